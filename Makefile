@@ -1,0 +1,43 @@
+# `make demo` runs a whole federation on a fresh clone, `make test` runs what CI runs.
+# TORCH says which PyTorch to install: override it for another version or a CUDA build, e.g. make demo TORCH=torch
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test bench unit lint clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/fedpkg run examples/digits/run.yaml
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/run_all.py
+
+# PyTorch first and by itself, so that the plain range in pyproject.toml is satisfied by the build chosen here.
+$(VENV)/.installed-torch:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.installed-torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[datasets]"
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .fedpkg build *.egg-info

@@ -1,0 +1,1 @@
+"""Compute packages: their fedn.yaml, building, unpacking and looking at them."""

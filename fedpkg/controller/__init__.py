@@ -1,0 +1,1 @@
+"""Rounds: dispatch, fold, commit, resume."""

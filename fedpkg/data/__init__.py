@@ -1,0 +1,1 @@
+"""Data for the clients: a folder each, or one dataset split among them."""

@@ -1,0 +1,1 @@
+"""Running entry points: tasks, and the executors that run them."""

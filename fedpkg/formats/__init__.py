@@ -1,0 +1,1 @@
+"""Model files and the JSON that travels beside them."""

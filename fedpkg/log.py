@@ -1,0 +1,24 @@
+"""Log lines: an event, then fields. Only the command line configures handlers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:
+    """Log ``name key=value key=value``; floats are shortened. Never pass data, weights or tokens."""
+    if logger.isEnabledFor(level):
+        parts = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in fields.items()]
+        logger.log(level, "%s", " ".join([name, *parts]))
+
+
+def configure(verbosity: int) -> None:
+    """Send fedpkg's log to standard error: warnings (0), a line a round (1), a line a task (2)."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S"))
+    root = logging.getLogger("fedpkg")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False

@@ -1,0 +1,1 @@
+"""What is kept: state in SQLite, model files by their content."""

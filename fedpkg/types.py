@@ -1,0 +1,21 @@
+"""Small types that every layer shares."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
+
+class ReplyKind(str, Enum):
+    """What a request expects back from an entry point.
+
+    ``update``: a model file that fits the global model, with ``num_examples`` in its metadata.
+    ``metrics``: any JSON.  ``seed``: a model file that defines the global model.  ``result``: an opaque file.
+    """
+
+    UPDATE = "update"
+    METRICS = "metrics"
+    SEED = "seed"
+    RESULT = "result"

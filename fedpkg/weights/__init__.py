@@ -1,0 +1,1 @@
+"""Named tensors and the core operations on them."""
