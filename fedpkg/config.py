@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import glob
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from fedpkg.types import Json
+from fedpkg.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedpkg.config_shape import Places
+    from fedpkg.types import Json
+else:
+    Json = Any  # msgspec cannot follow a type that contains itself
+
+NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
+ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all sections: immutable, and a misspelt key is an error."""
 
 
-class PartitionConfig(Section):
+class PartitionConfig(Section, frozen=True):
     """How one dataset is split among the clients."""
 
     name: Literal["iid", "dirichlet"] = "iid"
@@ -22,14 +38,14 @@ class PartitionConfig(Section):
     seed: int | None = None  # default: the run's seed
 
 
-class DataConfig(Section):
+class DataConfig(Section, frozen=True):
     """One dataset that fedpkg splits: a file with x_train, y_train, x_test, y_test, or a named dataset."""
 
     dataset: str  # path of an .npz or .pt file, or a name such as sklearn/digits
     partition: PartitionConfig = PartitionConfig()
 
 
-class ClientsConfig(Section):
+class ClientsConfig(Section, frozen=True):
     """Who takes part, and where each client's data is."""
 
     count: int | None = None  # so many clients, named client-0 …
@@ -37,7 +53,7 @@ class ClientsConfig(Section):
     data: DataConfig | None = None  # needs count
 
 
-class SamplerConfig(Section):
+class SamplerConfig(Section, frozen=True):
     """Who is asked to train in a round."""
 
     name: Literal["uniform"] = "uniform"
@@ -46,39 +62,39 @@ class SamplerConfig(Section):
     over_selection: float = 0.0  # ask this share more; the first answers count
 
 
-class RoundConfig(Section):
+class RoundConfig(Section, frozen=True):
     required: int = 1  # usable updates without which a round, and the session, stops
     timeout_s: float | None = None  # a round ends after so many seconds, with the updates it has
 
 
-class ValidationConfig(Section):
+class ValidationConfig(Section, frozen=True):
     every: int = 1  # validate every k rounds (and after the last one); 0: never
     fraction: float = 1.0  # share of the clients asked
 
 
-class StrategyConfig(Section):
+class StrategyConfig(Section, frozen=True):
     name: Literal["fedavg"] = "fedavg"
 
 
-class ExecutorConfig(Section):
+class ExecutorConfig(Section, frozen=True):
     name: Literal["forkserver", "process"] = "forkserver"
     workers: int | Literal["auto"] = "auto"  # tasks at the same time
     threads: int = 1  # threads of one task
     timeout_s: float | None = None  # wall time of one task
 
 
-class LimitsConfig(Section):
+class LimitsConfig(Section, frozen=True):
     log_bytes: int = 1 << 20  # kept of each of a task's stdout and stderr
     reply_bytes: int | None = None  # biggest file taken from a client; default: from the seed model's size
     package_bytes: int = 4 << 30  # unpacked size of a package
     package_members: int = 100_000
 
 
-class KeepConfig(Section):
+class KeepConfig(Section, frozen=True):
     updates: bool = False  # keep every client's update file after the round
 
 
-class RunConfig(Section):
+class RunConfig(Section, frozen=True):
     """Everything that decides a session's result. Paths are absolute after loading."""
 
     package: str  # folder with fedn.yaml, or its archive
@@ -97,3 +113,298 @@ class RunConfig(Section):
     run_config: dict[str, Json] = {}  # free values, handed to every task in task.json
     limits: LimitsConfig = LimitsConfig()
     keep: KeepConfig = KeepConfig()
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A configuration and, for every leaf key, its origin: ``run.yaml:12``, ``command line`` or ``default``."""
+
+    config: RunConfig
+    origins: Mapping[str, str]
+    path: Path
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
+
+    An override's value is YAML (``3``, ``null``, ``[1, 2]``); a mapping is merged key by key, anything else replaces.
+    Relative paths count from the folder of the file or, when given as overrides, from the current directory.
+
+    Raises:
+        ConfigError: says the file and line (or the command line), the key, what is allowed and what was found.
+    """
+    from fedpkg.config_shape import Places, check_shape
+    from fedpkg.yaml_places import read_yaml
+
+    source = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{source}: cannot be read: {reason}", hint="give the path of a run.yaml") from error
+    tree, lines = read_yaml(text, source=source, verbatim=_is_environment)
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{source}: expected 'key: value' lines, found {'nothing' if tree is None else 'something else'}",
+            hint="a run.yaml needs at least the keys package, rounds and clients",
+        )
+    places = Places(source, lines)
+    tree = _merge(tree, overrides, places)
+    _environment_as_text(tree)
+    check_shape(tree, RunConfig, places)
+    _absolute_paths(tree, places, folder=path.parent)
+    config = msgspec.convert(tree, RunConfig)
+    _check_values(config, places)
+    origins = {
+        ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
+        for leaf, _value in _leaves(dump_config(config))
+    }
+    return LoadedConfig(config, origins, path)
+
+
+def dump_config(config: RunConfig) -> dict[str, Json]:
+    """Plain JSON values, all defaults included."""
+    data: dict[str, Json] = msgspec.to_builtins(config)
+    return data
+
+
+def config_from_json(data: Json) -> RunConfig:
+    """Inverse of ``dump_config``, for a stored configuration. Raises ConfigError."""
+    from fedpkg.config_shape import Places, check_shape
+
+    places = Places("stored configuration")
+    check_shape(data, RunConfig, places)
+    config = msgspec.convert(data, RunConfig)
+    _check_values(config, places)
+    return config
+
+
+def render(loaded: LoadedConfig) -> list[tuple[str, Json, str]]:
+    """Key, value and origin of every leaf, in the order of the schema."""
+    leaves = ((".".join(path), value) for path, value in _leaves(dump_config(loaded.config)))
+    return [(key, value, loaded.origins[key]) for key, value in leaves]
+
+
+# ---- merging
+
+
+def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    assignments = [_parse_override(override) for override in overrides]
+    try:
+        merged: Any = OmegaConf.create(tree)
+        for keys, value in assignments:
+            places.override(keys, value)
+            nested = value
+            for key in reversed(keys):
+                nested = {key: nested}
+            try:
+                merged = OmegaConf.merge(merged, nested)
+            except TypeError as error:  # a list meets a mapping
+                raise ConfigError(
+                    f"on the command line: '{'.'.join(keys)}' does not fit into what is there",
+                    hint="a list is replaced whole, by a list; a section is set key by key",
+                    key=".".join(keys),
+                ) from error
+        resolved: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "")
+        place = places.where(tuple(re.split(r"[.\[\]]+", key)))
+        raise ConfigError(
+            f"{place}: '{key}': {str(error).splitlines()[0]}",
+            hint=r"${key.sub} takes another key's value, ${oc.env:NAME} a variable's; write \${ for the characters",
+            key=key,
+        ) from error
+    return dict(resolved)
+
+
+def _parse_override(override: str) -> tuple[tuple[str, ...], Json]:
+    from fedpkg.yaml_places import read_yaml
+
+    key, equals, text = override.partition("=")
+    keys = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(keys):
+        raise ConfigError(f"on the command line: '{override}' is not key=value", hint="for example rounds=3")
+    # Characters that mean something to YAML but more likely stand for themselves here: *.csv, #fff, @home.
+    if text.startswith(tuple("*&!@`%#|>")):
+        return keys, text
+    value, _lines = read_yaml(
+        text, source=f"on the command line, '{key}'", verbatim=lambda path: _is_environment(keys + path)
+    )
+    return keys, value
+
+
+def _is_environment(path: tuple[str, ...]) -> bool:
+    return len(path) == 2 and path[0] == "environment"
+
+
+def _environment_as_text(tree: dict[str, Any]) -> None:
+    """Numbers that reached ``environment`` through ``${…}``; those written there are text already."""
+    environment = tree.get("environment")
+    if isinstance(environment, dict):
+        for name, value in environment.items():
+            if isinstance(value, (bool, int, float)):
+                environment[name] = str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
+    from fedpkg.config_shape import COMMAND_LINE
+
+    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset"):
+        *sections, last = path = tuple(key.split("."))
+        section: Any = tree
+        for name in sections:
+            section = (section or {}).get(name)
+        value = (section or {}).get(last)
+        if not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
+            continue
+        base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
+        if last == "folders" and any(sign in value for sign in "*?["):
+            base = glob.escape(base)  # only what the person wrote is a pattern
+        section[last] = os.path.abspath(os.path.join(base, os.path.expanduser(value)))  # noqa: PTH100, PTH111, PTH118
+
+
+def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    leaves: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            leaves += _leaves(value, (*path, key))
+        else:
+            leaves.append(((*path, key), value))
+    return leaves
+
+
+def _given(tree: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+# ---- what the types cannot say
+
+
+def _at_least(minimum: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"a whole number from {minimum}", lambda value: value >= minimum
+
+
+_SHARE: tuple[str, Callable[[Any], bool]] = ("a number above 0, at most 1", lambda value: 0 < value <= 1)
+_POSITIVE: tuple[str, Callable[[Any], bool]] = ("a number above 0", lambda value: 0 < value < math.inf)
+_SEED: tuple[str, Callable[[Any], bool]] = ("a whole number from 0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63)
+_PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
+
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "package": _PATH,
+    "seed_model": _PATH,
+    "rounds": _at_least(1),
+    "name": (
+        "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
+        lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,
+    ),
+    "seed": _SEED,
+    "clients.count": _at_least(1),
+    "clients.folders": _PATH,
+    "clients.data.dataset": (
+        f"a path ending in .npz or .pt, or one of {', '.join(NAMED_DATASETS)}",
+        lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
+    ),
+    "clients.data.partition.alpha": _POSITIVE,
+    "clients.data.partition.min_examples": _at_least(1),
+    "clients.data.partition.seed": _SEED,
+    "sampler.fraction_train": _SHARE,
+    "sampler.min_clients": _at_least(1),
+    "sampler.over_selection": ("a number from 0", lambda value: 0 <= value < math.inf),
+    "round.required": _at_least(1),
+    "round.timeout_s": _POSITIVE,
+    "validation.every": _at_least(0),
+    "validation.fraction": _SHARE,
+    "executor.workers": ("a whole number from 1, or auto", lambda value: value == "auto" or value >= 1),
+    "executor.threads": _at_least(1),
+    "executor.timeout_s": _POSITIVE,
+    "limits.log_bytes": _at_least(0),
+    "limits.reply_bytes": _at_least(1),
+    "limits.package_bytes": _at_least(1),
+    "limits.package_members": _at_least(1),
+}
+
+
+def _check_values(config: RunConfig, places: Places) -> None:
+    from fedpkg.config_shape import wrong_value
+
+    for key, (allowed, holds) in _RULES.items():
+        path = tuple(key.split("."))
+        value: Any = config
+        for name in path:
+            value = getattr(value, name, None)
+        if value is not None and not holds(value):
+            near = nearest(value, NAMED_DATASETS) if key == "clients.data.dataset" else ""
+            raise wrong_value(path, value, allowed, places, hint_after=near)
+    _check_clients(config.clients, places)
+    _check_arguments(config, places)
+    _check_environment(config, places)
+
+
+def _check_clients(clients: ClientsConfig, places: Places) -> None:
+    problem = None
+    if clients.folders is not None and (clients.count is not None or clients.data is not None):
+        problem = "'clients.folders' excludes 'clients.count' and 'clients.data'"
+    elif clients.data is not None and clients.count is None:
+        problem = "'clients.data' needs 'clients.count': among how many clients is it split?"
+    elif clients.folders is None and clients.count is None:
+        problem = "'clients' says neither 'count' nor 'folders'"
+    if problem:
+        raise ConfigError(
+            f"{places.where(('clients',))}: {problem}",
+            hint="give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back",
+            key="clients",
+        )
+
+
+def _check_arguments(config: RunConfig, places: Places) -> None:
+    from fedpkg.config_shape import wrong_value
+
+    for entry_point, arguments in config.arguments.items():
+        known = ("all", *ENTRY_POINTS)
+        if entry_point not in known:
+            raise ConfigError(
+                f"{places.where(('arguments', entry_point))}: unknown entry point '{entry_point}' in 'arguments'"
+                f"{nearest(entry_point, known)}",
+                hint=f"arguments are given for {', '.join(known)}",
+                key=f"arguments.{entry_point}",
+            )
+        for name, value in arguments.items():
+            path = ("arguments", entry_point, name)
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+                raise ConfigError(
+                    f"{places.where(path)}: '{name}' in 'arguments.{entry_point}' cannot be the name of an argument",
+                    hint="letters, digits, '_' and '-', beginning with a letter or '_'; it becomes --name=value",
+                    key=".".join(path),
+                )
+            if isinstance(value, dict):
+                raise wrong_value(path, value, "one value or a list", places)
+            _check_finite(value, path, places)
+    for name, value in config.run_config.items():
+        _check_finite(value, ("run_config", name), places)
+
+
+def _check_finite(value: Json, path: tuple[str, ...], places: Places) -> None:
+    from fedpkg.config_shape import wrong_value
+
+    if isinstance(value, float) and not math.isfinite(value):
+        raise wrong_value(path, value, "a finite number (JSON has no other; quote it to make it text)", places)
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _check_finite(part, (*path, str(key)), places)
+
+
+def _check_environment(config: RunConfig, places: Places) -> None:
+    for name, value in config.environment.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+            raise ConfigError(
+                f"{places.where(('environment', name))}: '{name}' in 'environment' cannot be set",
+                hint="a variable's name has letters, digits and '_', not first a digit; its value no NUL character",
+                key=f"environment.{name}",
+            )

@@ -1,0 +1,183 @@
+"""From a folder to a package archive, byte for byte the same wherever and whenever it is built."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fedpkg.compute_package.ignore import IgnoreRules, read_ignore
+from fedpkg.compute_package.members import FileEntry, Kind, Members, Refused, is_inside, link_target, normal_name, shown
+from fedpkg.compute_package.review import review
+from fedpkg.compute_package.spec import SPEC_FILE, read_spec
+from fedpkg.errors import PackageError
+from fedpkg.files import atomic_write, sha256_file
+
+_COMPRESS_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class BuiltPackage:
+    """An archive that was written; ``files`` are named as inside it (``client/train.py``)."""
+
+    path: Path
+    digest: str  # sha256 of the archive
+    size_bytes: int
+    files: tuple[FileEntry, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    path: Path
+    name: str  # inside the archive
+    kind: Kind
+    status: os.stat_result
+
+
+def build_package(folder: Path, output: Path) -> BuiltPackage:
+    """Pack ``folder`` into the tar.gz ``output``, with the folder as its single top-level entry.
+
+    Sorted, without owners, times and the environment's traces: equal contents give equal bytes (with the same zlib).
+
+    Raises:
+        SpecError: the folder's fedn.yaml is wrong.
+        PackageError: there is none, or something in the folder cannot go into a package.
+    """
+    check_folder(folder)
+    spec = read_spec(folder / SPEC_FILE)
+    if output.is_dir():
+        raise PackageError(f"{output} is a folder", hint="name the archive: -o package.tar.gz", path=str(output))
+    rules = read_ignore(folder)
+    sources = _collect(folder, rules, without=output)  # before the archive's temporary file appears
+    with atomic_write(output) as file:
+        _write(sources, file)
+    files = _files(sources)
+    inside = [(name.partition("/")[2], size_bytes) for name, size_bytes in files]
+    return BuiltPackage(
+        path=output,
+        digest=sha256_file(output),
+        size_bytes=output.stat().st_size,
+        files=files,
+        warnings=(*rules.warnings(), *review(folder, inside, spec)),
+    )
+
+
+def write_archive(folder: Path, file: BinaryIO) -> None:
+    """Write the very bytes of ``build_package`` to ``file``, without a look at what is in them."""
+    check_folder(folder)
+    _write(_collect(folder, read_ignore(folder)), file)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise PackageError unless ``folder`` has a fedn.yaml."""
+    if not folder.is_dir():
+        raise PackageError(f"{folder} is not a folder", hint="name the folder that holds fedn.yaml", path=str(folder))
+    spec = folder / SPEC_FILE
+    if spec.is_file() and not spec.is_symlink():
+        return
+    if spec.is_symlink() or spec.exists():
+        raise PackageError(f"{spec} is not an ordinary file", path=str(spec))
+    nested = sorted(folder.glob(f"*/{SPEC_FILE}"))
+    if nested:
+        hint = f"did you mean {nested[0].parent}?"
+    elif (folder / "fedn.yml").exists():
+        hint = f"rename fedn.yml to {SPEC_FILE}"
+    else:
+        hint = f"write {spec} with: entry_points: {{train: {{command: python train.py}}}}"
+    raise PackageError(f"{folder} has no {SPEC_FILE}", hint=hint, path=str(folder))
+
+
+def _collect(folder: Path, rules: IgnoreRules, *, without: Path | None = None) -> list[_Source]:
+    """Everything that goes in, parents first, sorted by name."""
+    top = os.path.basename(os.path.abspath(folder)) or "package"  # noqa: PTH100, PTH119 (resolve() would follow a link)
+    excluded = None if without is None else without.parent.resolve() / without.name
+    members = Members(max_members=sys.maxsize)
+    sources = []
+    try:
+        for source in _walk(folder.resolve(), top, "", rules, excluded):
+            members.add(normal_name(source.name), source.kind)
+            if source.kind is Kind.LINK:
+                target = str(source.path.readlink())
+                if not is_inside(link_target(source.name, target), top):
+                    raise Refused(f"its target {shown(target)} is outside the package", member=source.name)
+            sources.append(source)
+    except Refused as error:
+        member = error.member or top
+        raise PackageError(
+            f"{folder}: {shown(member)} cannot go into a package: {error.rule}",
+            hint=error.hint or "rename or remove it, or list it in .fedpkgignore",
+            path=str(folder),
+            member=member,
+            rule=error.rule,
+        ) from None
+    except OSError as error:
+        raise PackageError(f"{error.filename or folder}: cannot be read: {error.strerror}", path=str(folder)) from error
+    return sources
+
+
+def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Path | None) -> Iterator[_Source]:
+    yield _Source(path, name, Kind.FOLDER, path.stat())
+    with os.scandir(path) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        inner = f"{relative}/{entry.name}" if relative else entry.name
+        status = entry.stat(follow_symlinks=False)
+        is_folder = stat.S_ISDIR(status.st_mode)
+        inner_path = path / entry.name
+        if inner_path == excluded:
+            continue
+        pattern = rules.match(inner, is_folder=is_folder)
+        if pattern is not None:
+            if inner == SPEC_FILE:
+                raise Refused(
+                    f"the pattern '{pattern.pattern}' ({pattern.origin}) ignores it",
+                    member=f"{name}/{SPEC_FILE}",
+                    hint="a package needs its fedn.yaml: make the pattern narrower",
+                )
+            continue
+        member = f"{name}/{entry.name}"
+        if is_folder:
+            yield from _walk(inner_path, member, inner, rules, excluded)
+        elif stat.S_ISREG(status.st_mode):
+            yield _Source(inner_path, member, Kind.FILE, status)
+        elif stat.S_ISLNK(status.st_mode):
+            yield _Source(inner_path, member, Kind.LINK, status)
+        else:
+            raise Refused("it is no file, folder or link (a socket, fifo or device)", member=member)
+
+
+def _write(sources: list[_Source], file: BinaryIO) -> None:
+    # The gzip header carries no name and no time; the owner fields of a new TarInfo are zero.
+    # PAX says names as UTF-8 whatever the locale, and looks like plain ustar for short ASCII names.
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESS_LEVEL, fileobj=file, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
+    ):
+        for source in sources:
+            info = tarfile.TarInfo(source.name)
+            if source.kind is Kind.FOLDER:
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(info)
+            elif source.kind is Kind.LINK:
+                info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, str(source.path.readlink())
+                tar.addfile(info)
+            else:
+                info.mode = 0o755 if source.status.st_mode & stat.S_IXUSR else 0o644
+                info.size = source.status.st_size
+                try:
+                    with open(source.path, "rb") as content:
+                        tar.addfile(info, content)
+                except OSError as error:  # also when it became shorter since it was listed
+                    reason = error.strerror or str(error)
+                    raise PackageError(f"{source.path}: cannot be packed: {reason}", path=str(source.path)) from error
+
+
+def _files(sources: list[_Source]) -> tuple[FileEntry, ...]:
+    return tuple(FileEntry(source.name, source.status.st_size) for source in sources if source.kind is Kind.FILE)

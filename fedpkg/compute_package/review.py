@@ -1,0 +1,85 @@
+"""What deserves a second look before a package is handed out: big files, secrets, scripts that are not there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from posixpath import normpath
+
+from fedpkg.compute_package.spec import PackageSpec
+from fedpkg.errors import nearest
+
+BIG_FILE_BYTES = 10 << 20
+_SECRET_NAMES = (
+    ".env",
+    ".env.*",
+    "*.pem",
+    "*.key",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    "credentials*",
+    ".netrc",
+)
+_SECRET_CONTENTS = (
+    (re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"), "a private key"),
+    (re.compile(rb"(?<![0-9A-Z])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])"), "an AWS access key"),
+)
+_SCANNED_BYTES = 1 << 20  # keys stand in small files; a package with gigabytes of data must still build fast
+
+_INTERPRETER = re.compile(r"(python[\d.]*|pypy[\d.]*|bash|sh|dash|zsh|Rscript|julia|node|perl|ruby)")
+_ASSIGNMENT = re.compile(r"\w+=")
+
+
+def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) -> tuple[str, ...]:
+    """Warnings about the package in ``folder``, which holds fedn.yaml; ``files`` are names relative to it and sizes."""
+    sizes = dict(files)
+    warnings = []
+    for name, size_bytes in sizes.items():
+        if size_bytes > BIG_FILE_BYTES:
+            warnings.append(f"{name} is big ({size_bytes / (1 << 20):.1f} MiB); every client gets a copy")
+        secret = _secret(folder / name, name)
+        if secret:
+            warnings.append(f"{name} {secret}; everyone who gets the package can read it")
+    for entry_point in spec.entry_points.values():
+        script = script_of(entry_point.command)
+        if script is not None and script not in sizes and not (folder / script).is_symlink():
+            warnings.append(f"entry point '{entry_point.name}' runs {script}, which is missing{nearest(script, sizes)}")
+    if spec.python_env is not None and normpath(spec.python_env) not in sizes:
+        warnings.append(f"python_env names {spec.python_env}, which is missing{nearest(spec.python_env, sizes)}")
+    return tuple(warnings)
+
+
+def script_of(command: str) -> str | None:
+    """The package's file that a command runs (``python -u ./train.py …`` → ``train.py``), if that is plain to see."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes that only bash can make sense of
+        return None
+    while words and (_ASSIGNMENT.match(words[0]) or words[0] == "exec"):
+        words.pop(0)
+    if not words:
+        return None
+    script = words[0]
+    if _INTERPRETER.fullmatch(script.rpartition("/")[2]):
+        script = words[1] if len(words) > 1 else ""
+        if script == "-u":  # Python's only option without a value that is common here
+            script = words[2] if len(words) > 2 else ""
+    elif "/" not in script:
+        return None  # found on PATH
+    if not script or script.startswith(("-", "/", "~")) or any(character in script for character in "$`*?;&|<>()"):
+        return None
+    return normpath(script)
+
+
+def _secret(path: Path, name: str) -> str | None:
+    base = name.rpartition("/")[2].lower()
+    if any(fnmatchcase(base, pattern) for pattern in _SECRET_NAMES):
+        return "looks like a secret by its name"
+    with open(path, "rb") as file:
+        content = file.read(_SCANNED_BYTES)
+    return next((f"seems to contain {what}" for pattern, what in _SECRET_CONTENTS if pattern.search(content)), None)

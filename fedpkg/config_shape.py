@@ -1,0 +1,154 @@
+"""Whether a tree of plain values has the shape of a msgspec schema, and where each of its values was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import inspect
+
+from fedpkg.errors import ConfigError, nearest
+
+COMMAND_LINE = 0  # stands for a line number
+
+
+class Places:
+    """Where keys were given: on a line of the file ``source`` or on the command line; all others are defaults."""
+
+    def __init__(self, source: str, lines: Mapping[tuple[str, ...], int] | None = None) -> None:
+        self.source = source
+        self._lines = dict(lines or {})
+
+    def override(self, path: tuple[str, ...], value: Any) -> None:
+        """The command line gave ``value`` at ``path``; a mapping is merged key by key, anything else replaces."""
+        if isinstance(value, dict) and value:
+            for key, part in value.items():
+                self.override((*path, key), part)
+        else:
+            for below in [known for known in self._lines if known[: len(path)] == path]:
+                del self._lines[below]
+            self._lines[path] = COMMAND_LINE
+
+    def line(self, path: tuple[str, ...]) -> int | None:
+        """The line of ``path`` or, when it stands in no line of its own (interpolation), of the key around it."""
+        for end in range(len(path), 0, -1):
+            if (line := self._lines.get(path[:end])) is not None:
+                return line
+        return None
+
+    def where(self, path: tuple[str, ...]) -> str:
+        """For messages: ``run.yaml, line 7``."""
+        line = self.line(path)
+        if line is None:
+            return self.source
+        return "on the command line" if line == COMMAND_LINE else f"{self.source}, line {line}"
+
+    def origin(self, path: tuple[str, ...]) -> str:
+        """For tables: ``run.yaml:7``."""
+        line = self.line(path)
+        if line is None:
+            return "default"
+        return "command line" if line == COMMAND_LINE else f"{self.source}:{line}"
+
+
+def check_shape(tree: Any, schema: type, places: Places) -> None:
+    """Raise ConfigError for the first unknown key, missing key or wrong type, at any depth."""
+    _check(tree, inspect.type_info(schema), (), places)
+
+
+def _check(value: Any, kind: inspect.Type, path: tuple[str, ...], places: Places) -> None:
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    for option in kinds:
+        if isinstance(value, dict) and isinstance(option, inspect.StructType):
+            return _check_section(value, option, path, places)
+        if isinstance(value, dict) and isinstance(option, inspect.DictType):
+            for key, part in value.items():
+                _check(part, option.value_type, (*path, key), places)
+            return None
+        if _fits(value, option):
+            return None
+    words = [str(word) for option in kinds if isinstance(option, inspect.LiteralType) for word in option.values]
+    raise wrong_value(
+        path,
+        value,
+        " or ".join(_describe(option) for option in kinds),
+        places,
+        hint_after=nearest(value, words) if isinstance(value, str) else "",
+    )
+
+
+def _check_section(value: dict[str, Any], kind: inspect.StructType, path: tuple[str, ...], places: Places) -> None:
+    fields = {field.encode_name: field for field in kind.fields}
+    section = f" in '{'.'.join(path)}'" if path else ""
+    for key in value:
+        if key not in fields:
+            raise ConfigError(
+                f"{places.where((*path, key))}: unknown key '{key}'{section}{nearest(key, fields)}",
+                hint=f"known keys here: {', '.join(fields)}",
+                key=".".join((*path, key)),
+            )
+    for key, field in fields.items():
+        if key in value:
+            _check(value[key], field.type, (*path, key), places)
+        elif field.required:
+            raise ConfigError(
+                f"{places.where(path)}: missing key '{key}'{section}",
+                hint=f"add '{key}:' with {_describe(field.type)}, or {'.'.join((*path, key))}=… on the command line",
+                key=".".join((*path, key)),
+            )
+
+
+def wrong_value(
+    path: tuple[str, ...], value: Any, allowed: str, places: Places, *, hint_after: str = ""
+) -> ConfigError:
+    """The one form of all messages about a value that is not allowed."""
+    key = ".".join(path)
+    return ConfigError(
+        f"{places.where(path)}: '{key}' must be {allowed}, found {_found(value)}{hint_after}"
+        if path
+        else f"{places.source}: must be {allowed}, found {_found(value)}",
+        key=key,
+    )
+
+
+def _fits(value: Any, kind: inspect.Type) -> bool:
+    if isinstance(kind, inspect.LiteralType):
+        return value in kind.values
+    if isinstance(kind, inspect.BoolType):
+        return isinstance(value, bool)
+    if isinstance(kind, inspect.IntType):
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(kind, inspect.FloatType):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(kind, inspect.StrType):
+        return isinstance(value, str)
+    if isinstance(kind, inspect.NoneType):
+        return value is None
+    return isinstance(kind, inspect.AnyType)
+
+
+def _describe(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.LiteralType):
+        return " or ".join(f"'{value}'" for value in kind.values)
+    if isinstance(kind, inspect.UnionType):
+        return " or ".join(_describe(option) for option in kind.types)
+    names: dict[type, str] = {
+        inspect.BoolType: "true or false",
+        inspect.IntType: "a whole number",
+        inspect.FloatType: "a number",
+        inspect.StrType: "text",
+        inspect.NoneType: "null",
+    }
+    return names.get(type(kind), "a section of 'key: value' lines")
+
+
+def _found(value: Any) -> str:
+    if isinstance(value, str):
+        return f"text '{value if len(value) <= 80 else value[:79] + '…'}'"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return f"a section with {', '.join(map(str, value))}" if value else "an empty section"
+    return "a list" if isinstance(value, list) else str(value)

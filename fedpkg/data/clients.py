@@ -1,0 +1,107 @@
+"""The clients of a run and the data of each, from the section ``clients`` of its configuration."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from fedpkg.config import ClientsConfig
+from fedpkg.data.base import ClientData
+from fedpkg.data.partition_files import partition_files
+from fedpkg.errors import DataError
+
+_MAGIC = re.compile(r"[*?\[]")
+_LONGEST_ID_BYTES = 200  # ids become parts of file names
+
+
+def prepare_clients(clients: ClientsConfig, *, cache: Path, seed: int) -> list[ClientData]:
+    """All clients, in the order that fixes their partition ids; data that fedpkg splits is on disk afterwards.
+
+    - ``folders``: every match of the pattern (for a plain folder: each folder in it) is a client, in natural order
+      (client2 before client10), named after the match.
+    - ``count``: client-0 … client-9, numbers padded to equal width; with ``data``, each has a file of it.
+
+    Raises:
+        DataError: nothing matches, names cannot serve as ids, or the dataset cannot be read or split.
+    """
+    if clients.folders is not None:
+        found = _find(clients.folders)
+        return [ClientData(name, k, len(found), path, None) for k, (name, path) in enumerate(found)]
+    count = clients.count or 0
+    width = len(str(count - 1))
+    names = [f"client-{k:0{width}d}" for k in range(count)]
+    if clients.data is None:
+        return [ClientData(name, k, count, None, None) for k, name in enumerate(names)]
+    files = partition_files(clients.data, count, cache=cache, seed=seed)
+    return [
+        ClientData(name, k, count, file.path, file.num_examples)
+        for k, (name, file) in enumerate(zip(names, files, strict=True))
+    ]
+
+
+def _find(pattern: str) -> list[tuple[str, Path]]:
+    """Client ids and paths of what a pattern matches."""
+    folder = Path(pattern)
+    if folder.is_dir():
+        paths = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        nothing = f"clients.folders: no folders in {pattern}"
+    else:
+        paths = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207  escapes hold in all parts
+        nothing = f"clients.folders: nothing matches {pattern}"
+    if not paths:
+        raise DataError(nothing, hint="one folder (or file) per client, for example data/clients/*", pattern=pattern)
+    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=_natural)  # noqa: PTH100  keeps links
+    if broken := [path for path in paths if not path.exists()]:
+        raise DataError(f"clients.folders: {broken[0]} is a link to nothing", hint="mend or remove it", pattern=pattern)
+    kinds = {path.is_dir() for path in paths}
+    if len(kinds) > 1:
+        stray = next(path for path in paths if not path.is_dir())
+        raise DataError(
+            f"clients.folders: {pattern} matches folders and files, among them {stray}",
+            hint="match one kind, or move the others away",
+            pattern=pattern,
+        )
+    names = _names(paths, pattern, folders=kinds == {True})
+    for name, path in zip(names, paths, strict=True):
+        _check_id(name, path)
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        same = [str(path) for name, path in zip(names, paths, strict=True) if name == twice[0]]
+        raise DataError(
+            f"clients.folders: {len(same)} clients would be called '{twice[0]}': {', '.join(same[:3])}",
+            hint="let the pattern match one folder or file per client",
+            pattern=pattern,
+        )
+    return list(zip(names, paths, strict=True))
+
+
+def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
+    """A folder's own name; of files, and of folders that share one, the first part of the path that differs."""
+    names = [path.name for path in paths]
+    if folders and len(set(names)) == len(names):
+        return names
+    if len(paths) == 1:  # nothing differs: the part that could, the first with a wildcard
+        parts = Path(pattern).parts
+        level = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts) - 1)
+    else:
+        level = next(i for i, parts in enumerate(zip(*(p.parts for p in paths), strict=False)) if len(set(parts)) > 1)
+    return [path.parts[level] if level < len(path.parts) - 1 else path.stem for path in paths]
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    """Sort key by which client2 comes before client10."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)
+
+
+def _check_id(name: str, path: Path) -> None:
+    # isprintable() is false for control characters, line ends, and bytes of a file name that are not UTF-8.
+    if name and name.isprintable() and not name.startswith(".") and len(name.encode()) <= _LONGEST_ID_BYTES:
+        return
+    raise DataError(
+        f"{str(path)!r}: {name!r} cannot be a client's id",
+        hint=f"rename it: printable characters, at most {_LONGEST_ID_BYTES} bytes, no dot at the beginning",
+        path=str(path),
+    )

@@ -1,0 +1,41 @@
+"""Every client's examples are a random draw from the same distribution; sizes differ by at most one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpkg.data.base import Indices, by_owner
+from fedpkg.errors import DataError
+
+
+@dataclass(frozen=True)
+class IidPartitioner:
+    min_examples: int = 1
+
+    def split(self, labels: npt.NDArray[Any], num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+        if len(labels) // num_partitions < self.min_examples:
+            raise DataError(
+                f"{len(labels)} training examples cannot give {num_partitions} clients {self.min_examples} each",
+                hint=f"lower clients.count (now {num_partitions}) or partition.min_examples (now {self.min_examples})",
+            )
+        return _deal(len(labels), num_partitions, rng)
+
+    def split_test(
+        self,
+        labels: npt.NDArray[Any],
+        rng: np.random.Generator,
+        *,
+        train_labels: npt.NDArray[Any],
+        train: list[Indices],
+    ) -> list[Indices]:
+        return _deal(len(labels), len(train), rng)
+
+
+def _deal(total: int, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+    owner = np.empty(total, np.int64)
+    owner[rng.permutation(total)] = np.arange(total) % num_partitions
+    return by_owner(owner, num_partitions)

@@ -1,0 +1,189 @@
+"""One dataset as one file per client, made once and kept in a cache; and a table of who got what."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from fedpkg.config import NAMED_DATASETS, DataConfig, PartitionConfig
+from fedpkg.data.base import ClientData, Indices, Partitioner
+from fedpkg.data.datasets import Dataset, missing_scikit_learn, read_dataset
+from fedpkg.data.dirichlet import DirichletPartitioner
+from fedpkg.data.iid import IidPartitioner
+from fedpkg.errors import DataError
+from fedpkg.files import remove_tree, sha256_file
+from fedpkg.log import event
+
+_LOG = logging.getLogger("fedpkg.data")
+_MANIFEST = "partition.json"
+_FORMAT = 1  # in the cache's key: raise it when the same settings give other files
+_TRAIN, _TEST, _BORROW = range(3)  # independent random streams of one seed
+
+
+@dataclass(frozen=True)
+class PartitionFile:
+    """One client's file. Its keys are the dataset's; every array is a selection along the first axis."""
+
+    path: Path
+    num_examples: int
+
+
+def partition_files(data: DataConfig, num_partitions: int, *, cache: Path, seed: int) -> list[PartitionFile]:
+    """Split a dataset into ``<cache>/<digest of dataset and settings>/<k>.npz`` (``.pt`` from a .pt dataset).
+
+    Every training and test example goes to exactly one client. A client that the test split leaves empty (more clients
+    than test examples, or few training examples) borrows one test example that another client has too, of the class
+    it trains on most: so every file can be validated. A dataset without test examples gives files without test keys.
+
+    Files are uncompressed and read-only, their bytes decided by dataset and settings alone. A complete folder is
+    reused without reading the dataset; a lock keeps two processes from making the same one.
+    """
+    settings = data.partition
+    seed = seed if settings.seed is None else settings.seed
+    key = {
+        "format": _FORMAT,
+        "dataset": _fingerprint(data.dataset),
+        "clients": num_partitions,
+        "name": settings.name,
+        "alpha": float(settings.alpha) if settings.name == "dirichlet" else None,
+        "min_examples": settings.min_examples,
+        "seed": seed,
+    }
+    folder = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    if (files := _complete(folder)) is not None:
+        return files
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):
+        if (files := _complete(folder)) is not None:  # another process made it meanwhile
+            return files
+        dataset = read_dataset(data.dataset)
+        train, test = _split(dataset, settings, num_partitions, seed)
+        # No fsync: a cache can be made again, and sizes are compared before it is used.
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        remove_tree(unfinished)
+        unfinished.mkdir()
+        _write(dataset, train, test, unfinished, key)
+        remove_tree(folder)
+        unfinished.replace(folder)
+    event(_LOG, logging.INFO, "data.partitioned", dataset=data.dataset, clients=num_partitions, folder=folder)
+    files = _complete(folder)
+    assert files is not None
+    return files
+
+
+def _fingerprint(dataset: str) -> str:
+    if dataset not in NAMED_DATASETS:
+        path = Path(dataset)
+        if not path.is_file():
+            read_dataset(dataset)  # says what is wrong
+        return f"sha256:{sha256_file(path)}{path.suffix}"
+    try:  # not its bytes: importing scikit-learn takes a second, and a release does not change its datasets
+        return f"{dataset} {importlib.metadata.version('scikit-learn')}"
+    except importlib.metadata.PackageNotFoundError as error:
+        raise missing_scikit_learn(dataset) from error
+
+
+def make_partitioner(settings: PartitionConfig) -> Partitioner:
+    if settings.name == "dirichlet":
+        return DirichletPartitioner(settings.alpha, settings.min_examples)
+    return IidPartitioner(settings.min_examples)
+
+
+def _split(
+    dataset: Dataset, settings: PartitionConfig, num_partitions: int, seed: int
+) -> tuple[list[Indices], list[Indices]]:
+    partitioner = make_partitioner(settings)
+    train_labels = dataset.labels("train")
+    train = partitioner.split(train_labels, num_partitions, np.random.default_rng([seed, _TRAIN]))
+    if not dataset.has_test:
+        return train, []
+    test_labels = dataset.labels("test")
+    rng = np.random.default_rng([seed, _TEST])
+    test = partitioner.split_test(test_labels, rng, train_labels=train_labels, train=train)
+    rng = np.random.default_rng([seed, _BORROW])
+    for k, part in enumerate(test):
+        if len(part) == 0:
+            test[k] = _borrow(train_labels[train[k]], test_labels, rng)
+    return train, test
+
+
+def _borrow(own: npt.NDArray[Any], test_labels: npt.NDArray[Any], rng: np.random.Generator) -> Indices:
+    """One test example of the client's most frequent class or, where there is none (or no classes), any."""
+    candidates = np.arange(len(test_labels))
+    if own.ndim == 1 and test_labels.ndim == 1:
+        classes, counts = np.unique(own, return_counts=True)
+        same = np.flatnonzero(test_labels == classes[counts.argmax()])
+        candidates = same if len(same) else candidates
+    return rng.choice(candidates, size=1)
+
+
+def _write(dataset: Dataset, train: list[Indices], test: list[Indices], folder: Path, key: dict[str, Any]) -> None:
+    width = len(str(len(train) - 1))
+    entries = []
+    for k, train_indices in enumerate(train):
+        chosen = {"train": train_indices, "test": test[k] if test else None}
+        part = {name: array[chosen[name[2:]]] for name, array in dataset.arrays.items()}
+        path = folder / f"{k:0{width}d}{dataset.suffix}"
+        if dataset.suffix == ".npz":
+            np.savez(path, **part)
+        else:
+            import torch
+
+            torch.save({name: torch.as_tensor(array) for name, array in part.items()}, path)
+        path.chmod(0o444)
+        entries.append({"file": path.name, "size_bytes": path.stat().st_size, "num_examples": len(train_indices)})
+    (folder / _MANIFEST).write_text(json.dumps({"settings": key, "partitions": entries}, indent=1), encoding="utf-8")
+
+
+def _complete(folder: Path) -> list[PartitionFile] | None:
+    """The files of a folder, if it is all there."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if any((folder / entry["file"]).stat().st_size != entry["size_bytes"] for entry in manifest["partitions"]):
+            return None
+    except (OSError, ValueError):
+        return None
+    return [PartitionFile(folder / entry["file"], entry["num_examples"]) for entry in manifest["partitions"]]
+
+
+@dataclass(frozen=True)
+class PartitionRow:
+    """One line of the table: how many examples a client has and, of its training examples, how many per class."""
+
+    client_id: str
+    num_train: int
+    num_test: int
+    per_class: dict[str, int]
+
+
+def partition_report(clients: Sequence[ClientData]) -> list[PartitionRow]:
+    """Read every client's own file. Raises DataError for clients whose data is not such a file.
+
+    ``per_class`` is empty where labels are no classes (several numbers per example, or fractions).
+    """
+    rows = []
+    for client in clients:
+        if client.path is None or client.path.suffix not in (".npz", ".pt"):
+            raise DataError(
+                f"{client.client_id}: no .npz or .pt file to count examples in",
+                hint="the report is for data that fedpkg has split (clients.data), or for a file per client",
+            )
+        dataset = read_dataset(str(client.path))
+        labels = dataset.labels("train")
+        per_class: dict[str, int] = {}
+        if labels.ndim == 1 and labels.dtype.kind in "biuUS":
+            classes, counts = np.unique(labels, return_counts=True)
+            per_class = {str(label): int(count) for label, count in zip(classes, counts, strict=True)}
+        num_test = len(dataset.labels("test")) if dataset.has_test else 0
+        rows.append(PartitionRow(client.client_id, len(labels), num_test, per_class))
+    return rows

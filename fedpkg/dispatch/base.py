@@ -1,0 +1,116 @@
+"""What is dispatched and what comes back: tasks, their results, and the seam behind which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from fedpkg.types import Json, ReplyKind
+
+if TYPE_CHECKING:
+    from fedpkg.compute_package.spec import PackageSpec
+    from fedpkg.weights.weights import Weights
+
+
+@dataclass(frozen=True)
+class PackageOnDisk:
+    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml."""
+
+    digest: str
+    root: Path
+    folder: Path
+    spec: PackageSpec
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of one entry point for one client. All its paths are known before it starts.
+
+    ``folder`` is the task's own directory; ``state`` the client's current version folder (None: from the package),
+    ``next_state`` the version folder that this attempt writes.
+    """
+
+    task_id: str
+    session_id: str
+    round_number: int
+    client_id: str
+    entry_point: str
+    package: PackageOnDisk
+    reply_kind: ReplyKind
+    folder: Path
+    next_state: Path
+    state: Path | None = None
+    attempt: int = 1
+    position: int = 0  # in the round's cohort
+    partition_id: int = 0
+    num_partitions: int = 1
+    model: Path | None = None  # the file to stage as input; None: the entry point takes only an output path
+    suffix: str = ".npz"  # of the model files
+    template: Weights | None = None  # what an update must fit
+    data_path: Path | None = None
+    seed: int = 0
+    arguments: Mapping[str, Json] = field(default_factory=dict)  # become --key=value
+    parameters: Mapping[str, Json] = field(default_factory=dict)  # of the strategy; travel in task.json
+    run_config: Mapping[str, Json] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int = 1
+    timeout_s: float | None = None
+    log_bytes: int = 1 << 20
+    reply_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task did not give what was asked. ``kind`` is one word for machines, ``message`` is for people."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What became of a task; a value, also when it failed.
+
+    An ``ok`` update has ``weights`` (mapped from ``reply``) and ``num_examples``; ``ok`` metrics have ``metrics``.
+    """
+
+    task: Task
+    status: Literal["ok", "failed", "cancelled"]
+    failure: Failure | None = None
+    reply: Path | None = None
+    reply_bytes: int = 0
+    weights: Weights | None = None
+    num_examples: float | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Json = None
+    exit_code: int | None = None
+    signal: int | None = None
+    command: str = ""
+    log_tail: str = ""
+    started_at: float = 0.0  # seconds since the epoch
+    wall_s: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)  # seconds by what they were spent on
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere. The controller knows nothing else of processes, clusters or networks."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks run at the same time."""
+        ...
+
+    def submit(self, task: Task) -> Future[TaskResult]:
+        """Queue a task. Its future always gets a `TaskResult`, never an exception, unless fedpkg itself is at fault."""
+        ...
+
+    def cancel(self, task_id: str) -> None:
+        """End a task that is queued or running; its result then says ``cancelled``. Unknown ids are ignored."""
+        ...
+
+    def close(self) -> None:
+        """End every task and every process of this executor; returns when they are gone."""
+        ...

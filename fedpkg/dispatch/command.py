@@ -1,0 +1,175 @@
+"""What an entry point's command line means: what ``bash -c`` makes of it, told apart without bash where that is certain.
+
+A warm executor runs ``python script.py …`` and ``python -m module …`` itself, so it must know the words that bash would make of
+the command. `expand` handles quotes, backslashes and ``$NAME``; anything else that is special to bash it does not guess at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedpkg.types import Json
+
+_NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)")
+_GLOB = set("*?[")
+_BLANKS = " \t\n"  # what bash splits unquoted values at
+# Variables that bash itself sets or changes, whatever the environment says.
+_OF_BASH = re.compile(
+    r"_|BASH.*|COMP_.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|GROUPS|HIST.*|HOST(NAME|TYPE)|IFS|LINENO|MACHTYPE|OLDPWD|OPT.*|OSTYPE"
+    r"|PATH|PIPESTATUS|PPID|PS4|PWD|RANDOM|READLINE.*|SECONDS|SHELL|SHELLOPTS|SHLVL|SRANDOM|TERM|UID"
+)
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+,./:-]+")
+_PYTHON = re.compile(r"python(\d+(\.\d+)*)?(\.exe)?")
+
+
+class NotSimple(Exception):
+    """The command needs bash; the message says which part of it."""
+
+
+@dataclass(frozen=True)
+class PythonCall:
+    """``python [-u] script.py args`` or ``python -m module args``."""
+
+    interpreter: str  # absolute path
+    script: str | None
+    module: str | None
+    args: tuple[str, ...]
+
+
+def expand(command: str, environ: Mapping[str, str]) -> list[str]:
+    """Split a command into the words that bash would pass on.
+
+    Raises:
+        NotSimple: it uses more of bash than words, quotes and ``$NAME``.
+    """
+    words: list[str] = []
+    word: str | None = None  # None: between words
+    at = 0
+    while at < len(command):
+        char = command[at]
+        if char in " \t":
+            if word is not None:
+                words.append(word)
+            word, at = None, at + 1
+        elif char == "'":
+            end = command.find("'", at + 1)
+            if end < 0:
+                raise NotSimple("an open quote")
+            word, at = (word or "") + command[at + 1 : end], end + 1
+        elif char == '"':
+            text, at = _double_quoted(command, at + 1, environ)
+            word = (word or "") + text
+        elif char == "\\":
+            if at + 1 >= len(command) or command[at + 1] == "\n":
+                raise NotSimple("a line that is continued")
+            word, at = (word or "") + command[at + 1], at + 2
+        elif char == "$":
+            value, at = _variable(command, at, environ)
+            if any(c in _GLOB for c in value):
+                raise NotSimple("a variable with a file pattern in it")
+            # An unquoted value is split at white space; it joins what stands directly before and behind it.
+            pieces = re.split(f"[{_BLANKS}]+", value.strip(_BLANKS)) if value.strip(_BLANKS) else []
+            if value and value[0] in _BLANKS and word is not None:
+                words.append(word)
+                word = None
+            for number, piece in enumerate(pieces):
+                if number:
+                    words.append(word or "")
+                    word = piece
+                else:
+                    word = (word or "") + piece
+            if pieces and value[-1] in _BLANKS:
+                words.append(word or "")
+                word = None
+        elif _PLAIN.fullmatch(char) or (char == "=" and words):
+            word, at = (word or "") + char, at + 1
+        elif ord(char) > 127 and not char.isspace():
+            word, at = (word or "") + char, at + 1
+        else:
+            raise NotSimple(f"the character {char!r}")
+    if word is not None:
+        words.append(word)
+    return words
+
+
+def _double_quoted(command: str, at: int, environ: Mapping[str, str]) -> tuple[str, int]:
+    text = ""
+    while at < len(command):
+        char = command[at]
+        if char == '"':
+            return text, at + 1
+        if char == "\\" and at + 1 < len(command) and command[at + 1] in '$`"\\\n':
+            text += "" if command[at + 1] == "\n" else command[at + 1]
+            at += 2
+        elif char == "$":
+            value, at = _variable(command, at, environ)
+            text += value
+        elif char in "`!":
+            raise NotSimple(f"the character {char!r}")
+        else:
+            text, at = text + char, at + 1
+    raise NotSimple("an open quote")
+
+
+def _variable(command: str, at: int, environ: Mapping[str, str]) -> tuple[str, int]:
+    match = _NAME.match(command, at + 1)
+    if match is None:
+        raise NotSimple("a '$' that is not a plain variable")
+    name = match.group(1) or match.group(2)
+    if _OF_BASH.fullmatch(name):
+        raise NotSimple(f"bash's own variable ${name}")
+    return environ.get(name, ""), match.end()
+
+
+def python_call(words: Sequence[str], environ: Mapping[str, str]) -> PythonCall:
+    """Read expanded words as a call of Python.
+
+    Raises:
+        NotSimple: they are something else, or use options of Python that a warm interpreter cannot give.
+    """
+    if not words or not _PYTHON.fullmatch(Path(words[0]).name):
+        raise NotSimple("a program other than Python")
+    interpreter = shutil.which(words[0], path=environ.get("PATH", ""))
+    if interpreter is None or not Path(interpreter).is_absolute():
+        raise NotSimple(f"an interpreter {words[0]!r} that is not on PATH")
+    rest = list(words[1:])
+    while rest and rest[0] == "-u":
+        rest.pop(0)
+    if len(rest) >= 2 and rest[0] == "-m":
+        return PythonCall(interpreter, script=None, module=rest[1], args=tuple(rest[2:]))
+    if not rest or rest[0].startswith("-"):
+        raise NotSimple(f"the Python option {rest[0]!r}" if rest else "Python without a script")
+    return PythonCall(interpreter, script=rest[0], module=None, args=tuple(rest[1:]))
+
+
+def is_python(command: str) -> bool:
+    """Whether a command looks like Python, so that someone would expect it to run warm."""
+    first = command.split(maxsplit=1)[:1]
+    return bool(first) and bool(_PYTHON.fullmatch(Path(first[0].strip("\"'")).name))
+
+
+def format_flags(arguments: Mapping[str, Json]) -> list[str]:
+    """``{"lr": 0.01, "layers": [1, 2]}`` → ``["--lr=0.01", "--layers=[1, 2]"]``; a null leaves its flag out."""
+    flags = []
+    for key, value in arguments.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            text = "True" if value else "False"  # what fire and argparse users write
+        elif isinstance(value, str):
+            text = value
+        else:
+            text = json.dumps(value)
+        flags.append(f"--{key}={text}")
+    return flags
+
+
+def shell_line(command: str, appended: Sequence[str]) -> str:
+    """The command with further words appended, as one line for bash."""
+    return " ".join([command, *(shlex.quote(word) for word in appended)])

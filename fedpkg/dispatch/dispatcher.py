@@ -1,0 +1,250 @@
+"""What runs an entry point on this machine: stage, run through a keeper, collect. Executors differ only in how warm it is."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedpkg.dispatch.base import Failure, Task, TaskResult
+from fedpkg.dispatch.collect import Refused, Reply, collect
+from fedpkg.dispatch.command import shell_line
+from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
+from fedpkg.dispatch.staging import SharedModels, StagedTask, stage
+from fedpkg.errors import DispatchError, FedpkgError
+from fedpkg.files import remove_tree
+from fedpkg.log import event
+
+logger = logging.getLogger("fedpkg.dispatch")
+
+
+class Launcher(Protocol):
+    """How commands become processes: the one thing in which local executors differ."""
+
+    def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
+        """What to run for a task, and the key of the zygote whose keeper shall run it."""
+        ...
+
+    def keeper(self, key: str) -> Keeper:
+        """A new keeper of that zygote."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class _Slot:
+    """One thread, with a keeper of its own for each zygote it has used."""
+
+    keepers: dict[str, Keeper] = field(default_factory=dict)
+    running: str | None = None  # task id
+    keeper: Keeper | None = None  # that runs it
+
+
+class LocalExecutor:
+    """Runs tasks on this machine, ``slots`` at a time, each in processes of its own."""
+
+    def __init__(self, launcher: Launcher, *, slots: int) -> None:
+        self._launcher = launcher
+        self._queue: queue.SimpleQueue[tuple[Task, Future[TaskResult]] | None] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._models = SharedModels()
+        self._slots = [_Slot() for _ in range(slots)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(slot,), name=f"fedpkg-slot-{number}", daemon=True)
+            for number, slot in enumerate(self._slots)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def slots(self) -> int:
+        return len(self._slots)
+
+    def submit(self, task: Task) -> Future[TaskResult]:
+        if self._closing:
+            raise DispatchError("this executor is closed")
+        future: Future[TaskResult] = Future()
+        self._queue.put((task, future))
+        return future
+
+    def cancel(self, task_id: str) -> None:
+        with self._lock:
+            self._cancelled.add(task_id)
+            for slot in self._slots:
+                if slot.running == task_id and slot.keeper is not None:
+                    slot.keeper.cancel()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            for slot in self._slots:
+                if slot.keeper is not None:
+                    slot.keeper.cancel()
+        for _ in self._slots:
+            self._queue.put(None)
+        self._launcher.close()
+        for thread in self._threads:
+            thread.join()
+        while True:  # what a slot no longer took
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is not None:
+                item[1].set_result(TaskResult(item[0], "cancelled"))
+
+    def _work(self, slot: _Slot) -> None:
+        while (item := self._queue.get()) is not None:
+            task, future = item
+            try:
+                future.set_result(self._run(slot, task))
+            except BaseException as error:  # a fault of fedpkg: the controller must see it
+                future.set_exception(error)
+
+    def _is_cancelled(self, task: Task) -> bool:
+        return self._closing or task.task_id in self._cancelled
+
+    def _run(self, slot: _Slot, task: Task) -> TaskResult:
+        if self._is_cancelled(task):
+            return TaskResult(task, "cancelled")
+        clock = time.monotonic
+        started_at, started = time.time(), clock()
+        phases: dict[str, float] = {}
+        outcome: Outcome | None = None
+        command = ""
+        try:
+            staged = stage(task, self._models)
+            command = shell_line(task.package.spec.entry_point(task.entry_point).command, staged.appended)
+            key, call = self._launcher.prepare(task, staged)
+            staged_at = clock()
+            outcome = self._call(slot, task, key, call)
+            ran_at = clock()
+            phases = {"stage": staged_at - started, **_phases(outcome, sent=staged_at, received=ran_at)}
+            if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
+                return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
+            if failure := _failure(task, outcome):
+                return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
+            if not self._models.is_intact(task):
+                raise Refused("wrote_input", "it changed its read-only input file")
+            reply = collect(task, staged.out)
+        except Refused as refusal:
+            return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, refusal.failure)
+        except (KeeperGone, DispatchError, OSError) as error:
+            if self._is_cancelled(task):
+                return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
+            kind = "no_space" if isinstance(error, OSError) and error.errno == 28 else "executor"
+            message = error.message if isinstance(error, FedpkgError) else f"{type(error).__name__}: {error}"
+            failure = Failure(kind, message)
+            return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
+        phases["collect"] = clock() - ran_at
+        for name in (f"in{task.suffix}", f"in{task.suffix}-metadata"):
+            (task.folder / name).unlink(missing_ok=True)  # a failed task keeps its input, to be repeated by hand
+        return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
+
+    def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
+        keeper = slot.keepers.get(key)
+        if keeper is None:
+            keeper = slot.keepers[key] = self._launcher.keeper(key)
+        try:
+            with self._lock:  # so that a cancel comes before the order (and stops it here) or after it, at the keeper
+                if self._is_cancelled(task):
+                    raise DispatchError("cancelled")
+                keeper.start(call)
+                slot.running, slot.keeper = task.task_id, keeper
+            return keeper.outcome()
+        except KeeperGone:
+            keeper.close()
+            del slot.keepers[key]  # the next task gets a new one
+            raise
+        finally:
+            with self._lock:
+                slot.running = slot.keeper = None
+                self._cancelled.discard(task.task_id)
+
+    def _ended(
+        self,
+        task: Task,
+        status: str,
+        command: str,
+        outcome: Outcome | None,
+        started_at: float,
+        wall_s: float,
+        phases: dict[str, float],
+        failure: Failure | None = None,
+        *,
+        reply: Reply | None = None,
+    ) -> TaskResult:
+        if status != "ok":
+            remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
+        tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
+        event(
+            logger,
+            logging.DEBUG,
+            f"task.{status}",
+            task=task.task_id,
+            seconds=wall_s,
+            **({} if failure is None else {"failure": failure.kind, "message": failure.message}),
+        )
+        return TaskResult(
+            task,
+            status,  # type: ignore[arg-type]
+            failure=failure,
+            reply=None if reply is None else reply.path,
+            reply_bytes=0 if reply is None else reply.size_bytes,
+            weights=None if reply is None else reply.weights,
+            num_examples=None if reply is None else reply.num_examples,
+            metadata={} if reply is None else reply.metadata,
+            metrics=None if reply is None else reply.metrics,
+            exit_code=None if outcome is None else outcome.exit_code,
+            signal=None if outcome is None else outcome.signal,
+            command=command,
+            log_tail=tail,
+            started_at=started_at,
+            wall_s=wall_s,
+            phases=phases,
+        )
+
+
+def _failure(task: Task, outcome: Outcome) -> Failure | None:
+    """How a process can fail, before anyone looks at its reply."""
+    name = f"'{task.entry_point}'"
+    if outcome.ending == "timeout":
+        return Failure("timeout", f"{name} was ended after its time limit of {task.timeout_s:g} s")
+    if outcome.survivors:
+        return Failure("survivors", f"{name} left {outcome.survivors} processes that cannot be killed")
+    if outcome.signal is not None:
+        return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
+    if outcome.exit_code:
+        return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s")
+    return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _phases(outcome: Outcome, *, sent: float, received: float) -> dict[str, float]:
+    """Seconds of a call by what they were spent on; the finer split is there for warm Python only."""
+    times = outcome.times
+    phases = {"run": outcome.wall_s}
+    if {"order_received", "script_started", "script_ended", "finished"} <= times.keys():
+        phases = {
+            "hand_over": times["order_received"] - sent,
+            "set_up": times["script_started"] - times["order_received"],
+            "script": times["script_ended"] - times["script_started"],
+            "exit": times["ended"] - times["script_ended"],
+        }
+    return {**phases, "clean_up": times["cleaned"] - times["ended"], "hand_back": received - times["cleaned"]}

@@ -1,0 +1,107 @@
+"""The warm executor: one interpreter per package has its imports done, and forks a child for every task."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedpkg.dispatch.base import PackageOnDisk, Task
+from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
+from fedpkg.dispatch.dispatcher import LocalExecutor
+from fedpkg.dispatch.imports import imports_of
+from fedpkg.dispatch.keepers import Call, Keeper, Zygote
+from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
+from fedpkg.dispatch.staging import StagedTask, base_environ
+from fedpkg.errors import DispatchError
+from fedpkg.log import event
+
+logger = logging.getLogger("fedpkg.dispatch")
+
+
+class ForkserverLauncher:
+    """Forks Python commands from a zygote; what it cannot fork it runs cold, and says why, once."""
+
+    def __init__(self, environment: Mapping[str, str], log_folder: Path) -> None:
+        self._environment = environment
+        self._log_folder = log_folder
+        self._lock = threading.Lock()
+        self._zygotes: dict[str, Zygote] = {}
+        self._cold: ProcessLauncher | None = None
+        self._told: set[str] = set()
+        self._closed = False
+
+    def prestart(self, package: PackageOnDisk) -> None:
+        """Start the package's zygote now, in the background, before its first task is there."""
+        environ = base_environ(self._environment, threads=1)
+        for entry_point in package.spec.entry_points.values():
+            try:
+                call = python_call(expand(entry_point.command, environ), environ)
+            except NotSimple:
+                continue
+            self._zygote(call, package)
+            return
+
+    def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
+        command = task.package.spec.entry_point(task.entry_point).command
+        cold = shell_call(task, staged)
+        try:
+            python = python_call(expand(command, staged.environ), staged.environ)
+        except NotSimple as reason:
+            if is_python(command):
+                self._tell(f"'{command}' runs cold: it has {reason}, which only bash can say the meaning of")
+            return COLD, cold
+        key, zygote = self._zygote(python, task.package)
+        greeting = zygote.ready()
+        if greeting["why_cold"]:
+            self._tell(f"the package runs cold, with a new interpreter for every task: {greeting['why_cold']}")
+            return COLD, cold
+        args = (*python.args, *staged.appended)
+        return key, dataclasses.replace(cold, shell=None, script=python.script, module=python.module, args=args)
+
+    def keeper(self, key: str) -> Keeper:
+        if key == COLD:
+            with self._lock:
+                if self._cold is None:
+                    self._cold = ProcessLauncher(self._environment, self._log_folder)
+                return self._cold.keeper(COLD)
+        return self._zygotes[key].keeper(warm=True)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for zygote in self._zygotes.values():
+                zygote.close()
+            if self._cold is not None:
+                self._cold.close()
+
+    def _zygote(self, python: PythonCall, package: PackageOnDisk) -> tuple[str, Zygote]:
+        key = f"{python.interpreter} {package.digest}"
+        with self._lock:
+            if self._closed:
+                raise DispatchError("this executor is closed")
+            if key not in self._zygotes:
+                scripts = [python.script] if python.script else []
+                self._zygotes[key] = Zygote(
+                    python.interpreter,
+                    imports_of(package.folder, scripts),
+                    environ=base_environ(self._environment, threads=1),
+                    log=self._log_folder / f"warm-{len(self._zygotes)}.log",
+                )
+            return key, self._zygotes[key]
+
+    def _tell(self, message: str) -> None:
+        with self._lock:
+            if message in self._told:
+                return
+            self._told.add(message)
+        event(logger, logging.WARNING, "executor.cold", reason=message)
+
+
+def forkserver_executor(*, slots: int, environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk) -> LocalExecutor:
+    """An executor that forks Python tasks from a warm interpreter, which starts in the background at once."""
+    launcher = ForkserverLauncher(environment, log_folder)
+    launcher.prestart(package)
+    return LocalExecutor(launcher, slots=slots)

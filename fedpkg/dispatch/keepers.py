@@ -1,0 +1,249 @@
+"""The controller's side of the zygote: start one, get keepers from it, have them run commands. See ``runtime/zygote.py``."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedpkg.errors import DispatchError
+
+ZYGOTE = Path(__file__).resolve().parent.parent / "runtime" / "zygote.py"
+# A zygote and its keepers end by themselves at the end of file; after this patience they are killed.
+CLOSE_PATIENCE_S = 1.5
+
+
+class KeeperGone(Exception):
+    """The keeper's process ended (killed by somebody, or out of memory) before it answered."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command for a keeper: a line for bash, or a Python script or module to run in a forked interpreter."""
+
+    cwd: Path
+    environ: Mapping[str, str]
+    stdout: Path
+    stderr: Path
+    log_bytes: int
+    timeout_s: float | None
+    shell: str | None = None
+    script: str | None = None
+    module: str | None = None
+    args: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        order: dict[str, Any] = {
+            "cwd": str(self.cwd),
+            "env": dict(self.environ),
+            "stdout": str(self.stdout),
+            "stderr": str(self.stderr),
+            "log_bytes": self.log_bytes,
+            "timeout_s": self.timeout_s,
+        }
+        if self.shell is not None:
+            return {**order, "shell": self.shell}
+        if self.module is not None:
+            return {**order, "module": self.module, "args": list(self.args)}
+        return {**order, "script": self.script, "args": list(self.args)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: ``ending`` is exit, timeout or cancelled."""
+
+    ending: str
+    exit_code: int | None
+    signal: int | None
+    survivors: int  # descendants that could not be killed
+    stderr_tail: str
+    stdout_tail: str
+    wall_s: float
+    cpu_s: float
+    max_rss_bytes: int
+    times: Mapping[str, float] = field(default_factory=dict)  # of the machine's monotonic clock
+
+
+class Keeper:
+    """A connection to one keeper: one command at a time; `cancel` may come from another thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._writing = threading.Lock()
+
+    def start(self, call: Call) -> None:
+        """Hand over a command; `outcome` waits for its end.
+
+        Raises:
+            KeeperGone: the keeper died.
+        """
+        try:
+            self.send(call.to_json())
+        except OSError as error:
+            raise KeeperGone(str(error)) from error
+
+    def outcome(self) -> Outcome:
+        """Wait for the end of the command.
+
+        Raises:
+            KeeperGone: the keeper died.
+            DispatchError: the command could not be started at all.
+        """
+        try:
+            answer = _receive(self._sock)
+        except OSError as error:
+            raise KeeperGone(str(error)) from error
+        if answer is None:
+            raise KeeperGone("its connection closed")
+        if "error" in answer:
+            raise DispatchError(f"cannot start the command: {answer['error']}")
+        return Outcome(**answer)
+
+    def warm_up(self) -> None:
+        """Let it fork the child of the next task now."""
+        self.send({"warm_up": True})
+
+    def cancel(self) -> None:
+        """End the running command, if any."""
+        try:
+            self.send({"cancel": True})
+        except OSError:
+            pass  # it is gone, and its command with it
+
+    def send(self, value: dict[str, Any]) -> None:
+        body = json.dumps(value).encode()
+        with self._writing:
+            self._sock.sendall(struct.pack(">I", len(body)) + body)
+
+    def close(self) -> None:
+        # shutdown, not only close: another thread may sit in recv, and the keeper must see the end of file at once.
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._sock.close()
+
+
+class Zygote:
+    """One zygote process. It starts in the background; `ready` waits for it.
+
+    Args:
+        interpreter: the Python of the package's environment.
+        modules: what it imports before it forks.
+        environ: its environment (threads at 1; a task sets its own).
+        log: file for what the imports print.
+    """
+
+    def __init__(self, interpreter: str, modules: Sequence[str], *, environ: Mapping[str, str], log: Path) -> None:
+        self.interpreter = interpreter
+        self._lock = threading.Lock()
+        self._greeting: dict[str, Any] | None = None
+        self._keepers: list[Keeper] = []
+        self._control, theirs = socket.socketpair()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, open(log, "ab") as output:
+            try:
+                self._process = subprocess.Popen(
+                    [interpreter, str(ZYGOTE), str(theirs.fileno())],
+                    env=dict(environ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # a Ctrl-C in the terminal is for the controller alone
+                )
+            except OSError as error:
+                self._control.close()
+                raise DispatchError(f"cannot start the interpreter {interpreter}: {error}") from error
+        self._log = log
+        _send(self._control, {"modules": list(modules)})
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it has imported what it should; what it says of that (``failed``, ``why_cold``, ``seconds``).
+
+        Raises:
+            DispatchError: it died; the message has the end of its log.
+        """
+        with self._lock:
+            if self._greeting is None:
+                try:
+                    self._greeting = _receive(self._control)
+                except OSError:
+                    self._greeting = None
+                if self._greeting is None:
+                    tail = self._log.read_text(errors="replace")[-2000:].strip()
+                    raise DispatchError(
+                        f"the warm interpreter {self.interpreter} ended while it started: {tail or 'no output'}",
+                        hint="run with executor.name=process, which starts a new interpreter for each task",
+                    )
+            return self._greeting
+
+    def keeper(self, *, warm: bool) -> Keeper:
+        """A new keeper, for one slot."""
+        self.ready()
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            try:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+                self._control.sendmsg([b"k"], rights)
+            except OSError as error:
+                ours.close()
+                raise DispatchError(f"the warm interpreter {self.interpreter} is gone: {error}") from error
+            keeper = Keeper(ours)
+            self._keepers.append(keeper)
+        if warm:
+            keeper.warm_up()
+        return keeper
+
+    def close(self) -> None:
+        """End it, its keepers and their tasks."""
+        for keeper in self._keepers:
+            keeper.close()
+        try:
+            self._control.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._control.close()
+        importing = self._greeting is None  # then it has no tasks, and would not look at its socket for seconds
+        try:
+            self._process.wait(0 if importing else CLOSE_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+
+
+def _send(sock: socket.socket, value: dict[str, Any]) -> None:
+    body = json.dumps(value).encode()
+    sock.sendall(struct.pack(">I", len(body)) + body)
+
+
+def _receive(sock: socket.socket) -> dict[str, Any] | None:
+    """The next frame, or None at the end of file."""
+    header = _receive_exactly(sock, 4)
+    body = None if header is None else _receive_exactly(sock, struct.unpack(">I", header)[0])
+    if body is None:
+        return None
+    value = json.loads(body)
+    return value if isinstance(value, dict) else None
+
+
+def _receive_exactly(sock: socket.socket, count: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < count:
+        part = sock.recv(min(count - len(data), 1 << 16))
+        if not part:
+            return None
+        data += part
+    return bytes(data)

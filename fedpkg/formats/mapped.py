@@ -1,0 +1,83 @@
+"""A model file mapped into memory, from which tensors are taken without a copy where that is safe."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import stat
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from fedpkg.errors import ModelFileError
+
+
+class MappedFile:
+    """The bytes of a regular file, mapped privately: writing to a tensor never changes the file.
+
+    The file must not be cut short while it is mapped (the operating system then kills the process that reads it), so a
+    client's file is first moved out of the client's reach.
+
+    Raises:
+        ModelFileError: the file is absent, empty, not a regular file, or may not be read.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int | None) -> None:
+        self.path = path
+        self._bytes_left = math.inf if max_bytes is None else max_bytes
+        self._max_bytes = max_bytes
+        try:
+            # Without O_NONBLOCK, opening a fifo would wait for a writer.
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    self.fail("not a regular file")
+                if status.st_size == 0:
+                    self.fail("the file is empty")
+                self.map = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_COPY)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
+        self.view = memoryview(self.map)
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def fail(self, reason: str, name: str | None = None, hint: str | None = None) -> NoReturn:
+        """Raise ModelFileError for this file, and for the tensor ``name`` in it."""
+        where = f"{self.path}: tensor {name!r}" if name is not None else f"{self.path}"
+        raise ModelFileError(f"{where}: {reason}", hint=hint, path=str(self.path), tensor=name)
+
+    def claim(self, num_bytes: int, name: str) -> None:
+        """Count a tensor's bytes against the file's limit, before memory is given to them."""
+        self._bytes_left -= num_bytes
+        if self._bytes_left < 0:
+            self.fail(f"the model is bigger than the {self._max_bytes} bytes allowed", name)
+
+    def tensor(
+        self, name: str, dtype: torch.dtype, shape: tuple[int, ...], start: int, source: bytearray | None = None
+    ) -> Tensor:
+        """The tensor whose bytes, in C order, lie at ``start`` of the file, or of ``source``.
+
+        The caller has checked that they lie inside.
+        """
+        try:
+            if 0 in shape:
+                return torch.empty(shape, dtype=dtype)
+            count = math.prod(shape)
+            buffer = self.map if source is None else source
+            if start % dtype.itemsize:
+                # Torch's kernels may rely on the alignment of elements.
+                buffer = bytearray(memoryview(buffer)[start : start + count * dtype.itemsize])
+                start = 0
+            tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
+            if dtype == torch.bool and torch.any(tensor.view(torch.uint8) > 1):
+                self.fail("holds bytes that are neither true nor false", name)
+            return tensor.reshape(shape)
+        except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch cannot have
+            raise ModelFileError(f"{self.path}: tensor {name!r}: {error}", path=str(self.path), tensor=name) from error

@@ -1,0 +1,383 @@
+"""The .npz format: a zip of .npy arrays. Read mapped where members are stored, written stored and aligned.
+
+Sources: PKWARE APPNOTE 6.3.10 (sections 4.3 to 4.5) and numpy.lib.format. Pickles are never loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from fedpkg.errors import ModelFileError
+from fedpkg.formats.mapped import MappedFile
+from fedpkg.weights.weights import dtype_name, raw_bytes
+
+MAX_DIRECTORY_BYTES = 16 << 20
+MAX_HEADER_BYTES = 10_000  # numpy's own limit
+MAX_NDIM = 64  # numpy's too
+ALIGNMENT = 64
+ZIP64_ABOVE = 0xFFFFFFFE
+
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+_LOCAL = struct.Struct("<4s5H3L2H")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_PAD = struct.Struct("<3H")
+_PAD_ID = 0xD935  # the extra field with which Android's zipalign pads
+_DOS_DATE = (1 << 5) | 1  # 1980-01-01, so that the same model makes the same bytes
+_STEP = 1 << 16  # compressed bytes inflated at once
+_MAX_RATIO = 1032  # deflate cannot do better
+_BACKGROUND_CRC_ABOVE = 1 << 20
+
+# The text of a .npy header, {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, in any order of its keys. It is
+# not evaluated, not even as a literal: Python's compiler can be made to crash with a few kilobytes of it.
+_ENTRY = re.compile(
+    r"""['"](descr|fortran_order|shape)['"]\s*:\s*('[^']*'|"[^"]*"|\[[^{}]*\]|True|False|\((?:\s*\d{1,18}\s*,?)*\s*\)|\(.*\))"""
+)
+_DICTIONARY = re.compile(r"\s*\{([^{}]*)\}\s*")
+
+_DTYPES = {
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "c8": torch.complex64,
+    "c16": torch.complex128,
+    "b1": torch.bool,
+    "i1": torch.int8,
+    "i2": torch.int16,
+    "i4": torch.int32,
+    "i8": torch.int64,
+    "u1": torch.uint8,
+} | {  # since torch 2.3
+    code: getattr(torch, name)
+    for code, name in {"u2": "uint16", "u4": "uint32", "u8": "uint64"}.items()
+    if hasattr(torch, name)
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def npz_names(file: MappedFile) -> list[str]:
+    """The arrays' names, in the file's order."""
+    return [name for name, _ in _members(file)]
+
+
+def load_npz(file: MappedFile) -> dict[str, Tensor]:
+    """The arrays of an .npz file: mapped if stored and aligned, else copied; never unpickled.
+
+    The checksums of stored members are not computed: that would read the whole file.
+
+    Raises:
+        ModelFileError: anything that is not a plain array of numbers, or does not lie inside the file.
+    """
+    return {name: _load_member(file, name, info) for name, info in _members(file)}
+
+
+class _Directory:
+    """What zipfile needs of a file to read its directory, with a limit on the directory's size."""
+
+    def __init__(self, file: MappedFile) -> None:
+        self._file = file
+        self.seek, self.tell = file.map.seek, file.map.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_DIRECTORY_BYTES:
+            self._file.fail(f"its zip directory is {size} bytes long")
+        return self._file.map.read(size)
+
+
+def _members(file: MappedFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+    try:
+        with zipfile.ZipFile(_Directory(file)) as archive:  # type: ignore[call-overload]
+            infos: list[zipfile.ZipInfo] = archive.infolist()
+    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError, OverflowError) as error:
+        reason = f"not a usable zip file: {error}"
+        if bytes(file.view[:4]) == b"PK\3\4":
+            reason = f"the file is truncated or damaged: its zip directory, at the end, cannot be read ({error})"
+        raise ModelFileError(f"{file.path}: {reason}", path=str(file.path)) from error
+    seen = set()
+    for info in infos:
+        if not info.filename.endswith(".npy"):
+            hint = None
+            if info.filename.endswith("/data.pkl"):
+                hint = "this is what torch.save() writes; use numpy.savez() or safetensors.torch.save_file()"
+            file.fail(f"member {info.filename!r} is not a .npy array", hint=hint)
+        name = info.filename[: -len(".npy")]
+        if name in seen:
+            file.fail("is in the file twice", name)
+        seen.add(name)
+        yield name, info
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The header of a .npy array; ``start`` is where the elements begin."""
+
+    dtype: torch.dtype
+    big_endian: bool
+    fortran_order: bool
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
+    packed_start = _packed_start(file, name, info)
+    packed = file.view[packed_start : packed_start + info.compress_size]
+    if info.compress_type == zipfile.ZIP_STORED:
+        if info.compress_size != info.file_size:
+            file.fail("is stored, but its two sizes differ", name)
+        head = packed[: MAX_HEADER_BYTES + 12]
+    elif info.compress_type == zipfile.ZIP_DEFLATED:
+        if info.file_size > info.compress_size * _MAX_RATIO:
+            file.fail("cannot be as big as the zip directory says", name)
+        head = memoryview(_inflate_head(file, name, packed))
+    else:
+        file.fail("is compressed in a way that numpy does not use", name)
+
+    try:
+        header = _parse_header(bytes(head[: _header_end(head)]))
+    except ValueError as error:
+        raise ModelFileError(f"{file.path}: tensor {name!r}: {error}", path=str(file.path), tensor=name) from error
+    if header.start + header.num_bytes != info.file_size:
+        found = info.file_size - header.start
+        file.fail(f"its shape {header.shape} needs {header.num_bytes} bytes, but there are {found}", name)
+    file.claim(header.num_bytes, name)
+
+    source = None
+    start = packed_start + header.start
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        source, start = _inflate(file, name, packed, info), header.start
+    if header.big_endian and header.num_bytes:
+        source = _swap_bytes(
+            memoryview(file.map if source is None else source)[start:][: header.num_bytes], header.dtype
+        )
+        start = 0
+    if header.fortran_order and len(header.shape) > 1:
+        tensor = file.tensor(name, header.dtype, header.shape[::-1], start, source)
+        return tensor.permute(*range(tensor.ndim)[::-1]).contiguous()
+    return file.tensor(name, header.dtype, header.shape, start, source)
+
+
+def _packed_start(file: MappedFile, name: str, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin, after its local header has been compared with the directory."""
+    if not 0 <= info.header_offset <= len(file) - _LOCAL.size:
+        file.fail("lies outside the file", name)
+    signature, _, flags, method, *_, name_length, extra_length = _LOCAL.unpack_from(file.view, info.header_offset)
+    name_start: int = info.header_offset + _LOCAL.size
+    packed_start: int = name_start + name_length + extra_length
+    if signature != b"PK\3\4":
+        file.fail("its zip header is damaged", name)
+    if (flags | info.flag_bits) & _ENCRYPTED:
+        file.fail("is encrypted", name)
+    encoding = "utf-8" if flags & _UTF8 else "cp437"
+    local_name = bytes(file.view[name_start : name_start + name_length]).decode(encoding, errors="replace")
+    if local_name != info.orig_filename or method != info.compress_type:
+        file.fail("its zip header and the zip directory differ", name)
+    if packed_start + info.compress_size > len(file):
+        file.fail("reaches beyond the end of the file: the file is truncated", name)
+    return packed_start
+
+
+def _inflate_head(file: MappedFile, name: str, packed: memoryview) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed[: MAX_HEADER_BYTES + 12], MAX_HEADER_BYTES + 12)
+    except zlib.error as error:
+        file.fail(f"its compressed bytes are damaged: {error}", name)
+
+
+def _inflate(file: MappedFile, name: str, packed: memoryview, info: zipfile.ZipInfo) -> bytearray:
+    """The member's bytes; never more memory than its size, which its header has confirmed."""
+    out = bytearray(info.file_size)
+    filled = 0
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        for start in range(0, len(packed), _STEP):
+            piece = inflater.decompress(packed[start : start + _STEP], info.file_size - filled + 1)
+            if filled + len(piece) > info.file_size:
+                file.fail("its compressed bytes hold more than its shape needs", name)
+            out[filled : filled + len(piece)] = piece
+            filled += len(piece)
+    except zlib.error as error:
+        file.fail(f"its compressed bytes are damaged: {error}", name)
+    if filled != info.file_size or not inflater.eof:
+        file.fail("its compressed bytes are truncated", name)
+    if zlib.crc32(out) != info.CRC:
+        file.fail("its checksum is wrong: the file is damaged", name)
+    return out
+
+
+def _header_end(head: memoryview) -> int:
+    """Length of the magic, version, length and text at the start of a .npy array."""
+    if bytes(head[:6]) != b"\x93NUMPY" or len(head) < 12:
+        raise ValueError("is not a .npy array")
+    version = (head[6], head[7])
+    if version == (1, 0):
+        end = 10 + int.from_bytes(head[8:10], "little")
+    elif version in ((2, 0), (3, 0)):
+        end = 12 + int.from_bytes(head[8:12], "little")
+    else:
+        raise ValueError(f"has .npy version {version[0]}.{version[1]}, which is unknown")
+    if end > len(head):
+        raise ValueError("its .npy header is truncated or too long")
+    return end
+
+
+@functools.lru_cache(maxsize=1024)  # all clients' files hold the same headers
+def _parse_header(header: bytes) -> _Header:
+    text = header[10 if header[6] == 1 else 12 :].decode("utf-8" if header[6] == 3 else "latin-1")
+    if not (match := _DICTIONARY.fullmatch(text)):
+        raise ValueError("its .npy header is damaged")
+    fields = dict(_ENTRY.findall(match[1]))
+    if len(fields) != 3 or fields["fortran_order"] not in ("True", "False"):
+        raise ValueError("its .npy header is damaged")
+    dtype, big_endian = _parse_descr(fields["descr"])
+    shape = tuple(int(size) for size in fields["shape"].strip("()").replace(",", " ").split())
+    if fields["shape"][0] != "(" or len(shape) > MAX_NDIM:
+        raise ValueError(f"has the shape {fields['shape']}, which no tensor can have")
+    return _Header(dtype, big_endian, fields["fortran_order"] == "True", shape, len(header))
+
+
+def _parse_descr(descr: str) -> tuple[torch.dtype, bool]:
+    """Torch's dtype for numpy's description of one, and whether the most significant byte comes first."""
+    if descr[0] in "[(":
+        raise ValueError(f"has the structured dtype {descr}, which no tensor can have")
+    order, code = descr[1:-1][:1], descr[1:-1].lstrip("<>=|")
+    if code.startswith("O"):
+        raise ValueError("contains a pickle (an array of Python objects), which is never loaded")
+    if code not in _DTYPES:
+        raise ValueError(f"has the numpy dtype {descr}, which no tensor can have")
+    return _DTYPES[code], order == ">"
+
+
+def _swap_bytes(raw: memoryview, dtype: torch.dtype) -> bytearray:
+    width = dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
+    swapped = bytearray(raw)
+    elements = torch.frombuffer(swapped, dtype=torch.uint8).view(-1, width)
+    elements.copy_(elements.flip(1))
+    return swapped
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+@dataclass
+class _Member:
+    """One array on its way into the file."""
+
+    name: bytes
+    header: bytes
+    tensor: Tensor
+    offset: int = 0
+    crc: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.header) + self.tensor.numel() * self.tensor.element_size()
+
+    @property
+    def flags(self) -> int:
+        return 0 if self.name.isascii() else _UTF8
+
+
+def dump_npz(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]], *, zip64_above: int = ZIP64_ABOVE) -> None:
+    """Write tensors as an uncompressed .npz at the start of ``file``.
+
+    The same tensors make the same bytes. Elements begin at multiples of 64 bytes, so that they can be mapped.
+    While a big array is written, another core computes its checksum, if ``file`` can seek to put it in afterwards.
+
+    Raises:
+        ModelFileError: a tensor's dtype or name has no place in an .npz file (nothing is written).
+    """
+    members = [_member(name, tensor) for name, tensor in tensors]
+    can_patch = file.seekable()
+    offset = 0
+    with ThreadPoolExecutor(1) as pool:
+        for member in members:
+            member.offset = offset
+            payload = raw_bytes(member.tensor).numpy().data
+            if can_patch and len(payload) > _BACKGROUND_CRC_ABOVE:
+                crc = pool.submit(zlib.crc32, payload, zlib.crc32(member.header))
+                local = _local_header(member, zip64_above)
+                file.write(local + member.header)
+                file.write(payload)
+                member.crc = crc.result()
+                file.seek(offset)
+                file.write(_local_header(member, zip64_above))
+                file.seek(0, io.SEEK_END)
+            else:
+                member.crc = zlib.crc32(payload, zlib.crc32(member.header))
+                local = _local_header(member, zip64_above)
+                file.write(local + member.header)
+                file.write(payload)
+            offset += len(local) + member.size
+    directory = b"".join(_central_header(member, zip64_above) for member in members)
+    file.write(directory + _end(len(members), len(directory), offset, zip64_above))
+
+
+def _member(name: str, tensor: Tensor) -> _Member:
+    code = _CODES.get(tensor.dtype)
+    if code is None:
+        raise ModelFileError(
+            f"tensor {name!r}: an .npz file cannot hold {dtype_name(tensor)}", hint="use .safetensors", tensor=name
+        )
+    try:
+        encoded = f"{name}.npy".encode()
+    except UnicodeEncodeError as error:
+        raise ModelFileError(f"tensor {name!r}: its name is not valid Unicode", tensor=name) from error
+    if len(encoded) > 0xFFFF or b"\0" in encoded:
+        raise ModelFileError(f"tensor {name!r}: an .npz file cannot hold this name", tensor=name)
+    order = "|" if tensor.element_size() == 1 else "<"
+    text = repr({"descr": order + code, "fortran_order": False, "shape": tuple(tensor.shape)}).encode()
+    text += b" " * (-(10 + len(text) + 1) % ALIGNMENT) + b"\n"
+    header = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
+    return _Member(encoded, header, tensor)
+
+
+def _local_header(member: _Member, zip64_above: int) -> bytes:
+    size, extra, version = member.size, b"", 20
+    if size > zip64_above:
+        extra = struct.pack("<2H2Q", 1, 16, size, size)
+        size, version = 0xFFFFFFFF, 45
+    padding = -(member.offset + _LOCAL.size + len(member.name) + len(extra)) % ALIGNMENT
+    if padding:
+        padding += ALIGNMENT if padding < _PAD.size else 0
+        extra += _PAD.pack(_PAD_ID, padding - 4, ALIGNMENT).ljust(padding, b"\0")
+    fields = (version, member.flags, 0, 0, _DOS_DATE, member.crc, size, size, len(member.name), len(extra))
+    return _LOCAL.pack(b"PK\3\4", *fields) + member.name + extra
+
+
+def _central_header(member: _Member, zip64_above: int) -> bytes:
+    size, offset, extra, version = member.size, member.offset, b"", 20
+    if max(size, offset) > zip64_above:
+        extra = struct.pack("<2H3Q", 1, 24, size, size, offset)
+        size, offset, version = 0xFFFFFFFF, 0xFFFFFFFF, 45
+    made_by, mode = (3 << 8) | version, 0o644 << 16  # Unix
+    fields = (made_by, version, member.flags, 0, 0, _DOS_DATE, member.crc, size, size, len(member.name), len(extra))
+    return _CENTRAL.pack(b"PK\1\2", *fields, 0, 0, 0, mode, offset) + member.name + extra
+
+
+def _end(count: int, size: int, offset: int, zip64_above: int) -> bytes:
+    """The records that close a zip file, for a directory of ``size`` bytes at ``offset``."""
+    zip64 = b""
+    if count > 0xFFFE or max(size, offset) > zip64_above:
+        zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+        zip64 += struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
+        count, size, offset = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF
+    return zip64 + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, offset, 0)

@@ -1,0 +1,114 @@
+"""Seeds and thread counts of one task, set before the user's code can use them; alike in cold and warm tasks.
+
+Runs inside a task's interpreter: standard library only, imports nothing of fedpkg, and must stay quick to import.
+"""
+
+import os
+import random
+import sys
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def prepare(environ):
+    """Seed the global generators of random, NumPy and torch, and set torch's threads, as FEDPKG_SEED and OMP_NUM_THREADS say.
+
+    NumPy and torch are treated now if they are imported already (a warm task), else right after their import (a cold one).
+    """
+    seed = environ.get("FEDPKG_SEED", "")
+    if not seed.isdigit():
+        return
+    seed = int(seed)
+    threads = environ.get("OMP_NUM_THREADS", "")
+    threads = int(threads) if threads.isdigit() and int(threads) > 0 else None
+    random.seed(seed)
+    actions = {
+        "numpy.random": lambda module: module.seed(seed % 2**32),
+        "torch": lambda module: _prepare_torch(module, seed, threads),
+    }
+    later = {}
+    for name, action in actions.items():
+        if name in sys.modules:
+            action(sys.modules[name])
+        else:
+            later[name] = action
+    if later:
+        sys.meta_path.insert(0, _AfterImport(later))
+
+
+def _prepare_torch(torch, seed, threads):
+    if torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None):
+        torch.manual_seed(seed)
+    else:  # without accelerators in the build, the other generators that manual_seed prepares (slowly) do not exist
+        torch.default_generator.manual_seed(seed)
+    if threads:
+        # Also in a cold task, where OMP_NUM_THREADS would do: this call switches MKL's own choice of threads off.
+        torch.set_num_threads(threads)
+
+
+class _AfterImport:
+    """A finder that finds nothing by itself: it lets the others find a module, then acts once it is imported."""
+
+    def __init__(self, actions):
+        self.actions = actions
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.actions:
+            return None
+        action = self.actions.pop(name)
+        if not self.actions and self in sys.meta_path:
+            sys.meta_path.remove(self)
+        spec = None
+        for finder in list(sys.meta_path):
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    break
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                action(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def set_loaded_thread_pools(threads):
+    """Tell BLAS and OpenMP libraries that are loaded already how many threads they may use (warm tasks; Linux).
+
+    Environment variables are read once, when a library loads. Where the loaded libraries cannot be listed, nothing is done.
+    """
+    import ctypes
+
+    setters = (
+        "openblas_set_num_threads",
+        "openblas_set_num_threads64_",
+        "scipy_openblas_set_num_threads",
+        "scipy_openblas_set_num_threads64_",
+        "MKL_Set_Num_Threads",
+        "omp_set_num_threads",
+    )
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = {line.split(None, 5)[-1].strip() for line in maps if ".so" in line}
+    except OSError:
+        return
+    for path in sorted(paths):
+        name = os.path.basename(path)
+        if "blas" not in name and "mkl_rt" not in name and "omp" not in name:
+            continue
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:
+            continue
+        for setter in setters:
+            if hasattr(library, setter):
+                getattr(library, setter)(ctypes.c_int(threads))

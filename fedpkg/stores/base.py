@@ -1,0 +1,281 @@
+"""What the state store keeps (rows), and what it can do (``StateStore``).
+
+Times are seconds since the epoch. Rows are values: changing the store means recording another row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeAlias
+
+from fedpkg.types import Json
+
+SessionStatus: TypeAlias = Literal["created", "running", "interrupted", "stopped", "failed", "finished"]
+RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
+TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
+StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
+ClientUpdate: TypeAlias = "tuple[str | None, float | None]"  # state_version, last_num_examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageRow:
+    """A compute package that some session used."""
+
+    digest: str
+    name: str
+    size_bytes: int
+    entry_points: dict[str, str]
+    created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionRow:
+    session_id: str
+    name: str
+    config: dict[str, Any]
+    package_digest: str
+    seed: int
+    num_rounds: int
+    created_at: float
+    updated_at: float
+    status: SessionStatus = "created"
+    error: str | None = None
+    stop_requested: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientRow:
+    """A client of one session, and the state it would start its next task from."""
+
+    session_id: str
+    client_id: str
+    position: int
+    data_path: str | None = None
+    num_examples: int | None = None  # from the data split
+    last_num_examples: float | None = None  # what its last counted train reply said
+    state_version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """A global model. Its bytes are in the ``ModelStore`` under ``digest``; round 0 is the seed model."""
+
+    digest: str
+    session_id: str
+    round_number: int
+    suffix: str
+    keys: Literal["names", "positions"]
+    size_bytes: int
+    created_at: float
+    parent_id: str | None = None
+    contributors: list[dict[str, Any]] = field(default_factory=list)  # {client_id, num_examples}
+    model_id: str = ""  # always "<session_id>.<round_number>"
+
+    def __post_init__(self) -> None:
+        model_id = f"{self.session_id}.{self.round_number}"
+        if self.model_id not in ("", model_id):
+            raise ValueError(f"model_id is {self.model_id!r}, expected {model_id!r}")
+        object.__setattr__(self, "model_id", model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRow:
+    session_id: str
+    round_number: int
+    cohort: list[str]
+    target: int  # usable updates that the round waits for
+    started_at: float
+    status: RoundStatus = "training"
+    counted: list[str] | None = None  # whose replies count; recorded before the fold commits, replayed on resume
+    finished_at: float | None = None
+    wall_s: float | None = None
+    num_ok: int = 0
+    num_failed: int = 0
+    num_examples: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    train_metrics: dict[str, Any] = field(default_factory=dict)
+    model_id: str | None = None
+    phases: dict[str, float] = field(default_factory=dict)  # seconds
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """One attempt at one entry-point call, and how it ended."""
+
+    task_id: str
+    session_id: str
+    round_number: int
+    client_id: str
+    position: int  # in the cohort
+    entry_point: str
+    attempt: int
+    status: TaskStatus
+    started_at: float
+    wall_s: float
+    failure: str | None = None  # a word for machines: exit_code, signal, timeout, no_file …
+    message: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    folder: str | None = None
+    command: str | None = None
+    log_tail: str | None = None
+    state_version: str | None = None
+    phases: dict[str, float] = field(default_factory=dict)  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateRow:
+    """The model update that a train task left."""
+
+    task_id: str
+    path: str
+    size_bytes: int
+    num_examples: float
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationRow:
+    """What one client measured of one global model."""
+
+    task_id: str
+    session_id: str
+    round_number: int
+    model_id: str
+    client_id: str
+    metrics: Json
+    weight: float
+    weight_source: Literal["reply", "train", "default"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """All that one task leaves in the store; recorded together or not at all."""
+
+    task: TaskRow
+    update: UpdateRow | None = None
+    validation: ValidationRow | None = None
+
+
+class StateStore(Protocol):
+    """Sessions, rounds, tasks and what came of them.
+
+    Every method is one transaction; when it returns, a killed process loses nothing of it, and after ``commit_round``
+    a power cut does not either. Methods may be called from any thread. Floats in columns must not be NaN; inside JSON
+    values (metrics, config, metadata, state) NaN and infinities survive.
+
+    Raises (all methods):
+        StoreError: the database is damaged, full, locked, not writable, or refuses the rows.
+        NotFound: a session, round, client or model that a method names is not there.
+    """
+
+    def add_package(self, package: PackageRow) -> None:
+        """Record a package; one with the same digest is kept as it is."""
+
+    def create_session(self, session: SessionRow, clients: Iterable[ClientRow] = ()) -> None:
+        """Record a new session and its clients; its package must be there."""
+
+    def get_session(self, ref: str) -> SessionRow:
+        """The session with this id, or the only one whose id starts so."""
+
+    def list_sessions(self) -> list[SessionRow]:
+        """All sessions, oldest first."""
+
+    def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
+        """Set status and error. ``running`` also clears an earlier request to stop."""
+
+    def request_stop(self, session_id: str) -> None:
+        """Ask whoever runs the session to stop it after the tasks in flight."""
+
+    def stop_requested(self, session_id: str) -> bool: ...
+
+    def list_clients(self, session_id: str) -> list[ClientRow]:
+        """The session's clients in order of position."""
+
+    def begin_round(self, row: RoundRow) -> RoundRow:
+        """Record that a round starts, or starts again, and return its row as it now stands.
+
+        A ``counted`` that is already recorded is kept: which replies count is decided once.
+        """
+
+    def record_task(
+        self, task: TaskRow, *, update: UpdateRow | None = None, validation: ValidationRow | None = None
+    ) -> None:
+        """``record_tasks`` for one task."""
+
+    def record_tasks(self, records: Iterable[TaskRecord]) -> None:
+        """Record tasks with their updates and validations, replacing all that is there under the same task ids."""
+
+    def set_counted(self, session_id: str, round_number: int, counted: list[str] | None) -> None:
+        """Write down which replies count, before they are folded."""
+
+    def commit_round(
+        self,
+        row: RoundRow,
+        model: ModelRow,
+        *,
+        strategy_state: StrategyState | None = None,
+        clients: Mapping[str, ClientUpdate] | None = None,
+    ) -> None:
+        """Record an aggregated round at once: its row, model, strategy state and the clients' new state.
+
+        It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
+        Committing again replaces. Of the strategy's states only the latest two steps are kept.
+        """
+
+    def finish_round(self, row: RoundRow, *, clients: Mapping[str, ClientUpdate] | None = None) -> None:
+        """Record the round as it is after its validation (or failure), with the state that validating left."""
+
+    def list_rounds(self, session_id: str) -> list[RoundRow]:
+        """The session's rounds in order."""
+
+    def get_round(self, session_id: str, round_number: int) -> RoundRow: ...
+
+    def list_tasks(
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        entry_point: str | None = None,
+        client_id: str | None = None,
+    ) -> list[TaskRow]:
+        """Tasks by round, entry point, position and attempt."""
+
+    def list_updates(self, session_id: str, round_number: int) -> list[UpdateRow]:
+        """A round's updates by cohort position, then attempt."""
+
+    def list_validations(
+        self, session_id: str, *, round_number: int | None = None, model_id: str | None = None
+    ) -> list[ValidationRow]:
+        """Validations by round and cohort position."""
+
+    def add_model(self, model: ModelRow) -> None:
+        """Record a model outside a round (a seed model); the same model_id is replaced."""
+
+    def get_model(self, ref: str) -> ModelRow:
+        """The model with this id, a session's latest model, or the model whose digest starts so.
+
+        Sessions, also in ``<session>.<round>``, may be shortened as far as they stay unique. Of several models with
+        the same bytes a digest names the newest.
+        """
+
+    def list_models(self, session_id: str | None = None) -> list[ModelRow]:
+        """Models of one session or of all, oldest first."""
+
+    def model_trail(self, model_id: str) -> list[ModelRow]:
+        """The model, its parent, and so on back to its seed model."""
+
+    def load_strategy_state(self, session_id: str) -> StrategyState | None:
+        """The state after the latest committed step, or None before the first."""
+
+    def close(self) -> None:
+        """Release the database. Closing twice is fine."""
+
+    def __enter__(self) -> StateStore: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

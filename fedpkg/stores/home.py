@@ -1,0 +1,157 @@
+"""The home folder of a federation: what lies where, and who may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fedpkg.errors import HomeLocked, NotFound, StoreError
+from fedpkg.files import atomic_write
+from fedpkg.stores.base import StateStore
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder (by default ``.fedpkg``) that holds all that fedpkg keeps.
+
+    ::
+
+        state.db      sessions, rounds, tasks … (``SqliteStore``)
+        models/       global models by their content (``ModelStore``)
+        packages/     unpacked compute packages (a cache)
+        data/         the clients' partitions
+        sessions/     <session_id>/…  the files of each session
+        lock          held by the one controller that may write; lock.json says who that is
+    """
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = True) -> Home:
+        """The home at ``root``, made if absent.
+
+        Raises:
+            NotFound: it is absent and ``create`` is False.
+            StoreError: it cannot be made.
+        """
+        home = cls(root.absolute())
+        if not create:
+            if not home.root.is_dir():
+                raise NotFound(
+                    f"there is no fedpkg home at {home.root}",
+                    hint="go to the folder where the session was started, or name its home with --home",
+                    path=str(home.root),
+                )
+            return home
+        try:
+            for folder in (home.models, home.packages, home.data, home.sessions):
+                folder.mkdir(parents=True, exist_ok=True)
+            ignore = home.root / ".gitignore"  # homes lie inside people's repositories and get big
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise _unwritable(home.root, error) from error
+        return home
+
+    @property
+    def state_db(self) -> Path:
+        return self.root / "state.db"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def packages(self) -> Path:
+        return self.root / "packages"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def sessions(self) -> Path:
+        return self.root / "sessions"
+
+    def session_folder(self, session_id: str) -> Path:
+        return self.sessions / session_id
+
+    @contextmanager
+    def lock(self, *, clock: Callable[[], float] = time.time) -> Iterator[None]:
+        """Be the only one who writes to this home; reading needs no lock.
+
+        The kernel lets go of the lock when the process ends, however it ends.
+
+        Raises:
+            HomeLocked: another process (or thread) holds it; says who, since when, and what to do.
+        """
+        facts_path = self.root / "lock.json"
+        lock = FileLock(self.root / "lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise self._locked(facts_path) from None
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        try:
+            facts = {
+                "pid": os.getpid(),
+                "command": shlex.join(sys.argv),
+                "host": socket.gethostname(),
+                "since": clock(),
+            }
+            try:
+                with atomic_write(facts_path, durable=False) as file:
+                    file.write(json.dumps(facts).encode())
+            except OSError as error:
+                raise _unwritable(self.root, error) from error
+            yield
+        finally:
+            facts_path.unlink(missing_ok=True)
+            lock.release()
+
+    def _locked(self, facts_path: Path) -> HomeLocked:
+        try:
+            facts = json.loads(facts_path.read_bytes())
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["since"]))
+            holder = f"process {facts['pid']} on {facts['host']} since {since} ({facts['command']})"
+        except (OSError, ValueError, KeyError, TypeError):  # not written yet, or the holder is just leaving
+            facts, holder = {}, "another process"
+        return HomeLocked(
+            f"{self.root} is in use by {holder}",
+            hint="wait until it ends, stop it with `fedpkg session stop`, or use another --home",
+            **{**facts, "path": str(self.root)},
+        )
+
+    def new_session_id(self, name: str, store: StateStore, *, clock: Callable[[], float] = time.time) -> str:
+        """``<name>-<yyyymmdd>-<hhmmss>`` (local time), with ``-2`` … behind it when taken.
+
+        Of the name, letters, digits, ``_`` and ``-`` stay: the id is a folder, and ``<id>.<round>`` names a model.
+        """
+        word = re.sub(r"[^\w-]+", "-", name).strip("-_").encode()[:100].decode(errors="ignore") or "session"
+        first = f"{word}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(clock()))}"
+        taken = {session.session_id for session in store.list_sessions()}
+        session_id, number = first, 1
+        while session_id in taken or self.session_folder(session_id).exists():
+            number += 1
+            session_id = f"{first}-{number}"
+        return session_id
+
+
+def _unwritable(root: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"the home {root} cannot be used: {error.strerror or error}",
+        hint="make its folder writable, free space, or use another --home",
+        path=str(root),
+    )

@@ -1,0 +1,166 @@
+"""The state store in one SQLite file: connections, transactions, and what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedpkg.errors import StoreError
+from fedpkg.stores.sql import SqlStore
+
+BUSY_TIMEOUT_S = 30.0
+
+
+class SqliteStore(SqlStore):
+    """Sessions, rounds, tasks and models' facts in one file; see ``StateStore``.
+
+    Args:
+        path: the database; made if absent, its folder must be there.
+        read_only: for looking while a controller writes; never blocks it, and nothing is made or migrated.
+        clock: the time for ``updated_at``.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
+        database = SqliteDatabase(path, read_only=read_only)
+        try:
+            super().__init__(database, read_only=read_only, clock=clock)
+        except BaseException:
+            database.close()
+            raise
+
+
+class SqliteDatabase:
+    """One connection in WAL mode, shared by the threads of a process under a lock.
+
+    With ``synchronous=normal`` a commit costs no fsync: it survives the end of the process, not a power cut. A durable
+    transaction runs under ``full``, and since the log is written in order, all earlier ones are then on disk too.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.where = str(path)
+        self._lock = threading.RLock()
+        if read_only and not path.exists():
+            raise StoreError(
+                f"there is no state database at {path}", hint="run a session first, or name its home with --home"
+            )
+        uri = path.absolute().as_uri()
+        with self._naming_errors():
+            if not read_only:
+                self._connection = self._connect(uri, self._prepare_for_writing)
+                return
+            try:
+                self._connection = self._connect(f"{uri}?mode=ro", self._probe)
+            except sqlite3.OperationalError:
+                # A reader, too, makes the log's index. Where it may not (a colleague's home) and there is no log,
+                # nobody is writing and the file can be read as it lies.
+                if path.with_name(f"{path.name}-wal").exists():
+                    raise
+                self._connection = self._connect(f"{uri}?mode=ro&immutable=1", self._probe)
+
+    def _connect(self, uri: str, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+        # isolation_level None: this class alone decides where transactions begin.
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @staticmethod
+    def _probe(connection: sqlite3.Connection) -> None:
+        connection.execute("select count(*) from sqlite_master").fetchall()
+
+    @staticmethod
+    def _prepare_for_writing(connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while connection.execute("pragma journal_mode").fetchone()[0] != "wal":
+            # SQLite does not wait for others here: two who open a new file at once collide.
+            try:
+                connection.execute("pragma journal_mode = wal")
+                break  # or the file system has no shared memory, and another mode stays
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
+        connection.execute("pragma synchronous = normal")
+        connection.execute("pragma foreign_keys = on")
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[SqliteDatabase]:
+        with self._lock, self._naming_errors():
+            try:
+                if durable:  # cannot be changed inside a transaction
+                    self._connection.execute("pragma synchronous = full")
+                # Immediate: a transaction that reads first and writes later could not wait for another writer.
+                self._connection.execute("begin immediate")
+                yield self
+                self._connection.execute("commit")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite ends some failed ones by itself
+                    self._connection.execute("rollback")
+                raise
+            finally:
+                if durable:
+                    self._connection.execute("pragma synchronous = normal")
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> list[Sequence[Any]]:
+        with self._lock, self._naming_errors():
+            return self._connection.execute(sql, parameters or {}).fetchall()
+
+    def run(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> int:
+        with self._lock, self._naming_errors():
+            return self._connection.execute(sql, parameters or {}).rowcount
+
+    def run_many(self, sql: str, parameters: Sequence[Mapping[str, Any]], /) -> int:
+        with self._lock, self._naming_errors():
+            return self._connection.executemany(sql, parameters).rowcount if parameters else 0
+
+    def has_table(self, name: str, /) -> bool:
+        return bool(self.rows("select 1 from sqlite_master where type = 'table' and name = :name", {"name": name}))
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OverflowError) as error:
+            raise _store_error(error, self.where) from error
+
+
+# Python 3.10 has no error codes on these exceptions, so SQLite's own words tell them apart.
+_MEANINGS = {
+    "not a database": ("is not a database, or is damaged", "restore"),
+    "malformed": ("is damaged", "restore"),
+    "is full": ("cannot grow: the disk is full", "space"),
+    "disk i/o error": ("cannot be read or written", "space"),
+    "unable to open": ("cannot be opened", "access"),
+    "readonly": ("cannot be written", "access"),
+    "is locked": (f"is locked by another program, for more than {BUSY_TIMEOUT_S:.0f} s", "unlock"),
+    "unique constraint": ("already has such a row", None),
+    "constraint failed": ("refuses a row that does not fit the others", None),
+}
+_HINTS = {
+    "restore": "put back a copy, or move it away with its -wal and -shm files and start anew; models/ is untouched",
+    "space": "free space or raise the quota, then `fedpkg session resume`; what was reported is safe",
+    "access": "check that its folder exists and that you may write in it, or use another --home",
+    "unlock": "close the program that has it open, then `fedpkg session resume`",
+}
+
+
+def _store_error(error: Exception, where: str) -> StoreError:
+    said = str(error)
+    for words, (meaning, hint) in _MEANINGS.items():
+        if words in said.lower():
+            return StoreError(f"{where} {meaning}: {said}", hint=hint and _HINTS[hint], path=where)
+    return StoreError(f"{where}: {said}", path=where)

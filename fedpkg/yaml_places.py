@@ -1,0 +1,139 @@
+"""YAML text into plain JSON values, remembering the line of every key.
+
+Scalars mean what YAML 1.2 says: only ``true`` and ``false`` are booleans (``on``, ``no`` and dates stay text), ``1e-3``
+is a number, ``1:30`` and ``010`` are text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import yaml
+
+from fedpkg.errors import ConfigError
+from fedpkg.types import Json
+
+KeyPath: TypeAlias = tuple[str, ...]
+
+_TAG = "tag:yaml.org,2002:"
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  none of YAML 1.1
+
+
+for _name, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+|0o[0-7]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
+        r"|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+def _int(text: str) -> int:
+    return int(text.replace("_", ""), 0)
+
+
+def _float(text: str) -> float:
+    text = text.replace("_", "").lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_SCALARS: Mapping[str, Callable[[str], Json]] = {
+    _TAG + "str": str,
+    _TAG + "null": lambda text: None,
+    _TAG + "bool": lambda text: text.lower() == "true",
+    _TAG + "int": _int,
+    _TAG + "float": _float,
+}
+
+
+def read_yaml(
+    text: str, *, source: str, verbatim: Callable[[KeyPath], bool] = lambda path: False
+) -> tuple[Json, dict[KeyPath, int]]:
+    """Return the value of one YAML document, and the line (from 1) of every key in it.
+
+    Keys are text as written. Where ``verbatim(path)`` holds, so are scalar values: ``1.10`` stays ``"1.10"``.
+
+    Raises:
+        ConfigError: not YAML, a duplicate key, a value that contains itself, or a tag that is not plain data.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{source}, line {mark.line + 1}" if mark else source
+        raise ConfigError(
+            f"{place}: not valid YAML: {error.problem or error.context}",
+            hint="check the indentation, colons and quotes on this line and the one before",
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
+    lines: dict[KeyPath, int] = {}
+    if node is None:
+        return None, lines
+    return _Reader(source, verbatim, lines).value(node, (), ()), lines
+
+
+class _Reader:
+    """Turns nodes into values. ``inside`` holds the containers around a node: an alias to one of them never ends."""
+
+    def __init__(self, source: str, verbatim: Callable[[KeyPath], bool], lines: dict[KeyPath, int]) -> None:
+        self.source = source
+        self.verbatim = verbatim
+        self.lines = lines
+
+    def value(self, node: yaml.Node, path: KeyPath, inside: tuple[yaml.Node, ...]) -> Json:
+        if any(node is outer for outer in inside):
+            raise self.error(node, f"'{'.'.join(path)}' contains itself through an alias (*)")
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self.mapping(node, path, (*inside, node))
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.value(item, (*path, str(i)), (*inside, node)) for i, item in enumerate(node.value)]
+        if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
+            raise self.error(node, f"the tag {node.tag.replace(_TAG, '!!')} is not supported")
+        if self.verbatim(path) and node.tag != _TAG + "null":
+            return str(node.value)
+        try:
+            return _SCALARS[node.tag](node.value)
+        except ValueError as error:
+            raise self.error(node, f"{node.value!r} is not of type {node.tag.replace(_TAG, '!!')}") from error
+
+    def mapping(self, node: yaml.MappingNode, path: KeyPath, inside: tuple[yaml.Node, ...]) -> dict[str, Json]:
+        merged: dict[str, Json] = {}
+        own: dict[str, yaml.Node] = {}
+        first_line: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == _TAG + "merge":
+                sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                for other in reversed(sources):  # the first of several wins
+                    part = self.value(other, path, inside)
+                    if not isinstance(part, dict):
+                        raise self.error(key_node, "'<<' takes a mapping, or a list of mappings")
+                    merged.update(part)
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self.error(key_node, "a key must be plain text")
+            key = str(key_node.value)
+            if key in own:
+                raise self.error(key_node, f"duplicate key '{key}' (first on line {first_line[key]})")
+            own[key], first_line[key] = value_node, line
+        for key, value_node in own.items():
+            key_path = (*path, key)
+            self.lines[key_path] = first_line[key]
+            merged[key] = self.value(value_node, key_path, inside)
+        return merged
+
+    def error(self, node: yaml.Node, problem: str) -> ConfigError:
+        line = node.start_mark.line + 1
+        return ConfigError(f"{self.source}, line {line}: {problem}", line=line)

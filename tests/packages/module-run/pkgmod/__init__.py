@@ -1,0 +1,1 @@
+"""A package whose entry points run as a module."""

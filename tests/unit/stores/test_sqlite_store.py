@@ -1,0 +1,296 @@
+"""What is SQLite's own: opening, migrations, damage, and processes that die or work at the same time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedpkg.errors import StoreError
+from fedpkg.stores.base import PackageRow, SessionRow
+from fedpkg.stores.sql import MIGRATIONS, migrate
+from fedpkg.stores.sqlite import SqliteDatabase, SqliteStore
+
+# What the subprocesses of these tests share: a store with a session, and a function that records a task.
+WRITER = """
+import resource, sys
+from pathlib import Path
+from fedpkg.stores.base import *
+from fedpkg.stores.sqlite import SqliteStore
+
+def prepare(path):
+    store = SqliteStore(Path(path))
+    store.add_package(PackageRow(digest="p", name="p", size_bytes=1, entry_points={}, created_at=1.0))
+    store.create_session(SessionRow(session_id="s", name="s", config={}, package_digest="p", seed=1, num_rounds=1,
+                                    created_at=1.0, updated_at=1.0))
+    return store
+
+def record(store, number, log_tail=None):
+    store.record_task(
+        TaskRow(task_id=f"t-{number}", session_id="s", round_number=1, client_id="c", position=number, wall_s=1.0,
+                entry_point="train", attempt=1, status="ok", started_at=1.0, log_tail=log_tail),
+        update=UpdateRow(task_id=f"t-{number}", path="/p", size_bytes=1, num_examples=1.0))
+"""
+
+
+def python(code: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-c", WRITER + code, *map(str, arguments)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    folder = tmp_path / "Heim & Küche #1?"
+    folder.mkdir()
+    return folder / "state.db"
+
+
+def add(store: SqliteStore, session_id: str) -> None:
+    store.add_package(PackageRow(digest="p", name="p", size_bytes=1, entry_points={}, created_at=1.0))
+    store.create_session(
+        SessionRow(
+            session_id=session_id,
+            name="s",
+            config={},
+            package_digest="p",
+            seed=1,
+            num_rounds=1,
+            created_at=1.0,
+            updated_at=1.0,
+        )
+    )
+
+
+def version(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        return int(connection.execute("select version from schema_version").fetchone()[0])
+    finally:
+        connection.close()
+
+
+# --- opening and migrating
+
+
+def test_empty_file_becomes_a_database_and_opens_again(path: Path) -> None:
+    path.touch()
+    for _ in range(2):
+        with SqliteStore(path) as store:
+            assert store.list_sessions() == []
+    assert version(path) == max(int(file.name[:4]) for file in MIGRATIONS.glob("*.sql"))
+
+
+def test_database_of_a_newer_fedpkg_is_refused(path: Path) -> None:
+    SqliteStore(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute("update schema_version set version = 99")
+    connection.commit()
+    connection.close()
+    for read_only in (False, True):
+        with pytest.raises(StoreError, match="written by a newer fedpkg: its schema is 99") as caught:
+            SqliteStore(path, read_only=read_only)
+        assert "upgrade fedpkg" in str(caught.value)
+
+
+def test_failed_migration_leaves_the_version_before_it(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder)
+    (folder / "0002_bad.sql").write_text(
+        "-- half; of it works\ncreate table half (a text);\ncreate table half (a text);"
+    )
+    database = SqliteDatabase(path)
+    with pytest.raises(StoreError, match="half already exists"):
+        migrate(database, folder=folder)
+    assert not database.has_table("half")
+    assert version(path) == 1
+    (folder / "0002_bad.sql").write_text("create table whole (a text);")
+    migrate(database, folder=folder)
+    assert database.has_table("whole")
+    assert version(path) == 2
+    database.close()
+
+
+def test_reader_does_not_migrate(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder)
+    (folder / "0002_more.sql").write_text("create table more (a text);")
+    SqliteStore(path).close()
+    database = SqliteDatabase(path, read_only=True)
+    with pytest.raises(StoreError, match="has schema 1, this fedpkg reads schema 2"):
+        migrate(database, folder=folder, read_only=True)
+    database.close()
+
+
+def test_several_processes_open_a_new_database_at_once(path: Path) -> None:
+    code = "sys.stdin.read(1); store = SqliteStore(Path(sys.argv[1])); store.list_sessions(); store.close()"
+    processes = [subprocess.Popen(python(code, path), stdin=subprocess.PIPE) for _ in range(5)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"g")
+        process.stdin.close()
+    assert [process.wait(60) for process in processes] == [0] * 5
+
+
+# --- readers
+
+
+def test_reader_sees_what_a_writer_commits_and_writes_nothing(path: Path) -> None:
+    with SqliteStore(path) as writer, SqliteStore(path, read_only=True) as reader:
+        assert reader.list_sessions() == []
+        add(writer, "s")
+        assert [row.session_id for row in reader.list_sessions()] == ["s"]
+        with pytest.raises(StoreError, match="cannot be written"):
+            reader.request_stop("s")
+
+
+def test_reader_of_no_database_makes_none(path: Path) -> None:
+    with pytest.raises(StoreError, match="no state database"):
+        SqliteStore(path, read_only=True)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_finished_home_of_a_colleague_can_be_read(path: Path) -> None:
+    with SqliteStore(path) as store:
+        add(store, "s")
+    path.parent.chmod(0o755)
+    opened = os.open(path.parent, os.O_RDONLY)  # pytest's folders above it are closed to others
+    code = """
+import os
+os.fchdir(int(sys.argv[1])); os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.getcwd = lambda: f"/proc/self/fd/{sys.argv[1]}"
+store = SqliteStore(Path("state.db"), read_only=True)
+print(store.list_sessions()[0].session_id)
+store.close()
+"""
+    try:
+        output = subprocess.run(
+            python(code, opened), pass_fds=[opened], capture_output=True, text=True, check=False, timeout=60
+        )
+    finally:
+        os.close(opened)
+    assert output.stdout == "s\n", output.stderr
+
+
+# --- damage
+
+
+def test_file_that_is_no_database_is_named(path: Path) -> None:
+    path.write_bytes(b"this is a letter, not a database\n" * 100)
+    with pytest.raises(StoreError, match=r"state\.db is not a database") as caught:
+        SqliteStore(path)
+    assert "put back a copy" in str(caught.value)
+
+
+def test_damaged_database_is_named(path: Path) -> None:
+    with SqliteStore(path) as store:
+        add(store, "s")
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+    with pytest.raises(StoreError, match="damaged"), SqliteStore(path) as store:
+        store.list_sessions()
+
+
+def test_missing_folder_is_named(path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened") as caught:
+        SqliteStore(path.parent / "nowhere" / "state.db")
+    assert "--home" in str(caught.value)
+
+
+def test_closed_store_says_so(path: Path) -> None:
+    store = SqliteStore(path)
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.list_sessions()
+    with pytest.raises(StoreError, match="closed"):
+        store.request_stop("s")
+
+
+def test_full_disk_is_an_error_and_what_was_recorded_stays(path: Path) -> None:
+    # A limit on the size of files stands in for the full disk: writes fail in the middle of a transaction.
+    code = """
+from fedpkg.errors import StoreError
+store = prepare(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+number = 0
+try:
+    while number < 1000:
+        record(store, number, "x" * 20_000)
+        number += 1
+except StoreError as error:
+    print(number, len(store.list_tasks("s")), error.hint)
+"""
+    output = subprocess.run(python(code, path), capture_output=True, text=True, check=True, timeout=60).stdout
+    reported, found, hint = output.split(maxsplit=2)
+    assert 0 < int(reported) < 1000
+    assert found == reported
+    assert "free space" in hint
+    with SqliteStore(path) as store:
+        assert len(store.list_tasks("s")) == int(reported)
+
+
+# --- dying
+
+
+def test_kill_in_a_stream_of_transactions_loses_nothing_that_was_reported(path: Path) -> None:
+    code = """
+store = prepare(sys.argv[1])
+for number in range(1_000_000):
+    record(store, number)
+    print(number, flush=True)
+"""
+    with subprocess.Popen(python(code, path), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) == 300:
+                process.kill()
+                break
+        reported = [300, *(int(line) for line in process.stdout if line.endswith("\n"))][-1] + 1
+    with SqliteStore(path) as store:
+        tasks, updates = store.list_tasks("s"), store.list_updates("s", 1)
+    assert reported <= len(tasks) <= reported + 1
+    assert [row.task_id for row in tasks] == [row.task_id for row in updates] == [f"t-{n}" for n in range(len(tasks))]
+
+
+def test_interrupt_inside_a_transaction_undoes_it(path: Path) -> None:
+    with SqliteStore(path) as store:
+        add(store, "s")
+        database = SqliteDatabase(path)
+
+        def interrupted(durable: bool) -> None:
+            with database.transaction(durable=durable) as transaction:
+                transaction.run("update sessions set name = 'changed'")
+                raise KeyboardInterrupt
+
+        for durable in (False, True):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(durable)
+        store.request_stop("s")  # nothing is left locked
+        assert store.get_session("s").name == "s"
+        database.close()
+
+
+def test_round_is_committed_durably_and_other_writes_are_not_slowed(path: Path) -> None:
+    database = SqliteDatabase(path)
+
+    def synchronous() -> int:
+        return int(database.rows("pragma synchronous")[0][0])
+
+    normal, full = 1, 2
+    assert synchronous() == normal
+    with database.transaction(durable=True):
+        assert synchronous() == full
+    with database.transaction():
+        assert synchronous() == normal
+    database.close()
+
+
+def test_importing_the_store_loads_no_numpy_and_no_torch() -> None:
+    code = "import fedpkg.stores.home, fedpkg.stores.models; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run(python(code), check=False, timeout=60).returncode == 0

@@ -1,0 +1,516 @@
+"""What every state store does, whatever its database: one suite, run against each."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fedpkg.errors import NotFound, StoreError
+from fedpkg.stores.base import (
+    ClientRow,
+    ModelRow,
+    PackageRow,
+    RoundRow,
+    SessionRow,
+    StateStore,
+    TaskRecord,
+    TaskRow,
+    UpdateRow,
+    ValidationRow,
+)
+from fedpkg.stores.sqlite import SqliteStore
+
+Factory = Callable[[Path, Callable[[], float]], StateStore]
+
+
+def sqlite(folder: Path, clock: Callable[[], float]) -> StateStore:
+    folder.mkdir(exist_ok=True)
+    return SqliteStore(folder / "state.db", clock=clock)
+
+
+@pytest.fixture(params=[pytest.param(sqlite, id="sqlite")])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], StateStore]:
+    """Opens the same store again and again; its clock counts 1000, 1001 …"""
+    factory: Factory = request.param
+    ticks = itertools.count(1000)
+    return lambda: factory(tmp_path / "ein Ordner – 日本", lambda: float(next(ticks)))
+
+
+@pytest.fixture
+def store(open_store: Callable[[], StateStore]) -> Iterator[StateStore]:
+    with open_store() as store:
+        store.add_package(PACKAGE)
+        yield store
+
+
+PACKAGE = PackageRow(
+    digest="p" * 64, name="ziffern ✎", size_bytes=1234, entry_points={"train": "python e.py train"}, created_at=1.5
+)
+
+
+def session(session_id: str = "digits-1", **changes: object) -> SessionRow:
+    row = SessionRow(
+        session_id=session_id,
+        name="digits",
+        config={"lr": 0.1, "bound": math.inf, "note": "größer", "nested": {"list": [1, None, True]}},
+        package_digest=PACKAGE.digest,
+        seed=2**63 - 1,
+        num_rounds=3,
+        created_at=10.25,
+        updated_at=10.25,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def model(round_number: int, session_id: str = "digits-1", **changes: object) -> ModelRow:
+    row = ModelRow(
+        digest=f"{round_number:02x}" * 32,
+        session_id=session_id,
+        round_number=round_number,
+        suffix=".npz",
+        keys="names",
+        size_bytes=5 << 30,
+        created_at=100.0 + round_number,
+        parent_id=f"{session_id}.{round_number - 1}" if round_number else None,
+        contributors=[{"client_id": "client-0", "num_examples": 12.5}] if round_number else [],
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def round_row(round_number: int, session_id: str = "digits-1", **changes: object) -> RoundRow:
+    row = RoundRow(
+        session_id=session_id,
+        round_number=round_number,
+        cohort=["client-0", "client-1"],
+        target=2,
+        started_at=20.0,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def task(task_id: str, **changes: object) -> TaskRow:
+    row = TaskRow(
+        task_id=task_id,
+        session_id="digits-1",
+        round_number=1,
+        client_id="client-0",
+        position=0,
+        entry_point="train",
+        attempt=1,
+        status="ok",
+        started_at=21.0,
+        wall_s=0.5,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+CLIENTS = [
+    ClientRow(session_id="digits-1", client_id="client-1", position=1),
+    ClientRow(session_id="digits-1", client_id="client-0", position=0, data_path="/Daten/ä b", num_examples=600),
+]
+
+
+@pytest.fixture
+def running(store: StateStore) -> StateStore:
+    """A store with a session, its clients and its seed model."""
+    store.create_session(session(), CLIENTS)
+    store.add_model(model(0))
+    return store
+
+
+# --- sessions
+
+
+def test_session_comes_back_as_it_was_recorded(store: StateStore) -> None:
+    store.create_session(session(), CLIENTS)
+    assert store.get_session("digits-1") == session()
+    assert store.list_sessions() == [session()]
+    assert store.list_clients("digits-1") == [CLIENTS[1], CLIENTS[0]]
+
+
+def test_recorded_rows_are_there_after_reopening(open_store: Callable[[], StateStore]) -> None:
+    with open_store() as store:
+        store.add_package(PACKAGE)
+        store.create_session(session(), CLIENTS)
+    with open_store() as store:
+        assert store.get_session("digits-1") == session()
+
+
+def test_session_is_found_by_a_unique_prefix(store: StateStore) -> None:
+    for session_id in ("digits-1", "digits-1-2", "mnist-1"):
+        store.create_session(session(session_id))
+    assert store.get_session("mn").session_id == "mnist-1"
+    assert store.get_session("digits-1").session_id == "digits-1"  # itself, not the two that it begins
+    with pytest.raises(NotFound, match="'digits' can mean digits-1, digits-1-2"):
+        store.get_session("digits")
+
+
+@pytest.mark.parametrize("wildcard", ["", "%", "d%", "digits_1", "DIGITS"])
+def test_prefix_is_taken_literally(store: StateStore, wildcard: str) -> None:
+    store.create_session(session())
+    with pytest.raises(NotFound):
+        store.get_session(wildcard)
+
+
+def test_unknown_session_names_the_near_ones(store: StateStore) -> None:
+    store.create_session(session("digits-20260101-101500"))
+    store.create_session(session("zebra"))
+    with pytest.raises(NotFound, match="near: digits-20260101-101500") as caught:
+        store.get_session("digit-20260101-101500")
+    assert "fedpkg session list" in (caught.value.hint or "")
+    for call in (
+        lambda: store.set_session_status("nobody", "failed"),
+        lambda: store.request_stop("nobody"),
+        lambda: store.stop_requested("nobody"),
+        lambda: store.begin_round(round_row(1, "nobody")),
+    ):
+        with pytest.raises(NotFound, match="nobody"):
+            call()
+
+
+def test_same_session_twice_is_refused_and_changes_nothing(store: StateStore) -> None:
+    store.create_session(session(), CLIENTS)
+    with pytest.raises(StoreError, match="already has such a row"):
+        store.create_session(session(seed=5), [])
+    assert store.get_session("digits-1") == session()
+    assert len(store.list_clients("digits-1")) == 2
+
+
+def test_session_without_its_package_is_refused(store: StateStore) -> None:
+    with pytest.raises(StoreError, match="does not fit"):
+        store.create_session(session(package_digest="unknown"))
+
+
+def test_package_is_kept_as_it_was_first_seen(store: StateStore) -> None:
+    store.add_package(dataclasses.replace(PACKAGE, name="another"))
+    store.create_session(session())
+
+
+def test_status_and_stop_request(store: StateStore) -> None:
+    store.create_session(session())
+    assert not store.stop_requested("digits-1")
+    store.request_stop("digits-1")
+    assert store.stop_requested("digits-1")
+    assert store.get_session("digits-1").updated_at == 1000.0
+    store.set_session_status("digits-1", "stopped", error="nur 1 von 3 …")
+    row = store.get_session("digits-1")
+    assert (row.status, row.error, row.stop_requested, row.updated_at) == ("stopped", "nur 1 von 3 …", True, 1001.0)
+    store.set_session_status("digits-1", "running")
+    row = store.get_session("digits-1")
+    assert (row.status, row.error, row.stop_requested) == ("running", None, False)
+
+
+# --- rounds and tasks
+
+
+def test_full_round_comes_back_as_it_was_recorded(running: StateStore) -> None:
+    row = round_row(
+        1,
+        status="finished",
+        counted=["client-1"],
+        finished_at=30.0,
+        wall_s=10.0,
+        num_ok=1,
+        num_failed=1,
+        num_examples=1e300,
+        metrics={"acc": math.nan, "loss": -math.inf, "größe": [1, {"a": None}], "\ud800": "\x00"},
+        train_metrics={"loss": 0.1 + 0.2},
+        model_id="digits-1.0",
+        phases={"fold": 1e-9},
+        error="nichts",
+    )
+    running.begin_round(round_row(1))
+    running.finish_round(row)
+    assert repr(running.get_round("digits-1", 1)) == repr(row)  # repr: NaN does not equal itself
+    assert running.list_rounds("digits-1")[0].status == "finished"
+
+
+def test_begin_again_keeps_which_replies_count(running: StateStore) -> None:
+    assert running.begin_round(round_row(1)).counted is None
+    running.set_counted("digits-1", 1, ["client-1"])
+    again = running.begin_round(round_row(1, started_at=99.0))
+    assert again == round_row(1, started_at=99.0, counted=["client-1"])
+    assert running.get_round("digits-1", 1) == again
+    running.set_counted("digits-1", 1, None)
+    assert running.begin_round(round_row(1)).counted is None
+
+
+def test_rounds_that_are_not_there(running: StateStore) -> None:
+    with pytest.raises(NotFound, match="digits-1 has no round 7"):
+        running.get_round("digits-1", 7)
+    with pytest.raises(NotFound, match="digits-1 has no round 7"):
+        running.set_counted("digits-1", 7, [])
+
+
+def test_task_update_and_validation_come_back_as_recorded(running: StateStore) -> None:
+    failed = task(
+        "t-failed",
+        status="failed",
+        failure="exit_code",
+        message="kaputt ✗",
+        exit_code=1,
+        signal=9,
+        folder="/ein Ordner/ü",
+        command="bash -c 'x'",
+        log_tail="Traceback …\n",
+        state_version="v3",
+        phases={"fork": 0.001},
+        attempt=2,
+    )
+    update = UpdateRow(
+        task_id="t-ok", path="/ü/out.npz", size_bytes=7 << 30, num_examples=0.5, metadata={"x": math.nan}
+    )
+    validation = ValidationRow(
+        task_id="t-val",
+        session_id="digits-1",
+        round_number=1,
+        model_id="digits-1.0",
+        client_id="client-0",
+        metrics=[1.0, math.inf, {"deep": "ö"}],
+        weight=3.0,
+        weight_source="train",
+    )
+    running.record_task(failed)
+    running.record_task(task("t-ok"), update=update)
+    running.record_task(task("t-val", entry_point="validate"), validation=validation)
+    assert running.list_tasks("digits-1") == [task("t-ok"), failed, task("t-val", entry_point="validate")]
+    assert repr(running.list_updates("digits-1", 1)) == repr([update])
+    assert running.list_validations("digits-1") == [validation]
+
+
+@pytest.mark.parametrize("metrics", [None, 0, "text", [], {"a": {"b": [1e-320, -0.0]}}])
+def test_any_json_is_a_metric(running: StateStore, metrics: object) -> None:
+    row = ValidationRow(
+        task_id="t",
+        session_id="digits-1",
+        round_number=1,
+        model_id="digits-1.0",
+        client_id="client-0",
+        metrics=metrics,
+        weight=1,
+        weight_source="default",
+    )
+    running.record_task(task("t"), validation=row)
+    assert repr(running.list_validations("digits-1")[0].metrics) == repr(metrics)
+
+
+def test_recording_a_task_again_replaces_all_that_it_left(running: StateStore) -> None:
+    update = UpdateRow(task_id="t", path="/out.npz", size_bytes=1, num_examples=1.0)
+    for _ in range(2):
+        running.record_task(task("t"), update=update)
+        assert running.list_updates("digits-1", 1) == [update]
+    running.record_task(task("t", status="failed", failure="timeout"))
+    assert [row.failure for row in running.list_tasks("digits-1")] == ["timeout"]
+    assert running.list_updates("digits-1", 1) == []
+
+
+def test_one_bad_record_keeps_out_all_of_them(running: StateStore) -> None:
+    records = [TaskRecord(task=task("good")), TaskRecord(task=task("bad", session_id="nobody"))]
+    with pytest.raises(StoreError, match="does not fit"):
+        running.record_tasks(records)
+    assert running.list_tasks("digits-1") == []
+    running.record_tasks(records[:1])  # and the store goes on
+    assert len(running.list_tasks("digits-1")) == 1
+
+
+def test_tasks_and_updates_are_listed_in_cohort_order_and_filtered(running: StateStore) -> None:
+    rows = [
+        task(f"{entry_point}-{number}-{position}", round_number=number, position=position, entry_point=entry_point)
+        for number in (1, 2)
+        for entry_point in ("train", "validate")
+        for position in range(12)
+    ]
+    rows = [dataclasses.replace(row, client_id=f"client-{row.position}") for row in rows]
+    running.record_tasks(
+        TaskRecord(task=row, update=UpdateRow(task_id=row.task_id, path="/p", size_bytes=1, num_examples=1.0))
+        for row in reversed(rows)
+    )
+    assert running.list_tasks("digits-1") == rows
+    assert running.list_tasks("digits-1", round_number=2, entry_point="train") == rows[24:36]
+    assert [row.task_id for row in running.list_tasks("digits-1", client_id="client-11", round_number=1)] == [
+        "train-1-11",
+        "validate-1-11",
+    ]
+    assert [row.task_id for row in running.list_updates("digits-1", 1)][:3] == [
+        "train-1-0",
+        "validate-1-0",
+        "train-1-1",
+    ]
+    assert running.list_tasks("another") == []
+
+
+def test_what_programs_say_need_not_be_text(running: StateStore) -> None:
+    running.record_task(task("t", status="failed", log_tail="\x00 end \udcff ü", message="\x00"))
+    row = running.list_tasks("digits-1")[0]
+    assert (row.log_tail, row.message) == ("\\x00 end \\udcff ü", "\\x00")
+
+
+def test_names_that_are_no_text_are_refused_with_a_reason(running: StateStore) -> None:
+    with pytest.raises(StoreError, match=r"tasks.folder is not Unicode text: /caf\\udce9"):
+        running.record_task(task("t", folder="/caf\udce9"))
+
+
+def test_nan_in_a_column_is_refused_not_lost(running: StateStore) -> None:
+    update = UpdateRow(task_id="t", path="/p", size_bytes=1, num_examples=math.nan)
+    with pytest.raises(StoreError, match="updates.num_examples is NaN"):
+        running.record_task(task("t"), update=update)
+    running.begin_round(round_row(1))
+    with pytest.raises(StoreError, match="clients.last_num_examples is NaN"):
+        running.finish_round(round_row(1, status="finished"), clients={"client-0": ("v", math.nan)})
+    assert running.get_round("digits-1", 1).status == "training"
+
+
+def test_number_beyond_64_bits_is_an_error_of_the_store(store: StateStore) -> None:
+    with pytest.raises(StoreError):
+        store.create_session(session(seed=2**64))
+
+
+def test_validations_are_filtered_by_round_and_model(running: StateStore) -> None:
+    running.add_model(model(1))
+    rows = [
+        ValidationRow(
+            task_id=f"v-{number}-{position}",
+            session_id="digits-1",
+            round_number=number,
+            model_id=f"digits-1.{number}",
+            client_id=f"client-{position}",
+            metrics={"acc": position},
+            weight=2.0,
+            weight_source="reply",
+        )
+        for number in (0, 1)
+        for position in range(3)
+    ]
+    running.record_tasks(
+        TaskRecord(task=task(row.task_id, round_number=row.round_number, position=i % 3), validation=row)
+        for i, row in enumerate(rows)
+    )
+    assert running.list_validations("digits-1") == rows
+    assert running.list_validations("digits-1", round_number=1) == rows[3:]
+    assert running.list_validations("digits-1", model_id="digits-1.0") == rows[:3]
+
+
+def test_threads_record_tasks_at_the_same_time(running: StateStore) -> None:
+    together = threading.Barrier(4)
+
+    def record(worker: int) -> None:
+        together.wait()
+        for number in range(25):
+            running.record_task(task(f"{worker}-{number}", position=worker))
+            running.list_tasks("digits-1", client_id="nobody")
+
+    threads = [threading.Thread(target=record, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(running.list_tasks("digits-1")) == 100
+
+
+# --- committing
+
+
+def test_commit_records_all_of_a_round(running: StateStore) -> None:
+    running.begin_round(round_row(1))
+    done = round_row(1, status="aggregated", counted=["client-0"], model_id="digits-1.1", num_ok=2)
+    state = {"step": 1, "momentum": math.inf, "ids": ["ä"]}
+    for _ in range(2):  # committing again changes nothing
+        running.commit_round(done, model(1), strategy_state=(1, state), clients={"client-1": ("v7", 31.5)})
+        assert running.get_round("digits-1", 1) == done
+        assert running.get_model("digits-1.1") == model(1)
+        assert running.load_strategy_state("digits-1") == (1, state)
+        assert running.list_clients("digits-1") == [
+            CLIENTS[1],
+            dataclasses.replace(CLIENTS[0], state_version="v7", last_num_examples=31.5),
+        ]
+
+
+def test_commit_happens_whole_or_not_at_all(running: StateStore) -> None:
+    running.begin_round(round_row(1))
+    done = round_row(1, status="aggregated", model_id="digits-1.1")
+    with pytest.raises(NotFound, match="1 of the 2 clients"):
+        running.commit_round(
+            done, model(1), strategy_state=(1, {}), clients={"client-0": ("v", 1.0), "stranger": ("v", 1.0)}
+        )
+    assert running.get_round("digits-1", 1).status == "training"
+    assert [row.model_id for row in running.list_models()] == ["digits-1.0"]
+    assert running.load_strategy_state("digits-1") is None
+    assert running.list_clients("digits-1")[0].state_version is None
+
+
+def test_only_the_latest_two_strategy_states_are_kept(running: StateStore) -> None:
+    for step in (1, 2, 5):
+        running.commit_round(
+            round_row(step, model_id=f"digits-1.{step}"),
+            model(step, parent_id="digits-1.0"),
+            strategy_state=(step, {"at": step}),
+        )
+    assert running.load_strategy_state("digits-1") == (5, {"at": 5})
+
+
+# --- models
+
+
+def test_model_is_found_by_id_session_and_digest(running: StateStore) -> None:
+    for number in (1, 2, 10):
+        running.add_model(model(number, parent_id="digits-1.0"))
+    for ref, found in {
+        "digits-1.2": 2,
+        "digits-1": 10,
+        "dig": 10,
+        "dig.1": 1,
+        "0202": 2,
+        "0a" * 32: 10,
+    }.items():
+        assert running.get_model(ref) == running.get_model(f"digits-1.{found}"), ref
+    with pytest.raises(NotFound, match="'0' can mean"):
+        running.get_model("0")
+    for ref in ("", "digits-1.7", "ffff", "."):
+        with pytest.raises(NotFound, match="there is no model"):
+            running.get_model(ref)
+    with pytest.raises(NotFound, match="did you mean 'digits-1.10'"):
+        running.get_model("digits-1.100")
+
+
+def test_digest_that_several_sessions_share_names_the_newest(running: StateStore) -> None:
+    running.create_session(session("other"))
+    with pytest.raises(NotFound, match="session other has no model yet"):
+        running.get_model("other")
+    running.add_model(model(0, "other", created_at=500.0))
+    assert running.get_model("00" * 32).model_id == "other.0"
+
+
+def test_reference_that_is_both_a_session_and_a_digest_is_not_guessed(running: StateStore) -> None:
+    running.create_session(session("abc"))
+    running.add_model(model(0, "abc", digest="c" * 64))
+    running.add_model(model(1, digest="ab" * 32))
+    with pytest.raises(NotFound, match=r"'ab' can mean abc, abab"):
+        running.get_model("ab")
+
+
+def test_model_trail_leads_back_to_the_seed_model(running: StateStore) -> None:
+    for number in range(1, 6):
+        running.add_model(model(number))
+    assert running.model_trail("digits-1.4") == [model(number) for number in (4, 3, 2, 1, 0)]
+    assert running.model_trail("digits-1.0") == [model(0)]
+    with pytest.raises(NotFound):
+        running.model_trail("digits-1.9")
+
+
+def test_models_of_one_session_or_of_all(running: StateStore) -> None:
+    running.create_session(session("other"))
+    running.add_model(model(0, "other", created_at=1.0))
+    assert [row.model_id for row in running.list_models()] == ["other.0", "digits-1.0"]
+    assert [row.model_id for row in running.list_models("other")] == ["other.0"]
+
+
+def test_model_id_follows_from_session_and_round() -> None:
+    assert model(3).model_id == "digits-1.3"
+    with pytest.raises(ValueError, match=r"expected 'digits-1\.3'"):
+        ModelRow(**{**dataclasses.asdict(model(3)), "model_id": "digits-1.4"})
