@@ -208,7 +208,9 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places) -> d
                     hint="a list is replaced whole, by a list; a section is set key by key",
                     key=".".join(keys),
                 ) from error
-        resolved: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        given = OmegaConf.to_container(merged)
+        complete = OmegaConf.create(_over(_defaults(), given))  # ${seed} works also where the file gives no seed
+        resolved = OmegaConf.to_container(complete, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "")
         place = places.where(tuple(re.split(r"[.\[\]]+", key)))
@@ -217,7 +219,26 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places) -> d
             hint=r"${key.sub} takes another key's value, ${oc.env:NAME} a variable's; write \${ for the characters",
             key=key,
         ) from error
-    return dict(resolved)
+    result: dict[str, Any] = _only(resolved, given)
+    return result
+
+
+def _defaults() -> dict[str, Json]:
+    data = dump_config(RunConfig(package="", rounds=1, clients=ClientsConfig()))
+    return {key: value for key, value in data.items() if key not in ("package", "rounds")}
+
+
+def _over(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {key: _over(below.get(key), value) for key, value in above.items()}
+    return above
+
+
+def _only(resolved: Any, given: Any) -> Any:
+    """``resolved`` without the defaults again."""
+    if isinstance(resolved, dict) and isinstance(given, dict):
+        return {key: _only(resolved[key], value) for key, value in given.items()}
+    return resolved
 
 
 def _parse_override(override: str) -> tuple[tuple[str, ...], Json]:
@@ -264,6 +285,8 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
         if last == "folders" and any(sign in value for sign in "*?["):
             base = glob.escape(base)  # only what the person wrote is a pattern
         section[last] = os.path.abspath(os.path.join(base, os.path.expanduser(value)))  # noqa: PTH100, PTH111, PTH118
+        if last == "folders" and value.endswith("/"):
+            section[last] += "/"  # a pattern's way to say: folders only
 
 
 def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

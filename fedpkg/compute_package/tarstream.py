@@ -173,14 +173,15 @@ class TarStream:
 def _pax_records(data: bytes) -> dict[str, str]:
     """``"<length> <key>=<value>\\n"`` repeated, as POSIX.1-2001 defines it."""
     records: dict[str, str] = {}
-    while data:
-        digits, space, _ = data[:20].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        key, equals, value = data[len(digits) + 1 : max(length - 1, 0)].partition(b"=")
-        if not equals or data[length - 1 : length] != b"\n":
+    start = 0
+    while start < len(data):
+        digits, space, _ = data[start : start + 20].partition(b" ")
+        end = start + (int(digits) if space and digits.isdigit() else 0)
+        key, equals, value = data[start + len(digits) + 1 : end].partition(b"=")
+        if end > len(data) or not equals or not value.endswith(b"\n"):
             raise Refused("the archive is damaged: an extended header is malformed")
-        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        data = data[length:]
+        records[key.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
+        start = end
     return records
 
 
@@ -221,7 +222,9 @@ def _decompressed(file: BinaryIO) -> Iterator[bytes]:
     start = file.read(_READ_BYTES)
     if not start:
         raise Refused("it is an empty file")
-    if start.startswith(b"PK"):
+    if _is_tar_header(start[:_BLOCK]):  # first, because a tar file starts with a name, and that could be "BZh"
+        return _plain(start, file)
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         raise Refused("it is a zip file", hint="pack it with tar: tar -czvf package.tar.gz client")
     new_decoder: Callable[[], _Decoder]
     if start.startswith(b"\x1f\x8b"):
@@ -232,8 +235,6 @@ def _decompressed(file: BinaryIO) -> Iterator[bytes]:
 
         def new_decoder() -> _Decoder:
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
-    elif len(start) >= _BLOCK and _is_tar_header(start[:_BLOCK]):
-        return _plain(start, file)
     else:
         raise Refused("it is no tar archive", hint="a package is a .tar.gz: tar -czvf package.tar.gz client")
     return _decoded(start, file, new_decoder)
@@ -268,7 +269,7 @@ def _decoded(data: bytes, file: BinaryIO, new_decoder: Callable[[], _Decoder]) -
                     yield block
                 elif ended and not decoder.eof:
                     raise Refused("the archive is damaged: it is truncated")
-        except (zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
+        except (zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             what = str(error) if first else "something follows its end"
             raise Refused(f"the archive is damaged: {what}") from None
         data = decoder.unused_data or file.read(_READ_BYTES)

@@ -50,7 +50,7 @@ class UnpackedPackage:
     size_bytes: int  # of the archive
     folder: Path  # holds fedn.yaml
     top: str  # its name in the archive; "" where fedn.yaml is at the root
-    root: Path  # the cache entry
+    root: Path  # holds what the archive holds, and nothing else
     spec: PackageSpec
     files: tuple[FileEntry, ...]  # named as in the archive
 
@@ -120,13 +120,33 @@ def _open(file: BinaryIO, label: str, cache: Path, max_bytes: int, max_members: 
             member=error.member,
             rule=error.rule,
         ) from None
+    return _unpacked(entry, digest, before.st_size, contents)
+
+
+def find_package(digest: str, cache: Path) -> UnpackedPackage:
+    """A package that was unpacked before, by its digest.
+
+    Raises:
+        PackageError: it is not in the cache any more.
+    """
+    contents = _find(cache / digest)
+    if contents is None:
+        raise PackageError(
+            f"package {digest[:12]} is no longer in {cache}",
+            hint="unpack the same archive again: fedpkg package inspect ARCHIVE",
+            digest=digest,
+        )
+    return _unpacked(cache / digest, digest, 0, contents)
+
+
+def _unpacked(entry: Path, digest: str, size_bytes: int, contents: _Contents) -> UnpackedPackage:
     folder = entry / _FILES / contents.folder
     return UnpackedPackage(
         digest=digest,
-        size_bytes=before.st_size,
+        size_bytes=size_bytes,
         folder=folder,
         top=contents.folder,
-        root=entry,
+        root=entry / _FILES,
         spec=read_spec(folder / SPEC_FILE),
         files=tuple(FileEntry(name, size_bytes) for name, kind, size_bytes in contents.members if kind is Kind.FILE),
     )

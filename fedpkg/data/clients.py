@@ -13,7 +13,6 @@ from fedpkg.data.base import ClientData
 from fedpkg.data.partition_files import partition_files
 from fedpkg.errors import DataError
 
-_MAGIC = re.compile(r"[*?\[]")
 _LONGEST_ID_BYTES = 200  # ids become parts of file names
 
 
@@ -48,6 +47,8 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
     if folder.is_dir():
         paths = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
         nothing = f"clients.folders: no folders in {pattern}"
+    elif folder.is_file():  # also when its name reads like a pattern
+        paths, nothing = [folder], ""
     else:
         paths = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207  escapes hold in all parts
         nothing = f"clients.folders: nothing matches {pattern}"
@@ -83,11 +84,14 @@ def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
     if folders and len(set(names)) == len(names):
         return names
     if len(paths) == 1:  # nothing differs: the part that could, the first with a wildcard
-        parts = Path(pattern).parts
-        level = next((i for i, part in enumerate(parts) if _MAGIC.search(part)), len(parts) - 1)
+        rows = [paths[0].parts, tuple(map(glob.escape, paths[0].parts)), Path(os.path.abspath(pattern)).parts]  # noqa: PTH100
+        level = next(
+            (i for i, (part, same, sign) in enumerate(zip(*rows, strict=False)) if sign not in (part, same)), -1
+        )
     else:
-        level = next(i for i, parts in enumerate(zip(*(p.parts for p in paths), strict=False)) if len(set(parts)) > 1)
-    return [path.parts[level] if level < len(path.parts) - 1 else path.stem for path in paths]
+        rows = [path.parts for path in paths]
+        level = next(i for i, parts in enumerate(zip(*rows, strict=False)) if len(set(parts)) > 1)
+    return [path.parts[level] if 0 <= level < len(path.parts) - 1 else path.stem for path in paths]
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:

@@ -80,7 +80,8 @@ def _checked(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because np.load leaves the file open where it is damaged.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {key: file[key] for key in KEYS if key in file}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         hint = "write it with numpy.savez, from arrays of numbers"

@@ -27,11 +27,9 @@ class ModelForm:
 
     @classmethod
     def from_json(cls, value: Json) -> ModelForm:
-        for suffix in (".npz", ".safetensors"):
-            for keys in ("names", "positions"):
-                form = cls(suffix, keys)  # type: ignore[arg-type]
-                if value == form.to_json():
-                    return form
+        for form in (cls(".npz"), cls(".npz", "positions"), cls(".safetensors"), cls(".safetensors", "positions")):
+            if value == form.to_json():
+                return form
         raise ModelFileError(f"not the form of a model file: {value!r}")
 
 

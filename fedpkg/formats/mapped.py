@@ -7,12 +7,13 @@ import mmap
 import os
 import stat
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from fedpkg.errors import ModelFileError
+
+MAX_NDIM = 64  # numpy's limit, and torch's
 
 
 class MappedFile:
@@ -35,29 +36,29 @@ class MappedFile:
             try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
-                    self.fail("not a regular file")
+                    raise self.error("not a regular file")
                 if status.st_size == 0:
-                    self.fail("the file is empty")
+                    raise self.error("the file is empty")
                 self.map = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_COPY)
             finally:
                 os.close(fd)
         except OSError as error:
-            raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
+            raise self.error(f"cannot be read: {error.strerror}") from error
         self.view = memoryview(self.map)
 
     def __len__(self) -> int:
         return len(self.view)
 
-    def fail(self, reason: str, name: str | None = None, hint: str | None = None) -> NoReturn:
-        """Raise ModelFileError for this file, and for the tensor ``name`` in it."""
-        where = f"{self.path}: tensor {name!r}" if name is not None else f"{self.path}"
-        raise ModelFileError(f"{where}: {reason}", hint=hint, path=str(self.path), tensor=name)
+    def error(self, reason: str, name: str | None = None, hint: str | None = None) -> ModelFileError:
+        """An error about this file, or about the tensor ``name`` in it."""
+        where = f"{self.path}: tensor {name[:200]!r}" if name is not None else f"{self.path}"
+        return ModelFileError(f"{where}: {reason}", hint=hint, path=str(self.path), tensor=name)
 
     def claim(self, num_bytes: int, name: str) -> None:
         """Count a tensor's bytes against the file's limit, before memory is given to them."""
         self._bytes_left -= num_bytes
         if self._bytes_left < 0:
-            self.fail(f"the model is bigger than the {self._max_bytes} bytes allowed", name)
+            raise self.error(f"the model is bigger than the {self._max_bytes} bytes allowed", name)
 
     def tensor(
         self, name: str, dtype: torch.dtype, shape: tuple[int, ...], start: int, source: bytearray | None = None
@@ -77,7 +78,7 @@ class MappedFile:
                 start = 0
             tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
             if dtype == torch.bool and torch.any(tensor.view(torch.uint8) > 1):
-                self.fail("holds bytes that are neither true nor false", name)
+                raise self.error("holds bytes that are neither true nor false", name)
             return tensor.reshape(shape)
         except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch cannot have
-            raise ModelFileError(f"{self.path}: tensor {name!r}: {error}", path=str(self.path), tensor=name) from error
+            raise self.error(str(error), name) from error

@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from fedpkg.errors import ModelFileError
-from fedpkg.formats.mapped import MappedFile
+from fedpkg.formats.mapped import MAX_NDIM, MappedFile
 from fedpkg.weights.weights import dtype_name, raw_bytes
 
 MAX_DIRECTORY_BYTES = 16 << 20
 MAX_HEADER_BYTES = 10_000  # numpy's own limit
-MAX_NDIM = 64  # numpy's too
 ALIGNMENT = 64
 ZIP64_ABOVE = 0xFFFFFFFE
 
@@ -40,12 +39,11 @@ _STEP = 1 << 16  # compressed bytes inflated at once
 _MAX_RATIO = 1032  # deflate cannot do better
 _BACKGROUND_CRC_ABOVE = 1 << 20
 
-# The text of a .npy header, {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, in any order of its keys. It is
-# not evaluated, not even as a literal: Python's compiler can be made to crash with a few kilobytes of it.
-_ENTRY = re.compile(
-    r"""['"](descr|fortran_order|shape)['"]\s*:\s*('[^']*'|"[^"]*"|\[[^{}]*\]|True|False|\((?:\s*\d{1,18}\s*,?)*\s*\)|\(.*\))"""
-)
-_DICTIONARY = re.compile(r"\s*\{([^{}]*)\}\s*")
+# A .npy header reads {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, in any order of keys. It is not
+# evaluated, not even as a literal: a few kilobytes of nested text can exhaust the stack of Python's compiler.
+_DESCR = re.compile(r"""['"]descr['"]\s*:\s*(['"][^'"]*['"]|[\[(])""")
+_FORTRAN_ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b""")
+_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 
 _DTYPES = {
     "f2": torch.float16,
@@ -91,33 +89,40 @@ class _Directory:
 
     def __init__(self, file: MappedFile) -> None:
         self._file = file
-        self.seek, self.tell = file.map.seek, file.map.tell
+        self.tell = file.map.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            self._file.map.seek(offset, whence)  # type: ignore[arg-type]
+        except ValueError as error:  # what zipfile expects of a file
+            raise OSError(*error.args) from error
+        return self.tell()
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:
-            self._file.fail(f"its zip directory is {size} bytes long")
+            raise self._file.error(f"its zip directory is {size} bytes long")
         return self._file.map.read(size)
 
 
 def _members(file: MappedFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
     try:
-        with zipfile.ZipFile(_Directory(file)) as archive:  # type: ignore[call-overload]
+        with zipfile.ZipFile(_Directory(file)) as archive:
             infos: list[zipfile.ZipInfo] = archive.infolist()
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError, OverflowError) as error:
         reason = f"not a usable zip file: {error}"
         if bytes(file.view[:4]) == b"PK\3\4":
             reason = f"the file is truncated or damaged: its zip directory, at the end, cannot be read ({error})"
-        raise ModelFileError(f"{file.path}: {reason}", path=str(file.path)) from error
+        raise file.error(reason) from error
     seen = set()
     for info in infos:
         if not info.filename.endswith(".npy"):
             hint = None
             if info.filename.endswith("/data.pkl"):
                 hint = "this is what torch.save() writes; use numpy.savez() or safetensors.torch.save_file()"
-            file.fail(f"member {info.filename!r} is not a .npy array", hint=hint)
+            raise file.error(f"member {info.filename!r} is not a .npy array", hint=hint)
         name = info.filename[: -len(".npy")]
         if name in seen:
-            file.fail("is in the file twice", name)
+            raise file.error("is in the file twice", name)
         seen.add(name)
         yield name, info
 
@@ -142,22 +147,22 @@ def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
     packed = file.view[packed_start : packed_start + info.compress_size]
     if info.compress_type == zipfile.ZIP_STORED:
         if info.compress_size != info.file_size:
-            file.fail("is stored, but its two sizes differ", name)
+            raise file.error("is stored, but its two sizes differ", name)
         head = packed[: MAX_HEADER_BYTES + 12]
     elif info.compress_type == zipfile.ZIP_DEFLATED:
         if info.file_size > info.compress_size * _MAX_RATIO:
-            file.fail("cannot be as big as the zip directory says", name)
+            raise file.error("cannot be as big as the zip directory says", name)
         head = memoryview(_inflate_head(file, name, packed))
     else:
-        file.fail("is compressed in a way that numpy does not use", name)
+        raise file.error("is compressed in a way that numpy does not use", name)
 
     try:
         header = _parse_header(bytes(head[: _header_end(head)]))
     except ValueError as error:
-        raise ModelFileError(f"{file.path}: tensor {name!r}: {error}", path=str(file.path), tensor=name) from error
+        raise file.error(str(error), name) from error
     if header.start + header.num_bytes != info.file_size:
         found = info.file_size - header.start
-        file.fail(f"its shape {header.shape} needs {header.num_bytes} bytes, but there are {found}", name)
+        raise file.error(f"its shape {header.shape} needs {header.num_bytes} bytes, but there are {found}", name)
     file.claim(header.num_bytes, name)
 
     source = None
@@ -178,20 +183,20 @@ def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
 def _packed_start(file: MappedFile, name: str, info: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin, after its local header has been compared with the directory."""
     if not 0 <= info.header_offset <= len(file) - _LOCAL.size:
-        file.fail("lies outside the file", name)
+        raise file.error("lies outside the file", name)
     signature, _, flags, method, *_, name_length, extra_length = _LOCAL.unpack_from(file.view, info.header_offset)
     name_start: int = info.header_offset + _LOCAL.size
     packed_start: int = name_start + name_length + extra_length
     if signature != b"PK\3\4":
-        file.fail("its zip header is damaged", name)
+        raise file.error("its zip header is damaged", name)
     if (flags | info.flag_bits) & _ENCRYPTED:
-        file.fail("is encrypted", name)
+        raise file.error("is encrypted", name)
     encoding = "utf-8" if flags & _UTF8 else "cp437"
     local_name = bytes(file.view[name_start : name_start + name_length]).decode(encoding, errors="replace")
     if local_name != info.orig_filename or method != info.compress_type:
-        file.fail("its zip header and the zip directory differ", name)
+        raise file.error("its zip header and the zip directory differ", name)
     if packed_start + info.compress_size > len(file):
-        file.fail("reaches beyond the end of the file: the file is truncated", name)
+        raise file.error("reaches beyond the end of the file: the file is truncated", name)
     return packed_start
 
 
@@ -199,7 +204,7 @@ def _inflate_head(file: MappedFile, name: str, packed: memoryview) -> bytes:
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed[: MAX_HEADER_BYTES + 12], MAX_HEADER_BYTES + 12)
     except zlib.error as error:
-        file.fail(f"its compressed bytes are damaged: {error}", name)
+        raise file.error(f"its compressed bytes are damaged: {error}", name) from error
 
 
 def _inflate(file: MappedFile, name: str, packed: memoryview, info: zipfile.ZipInfo) -> bytearray:
@@ -211,15 +216,15 @@ def _inflate(file: MappedFile, name: str, packed: memoryview, info: zipfile.ZipI
         for start in range(0, len(packed), _STEP):
             piece = inflater.decompress(packed[start : start + _STEP], info.file_size - filled + 1)
             if filled + len(piece) > info.file_size:
-                file.fail("its compressed bytes hold more than its shape needs", name)
+                raise file.error("its compressed bytes hold more than its shape needs", name)
             out[filled : filled + len(piece)] = piece
             filled += len(piece)
     except zlib.error as error:
-        file.fail(f"its compressed bytes are damaged: {error}", name)
+        raise file.error(f"its compressed bytes are damaged: {error}", name) from error
     if filled != info.file_size or not inflater.eof:
-        file.fail("its compressed bytes are truncated", name)
+        raise file.error("its compressed bytes are truncated", name)
     if zlib.crc32(out) != info.CRC:
-        file.fail("its checksum is wrong: the file is damaged", name)
+        raise file.error("its checksum is wrong: the file is damaged", name)
     return out
 
 
@@ -242,27 +247,26 @@ def _header_end(head: memoryview) -> int:
 @functools.lru_cache(maxsize=1024)  # all clients' files hold the same headers
 def _parse_header(header: bytes) -> _Header:
     text = header[10 if header[6] == 1 else 12 :].decode("utf-8" if header[6] == 3 else "latin-1")
-    if not (match := _DICTIONARY.fullmatch(text)):
+    descr, fortran_order, shape_text = _DESCR.search(text), _FORTRAN_ORDER.search(text), _SHAPE.search(text)
+    if not (descr and fortran_order and shape_text and text.strip()[0] + text.strip()[-1] == "{}"):
         raise ValueError("its .npy header is damaged")
-    fields = dict(_ENTRY.findall(match[1]))
-    if len(fields) != 3 or fields["fortran_order"] not in ("True", "False"):
-        raise ValueError("its .npy header is damaged")
-    dtype, big_endian = _parse_descr(fields["descr"])
-    shape = tuple(int(size) for size in fields["shape"].strip("()").replace(",", " ").split())
-    if fields["shape"][0] != "(" or len(shape) > MAX_NDIM:
-        raise ValueError(f"has the shape {fields['shape']}, which no tensor can have")
-    return _Header(dtype, big_endian, fields["fortran_order"] == "True", shape, len(header))
+    dtype, big_endian = _parse_descr(descr[1])
+    shape = tuple(int(size) for size in shape_text[1].split(",") if size.strip())
+    if len(shape) > MAX_NDIM:
+        raise ValueError(f"has {len(shape)} dimensions")
+    return _Header(dtype, big_endian, fortran_order[1] == "True", shape, len(header))
 
 
 def _parse_descr(descr: str) -> tuple[torch.dtype, bool]:
-    """Torch's dtype for numpy's description of one, and whether the most significant byte comes first."""
+    """Torch's dtype for numpy's description of one, and whether its most significant byte comes first."""
     if descr[0] in "[(":
-        raise ValueError(f"has the structured dtype {descr}, which no tensor can have")
-    order, code = descr[1:-1][:1], descr[1:-1].lstrip("<>=|")
+        raise ValueError("has a structured dtype, which no tensor can have")
+    order, code = descr[1], descr.strip("'\"").lstrip("<>=|")
     if code.startswith("O"):
         raise ValueError("contains a pickle (an array of Python objects), which is never loaded")
     if code not in _DTYPES:
-        raise ValueError(f"has the numpy dtype {descr}, which no tensor can have")
+        hint = " (bfloat16 and other dtypes that numpy lacks need .safetensors)" if code.startswith("V") else ""
+        raise ValueError(f"has the numpy dtype {descr}, which no tensor can have{hint}")
     return _DTYPES[code], order == ">"
 
 
@@ -294,6 +298,11 @@ class _Member:
     @property
     def flags(self) -> int:
         return 0 if self.name.isascii() else _UTF8
+
+
+def can_hold(tensor: Tensor) -> bool:
+    """Whether numpy has the tensor's dtype."""
+    return tensor.dtype in _CODES
 
 
 def dump_npz(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]], *, zip64_above: int = ZIP64_ABOVE) -> None:
@@ -332,8 +341,7 @@ def dump_npz(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]], *, zip64_abo
 
 
 def _member(name: str, tensor: Tensor) -> _Member:
-    code = _CODES.get(tensor.dtype)
-    if code is None:
+    if not can_hold(tensor):
         raise ModelFileError(
             f"tensor {name!r}: an .npz file cannot hold {dtype_name(tensor)}", hint="use .safetensors", tensor=name
         )
@@ -344,7 +352,7 @@ def _member(name: str, tensor: Tensor) -> _Member:
     if len(encoded) > 0xFFFF or b"\0" in encoded:
         raise ModelFileError(f"tensor {name!r}: an .npz file cannot hold this name", tensor=name)
     order = "|" if tensor.element_size() == 1 else "<"
-    text = repr({"descr": order + code, "fortran_order": False, "shape": tuple(tensor.shape)}).encode()
+    text = repr({"descr": order + _CODES[tensor.dtype], "fortran_order": False, "shape": tuple(tensor.shape)}).encode()
     text += b" " * (-(10 + len(text) + 1) % ALIGNMENT) + b"\n"
     header = b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text
     return _Member(encoded, header, tensor)

@@ -6,22 +6,17 @@ import json
 import os
 import re
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from fedpkg.errors import HomeLocked, NotFound, StoreError
 from fedpkg.files import atomic_write
 from fedpkg.stores.base import StateStore
 
 
-@dataclass(frozen=True)
 class Home:
     """The folder (by default ``.fedpkg``) that holds all that fedpkg keeps.
 
@@ -35,7 +30,8 @@ class Home:
         lock          held by the one controller that may write; lock.json says who that is
     """
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Home:
@@ -45,7 +41,7 @@ class Home:
             NotFound: it is absent and ``create`` is False.
             StoreError: it cannot be made.
         """
-        home = cls(root.absolute())
+        home = cls(root)
         if not create:
             if not home.root.is_dir():
                 raise NotFound(
@@ -96,6 +92,8 @@ class Home:
         Raises:
             HomeLocked: another process (or thread) holds it; says who, since when, and what to do.
         """
+        from filelock import FileLock, Timeout  # here: readers do not need it, and it takes 30 ms to import
+
         facts_path = self.root / "lock.json"
         lock = FileLock(self.root / "lock", timeout=0, thread_local=False)
         try:
@@ -108,7 +106,7 @@ class Home:
             facts = {
                 "pid": os.getpid(),
                 "command": shlex.join(sys.argv),
-                "host": socket.gethostname(),
+                "host": os.uname().nodename,
                 "since": clock(),
             }
             try:

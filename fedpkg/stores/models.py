@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -54,7 +54,8 @@ class ModelStore:
                 fsync_folder(self.folder)
             return digest, path, size_bytes
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     def path(self, digest: str, suffix: str) -> Path:
         """Where the model with this digest is kept, if it is there."""

@@ -63,7 +63,9 @@ def test_home_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be used: Not a directory"):
         Home.open(tmp_path / "file" / ".fedpkg")
-    with pytest.raises(StoreError, match="cannot be used"), Home(tmp_path / "gone").lock():
+    home = Home.open(tmp_path / "home")
+    (home.root / "lock").mkdir()
+    with pytest.raises(StoreError, match="cannot be used: Is a directory"), home.lock():
         pass
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import stat
 import subprocess
 import sys
@@ -31,7 +30,7 @@ def files(store: ModelStore) -> list[Path]:
 
 
 def test_file_is_named_by_its_content_and_read_only(store: ModelStore) -> None:
-    digest, path, size_bytes = store.put(".npz", lambda file: [file.write(b"weights"), file.write(b"!")] and None)
+    digest, path, size_bytes = store.put(".npz", lambda file: file.writelines([b"weights", b"!"]))
     assert digest == hashlib.sha256(b"weights!").hexdigest()
     assert path == store.path(digest, ".npz") == store.folder / digest[:2] / f"{digest}.npz"
     assert path.read_bytes() == b"weights!"
@@ -131,7 +130,7 @@ def test_damaged_model_is_found_and_healed(store: ModelStore) -> None:
 
 def test_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match="cannot keep a model in .*models") as caught:
+    with pytest.raises(StoreError, match=r"cannot keep a model in .*models") as caught:
         ModelStore(tmp_path / "models").put(".npz", lambda file: None)
     assert "--home" in str(caught.value)
 
@@ -170,4 +169,4 @@ except StoreError as error:
     )
     assert "cannot keep a model" in output.stdout, output.stderr
     assert "free space" in output.stdout
-    assert os.listdir(tmp_path / "models") == []
+    assert list((tmp_path / "models").iterdir()) == []

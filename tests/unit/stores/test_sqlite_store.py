@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -154,25 +155,21 @@ def test_reader_of_no_database_makes_none(path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
-def test_finished_home_of_a_colleague_can_be_read(path: Path) -> None:
-    with SqliteStore(path) as store:
-        add(store, "s")
-    path.parent.chmod(0o755)
-    opened = os.open(path.parent, os.O_RDONLY)  # pytest's folders above it are closed to others
+def test_finished_home_of_a_colleague_can_be_read() -> None:
     code = """
 import os
-os.fchdir(int(sys.argv[1])); os.setgroups([]); os.setgid(65534); os.setuid(65534)
-os.getcwd = lambda: f"/proc/self/fd/{sys.argv[1]}"
-store = SqliteStore(Path("state.db"), read_only=True)
+SqliteStore(Path(sys.argv[1])).close()  # while the standard library may still be read
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+store = SqliteStore(Path(sys.argv[1]), read_only=True)
 print(store.list_sessions()[0].session_id)
 store.close()
 """
-    try:
-        output = subprocess.run(
-            python(code, opened), pass_fds=[opened], capture_output=True, text=True, check=False, timeout=60
-        )
-    finally:
-        os.close(opened)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        path = Path(folder) / "state.db"
+        with SqliteStore(path) as store:
+            add(store, "s")
+        Path(folder).chmod(0o755)
+        output = subprocess.run(python(code, path), capture_output=True, text=True, check=False, timeout=60)
     assert output.stdout == "s\n", output.stderr
 
 

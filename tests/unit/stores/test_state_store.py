@@ -358,10 +358,10 @@ def test_names_that_are_no_text_are_refused_with_a_reason(running: StateStore) -
 
 def test_nan_in_a_column_is_refused_not_lost(running: StateStore) -> None:
     update = UpdateRow(task_id="t", path="/p", size_bytes=1, num_examples=math.nan)
-    with pytest.raises(StoreError, match="updates.num_examples is NaN"):
+    with pytest.raises(StoreError, match=r"updates\.num_examples is NaN"):
         running.record_task(task("t"), update=update)
     running.begin_round(round_row(1))
-    with pytest.raises(StoreError, match="clients.last_num_examples is NaN"):
+    with pytest.raises(StoreError, match=r"clients\.last_num_examples is NaN"):
         running.finish_round(round_row(1, status="finished"), clients={"client-0": ("v", math.nan)})
     assert running.get_round("digits-1", 1).status == "training"
 
@@ -474,7 +474,7 @@ def test_model_is_found_by_id_session_and_digest(running: StateStore) -> None:
     for ref in ("", "digits-1.7", "ffff", "."):
         with pytest.raises(NotFound, match="there is no model"):
             running.get_model(ref)
-    with pytest.raises(NotFound, match="did you mean 'digits-1.10'"):
+    with pytest.raises(NotFound, match=r"did you mean 'digits-1\.10'"):
         running.get_model("digits-1.100")
 
 

@@ -1,0 +1,239 @@
+"""From a configuration to a running session. The one place that knows every layer.
+
+PyTorch is imported inside the functions, after the warm interpreter was started: the two imports then run side by side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
+from fedpkg.config import RunConfig, config_from_json, dump_config
+from fedpkg.devices import count_slots
+from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
+from fedpkg.errors import ConfigError, EntryPointFailed, Interrupted, SpecError
+from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
+from fedpkg.stores.home import Home
+from fedpkg.stores.models import ModelStore
+from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.types import ReplyKind
+
+if TYPE_CHECKING:
+    from fedpkg.controller.context import SessionContext
+    from fedpkg.controller.events import Watcher
+    from fedpkg.formats.base import ModelForm
+    from fedpkg.weights.weights import Weights
+
+
+def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
+    """Run a new session to its end.
+
+    Raises:
+        FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
+    """
+    with home.lock(), SqliteStore(home.state_db) as store:
+        package = open_package(
+            Path(config.package),
+            home.packages,
+            max_bytes=config.limits.package_bytes,
+            max_members=config.limits.package_members,
+        )
+        _check_entry_points(config, package)
+        session_id = home.new_session_id(config.name, store, clock=clock)
+        folder = home.session_folder(session_id)
+        on_disk = _on_disk(package)
+        with _executor(config, on_disk, folder) as executor:
+            from fedpkg.controller.session import begin_session
+            from fedpkg.data.clients import prepare_clients
+
+            clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
+            weights, form = _seed_model(config, on_disk, executor, folder, session_id)
+            now = clock()
+            entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}
+            store.add_package(
+                PackageRow(
+                    digest=package.digest,
+                    name=package.top or Path(config.package).name,
+                    size_bytes=package.size_bytes,
+                    entry_points=entry_points,
+                    created_at=now,
+                )
+            )
+            session = SessionRow(
+                session_id=session_id,
+                name=config.name,
+                config=dump_config(config),
+                package_digest=package.digest,
+                seed=config.seed,
+                num_rounds=config.rounds,
+                created_at=now,
+                updated_at=now,
+            )
+            rows = [
+                ClientRow(
+                    session_id=session_id,
+                    client_id=client.client_id,
+                    position=client.partition_id,
+                    data_path=None if client.path is None else str(client.path),
+                    num_examples=client.num_examples,
+                )
+                for client in clients
+            ]
+            store.create_session(session, rows)
+            ctx = _context(session, config, home, store, on_disk, form, executor, watch=watch, clock=clock)
+            begin_session(ctx, weights)
+            return _run(ctx)
+
+
+def resume(
+    ref: str, home: Home, *, watch: Watcher, rounds: int | None = None, clock: Callable[[], float] = time.time
+) -> SessionRow:
+    """Go on with a session that was killed, interrupted, stopped or failed; with ``rounds``, up to so many in all.
+
+    Raises:
+        NotFound: no such session.
+        FedpkgError: what stopped it again.
+    """
+    with home.lock(), SqliteStore(home.state_db) as store:
+        session = store.get_session(ref)
+        config = config_from_json(session.config)
+        if rounds is not None:
+            config = config_from_json({**dump_config(config), "rounds": rounds})
+        package = _on_disk(find_package(session.package_digest, home.packages))
+        with _executor(config, package, home.session_folder(session.session_id)) as executor:
+            from fedpkg.formats.base import ModelForm
+
+            seed = store.get_model(f"{session.session_id}.0")
+            form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
+            return _run(_context(session, config, home, store, package, form, executor, watch=watch, clock=clock))
+
+
+def _run(ctx: SessionContext) -> SessionRow:
+    from fedpkg.controller.session import run_session
+
+    return run_session(ctx)
+
+
+def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: int) -> Executor:
+    """The executor that a configuration names."""
+    if config.executor.name == "process":
+        from fedpkg.dispatch.process import process_executor
+
+        return process_executor(slots=slots, environment=config.environment, log_folder=log_folder)
+    from fedpkg.dispatch.forkserver import forkserver_executor
+
+    return forkserver_executor(slots=slots, environment=config.environment, log_folder=log_folder, package=package)
+
+
+@contextmanager
+def _executor(config: RunConfig, package: PackageOnDisk, folder: Path) -> Iterator[Executor]:
+    slots = count_slots(config.executor.workers, threads=config.executor.threads)
+    executor = make_executor(config, package, folder / "executor", slots=slots)
+    try:
+        yield executor
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before the session began; nothing was recorded") from None
+    finally:
+        executor.close()
+
+
+def _context(
+    session: SessionRow,
+    config: RunConfig,
+    home: Home,
+    store: SqliteStore,
+    package: PackageOnDisk,
+    form: ModelForm,
+    executor: Executor,
+    *,
+    watch: Watcher,
+    clock: Callable[[], float],
+) -> SessionContext:
+    from fedpkg.controller.context import SessionContext
+    from fedpkg.samplers import make_sampler
+    from fedpkg.strategies.fedavg import fedavg
+
+    return SessionContext(
+        session=session,
+        config=config,
+        folder=home.session_folder(session.session_id),
+        package=package,
+        form=form,
+        store=store,
+        models=ModelStore(home.models),
+        executor=executor,
+        strategy=fedavg(),
+        sampler=make_sampler(config.sampler),
+        clock=clock,
+        watch=watch,
+    )
+
+
+def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
+    try:
+        package.spec.entry_point("train")
+        if config.seed_model is None:
+            package.spec.entry_point("build")
+    except SpecError as error:
+        if config.seed_model is None and "train" in package.spec.entry_points:
+            raise ConfigError(
+                f"no seed model: the run names none (seed_model), and package {config.package} has no 'build' entry point",
+                hint="set seed_model to a model file, or give the package a build entry point that writes one",
+            ) from error
+        raise
+
+
+def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
+    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=package.spec)
+
+
+def _seed_model(
+    config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str
+) -> tuple[Weights, ModelForm]:
+    """The configured seed model, or the one that the package's build entry point makes."""
+    from fedpkg.formats.model_file import read_seed_model
+
+    path = Path(config.seed_model) if config.seed_model is not None else build_seed(config, package, executor, folder, session_id)
+    weights, form = read_seed_model(path)
+    if bad := weights.first_non_finite():
+        raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
+    return weights, form
+
+
+def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:
+    """Run the build entry point; the model file that it wrote.
+
+    Raises:
+        EntryPointFailed: it failed; with the end of its log.
+    """
+    task = Task(
+        task_id=f"{session_id}/build",
+        session_id=session_id,
+        round_number=0,
+        client_id="",
+        entry_point="build",
+        package=package,
+        reply_kind=ReplyKind.SEED,
+        folder=folder / "build",
+        next_state=folder / "build.work",
+        seed=config.seed,
+        arguments={**config.arguments.get("all", {}), **config.arguments.get("build", {})},
+        run_config=config.run_config,
+        environment=config.environment,
+        threads=config.executor.threads,
+        timeout_s=config.executor.timeout_s,
+        log_bytes=config.limits.log_bytes,
+    )
+    result = executor.submit(task).result()
+    if result.reply is None:
+        message = result.failure.message if result.failure else result.status
+        raise EntryPointFailed(
+            f"{message}\n    command  {result.command}\n    stderr   {task.folder / 'stderr.log'}, last lines:\n"
+            + "\n".join(f"             {line}" for line in result.log_tail.splitlines()[-8:]),
+            hint=f"fedpkg package call {config.package} build --output seed{task.suffix}",
+        )
+    return result.reply

@@ -1,0 +1,112 @@
+"""What a session needs to run, put together once; and the tasks that are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.config import RunConfig
+from fedpkg.controller.events import Watcher
+from fedpkg.controller.seeds import task_seed
+from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
+from fedpkg.files import remove_tree
+from fedpkg.formats.base import ModelForm
+from fedpkg.samplers.base import Sampler
+from fedpkg.stores.base import ClientRow, SessionRow, StateStore
+from fedpkg.stores.models import ModelStore
+from fedpkg.strategies.base import Strategy
+from fedpkg.types import Json, ReplyKind
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@dataclass(frozen=True)
+class SessionContext:
+    """Everything a session's rounds are run with. ``folder`` is the session's own."""
+
+    session: SessionRow
+    config: RunConfig
+    folder: Path
+    package: PackageOnDisk
+    form: ModelForm
+    store: StateStore
+    models: ModelStore
+    executor: Executor
+    strategy: Strategy
+    sampler: Sampler
+    clock: Callable[[], float]  # seconds since the epoch
+    watch: Watcher
+
+    def client_folder(self, client_id: str) -> Path:
+        """Where the versions of a client's working copy and state are."""
+        return self.folder / "clients" / client_id
+
+    def round_folder(self, round_number: int) -> Path:
+        return self.folder / f"round-{round_number}"
+
+    def task(
+        self,
+        client: ClientRow,
+        *,
+        round_number: int,
+        position: int,
+        num_clients: int,
+        entry_point: str,
+        reply_kind: ReplyKind,
+        model: Path | None,
+        template: Weights | None = None,
+        parameters: dict[str, Json] | None = None,
+    ) -> Task:
+        """A new attempt of one client at one entry point; it gets folders that no earlier attempt has used."""
+        attempt = 1
+        while (folder := self.round_folder(round_number) / client.client_id / _attempt(entry_point, attempt)).exists():
+            attempt += 1
+        version = f"{round_number}-{_attempt(entry_point, attempt)}"
+        next_state = self.client_folder(client.client_id) / version
+        remove_tree(next_state)  # left by a controller that was killed before the task's folder was made
+        config = self.config
+        return Task(
+            task_id=f"{self.session.session_id}/{round_number}/{client.client_id}/{_attempt(entry_point, attempt)}",
+            session_id=self.session.session_id,
+            round_number=round_number,
+            client_id=client.client_id,
+            entry_point=entry_point,
+            package=self.package,
+            reply_kind=reply_kind,
+            folder=folder,
+            next_state=next_state,
+            state=None if client.state_version is None else self.client_folder(client.client_id) / client.state_version,
+            attempt=attempt,
+            position=position,
+            partition_id=client.position,
+            num_partitions=num_clients,
+            model=model,
+            suffix=self.form.suffix,
+            template=template,
+            data_path=None if client.data_path is None else Path(client.data_path),
+            seed=task_seed(self.session.seed, round_number, client.client_id),
+            arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},
+            parameters=parameters or {},
+            run_config=config.run_config,
+            environment=config.environment,
+            threads=config.executor.threads,
+            timeout_s=config.executor.timeout_s,
+            log_bytes=config.limits.log_bytes,
+            reply_bytes=config.limits.reply_bytes,
+        )
+
+    def forget_states(self, clients: dict[str, str]) -> None:
+        """Remove every version of these clients' folders but the named one, which the store says is current."""
+        for client_id, current in clients.items():
+            folder = self.client_folder(client_id)
+            if folder.is_dir():
+                for version in folder.iterdir():
+                    if version.name != current:
+                        remove_tree(version)
+
+
+def _attempt(entry_point: str, attempt: int) -> str:
+    return entry_point if attempt == 1 else f"{entry_point}-{attempt}"

@@ -1,0 +1,46 @@
+"""What a running session tells those who watch it. Events are values; watching changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fedpkg.dispatch.base import TaskResult
+from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
+
+
+@dataclass(frozen=True)
+class SessionStarted:
+    session: SessionRow
+    num_clients: int
+    first_round: int  # above 1 when a session resumes
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A round begins to train, or to validate, with so many clients."""
+
+    round_number: int
+    phase: str  # train or validate
+    num_clients: int
+
+
+@dataclass(frozen=True)
+class TaskEnded:
+    result: TaskResult
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    round: RoundRow
+    model: ModelRow
+
+
+@dataclass(frozen=True)
+class SessionEnded:
+    session: SessionRow
+
+
+Event: TypeAlias = "SessionStarted | PhaseStarted | TaskEnded | RoundFinished | SessionEnded"
+Watcher: TypeAlias = "Callable[[Event], None]"

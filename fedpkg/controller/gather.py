@@ -1,0 +1,73 @@
+"""Tasks in flight: submit a cohort's tasks, take their results as they arrive, up to a deadline or a number of answers."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+
+from fedpkg.dispatch.base import Executor, Failure, Task, TaskResult
+from fedpkg.files import remove_tree
+
+
+class Gathering:
+    """The tasks of one phase of a round.
+
+    `next` gives results in order of arrival. After `cut`, tasks that still run are ended, and what they might have
+    answered does not count.
+    """
+
+    def __init__(self, executor: Executor, tasks: Iterable[Task], *, timeout_s: float | None) -> None:
+        self._executor = executor
+        self._arrived: queue.SimpleQueue[tuple[Task, Future[TaskResult]]] = queue.SimpleQueue()
+        self._waiting = {task.task_id: task for task in tasks}
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for task in list(self._waiting.values()):
+            future = executor.submit(task)
+            future.add_done_callback(lambda done, task=task: self._arrived.put((task, done)))  # type: ignore[misc]
+
+    def next(self) -> TaskResult | None:
+        """The next result; None when none is left or the deadline has passed.
+
+        Raises:
+            Exception: whatever the executor itself failed with.
+        """
+        if not self._waiting:
+            return None
+        patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        try:
+            task, future = self._arrived.get(timeout=patience)
+        except queue.Empty:
+            return None
+        del self._waiting[task.task_id]
+        return future.result()
+
+    def cut(self, *, late: Failure | None) -> list[TaskResult]:
+        """End what still runs and wait until it has; one result each.
+
+        With ``late`` these tasks failed (they missed the deadline), else they are cancelled: nobody needs them any more.
+        """
+        for task_id in self._waiting:
+            self._executor.cancel(task_id)
+        results = []
+        while self._waiting:
+            task, future = self._arrived.get()
+            del self._waiting[task.task_id]
+            result = future.result()
+            if result.status == "ok":  # it answered while it was being ended
+                remove_tree(task.next_state)
+                if result.reply is not None:
+                    remove_tree(result.reply.parent)
+            if result.status != "failed":
+                result = TaskResult(
+                    task,
+                    "cancelled" if late is None else "failed",
+                    failure=late,
+                    command=result.command,
+                    log_tail=result.log_tail,
+                    started_at=result.started_at,
+                    wall_s=result.wall_s,
+                )
+            results.append(result)
+        return results

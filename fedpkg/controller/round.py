@@ -1,0 +1,423 @@
+"""One round: ask, dispatch, fold, commit, then validate. A round that was begun before is taken up where it stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.events import PhaseStarted, RoundFinished, TaskEnded
+from fedpkg.controller.gather import Gathering
+from fedpkg.controller.metrics import metrics_weight, weighted_average
+from fedpkg.controller.seeds import step_rng
+from fedpkg.controller.state import encode
+from fedpkg.controller.trail import put_weights, store_model
+from fedpkg.dispatch.base import Failure, Task, TaskResult
+from fedpkg.dispatch.collect import Refused, read_reply
+from fedpkg.errors import NotFound, SessionFailed
+from fedpkg.files import remove_tree
+from fedpkg.log import event
+from fedpkg.samplers.base import Sample
+from fedpkg.stores.base import ClientRow, ModelRow, RoundRow, TaskRow, UpdateRow, ValidationRow
+from fedpkg.strategies.base import Reply, Request, State
+from fedpkg.types import ReplyKind
+
+logger = logging.getLogger("fedpkg.controller")
+
+
+def train_round(ctx: SessionContext, round_number: int, state: State) -> State:
+    """Take the session one step further: from the state after the last round to the state after this one.
+
+    Raises:
+        SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
+    """
+    state, requests = ctx.strategy.ask(state, step_rng(ctx.session.seed, round_number, "ask"))
+    if len(requests) != 1:
+        raise SessionFailed(f"round {round_number}: a strategy asks one request a round, not {len(requests)}")
+    training = _Training(ctx, round_number, requests[0])
+    return training.run(state)
+
+
+class _Training:
+    """The training phase of one round."""
+
+    def __init__(self, ctx: SessionContext, round_number: int, request: Request) -> None:
+        self.ctx = ctx
+        self.round_number = round_number
+        self.request = request
+        self.clients = {client.client_id: client for client in ctx.store.list_clients(ctx.session.session_id)}
+        self.settled: dict[int, TaskResult] = {}
+        self.num_ok = 0
+        self.waited_s = 0.0
+        self.started = time.monotonic()
+        earlier = _earlier_round(ctx, round_number)
+        retry = earlier is not None and earlier.status == "failed"
+        if earlier is None:
+            sample = self._sample()
+            row = RoundRow(
+                session_id=ctx.session.session_id,
+                round_number=round_number,
+                cohort=list(sample.clients),
+                target=sample.target,
+                started_at=ctx.clock(),
+            )
+        else:
+            row = dataclasses.replace(earlier, status="training", error=None, counted=None if retry else earlier.counted)
+            if retry:
+                ctx.store.set_counted(row.session_id, round_number, None)
+        self.row = ctx.store.begin_round(row)
+        self.recorded = {} if earlier is None else _latest_tasks(ctx, round_number, request.entry_point)
+        if retry:
+            self.recorded = {client: task for client, task in self.recorded.items() if task.status == "ok"}
+
+    def run(self, state: State) -> State:
+        ctx, row = self.ctx, self.row
+        model = _current_model(ctx, self.round_number - 1)
+        ctx.watch(PhaseStarted(self.round_number, "train", len(row.cohort)))
+        tasks = self._tasks(ctx.models.path(model.digest, model.suffix))
+        self.gathering = Gathering(ctx.executor, tasks, timeout_s=ctx.config.round.timeout_s)
+        replies = self._replies()
+        state = ctx.strategy.tell(state, replies)
+        for _ in replies:  # a strategy may stop reading early; which replies count is still written down
+            pass
+        told_s = time.monotonic() - self.started
+        self._commit(state, model, phases={"train": self.waited_s, "fold": told_s - self.waited_s})
+        return state
+
+    def _sample(self) -> Sample:
+        if self.request.clients is not None:
+            return Sample(self.request.clients, target=len(self.request.clients))
+        return self.ctx.sampler.sample(list(self.clients), step_rng(self.ctx.session.seed, self.round_number, "sample"))
+
+    def _tasks(self, model: Path) -> list[Task]:
+        """The tasks that must run; what an earlier controller has recorded of this round is settled already."""
+        tasks = []
+        for position, client_id in enumerate(self.row.cohort):
+            task = self.ctx.task(
+                self.clients[client_id],
+                round_number=self.round_number,
+                position=position,
+                num_clients=len(self.clients),
+                entry_point=self.request.entry_point,
+                reply_kind=self.request.reply_kind,
+                model=model,
+                template=self.request.payload,
+                parameters=dict(self.request.parameters),
+            )
+            if self.row.counted is not None and client_id not in self.row.counted:
+                self.settled[position] = TaskResult(task, "cancelled")
+            elif result := self._from_record(task):
+                self._settle(result)
+            else:
+                tasks.append(task)
+        return tasks
+
+    def _from_record(self, task: Task) -> TaskResult | None:
+        """The result that is on record; None if there is none, or its file did not survive."""
+        recorded = self.recorded.get(task.client_id)
+        if recorded is None or recorded.status == "cancelled":
+            return None
+        if recorded.status == "failed":
+            return TaskResult(task, "failed", failure=Failure(recorded.failure or "unknown", recorded.message or ""))
+        update = self._updates().get(recorded.task_id)
+        if update is None or recorded.state_version is None:
+            return None
+        next_state = self.ctx.client_folder(task.client_id) / recorded.state_version
+        if not next_state.is_dir():
+            return None
+        try:
+            if Path(update.path).stat().st_size != update.size_bytes:
+                return None
+            reply = read_reply(task, Path(update.path), size_bytes=update.size_bytes)
+        except (OSError, Refused):
+            return None
+        return TaskResult(
+            dataclasses.replace(task, task_id=recorded.task_id, next_state=next_state),
+            "ok",
+            reply=reply.path,
+            reply_bytes=reply.size_bytes,
+            weights=reply.weights,
+            num_examples=reply.num_examples,
+            metadata=reply.metadata,
+        )
+
+    def _updates(self) -> dict[str, UpdateRow]:
+        rows = self.ctx.store.list_updates(self.row.session_id, self.round_number)
+        return {update.task_id: update for update in rows}
+
+    def _settle(self, result: TaskResult) -> None:
+        self.settled[result.task.position] = result
+        self.num_ok += result.status == "ok"
+
+    def _replies(self) -> Iterator[Reply]:
+        """Counted replies in cohort order, each as soon as it and all before it are settled; then the count is written.
+
+        The first ``target`` answers count, and those within the round's time.
+        """
+        open_for_more = True
+        for position in range(len(self.row.cohort)):
+            while position not in self.settled:
+                if open_for_more and self.num_ok < self.row.target and (result := self._wait()) is not None:
+                    record(self.ctx, result)
+                    self._settle(result)
+                else:
+                    open_for_more = False
+                    self._cut(late=self.num_ok < self.row.target)
+            result = self.settled[position]
+            if result.status == "ok" and result.weights is not None and result.num_examples is not None:
+                yield Reply(
+                    self.request.request_id,
+                    position,
+                    result.task.client_id,
+                    result.weights,
+                    result.num_examples,
+                    result.metadata,
+                )
+                # The strategy has folded it: let go of the mapping.
+                self.settled[position] = dataclasses.replace(result, weights=None)
+        counted = [result.task.client_id for _, result in sorted(self.settled.items()) if result.status == "ok"]
+        if len(counted) < self.ctx.config.round.required:
+            self._fail(len(counted))
+        self.ctx.store.set_counted(self.row.session_id, self.round_number, counted)
+
+    def _wait(self) -> TaskResult | None:
+        before = time.monotonic()
+        result = self.gathering.next()
+        self.waited_s += time.monotonic() - before
+        return result
+
+    def _cut(self, *, late: bool) -> None:
+        timeout_s = self.ctx.config.round.timeout_s
+        failure = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s") if late and timeout_s else None
+        for result in self.gathering.cut(late=failure):
+            record(self.ctx, result)
+            self._settle(result)
+
+    def _fail(self, num_counted: int) -> None:
+        required = self.ctx.config.round.required
+        failures = [result for _, result in sorted(self.settled.items()) if result.failure is not None]
+        message = f"round {self.round_number}: {num_counted} usable updates, {required} are required (round.required)"
+        for result in failures[:3]:
+            message += f"\n    {result.task.client_id}: {result.failure.message if result.failure else ''}"
+        if len(failures) > 3:
+            message += f"\n    … and {len(failures) - 3} more failed clients"
+        row = dataclasses.replace(
+            self.row,
+            status="failed",
+            finished_at=self.ctx.clock(),
+            num_ok=num_counted,
+            num_failed=len(failures),
+            error=message.splitlines()[0],
+        )
+        self.ctx.store.finish_round(row)
+        session_id = self.row.session_id
+        raise SessionFailed(
+            message,
+            hint=f"look at `fedpkg session show {session_id} --round {self.round_number}`, mend the cause, "
+            f"then `fedpkg session resume {session_id}`",
+            session_id=session_id,
+            round_number=self.round_number,
+        )
+
+    def _commit(self, state: State, parent: ModelRow, *, phases: dict[str, float]) -> None:
+        ctx, row = self.ctx, self.row
+        before = time.monotonic()
+        ok = [result for _, result in sorted(self.settled.items()) if result.status == "ok"]
+        examples = {result.task.client_id: result.num_examples for result in ok}
+        model = store_model(
+            ctx.models,
+            ctx.form,
+            state["model"],
+            session_id=row.session_id,
+            round_number=self.round_number,
+            created_at=ctx.clock(),
+            parent_id=parent.model_id,
+            contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
+        )
+        saved = encode(state, lambda weights: model.digest if weights is state["model"] else put_weights(ctx.models, ctx.form, weights)[0])
+        row = dataclasses.replace(
+            row,
+            status="aggregated",
+            counted=list(examples),
+            num_ok=len(ok),
+            num_failed=sum(result.status == "failed" for result in self.settled.values()),
+            num_examples=float(sum(number or 0.0 for number in examples.values())),
+            train_metrics=weighted_average((dict(result.metadata), result.num_examples or 0.0) for result in ok),
+            model_id=model.model_id,
+            wall_s=time.monotonic() - self.started,
+            phases={**phases, "commit": 0.0},
+        )
+        versions = {result.task.client_id: result.task.next_state.name for result in ok}
+        clients = {name: (versions[name], examples[name]) for name in versions}
+        ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients)
+        ctx.forget_states(versions)
+        if not ctx.config.keep.updates:
+            for result in ok:
+                if result.reply is not None:
+                    remove_tree(result.reply.parent)
+        # The row was committed before its own cost was known; `finish_round` writes it.
+        self.row = dataclasses.replace(row, phases={**phases, "commit": time.monotonic() - before})
+
+
+def finish_round(ctx: SessionContext, round_number: int) -> RoundRow:
+    """Validate the round's model if it is due, and close the round."""
+    row = ctx.store.get_round(ctx.session.session_id, round_number)
+    before = time.monotonic()
+    metrics: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    model = _current_model(ctx, round_number)
+    if is_validation_due(ctx, round_number):
+        metrics, versions = _validate(ctx, row, model)
+    validate_s = time.monotonic() - before
+    row = dataclasses.replace(
+        row,
+        status="finished",
+        finished_at=ctx.clock(),
+        wall_s=(row.wall_s or 0.0) + validate_s,
+        metrics=metrics,
+        phases={**row.phases, "validate": validate_s},
+    )
+    last = {client.client_id: client.last_num_examples for client in ctx.store.list_clients(row.session_id)}
+    ctx.store.finish_round(row, clients={name: (version, last[name]) for name, version in versions.items()})
+    ctx.forget_states(versions)
+    event(
+        logger,
+        logging.INFO,
+        "round.finished",
+        round=round_number,
+        ok=row.num_ok,
+        failed=row.num_failed,
+        examples=row.num_examples,
+        seconds=row.wall_s or 0.0,
+    )
+    ctx.watch(RoundFinished(row, model))
+    return row
+
+
+def is_validation_due(ctx: SessionContext, round_number: int) -> bool:
+    """Every k-th round and the last one, for packages that can validate."""
+    every = ctx.config.validation.every
+    if every == 0 or "validate" not in ctx.package.spec.entry_points:
+        return False
+    return round_number % every == 0 or round_number == ctx.config.rounds
+
+
+def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict[str, float], dict[str, str]]:
+    """Ask clients to validate the round's global model; averaged metrics, and the state versions that it left."""
+    clients = ctx.store.list_clients(row.session_id)
+    chosen = _validation_cohort(ctx, clients, row.round_number)
+    ctx.watch(PhaseStarted(row.round_number, "validate", len(chosen)))
+    values = {
+        validation.client_id: (validation.metrics, validation.weight)
+        for validation in ctx.store.list_validations(row.session_id, round_number=row.round_number)
+    }
+    versions = {
+        task.client_id: task.state_version
+        for task in ctx.store.list_tasks(row.session_id, round_number=row.round_number, entry_point="validate")
+        if task.status == "ok" and task.state_version is not None
+    }
+    tasks = [
+        ctx.task(
+            client,
+            round_number=row.round_number,
+            position=client.position,
+            num_clients=len(clients),
+            entry_point="validate",
+            reply_kind=ReplyKind.METRICS,
+            model=ctx.models.path(model.digest, model.suffix),
+        )
+        for client in chosen
+        if client.client_id not in values
+    ]
+    last = {client.client_id: client.last_num_examples for client in clients}
+    gathering = Gathering(ctx.executor, tasks, timeout_s=ctx.config.round.timeout_s)
+    while (result := gathering.next()) is not None:
+        validation = None
+        if result.status == "ok":
+            client_id = result.task.client_id
+            weight, source = metrics_weight(result.metrics, result.metadata, last[client_id])
+            values[client_id] = (result.metrics, weight)
+            versions[client_id] = result.task.next_state.name
+            validation = ValidationRow(
+                task_id=result.task.task_id,
+                session_id=row.session_id,
+                round_number=row.round_number,
+                model_id=model.model_id,
+                client_id=client_id,
+                metrics=result.metrics,
+                weight=weight,
+                weight_source=source,
+            )
+        record(ctx, result, validation)
+        if result.reply is not None:
+            remove_tree(result.reply.parent)  # the metrics are in the store
+    for result in gathering.cut(late=Failure("round_timeout", "no answer within the round's time")):
+        record(ctx, result)
+    # In the order of the clients, so that the average does not depend on who was first.
+    order = [client.client_id for client in clients if client.client_id in values]
+    return weighted_average(values[name] for name in order), versions
+
+
+def _validation_cohort(ctx: SessionContext, clients: list[ClientRow], round_number: int) -> list[ClientRow]:
+    count = max(1, math.ceil(ctx.config.validation.fraction * len(clients)))
+    if count >= len(clients):
+        return clients
+    rng = step_rng(ctx.session.seed, round_number, "validate")
+    return [clients[index] for index in sorted(rng.choice(len(clients), size=count, replace=False))]
+
+
+def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | None = None) -> None:
+    """Write down what became of a task, and tell those who watch."""
+    task = result.task
+    row = TaskRow(
+        task_id=task.task_id,
+        session_id=task.session_id,
+        round_number=task.round_number,
+        client_id=task.client_id,
+        position=task.position,
+        entry_point=task.entry_point,
+        attempt=task.attempt,
+        status=result.status,
+        failure=result.failure.kind if result.failure else None,
+        message=result.failure.message if result.failure else None,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        started_at=result.started_at,
+        wall_s=result.wall_s,
+        folder=str(task.folder),
+        command=result.command,
+        log_tail=result.log_tail,
+        state_version=task.next_state.name if result.status == "ok" else None,
+        phases=dict(result.phases),
+    )
+    update = None
+    if result.status == "ok" and result.num_examples is not None and result.reply is not None:
+        update = UpdateRow(
+            task_id=task.task_id,
+            path=str(result.reply),
+            size_bytes=result.reply_bytes,
+            num_examples=result.num_examples,
+            metadata=dict(result.metadata),
+        )
+    ctx.store.record_task(row, update=update, validation=validation)
+    ctx.watch(TaskEnded(result))
+
+
+def _current_model(ctx: SessionContext, round_number: int) -> ModelRow:
+    return ctx.store.get_model(f"{ctx.session.session_id}.{round_number}")
+
+
+def _earlier_round(ctx: SessionContext, round_number: int) -> RoundRow | None:
+    try:
+        return ctx.store.get_round(ctx.session.session_id, round_number)
+    except NotFound:
+        return None
+
+
+def _latest_tasks(ctx: SessionContext, round_number: int, entry_point: str) -> dict[str, TaskRow]:
+    rows = ctx.store.list_tasks(ctx.session.session_id, round_number=round_number, entry_point=entry_point)
+    return {task.client_id: task for task in sorted(rows, key=lambda task: task.attempt)}

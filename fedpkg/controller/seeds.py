@@ -1,0 +1,23 @@
+"""Seeds of tasks and of a session's own draws: derived from names, so that order and number of workers do not matter."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def derive_seed(*words: object) -> int:
+    """A 63-bit number that depends on every word, and on nothing else."""
+    digest = hashlib.sha256("\x1f".join(str(word) for word in words).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def task_seed(session_seed: int, round_number: int, client_id: str) -> int:
+    """The seed of a client's tasks in one round."""
+    return derive_seed("task", session_seed, round_number, client_id)
+
+
+def step_rng(session_seed: int, step: int, purpose: str) -> np.random.Generator:
+    """The generator for one purpose (ask, sample, validate) of one step."""
+    return np.random.default_rng(derive_seed("step", session_seed, step, purpose))

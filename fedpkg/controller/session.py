@@ -1,0 +1,121 @@
+"""A session: its rounds, one after the other, until they are done or somebody stops them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.events import SessionEnded, SessionStarted
+from fedpkg.controller.round import finish_round, train_round
+from fedpkg.controller.state import decode
+from fedpkg.controller.trail import store_model
+from fedpkg.errors import FedpkgError, Interrupted, StoreError
+from fedpkg.formats.base import ModelForm
+from fedpkg.formats.model_file import read_model
+from fedpkg.log import event
+from fedpkg.stores.base import ModelRow, SessionRow, SessionStatus
+from fedpkg.strategies.base import State
+from fedpkg.weights.weights import Weights
+
+logger = logging.getLogger("fedpkg.controller")
+
+
+def begin_session(ctx: SessionContext, seed_model: Weights) -> None:
+    """Put round 0 on record: the seed model and the strategy's first state.
+
+    The session and its clients must be in the store.
+    """
+    row = store_model(
+        ctx.models,
+        ctx.form,
+        seed_model,
+        session_id=ctx.session.session_id,
+        round_number=0,
+        created_at=ctx.clock(),
+    )
+    ctx.store.add_model(row)
+
+
+def run_session(ctx: SessionContext) -> SessionRow:
+    """Run what is left of a session's rounds; its row when it has ended (finished, or stopped by request).
+
+    Raises:
+        SessionFailed: too few clients answered. The session can be resumed when the cause is mended.
+        Interrupted: Ctrl-C. The session can be resumed.
+        FedpkgError: anything else that went wrong; the session is recorded as failed, and can be resumed.
+    """
+    session_id = ctx.session.session_id
+    rounds = ctx.store.list_rounds(session_id)
+    done = max((row.round_number for row in rounds if row.status in ("aggregated", "finished")), default=0)
+    unfinished = [row.round_number for row in rounds if row.status == "aggregated"]
+    ctx.store.set_session_status(session_id, "running")
+    ctx.watch(SessionStarted(ctx.session, len(ctx.store.list_clients(session_id)), unfinished[0] if unfinished else done + 1))
+    try:
+        state = _load_state(ctx, done)
+        for round_number in unfinished:
+            finish_round(ctx, round_number)
+        for round_number in range(done + 1, ctx.config.rounds + 1):
+            if ctx.store.stop_requested(session_id):
+                return _end(ctx, "stopped")
+            state = train_round(ctx, round_number, state)
+            finish_round(ctx, round_number)
+    except KeyboardInterrupt:
+        _end(ctx, "interrupted")
+        raise Interrupted(
+            f"interrupted; all that was committed is kept in session {session_id}",
+            hint=f"fedpkg session resume {session_id}",
+            session_id=session_id,
+        ) from None
+    except FedpkgError as error:
+        _end(ctx, "failed", error=error.message)
+        raise
+    except OSError as error:
+        _end(ctx, "failed", error=str(error))
+        raise StoreError(
+            f"session {session_id} stopped: {error}",
+            hint=f"when the cause is mended: fedpkg session resume {session_id}",
+            session_id=session_id,
+        ) from error
+    return _end(ctx, "finished")
+
+
+def _end(ctx: SessionContext, status: SessionStatus, *, error: str | None = None) -> SessionRow:
+    session_id = ctx.session.session_id
+    try:
+        ctx.store.set_session_status(session_id, status, error=error)
+        row = ctx.store.get_session(session_id)
+    except StoreError:  # a full disk: the cause itself is about to be raised
+        row = dataclasses.replace(ctx.session, status=status, error=error)
+    event(logger, logging.INFO, f"session.{status}", session=session_id)
+    ctx.watch(SessionEnded(row))
+    return row
+
+
+def _load_state(ctx: SessionContext, step: int) -> State:
+    """The strategy's state after ``step`` rounds."""
+    session_id = ctx.session.session_id
+    saved = ctx.store.load_strategy_state(session_id)
+    if saved is None or step == 0:
+        seed = read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0"))
+        return ctx.strategy.init(seed)
+    if saved[0] != step:
+        raise StoreError(f"session {session_id}: the strategy's state is of round {saved[0]}, the model of round {step}")
+
+    def get(digest: str) -> Weights:
+        return _read_verified(ctx, digest, ctx.form)
+
+    state: State = decode(saved[1], get)
+    return state
+
+
+def read_stored_model(ctx: SessionContext, row: ModelRow) -> Weights:
+    """A global model from the store, in memory, after its digest was checked."""
+    return _read_verified(ctx, row.digest, ModelForm(row.suffix, row.keys))  # type: ignore[arg-type]
+
+
+def _read_verified(ctx: SessionContext, digest: str, form: ModelForm) -> Weights:
+    ctx.models.verify(digest)
+    return read_model(ctx.models.path(digest, form.suffix)).clone()
+
+

@@ -1,0 +1,43 @@
+"""Global models on their way into the store: their files, and the rows of the model trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedpkg.formats.base import ModelForm
+from fedpkg.formats.model_file import dump_model
+from fedpkg.stores.base import ModelRow
+from fedpkg.stores.models import ModelStore
+from fedpkg.weights.weights import Weights
+
+
+def put_weights(models: ModelStore, form: ModelForm, weights: Weights) -> tuple[str, int]:
+    """Keep weights as a model file; its digest and size in bytes."""
+    digest, _path, size_bytes = models.put(form.suffix, lambda file: dump_model(file, weights, form))
+    return digest, size_bytes
+
+
+def store_model(
+    models: ModelStore,
+    form: ModelForm,
+    weights: Weights,
+    *,
+    session_id: str,
+    round_number: int,
+    created_at: float,
+    parent_id: str | None = None,
+    contributors: list[dict[str, Any]] | None = None,
+) -> ModelRow:
+    """Keep a global model's file; its row, which the caller commits."""
+    digest, size_bytes = put_weights(models, form, weights)
+    return ModelRow(
+        digest=digest,
+        session_id=session_id,
+        round_number=round_number,
+        suffix=form.suffix,
+        keys=form.keys,
+        size_bytes=size_bytes,
+        created_at=created_at,
+        parent_id=parent_id,
+        contributors=contributors or [],
+    )

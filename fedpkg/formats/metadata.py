@@ -1,0 +1,100 @@
+"""The JSON beside a model file (``<model>-metadata``), and metrics; standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from fedpkg.errors import ModelFileError
+from fedpkg.files import atomic_write
+from fedpkg.types import Json
+
+MAX_BYTES = 16 << 20
+MAX_EXAMPLES = 2**53
+"""Beyond this a float64 does not count one by one."""
+
+
+def metadata_path(model_path: Path) -> Path:
+    """``update.npz-metadata`` for ``update.npz``."""
+    return model_path.with_name(f"{model_path.name}-metadata")
+
+
+def read_metadata(model_path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, Json]:
+    """The JSON object beside a model file. ``NaN`` and ``Infinity``, which Python's json writes, become floats.
+
+    Raises:
+        ModelFileError: it is absent, too big, not a JSON object.
+    """
+    path = metadata_path(model_path)
+    metadata = read_metrics(path, max_bytes=max_bytes)
+    if not isinstance(metadata, dict):
+        raise ModelFileError(f"{path}: must be a JSON object, not {_kind(metadata)}", path=str(path))
+    return metadata
+
+
+def read_metrics(path: Path, *, max_bytes: int = MAX_BYTES) -> Json:
+    """Any JSON from a file.
+
+    Raises:
+        ModelFileError: the file is absent, not a regular file, too big, nested too deeply, or not JSON in UTF-8.
+    """
+    try:
+        # Without O_NONBLOCK, opening a fifo would wait for a writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ModelFileError(f"{path}: not a regular file", path=str(path))
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
+    if len(content) > max_bytes:
+        raise ModelFileError(f"{path}: is bigger than the {max_bytes} bytes allowed", path=str(path))
+    try:
+        value: Json = json.loads(content.decode())
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{path}: is not UTF-8 text", path=str(path)) from error
+    except RecursionError as error:
+        raise ModelFileError(f"{path}: is nested too deeply", path=str(path)) from error
+    except ValueError as error:
+        raise ModelFileError(f"{path}: is not JSON: {error}", path=str(path)) from error
+    return value
+
+
+def write_metadata(model_path: Path, metadata: dict[str, Json], *, durable: bool = False) -> None:
+    """Write the JSON object beside a model file, whole or not at all."""
+    with atomic_write(metadata_path(model_path), durable=durable) as file:
+        file.write(json.dumps(metadata).encode())
+
+
+def num_examples(metadata: dict[str, Json]) -> float:
+    """How many examples a client trained on: its weight in the mean.
+
+    Raises:
+        ModelFileError: it is absent or not a finite number above zero (and at most 2**53).
+    """
+    hint = 'write {"num_examples": N} with the number of training examples beside the update'
+    if "num_examples" not in metadata:
+        raise ModelFileError("num_examples is absent from the metadata", hint=hint)
+    value = metadata["num_examples"]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        shown = json.dumps(value)[:80]
+        raise ModelFileError(f"num_examples must be a number, not {_kind(value)}: {shown}", hint=hint)
+    if value != value:
+        raise ModelFileError("num_examples is NaN", hint=hint)
+    if value == 0:
+        raise ModelFileError("num_examples is zero", hint=hint)
+    if value < 0:
+        raise ModelFileError(f"num_examples is negative: {_short(value)}", hint=hint)
+    if value > MAX_EXAMPLES:
+        raise ModelFileError(f"num_examples is too big: {_short(value)}", hint=hint)
+    return float(value)
+
+
+def _short(value: int | float) -> str:
+    return str(value) if isinstance(value, float) or abs(value) < 10**20 else "a number of more than 20 digits"
+
+
+def _kind(value: Json) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,732 @@
+"""An archive cannot leave its folder, whoever made it; each refusal names the member and the rule."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedpkg.compute_package.build import build_package
+from fedpkg.compute_package.unpack import UnpackedPackage, open_package, unpack_package
+from fedpkg.errors import ArchiveError, PackageError, SpecError
+
+SPEC = b"entry_points: {train: {command: python train.py}}\n"
+Entry = tuple[tarfile.TarInfo, bytes]
+
+
+def entry(name: str, content: bytes = b"", **fields: Any) -> Entry:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, content
+
+
+def folder(name: str) -> Entry:
+    return entry(name, type=tarfile.DIRTYPE, mode=0o755)
+
+
+def link(name: str, target: str) -> Entry:
+    return entry(name, type=tarfile.SYMTYPE, linkname=target)
+
+
+def hard_link(name: str, target: str) -> Entry:
+    return entry(name, type=tarfile.LNKTYPE, linkname=target)
+
+
+PACKAGE = entry("client/fedn.yaml", SPEC)
+
+
+def tar_bytes(entries: Iterable[Entry], format: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format, errors="surrogateescape") as tar:
+        for info, content in entries:
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def write(tmp_path: Path, data: bytes, name: str = "paket größe 1.tar.gz") -> Path:
+    path = tmp_path / name
+    path.write_bytes(data if name.endswith(".tar") else gzip.compress(data, mtime=0))
+    return path
+
+
+def unpack(archive: Path, cache: Path, *, max_bytes: int = 1 << 20, max_members: int = 1000) -> UnpackedPackage:
+    return unpack_package(archive, cache, max_bytes=max_bytes, max_members=max_members)
+
+
+def refusal(archive: Path, cache: Path, **limits: int) -> str:
+    """The message after the archive's path; nothing may be left in the cache, nor beside it."""
+    before = set(archive.parent.iterdir()) | {cache}
+    with pytest.raises(ArchiveError) as caught:
+        unpack(archive, cache, **limits)
+    assert set(archive.parent.iterdir()) <= before
+    assert not cache.exists() or [path.name for path in cache.iterdir()] == [".lock"]
+    assert caught.value.fields["path"] == str(archive)
+    assert caught.value.hint
+    assert caught.value.message.startswith(f"{archive}: ")
+    return caught.value.message.removeprefix(f"{archive}: ")
+
+
+# ---- what is accepted ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "top"),
+    [
+        (["-czvf", "package.tar.gz", "client"], "client"),
+        (["-czvf", "package.tgz", "./client"], "client"),
+        (["-czf", "../package.tgz", "-C", "client", "."], ""),
+        (["-czf", "package.tgz", "-C", "client", "fedn.yaml", "entrypoint.py", "sub"], ""),
+        (["-cf", "package.tar", "client"], "client"),
+        (["-cjf", "package.tar.bz2", "client"], "client"),
+        (["-cJf", "package.tar.xz", "client"], "client"),
+        (["-czf", "p.tgz", "--format=ustar", "client"], "client"),
+        (["-czf", "p.tgz", "--format=gnu", "client"], "client"),
+        (["-czf", "p.tgz", "--format=pax", "client"], "client"),
+        (["-czf", "p.tgz", "--format=v7", "client"], "client"),
+    ],
+)
+def test_archives_of_plain_tar_are_accepted(client: Path, cache: Path, arguments: list[str], top: str) -> None:
+    (client / "entrypoint.py").chmod(0o6755)
+    (client / "empty").mkdir()
+    done = subprocess.run(["tar", *arguments], cwd=client.parent, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"tar cannot do this here: {done.stderr!r}")
+    archive = client.parent / arguments[1]
+    package = unpack(archive, cache)
+    assert package.digest == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert package.size_bytes == archive.stat().st_size
+    assert package.root == cache / package.digest / "files"
+    assert package.top == top
+    assert list(package.spec.entry_points) == ["train", "validate"]
+    assert (package.folder / "sub" / "größe.txt").read_bytes() == b"\x00\xff"
+    assert (package.folder / "entrypoint.py").read_text(encoding="utf-8") == "print('hello')\n"
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_too_long_for_one_header_are_read(tmp_path: Path, cache: Path, format: int) -> None:
+    long = "client/" + "/".join(["ö" * 60] * 3)
+    archive = write(tmp_path, tar_bytes([PACKAGE, entry(long, b"x"), link("client/l", long.partition("/")[2])], format))
+    package = unpack(archive, cache)
+    assert (package.root / long).read_bytes() == b"x"
+    assert (package.folder / "l").read_bytes() == b"x"
+
+
+def test_spec_at_the_root_wins_over_one_in_a_folder(tmp_path: Path, cache: Path) -> None:
+    archive = write(tmp_path, tar_bytes([entry("./fedn.yaml", SPEC), entry("tests/fedn.yaml", b"not a spec")]))
+    assert unpack(archive, cache).top == ""
+
+
+def test_files_beside_the_package_folder_are_unpacked_too(tmp_path: Path, cache: Path) -> None:
+    package = unpack(write(tmp_path, tar_bytes([PACKAGE, entry("README.md", b"x"), entry("docs/a.md", b"")])), cache)
+    assert package.files == (("client/fedn.yaml", len(SPEC)), ("README.md", 1), ("docs/a.md", 0))
+
+
+@pytest.mark.parametrize("top", ["PK", "BZh", "ustar"])
+def test_plain_tar_is_known_by_its_header_whatever_its_first_name(tmp_path: Path, cache: Path, top: str) -> None:
+    assert unpack(write(tmp_path, tar_bytes([entry(f"{top}/fedn.yaml", SPEC)]), "p.tar"), cache).top == top
+
+
+def test_several_compressed_parts_are_one_archive(tmp_path: Path, cache: Path) -> None:
+    data = tar_bytes([PACKAGE])
+    archive = tmp_path / "p.tar.gz"
+    archive.write_bytes(gzip.compress(data[:700]) + gzip.compress(data[700:]))
+    assert unpack(archive, cache).top == "client"
+
+
+def test_hard_link_to_an_earlier_file_becomes_a_copy(tmp_path: Path, cache: Path) -> None:
+    archive = write(
+        tmp_path, tar_bytes([PACKAGE, entry("client/a", b"12", mode=0o755), hard_link("client/b", "client/a")])
+    )
+    package = unpack(archive, cache)
+    assert (package.folder / "b").read_bytes() == b"12"
+    assert (package.folder / "b").stat().st_nlink == 1
+    assert ("client/b", 2) in package.files
+
+
+def test_link_inside_is_kept_and_may_come_before_its_target(tmp_path: Path, cache: Path) -> None:
+    package = unpack(
+        write(tmp_path, tar_bytes([link("client/a/l", "../b/./x"), PACKAGE, entry("client/b/x", b"1")])), cache
+    )
+    assert (package.folder / "a" / "l").read_bytes() == b"1"
+    assert (package.folder / "a" / "l").is_symlink()
+
+
+def test_global_header_of_git_archive_is_read_over(tmp_path: Path, cache: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers={"comment": "0" * 40}) as tar:
+        tar.addfile(PACKAGE[0], io.BytesIO(SPEC))
+    assert unpack(write(tmp_path, buffer.getvalue()), cache).top == "client"
+
+
+def test_files_are_read_only_and_setuid_bits_are_gone(tmp_path: Path, cache: Path) -> None:
+    entries = [PACKAGE, entry("client/run", b"", mode=0o6777), entry("client/a", b"", mode=0o666), folder("client/d")]
+    before = os.umask(0o077)
+    try:
+        package = unpack(write(tmp_path, tar_bytes(entries)), cache)
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in package.folder.iterdir()}
+    assert modes == {"fedn.yaml": 0o444, "run": 0o555, "a": 0o444, "d": 0o755}
+    assert stat.S_IMODE(package.folder.stat().st_mode) == stat.S_IMODE(package.root.stat().st_mode) == 0o755
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("/etc/x", "its name is absolute"),
+        ("//x", "its name is absolute"),
+        ("../x", "its name contains '..'"),
+        ("client/../../x", "its name contains '..'"),
+        ("client/sub/../x", "its name contains '..'"),
+        ("client/..", "its name contains '..'"),
+        ("C:/x", "its name starts with a drive letter"),
+        ("c:x", "its name starts with a drive letter"),
+        ("client\\x", "its name contains a backslash"),
+        ("client/a\nb", "its name contains a control character"),
+        ("client/a\x1bb", "its name contains a control character"),
+        ("client/a\x85b", "its name contains a control character"),
+        ("client/a\u2028b", "its name contains a control character"),
+        ("client/a\udcffb", "its name is not UTF-8"),
+        ("client/" + "a" * 256, "a part of its name is longer than 255 bytes"),
+        ("client/" + "ä" * 128, "a part of its name is longer than 255 bytes"),
+        ("/".join(["a" * 200] * 6), "its name is longer than 1024 bytes"),
+        ("a/" * 64 + "b", "its name is nested deeper than 64 folders"),
+        (".", "only a folder can have this name"),
+    ],
+)
+def test_name_that_could_leave_or_mislead_is_refused(tmp_path: Path, cache: Path, name: str, rule: str) -> None:
+    message = refusal(write(tmp_path, tar_bytes([PACKAGE, entry(name, b"x")], tarfile.GNU_FORMAT)), cache)
+    shown = repr(name if len(name) <= 120 else f"{name[:80]}…{name[-30:]}")
+    assert message == f"member {shown}: {rule}"
+
+
+def test_nul_in_a_name_is_refused(tmp_path: Path, cache: Path) -> None:
+    info = entry("client/x", pax_headers={"path": "client/a\0b"})
+    assert refusal(write(tmp_path, tar_bytes([PACKAGE, info])), cache) == (
+        "member 'client/a\\x00b': its name contains a control character"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([entry("client/a"), entry("client/a")], "member 'client/a': it is there twice"),
+        ([entry("client/a"), entry("./client//a")], "member 'client/a': it is there twice"),
+        ([folder("client/d"), folder("client/d")], "member 'client/d': it is there twice"),
+        ([entry("client/a"), link("client/a", "b")], "member 'client/a': it is there twice"),
+        ([link("client/a", "b"), entry("client/a")], "member 'client/a': it is there twice"),
+        ([entry("client/a"), entry("client/a/b")], "member 'client/a/b': it lies inside 'client/a', which is a file"),
+        ([entry("client/a/b"), entry("client/a")], "member 'client/a': it is a file here and a folder elsewhere"),
+        (
+            [entry("client/readme"), entry("client/README")],
+            "member 'client/README': 'client/README' and 'client/readme' are the same name on some systems",
+        ),
+        (
+            [entry("client/a/x"), entry("Client/b")],
+            "member 'Client/b': 'Client' and 'client' are the same name on some systems",
+        ),
+        (
+            [entry("client/ä"), entry("client/" + unicodedata.normalize("NFD", "ä"))],
+            "member 'client/ä': 'client/ä' and 'client/ä' are the same name on some systems",
+        ),
+        (
+            [entry("client/straße"), entry("client/STRASSE")],
+            "member 'client/STRASSE': 'client/STRASSE' and 'client/straße' are the same name on some systems",
+        ),
+    ],
+)
+def test_members_that_collide_are_refused(tmp_path: Path, cache: Path, entries: list[Entry], message: str) -> None:
+    found = refusal(write(tmp_path, tar_bytes([PACKAGE, *entries])), cache)
+    assert unicodedata.normalize("NFC", found) == unicodedata.normalize("NFC", message)
+
+
+# ---- links and special files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "rule"),
+    [
+        ("client/l", "/etc/passwd", "its target '/etc/passwd' is absolute"),
+        ("client/l", "../../x", "its target '../../x' is outside the package"),
+        ("l", "../x", "its target '../x' is outside the package"),
+        ("client/l", "../other/x", "its target '../other/x' is outside the package"),
+        ("client/l", "..", "its target '..' is outside the package"),
+        ("client/l", "sub/../../x", "its target 'sub/../../x' has '..' after a name"),
+        ("client/l", "a\\b", "its target 'a\\\\b' contains a backslash"),
+        ("client/l", "C:/x", "its target 'C:/x' starts with a drive letter"),
+        ("client/l", "", "its target is empty"),
+    ],
+)
+def test_link_that_leads_out_is_refused(tmp_path: Path, cache: Path, name: str, target: str, rule: str) -> None:
+    message = refusal(write(tmp_path, tar_bytes([PACKAGE, entry("other/x"), link(name, target)])), cache)
+    assert message == f"member {name!r}: {rule}"
+
+
+def test_chain_of_links_cannot_climb_out(tmp_path: Path, cache: Path) -> None:
+    entries = [PACKAGE, folder("client/x/y"), link("client/x/y/up", "../.."), link("client/out", "x/y/up/../secret")]
+    assert refusal(write(tmp_path, tar_bytes(entries)), cache) == (
+        "member 'client/out': its target 'x/y/up/../secret' has '..' after a name"
+    )
+
+
+@pytest.mark.parametrize("target", ["sub", "../..", "/tmp"])
+def test_member_behind_a_link_is_refused(tmp_path: Path, cache: Path, target: str) -> None:
+    entries = [PACKAGE, folder("client/sub"), link("client/l", target), entry("client/l/x", b"1")]
+    assert refusal(write(tmp_path, tar_bytes(entries)), cache) == (
+        "member 'client/l/x': it would be written through the link 'client/l'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "rule"),
+    [
+        ("/etc/passwd", "its target '/etc/passwd' is absolute"),
+        ("../x", "its target '../x' contains '..'"),
+        ("client/later", "it is a hard link to 'client/later', no file before it"),
+        ("client/l", "it is a hard link to 'client/l', no file before it"),
+        ("client/h", "it is a hard link to 'client/h', no file before it"),
+        ("client", "it is a hard link to 'client', no file before it"),
+    ],
+)
+def test_hard_link_to_anything_but_an_earlier_file_is_refused(
+    tmp_path: Path, cache: Path, target: str, rule: str
+) -> None:
+    entries = [PACKAGE, link("client/l", "fedn.yaml"), hard_link("client/h", target), entry("client/later")]
+    assert refusal(write(tmp_path, tar_bytes(entries)), cache) == f"member 'client/h': {rule}"
+
+
+@pytest.mark.parametrize(
+    ("type", "what"),
+    [
+        (tarfile.CHRTYPE, "a device"),
+        (tarfile.BLKTYPE, "a device"),
+        (tarfile.FIFOTYPE, "a fifo"),
+        (tarfile.GNUTYPE_SPARSE, "a sparse file"),
+        (b"V", "of the unknown type b'V'"),
+    ],
+)
+def test_special_file_is_refused(tmp_path: Path, cache: Path, type: bytes, what: str) -> None:
+    assert refusal(write(tmp_path, tar_bytes([PACKAGE, entry("client/x", type=type)])), cache) == (
+        f"member 'client/x': it is {what}"
+    )
+
+
+def test_sparse_file_in_pax_headers_is_refused(tmp_path: Path, cache: Path) -> None:
+    sparse = entry("client/x", pax_headers={"GNU.sparse.realsize": "99999999999"})
+    assert refusal(write(tmp_path, tar_bytes([PACKAGE, sparse])), cache) == "member 'client/x': it is a sparse file"
+
+
+# ---- bombs -----------------------------------------------------------------------------------------------------------
+
+
+def test_package_above_the_byte_limit_is_refused_and_one_at_the_limit_is_not(tmp_path: Path, cache: Path) -> None:
+    archive = write(tmp_path, tar_bytes([PACKAGE, entry("client/a", bytes(1000))]))
+    limit = len(SPEC) + 1000
+    assert refusal(archive, cache, max_bytes=limit - 1) == (
+        f"member 'client/a': the package unpacks to more than {limit - 1} bytes"
+    )
+    assert unpack(archive, cache, max_bytes=limit).top == "client"
+
+
+def test_hard_links_count_towards_the_byte_limit(tmp_path: Path, cache: Path) -> None:
+    links = [hard_link(f"client/{number}", "client/a") for number in range(20)]
+    archive = write(tmp_path, tar_bytes([PACKAGE, entry("client/a", bytes(1000)), *links]))
+    assert "the package unpacks to more than 10000 bytes" in refusal(archive, cache, max_bytes=10_000)
+
+
+def test_compressed_zeros_end_at_the_limit_not_in_memory_or_on_disk(tmp_path: Path, cache: Path) -> None:
+    archive = tmp_path / "p.tar.gz"
+    with gzip.open(archive, "wb", compresslevel=9) as file:
+        file.write(tar_bytes([PACKAGE]))
+        for _ in range(64):
+            file.write(bytes(1 << 20))  # after the end mark, where tar stops reading
+    assert refusal(archive, cache, max_bytes=1 << 20) == "the package unpacks to more than 1048576 bytes"
+
+
+def test_stated_size_alone_is_enough_to_refuse(tmp_path: Path, cache: Path) -> None:
+    info = tarfile.TarInfo("client/a")
+    info.size = 1 << 40
+    archive = write(tmp_path, tar_bytes([PACKAGE])[:1024] + info.tobuf())
+    assert "the package unpacks to more than 1048576 bytes" in refusal(archive, cache)
+
+
+def test_members_above_the_limit_are_refused(tmp_path: Path, cache: Path) -> None:
+    entries = [PACKAGE, entry("client/a"), entry("client/b")]
+    archive = write(tmp_path, tar_bytes(entries))
+    assert refusal(archive, cache, max_members=3) == (
+        "member 'client/b': the package has more than 3 files and folders"
+    )
+    assert unpack(archive, cache, max_members=4).top == "client"
+
+
+def test_folders_that_only_names_imply_count_as_members(tmp_path: Path, cache: Path) -> None:
+    archive = write(tmp_path, tar_bytes([PACKAGE, entry("client/a/b/c/d")]))
+    assert "more than 4 files and folders" in refusal(archive, cache, max_members=4)
+
+
+def test_package_in_the_cache_is_still_refused_under_tighter_limits(tmp_path: Path, cache: Path) -> None:
+    archive = write(tmp_path, tar_bytes([PACKAGE]))
+    unpack(archive, cache)
+    with pytest.raises(ArchiveError, match="unpacks to more than 3 bytes"):
+        unpack(archive, cache, max_bytes=3)
+    with pytest.raises(ArchiveError, match="more than 1 files and folders"):
+        unpack(archive, cache, max_members=1)
+
+
+@pytest.mark.parametrize("type", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_gigantic_extended_header_is_refused_before_it_is_read(tmp_path: Path, cache: Path, type: bytes) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = type, 1 << 32
+    assert refusal(write(tmp_path, info.tobuf(tarfile.GNU_FORMAT)), cache) == (
+        "an extended header of 4294967296 bytes (at most 262144 are read)"
+    )
+
+
+def test_endless_row_of_extended_headers_is_refused(tmp_path: Path, cache: Path) -> None:
+    record = b"12 path=abc\n"
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(record)
+    header = info.tobuf() + record.ljust(512, b"\0")
+    assert refusal(write(tmp_path, header * 10_000), cache) == (
+        "the archive is damaged: two extended headers for one member"
+    )
+
+
+def test_xz_that_asks_for_gigabytes_of_memory_is_refused(tmp_path: Path, cache: Path) -> None:
+    data = lzma.compress(tar_bytes([PACKAGE]), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}])
+    # Compressing with a bigger dictionary would itself take the memory, so the block header is patched (and its CRC).
+    block = bytearray(data[12:24])
+    assert block[4] == 16  # the code of 1 MiB
+    block[4] = 34  # 512 MiB
+    block[8:12] = zlib.crc32(bytes(block[:8])).to_bytes(4, "little")
+    archive = tmp_path / "p.tar.xz"
+    archive.write_bytes(data[:12] + bytes(block) + data[24:])
+    assert refusal(archive, cache) == "the archive is damaged: Memory usage limit exceeded"
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_archive_cut_anywhere_is_refused(tmp_path: Path, cache: Path, compress: Callable[[bytes], bytes]) -> None:
+    tar = tar_bytes([PACKAGE, entry("client/a", os.urandom(2000))])
+    data = compress(tar[: 512 * 8] if compress is bytes else tar)  # plain: up to the first zero block, the end mark
+    archive = tmp_path / "cut.tar"
+    for cut in sorted({1, 100, 511, 512, 600, 1024, 1500, 2000, len(data) - 512, len(data) - 5, len(data) - 1}):
+        archive.write_bytes(data[:cut])
+        message = refusal(archive, cache)
+        assert "truncated" in message or message == "it is no tar archive"
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_bytes_after_the_compressed_archive_are_refused(
+    tmp_path: Path, cache: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    archive = tmp_path / "p.tar.gz"
+    archive.write_bytes(compress(tar_bytes([PACKAGE])) + b"#!/bin/sh")
+    assert refusal(archive, cache) in (
+        "the archive is damaged: something follows its end",
+        "the archive is damaged: it is truncated",
+    )
+
+
+def test_bytes_after_the_end_mark_are_refused(tmp_path: Path, cache: Path) -> None:
+    data = tar_bytes([PACKAGE])
+    assert refusal(write(tmp_path, data + data), cache) == "the archive is damaged: something follows its end"
+
+
+def test_wrong_checksum_of_the_compressed_bytes_is_refused(tmp_path: Path, cache: Path) -> None:
+    data = bytearray(gzip.compress(tar_bytes([PACKAGE])))
+    data[-6] ^= 1
+    archive = tmp_path / "p.tar.gz"
+    archive.write_bytes(data)
+    assert "incorrect data check" in refusal(archive, cache)
+
+
+def test_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path, cache: Path) -> None:
+    data = bytearray(tar_bytes([PACKAGE, entry("client/a")]))
+    data[1024] ^= 1
+    assert refusal(write(tmp_path, bytes(data)), cache) == (
+        "member 'client/fedn.yaml': the archive is damaged: no tar header where one should be (bad checksum)"
+    )
+
+
+def test_size_below_the_real_one_is_refused(tmp_path: Path, cache: Path) -> None:
+    info = tarfile.TarInfo("client/a")
+    info.size = 1
+    data = tar_bytes([PACKAGE])[:1024] + info.tobuf() + b"x" * 2048 + bytes(1024)
+    assert "no tar header where one should be" in refusal(write(tmp_path, data), cache)
+
+
+@pytest.mark.parametrize("type", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_size_of_what_is_no_file_is_refused(tmp_path: Path, cache: Path, type: bytes) -> None:
+    info = tarfile.TarInfo("client/a")
+    info.type, info.size, info.linkname = type, 512, "fedn.yaml"
+    buffer = info.tobuf()
+    assert refusal(write(tmp_path, tar_bytes([PACKAGE])[:1024] + buffer + bytes(2048)), cache) == (
+        "member 'client/a': it is no file and yet has a size"
+    )
+
+
+@pytest.mark.parametrize("size", ["-1", "1e3", "٣", "9" * 30])
+def test_size_that_is_no_number_is_refused(tmp_path: Path, cache: Path, size: str) -> None:
+    message = refusal(write(tmp_path, tar_bytes([PACKAGE, entry("client/a", pax_headers={"size": size})])), cache)
+    assert message == f"member 'client/a': its size {size!r} is no number"
+
+
+def test_negative_size_in_a_header_is_refused(tmp_path: Path, cache: Path) -> None:
+    info = tarfile.TarInfo("client/a")
+    info.size = -512
+    data = info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    assert refusal(write(tmp_path, data), cache) == "the archive is damaged: a header states a negative size"
+
+
+@pytest.mark.parametrize("record", [b"x", b"5 a\n", b"99 a=b\n", b"0 a=b\n", b"6 a=bc", b"-6 a=b\n"])
+def test_malformed_pax_header_is_refused(tmp_path: Path, cache: Path, record: bytes) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, len(record)
+    assert refusal(write(tmp_path, info.tobuf() + record.ljust(512, b"\0") + tar_bytes([PACKAGE])), cache) == (
+        "the archive is damaged: an extended header is malformed"
+    )
+
+
+def test_global_header_that_renames_members_is_refused(tmp_path: Path, cache: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers={"path": "client/fedn.yaml"}) as tar:
+        tar.addfile(tarfile.TarInfo("x"))
+    assert refusal(write(tmp_path, buffer.getvalue()), cache) == (
+        "the archive is damaged: a global header renames or resizes members"
+    )
+
+
+def test_zip_file_gets_a_clear_answer(tmp_path: Path, cache: Path) -> None:
+    archive = tmp_path / "package.tar.gz"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("client/fedn.yaml", SPEC)
+    with pytest.raises(ArchiveError, match="it is a zip file") as caught:
+        unpack(archive, cache)
+    assert caught.value.hint == "pack it with tar: tar -czvf package.tar.gz client"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is an empty file"),
+        (b"x" * 2000, "it is no tar archive"),
+        (b"\x1f\x8b", "the archive is damaged: it is truncated"),
+    ],
+)
+def test_file_that_is_no_archive_is_refused(tmp_path: Path, cache: Path, data: bytes, message: str) -> None:
+    archive = tmp_path / "package.tar.gz"
+    archive.write_bytes(data)
+    assert refusal(archive, cache) == message
+
+
+def test_path_that_is_no_file_is_a_package_error(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(PackageError, match="nowhere does not exist"):
+        unpack(tmp_path / "nowhere", cache)
+    with pytest.raises(PackageError, match="is not a file"):
+        unpack(tmp_path, cache)
+
+
+# ---- where fedn.yaml is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "there is no fedn.yaml at its root or in a top-level folder"),
+        (
+            [entry("a/b/fedn.yaml", SPEC)],
+            "there is no fedn.yaml at its root or in a top-level folder ('a/b/fedn.yaml' is too deep)",
+        ),
+        (
+            [entry("b/fedn.yaml", SPEC), entry("a/fedn.yaml", SPEC)],
+            "more than one top-level folder has a fedn.yaml: 'a/fedn.yaml', 'b/fedn.yaml'",
+        ),
+        ([link("client/fedn.yaml", "x")], "member 'client/fedn.yaml': fedn.yaml must be an ordinary file"),
+        ([folder("fedn.yaml")], "member 'fedn.yaml': fedn.yaml must be an ordinary file"),
+    ],
+)
+def test_archive_without_one_plain_spec_is_refused(
+    tmp_path: Path, cache: Path, entries: list[Entry], message: str
+) -> None:
+    assert refusal(write(tmp_path, tar_bytes(entries)), cache) == message
+
+
+def test_mistake_in_the_spec_names_archive_member_and_line_and_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    archive = write(tmp_path, tar_bytes([entry("client/fedn.yaml", b"entry_points:\n  train: {comand: x}\n")]))
+    with pytest.raises(SpecError) as caught:
+        unpack(archive, cache)
+    assert caught.value.message.startswith(f"{archive}: client/fedn.yaml, line 2: unknown key 'comand'")
+    assert [path.name for path in cache.iterdir()] == [".lock"]
+
+
+# ---- the cache -------------------------------------------------------------------------------------------------------
+
+
+def test_existing_entry_is_reused(client: Path, cache: Path, tmp_path: Path) -> None:
+    archive = build_package(client, tmp_path / "p.tar.gz").path
+    first = unpack(archive, cache)
+    inode = (first.folder / "fedn.yaml").stat().st_ino
+    assert unpack(archive, cache) == first
+    assert (first.folder / "fedn.yaml").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("lost", ["files/client/entrypoint.py", "package.json", "files/client/empty", "files/client/l"])
+def test_entry_that_lost_something_is_made_again(client: Path, cache: Path, tmp_path: Path, lost: str) -> None:
+    (client / "empty").mkdir()
+    (client / "l").symlink_to("entrypoint.py")
+    archive = build_package(client, tmp_path / "p.tar.gz").path
+    package = unpack(archive, cache)
+    path = package.root / lost
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert unpack(archive, cache) == package
+    assert os.path.lexists(path)
+
+
+def test_entry_with_a_shortened_file_is_made_again(client: Path, cache: Path, tmp_path: Path) -> None:
+    archive = build_package(client, tmp_path / "p.tar.gz").path
+    package = unpack(archive, cache)
+    (package.folder / "entrypoint.py").unlink()
+    (package.folder / "entrypoint.py").write_bytes(b"")
+    assert (unpack(archive, cache).folder / "entrypoint.py").read_text(encoding="utf-8") == "print('hello')\n"
+
+
+def test_leftovers_of_a_killed_process_are_removed(client: Path, cache: Path, tmp_path: Path) -> None:
+    archive = build_package(client, tmp_path / "p.tar.gz").path
+    (cache / ".unpack-0123" / "files").mkdir(parents=True)
+    package = unpack(archive, cache)
+    assert sorted(path.name for path in cache.iterdir()) == sorted([".lock", package.digest])
+
+
+def test_two_processes_at_once_get_the_same_package(client: Path, cache: Path, tmp_path: Path) -> None:
+    for number in range(200):
+        (client / f"{number}.txt").write_text(str(number), encoding="utf-8")
+    archive = build_package(client, tmp_path / "p.tar.gz").path
+    script = (
+        "import sys, pathlib; from fedpkg.compute_package.unpack import unpack_package as u\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "p = u(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), max_bytes=1 << 20, max_members=1000)\n"
+        "print(len(list(p.folder.iterdir())), p.digest)"
+    )
+    command = [sys.executable, "-c", script, str(archive), str(cache)]
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    answers = {child.communicate()[0] for child in children}
+    assert len(answers) == 1 and answers.pop().startswith("203 ")
+    assert len([path for path in cache.iterdir() if path.name != ".lock"]) == 1
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_folder_and_its_archive_are_the_same_package(client: Path, cache: Path, tmp_path: Path) -> None:
+    built = build_package(client, tmp_path / "p.tar.gz")
+    from_folder = open_package(client, cache, max_bytes=1 << 20, max_members=100)
+    assert from_folder == open_package(built.path, cache, max_bytes=1 << 20, max_members=100)
+    assert from_folder.digest == built.digest
+    assert from_folder.files == built.files
+
+
+def test_mistakes_in_a_folder_are_reported_in_the_folder(client: Path, cache: Path) -> None:
+    (client / "fedn.yaml").write_text("entry_points:\n  train: {comand: x}\n", encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        open_package(client, cache, max_bytes=1 << 20, max_members=100)
+    assert caught.value.fields["path"] == str(client / "fedn.yaml")
+    (client / "fedn.yaml").unlink()
+    with pytest.raises(PackageError, match=r"client has no fedn\.yaml"):
+        open_package(client, cache, max_bytes=1 << 20, max_members=100)
+
+
+# ---- properties ------------------------------------------------------------------------------------------------------
+
+_PARTS = st.text(
+    st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp"), blacklist_characters="/\\:"), min_size=1, max_size=20
+).filter(lambda part: part not in (".", "..") and not part.endswith(".pyc"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["", "sub/", "ordner ö/x/"]), _PARTS), st.binary(max_size=2000), max_size=6
+    )
+)
+def test_building_then_unpacking_gives_back_names_and_bytes(files: dict[tuple[str, str], bytes]) -> None:
+    seen = {"fedn.yaml", "sub", "ordner ö", "x"}
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "mein paket"
+        source.mkdir()
+        (source / "fedn.yaml").write_bytes(SPEC)
+        expected = {"fedn.yaml": SPEC}
+        for (parent, part), content in files.items():
+            folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", part).casefold())
+            if folded in seen or len(part.encode()) > 200:
+                continue
+            seen.add(folded)
+            (source / parent).mkdir(parents=True, exist_ok=True)
+            (source / parent / part).write_bytes(content)
+            expected[parent + part] = content
+        built = build_package(source, Path(place) / "p.tar.gz")
+        package = unpack(built.path, Path(place) / "cache")
+        assert package.files == built.files
+        found = {
+            path.relative_to(package.folder).as_posix(): path.read_bytes()
+            for path in package.folder.rglob("*")
+            if path.is_file()
+        }
+        assert found == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_archive_with_changed_bytes_is_unpacked_or_refused_but_never_breaks_anything(data: st.DataObject) -> None:
+    entries = [PACKAGE, entry("client/" + "ä" * 120, b"1" * 600), link("client/l", "fedn.yaml"), folder("client/d")]
+    content = bytearray(tar_bytes(entries, data.draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))))
+    for at, value in data.draw(st.lists(st.tuples(st.integers(0, 5119), st.integers(0, 255)), min_size=1, max_size=4)):
+        content[at] = value
+    for start in range(0, 5120, 512):  # make the checksums right again, to get behind them
+        block = content[start : start + 512]
+        if block[257:262] == b"ustar":
+            total = sum(block[:148]) + sum(block[156:]) + 8 * 32
+            content[start + 148 : start + 156] = b"%06o\0 " % total
+    place = Path(tempfile.mkdtemp())
+    try:
+        archive = place / "p.tar"
+        archive.write_bytes(content)
+        try:
+            unpack(archive, place / "cache")
+        except PackageError:
+            pass
+        assert {path.name for path in place.iterdir()} <= {"p.tar", "cache"}
+    finally:
+        shutil.rmtree(place)

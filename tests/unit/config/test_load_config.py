@@ -1,0 +1,377 @@
+"""A run.yaml and its overrides: values, origins, paths, and what is refused with which words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedpkg.config import (
+    ClientsConfig,
+    DataConfig,
+    LoadedConfig,
+    PartitionConfig,
+    RunConfig,
+    config_from_json,
+    dump_config,
+    load_config,
+    render,
+)
+from fedpkg.errors import ConfigError
+
+MINIMAL = "package: pkg\nrounds: 3\nclients: {count: 4}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "ein Lauf · λ [1]"
+    path.mkdir()
+    return path
+
+
+def load(folder: Path, text: str, *overrides: str) -> LoadedConfig:
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, overrides)
+
+
+def refusal(folder: Path, text: str, *overrides: str) -> str:
+    """The message, with the file's path shortened to its name."""
+    with pytest.raises(ConfigError) as caught:
+        load(folder, text, *overrides)
+    return caught.value.message.replace(f"{folder}/", "")
+
+
+def test_minimal_file_gives_the_defaults(folder: Path) -> None:
+    loaded = load(folder, MINIMAL)
+    assert loaded.config == RunConfig(package=str(folder / "pkg"), rounds=3, clients=ClientsConfig(count=4))
+    assert loaded.path == folder / "run.yaml"
+
+
+def test_every_leaf_knows_its_origin(folder: Path) -> None:
+    text = MINIMAL + "\nsampler:\n  fraction_train: 0.5\narguments:\n  train: {lr: 0.1}\n"
+    loaded = load(folder, text, "rounds=5", "arguments.train.epochs=2")
+    origins = {key: origin.replace(f"{folder}/", "") for key, origin in loaded.origins.items()}
+    assert origins["package"] == "run.yaml:1"
+    assert origins["rounds"] == "command line"
+    assert origins["clients.count"] == "run.yaml:3"
+    assert origins["sampler.fraction_train"] == "run.yaml:6"
+    assert origins["sampler.min_clients"] == "default"
+    assert origins["arguments.train.lr"] == "run.yaml:8"
+    assert origins["arguments.train.epochs"] == "command line"
+    assert origins["environment"] == "default"
+    assert origins["clients.data"] == "default"
+
+
+def test_render_lists_key_value_and_origin_of_every_leaf(folder: Path) -> None:
+    rows = render(load(folder, MINIMAL, "sampler.fraction_train=0.5"))
+    assert ("sampler.fraction_train", 0.5, "command line") in rows
+    assert ("executor.workers", "auto", "default") in rows
+    assert rows[0] == ("package", str(folder / "pkg"), f"{folder}/run.yaml:1")
+    assert len(rows) == len({key for key, _value, _origin in rows})
+
+
+def test_a_section_put_aside_by_an_override_leaves_no_origin_behind(folder: Path) -> None:
+    text = "package: p\nrounds: 1\nclients:\n  count: 2\n  data: {dataset: a.npz, partition: {alpha: 3}}\n"
+    loaded = load(folder, text, "clients.data=null", "clients.data.dataset=sklearn/iris")
+    assert loaded.config.clients.data == DataConfig(dataset="sklearn/iris")
+    assert loaded.origins["clients.data.partition.alpha"] == "default"
+    assert load(folder, text, "clients.data=null").origins["clients.data"] == "command line"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-0.5", -0.5),
+        ("1e-3", 0.001),
+        (".5", 0.5),
+        ("100_000", 100_000),
+        ("0x1f", 31),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("[1,2]", [1, 2]),
+        ("a=b=c", "a=b=c"),
+        ("'3'", "3"),
+        ("no", "no"),
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("2024-01-31", "2024-01-31"),
+        ("*.csv", "*.csv"),
+        ("#fff", "#fff"),
+        ("@home", "@home"),
+        ("http://host:80/x", "http://host:80/x"),
+        ("größer als α", "größer als α"),
+    ],
+)
+def test_override_values_are_yaml(folder: Path, text: str, value: object) -> None:
+    loaded = load(folder, MINIMAL, f"arguments.train.x={text}")
+    assert loaded.config.arguments == {"train": {"x": value}}
+    assert type(loaded.config.arguments["train"]["x"]) is type(value)
+
+
+def test_override_with_a_mapping_merges_key_by_key(folder: Path) -> None:
+    loaded = load(folder, MINIMAL + "arguments: {train: {lr: 1, b: 2}}\n", "arguments.train={lr: 3}")
+    assert loaded.config.arguments == {"train": {"lr": 3, "b": 2}}
+
+
+def test_the_last_override_wins(folder: Path) -> None:
+    assert load(folder, MINIMAL, "rounds=4", "rounds=5").config.rounds == 5
+
+
+def test_interpolation_takes_values_of_other_keys_and_of_overrides(folder: Path) -> None:
+    text = MINIMAL + "run_config: {lr: 0.1}\narguments:\n  all: {lr: '${run_config.lr}', tag: 'run-${seed}'}\n"
+    loaded = load(folder, text, "seed=7", "run_config.lr=0.5")
+    assert loaded.config.arguments == {"all": {"lr": 0.5, "tag": "run-7"}}
+    assert loaded.origins["arguments.all.lr"] == f"{folder}/run.yaml:6"
+
+
+def test_a_whole_section_can_be_interpolated(folder: Path) -> None:
+    text = MINIMAL + "arguments:\n  train: {lr: 1}\n  validate: ${arguments.train}\n"
+    loaded = load(folder, text)
+    assert loaded.config.arguments["validate"] == {"lr": 1}
+    assert loaded.origins["arguments.validate.lr"].endswith("run.yaml:6")
+
+
+def test_merge_keys_of_yaml_work_and_own_keys_win(folder: Path) -> None:
+    text = MINIMAL + "arguments:\n  train: &t {lr: 1, b: 2}\n  validate:\n    <<: *t\n    b: 3\n"
+    assert load(folder, text).config.arguments["validate"] == {"lr": 1, "b": 3}
+
+
+def test_environment_values_are_text_as_written(folder: Path) -> None:
+    text = MINIMAL + "environment: {A: 1.10, B: 0755, C: true, D: '${seed}', E: ''}\n"
+    loaded = load(folder, text, "environment.F=1.20", "environment={G: 7}")
+    assert loaded.config.environment == {
+        "A": "1.10",
+        "B": "0755",
+        "C": "true",
+        "D": "0",
+        "E": "",
+        "F": "1.20",
+        "G": "7",
+    }
+
+
+def test_paths_count_from_the_file_or_from_the_current_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    text = "package: ../pkg\nseed_model: seed.npz\nrounds: 1\nclients: {count: 2, data: {dataset: d/mnist.pt}}\n"
+    config = load(folder, text).config
+    assert config.package == str(tmp_path / "pkg")
+    assert config.seed_model == str(folder / "seed.npz")
+    assert config.clients.data is not None
+    assert config.clients.data.dataset == str(folder / "d/mnist.pt")
+    config = load(folder, text, "package=pkg", "seed_model=null", "clients.data.dataset=/x/y.npz").config
+    assert config.package == str(elsewhere / "pkg")
+    assert config.seed_model is None
+    assert config.clients.data == DataConfig(dataset="/x/y.npz")
+
+
+def test_a_relative_file_path_gives_absolute_paths_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "run.yaml").write_text(MINIMAL)
+    monkeypatch.chdir(folder)
+    loaded = load_config(Path("run.yaml"))
+    assert loaded.config.package == str(folder / "pkg")
+    assert loaded.origins["rounds"] == "run.yaml:2"
+
+
+def test_named_datasets_are_no_paths(folder: Path) -> None:
+    config = load(folder, MINIMAL, "clients.data={dataset: sklearn/digits, partition: {name: dirichlet}}").config
+    assert config.clients.data == DataConfig(dataset="sklearn/digits", partition=PartitionConfig(name="dirichlet"))
+
+
+def test_only_what_was_written_is_a_pattern(folder: Path) -> None:
+    text = "package: p\nrounds: 1\nclients: {folders: data/*}\n"
+    assert load(folder, text).config.clients.folders == str(folder / "data/*").replace("[1]", "[[]1]")
+    assert load(folder, text, "clients.folders=/x/*/").config.clients.folders == "/x/*/"
+    assert load(folder, text, f"clients.folders={folder}/x").config.clients.folders == f"{folder}/x"
+
+
+def test_a_stored_configuration_comes_back_equal(folder: Path) -> None:
+    text = MINIMAL + "arguments: {train: {lr: 0.1, l: [1, [a, null]]}}\nrun_config: {deep: {er: [true]}}\n"
+    config = load(folder, text, "executor.workers=2", "round.timeout_s=30").config
+    assert config_from_json(json.loads(json.dumps(dump_config(config)))) == config
+
+
+def test_a_damaged_stored_configuration_is_refused() -> None:
+    with pytest.raises(ConfigError, match="stored configuration: 'rounds' must be a whole number, found text 'x'"):
+        config_from_json({"package": "/p", "rounds": "x", "clients": {"count": 1}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MINIMAL + "\nsampler:\n  name: uniform\n  fraction_trian: 0.5\n",
+            "run.yaml, line 7: unknown key 'fraction_trian' in 'sampler'; did you mean 'fraction_train'?",
+        ),
+        (MINIMAL + "round_: 3\n", "run.yaml, line 4: unknown key 'round_'; did you mean 'round'?"),
+        (
+            "package: p\nrounds: 1\nclients:\n  count: 2\n  data:\n    dataset: a.npz\n    partition: {alhpa: 1}\n",
+            "run.yaml, line 7: unknown key 'alhpa' in 'clients.data.partition'; did you mean 'alpha'?",
+        ),
+        (MINIMAL + "rounds: 4\n", "run.yaml, line 4: duplicate key 'rounds' (first on line 2)"),
+        ("rounds: 3\nclients: {count: 1}\n", "run.yaml: missing key 'package'"),
+        (
+            "package: p\nrounds: 1\nclients:\n  count: 1\n  data: {}\n",
+            "run.yaml, line 5: missing key 'dataset' in 'clients.data'",
+        ),
+        ("", "run.yaml: expected 'key: value' lines, found nothing"),
+        ("- a\n- b\n", "run.yaml: expected 'key: value' lines, found something else"),
+        ("package: [\n", "run.yaml, line 2: not valid YAML: expected the node content, but found '<stream end>'"),
+        (
+            "package: p\n\trounds: 3\n",
+            "run.yaml, line 2: not valid YAML: found character '\\t' that cannot start any token",
+        ),
+        ("package: p\n---\nrounds: 3\n", "run.yaml, line 2: not valid YAML: but found another document"),
+        (
+            MINIMAL + "run_config: !!python/object:os.system {}\n",
+            "run.yaml, line 4: the tag !!python/object:os.system is not supported",
+        ),
+        (MINIMAL + "run_config: &a {x: *a}\n", "run.yaml, line 4: 'run_config.x' contains itself through an alias (*)"),
+        (MINIMAL + "? [a]\n: 3\n", "run.yaml, line 4: a key must be plain text"),
+        (MINIMAL + "seed: !!int x\n", "run.yaml, line 4: 'x' is not of type !!int"),
+        (MINIMAL + "sampler: 3\n", "run.yaml, line 4: 'sampler' must be a section of 'key: value' lines, found 3"),
+        (
+            MINIMAL + "sampler:\n",
+            "run.yaml, line 4: 'sampler' must be a section of 'key: value' lines, found null",
+        ),
+        (
+            "package: p\nrounds: three\nclients: {count: 1}\n",
+            "run.yaml, line 2: 'rounds' must be a whole number, found text 'three'",
+        ),
+        (
+            MINIMAL + "keep: {updates: yes}\n",
+            "run.yaml, line 4: 'keep.updates' must be true or false, found text 'yes'",
+        ),
+        (
+            MINIMAL + "executor: {workers: many}\n",
+            "run.yaml, line 4: 'executor.workers' must be a whole number or 'auto', found text 'many'",
+        ),
+        (
+            MINIMAL + "executor:\n  name: forkserve\n",
+            "run.yaml, line 5: 'executor.name' must be 'forkserver' or 'process', found text 'forkserve'"
+            "; did you mean 'forkserver'?",
+        ),
+        (MINIMAL + "environment: {A: }\n", "run.yaml, line 4: 'environment.A' must be text, found null"),
+        (MINIMAL + "environment: {A: [1]}\n", "run.yaml, line 4: 'environment.A' must be text, found a list"),
+        (MINIMAL + "name: ${nope}\n", "run.yaml, line 4: 'name': Interpolation key 'nope' not found"),
+        (MINIMAL + "name: ???\n", "run.yaml, line 4: 'name': Missing mandatory value: name"),
+        (
+            MINIMAL + "arguments: {trian: {lr: 1}}\n",
+            "run.yaml, line 4: unknown entry point 'trian' in 'arguments'; did you mean 'train'?",
+        ),
+        (
+            MINIMAL + "arguments: {train: {2lr: 1}}\n",
+            "run.yaml, line 4: '2lr' in 'arguments.train' cannot be the name of an argument",
+        ),
+        (
+            MINIMAL + "arguments: {train: {lr: {a: 1}}}\n",
+            "run.yaml, line 4: 'arguments.train.lr' must be one value or a list, found a section with a",
+        ),
+        (
+            MINIMAL + "run_config: {a: [1, .nan]}\n",
+            "run.yaml, line 4: 'run_config.a.1' must be a finite number (JSON has no other; quote it to make it text), "
+            "found nan",
+        ),
+        (MINIMAL + "environment: {A-B: 1}\n", "run.yaml, line 4: 'A-B' in 'environment' cannot be set"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(folder: Path, text: str, message: str) -> None:
+    assert refusal(folder, text) == message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.fraction_trian=1", "unknown key 'fraction_trian' in 'sampler'; did you mean 'fraction_train'?"),
+        ("rouns=1", "unknown key 'rouns'; did you mean 'rounds'?"),
+        ("rounds=x", "'rounds' must be a whole number, found text 'x'"),
+        ("rounds=2.0", "'rounds' must be a whole number, found 2.0"),
+        ("rounds=true", "'rounds' must be a whole number, found true"),
+        ("rounds", "'rounds' is not key=value"),
+        ("a..b=1", "'a..b=1' is not key=value"),
+        ("arguments.train.l.0=5", "'arguments.train.l.0' does not fit into what is there"),
+        ("rounds=0", "'rounds' must be a whole number from 1, found 0"),
+        ("seed=-1", "'seed' must be a whole number from 0 to 2^63 - 1, found -1"),
+        ("sampler.fraction_train=0", "'sampler.fraction_train' must be a number above 0, at most 1, found 0.0"),
+        ("sampler.fraction_train=.nan", "'sampler.fraction_train' must be a number above 0, at most 1, found nan"),
+        ("sampler.min_clients=0", "'sampler.min_clients' must be a whole number from 1, found 0"),
+        ("sampler.over_selection=-0.1", "'sampler.over_selection' must be a number from 0, found -0.1"),
+        ("round.required=0", "'round.required' must be a whole number from 1, found 0"),
+        ("round.timeout_s=0", "'round.timeout_s' must be a number above 0, found 0.0"),
+        ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, found inf"),
+        ("executor.workers=0", "'executor.workers' must be a whole number from 1, or auto, found 0"),
+        ("executor.threads=0", "'executor.threads' must be a whole number from 1, found 0"),
+        ("validation.every=-1", "'validation.every' must be a whole number from 0, found -1"),
+        ("validation.fraction=1.5", "'validation.fraction' must be a number above 0, at most 1, found 1.5"),
+        ("clients.count=0", "'clients.count' must be a whole number from 1, found 0"),
+        (
+            "clients.data={dataset: a.npz, partition: {alpha: 0}}",
+            "'clients.data.partition.alpha' must be a number above 0, found 0.0",
+        ),
+        (
+            "clients.data.dataset=sklearn/digts",
+            "'clients.data.dataset' must be a path ending in .npz or .pt, or one of sklearn/digits, "
+            "sklearn/breast_cancer, sklearn/wine, sklearn/iris, found text 'sklearn/digts'; "
+            "did you mean 'sklearn/digits'?",
+        ),
+        ("clients.folders=x", "'clients.folders' excludes 'clients.count' and 'clients.data'"),
+        ("clients.count=null", "'clients' says neither 'count' nor 'folders'"),
+        (
+            "clients={count: null, data: {dataset: a.npz}}",
+            "'clients.data' needs 'clients.count': among how many clients is it split?",
+        ),
+        (
+            "name=a b",
+            "'name' must be letters, digits, '.', '_' and '-', not beginning with '.' or '-', found text 'a b'",
+        ),
+        ("name=..", "'name' must be letters, digits, '.', '_' and '-', not beginning with '.' or '-', found text '..'"),
+        ("package=''", "'package' must be a path, found text ''"),
+    ],
+)
+def test_a_wrong_override_is_refused(folder: Path, override: str, message: str) -> None:
+    text = MINIMAL + "arguments: {train: {l: [1, 2]}}\n"
+    found = refusal(folder, text, override)
+    assert found.split(": ", 1)[1] == message
+    assert found.startswith(("on the command line: ", "run.yaml, line 3: 'clients"))
+
+
+def test_a_malformed_override_value_is_refused(folder: Path) -> None:
+    assert refusal(folder, MINIMAL, "rounds=[1").startswith("on the command line, 'rounds', line 1: not valid YAML")
+
+
+def test_the_hint_lists_the_known_keys_and_the_error_carries_the_key(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(folder, MINIMAL + "round: {zzz: 1}\n")
+    assert caught.value.hint == "known keys here: required, timeout_s"
+    assert caught.value.fields["key"] == "round.zzz"
+
+
+def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.yaml: cannot be read: No such file"):
+        load_config(folder / "run.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_config(folder)
+    (folder / "run.yaml").write_bytes(b"package: \xff\n")
+    with pytest.raises(ConfigError, match="cannot be read: not UTF-8 text"):
+        load_config(folder / "run.yaml")
+
+
+def test_control_characters_in_a_file_are_refused(folder: Path) -> None:
+    assert refusal(folder, "package: a\x00b\n").startswith("run.yaml: not valid YAML")
+
+
+def test_importing_the_schema_and_the_samplers_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, fedpkg.config, fedpkg.samplers; print({'numpy', 'torch', 'omegaconf', 'yaml'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
