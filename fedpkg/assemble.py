@@ -221,7 +221,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         folder=folder / "build",
         next_state=folder / "build.work",
         seed=config.seed,
-        arguments={**config.arguments.get("all", {}), **config.arguments.get("build", {})},
+        arguments=config.arguments.get("build", {}),
         run_config=config.run_config,
         environment=config.environment,
         threads=config.executor.threads,

@@ -108,7 +108,8 @@ class RunConfig(Section, frozen=True):
     strategy: StrategyConfig = StrategyConfig()
     validation: ValidationConfig = ValidationConfig()
     executor: ExecutorConfig = ExecutorConfig()
-    arguments: dict[str, dict[str, Json]] = {}  # per entry point (or `all`): --key=value
+    # Per entry point, or under `all` for those that clients run (train, validate, predict): --key=value.
+    arguments: dict[str, dict[str, Json]] = {}
     environment: dict[str, str] = {}  # environment variables of every task
     run_config: dict[str, Json] = {}  # free values, handed to every task in task.json
     limits: LimitsConfig = LimitsConfig()

@@ -110,6 +110,7 @@ class LocalExecutor:
                 future.set_result(self._run(slot, task))
             except BaseException as error:  # a fault of fedpkg: the controller must see it
                 future.set_exception(error)
+            self._cancelled.discard(task.task_id)
 
     def _is_cancelled(self, task: Task) -> bool:
         return self._closing or task.task_id in self._cancelled
@@ -169,7 +170,6 @@ class LocalExecutor:
         finally:
             with self._lock:
                 slot.running = slot.keeper = None
-                self._cancelled.discard(task.task_id)
 
     def _ended(
         self,

@@ -12,8 +12,8 @@ from fedpkg.files import atomic_write
 from fedpkg.types import Json
 
 MAX_BYTES = 16 << 20
-MAX_EXAMPLES = 2**53
-"""Beyond this a float64 does not count one by one."""
+MIN_EXAMPLES, MAX_EXAMPLES = 2.0**-53, 2**53
+"""Beyond 2**53 a float64 does not count one by one; fractions are weights, and may not vanish either."""
 
 
 def metadata_path(model_path: Path) -> Path:
@@ -71,7 +71,7 @@ def num_examples(metadata: dict[str, Json]) -> float:
     """How many examples a client trained on: its weight in the mean.
 
     Raises:
-        ModelFileError: it is absent or not a finite number above zero (and at most 2**53).
+        ModelFileError: it is absent or not a finite number above zero (and within 2**-53 … 2**53).
     """
     hint = 'write {"num_examples": N} with the number of training examples beside the update'
     if "num_examples" not in metadata:
@@ -88,6 +88,8 @@ def num_examples(metadata: dict[str, Json]) -> float:
         raise ModelFileError(f"num_examples is negative: {_short(value)}", hint=hint)
     if value > MAX_EXAMPLES:
         raise ModelFileError(f"num_examples is too big: {_short(value)}", hint=hint)
+    if value < MIN_EXAMPLES:
+        raise ModelFileError(f"num_examples is too small: {_short(value)}", hint=hint)
     return float(value)
 
 

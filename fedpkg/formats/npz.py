@@ -254,6 +254,8 @@ def _parse_header(header: bytes) -> _Header:
     shape = tuple(int(size) for size in shape_text[1].split(",") if size.strip())
     if len(shape) > MAX_NDIM:
         raise ValueError(f"has {len(shape)} dimensions")
+    if any(size >= 2**63 for size in shape):
+        raise ValueError("has a shape that no tensor can have")
     return _Header(dtype, big_endian, fortran_order[1] == "True", shape, len(header))
 
 

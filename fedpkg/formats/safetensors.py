@@ -1,7 +1,7 @@
 """The .safetensors format: a JSON header and the tensors' bytes. Read mapped, written with the same bytes each time.
 
-Source: the format section of https://github.com/huggingface/safetensors. The library's own torch loader is not used: it
-would check neither the header's claims against a limit of ours, nor write from a mapping without another copy.
+Source: the format section of https://github.com/huggingface/safetensors. Read here rather than by that library, so that
+limits, errors, alignment and the order of names are those of the other format.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def _entry(file: MappedFile, name: str, fields: Any, data_start: int) -> _Entry:
     try:
         name.encode()
         code, shape, (start, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
-        is_usable = len(shape) <= MAX_NDIM and all(type(size) is int and size >= 0 for size in [*shape, start, end])
+        is_usable = len(shape) <= MAX_NDIM and all(
+            type(size) is int and 0 <= size < 2**63 for size in [*shape, start, end]
+        )
     except (KeyError, TypeError, ValueError):
         is_usable = False
     if not is_usable:

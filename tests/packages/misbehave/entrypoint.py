@@ -1,6 +1,6 @@
 """A client that behaves badly on request, to test what runs it. NumPy only, so a call takes 0.1 s.
 
-python entrypoint.py init_seed OUT
+python entrypoint.py init_seed OUT [--how=raise]
 python entrypoint.py train    IN OUT [--how=WORD] [--plan=JSON] …
 python entrypoint.py validate IN OUT [--how=WORD] [--plan=JSON] …
 
@@ -379,6 +379,8 @@ def word_for(options, task):
 
 def main():
     if sys.argv[1:2] == ["init_seed"]:
+        if "--how=raise" in sys.argv:
+            raise ValueError("no seed today")
         init_seed(sys.argv[2])
         return
     parser = argparse.ArgumentParser()

@@ -105,7 +105,7 @@ def test_tensors_are_mapped_aligned_and_writable_without_touching_the_file(folde
     assert path.read_bytes() == before
 
 
-# Made by this: sha256 of the file that write_model() makes of golden().
+# The sha256 of the file that write_model() makes of golden().
 GOLDEN = {
     ".npz": "7023906b6ca1b1df3e5c1a6f8ff73d207e3cec9115749bb604726f752b41ae45",
     ".safetensors": "975dd3c6f481efcfea73d632ce9d8edb3b5e2e092db488244b1f66f0b266e835",

@@ -1,0 +1,74 @@
+"""A federation of misbehaving clients: how one is configured, run in this process, and looked at afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fedpkg import assemble
+from fedpkg.config import RunConfig, config_from_json
+from fedpkg.controller.events import Event
+from fedpkg.formats.model_file import read_model
+from fedpkg.stores.base import SessionRow, TaskRow
+from fedpkg.stores.home import Home
+from fedpkg.stores.models import ModelStore
+from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.weights.weights import Weights
+
+MISBEHAVE = Path(__file__).resolve().parents[2] / "packages" / "misbehave"
+
+
+@dataclass
+class Federation:
+    """Runs sessions in one home, and reads what they left."""
+
+    home: Home
+    events: list[Event] = field(default_factory=list)
+
+    def config(
+        self, *, clients: int = 3, rounds: int = 1, plan: dict[str, str] | None = None, **changes: Any
+    ) -> RunConfig:
+        """A configuration; ``plan`` says which client does what (see the package), ``changes`` are its sections."""
+        arguments = {"all": {"plan": json.dumps(plan)}} if plan else {}
+        data = {
+            "package": str(MISBEHAVE),
+            "rounds": rounds,
+            "clients": {"count": clients},
+            "arguments": arguments,
+            "validation": {"every": 0},
+            "executor": {"workers": 2},
+            **changes,
+        }
+        return config_from_json(msgspec.to_builtins(msgspec.convert(data, RunConfig)))
+
+    def run(self, config: RunConfig | None = None, *, watch: Callable[[Event], None] | None = None, **changes: Any) -> SessionRow:
+        return assemble.run(config or self.config(**changes), self.home, watch=watch or self.events.append)
+
+    def resume(self, ref: str, *, rounds: int | None = None) -> SessionRow:
+        return assemble.resume(ref, self.home, watch=self.events.append, rounds=rounds)
+
+    @property
+    def store(self) -> SqliteStore:
+        return SqliteStore(self.home.state_db, read_only=True)
+
+    def model(self, ref: str) -> Weights:
+        row = self.store.get_model(ref)
+        return read_model(ModelStore(self.home.models).path(row.digest, row.suffix))
+
+    def digests(self, session_id: str) -> list[str]:
+        return [model.digest for model in self.store.list_models(session_id)]
+
+    def task(self, session: SessionRow, client_id: str, entry_point: str = "train") -> TaskRow:
+        """The last attempt of a client."""
+        return self.store.list_tasks(session.session_id, client_id=client_id, entry_point=entry_point)[-1]
+
+    def steps_taken(self, session: SessionRow, round_number: int) -> float:
+        """How much was added to the seed's first tensor: an honest client adds 1.0 a round."""
+        grown = self.model(f"{session.session_id}.{round_number}")["w"] - self.model(f"{session.session_id}.0")["w"]
+        assert float(grown.max() - grown.min()) < 1e-5
+        return float(grown.double().mean())
