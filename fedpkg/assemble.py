@@ -5,22 +5,23 @@ PyTorch is imported inside the functions, after the warm interpreter was started
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
-from fedpkg.config import RunConfig, config_from_json, dump_config
+from fedpkg.config import ClientsConfig, ExecutorConfig, LimitsConfig, RunConfig, config_from_json, dump_config
 from fedpkg.devices import count_slots
-from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
-from fedpkg.errors import ConfigError, EntryPointFailed, Interrupted, SpecError
+from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.errors import ConfigError, EntryPointFailed, Interrupted, ModelFileError, SpecError
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
-from fedpkg.types import ReplyKind
+from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
@@ -230,10 +231,122 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
     )
     result = executor.submit(task).result()
     if result.reply is None:
-        message = result.failure.message if result.failure else result.status
-        raise EntryPointFailed(
-            f"{message}\n    command  {result.command}\n    stderr   {task.folder / 'stderr.log'}, last lines:\n"
-            + "\n".join(f"             {line}" for line in result.log_tail.splitlines()[-8:]),
-            hint=f"fedpkg package call {config.package} build --output seed{task.suffix}",
-        )
+        raise entry_point_failed(result, hint=f"fedpkg package call {config.package} build --output seed{task.suffix}")
     return result.reply
+
+
+def call_entry_point(
+    package: Path,
+    entry_point: str,
+    *,
+    folder: Path,
+    executor: Literal["process", "forkserver"] = "process",
+    model: Path | None = None,
+    data_path: Path | None = None,
+    client_id: str = "client-0",
+    seed: int = 0,
+    timeout_s: float | None = None,
+    arguments: Mapping[str, Json] | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> TaskResult:
+    """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
+
+    Its files are in ``folder / "task"`` (logs, task.json, what it was given); the package is unpacked beside it.
+
+    Args:
+        model: the input, in any form that a seed model can have.
+        record: a task.json; round, partition, parameters and run config of the call are taken from it.
+
+    Raises:
+        FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
+    """
+    facts = record or {}
+    limits = LimitsConfig()
+    unpacked = open_package(
+        package, folder / "packages", max_bytes=limits.package_bytes, max_members=limits.package_members
+    )
+    unpacked.spec.entry_point(entry_point)
+    on_disk = _on_disk(unpacked)
+    config = RunConfig(
+        package=str(package), rounds=1, clients=ClientsConfig(count=1), executor=ExecutorConfig(name=executor)
+    )
+    runner = make_executor(config, on_disk, folder / "executor", slots=1)
+    try:
+        staged, template, suffix = (None, None, ".npz") if model is None else _input_model(model, folder)
+        task = Task(
+            task_id=f"by-hand/{entry_point}",
+            session_id=str(facts.get("session_id", "by-hand")),
+            round_number=int(facts.get("round_number", 1)),
+            client_id=client_id,
+            entry_point=entry_point,
+            package=on_disk,
+            reply_kind=_REPLY_KINDS.get(entry_point, ReplyKind.RESULT),
+            folder=folder / "task",
+            next_state=folder / "work",
+            partition_id=int(facts.get("partition_id", 0)),
+            num_partitions=int(facts.get("num_partitions", 1)),
+            model=staged,
+            suffix=suffix,
+            template=template,
+            data_path=data_path,
+            seed=seed,
+            arguments=arguments or {},
+            parameters=facts.get("parameters", {}),
+            run_config=facts.get("run_config", {}),
+            timeout_s=timeout_s,
+        )
+        result = runner.submit(task).result()
+        return _checked_seed(result) if task.reply_kind is ReplyKind.SEED else result
+    finally:
+        runner.close()
+
+
+_REPLY_KINDS = {"train": ReplyKind.UPDATE, "validate": ReplyKind.METRICS, "build": ReplyKind.SEED}
+
+
+def _input_model(path: Path, folder: Path) -> tuple[Path, Weights, str]:
+    """The file to stage for a model that the person gave, its tensors, and its suffix."""
+    from fedpkg.formats.model_file import TORCH_SUFFIXES, read_seed_model, write_model
+
+    weights, form = read_seed_model(path)
+    if path.suffix in TORCH_SUFFIXES:
+        path = folder / f"model{form.suffix}"
+        write_model(path, weights, form)
+    return path, weights, form.suffix
+
+
+def _checked_seed(result: TaskResult) -> TaskResult:
+    from fedpkg.formats.model_file import read_seed_model
+
+    if result.reply is None:
+        return result
+    try:
+        weights, _form = read_seed_model(result.reply)
+    except ModelFileError as error:
+        return dataclasses.replace(result, status="failed", failure=Failure("bad_file", error.message), reply=None)
+    if bad := weights.first_non_finite():
+        failure = Failure("not_finite", f"tensor '{bad}' has NaN or infinite values")
+        return dataclasses.replace(result, status="failed", failure=failure, reply=None)
+    return dataclasses.replace(result, weights=weights)
+
+
+def entry_point_failed(result: TaskResult, *, hint: str | None) -> EntryPointFailed:
+    """The error for a call that failed: what, its command, and the end of its log."""
+    message = result.failure.message if result.failure else result.status
+    lines = [f"{message}", f"    command  {result.command}"]
+    tail = result.log_tail.splitlines()[-8:]
+    log = result.task.folder / "stderr.log"
+    if tail:
+        lines += [f"    stderr   {log}, last lines:", *(f"             {line}" for line in tail)]
+    elif log.exists():
+        lines.append(f"    stderr   {log} (nothing was written)")
+    return EntryPointFailed(
+        "\n".join(lines),
+        hint=hint,
+        entry_point=result.task.entry_point,
+        failure=result.failure.kind if result.failure else None,
+        exit_status=result.exit_code,
+        command=result.command,
+        folder=str(result.task.folder),
+        log_tail=result.log_tail,
+    )

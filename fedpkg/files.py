@@ -61,14 +61,15 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy bytes and permission bits; share blocks where the file system can (reflink)."""
     with open(source, "rb") as src, open(target, "xb") as dst:
         size_bytes = os.fstat(src.fileno()).st_size
-        if size_bytes > LINK_ABOVE_BYTES and _reflink(src, dst):
+        if size_bytes > LINK_ABOVE_BYTES and reflink(src, dst):
             pass
         else:
             shutil.copyfileobj(src, dst, length=1 << 20)
     shutil.copymode(source, target)
 
 
-def _reflink(source: BinaryIO, target: BinaryIO) -> bool:
+def reflink(source: BinaryIO, target: BinaryIO) -> bool:
+    """Let ``target`` share the blocks of ``source``; False where the file system cannot."""
     try:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
     except OSError:

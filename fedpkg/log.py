@@ -9,8 +9,8 @@ import sys
 def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:
     """Log ``name key=value key=value``; floats are shortened. Never pass data, weights or tokens."""
     if logger.isEnabledFor(level):
-        parts = [f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in fields.items()]
-        logger.log(level, "%s", " ".join([name, *parts]))
+        shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in fields.items()}
+        logger.log(level, "%s", " ".join([name, *(f"{key}={value}" for key, value in shown.items())]))
 
 
 def configure(verbosity: int) -> None:

@@ -1,4 +1,4 @@
-"""Tasks in flight: submit a cohort's tasks, take their results as they arrive, up to a deadline or a number of answers."""
+"""Tasks in flight: submit a cohort's tasks, take results as they arrive, up to a deadline or a number of answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Gathering:
     def cut(self, *, late: Failure | None) -> list[TaskResult]:
         """End what still runs and wait until it has; one result each.
 
-        With ``late`` these tasks failed (they missed the deadline), else they are cancelled: nobody needs them any more.
+        With ``late`` these tasks failed (they missed the deadline), else they are cancelled: nobody needs them.
         """
         for task_id in self._waiting:
             self._executor.cancel(task_id)

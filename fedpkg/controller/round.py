@@ -66,7 +66,8 @@ class _Training:
                 started_at=ctx.clock(),
             )
         else:
-            row = dataclasses.replace(earlier, status="training", error=None, counted=None if retry else earlier.counted)
+            counted = None if retry else earlier.counted
+            row = dataclasses.replace(earlier, status="training", error=None, counted=counted)
             if retry:
                 ctx.store.set_counted(row.session_id, round_number, None)
         self.row = ctx.store.begin_round(row)
@@ -168,15 +169,11 @@ class _Training:
                     open_for_more = False
                     self._cut(late=self.num_ok < self.row.target)
             result = self.settled[position]
-            if result.status == "ok" and result.weights is not None and result.num_examples is not None:
-                yield Reply(
-                    self.request.request_id,
-                    position,
-                    result.task.client_id,
-                    result.weights,
-                    result.num_examples,
-                    result.metadata,
-                )
+            weights, examples = result.weights, result.num_examples
+            if result.status == "ok" and weights is not None and examples is not None:
+                client_id = result.task.client_id
+                yield Reply(self.request.request_id, position, client_id, weights, examples, result.metadata)
+                del weights
                 # The strategy has folded it: let go of the mapping.
                 self.settled[position] = dataclasses.replace(result, weights=None)
         counted = [result.task.client_id for _, result in sorted(self.settled.items()) if result.status == "ok"]
@@ -192,7 +189,9 @@ class _Training:
 
     def _cut(self, *, late: bool) -> None:
         timeout_s = self.ctx.config.round.timeout_s
-        failure = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s") if late and timeout_s else None
+        failure = None
+        if late and timeout_s is not None:
+            failure = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s")
         for result in self.gathering.cut(late=failure):
             record(self.ctx, result)
             self._settle(result)
@@ -238,7 +237,12 @@ class _Training:
             parent_id=parent.model_id,
             contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
         )
-        saved = encode(state, lambda weights: model.digest if weights is state["model"] else put_weights(ctx.models, ctx.form, weights)[0])
+        saved = encode(
+            state,
+            lambda weights: (
+                model.digest if weights is state["model"] else put_weights(ctx.models, ctx.form, weights)[0]
+            ),
+        )
         row = dataclasses.replace(
             row,
             status="aggregated",

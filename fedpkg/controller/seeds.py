@@ -1,4 +1,4 @@
-"""Seeds of tasks and of a session's own draws: derived from names, so that order and number of workers do not matter."""
+"""Seeds of tasks and of a session's own draws: derived from names, so that order and workers do not matter."""
 
 from __future__ import annotations
 

@@ -50,7 +50,8 @@ def run_session(ctx: SessionContext) -> SessionRow:
     done = max((row.round_number for row in rounds if row.status in ("aggregated", "finished")), default=0)
     unfinished = [row.round_number for row in rounds if row.status == "aggregated"]
     ctx.store.set_session_status(session_id, "running")
-    ctx.watch(SessionStarted(ctx.session, len(ctx.store.list_clients(session_id)), unfinished[0] if unfinished else done + 1))
+    num_clients = len(ctx.store.list_clients(session_id))
+    ctx.watch(SessionStarted(ctx.session, num_clients, first_round=unfinished[0] if unfinished else done + 1))
     try:
         state = _load_state(ctx, done)
         for round_number in unfinished:
@@ -100,7 +101,7 @@ def _load_state(ctx: SessionContext, step: int) -> State:
         seed = read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0"))
         return ctx.strategy.init(seed)
     if saved[0] != step:
-        raise StoreError(f"session {session_id}: the strategy's state is of round {saved[0]}, the model of round {step}")
+        raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
 
     def get(digest: str) -> Weights:
         return _read_verified(ctx, digest, ctx.form)
@@ -117,5 +118,3 @@ def read_stored_model(ctx: SessionContext, row: ModelRow) -> Weights:
 def _read_verified(ctx: SessionContext, digest: str, form: ModelForm) -> Weights:
     ctx.models.verify(digest)
     return read_model(ctx.models.path(digest, form.suffix)).clone()
-
-

@@ -17,7 +17,7 @@ from pathlib import Path
 from fedpkg.types import Json
 
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)")
-_GLOB = set("*?[")
+_PATTERN = set("*?[\\")  # what makes bash look at file names
 _BLANKS = " \t\n"  # what bash splits unquoted values at
 # Variables that bash itself sets or changes, whatever the environment says.
 _OF_BASH = re.compile(
@@ -71,7 +71,7 @@ def expand(command: str, environ: Mapping[str, str]) -> list[str]:
             word, at = (word or "") + command[at + 1], at + 2
         elif char == "$":
             value, at = _variable(command, at, environ)
-            if any(c in _GLOB for c in value):
+            if any(c in _PATTERN for c in value):
                 raise NotSimple("a variable with a file pattern in it")
             # An unquoted value is split at white space; it joins what stands directly before and behind it.
             pieces = re.split(f"[{_BLANKS}]+", value.strip(_BLANKS)) if value.strip(_BLANKS) else []
@@ -165,7 +165,7 @@ def format_flags(arguments: Mapping[str, Json]) -> list[str]:
         elif isinstance(value, str):
             text = value
         else:
-            text = json.dumps(value)
+            text = json.dumps(value, ensure_ascii=False)
         flags.append(f"--{key}={text}")
     return flags
 

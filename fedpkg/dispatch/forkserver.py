@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
-from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.imports import imports_of
+from fedpkg.dispatch.dispatcher import SHARED_MODELS, LocalExecutor
+from fedpkg.dispatch.imports import imports_of, own_modules
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
 from fedpkg.dispatch.staging import StagedTask, base_environ
@@ -19,6 +19,8 @@ from fedpkg.errors import DispatchError
 from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.dispatch")
+
+NOT_SOURCE = (".pyc", ".pyz", ".zip")  # Python runs these too
 
 
 class ForkserverLauncher:
@@ -49,14 +51,21 @@ class ForkserverLauncher:
         cold = shell_call(task, staged)
         try:
             python = python_call(expand(command, staged.environ), staged.environ)
+            if python.script and ((staged.cwd / python.script).is_dir() or python.script.endswith(NOT_SOURCE)):
+                raise NotSimple(f"a script that is not Python source, {python.script!r}")
         except NotSimple as reason:
             if is_python(command):
-                self._tell(f"'{command}' runs cold: it has {reason}, which only bash can say the meaning of")
+                self._tell(f"'{command}' runs cold, with a new interpreter for every task, because of {reason}")
             return COLD, cold
         key, zygote = self._zygote(python, task.package)
-        greeting = zygote.ready()
-        if greeting["why_cold"]:
-            self._tell(f"the package runs cold, with a new interpreter for every task: {greeting['why_cold']}")
+        try:
+            why_cold = zygote.ready()["why_cold"]
+        except DispatchError as error:
+            if self._closed:
+                raise
+            why_cold = error.message
+        if why_cold:
+            self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold
         args = (*python.args, *staged.appended)
         return key, dataclasses.replace(cold, shell=None, script=python.script, module=python.module, args=args)
@@ -64,9 +73,11 @@ class ForkserverLauncher:
     def keeper(self, key: str) -> Keeper:
         if key == COLD:
             with self._lock:
+                if self._closed:
+                    raise DispatchError("this executor is closed")
                 if self._cold is None:
                     self._cold = ProcessLauncher(self._environment, self._log_folder)
-                return self._cold.keeper(COLD)
+            return self._cold.keeper(COLD)
         return self._zygotes[key].keeper(warm=True)
 
     def close(self) -> None:
@@ -87,6 +98,7 @@ class ForkserverLauncher:
                 self._zygotes[key] = Zygote(
                     python.interpreter,
                     imports_of(package.folder, scripts),
+                    own=own_modules(package.folder, scripts),
                     environ=base_environ(self._environment, threads=1),
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
                 )
@@ -100,8 +112,10 @@ class ForkserverLauncher:
         event(logger, logging.WARNING, "executor.cold", reason=message)
 
 
-def forkserver_executor(*, slots: int, environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk) -> LocalExecutor:
+def forkserver_executor(
+    *, slots: int, environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
+) -> LocalExecutor:
     """An executor that forks Python tasks from a warm interpreter, which starts in the background at once."""
     launcher = ForkserverLauncher(environment, log_folder)
     launcher.prestart(package)
-    return LocalExecutor(launcher, slots=slots)
+    return LocalExecutor(launcher, slots=slots, shared_models=log_folder / SHARED_MODELS)

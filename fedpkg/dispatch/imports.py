@@ -28,6 +28,14 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     return list(found)
 
 
+def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
+    """Names of modules and packages that stand beside the scripts (in ``folder``, for ``python -m``): importable ones."""
+    folders = {folder, *((folder / script).parent for script in scripts)}
+    found = {path.stem for place in folders for path in place.glob("*.py")}
+    found |= {path.parent.name for place in folders for path in place.glob("*/__init__.py")}
+    return sorted(found)
+
+
 def _imports_of_file(path: Path) -> list[str]:
     try:
         if path.stat().st_size > BIGGEST_FILE:

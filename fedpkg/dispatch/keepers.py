@@ -124,12 +124,12 @@ class Keeper:
         with self._writing:
             self._sock.sendall(struct.pack(">I", len(body)) + body)
 
+    def hang_up(self) -> None:
+        """Let it end its command and itself. `outcome` still gets its last answer, once all its processes are gone."""
+        _shut(self._sock, socket.SHUT_WR)
+
     def close(self) -> None:
-        # shutdown, not only close: another thread may sit in recv, and the keeper must see the end of file at once.
-        try:
-            self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        _shut(self._sock, socket.SHUT_RDWR)
         self._sock.close()
 
 
@@ -139,22 +139,39 @@ class Zygote:
     Args:
         interpreter: the Python of the package's environment.
         modules: what it imports before it forks.
+        own: names of the package's own modules, which none of the imports may have taken.
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
     """
 
-    def __init__(self, interpreter: str, modules: Sequence[str], *, environ: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        interpreter: str,
+        modules: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        log: Path,
+        own: Sequence[str] = (),
+    ) -> None:
         self.interpreter = interpreter
-        self._lock = threading.Lock()
-        self._greeting: dict[str, Any] | None = None
+        self._order = {"modules": list(modules), "own": list(own)}
+        self._environ = dict(environ)
+        self._log = log
+        self._greeting_lock = threading.Lock()
+        self._keeper_lock = threading.Lock()
         self._keepers: list[Keeper] = []
+        self._closed = False
+        self._start()
+
+    def _start(self) -> None:
+        self._greeting: dict[str, Any] | None = None
         self._control, theirs = socket.socketpair()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, open(log, "ab") as output:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, open(self._log, "ab") as output:
             try:
                 self._process = subprocess.Popen(
-                    [interpreter, str(ZYGOTE), str(theirs.fileno())],
-                    env=dict(environ),
+                    [self.interpreter, str(ZYGOTE), str(theirs.fileno())],
+                    env=self._environ,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -163,9 +180,8 @@ class Zygote:
                 )
             except OSError as error:
                 self._control.close()
-                raise DispatchError(f"cannot start the interpreter {interpreter}: {error}") from error
-        self._log = log
-        _send(self._control, {"modules": list(modules)})
+                raise DispatchError(f"cannot start the interpreter {self.interpreter}: {error}") from error
+        _send(self._control, self._order)
 
     def ready(self) -> dict[str, Any]:
         """Wait until it has imported what it should; what it says of that (``failed``, ``why_cold``, ``seconds``).
@@ -173,45 +189,58 @@ class Zygote:
         Raises:
             DispatchError: it died; the message has the end of its log.
         """
-        with self._lock:
+        with self._greeting_lock:
             if self._greeting is None:
                 try:
                     self._greeting = _receive(self._control)
                 except OSError:
-                    self._greeting = None
-                if self._greeting is None:
-                    tail = self._log.read_text(errors="replace")[-2000:].strip()
-                    raise DispatchError(
-                        f"the warm interpreter {self.interpreter} ended while it started: {tail or 'no output'}",
-                        hint="run with executor.name=process, which starts a new interpreter for each task",
-                    )
+                    pass
+            if self._greeting is None:
+                tail = self._log.read_text(errors="replace")[-2000:].strip()
+                raise DispatchError(f"the interpreter {self.interpreter} ended while it started: {tail or 'no output'}")
             return self._greeting
 
     def keeper(self, *, warm: bool) -> Keeper:
-        """A new keeper, for one slot."""
-        self.ready()
-        ours, theirs = socket.socketpair()
-        with theirs, self._lock:
-            try:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
-                self._control.sendmsg([b"k"], rights)
-            except OSError as error:
-                ours.close()
-                raise DispatchError(f"the warm interpreter {self.interpreter} is gone: {error}") from error
+        """A new keeper, for one slot. Should somebody have killed the zygote, another one is started.
+
+        Raises:
+            DispatchError: there is none to be had.
+        """
+        with self._keeper_lock:
+            if self._greeting is not None and self._process.poll() is not None and not self._closed:
+                self._control.close()
+                self._start()
+            self.ready()
+            ours, theirs = socket.socketpair()
             keeper = Keeper(ours)
             self._keepers.append(keeper)
-        if warm:
-            keeper.warm_up()
-        return keeper
+            with theirs:
+                try:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+                    self._control.sendmsg([b"k"], rights)
+                    if warm:
+                        keeper.warm_up()
+                except OSError as error:
+                    keeper.close()
+                    raise DispatchError(f"the interpreter {self.interpreter} is gone: {error}") from error
+            if self._closed:  # meanwhile; `close` may have missed what is new
+                keeper.close()
+                self._end()
+                raise DispatchError("this executor is closed")
+            return keeper
 
     def close(self) -> None:
         """End it, its keepers and their tasks."""
-        for keeper in self._keepers:
+        self._closed = True
+        for keeper in list(self._keepers):
+            keeper.hang_up()
+        self._end()
+        for keeper in list(self._keepers):
             keeper.close()
-        try:
-            self._control.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+
+    def _end(self) -> None:
+        # shutdown, not only close: another thread may sit in recv, and the zygote must see the end of file at once.
+        _shut(self._control, socket.SHUT_RDWR)
         self._control.close()
         importing = self._greeting is None  # then it has no tasks, and would not look at its socket for seconds
         try:
@@ -222,6 +251,13 @@ class Zygote:
             except ProcessLookupError:
                 pass
             self._process.wait()
+
+
+def _shut(sock: socket.socket, how: int) -> None:
+    try:
+        sock.shutdown(how)
+    except OSError:
+        pass  # it is shut, or closed
 
 
 def _send(sock: socket.socket, value: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import format_flags
-from fedpkg.files import LINK_ABOVE_BYTES, copy_file, copy_tree, stage_file
+from fedpkg.files import LINK_ABOVE_BYTES, copy_file, copy_tree, remove_tree, stage_file
 from fedpkg.types import Json, ReplyKind
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
@@ -54,14 +55,18 @@ def base_environ(extra: Mapping[str, str], *, threads: int) -> dict[str, str]:
 
 
 class SharedModels:
-    """Input models of running tasks. Big ones are one file under many names, so whether a task wrote to it is checked.
+    """Input models of running tasks. A big one is one file under many names, so whether a task wrote to it is checked.
 
-    The file they share is a copy of the stored model, one per model and round: the store itself is never within reach.
+    The file they share is a copy of the stored model: the store itself is never within reach of a task.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
-        self._facts: dict[Path, tuple[int, int]] = {}  # of each shared file: size, time of its last change
+        self._copies = 0
+        self._current: dict[Path, Path] = {}  # from a stored model to the copy that tasks share now
+        self._facts: dict[Path, tuple[int, int]] = {}  # of each copy: size, time of its last change
+        self._given: dict[str, Path] = {}  # the copy that a running task got
 
     def put(self, task: Task, target: Path) -> None:
         assert task.model is not None
@@ -69,28 +74,41 @@ class SharedModels:
             stage_file(task.model, target)
             return
         with self._lock:
-            shared = self._shared(task)
-            if shared not in self._facts:
-                shared.unlink(missing_ok=True)
-                copy_file(task.model, shared)
-                shared.chmod(0o444)
-                self._facts[shared] = _facts(shared)
-            stage_file(shared, target)
+            copy = self._current.get(task.model)
+            if copy is None:
+                copy = self._copy(task.model)
+            stage_file(copy, target)
+            self._given[task.task_id] = copy
 
     def is_intact(self, task: Task) -> bool:
-        """Whether the input of a task is as it was; if not, the next task gets a new copy."""
-        if task.model is None:
-            return True
+        """Whether the input of a task is as it was. If not, its copy is given to nobody any more."""
         with self._lock:
-            shared = self._shared(task)
-            if shared in self._facts and self._facts[shared] != _facts(shared):
-                del self._facts[shared]
-                return False
-        return True
+            copy = self._given.pop(task.task_id, None)
+            if copy is None or _facts(copy) == self._facts[copy]:
+                return True
+            self._current = {model: shared for model, shared in self._current.items() if shared != copy}
+            return False
 
-    def _shared(self, task: Task) -> Path:
-        assert task.model is not None
-        return task.folder.parent / f".{task.model.name}"
+    def clear(self) -> None:
+        """Remove the copies; tasks that still have one keep theirs."""
+        with self._lock:
+            self._current.clear()
+            remove_tree(self._folder)
+
+    def _copy(self, model: Path) -> Path:
+        for old, copy in list(self._current.items()):  # the model of an earlier round
+            if copy not in self._given.values():
+                del self._current[old]
+                copy.unlink(missing_ok=True)
+        self._copies += 1
+        copy = self._folder / f"{self._copies}{model.suffix}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        copy.unlink(missing_ok=True)  # left by a controller that was killed
+        copy_file(model, copy)
+        copy.chmod(0o444)
+        self._current[model] = copy
+        self._facts[copy] = _facts(copy)
+        return copy
 
 
 def _facts(path: Path) -> tuple[int, int]:
@@ -133,7 +151,9 @@ def stage(task: Task, models: SharedModels) -> StagedTask:
     names = {name: "" if value is None else str(value) for name, value in record.items() if name in PLACEHOLDERS}
     for name in task.environment:
         environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
-    flags = format_flags({key: fill(value, names) if isinstance(value, str) else value for key, value in task.arguments.items()})
+    flags = format_flags(
+        {key: fill(value, names) if isinstance(value, str) else value for key, value in task.arguments.items()}
+    )
     return StagedTask(
         cwd=cwd,
         appended=(*paths, *flags),
@@ -145,13 +165,12 @@ def stage(task: Task, models: SharedModels) -> StagedTask:
 
 
 PLACEHOLDERS = ("client_id", "data_path", "partition_id", "num_partitions", "round_number", "session_id")
+_PLACEHOLDER = re.compile("{(" + "|".join(PLACEHOLDERS) + ")}")
 
 
 def fill(text: str, names: Mapping[str, str]) -> str:
     """Replace ``{client_id}``, ``{data_path}`` … in an argument or variable; other braces stay as they are."""
-    for name, value in names.items():
-        text = text.replace("{" + name + "}", value)
-    return text
+    return _PLACEHOLDER.sub(lambda match: names[match.group(1)], text)
 
 
 def task_record(task: Task) -> dict[str, Json]:

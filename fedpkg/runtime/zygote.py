@@ -112,6 +112,14 @@ def preload(modules):
     return failed, why_cold
 
 
+def shadowed(own):
+    """The first of the package's own modules whose name is taken already: a new interpreter would find the package's."""
+    for name in own:
+        if name in sys.modules:
+            return "its own module '%s' has the name of one that its imports use" % name
+    return None
+
+
 def step_an_optimiser(torch):
     """The first optimiser imports half of PyTorch (torch._dynamo): do it once, without autograd or CUDA."""
     try:
@@ -170,14 +178,23 @@ def main():
 
     sys.path.pop(0)
     failed, why_cold = preload(order["modules"])
-    disown_finalizers()
-    gc.collect()
-    use_huge_pages()
-    gc.freeze()  # so that a collection in a child does not touch, and so copy, the pages it shares with us
+    why_cold = why_cold or shadowed(order["own"])
+    if why_cold is None:
+        disown_finalizers()
+        gc.collect()
+        use_huge_pages()
+        gc.freeze()  # so that a collection in a child does not touch, and so copy, the pages it shares with us
     send(
         control,
-        {"failed": failed, "why_cold": why_cold, "seconds": time.monotonic() - started, "python": sys.version.split()[0]},
+        {
+            "failed": failed,
+            "why_cold": why_cold,
+            "seconds": time.monotonic() - started,
+            "python": sys.version.split()[0],
+        },
     )
+    if why_cold is not None:
+        os._exit(0)
     keepers = set()
     while True:
         ready, _, _ = select.select([control], [], [], 1.0 if keepers else None)
@@ -263,10 +280,10 @@ def kill_children(spare):
         except ChildProcessError:
             return 0
         doomed = [pid for pid in children_of(os.getpid()) if pid not in spare]
-        if not doomed:
+        if not doomed and spare:  # else there are some: the kernel's list may skip children while others end
             return 0
         if time.monotonic() > deadline:
-            return len(doomed)
+            return max(1, len(doomed))
         for pid in doomed:  # parents first would let a busy one fork once more; stopped, it cannot
             _kill(pid, signal.SIGSTOP)
         while doomed:
@@ -362,6 +379,11 @@ class Spare:
         os.close(err_write)
         child_wire.close()
 
+    def discard(self):
+        os.close(self.out)
+        os.close(self.err)
+        self.wire.close()
+
 
 class Keeper:
     """Runs one task at a time for one slot."""
@@ -417,9 +439,8 @@ class Keeper:
             process.stderr.close()
             process.returncode = 0  # we reap it ourselves; its destructor must not
         else:
-            child, self.spare = self.spare or Spare(self), None
+            child = self.hand_over(order)
             pid, out, err, wire = child.pid, child.out, child.err, child.wire
-            send(wire, order)
         logs = [Log(order["stdout"], out, order["log_bytes"]), Log(order["stderr"], err, order["log_bytes"])]
         deadline = started + order["timeout_s"] if order.get("timeout_s") else None
         ending = self.wait(pid, logs, deadline)
@@ -443,6 +464,19 @@ class Keeper:
             "max_rss_bytes": usage.ru_maxrss * 1024,
             "times": dict(report, started=started, ended=ended, cleaned=time.monotonic()),
         }
+
+    def hand_over(self, order):
+        """The child that has the order: the spare, or a new one should that have been killed while it waited."""
+        spare, self.spare = self.spare, None
+        if spare is not None:
+            try:
+                send(spare.wire, order)
+                return spare
+            except OSError:
+                spare.discard()
+        child = Spare(self)
+        send(child.wire, order)
+        return child
 
     def wait(self, pid, logs, deadline):
         """Until the task's main process has ended: by itself, by timeout, or because the controller says so or is gone."""
@@ -496,7 +530,7 @@ def read_report(wire):
         wire.setblocking(False)
         report = json.loads(wire.recv(4096) or b"{}")
         return {str(name): float(value) for name, value in report.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except Exception:  # the task may have sent us anything
         return {}
 
 
@@ -552,18 +586,20 @@ def run_as_main(order):
     main_module = types.ModuleType("__main__")
     main_module.__builtins__ = builtins
     sys.modules["__main__"] = main_module
+    ours = {__file__, "<frozen runpy>"}
     safe_path = getattr(sys.flags, "safe_path", False)
     try:
         if "module" in order:
             import runpy
 
+            ours.add(runpy.__file__)
             sys.argv = [order["module"], *order["args"]]
             if not safe_path:
                 sys.path.insert(0, os.getcwd())
             runpy._run_module_as_main(order["module"])
         else:
             sys.argv = [order["script"], *order["args"]]
-            path = os.path.abspath(order["script"])
+            path = os.path.join(os.getcwd(), order["script"])
             if not safe_path:
                 sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
             try:
@@ -582,9 +618,9 @@ def run_as_main(order):
         return exit_status(error.code)
     except BaseException as error:
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
+        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
             trace = trace.tb_next
-        sys.excepthook(type(error), error, trace)
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
         return 1
     return 0
 
@@ -609,7 +645,7 @@ def finish(status):
         sys.excepthook(type(error), error, error.__traceback__)
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
+            if stream is not None and not stream.closed:
                 stream.flush()
         except (OSError, ValueError):
             status = status or 120  # as Python says when it cannot flush

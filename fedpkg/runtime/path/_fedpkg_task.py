@@ -61,9 +61,6 @@ class _AfterImport:
     def find_spec(self, name, path=None, target=None):
         if name not in self.actions:
             return None
-        action = self.actions.pop(name)
-        if not self.actions and self in sys.meta_path:
-            sys.meta_path.remove(self)
         spec = None
         for finder in list(sys.meta_path):
             if finder is not self and hasattr(finder, "find_spec"):
@@ -75,7 +72,11 @@ class _AfterImport:
 
             def exec_module(module):
                 execute(module)
-                action(module)
+                action = self.actions.pop(name, None)  # only now: to find a module is not to import it
+                if action is not None:
+                    action(module)
+                if not self.actions and self in sys.meta_path:
+                    sys.meta_path.remove(self)
 
             spec.loader.exec_module = exec_module
         return spec

@@ -46,7 +46,9 @@ class Federation:
         }
         return config_from_json(msgspec.to_builtins(msgspec.convert(data, RunConfig)))
 
-    def run(self, config: RunConfig | None = None, *, watch: Callable[[Event], None] | None = None, **changes: Any) -> SessionRow:
+    def run(
+        self, config: RunConfig | None = None, *, watch: Callable[[Event], None] | None = None, **changes: Any
+    ) -> SessionRow:
         return assemble.run(config or self.config(**changes), self.home, watch=watch or self.events.append)
 
     def resume(self, ref: str, *, rounds: int | None = None) -> SessionRow:

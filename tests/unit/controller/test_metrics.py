@@ -13,7 +13,11 @@ def test_average_is_weighted_and_num_examples_is_a_sum() -> None:
 
 
 def test_what_is_not_a_finite_number_is_left_out() -> None:
-    values = [({"a": float("nan"), "b": True, "c": "text", "d": {"e": 1}, "f": 2}, 1.0), ({"a": 1.0}, 1.0), ([1, 2], 1.0)]
+    values = [
+        ({"a": float("nan"), "b": True, "c": "text", "d": {"e": 1}, "f": 2}, 1.0),
+        ({"a": 1.0}, 1.0),
+        ([1, 2], 1.0),
+    ]
     assert weighted_average(values) == {"a": 1.0, "f": 2.0}
 
 

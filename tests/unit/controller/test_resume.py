@@ -23,7 +23,12 @@ PLAN = {"client-0": "write_state", "client-1@2": "exit3", "client-2": "write_sta
 
 def config_of(federation: Federation, **changes: object) -> RunConfig:
     return federation.config(
-        clients=4, rounds=3, plan=PLAN, sampler={"fraction_train": 0.75}, validation={"every": 2, "fraction": 0.5}, **changes
+        clients=4,
+        rounds=3,
+        plan=PLAN,
+        sampler={"fraction_train": 0.75},
+        validation={"every": 2, "fraction": 0.5},
+        **changes,
     )
 
 
@@ -47,7 +52,10 @@ def processes_of(federation: Federation) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("TEST_MARK") == str(federation.home.root) and process.status() != psutil.STATUS_ZOMBIE:
+            if (
+                process.environ().get("TEST_MARK") == str(federation.home.root)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(process)
         except psutil.Error:
             continue
@@ -85,7 +93,9 @@ def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation
     session = federation.store.list_sessions()[-1]
     assert len(federation.store.list_tasks(session.session_id, round_number=1)) == 2
     federation.resume(session.session_id)
-    attempts = [task.attempt for task in federation.store.list_tasks(session.session_id, round_number=1, entry_point="train")]
+    attempts = [
+        task.attempt for task in federation.store.list_tasks(session.session_id, round_number=1, entry_point="train")
+    ]
     assert len(attempts) == 3, "the two recorded tasks were not run again"
     assert federation.digests(session.session_id) == federation.digests(undisturbed.session_id)
 
@@ -106,7 +116,9 @@ def test_executor_does_not_change_a_bit(federation: Federation) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_a_controller_that_ends(federation: Federation, number: signal.Signals) -> None:
-    config = write_config(federation, federation.config(plan={"client-0": "ignore_sigterm", "client-1": "daemon", "client-2": "sleep"}))
+    config = write_config(
+        federation, federation.config(plan={"client-0": "ignore_sigterm", "client-1": "daemon", "client-2": "sleep"})
+    )
     process = drive(federation, config)
     assert process.stdout is not None
     for line in process.stdout:

@@ -16,7 +16,9 @@ def test_every_round_adds_what_the_clients_added(federation: Federation) -> None
     session = federation.run(rounds=3)
     assert session.status == "finished"
     assert [federation.steps_taken(session, n) for n in (1, 2, 3)] == pytest.approx([1.0, 2.0, 3.0], abs=1e-6)
-    assert [type(event) for event in federation.events if isinstance(event, (SessionStarted, RoundFinished, SessionEnded))] == [
+    assert [
+        type(event) for event in federation.events if isinstance(event, (SessionStarted, RoundFinished, SessionEnded))
+    ] == [
         SessionStarted,
         RoundFinished,
         RoundFinished,
@@ -56,7 +58,11 @@ def test_first_answers_count_under_over_selection(federation: Federation) -> Non
     assert row.counted is not None and len(row.counted) == 2 and "client-1" not in row.counted
     assert federation.task(session, "client-1").status == "cancelled"
     assert row.num_failed == 0
-    left = {path.name for path in (federation.home.session_folder(session.session_id) / "clients").iterdir() if any(path.iterdir())}
+    left = {
+        path.name
+        for path in (federation.home.session_folder(session.session_id) / "clients").iterdir()
+        if any(path.iterdir())
+    }
     assert left == set(row.counted)
 
 
@@ -104,7 +110,9 @@ def test_clients_keep_state_between_rounds_and_failures_leave_no_trace(federatio
 def test_old_state_versions_are_removed(federation: Federation) -> None:
     session = federation.run(rounds=3, plan={"client-0": "write_state"})
     clients = federation.home.session_folder(session.session_id) / "clients"
-    assert [[version.name for version in sorted(client.iterdir())] for client in sorted(clients.iterdir())] == [["3-train"]] * 3
+    assert [[version.name for version in sorted(client.iterdir())] for client in sorted(clients.iterdir())] == [
+        ["3-train"]
+    ] * 3
 
 
 def test_updates_are_removed_unless_kept(federation: Federation) -> None:

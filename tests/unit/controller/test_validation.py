@@ -25,18 +25,24 @@ def test_validation_every_second_round_and_after_the_last(federation: Federation
 def test_fraction_of_the_clients_validates(federation: Federation) -> None:
     session = federation.run(clients=6, rounds=2, validation={"every": 1, "fraction": 0.3})
     chosen = [
-        tuple(row.client_id for row in federation.store.list_validations(session.session_id, round_number=n)) for n in (1, 2)
+        tuple(row.client_id for row in federation.store.list_validations(session.session_id, round_number=n))
+        for n in (1, 2)
     ]
     assert [len(clients) for clients in chosen] == [2, 2]
     again = federation.run(clients=6, rounds=2, validation={"every": 1, "fraction": 0.3})
-    assert tuple(row.client_id for row in federation.store.list_validations(again.session_id, round_number=1)) == chosen[0]
+    assert (
+        tuple(row.client_id for row in federation.store.list_validations(again.session_id, round_number=1)) == chosen[0]
+    )
 
 
 @pytest.mark.parametrize(
-    ("word", "failure"), [("exit3", "exit_code"), ("bad_json", "bad_json"), ("no_file", "no_file"), ("raise", "exit_code")]
+    ("word", "failure"),
+    [("exit3", "exit_code"), ("bad_json", "bad_json"), ("no_file", "no_file"), ("raise", "exit_code")],
 )
 def test_client_that_cannot_validate_is_recorded_and_left_out(federation: Federation, word: str, failure: str) -> None:
-    session = federation.run(clients=3, validation={"every": 1}, arguments={"validate": {"plan": f'{{"client-1": "{word}"}}'}})
+    session = federation.run(
+        clients=3, validation={"every": 1}, arguments={"validate": {"plan": f'{{"client-1": "{word}"}}'}}
+    )
     assert session.status == "finished"
     assert federation.task(session, "client-1", "validate").failure == failure
     assert [row.client_id for row in federation.store.list_validations(session.session_id)] == ["client-0", "client-2"]

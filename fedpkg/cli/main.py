@@ -1,0 +1,133 @@
+"""The entry point of the ``fedpkg`` command: its sub-commands, its one error handler, and how it ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from fedpkg import __version__
+from fedpkg.cli import output
+from fedpkg.cli.options import common_options
+from fedpkg.errors import FedpkgError, nearest
+
+# Each noun is the module of its name; these modules import click and the standard library only, the rest when they run.
+NOUNS = ("run", "package", "combiner", "session", "model", "validation", "config", "doctor")
+
+
+class Nouns(click.Group):
+    """Sub-commands that are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NOUNS:
+            return None
+        command: click.Command = importlib.import_module(f"fedpkg.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in NOUNS and not args[0].startswith("-"):
+            near = nearest(args[0], NOUNS) or (
+                f"; did you mean 'fedpkg run {args[0]}'?" if args[0].endswith((".yaml", ".yml")) else ""
+            )
+            ctx.fail(f"there is no command '{args[0]}'{near}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="fedpkg %(version)s")
+@common_options
+def fedpkg() -> None:
+    """Federated learning whose client code is a compute package.
+
+    \b
+      fedpkg run examples/digits/run.yaml      a whole federation on this machine
+      fedpkg session show                      what happened in the newest session
+      fedpkg doctor                            what this machine has and lacks
+    """
+    from fedpkg import log
+
+    settings = click.get_current_context().obj
+    log.configure(settings.verbosity)
+
+
+def run_command(words: Sequence[str]) -> int:
+    """Run one command line; its exit code. All errors are told here, and nowhere else."""
+    before_dashes = words[: words.index("--")] if "--" in words else words
+    as_json = "--json" in before_dashes
+    try:
+        fedpkg.main(list(words), prog_name="fedpkg", standalone_mode=False)
+    except FedpkgError as error:
+        output.words(f"error: {error}")
+        if as_json:
+            _json_error(type(error).__name__, error.message, error.exit_code, hint=error.hint, **error.fields)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:  # a noun without a verb: its help is the answer
+        error.show()
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        if as_json:
+            _json_error("UsageError", error.format_message(), error.exit_code)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        output.words("error: interrupted")
+        if as_json:
+            _json_error("Interrupted", "interrupted", 130)
+        return 130
+    except BrokenPipeError:
+        output.silence(sys.stdout)
+        return 0
+    except SystemExit as error:  # click's way to end by itself, as at a broken pipe
+        return error.code if isinstance(error.code, int) else 0
+    except Exception as error:
+        traceback.print_exc()
+        output.words("error: this is a fault of fedpkg; please report it with the lines above")
+        if as_json:
+            _json_error(type(error).__name__, str(error), 70)
+        return 70
+    return 0
+
+
+def _json_error(kind: str, message: str, exit_code: int, **facts: object) -> None:
+    facts = {name: value if isinstance(value, (int, float, list, dict)) else _text(value) for name, value in facts.items()}
+    output.event_line(error={**facts, "type": kind, "message": message, "exit_code": exit_code})
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def main() -> NoReturn:
+    """What ``fedpkg`` on the command line calls."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without UTF-8
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and jobs in the background of a script, stay so
+            signal.signal(number, _interrupt)
+    code = run_command(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            output.silence(stream)
+    if "torch" in sys.modules:
+        os._exit(code)  # nothing is left to do, and PyTorch takes 0.4 s to be taken down
+    sys.exit(code)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the tidy-up that follows takes no second one
+    raise KeyboardInterrupt

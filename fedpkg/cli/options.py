@@ -1,0 +1,119 @@
+"""The options that every command takes (--home, -v, --json), wherever on the command line they stand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import SessionRow
+    from fedpkg.stores.home import Home
+    from fedpkg.stores.sqlite import SqliteStore
+
+DEFAULT_HOME = ".fedpkg"
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Settings:
+    """What the common options say. ``home_given``: by option, so commands that are suggested must repeat it."""
+
+    home: Path | None = None
+    home_given: bool = False
+    verbosity: int = 0
+    json: bool = False
+
+    @property
+    def home_path(self) -> Path:
+        return self.home or Path(os.environ.get("FEDPKG_HOME") or DEFAULT_HOME)
+
+    def open_home(self, *, create: bool = False) -> Home:
+        from fedpkg.stores.home import Home
+
+        return Home.open(self.home_path, create=create)
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[Home, SqliteStore]]:
+        """The home and its store, to look at; a controller may be writing meanwhile."""
+        from fedpkg.stores.sqlite import SqliteStore
+
+        home = self.open_home()
+        with SqliteStore(home.state_db, read_only=True) as store:
+            yield home, store
+
+    def command(self, words: str) -> str:
+        """A fedpkg command to suggest, for the same home."""
+        home = f" --home {shlex.quote(str(self.home_path))}" if self.home_given else ""
+        return f"fedpkg {words}{home}"
+
+
+def common_options(function: Function) -> Function:
+    """Add --home, -v and --json to a command. They land in its ``Settings`` (``click.pass_obj``)."""
+    for option in (
+        click.option(
+            "--home",
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            expose_value=False,
+            callback=_set_home,
+            help="Where fedpkg keeps what it does.  [default: .fedpkg here; variable: FEDPKG_HOME]",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            expose_value=False,
+            callback=_set_verbosity,
+            help="Log a line a round; -vv: a line a task.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, for programs."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _set_home(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
+    settings = context.ensure_object(Settings)
+    if value is not None:
+        settings.home, settings.home_given = value, True
+
+
+def _set_verbosity(context: click.Context, _option: click.Parameter, value: int) -> None:
+    settings = context.ensure_object(Settings)
+    settings.verbosity += value
+    if value:
+        from fedpkg import log
+
+        log.configure(settings.verbosity)
+
+
+def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    context.ensure_object(Settings).json |= value
+
+
+def find_session(store: SqliteStore, ref: str | None) -> SessionRow:
+    """The session that an id, the beginning of one, ``latest`` or nothing (the newest) means."""
+    if ref not in (None, "latest"):
+        return store.get_session(str(ref))
+    sessions = store.list_sessions()
+    if not sessions:
+        from fedpkg.errors import NotFound
+
+        raise NotFound("this home has no session yet", hint="fedpkg run RUN.yaml starts one; --home names another home")
+    return sessions[-1]
+
+
+def model_ref(store: SqliteStore, ref: str | None) -> str:
+    """``latest`` (or nothing) and ``latest.3`` as ids of the newest session; other references as they are."""
+    if ref is None or ref == "latest" or ref.startswith("latest."):
+        return find_session(store, None).session_id + (ref or "latest").removeprefix("latest")
+    return ref

@@ -1,0 +1,166 @@
+"""What commands print: lines that survive a closed pipe, tables, JSON, and numbers as people read them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+_NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?( ?[a-zA-Z%]{1,2})?|nan|-?inf|-")
+# Programs' output and their file names must not move the cursor or change the terminal's settings.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def result(text: str = "") -> None:
+    """A line on standard output: what was asked for."""
+    _write(sys.stdout, text)
+
+
+def words(text: str = "") -> None:
+    """A line on standard error: what is said about it."""
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(f"{text}\n")
+        stream.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Let everything that is still to come, also what is buffered, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stream.fileno())
+    finally:
+        os.close(nowhere)
+
+
+def document(value: Any) -> None:
+    """One JSON document on standard output."""
+    result(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def event_line(**values: Any) -> None:
+    """One JSON object on one line of standard output."""
+    result(json.dumps(_plain(values), ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: null stands for what is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows under headings on standard output: with rich on a terminal, aligned plain text otherwise."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    numeric = [bool(rows) and all(_NUMBER.fullmatch(row[i]) or not row[i] for row in rows) for i in range(len(columns))]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for name, is_number in zip(columns, numeric, strict=True):
+            shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        for row in rows:
+            shown.add_row(*(Text(cell) for cell in row))
+        Console().print(shown)
+        return
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    for row in [columns, *rows]:
+        cells = [
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(row, widths, numeric, strict=True)
+        ]
+        result("  ".join(cells).rstrip())
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one pair a line."""
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        result(f"{name.ljust(width)}  {printable(value)}".rstrip())
+
+
+def printable(text: str) -> str:
+    """Text of a program without control characters; line ends become blanks."""
+    return _CONTROL.sub("", text).replace("\n", " ").replace("\t", " ")
+
+
+def number(value: object) -> str:
+    """A number for a table: whole ones as they are, others with three decimals or four digits."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
+        return str(int(value))
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def measure(value: object) -> str:
+    """A metric for a table: as `number`, but 1 is 1.000 so that decimals stand under each other."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1000:
+        return f"{value:.3f}"
+    return number(value)
+
+
+def seconds(value: float | None) -> str:
+    """``0.4 s``, ``12.3 s``, ``4:05`` (minutes and seconds), ``2:00:05``."""
+    if value is None:
+        return "-"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size(value: float) -> str:
+    """``812 B``, ``32.5 kB``, ``1.2 GB``: powers of 1000."""
+    if value < 1000:
+        return f"{value:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.95:
+            break
+    else:
+        value, unit = value / 1000, "TB"
+    return f"{value:.1f} {unit}"
+
+
+def when(timestamp: float) -> str:
+    """Local time, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp))
+
+
+def near(path: Path | str) -> str:
+    """A path from here if it lies below, else absolute."""
+    path = Path(path)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def near_quoted(path: Path | str) -> str:
+    """`near`, as a word for a shell."""
+    return shlex.quote(near(path))

@@ -1,0 +1,310 @@
+"""What is seen of a running session: a live line on a terminal, plain lines elsewhere, JSON lines for programs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings
+from fedpkg.cli.report import failure_lines, final_report, headline, rounds_table
+from fedpkg.controller.events import Event, PhaseStarted, RoundFinished, SessionEnded, SessionStarted, TaskEnded
+from fedpkg.errors import FedpkgError
+from fedpkg.stores.models import ModelStore
+from fedpkg.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fedpkg.controller.events import Watcher
+    from fedpkg.dispatch.base import TaskResult
+    from fedpkg.stores.base import RoundRow, SessionRow
+    from fedpkg.stores.home import Home
+
+SHOWN_FAILURES = 5  # of one phase; the store has them all
+
+
+@contextmanager
+def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watcher]:
+    """Show a session while it runs inside the block, and at the end its rounds, its model and how to look further."""
+    progress = Progress(settings, home, num_rounds)
+    shown: Display
+    if settings.json:
+        shown = JsonLines(progress)
+    elif sys.stderr.isatty():
+        shown = LiveDisplay(progress)
+    else:
+        shown = PlainLines(progress)
+
+    def watch(event: Event) -> None:
+        progress.take(event)
+        shown.show(event)
+
+    try:
+        with shown:
+            yield watch
+    except FedpkgError:
+        if progress.session is not None and not settings.json:
+            with SqliteStore(home.state_db, read_only=True) as store:
+                rounds_table(store, progress.session.session_id)
+        raise
+    if progress.session is not None and not settings.json:
+        with SqliteStore(home.state_db, read_only=True) as store:
+            final_report(settings, home, store, progress.session)
+
+
+class Progress:
+    """Where the session stands, as its events tell."""
+
+    def __init__(self, settings: Settings, home: Home, num_rounds: int) -> None:
+        self.settings = settings
+        self.models = ModelStore(home.models)
+        self.num_rounds = num_rounds
+        self.session: SessionRow | None = None
+        self.first_round = 1
+        self.round_number = 0
+        self.phase = ""
+        self.num_clients = 0  # of the phase
+        self.ok = 0
+        self.failed = 0
+        self.metric: tuple[str, float] | None = None
+        self.finished: list[float] = []  # when each round of this run ended
+        self.started = 0.0
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, SessionStarted):
+            self.session, self.first_round = event.session, event.first_round
+            self.started = time.monotonic()
+        elif isinstance(event, PhaseStarted):
+            self.round_number, self.phase, self.num_clients = event.round_number, event.phase, event.num_clients
+            self.ok = self.failed = 0
+        elif isinstance(event, TaskEnded):
+            self.ok += event.result.status == "ok"
+            self.failed += event.result.status == "failed"
+        elif isinstance(event, RoundFinished):
+            self.metric = headline(event.round.metrics or event.round.train_metrics) or self.metric
+            self.finished.append(time.monotonic())
+        else:
+            self.session = event.session
+
+    @property
+    def share_done(self) -> float:
+        """Of all rounds, those of earlier runs included."""
+        before = max(0, self.first_round - 1) + len(self.finished)
+        within = 0.0
+        if self.phase and before < self.round_number and self.num_clients:
+            within = min(1.0, (self.ok + self.failed) / self.num_clients)
+            within = 0.8 * within if self.phase == "train" else 0.8 + 0.2 * within
+        return min(1.0, (before + within) / max(1, self.num_rounds))
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to go, from the rounds done so far."""
+        if not self.finished:
+            return None
+        a_round = (self.finished[-1] - self.started) / len(self.finished)
+        return max(0.0, a_round * self.num_rounds * (1 - self.share_done))
+
+
+class Display(Protocol):
+    def show(self, event: Event) -> None: ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class PlainLines:
+    """One line a round on standard error, and a few for each client that fails."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def say(self, line: str) -> None:
+        output.words(line)
+
+    def show(self, event: Event) -> None:
+        progress = self.progress
+        if isinstance(event, SessionStarted):
+            self.say(_beginning(event, progress.num_rounds))
+        elif isinstance(event, PhaseStarted):
+            self.hidden_failures = 0
+        elif isinstance(event, TaskEnded) and event.result.status == "failed":
+            self._failure(event.result)
+        elif isinstance(event, RoundFinished):
+            self.say(_round_line(event.round, progress.num_rounds))
+
+    def _failure(self, result: TaskResult) -> None:
+        session = self.progress.session
+        assert session is not None
+        if self.progress.failed <= SHOWN_FAILURES:
+            task = result.task
+            for line in failure_lines(
+                f"{task.client_id}, round {task.round_number}",
+                result.failure.message if result.failure else "",
+                package=session.config["package"],
+                entry_point=task.entry_point,
+                folder=task.folder,
+                arguments=task.arguments,
+                log_tail=result.log_tail,
+            ):
+                self.say(line)
+        elif self.progress.failed == SHOWN_FAILURES + 1:
+            command = self.progress.settings.command(f"session show {session.session_id} --round {result.task.round_number}")
+            self.say(f"  more clients fail; all of them: {command}")
+
+
+class LiveDisplay(PlainLines):
+    """Lines at the foot of the terminal that move; failures scroll by above them."""
+
+    def __enter__(self) -> LiveDisplay:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        self._spinner = Spinner("dots")
+        # Standard output is not redirected: nothing is written there before the end, and it may be a file.
+        self._live = Live(
+            get_renderable=self._render,
+            console=Console(stderr=True, highlight=False),
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+        )
+        self._live.start(refresh=True)
+        _send_log_to_standard_error()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+        _send_log_to_standard_error()
+
+    def say(self, line: str) -> None:
+        from rich.text import Text
+
+        self._live.console.print(Text(line), soft_wrap=True)
+
+    def show(self, event: Event) -> None:
+        if not isinstance(event, (SessionStarted, RoundFinished)):  # the moving lines and the table at the end have these
+            super().show(event)
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        progress = self.progress
+        if progress.session is None:
+            self._spinner.text = Text("starting: package, data, seed model")
+            return self._spinner
+        top = Table.grid(padding=(0, 2))
+        for _ in range(5):
+            top.add_column(no_wrap=True)
+        percent = 100 * progress.share_done
+        left = progress.left_s
+        top.add_row(
+            Text(progress.session.session_id, style="bold"),
+            f"round {max(progress.round_number, progress.first_round)}/{progress.num_rounds}",
+            ProgressBar(total=100, completed=percent, width=24),
+            f"{percent:.0f} %",
+            "" if left is None else f"{output.seconds(left)} left",
+        )
+        parts = [
+            f"{progress.phase or 'begin'}: {progress.ok + progress.failed} of {progress.num_clients} clients",
+            f"{progress.failed} failed",
+        ]
+        line = Text("  ".join(parts[:1]))
+        line.append(f"  {parts[1]}", style="red" if progress.failed else "dim")
+        if progress.metric is not None:
+            line.append(f"  {progress.metric[0]} {output.measure(progress.metric[1])}", style="green")
+        self._spinner.text = line
+        return Group(top, self._spinner)
+
+
+def _send_log_to_standard_error() -> None:
+    """Log lines go where standard error goes now: the live display puts a proxy there that prints above itself."""
+    for handler in logging.getLogger("fedpkg").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
+
+
+class JsonLines:
+    """One JSON object a line on standard output."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, SessionStarted):
+            output.event_line(
+                event="session_started",
+                session_id=event.session.session_id,
+                num_clients=event.num_clients,
+                first_round=event.first_round,
+                num_rounds=self.progress.num_rounds,
+            )
+        elif isinstance(event, PhaseStarted):
+            output.event_line(event="phase_started", **asdict(event))
+        elif isinstance(event, TaskEnded) and event.result.status == "failed":
+            output.event_line(event="task_failed", **_failed_task(event.result))
+        elif isinstance(event, RoundFinished):
+            model = event.model
+            path = self.progress.models.path(model.digest, model.suffix)
+            facts = {"model_id": model.model_id, "digest": model.digest, "path": path, "size_bytes": model.size_bytes}
+            output.event_line(event="round_finished", **asdict(event.round), model=facts)
+        elif isinstance(event, SessionEnded):
+            session = event.session
+            output.event_line(
+                event="session_ended", session_id=session.session_id, status=session.status, error=session.error
+            )
+
+
+def _failed_task(result: TaskResult) -> dict[str, Any]:
+    task = result.task
+    return {
+        "round_number": task.round_number,
+        "client_id": task.client_id,
+        "entry_point": task.entry_point,
+        "failure": result.failure.kind if result.failure else None,
+        "message": result.failure.message if result.failure else None,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "seconds": result.wall_s,
+        "folder": task.folder,
+        "log_tail": result.log_tail,
+    }
+
+
+def _beginning(event: SessionStarted, num_rounds: int) -> str:
+    if event.first_round > num_rounds:
+        return f"session {event.session.session_id}: all {num_rounds} rounds are done already"
+    clients = f"{event.num_clients} client{'s' * (event.num_clients != 1)}"
+    rounds = f"rounds {event.first_round} to {num_rounds}" if num_rounds > event.first_round else f"round {num_rounds}"
+    return f"session {event.session.session_id}: {clients}, {rounds}"
+
+
+def _round_line(row: RoundRow, num_rounds: int) -> str:
+    parts = [
+        f"round {row.round_number}/{num_rounds}",
+        f"{row.num_ok} ok {row.num_failed} failed",
+        f"{output.number(row.num_examples)} examples",
+    ]
+    if metric := headline(row.metrics or row.train_metrics):
+        parts.append(f"{metric[0]} {output.measure(metric[1])}")
+    return "  ".join([*parts, output.seconds(row.wall_s)])

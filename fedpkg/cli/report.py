@@ -1,0 +1,148 @@
+"""What has become of a session, for people: its rounds, its failures, its model, and where to look further."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings
+from fedpkg.dispatch.command import format_flags
+from fedpkg.stores.models import ModelStore
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import ModelRow, RoundRow, SessionRow, StateStore, TaskRow
+    from fedpkg.stores.home import Home
+    from fedpkg.types import Json
+
+METRIC_COLUMNS = 3
+
+
+def metric_names(metrics: Mapping[str, object]) -> list[str]:
+    """A round's metrics, those first that people look for first."""
+    names = [name for name, value in metrics.items() if name != "num_examples" and isinstance(value, (int, float))]
+
+    def rank(name: str) -> int:
+        word = name.lower()
+        return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2
+
+    return sorted(names, key=rank)
+
+
+def headline(metrics: Mapping[str, object]) -> tuple[str, float] | None:
+    """The one metric to show where there is room for one."""
+    for name in metric_names(metrics)[:1]:
+        return name, float(metrics[name])  # type: ignore[arg-type]  # metric_names lets numbers pass only
+    return None
+
+
+def rounds_table(store: StateStore, session_id: str) -> None:
+    """The session's rounds; nothing if there are none."""
+    rounds = store.list_rounds(session_id)
+    if not rounds:
+        return
+    digests = {model.round_number: model.digest for model in store.list_models(session_id)}
+    shown = [row.metrics or row.train_metrics for row in rounds]
+    names = metric_names({name: value for metrics in reversed(shown) for name, value in metrics.items()})
+    names = names[:METRIC_COLUMNS]
+    is_done = all(row.status == "finished" for row in rounds)
+    columns = ["round", *([] if is_done else ["status"]), "ok", "failed", "examples", *names, "seconds", "model"]
+    rows = []
+    for row, metrics in zip(rounds, shown, strict=True):
+        rows.append(
+            [
+                str(row.round_number),
+                *([] if is_done else [row.status]),
+                str(row.num_ok),
+                str(row.num_failed),
+                output.number(row.num_examples),
+                *(output.measure(metrics.get(name)) for name in names),
+                "-" if row.wall_s is None else f"{row.wall_s:.1f}",
+                digests.get(row.round_number, "-")[:12],
+            ]
+        )
+    output.table(columns, rows)
+
+
+def final_report(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
+    """What a run ends with on standard output."""
+    session_id = session.session_id
+    rounds_table(store, session_id)
+    model = store.get_model(session_id)
+    output.result()
+    if session.status != "finished":
+        output.result(f"session {session_id} is {session.status}; go on: {settings.command(f'session resume {session_id}')}")
+    model_facts(home, model)
+    output.result()
+    output.result("Look further:")
+    suggestions = [
+        (settings.command(f"session show {session_id}"), "rounds, failures, configuration"),
+        (settings.command(f"model trail {model.model_id}"), "the models it comes from"),
+        (settings.command(f"model export {model.model_id} -o {session.name}{model.suffix}"), "the model as a file of yours"),
+    ]
+    logs = home.session_folder(session_id) / f"round-{model.round_number}"
+    if logs.is_dir():
+        suggestions.append((f"ls {output.near_quoted(logs)}", "each client's logs"))
+    width = max(len(command) for command, _ in suggestions)
+    for command, purpose in suggestions:
+        output.result(f"  {command.ljust(width)}  # {purpose}")
+
+
+def model_facts(home: Home, model: ModelRow) -> None:
+    """Id, file and digest of a model."""
+    path = ModelStore(home.models).path(model.digest, model.suffix)
+    output.facts(
+        [
+            ("model", model.model_id),
+            ("file", f"{output.near(path)}  ({output.size(model.size_bytes)})"),
+            ("sha256", model.digest),
+        ]
+    )
+
+
+def repeat_command(package: str, entry_point: str, folder: Path, arguments: Mapping[str, Json]) -> str:
+    """The command that calls a task's entry point again, with all that it was given."""
+    flags = format_flags(arguments)
+    words = ["fedpkg", "package", "call", output.near(package), entry_point, "--task", output.near(folder)]
+    return shlex.join([*words, *(["--", *flags] if flags else [])])
+
+
+def failure_lines(
+    who: str,
+    message: str,
+    *,
+    package: str,
+    entry_point: str,
+    folder: Path | None,
+    arguments: Mapping[str, Json],
+    log_tail: str | None,
+) -> Sequence[str]:
+    """What failed, where its log is, and how to repeat it by hand."""
+    lines = [f"  {who}: {output.printable(message)}"]
+    if folder is not None and folder.is_dir():
+        last = next((line for line in reversed((log_tail or "").splitlines()) if line.strip()), "")
+        lines.append(f"    stderr   {output.near(folder / 'stderr.log')}")
+        if last:
+            lines.append(f"             … {output.printable(last).strip()[:200]}")
+        lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments)}")
+    return lines
+
+
+def task_failure_lines(session: SessionRow, task: TaskRow) -> Sequence[str]:
+    """`failure_lines` of a task in the store."""
+    given = session.config.get("arguments", {})
+    return failure_lines(
+        f"{task.client_id}, round {task.round_number}",
+        task.message or "",
+        package=session.config["package"],
+        entry_point=task.entry_point,
+        folder=None if task.folder is None else Path(task.folder),
+        arguments={**given.get("all", {}), **given.get(task.entry_point, {})},
+        log_tail=task.log_tail,
+    )
+
+
+def rounds_done(rounds: Sequence[RoundRow]) -> int:
+    return sum(row.status in ("aggregated", "finished") for row in rounds)

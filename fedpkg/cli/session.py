@@ -1,0 +1,280 @@
+"""``fedpkg session``: what ran, what happened in it, going on with it, stopping it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options, find_session
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import SessionRow, StateStore
+    from fedpkg.stores.home import Home
+
+_SESSION = click.argument("session_ref", metavar="[SESSION]", required=False)
+
+
+@click.group("session")
+def command() -> None:
+    """Look at sessions, go on with one, or stop one.
+
+    \b
+      fedpkg session list
+      fedpkg session show digits
+
+    SESSION is an id or its beginning, as far as it is unique; without one it is the newest.
+    """
+
+
+@command.command("list")
+@common_options
+@click.pass_obj
+def list_sessions(settings: Settings) -> None:
+    """List the sessions of this home, oldest first.
+
+    \b
+      fedpkg session list
+    """
+    from fedpkg.cli.report import rounds_done
+
+    with settings.reading() as (home, store):
+        holder = controller_of(home)
+        found = [(session, rounds_done(store.list_rounds(session.session_id))) for session in store.list_sessions()]
+    if settings.json:
+        documents = [
+            {**_summary(session, holder), "rounds_done": done} for session, done in found
+        ]
+        output.document(documents)
+        return
+    rows = [
+        [
+            session.session_id,
+            _status(session, holder),
+            f"{done}/{max(done, session.num_rounds)}",
+            output.when(session.created_at),
+            output.near(session.config.get("package", "")),
+        ]
+        for session, done in found
+    ]
+    output.table(["session", "status", "rounds", "started", "package"], rows)
+    if not rows:
+        output.words("no session yet: fedpkg run RUN.yaml starts one")
+
+
+@command.command()
+@_SESSION
+@click.option("--round", "round_number", type=click.IntRange(min=1), metavar="N", help="Every task of one round.")
+@common_options
+@click.pass_obj
+def show(settings: Settings, session_ref: str | None, round_number: int | None) -> None:
+    """Show a session's configuration, rounds and failures, or every task of one round.
+
+    \b
+      fedpkg session show
+      fedpkg session show digits --round 3
+    """
+    with settings.reading() as (home, store):
+        session = find_session(store, session_ref)
+        if round_number is not None:
+            _show_round(settings, store, session, round_number)
+        elif settings.json:
+            _document(home, store, session)
+        else:
+            _show(settings, home, store, session)
+
+
+def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
+    from fedpkg.cli.report import rounds_table, task_failure_lines
+
+    config = session.config
+    clients = store.list_clients(session.session_id)
+    pairs = [
+        ("session", session.session_id),
+        ("status", _status(session, controller_of(home))),
+        ("started", output.when(session.created_at)),
+        ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
+        ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the build entry point"),
+        ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
+        ("rounds", str(session.num_rounds)),
+        ("seed", str(session.seed)),
+        ("executor", f"{config['executor']['name']}, workers {config['executor']['workers']}"),
+    ]
+    pairs += [(f"arguments.{name}", json.dumps(values)) for name, values in config.get("arguments", {}).items()]
+    pairs.append(("folder", output.near(home.session_folder(session.session_id))))
+    if session.error:
+        pairs.append(("error", session.error))
+    output.facts(pairs)
+    output.result()
+    rounds_table(store, session.session_id)
+    failed = [task for task in store.list_tasks(session.session_id) if task.status == "failed"]
+    if failed:
+        output.result(f"\n{len(failed)} failed task{'s' * (len(failed) != 1)}:")
+        for task in failed[-20:]:
+            for line in task_failure_lines(session, task):
+                output.result(line)
+        if len(failed) > 20:
+            output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
+    if session.status in ("interrupted", "stopped", "failed"):
+        output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
+
+
+def _data_words(clients: dict[str, Any]) -> str:
+    if clients.get("folders"):
+        return f", data in {output.near(clients['folders'])}"
+    if data := clients.get("data"):
+        partition = data["partition"]
+        alpha = f" (alpha {partition['alpha']})" if partition["name"] == "dirichlet" else ""
+        return f", {output.near(data['dataset'])} split {partition['name']}{alpha}"
+    return ""
+
+
+def _document(home: Home, store: StateStore, session: SessionRow) -> None:
+    session_id = session.session_id
+    failed = [asdict(task) for task in store.list_tasks(session_id) if task.status == "failed"]
+    output.document(
+        {
+            **_summary(session, controller_of(home)),
+            "config": session.config,
+            "folder": home.session_folder(session_id),
+            "clients": [asdict(client) for client in store.list_clients(session_id)],
+            "rounds": [asdict(row) for row in store.list_rounds(session_id)],
+            "failures": failed,
+        }
+    )
+
+
+def _show_round(settings: Settings, store: StateStore, session: SessionRow, round_number: int) -> None:
+    row = store.get_round(session.session_id, round_number)
+    tasks = store.list_tasks(session.session_id, round_number=round_number)
+    if settings.json:
+        output.document({**asdict(row), "tasks": [asdict(task) for task in tasks]})
+        return
+    output.facts(
+        [
+            ("round", f"{row.round_number} of {session.session_id}"),
+            ("status", row.status),
+            ("asked", f"{len(row.cohort)} clients, {row.num_ok} ok, {row.num_failed} failed"),
+            ("examples", output.number(row.num_examples)),
+            *((name, output.measure(value)) for name, value in row.metrics.items() if name != "num_examples"),
+        ]
+    )
+    output.result()
+    rows = [
+        [
+            task.client_id,
+            task.entry_point,
+            task.status,
+            f"{task.wall_s:.2f}",
+            output.near(task.folder or ""),
+            task.message or "",
+        ]
+        for task in tasks
+    ]
+    columns = ["client", "entry point", "status", "seconds", "folder", "reason"]
+    if not any(task.message for task in tasks):
+        rows, columns = [row[:-1] for row in rows], columns[:-1]
+    output.table(columns, rows)
+
+
+@command.command()
+@_SESSION
+@click.option("--rounds", type=click.IntRange(min=1), metavar="N", help="Go on until N rounds in all are done.")
+@common_options
+@click.pass_obj
+def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> None:
+    """Go on with a session that was interrupted, stopped, killed or failed, or give it more rounds.
+
+    \b
+      fedpkg session resume
+      fedpkg session resume digits --rounds 20
+    """
+    from fedpkg import assemble
+    from fedpkg.cli.progress import follow
+    from fedpkg.stores.sqlite import SqliteStore
+
+    home = settings.open_home()
+    with SqliteStore(home.state_db, read_only=True) as store:
+        session = find_session(store, session_ref)
+    with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
+        assemble.resume(session.session_id, home, watch=watch, rounds=rounds)
+    if session.status == "finished" and (rounds or 0) <= session.num_rounds and not settings.json:
+        again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
+        output.words(f"it was finished; for more rounds: {again}")
+
+
+@command.command()
+@_SESSION
+@common_options
+@click.pass_obj
+def stop(settings: Settings, session_ref: str | None) -> None:
+    """Ask a running session, also one of another terminal, to stop after the round it is in.
+
+    \b
+      fedpkg session stop
+    """
+    from fedpkg.stores.sqlite import SqliteStore
+
+    home = settings.open_home()
+    with SqliteStore(home.state_db, read_only=True) as store:
+        session = find_session(store, session_ref)
+        holder = controller_of(home)
+    is_running = _status(session, holder) == "running"
+    if is_running:
+        with SqliteStore(home.state_db) as store:
+            store.request_stop(session.session_id)
+    if settings.json:
+        output.document({**_summary(session, holder), "stop_requested": is_running})
+        return
+    resume_command = settings.command(f"session resume {session.session_id}")
+    if is_running:
+        output.result(f"{session.session_id} stops after the round it is in; go on later: {resume_command}")
+    elif session.status == "finished":
+        output.result(f"{session.session_id} is finished: nothing to stop")
+    else:
+        output.result(f"{session.session_id} does not run: nothing to stop; go on with it: {resume_command}")
+
+
+def controller_of(home: Home) -> int | None:
+    """Process id of the controller that works in this home, if there is one.
+
+    Only its note beside the lock is read: to try the lock itself would for a moment keep others from taking it.
+    """
+    try:
+        facts = json.loads((home.root / "lock.json").read_bytes())
+        pid = int(facts["pid"])
+        if facts["host"] == os.uname().nodename:
+            os.kill(pid, 0)
+    except PermissionError:  # it runs, as somebody else
+        return pid
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid
+
+
+def _status(session: SessionRow, holder: int | None) -> str:
+    """Its status in the store; a session whose controller was killed still stands there as running."""
+    if session.status in ("running", "created") and holder is None:
+        return "killed"
+    return session.status
+
+
+def _summary(session: SessionRow, holder: int | None) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "name": session.name,
+        "status": _status(session, holder),
+        "error": session.error,
+        "num_rounds": session.num_rounds,
+        "seed": session.seed,
+        "package": str(Path(session.config.get("package", ""))),
+        "package_digest": session.package_digest,
+        "created_at": session.created_at,
+        "updated_at": session.updated_at,
+        "stop_requested": session.stop_requested,
+    }

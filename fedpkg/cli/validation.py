@@ -1,0 +1,72 @@
+"""``fedpkg validation``: what the clients measured of the global models."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options, find_session
+
+
+@click.group("validation")
+def command() -> None:
+    """Look at what the clients measured of the global models.
+
+    \b
+      fedpkg validation list --round 10
+    """
+
+
+@command.command("list")
+@click.argument("session_ref", metavar="[SESSION]", required=False)
+@click.option("--round", "round_number", type=click.IntRange(min=1), metavar="N", help="Of one round only.")
+@click.option("--client", "client_id", metavar="ID", help="Of one client only.")
+@common_options
+@click.pass_obj
+def list_validations(settings: Settings, session_ref: str | None, round_number: int | None, client_id: str | None) -> None:
+    """List every client's metrics, round by round.
+
+    \b
+      fedpkg validation list digits --client client-3
+
+    The weight is that of the client in the round's average: the num_examples that it gave with its metrics (reply),
+    else those of its last training (train), else 1 (default).
+    """
+    from fedpkg.cli.report import metric_names
+    from fedpkg.errors import NotFound, nearest
+
+    with settings.reading() as (_home, store):
+        session = find_session(store, session_ref)
+        if round_number is not None:
+            store.get_round(session.session_id, round_number)
+        known = [client.client_id for client in store.list_clients(session.session_id)]
+        if client_id is not None and client_id not in known:
+            raise NotFound(
+                f"session {session.session_id} has no client {client_id!r}{nearest(client_id, known)}",
+                hint=f"it has {len(known)}: {', '.join(known[:5])}{' …' if len(known) > 5 else ''}",
+            )
+        found = [
+            row
+            for row in store.list_validations(session.session_id, round_number=round_number)
+            if client_id in (None, row.client_id)
+        ]
+    if settings.json:
+        output.document([asdict(row) for row in found])
+        return
+    metrics = [row.metrics if isinstance(row.metrics, dict) else {} for row in found]
+    names = metric_names({name: value for values in metrics for name, value in values.items()})
+    rows = [
+        [
+            str(row.round_number),
+            row.client_id,
+            *("-" if name not in values else output.measure(values[name]) for name in names),
+            output.number(row.weight),
+            row.weight_source,
+        ]
+        for row, values in zip(found, metrics, strict=True)
+    ]
+    output.table(["round", "client", *names, "weight", "from"], rows)
+    if not rows:
+        output.words(f"session {session.session_id} has no such validation")

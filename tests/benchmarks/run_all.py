@@ -1,0 +1,53 @@
+"""Every benchmark, one after the other, and one table of what matters at the end: what ``make bench`` runs.
+
+python run_all.py [--quick]
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from figures import HERE, load, table
+
+BENCHMARKS = {
+    "start_up.py": [],
+    "fork_cost.py": [],
+    "warm_call.py": [],
+    "fold.py": [],
+    "workloads.py": ["w1", "w2", "w3"],
+}
+QUICK = {
+    "start_up.py": ["--repeat", "1"],
+    "fork_cost.py": ["--repeat", "20"],
+    "warm_call.py": ["--repeat", "5"],
+    "fold.py": ["--repeat", "1", "--clients", "2"],
+    "workloads.py": ["w1", "--repeat", "1"],
+}
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--quick", action="store_true", help="little of each: to see that it works, not to be read")
+    given = options.parse_args()
+    began = time.perf_counter()
+    figures, broken = [], []
+    with tempfile.TemporaryDirectory(prefix="fedpkg-bench-") as folder:
+        for name, arguments in (QUICK if given.quick else BENCHMARKS).items():
+            gathered = Path(folder) / f"{name}.json"
+            print(f"==== {name} {' '.join(arguments)}".rstrip(), flush=True)
+            done = subprocess.run([sys.executable, str(HERE / name), *arguments, "--figures", str(gathered)])
+            if done.returncode:
+                broken.append(name)
+            else:
+                figures += load(gathered)
+    print(f"==== all, in {time.perf_counter() - began:.0f} s")
+    table([(figure.name, figure.value, figure.goal) for figure in figures], ["figure", "measured", "goal"])
+    if broken:
+        raise SystemExit(f"failed: {', '.join(broken)}")
+
+
+if __name__ == "__main__":
+    main()

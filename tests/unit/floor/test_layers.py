@@ -1,0 +1,78 @@
+"""Imports point down: the rows of fedpkg/DESIGN.md, checked on every module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3] / "fedpkg"
+# From the top. A row imports rows below it, never its neighbours; within one name everything goes.
+ROWS = [
+    {"cli"},
+    {"assemble"},
+    {"controller"},
+    {"dispatch"},
+    {"compute_package", "strategies", "samplers", "data", "stores"},
+    {"formats"},
+    {"weights"},
+    {"config"},
+    {"config_shape", "yaml_places"},
+    {"devices", "files"},
+    {"log"},
+    {"errors", "types"},
+]
+LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
+
+
+def modules() -> Iterator[Path]:
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.parent != ROOT or path.name not in ("__init__.py", "__main__.py"):
+            yield path
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            yield node.lineno, node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_imports_only_what_is_below_it(path: Path) -> None:
+    room = room_of(path)
+    for line, name in imports_of(path):
+        if not name.startswith("fedpkg"):
+            continue
+        assert room != "runtime", f"{path}:{line}: what runs inside a task imports nothing of fedpkg"
+        target = [*name.split("."), ""][1]
+        if target in ("", room):
+            continue
+        assert LEVEL[room] > LEVEL[target], f"{path}:{line}: {room} may not import {target}"
+
+
+def test_every_room_has_a_row() -> None:
+    assert {room_of(path) for path in modules()} - {"runtime"} == set(LEVEL)
+
+
+def test_zygote_needs_only_the_standard_library() -> None:
+    import sys
+
+    for path in (ROOT / "runtime").rglob("*.py"):
+        for line, name in imports_of(path):
+            top = name.partition(".")[0]
+            assert top in sys.stdlib_module_names or top == "_fedpkg_task", f"{path}:{line}: {name}"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in ROOT.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
