@@ -84,9 +84,8 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
                 )
                 for client in clients
             ]
-            store.create_session(session, rows)
             ctx = _context(session, config, home, store, on_disk, form, executor, watch=watch, clock=clock)
-            begin_session(ctx, weights)
+            begin_session(ctx, rows, weights)
             return _run(ctx)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import SessionEnded, SessionStarted
@@ -14,17 +15,17 @@ from fedpkg.errors import FedpkgError, Interrupted, StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
 from fedpkg.log import event
-from fedpkg.stores.base import ModelRow, SessionRow, SessionStatus
+from fedpkg.stores.base import ClientRow, ModelRow, SessionRow, SessionStatus
 from fedpkg.strategies.base import State
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
 
 
-def begin_session(ctx: SessionContext, seed_model: Weights) -> None:
-    """Put round 0 on record: the seed model and the strategy's first state.
+def begin_session(ctx: SessionContext, clients: Iterable[ClientRow], seed_model: Weights) -> None:
+    """Put a session on record, with its clients and its seed model (round 0): from now on it can be resumed.
 
-    The session and its clients must be in the store.
+    Its package must be in the store.
     """
     row = store_model(
         ctx.models,
@@ -34,7 +35,7 @@ def begin_session(ctx: SessionContext, seed_model: Weights) -> None:
         round_number=0,
         created_at=ctx.clock(),
     )
-    ctx.store.add_model(row)
+    ctx.store.create_session(ctx.session, clients, seed_model=row)
 
 
 def run_session(ctx: SessionContext) -> SessionRow:

@@ -102,9 +102,9 @@ def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
     if facts.st_nlink != 1:
         raise Refused("not_a_file", f"'{source.name}' has {facts.st_nlink} names (hard links); a reply must have one")
     if max_bytes is not None and facts.st_size > max_bytes:
-        raise Refused(
-            "too_big", f"'{source.name}' has {facts.st_size} bytes; at most {max_bytes} are taken (limits.reply_bytes)"
-        )
+        source.unlink()  # or a client could fill the disk, round after round
+        message = f"'{source.name}' had {facts.st_size} bytes; at most {max_bytes} are taken (limits.reply_bytes)"
+        raise Refused("too_big", message)
     source.rename(target)
     os.chmod(target, 0o444)
     return facts.st_size

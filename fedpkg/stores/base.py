@@ -175,8 +175,10 @@ class StateStore(Protocol):
     def add_package(self, package: PackageRow) -> None:
         """Record a package; one with the same digest is kept as it is."""
 
-    def create_session(self, session: SessionRow, clients: Iterable[ClientRow] = ()) -> None:
-        """Record a new session and its clients; its package must be there."""
+    def create_session(
+        self, session: SessionRow, clients: Iterable[ClientRow] = (), *, seed_model: ModelRow | None = None
+    ) -> None:
+        """Record a new session, its clients and its seed model; its package must be there."""
 
     def get_session(self, ref: str) -> SessionRow:
         """The session with this id, or the only one whose id starts so."""

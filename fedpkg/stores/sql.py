@@ -245,11 +245,15 @@ class SqlStore(StateStore):
         with self._database.transaction() as transaction:
             transaction.run(f"{PACKAGES.insert} on conflict (digest) do nothing", PACKAGES.encode(package))
 
-    def create_session(self, session: SessionRow, clients: Iterable[ClientRow] = ()) -> None:
+    def create_session(
+        self, session: SessionRow, clients: Iterable[ClientRow] = (), *, seed_model: ModelRow | None = None
+    ) -> None:
         parameters = [CLIENTS.encode(client) for client in clients]
         with self._database.transaction() as transaction:
             transaction.run(SESSIONS.insert, SESSIONS.encode(session))
             transaction.run_many(CLIENTS.insert, parameters)
+            if seed_model is not None:
+                transaction.run(MODELS.upsert, MODELS.encode(seed_model))
 
     def get_session(self, ref: str) -> SessionRow:
         ids = self._find_sessions(ref)
