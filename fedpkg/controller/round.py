@@ -29,8 +29,10 @@ from fedpkg.types import ReplyKind
 logger = logging.getLogger("fedpkg.controller")
 
 
-def train_round(ctx: SessionContext, round_number: int, state: State) -> State:
+def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
     """Take the session one step further: from the state after the last round to the state after this one.
+
+    The returned row is committed as ``aggregated``; `finish_round` closes the round.
 
     Raises:
         SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
@@ -38,8 +40,7 @@ def train_round(ctx: SessionContext, round_number: int, state: State) -> State:
     state, requests = ctx.strategy.ask(state, step_rng(ctx.session.seed, round_number, "ask"))
     if len(requests) != 1:
         raise SessionFailed(f"round {round_number}: a strategy asks one request a round, not {len(requests)}")
-    training = _Training(ctx, round_number, requests[0])
-    return training.run(state)
+    return _Training(ctx, round_number, requests[0]).run(state)
 
 
 class _Training:
@@ -75,7 +76,7 @@ class _Training:
         if retry:
             self.recorded = {client: task for client, task in self.recorded.items() if task.status == "ok"}
 
-    def run(self, state: State) -> State:
+    def run(self, state: State) -> tuple[State, RoundRow]:
         ctx, row = self.ctx, self.row
         model = _current_model(ctx, self.round_number - 1)
         ctx.watch(PhaseStarted(self.round_number, "train", len(row.cohort)))
@@ -86,8 +87,7 @@ class _Training:
         for _ in replies:  # a strategy may stop reading early; which replies count is still written down
             pass
         told_s = time.monotonic() - self.started
-        self._commit(state, model, phases={"train": self.waited_s, "fold": told_s - self.waited_s})
-        return state
+        return state, self._commit(state, model, phases={"train": self.waited_s, "fold": told_s - self.waited_s})
 
     def _sample(self) -> Sample:
         if self.request.clients is not None:
@@ -222,7 +222,7 @@ class _Training:
             round_number=self.round_number,
         )
 
-    def _commit(self, state: State, parent: ModelRow, *, phases: dict[str, float]) -> None:
+    def _commit(self, state: State, parent: ModelRow, *, phases: dict[str, float]) -> RoundRow:
         ctx, row = self.ctx, self.row
         before = time.monotonic()
         ok = [result for _, result in sorted(self.settled.items()) if result.status == "ok"]
@@ -252,8 +252,7 @@ class _Training:
             num_examples=float(sum(number or 0.0 for number in examples.values())),
             train_metrics=weighted_average((dict(result.metadata), result.num_examples or 0.0) for result in ok),
             model_id=model.model_id,
-            wall_s=time.monotonic() - self.started,
-            phases={**phases, "commit": 0.0},
+            phases=phases,
         )
         versions = {result.task.client_id: result.task.next_state.name for result in ok}
         clients = {name: (versions[name], examples[name]) for name in versions}
@@ -263,13 +262,14 @@ class _Training:
             for result in ok:
                 if result.reply is not None:
                     remove_tree(result.reply.parent)
-        # The row was committed before its own cost was known; `finish_round` writes it.
-        self.row = dataclasses.replace(row, phases={**phases, "commit": time.monotonic() - before})
+        # The row was committed before its own cost was known; `finish_round` writes these.
+        now = time.monotonic()
+        return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
 
 
-def finish_round(ctx: SessionContext, round_number: int) -> RoundRow:
-    """Validate the round's model if it is due, and close the round."""
-    row = ctx.store.get_round(ctx.session.session_id, round_number)
+def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
+    """Validate an aggregated round's model if that is due, and close the round."""
+    round_number = row.round_number
     before = time.monotonic()
     metrics: dict[str, float] = {}
     versions: dict[str, str] = {}

@@ -56,12 +56,12 @@ def run_session(ctx: SessionContext) -> SessionRow:
     try:
         state = _load_state(ctx, done)
         for round_number in unfinished:
-            finish_round(ctx, round_number)
+            finish_round(ctx, ctx.store.get_round(session_id, round_number))
         for round_number in range(done + 1, ctx.config.rounds + 1):
             if ctx.store.stop_requested(session_id):
                 return _end(ctx, "stopped")
-            state = train_round(ctx, round_number, state)
-            finish_round(ctx, round_number)
+            state, row = train_round(ctx, round_number, state)
+            finish_round(ctx, row)
     except KeyboardInterrupt:
         _end(ctx, "interrupted")
         raise Interrupted(

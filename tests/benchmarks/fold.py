@@ -86,7 +86,8 @@ def main():
                 if turn:  # the first pass brings files and code into memory
                     seconds[name].append(time.perf_counter() - started)
     speed = {name: [num_bytes / each / 1e9 for each in series] for name, series in seconds.items()}
-    print(f"Folding {given.clients} updates of {num_bytes / given.clients / 1e6:.0f} MB: medians (min – max) of {given.repeat}")
+    size_mb = num_bytes / given.clients / 1e6
+    print(f"Folding {given.clients} updates of {size_mb:.0f} MB: medians (min – max) of {given.repeat}")
     table([(name, spread(speed[name], 2), spread(seconds[name], 0, 1000)) for name in kinds], ["", "GB/s", "ms"])
     ours, _, theirs, _ = speed.values()
     ratio = statistics.median(ours) / statistics.median(theirs)

@@ -2,8 +2,8 @@
 
 python fork_cost.py [--repeat 100]
 
-The parent is what a zygote is when it starts to fork: imports done, an optimiser stepped, garbage frozen. Twice: as it is,
-and after ``use_huge_pages`` of fedpkg/runtime/zygote.py.
+The parent is what a zygote is when it starts to fork: imports done, an optimiser stepped, garbage frozen. Twice: as it
+is, and after ``use_huge_pages`` of fedpkg/runtime/zygote.py.
 """
 
 import gc
@@ -74,7 +74,9 @@ def anonymous_huge_mb():
 def main():
     options = parser(__doc__)
     options.add_argument("--repeat", type=int, default=100, metavar="N", help="forks of each kind (default: 100)")
-    options.add_argument("--child", choices=["small", "huge"], help="be the forking process of that kind, and print JSON")
+    options.add_argument(
+        "--child", choices=["small", "huge"], help="be the forking process of that kind, and print JSON"
+    )
     given = options.parse_args()
     if given.child:
         print(json.dumps(fork_often(given.repeat, huge_pages=given.child == "huge")))

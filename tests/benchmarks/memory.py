@@ -16,7 +16,8 @@ def peak_memory(command, **options):
     """Run a command; the peaks, over time, of the sums over its process tree in MB: ``(RSS, PSS, stdout)``.
 
     RSS counts a page once for every process that maps it, PSS (from /proc/PID/smaps_rollup) divides it among them: the
-    truth for forked children. PSS is None where the system does not tell. Sampling slows the command down: never time it.
+    truth for forked children. PSS is None where the system does not tell. Sampling slows the command down: never time
+    it.
     """
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(command, stdout=out, stdin=subprocess.DEVNULL, **options)

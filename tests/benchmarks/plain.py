@@ -2,8 +2,8 @@
 
 python plain.py w1|w2|w3 [--json] [--keep-data] [--digest]
 
-One model object is reused, the weights are averaged in place, nothing is isolated, written or checked. Like the clients of
-the compute packages it makes a client's examples anew for every call; with ``--keep-data`` it makes them once.
+One model object is reused, the weights are averaged in place, nothing is isolated, written or checked. Like the clients
+of the compute packages it makes a client's examples anew for every call; with ``--keep-data`` it makes them once.
 """
 
 import time

@@ -2,9 +2,9 @@
 
 python warm_call.py [--repeat 30]
 
-The mlp client's ``train`` (read a model, train it for an epoch on 600 examples, write it) runs (a) as a function in this
-process, its files in place; (b) as tasks of a forkserver executor with one slot, one after the other; (c) with two slots,
-all queued at once. A last series runs the client with a stopwatch in it, in process and in (b).
+The mlp client's ``train`` (read a model, train it for an epoch on 600 examples, write it) runs (a) as a function in
+this process, its files in place; (b) as tasks of a forkserver executor with one slot, one after the other; (c) with two
+slots, all queued at once. A last series runs the client with a stopwatch in it, in process and in (b).
 """
 
 import importlib.util

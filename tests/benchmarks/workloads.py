@@ -2,11 +2,12 @@
 
 python workloads.py w1 w2 w3 [--repeat 3] [--executor forkserver] [--fedpkg "python -m fedpkg"]
 
-Timed runs are not watched; memory is sampled in one more run of each. Everything is measured from outside, or read from the
-store of the finished run.
+Timed runs are not watched; memory is sampled in one more run of each. Everything is measured from outside, or read from
+the store of the finished run.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -19,7 +20,10 @@ from pathlib import Path
 from figures import HERE, ONE_THREAD, Figure, parser, run_measured, save, spread, table
 from memory import peak_memory
 
-CONFIGS = {name: HERE / "packages" / package / f"{name}.yaml" for name, package in [("w1", "mlp"), ("w2", "mlp"), ("w3", "add-one")]}
+CONFIGS = {
+    name: HERE / "packages" / package / f"{name}.yaml"
+    for name, package in [("w1", "mlp"), ("w2", "mlp"), ("w3", "add-one")]
+}
 GOALS = {"w1": {"whole process": "≤ 1.5", "a round": "≤ 4.5 (goal 3.5)"}}
 
 
@@ -76,21 +80,23 @@ class Fedpkg:
             self.runs.model = self._identify_model(Path(home))
 
     def _read_rounds(self, root):
-        """Seconds of each round, from the end of the one before; and the phases, of rounds and tasks after the first round."""
+        """Seconds of each round, from the end of the one before; keeps the phases of all but the first."""
         with _open_store(root) as store:
             session_id = store.list_sessions()[-1].session_id
             rounds = store.list_rounds(session_id)
-            tasks = [task for task in store.list_tasks(session_id) if task.round_number > 1 and task.status == "ok"]
-        bad = [row.round_number for row in rounds if row.status != "finished" or row.num_failed]
-        if bad:
-            raise SystemExit(f"rounds {bad} had failures: see {root}")
+            tasks = store.list_tasks(session_id)
+        for task in tasks:
+            if task.status != "ok":
+                raise SystemExit(
+                    f"{task.task_id} failed, so there is nothing to compare: {task.message}\n{task.log_tail}"
+                )
         ends = [rounds[0].started_at, *[row.finished_at for row in rounds]]
-        seconds = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+        seconds = [end - start for start, end in itertools.pairwise(ends)]
         for row, whole_s in zip(rounds[1:], seconds[1:], strict=True):
             for name, value in row.phases.items():
                 self.runs.phases.setdefault(name, []).append(value)
             self.runs.phases.setdefault("(rest)", []).append(whole_s - sum(row.phases.values()))
-        for task in tasks:
+        for task in (task for task in tasks if task.round_number > 1):
             for name, value in task.phases.items():
                 self.runs.task_phases.setdefault(name, []).append(value)
             self.runs.task_phases.setdefault("(rest)", []).append(task.wall_s - sum(task.phases.values()))
@@ -138,7 +144,9 @@ def report(workload, plain, fedpkg):
     ]:
         ours, theirs = getattr(fedpkg, attribute), getattr(plain, attribute)
         ratio = ratios(ours, theirs)
-        rows.append((f"{name}, {unit}", spread(theirs, digits, scale), spread(ours, digits, scale), ratio, goals.get(name, "")))
+        rows.append(
+            (f"{name}, {unit}", spread(theirs, digits, scale), spread(ours, digits, scale), ratio, goals.get(name, ""))
+        )
         if attribute in ("wall_s", "later_rounds_s"):
             figures.append(Figure(f"{workload.upper()} {name}, fedpkg / plain", ratio, goals.get(name, "")))
     for name, ours, theirs in [
@@ -160,7 +168,10 @@ def report(workload, plain, fedpkg):
     print(f"{workload.upper()}: where a round of fedpkg goes, ms (rounds after the first)")
     table([(name, spread(values, 1, 1000)) for name, values in fedpkg.phases.items()], ["phase", "median (min – max)"])
     print(f"{workload.upper()}: where a task goes, ms (the same rounds; tasks run two at a time)")
-    table([(name, spread(values, 2, 1000)) for name, values in fedpkg.task_phases.items()], ["phase", "median (min – max)"])
+    table(
+        [(name, spread(values, 2, 1000)) for name, values in fedpkg.task_phases.items()],
+        ["phase", "median (min – max)"],
+    )
     return figures
 
 
@@ -177,8 +188,12 @@ def main():
     options.add_argument("workloads", nargs="*", default=["w1", "w2", "w3"], metavar="w1|w2|w3")
     options.add_argument("--repeat", type=int, default=3, metavar="N", help="timed runs of each (default: 3)")
     options.add_argument("--executor", default="forkserver", help="forkserver (default) or process")
-    options.add_argument("--no-memory", action="store_true", help="leave out the runs that sample memory and compare models")
-    options.add_argument("--fedpkg", default=f"{shlex.quote(sys.executable)} -m fedpkg", metavar="COMMAND", help="how to start it")
+    options.add_argument(
+        "--no-memory", action="store_true", help="leave out the runs that sample memory and compare models"
+    )
+    options.add_argument(
+        "--fedpkg", default=f"{shlex.quote(sys.executable)} -m fedpkg", metavar="COMMAND", help="how to start it"
+    )
     given = options.parse_args()
     if unknown := set(given.workloads) - set(CONFIGS):
         options.error(f"unknown workload {', '.join(sorted(unknown))}; there are {', '.join(CONFIGS)}")
