@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/fedpkg run examples/digits/run.yaml
+	@echo "To go on: source $(BIN)/activate, then the commands above work as they stand."
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest

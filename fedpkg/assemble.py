@@ -17,7 +17,7 @@ from fedpkg.config import ClientsConfig, ExecutorConfig, LimitsConfig, RunConfig
 from fedpkg.devices import count_slots
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.errors import ConfigError, EntryPointFailed, Interrupted, ModelFileError, SpecError
-from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
+from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -145,7 +145,7 @@ def _context(
     session: SessionRow,
     config: RunConfig,
     home: Home,
-    store: SqliteStore,
+    store: StateStore,
     package: PackageOnDisk,
     form: ModelForm,
     executor: Executor,
@@ -181,7 +181,7 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
     except SpecError as error:
         if config.seed_model is None and "train" in package.spec.entry_points:
             raise ConfigError(
-                f"no seed model: the run names none (seed_model), and package {config.package} has no 'build' entry point",
+                f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
                 hint="set seed_model to a model file, or give the package a build entry point that writes one",
             ) from error
         raise
@@ -197,7 +197,11 @@ def _seed_model(
     """The configured seed model, or the one that the package's build entry point makes."""
     from fedpkg.formats.model_file import read_seed_model
 
-    path = Path(config.seed_model) if config.seed_model is not None else build_seed(config, package, executor, folder, session_id)
+    path = (
+        Path(config.seed_model)
+        if config.seed_model is not None
+        else build_seed(config, package, executor, folder, session_id)
+    )
     weights, form = read_seed_model(path)
     if bad := weights.first_non_finite():
         raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
@@ -329,11 +333,11 @@ def _checked_seed(result: TaskResult) -> TaskResult:
     return dataclasses.replace(result, weights=weights)
 
 
-def entry_point_failed(result: TaskResult, *, hint: str | None) -> EntryPointFailed:
+def entry_point_failed(result: TaskResult, *, hint: str | None, tail_lines: int = 8) -> EntryPointFailed:
     """The error for a call that failed: what, its command, and the end of its log."""
     message = result.failure.message if result.failure else result.status
-    lines = [f"{message}", f"    command  {result.command}"]
-    tail = result.log_tail.splitlines()[-8:]
+    lines = [message, f"    command  {result.command}"]
+    tail = result.log_tail.splitlines()[-tail_lines:]
     log = result.task.folder / "stderr.log"
     if tail:
         lines += [f"    stderr   {log}, last lines:", *(f"             {line}" for line in tail)]

@@ -10,7 +10,7 @@ from fedpkg.cli.run import command as run
 
 @click.group("combiner")
 def command() -> None:
-    """Run a federation, or build the package for it: the same as `run` and `package build`.
+    """The same as `run` and `package build`, as FEDn calls them.
 
     \b
       fedpkg combiner build packages/digits -o package.tar.gz

@@ -26,7 +26,7 @@ def command() -> None:
 @common_options
 @click.pass_obj
 def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None:
-    """Show every key of a run configuration, its value, and where that comes from.
+    """Show every key, its value, and its origin.
 
     \b
       fedpkg config show examples/digits/run.yaml rounds=3

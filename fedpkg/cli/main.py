@@ -67,7 +67,7 @@ def run_command(words: Sequence[str]) -> int:
     before_dashes = words[: words.index("--")] if "--" in words else words
     as_json = "--json" in before_dashes
     try:
-        fedpkg.main(list(words), prog_name="fedpkg", standalone_mode=False)
+        code = fedpkg.main(list(words), prog_name="fedpkg", standalone_mode=False)
     except FedpkgError as error:
         output.words(f"error: {error}")
         if as_json:
@@ -97,16 +97,12 @@ def run_command(words: Sequence[str]) -> int:
         if as_json:
             _json_error(type(error).__name__, str(error), 70)
         return 70
-    return 0
+    return code if isinstance(code, int) else 0  # an int comes from context.exit()
 
 
 def _json_error(kind: str, message: str, exit_code: int, **facts: object) -> None:
-    facts = {name: value if isinstance(value, (int, float, list, dict)) else _text(value) for name, value in facts.items()}
-    output.event_line(error={**facts, "type": kind, "message": message, "exit_code": exit_code})
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    known = {"type": kind, "message": message, "exit_code": exit_code}
+    output.event_line(error={**known, **facts, **known})
 
 
 def main() -> NoReturn:

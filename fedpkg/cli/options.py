@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import SessionRow
+    from fedpkg.stores.base import SessionRow, StateStore
     from fedpkg.stores.home import Home
-    from fedpkg.stores.sqlite import SqliteStore
 
 DEFAULT_HOME = ".fedpkg"
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,7 +39,7 @@ class Settings:
         return Home.open(self.home_path, create=create)
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[Home, SqliteStore]]:
+    def reading(self) -> Iterator[tuple[Home, StateStore]]:
         """The home and its store, to look at; a controller may be writing meanwhile."""
         from fedpkg.stores.sqlite import SqliteStore
 
@@ -56,26 +55,33 @@ class Settings:
 
 def common_options(function: Function) -> Function:
     """Add --home, -v and --json to a command. They land in its ``Settings`` (``click.pass_obj``)."""
-    for option in (
-        click.option(
-            "--home",
-            type=click.Path(path_type=Path),
-            metavar="FOLDER",
-            expose_value=False,
-            callback=_set_home,
-            help="Where fedpkg keeps what it does.  [default: .fedpkg here; variable: FEDPKG_HOME]",
-        ),
-        click.option(
-            "-v",
-            "--verbose",
-            count=True,
-            expose_value=False,
-            callback=_set_verbosity,
-            help="Log a line a round; -vv: a line a task.",
-        ),
-        click.option(
-            "--json", "as_json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, for programs."
-        ),
+    for option in reversed(
+        [
+            click.option(
+                "--home",
+                type=click.Path(path_type=Path),
+                metavar="FOLDER",
+                expose_value=False,
+                callback=_set_home,
+                help="Where fedpkg keeps what it does.  [default: .fedpkg here; variable: FEDPKG_HOME]",
+            ),
+            click.option(
+                "-v",
+                "--verbose",
+                count=True,
+                expose_value=False,
+                callback=_set_verbosity,
+                help="Log a line a round; -vv: a line a task.",
+            ),
+            click.option(
+                "--json",
+                "as_json",
+                is_flag=True,
+                expose_value=False,
+                callback=_set_json,
+                help="Print JSON, for programs.",
+            ),
+        ]
     ):
         function = option(function)
     return function
@@ -100,7 +106,7 @@ def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> 
     context.ensure_object(Settings).json |= value
 
 
-def find_session(store: SqliteStore, ref: str | None) -> SessionRow:
+def find_session(store: StateStore, ref: str | None) -> SessionRow:
     """The session that an id, the beginning of one, ``latest`` or nothing (the newest) means."""
     if ref not in (None, "latest"):
         return store.get_session(str(ref))
@@ -112,7 +118,7 @@ def find_session(store: SqliteStore, ref: str | None) -> SessionRow:
     return sessions[-1]
 
 
-def model_ref(store: SqliteStore, ref: str | None) -> str:
+def model_ref(store: StateStore, ref: str | None) -> str:
     """``latest`` (or nothing) and ``latest.3`` as ids of the newest session; other references as they are."""
     if ref is None or ref == "latest" or ref.startswith("latest."):
         return find_session(store, None).session_id + (ref or "latest").removeprefix("latest")

@@ -47,12 +47,12 @@ def silence(stream: TextIO) -> None:
 
 def document(value: Any) -> None:
     """One JSON document on standard output."""
-    result(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    result(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str))
 
 
 def event_line(**values: Any) -> None:
     """One JSON object on one line of standard output."""
-    result(json.dumps(_plain(values), ensure_ascii=False))
+    result(json.dumps(_plain(values), ensure_ascii=False, default=str))
 
 
 def _plain(value: Any) -> Any:
@@ -63,8 +63,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    if isinstance(value, Path):
-        return str(value)
     return value
 
 
@@ -116,11 +114,12 @@ def number(value: object) -> str:
     return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
-def measure(value: object) -> str:
-    """A metric for a table: as `number`, but 1 is 1.000 so that decimals stand under each other."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1000:
-        return f"{value:.3f}"
-    return number(value)
+def measures(values: Sequence[object]) -> list[str]:
+    """A column of metrics: 1 becomes 1.000 where others have decimals."""
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if all(float(value).is_integer() for value in numbers if math.isfinite(value)):
+        return [number(value) for value in values]
+    return [f"{v:.3f}" if isinstance(v, float) and v.is_integer() and abs(v) < 1000 else number(v) for v in values]
 
 
 def seconds(value: float | None) -> str:
@@ -138,13 +137,8 @@ def size(value: float) -> str:
     """``812 B``, ``32.5 kB``, ``1.2 GB``: powers of 1000."""
     if value < 1000:
         return f"{value:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 999.95:
-            break
-    else:
-        value, unit = value / 1000, "TB"
-    return f"{value:.1f} {unit}"
+    power = next((power for power in (1, 2, 3) if value < 999.95 * 1000**power), 4)
+    return f"{value / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def when(timestamp: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings
-from fedpkg.cli.report import failure_lines, final_report, headline, rounds_table
+from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table
 from fedpkg.controller.events import Event, PhaseStarted, RoundFinished, SessionEnded, SessionStarted, TaskEnded
 from fedpkg.errors import FedpkgError
 from fedpkg.stores.models import ModelStore
@@ -51,7 +51,8 @@ def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watch
     except FedpkgError:
         if progress.session is not None and not settings.json:
             with SqliteStore(home.state_db, read_only=True) as store:
-                rounds_table(store, progress.session.session_id)
+                if rounds_done(store.list_rounds(progress.session.session_id)):
+                    rounds_table(store, progress.session.session_id)
         raise
     if progress.session is not None and not settings.json:
         with SqliteStore(home.state_db, read_only=True) as store:
@@ -130,8 +131,8 @@ class PlainLines:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def say(self, line: str) -> None:
-        output.words(line)
+    def say(self, text: str) -> None:
+        output.words(text)
 
     def show(self, event: Event) -> None:
         progress = self.progress
@@ -149,7 +150,7 @@ class PlainLines:
         assert session is not None
         if self.progress.failed <= SHOWN_FAILURES:
             task = result.task
-            for line in failure_lines(
+            lines = failure_lines(
                 f"{task.client_id}, round {task.round_number}",
                 result.failure.message if result.failure else "",
                 package=session.config["package"],
@@ -157,10 +158,11 @@ class PlainLines:
                 folder=task.folder,
                 arguments=task.arguments,
                 log_tail=result.log_tail,
-            ):
-                self.say(line)
+            )
+            self.say("\n".join(lines))
         elif self.progress.failed == SHOWN_FAILURES + 1:
-            command = self.progress.settings.command(f"session show {session.session_id} --round {result.task.round_number}")
+            words = f"session show {session.session_id} --round {result.task.round_number}"
+            command = self.progress.settings.command(words)
             self.say(f"  more clients fail; all of them: {command}")
 
 
@@ -189,13 +191,15 @@ class LiveDisplay(PlainLines):
         self._live.stop()
         _send_log_to_standard_error()
 
-    def say(self, line: str) -> None:
+    def say(self, text: str) -> None:
         from rich.text import Text
 
-        self._live.console.print(Text(line), soft_wrap=True)
+        self._live.console.print(Text(text), soft_wrap=True)
 
     def show(self, event: Event) -> None:
-        if not isinstance(event, (SessionStarted, RoundFinished)):  # the moving lines and the table at the end have these
+        if not isinstance(
+            event, (SessionStarted, RoundFinished)
+        ):  # the moving lines and the table at the end have these
             super().show(event)
 
     def _render(self) -> RenderableType:
@@ -227,7 +231,7 @@ class LiveDisplay(PlainLines):
         line = Text("  ".join(parts[:1]))
         line.append(f"  {parts[1]}", style="red" if progress.failed else "dim")
         if progress.metric is not None:
-            line.append(f"  {progress.metric[0]} {output.measure(progress.metric[1])}", style="green")
+            line.append(f"  {progress.metric[0]} {output.number(progress.metric[1])}", style="green")
         self._spinner.text = line
         return Group(top, self._spinner)
 
@@ -306,5 +310,5 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
         f"{output.number(row.num_examples)} examples",
     ]
     if metric := headline(row.metrics or row.train_metrics):
-        parts.append(f"{metric[0]} {output.measure(metric[1])}")
+        parts.append(f"{metric[0]} {output.number(metric[1])}")
     return "  ".join([*parts, output.seconds(row.wall_s)])

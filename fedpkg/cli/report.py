@@ -26,7 +26,7 @@ def metric_names(metrics: Mapping[str, object]) -> list[str]:
 
     def rank(name: str) -> int:
         word = name.lower()
-        return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2
+        return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2 if "test" in word else 3
 
     return sorted(names, key=rank)
 
@@ -49,8 +49,9 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     names = names[:METRIC_COLUMNS]
     is_done = all(row.status == "finished" for row in rounds)
     columns = ["round", *([] if is_done else ["status"]), "ok", "failed", "examples", *names, "seconds", "model"]
+    measured = [output.measures([metrics.get(name) for metrics in shown]) for name in names]
     rows = []
-    for row, metrics in zip(rounds, shown, strict=True):
+    for i, row in enumerate(rounds):
         rows.append(
             [
                 str(row.round_number),
@@ -58,7 +59,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
                 str(row.num_ok),
                 str(row.num_failed),
                 output.number(row.num_examples),
-                *(output.measure(metrics.get(name)) for name in names),
+                *(column[i] for column in measured),
                 "-" if row.wall_s is None else f"{row.wall_s:.1f}",
                 digests.get(row.round_number, "-")[:12],
             ]
@@ -73,19 +74,21 @@ def final_report(settings: Settings, home: Home, store: StateStore, session: Ses
     model = store.get_model(session_id)
     output.result()
     if session.status != "finished":
-        output.result(f"session {session_id} is {session.status}; go on: {settings.command(f'session resume {session_id}')}")
+        go_on = settings.command(f"session resume {session_id}")
+        output.result(f"session {session_id} is {session.status}; go on: {go_on}")
     model_facts(home, model)
     output.result()
     output.result("Look further:")
+    export = f"model export {model.model_id} -o {session.name}{model.suffix}"
     suggestions = [
         (settings.command(f"session show {session_id}"), "rounds, failures, configuration"),
         (settings.command(f"model trail {model.model_id}"), "the models it comes from"),
-        (settings.command(f"model export {model.model_id} -o {session.name}{model.suffix}"), "the model as a file of yours"),
+        (settings.command(export), "the model as a file of yours"),
     ]
     logs = home.session_folder(session_id) / f"round-{model.round_number}"
     if logs.is_dir():
         suggestions.append((f"ls {output.near_quoted(logs)}", "each client's logs"))
-    width = max(len(command) for command, _ in suggestions)
+    width = min(70, max(len(command) for command, _ in suggestions))
     for command, purpose in suggestions:
         output.result(f"  {command.ljust(width)}  # {purpose}")
 
@@ -145,4 +148,5 @@ def task_failure_lines(session: SessionRow, task: TaskRow) -> Sequence[str]:
 
 
 def rounds_done(rounds: Sequence[RoundRow]) -> int:
+    """How many rounds have made a model."""
     return sum(row.status in ("aggregated", "finished") for row in rounds)

@@ -15,7 +15,7 @@ from fedpkg.cli.options import Settings, common_options
 @common_options
 @click.pass_obj
 def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None:
-    """Run a federation on this machine, from its configuration to the last round.
+    """Run a federation on this machine.
 
     \b
       fedpkg run examples/digits/run.yaml

@@ -47,9 +47,7 @@ def list_sessions(settings: Settings) -> None:
         holder = controller_of(home)
         found = [(session, rounds_done(store.list_rounds(session.session_id))) for session in store.list_sessions()]
     if settings.json:
-        documents = [
-            {**_summary(session, holder), "rounds_done": done} for session, done in found
-        ]
+        documents = [{**_summary(session, holder), "rounds_done": done} for session, done in found]
         output.document(documents)
         return
     rows = [
@@ -73,7 +71,7 @@ def list_sessions(settings: Settings) -> None:
 @common_options
 @click.pass_obj
 def show(settings: Settings, session_ref: str | None, round_number: int | None) -> None:
-    """Show a session's configuration, rounds and failures, or every task of one round.
+    """Show a session, or every task of one round.
 
     \b
       fedpkg session show
@@ -99,7 +97,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         ("status", _status(session, controller_of(home))),
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
-        ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the build entry point"),
+        ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
         ("rounds", str(session.num_rounds)),
         ("seed", str(session.seed)),
@@ -161,7 +159,7 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             ("status", row.status),
             ("asked", f"{len(row.cohort)} clients, {row.num_ok} ok, {row.num_failed} failed"),
             ("examples", output.number(row.num_examples)),
-            *((name, output.measure(value)) for name, value in row.metrics.items() if name != "num_examples"),
+            *((name, output.number(value)) for name, value in row.metrics.items() if name != "num_examples"),
         ]
     )
     output.result()
@@ -188,11 +186,13 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
 @common_options
 @click.pass_obj
 def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> None:
-    """Go on with a session that was interrupted, stopped, killed or failed, or give it more rounds.
+    """Go on with a session, or give it more rounds.
 
     \b
       fedpkg session resume
       fedpkg session resume digits --rounds 20
+
+    It may have been interrupted, stopped, killed, or have failed: the result is the same as if it had not.
     """
     from fedpkg import assemble
     from fedpkg.cli.progress import follow
@@ -213,10 +213,12 @@ def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> N
 @common_options
 @click.pass_obj
 def stop(settings: Settings, session_ref: str | None) -> None:
-    """Ask a running session, also one of another terminal, to stop after the round it is in.
+    """Ask a running session to stop after its round.
 
     \b
       fedpkg session stop
+
+    It may run in another terminal.
     """
     from fedpkg.stores.sqlite import SqliteStore
 

@@ -25,7 +25,9 @@ def command() -> None:
 @click.option("--client", "client_id", metavar="ID", help="Of one client only.")
 @common_options
 @click.pass_obj
-def list_validations(settings: Settings, session_ref: str | None, round_number: int | None, client_id: str | None) -> None:
+def list_validations(
+    settings: Settings, session_ref: str | None, round_number: int | None, client_id: str | None
+) -> None:
     """List every client's metrics, round by round.
 
     \b
@@ -57,15 +59,16 @@ def list_validations(settings: Settings, session_ref: str | None, round_number: 
         return
     metrics = [row.metrics if isinstance(row.metrics, dict) else {} for row in found]
     names = metric_names({name: value for values in metrics for name, value in values.items()})
+    measured = [output.measures([values.get(name) for values in metrics]) for name in names]
     rows = [
         [
             str(row.round_number),
             row.client_id,
-            *("-" if name not in values else output.measure(values[name]) for name in names),
+            *(column[i] for column in measured),
             output.number(row.weight),
             row.weight_source,
         ]
-        for row, values in zip(found, metrics, strict=True)
+        for i, row in enumerate(found)
     ]
     output.table(["round", "client", *names, "weight", "from"], rows)
     if not rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
 import signal
@@ -9,7 +10,8 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
@@ -21,6 +23,8 @@ from fedpkg.files import remove_tree
 from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.dispatch")
+
+SHARED_MODELS = "models"  # folder of input models, beside the executor's logs
 
 
 class Launcher(Protocol):
@@ -49,13 +53,14 @@ class _Slot:
 class LocalExecutor:
     """Runs tasks on this machine, ``slots`` at a time, each in processes of its own."""
 
-    def __init__(self, launcher: Launcher, *, slots: int) -> None:
+    def __init__(self, launcher: Launcher, *, slots: int, shared_models: Path) -> None:
         self._launcher = launcher
         self._queue: queue.SimpleQueue[tuple[Task, Future[TaskResult]] | None] = queue.SimpleQueue()
+        self._known: set[str] = set()  # ids of tasks that have no result yet
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
         self._closing = False
-        self._models = SharedModels()
+        self._models = SharedModels(shared_models)
         self._slots = [_Slot() for _ in range(slots)]
         self._threads = [
             threading.Thread(target=self._work, args=(slot,), name=f"fedpkg-slot-{number}", daemon=True)
@@ -69,14 +74,19 @@ class LocalExecutor:
         return len(self._slots)
 
     def submit(self, task: Task) -> Future[TaskResult]:
-        if self._closing:
-            raise DispatchError("this executor is closed")
         future: Future[TaskResult] = Future()
-        self._queue.put((task, future))
+        future.set_running_or_notify_cancel()  # tasks are cancelled by `cancel`, so that they always get a result
+        with self._lock:
+            if self._closing:
+                raise DispatchError("this executor is closed")
+            self._known.add(task.task_id)
+            self._queue.put((task, future))
         return future
 
     def cancel(self, task_id: str) -> None:
         with self._lock:
+            if task_id not in self._known:
+                return
             self._cancelled.add(task_id)
             for slot in self._slots:
                 if slot.running == task_id and slot.keeper is not None:
@@ -95,6 +105,7 @@ class LocalExecutor:
         self._launcher.close()
         for thread in self._threads:
             thread.join()
+        self._models.clear()
         while True:  # what a slot no longer took
             try:
                 item = self._queue.get_nowait()
@@ -106,11 +117,18 @@ class LocalExecutor:
     def _work(self, slot: _Slot) -> None:
         while (item := self._queue.get()) is not None:
             task, future = item
+            result: TaskResult | BaseException
             try:
-                future.set_result(self._run(slot, task))
+                result = self._run(slot, task)
             except BaseException as error:  # a fault of fedpkg: the controller must see it
-                future.set_exception(error)
-            self._cancelled.discard(task.task_id)
+                result = error
+            with self._lock:
+                self._known.discard(task.task_id)
+                self._cancelled.discard(task.task_id)
+            if isinstance(result, TaskResult):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
 
     def _is_cancelled(self, task: Task) -> bool:
         return self._closing or task.task_id in self._cancelled
@@ -122,10 +140,13 @@ class LocalExecutor:
         started_at, started = time.time(), clock()
         phases: dict[str, float] = {}
         outcome: Outcome | None = None
-        command = ""
+        command = task.package.spec.entry_point(task.entry_point).command
+        for folder in (task.folder, task.next_state):
+            if folder.exists():  # and is not to be cleared away below, should the task fail
+                raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
         try:
             staged = stage(task, self._models)
-            command = shell_line(task.package.spec.entry_point(task.entry_point).command, staged.appended)
+            command = shell_line(command, staged.appended)
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
             outcome = self._call(slot, task, key, call)
@@ -135,21 +156,24 @@ class LocalExecutor:
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
             if failure := _failure(task, outcome):
                 return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
-            if not self._models.is_intact(task):
+            if not self._models.take_back(task):
                 raise Refused("wrote_input", "it changed its read-only input file")
-            reply = collect(task, staged.out)
+            reply = _collect(task, staged.out)
         except Refused as refusal:
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, refusal.failure)
-        except (KeeperGone, DispatchError, OSError) as error:
+        except (DispatchError, OSError) as error:
             if self._is_cancelled(task):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
-            kind = "no_space" if isinstance(error, OSError) and error.errno == 28 else "executor"
+            kind = "no_space" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "executor"
             message = error.message if isinstance(error, FedpkgError) else f"{type(error).__name__}: {error}"
             failure = Failure(kind, message)
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
         phases["collect"] = clock() - ran_at
         for name in (f"in{task.suffix}", f"in{task.suffix}-metadata"):
-            (task.folder / name).unlink(missing_ok=True)  # a failed task keeps its input, to be repeated by hand
+            try:
+                (task.folder / name).unlink(missing_ok=True)  # a failed task keeps its input, to be repeated by hand
+            except OSError:
+                pass  # the task put something else in its place
         return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
 
     def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
@@ -174,7 +198,7 @@ class LocalExecutor:
     def _ended(
         self,
         task: Task,
-        status: str,
+        status: Literal["ok", "failed", "cancelled"],
         command: str,
         outcome: Outcome | None,
         started_at: float,
@@ -185,7 +209,11 @@ class LocalExecutor:
         reply: Reply | None = None,
     ) -> TaskResult:
         if status != "ok":
-            remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
+            self._models.take_back(task)
+            try:
+                remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
+            except OSError as error:  # no row will ever name this version
+                event(logger, logging.WARNING, "task.state_left", task=task.task_id, error=error)
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
         event(
             logger,
@@ -197,7 +225,7 @@ class LocalExecutor:
         )
         return TaskResult(
             task,
-            status,  # type: ignore[arg-type]
+            status,
             failure=failure,
             reply=None if reply is None else reply.path,
             reply_bytes=0 if reply is None else reply.size_bytes,
@@ -213,6 +241,16 @@ class LocalExecutor:
             wall_s=wall_s,
             phases=phases,
         )
+
+
+def _collect(task: Task, out: Path) -> Reply:
+    try:
+        return collect(task, out)
+    except (Refused, OSError):
+        raise
+    except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
+        logger.exception("task.unreadable task=%s", task.task_id)
+        raise Refused("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _failure(task: Task, outcome: Outcome) -> Failure | None:

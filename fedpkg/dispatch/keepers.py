@@ -22,8 +22,14 @@ ZYGOTE = Path(__file__).resolve().parent.parent / "runtime" / "zygote.py"
 CLOSE_PATIENCE_S = 1.5
 
 
-class KeeperGone(Exception):
+class KeeperGone(DispatchError):
     """The keeper's process ended (killed by somebody, or out of memory) before it answered."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the task's keeper is gone, killed by somebody or for want of memory: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeeperGone, (self.message.rpartition(": ")[2],)
 
 
 @dataclass(frozen=True)

@@ -80,13 +80,14 @@ class SharedModels:
             stage_file(copy, target)
             self._given[task.task_id] = copy
 
-    def is_intact(self, task: Task) -> bool:
-        """Whether the input of a task is as it was. If not, its copy is given to nobody any more."""
+    def take_back(self, task: Task) -> bool:
+        """A task has ended: is its input as it was? If not, that copy is given to nobody any more."""
         with self._lock:
             copy = self._given.pop(task.task_id, None)
             if copy is None or _facts(copy) == self._facts[copy]:
                 return True
             self._current = {model: shared for model, shared in self._current.items() if shared != copy}
+            copy.unlink(missing_ok=True)  # others who got it will find that it is not as it was
             return False
 
     def clear(self) -> None:

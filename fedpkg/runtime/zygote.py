@@ -588,6 +588,8 @@ def run_as_main(order):
     sys.modules["__main__"] = main_module
     ours = {__file__, "<frozen runpy>"}
     safe_path = getattr(sys.flags, "safe_path", False)
+    what = ["-m", order["module"]] if "module" in order else [order["script"]]
+    sys.orig_argv = [sys.executable, *what, *order["args"]]
     try:
         if "module" in order:
             import runpy

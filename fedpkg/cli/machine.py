@@ -1,0 +1,280 @@
+"""What this machine has and lacks: one finding after the other, each with what it is for and what to do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from fedpkg.cli import output
+
+LIBRARIES = ("numpy", "click", "filelock", "fire", "msgspec", "omegaconf", "psutil", "pyyaml", "rich", "safetensors")
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. ``required``: without it fedpkg cannot run a federation."""
+
+    name: str
+    state: Literal["ok", "missing", "note"]
+    found: str
+    purpose: str
+    advice: str = ""
+    required: bool = False
+
+
+def examine(home: Path, *, full: bool) -> Iterator[Finding]:
+    """Everything, one after the other."""
+    yield _python()
+    yield _torch(full=full)
+    yield from _cuda(full=full)
+    yield _libraries()
+    yield _scikit_learn()
+    yield _tool("bash", "runs the packages' commands", "install bash", required=True)
+    yield _fork()
+    yield _subreaper()
+    yield _pidfd()
+    yield _huge_pages()
+    yield _tool("uv", "makes packages' environments fast", "https://docs.astral.sh/uv/")
+    yield _tool("bwrap", "shuts tasks off from the rest of the machine", "install bubblewrap")
+    yield _cgroup()
+    yield _processors()
+    yield _memory()
+    place = _nearest_folder(home)
+    yield _disk(home, place)
+    yield from _file_system(place)
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} ({sys.executable})"
+    return Finding("python", "ok", found, "runs fedpkg")  # an older one than 3.10 does not come so far
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _torch(*, full: bool) -> Finding:
+    version = _version("torch")
+    if version is None:
+        return Finding("torch", "missing", "not installed", "folds models", "pip install torch", required=True)
+    if full:
+        try:
+            import torch
+        except Exception as error:  # a broken installation can fail in any way
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return Finding(
+                "torch", "missing", f"{version}: {reason}", "folds models", "install it again", required=True
+            )
+        return Finding("torch", "ok", f"{version}, {torch.get_num_threads()} threads", "folds models", required=True)
+    return Finding("torch", "ok", version, "folds models", required=True)
+
+
+def _cuda(*, full: bool) -> Iterator[Finding]:
+    purpose = "packages may compute on GPUs"
+    if full and "torch" in sys.modules:
+        import torch
+
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        yield Finding("cuda", "ok" if names else "note", ", ".join(names) or "PyTorch sees no device", purpose)
+        return
+    names = []
+    if tool := shutil.which("nvidia-smi"):
+        query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        try:
+            run = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+            names = run.stdout.splitlines() if run.returncode == 0 else []
+        except (OSError, subprocess.SubprocessError):
+            pass
+    if not names:
+        yield Finding("cuda", "note", "no NVIDIA GPU found", purpose)
+    elif "+cpu" in (_version("torch") or ""):
+        yield Finding(
+            "cuda", "note", "; ".join(names), purpose, "this PyTorch is built without CUDA: install another build"
+        )
+    else:
+        yield Finding("cuda", "ok", "; ".join(names), purpose)
+
+
+def _libraries() -> Finding:
+    absent = [name for name in LIBRARIES if _version(name) is None]
+    if absent:
+        advice = f"pip install {' '.join(absent)}"
+        return Finding(
+            "libraries", "missing", f"without {', '.join(absent)}", "fedpkg needs them", advice, required=True
+        )
+    return Finding("libraries", "ok", f"numpy {_version('numpy')} and {len(LIBRARIES) - 1} more", "fedpkg needs them")
+
+
+def _scikit_learn() -> Finding:
+    version = _version("scikit-learn")
+    purpose = "datasets sklearn/digits …"
+    if version is None:
+        return Finding("scikit-learn", "note", "not installed", purpose, "pip install 'fedpkg[datasets]'")
+    return Finding("scikit-learn", "ok", version, purpose)
+
+
+def _tool(name: str, purpose: str, advice: str, *, required: bool = False) -> Finding:
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, "missing" if required else "note", "not on PATH", purpose, advice, required=required)
+    return Finding(name, "ok", path, purpose, required=required)
+
+
+def _fork() -> Finding:
+    if hasattr(os, "fork"):
+        return Finding("fork", "ok", "yes", "warm tasks: milliseconds instead of seconds", required=True)
+    return Finding("fork", "missing", "no", "starting tasks", "use Linux (on Windows: WSL)", required=True)
+
+
+def _subreaper() -> Finding:
+    purpose = "ends all that a task leaves behind"
+    has_proc = Path("/proc/self/task").is_dir()
+    try:
+        flag = ctypes.c_int()
+        answer = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
+    except (OSError, AttributeError):
+        answer = -1
+    if has_proc and answer == 0:
+        return Finding("subreaper", "ok", "/proc and PR_SET_CHILD_SUBREAPER", purpose)
+    lacks = "no /proc" if not has_proc else "no PR_SET_CHILD_SUBREAPER"
+    return Finding(
+        "subreaper", "note", lacks, purpose, "daemons that a task starts may outlive it: use Linux, mount /proc"
+    )
+
+
+def _pidfd() -> Finding:
+    purpose = "notices at once that a task has ended"
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (OSError, AttributeError):
+        return Finding("pidfd", "note", "no", purpose, "it polls instead; Linux 5.3 has it")
+    return Finding("pidfd", "ok", "yes", purpose)
+
+
+def _huge_pages() -> Finding:
+    purpose = "cheaper forks of big processes"
+    try:
+        modes = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+        mode = modes[modes.index("[") + 1 : modes.index("]")]
+    except (OSError, ValueError):
+        return Finding("huge pages", "note", "unknown", purpose)
+    if mode == "never":
+        advice = "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
+        return Finding("huge pages", "note", mode, purpose, advice)
+    return Finding("huge pages", "ok", mode, purpose)
+
+
+def _cgroup() -> Finding:
+    purpose = "memory and processor limits for tasks"
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
+    if own is None or not (root / "cgroup.controllers").exists():
+        return Finding("cgroup v2", "note", "not there", purpose, "boot with systemd's unified hierarchy")
+    if not os.access(root / own, os.W_OK):
+        advice = "run inside `systemd-run --user --scope -p Delegate=yes`"
+        return Finding("cgroup v2", "note", "not delegated to this user", purpose, advice)
+    return Finding("cgroup v2", "ok", f"delegated: /{own}", purpose)
+
+
+def _processors() -> Finding:
+    from fedpkg.devices import count_slots, usable_cpus
+
+    workers = count_slots("auto", threads=1)
+    found = f"{usable_cpus()} usable; executor.workers=auto is {workers}"
+    return Finding("processors", "ok", found, "tasks at the same time")
+
+
+def _memory() -> Finding:
+    purpose = "each task holds a model and its data"
+    try:
+        import psutil
+
+        memory = psutil.virtual_memory()
+        total, free = memory.total, memory.available
+    except ImportError:
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    found = f"{output.size(free)} of {output.size(total)} free"
+    if free < 1e9:
+        return Finding("memory", "note", found, purpose, "lower executor.workers if tasks are killed")
+    return Finding("memory", "ok", found, purpose)
+
+
+def _nearest_folder(path: Path) -> Path:
+    """The home, or where it would be made."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _disk(home: Path, place: Path) -> Finding:
+    free = shutil.disk_usage(place).free
+    found = f"{output.size(free)} free at {output.near(home)}"
+    purpose = "models, logs and clients' folders"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Finding("home", "missing", f"{place} cannot be written", purpose, "name another --home", required=True)
+    if free < 2e9:
+        return Finding("home", "note", found, purpose, "free space, or name another --home")
+    return Finding("home", "ok", found, purpose, required=True)
+
+
+def _file_system(place: Path) -> Iterator[Finding]:
+    """What only a try in the home's file system tells."""
+    copies, state = "clients' copies of big packages take no space", "SQLite keeps sessions, rounds and tasks"
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".fedpkg-doctor-") as name:
+            yield _try(lambda: _reflink(Path(name), copies), "reflink", copies)
+            yield _try(lambda: _sqlite(Path(name), state), "sqlite", state)
+    except OSError as error:
+        yield Finding("sqlite", "note", f"cannot be tried: {error.strerror}", state)
+
+
+def _try(check: Callable[[], Finding], name: str, purpose: str) -> Finding:
+    try:
+        return check()
+    except (OSError, sqlite3.Error) as error:
+        return Finding(name, "note", f"cannot be tried: {error}", purpose)
+
+
+def _reflink(folder: Path, purpose: str) -> Finding:
+    from fedpkg.files import reflink
+
+    (folder / "a").write_bytes(bytes(1 << 16))
+    with open(folder / "a", "rb") as source, open(folder / "b", "xb") as target:
+        if reflink(source, target):
+            return Finding("reflink", "ok", "yes", purpose)
+    return Finding("reflink", "note", "no: files are copied", purpose)
+
+
+def _sqlite(folder: Path, purpose: str) -> Finding:
+    connection = sqlite3.connect(folder / "try.db")
+    try:
+        mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
+    finally:
+        connection.close()
+    found = f"{sqlite3.sqlite_version}, journal mode {mode}"
+    if sqlite3.sqlite_version_info < (3, 24):
+        return Finding(
+            "sqlite", "missing", found, purpose, "3.24 or newer is needed: use a newer Python", required=True
+        )
+    if mode != "wal":
+        advice = "looking at a session waits while it is written to; put the home on a local disk"
+        return Finding("sqlite", "note", found, purpose, advice, required=True)
+    return Finding("sqlite", "ok", found, purpose, required=True)

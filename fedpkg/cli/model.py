@@ -1,0 +1,269 @@
+"""``fedpkg model``: global models, where they come from, and as files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options, find_session, model_ref
+from fedpkg.cli.package import call_and_show, copy_whole, parse_arguments, temporary_folder
+from fedpkg.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedpkg.formats.base import ModelForm
+    from fedpkg.stores.base import ModelRow
+    from fedpkg.stores.home import Home
+    from fedpkg.weights.weights import Weights
+
+_MODEL = click.argument("ref", metavar="[MODEL]", required=False)
+_OUTPUT = click.option("-o", "--output", "target", metavar="FILE", type=click.Path(path_type=Path), required=True)
+_FORCE = click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
+
+
+@click.group("model")
+def command() -> None:
+    """Look at global models, compare them, write them to files.
+
+    \b
+      fedpkg model list
+      fedpkg model export latest -o model.safetensors
+
+    MODEL is an id (SESSION.ROUND), the beginning of a digest, a session (its last model) or `latest`.
+    """
+
+
+@command.command("list")
+@click.argument("session_ref", metavar="[SESSION]", required=False)
+@click.option("--all", "of_all", is_flag=True, help="Of all sessions, not only the newest.")
+@common_options
+@click.pass_obj
+def list_models(settings: Settings, session_ref: str | None, of_all: bool) -> None:
+    """List a session's global models.
+
+    \b
+      fedpkg model list
+    """
+    with settings.reading() as (home, store):
+        session_id = None if of_all else find_session(store, session_ref).session_id
+        _show_models(settings, home, store.list_models(session_id))
+
+
+@command.command()
+@_MODEL
+@common_options
+@click.pass_obj
+def trail(settings: Settings, ref: str | None) -> None:
+    """Show the models that a model comes from.
+
+    \b
+      fedpkg model trail latest
+    """
+    with settings.reading() as (home, store):
+        model = store.get_model(model_ref(store, ref))
+        _show_models(settings, home, store.model_trail(model.model_id))
+
+
+def _show_models(settings: Settings, home: Home, models: list[ModelRow]) -> None:
+    from fedpkg.stores.models import ModelStore
+
+    files = ModelStore(home.models)
+    if settings.json:
+        output.document([{**asdict(model), "path": files.path(model.digest, model.suffix)} for model in models])
+        return
+    rows = [
+        [
+            model.model_id,
+            model.digest[:12],
+            output.when(model.created_at),
+            f"{len(model.contributors)} clients" if model.round_number else "seed model",
+            output.number(math.fsum(part.get("num_examples") or 0.0 for part in model.contributors))
+            if model.contributors
+            else "-",
+            output.size(model.size_bytes),
+        ]
+        for model in models
+    ]
+    output.table(["model", "sha256", "made", "of", "examples", "size"], rows)
+
+
+@command.command()
+@_MODEL
+@_OUTPUT
+@_FORCE
+@common_options
+@click.pass_obj
+def export(settings: Settings, ref: str | None, target: Path, force: bool) -> None:
+    """Write a global model to a file of yours.
+
+    \b
+      fedpkg model export latest -o model.npz
+      fedpkg model export digits.3 -o round-3.safetensors
+
+    The name of the file says the format: .npz or .safetensors.
+    """
+    from fedpkg.stores.models import ModelStore
+
+    suffix = _check_target(target, force)
+    with settings.reading() as (home, store):
+        model = store.get_model(model_ref(store, ref))
+        source = ModelStore(home.models).verify(model.digest)
+    if suffix == model.suffix:
+        copy_whole(source, target)
+    else:
+        from fedpkg.formats.base import ModelForm
+        from fedpkg.formats.model_file import read_model, write_model
+
+        write_model(target, read_model(source), ModelForm(suffix, model.keys))  # type: ignore[arg-type]
+    if settings.json:
+        output.document({"model_id": model.model_id, "digest": model.digest, "path": target})
+    else:
+        output.result(f"{target}  ({model.model_id}, {output.size(target.stat().st_size)})")
+
+
+@command.command()
+@click.argument("package", metavar="PACKAGE", type=click.Path(path_type=Path))
+@_OUTPUT
+@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", show_default=True)
+@_FORCE
+@click.argument("arguments", metavar="[-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
+@common_options
+@click.pass_obj
+def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool, arguments: tuple[str, ...]) -> None:
+    """Make a seed model with a package's build entry point.
+
+    \b
+      fedpkg model seed packages/digits -o seed.npz --seed 1
+    """
+    from fedpkg.cli.package import show_tensors
+    from fedpkg.files import remove_tree
+
+    suffix = _check_target(target, force)
+    folder = temporary_folder()
+    try:
+        result = call_and_show(package, "build", folder, seed=seed, arguments=parse_arguments(arguments))
+        assert result.reply is not None and result.weights is not None
+        from fedpkg.formats.base import ModelForm
+        from fedpkg.formats.model_file import detect_form, write_model
+
+        form = detect_form(result.reply)
+        if form.suffix == suffix:
+            copy_whole(result.reply, target)
+        else:
+            write_model(target, result.weights, ModelForm(suffix, form.keys))  # type: ignore[arg-type]
+        if settings.json:
+            from fedpkg.files import sha256_file
+
+            facts = {"path": target, "digest": sha256_file(target), "num_parameters": result.weights.num_parameters}
+            output.document(facts)
+        else:
+            output.result(f"{target}  ({result.weights.num_parameters} parameters)\n")
+            show_tensors(result.weights)
+    finally:
+        if not (folder / "failed").exists():
+            remove_tree(folder)
+
+
+@command.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@common_options
+@click.pass_obj
+def diff(settings: Settings, first: str, second: str) -> None:
+    """Compare two models, tensor by tensor.
+
+    \b
+      fedpkg model diff latest.1 latest
+      fedpkg model diff seed.npz latest
+
+    A and B are models of this home or files. Relative L2 is |A - B| / |A|, the Euclidean norms of all elements.
+    """
+    a, form_a = _read(settings, first)
+    b, form_b = _read(settings, second)
+    same_keys = form_a.keys == form_b.keys or set(a) == set(b)
+    if not same_keys and len(a) == len(b):  # names on one side, positions on the other: the order is the same
+        from fedpkg.weights.weights import Weights
+
+        b = Weights(dict(zip(a, b.values(), strict=True)))
+    identical = a.equal(b)
+    rows = [_compare(name, a.get(name), b.get(name)) for name in [*a, *(name for name in b if name not in a)]]
+    if settings.json:
+        output.document({"a": first, "b": second, "identical": identical, "tensors": rows})
+        return
+    table = [
+        [
+            row["name"],
+            row["shape_a"] if row["shape_a"] == row["shape_b"] else f"{row['shape_a']} / {row['shape_b']}",
+            row["dtype_a"] if row["dtype_a"] == row["dtype_b"] else f"{row['dtype_a']} / {row['dtype_b']}",
+            _difference(row["max_abs"]),
+            _difference(row["relative_l2"]),
+            row["what"],
+        ]
+        for row in rows
+    ]
+    output.table(["tensor", "shape", "dtype", "max abs", "relative L2", ""], table)
+    differing = sum(row["what"] != "identical" for row in rows)
+    output.result()
+    output.result("bit-identical" if identical else f"{differing} of {len(rows)} tensors differ")
+
+
+def _difference(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _compare(name: str, a: Tensor | None, b: Tensor | None) -> dict[str, Any]:
+    import torch
+
+    from fedpkg.weights.weights import dtype_name, raw_bytes
+
+    row: dict[str, Any] = {"name": name, "max_abs": None, "relative_l2": None}
+    for side, tensor in (("a", a), ("b", b)):
+        row[f"shape_{side}"] = "-" if tensor is None else str(tuple(tensor.shape))
+        row[f"dtype_{side}"] = "-" if tensor is None else dtype_name(tensor)
+    if a is None or b is None:
+        return {**row, "what": "only in B" if a is None else "only in A"}
+    if a.shape != b.shape:
+        return {**row, "what": "shapes differ"}
+    if a.dtype == b.dtype and torch.equal(raw_bytes(a), raw_bytes(b)):
+        return {**row, "max_abs": 0.0, "relative_l2": 0.0, "what": "identical"}
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    a64 = a.to(wide)
+    difference = a64 - b.to(wide)
+    norm = torch.linalg.vector_norm(a64).item()
+    distance = torch.linalg.vector_norm(difference).item()
+    row["max_abs"] = difference.abs().max().item() if difference.numel() else 0.0
+    row["relative_l2"] = distance / norm if norm else (0.0 if distance == 0 else math.inf)
+    return {**row, "what": "dtypes differ" if a.dtype != b.dtype else "differs"}
+
+
+def _read(settings: Settings, ref: str) -> tuple[Weights, ModelForm]:
+    """A model file, or the model of this home that goes by this name."""
+    from fedpkg.formats.model_file import read_seed_model
+    from fedpkg.stores.models import ModelStore
+
+    if Path(ref).is_file():
+        return read_seed_model(Path(ref))
+    if ref.endswith((".npz", ".safetensors", ".pt", ".pth")) or "/" in ref:
+        raise ModelFileError(f"there is no file {ref}", hint="give a model file, or a model's id: fedpkg model list")
+    with settings.reading() as (home, store):
+        model = store.get_model(model_ref(store, ref))
+        return read_seed_model(ModelStore(home.models).verify(model.digest))
+
+
+def _check_target(target: Path, force: bool) -> str:
+    """The suffix of a file to write, after a look at what is there."""
+    if target.suffix not in (".npz", ".safetensors"):
+        raise ModelFileError(
+            f"{target}: a model file's name ends in .npz or .safetensors", hint=f"for example -o {target.stem}.npz"
+        )
+    if target.is_dir():
+        raise ModelFileError(f"{target} is a folder", hint="name a file")
+    if target.exists() and not force:
+        raise ModelFileError(f"{target} is there already", hint="take another name, or --force to overwrite it")
+    return target.suffix

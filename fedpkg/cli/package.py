@@ -1,0 +1,392 @@
+"""``fedpkg package``: build a compute package, look into one, call one of its entry points by hand."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options
+from fedpkg.errors import ConfigError, ModelFileError
+
+if TYPE_CHECKING:
+    from fedpkg.dispatch.base import TaskResult
+
+_PATH = click.Path(path_type=Path)
+NEED_A_MODEL = ("train", "validate", "predict")
+
+
+@click.group("package")
+def command() -> None:
+    """Build, inspect and try compute packages.
+
+    A compute package is a folder with a fedn.yaml, which says what command answers which request.
+
+    \b
+      fedpkg package build packages/digits -o package.tar.gz
+    """
+
+
+@command.command()
+@click.argument("folder", metavar="DIR", type=_PATH)
+@click.option(
+    "-o",
+    "--output",
+    "archive",
+    metavar="FILE",
+    type=_PATH,
+    default="package.tar.gz",
+    show_default=True,
+    help="The archive to write.",
+)
+@common_options
+@click.pass_obj
+def build(settings: Settings, folder: Path, archive: Path) -> None:
+    """Pack the folder DIR into an archive.
+
+    \b
+      fedpkg package build packages/digits -o package.tar.gz
+
+    DIR holds fedn.yaml. Equal contents give equal bytes; what .fedpkgignore (or .fednignore) in DIR lists stays out.
+    """
+    from fedpkg.compute_package.build import build_package
+
+    built = build_package(folder, archive)
+    for warning in built.warnings:
+        output.words(f"warning: {warning}")
+    if settings.json:
+        output.document(
+            {
+                "path": built.path,
+                "digest": built.digest,
+                "size_bytes": built.size_bytes,
+                "files": [{"name": file.name, "size_bytes": file.size_bytes} for file in built.files],
+                "warnings": built.warnings,
+            }
+        )
+        return
+    output.facts(
+        [
+            ("package", str(built.path)),
+            ("sha256", built.digest),
+            ("size", f"{output.size(built.size_bytes)}, {len(built.files)} files"),
+        ]
+    )
+
+
+@command.command()
+@click.argument("path", metavar="PACKAGE", type=_PATH)
+@common_options
+@click.pass_obj
+def inspect(settings: Settings, path: Path) -> None:
+    """Show what a package holds and offers.
+
+    \b
+      fedpkg package inspect package.tar.gz
+
+    PACKAGE is an archive or a folder. Nothing of it is run.
+    """
+    import tempfile
+
+    from fedpkg.compute_package.inspect import inspect_package
+    from fedpkg.config import LimitsConfig
+
+    limits = LimitsConfig()
+    with tempfile.TemporaryDirectory(prefix="fedpkg-") as temporary:
+        home = settings.home_path  # looking at a package makes no home, but where there is one its cache is used
+        cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
+        report = inspect_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
+    for warning in report.warnings:
+        output.words(f"warning: {warning}")
+    if settings.json:
+        output.document(report.to_json())
+        return
+    output.facts(
+        [
+            ("package", str(path)),
+            ("sha256", report.digest),
+            ("size", f"{output.size(report.size_bytes)} as an archive"),
+            ("python_env", report.python_env or "none"),
+        ]
+    )
+    output.result()
+    output.table(["entry point", "command"], [[name, line] for name, line in report.entry_points.items()])
+    output.result()
+    output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in report.files])
+
+
+@command.command()
+@click.argument("package", metavar="PACKAGE", type=_PATH)
+@click.argument("entry_point", metavar="ENTRY_POINT")
+@click.option("--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
+@click.option("--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")
+@click.option("--data", "data_path", metavar="PATH", type=_PATH, help="The client's data (FEDN_DATA_PATH).")
+@click.option("--client-id", metavar="ID", help="Which client it is.  [default: client-0]")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="For random numbers.  [default: 0]")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End it after so long."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["process", "forkserver"]),
+    default="process",
+    show_default=True,
+    help="A new process, or one forked from a warm interpreter.",
+)
+@click.option(
+    "--task",
+    "task_folder",
+    metavar="FOLDER",
+    type=_PATH,
+    help="Repeat this task of a session: same input, data, client, seed, parameters.",
+)
+@click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
+@click.argument("arguments", metavar="[-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
+@common_options
+@click.pass_obj
+def call(
+    settings: Settings,
+    package: Path,
+    entry_point: str,
+    *,
+    model: Path | None,
+    target: Path | None,
+    data_path: Path | None,
+    client_id: str | None,
+    seed: int | None,
+    timeout_s: float | None,
+    executor: Literal["process", "forkserver"],
+    task_folder: Path | None,
+    keep: bool,
+    arguments: tuple[str, ...],
+) -> None:
+    """Call one entry point just as a session would.
+
+    \b
+      fedpkg package call packages/digits build --output seed.npz
+      fedpkg package call packages/digits train --input seed.npz --data digits.npz -- --lr=0.05
+
+    Its reply is checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your
+    files only --output is written.
+    """
+    from fedpkg.files import remove_tree
+
+    record: Mapping[str, Any] = {}
+    if task_folder is not None:
+        record, model = _task(task_folder, model)
+    if data_path is None and record.get("data_path"):
+        data_path = Path(record["data_path"])
+    if data_path is not None and not data_path.exists():
+        raise ConfigError(f"--data {data_path} does not exist", hint="name the client's folder or file")
+    if model is None and entry_point in NEED_A_MODEL:
+        make_one = f"fedpkg model seed {shlex.quote(str(package))} -o seed.npz"
+        raise click.UsageError(f"'{entry_point}' needs a model: give --input FILE; `{make_one}` makes one")
+    folder = temporary_folder()
+    try:
+        result = call_and_show(
+            package,
+            entry_point,
+            folder,
+            executor=executor,
+            model=None if model is None else model.absolute(),
+            data_path=None if data_path is None else data_path.absolute(),
+            client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
+            seed=int(record.get("seed", 0)) if seed is None else seed,
+            timeout_s=timeout_s,
+            arguments=parse_arguments(arguments),
+            record=record,
+        )
+        if target is not None:
+            _copy_reply(result, target)
+        if settings.json:
+            output.document(_document(result, target, folder if keep else None))
+        else:
+            _show(result, target, folder if keep else None)
+    finally:
+        if not keep and not (folder / "failed").exists():
+            remove_tree(folder)
+
+
+def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any) -> TaskResult:
+    """Call an entry point with its output shown on standard error as it comes; its result, which is ok.
+
+    Raises:
+        EntryPointFailed: it failed. ``folder`` then holds a file ``failed``: it has the logs, and shall stay.
+        FedpkgError: the package or the input cannot be used.
+    """
+    from fedpkg import assemble
+
+    with _Logs([folder / "task" / "stdout.log", folder / "task" / "stderr.log"]):
+        result = assemble.call_entry_point(package, entry_point, folder=folder, **options)
+    if result.status == "ok":
+        return result
+    (folder / "failed").touch()
+    root = package if package.is_dir() else result.task.package.folder
+    data = result.task.data_path
+    variables = f"FEDN_DATA_PATH={shlex.quote(str(data))} " if data is not None else ""
+    hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
+    raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
+
+
+def temporary_folder() -> Path:
+    """A folder for one call."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="fedpkg-call-"))
+
+
+def parse_arguments(words: Sequence[str]) -> dict[str, str]:
+    """``--lr=0.1 --epochs 3 --fast`` as arguments; a flag without a value is True."""
+    arguments: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise click.UsageError(f"'{word}': what follows -- is passed on as --key=value, for example -- --lr=0.01")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
+        arguments[name] = value
+    return arguments
+
+
+def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:
+    """The task.json of a task's folder, and the input that it was given."""
+    try:
+        record = json.loads((folder / "task.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--task {folder} is not the folder of a task: it has no readable task.json",
+            hint="`fedpkg session show --round N` lists the folders of a round's tasks",
+        ) from error
+    if model is None:
+        model = next((path for path in (folder / "in.npz", folder / "in.safetensors") if path.exists()), None)
+        if model is None and record.get("entry_point") in NEED_A_MODEL:
+            raise ConfigError(
+                f"--task {folder}: its input is gone (only failed tasks keep theirs)",
+                hint="give it with --input; `fedpkg model export` writes a global model to a file",
+            )
+    return record, model
+
+
+class _Logs(threading.Thread):
+    """Passes on what a program writes into its log files, while it runs."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(daemon=True)
+        self._offsets = dict.fromkeys(paths, 0)
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.1):
+            self._pass_on()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        for path, offset in self._offsets.items():
+            try:
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    data = file.read()
+            except FileNotFoundError:
+                continue
+            self._offsets[path] = offset + len(data)
+            try:
+                sys.stderr.write(data.decode(errors="replace"))
+                sys.stderr.flush()
+            except BrokenPipeError:
+                output.silence(sys.stderr)
+
+
+def _copy_reply(result: TaskResult, target: Path) -> None:
+    """The reply and its metadata; metadata of an earlier reply do not stay beside it."""
+    from fedpkg.formats.metadata import metadata_path
+
+    assert result.reply is not None
+    copy_whole(result.reply, target)
+    if metadata_path(result.reply).exists():
+        copy_whole(metadata_path(result.reply), metadata_path(target))
+    else:
+        metadata_path(target).unlink(missing_ok=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file; ``target`` appears whole or not at all."""
+    import shutil
+
+    from fedpkg.files import atomic_write
+
+    if target.is_dir():
+        raise ModelFileError(f"{target} is a folder", hint="name a file")
+    try:
+        with open(source, "rb") as src, atomic_write(target, durable=False) as dst:
+            shutil.copyfileobj(src, dst, 1 << 20)
+    except OSError as error:
+        raise ModelFileError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _document(result: TaskResult, target: Path | None, folder: Path | None) -> dict[str, Any]:
+    from fedpkg.weights.weights import dtype_name
+
+    tensors: Mapping[str, Any] = result.weights or {}
+    return {
+        "entry_point": result.task.entry_point,
+        "status": result.status,
+        "seconds": result.wall_s,
+        "command": result.command,
+        "num_examples": result.num_examples,
+        "metadata": dict(result.metadata),
+        "metrics": result.metrics,
+        "tensors": [
+            {"name": name, "shape": list(tensor.shape), "dtype": dtype_name(tensor)} for name, tensor in tensors.items()
+        ],
+        "size_bytes": result.reply_bytes,
+        "output": target,
+        "folder": folder,
+    }
+
+
+def _show(result: TaskResult, target: Path | None, folder: Path | None) -> None:
+    pairs = [(result.task.entry_point, f"ok after {output.seconds(result.wall_s)}")]
+    if result.num_examples is not None:
+        pairs.append(("num_examples", output.number(result.num_examples)))
+    if further := {name: value for name, value in result.metadata.items() if name != "num_examples"}:
+        pairs.append(("metadata", json.dumps(further)))
+    if result.weights is not None:
+        pairs.append(("model", f"{result.weights.num_parameters} parameters, {output.size(result.weights.num_bytes)}"))
+    elif result.metrics is None:
+        pairs.append(("reply", output.size(result.reply_bytes)))
+    if target is not None:
+        pairs.append(("output", str(target)))
+    if folder is not None:
+        pairs.append(("folder", str(folder)))
+    output.facts(pairs)
+    if result.metrics is not None:
+        output.document(result.metrics)
+    if result.weights is not None:
+        output.result()
+        show_tensors(result.weights)
+
+
+def show_tensors(weights: Mapping[str, Any]) -> None:
+    """Names, shapes and dtypes."""
+    from fedpkg.weights.weights import dtype_name
+
+    output.table(
+        ["tensor", "shape", "dtype"],
+        [[name, str(tuple(tensor.shape)), dtype_name(tensor)] for name, tensor in weights.items()],
+    )

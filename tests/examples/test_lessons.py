@@ -1,0 +1,79 @@
+"""Every lesson runs as it is written: its ```bash blocks, one after the other, in a copy of the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LESSONS = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/README.md")))]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """What a clone has for those who run things: examples, packages, seed models, and no home yet."""
+    copy = tmp_path / "eine kopie"
+    for folder in ("examples", "packages", "seed_models"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns(".fedpkg", "__pycache__", "*.npz-*"))
+    return copy
+
+
+def bash(script: str, cwd: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("FEDPKG", "FEDN"))}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        env={**environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_lesson_runs_as_written(repository: Path, lesson: str) -> None:
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / lesson).read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert blocks, "a lesson shows commands"
+    output = bash("\n".join(blocks), (repository / lesson).parent)
+    assert "Traceback" not in output
+
+
+def test_lesson_shows_the_files_that_are_there() -> None:
+    folder = ROOT / "examples" / "first-package"
+    text = (folder / "README.md").read_text()
+    for name in ("client/entrypoint.py", "client/fedn.yaml", "run.yaml"):
+        assert (folder / name).read_text().strip() in text, name
+
+
+@pytest.mark.parametrize("example", sorted(path.parent.name for path in ROOT.glob("examples/*/run.yaml")))
+def test_example_without_a_lesson_runs(repository: Path, example: str) -> None:
+    if (ROOT / "examples" / example / "README.md").exists():
+        pytest.skip("its lesson is run")
+    output = bash(f"fedpkg run examples/{example}/run.yaml", repository)
+    assert "failed" in output and "Look further" in output
+
+
+@pytest.mark.skipif(not version("torch").startswith("2.13"), reason="the seed models were made with PyTorch 2.13")
+def test_seed_models_are_remade_as_they_say(repository: Path, tmp_path: Path) -> None:
+    text = (ROOT / "seed_models" / "README.md").read_text()
+    script = re.findall(r"^```bash\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[0]
+    for path in (repository / "seed_models").iterdir():
+        if path.suffix in (".npz", ".safetensors"):
+            path.unlink()
+    bash(script, repository)
+    for path in (ROOT / "seed_models").iterdir():
+        if path.suffix in (".npz", ".safetensors"):
+            assert (repository / "seed_models" / path.name).read_bytes() == path.read_bytes(), path.name

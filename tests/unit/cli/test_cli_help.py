@@ -1,0 +1,95 @@
+"""Help texts, and what a command costs before it does anything."""
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+from cli_support import MISBEHAVE, fedpkg, write_run_yaml
+
+from fedpkg import __version__
+from fedpkg.cli.main import fedpkg as root
+
+
+def commands(group, path=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = dict(commands(root))
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_has_help_for_people_and_an_example(path):
+    ended = fedpkg(*path, "--help")
+    assert ended.code == 0
+    assert ":param" not in ended.out and "Args:" not in ended.out
+    assert ended.out.count("fedpkg ") >= 2, "the usage line and an example"
+    assert not ALL[path].get_short_help_str(limit=66).endswith("..."), "its first sentence fits on a line"
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if not isinstance(ALL[path], click.Group)], ids=" ".join)
+def test_every_command_takes_the_common_options(path):
+    names = {name for parameter in ALL[path].params for name in parameter.opts}
+    assert {"--home", "-v", "--json"} <= names
+
+
+def test_combiner_run_and_build_are_the_same_commands():
+    assert ALL["combiner", "run"] is ALL["run",]
+    assert ALL["combiner", "build"] is ALL["package", "build"]
+
+
+def test_version():
+    assert fedpkg("--version").out == f"fedpkg {__version__}\n"
+
+
+def test_a_misspelt_command_gets_a_suggestion():
+    ended = fedpkg("sesion", "list")
+    assert ended.code == 2
+    assert "did you mean 'session'?" in ended.err
+    assert ended.out == ""
+
+
+def test_a_configuration_without_run_gets_a_suggestion():
+    assert "did you mean 'fedpkg run my.yaml'?" in fedpkg("my.yaml").err
+
+
+def test_a_noun_alone_shows_its_help():
+    ended = fedpkg("session")
+    assert ended.code == 2
+    assert "resume" in ended.err
+
+
+PROBE = """
+import json, sys
+from fedpkg.cli.main import run_command
+code = run_command(json.loads(sys.argv[1]))
+heavy = [name for name in json.loads(sys.argv[2]) if name in sys.modules]
+print(json.dumps([code, heavy]), file=sys.stderr)
+"""
+HEAVY = ["torch", "numpy"]
+
+
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["--help"], [*HEAVY, "msgspec", "omegaconf", "rich", "sqlite3", "yaml", "subprocess"]),
+        (["run", "--help"], [*HEAVY, "msgspec", "omegaconf"]),
+        (["package", "build", "PACKAGE", "-o", "package.tar.gz"], HEAVY),
+        (["package", "inspect", "PACKAGE"], HEAVY),
+        (["config", "show", "RUN"], HEAVY),
+        (["doctor"], HEAVY),
+    ],
+    ids=lambda value: " ".join(value) if "torch" not in value else "",
+)
+def test_commands_that_touch_no_tensor_load_no_torch(words, heavy, here, environment):
+    places = {"PACKAGE": str(MISBEHAVE), "RUN": str(write_run_yaml(here))}
+    words = [places.get(word, word) for word in words]
+    probe = [sys.executable, "-c", PROBE, json.dumps(words), json.dumps(heavy)]
+    run = subprocess.run(probe, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(run.stderr.splitlines()[-1]) == [0, []], run.stderr

@@ -1,0 +1,118 @@
+"""``fedpkg model`` and ``validation``: what a finished session has left."""
+
+import numpy as np
+import pytest
+import torch
+from cli_support import MISBEHAVE, fedpkg
+from safetensors.torch import save_file
+
+from fedpkg.formats.model_file import read_model
+
+
+@pytest.fixture
+def home(finished, here):
+    return finished[0]
+
+
+def test_model_list_and_trail_name_the_models_in_order(home):
+    listed = fedpkg("model", "list", "--home", home, "--json").json()
+    assert [model["round_number"] for model in listed] == [0, 1, 2]
+    trail = fedpkg("model", "trail", "latest", "--home", home, "--json").json()
+    assert trail == listed[::-1]
+    assert [part["client_id"] for part in trail[0]["contributors"]] == ["client-0", "client-2"]
+    assert fedpkg("model", "list", "--all", "--home", home).out.count("3 clients") == 1
+
+
+@pytest.mark.parametrize("name", ["model.npz", "my model.safetensors"])
+def test_exported_models_are_the_same_in_either_format(name, home, here):
+    ended = fedpkg("model", "export", "latest.1", "-o", name, "--home", home)
+    assert ended.code == 0
+    diff = fedpkg("model", "diff", name, "latest.1", "--home", home)
+    assert diff.out.endswith("bit-identical\n")
+    assert read_model(here / name)["w"].shape == (10, 32)
+
+
+def test_export_does_not_overwrite_without_force(home, here):
+    (here / "model.npz").write_text("precious")
+    ended = fedpkg("model", "export", "-o", "model.npz", "--home", home)
+    assert ended.code == 5
+    assert "--force" in ended.err
+    assert (here / "model.npz").read_text() == "precious"
+    assert fedpkg("model", "export", "-o", "model.npz", "--force", "--home", home).code == 0
+    assert read_model(here / "model.npz")
+
+
+def test_export_refuses_other_formats(home):
+    ended = fedpkg("model", "export", "-o", "model.pt", "--home", home)
+    assert ended.code == 5
+    assert ".npz or .safetensors" in ended.err
+
+
+def test_diff_measures_each_tensor(home):
+    document = fedpkg("model", "diff", "latest.1", "latest.2", "--home", home, "--json").json()
+    assert not document["identical"]
+    w = next(row for row in document["tensors"] if row["name"] == "w")
+    assert w["max_abs"] == pytest.approx(1.0, rel=1e-6)
+    assert w["what"] == "differs"
+
+
+def test_diff_reports_another_structure(here):
+    np.savez("a.npz", w=np.zeros((2, 3)), only_a=np.ones(1), dtype=np.ones(1, np.float32))
+    np.savez("b.npz", w=np.zeros((3, 2)), only_b=np.ones(1), dtype=np.ones(1, np.float64))
+    rows = fedpkg("model", "diff", "a.npz", "b.npz", "--json").json()["tensors"]
+    assert {row["name"]: row["what"] for row in rows} == {
+        "w": "shapes differ",
+        "only_a": "only in A",
+        "dtype": "dtypes differ",
+        "only_b": "only in B",
+    }
+    assert "4 of 4 tensors differ" in fedpkg("model", "diff", "a.npz", "b.npz").out
+
+
+def test_diff_sees_that_names_and_positions_can_hold_the_same_model(here):
+    np.savez("names.npz", w=np.arange(6.0), b=np.zeros(2))
+    np.savez("positions.npz", **{"0": np.arange(6.0), "1": np.zeros(2)})
+    assert "bit-identical" in fedpkg("model", "diff", "names.npz", "positions.npz").out
+
+
+def test_diff_of_empty_and_nan_tensors(here):
+    np.savez("a.npz", empty=np.zeros((0, 3)), w=np.array([np.nan, 1.0]))
+    np.savez("b.npz", empty=np.zeros((0, 3), np.float32), w=np.array([0.0, 1.0]))
+    ended = fedpkg("model", "diff", "a.npz", "b.npz")
+    assert ended.code == 0
+    assert "nan" in ended.out
+
+
+def test_an_unknown_model_has_exit_code_7_and_a_missing_file_5(home):
+    assert fedpkg("model", "trail", "nobody", "--home", home).code == 7
+    assert fedpkg("model", "diff", "gone.npz", "latest", "--home", home).code == 5
+
+
+def test_seed_is_repeatable_and_goes_to_the_format_of_the_name(here):
+    assert fedpkg("model", "seed", MISBEHAVE, "-o", "a.npz").code == 0
+    assert fedpkg("model", "seed", MISBEHAVE, "-o", "b.safetensors").code == 0
+    assert fedpkg("model", "diff", "a.npz", "b.safetensors", "--json").json()["identical"]
+    assert fedpkg("model", "seed", MISBEHAVE, "-o", "a.npz").code == 5
+
+
+def test_a_model_that_npz_cannot_hold_is_refused_with_its_reason(here):
+    package = here / "bf16"
+    package.mkdir()
+    (package / "fedn.yaml").write_text("entry_points:\n  build:\n    command: cp model.safetensors\n")
+    save_file({"w": torch.zeros(2, dtype=torch.bfloat16)}, package / "model.safetensors")
+    ended = fedpkg("model", "seed", package, "-o", "model.npz")
+    assert ended.code == 5
+    assert "bfloat16" in ended.err
+    assert not (here / "model.npz").exists()
+    assert fedpkg("model", "seed", package, "-o", "model.safetensors").code == 0
+
+
+def test_validation_list_shows_who_measured_what(home):
+    ended = fedpkg("validation", "list", "--round", "2", "--home", home)
+    assert ended.out.splitlines()[0].split() == ["round", "client", "w_mean", "steps", "weight", "from"]
+    assert ended.out.splitlines()[1].split() == ["2", "client-0", "2.045", "2", "10", "reply"]
+    rows = fedpkg("validation", "list", "--client", "client-1", "--home", home, "--json").json()
+    assert [(row["round_number"], row["metrics"]["steps"]) for row in rows] == [(1, 1), (2, 2)]
+    unknown = fedpkg("validation", "list", "--client", "client-9", "--home", home)
+    assert unknown.code == 7
+    assert "did you mean 'client-" in unknown.err

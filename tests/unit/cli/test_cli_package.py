@@ -1,0 +1,108 @@
+"""``fedpkg package``: building, looking, and calling entry points by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from cli_support import MISBEHAVE, fedpkg
+
+
+@pytest.fixture
+def seed(here):
+    ended = fedpkg("model", "seed", MISBEHAVE, "-o", "seed.npz")
+    assert ended.code == 0, ended.err
+    return here / "seed.npz"
+
+
+def call(entry_point, *words):
+    return fedpkg("package", "call", MISBEHAVE, entry_point, *words)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_build_prints_path_digest_and_size(here):
+    ended = fedpkg("package", "build", MISBEHAVE, "-o", "my package.tar.gz")
+    assert ended.code == 0
+    assert ended.out.splitlines()[0] == "package  my package.tar.gz"
+    built = fedpkg("combiner", "build", MISBEHAVE, "-o", "again.tar.gz", "--json").json()
+    assert f"sha256   {built['digest']}" in ended.out
+    inspected = fedpkg("package", "inspect", "my package.tar.gz", "--json").json()
+    assert inspected["digest"] == built["digest"]
+    assert set(inspected["entry_points"]) == {"build", "train", "validate"}
+
+
+def test_a_folder_that_is_no_package_has_exit_code_4(here):
+    ended = fedpkg("package", "build", here, "-o", "package.tar.gz")
+    assert ended.code == 4
+    assert "has no fedn.yaml" in ended.err
+
+
+def test_inspect_makes_no_home(here):
+    assert fedpkg("package", "inspect", MISBEHAVE).code == 0
+    assert list(here.iterdir()) == []
+
+
+def test_call_train_writes_the_update_and_its_metadata_and_nothing_else(here, seed):
+    before = contents(here)
+    ended = call("train", "--input", "seed.npz", "--output", "update.npz", "--", "--num_examples", "7")
+    assert ended.code == 0, ended.err
+    assert "num_examples  7" in ended.out
+    assert json.loads((here / "update.npz-metadata").read_text()) == {"num_examples": 7}
+    with np.load(seed) as given, np.load(here / "update.npz") as update:
+        assert np.array_equal(update["w"], given["w"] + 1)
+    assert contents(here).keys() - before.keys() == {"update.npz", "update.npz-metadata"}
+    assert before.items() <= contents(here).items()
+
+
+def test_call_validate_prints_any_metrics(seed):
+    document = call("validate", "--input", seed, "--json", "--", "--how=nested").json()
+    assert document["metrics"]["by_class"]["0"] == {"precision": 0.25}
+    assert document["tensors"] == []
+
+
+def test_call_shows_what_the_program_prints_and_how_it_failed(seed):
+    ended = call("train", "--input", seed, "--", "--how=exit3")
+    assert ended.code == 8
+    assert ended.err.startswith("about to give up\nerror: 'train' exited with code 3 after ")
+    assert "\n    command  python entrypoint.py train " in ended.err
+    assert "/stderr.log, last lines:\n             about to give up" in ended.err
+    assert f"\n    try      cd {MISBEHAVE} && python entrypoint.py train " in ended.err
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("nan", "NaN"), ("no_file", "wrote no 'out.npz'"), ("wrong_shape", "has shape")]
+)
+def test_call_checks_the_reply_as_a_session_does(how, reason, seed):
+    ended = call("train", "--input", seed, "--output", "update.npz", "--json", "--", f"--how={how}")
+    assert ended.code == 8
+    assert reason in ended.json()["error"]["message"]
+    assert not (seed.parent / "update.npz").exists()
+
+
+def test_call_ends_after_its_timeout(seed):
+    ended = call("train", "--input", seed, "--timeout", "0.5", "--", "--how=sleep")
+    assert ended.code == 8
+    assert "time limit of 0.5 s" in ended.err
+
+
+def test_call_knows_what_is_wrong_before_it_runs_anything(here, seed):
+    assert call("trian", "--input", seed).code == 4
+    assert call("train").code == 2
+    assert call("train", "--input", seed, "stray").code == 2
+    assert call("train", "--input", "nothing.npz").code == 5
+    assert call("train", "--input", seed, "--data", "nothing").code == 3
+    assert call("train", "--task", here).code == 3
+
+
+def test_keep_leaves_the_folder(seed):
+    folder = call("train", "--input", seed, "--keep", "--json").json()["folder"]
+    assert fedpkg("package", "call", MISBEHAVE, "validate", "--task", f"{folder}/task", "--input", seed).code == 0
+
+
+def test_call_of_an_archive_and_with_a_warm_interpreter(here, seed):
+    fedpkg("package", "build", MISBEHAVE, "-o", "package.tar.gz")
+    ended = fedpkg("package", "call", "package.tar.gz", "train", "--input", seed, "--executor", "forkserver")
+    assert ended.code == 0, ended.err
+    assert "num_examples  10" in ended.out

@@ -1,0 +1,182 @@
+"""Every way in which a client can fail to give what was asked, and what is recorded of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from workbench import Bench, inline, log
+
+from fedpkg.dispatch.base import PackageOnDisk, TaskResult
+from fedpkg.formats.model_file import read_model
+from fedpkg.types import ReplyKind
+from fedpkg.weights.weights import Weights
+
+# The kind of each of misbehave's ways to train, and words that its message must have.
+TRAIN = {
+    "exit3": ("exit_code", "'train' exited with code 3 after"),
+    "exit_message": ("exit_code", "exited with code 1"),
+    "raise": ("exit_code", "exited with code 1"),
+    "signal": ("signal", "'train' was killed by SIGSEGV after"),
+    "no_file": ("no_file", "it wrote no 'out.npz'"),
+    "empty_file": ("bad_file", "out.npz: the file is empty"),
+    "truncated": ("bad_file", "out.npz: "),
+    "pickle": ("bad_file", "object"),
+    "symlink_out": ("not_a_file", "'out.npz' is a symbolic link"),
+    "hardlink_out": ("not_a_file", "'out.npz' has 2 names"),
+    "fifo_out": ("not_a_file", "'out.npz' is not a regular file"),
+    "dir_out": ("not_a_file", "'out.npz' is not a regular file"),
+    "huge_out": ("too_big", "'out.npz' had 10000000000 bytes; at most"),
+    "nan": ("not_finite", "tensor 'w' has NaN or infinite values"),
+    "inf": ("not_finite", "tensor 'w' has NaN or infinite values"),
+    "wrong_shape": ("mismatch", "'w'"),
+    "broadcast_shape": ("mismatch", "'w'"),
+    "wrong_dtype": ("mismatch", "'w'"),
+    "missing_tensor": ("mismatch", "'b'"),
+    "extra_tensor": ("mismatch", "'c'"),
+    "zero_examples": ("num_examples", "num_examples is zero"),
+    "negative_examples": ("num_examples", "num_examples is negative: -5"),
+    "nan_examples": ("num_examples", "num_examples is NaN"),
+    "text_examples": ("num_examples", "num_examples must be a number, not text"),
+    "no_examples": ("num_examples", "num_examples is absent"),
+    "no_metadata": ("num_examples", "num_examples is absent"),
+    "bad_metadata": ("bad_metadata", "is not JSON"),
+}
+VALIDATE = {
+    "exit3": ("exit_code", "'validate' exited with code 3"),
+    "raise": ("exit_code", "exited with code 1"),
+    "no_file": ("no_file", "it wrote no 'out.json'"),
+    "bad_json": ("bad_json", "is not JSON"),
+}
+
+
+@pytest.fixture(scope="module")
+def template(model: Path) -> Weights:
+    return read_model(model)
+
+
+def assert_failed(result: TaskResult, kind: str, words: str) -> None:
+    assert result.status == "failed"
+    assert result.failure is not None
+    assert result.failure.kind == kind, (result.failure, log(result))
+    assert words in result.failure.message
+    assert (result.weights, result.num_examples, result.metrics, result.reply) == (None, None, None, None)
+    assert not result.task.next_state.exists()  # it left no trace in the client's state
+    assert (result.task.folder / "in.npz").exists()  # and can be repeated by hand
+    assert result.command.startswith(f"python entrypoint.py {result.task.entry_point} ")
+
+
+@pytest.mark.parametrize("how", TRAIN)
+def test_bad_client_is_a_recorded_failure(
+    bench: Bench, misbehave: PackageOnDisk, model: Path, template: Weights, tmp_path: Path, how: str
+) -> None:
+    canary = tmp_path / "canary"
+    arguments = {"how": how, "canary": str(canary)}
+    result = bench.run(misbehave, "train", model=model, template=template, arguments=arguments)
+    assert_failed(result, *TRAIN[how])
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("how", VALIDATE)
+def test_bad_metrics_are_a_recorded_failure(bench: Bench, misbehave: PackageOnDisk, model: Path, how: str) -> None:
+    assert_failed(bench.run(misbehave, model=model, arguments={"how": how}), *VALIDATE[how])
+
+
+def test_honest_client_is_taken_as_it_is(
+    bench: Bench, misbehave: PackageOnDisk, model: Path, template: Weights
+) -> None:
+    result = bench.run(misbehave, "train", model=model, template=template)
+    assert (result.status, result.failure, result.num_examples, result.exit_code) == ("ok", None, 10.0, 0)
+    assert result.weights is not None
+    assert torch.equal(result.weights["w"], template["w"] + 1)
+    assert result.reply is not None
+    assert result.reply.parent != result.task.folder
+    assert not (result.task.folder / "in.npz").exists()
+    assert result.metadata == {"num_examples": 10}
+    assert result.wall_s >= result.phases["stage"] > 0
+    metrics = bench.told(misbehave, model=model)
+    assert metrics["num_examples"] == 10
+    assert metrics["w_mean"] == pytest.approx(float(template["w"].mean()))
+
+
+def test_last_lines_of_the_log_come_with_the_failure(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:
+    for how, line in (("raise", "ValueError: expected 784 features, got 785"), ("exit3", "about to give up")):
+        assert bench.run(misbehave, "train", model=model, arguments={"how": how}).log_tail.endswith(line)
+
+
+def test_missing_program_is_a_recorded_failure(bench: Bench, tmp_path: Path) -> None:
+    result = bench.run(inline(tmp_path, "", "no-such-program --fast"))
+    assert result.failure is not None
+    assert (result.failure.kind, result.exit_code) == ("exit_code", 127)
+    assert "no-such-program" in result.log_tail
+
+
+def test_metadata_must_be_a_file_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    out = sys.argv[-1]
+    tell()
+    os.symlink('/etc/hostname', out + '-metadata')
+    """
+    result = bench.run(inline(tmp_path, code))
+    assert result.failure is not None
+    assert result.failure.message.startswith("'out.json-metadata' is a symbolic link")
+
+
+def test_reply_limit_counts_the_models_own_size(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:
+    result = bench.run(misbehave, "train", model=model, reply_bytes=100)
+    assert result.failure is not None
+    assert result.failure.kind == "too_big"
+    assert "limits.reply_bytes" in result.failure.message
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "tell(); import shutil; shutil.rmtree(folder)",
+        "tell(); import shutil; shutil.rmtree(folder); open(folder, 'w')",
+        "tell(); os.remove(sys.argv[1]); os.makedirs(sys.argv[1] + '/deep')",
+        "import shutil; shutil.rmtree(os.getcwd()); tell()",
+        "open(sys.argv[-1], 'wb').write(b'[' * 200_000)",
+        "open(sys.argv[-1], 'wb').write(b'9' * 10_000)",
+        "open(sys.argv[-1], 'wb').write(b'\\xff')",
+        "os.chmod(folder, 0); os.chmod('.', 0)",
+    ],
+)
+def test_no_mischief_breaks_the_executor(bench: Bench, model: Path, tmp_path: Path, code: str) -> None:
+    prefix = "folder = os.path.dirname(sys.argv[-1])\n"
+    assert bench.run(inline(tmp_path, prefix + code), model=model).status in ("ok", "failed")
+    assert bench.told(inline(tmp_path, "tell(fine=True)")) == {"fine": True}
+
+
+def test_results_and_seeds_are_taken_without_looking_inside(bench: Bench, misbehave: PackageOnDisk) -> None:
+    result = bench.run(misbehave, "build", reply_kind=ReplyKind.SEED)
+    assert result.reply is not None
+    assert {name: tuple(tensor.shape) for name, tensor in read_model(result.reply).items()} == {
+        "w": (10, 32),
+        "b": (10,),
+        "steps": (),
+    }
+
+
+def test_other_suffixes_reach_the_client_and_come_back(bench: Bench, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    seed = tmp_path / "seed.safetensors"
+    save_file({"w": np.ones(3, np.float32)}, seed)
+    code = """
+    import shutil
+    source, target = sys.argv[1:3]
+    shutil.copyfile(source, target)
+    json.dump({"num_examples": 2}, open(target + "-metadata", "w"))
+    """
+    package = inline(tmp_path, code)
+    result = bench.run(package, model=seed, suffix=".safetensors", reply_kind=ReplyKind.UPDATE)
+    assert result.status == "ok", log(result)
+    assert result.weights is not None
+    assert result.weights["w"].tolist() == [1, 1, 1]
+    assert result.reply is not None
+    assert result.reply.name == "out.safetensors"
+
+

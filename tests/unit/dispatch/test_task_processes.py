@@ -1,0 +1,370 @@
+"""Nothing that a task starts outlives it, whatever ends it; nothing outlives the process that holds the executor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workbench import Bench, inline, is_alive, log, marked, wait_until
+
+from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.errors import DispatchError
+
+# The main process, a child, a grandchild, a daemon with a session of its own, a shell that ignores SIGTERM: each leaves a
+# file named after its process id in the folder --pids.
+FAMILY = """
+import signal, subprocess, time
+pids = next(word for word in sys.argv if word.startswith("--pids=")).partition("=")[2]
+def note():
+    open(f"{pids}/{os.getpid()}", "w")
+def live():
+    note()
+    time.sleep(600)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if os.fork() == 0:
+    if os.fork() == 0:
+        live()
+    live()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        live()
+    os._exit(0)
+subprocess.Popen(["sh", "-c", f"trap '' TERM; : > '{pids}'/$$; while :; do sleep 600; done"])
+note()
+while len(os.listdir(pids)) < 5:
+    time.sleep(0.001)
+"""
+FOREVER = FAMILY + "time.sleep(600)\n"
+
+
+@pytest.fixture
+def pids(tmp_path: Path) -> Callable[[], list[int]]:
+    """The process ids of a family, once they are complete."""
+    (tmp_path / "pids").mkdir()
+
+    def read() -> list[int]:
+        found = [int(path.name) for path in (tmp_path / "pids").iterdir()]
+        return found if len(found) == 5 else []
+
+    return lambda: wait_until(read, "five processes")
+
+
+def all_gone(pids: list[int]) -> bool:
+    return not any(is_alive(pid) for pid in pids)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+# ---- the end of a task
+
+
+def test_timeout_ends_all_of_a_task(bench: Bench, tmp_path: Path, pids: Callable[[], list[int]]) -> None:
+    arguments = {"pids": str(tmp_path / "pids")}
+    result = bench.run(inline(tmp_path, FOREVER), arguments=arguments, timeout_s=1.0)
+    assert result.failure is not None
+    assert (result.failure.kind, result.signal) == ("timeout", signal.SIGKILL)
+    assert result.failure.message == "'validate' was ended after its time limit of 1 s"
+    assert 1.0 <= result.wall_s < 3.0
+    assert all_gone(pids())
+    assert not result.task.next_state.exists()
+
+
+def test_cancel_ends_all_of_a_running_task(bench: Bench, tmp_path: Path, pids: Callable[[], list[int]]) -> None:
+    task = bench.task(inline(tmp_path, FOREVER), arguments={"pids": str(tmp_path / "pids")})
+    future = bench.executor.submit(task)
+    family = pids()
+    bench.executor.cancel(task.task_id)
+    result = future.result(5)
+    assert (result.status, result.failure) == ("cancelled", None)
+    assert all_gone(family)
+    assert not task.next_state.exists()
+
+
+def test_what_an_ok_task_leaves_behind_is_gone_before_its_result(
+    bench: Bench, tmp_path: Path, pids: Callable[[], list[int]]
+) -> None:
+    code = FAMILY + "tell(ok=True)\n"
+    assert bench.told(inline(tmp_path, code), arguments={"pids": str(tmp_path / "pids")}) == {"ok": True}
+    assert all_gone(pids())
+
+
+def test_daemon_cannot_write_into_a_reply_that_was_taken(
+    bench: Bench, misbehave: PackageOnDisk, model: Path, tmp_path: Path
+) -> None:
+    # Whatever it wrote before its end, the file is read after it, and then stays as it is.
+    arguments = {"how": "daemon_writes", "pid_file": str(tmp_path / "pid")}
+    result = bench.run(misbehave, "train", model=model, arguments=arguments)
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+    assert result.status == "failed" or result.weights is not None
+
+
+def test_daemon_that_holds_the_log_open_delays_nothing(
+    bench: Bench, misbehave: PackageOnDisk, model: Path, tmp_path: Path
+) -> None:
+    arguments = {"how": "daemon", "pid_file": str(tmp_path / "pid")}
+    result = bench.run(misbehave, "train", model=model, arguments=arguments)
+    assert result.status == "ok", log(result)
+    assert result.wall_s < 3
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_daemon_that_hops_from_process_to_process_is_caught(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import time
+    tell()
+    if os.fork() == 0:
+        os.setsid()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if os.fork():
+                os._exit(0)
+            open("hop", "w").write(str(os.getpid()))
+        os._exit(0)
+    while not os.path.exists("hop"):
+        pass
+    """
+    result = bench.run(inline(tmp_path, code))
+    assert result.status == "ok"
+    hop = result.task.next_state / "package" / "client" / "hop"
+    before = hop.read_text()
+    assert before
+    assert not is_alive(int(before))
+    assert bench.run(inline(tmp_path, "tell()")).status == "ok"
+    assert hop.read_text() == before
+
+
+@pytest.mark.parametrize("how", ["os.kill(os.getpid(), 9)", "os.killpg(0, 15)", "import ctypes; ctypes.string_at(0)"])
+def test_death_by_signal_is_told_by_name(bench: Bench, tmp_path: Path, how: str) -> None:
+    result = bench.run(inline(tmp_path, how))
+    assert result.failure is not None
+    name = {"os.kill(": "SIGKILL", "os.killp": "SIGTERM"}.get(how[:8], "SIGSEGV")
+    assert (result.failure.kind, result.exit_code) == ("signal", None)
+    assert f"was killed by {name}" in result.failure.message
+
+
+# ---- cancel and close
+
+
+def test_cancelled_task_in_the_queue_never_starts(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = open_bench(slots=1)
+    flag, go = tmp_path / "started", tmp_path / "go"
+    os.mkfifo(go)
+    wait = inline(tmp_path, f"open({str(flag)!r}, 'w'); open({str(go)!r}).read(); tell()")
+    first = bench.submit(wait)
+    second = bench.task(inline(tmp_path, "tell()"))
+    queued = bench.executor.submit(second)
+    third = bench.submit(inline(tmp_path, "tell(third=True)"))
+    wait_until(flag.exists, "the first task")
+    bench.executor.cancel(second.task_id)
+    bench.executor.cancel("nobody")
+    go.write_text("")
+    assert first.result(20).status == "ok"
+    assert queued.result(20).status == "cancelled"
+    assert not second.folder.exists()
+    assert third.result(20).metrics == {"third": True}
+
+
+def test_task_cancelled_before_its_interpreter_is_ready_is_cancelled(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = open_bench(slots=2)
+    tasks = [bench.task(inline(tmp_path, "tell()")) for _ in range(4)]
+    futures = [bench.executor.submit(task) for task in tasks]
+    for task in tasks:
+        bench.executor.cancel(task.task_id)
+    assert {future.result(20).status for future in futures} <= {"cancelled", "ok"}
+    assert futures[-1].result().status == "cancelled"
+    assert bench.run(inline(tmp_path, "tell()"), task_id=tasks[0].task_id).status == "ok"  # the id means nothing now
+
+
+def test_close_ends_everything_within_two_seconds(
+    open_bench: Callable[..., Bench], tmp_path: Path, pids: Callable[[], list[int]]
+) -> None:
+    bench = open_bench(slots=2)
+    package = inline(tmp_path, FOREVER)
+    running = [bench.submit(package, arguments={"pids": str(tmp_path / "pids")})]
+    family = pids()
+    running += [bench.submit(package, arguments={"pids": str(tmp_path / "pids")}) for _ in range(3)]
+    started = time.monotonic()
+    bench.executor.close()
+    assert time.monotonic() - started < 2
+    assert [future.result(0).status for future in running] == ["cancelled"] * 4
+    assert not any(future.result().task.next_state.exists() for future in running)
+    assert all_gone(family)
+    assert marked(bench.mark) == []
+    bench.executor.close()
+    with pytest.raises(DispatchError, match="closed"):
+        bench.submit(package)
+
+
+def test_close_does_not_wait_for_imports(tmp_path: Path, open_bench: Callable[..., Bench]) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "endless_import.py").write_text("import time\ntime.sleep(600)\n")
+    package = inline(tmp_path, "import endless_import")
+    bench = open_bench(package, slots=1, PYTHONPATH=str(site))
+    future = bench.submit(package)
+    wait_until(lambda: marked(bench.mark), "a process")
+    started = time.monotonic()
+    bench.executor.close()
+    assert time.monotonic() - started < 2
+    assert future.result(0).status == "cancelled"
+
+
+# ---- somebody is killed
+
+
+@pytest.mark.parametrize("name", ["process", "forkserver"])
+def test_killed_holder_of_the_executor_leaves_no_process(
+    name: str, tmp_path: Path, pids: Callable[[], list[int]]
+) -> None:
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from workbench import inline, make_bench
+folder = Path({str(tmp_path)!r})
+package = inline(folder, {FOREVER!r})
+bench = make_bench({name!r}, folder, package)
+futures = [bench.submit(package, arguments={{"pids": str(folder / "pids")}}) for _ in range(2)]
+print(bench.mark, flush=True)
+futures[0].result()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        mark = holder.stdout.readline().strip()
+        wait_until(lambda: len(list((tmp_path / "pids").iterdir())) >= 5, "the tasks")
+        assert len(marked(mark)) >= 5
+        holder.kill()
+    wait_until(lambda: marked(mark) == [], "the end of all processes")
+    assert all_gone([int(path.name) for path in (tmp_path / "pids").iterdir()])
+
+
+def test_killed_keeper_fails_its_task_and_the_next_one_works(
+    open_bench: Callable[..., Bench], tmp_path: Path, pids: Callable[[], list[int]]
+) -> None:
+    bench = open_bench(slots=1)
+    code = "open('../../../main', 'w').write(str(os.getpid()))\n" + FOREVER
+    task = bench.task(inline(tmp_path, code), arguments={"pids": str(tmp_path / "pids")})
+    future = bench.executor.submit(task)
+    family = pids()
+    main = int((task.next_state.parent / "main").read_text())
+    os.kill(parent_of(main), signal.SIGKILL)
+    result = future.result(10)
+    assert result.failure is not None
+    assert (result.status, result.failure.kind) == ("failed", "executor")
+    assert "keeper" in result.failure.message
+    wait_until(lambda: all_gone(family), "the end of the killed keeper's task")
+    assert bench.told(inline(tmp_path, "tell(next=True)")) == {"next": True}
+
+
+def test_killed_spare_is_replaced(tmp_path: Path, open_bench: Callable[..., Bench]) -> None:
+    bench = open_bench(slots=1)
+    keeper = bench.told(inline(tmp_path, "tell(keeper=os.getppid())"))["keeper"]
+    children = Path(f"/proc/{keeper}/task/{keeper}/children")
+    if bench.name == "forkserver":
+        (spare,) = wait_until(lambda: children.read_text().split(), "a spare child")
+        os.kill(int(spare), signal.SIGKILL)
+        wait_until(lambda: not is_alive(int(spare)), "its end")
+    assert bench.told(inline(tmp_path, "tell(keeper=os.getppid())")) == {"keeper": keeper}
+
+
+def test_killed_zygote_is_replaced(tmp_path: Path, open_bench: Callable[..., Bench]) -> None:
+    bench = open_bench(slots=1)
+    look = inline(tmp_path, "tell(keeper=os.getppid())")
+    keeper = bench.told(look)["keeper"]
+    zygote = parent_of(keeper)
+    os.kill(zygote, signal.SIGKILL)
+    wait_until(lambda: not is_alive(zygote), "its end")
+    assert bench.told(look) == {"keeper": keeper}
+    os.kill(keeper, signal.SIGKILL)
+    result = bench.run(look)
+    assert result.status == "ok" or (result.failure is not None and result.failure.kind == "executor")
+    assert parent_of(bench.told(look)["keeper"]) != zygote
+
+
+# ---- logs
+
+
+def test_log_keeps_its_first_and_last_half(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    text = "".join(f"{n:06d} " for n in range(30_000))
+    sys.stdout.write(text)
+    sys.stderr.write(text[::-1])
+    tell(size=len(text))
+    """
+    result = bench.run(inline(tmp_path, code), log_bytes=2001)
+    text = "".join(f"{n:06d} " for n in range(30_000))
+    marker = f"\n[fedpkg: {len(text) - 2001} bytes left out here]\n"
+    assert log(result, "stdout") == text[:1001] + marker + text[-1000:]
+    assert log(result) == text[::-1][:1001] + marker + text[::-1][-1000:]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 10, 11])
+def test_log_that_just_fits_is_whole(bench: Bench, tmp_path: Path, limit: int) -> None:
+    result = bench.run(inline(tmp_path, "sys.stdout.write('0123456789'); tell()"), log_bytes=limit)
+    whole = "0123456789"
+    assert log(result, "stdout") == whole if limit >= 10 else "bytes left out here" in log(result, "stdout")
+
+
+def test_flood_of_output_is_quick(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:
+    result = bench.run(misbehave, "train", model=model, arguments={"how": "log_flood"}, log_bytes=1 << 16)
+    assert result.status == "ok"
+    assert result.wall_s < 8
+    text = log(result, "stdout")
+    assert text.startswith("line 0 ...")
+    assert text.endswith("the last line\n")
+    assert (1 << 16) < len(text) < (1 << 16) + 100
+
+
+def test_script_that_closes_its_standard_streams_is_ok(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:
+    result = bench.run(misbehave, "train", model=model, arguments={"how": "closes_streams"})
+    assert result.status == "ok", log(result)
+
+
+def test_logs_are_there_whatever_the_end(bench: Bench, tmp_path: Path) -> None:
+    code = "print('out ü')\nprint('err ß', file=sys.stderr)\n"
+    for ending in ("os._exit(0)", "os.kill(os.getpid(), 9)", "tell()"):
+        result = bench.run(inline(tmp_path, code + ending))
+        assert (log(result, "stdout"), log(result)) == ("out ü\n", "err ß\n")
+        assert result.log_tail == "err ß"
+
+
+# ---- as somebody who is not root
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
+def test_the_same_holds_for_an_ordinary_user(tmp_path: Path) -> None:
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+    probe = subprocess.run([sys.executable, "-c", "import fedpkg, numpy, pytest"], **nobody, capture_output=True)  # type: ignore[call-overload]
+    if probe.returncode:
+        pytest.skip("an ordinary user cannot read this Python or fedpkg")
+    tmp_path.chmod(0o711)
+    base = tmp_path / "base"
+    base.mkdir()
+    os.chown(base, 65534, 65534)
+    tests = "timeout or cancel_ends or leaves_behind or killed_holder or closes_its or folder_as"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={base / 'tmp'}"]
+    done = subprocess.run(  # type: ignore[call-overload]
+        [*command, str(Path(__file__).parent), "-k", f"({tests}) and not ordinary"],
+        **nobody,
+        env={**os.environ, "HOME": str(base), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
