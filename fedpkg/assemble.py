@@ -103,6 +103,7 @@ def resume(
         config = config_from_json(session.config)
         if rounds is not None:
             config = config_from_json({**dump_config(config), "rounds": rounds})
+            store.extend_session(session.session_id, dump_config(config), rounds)
         package = _on_disk(find_package(session.package_digest, home.packages))
         with _executor(config, package, home.session_folder(session.session_id)) as executor:
             from fedpkg.formats.base import ModelForm

@@ -285,7 +285,7 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
         base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
         if last == "folders" and any(sign in value for sign in "*?["):
             base = glob.escape(base)  # only what the person wrote is a pattern
-        section[last] = os.path.abspath(os.path.join(base, os.path.expanduser(value)))  # noqa: PTH100, PTH111, PTH118
+        section[last] = os.path.abspath(os.path.join(base, os.path.expanduser(value)))
         if last == "folders" and value.endswith("/"):
             section[last] += "/"  # a pattern's way to say: folders only
 

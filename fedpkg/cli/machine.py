@@ -46,9 +46,6 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     yield _subreaper()
     yield _pidfd()
     yield _huge_pages()
-    yield _tool("uv", "makes packages' environments fast", "https://docs.astral.sh/uv/")
-    yield _tool("bwrap", "shuts tasks off from the rest of the machine", "install bubblewrap")
-    yield _cgroup()
     yield _processors()
     yield _memory()
     place = _nearest_folder(home)
@@ -177,22 +174,6 @@ def _huge_pages() -> Finding:
         advice = "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
         return Finding("huge pages", "note", mode, purpose, advice)
     return Finding("huge pages", "ok", mode, purpose)
-
-
-def _cgroup() -> Finding:
-    purpose = "memory and processor limits for tasks"
-    root = Path("/sys/fs/cgroup")
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), None)
-    if own is None or not (root / "cgroup.controllers").exists():
-        return Finding("cgroup v2", "note", "not there", purpose, "boot with systemd's unified hierarchy")
-    if not os.access(root / own, os.W_OK):
-        advice = "run inside `systemd-run --user --scope -p Delegate=yes`"
-        return Finding("cgroup v2", "note", "not delegated to this user", purpose, advice)
-    return Finding("cgroup v2", "ok", f"delegated: /{own}", purpose)
 
 
 def _processors() -> Finding:

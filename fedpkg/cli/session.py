@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,16 +43,16 @@ def list_sessions(settings: Settings) -> None:
     from fedpkg.cli.report import rounds_done
 
     with settings.reading() as (home, store):
-        holder = controller_of(home)
+        running = is_running(home)
         found = [(session, rounds_done(store.list_rounds(session.session_id))) for session in store.list_sessions()]
     if settings.json:
-        documents = [{**_summary(session, holder), "rounds_done": done} for session, done in found]
+        documents = [{**_summary(session, running), "rounds_done": done} for session, done in found]
         output.document(documents)
         return
     rows = [
         [
             session.session_id,
-            _status(session, holder),
+            _status(session, running),
             f"{done}/{max(done, session.num_rounds)}",
             output.when(session.created_at),
             output.near(session.config.get("package", "")),
@@ -94,7 +93,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     clients = store.list_clients(session.session_id)
     pairs = [
         ("session", session.session_id),
-        ("status", _status(session, controller_of(home))),
+        ("status", _status(session, is_running(home))),
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
         ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
@@ -137,7 +136,7 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
     failed = [asdict(task) for task in store.list_tasks(session_id) if task.status == "failed"]
     output.document(
         {
-            **_summary(session, controller_of(home)),
+            **_summary(session, is_running(home)),
             "config": session.config,
             "folder": home.session_folder(session_id),
             "clients": [asdict(client) for client in store.list_clients(session_id)],
@@ -225,16 +224,16 @@ def stop(settings: Settings, session_ref: str | None) -> None:
     home = settings.open_home()
     with SqliteStore(home.state_db, read_only=True) as store:
         session = find_session(store, session_ref)
-        holder = controller_of(home)
-    is_running = _status(session, holder) == "running"
-    if is_running:
+        running = is_running(home)
+    can_stop = _status(session, running) in ("running", "created")
+    if can_stop:
         with SqliteStore(home.state_db) as store:
             store.request_stop(session.session_id)
     if settings.json:
-        output.document({**_summary(session, holder), "stop_requested": is_running})
+        output.document({**_summary(session, running), "stop_requested": can_stop})
         return
     resume_command = settings.command(f"session resume {session.session_id}")
-    if is_running:
+    if can_stop:
         output.result(f"{session.session_id} stops after the round it is in; go on later: {resume_command}")
     elif session.status == "finished":
         output.result(f"{session.session_id} is finished: nothing to stop")
@@ -242,35 +241,24 @@ def stop(settings: Settings, session_ref: str | None) -> None:
         output.result(f"{session.session_id} does not run: nothing to stop; go on with it: {resume_command}")
 
 
-def controller_of(home: Home) -> int | None:
-    """Process id of the controller that works in this home, if there is one.
-
-    Only its note beside the lock is read: to try the lock itself would for a moment keep others from taking it.
-    """
-    try:
-        facts = json.loads((home.root / "lock.json").read_bytes())
-        pid = int(facts["pid"])
-        if facts["host"] == os.uname().nodename:
-            os.kill(pid, 0)
-    except PermissionError:  # it runs, as somebody else
-        return pid
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return pid
+def is_running(home: Home) -> bool:
+    """Whether a controller works in this home."""
+    holder = home.holder()
+    return holder is not None and holder.is_alive()
 
 
-def _status(session: SessionRow, holder: int | None) -> str:
+def _status(session: SessionRow, running: bool) -> str:
     """Its status in the store; a session whose controller was killed still stands there as running."""
-    if session.status in ("running", "created") and holder is None:
+    if session.status in ("running", "created") and not running:
         return "killed"
     return session.status
 
 
-def _summary(session: SessionRow, holder: int | None) -> dict[str, Any]:
+def _summary(session: SessionRow, running: bool) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "name": session.name,
-        "status": _status(session, holder),
+        "status": _status(session, running),
         "error": session.error,
         "num_rounds": session.num_rounds,
         "seed": session.seed,

@@ -96,7 +96,7 @@ def check_folder(folder: Path) -> None:
 
 def _collect(folder: Path, rules: IgnoreRules, *, without: Path | None = None) -> list[_Source]:
     """Everything that goes in, parents first, sorted by name."""
-    top = os.path.basename(os.path.abspath(folder)) or "package"  # noqa: PTH100, PTH119 (resolve() would follow a link)
+    top = os.path.basename(os.path.abspath(folder)) or "package"
     excluded = None if without is None else without.parent.resolve() / without.name
     members = Members(max_members=sys.maxsize)
     sources = []

@@ -50,11 +50,11 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
     elif folder.is_file():  # also when its name reads like a pattern
         paths, nothing = [folder], ""
     else:
-        paths = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207  escapes hold in all parts
+        paths = [Path(match) for match in glob.glob(pattern, recursive=True)]
         nothing = f"clients.folders: nothing matches {pattern}"
     if not paths:
         raise DataError(nothing, hint="one folder (or file) per client, for example data/clients/*", pattern=pattern)
-    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=_natural)  # noqa: PTH100  keeps links
+    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=_natural)
     if broken := [path for path in paths if not path.exists()]:
         raise DataError(f"clients.folders: {broken[0]} is a link to nothing", hint="mend or remove it", pattern=pattern)
     kinds = {path.is_dir() for path in paths}
@@ -84,7 +84,7 @@ def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
     if folders and len(set(names)) == len(names):
         return names
     if len(paths) == 1:  # nothing differs: the part that could, the first with a wildcard
-        rows = [paths[0].parts, tuple(map(glob.escape, paths[0].parts)), Path(os.path.abspath(pattern)).parts]  # noqa: PTH100
+        rows = [paths[0].parts, tuple(map(glob.escape, paths[0].parts)), Path(os.path.abspath(pattern)).parts]
         level = next(
             (i for i, (part, same, sign) in enumerate(zip(*rows, strict=False)) if sign not in (part, same)), -1
         )

@@ -195,11 +195,12 @@ def main():
     )
     if why_cold is not None:
         os._exit(0)
-    keepers = set()
+    keepers = {}  # process id → pidfd, by which we are woken at its end (None where there are no pidfds: we look)
     while True:
-        ready, _, _ = select.select([control], [], [], 1.0 if keepers else None)
+        ends = list(keepers.values())
+        awake, _, _ = select.select([control, *filter(None, ends)], [], [], 1.0 if None in ends else None)
         bury(keepers)
-        if not ready:
+        if control not in awake:
             continue
         fd = receive_fd(control)
         if fd is None:
@@ -213,7 +214,7 @@ def main():
             finally:
                 os._exit(1)
         os.close(fd)
-        keepers.add(pid)
+        keepers[pid] = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
     deadline = time.monotonic() + KILL_PATIENCE_S  # keepers see the same end of file and tidy up by themselves
     while keepers and time.monotonic() < deadline:
         bury(keepers)
@@ -241,7 +242,9 @@ def bury(keepers):
         if pid == 0:
             break
         orphans = True
-        keepers.discard(pid)
+        pidfd = keepers.pop(pid, None)
+        if pidfd is not None:
+            os.close(pidfd)
     if orphans:
         kill_children(spare=keepers)
 

@@ -189,6 +189,9 @@ class StateStore(Protocol):
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
         """Set status and error. ``running`` also clears an earlier request to stop."""
 
+    def extend_session(self, session_id: str, config: dict[str, Any], num_rounds: int) -> None:
+        """Give a session another number of rounds; ``config`` is its configuration with them."""
+
     def request_stop(self, session_id: str) -> None:
         """Ask whoever runs the session to stop it after the tasks in flight."""
 

@@ -10,11 +10,36 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fedpkg.errors import HomeLocked, NotFound, StoreError
 from fedpkg.files import atomic_write
 from fedpkg.stores.base import StateStore
+
+_NOTE = "lock.json"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a home's lock, by its own note."""
+
+    pid: int
+    host: str
+    since: float
+    command: str
+
+    def is_alive(self) -> bool:
+        """Whether that process is there; one on another host is taken to be."""
+        if self.host != os.uname().nodename:
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # it runs, as somebody else
+            return True
+        return True
 
 
 class Home:
@@ -94,42 +119,48 @@ class Home:
         """
         from filelock import FileLock, Timeout  # here: readers do not need it, and it takes 30 ms to import
 
-        facts_path = self.root / "lock.json"
+        note = self.root / _NOTE
         lock = FileLock(self.root / "lock", timeout=0, thread_local=False)
         try:
             lock.acquire()
         except Timeout:
-            raise self._locked(facts_path) from None
+            raise self._locked() from None
         except OSError as error:
             raise _unwritable(self.root, error) from error
         try:
-            facts = {
-                "pid": os.getpid(),
-                "command": shlex.join(sys.argv),
-                "host": os.uname().nodename,
-                "since": clock(),
-            }
+            me = Holder(pid=os.getpid(), host=os.uname().nodename, since=clock(), command=shlex.join(sys.argv))
             try:
-                with atomic_write(facts_path, durable=False) as file:
-                    file.write(json.dumps(facts).encode())
+                with atomic_write(note, durable=False) as file:
+                    file.write(json.dumps(asdict(me)).encode())
             except OSError as error:
                 raise _unwritable(self.root, error) from error
             yield
         finally:
-            facts_path.unlink(missing_ok=True)
+            note.unlink(missing_ok=True)
             lock.release()
 
-    def _locked(self, facts_path: Path) -> HomeLocked:
+    def holder(self) -> Holder | None:
+        """Who holds the lock, or held it when it was killed: only the note is read, the lock itself is not tried."""
         try:
-            facts = json.loads(facts_path.read_bytes())
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(facts["since"]))
-            holder = f"process {facts['pid']} on {facts['host']} since {since} ({facts['command']})"
+            facts = json.loads((self.root / _NOTE).read_bytes())
+            return Holder(
+                pid=int(facts["pid"]),
+                host=str(facts["host"]),
+                since=float(facts["since"]),
+                command=str(facts["command"]),
+            )
         except (OSError, ValueError, KeyError, TypeError):  # not written yet, or the holder is just leaving
-            facts, holder = {}, "another process"
+            return None
+
+    def _locked(self) -> HomeLocked:
+        holder, words = self.holder(), "another process"
+        if holder is not None:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
+            words = f"process {holder.pid} on {holder.host} since {since} ({holder.command})"
         return HomeLocked(
-            f"{self.root} is in use by {holder}",
+            f"{self.root} is in use by {words}",
             hint="wait until it ends, stop it with `fedpkg session stop`, or use another --home",
-            **{**facts, "path": str(self.root)},
+            **{**(asdict(holder) if holder else {}), "path": str(self.root)},
         )
 
     def new_session_id(self, name: str, store: StateStore, *, clock: Callable[[], float] = time.time) -> str:

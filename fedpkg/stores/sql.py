@@ -276,6 +276,11 @@ class SqlStore(StateStore):
                 {"status": status, "error": SESSIONS.value("error", error)},
             )
 
+    def extend_session(self, session_id: str, config: dict[str, Any], num_rounds: int) -> None:
+        with self._database.transaction() as transaction:
+            values = {"config": SESSIONS.value("config", config), "num_rounds": num_rounds}
+            self._update_session(transaction, session_id, ", config = :config, num_rounds = :num_rounds", values)
+
     def request_stop(self, session_id: str) -> None:
         with self._database.transaction() as transaction:
             self._update_session(transaction, session_id, ", stop_requested = true")

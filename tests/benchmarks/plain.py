@@ -10,13 +10,13 @@ import time
 
 STARTED = time.perf_counter()
 
-import argparse  # noqa: E402  # importing is part of what is measured
-import json  # noqa: E402
-import random  # noqa: E402
+import argparse  # importing is part of what is measured
+import json
+import random
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn.functional import dropout, log_softmax, nll_loss, relu  # noqa: E402
+import torch
+from torch import nn
+from torch.nn.functional import dropout, log_softmax, nll_loss, relu
 
 IMPORTED = time.perf_counter()
 

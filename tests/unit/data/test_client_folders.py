@@ -114,7 +114,7 @@ def test_a_name_that_cannot_be_an_id_is_refused(folder: Path, name: str) -> None
 
 
 def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
-    os.mkdir(os.fsencode(folder) + b"/\xff")  # noqa: PTH102
+    os.mkdir(os.fsencode(folder) + b"/\xff")
     with pytest.raises(DataError, match="cannot be a client's id"):
         find(folder)
 

@@ -44,6 +44,10 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def marked(mark: str) -> list[int]:
     """Ids of the living processes whose environment carries ``mark``."""
     found = []
@@ -105,6 +109,7 @@ def log(result: TaskResult, stream: str = "stderr") -> str:
 
 def make_bench(name: str, folder: Path, package: PackageOnDisk, *, slots: int = 2, **environment: str) -> Bench:
     environment = {MARK: uuid.uuid4().hex, **environment}
+    folder = folder / f"Werkbank {environment[MARK][:6]}"
     if name == "process":
         executor = process_executor(slots=slots, environment=environment, log_folder=folder / "logs")
     else:

@@ -1,0 +1,140 @@
+"""What a warm interpreter cannot do runs cold all the same, and one warning says why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from workbench import Bench, inline, log, make_bench, marked, parent_of
+
+from fedpkg.dispatch.base import PackageOnDisk
+
+THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+TELL_PARENT = "tell(parent=os.getppid())\n"
+
+
+@pytest.fixture
+def open_warm(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    benches = []
+
+    def make(package: PackageOnDisk, **environment: str) -> Bench:
+        benches.append(make_bench("forkserver", tmp_path, package, **environment))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.executor.close()
+        assert marked(bench.mark) == []
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def outside_module(tmp_path: Path, name: str, code: str) -> str:
+    """A module that is installed, as it were: importable, and not the package's own; the PYTHONPATH for it."""
+    site = tmp_path / "site"
+    site.mkdir(exist_ok=True)
+    (site / f"{name}.py").write_text(code)
+    return str(site)
+
+
+def test_import_that_starts_a_thread_makes_the_package_run_cold(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = inline(tmp_path, "import starts_a_thread\n" + TELL_PARENT)
+    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "starts_a_thread", THREAD))
+    for _ in range(3):
+        assert "parent" in bench.told(package)
+    assert warnings_of(caplog) == [
+        "executor.cold reason=the package runs cold, with a new interpreter for every task: importing 'starts_a_thread' "
+        "starts threads, and forking a process with threads is unsafe"
+    ]
+
+
+def test_import_that_ends_the_interpreter_makes_the_package_run_cold(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = outside_module(tmp_path, "ends_it_all", "import os, sys\nif 'zygote' in sys.argv[0]:\n    os._exit(7)\n")
+    package = inline(tmp_path, "import ends_it_all\n" + TELL_PARENT)
+    bench = open_warm(package, PYTHONPATH=path)
+    for _ in range(2):
+        assert "parent" in bench.told(package)
+    (warning,) = warnings_of(caplog)
+    assert "ended while it started" in warning
+
+
+def test_own_module_named_like_one_in_use_makes_the_package_run_cold(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = inline(tmp_path, "import csv, wave\ntell(wave=wave.HEIGHT)\n", wave__py="HEIGHT = 3\n")
+    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "surf", "import wave\n"))
+    assert bench.told(package) == {"wave": 3}
+    assert warnings_of(caplog) == []  # nobody else imported the standard library's
+    bench.executor.close()
+    package = inline(tmp_path, "import surf\nimport wave\ntell(wave=wave.HEIGHT)\n", wave__py="HEIGHT = 3\n")
+    bench = open_warm(package, PYTHONPATH=str(tmp_path / "site"))
+    assert bench.told(package) == {"wave": 3}
+    (warning,) = warnings_of(caplog)
+    assert "its own module 'wave' has the name of one that its imports use" in warning
+
+
+@pytest.mark.parametrize(
+    ("command", "because"),
+    [
+        ("python entrypoint.py | cat", None),
+        ("python entrypoint.py && true", None),
+        ("python -O entrypoint.py", "the Python option '-O'"),
+        ("python $(echo entrypoint.py)", "a '$' that is not a plain variable"),
+        ("python entry*.py", "the character '*'"),
+        ("python entrypoint.py --seed=$RANDOM", "bash's own variable $RANDOM"),
+        ("python app.zip", "a script that is not Python source, 'app.zip'"),
+    ],
+)
+def test_python_that_needs_bash_runs_cold_with_one_warning(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture, command: str, because: str | None
+) -> None:
+    package = inline(tmp_path, "tell(optimised=sys.flags.optimize)\n", command)
+    if command.endswith("zip"):
+        import zipfile
+
+        with zipfile.ZipFile(package.folder / "app.zip", "w") as archive:
+            archive.write(package.folder / "entrypoint.py", "__main__.py")
+    results = [bench.run(package) for _ in range(2)]
+    if because is not None:
+        assert results[0].metrics == {"optimised": int("-O" in command)}, log(results[0])
+    because = because or f"the character {command.split()[2][0]!r}"
+    expected = f"executor.cold reason='{command}' runs cold, with a new interpreter for every task, because of {because}"
+    assert warnings_of(caplog) == ([expected] if bench.name == "forkserver" else [])
+
+
+def test_other_programs_run_cold_without_a_warning(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = inline(tmp_path, "", "bash run.sh", run__sh="""printf '{"n": %s}' "$#" > "$1"\n""")
+    assert bench.told(package, arguments={"a": 1}) == {"n": 2}
+    package = inline(tmp_path, "", """printf '{"out": "%s"}' | tee""")
+    assert bench.told(package) == {"out": ""}
+    assert warnings_of(caplog) == []
+
+
+def test_warm_tasks_are_forked_and_cold_ones_are_not(bench: Bench, tmp_path: Path) -> None:
+    package = inline(tmp_path, "tell(exe=open('/proc/self/cmdline').read().split(chr(0))[1], keeper=os.getppid())")
+    told = bench.told(package)
+    assert Path(told["exe"]).name == ("zygote.py" if bench.name == "forkserver" else "entrypoint.py")
+    assert parent_of(told["keeper"]) > 1
+
+
+def test_module_that_fails_to_import_is_the_tasks_own_affair(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = outside_module(tmp_path, "half_broken", "raise SystemExit('no licence')\n")
+    package = inline(tmp_path, "try:\n    import half_broken\nexcept SystemExit as e:\n    tell(e=str(e))\n")
+    bench = open_warm(package, PYTHONPATH=path)
+    assert bench.told(package) == {"e": "no licence"}
+    assert warnings_of(caplog) == []

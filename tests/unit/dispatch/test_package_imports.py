@@ -1,0 +1,93 @@
+"""Which modules a warm interpreter imports for a package: found by reading, never by running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedpkg.dispatch.imports import BIGGEST_FILE, imports_of, own_modules
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "Paket mit λ"
+    path.mkdir()
+    return path
+
+
+def write(path: Path, text: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def test_absolute_imports_are_found_wherever_they_stand(folder: Path) -> None:
+    code = """
+from __future__ import annotations
+import numpy as np, torch.nn.functional as F
+from torch.optim import SGD
+def later():
+    import json
+    try:
+        from missing_one import thing
+    except ImportError:
+        thing = None
+"""
+    write(folder / "entrypoint.py", code)
+    assert imports_of(folder) == ["numpy", "torch.nn.functional", "torch.optim", "json", "missing_one"]
+
+
+def test_own_modules_and_relative_imports_are_left_out(folder: Path) -> None:
+    write(folder / "entrypoint.py", "import model, helpers.io, data\nfrom . import x\nfrom .y import z\nimport csv\n")
+    write(folder / "model.py", "import deep\n")
+    write(folder / "helpers" / "io.py", "import gzip\n")
+    write(folder / "lib" / "deep.py", "")
+    (folder / "data").mkdir()
+    assert imports_of(folder) == ["csv", "gzip"]
+
+
+def test_nothing_is_run(folder: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    write(folder / "entrypoint.py", f"open({str(canary)!r}, 'w')\nimport csv\n")
+    assert imports_of(folder) == ["csv"]
+    assert not canary.exists()
+
+
+def test_named_scripts_are_read_whatever_their_name(folder: Path) -> None:
+    write(folder / "bin" / "train", "#!/usr/bin/env python\nimport csv\n")
+    write(folder / "other", "import gzip\n")
+    assert imports_of(folder, ["bin/train", "absent.py"]) == ["csv"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"import (\n",
+        b"\x00\x01import os",
+        b"\xff\xfe",
+        b"# coding: no-such-code\nimport os\n",
+        b"(" * 5000,
+        b"-" * 100_000 + b"1",
+        b"import os\n" + b"#" * BIGGEST_FILE,
+    ],
+    ids=["syntax", "nul", "not utf-8", "coding", "nested", "deep", "big"],
+)
+def test_files_that_cannot_be_read_are_skipped(folder: Path, content: bytes) -> None:
+    write(folder / "bad.py", content)
+    write(folder / "good.py", "x = '\\d'\nimport csv\n")
+    assert imports_of(folder) == ["csv"]
+
+
+def test_odd_entries_are_skipped(folder: Path) -> None:
+    (folder / "folder.py").mkdir()
+    (folder / "gone.py").symlink_to("nowhere")
+    (folder / "loop").symlink_to(".")
+    write(folder / "good.py", "import csv\n")
+    assert imports_of(folder) == ["csv"]
+
+
+def test_modules_beside_the_scripts_are_the_packages_own(folder: Path) -> None:
+    for name in ("wave.py", "helpers/__init__.py", "data/x.csv", "src/run.py", "src/inner.py", "deep/er/no.py"):
+        write(folder / name, "")
+    assert own_modules(folder) == ["helpers", "wave"]
+    assert own_modules(folder, ["src/run.py"]) == ["helpers", "inner", "run", "wave"]

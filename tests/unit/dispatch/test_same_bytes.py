@@ -1,0 +1,72 @@
+"""A reply is the same bytes in every executor, at one thread and at two, though the client seeds nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from workbench import Bench, inline, log, make_bench, unpacked
+
+from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.types import ReplyKind
+
+EXECUTORS = ("process", "forkserver")
+
+# Sums in another order differ in their last bits: the numbers of threads, and kernels, show in the bytes.
+MATMUL = """
+import numpy as np
+a, b = np.random.rand(700, 900), np.random.rand(900, 800)
+w = np.linalg.solve(a[:, :700] @ b[:700, :700], a @ b)
+np.savez(sys.argv[1], w=w, x=np.random.permutation(7))
+"""
+
+
+def replies(package: PackageOnDisk, folder: Path, entry_point: str, threads: int, **fields: object) -> list[bytes]:
+    """The bytes of two replies of each executor."""
+    found = []
+    for name in EXECUTORS:
+        bench = make_bench(name, folder, package, slots=1)
+        try:
+            for _ in range(2):
+                result = bench.run(package, entry_point, threads=threads, seed=1234, **fields)
+                assert result.reply is not None, (result.failure, log(result))
+                metadata = result.reply.with_name(f"{result.reply.name}-metadata")
+                found.append(result.reply.read_bytes() + (metadata.read_bytes() if metadata.exists() else b""))
+        finally:
+            bench.executor.close()
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_with_torch_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
+    package = unpacked("random-draws", tmp_path)
+    seeds = replies(package, tmp_path, "build", threads, reply_kind=ReplyKind.SEED)
+    assert len(set(seeds)) == 1
+    (tmp_path / "seed.npz").write_bytes(seeds[0])
+    updates = replies(package, tmp_path, "train", threads, model=tmp_path / "seed.npz")
+    assert len(set(updates)) == 1
+    assert f'"threads": {threads}'.encode() in updates[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_linear_algebra_of_numpy_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
+    package = inline(tmp_path, MATMUL)
+    assert len(set(replies(package, tmp_path, "validate", threads, reply_kind=ReplyKind.SEED))) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numpy_uses_the_threads_it_may(bench: Bench, tmp_path: Path, threads: int) -> None:
+    code = """
+    import numpy as np
+    a = np.ones((600, 600))
+    a @ a
+    tell(threads=len(os.listdir("/proc/self/task")))
+    """
+    assert bench.told(numpy_package(tmp_path, code), threads=threads) == {"threads": threads}
+
+
+def numpy_package(folder: Path, code: str) -> PackageOnDisk:
+    package = inline(folder, code)
+    return PackageOnDisk("inline with numpy", package.root, package.folder, package.spec)
