@@ -1,7 +1,8 @@
-"""What an entry point's command line means: what ``bash -c`` makes of it, told apart without bash where that is certain.
+"""What an entry point's command line means: what ``bash -c`` makes of it, told without bash where that is certain.
 
-A warm executor runs ``python script.py …`` and ``python -m module …`` itself, so it must know the words that bash would make of
-the command. `expand` handles quotes, backslashes and ``$NAME``; anything else that is special to bash it does not guess at.
+A warm executor runs ``python script.py …`` and ``python -m module …`` itself, so it must know the words that bash would
+make of the command. `expand` handles quotes, backslashes and ``$NAME``; anything else that is special to bash it does
+not guess at.
 """
 
 from __future__ import annotations
@@ -87,9 +88,7 @@ def expand(command: str, environ: Mapping[str, str]) -> list[str]:
             if pieces and value[-1] in _BLANKS:
                 words.append(word or "")
                 word = None
-        elif _PLAIN.fullmatch(char) or (char == "=" and words):
-            word, at = (word or "") + char, at + 1
-        elif ord(char) > 127 and not char.isspace():
+        elif _PLAIN.fullmatch(char) or (char == "=" and words) or (ord(char) > 127 and not char.isspace()):
             word, at = (word or "") + char, at + 1
         else:
             raise NotSimple(f"the character {char!r}")

@@ -1,4 +1,7 @@
-"""What runs an entry point on this machine: stage, run through a keeper, collect. Executors differ only in how warm it is."""
+"""What runs an entry point on this machine: stage, run through a keeper, collect.
+
+Executors differ only in how warm it is.
+"""
 
 from __future__ import annotations
 
@@ -161,11 +164,11 @@ class LocalExecutor:
             reply = _collect(task, staged.out)
         except Refused as refusal:
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, refusal.failure)
-        except (DispatchError, OSError) as error:
+        except (KeeperGone, DispatchError, OSError, RecursionError) as error:
             if self._is_cancelled(task):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
             kind = "no_space" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "executor"
-            message = error.message if isinstance(error, FedpkgError) else f"{type(error).__name__}: {error}"
+            message = error.message if isinstance(error, FedpkgError) else str(error) or type(error).__name__
             failure = Failure(kind, message)
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
         phases["collect"] = clock() - ran_at
@@ -212,7 +215,7 @@ class LocalExecutor:
             self._models.take_back(task)
             try:
                 remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
-            except OSError as error:  # no row will ever name this version
+            except (OSError, RecursionError) as error:  # no row will ever name this version
                 event(logger, logging.WARNING, "task.state_left", task=task.task_id, error=error)
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
         event(

@@ -58,12 +58,9 @@ class ForkserverLauncher:
                 self._tell(f"'{command}' runs cold, with a new interpreter for every task, because of {reason}")
             return COLD, cold
         key, zygote = self._zygote(python, task.package)
-        try:
-            why_cold = zygote.ready()["why_cold"]
-        except DispatchError as error:
-            if self._closed:
-                raise
-            why_cold = error.message
+        why_cold = zygote.ready()["why_cold"]
+        if self._closed:
+            raise DispatchError("this executor is closed")
         if why_cold:
             self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold

@@ -12,10 +12,10 @@ BIGGEST_FILE = 1 << 20
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
-    """Dotted names of modules that the Python files below ``folder`` name in absolute imports, without the package's own.
+    """Dotted names of modules that the Python files below ``folder`` import absolutely, without the package's own.
 
-    ``scripts`` are further files (relative to ``folder``) that are Python whatever their name. Files that do not parse are
-    skipped: the task itself will say what is wrong with them.
+    ``scripts`` are further files (relative to ``folder``) that are Python whatever their name. Files that do not parse
+    are skipped: the task itself will say what is wrong with them.
     """
     files = [path for path in sorted(folder.rglob("*.py")) if path.is_file()][:MOST_FILES]
     named = [folder / script for script in scripts if (folder / script).is_file()]
@@ -29,7 +29,7 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
 
 
 def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
-    """Names of modules and packages that stand beside the scripts (in ``folder``, for ``python -m``): importable ones."""
+    """Names of the modules that scripts can import from their own folder, and ``python -m`` from ``folder``."""
     folders = {folder, *((folder / script).parent for script in scripts)}
     found = {path.stem for place in folders for path in place.glob("*.py")}
     found |= {path.parent.name for place in folders for path in place.glob("*/__init__.py")}

@@ -1,4 +1,4 @@
-"""The controller's side of the zygote: start one, get keepers from it, have them run commands. See ``runtime/zygote.py``."""
+"""The controller's side of ``runtime/zygote.py``: start a zygote, get keepers from it, have them run commands."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ from fedpkg.errors import DispatchError
 ZYGOTE = Path(__file__).resolve().parent.parent / "runtime" / "zygote.py"
 # A zygote and its keepers end by themselves at the end of file; after this patience they are killed.
 CLOSE_PATIENCE_S = 1.5
+# Imports that take longer (PyTorch needs 1 to 3 s) are taken to hang; a task's own time limit would not end them.
+START_PATIENCE_S = 120.0
 
 
-class KeeperGone(DispatchError):
+class KeeperGone(Exception):
     """The keeper's process ended (killed by somebody, or out of memory) before it answered."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the task's keeper is gone, killed by somebody or for want of memory: {reason}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return KeeperGone, (self.message.rpartition(": ")[2],)
 
 
 @dataclass(frozen=True)
@@ -190,21 +189,29 @@ class Zygote:
         _send(self._control, self._order)
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it has imported what it should; what it says of that (``failed``, ``why_cold``, ``seconds``).
+        """Wait until it has imported what it should; what it says of that: ``failed``, ``seconds``, ``why_cold``.
 
-        Raises:
-            DispatchError: it died; the message has the end of its log.
+        With ``why_cold`` it cannot fork, or it died, and it has no keepers to give.
         """
         with self._greeting_lock:
             if self._greeting is None:
-                try:
-                    self._greeting = _receive(self._control)
-                except OSError:
-                    pass
-            if self._greeting is None:
-                tail = self._log.read_text(errors="replace")[-2000:].strip()
-                raise DispatchError(f"the interpreter {self.interpreter} ended while it started: {tail or 'no output'}")
+                self._greeting = self._await_greeting()
             return self._greeting
+
+    def _await_greeting(self) -> dict[str, Any]:
+        how = "ended while it started"
+        try:
+            self._control.settimeout(START_PATIENCE_S)
+            if (greeting := _receive(self._control)) is not None:
+                self._control.settimeout(None)
+                return greeting
+        except TimeoutError:
+            how = f"had not done its imports after {START_PATIENCE_S:g} s"
+            self._end()
+        except OSError:
+            pass
+        tail = self._log.read_text(errors="replace")[-2000:].strip()
+        return {"why_cold": f"the interpreter {self.interpreter} {how}: {tail or 'no output'}"}
 
     def keeper(self, *, warm: bool) -> Keeper:
         """A new keeper, for one slot. Should somebody have killed the zygote, another one is started.
@@ -213,10 +220,12 @@ class Zygote:
             DispatchError: there is none to be had.
         """
         with self._keeper_lock:
-            if self._greeting is not None and self._process.poll() is not None and not self._closed:
-                self._control.close()
-                self._start()
-            self.ready()
+            if not self.ready()["why_cold"] and self._process.poll() is not None and not self._closed:
+                with self._greeting_lock:
+                    self._control.close()
+                    self._start()
+            if why_not := self.ready()["why_cold"]:
+                raise DispatchError(why_not)
             ours, theirs = socket.socketpair()
             keeper = Keeper(ours)
             self._keepers.append(keeper)

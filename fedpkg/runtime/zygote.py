@@ -8,10 +8,10 @@ It is exec'ed by the dispatcher with the interpreter of the package's environmen
         └──────── socket ─────────── keeper   one per slot; the subreaper of the one task that it runs at a time
                                        └─ task, and whatever the task starts
 
-The keeper is the reaper of all that its task leaves behind, also of a daemon with a session of its own: once the task's main
-process is gone, everything else that has become the keeper's child is killed, before the dispatcher looks at any file.
-Controller and keeper exchange frames (4 bytes of length, then JSON). End of file on the socket means that the controller is
-gone: the keeper kills its task and exits.
+The keeper is the reaper of all that its task leaves behind, also of a daemon with a session of its own: once the task's
+main process is gone, everything else that has become the keeper's child is killed, before the dispatcher looks at any
+file. Controller and keeper exchange frames (4 bytes of length, then JSON). End of file on the socket means that the
+controller is gone: the keeper kills its task and exits.
 """
 
 import atexit
@@ -113,7 +113,7 @@ def preload(modules):
 
 
 def shadowed(own):
-    """The first of the package's own modules whose name is taken already: a new interpreter would find the package's."""
+    """What is wrong if one of the package's own modules is hidden by one that is imported already."""
     for name in own:
         if name in sys.modules:
             return "its own module '%s' has the name of one that its imports use" % name
@@ -131,7 +131,7 @@ def step_an_optimiser(torch):
 
 
 def disown_finalizers():
-    """What the imports registered to be torn down at exit is not the children's to tear down (and takes 30 ms with PyTorch)."""
+    """What the imports want torn down at exit is not the children's to tear down (it takes 30 ms with PyTorch)."""
     registry = getattr(weakref.finalize, "_registry", {})
     for info in list(registry.values()):
         info.atexit = False
@@ -307,11 +307,11 @@ def _kill(pid, number):
 
 
 class Log:
-    """A captured stream: its first and its last half of ``limit`` bytes reach the file, the middle of a flood does not."""
+    """A captured stream: the first and the last half of ``limit`` bytes reach its file, what is between does not."""
 
     def __init__(self, path, fd, limit):
         self.fd = fd
-        self.file = open(path, "xb", buffering=0)
+        self.file = open(path, "xb", buffering=0)  # noqa: SIM115
         self.room = limit - limit // 2
         self.keep = limit // 2
         self.dropped = 0
@@ -482,7 +482,7 @@ class Keeper:
         return child
 
     def wait(self, pid, logs, deadline):
-        """Until the task's main process has ended: by itself, by timeout, or because the controller says so or is gone."""
+        """Until the task's main process has ended: by itself, at its time limit, or with (or for) the controller."""
         pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         poller = select.poll()
         poller.register(self.sock, select.POLLIN)

@@ -17,9 +17,10 @@ THREAD_VARIABLES = (
 
 
 def prepare(environ):
-    """Seed the global generators of random, NumPy and torch, and set torch's threads, as FEDPKG_SEED and OMP_NUM_THREADS say.
+    """Seed the global generators of random, NumPy and torch (FEDPKG_SEED), and set torch's threads (OMP_NUM_THREADS).
 
-    NumPy and torch are treated now if they are imported already (a warm task), else right after their import (a cold one).
+    NumPy and torch are treated now if they are imported already (a warm task), else right after their import (a cold
+    one).
     """
     seed = environ.get("FEDPKG_SEED", "")
     if not seed.isdigit():
@@ -85,7 +86,8 @@ class _AfterImport:
 def set_loaded_thread_pools(threads):
     """Tell BLAS and OpenMP libraries that are loaded already how many threads they may use (warm tasks; Linux).
 
-    Environment variables are read once, when a library loads. Where the loaded libraries cannot be listed, nothing is done.
+    Environment variables are read once, when a library loads. Where the loaded libraries cannot be listed, nothing is
+    done.
     """
     import ctypes
 

@@ -1,4 +1,4 @@
-"""Runs at the start of every Python of a task (it is first on PYTHONPATH), then hands over to the machine's own sitecustomize."""
+"""Runs at the start of every Python of a task: it is first on PYTHONPATH. Then it hands over to the machine's own."""
 
 import importlib.machinery
 import importlib.util

@@ -11,6 +11,7 @@ from workbench import Bench, inline, make_bench, marked, unpacked, write_model
 
 from fedpkg.dispatch.base import PackageOnDisk
 
+
 @pytest.fixture(scope="module", params=["process", "forkserver"])
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One executor for all tests of a module."""

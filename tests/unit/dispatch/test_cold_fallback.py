@@ -52,8 +52,8 @@ def test_import_that_starts_a_thread_makes_the_package_run_cold(
     for _ in range(3):
         assert "parent" in bench.told(package)
     assert warnings_of(caplog) == [
-        "executor.cold reason=the package runs cold, with a new interpreter for every task: importing 'starts_a_thread' "
-        "starts threads, and forking a process with threads is unsafe"
+        "executor.cold reason=the package runs cold, with a new interpreter for every task: "
+        "importing 'starts_a_thread' starts threads, and forking a process with threads is unsafe"
     ]
 
 
@@ -67,6 +67,19 @@ def test_import_that_ends_the_interpreter_makes_the_package_run_cold(
         assert "parent" in bench.told(package)
     (warning,) = warnings_of(caplog)
     assert "ended while it started" in warning
+
+
+def test_import_that_hangs_makes_the_package_run_cold(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedpkg.dispatch.keepers.START_PATIENCE_S", 1.0)
+    path = outside_module(tmp_path, "hangs", "import sys, time\nif 'zygote' in sys.argv[0]:\n    time.sleep(600)\n")
+    package = inline(tmp_path, "import hangs\n" + TELL_PARENT)
+    bench = open_warm(package, PYTHONPATH=path)
+    for _ in range(2):
+        assert "parent" in bench.told(package)
+    (warning,) = warnings_of(caplog)
+    assert "had not done its imports after 1 s" in warning
 
 
 def test_own_module_named_like_one_in_use_makes_the_package_run_cold(
@@ -109,7 +122,9 @@ def test_python_that_needs_bash_runs_cold_with_one_warning(
     if because is not None:
         assert results[0].metrics == {"optimised": int("-O" in command)}, log(results[0])
     because = because or f"the character {command.split()[2][0]!r}"
-    expected = f"executor.cold reason='{command}' runs cold, with a new interpreter for every task, because of {because}"
+    expected = (
+        f"executor.cold reason='{command}' runs cold, with a new interpreter for every task, because of {because}"
+    )
     assert warnings_of(caplog) == ([expected] if bench.name == "forkserver" else [])
 
 

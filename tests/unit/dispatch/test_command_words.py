@@ -18,7 +18,7 @@ VALUES = {
     "AROUND": "  spaced\tout \n",
     "BLANK": " ",
     "EMPTY": "",
-    "QUOTED": "it's \"x\" $A `b`",
+    "QUOTED": 'it\'s "x" $A `b`',
     "GLOB": "*.py",
     "SLASH": "a\\b",
     "TILDE": "~",
@@ -56,7 +56,7 @@ def bash_words(command: str) -> list[str]:
 @example("a$BLANK''")
 @example("$AROUND$AROUND")
 @example("'a'$TWO\"b\"")
-@example("python 'entry point.py' train \"two words\" 'it costs $5' a\\ b \"\" --home=\"$HOME\" $ENTRYPOINT_OPTS")
+@example('python \'entry point.py\' train "two words" \'it costs $5\' a\\ b "" --home="$HOME" $ENTRYPOINT_OPTS')
 def test_words_are_those_that_bash_makes(command: str) -> None:
     try:
         words = expand("first " + command, VALUES)
@@ -164,7 +164,9 @@ def test_what_is_no_plain_call_of_python_runs_cold(path: dict[str, str], words: 
 
 
 def test_commands_that_look_like_python_are_recognised() -> None:
-    assert all(is_python(command) for command in ("python x", "python3 | y", "'/a b/python3.12' x".replace("a b", "ab")))
+    assert all(
+        is_python(command) for command in ("python x", "python3 | y", "'/a b/python3.12' x".replace("a b", "ab"))
+    )
     assert not any(is_python(command) for command in ("", "  ", "Rscript x", "pythonista", "env python x"))
 
 
@@ -177,7 +179,9 @@ def test_appended_words_reach_the_program_as_they_are(words: list[str]) -> None:
 
 
 def test_flags_are_what_people_would_write() -> None:
-    assert format_flags({"lr": 1e-5, "n": 3, "on": True, "off": False, "none": None, "text": " ", "map": {"a": [1]}}) == [
+    assert format_flags(
+        {"lr": 1e-5, "n": 3, "on": True, "off": False, "none": None, "text": " ", "map": {"a": [1]}}
+    ) == [
         "--lr=1e-05",
         "--n=3",
         "--on=True",

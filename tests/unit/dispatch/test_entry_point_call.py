@@ -29,7 +29,7 @@ def test_paths_are_appended_absolute_and_flags_come_from_the_arguments(bench: Be
         "epochs": 3,
         "shuffle": True,
         "quiet": False,
-        "text": "it's \"so\" $HOME `x` *\nЮ 東京",
+        "text": 'it\'s "so" $HOME `x` *\nЮ 東京',
         "empty": "",
         "layers": [64, "zwölf", None],
         "nothing": None,
@@ -45,7 +45,7 @@ def test_paths_are_appended_absolute_and_flags_come_from_the_arguments(bench: Be
         "--epochs=3",
         "--shuffle=True",
         "--quiet=False",
-        "--text=it's \"so\" $HOME `x` *\nЮ 東京",
+        '--text=it\'s "so" $HOME `x` *\nЮ 東京',
         "--empty=",
         '--layers=[64, "zwölf", null]',
     ]
@@ -148,6 +148,14 @@ def test_variables_of_one_task_do_not_reach_the_next(bench: Bench, tmp_path: Pat
     for _ in range(3):
         bench.told(package, environment={"ONCE": "x"})
         assert bench.told(look) == {"names": [None, None]}
+
+
+def test_variables_that_are_not_text_pass_through(
+    open_bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD", os.fsdecode(b"caf\xe9"))
+    package = inline(tmp_path, "tell(odd=os.environb[b'ODD'].hex())", 'python entrypoint.py "$ODD"')
+    assert open_bench(package).told(package) == {"odd": b"caf\xe9".hex()}
 
 
 # ---- seeds
@@ -268,10 +276,26 @@ WHERE = """
 import inspect
 from model import NAME
 spec = __spec__ and __spec__.name
-tell(argv=sys.argv, path=sys.path[0], file=__file__, name=__name__, package=__package__, spec=spec, sibling=NAME,
-     cwd=os.getcwd(), main=sys.modules['__main__'].__file__, doc=__doc__, source=inspect.getsource(Pet), flags=sys.flags.optimize,
-     orig_argv=[word for word in sys.orig_argv[1:] if word != '-u'], stdin=sys.stdin.read(), kind=Pet.__module__, cached=str(__cached__),
-     loader=type(__loader__).__name__, builtins=type(__builtins__).__name__)
+tell(
+    argv=sys.argv,
+    orig_argv=[word for word in sys.orig_argv[1:] if word != "-u"],
+    path=sys.path[0],
+    cwd=os.getcwd(),
+    file=__file__,
+    main=sys.modules["__main__"].__file__,
+    name=__name__,
+    package=__package__,
+    spec=spec,
+    doc=__doc__,
+    cached=str(__cached__),
+    loader=type(__loader__).__name__,
+    builtins=type(__builtins__).__name__,
+    sibling=NAME,
+    source=inspect.getsource(Pet),
+    kind=Pet.__module__,
+    flags=sys.flags.optimize,
+    stdin=sys.stdin.read(),
+)
 """
 
 

@@ -113,7 +113,9 @@ def make_bench(name: str, folder: Path, package: PackageOnDisk, *, slots: int = 
     if name == "process":
         executor = process_executor(slots=slots, environment=environment, log_folder=folder / "logs")
     else:
-        executor = forkserver_executor(slots=slots, environment=environment, log_folder=folder / "logs", package=package)
+        executor = forkserver_executor(
+            slots=slots, environment=environment, log_folder=folder / "logs", package=package
+        )
     return Bench(name, folder, executor, environment)
 
 
