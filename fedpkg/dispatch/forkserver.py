@@ -91,12 +91,13 @@ class ForkserverLauncher:
             if self._closed:
                 raise DispatchError("this executor is closed")
             if key not in self._zygotes:
-                scripts = [python.script] if python.script else []
+                scripts = _scripts(package)
                 self._zygotes[key] = Zygote(
                     python.interpreter,
                     imports_of(package.folder, scripts),
                     own=own_modules(package.folder, scripts),
-                    environ=base_environ(self._environment, threads=1),
+                    scripts=[package.folder / script for script in scripts],
+                    environ=_zygote_environ(self._environment),
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
                 )
             return key, self._zygotes[key]
@@ -107,6 +108,28 @@ class ForkserverLauncher:
                 return
             self._told.add(message)
         event(logger, logging.WARNING, "executor.cold", reason=message)
+
+
+def _scripts(package: PackageOnDisk) -> list[str]:
+    """Scripts that the package's Python commands name, relative to its folder."""
+    environ = base_environ({}, threads=1)
+    scripts = {}
+    for entry_point in package.spec.entry_points.values():
+        try:
+            call = python_call(expand(entry_point.command, environ), environ)
+        except NotSimple:
+            continue
+        if call.script is not None and not Path(call.script).is_absolute():
+            scripts[call.script] = None
+    return list(scripts)
+
+
+def _zygote_environ(environment: Mapping[str, str]) -> dict[str, str]:
+    environ = base_environ(environment, threads=1)
+    # malloc asks for huge pages as it grows: half of what the zygote would else have to move into them at the end.
+    tunables = [environ.get("GLIBC_TUNABLES", ""), "glibc.malloc.hugetlb=1"]
+    environ["GLIBC_TUNABLES"] = ":".join(filter(None, tunables))
+    return environ
 
 
 def forkserver_executor(

@@ -145,6 +145,7 @@ class Zygote:
         interpreter: the Python of the package's environment.
         modules: what it imports before it forks.
         own: names of the package's own modules, which none of the imports may have taken.
+        scripts: files that tasks will run copies of.
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
     """
@@ -157,9 +158,10 @@ class Zygote:
         environ: Mapping[str, str],
         log: Path,
         own: Sequence[str] = (),
+        scripts: Sequence[Path] = (),
     ) -> None:
         self.interpreter = interpreter
-        self._order = {"modules": list(modules), "own": list(own)}
+        self._order = {"modules": list(modules), "own": list(own), "scripts": [str(script) for script in scripts]}
         self._environ = dict(environ)
         self._log = log
         self._greeting_lock = threading.Lock()
