@@ -88,7 +88,7 @@ def read_seed_model(path: Path) -> tuple[Weights, ModelForm]:
         ModelFileError: the file cannot be used; a pickle that holds more than tensors is not loaded.
     """
     if path.suffix in TORCH_SUFFIXES:
-        weights = Weights(_state_dict(path))
+        weights = Weights(_state_dict(path)).freeze()
         form = ModelForm(".npz" if all(can_hold(tensor) for tensor in weights.values()) else ".safetensors")
     else:
         weights, form = read_model(path), detect_form(path)

@@ -1,33 +1,45 @@
-"""Named tensors: a model's parameters and buffers, in a fixed order."""
+"""Named tensors, and the algebra of a model's parameters: the core tensor operations that methods are written in."""
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedpkg.errors import ModelMismatch, nearest
 
 
 class Weights(Mapping[str, Tensor]):
-    """An ordered mapping from names to tensors; it shares the tensors it is given, without their autograd history.
+    """An ordered mapping from names to tensors, and a vector of all its parameters.
 
     Args:
-        tensors: names and dense tensors, in the model's order.
+        tensors: names and dense tensors, in the model's order; they are shared, not copied.
         buffers: which of the names are buffers (running means, counters) rather than parameters.
+
+    **Algebra.** ``x + y``, ``x - y``, ``a * x``, ``x / a``, ``-x``, ``Weights.dot(x, y)`` and ``x.norm(p)`` are those
+    of the vector of parameters: floating (or complex) tensors that are not buffers. The others ride along, unchanged,
+    from the left operand. Operands pair up by name, in any order; one may have no buffers (gradients have none). It
+    is differentiable wherever an input is, so a loss may be written in Weights::
+
+        x = Weights.from_model(model)                       # the model's own parameters
+        loss = Weights.dot(alpha * grad_x, x) + (x - x_t).norm(p=2)
+        loss.backward()                                     # fills the model's .grad
+
+    Methods ending in ``_`` work in place, on the data alone, and return the object.
 
     Two ``Weights`` are the same (``==``, ``hash``) only if they are one object; ``equal`` compares their bits.
 
     Raises:
-        ModelMismatch: a name in ``buffers`` is not a tensor's.
+        ModelMismatch: a name in ``buffers`` is not a tensor's; or operands differ in names or shapes.
     """
 
     __slots__ = ("_tensors", "buffers")
 
     def __init__(self, tensors: Mapping[str, Tensor], *, buffers: Iterable[str] = ()) -> None:
-        self._tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+        self._tensors = dict(tensors)
         self.buffers = frozenset(buffers)
         for name in sorted(self.buffers - self._tensors.keys()):
             raise ModelMismatch(
@@ -62,12 +74,229 @@ class Weights(Mapping[str, Tensor]):
         """Elements of all tensors that are not buffers."""
         return sum(tensor.numel() for name, tensor in self._tensors.items() if name not in self.buffers)
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the tensors that take part in the algebra."""
+        return tuple(
+            name for name, tensor in self._tensors.items() if name not in self.buffers and _is_real_valued(tensor)
+        )
+
+    # ---- from and to a model
+
+    @classmethod
+    def from_model(cls, model: nn.Module) -> Weights:
+        """The model's own parameters and buffers: what is computed from them flows back into its gradients.
+
+        A parameter that the model has under several names (tied) is here once, under the first of them.
+        """
+        buffers = dict(model.named_buffers())
+        kept = model.state_dict(keep_vars=True)
+        named = {**dict(model.named_parameters()), **{name: buffers[name] for name in buffers if name in kept}}
+        return cls({name: named[name] for name in kept if name in named}, buffers=set(buffers) & kept.keys())
+
+    @classmethod
+    def from_grads(cls, model: nn.Module) -> Weights:
+        """A copy of the model's gradients, zeros where there is none; later steps of the model do not change it."""
+        return cls(
+            {
+                name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.detach().clone()
+                for name, parameter in model.named_parameters()
+            }
+        )
+
+    @torch.no_grad()
+    def to_model(self, model: nn.Module) -> None:
+        """Copy the data, and nothing of a graph, into the model's parameters and (those there are) its buffers.
+
+        Raises:
+            ModelMismatch: a parameter is missing or extra, or has another shape; the model is then as it was.
+        """
+        target = Weights.from_model(model)
+        pairs = []
+        for name in target:
+            if name not in self and name in target.buffers:
+                continue
+            if name not in self:
+                raise ModelMismatch(f"missing tensor {name!r}", tensor=name)
+            if self[name].shape != target[name].shape:
+                raise ModelMismatch(
+                    f"tensor {name!r} has shape {tuple(self[name].shape)}, the model's has {tuple(target[name].shape)}",
+                    tensor=name,
+                )
+            pairs.append((target[name], self[name]))
+        if extra := next((name for name in self if name not in target), None):
+            raise ModelMismatch(f"extra tensor {extra!r}{nearest(extra, target)}", tensor=extra)
+        for tensor, value in pairs:
+            tensor.copy_(value)
+
+    # ---- copies and views
+
     def clone(self) -> Weights:
-        """A copy with memory of its own, every tensor contiguous."""
+        """A copy with memory of its own and without autograd history, every tensor contiguous."""
+        return self._map(lambda tensor: tensor.detach().clone(memory_format=torch.contiguous_format))
+
+    def freeze(self) -> Weights:
+        """Take no part in autograd from now on (the tensors themselves, a model's parameters, do); returns itself."""
+        self._tensors = {name: tensor.detach() for name, tensor in self._tensors.items()}
+        return self
+
+    def zeros_like(self) -> Weights:
+        """Zeros for the parameters, copies of the rest."""
+        return self._with([torch.zeros_like(tensor) for tensor in self._vector()]).clone()
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Weights:
+        """On another device; with ``dtype``, the parameters in it (buffers keep theirs)."""
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+            raise ValueError(f"parameters cannot be {dtype}: the algebra needs a floating dtype")
+        taking_part = set(self.parameters)
         return Weights(
-            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in self._tensors.items()},
+            {
+                name: tensor.to(device=device, dtype=dtype if name in taking_part else None)
+                for name, tensor in self._tensors.items()
+            },
             buffers=self.buffers,
         )
+
+    def filter(self, names: str | Callable[[str], bool]) -> Weights:
+        """The tensors whose name matches a pattern (``"fc1.*"``), or for which a function says so."""
+        matches = names if callable(names) else lambda name: fnmatch.fnmatchcase(name, names)
+        chosen = {name: tensor for name, tensor in self._tensors.items() if matches(name)}
+        return Weights(chosen, buffers=self.buffers & chosen.keys())
+
+    def to_flat(self) -> Tensor:
+        """All parameters, one after the other, as a vector of its own memory (differentiable)."""
+        vector = self._vector()
+        return torch.cat([tensor.reshape(-1) for tensor in vector]) if vector else torch.zeros(0)
+
+    def from_flat(self, vector: Tensor) -> Weights:
+        """Weights of this shape whose parameters are views of ``vector``; the rest rides along.
+
+        Raises:
+            ModelMismatch: ``vector`` does not have as many elements as the parameters.
+        """
+        sizes = [tensor.numel() for tensor in self._vector()]
+        if vector.shape != (sum(sizes),):
+            raise ModelMismatch(f"a flat vector has shape {tuple(vector.shape)}, these weights need ({sum(sizes)},)")
+        pieces = torch.split(vector, sizes) if sizes else ()
+        return self._with([piece.view(like.shape) for piece, like in zip(pieces, self._vector(), strict=True)])
+
+    # ---- algebra
+
+    def __add__(self, other: Weights) -> Weights:
+        if not isinstance(other, Weights):
+            return NotImplemented
+        return self._with(_foreach(torch._foreach_add, self._vector(), self._paired(other)))
+
+    def __sub__(self, other: Weights) -> Weights:
+        if not isinstance(other, Weights):
+            return NotImplemented
+        return self._with(_foreach(torch._foreach_sub, self._vector(), self._paired(other)))
+
+    def __mul__(self, scalar: float | Tensor) -> Weights:
+        if not _is_scalar(scalar):
+            return NotImplemented
+        return self._with(_scaled(self._vector(), scalar))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scalar: float | Tensor) -> Weights:
+        if not _is_scalar(scalar):
+            return NotImplemented
+        if isinstance(scalar, Tensor):  # a graph may go through it
+            return self._with([tensor / scalar for tensor in self._vector()])
+        return self._with(_foreach(torch._foreach_div, self._vector(), scalar))
+
+    def __neg__(self) -> Weights:
+        return self._with(_foreach(torch._foreach_neg, self._vector()))
+
+    @staticmethod
+    def dot(x: Weights, y: Weights) -> Tensor:
+        """<x, y> = sum_i x_i y_i over all parameters, a 0-d tensor; narrow dtypes are summed in float32."""
+        products = [
+            torch.dot(_wide(a).reshape(-1), _wide(b).reshape(-1))
+            for a, b in zip(x._vector(), x._paired(y), strict=True)
+        ]
+        return torch.stack(products).sum() if products else torch.zeros(())
+
+    def norm(self, p: float = 2) -> Tensor:
+        """|x|_p over all parameters, a 0-d tensor; p >= 1, also ``math.inf``. At 0 its gradient is 0.
+
+        The norm of the tensors' norms: a square root of a sum of squares would have the gradient NaN at 0.
+        """
+        if not p >= 1:
+            raise ValueError(f"a norm needs p >= 1, not {p}")
+        norms = [torch.linalg.vector_norm(_wide(tensor), p) for tensor in self._vector() if tensor.numel()]
+        return torch.linalg.vector_norm(torch.stack(norms), p) if norms else torch.zeros(())
+
+    @staticmethod
+    def mean(updates: Sequence[Weights], weights: Sequence[float | Tensor] | None = None) -> Weights:
+        """sum_k a_k x_k / sum_k a_k (a_k = 1 by default); what is no parameter rides along from the first.
+
+        For a fold over clients' files, with its rules for dtypes and order, see ``fedpkg.weights.fold.MeanFold``.
+        """
+        scales = [1.0] * len(updates) if weights is None else list(weights)
+        if not updates or len(updates) != len(scales):
+            raise ValueError(f"a mean of {len(updates)} weights with {len(scales)} scales")
+        total = scales[0] * updates[0]
+        for scale, update in zip(scales[1:], updates[1:], strict=True):
+            total = total + scale * update
+        return total / sum(scales[1:], start=scales[0])
+
+    # ---- in place
+
+    @torch.no_grad()
+    def add_(self, other: Weights, alpha: float = 1.0) -> Weights:
+        """x <- x + alpha y."""
+        _foreach(torch._foreach_add_, self._vector(), self._paired(other), alpha=alpha)
+        return self
+
+    @torch.no_grad()
+    def lerp_(self, other: Weights, weight: float) -> Weights:
+        """x <- x + weight (y - x)."""
+        _foreach(torch._foreach_lerp_, self._vector(), self._paired(other), weight)
+        return self
+
+    @torch.no_grad()
+    def axpby_(self, alpha: float, other: Weights, beta: float) -> Weights:
+        """x <- alpha y + beta x."""
+        paired = self._paired(other)
+        _foreach(torch._foreach_mul_, self._vector(), beta)
+        _foreach(torch._foreach_add_, self._vector(), paired, alpha=alpha)
+        return self
+
+    @staticmethod
+    def axpby(alpha: float, x: Weights, beta: float, y: Weights) -> Weights:
+        """alpha x + beta y, with one temporary; what is no parameter rides along from ``x``."""
+        return x._with(_foreach(torch._foreach_add, _scaled(x._vector(), alpha), x._paired(y), alpha=beta))
+
+    # ---- inside
+
+    def _vector(self) -> list[Tensor]:
+        return [self._tensors[name] for name in self.parameters]
+
+    def _with(self, vector: Sequence[Tensor]) -> Weights:
+        """These weights with other parameters; the rest rides along."""
+        return Weights({**self._tensors, **dict(zip(self.parameters, vector, strict=True))}, buffers=self.buffers)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Weights:
+        return Weights({name: function(tensor) for name, tensor in self._tensors.items()}, buffers=self.buffers)
+
+    def _paired(self, other: Weights) -> list[Tensor]:
+        """The other operand's parameters, in this one's order."""
+        names, others = self.parameters, other.parameters
+        if names != others and set(names) != set(others):
+            alone = sorted(set(names) ^ set(others))[0]
+            raise ModelMismatch(f"operands do not fit: only one of them has the parameter {alone!r}", tensor=alone)
+        for name in names:
+            if self[name].shape != other[name].shape:
+                raise ModelMismatch(
+                    f"operands do not fit: parameter {name!r} has shapes {tuple(self[name].shape)} and "
+                    f"{tuple(other[name].shape)}",
+                    tensor=name,
+                )
+        return [other[name] for name in names]
+
+    # ---- comparing
 
     def reordered_like(self, template: Weights) -> Weights:
         """The same tensors in the order of ``template``, with its buffers.
@@ -121,7 +350,7 @@ class Weights(Mapping[str, Tensor]):
 
 def raw_bytes(tensor: Tensor) -> Tensor:
     """The bytes of a tensor in C order, as a flat uint8 tensor; a view of it where it is contiguous and on the CPU."""
-    return tensor.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def dtype_name(tensor: Tensor) -> str:
@@ -129,8 +358,34 @@ def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def _foreach(
+    operation: Callable[..., Sequence[Tensor] | None], vector: Sequence[Tensor], *args: object, **more: object
+) -> Sequence[Tensor]:
+    """One call for a list of tensors, where there are any: an empty list is an error to torch."""
+    return (operation(vector, *args, **more) or ()) if vector else ()
+
+
+def _scaled(vector: Sequence[Tensor], scalar: float | Tensor) -> Sequence[Tensor]:
+    if isinstance(scalar, Tensor):  # a graph may go through it
+        return [scalar * tensor for tensor in vector]
+    return _foreach(torch._foreach_mul, vector, scalar)
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0)
+
+
+def _is_real_valued(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """At least float32, so that long sums neither overflow nor stop growing."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+
+
 def _can_be_non_finite(tensor: Tensor) -> bool:
-    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.numel() > 0
+    return _is_real_valued(tensor) and tensor.numel() > 0
 
 
 def _as_real(tensor: Tensor) -> Tensor:

@@ -1,0 +1,258 @@
+"""The algebra of Weights is that of one flat vector of parameters: values, gradients, and what rides along."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fedpkg.errors import ModelMismatch
+from fedpkg.weights.weights import Weights
+
+SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=5)
+
+
+def weights_of(shapes: list[tuple[int, ...]], seed: int, *, requires_grad: bool = False) -> Weights:
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {
+        f"p{k}": torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_(requires_grad)
+        for k, shape in enumerate(shapes)
+    }
+    tensors["running_mean"] = torch.full((2,), float(seed))
+    tensors["num_batches_tracked"] = torch.tensor(seed)
+    return Weights(tensors, buffers=["running_mean", "num_batches_tracked"])
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(4, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.last = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.relu(self.norm(self.first(x))))
+        return out
+
+
+def trained_net() -> Net:
+    model = Net()
+    model(torch.randn(8, 4, generator=torch.Generator().manual_seed(1))).square().sum().backward()
+    return model
+
+
+OPERATIONS: dict[str, tuple[Callable[[Weights, Weights], Weights], Callable[[Tensor, Tensor], Tensor]]] = {
+    "add": (lambda x, y: x + y, lambda x, y: x + y),
+    "subtract": (lambda x, y: x - y, lambda x, y: x - y),
+    "scale": (lambda x, y: 2.5 * x, lambda x, y: 2.5 * x),
+    "scale from the right": (lambda x, y: x * 3, lambda x, y: x * 3),
+    "divide": (lambda x, y: x / 4, lambda x, y: x / 4),
+    "negate": (lambda x, y: -x, lambda x, y: -x),
+    "axpby": (lambda x, y: Weights.axpby(2.0, x, -0.5, y), lambda x, y: 2.0 * x - 0.5 * y),
+    "mean": (lambda x, y: Weights.mean([x, y], [1, 3]), lambda x, y: (x + 3 * y) / 4),
+    "scale by a norm": (lambda x, y: Weights.dot(x, y) * x, lambda x, y: torch.dot(x, y) * x),
+}
+IN_PLACE: dict[str, tuple[Callable[[Weights, Weights], Weights], Callable[[Tensor, Tensor], Tensor]]] = {
+    "add_": (lambda x, y: x.add_(y, alpha=-2.0), lambda x, y: x - 2 * y),
+    "lerp_": (lambda x, y: x.lerp_(y, 0.25), lambda x, y: torch.lerp(x, y, 0.25)),
+    "axpby_": (lambda x, y: x.axpby_(3.0, y, 0.5), lambda x, y: 3 * y + 0.5 * x),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=25, deadline=None)
+@given(shapes=SHAPES)
+def test_operation_is_that_of_the_flat_vector(name: str, shapes: list[tuple[int, ...]]) -> None:
+    on_weights, on_vector = OPERATIONS[name]
+    x, y = weights_of(shapes, 1, requires_grad=True), weights_of(shapes, 2, requires_grad=True)
+    flat_x, flat_y = x.to_flat().detach().requires_grad_(), y.to_flat().detach().requires_grad_()
+    result, expected = on_weights(x, y), on_vector(flat_x, flat_y)
+    torch.testing.assert_close(result.to_flat(), expected)
+    if expected.numel():
+        result.to_flat().square().sum().backward()
+        expected.square().sum().backward()
+        got = torch.cat(
+            [torch.zeros_like(x[p]).reshape(-1) if x[p].grad is None else x[p].grad.reshape(-1) for p in x.parameters]
+        )  # type: ignore[union-attr]
+        torch.testing.assert_close(got, flat_x.grad)
+    assert torch.equal(result["running_mean"], x["running_mean"]) and torch.equal(
+        result["num_batches_tracked"], x["num_batches_tracked"]
+    )
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@settings(max_examples=25, deadline=None)
+@given(shapes=SHAPES)
+def test_in_place_operation_is_that_of_the_flat_vector(name: str, shapes: list[tuple[int, ...]]) -> None:
+    in_place, on_vector = IN_PLACE[name]
+    x, y = weights_of(shapes, 1), weights_of(shapes, 2)
+    expected = on_vector(x.to_flat(), y.to_flat())
+    memory = [x[name].data_ptr() for name in x.parameters]
+    assert in_place(x, y) is x
+    torch.testing.assert_close(x.to_flat(), expected)
+    assert [x[name].data_ptr() for name in x.parameters] == memory
+    assert x["num_batches_tracked"] == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes=SHAPES, p=st.sampled_from([1, 1.5, 2, 3, math.inf]))
+def test_dot_and_norm_are_those_of_the_flat_vector(shapes: list[tuple[int, ...]], p: float) -> None:
+    x, y = weights_of(shapes, 1), weights_of(shapes, 2)
+    torch.testing.assert_close(Weights.dot(x, y).double(), torch.dot(x.to_flat(), y.to_flat()))
+    if x.to_flat().numel():
+        torch.testing.assert_close(x.norm(p), torch.linalg.vector_norm(x.to_flat(), p))
+
+
+@pytest.mark.parametrize("away", [0.0, 0.1])
+def test_gradients_of_a_method_equal_those_on_one_flat_vector(away: float) -> None:
+    model = trained_net()
+    grad_x = Weights.from_grads(model)
+    model.zero_grad()
+    x_t = Weights.from_model(model).clone()
+    if away:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(away)
+    x = Weights.from_model(model)
+    flat = x.to_flat().detach().requires_grad_()
+    loss = Weights.dot(0.3 * grad_x, x) + (x - x_t).norm(p=2)
+    loss.backward()
+    (torch.dot(0.3 * grad_x.to_flat(), flat) + torch.linalg.vector_norm(flat - x_t.to_flat())).backward()
+    got = Weights.from_grads(model).to_flat()
+    assert flat.grad is not None
+    assert torch.isfinite(got).all()
+    torch.testing.assert_close(got, flat.grad)
+    if not away:
+        torch.testing.assert_close(got, 0.3 * grad_x.to_flat())
+
+
+@pytest.mark.parametrize("p", [1, 2, 3, math.inf])
+def test_norm_at_zero_has_the_gradient_zero(p: float) -> None:
+    tensor = torch.zeros(5, requires_grad=True)
+    Weights({"w": tensor, "empty": torch.zeros(0, requires_grad=True)}).norm(p).backward()
+    assert tensor.grad is not None and torch.equal(tensor.grad, torch.zeros(5))
+
+
+def test_weights_point_at_the_model_and_gradients_do_not() -> None:
+    model = trained_net()
+    x, grads = Weights.from_model(model), Weights.from_grads(model)
+    kept = grads.to_flat().clone()
+    model.zero_grad()
+    model(torch.randn(8, 4)).sum().backward()
+    assert torch.equal(grads.to_flat(), kept)
+    assert x["first.weight"] is model.first.weight
+    assert x.buffers == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert "norm.running_mean" not in grads
+    assert list(x) == list(model.state_dict())
+
+
+def test_gradient_that_is_none_counts_as_zero() -> None:
+    model = Net()
+    assert not Weights.from_grads(model).to_flat().any()
+    assert len(Weights.from_grads(model).parameters) == len(list(model.parameters()))
+
+
+def test_to_model_copies_data_only() -> None:
+    source, target = trained_net(), Net()
+    x = 2 * Weights.from_model(source)
+    x.to_model(target)
+    assert torch.equal(target.first.weight, 2 * source.first.weight)
+    assert target.first.weight.is_leaf and target.first.weight.requires_grad and target.first.weight.grad is None
+    with torch.no_grad():
+        source.first.weight.zero_()
+    assert target.first.weight.any()
+    Weights.from_grads(source).to_model(target)
+    assert torch.equal(target.last.bias, source.last.bias.grad)  # type: ignore[arg-type]
+
+
+def test_to_model_that_does_not_fit_changes_nothing() -> None:
+    model = Net()
+    before = Weights.from_model(model).clone()
+    for change, message in (
+        ({"first.weight": torch.zeros(1, 4)}, r"has shape \(1, 4\), the model's has \(3, 4\)"),
+        ({"evil": torch.zeros(1)}, "extra tensor 'evil'"),
+    ):
+        with pytest.raises(ModelMismatch, match=message):
+            Weights({**before, **change}).to_model(model)
+    with pytest.raises(ModelMismatch, match=r"missing tensor 'first\.weight'"):
+        before.filter("last.*").to_model(model)
+    assert Weights.from_model(model).equal(before)
+
+
+def test_clone_and_freeze_leave_the_model_alone() -> None:
+    model = Net()
+    clone = Weights.from_model(model).clone()
+    clone.add_(clone)
+    assert torch.equal(clone["first.bias"], 2 * model.first.bias)
+    frozen = Weights.from_model(model).freeze()
+    assert not frozen["first.bias"].requires_grad and model.first.bias.requires_grad
+    assert frozen["first.bias"].data_ptr() == model.first.bias.data_ptr()
+
+
+def test_tied_parameter_counts_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    model[1].weight = model[0].weight
+    assert Weights.from_model(model).parameters == ("0.weight",)
+
+
+def test_flat_view_shares_memory() -> None:
+    x = weights_of([(2, 3), (4,)], 1)
+    vector = torch.arange(10, dtype=torch.float64)
+    view = x.from_flat(vector)
+    vector += 1
+    assert torch.equal(view["p0"], torch.arange(1, 7, dtype=torch.float64).reshape(2, 3))
+    assert torch.equal(view.to_flat(), vector)
+    with pytest.raises(ModelMismatch, match=r"shape \(9,\), these weights need \(10,\)"):
+        x.from_flat(torch.zeros(9))
+
+
+def test_filter_and_conversion_by_name_and_dtype() -> None:
+    x = weights_of([(2,), (3,)], 1)
+    assert list(x.filter("p*")) == ["p0", "p1"]
+    assert list(x.filter(lambda name: name.startswith("run"))) == ["running_mean"]
+    half = x.to("cpu", torch.bfloat16)
+    assert half["p0"].dtype == torch.bfloat16 and half["num_batches_tracked"].dtype == torch.int64
+    assert half["running_mean"].dtype == torch.float32
+    with pytest.raises(ValueError, match="floating"):
+        x.to(dtype=torch.int8)
+    assert not x.zeros_like().to_flat().any() and x.zeros_like()["running_mean"].all()
+
+
+def test_operands_that_do_not_fit_are_refused() -> None:
+    x = weights_of([(2,), (3,)], 1)
+    with pytest.raises(ModelMismatch, match="only one of them has the parameter 'p1'"):
+        x + x.filter("p0")
+    with pytest.raises(ModelMismatch, match=r"'p0' has shapes \(2,\) and \(1,\)"):
+        x - Weights({"p0": torch.zeros(1), "p1": torch.zeros(3)})
+    with pytest.raises(TypeError):
+        x + 1  # type: ignore[operator]
+    with pytest.raises(TypeError):
+        x * x  # type: ignore[operator]
+    with pytest.raises(ValueError, match="p >= 1"):
+        x.norm(0)
+
+
+def test_order_of_names_does_not_matter() -> None:
+    x = Weights({"a": torch.tensor([1.0]), "b": torch.tensor([2.0])})
+    y = Weights({"b": torch.tensor([20.0]), "a": torch.tensor([10.0])})
+    assert (x + y).to_flat().tolist() == [11.0, 22.0]
+    assert Weights.dot(x, y) == 50
+
+
+def test_long_sums_of_narrow_numbers_are_wide() -> None:
+    x = Weights({"w": torch.ones(5000, dtype=torch.float16)})
+    assert Weights.dot(x, x) == 5000
+    big = Weights({"w": torch.full((5000,), 60000.0, dtype=torch.float16)})
+    assert math.isfinite(float(big.norm()))
+
+
+def test_weights_without_parameters_are_a_zero_vector() -> None:
+    x = Weights({"steps": torch.tensor(3)})
+    assert (x + x)["steps"] == 3 and (2 * x)["steps"] == 3
+    assert Weights.dot(x, x) == 0 and x.norm() == 0
