@@ -89,7 +89,7 @@ def unpack_package(archive: Path, cache: Path, *, max_bytes: int, max_members: i
         what = "is not a file" if archive.exists() else "does not exist"
         raise PackageError(f"package {archive} {what}", hint="name a .tar.gz or a folder", path=str(archive))
     try:
-        file = open(archive, "rb")
+        file = open(archive, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise PackageError(f"{archive}: cannot be read: {error.strerror}", path=str(archive)) from error
     with file:

@@ -113,7 +113,7 @@ class ForkserverLauncher:
 def _scripts(package: PackageOnDisk) -> list[str]:
     """Scripts that the package's Python commands name, relative to its folder."""
     environ = base_environ({}, threads=1)
-    scripts = {}
+    scripts: dict[str, None] = {}  # a set that keeps its order
     for entry_point in package.spec.entry_points.values():
         try:
             call = python_call(expand(entry_point.command, environ), environ)

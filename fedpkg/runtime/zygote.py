@@ -14,6 +14,8 @@ file. Controller and keeper exchange frames (4 bytes of length, then JSON). End 
 controller is gone: the keeper kills its task and exits.
 """
 
+from __future__ import annotations
+
 import atexit
 import builtins
 import ctypes
@@ -31,6 +33,11 @@ import time
 import types
 import weakref
 
+TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from typing import Any
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -45,7 +52,7 @@ KILL_PATIENCE_S = 5.0
 # ---------------------------------------------------------------- frames
 
 
-def send(sock, value, fds=()):
+def send(sock: socket.socket, value: object, fds: Collection[int] = ()) -> None:
     body = json.dumps(value).encode()
     frame = struct.pack(">I", len(body)) + body
     if fds:
@@ -54,7 +61,7 @@ def send(sock, value, fds=()):
     sock.sendall(frame)
 
 
-def receive(sock):
+def receive(sock: socket.socket) -> Any:
     """The next frame, or None when the other side is gone."""
     header = _receive_exactly(sock, 4)
     if header is None:
@@ -63,7 +70,7 @@ def receive(sock):
     return None if body is None else json.loads(body)
 
 
-def _receive_exactly(sock, count):
+def _receive_exactly(sock: socket.socket, count: int) -> bytes | None:
     parts = []
     while count:
         try:
@@ -80,12 +87,12 @@ def _receive_exactly(sock, count):
 # ---------------------------------------------------------------- zygote
 
 
-def prctl(option, value):
+def prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def count_threads():
+def count_threads() -> int:
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:
@@ -94,7 +101,7 @@ def count_threads():
         return threading.active_count()
 
 
-def preload(modules):
+def preload(modules: Iterable[str]) -> tuple[dict[str, str], str | None]:
     """Import modules; say which failed, and which one (if any) makes forking unsafe by starting threads."""
     failed = {}
     why_cold = None
@@ -112,7 +119,7 @@ def preload(modules):
     return failed, why_cold
 
 
-def shadowed(own):
+def shadowed(own: Iterable[str]) -> str | None:
     """What is wrong if one of the package's own modules is hidden by one that is imported already."""
     for name in own:
         if name in sys.modules:
@@ -120,7 +127,7 @@ def shadowed(own):
     return None
 
 
-def step_an_optimiser(torch):
+def step_an_optimiser(torch: types.ModuleType) -> None:
     """The first optimiser imports half of PyTorch (torch._dynamo): do it once, without autograd or CUDA."""
     try:
         parameter = torch.nn.Parameter(torch.zeros(1))
@@ -130,14 +137,14 @@ def step_an_optimiser(torch):
         print("fedpkg: cannot warm up torch.optim: %r" % error, file=sys.stderr)
 
 
-def disown_finalizers():
+def disown_finalizers() -> None:
     """What the imports want torn down at exit is not the children's to tear down (it takes 30 ms with PyTorch)."""
     registry = getattr(weakref.finalize, "_registry", {})
     for info in list(registry.values()):
         info.atexit = False
 
 
-def use_huge_pages():
+def use_huge_pages() -> None:
     """Let the memory that all children share use huge pages: a fork then copies 1/512 of the page-table entries.
 
     Fork and exit of an idle child with PyTorch loaded: 17 ms without, 4 ms with (tests/benchmarks/fork_cost.py).
@@ -161,7 +168,7 @@ def use_huge_pages():
             madvise(start, end - start, MADV_COLLAPSE)
 
 
-def main():
+def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     order = receive(control)
     if order is None:
@@ -174,7 +181,7 @@ def main():
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)
     sys.path.insert(0, os.path.join(HERE, "path"))
-    import _fedpkg_task
+    import _fedpkg_task  # type: ignore[import-not-found]
 
     sys.path.pop(0)
     failed, why_cold = preload(order["modules"])
@@ -196,10 +203,12 @@ def main():
     )
     if why_cold is not None:
         os._exit(0)
-    keepers = {}  # process id → pidfd, by which we are woken at its end (None where there are no pidfds: we look)
+    # Process id → pidfd, by which we are woken at its end (None where there are no pidfds: we look).
+    keepers: dict[int, int | None] = {}
     while True:
         ends = list(keepers.values())
-        awake, _, _ = select.select([control, *filter(None, ends)], [], [], 1.0 if None in ends else None)
+        watched: list[socket.socket | int] = [control, *filter(None, ends)]
+        awake, _, _ = select.select(watched, [], [], 1.0 if None in ends else None)
         bury(keepers)
         if control not in awake:
             continue
@@ -224,7 +233,7 @@ def main():
     os._exit(0)
 
 
-def receive_fd(control):
+def receive_fd(control: socket.socket) -> int | None:
     try:
         message, fds, _flags, _address = socket.recv_fds(control, 1, 1)
     except ConnectionError:
@@ -232,7 +241,7 @@ def receive_fd(control):
     return fds[0] if message and fds else None
 
 
-def bury(keepers):
+def bury(keepers: dict[int, int | None]) -> None:
     """Collect dead keepers, and kill what they left to us."""
     orphans = False
     while True:
@@ -253,7 +262,7 @@ def bury(keepers):
 # ---------------------------------------------------------------- killing
 
 
-def children_of(pid):
+def children_of(pid: int) -> list[int]:
     """Process ids of the living children of a process."""
     try:
         found = []
@@ -274,7 +283,7 @@ def children_of(pid):
     return [int(child) for child, parent in pairs if int(parent) == pid]
 
 
-def kill_children(spare):
+def kill_children(spare: Collection[int]) -> int:
     """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience."""
     deadline = time.monotonic() + KILL_PATIENCE_S
     while True:
@@ -297,7 +306,7 @@ def kill_children(spare):
         time.sleep(0.0005)
 
 
-def _kill(pid, number):
+def _kill(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -310,7 +319,7 @@ def _kill(pid, number):
 class Log:
     """A captured stream: the first and the last half of ``limit`` bytes reach its file, what is between does not."""
 
-    def __init__(self, path, fd, limit):
+    def __init__(self, path: str, fd: int, limit: int) -> None:
         self.fd = fd
         self.file = open(path, "xb", buffering=0)  # noqa: SIM115
         self.room = limit - limit // 2
@@ -319,7 +328,7 @@ class Log:
         self.late = bytearray()  # what does not fit in the head
         self.tail = bytearray()  # the last bytes, for the record
 
-    def pump(self):
+    def pump(self) -> bool:
         """Take what has come; False at the end of the stream."""
         data = os.read(self.fd, CHUNK)
         if not data:
@@ -338,13 +347,13 @@ class Log:
             del self.late[:surplus]
         return True
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         try:
             self.file.write(data)
         except OSError as error:  # a full disk: the task itself goes on, the record says what is missing
             self.tail += b"\n[fedpkg: the log cannot be written: %s]" % str(error).encode()
 
-    def close(self):
+    def close(self) -> str:
         for _ in range(64):  # the writers are dead; a pipe holds at most 1 MiB
             if not select.select([self.fd], [], [], 0)[0] or not self.pump():
                 break
@@ -362,7 +371,7 @@ class Log:
 class Spare:
     """A forked child that waits for its task: the next task finds the fork already made."""
 
-    def __init__(self, keeper):
+    def __init__(self, keeper: Keeper) -> None:
         self.out, out_write = os.pipe()
         self.err, err_write = os.pipe()
         self.wire, child_wire = socket.socketpair()
@@ -383,7 +392,7 @@ class Spare:
         os.close(err_write)
         child_wire.close()
 
-    def discard(self):
+    def discard(self) -> None:
         os.close(self.out)
         os.close(self.err)
         self.wire.close()
@@ -392,12 +401,12 @@ class Spare:
 class Keeper:
     """Runs one task at a time for one slot."""
 
-    def __init__(self, sock, task_module):
+    def __init__(self, sock: socket.socket, task_module: types.ModuleType) -> None:
         self.sock = sock
         self.task_module = task_module
-        self.spare = None
+        self.spare: Spare | None = None
 
-    def run(self):
+    def run(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         while True:
             order = receive(self.sock)
@@ -421,10 +430,10 @@ class Keeper:
             if "shell" not in order:
                 self.spare = Spare(self)
 
-    def spare_pids(self):
+    def spare_pids(self) -> tuple[int, ...]:
         return (self.spare.pid,) if self.spare else ()
 
-    def supervise(self, order):
+    def supervise(self, order: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
         wire = None
         if "shell" in order:
@@ -438,6 +447,7 @@ class Keeper:
                 bufsize=0,
                 start_new_session=True,
             )
+            assert process.stdout is not None and process.stderr is not None
             pid, out, err = process.pid, os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno())
             process.stdout.close()
             process.stderr.close()
@@ -469,7 +479,7 @@ class Keeper:
             "times": dict(report, started=started, ended=ended, cleaned=time.monotonic()),
         }
 
-    def hand_over(self, order):
+    def hand_over(self, order: dict[str, Any]) -> Spare:
         """The child that has the order: the spare, or a new one should that have been killed while it waited."""
         spare, self.spare = self.spare, None
         if spare is not None:
@@ -482,7 +492,7 @@ class Keeper:
         send(child.wire, order)
         return child
 
-    def wait(self, pid, logs, deadline):
+    def wait(self, pid: int, logs: list[Log], deadline: float | None) -> str:
         """Until the task's main process has ended: by itself, at its time limit, or with (or for) the controller."""
         pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         poller = select.poll()
@@ -520,7 +530,7 @@ class Keeper:
             if pidfd is not None:
                 os.close(pidfd)
 
-    def end(self, pid):
+    def end(self, pid: int) -> None:
         try:
             os.killpg(pid, signal.SIGKILL)  # each task leads a session and group of its own
         except (ProcessLookupError, PermissionError):
@@ -528,7 +538,7 @@ class Keeper:
         _kill(pid, signal.SIGKILL)
 
 
-def read_report(wire):
+def read_report(wire: socket.socket) -> dict[str, float]:
     """What the child said of its own times: never trusted, only shown."""
     try:
         wire.setblocking(False)
@@ -541,7 +551,7 @@ def read_report(wire):
 # ---------------------------------------------------------------- the warm child
 
 
-def warm_child(wire, out, err, others, task_module):
+def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int], task_module: types.ModuleType) -> int:
     """Become the task: everything that a new interpreter would have set up, then the script as ``__main__``."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -576,19 +586,19 @@ def warm_child(wire, out, err, others, task_module):
     return status
 
 
-def forget_the_parent():
+def forget_the_parent() -> None:
     """Put back what modules remember of the folder and environment they were imported in."""
     if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None
+        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     if "multiprocessing.process" in sys.modules:
-        sys.modules["multiprocessing.process"].ORIGINAL_DIR = os.getcwd()
+        sys.modules["multiprocessing.process"].ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
     time.tzset()
 
 
-def run_as_main(order):
+def run_as_main(order: dict[str, Any]) -> int:
     """Run a script or module as ``python`` would; its exit status."""
     main_module = types.ModuleType("__main__")
-    main_module.__builtins__ = builtins
+    main_module.__builtins__ = builtins  # type: ignore[attr-defined]
     sys.modules["__main__"] = main_module
     ours = {__file__, "<frozen runpy>"}
     safe_path = getattr(sys.flags, "safe_path", False)
@@ -602,7 +612,7 @@ def run_as_main(order):
             sys.argv = [order["module"], *order["args"]]
             if not safe_path:
                 sys.path.insert(0, os.getcwd())
-            runpy._run_module_as_main(order["module"])
+            runpy._run_module_as_main(order["module"])  # type: ignore[attr-defined]
         else:
             sys.argv = [order["script"], *order["args"]]
             path = os.path.join(os.getcwd(), order["script"])
@@ -615,7 +625,7 @@ def run_as_main(order):
                 print("%s: can't open file %r: %s" % (sys.executable, path, error), file=sys.stderr)
                 return 2
             main_module.__file__ = path
-            main_module.__cached__ = None
+            main_module.__cached__ = None  # type: ignore[attr-defined]
             from importlib.machinery import SourceFileLoader
 
             main_module.__loader__ = SourceFileLoader("__main__", path)
@@ -631,10 +641,10 @@ def run_as_main(order):
     return 0
 
 
-COMPILED = {}  # source → code of the package's scripts, filled before the first fork
+COMPILED: dict[bytes, types.CodeType] = {}  # source → code of the package's scripts, filled before the first fork
 
 
-def precompile(scripts):
+def precompile(scripts: Iterable[str]) -> None:
     """Compile scripts that tasks will run: 2 ms that each of them would spend."""
     for path in scripts:
         try:
@@ -645,18 +655,18 @@ def precompile(scripts):
             pass  # the task itself will show it to its user
 
 
-def compiled(source, path):
+def compiled(source: bytes, path: str) -> types.CodeType:
     """Code that reports itself as coming from ``path``, a client's own copy of the script."""
     code = COMPILED.get(source)
     return compile(source, path, "exec", dont_inherit=True) if code is None else moved(code, path)
 
 
-def moved(code, path):
+def moved(code: types.CodeType, path: str) -> types.CodeType:
     constants = tuple(moved(one, path) if isinstance(one, types.CodeType) else one for one in code.co_consts)
     return code.replace(co_filename=path, co_consts=constants)
 
 
-def exit_status(code):
+def exit_status(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
@@ -665,12 +675,12 @@ def exit_status(code):
     return 1
 
 
-def finish(status):
+def finish(status: int) -> int:
     """What an interpreter does at its end, short of taking down its modules (0.4 s with PyTorch)."""
     try:
         import threading
 
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)

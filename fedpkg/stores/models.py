@@ -35,7 +35,7 @@ class ModelStore:
         try:
             with self._naming_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                file = open(temporary, "xb", buffering=0)  # closed by the next block
+                file = open(temporary, "xb", buffering=0)  # noqa: SIM115 - closed by the next block
             with file:
                 writer = _HashingWriter(self, file)
                 write(cast(BinaryIO, writer))

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.slow
 def repository(tmp_path: Path) -> Path:
     """What a clone has for those who run things: examples, packages, seed models, and no home yet."""
     copy = tmp_path / "eine kopie"
+    unwanted = shutil.ignore_patterns(".fedpkg", "__pycache__", "*.npz-*")
     for folder in ("examples", "packages", "seed_models"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns(".fedpkg", "__pycache__", "*.npz-*"))
+        shutil.copytree(ROOT / folder, copy / folder, ignore=unwanted)
     return copy
 
 

@@ -3,9 +3,17 @@
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg, and must stay quick to import.
 """
 
+from __future__ import annotations
+
 import os
 import random
 import sys
+
+TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -16,20 +24,19 @@ THREAD_VARIABLES = (
 )
 
 
-def prepare(environ):
+def prepare(environ: Mapping[str, str]) -> None:
     """Seed the global generators of random, NumPy and torch (FEDPKG_SEED), and set torch's threads (OMP_NUM_THREADS).
 
     NumPy and torch are treated now if they are imported already (a warm task), else right after their import (a cold
     one).
     """
-    seed = environ.get("FEDPKG_SEED", "")
-    if not seed.isdigit():
+    seed_text, threads_text = environ.get("FEDPKG_SEED", ""), environ.get("OMP_NUM_THREADS", "")
+    if not seed_text.isdigit():
         return
-    seed = int(seed)
-    threads = environ.get("OMP_NUM_THREADS", "")
-    threads = int(threads) if threads.isdigit() and int(threads) > 0 else None
+    seed = int(seed_text)
+    threads = int(threads_text) if threads_text.isdigit() else 0
     random.seed(seed)
-    actions = {
+    actions: dict[str, Callable[[ModuleType], None]] = {
         "numpy.random": lambda module: module.seed(seed % 2**32),
         "torch": lambda module: _prepare_torch(module, seed, threads),
     }
@@ -43,7 +50,7 @@ def prepare(environ):
         sys.meta_path.insert(0, _AfterImport(later))
 
 
-def _prepare_torch(torch, seed, threads):
+def _prepare_torch(torch: ModuleType, seed: int, threads: int) -> None:
     if torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None):
         torch.manual_seed(seed)
     else:  # without accelerators in the build, the other generators that manual_seed prepares (slowly) do not exist
@@ -56,10 +63,12 @@ def _prepare_torch(torch, seed, threads):
 class _AfterImport:
     """A finder that finds nothing by itself: it lets the others find a module, then acts once it is imported."""
 
-    def __init__(self, actions):
+    def __init__(self, actions: dict[str, Callable[[ModuleType], None]]) -> None:
         self.actions = actions
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name not in self.actions:
             return None
         spec = None
@@ -71,7 +80,7 @@ class _AfterImport:
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def exec_module(module):
+            def exec_module(module: ModuleType) -> None:
                 execute(module)
                 action = self.actions.pop(name, None)  # only now: to find a module is not to import it
                 if action is not None:
@@ -79,11 +88,11 @@ class _AfterImport:
                 if not self.actions and self in sys.meta_path:
                     sys.meta_path.remove(self)
 
-            spec.loader.exec_module = exec_module
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def set_loaded_thread_pools(threads):
+def set_loaded_thread_pools(threads: int) -> None:
     """Tell BLAS and OpenMP libraries that are loaded already how many threads they may use (warm tasks; Linux).
 
     Environment variables are read once, when a library loads. Where the loaded libraries cannot be listed, nothing is

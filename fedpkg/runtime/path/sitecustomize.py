@@ -6,7 +6,7 @@ import os
 import sys
 
 
-def _run_shadowed():
+def _run_shadowed() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
     others = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != here]
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
@@ -17,7 +17,7 @@ def _run_shadowed():
 
 
 if os.environ.get("FEDPKG_SEED"):
-    import _fedpkg_task
+    import _fedpkg_task  # type: ignore[import-not-found]
 
     _fedpkg_task.prepare(os.environ)
 _run_shadowed()
