@@ -125,9 +125,12 @@ def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *
         from fedpkg.dispatch.process import process_executor
 
         return process_executor(slots=slots, environment=config.environment, log_folder=log_folder)
-    from fedpkg.dispatch.forkserver import forkserver_executor
+    if config.executor.name == "resident":
+        from fedpkg.dispatch.resident import resident_executor as warm_executor
+    else:
+        from fedpkg.dispatch.forkserver import forkserver_executor as warm_executor
 
-    return forkserver_executor(slots=slots, environment=config.environment, log_folder=log_folder, package=package)
+    return warm_executor(slots=slots, environment=config.environment, log_folder=log_folder, package=package)
 
 
 @contextmanager
@@ -244,7 +247,7 @@ def call_entry_point(
     entry_point: str,
     *,
     folder: Path,
-    executor: Literal["process", "forkserver"] = "process",
+    executor: Literal["process", "forkserver", "resident"] = "process",
     model: Path | None = None,
     data_path: Path | None = None,
     client_id: str = "client-0",

@@ -77,7 +77,7 @@ class StrategyConfig(Section, frozen=True):
 
 
 class ExecutorConfig(Section, frozen=True):
-    name: Literal["forkserver", "process"] = "forkserver"
+    name: Literal["forkserver", "process", "resident"] = "forkserver"
     workers: int | Literal["auto"] = "auto"  # tasks at the same time
     threads: int = 1  # threads of one task
     timeout_s: float | None = None  # wall time of one task

@@ -135,7 +135,7 @@ def inspect(settings: Settings, path: Path) -> None:
 )
 @click.option(
     "--executor",
-    type=click.Choice(["process", "forkserver"]),
+    type=click.Choice(["process", "forkserver", "resident"]),
     default="process",
     show_default=True,
     help="A new process, or one forked from a warm interpreter.",
@@ -162,7 +162,7 @@ def call(
     client_id: str | None,
     seed: int | None,
     timeout_s: float | None,
-    executor: Literal["process", "forkserver"],
+    executor: Literal["process", "forkserver", "resident"],
     task_folder: Path | None,
     keep: bool,
     arguments: tuple[str, ...],

@@ -24,9 +24,13 @@ NOT_SOURCE = (".pyc", ".pyz", ".zip")  # Python runs these too
 
 
 class ForkserverLauncher:
-    """Forks Python commands from a zygote; what it cannot fork it runs cold, and says why, once."""
+    """Forks Python commands from a zygote; what it cannot fork it runs cold, and says why, once.
 
-    def __init__(self, environment: Mapping[str, str], log_folder: Path) -> None:
+    With ``resident``, a forked interpreter runs one task after the other.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log_folder: Path, *, resident: bool = False) -> None:
+        self._resident = resident
         self._environment = environment
         self._log_folder = log_folder
         self._lock = threading.Lock()
@@ -65,7 +69,9 @@ class ForkserverLauncher:
             self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold
         args = (*python.args, *staged.appended)
-        return key, dataclasses.replace(cold, shell=None, script=python.script, module=python.module, args=args)
+        return key, dataclasses.replace(
+            cold, shell=None, script=python.script, module=python.module, args=args, resident=self._resident
+        )
 
     def keeper(self, key: str) -> Keeper:
         if key == COLD:

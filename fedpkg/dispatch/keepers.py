@@ -45,6 +45,7 @@ class Call:
     script: str | None = None
     module: str | None = None
     args: Sequence[str] = ()
+    resident: bool = False  # in an interpreter that stays for the next one
 
     def to_json(self) -> dict[str, Any]:
         order: dict[str, Any] = {
@@ -57,9 +58,8 @@ class Call:
         }
         if self.shell is not None:
             return {**order, "shell": self.shell}
-        if self.module is not None:
-            return {**order, "module": self.module, "args": list(self.args)}
-        return {**order, "script": self.script, "args": list(self.args)}
+        order = {**order, "args": list(self.args), "resident": self.resident}
+        return {**order, "module": self.module} if self.module is not None else {**order, "script": self.script}
 
 
 @dataclass(frozen=True)

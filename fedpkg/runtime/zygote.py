@@ -1,7 +1,7 @@
 """The process that starts tasks: warm ones by forking itself, cold ones by running a command.
 
 It is exec'ed by the dispatcher with the interpreter of the package's environment, and needs only the standard library
-(Python 3.8 or newer); fedpkg need not be installed there. One zygote has one *keeper* per slot:
+(Python 3.9 or newer); fedpkg need not be installed there. One zygote has one *keeper* per slot:
 
     controller ── socket ── zygote            imports what the package's scripts import, never starts a thread
         │                     └─ fork ─┐
@@ -16,11 +16,8 @@ controller is gone: the keeper kills its task and exits.
 
 from __future__ import annotations
 
-import atexit
-import builtins
 import ctypes
 import gc
-import io
 import json
 import os
 import select
@@ -38,7 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from typing import Any
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "path"))
+import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
+
+sys.path.pop(0)
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MADV_HUGEPAGE = 14
@@ -52,13 +53,9 @@ KILL_PATIENCE_S = 5.0
 # ---------------------------------------------------------------- frames
 
 
-def send(sock: socket.socket, value: object, fds: Collection[int] = ()) -> None:
+def send(sock: socket.socket, value: object) -> None:
     body = json.dumps(value).encode()
-    frame = struct.pack(">I", len(body)) + body
-    if fds:
-        sent = socket.send_fds(sock, [frame], list(fds))
-        frame = frame[sent:]
-    sock.sendall(frame)
+    sock.sendall(struct.pack(">I", len(body)) + body)
 
 
 def receive(sock: socket.socket) -> Any:
@@ -180,14 +177,10 @@ def main() -> None:
     os.chdir("/")
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)
-    sys.path.insert(0, os.path.join(HERE, "path"))
-    import _fedpkg_task  # type: ignore[import-not-found]
-
-    sys.path.pop(0)
     failed, why_cold = preload(order["modules"])
     why_cold = why_cold or shadowed(order["own"])
     if why_cold is None:
-        precompile(order["scripts"])
+        _fedpkg_main.precompile(order["scripts"])
         disown_finalizers()
         gc.collect()
         use_huge_pages()
@@ -218,7 +211,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            keeper = Keeper(socket.socket(fileno=fd), _fedpkg_task)
+            keeper = Keeper(socket.socket(fileno=fd))
             try:
                 keeper.run()
             finally:
@@ -368,7 +361,7 @@ class Log:
         return self.tail.decode("utf-8", "replace")
 
 
-class Spare:
+class Child:
     """A forked child that waits for its task: the next task finds the fork already made."""
 
     def __init__(self, keeper: Keeper) -> None:
@@ -381,7 +374,7 @@ class Spare:
             try:
                 keeper.sock.close()
                 self.wire.close()
-                status = warm_child(child_wire, out_write, err_write, (self.out, self.err), keeper.task_module)
+                status = warm_child(child_wire, out_write, err_write, (self.out, self.err))
             except BaseException:
                 import traceback
 
@@ -392,7 +385,7 @@ class Spare:
         os.close(err_write)
         child_wire.close()
 
-    def discard(self) -> None:
+    def close(self) -> None:
         os.close(self.out)
         os.close(self.err)
         self.wire.close()
@@ -401,10 +394,10 @@ class Spare:
 class Keeper:
     """Runs one task at a time for one slot."""
 
-    def __init__(self, sock: socket.socket, task_module: types.ModuleType) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.task_module = task_module
-        self.spare: Spare | None = None
+        self.spare: Child | None = None  # waits for its first task
+        self.resident: Child | None = None  # has run some, and is clean
 
     def run(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -414,28 +407,29 @@ class Keeper:
                 kill_children(spare=())
                 os._exit(0)
             if "warm_up" in order:
-                self.spare = self.spare or Spare(self)
+                self.spare = self.spare or Child(self)
                 continue
             if "cancel" in order:  # it crossed with the result of its task
                 continue
             try:
                 outcome = self.supervise(order)
             except OSError as error:
-                kill_children(spare=self.spare_pids())
+                kill_children(spare=self.waiting())
                 outcome = {"error": "%s: %s" % (type(error).__name__, error)}
             try:
                 send(self.sock, outcome)
             except OSError:
                 continue  # the controller is gone: the next receive says so
-            if "shell" not in order:
-                self.spare = Spare(self)
+            if "shell" not in order and self.spare is None and self.resident is None:
+                self.spare = Child(self)
 
-    def spare_pids(self) -> tuple[int, ...]:
-        return (self.spare.pid,) if self.spare else ()
+    def waiting(self) -> tuple[int, ...]:
+        """Children that are not part of a task."""
+        return tuple(child.pid for child in (self.spare, self.resident) if child)
 
     def supervise(self, order: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
-        wire = None
+        child = None
         if "shell" in order:
             process = subprocess.Popen(
                 ["bash", "-c", order["shell"]],
@@ -454,46 +448,82 @@ class Keeper:
             process.returncode = 0  # we reap it ourselves; its destructor must not
         else:
             child = self.hand_over(order)
-            pid, out, err, wire = child.pid, child.out, child.err, child.wire
+            pid, out, err = child.pid, os.dup(child.out), os.dup(child.err)
         logs = [Log(order["stdout"], out, order["log_bytes"]), Log(order["stderr"], err, order["log_bytes"])]
         deadline = started + order["timeout_s"] if order.get("timeout_s") else None
-        ending = self.wait(pid, logs, deadline)
-        _, status, usage = os.wait4(pid, 0)
+        ending = self.wait(pid, logs, deadline, child.wire if child and order["resident"] else None)
+        answer: dict[str, Any] = {}
+        if ending == "answered" and child is not None:
+            answer = self.answer_of(child)
+            if self.resident is None:  # it failed, or is not as it was before: the next task gets another
+                self.end(pid)
+        status, cpu_s, max_rss_bytes = answer.get("status"), answer.get("cpu_s"), answer.get("max_rss_bytes")
+        number = None
+        if self.resident is None:
+            _, wait_status, usage = os.wait4(pid, 0)
+            if status is None:
+                status = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else None
+                number = os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else None
+                cpu_s, max_rss_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
         ended = time.monotonic()
-        survivors = kill_children(spare=self.spare_pids())
+        survivors = kill_children(spare=self.waiting())
         tails = [log.close() for log in logs]
-        report = {}
-        if wire is not None:
-            report = read_report(wire)
-            wire.close()
+        times = answer.get("times", {})
+        if child is not None and self.resident is None:
+            times = times or read_report(child.wire)
+            child.close()
         return {
-            "ending": ending,
-            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            "ending": "exit" if ending == "answered" else ending,
+            "exit_code": status,
+            "signal": number,
             "survivors": survivors,
             "stdout_tail": tails[0],
             "stderr_tail": tails[1],
             "wall_s": ended - started,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "max_rss_bytes": usage.ru_maxrss * 1024,
-            "times": dict(report, started=started, ended=ended, cleaned=time.monotonic()),
+            "cpu_s": cpu_s,
+            "max_rss_bytes": max_rss_bytes,
+            "times": dict(times, started=started, ended=ended, cleaned=time.monotonic()),
         }
 
-    def hand_over(self, order: dict[str, Any]) -> Spare:
-        """The child that has the order: the spare, or a new one should that have been killed while it waited."""
-        spare, self.spare = self.spare, None
-        if spare is not None:
+    def hand_over(self, order: dict[str, Any]) -> Child:
+        """The child that has the order: the one that waits, or a new one should that have been killed meanwhile."""
+        waiting = self.resident if order["resident"] and self.resident else self.spare
+        if waiting is self.spare:
+            self.spare = None
+        self.resident = None
+        if waiting is not None:
             try:
-                send(spare.wire, order)
-                return spare
+                send(waiting.wire, order)
+                return waiting
             except OSError:
-                spare.discard()
-        child = Spare(self)
+                waiting.close()
+        child = Child(self)
         send(child.wire, order)
         return child
 
-    def wait(self, pid: int, logs: list[Log], deadline: float | None) -> str:
-        """Until the task's main process has ended: by itself, at its time limit, or with (or for) the controller."""
+    def answer_of(self, child: Child) -> dict[str, Any]:
+        """What a resident child says of its task; it becomes the slot's resident again if nothing is left of that."""
+        try:
+            said = receive(child.wire)
+            if said is None:
+                return {}
+            answer = {
+                "status": int(said["status"]),
+                "cpu_s": float(said["cpu_s"]),
+                "max_rss_bytes": int(said["max_rss_bytes"]),
+                "times": {str(name): float(value) for name, value in said["times"].items()},
+            }
+            if answer["status"] == 0 and said["clean"] and not children_of(child.pid):
+                self.resident = child
+        except Exception:  # the task may have sent us anything
+            return {}
+        return answer
+
+    def wait(self, pid: int, logs: list[Log], deadline: float | None, wire: socket.socket | None) -> str:
+        """Until the task has ended: by itself, at its time limit, or with (or for) the controller.
+
+        A resident child stays, and says on ``wire`` that its task is done: then the ending is ``answered``.
+        """
         pidfd = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
         poller = select.poll()
         poller.register(self.sock, select.POLLIN)
@@ -502,6 +532,8 @@ class Keeper:
             poller.register(fd, select.POLLIN)
         if pidfd is not None:
             poller.register(pidfd, select.POLLIN)
+        if wire is not None:
+            poller.register(wire, select.POLLIN)
         ending = "exit"
         try:
             while True:
@@ -520,6 +552,10 @@ class Keeper:
                         self.end(pid)
                     elif fd == pidfd:
                         return ending
+                    elif wire is not None and fd == wire.fileno():
+                        if ending == "exit" and not _has_ended(wire):
+                            return "answered"
+                        poller.unregister(wire)
                 if pidfd is None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                     return ending
                 if deadline is not None and time.monotonic() >= deadline and ending == "exit":
@@ -538,12 +574,20 @@ class Keeper:
         _kill(pid, signal.SIGKILL)
 
 
+def _has_ended(wire: socket.socket) -> bool:
+    """Whether the other side of a readable connection is gone, with nothing left to read."""
+    try:
+        return not wire.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
+
+
 def read_report(wire: socket.socket) -> dict[str, float]:
     """What the child said of its own times: never trusted, only shown."""
     try:
         wire.setblocking(False)
-        report = json.loads(wire.recv(4096) or b"{}")
-        return {str(name): float(value) for name, value in report.items()}
+        report = receive(wire) or {"times": {}}
+        return {str(name): float(value) for name, value in report["times"].items()}
     except Exception:  # the task may have sent us anything
         return {}
 
@@ -551,8 +595,8 @@ def read_report(wire: socket.socket) -> dict[str, float]:
 # ---------------------------------------------------------------- the warm child
 
 
-def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int], task_module: types.ModuleType) -> int:
-    """Become the task: everything that a new interpreter would have set up, then the script as ``__main__``."""
+def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int]) -> int:
+    """Become a task: a session of its own, its streams, then what its order says."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for fd in others:
@@ -564,133 +608,19 @@ def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int],
     order = receive(wire)
     if order is None:
         return 0
-    times = {"order_received": time.monotonic()}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(order["env"])
-    os.chdir(order["cwd"])
-    forget_the_parent()
-    task_module.prepare(os.environ)
-    threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
-    if threads > 1:
-        task_module.set_loaded_thread_pools(threads)
-    times["script_started"] = time.monotonic()
-    status = run_as_main(order)
-    times["script_ended"] = time.monotonic()
-    status = finish(status)
+    if order["resident"]:
+        import _fedpkg_resident  # type: ignore[import-not-found]
+
+        return int(_fedpkg_resident.serve(order, lambda: receive(wire), lambda answer: send(wire, answer)))
+    status, times = _fedpkg_main.run_task(order)
+    status = _fedpkg_main.finish(status)
     times["finished"] = time.monotonic()
     try:
-        wire.sendall(json.dumps(times).encode())
+        send(wire, {"times": times})
     except OSError:
         pass  # the script may have closed every file
-    return status
-
-
-def forget_the_parent() -> None:
-    """Put back what modules remember of the folder and environment they were imported in."""
-    if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
-    if "multiprocessing.process" in sys.modules:
-        sys.modules["multiprocessing.process"].ORIGINAL_DIR = os.getcwd()  # type: ignore[attr-defined]
-    time.tzset()
-
-
-def run_as_main(order: dict[str, Any]) -> int:
-    """Run a script or module as ``python`` would; its exit status."""
-    main_module = types.ModuleType("__main__")
-    main_module.__builtins__ = builtins  # type: ignore[attr-defined]
-    sys.modules["__main__"] = main_module
-    ours = {__file__, "<frozen runpy>"}
-    safe_path = getattr(sys.flags, "safe_path", False)
-    what = ["-m", order["module"]] if "module" in order else [order["script"]]
-    sys.orig_argv = [sys.executable, *what, *order["args"]]
-    try:
-        if "module" in order:
-            import runpy
-
-            ours.add(runpy.__file__)
-            sys.argv = [order["module"], *order["args"]]
-            if not safe_path:
-                sys.path.insert(0, os.getcwd())
-            runpy._run_module_as_main(order["module"])  # type: ignore[attr-defined]
-        else:
-            sys.argv = [order["script"], *order["args"]]
-            path = os.path.join(os.getcwd(), order["script"])
-            if not safe_path:
-                sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
-            try:
-                with io.open_code(path) as file:
-                    source = file.read()
-            except OSError as error:
-                print("%s: can't open file %r: %s" % (sys.executable, path, error), file=sys.stderr)
-                return 2
-            main_module.__file__ = path
-            main_module.__cached__ = None  # type: ignore[attr-defined]
-            from importlib.machinery import SourceFileLoader
-
-            main_module.__loader__ = SourceFileLoader("__main__", path)
-            exec(compiled(source, path), main_module.__dict__)
-    except SystemExit as error:
-        return exit_status(error.code)
-    except BaseException as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
-            trace = trace.tb_next
-        sys.excepthook(type(error), error.with_traceback(trace), trace)
-        return 1
-    return 0
-
-
-COMPILED: dict[bytes, types.CodeType] = {}  # source → code of the package's scripts, filled before the first fork
-
-
-def precompile(scripts: Iterable[str]) -> None:
-    """Compile scripts that tasks will run: 2 ms that each of them would spend."""
-    for path in scripts:
-        try:
-            with io.open_code(path) as file:
-                source = file.read()
-            COMPILED[source] = compile(source, path, "exec", dont_inherit=True)
-        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-            pass  # the task itself will show it to its user
-
-
-def compiled(source: bytes, path: str) -> types.CodeType:
-    """Code that reports itself as coming from ``path``, a client's own copy of the script."""
-    code = COMPILED.get(source)
-    return compile(source, path, "exec", dont_inherit=True) if code is None else moved(code, path)
-
-
-def moved(code: types.CodeType, path: str) -> types.CodeType:
-    constants = tuple(moved(one, path) if isinstance(one, types.CodeType) else one for one in code.co_consts)
-    return code.replace(co_filename=path, co_consts=constants)
-
-
-def exit_status(code: object) -> int:
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
-
-
-def finish(status: int) -> int:
-    """What an interpreter does at its end, short of taking down its modules (0.4 s with PyTorch)."""
-    try:
-        import threading
-
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-    except BaseException as error:
-        sys.excepthook(type(error), error, error.__traceback__)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except (OSError, ValueError):
-            status = status or 120  # as Python says when it cannot flush
-    return status
+    return int(status)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from workbench import Bench, inline, make_bench, marked, unpacked, write_model
 from fedpkg.dispatch.base import PackageOnDisk
 
 
-@pytest.fixture(scope="module", params=["process", "forkserver"])
+@pytest.fixture(scope="module", params=["process", "forkserver", "resident"])
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One executor for all tests of a module."""
     folder = tmp_path_factory.mktemp("Tische und Bänke")
@@ -22,7 +22,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert marked(bench.mark) == []
 
 
-@pytest.fixture(params=["process", "forkserver"])
+@pytest.fixture(params=["process", "forkserver", "resident"])
 def open_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     """Makes executors that a test may hurt."""
     benches = []

@@ -125,7 +125,7 @@ def test_python_that_needs_bash_runs_cold_with_one_warning(
     expected = (
         f"executor.cold reason='{command}' runs cold, with a new interpreter for every task, because of {because}"
     )
-    assert warnings_of(caplog) == ([expected] if bench.name == "forkserver" else [])
+    assert warnings_of(caplog) == ([expected] if bench.name != "process" else [])
 
 
 def test_other_programs_run_cold_without_a_warning(
@@ -141,7 +141,7 @@ def test_other_programs_run_cold_without_a_warning(
 def test_warm_tasks_are_forked_and_cold_ones_are_not(bench: Bench, tmp_path: Path) -> None:
     package = inline(tmp_path, "tell(exe=open('/proc/self/cmdline').read().split(chr(0))[1], keeper=os.getppid())")
     told = bench.told(package)
-    assert Path(told["exe"]).name == ("zygote.py" if bench.name == "forkserver" else "entrypoint.py")
+    assert Path(told["exe"]).name == ("zygote.py" if bench.name != "process" else "entrypoint.py")
     assert parent_of(told["keeper"]) > 1
 
 

@@ -10,7 +10,7 @@ from workbench import Bench, inline, log, make_bench, unpacked
 from fedpkg.dispatch.base import PackageOnDisk
 from fedpkg.types import ReplyKind
 
-EXECUTORS = ("process", "forkserver")
+EXECUTORS = ("process", "forkserver", "resident")
 
 # Sums in another order differ in their last bits: the numbers of threads, and kernels, show in the bytes.
 MATMUL = """

@@ -222,7 +222,7 @@ def test_close_does_not_wait_for_imports(tmp_path: Path, open_bench: Callable[..
 # ---- somebody is killed
 
 
-@pytest.mark.parametrize("name", ["process", "forkserver"])
+@pytest.mark.parametrize("name", ["process", "forkserver", "resident"])
 def test_killed_holder_of_the_executor_leaves_no_process(
     name: str, tmp_path: Path, pids: Callable[[], list[int]]
 ) -> None:
@@ -270,7 +270,7 @@ def test_killed_spare_is_replaced(tmp_path: Path, open_bench: Callable[..., Benc
     bench = open_bench(slots=1)
     keeper = bench.told(inline(tmp_path, "tell(keeper=os.getppid())"))["keeper"]
     children = Path(f"/proc/{keeper}/task/{keeper}/children")
-    if bench.name == "forkserver":
+    if bench.name != "process":
         (spare,) = wait_until(lambda: children.read_text().split(), "a spare child")
         os.kill(int(spare), signal.SIGKILL)
         wait_until(lambda: not is_alive(int(spare)), "its end")

@@ -20,6 +20,7 @@ from fedpkg.dispatch.base import PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
 from fedpkg.dispatch.process import process_executor
+from fedpkg.dispatch.resident import resident_executor
 from fedpkg.types import ReplyKind
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
@@ -113,9 +114,8 @@ def make_bench(name: str, folder: Path, package: PackageOnDisk, *, slots: int = 
     if name == "process":
         executor = process_executor(slots=slots, environment=environment, log_folder=folder / "logs")
     else:
-        executor = forkserver_executor(
-            slots=slots, environment=environment, log_folder=folder / "logs", package=package
-        )
+        warm = resident_executor if name == "resident" else forkserver_executor
+        executor = warm(slots=slots, environment=environment, log_folder=folder / "logs", package=package)
     return Bench(name, folder, executor, environment)
 
 

@@ -1,0 +1,168 @@
+"""A resident interpreter stays from task to task, and a task finds nothing of the one before."""
+
+# ruff: noqa: E501  (each pair of scripts reads best on two lines)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workbench import Bench, inline, make_bench, marked
+
+PID = "tell(pid=os.getpid())\n"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One slot, so that every task meets the interpreter of the one before."""
+    folder = tmp_path_factory.mktemp("bleibt")
+    imports = "import logging, decimal, signal, threading, socket, warnings, multiprocessing, random\n"
+    bench = make_bench("resident", folder, inline(folder, imports), slots=1)
+    yield bench
+    bench.executor.close()
+    assert marked(bench.mark) == []
+
+
+def tells(bench: Bench, folder: Path, code: str, **fields: object) -> dict[str, object]:
+    told = bench.told(inline(folder, code), **fields)
+    assert isinstance(told, dict)
+    return told
+
+
+def test_interpreter_stays(bench: Bench, tmp_path: Path) -> None:
+    assert len({tells(bench, tmp_path, PID)["pid"] for _ in range(5)}) == 1
+
+
+# What a task does, and how the next one would notice. Each pair runs in one interpreter.
+LEAKS = {
+    "a module of the package": ("import state\nstate.seen = 1", "import state\ntell(leak=hasattr(state, 'seen'))"),
+    "a global of __main__": ("seen = 1", "tell(leak='seen' in globals())"),
+    "an entry of sys.modules": (
+        "import sys, types\nsys.modules['made_up'] = types.ModuleType('made_up')",
+        "tell(leak='made_up' in sys.modules)",
+    ),
+    "a module taken out of sys.modules": (
+        "import sys\nsys.modules.pop('logging')",
+        "import sys\nbefore = 'logging' in sys.modules\ntell(leak=not before)",
+    ),
+    "an environment variable": ("os.environ['LEAKED'] = '1'", "tell(leak='LEAKED' in os.environ)"),
+    "the working directory": ("os.chdir('/tmp')", "tell(leak=os.getcwd() == '/tmp')"),
+    "an entry of sys.path": ("sys.path.append('/leaked')", "tell(leak='/leaked' in sys.path)"),
+    "sys.argv": ("sys.argv.append('leaked')", "tell(leak='leaked' in sys.argv)"),
+    "a signal handler": (
+        "import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)",
+        "import signal\ntell(leak=signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL)",
+    ),
+    "a blocked signal": (
+        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])",
+        "import signal\ntell(leak=bool(signal.pthread_sigmask(signal.SIG_BLOCK, [])))",
+    ),
+    "an alarm": ("import signal\nsignal.alarm(100)", "import signal\ntell(leak=signal.alarm(0) != 0)"),
+    "the file mode mask": ("os.umask(0o077)", "mask = os.umask(0o022)\nos.umask(mask)\ntell(leak=mask == 0o077)"),
+    "a daemon thread": (
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+        "import threading\ntell(leak=threading.active_count() > 1)",
+    ),
+    "an open file": (
+        "fd = os.open(__file__, os.O_RDONLY)",
+        "tell(leak=any(os.path.realpath(f'/proc/self/fd/{n}').endswith('entrypoint.py') for n in os.listdir('/proc/self/fd')))",
+    ),
+    "an open socket": (
+        "import socket\na, b = socket.socketpair()\na.detach(), b.detach()",
+        "kinds = [os.path.realpath(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')]\n"
+        "tell(leak=sum('socket:' in kind for kind in kinds) > 1)",
+    ),
+    "a log handler": (
+        "import logging\nlogging.basicConfig(level=10)\nlogging.getLogger('x').addHandler(logging.NullHandler())",
+        "import logging\ntell(leak=bool(logging.root.handlers or logging.root.level == 10 or logging.getLogger('x').handlers))",
+    ),
+    "a filter of warnings": (
+        "import warnings\nwarnings.simplefilter('error')",
+        "import warnings\ntell(leak=warnings.filters[0][0] == 'error')",
+    ),
+    "an exit handler": (
+        "import atexit, builtins\natexit.register(lambda: os.environ.update(RAN=str(os.environ.get('RAN', 0)) + '1'))",
+        "tell(leak='RAN' in os.environ)",
+    ),
+    "a hook for exceptions": ("sys.excepthook = print", "tell(leak=sys.excepthook is print)"),
+    "a replaced stream": ("import io\nsys.stdout = io.StringIO()", "import io\ntell(leak=isinstance(sys.stdout, io.StringIO))"),
+    "a closed stream": ("os.close(1)\nos.close(2)", "print('still here')\ntell(leak=not os.fstat(1))"),
+    "a name among the builtins": (
+        "import builtins\nbuiltins.leaked = 1\nbuiltins.len = None",
+        "import builtins\ntell(leak=hasattr(builtins, 'leaked') or builtins.len is None)",
+    ),
+    "the recursion limit": ("sys.setrecursionlimit(77)", "tell(leak=sys.getrecursionlimit() == 77)"),
+    "a limit of resources": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))",
+        "import resource\ntell(leak=resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 64)",
+    ),
+    "a trace function": ("sys.settrace(lambda *_: None)", "tell(leak=sys.gettrace() is not None)"),
+    "a finder of modules": ("sys.meta_path.insert(0, type('F', (), {})())", "tell(leak=type(sys.meta_path[0]).__name__ == 'F')"),
+    "the state of random": ("import random\nrandom.seed(1)", "import random\ntell(leak=random.random() == random.Random(1).random())"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_next_task_finds_nothing_of(bench: Bench, tmp_path: Path, what: str) -> None:
+    leave, look = LEAKS[what]
+    tells(bench, tmp_path, PID, seed=5)
+    package = inline(
+        tmp_path, leave + "\nwith open([w for w in sys.argv if w.startswith('/')][-1], 'w') as f: f.write('{}')"
+    )
+    (package.folder / "state.py").write_text("")
+    bench.told(package, seed=5)
+    package = inline(tmp_path, look)
+    (package.folder / "state.py").write_text("")
+    assert bench.told(package, seed=6) == {"leak": False}
+
+
+def test_exit_handlers_and_pools_finish_within_their_task(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import atexit, time
+    from concurrent.futures import ThreadPoolExecutor
+    pool = ThreadPoolExecutor(2)
+    pool.submit(time.sleep, 0.05)
+    pool.submit(lambda: open("thread", "w").close())
+    atexit.register(tell, done=os.path.exists("thread"), handler=True)
+    tell(handler=False)
+    """
+    for _ in range(3):
+        assert tells(bench, tmp_path, code)["handler"] is True
+
+
+@pytest.mark.parametrize("code", ["sys.exit(3)", "raise ValueError('x')", "os._exit(4)", "os.kill(os.getpid(), 9)"])
+def test_interpreter_is_replaced_after_a_failure(bench: Bench, tmp_path: Path, code: str) -> None:
+    before = tells(bench, tmp_path, PID)["pid"]
+    assert bench.run(inline(tmp_path, code)).status == "failed"
+    after = tells(bench, tmp_path, PID)["pid"]
+    assert after != before
+    assert tells(bench, tmp_path, PID)["pid"] == after
+
+
+def test_interpreter_is_replaced_after_a_time_limit(bench: Bench, tmp_path: Path) -> None:
+    before = tells(bench, tmp_path, PID)["pid"]
+    result = bench.run(inline(tmp_path, "import time\ntime.sleep(600)"), timeout_s=0.3)
+    assert result.failure is not None and result.failure.kind == "timeout"
+    assert tells(bench, tmp_path, PID)["pid"] != before
+
+
+def test_interpreter_is_replaced_after_a_task_that_leaves_a_child(bench: Bench, tmp_path: Path) -> None:
+    code = "import subprocess\nchild = subprocess.Popen(['sleep', '600'])\ntell(pid=os.getpid(), child=child.pid)"
+    told = tells(bench, tmp_path, code)
+    assert not Path(f"/proc/{told['child']}").exists()
+    assert tells(bench, tmp_path, PID)["pid"] != told["pid"]
+
+
+def test_logs_are_each_task_s_own(bench: Bench, tmp_path: Path) -> None:
+    for word in ("first", "second"):
+        result = bench.run(inline(tmp_path, f"print('{word}')\ntell()"))
+        assert (result.task.folder / "stdout.log").read_text() == f"{word}\n"
+
+
+def test_memory_and_files_do_not_grow_over_many_tasks(bench: Bench, tmp_path: Path) -> None:
+    code = "tell(pid=os.getpid(), files=len(os.listdir('/proc/self/fd')), modules=len(sys.modules))"
+    package = inline(tmp_path, code)
+    first, *_, last = [bench.told(package) for _ in range(60)]
+    assert (first["pid"], first["files"]) == (last["pid"], last["files"])
+    assert first["modules"] == last["modules"]
