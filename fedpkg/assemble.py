@@ -6,17 +6,28 @@ PyTorch is imported inside the functions, after the warm interpreter was started
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import ClientsConfig, ExecutorConfig, LimitsConfig, RunConfig, config_from_json, dump_config
 from fedpkg.devices import count_slots
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
-from fedpkg.errors import ConfigError, EntryPointFailed, Interrupted, ModelFileError, SpecError
+from fedpkg.errors import (
+    ConfigError,
+    DataError,
+    EntryPointFailed,
+    Interrupted,
+    ModelFileError,
+    PackageError,
+    SpecError,
+)
+from fedpkg.log import event
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
@@ -29,6 +40,8 @@ if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm
     from fedpkg.weights.weights import Weights
 
+logger = logging.getLogger("fedpkg.assemble")
+
 
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
     """Run a new session to its end.
@@ -36,14 +49,11 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
-    with home.lock(), SqliteStore(home.state_db) as store:
-        package = open_package(
-            Path(config.package),
-            home.packages,
-            max_bytes=config.limits.package_bytes,
-            max_members=config.limits.package_members,
-        )
+    with home.lock() as note_session, SqliteStore(home.state_db) as store:
+        package = _open_package(config, home)
         _check_entry_points(config, package)
+        for warning in package_warnings(package):
+            event(logger, logging.WARNING, "package.warning", about=warning)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package)
@@ -52,6 +62,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             from fedpkg.data.clients import prepare_clients
 
             clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
+            _check_counts(config, [client.client_id for client in clients])
             weights, form = _seed_model(config, on_disk, executor, folder, session_id)
             now = clock()
             entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}
@@ -79,13 +90,14 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
                     session_id=session_id,
                     client_id=client.client_id,
                     position=client.partition_id,
-                    data_path=None if client.path is None else str(client.path),
+                    data_path=None if client.path is None else _below(home, client.path),
                     num_examples=client.num_examples,
                 )
                 for client in clients
             ]
             ctx = _context(session, config, home, store, on_disk, form, executor, watch=watch, clock=clock)
             begin_session(ctx, rows, weights)
+            note_session(session_id)
             return _run(ctx)
 
 
@@ -98,19 +110,78 @@ def resume(
         NotFound: no such session.
         FedpkgError: what stopped it again.
     """
-    with home.lock(), SqliteStore(home.state_db) as store:
+    with home.lock() as note_session, SqliteStore(home.state_db) as store:
         session = store.get_session(ref)
+        note_session(session.session_id)
         config = config_from_json(session.config)
         if rounds is not None:
+            if rounds < (begun := len(store.list_rounds(session.session_id))):
+                raise ConfigError(
+                    f"session {session.session_id} has begun {begun} rounds; it cannot end after {rounds}"
+                )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
         package = _on_disk(find_package(session.package_digest, home.packages))
-        with _executor(config, package, home.session_folder(session.session_id)) as executor:
+        _tell_changes(config, home, session)
+        _check_data(home, store.list_clients(session.session_id))
+        with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
 
             seed = store.get_model(f"{session.session_id}.0")
             form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
             return _run(_context(session, config, home, store, package, form, executor, watch=watch, clock=clock))
+
+
+def _open_package(config: RunConfig, home: Home) -> UnpackedPackage:
+    limits = config.limits
+    return open_package(
+        Path(config.package), home.packages, max_bytes=limits.package_bytes, max_members=limits.package_members
+    )
+
+
+def _tell_changes(config: RunConfig, home: Home, session: SessionRow) -> None:
+    """A session goes on with the package it began with: say so where the person's own copy is another by now."""
+    try:
+        digest = _open_package(config, home).digest
+    except PackageError:
+        return  # moved away, or just being edited
+    if digest != session.package_digest:
+        event(
+            logger,
+            logging.WARNING,
+            "package.changed",
+            about=f"{config.package} has changed; the session goes on with the package as it was. For the changed one, "
+            "start a new run",
+        )
+
+
+def _check_counts(config: RunConfig, clients: list[str]) -> None:
+    """Refuse counts that no round can reach, before anything is recorded."""
+    import numpy as np
+
+    from fedpkg.samplers import make_sampler
+
+    target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
+    if config.round.required > target:
+        raise ConfigError(
+            f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
+            hint="lower round.required, or raise sampler.fraction_train or sampler.min_clients",
+        )
+
+
+def _below(home: Home, path: Path) -> str:
+    """A path as it is stored: relative to the home where it lies below it, so that a home may be moved."""
+    return str(path.relative_to(home.root)) if path.is_relative_to(home.root) else str(path)
+
+
+def _check_data(home: Home, clients: list[ClientRow]) -> None:
+    for client in clients:
+        if client.data_path is not None and not (home.root / client.data_path).exists():
+            raise DataError(
+                f"the data of {client.client_id} is gone: {home.root / client.data_path}",
+                hint="put it back, or start a new run",
+                client_id=client.client_id,
+            )
 
 
 def _run(ctx: SessionContext) -> SessionRow:
@@ -134,12 +205,19 @@ def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *
 
 
 @contextmanager
-def _executor(config: RunConfig, package: PackageOnDisk, folder: Path) -> Iterator[Executor]:
+def _executor(
+    config: RunConfig, package: PackageOnDisk, folder: Path, session_id: str | None = None
+) -> Iterator[Executor]:
+    """The run's executor, closed in the end. ``session_id``: of a session that is on record already."""
     slots = count_slots(config.executor.workers, threads=config.executor.threads)
     executor = make_executor(config, package, folder / "executor", slots=slots)
     try:
         yield executor
     except KeyboardInterrupt:
+        if session_id is not None:
+            raise Interrupted(
+                f"interrupted before session {session_id} went on", hint=f"fedpkg session resume {session_id}"
+            ) from None
         raise Interrupted("interrupted before the session began; nothing was recorded") from None
     finally:
         executor.close()
@@ -165,6 +243,7 @@ def _context(
         session=session,
         config=config,
         folder=home.session_folder(session.session_id),
+        home=home.root,
         package=package,
         form=form,
         store=store,

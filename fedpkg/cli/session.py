@@ -43,7 +43,7 @@ def list_sessions(settings: Settings) -> None:
     from fedpkg.cli.report import rounds_done
 
     with settings.reading() as (home, store):
-        running = is_running(home)
+        running = running_session(home)
         found = [(session, rounds_done(store.list_rounds(session.session_id))) for session in store.list_sessions()]
     if settings.json:
         documents = [{**_summary(session, running), "rounds_done": done} for session, done in found]
@@ -93,7 +93,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     clients = store.list_clients(session.session_id)
     pairs = [
         ("session", session.session_id),
-        ("status", _status(session, is_running(home))),
+        ("status", _status(session, running_session(home))),
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
         ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
@@ -136,7 +136,7 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
     failed = [asdict(task) for task in store.list_tasks(session_id) if task.status == "failed"]
     output.document(
         {
-            **_summary(session, is_running(home)),
+            **_summary(session, running_session(home)),
             "config": session.config,
             "folder": home.session_folder(session_id),
             "clients": [asdict(client) for client in store.list_clients(session_id)],
@@ -224,7 +224,7 @@ def stop(settings: Settings, session_ref: str | None) -> None:
     home = settings.open_home()
     with SqliteStore(home.state_db, read_only=True) as store:
         session = find_session(store, session_ref)
-        running = is_running(home)
+        running = running_session(home)
     can_stop = _status(session, running) in ("running", "created")
     if can_stop:
         with SqliteStore(home.state_db) as store:
@@ -241,20 +241,20 @@ def stop(settings: Settings, session_ref: str | None) -> None:
         output.result(f"{session.session_id} does not run: nothing to stop; go on with it: {resume_command}")
 
 
-def is_running(home: Home) -> bool:
-    """Whether a controller works in this home."""
+def running_session(home: Home) -> str | None:
+    """Id of the session that a controller runs in this home now; an empty one where it has not begun."""
     holder = home.holder()
-    return holder is not None and holder.is_alive()
+    return holder.session_id if holder is not None and holder.is_alive() else None
 
 
-def _status(session: SessionRow, running: bool) -> str:
+def _status(session: SessionRow, running: str | None) -> str:
     """Its status in the store; a session whose controller was killed still stands there as running."""
-    if session.status in ("running", "created") and not running:
+    if session.status in ("running", "created") and session.session_id != running:
         return "killed"
     return session.status
 
 
-def _summary(session: SessionRow, running: bool) -> dict[str, Any]:
+def _summary(session: SessionRow, running: str | None) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "name": session.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedpkg.compute_package.members import FileEntry, is_inside
 from fedpkg.compute_package.review import review
-from fedpkg.compute_package.unpack import open_package
+from fedpkg.compute_package.unpack import UnpackedPackage, open_package
 from fedpkg.types import Json
 
 
@@ -38,13 +38,18 @@ def inspect_package(path: Path, cache: Path, *, max_bytes: int, max_members: int
         PackageError: as ``open_package``.
     """
     package = open_package(path, cache, max_bytes=max_bytes, max_members=max_members)
-    skip = len(package.top) + 1 if package.top else 0
-    inside = [(name[skip:], size_bytes) for name, size_bytes in package.files if is_inside(name, package.top)]
     return PackageReport(
         digest=package.digest,
         size_bytes=package.size_bytes,
         entry_points={name: entry_point.command for name, entry_point in package.spec.entry_points.items()},
         python_env=package.spec.python_env,
         files=package.files,
-        warnings=review(package.folder, inside, package.spec),
+        warnings=package_warnings(package),
     )
+
+
+def package_warnings(package: UnpackedPackage) -> tuple[str, ...]:
+    """What deserves a second look in an unpacked package."""
+    skip = len(package.top) + 1 if package.top else 0
+    inside = [(name[skip:], size_bytes) for name, size_bytes in package.files if is_inside(name, package.top)]
+    return review(package.folder, inside, package.spec)

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SessionContext:
-    """Everything a session's rounds are run with. ``folder`` is the session's own."""
+    """Everything a session's rounds are run with. ``folder`` is the session's own, stored paths start at ``home``."""
 
     session: SessionRow
     config: RunConfig
     folder: Path
+    home: Path
     package: PackageOnDisk
     form: ModelForm
     store: StateStore
@@ -86,7 +87,7 @@ class SessionContext:
             model=model,
             suffix=self.form.suffix,
             template=template,
-            data_path=None if client.data_path is None else Path(client.data_path),
+            data_path=None if client.data_path is None else self.home / client.data_path,
             seed=task_seed(self.session.seed, round_number, client.client_id),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},
             parameters=parameters or {},

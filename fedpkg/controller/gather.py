@@ -66,7 +66,7 @@ class Gathering:
                     failure=late,
                     command=result.command,
                     log_tail=result.log_tail,
-                    started_at=result.started_at,
+                    started_at=result.started_at or time.time(),
                     wall_s=result.wall_s,
                 )
             results.append(result)

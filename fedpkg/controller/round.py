@@ -18,13 +18,15 @@ from fedpkg.controller.state import encode
 from fedpkg.controller.trail import put_weights, store_model
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, read_reply
-from fedpkg.errors import NotFound, SessionFailed
+from fedpkg.errors import AggregationError, NotFound, SessionFailed
 from fedpkg.files import remove_tree
+from fedpkg.formats.model_file import read_model
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import ClientRow, ModelRow, RoundRow, TaskRow, UpdateRow, ValidationRow
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.types import ReplyKind
+from fedpkg.weights.fold import BLOCK
 
 logger = logging.getLogger("fedpkg.controller")
 
@@ -52,6 +54,7 @@ class _Training:
         self.request = request
         self.clients = {client.client_id: client for client in ctx.store.list_clients(ctx.session.session_id)}
         self.settled: dict[int, TaskResult] = {}
+        self.open: set[int] = set()  # positions whose replies are mapped and wait to be folded
         self.num_ok = 0
         self.waited_s = 0.0
         self.started = time.monotonic()
@@ -67,14 +70,16 @@ class _Training:
                 started_at=ctx.clock(),
             )
         else:
-            counted = None if retry else earlier.counted
-            row = dataclasses.replace(earlier, status="training", error=None, counted=counted)
-            if retry:
+            row = dataclasses.replace(earlier, status="training", error=None)
+            if retry:  # those who failed are asked again, also if this attempt is killed: see `recorded`
+                row = dataclasses.replace(row, counted=None, started_at=ctx.clock())
                 ctx.store.set_counted(row.session_id, round_number, None)
         self.row = ctx.store.begin_round(row)
-        self.recorded = {} if earlier is None else _latest_tasks(ctx, round_number, request.entry_point)
-        if retry:
-            self.recorded = {client: task for client, task in self.recorded.items() if task.status == "ok"}
+        self.recorded = {
+            client_id: task
+            for client_id, task in _latest_tasks(ctx, round_number, request.entry_point).items()
+            if task.status == "ok" or task.started_at >= row.started_at
+        }
 
     def run(self, state: State) -> tuple[State, RoundRow]:
         ctx, row = self.ctx, self.row
@@ -83,7 +88,11 @@ class _Training:
         tasks = self._tasks(ctx.models.path(model.digest, model.suffix))
         self.gathering = Gathering(ctx.executor, tasks, timeout_s=ctx.config.round.timeout_s)
         replies = self._replies()
-        state = ctx.strategy.tell(state, replies)
+        try:
+            state = ctx.strategy.tell(state, replies)
+        except AggregationError as error:
+            self._record_failed(error.message)
+            raise
         for _ in replies:  # a strategy may stop reading early; which replies count is still written down
             pass
         told_s = time.monotonic() - self.started
@@ -109,9 +118,10 @@ class _Training:
                 template=self.request.payload,
                 parameters=dict(self.request.parameters),
             )
+            result = self._from_record(task)
             if self.row.counted is not None and client_id not in self.row.counted:
-                self.settled[position] = TaskResult(task, "cancelled")
-            elif result := self._from_record(task):
+                self._settle(result if result is not None and result.failure else TaskResult(task, "cancelled"))
+            elif result is not None:
                 self._settle(result)
             else:
                 tasks.append(task)
@@ -151,6 +161,11 @@ class _Training:
         return {update.task_id: update for update in rows}
 
     def _settle(self, result: TaskResult) -> None:
+        """Note a result. Replies that wait for their turn stay open up to a block; others are opened again."""
+        if result.weights is not None and len(self.open) >= BLOCK:
+            result = dataclasses.replace(result, weights=None)
+        if result.weights is not None:
+            self.open.add(result.task.position)
         self.settled[result.task.position] = result
         self.num_ok += result.status == "ok"
 
@@ -169,17 +184,22 @@ class _Training:
                     open_for_more = False
                     self._cut(late=self.num_ok < self.row.target)
             result = self.settled[position]
-            weights, examples = result.weights, result.num_examples
-            if result.status == "ok" and weights is not None and examples is not None:
-                client_id = result.task.client_id
-                yield Reply(self.request.request_id, position, client_id, weights, examples, result.metadata)
-                del weights
-                # The strategy has folded it: let go of the mapping.
+            if result.status == "ok":
+                yield self._reply(result)
+                self.open.discard(position)  # the strategy has folded it: let go of the mapping
                 self.settled[position] = dataclasses.replace(result, weights=None)
         counted = [result.task.client_id for _, result in sorted(self.settled.items()) if result.status == "ok"]
         if len(counted) < self.ctx.config.round.required:
             self._fail(len(counted))
         self.ctx.store.set_counted(self.row.session_id, self.round_number, counted)
+
+    def _reply(self, result: TaskResult) -> Reply:
+        assert result.reply is not None and result.num_examples is not None
+        weights = result.weights if result.weights is not None else read_model(result.reply)
+        task = result.task
+        return Reply(
+            self.request.request_id, task.position, task.client_id, weights, result.num_examples, result.metadata
+        )
 
     def _wait(self) -> TaskResult | None:
         before = time.monotonic()
@@ -204,23 +224,27 @@ class _Training:
             message += f"\n    {result.task.client_id}: {result.failure.message if result.failure else ''}"
         if len(failures) > 3:
             message += f"\n    … and {len(failures) - 3} more failed clients"
+        self._record_failed(message.splitlines()[0])
+        session_id = self.row.session_id
+        raise SessionFailed(
+            message,
+            hint=f"look at `fedpkg session show {session_id} --round {self.round_number}`; if the cause lies outside the "
+            f"package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run",
+            session_id=session_id,
+            round_number=self.round_number,
+        )
+
+    def _record_failed(self, error: str) -> None:
+        """The round ends without a model; resuming asks those who failed again."""
         row = dataclasses.replace(
             self.row,
             status="failed",
             finished_at=self.ctx.clock(),
-            num_ok=num_counted,
-            num_failed=len(failures),
-            error=message.splitlines()[0],
+            num_ok=self.num_ok,
+            num_failed=sum(result.status == "failed" for result in self.settled.values()),
+            error=error,
         )
         self.ctx.store.finish_round(row)
-        session_id = self.row.session_id
-        raise SessionFailed(
-            message,
-            hint=f"look at `fedpkg session show {session_id} --round {self.round_number}`, mend the cause, "
-            f"then `fedpkg session resume {session_id}`",
-            session_id=session_id,
-            round_number=self.round_number,
-        )
 
     def _commit(self, state: State, parent: ModelRow, *, phases: dict[str, float]) -> RoundRow:
         ctx, row = self.ctx, self.row

@@ -79,6 +79,9 @@ def run_session(ctx: SessionContext) -> SessionRow:
             hint=f"when the cause is mended: fedpkg session resume {session_id}",
             session_id=session_id,
         ) from error
+    except Exception as error:  # a fault of fedpkg: the record must not say that it still runs
+        _end(ctx, "failed", error=f"{type(error).__name__}: {error}")
+        raise
     return _end(ctx, "finished")
 
 

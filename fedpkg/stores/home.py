@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedpkg.errors import HomeLocked, NotFound, StoreError
@@ -28,6 +28,7 @@ class Holder:
     host: str
     since: float
     command: str
+    session_id: str = ""  # that it runs, once it runs one
 
     def is_alive(self) -> bool:
         """Whether that process is there; one on another host is taken to be."""
@@ -109,8 +110,10 @@ class Home:
         return self.sessions / session_id
 
     @contextmanager
-    def lock(self, *, clock: Callable[[], float] = time.time) -> Iterator[None]:
+    def lock(self, *, clock: Callable[[], float] = time.time) -> Iterator[Callable[[str], None]]:
         """Be the only one who writes to this home; reading needs no lock.
+
+        Gives a function to note which session is run.
 
         The kernel lets go of the lock when the process ends, however it ends.
 
@@ -129,15 +132,18 @@ class Home:
             raise _unwritable(self.root, error) from error
         try:
             me = Holder(pid=os.getpid(), host=os.uname().nodename, since=clock(), command=shlex.join(sys.argv))
-            try:
-                with atomic_write(note, durable=False) as file:
-                    file.write(json.dumps(asdict(me)).encode())
-            except OSError as error:
-                raise _unwritable(self.root, error) from error
-            yield
+            self._write_note(me)
+            yield lambda session_id: self._write_note(replace(me, session_id=session_id))
         finally:
             note.unlink(missing_ok=True)
             lock.release()
+
+    def _write_note(self, holder: Holder) -> None:
+        try:
+            with atomic_write(self.root / _NOTE, durable=False) as file:
+                file.write(json.dumps(asdict(holder)).encode())
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
 
     def holder(self) -> Holder | None:
         """Who holds the lock, or held it when it was killed: only the note is read, the lock itself is not tried."""
@@ -148,6 +154,7 @@ class Home:
                 host=str(facts["host"]),
                 since=float(facts["since"]),
                 command=str(facts["command"]),
+                session_id=str(facts.get("session_id", "")),
             )
         except (OSError, ValueError, KeyError, TypeError):  # not written yet, or the holder is just leaving
             return None

@@ -380,7 +380,8 @@ class SqlStore(StateStore):
                 )
 
     def finish_round(self, row: RoundRow, *, clients: Mapping[str, ClientUpdate] | None = None) -> None:
-        with self._database.transaction() as transaction:
+        # Durable where clients' states are named: their former ones are removed next.
+        with self._database.transaction(durable=bool(clients)) as transaction:
             self._record_round(transaction, row)
             self._set_clients(transaction, row.session_id, clients or {})
 

@@ -335,17 +335,18 @@ class Weights(Mapping[str, Tensor]):
             return f"extra tensor {extra!r}"
         return None
 
-    def first_non_finite(self) -> str | None:
-        """Name of the first tensor that holds a NaN or an infinity, or None. One pass, no temporaries of its size."""
-        # The extremes show both exactly (NaN spreads), at the speed of memory; isfinite() and max-abs norms are many
-        # times slower on a CPU, and a sum of squares overflows on big finite values.
+    def magnitudes(self) -> Iterator[tuple[str, float]]:
+        """Every floating tensor's name and largest absolute value (not finite where an element is not)."""
+        # The extremes show NaN and infinities exactly (NaN spreads), at the speed of memory and without temporaries;
+        # isfinite() and max-abs norms are many times slower on a CPU, and a sum of squares overflows on finite values.
         for name, tensor in self._tensors.items():
-            if not _can_be_non_finite(tensor):
-                continue
-            low, high = torch.aminmax(_as_real(tensor))
-            if not (math.isfinite(low.item()) and math.isfinite(high.item())):
-                return name
-        return None
+            if _can_be_non_finite(tensor):
+                low, high = torch.aminmax(_as_real(tensor))
+                yield name, low.abs().maximum(high.abs()).item()
+
+    def first_non_finite(self) -> str | None:
+        """Name of the first tensor that holds a NaN or an infinity, or None. One pass."""
+        return next((name for name, magnitude in self.magnitudes() if not math.isfinite(magnitude)), None)
 
 
 def raw_bytes(tensor: Tensor) -> Tensor:
