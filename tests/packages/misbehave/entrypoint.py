@@ -78,6 +78,11 @@ def die_of_signal(call):
     time.sleep(LIFETIME_S)
 
 
+def slow(call):
+    time.sleep(1.5)
+    call.write_update()
+
+
 def sleep(call):
     call.write_pid()
     time.sleep(LIFETIME_S)
@@ -322,6 +327,7 @@ TRAIN = {
     "bad_metadata": with_metadata('{"num_examples": 10,'),
     "log_flood": log_flood,
     "closes_streams": closes_streams,
+    "slow": slow,
     "write_state": write_state,
     "write_state_exit3": write_state_exit3,
     "env": env,

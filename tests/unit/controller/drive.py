@@ -1,7 +1,8 @@
 """Runs or resumes a session in a process of its own, which tests then kill.
 
 python drive.py HOME CONFIG_JSON [--kill-at N]     run; kill -9 oneself at the Nth event
-python drive.py HOME --resume SESSION
+                                   [--kill-at-step before|after:STEP:N]     … at the Nth call of a method of the store
+python drive.py HOME [--kill-at-step …] --resume SESSION
 """
 
 from __future__ import annotations
@@ -11,11 +12,30 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from fedpkg import assemble
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event
 from fedpkg.stores.home import Home
+from fedpkg.stores.sql import SqlStore
+
+
+def kill_at_step(moment: str, step: str, number: str) -> None:
+    original = getattr(SqlStore, step)
+    calls = 0
+
+    def dying(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == int(number) and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **more)
+        if calls == int(number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(SqlStore, step, dying)
 
 
 def main() -> None:
@@ -30,6 +50,8 @@ def main() -> None:
         if seen == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    if "--kill-at-step" in sys.argv:
+        kill_at_step(*sys.argv[sys.argv.index("--kill-at-step") + 1].split(":"))
     if "--resume" in sys.argv:
         assemble.resume(sys.argv[-1], home, watch=watch)
     else:

@@ -20,7 +20,8 @@ from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
 from fedpkg.weights.weights import Weights
 
-MISBEHAVE = Path(__file__).resolve().parents[2] / "packages" / "misbehave"
+PACKAGES = Path(__file__).resolve().parents[2] / "packages"
+MISBEHAVE, DRIFTING = PACKAGES / "misbehave", PACKAGES / "drifting"
 
 
 @dataclass
@@ -31,14 +32,14 @@ class Federation:
     events: list[Event] = field(default_factory=list)
 
     def config(
-        self, *, clients: int = 3, rounds: int = 1, plan: dict[str, str] | None = None, **changes: Any
+        self, *, clients: int | dict[str, Any] = 3, rounds: int = 1, plan: dict[str, str] | None = None, **changes: Any
     ) -> RunConfig:
         """A configuration; ``plan`` says which client does what (see the package), ``changes`` are its sections."""
         arguments = {"all": {"plan": json.dumps(plan)}} if plan else {}
         data = {
             "package": str(MISBEHAVE),
             "rounds": rounds,
-            "clients": {"count": clients},
+            "clients": {"count": clients} if isinstance(clients, int) else clients,
             "arguments": arguments,
             "validation": {"every": 0},
             "executor": {"workers": 2},

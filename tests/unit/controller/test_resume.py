@@ -12,24 +12,37 @@ from pathlib import Path
 
 import psutil
 import pytest
-from federation import Federation
+from federation import DRIFTING, Federation
 
 from fedpkg.config import RunConfig, dump_config
+from fedpkg.errors import SessionFailed
 
 DRIVE = Path(__file__).with_name("drive.py")
-# Four clients, two of them asked, one of which may fail; state beside the code; validation. Rounds of random draws.
-PLAN = {"client-0": "write_state", "client-1@2": "exit3", "client-2": "write_state"}
 
 
 def config_of(federation: Federation, **changes: object) -> RunConfig:
+    """Four clients of which three are asked and some fail; draws that nobody seeds; state; weights; validation."""
     return federation.config(
-        clients=4,
-        rounds=3,
-        plan=PLAN,
-        sampler={"fraction_train": 0.75},
-        validation={"every": 2, "fraction": 0.5},
-        **changes,
+        **{
+            "package": str(DRIFTING),
+            "clients": 4,
+            "rounds": 3,
+            "sampler": {"fraction_train": 0.75},
+            "validation": {"every": 2, "fraction": 0.5},
+            "arguments": {"train": {"fails": "client-1@2,client-2@3,client-0@1"}},
+            **changes,
+        }
     )
+
+
+def outcome_of(federation: Federation, session_id: str) -> list[object]:
+    """All that must be the same however a session was run: models, who counted, averages."""
+    rounds = federation.store.list_rounds(session_id)
+    return [
+        federation.digests(session_id),
+        [(row.cohort, row.counted, row.num_ok, row.num_failed, row.num_examples) for row in rounds],
+        [(row.metrics, row.train_metrics) for row in rounds],
+    ]
 
 
 def drive(federation: Federation, *words: str) -> subprocess.Popen[str]:
@@ -72,7 +85,8 @@ def wait_until_gone(federation: Federation, within_s: float) -> None:
 @pytest.mark.slow
 def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Federation) -> None:
     undisturbed = federation.run(config_of(federation))
-    expected = federation.digests(undisturbed.session_id)
+    expected = outcome_of(federation, undisturbed.session_id)
+    assert any(row[3] for row in expected[1]), "some client failed"  # type: ignore[attr-defined]
     events = len(federation.events)
     config = write_config(federation, config_of(federation))
     for kill_at in range(1, events):
@@ -82,7 +96,36 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
         wait_until_gone(federation, within_s=5)
         session = federation.store.list_sessions()[-1]
         assert federation.resume(session.session_id).status == "finished"
-        assert federation.digests(session.session_id) == expected, f"killed at event {kill_at}"
+        assert outcome_of(federation, session.session_id) == expected, f"killed at event {kill_at}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("step", ["begin_round", "set_counted", "commit_round", "finish_round"])
+def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(federation: Federation, step: str, moment: str) -> None:
+    undisturbed = federation.run(config_of(federation))
+    config = write_config(federation, config_of(federation))
+    process = drive(federation, config, "--kill-at-step", f"{moment}:{step}:2")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    session = federation.store.list_sessions()[-1]
+    assert federation.resume(session.session_id).status == "finished"
+    assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+
+
+@pytest.mark.slow
+def test_retry_that_is_killed_is_a_retry_again(federation: Federation) -> None:
+    config = config_of(federation, sampler={}, round={"required": 4}, arguments={"train": {"fails": "client-1@1"}})
+    with pytest.raises(SessionFailed):
+        federation.run(config)
+    session = federation.store.list_sessions()[-1]
+    process = drive(federation, "--kill-at-step", "after:begin_round:1", "--resume", session.session_id)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    with pytest.raises(SessionFailed):
+        federation.resume(session.session_id)
+    assert federation.task(session, "client-1").attempt >= 2, "the client that failed was asked again"
+    assert federation.task(session, "client-0").attempt == 1, "the others were not"
 
 
 def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation: Federation) -> None:
@@ -97,21 +140,27 @@ def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation
         task.attempt for task in federation.store.list_tasks(session.session_id, round_number=1, entry_point="train")
     ]
     assert len(attempts) == 3, "the two recorded tasks were not run again"
-    assert federation.digests(session.session_id) == federation.digests(undisturbed.session_id)
+    assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
 
 
 @pytest.mark.parametrize("changes", [{"executor": {"workers": 1}}, {"executor": {"workers": 4}}])
 def test_number_of_workers_does_not_change_a_bit(federation: Federation, changes: dict[str, object]) -> None:
-    assert federation.digests(federation.run(config_of(federation)).session_id) == federation.digests(
-        federation.run(config_of(federation, **changes)).session_id
-    )
+    one = federation.run(config_of(federation)).session_id
+    other = federation.run(config_of(federation, **changes)).session_id
+    assert outcome_of(federation, one) == outcome_of(federation, other)
+
+
+def test_seed_changes_the_models(federation: Federation) -> None:
+    one, other = federation.run(config_of(federation)), federation.run(config_of(federation, seed=1))
+    assert not set(federation.digests(one.session_id)) & set(federation.digests(other.session_id))
 
 
 @pytest.mark.slow
-def test_executor_does_not_change_a_bit(federation: Federation) -> None:
-    warm = federation.run(config_of(federation))
-    cold = federation.run(config_of(federation, executor={"name": "process", "workers": 2}))
-    assert federation.digests(warm.session_id) == federation.digests(cold.session_id)
+@pytest.mark.parametrize("name", ["process", "resident"])
+def test_executor_does_not_change_a_bit(federation: Federation, name: str) -> None:
+    forked = federation.run(config_of(federation))
+    other = federation.run(config_of(federation, executor={"name": name, "workers": 2}))
+    assert outcome_of(federation, forked.session_id) == outcome_of(federation, other.session_id)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import Federation
+from federation import DRIFTING, Federation
 
 from fedpkg.controller.events import RoundFinished, SessionEnded, SessionStarted
 from fedpkg.errors import ConfigError, EntryPointFailed, HomeLocked, SessionFailed
+from fedpkg.stores.home import Home
 
 
 def test_every_round_adds_what_the_clients_added(federation: Federation) -> None:
@@ -35,9 +36,52 @@ def test_model_trail_leads_back_to_the_seed(federation: Federation) -> None:
 
 
 def test_mean_is_weighted_by_num_examples(federation: Federation) -> None:
-    session = federation.run(clients=2, plan={"client-1": "exit3"}, rounds=1)
+    session = federation.run(package=str(DRIFTING), clients=3, keep={"updates": True})
+    updates = federation.store.list_updates(session.session_id, 1)
+    assert [update.num_examples for update in updates] == [3, 8, 13]
+    tensors = [np.load(update.path)["w"].astype(np.float64) for update in updates]
+    expected = (3 * tensors[0] + 8 * tensors[1] + 13 * tensors[2]) / 24
+    model = federation.model(f"{session.session_id}.1")
+    np.testing.assert_allclose(model["w"].numpy(), expected, atol=1e-6)
+    assert not np.allclose(model["w"].numpy(), sum(tensors) / 3, atol=1e-3)
+    assert federation.store.get_round(session.session_id, 1).num_examples == 24
+
+
+def test_round_without_the_clients_that_failed(federation: Federation) -> None:
+    session = federation.run(clients=2, plan={"client-1": "exit3"})
     row = federation.store.get_round(session.session_id, 1)
     assert (row.num_ok, row.num_failed, row.counted) == (1, 1, ["client-0"])
+
+
+@pytest.mark.parametrize("changes", [{"round": {"required": 4}}, {"sampler": {"min_clients": 4}}])
+def test_count_that_no_round_can_reach_is_refused_before_anything_runs(
+    federation: Federation, changes: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match=r"required is 4|4"):
+        federation.run(**changes)
+    assert federation.store.list_sessions() == []
+
+
+def test_session_cannot_end_before_the_rounds_it_has_begun(federation: Federation) -> None:
+    session = federation.run(rounds=2)
+    with pytest.raises(ConfigError, match="has begun 2 rounds"):
+        federation.resume(session.session_id, rounds=1)
+    assert federation.store.get_session(session.session_id).num_rounds == 2
+
+
+def test_more_replies_than_open_files_can_wait_for_their_turn(federation: Federation) -> None:
+    session = federation.run(clients=60, plan={"client-00": "slow"}, executor={"workers": 2})
+    assert federation.store.get_round(session.session_id, 1).num_ok == 60
+
+
+def test_moved_home_resumes(federation: Federation, tmp_path: Path) -> None:
+    data = tmp_path / "data.npz"
+    x, y = np.zeros((40, 2), np.float32), np.arange(40) % 2
+    np.savez(data, x_train=x, y_train=y, x_test=x, y_test=y)
+    session = federation.run(clients={"count": 2, "data": {"dataset": str(data)}}, rounds=1)
+    moved = federation.home.root.rename(tmp_path / "moved")
+    federation.home = Home.open(moved)
+    assert federation.resume(session.session_id, rounds=2).status == "finished"
 
 
 def test_fraction_and_minimum_decide_how_many_are_asked(federation: Federation) -> None:
