@@ -341,12 +341,13 @@ def call_entry_point(
 
     Args:
         model: the input, in any form that a seed model can have.
-        record: a task.json; round, partition, parameters and run config of the call are taken from it.
+        record: a task.json; round, partition, parameters, run config and environment of the call are taken from it.
 
     Raises:
         FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
     """
     facts = record or {}
+    environment = {str(name): str(value) for name, value in facts.get("environment", {}).items()}
     limits = LimitsConfig()
     unpacked = open_package(
         package, folder / "packages", max_bytes=limits.package_bytes, max_members=limits.package_members
@@ -354,7 +355,11 @@ def call_entry_point(
     unpacked.spec.entry_point(entry_point)
     on_disk = _on_disk(unpacked)
     config = RunConfig(
-        package=str(package), rounds=1, clients=ClientsConfig(count=1), executor=ExecutorConfig(name=executor)
+        package=str(package),
+        rounds=1,
+        clients=ClientsConfig(count=1),
+        executor=ExecutorConfig(name=executor),
+        environment=environment,
     )
     runner = make_executor(config, on_disk, folder / "executor", slots=1)
     try:
@@ -379,6 +384,7 @@ def call_entry_point(
             arguments=arguments or {},
             parameters=facts.get("parameters", {}),
             run_config=facts.get("run_config", {}),
+            environment=environment,
             timeout_s=timeout_s,
         )
         result = runner.submit(task).result()

@@ -156,6 +156,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     _absolute_paths(tree, places, folder=path.parent)
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
+    _check_alpha(tree, config, places)
     origins = {
         ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
         for leaf, _value in _leaves(dump_config(config))
@@ -385,6 +386,23 @@ def _check_clients(clients: ClientsConfig, places: Places) -> None:
             hint="give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back",
             key="clients",
         )
+
+
+def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> None:
+    """An alpha that was given means Dirichlet; only ``partition.name=iid`` as an override puts the file's aside."""
+    from fedpkg.config_shape import COMMAND_LINE
+
+    partition = ("clients", "data", "partition")
+    name, alpha = (*partition, "name"), (*partition, "alpha")
+    if config.clients.data is None or config.clients.data.partition.name != "iid" or not _given(tree, alpha):
+        return
+    if _given(tree, name) and places.line(name) == COMMAND_LINE and places.line(alpha) != COMMAND_LINE:
+        return
+    raise ConfigError(
+        f"{places.where(alpha)}: 'clients.data.partition.alpha' means nothing to the iid partition",
+        hint="set clients.data.partition.name to dirichlet, or leave alpha out",
+        key=".".join(alpha),
+    )
 
 
 def _check_arguments(config: RunConfig, places: Places) -> None:

@@ -30,7 +30,15 @@ class Places:
             self._lines[path] = COMMAND_LINE
 
     def line(self, path: tuple[str, ...]) -> int | None:
-        """The line of ``path`` or, when it stands in no line of its own (interpolation), of the key around it."""
+        """The line of ``path``.
+
+        When it stands in no line of its own, of a key in it (the section came with that key, from the command line)
+        or, when there is none (interpolation), of the key around it.
+        """
+        if path not in self._lines:
+            below = [line for known, line in self._lines.items() if path and known[: len(path)] == path]
+            if below:
+                return min(below)
         for end in range(len(path), 0, -1):
             if (line := self._lines.get(path[:end])) is not None:
                 return line
@@ -103,10 +111,17 @@ def wrong_value(
 ) -> ConfigError:
     """The one form of all messages about a value that is not allowed."""
     key = ".".join(path)
+    place, hint = path, None
+    if isinstance(value, dict):  # it may be a section only because the command line set a key in it
+        place = next(((*path, name) for name in value if places.line((*path, name)) == COMMAND_LINE), path)
+        if list(value.values()) == [None]:  # {client_id} without quotes is a section of YAML
+            quoted = f"'{{{next(iter(value))}}}'"
+            hint = f'quote it: "{key}={quoted}"' if places.line(place) == COMMAND_LINE else f"quote it: {quoted}"
     return ConfigError(
-        f"{places.where(path)}: '{key}' must be {allowed}, found {_found(value)}{hint_after}"
+        f"{places.where(place)}: '{key}' must be {allowed}, found {_found(value)}{hint_after}"
         if path
         else f"{places.source}: must be {allowed}, found {_found(value)}",
+        hint=hint,
         key=key,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -91,22 +93,37 @@ def run_command(words: Sequence[str]) -> int:
         return 0
     except SystemExit as error:  # click's way to end by itself, as at a broken pipe
         return error.code if isinstance(error.code, int) else 0
-    except Exception as error:
-        traceback.print_exc()
-        output.words("error: this is a fault of fedpkg; please report it with the lines above")
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.errno is None:  # not the system's, as a TimeoutError that Python raises
+            return _fault(error, as_json)
+        message = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None)
+        logging.getLogger("fedpkg.cli").debug("where it came from", exc_info=True)
+        output.words(f"error: {message}")
         if as_json:
-            _json_error(type(error).__name__, str(error), 70)
-        return 70
+            _json_error(type(error).__name__, message, FedpkgError.exit_code)
+        return FedpkgError.exit_code
+    except Exception as error:
+        return _fault(error, as_json)
     return code if isinstance(code, int) else 0  # an int comes from context.exit()
+
+
+def _fault(error: Exception, as_json: bool) -> int:
+    traceback.print_exception(error)
+    output.words("error: this is a fault of fedpkg; please report it with the lines above")
+    if as_json:
+        _json_error(type(error).__name__, str(error), 70)
+    return 70
 
 
 def _json_error(kind: str, message: str, exit_code: int, **facts: object) -> None:
     known = {"type": kind, "message": message, "exit_code": exit_code}
-    output.event_line(error={**known, **facts, **known})
+    with contextlib.suppress(OSError):  # standard output itself may be what failed
+        output.event_line(error={**known, **facts, **known})
 
 
 def main() -> NoReturn:
     """What ``fedpkg`` on the command line calls."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without UTF-8
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -121,6 +138,18 @@ def main() -> NoReturn:
     if "torch" in sys.modules:
         os._exit(code)  # nothing is left to do, and PyTorch takes 0.4 s to be taken down
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """After ``>&-`` and the like: else the next file that is opened, say the store, would be standard output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "r" if number == 0 else "w"))  # noqa: SIM115 - stays open to the end
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -25,7 +25,10 @@ def result(text: str = "") -> None:
 
 def words(text: str = "") -> None:
     """A line on standard error: what is said about it."""
-    _write(sys.stderr, text)
+    try:
+        _write(sys.stderr, text)
+    except OSError:  # a full disk: there is no other place to say so
+        silence(sys.stderr)
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -34,6 +37,8 @@ def _write(stream: TextIO, text: str) -> None:
         stream.flush()
     except BrokenPipeError:  # `| head` has seen enough
         silence(stream)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def silence(stream: TextIO) -> None:
@@ -67,21 +72,28 @@ def _plain(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows under headings on standard output: with rich on a terminal, aligned plain text otherwise."""
+    """Rows under headings on standard output: with rich on a terminal that is wide enough, else aligned plain text.
+
+    No cell is ever broken: what is too wide, the terminal itself wraps, and an id can still be copied whole.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     numeric = [bool(rows) and all(_NUMBER.fullmatch(row[i]) or not row[i] for row in rows) for i in range(len(columns))]
     if sys.stdout.isatty():
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for name, is_number in zip(columns, numeric, strict=True):
-            shown.add_column(name, justify="right" if is_number else "left", overflow="fold")
-        for row in rows:
-            shown.add_row(*(Text(cell) for cell in row))
-        Console().print(shown)
-        return
+        console = Console()
+        natural = [max(cell_len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        if sum(natural) + 2 * (len(columns) - 1) <= console.width:
+            shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+            for name, is_number in zip(columns, numeric, strict=True):
+                shown.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+            for row in rows:
+                shown.add_row(*(Text(cell) for cell in row))
+            console.print(shown)
+            return
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     for row in [columns, *rows]:
         cells = [

@@ -87,13 +87,14 @@ def show(settings: Settings, session_ref: str | None, round_number: int | None) 
 
 
 def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
-    from fedpkg.cli.report import rounds_table, task_failure_lines
+    from fedpkg.cli.report import rounds_done, rounds_table, task_failure_lines
 
     config = session.config
+    status = _status(session, running_session(home))
     clients = store.list_clients(session.session_id)
     pairs = [
         ("session", session.session_id),
-        ("status", _status(session, running_session(home))),
+        ("status", status),
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
         ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
@@ -117,7 +118,8 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
                 output.result(line)
         if len(failed) > 20:
             output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
-    if session.status in ("interrupted", "stopped", "failed"):
+    is_short = rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
+    if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
 
 

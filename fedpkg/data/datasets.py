@@ -79,26 +79,43 @@ def _checked(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
+    hint = "write it with numpy.savez, from arrays of numbers"
     try:
         # Opened here, because np.load leaves the file open where it is damaged.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {key: file[key] for key in KEYS if key in file}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        hint = "write it with numpy.savez, from arrays of numbers"
-        raise DataError(f"dataset {path}: cannot be read: {error}", hint=hint, path=str(path)) from error
+        with open(path, "rb") as raw:
+            if not zipfile.is_zipfile(raw):  # else np.load takes it for a pickle, and says how to load that
+                raise DataError(f"dataset {path}: cannot be read: it is not an npz file", hint=hint, path=str(path))
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in KEYS if key in file}
+    except DataError:
+        raise
+    except Exception as error:  # what a damaged file leads to is an open set
+        raise DataError(f"dataset {path}: cannot be read: {_reason(error)}", hint=hint, path=str(path)) from error
+    for key, value in arrays.items():
+        if not isinstance(value, np.ndarray):  # NumPy returns the bytes of a member that is no .npy file
+            raise DataError(f"dataset {path}: cannot be read: {key} is not an array", hint=hint, path=str(path))
+    return arrays
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "allow_pickle" in str(error):
+        return "it holds pickled Python objects, which are never loaded"
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _read_pt(path: Path) -> dict[str, Any]:
-    import pickle
-
     import torch
+
+    from fedpkg.formats.torch_file import load_torch
 
     hint = "write it with torch.save({'x_train': tensor, …}, path); other objects than tensors are not loaded"
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"dataset {path}: cannot be read: {reason}", hint=hint, path=str(path)) from error
+        content = load_torch(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"dataset {path}: cannot be read: {_reason(error)}", hint=hint, path=str(path)) from error
     if not isinstance(content, dict):
         raise DataError(f"dataset {path}: holds a {type(content).__name__}, not a dict", hint=hint, path=str(path))
     arrays = {key: content[key] for key in KEYS if key in content}

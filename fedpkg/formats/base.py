@@ -6,9 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from fedpkg.errors import ModelFileError
-from fedpkg.types import Json
-
 Suffix = Literal[".npz", ".safetensors"]
 
 
@@ -21,16 +18,6 @@ class ModelForm:
 
     suffix: Suffix
     keys: Literal["names", "positions"] = "names"
-
-    def to_json(self) -> dict[str, Json]:
-        return {"suffix": self.suffix, "keys": self.keys}
-
-    @classmethod
-    def from_json(cls, value: Json) -> ModelForm:
-        for form in (cls(".npz"), cls(".npz", "positions"), cls(".safetensors"), cls(".safetensors", "positions")):
-            if value == form.to_json():
-                return form
-        raise ModelFileError(f"not the form of a model file: {value!r}")
 
 
 def keys_of(names: Collection[str]) -> Literal["names", "positions"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from fedpkg.files import atomic_write
 from fedpkg.types import Json
 
 MAX_BYTES = 16 << 20
+MAX_DEPTH = 64
+"""Levels of lists and objects: enough for people, and far from where the recursion of any reader or writer ends."""
 MIN_EXAMPLES, MAX_EXAMPLES = 2.0**-53, 2**53
 """Beyond 2**53 a float64 does not count one by one; fractions are weights, and may not vanish either."""
 
@@ -50,15 +53,30 @@ def read_metrics(path: Path, *, max_bytes: int = MAX_BYTES) -> Json:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
     if len(content) > max_bytes:
         raise ModelFileError(f"{path}: is bigger than the {max_bytes} bytes allowed", path=str(path))
+    if _is_deep(content):
+        raise ModelFileError(f"{path}: is nested too deeply (more than {MAX_DEPTH} levels)", path=str(path))
     try:
         value: Json = json.loads(content.decode())
     except UnicodeDecodeError as error:
         raise ModelFileError(f"{path}: is not UTF-8 text", path=str(path)) from error
-    except RecursionError as error:
-        raise ModelFileError(f"{path}: is nested too deeply", path=str(path)) from error
     except ValueError as error:
         raise ModelFileError(f"{path}: is not JSON: {error}", path=str(path)) from error
     return value
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one without an end: linear whatever the text
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _is_deep(text: bytes) -> bool:
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _STRING.sub(b"", text).translate(None, _ALL_BUT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def write_metadata(model_path: Path, metadata: dict[str, Json], *, durable: bool = False) -> None:

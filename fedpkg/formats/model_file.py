@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from fedpkg.formats.base import ModelForm, Suffix, keys_of
 from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.npz import can_hold, dump_npz, load_npz, npz_names
 from fedpkg.formats.safetensors import dump_safetensors, load_safetensors, safetensors_names
+from fedpkg.formats.torch_file import load_torch
 from fedpkg.weights.weights import Weights
 
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -113,13 +114,12 @@ def _suffix_of(file: MappedFile) -> Suffix:
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
-        loaded = _load_torch(path)
+        loaded = load_torch(path, mapped=True)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
-    except Exception as error:  # what torch.load raises on a damaged file is an open set
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except ValueError as error:
         raise ModelFileError(
-            f"{path}: torch.load(weights_only=True) cannot read it: {reason}",
+            f"{path}: cannot be read: {error}",
             hint="save a state_dict: torch.save(model.state_dict(), path)",
             path=str(path),
         ) from error
@@ -133,9 +133,3 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
                 f"{path}: entry {name!r} is not a named dense tensor", path=str(path), tensor=str(name)
             )
     return dict(loaded)
-
-
-def _load_torch(path: Path) -> Any:
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\3\4"  # files of torch before 1.6 are not, and cannot be mapped
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

@@ -1,6 +1,8 @@
 """``fedpkg package``: building, looking, and calling entry points by hand."""
 
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -31,6 +33,23 @@ def test_build_prints_path_digest_and_size(here):
     inspected = fedpkg("package", "inspect", "my package.tar.gz", "--json").json()
     assert inspected["digest"] == built["digest"]
     assert set(inspected["entry_points"]) == {"build", "train", "validate"}
+
+
+def test_build_into_a_place_that_cannot_be_written_is_an_ordinary_error(here):
+    (here / "file").touch()
+    os.mkfifo(here / "fifo")
+    for target, reason in (("file/zz.tgz", "Not a directory"), ("fifo", "it exists and is not an ordinary file")):
+        ended = fedpkg("package", "build", MISBEHAVE, "-o", target)
+        assert (ended.code, ended.err) == (1, f"error: {target}: {reason}\n")
+    assert fedpkg("package", "build", MISBEHAVE, "-o", "fifo", "--json").json()["error"]["exit_code"] == 1
+    assert stat.S_ISFIFO((here / "fifo").stat().st_mode)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_build_into_a_folder_without_permission_names_the_archive(here):
+    (here / "closed").mkdir(mode=0o500)
+    ended = fedpkg("package", "build", MISBEHAVE, "-o", "closed/zz.tgz")
+    assert (ended.code, ended.err) == (1, "error: closed/zz.tgz: Permission denied\n")
 
 
 def test_a_folder_that_is_no_package_has_exit_code_4(here):

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
+
+from fedpkg.stores.sqlite import SqliteStore
 
 
 def session_of(home):
@@ -45,6 +48,15 @@ def test_the_command_that_repeats_a_failed_task_fails_in_the_same_way(finished, 
     run = subprocess.run(["bash", "-c", command], cwd=started_in, env=environment, capture_output=True, text=True)
     assert run.returncode == 8
     assert "ValueError: expected 784 features, got 785" in run.stderr
+
+
+def test_the_command_that_repeats_a_task_keeps_the_environment_of_the_run(here):
+    ended = fedpkg("run", write_run_yaml(here, environment={"MISBEHAVE": "exit3", "WHO": "{client_id}"}, rounds=1))
+    assert ended.code == 10
+    line = next(line for line in ended.err.splitlines() if "fedpkg package call" in line)
+    again = fedpkg(*shlex.split(line.partition("fedpkg ")[2]), "--json")
+    assert again.code == 8, "without MISBEHAVE it would have succeeded"
+    assert "exited with code 3" in again.json()["error"]["message"]
 
 
 def test_json_prints_one_event_a_line_and_nothing_else(here):
@@ -223,6 +235,8 @@ def test_a_killed_run_is_shown_as_killed(here, environment):
         assert session_of(here / ".fedpkg")["status"] == "running"
         process.kill()
     assert session_of(here / ".fedpkg")["status"] == "killed"
+    shown = fedpkg("session", "show")
+    assert f"go on with it: fedpkg session resume {session_of(here / '.fedpkg')['session_id']}" in shown.err
 
 
 @pytest.mark.slow
@@ -233,6 +247,35 @@ def test_a_closed_pipe_is_no_error(here, environment):
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout)["event"] == "session_started"
     assert session_of(here / ".fedpkg")["status"] == "finished", "who stops looking does not stop the run"
+
+
+def test_a_session_that_was_given_more_rounds_than_it_has_done_says_how_to_go_on(here):
+    assert fedpkg("run", write_run_yaml(here), "rounds=1").code == 0
+    assert "go on with it" not in fedpkg("session", "show").err
+    with SqliteStore(here / ".fedpkg" / "state.db") as store:
+        (session,) = store.list_sessions()
+        store.extend_session(session.session_id, {**session.config, "rounds": 2}, 2)
+    assert f"go on with it: fedpkg session resume {session.session_id}" in fedpkg("session", "show").err
+
+
+@pytest.mark.parametrize("words", ["session list", "session list --json", "--help", "nonsense --json"])
+def test_a_full_disk_behind_standard_output_is_no_fault_of_fedpkg(words, finished, environment):
+    command = f"exec {sys.executable} -m fedpkg {words} > /dev/full"
+    variables = {**environment, "FEDPKG_HOME": str(finished[0])}
+    run = subprocess.run(["bash", "-c", command], env=variables, capture_output=True, text=True)
+    assert "Traceback" not in run.stderr
+    if words == "nonsense --json":
+        assert run.returncode == 2
+    else:
+        assert (run.returncode, "No space left on device" in run.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(closed, finished, environment):
+    command = f"exec {sys.executable} -m fedpkg session list {closed}"
+    variables = {**environment, "FEDPKG_HOME": str(finished[0])}
+    run = subprocess.run(["bash", "-c", command], env=variables, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_fault_of_fedpkg_says_so(here, monkeypatch):

@@ -22,6 +22,7 @@ from fedpkg.config import (
 )
 from fedpkg.errors import ConfigError
 
+NAME = "clients.data.partition.name"
 MINIMAL = "package: pkg\nrounds: 3\nclients: {count: 4}\n"
 
 
@@ -257,7 +258,7 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
         ),
         (
             MINIMAL + "executor:\n  name: forkserve\n",
-            "run.yaml, line 5: 'executor.name' must be 'forkserver' or 'process', found text 'forkserve'"
+            "run.yaml, line 5: 'executor.name' must be 'forkserver' or 'process' or 'resident', found text 'forkserve'"
             "; did you mean 'forkserver'?",
         ),
         (MINIMAL + "environment: {A: }\n", "run.yaml, line 4: 'environment.A' must be text, found null"),
@@ -342,6 +343,48 @@ def test_a_wrong_override_is_refused(folder: Path, override: str, message: str) 
     found = refusal(folder, text, override)
     assert found.split(": ", 1)[1] == message
     assert found.startswith(("on the command line: ", "run.yaml, line 3: 'clients"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("arguments.trian.lr=1", "unknown entry point 'trian' in 'arguments'; did you mean 'train'?"),
+        ("rounds.x=3", "'rounds' must be a whole number, found a section with x"),
+        ("clients.data.partition.alpha=1", "missing key 'dataset' in 'clients.data'"),
+        ("environment.A.B=1", "'environment.A' must be text, found a section with B"),
+    ],
+)
+def test_a_section_that_an_override_made_is_placed_on_the_command_line(
+    folder: Path, override: str, message: str
+) -> None:
+    text = MINIMAL + "environment:\n  A: 1\narguments:\n  train: {l: 1}\n"
+    assert refusal(folder, text, override) == f"on the command line: {message}"
+
+
+def test_a_placeholder_without_quotes_gets_a_hint(folder: Path) -> None:
+    for key in ("arguments.train.x", "environment.A"):
+        with pytest.raises(ConfigError) as caught:
+            load(folder, MINIMAL, f"{key}={{client_id}}")
+        assert caught.value.message.startswith("on the command line: ")
+        assert caught.value.hint == f"quote it: \"{key}='{{client_id}}'\""
+        assert load(folder, MINIMAL, f"{key}='{{client_id}}'")
+    with pytest.raises(ConfigError) as caught:
+        load(folder, MINIMAL + "environment:\n  A: {client_id}\n")
+    assert "run.yaml, line 5: 'environment.A' must be text" in caught.value.message
+    assert caught.value.hint == "quote it: '{client_id}'"
+
+
+def test_alpha_without_dirichlet_is_refused(folder: Path) -> None:
+    text = "package: p\nrounds: 1\nclients:\n  count: 2\n  data:\n    dataset: a.npz\n"
+    alpha = "clients.data.partition.alpha"
+    for refused in (refusal(folder, text, f"{alpha}=0.1"), refusal(folder, text, f"{alpha}=0.1", f"{NAME}=iid")):
+        assert refused == f"on the command line: '{alpha}' means nothing to the iid partition"
+    in_file = text + "    partition: {name: dirichlet, alpha: 0.1}\n"
+    assert refusal(folder, in_file.replace("dirichlet", "iid")).startswith("run.yaml, line 7: 'clients.data.partition.")
+    loaded = load(folder, text, f"{alpha}=0.1", f"{NAME}=dirichlet")
+    assert config_from_json(dump_config(loaded.config)) == loaded.config
+    overridden = load(folder, in_file, f"{NAME}=iid").config  # the file's alpha is put aside
+    assert config_from_json(dump_config(overridden)) == overridden
 
 
 def test_a_malformed_override_value_is_refused(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -20,6 +21,29 @@ def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_bytes() == b"first"
     assert [entry.name for entry in path.parent.iterdir()] == ["datei"]
+
+
+def test_only_ordinary_files_are_replaced(tmp_path: Path) -> None:
+    """As root, a rename onto a device node or onto the link /dev/stdout would take it away from everybody."""
+    (tmp_path / "ordinary").touch()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("ordinary")
+    (tmp_path / "folder").mkdir()
+    names = sorted(os.listdir(tmp_path))
+    for name, number in (("fifo", errno.EEXIST), ("link", errno.EEXIST), ("folder", errno.EISDIR)):
+        with pytest.raises(OSError, match=r"not an ordinary file|directory") as caught, atomic_write(tmp_path / name):
+            pytest.fail("nothing may be written")
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / name))
+        assert sorted(os.listdir(tmp_path)) == names
+    assert stat.S_ISFIFO((tmp_path / "fifo").lstat().st_mode)
+
+
+def test_an_error_names_the_file_and_not_its_temporary_sibling(tmp_path: Path) -> None:
+    name = "n" * 250  # a name that fits, while the longer temporary one does not
+    with pytest.raises(OSError, match="too long") as caught, atomic_write(tmp_path / name):
+        pytest.fail("nothing can be written")
+    assert caught.value.filename == str(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_copy_is_writable_and_independent(tmp_path: Path) -> None:
@@ -63,3 +87,34 @@ def test_removing_a_link_to_a_folder_keeps_the_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("kept")
     remove_tree(tmp_path / "link")
     assert (tmp_path / "kept").is_dir()
+
+
+def deep_folder(folder: Path, levels: int) -> Path:
+    """A folder whose innermost file has a path that no system call takes in one piece."""
+    folder.mkdir()
+    fd = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d ü", dir_fd=fd)
+        deeper = os.open("d ü", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = deeper
+    os.close(os.open("file", os.O_CREAT, dir_fd=fd))
+    os.close(fd)
+    return folder
+
+
+def test_deep_folders_are_removed(tmp_path: Path) -> None:
+    deep_folder(tmp_path / "deep", 1500)
+    (tmp_path / "deep" / "beside").mkdir()
+    (tmp_path / "deep" / "link").symlink_to(tmp_path)
+    remove_tree(tmp_path / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_are_copied_down_to_200_levels(tmp_path: Path) -> None:
+    copy_tree(deep_folder(tmp_path / "some", 200), tmp_path / "copy")
+    assert (tmp_path / "copy").joinpath(*["d ü"] * 200, "file").exists()
+    with pytest.raises(OSError, match="Folders nested deeper than 200 levels"):
+        copy_tree(deep_folder(tmp_path / "many", 1500), tmp_path / "no copy")
+    for name in ("some", "copy", "many", "no copy"):  # or pytest would have to
+        remove_tree(tmp_path / name)

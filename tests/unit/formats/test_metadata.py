@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -49,15 +50,36 @@ def test_not_a_number_literals_become_floats(model_path: Path) -> None:
         (b"null", "must be a JSON object, not null"),
         (b'{"a": "\xff"}', "is not UTF-8"),
         (b"[" * 400_000, "is nested too deeply"),
+        (b'{"a": ' + b"[" * 980 + b"]" * 980 + b"}", "is nested too deeply"),
+        (b'{"a": ' + b'{"\\"]}": ' * 64 + b"0" + b"}" * 65, "is nested too deeply"),
         (b'{"a": "' + b"x" * 1_000_000 + b'"}', "is bigger than the 500000 bytes allowed"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_unusable_metadata_is_refused_with_its_reason(model_path: Path, content: bytes, reason: str) -> None:
     metadata_path(model_path).write_bytes(content)
     with pytest.raises(ModelFileError, match=reason) as caught:
         read_metadata(model_path, max_bytes=500_000)
     assert str(metadata_path(model_path)) in caught.value.message
+
+
+def test_json_may_have_64_levels_and_any_brackets_in_its_strings(model_path: Path) -> None:
+    path = metadata_path(model_path)
+    path.write_bytes(b"[" * 64 + b"]" * 64 + b"\n")
+    assert json.dumps(read_metrics(path)) == "[" * 64 + "]" * 64
+    path.write_bytes(b"[" * 980 + b"]" * 980)
+    with pytest.raises(ModelFileError, match="is nested too deeply"):
+        read_metrics(path)
+    words: list[Json] = ["[" * 500, '"{' * 500, "\\", "]", [[{}]] * 100]
+    path.write_text(json.dumps(words))
+    assert read_metrics(path) == words
+
+
+def test_strings_without_an_end_are_refused_at_once(model_path: Path) -> None:
+    path = metadata_path(model_path)
+    path.write_bytes(b"[" * 65 + b'\\"' * 1_000_000)
+    with pytest.raises(ModelFileError):
+        read_metrics(path)
 
 
 def test_metadata_must_be_a_regular_file(model_path: Path) -> None:

@@ -184,14 +184,6 @@ def test_positions_come_in_numeric_order(folder: Path) -> None:
     assert detect_form(folder / "m.npz") == NPZ
 
 
-def test_form_survives_json() -> None:
-    for form in FORMS:
-        assert ModelForm.from_json(form.to_json()) == form
-    for wrong in ({"suffix": ".pt", "keys": "names"}, None, "npz", {**NPZ.to_json(), "more": 1}):
-        with pytest.raises(ModelFileError):
-            ModelForm.from_json(wrong)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_limit_on_bytes(folder: Path, form: ModelForm) -> None:
     path = folder / "m"
@@ -316,14 +308,17 @@ class TestSeedModels:
     def test_pickled_code_is_never_run(self, folder: Path, zipped: bool) -> None:
         canary = folder / "canary"
         torch.save({"w": Canary(str(canary))}, folder / "seed.pt", _use_new_zipfile_serialization=zipped)
-        with pytest.raises(ModelFileError, match="weights_only=True"):
+        with pytest.raises(
+            ModelFileError, match="it is not a dictionary of tensors, and nothing else is loaded"
+        ) as caught:
             read_seed_model(folder / "seed.pt")
         assert not canary.exists()
+        assert "weights_only" not in str(caught.value), "no advice to load it all the same"
 
     @pytest.mark.parametrize("content", [b"", b"junk", b"PK\3\4junk", b"\x80\x02junk"])
     def test_damaged_file_is_an_error(self, folder: Path, content: bytes) -> None:
         (folder / "seed.pt").write_bytes(content)
-        with pytest.raises(ModelFileError, match="cannot read it"):
+        with pytest.raises(ModelFileError, match=r"cannot be read: (torch\.save\(\) did not|it is damaged)"):
             read_seed_model(folder / "seed.pt")
 
     @pytest.mark.parametrize("name", ["seed.pt", "seed.npz", "seed.safetensors"])
