@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 # ioctl number of FICLONE on Linux: btrfs, XFS and others then share the blocks of both files until one is written.
 _FICLONE = 0x40049409
 LINK_ABOVE_BYTES = 1 << 20
+MAX_LEVELS = 200  # of folders in a tree that is copied
 
 
 def fsync_folder(folder: Path) -> None:
@@ -31,7 +34,11 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Write ``path`` through a temporary sibling; it appears whole or not at all.
 
     With ``durable`` the bytes and the rename are on disk when the block ends.
+
+    Raises:
+        OSError: it cannot be written, or something else than an ordinary file (a device, a link) is in its place.
     """
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
@@ -43,9 +50,24 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         temporary.replace(path)
         if durable:
             fsync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None  # the name that the caller knows
         raise
+
+
+def _check_replaceable(path: Path) -> None:
+    """A rename puts away whatever is there: as root also /dev/null, and /dev/stdout, which is a link."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise FileExistsError(errno.EEXIST, "it exists and is not an ordinary file", str(path))
 
 
 def sha256_file(path: Path) -> str:
@@ -82,20 +104,28 @@ def copy_tree(source: Path, target: Path) -> None:
 
     Symbolic links are copied as links; anything else (devices, sockets, fifos) is left out.
     Files are writable in the copy, so that a program may keep state beside its code.
+
+    Raises:
+        OSError: among others, folders are nested deeper than `MAX_LEVELS`.
     """
-    target.mkdir()
-    with os.scandir(source) as entries:
-        for entry in entries:
-            destination = target / entry.name
-            if entry.is_symlink():
-                destination.symlink_to(os.readlink(entry.path))
-            elif entry.is_dir(follow_symlinks=False):
-                copy_tree(Path(entry.path), destination)
-            elif entry.is_file(follow_symlinks=False):
-                copy_file(Path(entry.path), destination)
-                mode = entry.stat(follow_symlinks=False).st_mode
-                if not mode & stat.S_IWUSR:
-                    destination.chmod(stat.S_IMODE(mode) | stat.S_IWUSR)
+    pending = [(source, target, 0)]
+    while pending:
+        folder, copy, level = pending.pop()
+        if level > MAX_LEVELS:
+            raise OSError(errno.ENAMETOOLONG, f"Folders nested deeper than {MAX_LEVELS} levels", str(source))
+        copy.mkdir()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                destination = copy / entry.name
+                if entry.is_symlink():
+                    destination.symlink_to(os.readlink(entry.path))
+                elif entry.is_dir(follow_symlinks=False):
+                    pending.append((Path(entry.path), destination, level + 1))
+                elif entry.is_file(follow_symlinks=False):
+                    copy_file(Path(entry.path), destination)
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    if not mode & stat.S_IWUSR:
+                        destination.chmod(stat.S_IMODE(mode) | stat.S_IWUSR)
 
 
 def stage_file(source: Path, target: Path) -> None:
@@ -111,18 +141,55 @@ def stage_file(source: Path, target: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and all in it, also when a program took away its own permissions; absent is fine."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-        return
+    """Remove a folder and all in it, however deep, also when a program took away its own permissions; absent is fine.
+
+    Folders further down are first moved up into ``folder``: neither paths nor the number of open folders grow.
+    """
     try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            folder.unlink()
+            return
+        _give_back_permissions(folder)
+        top = _open_folder(folder)
+        try:
+            pending = _remove_files(top)
+            prefix, numbers = os.urandom(8).hex(), itertools.count()  # names that nothing has
+            while pending:
+                name = pending.pop()
+                inner = _open_folder(name, dir_fd=top)
+                try:
+                    for deeper in _remove_files(inner):
+                        pending.append(f"{prefix}.{next(numbers)}")
+                        os.rename(deeper, pending[-1], src_dir_fd=inner, dst_dir_fd=top)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=top)
+        finally:
+            os.close(top)
+        folder.rmdir()
+    except FileNotFoundError:  # somebody else removes it too
         return
-    except PermissionError:
-        for path, folders, _files in os.walk(folder):  # top down: a folder must be open before its children are seen
-            os.chmod(path, 0o700)
-            for name in folders:
-                if not os.path.islink(os.path.join(path, name)):
-                    os.chmod(os.path.join(path, name), 0o700)
-        shutil.rmtree(folder)
+
+
+def _open_folder(path: str | Path, *, dir_fd: int | None = None) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, dir_fd=dir_fd)
+
+
+def _give_back_permissions(path: str | Path, *, dir_fd: int | None = None) -> None:
+    """Let a folder be read, emptied, and moved."""
+    if os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mode & 0o700 != 0o700:
+        os.chmod(path, 0o700, dir_fd=dir_fd)
+
+
+def _remove_files(folder: int) -> list[str]:
+    """Remove all that is not a folder; names of the folders."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                _give_back_permissions(entry.name, dir_fd=folder)
+                folders.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=folder)
+    return folders

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.base import Failure, Task
 from fedpkg.errors import ModelFileError
+from fedpkg.files import remove_tree
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
 from fedpkg.types import Json, ReplyKind
 
@@ -49,7 +50,11 @@ def collect(task: Task, out: Path) -> Reply:
     """
     limit = JSON_BYTES if task.reply_kind is ReplyKind.METRICS else reply_limit(task)
     kept = task.folder.with_name(task.folder.name + ".reply") / out.name
-    kept.parent.mkdir(exist_ok=True)
+    try:
+        kept.parent.mkdir()
+    except FileExistsError:  # the place is known before: a task may have put something there
+        remove_tree(kept.parent)
+        kept.parent.mkdir()
     size_bytes = take(out, kept, max_bytes=limit)
     metadata_file = metadata_path(out)
     if metadata_file.exists() or metadata_file.is_symlink():

@@ -20,14 +20,19 @@ from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
-from fedpkg.dispatch.staging import SharedModels, StagedTask, stage
+from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, stage
 from fedpkg.errors import DispatchError, FedpkgError
 from fedpkg.files import remove_tree
+from fedpkg.formats.metadata import metadata_path
 from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.dispatch")
 
 SHARED_MODELS = "models"  # folder of input models, beside the executor's logs
+
+
+class _InputSpoilt(Exception):
+    """While a task ran, somebody wrote to the input that it shared with others."""
 
 
 class Launcher(Protocol):
@@ -139,16 +144,26 @@ class LocalExecutor:
     def _run(self, slot: _Slot, task: Task) -> TaskResult:
         if self._is_cancelled(task):
             return TaskResult(task, "cancelled")
+        for folder in (task.folder, task.next_state):
+            if folder.exists():  # and is not to be cleared away below, should the task fail
+                raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
+        try:
+            return self._attempt(slot, task)
+        except _InputSpoilt:
+            event(logger, logging.WARNING, "task.again", task=task.task_id, reason="a task wrote to the shared input")
+            return self._attempt(slot, task, again=True)
+
+    def _attempt(self, slot: _Slot, task: Task, *, again: bool = False) -> TaskResult:
         clock = time.monotonic
         started_at, started = time.time(), clock()
         phases: dict[str, float] = {}
         outcome: Outcome | None = None
         command = task.package.spec.entry_point(task.entry_point).command
-        for folder in (task.folder, task.next_state):
-            if folder.exists():  # and is not to be cleared away below, should the task fail
-                raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
         try:
-            staged = stage(task, self._models)
+            if again:
+                remove_tree(task.folder)
+                remove_tree(task.next_state)
+            staged = stage(task, self._models, private_input=again)
             command = shell_line(command, staged.appended)
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
@@ -157,10 +172,13 @@ class LocalExecutor:
             phases = {"stage": staged_at - started, **_phases(outcome, sent=staged_at, received=ran_at)}
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
+            if not self._models.is_as_given(task):
+                if again:
+                    raise Refused("wrote_input", "it changed its read-only input file")
+                self._models.release(task)
+                raise _InputSpoilt
             if failure := _failure(task, outcome):
                 return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
-            if not self._models.take_back(task):
-                raise Refused("wrote_input", "it changed its read-only input file")
             reply = _collect(task, staged.out)
         except Refused as refusal:
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, refusal.failure)
@@ -172,16 +190,33 @@ class LocalExecutor:
             failure = Failure(kind, message)
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
         phases["collect"] = clock() - ran_at
-        for name in (f"in{task.suffix}", f"in{task.suffix}-metadata"):
-            try:
-                (task.folder / name).unlink(missing_ok=True)  # a failed task keeps its input, to be repeated by hand
-            except OSError:
-                pass  # the task put something else in its place
+        try:
+            self._models.release(task, remove=True)  # a failed task keeps its input, to be repeated by hand
+            metadata_path(input_path(task)).unlink(missing_ok=True)
+        except OSError:
+            pass  # the task put something else in its place
         return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
 
     def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
+        for last_try in (False, False, True):
+            try:
+                keeper = self._start(slot, task, key, call)
+                break
+            except KeeperGone:  # somebody ended it, then perhaps its zygote: that is not this task's fault
+                if last_try:
+                    raise
+        try:
+            return keeper.outcome()
+        except KeeperGone:
+            keeper.close()
+            raise
+        finally:
+            with self._lock:
+                slot.running = slot.keeper = None
+
+    def _start(self, slot: _Slot, task: Task, key: str, call: Call) -> Keeper:
         keeper = slot.keepers.get(key)
-        if keeper is None:
+        if keeper is None or keeper.closed:
             keeper = slot.keepers[key] = self._launcher.keeper(key)
         try:
             with self._lock:  # so that a cancel comes before the order (and stops it here) or after it, at the keeper
@@ -189,14 +224,10 @@ class LocalExecutor:
                     raise DispatchError("cancelled")
                 keeper.start(call)
                 slot.running, slot.keeper = task.task_id, keeper
-            return keeper.outcome()
+                return keeper
         except KeeperGone:
-            keeper.close()
-            del slot.keepers[key]  # the next task gets a new one
+            keeper.close()  # so that a new one takes its place
             raise
-        finally:
-            with self._lock:
-                slot.running = slot.keeper = None
 
     def _ended(
         self,
@@ -212,7 +243,7 @@ class LocalExecutor:
         reply: Reply | None = None,
     ) -> TaskResult:
         if status != "ok":
-            self._models.take_back(task)
+            self._models.release(task)
             try:
                 remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
             except (OSError, RecursionError) as error:  # no row will ever name this version

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import array
 import json
-import os
+import math
+import select
 import signal
 import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import DispatchError
+
+if TYPE_CHECKING:
+    import psutil
 
 ZYGOTE = Path(__file__).resolve().parent.parent / "runtime" / "zygote.py"
 # A zygote and its keepers end by themselves at the end of file; after this patience they are killed.
 CLOSE_PATIENCE_S = 1.5
 # Imports that take longer (PyTorch needs 1 to 3 s) are taken to hang; a task's own time limit would not end them.
 START_PATIENCE_S = 120.0
+# A keeper ends its task at the time limit, or when it is cancelled. One that has not answered this much later will not:
+# somebody (its task, say) has stopped it. Then both are killed from here.
+OVERDUE_S = 3.0
+FORK_PATIENCE_S = 5.0  # a zygote takes some milliseconds to fork a keeper
+LOOK_AGAIN_S = 0.5  # how soon a new deadline is seen by a thread that waits
+# Else a keeper's death would end a program in which SIGPIPE has its default action.
+NO_SIGPIPE = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class KeeperGone(Exception):
@@ -82,8 +95,28 @@ class Keeper:
     """A connection to one keeper: one command at a time; `cancel` may come from another thread."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(OVERDUE_S)
         self._sock = sock
         self._writing = threading.Lock()
+        self._pid: int | None = None
+        self._deadline = math.inf  # when its answer is overdue
+        self._cancelled = False
+
+    @property
+    def closed(self) -> bool:
+        return self._sock.fileno() < 0
+
+    def greet(self) -> None:
+        """Wait until it is there; it says its process id.
+
+        Raises:
+            KeeperGone: it is not, after some patience.
+        """
+        self._deadline = time.monotonic() + FORK_PATIENCE_S
+        if (greeting := self._answer()) is None:
+            raise KeeperGone(f"there was none after {FORK_PATIENCE_S:g} s")
+        self._pid = greeting["pid"]
+        self._deadline = math.inf
 
     def start(self, call: Call) -> None:
         """Hand over a command; `outcome` waits for its end.
@@ -91,27 +124,59 @@ class Keeper:
         Raises:
             KeeperGone: the keeper died.
         """
+        self._cancelled = False
+        self._deadline = math.inf if call.timeout_s is None else time.monotonic() + call.timeout_s + OVERDUE_S
         try:
             self.send(call.to_json())
         except OSError as error:
             raise KeeperGone(str(error)) from error
 
     def outcome(self) -> Outcome:
-        """Wait for the end of the command.
+        """Wait for the end of the command. A keeper that is overdue is killed with it.
 
         Raises:
             KeeperGone: the keeper died.
             DispatchError: the command could not be started at all.
         """
-        try:
-            answer = _receive(self._sock)
-        except OSError as error:
-            raise KeeperGone(str(error)) from error
+        started = time.monotonic()
+        answer = self._answer()
         if answer is None:
-            raise KeeperGone("its connection closed")
+            ending = "cancelled" if self._cancelled else "timeout"
+            self.close(patience_s=0)
+            ended = time.monotonic()
+            return Outcome(
+                ending=ending,
+                exit_code=None,
+                signal=signal.SIGKILL,
+                survivors=0,
+                stderr_tail="fedpkg: the process that watched over this task did not answer; both were killed",
+                stdout_tail="",
+                wall_s=ended - started,
+                cpu_s=0.0,
+                max_rss_bytes=0,
+                times={"ended": ended, "cleaned": ended},
+            )
         if "error" in answer:
             raise DispatchError(f"cannot start the command: {answer['error']}")
         return Outcome(**answer)
+
+    def _answer(self) -> dict[str, Any] | None:
+        """Its next frame; None when it is overdue."""
+        poller = select.poll()
+        try:
+            while True:
+                left = self._deadline - time.monotonic()  # looked at again, as `cancel` may bring it forward
+                poller.register(self._sock, select.POLLIN)
+                if poller.poll(1000 * max(0.0, min(left, LOOK_AGAIN_S))):
+                    break
+                if left <= 0:
+                    return None
+            answer = _receive(self._sock)
+        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
+            raise KeeperGone(str(error)) from error
+        if answer is None:
+            raise KeeperGone("its connection closed")
+        return answer
 
     def warm_up(self) -> None:
         """Let it fork the child of the next task now."""
@@ -119,23 +184,35 @@ class Keeper:
 
     def cancel(self) -> None:
         """End the running command, if any."""
+        self._end_within(OVERDUE_S)
         try:
             self.send({"cancel": True})
         except OSError:
             pass  # it is gone, and its command with it
 
     def send(self, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
         with self._writing:
-            self._sock.sendall(struct.pack(">I", len(body)) + body)
+            _send(self._sock, value)
 
     def hang_up(self) -> None:
         """Let it end its command and itself. `outcome` still gets its last answer, once all its processes are gone."""
+        self._end_within(CLOSE_PATIENCE_S)
         _shut(self._sock, socket.SHUT_WR)
 
-    def close(self) -> None:
+    def close(self, *, patience_s: float = CLOSE_PATIENCE_S) -> None:
+        """End it with its command: by force, should it not end by itself."""
+        self.hang_up()
+        poller = select.poll()
+        if self._pid is not None and not self.closed:
+            poller.register(self._sock, 0)  # wakes at its end only, and leaves what it said to be read
+            if not poller.poll(1000 * patience_s):
+                kill_tree(self._pid)
         _shut(self._sock, socket.SHUT_RDWR)
         self._sock.close()
+
+    def _end_within(self, patience_s: float) -> None:
+        self._cancelled = True
+        self._deadline = min(self._deadline, time.monotonic() + patience_s)
 
 
 class Zygote:
@@ -219,6 +296,7 @@ class Zygote:
         """A new keeper, for one slot. Should somebody have killed the zygote, another one is started.
 
         Raises:
+            KeeperGone: there is none now; another call may give one.
             DispatchError: there is none to be had.
         """
         with self._keeper_lock:
@@ -230,16 +308,22 @@ class Zygote:
                 raise DispatchError(why_not)
             ours, theirs = socket.socketpair()
             keeper = Keeper(ours)
-            self._keepers.append(keeper)
-            with theirs:
-                try:
+            self._keepers = [*(known for known in self._keepers if not known.closed), keeper]
+            try:
+                with theirs:
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
-                    self._control.sendmsg([b"k"], rights)
+                    self._control.sendmsg([b"k"], rights, NO_SIGPIPE)
                     if warm:
                         keeper.warm_up()
-                except OSError as error:
-                    keeper.close()
-                    raise DispatchError(f"the interpreter {self.interpreter} is gone: {error}") from error
+                keeper.greet()
+            except (OSError, KeeperGone) as error:
+                keeper.close()
+                if not isinstance(error, KeeperGone):
+                    raise KeeperGone(f"the interpreter {self.interpreter} is gone: {error}") from error
+                if self._process.poll() is None:  # it cannot fork, or somebody has stopped it
+                    self._process.kill()  # keepers and tasks that it has live on
+                    self._process.wait()
+                raise
             if self._closed:  # meanwhile; `close` may have missed what is new
                 keeper.close()
                 self._end()
@@ -263,11 +347,43 @@ class Zygote:
         try:
             self._process.wait(0 if importing else CLOSE_PATIENCE_S)
         except subprocess.TimeoutExpired:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            kill_tree(self._process.pid)
             self._process.wait()
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants, without its help; returns when they have ended, or after some patience.
+
+    The process is the last: as long as it lives, those whose parents end become its children and can be found.
+    """
+    import psutil
+
+    try:
+        top = psutil.Process(pid)
+        family = {top: None}  # a set that keeps its order
+        top.suspend()
+        while found := [child for child in top.children(recursive=True) if child not in family]:
+            for child in found:
+                family[child] = None
+                with suppress(psutil.Error):
+                    child.suspend()  # what is stopped cannot fork
+    except psutil.NoSuchProcess:
+        return
+    for process in reversed(family):
+        with suppress(psutil.Error):
+            process.kill()
+    deadline = time.monotonic() + OVERDUE_S
+    while any(_is_alive(process) for process in family) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD))
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _shut(sock: socket.socket, how: int) -> None:
@@ -279,7 +395,7 @@ def _shut(sock: socket.socket, how: int) -> None:
 
 def _send(sock: socket.socket, value: dict[str, Any]) -> None:
     body = json.dumps(value).encode()
-    sock.sendall(struct.pack(">I", len(body)) + body)
+    sock.sendall(struct.pack(">I", len(body)) + body, NO_SIGPIPE)
 
 
 def _receive(sock: socket.socket) -> dict[str, Any] | None:

@@ -54,73 +54,125 @@ def base_environ(extra: Mapping[str, str], *, threads: int) -> dict[str, str]:
     return environ
 
 
+@dataclass
+class _Input:
+    """A file that tasks get as their input, under names of their own."""
+
+    path: Path
+    model: Path  # the stored model that it is a copy of
+    facts: tuple[int, int, int]  # as they were when we last touched it
+    spoilt: bool = False
+
+
 class SharedModels:
     """Input models of running tasks. A big one is one file under many names, so whether a task wrote to it is checked.
 
-    The file they share is a copy of the stored model: the store itself is never within reach of a task.
+    The file they share is a copy of the stored model: the store itself is never within reach of a task. As nothing
+    says *which* of them wrote to it, all that had it at that time run again, each on a copy of its own (a reflink where
+    there are such), and who writes to that is to blame. What is looked at is the time of the last change of the inode,
+    which a program cannot set; as names that come and go change it too, the bytes have the last word.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self._copies = 0
-        self._current: dict[Path, Path] = {}  # from a stored model to the copy that tasks share now
-        self._facts: dict[Path, tuple[int, int]] = {}  # of each copy: size, time of its last change
-        self._given: dict[str, Path] = {}  # the copy that a running task got
+        self._shared: dict[Path, _Input] = {}  # by stored model: what tasks get now
+        self._given: dict[str, _Input] = {}  # what a running task got
 
-    def put(self, task: Task, target: Path) -> None:
+    def put(self, task: Task, *, private: bool = False) -> Path:
+        """Put a task's input into its folder; with ``private`` nobody else has that file."""
         assert task.model is not None
-        if task.model.stat().st_size <= LINK_ABOVE_BYTES:
-            stage_file(task.model, target)
-            return
+        target = input_path(task)
+        if private or task.model.stat().st_size <= LINK_ABOVE_BYTES:
+            copy_file(task.model, target)
+            target.chmod(0o444)
+            if private:
+                with self._lock:
+                    self._given[task.task_id] = _Input(target, task.model, _facts(target))
+            return target
         with self._lock:
-            copy = self._current.get(task.model)
-            if copy is None:
-                copy = self._copy(task.model)
-            stage_file(copy, target)
-            self._given[task.task_id] = copy
+            shared = self._shared.get(task.model)
+            if shared is None or self._is_spoilt(shared):
+                shared = self._copy(task.model)
+            stage_file(shared.path, target)
+            shared.facts = _facts(shared.path)  # our own name changed them
+            self._given[task.task_id] = shared
+        return target
 
-    def take_back(self, task: Task) -> bool:
-        """A task has ended: is its input as it was? If not, that copy is given to nobody any more."""
+    def is_as_given(self, task: Task) -> bool:
+        """A task has ended: did nobody write to its input meanwhile?"""
         with self._lock:
-            copy = self._given.pop(task.task_id, None)
-            if copy is None or _facts(copy) == self._facts[copy]:
-                return True
-            self._current = {model: shared for model, shared in self._current.items() if shared != copy}
-            copy.unlink(missing_ok=True)  # others who got it will find that it is not as it was
-            return False
+            given = self._given.get(task.task_id)
+            return given is None or not self._is_spoilt(given)
+
+    def release(self, task: Task, *, remove: bool = False) -> None:
+        """A task needs its input no more; with ``remove`` nor does anybody who would repeat the task by hand."""
+        with self._lock:
+            given = self._given.pop(task.task_id, None)
+            spoilt = given is not None and self._is_spoilt(given)
+            if remove:
+                input_path(task).unlink(missing_ok=True)
+                if given is not None and not spoilt:
+                    given.facts = _facts(given.path)
 
     def clear(self) -> None:
         """Remove the copies; tasks that still have one keep theirs."""
         with self._lock:
-            self._current.clear()
+            self._shared.clear()
             remove_tree(self._folder)
 
-    def _copy(self, model: Path) -> Path:
-        for old, copy in list(self._current.items()):  # the model of an earlier round
-            if copy not in self._given.values():
-                del self._current[old]
-                copy.unlink(missing_ok=True)
+    def _is_spoilt(self, given: _Input) -> bool:
+        now = _facts(given.path)
+        if not given.spoilt and now != given.facts:
+            given.spoilt = now[:2] != given.facts[:2] or not _same_bytes(given.path, given.model)
+            given.facts = now
+            if given.spoilt and self._shared.get(given.model) is given:
+                del self._shared[given.model]
+                given.path.unlink(missing_ok=True)
+        return given.spoilt
+
+    def _copy(self, model: Path) -> _Input:
+        in_use = {id(given) for given in self._given.values()}
+        for old, shared in list(self._shared.items()):  # the model of an earlier round
+            if id(shared) not in in_use:
+                del self._shared[old]
+                shared.path.unlink(missing_ok=True)
         self._copies += 1
         copy = self._folder / f"{self._copies}{model.suffix}"
         self._folder.mkdir(parents=True, exist_ok=True)
         copy.unlink(missing_ok=True)  # left by a controller that was killed
         copy_file(model, copy)
         copy.chmod(0o444)
-        self._current[model] = copy
-        self._facts[copy] = _facts(copy)
-        return copy
+        shared = self._shared[model] = _Input(copy, model, _facts(copy))
+        return shared
 
 
-def _facts(path: Path) -> tuple[int, int]:
+def _facts(path: Path) -> tuple[int, int, int]:
     try:
         facts = path.stat()
     except FileNotFoundError:
-        return (-1, -1)
-    return (facts.st_size, facts.st_mtime_ns)
+        return (-1, -1, -1)
+    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
-def stage(task: Task, models: SharedModels) -> StagedTask:
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
+            while (block := first.read(1 << 20)) == second.read(1 << 20):
+                if not block:
+                    return True
+    except OSError:
+        pass
+    return False
+
+
+def input_path(task: Task) -> Path:
+    """Where a task finds its input model."""
+    return task.folder / f"in{task.suffix}"
+
+
+def stage(task: Task, models: SharedModels, *, private_input: bool = False) -> StagedTask:
     """Lay out a task's files. The folders ``task.folder`` and ``task.next_state`` must not exist yet."""
     task.folder.mkdir(parents=True)
     task.next_state.parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +187,7 @@ def stage(task: Task, models: SharedModels) -> StagedTask:
     paths = [str(out)]
     record = task_record(task)
     if task.model is not None:
-        model = task.folder / f"in{task.suffix}"
-        models.put(task, model)
+        model = models.put(task, private=private_input)
         model.with_name(f"{model.name}-metadata").write_text(json.dumps(dict(task.parameters)))
         paths.insert(0, str(model))
     task_json = task.folder / "task.json"
@@ -189,4 +240,5 @@ def task_record(task: Task) -> dict[str, Json]:
         "data_path": None if task.data_path is None else str(task.data_path),
         "run_config": dict(task.run_config),
         "parameters": dict(task.parameters),
+        "environment": dict(task.environment),
     }

@@ -11,7 +11,8 @@ It is exec'ed by the dispatcher with the interpreter of the package's environmen
 The keeper is the reaper of all that its task leaves behind, also of a daemon with a session of its own: once the task's
 main process is gone, everything else that has become the keeper's child is killed, before the dispatcher looks at any
 file. Controller and keeper exchange frames (4 bytes of length, then JSON). End of file on the socket means that the
-controller is gone: the keeper kills its task and exits.
+controller is gone: the keeper kills its task and exits. The first frame is the keeper's process id: should the keeper
+be stopped, the controller itself kills it and its task.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import ctypes
 import gc
 import json
 import os
+import resource  # noqa: F401  (os.wait4 imports it, when there may be no file to spare)
 import select
 import signal
 import socket
@@ -208,12 +210,19 @@ def main() -> None:
         fd = receive_fd(control)
         if fd is None:
             break
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # the controller sees the closed connection
+            print("fedpkg: cannot fork a keeper: %s" % error, file=sys.stderr)
+            os.close(fd)
+            continue
         if pid == 0:
             control.close()
             keeper = Keeper(socket.socket(fileno=fd))
             try:
                 keeper.run()
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
         os.close(fd)
@@ -365,10 +374,17 @@ class Child:
     """A forked child that waits for its task: the next task finds the fork already made."""
 
     def __init__(self, keeper: Keeper) -> None:
-        self.out, out_write = os.pipe()
-        self.err, err_write = os.pipe()
-        self.wire, child_wire = socket.socketpair()
-        self.pid = os.fork()
+        fds: list[int] = []
+        try:
+            fds += os.pipe()
+            fds += os.pipe()
+            self.wire, child_wire = socket.socketpair()
+            self.pid = os.fork()
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        self.out, out_write, self.err, err_write = fds
         if self.pid == 0:
             status = 1
             try:
@@ -401,13 +417,14 @@ class Keeper:
 
     def run(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        send(self.sock, {"pid": os.getpid()})
         while True:
             order = receive(self.sock)
             if order is None:
                 kill_children(spare=())
                 os._exit(0)
             if "warm_up" in order:
-                self.spare = self.spare or Child(self)
+                self.fork_spare()
                 continue
             if "cancel" in order:  # it crossed with the result of its task
                 continue
@@ -420,8 +437,14 @@ class Keeper:
                 send(self.sock, outcome)
             except OSError:
                 continue  # the controller is gone: the next receive says so
-            if "shell" not in order and self.spare is None and self.resident is None:
-                self.spare = Child(self)
+            if "shell" not in order and self.resident is None:
+                self.fork_spare()
+
+    def fork_spare(self) -> None:
+        try:
+            self.spare = self.spare or Child(self)
+        except OSError:  # no memory or processes just now: the next task tries again, and says so if it cannot
+            pass
 
     def waiting(self) -> tuple[int, ...]:
         """Children that are not part of a task."""

@@ -2,7 +2,7 @@
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What a task changed is put back
 where that can be done; where it cannot (a thread that goes on), the interpreter says so and is replaced. For packages
-that are trusted: a change to the inside of an installed module (``torch.nn.Linear.forward = …``) stays for the next task.
+that are trusted: a change inside an installed module (``torch.nn.Linear.forward = …``) stays for the next task.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from workbench import Bench, inline, log, unpacked, write_model
 
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.base import PackageOnDisk, TaskResult
 from fedpkg.types import ReplyKind
 
 # ---- command line
@@ -104,6 +105,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "data_path": str(tmp_path / "Daten"),
         "run_config": {"a": [1, {"b": None}]},
         "parameters": {"proximal_mu": 0.1},
+        "environment": bench.environment,
     }
 
 
@@ -452,3 +454,56 @@ def test_big_models_are_copied_once_for_all_clients(bench: Bench, tmp_path: Path
     size = inline(tmp_path, "tell(size=os.stat(sys.argv[1]).st_size)")
     assert bench.told(size, model=second) == {"size": second.stat().st_size}
     assert len(list((bench.folder / "logs" / "models").iterdir())) == 1
+
+
+SHARED = """
+import time
+def arg(name):
+    return next((word.partition("=")[2] for word in sys.argv if word.startswith(f"--{name}=")), "")
+path, place = sys.argv[1], arg("place")
+again = os.path.exists(f"{place}/{arg('who')} was here")
+open(f"{place}/{arg('who')} was here", "w").close()
+def wait_for(name):
+    open(f"{place}/{arg('who')} {name}", "w").close()
+    while not again and not os.path.exists(f"{place}/{arg('other')} {name}"):
+        time.sleep(0.001)
+wait_for("started")
+if arg("how"):
+    os.chmod(path, 0o644)
+    before = os.stat(path)
+    with open(path, "r+b") as file:
+        file.write(b"spoilt" if arg("how") != "touch" else b"PK")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns if arg("how") == "restore" else 0))
+wait_for("done")
+if open(path, "rb").read(2) != b"PK":
+    sys.exit("my input is damaged")
+tell(again=again)
+"""
+
+
+@pytest.mark.parametrize("how", ["write", "restore"])
+def test_who_writes_to_a_shared_input_fails_alone(bench: Bench, tmp_path: Path, how: str) -> None:
+    big = write_model(tmp_path / "big.npz", size=400_000)
+    package = inline(tmp_path, SHARED)
+
+    def submit(who: str, other: str, **more: str) -> Future[TaskResult]:
+        arguments = {"who": who, "other": other, "place": str(tmp_path), **more}
+        return bench.submit(package, model=big, arguments=arguments)
+
+    bad, good = submit("bad", "good", how=how), submit("good", "bad")
+    innocent, culprit = good.result(60), bad.result(60)
+    assert (innocent.status, innocent.metrics) == ("ok", {"again": True}), innocent.failure
+    assert culprit.failure is not None
+    assert culprit.failure.kind == "wrote_input"
+    assert bench.told(inline(tmp_path, "tell(start=open(sys.argv[1], 'rb').read(2).decode())"), model=big) == {
+        "start": "PK"
+    }
+
+
+def test_input_that_is_linked_or_removed_is_no_reason_to_run_again(bench: Bench, tmp_path: Path) -> None:
+    big = write_model(tmp_path / "big.npz", size=400_000)
+    runs = tmp_path / "runs"
+    start = f"open({str(runs)!r}, 'a').write('x')\n"
+    for code in ("os.link(sys.argv[1], 'mine.npz')", "os.remove(sys.argv[1])", "os.chmod(sys.argv[1], 0o600)"):
+        assert bench.told(inline(tmp_path, f"{start}{code}\ntell(fine=True)"), model=big) == {"fine": True}
+    assert runs.read_text() == "xxx"

@@ -10,6 +10,7 @@ import torch
 from workbench import Bench, inline, log
 
 from fedpkg.dispatch.base import PackageOnDisk, TaskResult
+from fedpkg.files import remove_tree
 from fedpkg.formats.model_file import read_model
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -143,14 +144,21 @@ def test_reply_limit_counts_the_models_own_size(bench: Bench, misbehave: Package
         "open(sys.argv[-1], 'wb').write(b'\\xff')",
         "os.chmod(folder, 0); os.chmod('.', 0)",
         "tell(); os.symlink('/', 'root'); os.mkfifo('fifo')",
+        "tell()\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')",
+        "tell()\nos.makedirs(folder + '.reply/junk')\nopen(folder + '.reply/out.json', 'w')",
+        "tell()\nos.mkdir(folder + '.reply')\nos.chdir(folder + '.reply')\n"
+        "for _ in range(1500): os.mkdir('d'); os.chdir('d')",
+        "tell()\nos.symlink('/', folder + '.reply')",
     ],
 )
 def test_no_mischief_breaks_the_executor(bench: Bench, model: Path, tmp_path: Path, code: str) -> None:
     prefix = "folder = os.path.dirname(sys.argv[-1])\n"
-    result = bench.run(inline(tmp_path, prefix + code), model=model)
-    if result.status == "ok":  # what it left is the client's state from now on
-        result = bench.run(inline(tmp_path, "tell()"), state=result.task.next_state)
-    assert result.status in ("ok", "failed")
+    results = [bench.run(inline(tmp_path, prefix + code), model=model)]
+    if results[0].status == "ok":  # what it left is the client's state from now on
+        results.append(bench.run(inline(tmp_path, "tell()"), state=results[0].task.next_state))
+    assert results[-1].status in ("ok", "failed")
+    for result in results:
+        remove_tree(result.task.folder.parent)
     assert bench.told(inline(tmp_path, "tell(fine=True)")) == {"fine": True}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -297,6 +298,114 @@ def test_tasks_leave_no_files_open(bench: Bench, tmp_path: Path) -> None:
     for keeper in {told["keeper"] for told in seen}:
         counts = [told["fds"] for told in seen if told["keeper"] == keeper]
         assert counts[-1] - counts[0] < 5, counts  # the keeper opens logs and the like while the task looks
+
+
+def test_idle_keeper_that_was_killed_costs_nobody_a_task(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = open_bench(slots=1)
+    look = inline(tmp_path, "tell(keeper=os.getppid())")
+    keepers = []
+    for _ in range(3):
+        keepers.append(bench.told(look)["keeper"])
+        os.kill(keepers[-1], signal.SIGKILL)
+        wait_until(lambda: not is_alive(keepers[-1]), "its end")
+    assert len(set(keepers)) == 3
+
+
+def test_program_that_dies_of_broken_pipes_survives_the_death_of_a_keeper(tmp_path: Path) -> None:
+    code = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from workbench import inline, is_alive, make_bench, wait_until
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+folder = Path({str(tmp_path)!r})
+bench = make_bench("process", folder, inline(folder, "tell()"), slots=1)
+for _ in range(2):
+    keeper = bench.told(inline(folder, "tell(keeper=os.getppid())"))["keeper"]
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: not is_alive(keeper), "its end")
+bench.executor.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_keeper_that_cannot_fork_its_next_child_lives_on(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = open_bench(slots=1)
+    code = """
+    import resource
+    keeper = os.getppid()
+    limits = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, (6, limits[1]))
+    tell(keeper=keeper, limits=limits)
+    """
+    told = bench.told(inline(tmp_path, code))
+    keeper, limits = told["keeper"], tuple(told["limits"])
+    bench.run(inline(tmp_path, "tell()"))  # a keeper without files may fail it, but must not die
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, limits)
+    assert bench.told(inline(tmp_path, "tell(keeper=os.getppid())")) == {"keeper": keeper}
+
+
+# ---- somebody is stopped
+
+
+STOP = (
+    "import signal, time\nopen('../../../main', 'w').write(str(os.getpid()))\nos.kill(os.getppid(), signal.SIGSTOP)\n"
+)
+
+
+@pytest.mark.slow
+def test_task_that_stops_its_keeper_is_ended_at_its_time_limit(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = open_bench(slots=1)
+    result = bench.run(inline(tmp_path, STOP + "time.sleep(600)"), timeout_s=1.0)
+    assert result.failure is not None
+    assert result.failure.kind == "timeout"
+    assert result.wall_s < 8
+    assert not is_alive(int((result.task.next_state.parent / "main").read_text()))
+    assert bench.told(inline(tmp_path, "tell(next=True)")) == {"next": True}
+
+
+@pytest.mark.slow
+def test_task_that_stops_its_keeper_can_be_cancelled(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = open_bench(slots=1)
+    task = bench.task(inline(tmp_path, STOP + FOREVER), timeout_s=None, arguments={"pids": str(tmp_path / "pids")})
+    (tmp_path / "pids").mkdir()
+    future = bench.executor.submit(task)
+    wait_until(lambda: len(list((tmp_path / "pids").iterdir())) == 5, "five processes")
+    bench.executor.cancel(task.task_id)
+    assert future.result(10).status == "cancelled"
+    assert all_gone([int(path.name) for path in (tmp_path / "pids").iterdir()])
+
+
+@pytest.mark.parametrize("zygote_too", [False, True])
+def test_nothing_that_is_stopped_outlives_the_executor(
+    open_bench: Callable[..., Bench], tmp_path: Path, pids: Callable[[], list[int]], zygote_too: bool
+) -> None:
+    bench = open_bench(slots=2)
+    zygote = parent_of(bench.told(inline(tmp_path, "tell(keeper=os.getppid())"))["keeper"])
+    future = bench.submit(inline(tmp_path, STOP + FOREVER), timeout_s=None, arguments={"pids": str(tmp_path / "pids")})
+    family = pids()
+    if zygote_too:
+        os.kill(zygote, signal.SIGSTOP)
+    started = time.monotonic()
+    bench.executor.close()
+    assert time.monotonic() - started < 4
+    assert future.result(0).status == "cancelled"
+    assert all_gone(family)
+    assert marked(bench.mark) == []
+
+
+@pytest.mark.slow
+def test_stopped_zygote_is_replaced(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = open_bench(slots=1)
+    look = inline(tmp_path, "tell(keeper=os.getppid())")
+    keeper = bench.told(look)["keeper"]
+    os.kill(parent_of(keeper), signal.SIGSTOP)
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: not is_alive(keeper), "its end")
+    assert bench.told(look)["keeper"] != keeper
 
 
 # ---- logs
