@@ -193,3 +193,42 @@ def _remove_files(folder: int) -> list[str]:
             else:
                 os.unlink(entry.name, dir_fd=folder)
     return folders
+
+
+def same_files(one: Path, other: Path, *, max_bytes: int = LINK_ABOVE_BYTES) -> bool:
+    """Whether two folders hold the same files, byte for byte; False, too, where one file is above ``max_bytes``."""
+    with os.scandir(one) as listing, os.scandir(other) as its_listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+        others = sorted(its_listing, key=lambda entry: entry.name)
+    if [entry.name for entry in entries] != [entry.name for entry in others]:
+        return False
+    for entry, its_other in zip(entries, others, strict=True):
+        if entry.is_symlink() or its_other.is_symlink():
+            if not (entry.is_symlink() and its_other.is_symlink() and os.readlink(entry) == os.readlink(its_other)):
+                return False
+        elif entry.is_dir() and its_other.is_dir():
+            if not same_files(Path(entry.path), Path(its_other.path), max_bytes=max_bytes):
+                return False
+        elif entry.is_file() and its_other.is_file():
+            size_bytes = entry.stat().st_size
+            if size_bytes > max_bytes or size_bytes != its_other.stat().st_size:
+                return False
+            if Path(entry.path).read_bytes() != Path(its_other.path).read_bytes():
+                return False
+        else:
+            return False
+    return True
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make a folder and all in it survive a power cut."""
+    for path, _folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = os.path.join(path, name)
+            if stat.S_ISREG(os.lstat(file).st_mode):
+                fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        fsync_folder(Path(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.seeds import task_seed
 from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
-from fedpkg.files import remove_tree
+from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
 from fedpkg.samplers.base import Sampler
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
@@ -99,7 +99,13 @@ class SessionContext:
             reply_bytes=config.limits.reply_bytes,
         )
 
-    def forget_states(self, clients: dict[str, str]) -> None:
+    def save_states(self, clients: Mapping[str, str | None]) -> None:
+        """Have these versions of clients' states survive a power cut, before the store names them."""
+        for client_id, version in clients.items():
+            if version is not None:
+                fsync_tree(self.client_folder(client_id) / version)
+
+    def forget_states(self, clients: Mapping[str, str | None]) -> None:
         """Remove every version of these clients' folders but the named one, which the store says is current."""
         for client_id, current in clients.items():
             folder = self.client_folder(client_id)

@@ -135,11 +135,13 @@ class _Training:
         if recorded.status == "failed":
             return TaskResult(task, "failed", failure=Failure(recorded.failure or "unknown", recorded.message or ""))
         update = self._updates().get(recorded.task_id)
-        if update is None or recorded.state_version is None:
+        if update is None:
             return None
-        next_state = self.ctx.client_folder(task.client_id) / recorded.state_version
-        if not next_state.is_dir():
-            return None
+        next_state = task.next_state
+        if recorded.state_version is not None:
+            next_state = self.ctx.client_folder(task.client_id) / recorded.state_version
+            if not next_state.is_dir():
+                return None
         try:
             if Path(update.path).stat().st_size != update.size_bytes:
                 return None
@@ -149,6 +151,7 @@ class _Training:
         return TaskResult(
             dataclasses.replace(task, task_id=recorded.task_id, next_state=next_state),
             "ok",
+            keeps_state=recorded.state_version is not None,
             reply=reply.path,
             reply_bytes=reply.size_bytes,
             weights=reply.weights,
@@ -228,8 +231,8 @@ class _Training:
         session_id = self.row.session_id
         raise SessionFailed(
             message,
-            hint=f"look at `fedpkg session show {session_id} --round {self.round_number}`; if the cause lies outside the "
-            f"package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run",
+            hint=f"look at `fedpkg session show {session_id} --round {self.round_number}`; if the cause lies outside "
+            f"the package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run",
             session_id=session_id,
             round_number=self.round_number,
         )
@@ -278,7 +281,8 @@ class _Training:
             model_id=model.model_id,
             phases=phases,
         )
-        versions = {result.task.client_id: result.task.next_state.name for result in ok}
+        versions = {result.task.client_id: state_version(result) for result in ok}
+        ctx.save_states(versions)
         clients = {name: (versions[name], examples[name]) for name in versions}
         ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients)
         ctx.forget_states(versions)
@@ -296,7 +300,7 @@ def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
     round_number = row.round_number
     before = time.monotonic()
     metrics: dict[str, float] = {}
-    versions: dict[str, str] = {}
+    versions: dict[str, str | None] = {}
     model = _current_model(ctx, round_number)
     if is_validation_due(ctx, round_number):
         metrics, versions = _validate(ctx, row, model)
@@ -310,6 +314,7 @@ def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
         phases={**row.phases, "validate": validate_s},
     )
     last = {client.client_id: client.last_num_examples for client in ctx.store.list_clients(row.session_id)}
+    ctx.save_states(versions)
     ctx.store.finish_round(row, clients={name: (version, last[name]) for name, version in versions.items()})
     ctx.forget_states(versions)
     event(
@@ -334,7 +339,7 @@ def is_validation_due(ctx: SessionContext, round_number: int) -> bool:
     return round_number % every == 0 or round_number == ctx.config.rounds
 
 
-def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict[str, float], dict[str, str]]:
+def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict[str, float], dict[str, str | None]]:
     """Ask clients to validate the round's global model; averaged metrics, and the state versions that it left."""
     clients = ctx.store.list_clients(row.session_id)
     chosen = _validation_cohort(ctx, clients, row.round_number)
@@ -343,7 +348,7 @@ def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict
         validation.client_id: (validation.metrics, validation.weight)
         for validation in ctx.store.list_validations(row.session_id, round_number=row.round_number)
     }
-    versions = {
+    versions: dict[str, str | None] = {
         task.client_id: task.state_version
         for task in ctx.store.list_tasks(row.session_id, round_number=row.round_number, entry_point="validate")
         if task.status == "ok" and task.state_version is not None
@@ -369,7 +374,8 @@ def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict
             client_id = result.task.client_id
             weight, source = metrics_weight(result.metrics, result.metadata, last[client_id])
             values[client_id] = (result.metrics, weight)
-            versions[client_id] = result.task.next_state.name
+            if result.keeps_state:
+                versions[client_id] = state_version(result)
             validation = ValidationRow(
                 task_id=result.task.task_id,
                 session_id=row.session_id,
@@ -398,6 +404,11 @@ def _validation_cohort(ctx: SessionContext, clients: list[ClientRow], round_numb
     return [clients[index] for index in sorted(rng.choice(len(clients), size=count, replace=False))]
 
 
+def state_version(result: TaskResult) -> str | None:
+    """The version of its client's state that a task left; None: none, the next task starts from the package."""
+    return result.task.next_state.name if result.keeps_state else None
+
+
 def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | None = None) -> None:
     """Write down what became of a task, and tell those who watch."""
     task = result.task
@@ -419,7 +430,7 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
         folder=str(task.folder),
         command=result.command,
         log_tail=result.log_tail,
-        state_version=task.next_state.name if result.status == "ok" else None,
+        state_version=state_version(result),
         phases=dict(result.phases),
     )
     update = None

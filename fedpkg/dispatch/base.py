@@ -90,6 +90,7 @@ class TaskResult:
     signal: int | None = None
     command: str = ""
     log_tail: str = ""
+    keeps_state: bool = False  # ``task.next_state`` is there, and differs from the package as it was unpacked
     started_at: float = 0.0  # seconds since the epoch
     wall_s: float = 0.0
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds by what they were spent on

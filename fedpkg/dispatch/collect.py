@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_REPLY_BYTES = 16 << 20
 JSON_BYTES = 16 << 20
+# A weighted sum of 2**24 such terms stays below the largest float32: one client cannot make the mean infinite.
+LARGEST_TERM = 3.4e38 * 2.0**-24
 
 
 class Refused(Exception):
@@ -76,11 +79,17 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
             raise Refused("bad_json", error.message) from error
         return Reply(kept, size_bytes, metadata, metrics=metrics)
     if task.reply_kind is ReplyKind.UPDATE:
-        weights = _update(task, kept, max_bytes=limit or reply_limit(task))
+        weights, magnitudes = _update(task, kept, max_bytes=limit or reply_limit(task))
         try:
             examples = num_examples(metadata)
         except ModelFileError as error:
             raise Refused("num_examples", error.message) from error
+        for name, magnitude in magnitudes.items():
+            if magnitude * examples > LARGEST_TERM and weights[name].itemsize < 8:
+                message = (
+                    f"tensor '{name}' has values up to {magnitude:.3g}, too large to average over {examples:g} examples"
+                )
+                raise Refused("too_large", message)
         return Reply(kept, size_bytes, metadata, weights=weights, num_examples=examples)
     return Reply(kept, size_bytes, metadata)
 
@@ -124,7 +133,8 @@ def _metadata(kept: Path) -> dict[str, Json]:
         raise Refused("bad_metadata", error.message) from error
 
 
-def _update(task: Task, path: Path, *, max_bytes: int | None) -> Weights:
+def _update(task: Task, path: Path, *, max_bytes: int | None) -> tuple[Weights, dict[str, float]]:
+    """An update that fits, and its tensors' largest magnitudes."""
     from fedpkg.formats.model_file import read_model
 
     try:
@@ -133,6 +143,8 @@ def _update(task: Task, path: Path, *, max_bytes: int | None) -> Weights:
         raise Refused("bad_file", error.message) from error
     if task.template is not None and (reason := weights.mismatch(task.template)):
         raise Refused("mismatch", reason)
-    if bad := weights.first_non_finite():
-        raise Refused("not_finite", f"tensor '{bad}' has NaN or infinite values")
-    return weights
+    magnitudes = dict(weights.magnitudes())
+    for name, magnitude in magnitudes.items():
+        if not math.isfinite(magnitude):
+            raise Refused("not_finite", f"tensor '{name}' has NaN or infinite values")
+    return weights, magnitudes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import queue
 import signal
 import threading
@@ -22,7 +23,7 @@ from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, stage
 from fedpkg.errors import DispatchError, FedpkgError
-from fedpkg.files import remove_tree
+from fedpkg.files import remove_tree, same_files
 from fedpkg.formats.metadata import metadata_path
 from fedpkg.log import event
 
@@ -242,8 +243,10 @@ class LocalExecutor:
         *,
         reply: Reply | None = None,
     ) -> TaskResult:
+        keeps_state = status == "ok" and not _is_as_unpacked(task)
         if status != "ok":
             self._models.release(task)
+        if not keeps_state:
             try:
                 remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
             except (OSError, RecursionError) as error:  # no row will ever name this version
@@ -271,6 +274,7 @@ class LocalExecutor:
             signal=None if outcome is None else outcome.signal,
             command=command,
             log_tail=tail,
+            keeps_state=keeps_state,
             started_at=started_at,
             wall_s=wall_s,
             phases=phases,
@@ -285,6 +289,20 @@ def _collect(task: Task, out: Path) -> Reply:
     except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
         logger.exception("task.unreadable task=%s", task.task_id)
         raise Refused("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _is_as_unpacked(task: Task) -> bool:
+    """Whether a task left its client nothing to keep, as most do: its next one then starts from the package again."""
+    folder = task.next_state
+    try:
+        return (
+            task.state is None
+            and sorted(os.listdir(folder)) == ["package", "state"]
+            and not os.listdir(folder / "state")
+            and same_files(task.package.root, folder / "package")
+        )
+    except FileNotFoundError:  # it removed its own folder: nothing to keep, either
+        return True
 
 
 def _failure(task: Task, outcome: Outcome) -> Failure | None:

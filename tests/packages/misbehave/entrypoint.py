@@ -313,6 +313,7 @@ TRAIN = {
     "huge_out": huge_out,
     "nan": with_value(np.nan),
     "inf": with_value(np.inf),
+    "huge_values": with_value(1e38),
     "wrong_shape": with_tensors(lambda update: {**update, "w": update["w"][:, :-1]}),
     "broadcast_shape": with_tensors(lambda update: {**update, "w": update["w"][:1]}),
     "wrong_dtype": with_tensors(lambda update: {**update, "w": update["w"].astype(np.float64)}),

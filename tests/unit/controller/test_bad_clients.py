@@ -24,6 +24,7 @@ FAILURES = {
     "pickle": ("bad_file", "pickle"),
     "nan": ("not_finite", "NaN or infinite"),
     "inf": ("not_finite", "NaN or infinite"),
+    "huge_values": ("too_large", "too large to average over 10 examples"),
     "wrong_shape": ("mismatch", "has shape"),
     "broadcast_shape": ("mismatch", "has shape"),
     "wrong_dtype": ("mismatch", "float64"),
@@ -51,6 +52,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Federation, Sessi
     kinds = list(FAILURES)
     clients = len(kinds) + 2
     plan = {f"client-{k:02d}": kind for k, kind in enumerate(kinds)}
+    plan |= {f"client-{len(kinds) + k:02d}": "write_state" for k in range(2)}
     canary = federation.home.root / "canary"
     arguments = {"all": {"plan": json.dumps(plan)}, "train": {"canary": str(canary)}}
     row = federation.run(clients=clients, arguments=arguments, executor={"workers": 2, "timeout_s": 10})
