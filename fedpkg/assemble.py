@@ -285,7 +285,7 @@ def _seed_model(
         if config.seed_model is not None
         else build_seed(config, package, executor, folder, session_id)
     )
-    weights, form = read_seed_model(path)
+    weights, form = read_seed_model(path, buffers=config.buffers)
     if bad := weights.first_non_finite():
         raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
     return weights, form

@@ -91,7 +91,11 @@ class LimitsConfig(Section, frozen=True):
 
 
 class KeepConfig(Section, frozen=True):
+    """What stays after a round. A rule is ``all``, ``last N`` (rounds) or ``every N`` (rounds N, 2N …)."""
+
     updates: bool = False  # keep every client's update file after the round
+    models: str = "all"  # global models; the seed, the latest and those of the strategy's state always stay
+    task_folders: str = "all"  # tasks' logs and task.json; kept updates stay where they are
 
 
 class RunConfig(Section, frozen=True):
@@ -103,6 +107,7 @@ class RunConfig(Section, frozen=True):
     name: str = "session"
     seed: int = 0
     seed_model: str | None = None  # default: made by the package's build entry point
+    buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
     sampler: SamplerConfig = SamplerConfig()
     round: RoundConfig = RoundConfig()
     strategy: StrategyConfig = StrategyConfig()
@@ -114,6 +119,31 @@ class RunConfig(Section, frozen=True):
     run_config: dict[str, Json] = {}  # free values, handed to every task in task.json
     limits: LimitsConfig = LimitsConfig()
     keep: KeepConfig = KeepConfig()
+
+
+@dataclass(frozen=True)
+class KeepRule:
+    """Which rounds' files stay. ``kind`` is all, last or every; ``number`` its N."""
+
+    kind: str
+    number: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> KeepRule | None:
+        """The rule that ``text`` says; None if it says none."""
+        if text == "all":
+            return cls("all")
+        words = re.fullmatch(r"(last|every) ([1-9][0-9]{0,9})", text)
+        return None if words is None else cls(words[1], int(words[2]))
+
+    def keeps(self, round_number: int, *, done: int) -> bool:
+        """Whether this round's files stay when ``done`` rounds are finished."""
+        if self.kind == "last":
+            return round_number > done - self.number
+        return self.kind == "all" or round_number % self.number == 0
+
+    def __str__(self) -> str:
+        return "all" if self.kind == "all" else f"{self.kind} {self.number}"
 
 
 @dataclass(frozen=True)
@@ -321,10 +351,16 @@ _POSITIVE: tuple[str, Callable[[Any], bool]] = ("a number above 0", lambda value
 _SEED: tuple[str, Callable[[Any], bool]] = ("a whole number from 0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63)
 _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
 
+KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
+    "'all', 'last N' or 'every N', N a whole number from 1",
+    lambda value: KeepRule.parse(value) is not None,
+)
+
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "package": _PATH,
     "seed_model": _PATH,
     "rounds": _at_least(1),
+    "buffers": ("a list of patterns, none of them empty", all),
     "name": (
         "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
         lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,
@@ -353,6 +389,8 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "limits.reply_bytes": _at_least(1),
     "limits.package_bytes": _at_least(1),
     "limits.package_members": _at_least(1),
+    "keep.models": KEEP_RULE,
+    "keep.task_folders": KEEP_RULE,
 }
 
 

@@ -73,6 +73,10 @@ def _check(value: Any, kind: inspect.Type, path: tuple[str, ...], places: Places
             for key, part in value.items():
                 _check(part, option.value_type, (*path, key), places)
             return None
+        if isinstance(value, list) and isinstance(option, inspect.ListType):
+            for number, part in enumerate(value):
+                _check(part, option.item_type, (*path, str(number)), places)
+            return None
         if _fits(value, option):
             return None
     words = [str(word) for option in kinds if isinstance(option, inspect.LiteralType) for word in option.values]
@@ -147,6 +151,8 @@ def _describe(kind: inspect.Type) -> str:
         return " or ".join(f"'{value}'" for value in kind.values)
     if isinstance(kind, inspect.UnionType):
         return " or ".join(_describe(option) for option in kind.types)
+    if isinstance(kind, inspect.ListType):
+        return f"a list of {_describe(kind.item_type)}"
     names: dict[type, str] = {
         inspect.BoolType: "true or false",
         inspect.IntType: "a whole number",

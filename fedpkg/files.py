@@ -79,6 +79,14 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def free_bytes(folder: Path) -> int:
+    """What this user can still write on the file system of ``folder``; 0 also where no file can be made."""
+    facts = os.statvfs(folder)
+    if facts.f_files and not facts.f_ffree:
+        return 0
+    return facts.f_frsize * (facts.f_bavail if os.geteuid() else facts.f_bfree)
+
+
 def copy_file(source: Path, target: Path) -> None:
     """Copy bytes and permission bits; share blocks where the file system can (reflink)."""
     with open(source, "rb") as src, open(target, "xb") as dst:

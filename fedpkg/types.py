@@ -12,10 +12,12 @@ class ReplyKind(str, Enum):
     """What a request expects back from an entry point.
 
     ``update``: a model file that fits the global model, with ``num_examples`` in its metadata.
+    ``sets``: several named weight sets in one model file, ``num_examples`` as for an update.
     ``metrics``: any JSON.  ``seed``: a model file that defines the global model.  ``result``: an opaque file.
     """
 
     UPDATE = "update"
+    SETS = "sets"
     METRICS = "metrics"
     SEED = "seed"
     RESULT = "result"

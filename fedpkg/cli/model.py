@@ -86,7 +86,7 @@ def _show_models(settings: Settings, home: Home, models: list[ModelRow]) -> None
             output.number(math.fsum(part.get("num_examples") or 0.0 for part in model.contributors))
             if model.contributors
             else "-",
-            output.size(model.size_bytes),
+            output.size(model.size_bytes) if model.pruned is None else f"pruned (kept: {model.pruned})",
         ]
         for model in models
     ]
@@ -113,7 +113,7 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
     suffix = _check_target(target, force)
     with settings.reading() as (home, store):
         model = store.get_model(model_ref(store, ref))
-        source = ModelStore(home.models).verify(model.digest)
+        source = ModelStore(home.models).verify_model(model)
     if suffix == model.suffix:
         copy_whole(source, target)
     else:
@@ -150,9 +150,12 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
         result = call_and_show(package, "build", folder, seed=seed, arguments=parse_arguments(arguments))
         assert result.reply is not None and result.weights is not None
         from fedpkg.formats.base import ModelForm
+        from fedpkg.formats.metadata import write_metadata
         from fedpkg.formats.model_file import detect_form, write_model
 
         form = detect_form(result.reply)
+        if result.metadata:  # which tensors are buffers, say
+            write_metadata(target, dict(result.metadata))
         if form.suffix == suffix:
             copy_whole(result.reply, target)
         else:
@@ -253,7 +256,7 @@ def _read(settings: Settings, ref: str) -> tuple[Weights, ModelForm]:
         raise ModelFileError(f"there is no file {ref}", hint="give a model file, or a model's id: fedpkg model list")
     with settings.reading() as (home, store):
         model = store.get_model(model_ref(store, ref))
-        return read_seed_model(ModelStore(home.models).verify(model.digest))
+        return read_seed_model(ModelStore(home.models).verify_model(model))
 
 
 def _check_target(target: Path, force: bool) -> str:

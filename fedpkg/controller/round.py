@@ -15,11 +15,11 @@ from fedpkg.controller.gather import Gathering
 from fedpkg.controller.metrics import metrics_weight, weighted_average
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import encode
-from fedpkg.controller.trail import put_weights, store_model
+from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, read_reply
-from fedpkg.errors import AggregationError, NotFound, SessionFailed
-from fedpkg.files import remove_tree
+from fedpkg.errors import AggregationError, NotFound, SessionFailed, StoreError
+from fedpkg.files import free_bytes, remove_tree
 from fedpkg.formats.model_file import read_model
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
@@ -27,8 +27,10 @@ from fedpkg.stores.base import ClientRow, ModelRow, RoundRow, TaskRow, UpdateRow
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.types import ReplyKind
 from fedpkg.weights.fold import BLOCK
+from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
+_FULL_BYTES = 1 << 20  # a disk with less is full: a task needs its folder, its state and its reply
 
 
 def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
@@ -198,8 +200,10 @@ class _Training:
 
     def _reply(self, result: TaskResult) -> Reply:
         assert result.reply is not None and result.num_examples is not None
-        weights = result.weights if result.weights is not None else read_model(result.reply)
         task = result.task
+        weights = result.weights
+        if weights is None:  # it was let go of to keep few files open
+            weights = read_model(result.reply).reordered_like(self.request.payload)
         return Reply(
             self.request.request_id, task.position, task.client_id, weights, result.num_examples, result.metadata
         )
@@ -264,12 +268,13 @@ class _Training:
             parent_id=parent.model_id,
             contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
         )
-        saved = encode(
-            state,
-            lambda weights: (
-                model.digest if weights is state["model"] else put_weights(ctx.models, ctx.form, weights)[0]
-            ),
-        )
+
+        def put(weights: Weights) -> tuple[str, list[str]]:
+            if weights is state["model"]:
+                return model.digest, model.buffers
+            return put_weights(ctx.models, ctx.form, weights)[0], buffer_keys(weights, ctx.form)
+
+        saved = encode(state, put)
         row = dataclasses.replace(
             row,
             status="aggregated",
@@ -410,8 +415,21 @@ def state_version(result: TaskResult) -> str | None:
 
 
 def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | None = None) -> None:
-    """Write down what became of a task, and tell those who watch."""
+    """Write down what became of a task, and tell those who watch.
+
+    Raises:
+        StoreError: the task failed and the disk is full. That may not be its client's fault, and without that client
+            the model would be another one: nothing is written down, and resuming runs the task again.
+    """
     task = result.task
+    if result.failure is not None and (result.failure.kind == "no_space" or free_bytes(ctx.home) < _FULL_BYTES):
+        raise StoreError(
+            f"the disk of the home {ctx.home} is full: {task.entry_point} of {task.client_id} in round "
+            f"{task.round_number} failed ({result.failure.message})",
+            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {task.session_id}`",
+            session_id=task.session_id,
+            path=str(ctx.home),
+        )
     row = TaskRow(
         task_id=task.task_id,
         session_id=task.session_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import SessionEnded, SessionStarted
@@ -16,6 +16,7 @@ from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
 from fedpkg.log import event
 from fedpkg.stores.base import ClientRow, ModelRow, SessionRow, SessionStatus
+from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
 from fedpkg.strategies.base import State
 from fedpkg.weights.weights import Weights
 
@@ -57,11 +58,13 @@ def run_session(ctx: SessionContext) -> SessionRow:
         state = _load_state(ctx, done)
         for round_number in unfinished:
             finish_round(ctx, ctx.store.get_round(session_id, round_number))
+        _prune(ctx, done)  # also what a controller that was killed in between could not
         for round_number in range(done + 1, ctx.config.rounds + 1):
             if ctx.store.stop_requested(session_id):
                 return _end(ctx, "stopped")
             state, row = train_round(ctx, round_number, state)
             finish_round(ctx, row)
+            _prune(ctx, round_number)
     except KeyboardInterrupt:
         _end(ctx, "interrupted")
         raise Interrupted(
@@ -97,6 +100,14 @@ def _end(ctx: SessionContext, status: SessionStatus, *, error: str | None = None
     return row
 
 
+def _prune(ctx: SessionContext, done: int) -> None:
+    """Remove what ``keep`` does not keep of the finished rounds up to ``done``."""
+    keep = ctx.config.keep
+    due = due_models(ctx.store, ctx.session.session_id, keep.models, done=done)
+    prune_models(ctx.store, ctx.models, due)
+    remove(due_task_folders(ctx.folder, keep.task_folders, done=done, keep_updates=keep.updates))
+
+
 def _load_state(ctx: SessionContext, step: int) -> State:
     """The strategy's state after ``step`` rounds."""
     session_id = ctx.session.session_id
@@ -107,8 +118,8 @@ def _load_state(ctx: SessionContext, step: int) -> State:
     if saved[0] != step:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
 
-    def get(digest: str) -> Weights:
-        return _read_verified(ctx, digest, ctx.form)
+    def get(digest: str, buffers: Sequence[str]) -> Weights:
+        return _read_verified(ctx, digest, ctx.form, buffers)
 
     state: State = decode(saved[1], get)
     return state
@@ -116,9 +127,9 @@ def _load_state(ctx: SessionContext, step: int) -> State:
 
 def read_stored_model(ctx: SessionContext, row: ModelRow) -> Weights:
     """A global model from the store, in memory, after its digest was checked."""
-    return _read_verified(ctx, row.digest, ModelForm(row.suffix, row.keys))  # type: ignore[arg-type]
+    return _read_verified(ctx, row.digest, ModelForm(row.suffix, row.keys), row.buffers)  # type: ignore[arg-type]
 
 
-def _read_verified(ctx: SessionContext, digest: str, form: ModelForm) -> Weights:
+def _read_verified(ctx: SessionContext, digest: str, form: ModelForm, buffers: Sequence[str]) -> Weights:
     ctx.models.verify(digest)
-    return read_model(ctx.models.path(digest, form.suffix)).clone()
+    return Weights(read_model(ctx.models.path(digest, form.suffix)), buffers=buffers).clone()

@@ -1,19 +1,24 @@
-"""A strategy's state as JSON: its weights become model files in the store, named by their digests."""
+"""A strategy's state as JSON: its weights become model files in the store, named by their digests (and buffers)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedpkg.stores.base import WEIGHTS_MARK
 from fedpkg.weights.weights import Weights
 
-_MARK = "$weights"
+_BUFFERS = "buffers"
 
 
-def encode(state: Any, put: Callable[[Weights], str]) -> Any:
-    """Replace every `Weights` in plain data by ``{"$weights": digest}``, where ``put`` stores them."""
+def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> Any:
+    """Replace every `Weights` in plain data by ``{"$weights": digest}``, and ``"buffers"`` if there are any.
+
+    ``put`` stores them; it says the digest, and how the buffers are called in the file.
+    """
     if isinstance(state, Weights):
-        return {_MARK: put(state)}
+        digest, buffers = put(state)
+        return {WEIGHTS_MARK: digest, **({_BUFFERS: list(buffers)} if buffers else {})}
     if isinstance(state, Mapping):
         return {str(key): encode(value, put) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
@@ -23,11 +28,11 @@ def encode(state: Any, put: Callable[[Weights], str]) -> Any:
     raise TypeError(f"a strategy's state is data; it cannot hold a {type(state).__name__}")
 
 
-def decode(data: Any, get: Callable[[str], Weights]) -> Any:
+def decode(data: Any, get: Callable[[str, Sequence[str]], Weights]) -> Any:
     """The inverse of `encode`."""
     if isinstance(data, Mapping):
-        if set(data) == {_MARK}:
-            return get(data[_MARK])
+        if WEIGHTS_MARK in data:
+            return get(data[WEIGHTS_MARK], data.get(_BUFFERS, ()))
         return {key: decode(value, get) for key, value in data.items()}
     if isinstance(data, list):
         return [decode(value, get) for value in data]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedpkg.formats.base import ModelForm
-from fedpkg.formats.model_file import dump_model
+from fedpkg.formats.model_file import dump_model, keys_in_file
 from fedpkg.stores.base import ModelRow
 from fedpkg.stores.models import ModelStore
 from fedpkg.weights.weights import Weights
@@ -15,6 +15,11 @@ def put_weights(models: ModelStore, form: ModelForm, weights: Weights) -> tuple[
     """Keep weights as a model file; its digest and size in bytes."""
     digest, _path, size_bytes = models.put(form.suffix, lambda file: dump_model(file, weights, form))
     return digest, size_bytes
+
+
+def buffer_keys(weights: Weights, form: ModelForm) -> list[str]:
+    """How the buffers are called in the model's file, which itself cannot tell them apart."""
+    return [key for key, name in zip(keys_in_file(weights, form), weights, strict=True) if name in weights.buffers]
 
 
 def store_model(
@@ -36,6 +41,7 @@ def store_model(
         round_number=round_number,
         suffix=form.suffix,
         keys=form.keys,
+        buffers=buffer_keys(weights, form),
         size_bytes=size_bytes,
         created_at=created_at,
         parent_id=parent_id,

@@ -50,6 +50,8 @@ class Task:
     model: Path | None = None  # the file to stage as input; None: the entry point takes only an output path
     suffix: str = ".npz"  # of the model files
     template: Weights | None = None  # what an update must fit
+    # The sets that a reply of kind `sets` must hold; what each must fit, None: the template's parameters.
+    sets: Mapping[str, Weights | None] = field(default_factory=dict)
     data_path: Path | None = None
     seed: int = 0
     arguments: Mapping[str, Json] = field(default_factory=dict)  # become --key=value
@@ -74,7 +76,8 @@ class Failure:
 class TaskResult:
     """What became of a task; a value, also when it failed.
 
-    An ``ok`` update has ``weights`` (mapped from ``reply``) and ``num_examples``; ``ok`` metrics have ``metrics``.
+    An ``ok`` update has ``weights`` (mapped from ``reply``) and ``num_examples``; ``ok`` sets have ``sets`` likewise,
+    in the task's order; ``ok`` metrics have ``metrics``.
     """
 
     task: Task
@@ -83,6 +86,7 @@ class TaskResult:
     reply: Path | None = None
     reply_bytes: int = 0
     weights: Weights | None = None
+    sets: Mapping[str, Weights] = field(default_factory=dict)
     num_examples: float | None = None
     metadata: Mapping[str, Json] = field(default_factory=dict)
     metrics: Json = None

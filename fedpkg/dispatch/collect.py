@@ -6,12 +6,12 @@ import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.base import Failure, Task
-from fedpkg.errors import ModelFileError
+from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
 from fedpkg.types import Json, ReplyKind
@@ -41,6 +41,7 @@ class Reply:
     size_bytes: int
     metadata: Mapping[str, Json]
     weights: Weights | None = None
+    sets: Mapping[str, Weights] = field(default_factory=dict)
     num_examples: float | None = None
     metrics: Json = None
 
@@ -78,29 +79,25 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
         except ModelFileError as error:
             raise Refused("bad_json", error.message) from error
         return Reply(kept, size_bytes, metadata, metrics=metrics)
+    limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
-        weights, magnitudes = _update(task, kept, max_bytes=limit or reply_limit(task))
-        try:
-            examples = num_examples(metadata)
-        except ModelFileError as error:
-            raise Refused("num_examples", error.message) from error
-        for name, magnitude in magnitudes.items():
-            if magnitude * examples > LARGEST_TERM and weights[name].itemsize < 8:
-                message = (
-                    f"tensor '{name}' has values up to {magnitude:.3g}, too large to average over {examples:g} examples"
-                )
-                raise Refused("too_large", message)
+        examples = _examples(metadata)
+        weights = _checked(_update(task, kept, max_bytes=limit), task.template, examples)
         return Reply(kept, size_bytes, metadata, weights=weights, num_examples=examples)
+    if task.reply_kind is ReplyKind.SETS:
+        examples = _examples(metadata)
+        sets = _sets(task, kept, examples, max_bytes=limit)
+        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=examples)
     return Reply(kept, size_bytes, metadata)
 
 
 def reply_limit(task: Task) -> int | None:
-    """Bytes that a model file from a client may have: as configured, else twice the global model and some room."""
+    """Bytes that a model file from a client may have: as configured, else twice what is asked for and some room."""
     if task.reply_bytes is not None:
         return task.reply_bytes
-    if task.template is not None:
-        return 2 * task.template.num_bytes + DEFAULT_REPLY_BYTES
-    return None
+    asked = list(_set_templates(task).values()) if task.reply_kind is ReplyKind.SETS else [task.template]
+    sizes = [template.num_bytes for template in asked if template is not None]
+    return 2 * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
 
 
 def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
@@ -133,18 +130,75 @@ def _metadata(kept: Path) -> dict[str, Json]:
         raise Refused("bad_metadata", error.message) from error
 
 
-def _update(task: Task, path: Path, *, max_bytes: int | None) -> tuple[Weights, dict[str, float]]:
-    """An update that fits, and its tensors' largest magnitudes."""
+def _update(task: Task, path: Path, *, max_bytes: int | None) -> Weights:
     from fedpkg.formats.model_file import read_model
 
     try:
         weights = read_model(path, max_bytes=max_bytes)
     except ModelFileError as error:
         raise Refused("bad_file", error.message) from error
-    if task.template is not None and (reason := weights.mismatch(task.template)):
-        raise Refused("mismatch", reason)
-    magnitudes = dict(weights.magnitudes())
-    for name, magnitude in magnitudes.items():
+    return weights
+
+
+def _sets(task: Task, path: Path, examples: float, *, max_bytes: int | None) -> dict[str, Weights]:
+    """The sets that the task names, in its order; tensors of the default template get the global model's names."""
+    from fedpkg.formats.base import keys_of
+    from fedpkg.formats.model_file import read_sets
+
+    try:
+        found = read_sets(path, max_bytes=max_bytes)
+    except ModelFileError as error:
+        raise Refused("bad_file", error.message) from error
+    templates = _set_templates(task)
+    for name in templates:
+        if name not in found:
+            raise Refused("mismatch", f"missing set '{name}'{nearest(name, found)}")
+    if extra := next((name for name in found if name not in templates), None):
+        raise Refused("mismatch", f"extra set '{extra}'")
+    has_positions = task.template is not None and keys_of(task.template) == "positions"
+    return {
+        name: _checked(
+            _renamed(found[name], template) if has_positions else found[name], template, examples, f"set '{name}': "
+        )
+        for name, template in templates.items()
+    }
+
+
+def _set_templates(task: Task) -> dict[str, Weights | None]:
+    parameters = None
+    if task.template is not None:
+        taking_part = frozenset(task.template.parameters)
+        parameters = task.template.filter(taking_part.__contains__)
+    return {name: parameters if template is None else template for name, template in task.sets.items()}
+
+
+def _renamed(weights: Weights, template: Weights | None) -> Weights:
+    """Where a model has positions for names, a set without its buffers counts 0, 1, 2 … on its own."""
+    from fedpkg.formats.base import keys_of
+    from fedpkg.weights.weights import Weights
+
+    if template is None or keys_of(weights) != "positions" or len(weights) != len(template):
+        return weights
+    return Weights(dict(zip(template, weights.values(), strict=True)))
+
+
+def _checked(weights: Weights, template: Weights | None, examples: float, where: str = "") -> Weights:
+    """Weights that fit the template, with its order and buffers, are finite, and do not make a mean infinite."""
+    if template is not None:
+        if reason := weights.mismatch(template):
+            raise Refused("mismatch", where + reason)
+        weights = weights.reordered_like(template)
+    for name, magnitude in weights.magnitudes():
         if not math.isfinite(magnitude):
-            raise Refused("not_finite", f"tensor '{name}' has NaN or infinite values")
-    return weights, magnitudes
+            raise Refused("not_finite", f"{where}tensor '{name}' has NaN or infinite values")
+        if magnitude * examples > LARGEST_TERM and weights[name].itemsize < 8:
+            values = f"{where}tensor '{name}' has values up to {magnitude:.3g}"
+            raise Refused("too_large", f"{values}, too large to average over {examples:g} examples")
+    return weights
+
+
+def _examples(metadata: dict[str, Json]) -> float:
+    try:
+        return num_examples(metadata)
+    except ModelFileError as error:
+        raise Refused("num_examples", error.message) from error

@@ -267,6 +267,7 @@ class LocalExecutor:
             reply=None if reply is None else reply.path,
             reply_bytes=0 if reply is None else reply.size_bytes,
             weights=None if reply is None else reply.weights,
+            sets={} if reply is None else reply.sets,
             num_examples=None if reply is None else reply.num_examples,
             metadata={} if reply is None else reply.metadata,
             metrics=None if reply is None else reply.metrics,

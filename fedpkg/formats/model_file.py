@@ -1,8 +1,9 @@
-"""The one door to model files: reads and writes them in any form."""
+"""The one door to model files: reads and writes them in any form, with one set of weights or several named ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from fedpkg.errors import ModelFileError
 from fedpkg.files import atomic_write
 from fedpkg.formats.base import ModelForm, Suffix, keys_of
+from fedpkg.formats.buffers import with_buffers
 from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.npz import can_hold, dump_npz, load_npz, npz_names
 from fedpkg.formats.safetensors import dump_safetensors, load_safetensors, safetensors_names
@@ -19,6 +21,7 @@ from fedpkg.formats.torch_file import load_torch
 from fedpkg.weights.weights import Weights
 
 TORCH_SUFFIXES = (".pt", ".pth")
+_SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def read_model(path: Path, *, max_bytes: int | None = None) -> Weights:
@@ -30,11 +33,29 @@ def read_model(path: Path, *, max_bytes: int | None = None) -> Weights:
     Raises:
         ModelFileError: the file is damaged, not of these formats, or holds more than ``max_bytes`` of tensors.
     """
+    return _weights(_load(MappedFile(path, max_bytes=max_bytes)))
+
+
+def read_sets(path: Path, *, max_bytes: int | None = None) -> dict[str, Weights]:
+    """The named weight sets of a file, mapped as ``read_model`` does, in the order in which they begin.
+
+    The tensor ``fc.weight`` of the set ``x`` has the key ``x/fc.weight``. A file without ``/`` in any key is one set,
+    named ``""``.
+
+    Raises:
+        ModelFileError: as ``read_model``; or a key names no set, though others do.
+    """
     file = MappedFile(path, max_bytes=max_bytes)
-    tensors = load_npz(file) if _suffix_of(file) == ".npz" else load_safetensors(file)
-    if keys_of(tensors) == "positions":
-        tensors = {str(i): tensors[str(i)] for i in range(len(tensors))}
-    return Weights(tensors)
+    tensors = _load(file)
+    if not any("/" in key for key in tensors):
+        return {"": _weights(tensors)}
+    sets: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, slash, tensor_name = key.partition("/")
+        if not (slash and _SET_NAME.fullmatch(name)):
+            raise file.error("its key names no set", key, hint="the tensor 'w' of the set 'x' has the key 'x/w'")
+        sets.setdefault(name, {})[tensor_name] = tensor
+    return {name: _weights(tensors) for name, tensors in sets.items()}
 
 
 def detect_form(path: Path) -> ModelForm:
@@ -54,9 +75,22 @@ def write_model(path: Path, weights: Weights, form: ModelForm, *, durable: bool 
     Raises:
         ModelFileError: the form cannot hold a tensor, or the file cannot be written.
     """
+    _write(path, lambda file: dump_model(file, weights, form), durable=durable)
+
+
+def write_sets(path: Path, sets: Mapping[str, Weights], form: ModelForm, *, durable: bool = False) -> None:
+    """Write named weight sets to one file, whole or not at all; the inverse of ``read_sets``.
+
+    Raises:
+        ModelFileError: as ``write_model``; or the sets could not be read back as they are.
+    """
+    _write(path, lambda file: dump_sets(file, sets, form), durable=durable)
+
+
+def _write(path: Path, dump: Callable[[BinaryIO], None], *, durable: bool) -> None:
     try:
         with atomic_write(path, durable=durable) as file:
-            dump_model(file, weights, form)
+            dump(file)
     except ModelFileError as error:
         raise ModelFileError(
             f"{path}: {error.message}", hint=error.hint, **{**error.fields, "path": str(path)}
@@ -71,22 +105,55 @@ def dump_model(file: BinaryIO, weights: Weights, form: ModelForm) -> None:
     ``file`` needs only ``write``, ``seekable`` and, if that is true, ``seek``: a wrapper that digests what passes must
     say that it is not seekable.
     """
-    items = weights.items()
-    named = items if form.keys == "names" else [(str(i), tensor) for i, (_, tensor) in enumerate(items)]
+    _dump(file, zip(keys_in_file(weights, form), weights.values(), strict=True), form)
+
+
+def dump_sets(file: BinaryIO, sets: Mapping[str, Weights], form: ModelForm) -> None:
+    """Write named weight sets to an open file, as ``dump_model`` does; positions count within each set."""
+    if list(sets) == [""]:
+        if strange := next((key for key in keys_in_file(sets[""], form) if "/" in key), None):
+            raise ModelFileError(
+                f"tensor {strange!r}: its name would be read as that of a set", hint="name the set", tensor=strange
+            )
+        dump_model(file, sets[""], form)
+        return
+    if not sets:
+        raise ModelFileError("there are no sets to write")
+    named: list[tuple[str, Tensor]] = []
+    for name, weights in sets.items():
+        if not _SET_NAME.fullmatch(name):
+            raise ModelFileError(
+                f"{name!r} cannot be the name of a set",
+                hint="letters, digits, '_' and '-', beginning with a letter or '_'; one set alone may be named ''",
+            )
+        if not weights:
+            raise ModelFileError(f"set {name!r} holds no tensors, so a file cannot tell of it")
+        keys = (f"{name}/{key}" for key in keys_in_file(weights, form))
+        named += zip(keys, weights.values(), strict=True)
+    _dump(file, named, form)
+
+
+def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
+    """What the tensors are called in a file of this form, in their order."""
+    return list(weights) if form.keys == "names" else [str(position) for position in range(len(weights))]
+
+
+def _dump(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) -> None:
     if form.suffix == ".npz":
         dump_npz(file, named)
     else:
         dump_safetensors(file, named)
 
 
-def read_seed_model(path: Path) -> tuple[Weights, ModelForm]:
-    """A seed model and the form in which its global models are staged.
+def read_seed_model(path: Path, *, buffers: Sequence[str] = ()) -> tuple[Weights, ModelForm]:
+    """A seed model, its buffers told apart (see ``with_buffers``), and the form in which its global models are staged.
 
     Besides the formats of ``read_model``, a .pt or .pth file that holds a dictionary of tensors, or one under
     ``"state_dict"``. It is staged as an .npz file with names (.safetensors, if a dtype needs it).
 
     Raises:
-        ModelFileError: the file cannot be used; a pickle that holds more than tensors is not loaded.
+        ModelFileError: the file or its metadata cannot be used; a pickle that holds more than tensors is not loaded.
+        ConfigError: one of the patterns in ``buffers`` matches no tensor.
     """
     if path.suffix in TORCH_SUFFIXES:
         weights = Weights(_state_dict(path)).freeze()
@@ -95,7 +162,18 @@ def read_seed_model(path: Path) -> tuple[Weights, ModelForm]:
         weights, form = read_model(path), detect_form(path)
     if not weights:
         raise ModelFileError(f"{path}: holds no tensors", path=str(path))
-    return weights, form
+    return with_buffers(weights, path, patterns=buffers), form
+
+
+def _load(file: MappedFile) -> dict[str, Tensor]:
+    return load_npz(file) if _suffix_of(file) == ".npz" else load_safetensors(file)
+
+
+def _weights(tensors: dict[str, Tensor]) -> Weights:
+    """In the order of positions, where tensors stand under theirs."""
+    if keys_of(tensors) == "positions":
+        tensors = {str(i): tensors[str(i)] for i in range(len(tensors))}
+    return Weights(tensors)
 
 
 def _suffix_of(file: MappedFile) -> Suffix:

@@ -16,6 +16,7 @@ SessionStatus: TypeAlias = Literal["created", "running", "interrupted", "stopped
 RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
 TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
+WEIGHTS_MARK = "$weights"  # in a strategy's state, {"$weights": digest} stands for a model file
 ClientUpdate: TypeAlias = "tuple[str | None, float | None]"  # state_version, last_num_examples
 
 
@@ -71,7 +72,9 @@ class ModelRow:
     created_at: float
     parent_id: str | None = None
     contributors: list[dict[str, Any]] = field(default_factory=list)  # {client_id, num_examples}
+    buffers: list[str] = field(default_factory=list)  # which of the file's tensors are no parameters
     model_id: str = ""  # always "<session_id>.<round_number>"
+    pruned: str | None = None  # the rule under which its file was removed
 
     def __post_init__(self) -> None:
         model_id = f"{self.session_id}.{self.round_number}"
@@ -270,11 +273,26 @@ class StateStore(Protocol):
     def list_models(self, session_id: str | None = None) -> list[ModelRow]:
         """Models of one session or of all, oldest first."""
 
+    def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
+        """Models that are not pruned, of a session or with a digest, by session and round."""
+
+    def state_digests(self) -> set[str]:
+        """Digests of the model files that kept strategy states of any session name."""
+
+    def set_pruned(self, models: Iterable[ModelRow]) -> None:
+        """Mark models, by their ``pruned``, whose files are removed next.
+
+        This survives a power cut: no row may promise a file that is gone.
+        """
+
     def model_trail(self, model_id: str) -> list[ModelRow]:
         """The model, its parent, and so on back to its seed model."""
 
     def load_strategy_state(self, session_id: str) -> StrategyState | None:
         """The state after the latest committed step, or None before the first."""
+
+    def check(self) -> list[str]:
+        """What the database finds wrong with itself; nothing if it is sound."""
 
     def close(self) -> None:
         """Release the database. Closing twice is fine."""

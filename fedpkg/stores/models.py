@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 
 from fedpkg.errors import NotFound, StoreError
 from fedpkg.files import fsync_folder, sha256_file
+from fedpkg.stores.base import ModelRow
 
 
 class ModelStore:
@@ -60,6 +61,19 @@ class ModelStore:
     def path(self, digest: str, suffix: str) -> Path:
         """Where the model with this digest is kept, if it is there."""
         return self.folder / digest[:2] / f"{digest}{suffix}"
+
+    def verify_model(self, model: ModelRow) -> Path:
+        """`verify` for a model of the trail, whose file may have been pruned."""
+        if model.pruned is not None and not self.path(model.digest, model.suffix).exists():
+            raise NotFound(
+                f"the file of model {model.model_id} was pruned: the rule was to keep {model.pruned}",
+                hint="`fedpkg model list` says which files are there; the same configuration and seed with "
+                "keep.models=all makes it again",
+                model_id=model.model_id,
+                digest=model.digest,
+                pruned=model.pruned,
+            )
+        return self.verify(model.digest)
 
     def verify(self, digest: str) -> Path:
         """Read a kept model once and compare its digest; return its path.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from fedpkg.errors import NotFound, StoreError, nearest
 from fedpkg.stores.base import (
+    WEIGHTS_MARK,
     ClientRow,
     ClientUpdate,
     ModelRow,
@@ -35,6 +37,7 @@ from fedpkg.stores.base import (
 )
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # as `to_json` writes it
 Row = TypeVar("Row")
 Parameters = Mapping[str, Any]
 
@@ -65,6 +68,9 @@ class Database(Reader, Protocol):
 
     def transaction(self, *, durable: bool = False) -> AbstractContextManager[Transaction]:
         """Writing, one transaction at a time; ``durable``: when the block ends it would survive a power cut."""
+
+    def check(self) -> list[str]:
+        """What the database finds wrong with itself."""
 
     def close(self) -> None: ...
 
@@ -198,7 +204,7 @@ def to_json(value: Any) -> str:
 PACKAGES = Table("packages", PackageRow, ("digest",), json=frozenset({"entry_points"}))
 SESSIONS = Table("sessions", SessionRow, ("session_id",), json=frozenset({"config"}), free_text=frozenset({"error"}))
 CLIENTS = Table("clients", ClientRow, ("session_id", "client_id"))
-MODELS = Table("models", ModelRow, ("model_id",), json=frozenset({"contributors"}))
+MODELS = Table("models", ModelRow, ("model_id",), json=frozenset({"contributors", "buffers"}))
 ROUNDS = Table(
     "rounds",
     RoundRow,
@@ -496,6 +502,25 @@ class SqlStore(StateStore):
     def list_models(self, session_id: str | None = None) -> list[ModelRow]:
         return self._select(MODELS, {"session_id": session_id}, order="created_at, session_id, round_number")
 
+    def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
+        where, parameters = _where(MODELS, {"session_id": session_id, "digest": digest})
+        rows = self._database.rows(
+            f"{MODELS.select}{where}{' and' if where else ' where'} pruned is null order by session_id, round_number",
+            parameters,
+        )
+        return [MODELS.decode(row) for row in rows]
+
+    def state_digests(self) -> set[str]:
+        states = self._database.rows("select state from strategy_states")
+        return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(state)}
+
+    def set_pruned(self, models: Iterable[ModelRow]) -> None:
+        with self._database.transaction(durable=True) as transaction:
+            transaction.run_many(
+                "update models set pruned = :pruned where model_id = :model_id",
+                [{"model_id": model.model_id, "pruned": model.pruned} for model in models],
+            )
+
     def model_trail(self, model_id: str) -> list[ModelRow]:
         rows = self._database.rows(
             "with recursive trail (id, parent_id, depth) as ("
@@ -515,6 +540,9 @@ class SqlStore(StateStore):
             {"session_id": session_id},
         )
         return (int(rows[0][0]), json.loads(rows[0][1])) if rows else None
+
+    def check(self) -> list[str]:
+        return self._database.check()
 
     # Looking things up
 

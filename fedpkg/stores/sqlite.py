@@ -123,6 +123,12 @@ class SqliteDatabase:
         with self._lock, self._naming_errors():
             return self._connection.executemany(sql, parameters).rowcount if parameters else 0
 
+    def check(self) -> list[str]:
+        problems = [str(row[0]) for row in self.rows("pragma integrity_check")]
+        for table, _row, parent, _key in self.rows("pragma foreign_key_check"):
+            problems.append(f"a row of {table} names one of {parent} that is not there")
+        return [problem for problem in problems if problem != "ok"]
+
     def has_table(self, name: str, /) -> bool:
         return bool(self.rows("select 1 from sqlite_master where type = 'table' and name = :name", {"name": name}))
 

@@ -253,6 +253,16 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
             "run.yaml, line 4: 'keep.updates' must be true or false, found text 'yes'",
         ),
         (
+            MINIMAL + "keep:\n  models: last\n",
+            "run.yaml, line 5: 'keep.models' must be 'all', 'last N' or 'every N', N a whole number from 1,"
+            " found text 'last'",
+        ),
+        (
+            MINIMAL + "keep: {task_folders: every 0}\n",
+            "run.yaml, line 4: 'keep.task_folders' must be 'all', 'last N' or 'every N', N a whole number from 1,"
+            " found text 'every 0'",
+        ),
+        (
             MINIMAL + "executor: {workers: many}\n",
             "run.yaml, line 4: 'executor.workers' must be a whole number or 'auto', found text 'many'",
         ),
@@ -281,6 +291,15 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
             MINIMAL + "run_config: {a: [1, .nan]}\n",
             "run.yaml, line 4: 'run_config.a.1' must be a finite number (JSON has no other; quote it to make it text), "
             "found nan",
+        ),
+        (
+            MINIMAL + "buffers: bn.*\n",
+            "run.yaml, line 4: 'buffers' must be a list of text, found text 'bn.*'",
+        ),
+        (MINIMAL + "buffers:\n  - a\n  - 3\n", "run.yaml, line 4: 'buffers.1' must be text, found 3"),
+        (
+            MINIMAL + "buffers: ['']\n",
+            "run.yaml, line 4: 'buffers' must be a list of patterns, none of them empty, found a list",
         ),
         (MINIMAL + "environment: {A-B: 1}\n", "run.yaml, line 4: 'A-B' in 'environment' cannot be set"),
     ],
@@ -406,6 +425,15 @@ def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
     (folder / "run.yaml").write_bytes(b"package: \xff\n")
     with pytest.raises(ConfigError, match="cannot be read: not UTF-8 text"):
         load_config(folder / "run.yaml")
+
+
+def test_patterns_of_buffers_are_a_list(folder: Path) -> None:
+    assert load(folder, MINIMAL).config.buffers == []
+    loaded = load(folder, MINIMAL + "buffers: ['*.ema', count]\n")
+    assert loaded.config.buffers == ["*.ema", "count"]
+    assert loaded.origins["buffers"].endswith("run.yaml:4")
+    assert load(folder, MINIMAL + "buffers: [a]\n", "buffers=['*.b', c]").config.buffers == ["*.b", "c"]
+    assert config_from_json(dump_config(loaded.config)) == loaded.config
 
 
 def test_control_characters_in_a_file_are_refused(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -14,21 +16,36 @@ from fedpkg.weights.weights import Weights
 def test_state_round_trips() -> None:
     kept: dict[str, Weights] = {}
 
-    def put(weights: Weights) -> str:
+    def put(weights: Weights) -> tuple[str, list[str]]:
         kept[f"digest-{len(kept)}"] = weights
-        return f"digest-{len(kept) - 1}"
+        return f"digest-{len(kept) - 1}", sorted(weights.buffers)
+
+    told: list[list[str]] = []
+
+    def get(digest: str, buffers: Sequence[str]) -> Weights:
+        told.append(list(buffers))
+        return kept[digest]
 
     model = Weights({"w": torch.ones(2)})
-    state = {"model": model, "step": 3, "list": [model, 1.5, "text", None], "deep": {"x": {"y": True}}}
+    normed = Weights({"w": torch.ones(2), "running_mean": torch.ones(2)}, buffers=["running_mean"])
+    state = {
+        "normed": normed,
+        "model": model,
+        "step": 3,
+        "list": [model, 1.5, "text", None],
+        "deep": {"x": {"y": True}},
+    }
     saved = encode(state, put)
-    assert saved["model"] == {"$weights": "digest-0"}
-    again = decode(saved, kept.__getitem__)
+    assert saved["normed"] == {"$weights": "digest-0", "buffers": ["running_mean"]}
+    assert saved["model"] == {"$weights": "digest-1"}
+    again = decode(saved, get)
+    assert told == [["running_mean"], [], []]
     assert again["model"] is model and again["list"][1:] == [1.5, "text", None] and again["deep"] == {"x": {"y": True}}
 
 
 def test_state_that_is_no_data_is_refused() -> None:
     with pytest.raises(TypeError, match="cannot hold a set"):
-        encode({"x": {1}}, lambda weights: "")
+        encode({"x": {1}}, lambda weights: ("", []))
 
 
 def test_seeds_depend_on_each_word_and_fit_every_generator() -> None:

@@ -172,6 +172,75 @@ def test_results_and_seeds_are_taken_without_looking_inside(bench: Bench, misbeh
     }
 
 
+def send_sets(tmp_path: Path, code: str, examples: str = "3") -> PackageOnDisk:
+    """A client whose reply are the arrays named in ``arrays``; ``model`` is what it was given."""
+    script = f"""
+import json, sys, numpy as np
+source, target = [word for word in sys.argv if word.startswith("/")]
+model = dict(np.load(source))
+{code}
+np.savez(target, **arrays)
+json.dump({{"num_examples": {examples}}}, open(target + "-metadata", "w"))
+"""
+    return inline(tmp_path, script)
+
+
+HONEST = (
+    "arrays = {f'control/{name}': model[name] * 0 for name in 'wb'} | {f'x/{name}': model[name] + 1 for name in 'wb'}"
+)
+BAD_SETS = {
+    "other_file": ("open(target, 'wb').write(b'junk'); sys.exit()", "num_examples", "absent"),
+    "plain_update": ("arrays = model", "mismatch", "missing set 'x'"),
+    "missing_set": (f"{HONEST}; del arrays['x/w'], arrays['x/b']", "mismatch", "missing set 'x'"),
+    "extra_set": (f"{HONEST}; arrays['y/w'] = model['w']", "mismatch", "extra set 'y'"),
+    "no_set": (f"{HONEST}; arrays['w'] = model['w']", "bad_file", "tensor 'w': its key names no set"),
+    "missing_tensor": (f"{HONEST}; del arrays['control/b']", "mismatch", "set 'control': missing tensor 'b'"),
+    "buffer": (f"{HONEST}; arrays['x/steps'] = model['steps']", "mismatch", "set 'x': extra tensor 'steps'"),
+    "shape": (f"{HONEST}; arrays['x/w'] = model['w'][:1]", "mismatch", "set 'x': tensor 'w' has shape (1, 32)"),
+    "nan": (f"{HONEST}; arrays['control/b'][3] = np.nan", "not_finite", "set 'control': tensor 'b' has NaN"),
+}
+
+
+@pytest.mark.parametrize("how", BAD_SETS)
+def test_bad_sets_are_a_recorded_failure(
+    bench: Bench, model: Path, template: Weights, tmp_path: Path, how: str
+) -> None:
+    code, kind, words = BAD_SETS[how]
+    package = send_sets(tmp_path, code)
+    result = bench.run(
+        package, model=model, template=template, reply_kind=ReplyKind.SETS, sets={"x": None, "control": None}
+    )
+    assert result.failure is not None, log(result)
+    if how == "other_file":  # it is no model file before it lacks its metadata
+        kind, words = "bad_file", "neither an .npz nor"
+    assert (result.status, result.failure.kind, result.sets) == ("failed", kind, {})
+    assert words in result.failure.message
+
+
+@pytest.mark.parametrize(("examples", "words"), [("0", "is zero"), ("'many'", "not text"), ("float('nan')", "is NaN")])
+def test_sets_need_a_number_of_examples(
+    bench: Bench, model: Path, template: Weights, tmp_path: Path, examples: str, words: str
+) -> None:
+    package = send_sets(tmp_path, HONEST, examples.replace("'", '"'))
+    result = bench.run(
+        package, model=model, template=template, reply_kind=ReplyKind.SETS, sets={"x": None, "control": None}
+    )
+    assert result.failure is not None, log(result)
+    assert result.failure.kind == "num_examples"
+    assert words in result.failure.message
+
+
+def test_sets_come_in_the_order_of_the_task(bench: Bench, model: Path, template: Weights, tmp_path: Path) -> None:
+    package = send_sets(tmp_path, f"{HONEST}; arrays['bn/mean'] = np.ones(4)")
+    sets = {"x": None, "bn": Weights({"mean": torch.zeros(4, dtype=torch.float64)}), "control": None}
+    result = bench.run(package, model=model, template=template, reply_kind=ReplyKind.SETS, sets=sets)
+    assert (result.status, result.num_examples, result.weights) == ("ok", 3.0, None), log(result)
+    assert list(result.sets) == ["x", "bn", "control"]
+    assert list(result.sets["x"]) == list(result.sets["control"]) == ["w", "b"]  # without the counter
+    assert torch.equal(result.sets["x"]["w"], template["w"] + 1)
+    assert result.sets["control"]["b"].abs().sum() == 0
+
+
 def test_other_suffixes_reach_the_client_and_come_back(bench: Bench, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 

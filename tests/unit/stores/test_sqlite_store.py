@@ -17,6 +17,7 @@ from fedpkg.stores.base import PackageRow, SessionRow
 from fedpkg.stores.sql import MIGRATIONS, migrate
 from fedpkg.stores.sqlite import SqliteDatabase, SqliteStore
 
+NEWEST = max(int(file.name[:4]) for file in MIGRATIONS.glob("*.sql"))
 # What the subprocesses of these tests share: a store with a session, and a function that records a task.
 WRITER = """
 import resource, sys
@@ -77,12 +78,32 @@ def version(path: Path) -> int:
 # --- opening and migrating
 
 
+def test_no_two_migrations_have_one_number() -> None:
+    numbers = [int(file.name[:4]) for file in MIGRATIONS.glob("*.sql")]
+    assert len(set(numbers)) == len(numbers), "one of the two would never run"
+
+
+def test_models_from_before_buffers_were_kept_have_none(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    shutil.copy(MIGRATIONS / "0001_first.sql", folder)
+    database = SqliteDatabase(path)
+    migrate(database, folder=folder)
+    with database.transaction() as transaction:
+        transaction.run("insert into packages values ('p', 'p', 1, '{}', 1.0)")
+        transaction.run("insert into sessions values ('s', 's', 'finished', '{}', 'p', 1, 1, 1.0, 1.0, null, false)")
+        transaction.run("insert into models values ('s.0', 'd', null, 's', 0, '.npz', 'names', 9, '[]', 1.0)")
+    database.close()
+    with SqliteStore(path) as store:
+        assert (store.get_model("s.0").buffers, store.get_model("s.0").size_bytes) == ([], 9)
+
+
 def test_empty_file_becomes_a_database_and_opens_again(path: Path) -> None:
     path.touch()
     for _ in range(2):
         with SqliteStore(path) as store:
             assert store.list_sessions() == []
-    assert version(path) == max(int(file.name[:4]) for file in MIGRATIONS.glob("*.sql"))
+    assert version(path) == NEWEST
 
 
 def test_database_of_a_newer_fedpkg_is_refused(path: Path) -> None:
@@ -100,28 +121,28 @@ def test_database_of_a_newer_fedpkg_is_refused(path: Path) -> None:
 def test_failed_migration_leaves_the_version_before_it(path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "0002_bad.sql").write_text(
+    (folder / f"{NEWEST + 1:04}_bad.sql").write_text(
         "-- half; of it works\ncreate table half (a text);\ncreate table half (a text);"
     )
     database = SqliteDatabase(path)
     with pytest.raises(StoreError, match="half already exists"):
         migrate(database, folder=folder)
     assert not database.has_table("half")
-    assert version(path) == 1
-    (folder / "0002_bad.sql").write_text("create table whole (a text);")
+    assert version(path) == NEWEST
+    (folder / f"{NEWEST + 1:04}_bad.sql").write_text("create table whole (a text);")
     migrate(database, folder=folder)
     assert database.has_table("whole")
-    assert version(path) == 2
+    assert version(path) == NEWEST + 1
     database.close()
 
 
 def test_reader_does_not_migrate(path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder)
-    (folder / "0002_more.sql").write_text("create table more (a text);")
+    (folder / f"{NEWEST + 1:04}_more.sql").write_text("create table more (a text);")
     SqliteStore(path).close()
     database = SqliteDatabase(path, read_only=True)
-    with pytest.raises(StoreError, match="has schema 1, this fedpkg reads schema 2"):
+    with pytest.raises(StoreError, match=f"has schema {NEWEST}, this fedpkg reads schema {NEWEST + 1}"):
         migrate(database, folder=folder, read_only=True)
     database.close()
 

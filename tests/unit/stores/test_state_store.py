@@ -79,6 +79,7 @@ def model(round_number: int, session_id: str = "digits-1", **changes: object) ->
         created_at=100.0 + round_number,
         parent_id=f"{session_id}.{round_number - 1}" if round_number else None,
         contributors=[{"client_id": "client-0", "num_examples": 12.5}] if round_number else [],
+        buffers=["bn.running_mean", "zähler"] if round_number else [],
     )
     return dataclasses.replace(row, **changes)
 
@@ -454,7 +455,34 @@ def test_only_the_latest_two_strategy_states_are_kept(running: StateStore) -> No
     assert running.load_strategy_state("digits-1") == (5, {"at": 5})
 
 
+def test_digests_that_kept_strategy_states_name(running: StateStore) -> None:
+    digests = [f"{number:x}" * 64 for number in range(10, 14)]
+    for step, digest in enumerate(digests, 1):
+        running.commit_round(
+            round_row(step, model_id=f"digits-1.{step}"),
+            model(step, parent_id="digits-1.0"),
+            strategy_state=(step, {"slow": [{"$weights": digest}], "note": "0" * 64}),
+        )
+    assert running.state_digests() == set(digests[2:])
+
+
 # --- models
+
+
+def test_pruned_models_stay_in_the_trail_and_say_so(running: StateStore) -> None:
+    running.create_session(session("other"))
+    running.add_model(model(1))
+    running.add_model(model(1, "other", parent_id=None))
+    running.set_pruned([model(1, pruned="last 2")])
+    assert running.model_trail("digits-1.1") == [model(1, pruned="last 2"), model(0)]
+    assert running.list_kept_models(session_id="digits-1") == [model(0)]
+    assert [row.model_id for row in running.list_kept_models(digest=model(1).digest)] == ["other.1"]
+    running.add_model(model(1))
+    assert running.get_model("digits-1.1").pruned is None, "made again"
+
+
+def test_sound_database_finds_nothing_wrong(running: StateStore) -> None:
+    assert running.check() == []
 
 
 def test_model_is_found_by_id_session_and_digest(running: StateStore) -> None:

@@ -1,0 +1,154 @@
+"""``fedpkg home``: whether all that a home keeps is there and whole, and removing what is not needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options, find_session
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import StateStore
+    from fedpkg.stores.home import Home
+    from fedpkg.stores.prune import Removal
+
+DAMAGED = 7  # as StoreError
+
+
+@click.group("home")
+def command() -> None:
+    """Check the folder that keeps everything, or make it smaller.
+
+    \b
+      fedpkg home check
+      fedpkg home prune --keep-models "last 3" --dry-run
+    """
+
+
+@command.command()
+@common_options
+@click.pass_context
+def check(context: click.Context) -> None:
+    """Check that all this home keeps is there and whole.
+
+    \b
+      fedpkg home check
+
+    Reads every model file, and changes nothing; a session may run meanwhile. Exits with 7 if something is damaged;
+    what is only left over is a note.
+    """
+    from fedpkg.cli.session import running_session
+    from fedpkg.stores.check import check_home
+
+    settings: Settings = context.obj
+    home = settings.open_home()
+    findings = sorted(check_home(home), key=lambda finding: not finding.damaged)
+    damaged = sum(finding.damaged for finding in findings)
+    if settings.json:
+        output.document([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            output.result(f"{'damaged' if finding.damaged else 'note':7}  {output.near(finding.place)}")
+            output.result(f"         {output.printable(finding.problem)}")
+            output.result(f"    try  {finding.advice}")
+        notes = len(findings) - damaged
+        output.result(f"{damaged or 'nothing'} damaged, {notes} note{'s' * (notes != 1)}")
+        if running_session(home) is not None:
+            output.words("somebody is at work in this home: leftovers were not looked for")
+    if damaged:
+        context.exit(DAMAGED)
+
+
+@command.command()
+@click.option("--session", "session_ref", metavar="ID", help="Of this session only.")
+@click.option("--keep-models", metavar="RULE", help="Which rounds' global models stay.  [default: the session's own]")
+@click.option("--keep-task-folders", metavar="RULE", help="Which rounds' logs stay.  [default: the session's own]")
+@click.option("--orphans", is_flag=True, help="Also model files and session folders that are not on record.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@common_options
+@click.pass_obj
+def prune(
+    settings: Settings,
+    session_ref: str | None,
+    keep_models: str | None,
+    keep_task_folders: str | None,
+    orphans: bool,
+    dry_run: bool,
+) -> None:
+    """Remove leftovers, old models and old task folders.
+
+    \b
+      fedpkg home prune --dry-run
+      fedpkg home prune --session digits --keep-models "every 10" --keep-task-folders "last 1"
+
+    A RULE is `all`, `last N` (rounds) or `every N`; without one, that of the session's run.yaml (keep.models,
+    keep.task_folders) holds. The seed model, the latest one and what resuming needs always stay. A pruned model stays
+    in the trail.
+    """
+    from fedpkg.errors import ConfigError
+    from fedpkg.stores.sqlite import SqliteStore
+
+    for option, rule in (("--keep-models", keep_models), ("--keep-task-folders", keep_task_folders)):
+        _check_rule(option, rule)
+    if orphans and session_ref is not None:
+        raise ConfigError("--orphans belong to no session", hint="leave --session away")
+    home = settings.open_home()
+    read_only = dry_run or not home.state_db.exists()  # an absent one must not be made, but be told
+    with home.lock(), SqliteStore(home.state_db, read_only=read_only) as store:
+        session_id = None if session_ref is None else find_session(store, session_ref).session_id
+        gone = _prune(home, store, session_id, keep_models, keep_task_folders, orphans=orphans, dry_run=dry_run)
+    total = sum(removal.size_bytes for removal in gone)
+    if settings.json:
+        document = {"removed": [asdict(removal) for removal in gone], "size_bytes": total, "dry_run": dry_run}
+        output.document(document)
+        return
+    rows = [[output.near(removal.path), output.size(removal.size_bytes), removal.why] for removal in gone]
+    if rows:
+        output.table(["path", "size", "why"], rows)
+    output.result(f"{output.size(total)} {'would be' if dry_run else 'were'} removed")
+
+
+def _check_rule(option: str, rule: str | None) -> None:
+    from fedpkg.config import KEEP_RULE
+    from fedpkg.errors import ConfigError
+
+    allowed, holds = KEEP_RULE
+    if rule is not None and not holds(rule):
+        raise ConfigError(f"{option} must be {allowed}, found '{rule}'", hint=f'for example {option} "last 3"')
+
+
+def _prune(
+    home: Home,
+    store: StateStore,
+    session_id: str | None,
+    keep_models: str | None,
+    keep_task_folders: str | None,
+    *,
+    orphans: bool,
+    dry_run: bool,
+) -> list[Removal]:
+    from fedpkg.stores import prune as pruning
+    from fedpkg.stores.models import ModelStore
+
+    sessions = store.list_sessions() if session_id is None else [store.get_session(session_id)]
+    due, models = [], []
+    for session in sessions:
+        keep = session.config.get("keep", {})
+        done = pruning.rounds_done(store, session.session_id)
+        folder_rule = keep_task_folders or keep.get("task_folders", "all")
+        models += pruning.due_models(store, session.session_id, keep_models or keep.get("models", "all"), done=done)
+        due += pruning.due_task_folders(
+            home.session_folder(session.session_id), folder_rule, done=done, keep_updates=keep.get("updates", False)
+        )
+        due += pruning.unnamed_states(home, store, session.session_id)
+    if session_id is None:
+        due += pruning.temporary_files(home)
+        due += pruning.unneeded_models(home, store, pruned=True)
+    if orphans:
+        due += pruning.unneeded_models(home, store, pruned=False)
+        due += pruning.unknown_sessions(home, store)
+    gone = pruning.prune_models(store, ModelStore(home.models), models, dry_run=dry_run)
+    return gone + pruning.remove(due, dry_run=dry_run)

@@ -1,0 +1,181 @@
+"""What may go from a home: files that a keep rule does not keep, and what work that was cut off left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedpkg.config import KeepRule
+from fedpkg.files import remove_tree
+from fedpkg.log import event
+from fedpkg.stores.base import ModelRow, StateStore
+from fedpkg.stores.home import Home
+from fedpkg.stores.models import ModelStore
+
+logger = logging.getLogger("fedpkg.stores")
+_MODEL_NAME = re.compile(r"([0-9a-f]{64})(\.[^/]+)")
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A file or folder that may go, and why."""
+
+    path: Path
+    size_bytes: int
+    why: str
+
+
+def rounds_done(store: StateStore, session_id: str) -> int:
+    """How many rounds of a session are finished: nothing of these runs again."""
+    done = 0
+    for row in store.list_rounds(session_id):
+        if row.status != "finished" or row.round_number != done + 1:
+            break
+        done += 1
+    return done
+
+
+def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> list[ModelRow]:
+    """A session's models that ``rule`` does not keep, as their rows will be.
+
+    The seed model, the models from round ``done`` on, and those that a strategy's state names are not among them.
+    """
+    keep = _parse(rule)
+    if keep.kind == "all":
+        return []
+    due = [
+        replace(model, pruned=rule)
+        for model in store.list_kept_models(session_id=session_id)
+        if 0 < model.round_number < done and not keep.keeps(model.round_number, done=done)
+    ]
+    named = store.state_digests() if due else set()
+    return [model for model in due if model.digest not in named]
+
+
+def prune_models(store: StateStore, models: ModelStore, due: list[ModelRow], *, dry_run: bool = False) -> list[Removal]:
+    """Mark models as pruned, then remove their files; a file that another model needs stays. What went."""
+    if not due:
+        return []
+    if not dry_run:
+        store.set_pruned(due)
+    ids = {model.model_id for model in due}
+    going: dict[Path, Removal] = {}
+    for model in due:
+        path = models.path(model.digest, model.suffix)
+        others = (other for other in store.list_kept_models(digest=model.digest) if other.model_id not in ids)
+        if path.exists() and next(others, None) is None:
+            going[path] = Removal(path, size_of(path), f"models: keep {model.pruned}")
+    return remove(going.values(), dry_run=dry_run)
+
+
+def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) -> list[Removal]:
+    """Folders of a session's finished rounds that ``rule`` does not keep. Kept updates lie there too, and stay."""
+    keep = _parse(rule)
+    if keep.kind == "all":
+        return []
+    due = []
+    for round_folder in _entries(folder):
+        number = round_folder.name.removeprefix("round-")
+        if number == round_folder.name or not number.isdecimal():
+            continue
+        if int(number) > done or keep.keeps(int(number), done=done):
+            continue
+        paths = [round_folder]
+        if keep_updates:
+            paths = [p for client in _entries(round_folder) for p in _entries(client) if p.suffix != ".reply"]
+        due += [Removal(path, size_of(path), f"task folders: keep {rule}") for path in paths]
+    return due
+
+
+def temporary_files(home: Home) -> Iterator[Removal]:
+    """What was being written when its writer was killed."""
+    patterns = [(home.root, ".*.tmp"), (home.models, ".*.tmp"), (home.data, ".*.tmp"), (home.packages, ".unpack-*")]
+    for folder, pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            yield Removal(path, size_of(path), "half written")
+
+
+def unnamed_states(home: Home, store: StateStore, session_id: str) -> Iterator[Removal]:
+    """Versions of clients' states that no row names: of tasks that were cut off."""
+    named = {(client.client_id, client.state_version) for client in store.list_clients(session_id)}
+    for row in store.list_rounds(session_id):
+        if row.status != "finished":  # its replies are on record, but not yet the clients' new states
+            tasks = store.list_tasks(session_id, round_number=row.round_number)
+            named |= {(task.client_id, task.state_version) for task in tasks}
+    for client in _entries(home.session_folder(session_id) / "clients"):
+        for version in _entries(client):
+            if (client.name, version.name) not in named:
+                yield Removal(version, size_of(version), "a client's state that no row names")
+
+
+def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[Removal]:
+    """Model files that nothing needs: of pruned models, or those that no row has ever named."""
+    needed = {model.digest for model in store.list_kept_models()} | store.state_digests()
+    known = {model.digest for model in store.list_models()}
+    for path in model_files(home):
+        digest = path.name[:64]
+        if digest not in needed and (digest in known) == pruned:
+            yield Removal(path, size_of(path), "of a pruned model" if pruned else "a model file that no row names")
+
+
+def unknown_sessions(home: Home, store: StateStore) -> Iterator[Removal]:
+    """Folders of sessions that are not on record: their runs ended before they began, or the record was lost."""
+    known = {session.session_id for session in store.list_sessions()}
+    for folder in _entries(home.sessions):
+        if folder.name not in known:
+            yield Removal(folder, size_of(folder), "a session's folder without a session")
+
+
+def model_files(home: Home) -> Iterator[Path]:
+    """Every file that is named as a model is."""
+    for folder in _entries(home.models):
+        if re.fullmatch("[0-9a-f]{2}", folder.name):
+            yield from (path for path in _entries(folder) if _MODEL_NAME.fullmatch(path.name))
+
+
+def remove(removals: Iterable[Removal], *, dry_run: bool = False) -> list[Removal]:
+    """Remove; what went. What cannot be removed is logged and stays: nobody is hurt by it."""
+    gone = []
+    for removal in removals:
+        try:
+            if not dry_run:
+                remove_tree(removal.path)
+        except (OSError, RecursionError) as error:
+            event(logger, logging.WARNING, "prune.failed", path=removal.path, error=error)
+        else:
+            gone.append(removal)
+    return gone
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; what vanishes meanwhile or cannot be seen counts nothing."""
+    size_bytes, left = 0, [str(path)]
+    while left:  # no recursion: clients may nest folders as deep as they like
+        here = left.pop()
+        try:
+            if os.path.islink(here) or not os.path.isdir(here):
+                size_bytes += os.lstat(here).st_size
+            else:
+                with os.scandir(here) as entries:
+                    left += [entry.path for entry in entries]
+        except OSError:
+            continue
+    return size_bytes
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _parse(rule: str) -> KeepRule:
+    keep = KeepRule.parse(rule)
+    if keep is None:
+        raise ValueError(f"{rule!r} is not a rule")
+    return keep

@@ -1,0 +1,205 @@
+"""``fedpkg home``: what a check finds, and what pruning removes and leaves."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+from cli_support import fedpkg
+
+from fedpkg.stores.home import Home
+from fedpkg.stores.sqlite import SqliteStore
+
+
+@pytest.fixture
+def home(finished, here):
+    """A copy of a finished session's home, to be damaged."""
+    shutil.copytree(finished[0], here / "ett hem", symlinks=True)
+    return Home.open(here / "ett hem", create=False)
+
+
+def model_file(home, ref):
+    with SqliteStore(home.state_db, read_only=True) as store:
+        model = store.get_model(f"{store.list_sessions()[-1].session_id}.{ref}")
+    return home.models / model.digest[:2] / f"{model.digest}{model.suffix}"
+
+
+def session_folder(home):
+    (folder,) = home.sessions.iterdir()
+    return folder
+
+
+def check(home):
+    ended = fedpkg("home", "check", "--home", home.root, "--json")
+    return ended.code, ended.json()
+
+
+def test_a_sound_home_is_clean(home):
+    assert check(home) == (0, [])
+    assert fedpkg("home", "check", "--home", home.root).out == "nothing damaged, 0 notes\n"
+
+
+def change_model(home):
+    path = model_file(home, 1)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    return path, "its bytes changed"
+
+
+def remove_model(home):
+    path = model_file(home, 1)
+    path.unlink()
+    return path, "is missing"
+
+
+def remove_client_state(home):
+    path = next((session_folder(home) / "clients" / "client-0").iterdir())
+    shutil.rmtree(path)
+    return path, "state of client-0 is missing"
+
+
+def remove_session_folder(home):
+    path = session_folder(home)
+    shutil.rmtree(path)
+    return path, "folder of session"
+
+
+def break_database(home):
+    with open(home.state_db, "r+b") as file:
+        file.write(b"not a database at all")
+    return home.state_db, "not a database"
+
+
+def remove_database(home):
+    home.state_db.unlink()
+    return home.state_db, "no state database"
+
+
+def break_rows(home):
+    with closing(sqlite3.connect(home.state_db)) as connection, connection:
+        connection.execute("update models set parent_id = 'nobody.7' where round_number = 2")
+    return home.state_db, "a row of models names one of models"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change_model,
+        remove_model,
+        remove_client_state,
+        remove_session_folder,
+        break_database,
+        remove_database,
+        break_rows,
+    ],
+)
+def test_damage_is_found_with_its_place_and_exit_code_7(damage, home):
+    place, problem = damage(home)
+    code, findings = check(home)
+    assert code == 7
+    damaged = [finding for finding in findings if finding["damaged"]]
+    assert [finding["place"] for finding in damaged] == [str(place)]
+    assert problem in damaged[0]["problem"]
+    assert damaged[0]["advice"]
+    assert "1 damaged" in fedpkg("home", "check", "--home", home.root).out
+
+
+def leave_things(home):
+    """Leftovers of every kind: what a prune removes, and what it only removes as orphans."""
+    clients = session_folder(home) / "clients"
+    leftovers = [
+        home.models / ".123.abc.tmp",
+        home.root / ".lock.json.1.ab.tmp",
+        home.data / ".partition.tmp",
+        home.packages / ".unpack-abc",
+        clients / "client-0" / "9-train",
+    ]
+    orphans = [home.models / "ab" / f"ab{'0' * 62}.npz", home.sessions / "nobody-1"]
+    for path in (*leftovers, orphans[1]):
+        if path.suffix == ".tmp" and path.parent != home.data:
+            path.write_bytes(b"12345")
+        else:
+            path.mkdir()
+            (path / "file").write_bytes(b"12345")
+    orphans[0].parent.mkdir(exist_ok=True)
+    shutil.copy(model_file(home, 0), orphans[0])
+    return leftovers, orphans
+
+
+def test_leftovers_are_notes_and_pruning_removes_them(home):
+    leftovers, orphans = leave_things(home)
+    orphans[0].unlink()  # its digest would be wrong
+    code, findings = check(home)
+    assert code == 0
+    assert {finding["place"] for finding in findings} == {str(path) for path in (*leftovers, orphans[1])}
+    before = fedpkg("home", "prune", "--home", home.root, "--dry-run", "--json").json()
+    assert all(path.exists() for path in leftovers)
+    document = fedpkg("home", "prune", "--home", home.root, "--json").json()
+    assert document == {**before, "dry_run": False}
+    assert {removal["path"] for removal in document["removed"]} == {str(path) for path in leftovers}
+    assert document["size_bytes"] == 5 * len(leftovers)
+    assert not any(path.exists() for path in leftovers)
+    assert orphans[1].exists(), "what is not on record goes only on request"
+
+
+def test_orphans_go_on_request(home):
+    _, orphans = leave_things(home)
+    assert fedpkg("home", "prune", "--home", home.root).code == 0
+    assert all(path.exists() for path in orphans)
+    assert fedpkg("home", "prune", "--home", home.root, "--orphans").code == 0
+    assert not any(path.exists() for path in orphans)
+    assert check(home) == (0, [])
+
+
+def test_what_an_unfinished_session_needs_is_never_pruned(home):
+    with SqliteStore(home.state_db) as store:
+        session = store.list_sessions()[-1].session_id
+    rules = ["--keep-models", "last 1", "--keep-task-folders", "last 1"]
+    with closing(sqlite3.connect(home.state_db)) as connection, connection:
+        connection.execute("update rounds set status = 'training' where round_number = 2")
+        connection.execute("update sessions set status = 'failed'")
+    states = sorted(session_folder(home).glob("clients/*/*"))
+    assert fedpkg("home", "prune", "--home", home.root, *rules).code == 0
+    assert sorted(session_folder(home).glob("clients/*/*")) == states
+    assert all(model_file(home, number).exists() for number in range(3))
+    assert sorted(path.name for path in session_folder(home).glob("round-*")) == ["round-1", "round-2"]
+    assert fedpkg("session", "show", session, "--home", home.root).code == 0
+
+
+def test_pruned_models_are_named_by_lists_and_refused_by_export(home):
+    assert fedpkg("session", "resume", "--rounds", "4", "--home", home.root).code == 0
+    ended = fedpkg("home", "prune", "--home", home.root, "--session", "try", "--keep-models", "last 1")
+    assert ended.code == 0
+    assert ended.out.count("models: keep last 1") == 2
+    assert [model_file(home, number).exists() for number in range(5)] == [True, False, False, True, True]
+    assert fedpkg("model", "list", "--home", home.root).out.count("pruned (kept: last 1)") == 2
+    export = fedpkg("model", "export", "latest.1", "-o", "model.npz", "--home", home.root)
+    assert export.code == 7
+    assert "was pruned: the rule was to keep last 1" in export.err
+    assert fedpkg("model", "export", "latest", "-o", "model.npz", "--home", home.root).code == 0
+    assert check(home) == (0, [])
+
+
+@pytest.mark.parametrize("rule", ["last", "last 0", "every", "first 3", "last -1", "3", ""])
+def test_a_wrong_rule_is_refused(rule, home):
+    ended = fedpkg("home", "prune", "--home", home.root, "--keep-models", rule)
+    assert ended.code == 3
+    assert "'all', 'last N' or 'every N'" in ended.err
+
+
+def test_pruning_a_home_without_a_database_removes_nothing(home):
+    _, orphans = leave_things(home)
+    home.state_db.unlink()
+    ended = fedpkg("home", "prune", "--home", home.root, "--orphans")
+    assert ended.code == 7
+    assert "no state database" in ended.err
+    assert not home.state_db.exists()
+    assert all(path.exists() for path in orphans)
+
+
+def test_pruning_waits_for_nobody(home):
+    with home.lock():
+        assert fedpkg("home", "prune", "--home", home.root).code == 7
+        checked = fedpkg("home", "check", "--home", home.root)
+    assert checked.code == 0
+    assert "at work" in checked.err
