@@ -81,13 +81,12 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
         return Reply(kept, size_bytes, metadata, metrics=metrics)
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
-        examples = _examples(metadata)
-        weights = _checked(_update(task, kept, max_bytes=limit), task.template, examples)
+        weights, largest = _checked(_update(task, kept, max_bytes=limit), task.template)
+        examples = _examples(metadata, largest)
         return Reply(kept, size_bytes, metadata, weights=weights, num_examples=examples)
     if task.reply_kind is ReplyKind.SETS:
-        examples = _examples(metadata)
-        sets = _sets(task, kept, examples, max_bytes=limit)
-        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=examples)
+        sets, largest = _sets(task, kept, max_bytes=limit)
+        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(metadata, largest))
     return Reply(kept, size_bytes, metadata)
 
 
@@ -140,7 +139,7 @@ def _update(task: Task, path: Path, *, max_bytes: int | None) -> Weights:
     return weights
 
 
-def _sets(task: Task, path: Path, examples: float, *, max_bytes: int | None) -> dict[str, Weights]:
+def _sets(task: Task, path: Path, *, max_bytes: int | None) -> tuple[dict[str, Weights], float]:
     """The sets that the task names, in its order; tensors of the default template get the global model's names."""
     from fedpkg.formats.base import keys_of
     from fedpkg.formats.model_file import read_sets
@@ -156,12 +155,12 @@ def _sets(task: Task, path: Path, examples: float, *, max_bytes: int | None) -> 
     if extra := next((name for name in found if name not in templates), None):
         raise Refused("mismatch", f"extra set '{extra}'")
     has_positions = task.template is not None and keys_of(task.template) == "positions"
-    return {
-        name: _checked(
-            _renamed(found[name], template) if has_positions else found[name], template, examples, f"set '{name}': "
-        )
-        for name, template in templates.items()
-    }
+    sets, largest = {}, 0.0
+    for name, template in templates.items():
+        weights = _renamed(found[name], template) if has_positions else found[name]
+        sets[name], magnitude = _checked(weights, template, f"set '{name}': ")
+        largest = max(largest, magnitude)
+    return sets, largest
 
 
 def _set_templates(task: Task) -> dict[str, Weights | None]:
@@ -182,23 +181,27 @@ def _renamed(weights: Weights, template: Weights | None) -> Weights:
     return Weights(dict(zip(template, weights.values(), strict=True)))
 
 
-def _checked(weights: Weights, template: Weights | None, examples: float, where: str = "") -> Weights:
-    """Weights that fit the template, with its order and buffers, are finite, and do not make a mean infinite."""
+def _checked(weights: Weights, template: Weights | None, where: str = "") -> tuple[Weights, float]:
+    """Weights that fit the template, in its order and with its buffers, all finite; the largest value of float32."""
     if template is not None:
         if reason := weights.mismatch(template):
             raise Refused("mismatch", where + reason)
         weights = weights.reordered_like(template)
+    largest = 0.0
     for name, magnitude in weights.magnitudes():
         if not math.isfinite(magnitude):
             raise Refused("not_finite", f"{where}tensor '{name}' has NaN or infinite values")
-        if magnitude * examples > LARGEST_TERM and weights[name].itemsize < 8:
-            values = f"{where}tensor '{name}' has values up to {magnitude:.3g}"
-            raise Refused("too_large", f"{values}, too large to average over {examples:g} examples")
-    return weights
+        if weights[name].itemsize < 8:
+            largest = max(largest, magnitude)
+    return weights, largest
 
 
-def _examples(metadata: dict[str, Json]) -> float:
+def _examples(metadata: dict[str, Json], largest: float) -> float:
+    """The weight of a reply, which must not make a weighted sum infinite."""
     try:
-        return num_examples(metadata)
+        examples = num_examples(metadata)
     except ModelFileError as error:
         raise Refused("num_examples", error.message) from error
+    if largest * examples > LARGEST_TERM:
+        raise Refused("too_large", f"values up to {largest:.3g} are too large to average over {examples:g} examples")
+    return examples
