@@ -53,9 +53,9 @@ def remove_model(home):
 
 
 def remove_client_state(home):
-    path = next((session_folder(home) / "clients" / "client-0").iterdir())
-    shutil.rmtree(path)
-    return path, "state of client-0 is missing"
+    with closing(sqlite3.connect(home.state_db)) as connection, connection:
+        connection.execute("update clients set state_version = '2-train' where client_id = 'client-0'")
+    return session_folder(home) / "clients" / "client-0" / "2-train", "state of client-0 is missing"
 
 
 def remove_session_folder(home):
@@ -119,7 +119,7 @@ def leave_things(home):
         if path.suffix == ".tmp" and path.parent != home.data:
             path.write_bytes(b"12345")
         else:
-            path.mkdir()
+            path.mkdir(parents=True)
             (path / "file").write_bytes(b"12345")
     orphans[0].parent.mkdir(exist_ok=True)
     shutil.copy(model_file(home, 0), orphans[0])
@@ -158,7 +158,11 @@ def test_what_an_unfinished_session_needs_is_never_pruned(home):
     with closing(sqlite3.connect(home.state_db)) as connection, connection:
         connection.execute("update rounds set status = 'training' where round_number = 2")
         connection.execute("update sessions set status = 'failed'")
-    states = sorted(session_folder(home).glob("clients/*/*"))
+        connection.execute("update tasks set state_version = '2-train' where round_number = 2 and status = 'ok'")
+        connection.execute("update clients set state_version = '1-train' where client_id = 'client-0'")
+    states = [session_folder(home) / "clients" / "client-0" / version for version in ("1-train", "2-train")]
+    for state in states:
+        state.mkdir(parents=True)
     assert fedpkg("home", "prune", "--home", home.root, *rules).code == 0
     assert sorted(session_folder(home).glob("clients/*/*")) == states
     assert all(model_file(home, number).exists() for number in range(3))
