@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -262,10 +263,26 @@ def test_next_task_sees_the_state_of_the_last_one_that_was_ok(
     assert (state / "state" / "count.txt").read_text() == "1"
 
 
+def test_copy_is_kept_only_where_the_task_changed_it(bench: Bench, tmp_path: Path) -> None:
+    changes = {
+        "tell()": False,
+        "open('new', 'w').close()\ntell()": True,
+        "open(__file__, 'a').write('#')\ntell()": True,
+        "os.remove('notes')\ntell()": True,
+        "open(os.path.join(os.environ['FEDPKG_STATE_DIR'], 'x'), 'w').close()\ntell()": True,
+        "os.mkdir('../beside')\ntell()": True,
+        "import shutil\ntell()\nshutil.rmtree(os.path.abspath('../..'))": False,
+    }
+    for code, keeps in changes.items():
+        result = bench.run(inline(tmp_path, code, notes="x"))
+        assert result.status == "ok", log(result)
+        assert (result.keeps_state, result.task.next_state.exists()) == (keeps, keeps), code
+
+
 def test_folders_that_exist_are_refused_and_left_alone(bench: Bench, tmp_path: Path) -> None:
     from fedpkg.errors import DispatchError
 
-    task = bench.task(inline(tmp_path, "tell()"))
+    task = bench.task(inline(tmp_path, "open('state', 'w').close()\ntell()"))
     assert bench.executor.submit(task).result(60).status == "ok"
     with pytest.raises(DispatchError, match="exists; each attempt needs folders of its own"):
         bench.executor.submit(task).result(60)
@@ -311,6 +328,7 @@ def test_script_finds_itself_as_under_plain_python(bench: Bench, tmp_path: Path,
     task = bench.task(package)
     result = bench.executor.submit(task).result(60)
     cwd = task.next_state / "package" / "client"
+    shutil.copytree(package.folder, cwd)  # the task left nothing to keep, so its copy is gone
     out = tmp_path / "out.json"
     subprocess.run([sys.executable, *words, str(out)], cwd=cwd, stdin=subprocess.DEVNULL, check=True, timeout=60)
     expected = json.loads(out.read_text().replace(str(out), str(task.folder / "out.json")))
