@@ -203,7 +203,7 @@ def _remove_files(folder: int) -> list[str]:
     return folders
 
 
-def same_files(one: Path, other: Path, *, max_bytes: int = LINK_ABOVE_BYTES) -> bool:
+def same_files(one: Path, other: Path, *, max_bytes: int | None = LINK_ABOVE_BYTES) -> bool:
     """Whether two folders hold the same files, byte for byte; False, too, where one file is above ``max_bytes``."""
     with os.scandir(one) as listing, os.scandir(other) as its_listing:
         entries = sorted(listing, key=lambda entry: entry.name)
@@ -219,13 +219,25 @@ def same_files(one: Path, other: Path, *, max_bytes: int = LINK_ABOVE_BYTES) -> 
                 return False
         elif entry.is_file() and its_other.is_file():
             size_bytes = entry.stat().st_size
-            if size_bytes > max_bytes or size_bytes != its_other.stat().st_size:
+            if (max_bytes is not None and size_bytes > max_bytes) or size_bytes != its_other.stat().st_size:
                 return False
-            if Path(entry.path).read_bytes() != Path(its_other.path).read_bytes():
+            if not same_bytes(Path(entry.path), Path(its_other.path)):
                 return False
         else:
             return False
     return True
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two files hold the same; False, too, where one cannot be read."""
+    try:
+        with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
+            while (block := first.read(1 << 20)) == second.read(1 << 20):
+                if not block:
+                    return True
+    except OSError:
+        pass
+    return False
 
 
 def fsync_tree(folder: Path) -> None:

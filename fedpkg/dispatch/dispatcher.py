@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import queue
 import signal
 import threading
@@ -22,14 +21,13 @@ from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, stage
+from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError
-from fedpkg.files import remove_tree, same_files
+from fedpkg.files import remove_tree
 from fedpkg.formats.metadata import metadata_path
 from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.dispatch")
-
-SHARED_MODELS = "models"  # folder of input models, beside the executor's logs
 
 
 class _InputSpoilt(Exception):
@@ -60,16 +58,20 @@ class _Slot:
 
 
 class LocalExecutor:
-    """Runs tasks on this machine, ``slots`` at a time, each in processes of its own."""
+    """Runs tasks on this machine, ``slots`` at a time, each in processes of its own.
 
-    def __init__(self, launcher: Launcher, *, slots: int, shared_models: Path) -> None:
+    ``folder`` takes the input models and working copies that tasks share or may use again.
+    """
+
+    def __init__(self, launcher: Launcher, *, slots: int, folder: Path) -> None:
         self._launcher = launcher
         self._queue: queue.SimpleQueue[tuple[Task, Future[TaskResult]] | None] = queue.SimpleQueue()
         self._known: set[str] = set()  # ids of tasks that have no result yet
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
         self._closing = False
-        self._models = SharedModels(shared_models)
+        self._models = SharedModels(folder / "models")
+        self._copies = WorkingCopies(folder / "copies")
         self._slots = [_Slot() for _ in range(slots)]
         self._threads = [
             threading.Thread(target=self._work, args=(slot,), name=f"fedpkg-slot-{number}", daemon=True)
@@ -115,6 +117,7 @@ class LocalExecutor:
         for thread in self._threads:
             thread.join()
         self._models.clear()
+        self._copies.clear()
         while True:  # what a slot no longer took
             try:
                 item = self._queue.get_nowait()
@@ -163,8 +166,8 @@ class LocalExecutor:
         try:
             if again:
                 remove_tree(task.folder)
-                remove_tree(task.next_state)
-            staged = stage(task, self._models, private_input=again)
+                self._copies.discard(task)
+            staged = stage(task, self._models, self._copies, private_input=again)
             command = shell_line(command, staged.appended)
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
@@ -243,14 +246,15 @@ class LocalExecutor:
         *,
         reply: Reply | None = None,
     ) -> TaskResult:
-        keeps_state = status == "ok" and not _is_as_unpacked(task)
-        if status != "ok":
-            self._models.release(task)
-        if not keeps_state:
-            try:
-                remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
-            except (OSError, RecursionError) as error:  # no row will ever name this version
-                event(logger, logging.WARNING, "task.state_left", task=task.task_id, error=error)
+        keeps_state = False
+        try:
+            if status == "ok":
+                keeps_state = not self._copies.take_back(task)
+            else:
+                self._models.release(task)
+                self._copies.discard(task)
+        except (OSError, RecursionError) as error:  # no row will ever name this version
+            event(logger, logging.WARNING, "task.state_left", task=task.task_id, error=error)
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
         event(
             logger,
@@ -290,20 +294,6 @@ def _collect(task: Task, out: Path) -> Reply:
     except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
         logger.exception("task.unreadable task=%s", task.task_id)
         raise Refused("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _is_as_unpacked(task: Task) -> bool:
-    """Whether a task left its client nothing to keep, as most do: its next one then starts from the package again."""
-    folder = task.next_state
-    try:
-        return (
-            task.state is None
-            and sorted(os.listdir(folder)) == ["package", "state"]
-            and not os.listdir(folder / "state")
-            and same_files(task.package.root, folder / "package")
-        )
-    except FileNotFoundError:  # it removed its own folder: nothing to keep, either
-        return True
 
 
 def _failure(task: Task, outcome: Outcome) -> Failure | None:

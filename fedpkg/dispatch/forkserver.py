@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
-from fedpkg.dispatch.dispatcher import SHARED_MODELS, LocalExecutor
+from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.imports import imports_of, own_modules
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
@@ -144,4 +144,4 @@ def forkserver_executor(
     """An executor that forks Python tasks from a warm interpreter, which starts in the background at once."""
     launcher = ForkserverLauncher(environment, log_folder)
     launcher.prestart(package)
-    return LocalExecutor(launcher, slots=slots, shared_models=log_folder / SHARED_MODELS)
+    return LocalExecutor(launcher, slots=slots, folder=log_folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import shell_line
-from fedpkg.dispatch.dispatcher import SHARED_MODELS, LocalExecutor
+from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.staging import StagedTask, base_environ
 
@@ -49,4 +49,4 @@ def shell_call(task: Task, staged: StagedTask) -> Call:
 def process_executor(*, slots: int, environment: Mapping[str, str], log_folder: Path) -> LocalExecutor:
     """An executor that starts a new process for every task."""
     launcher = ProcessLauncher(environment, log_folder)
-    return LocalExecutor(launcher, slots=slots, shared_models=log_folder / SHARED_MODELS)
+    return LocalExecutor(launcher, slots=slots, folder=log_folder)

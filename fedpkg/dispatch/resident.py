@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedpkg.dispatch.base import PackageOnDisk
-from fedpkg.dispatch.dispatcher import SHARED_MODELS, LocalExecutor
+from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import ForkserverLauncher
 
 
@@ -22,4 +22,4 @@ def resident_executor(
     """An executor whose interpreters stay from task to task."""
     launcher = ForkserverLauncher(environment, log_folder, resident=True)
     launcher.prestart(package)
-    return LocalExecutor(launcher, slots=slots, shared_models=log_folder / SHARED_MODELS)
+    return LocalExecutor(launcher, slots=slots, folder=log_folder)

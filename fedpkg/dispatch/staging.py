@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import format_flags
-from fedpkg.files import LINK_ABOVE_BYTES, copy_file, copy_tree, remove_tree, stage_file
+from fedpkg.dispatch.working_copies import WorkingCopies
+from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
 from fedpkg.types import Json, ReplyKind
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
@@ -125,7 +126,7 @@ class SharedModels:
     def _is_spoilt(self, given: _Input) -> bool:
         now = _facts(given.path)
         if not given.spoilt and now != given.facts:
-            given.spoilt = now[:2] != given.facts[:2] or not _same_bytes(given.path, given.model)
+            given.spoilt = now[:2] != given.facts[:2] or not same_bytes(given.path, given.model)
             given.facts = now
             if given.spoilt and self._shared.get(given.model) is given:
                 del self._shared[given.model]
@@ -156,32 +157,16 @@ def _facts(path: Path) -> tuple[int, int, int]:
     return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
-def _same_bytes(one: Path, other: Path) -> bool:
-    try:
-        with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
-            while (block := first.read(1 << 20)) == second.read(1 << 20):
-                if not block:
-                    return True
-    except OSError:
-        pass
-    return False
-
-
 def input_path(task: Task) -> Path:
     """Where a task finds its input model."""
     return task.folder / f"in{task.suffix}"
 
 
-def stage(task: Task, models: SharedModels, *, private_input: bool = False) -> StagedTask:
+def stage(task: Task, models: SharedModels, copies: WorkingCopies, *, private_input: bool = False) -> StagedTask:
     """Lay out a task's files. The folders ``task.folder`` and ``task.next_state`` must not exist yet."""
     task.folder.mkdir(parents=True)
     task.next_state.parent.mkdir(parents=True, exist_ok=True)
-    if task.state is None:
-        task.next_state.mkdir()
-        copy_tree(task.package.root, task.next_state / "package")
-        (task.next_state / "state").mkdir()
-    else:
-        copy_tree(task.state, task.next_state)
+    copies.put(task)
     cwd = task.next_state / "package" / task.package.folder.relative_to(task.package.root)
     out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
     paths = [str(out)]

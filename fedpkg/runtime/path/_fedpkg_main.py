@@ -29,8 +29,7 @@ def run_task(order: dict[str, Any]) -> tuple[int, dict[str, float]]:
     `finish` is left to do.
     """
     times = {"order_received": time.monotonic()}
-    os.environ.clear()
-    os.environ.update(order["env"])
+    set_environment(order["env"])
     os.chdir(order["cwd"])
     forget_the_parent()
     _fedpkg_task.prepare(os.environ)
@@ -41,6 +40,15 @@ def run_task(order: dict[str, Any]) -> tuple[int, dict[str, float]]:
     status = run_as_main(order)
     times["script_ended"] = time.monotonic()
     return status, times
+
+
+def set_environment(wanted: dict[str, str]) -> None:
+    """Make ``os.environ`` what is wanted; most of it is already."""
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def forget_the_parent() -> None:
