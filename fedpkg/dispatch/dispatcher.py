@@ -12,11 +12,13 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from fedpkg.devices import Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
@@ -54,15 +56,16 @@ class Launcher(Protocol):
 class _Slot:
     """One thread, with a keeper of its own for each zygote it has used."""
 
+    place: Slot
     keepers: dict[str, Keeper] = field(default_factory=dict)
     running: str | None = None  # task id
     keeper: Keeper | None = None  # that runs it
 
 
 class LocalExecutor:
-    """Runs tasks on this machine, ``slots`` at a time, each in processes of its own."""
+    """Runs tasks on this machine, as many at a time as there are ``slots``, each in processes of its own."""
 
-    def __init__(self, launcher: Launcher, *, slots: int, shared_models: Path) -> None:
+    def __init__(self, launcher: Launcher, *, slots: Sequence[Slot], shared_models: Path) -> None:
         self._launcher = launcher
         self._queue: queue.SimpleQueue[tuple[Task, Future[TaskResult]] | None] = queue.SimpleQueue()
         self._known: set[str] = set()  # ids of tasks that have no result yet
@@ -70,10 +73,10 @@ class LocalExecutor:
         self._lock = threading.Lock()
         self._closing = False
         self._models = SharedModels(shared_models)
-        self._slots = [_Slot() for _ in range(slots)]
+        self._slots = [_Slot(place) for place in slots]
         self._threads = [
-            threading.Thread(target=self._work, args=(slot,), name=f"fedpkg-slot-{number}", daemon=True)
-            for number, slot in enumerate(self._slots)
+            threading.Thread(target=self._work, args=(slot,), name=f"fedpkg-slot-{slot.place.number}", daemon=True)
+            for slot in self._slots
         ]
         for thread in self._threads:
             thread.start()
@@ -164,7 +167,7 @@ class LocalExecutor:
             if again:
                 remove_tree(task.folder)
                 remove_tree(task.next_state)
-            staged = stage(task, self._models, private_input=again)
+            staged = stage(task, slot.place, self._models, private_input=again)
             command = shell_line(command, staged.appended)
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
