@@ -132,7 +132,7 @@ def _share_out(gpus: tuple[Gpu, ...], needs: Needs, *, at_most: int) -> list[tup
 
 def tasks_on(gpu: Gpu, needs: Needs) -> int:
     """How many tasks this GPU takes at the same time: by their share of it, and by its free memory."""
-    by_share = max(1, int(1 / needs.gpus + 1e-9))  # 1 / (1 / 49) is a little less than 49
+    by_share = max(1, int(1 / needs.gpus + 1e-9))  # 1 / (1 / 93) is a little less than 93
     if needs.gpu_memory_bytes is None:
         return by_share
     return min(by_share, (gpu.free_bytes or 0) // needs.gpu_memory_bytes)
