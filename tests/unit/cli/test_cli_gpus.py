@@ -30,7 +30,7 @@ def run_yaml(here):
     package = here / "a client"
     package.mkdir()
     (package / "client.py").write_text(CLIENT)
-    commands = {name: {"command": f"python client.py {name}"} for name in ("train", "validate")}
+    commands = {name: {"command": f"python client.py {name}"} for name in ("build", "train", "validate")}
     (package / "fedn.yaml").write_text(json.dumps({"entry_points": commands}))
     np.savez(here / "seed.npz", w=np.zeros(3, np.float32))
     config = {
@@ -86,6 +86,13 @@ def test_task_that_failed_on_a_gpu_is_repeated_on_one(run_yaml, here, nvidia_smi
     nowhere = fedpkg("package", "call", "a client", "train", "--task", failed)
     assert nowhere.code == 3
     assert "no GPU is to be had here (nvidia-smi ended with code 9: it said nothing)" in nowhere.err
+
+
+def test_seed_that_cannot_be_made_on_a_gpu_is_tried_again_on_one(run_yaml, here, nvidia_smi):
+    nvidia_smi()
+    ended = fedpkg("run", run_yaml, "--home", "home", "seed_model=null")  # this client cannot build one
+    assert ended.code == 8
+    assert "build --output seed.npz --gpus 1" in ended.err
 
 
 def test_run_that_asks_for_more_than_there_is_records_nothing(run_yaml, here, nvidia_smi):
