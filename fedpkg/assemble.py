@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
-from fedpkg.config import ClientsConfig, ExecutorConfig, LimitsConfig, RunConfig, config_from_json, dump_config
-from fedpkg.devices import count_slots
+from fedpkg.config import (
+    ClientsConfig,
+    ExecutorConfig,
+    LimitsConfig,
+    NeedsConfig,
+    RunConfig,
+    config_from_json,
+    dump_config,
+)
+from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.errors import (
     ConfigError,
@@ -192,7 +201,7 @@ def _run(ctx: SessionContext) -> SessionRow:
     return run_session(ctx)
 
 
-def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: int) -> Executor:
+def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]) -> Executor:
     """The executor that a configuration names."""
     if config.executor.name == "process":
         from fedpkg.dispatch.process import process_executor
@@ -211,7 +220,7 @@ def _executor(
     config: RunConfig, package: PackageOnDisk, folder: Path, session_id: str | None = None
 ) -> Iterator[Executor]:
     """The run's executor, closed in the end. ``session_id``: of a session that is on record already."""
-    slots = count_slots(config.executor.workers, threads=config.executor.threads)
+    slots = _slots(config, or_fewer=session_id is not None)
     executor = make_executor(config, package, folder / "executor", slots=slots)
     try:
         yield executor
@@ -223,6 +232,24 @@ def _executor(
         raise Interrupted("interrupted before the session began; nothing was recorded") from None
     finally:
         executor.close()
+
+
+def _slots(config: RunConfig, *, or_fewer: bool = False) -> list[Slot]:
+    """The run's slots on this machine. ``or_fewer``: for want of GPUs a session goes on more slowly; its bits stay."""
+    wanted, asked = config.executor.needs, config.executor.workers
+    needs = Needs(config.executor.threads, wanted.gpus, wanted.memory_bytes, wanted.gpu_memory_bytes)
+    machine = this_machine(with_gpus=wanted.gpus > 0)
+    slots = plan_slots(machine, needs, asked, or_fewer=or_fewer)
+    if asked != "auto" and len(slots) < asked:
+        reason = f"executor.workers is {asked}; the GPUs that are free hold {len(slots)} tasks"
+        event(logger, logging.WARNING, "executor.fewer", reason=reason)
+    if (needs.memory_bytes or 0) * len(slots) > machine.free_bytes:
+        reason = "executor.workers times executor.needs.memory_bytes is more memory than is free"
+        event(logger, logging.WARNING, "executor.memory", reason=reason)
+    if wanted.gpus:
+        where = " ".join(f"{slot.number}:{slot.environment[VISIBLE]}" for slot in slots)
+        event(logger, logging.INFO, "executor.gpus", slots=where)
+    return slots
 
 
 def _context(
@@ -319,8 +346,13 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
     )
     result = executor.submit(task).result()
     if result.reply is None:
-        raise entry_point_failed(result, hint=f"fedpkg package call {config.package} build --output seed{task.suffix}")
+        raise entry_point_failed(result, hint=_build_by_hand(config, f"seed{task.suffix}"))
     return result.reply
+
+
+def _build_by_hand(config: RunConfig, output: str) -> str:
+    gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
+    return f"fedpkg package call {config.package} build --output {output}{gpus}"
 
 
 def call_entry_point(
@@ -335,6 +367,7 @@ def call_entry_point(
     seed: int = 0,
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
+    gpus: int | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> TaskResult:
     """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
@@ -343,6 +376,7 @@ def call_entry_point(
 
     Args:
         model: the input, in any form that a seed model can have.
+        gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
         record: a task.json; round, partition, parameters, run config and environment of the call are taken from it.
 
     Raises:
@@ -351,6 +385,7 @@ def call_entry_point(
     facts = record or {}
     environment = {str(name): str(value) for name, value in facts.get("environment", {}).items()}
     limits = LimitsConfig()
+    gpus = len(facts.get("gpus", ())) if gpus is None else gpus
     unpacked = open_package(
         package, folder / "packages", max_bytes=limits.package_bytes, max_members=limits.package_members
     )
@@ -360,10 +395,10 @@ def call_entry_point(
         package=str(package),
         rounds=1,
         clients=ClientsConfig(count=1),
-        executor=ExecutorConfig(name=executor),
+        executor=ExecutorConfig(name=executor, workers=1, needs=NeedsConfig(gpus=gpus)),
         environment=environment,
     )
-    runner = make_executor(config, on_disk, folder / "executor", slots=1)
+    runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
         staged, template, suffix = (None, None, ".npz") if model is None else _input_model(model, folder)
         task = Task(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from fedpkg.devices import ORDER, VISIBLE
 from fedpkg.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -76,10 +77,19 @@ class StrategyConfig(Section, frozen=True):
     name: Literal["fedavg"] = "fedavg"
 
 
+class NeedsConfig(Section, frozen=True):
+    """What one task needs, by which `workers: auto` counts. These only reserve; what ends a task is in `limits`."""
+
+    gpus: float = 0  # a share of one (0.5: two tasks on each), or a whole number; with 0, tasks see no GPU
+    gpu_memory_bytes: int | None = None  # on each of its GPUs: a GPU gets no more tasks than its free memory holds
+    memory_bytes: int | None = None
+
+
 class ExecutorConfig(Section, frozen=True):
     name: Literal["forkserver", "process", "resident"] = "forkserver"
-    workers: int | Literal["auto"] = "auto"  # tasks at the same time
+    workers: int | Literal["auto"] = "auto"  # tasks at the same time; auto: as many as fit
     threads: int = 1  # threads of one task
+    needs: NeedsConfig = NeedsConfig()
     timeout_s: float | None = None  # wall time of one task
 
 
@@ -384,6 +394,12 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "validation.fraction": _SHARE,
     "executor.workers": ("a whole number from 1, or auto", lambda value: value == "auto" or value >= 1),
     "executor.threads": _at_least(1),
+    "executor.needs.gpus": (
+        "0, a share of one GPU from 0.001, or a whole number",
+        lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value < math.inf and value == int(value)),
+    ),
+    "executor.needs.gpu_memory_bytes": _at_least(1),
+    "executor.needs.memory_bytes": _at_least(1),
     "executor.timeout_s": _POSITIVE,
     "limits.log_bytes": _at_least(0),
     "limits.reply_bytes": _at_least(1),
@@ -408,6 +424,14 @@ def _check_values(config: RunConfig, places: Places) -> None:
     _check_clients(config.clients, places)
     _check_arguments(config, places)
     _check_environment(config, places)
+    needs = config.executor.needs
+    if needs.gpu_memory_bytes is not None and not needs.gpus:
+        raise ConfigError(
+            f"{places.where(('executor', 'needs', 'gpu_memory_bytes'))}: 'executor.needs.gpu_memory_bytes' is given, "
+            "but executor.needs.gpus is 0",
+            hint="set executor.needs.gpus to a share of a GPU, such as 0.1, or to a whole number",
+            key="executor.needs.gpu_memory_bytes",
+        )
 
 
 def _check_clients(clients: ClientsConfig, places: Places) -> None:
@@ -486,5 +510,11 @@ def _check_environment(config: RunConfig, places: Places) -> None:
             raise ConfigError(
                 f"{places.where(('environment', name))}: '{name}' in 'environment' cannot be set",
                 hint="a variable's name has letters, digits and '_', not first a digit; its value no NUL character",
+                key=f"environment.{name}",
+            )
+        if name in (VISIBLE, ORDER):
+            raise ConfigError(
+                f"{places.where(('environment', name))}: '{name}' in 'environment' is for fedpkg to set",
+                hint=f"set executor.needs.gpus, and start fedpkg itself with {VISIBLE} to keep it to certain ones",
                 key=f"environment.{name}",
             )

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedpkg.cli import output
+from fedpkg.devices import Machine, Needs, describe, plan_slots, this_machine
 
 LIBRARIES = ("numpy", "click", "filelock", "fire", "msgspec", "omegaconf", "psutil", "pyyaml", "rich", "safetensors")
 _PR_GET_CHILD_SUBREAPER = 37
@@ -38,7 +38,8 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     """Everything, one after the other."""
     yield _python()
     yield _torch(full=full)
-    yield from _cuda(full=full)
+    machine = this_machine(with_gpus=True)
+    yield from _cuda(machine, full=full)
     yield _libraries()
     yield _scikit_learn()
     yield _tool("bash", "runs the packages' commands", "install bash", required=True)
@@ -46,8 +47,8 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     yield _subreaper()
     yield _pidfd()
     yield _huge_pages()
-    yield _processors()
-    yield _memory()
+    yield _processors(machine)
+    yield _memory(machine)
     place = _nearest_folder(home)
     yield _disk(home, place)
     yield from _file_system(place)
@@ -81,30 +82,31 @@ def _torch(*, full: bool) -> Finding:
     return Finding("torch", "ok", version, "folds models", required=True)
 
 
-def _cuda(*, full: bool) -> Iterator[Finding]:
+def _cuda(machine: Machine, *, full: bool) -> Iterator[Finding]:
     purpose = "packages may compute on GPUs"
-    if full and "torch" in sys.modules:
-        import torch
-
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        yield Finding("cuda", "ok" if names else "note", ", ".join(names) or "PyTorch sees no device", purpose)
+    if not machine.gpus:
+        yield Finding("cuda", "note", f"no GPU: {machine.gpu_note}", purpose)
         return
-    names = []
-    if tool := shutil.which("nvidia-smi"):
-        query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        try:
-            run = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
-            names = run.stdout.splitlines() if run.returncode == 0 else []
-        except (OSError, subprocess.SubprocessError):
-            pass
-    if not names:
-        yield Finding("cuda", "note", "no NVIDIA GPU found", purpose)
-    elif "+cpu" in (_version("torch") or ""):
+    advice = "tasks see no GPU unless executor.needs.gpus says how many (or which share of one) each has"
+    found = f"{len(machine.gpus)} GPU{'s' if len(machine.gpus) > 1 else ''}, {_auto(machine, gpus=1)}"
+    if machine.gpu_note:
+        found += f" ({machine.gpu_note})"
+    if "+cpu" in (_version("torch") or ""):
         yield Finding(
-            "cuda", "note", "; ".join(names), purpose, "this PyTorch is built without CUDA: install another build"
+            "cuda", "note", found, purpose, "this PyTorch is built without CUDA: install another build for packages"
         )
+    elif full and "torch" in sys.modules and not sys.modules["torch"].cuda.is_available():
+        yield Finding("cuda", "note", f"{found}; PyTorch sees none", purpose, "does the driver fit this PyTorch?")
     else:
-        yield Finding("cuda", "ok", "; ".join(names), purpose)
+        yield Finding("cuda", "ok", found, purpose, advice)
+    for gpu in machine.gpus:
+        yield Finding(f"gpu {gpu.visible_as}", "ok", describe(gpu), purpose)
+
+
+def _auto(machine: Machine, *, gpus: float = 0) -> str:
+    """What ``workers: auto`` gives."""
+    workers = len(plan_slots(machine, Needs(gpus=gpus), "auto"))
+    return f"executor.workers=auto is {workers}" + (f" with executor.needs.gpus={gpus:g}" if gpus else "")
 
 
 def _libraries() -> Finding:
@@ -176,26 +178,14 @@ def _huge_pages() -> Finding:
     return Finding("huge pages", "ok", mode, purpose)
 
 
-def _processors() -> Finding:
-    from fedpkg.devices import count_slots, usable_cpus
-
-    workers = count_slots("auto", threads=1)
-    found = f"{usable_cpus()} usable; executor.workers=auto is {workers}"
-    return Finding("processors", "ok", found, "tasks at the same time")
+def _processors(machine: Machine) -> Finding:
+    return Finding("processors", "ok", f"{machine.cpus} usable; {_auto(machine)}", "tasks at the same time")
 
 
-def _memory() -> Finding:
+def _memory(machine: Machine) -> Finding:
     purpose = "each task holds a model and its data"
-    try:
-        import psutil
-
-        memory = psutil.virtual_memory()
-        total, free = memory.total, memory.available
-    except ImportError:
-        page = os.sysconf("SC_PAGE_SIZE")
-        total, free = os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
-    found = f"{output.size(free)} of {output.size(total)} free"
-    if free < 1e9:
+    found = f"{output.size(machine.free_bytes)} of {output.size(machine.memory_bytes)} free"
+    if machine.free_bytes < 1e9:
         return Finding("memory", "note", found, purpose, "lower executor.workers if tasks are killed")
     return Finding("memory", "ok", found, purpose)
 

@@ -147,6 +147,7 @@ def inspect(settings: Settings, path: Path) -> None:
     type=_PATH,
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @click.argument("arguments", metavar="[-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
 @common_options
@@ -164,6 +165,7 @@ def call(
     timeout_s: float | None,
     executor: Literal["process", "forkserver", "resident"],
     task_folder: Path | None,
+    gpus: int | None,
     keep: bool,
     arguments: tuple[str, ...],
 ) -> None:
@@ -201,6 +203,7 @@ def call(
             seed=int(record.get("seed", 0)) if seed is None else seed,
             timeout_s=timeout_s,
             arguments=parse_arguments(arguments),
+            gpus=gpus,
             record=record,
         )
         if target is not None:

@@ -11,11 +11,13 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from fedpkg.devices import Gpu, Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
@@ -50,20 +52,32 @@ class Launcher(Protocol):
 
 @dataclass
 class _Slot:
-    """One thread, with a keeper of its own for each zygote it has used."""
+    """Runs one task at a time, with a keeper of its own for each zygote it has used."""
 
     keepers: dict[str, Keeper] = field(default_factory=dict)
     running: str | None = None  # task id
     keeper: Keeper | None = None  # that runs it
 
 
+@dataclass
+class _Lane:
+    """Slots that see the same GPUs, or none: to a task they are all alike."""
+
+    place: Slot
+    free: queue.SimpleQueue[_Slot] = field(default_factory=queue.SimpleQueue)
+
+
 class LocalExecutor:
-    """Runs tasks on this machine, ``slots`` at a time, each in processes of its own.
+    """Runs tasks on this machine, as many at a time as there are ``slots``, each in processes of its own.
+
+    There are two threads for each slot: while one waits for its task, the other one checks what the last task wrote,
+    and lays out the next. Only where the slots are not alike there is one for each: no task shall have been laid out
+    for a slot that is busy while another one is free.
 
     ``folder`` takes the input models and working copies that tasks share or may use again.
     """
 
-    def __init__(self, launcher: Launcher, *, slots: int, folder: Path) -> None:
+    def __init__(self, launcher: Launcher, *, slots: Sequence[Slot], folder: Path) -> None:
         self._launcher = launcher
         self._queue: queue.SimpleQueue[tuple[Task, Future[TaskResult]] | None] = queue.SimpleQueue()
         self._known: set[str] = set()  # ids of tasks that have no result yet
@@ -72,10 +86,14 @@ class LocalExecutor:
         self._closing = False
         self._models = SharedModels(folder / "models")
         self._copies = WorkingCopies(folder / "copies")
-        self._slots = [_Slot() for _ in range(slots)]
+        self._slots = [_Slot() for _ in slots]
+        lanes: dict[tuple[Gpu, ...], _Lane] = {}
+        for slot, place in zip(self._slots, slots, strict=True):
+            lanes.setdefault(place.gpus, _Lane(place)).free.put(slot)
+        ahead = 2 if len(lanes) == 1 else 1
         self._threads = [
-            threading.Thread(target=self._work, args=(slot,), name=f"fedpkg-slot-{number}", daemon=True)
-            for number, slot in enumerate(self._slots)
+            threading.Thread(target=self._work, args=(lane,), name=f"fedpkg-task-{number}", daemon=True)
+            for number, lane in enumerate([lane for lane in lanes.values() for _ in range(ahead * lane.free.qsize())])
         ]
         for thread in self._threads:
             thread.start()
@@ -111,14 +129,14 @@ class LocalExecutor:
             for slot in self._slots:
                 if slot.keeper is not None:
                     slot.keeper.cancel()
-        for _ in self._slots:
+        for _ in self._threads:
             self._queue.put(None)
         self._launcher.close()
         for thread in self._threads:
             thread.join()
         self._models.clear()
         self._copies.clear()
-        while True:  # what a slot no longer took
+        while True:  # what no thread took
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
@@ -126,12 +144,12 @@ class LocalExecutor:
             if item is not None:
                 item[1].set_result(TaskResult(item[0], "cancelled"))
 
-    def _work(self, slot: _Slot) -> None:
+    def _work(self, lane: _Lane) -> None:
         while (item := self._queue.get()) is not None:
             task, future = item
             result: TaskResult | BaseException
             try:
-                result = self._run(slot, task)
+                result = self._run(lane, task)
             except BaseException as error:  # a fault of fedpkg: the controller must see it
                 result = error
             with self._lock:
@@ -145,19 +163,19 @@ class LocalExecutor:
     def _is_cancelled(self, task: Task) -> bool:
         return self._closing or task.task_id in self._cancelled
 
-    def _run(self, slot: _Slot, task: Task) -> TaskResult:
+    def _run(self, lane: _Lane, task: Task) -> TaskResult:
         if self._is_cancelled(task):
             return TaskResult(task, "cancelled")
         for folder in (task.folder, task.next_state):
             if folder.exists():  # and is not to be cleared away below, should the task fail
                 raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
         try:
-            return self._attempt(slot, task)
+            return self._attempt(lane, task)
         except _InputSpoilt:
             event(logger, logging.WARNING, "task.again", task=task.task_id, reason="a task wrote to the shared input")
-            return self._attempt(slot, task, again=True)
+            return self._attempt(lane, task, again=True)
 
-    def _attempt(self, slot: _Slot, task: Task, *, again: bool = False) -> TaskResult:
+    def _attempt(self, lane: _Lane, task: Task, *, again: bool = False) -> TaskResult:
         clock = time.monotonic
         started_at, started = time.time(), clock()
         phases: dict[str, float] = {}
@@ -167,13 +185,20 @@ class LocalExecutor:
             if again:
                 remove_tree(task.folder)
                 self._copies.discard(task)
-            staged = stage(task, self._models, self._copies, private_input=again)
+            staged = stage(task, lane.place, self._models, self._copies, private_input=again)
             command = shell_line(command, staged.appended)
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
-            outcome = self._call(slot, task, key, call)
+            stage_s = staged_at - started
+            slot = lane.free.get()
+            try:
+                sent_at = clock()
+                started += sent_at - staged_at  # to wait for a slot is no part of a task's time
+                outcome = self._call(slot, task, key, call)
+            finally:
+                lane.free.put(slot)
             ran_at = clock()
-            phases = {"stage": staged_at - started, **_phases(outcome, sent=staged_at, received=ran_at)}
+            phases = {"stage": stage_s, **_phases(outcome, sent=sent_at, received=ran_at)}
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
             if not self._models.is_as_given(task):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedpkg.devices import Gpu, Slot, visible_to
 from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.dispatch.dispatcher import LocalExecutor
@@ -26,10 +27,18 @@ NOT_SOURCE = (".pyc", ".pyz", ".zip")  # Python runs these too
 class ForkserverLauncher:
     """Forks Python commands from a zygote; what it cannot fork it runs cold, and says why, once.
 
-    With ``resident``, a forked interpreter runs one task after the other.
+    With ``resident``, a forked interpreter runs one task after the other. ``gpus`` are those of all slots.
     """
 
-    def __init__(self, environment: Mapping[str, str], log_folder: Path, *, resident: bool = False) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log_folder: Path,
+        *,
+        gpus: tuple[Gpu, ...] = (),
+        resident: bool = False,
+    ) -> None:
+        self._gpus = gpus
         self._resident = resident
         self._environment = environment
         self._log_folder = log_folder
@@ -103,7 +112,7 @@ class ForkserverLauncher:
                     imports_of(package.folder, scripts),
                     own=own_modules(package.folder, scripts),
                     scripts=[package.folder / script for script in scripts],
-                    environ=_zygote_environ(self._environment),
+                    environ=_zygote_environ(self._environment, self._gpus),
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
                 )
             return key, self._zygotes[key]
@@ -130,18 +139,25 @@ def _scripts(package: PackageOnDisk) -> list[str]:
     return list(scripts)
 
 
-def _zygote_environ(environment: Mapping[str, str]) -> dict[str, str]:
-    environ = base_environ(environment, threads=1)
+def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...]) -> dict[str, str]:
+    environ = {**base_environ(environment, threads=1), **visible_to(gpus)}
+    if gpus:  # torch.cuda.is_available() in a module that is imported must not keep the children from using CUDA
+        environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # malloc asks for huge pages as it grows: half of what the zygote would else have to move into them at the end.
     tunables = [environ.get("GLIBC_TUNABLES", ""), "glibc.malloc.hugetlb=1"]
     environ["GLIBC_TUNABLES"] = ":".join(filter(None, tunables))
     return environ
 
 
+def gpus_of(slots: Sequence[Slot]) -> tuple[Gpu, ...]:
+    """The GPUs that slots have, each once."""
+    return tuple(dict.fromkeys(gpu for slot in slots for gpu in slot.gpus))
+
+
 def forkserver_executor(
-    *, slots: int, environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
+    *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
 ) -> LocalExecutor:
     """An executor that forks Python tasks from a warm interpreter, which starts in the background at once."""
-    launcher = ForkserverLauncher(environment, log_folder)
+    launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots))
     launcher.prestart(package)
     return LocalExecutor(launcher, slots=slots, folder=log_folder)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedpkg.devices import Slot
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.dispatcher import LocalExecutor
@@ -46,7 +47,7 @@ def shell_call(task: Task, staged: StagedTask) -> Call:
     )
 
 
-def process_executor(*, slots: int, environment: Mapping[str, str], log_folder: Path) -> LocalExecutor:
+def process_executor(*, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path) -> LocalExecutor:
     """An executor that starts a new process for every task."""
     launcher = ProcessLauncher(environment, log_folder)
     return LocalExecutor(launcher, slots=slots, folder=log_folder)

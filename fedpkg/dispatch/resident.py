@@ -8,18 +8,19 @@ the inside of an installed module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedpkg.devices import Slot
 from fedpkg.dispatch.base import PackageOnDisk
 from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.forkserver import ForkserverLauncher
+from fedpkg.dispatch.forkserver import ForkserverLauncher, gpus_of
 
 
 def resident_executor(
-    *, slots: int, environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
+    *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
 ) -> LocalExecutor:
     """An executor whose interpreters stay from task to task."""
-    launcher = ForkserverLauncher(environment, log_folder, resident=True)
+    launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots), resident=True)
     launcher.prestart(package)
     return LocalExecutor(launcher, slots=slots, folder=log_folder)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpkg.devices import Slot
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import format_flags
 from fedpkg.dispatch.working_copies import WorkingCopies
@@ -162,15 +163,17 @@ def input_path(task: Task) -> Path:
     return task.folder / f"in{task.suffix}"
 
 
-def stage(task: Task, models: SharedModels, copies: WorkingCopies, *, private_input: bool = False) -> StagedTask:
-    """Lay out a task's files. The folders ``task.folder`` and ``task.next_state`` must not exist yet."""
+def stage(
+    task: Task, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private_input: bool = False
+) -> StagedTask:
+    """Lay out the files of a task for ``slot``. Its folders ``folder`` and ``next_state`` must not exist yet."""
     task.folder.mkdir(parents=True)
     task.next_state.parent.mkdir(parents=True, exist_ok=True)
     copies.put(task)
     cwd = task.next_state / "package" / task.package.folder.relative_to(task.package.root)
     out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
     paths = [str(out)]
-    record = task_record(task)
+    record = task_record(task, slot)
     if task.model is not None:
         model = models.put(task, private=private_input)
         model.with_name(f"{model.name}-metadata").write_text(json.dumps(dict(task.parameters)))
@@ -188,6 +191,9 @@ def stage(task: Task, models: SharedModels, copies: WorkingCopies, *, private_in
     names = {name: "" if value is None else str(value) for name, value in record.items() if name in PLACEHOLDERS}
     for name in task.environment:
         environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
+    environ.update(slot.environment)
+    if slot.gpus:
+        environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
     flags = format_flags(
         {key: fill(value, names) if isinstance(value, str) else value for key, value in task.arguments.items()}
     )
@@ -210,7 +216,7 @@ def fill(text: str, names: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: names[match.group(1)], text)
 
 
-def task_record(task: Task) -> dict[str, Json]:
+def task_record(task: Task, slot: Slot) -> dict[str, Json]:
     """The content of task.json."""
     return {
         "session_id": task.session_id,
@@ -221,7 +227,8 @@ def task_record(task: Task) -> dict[str, Json]:
         "entry_point": task.entry_point,
         "attempt": task.attempt,
         "seed": task.seed,
-        "device": "cpu",
+        "device": slot.device,
+        "gpus": [gpu.visible_as for gpu in slot.gpus],
         "data_path": None if task.data_path is None else str(task.data_path),
         "run_config": dict(task.run_config),
         "parameters": dict(task.parameters),

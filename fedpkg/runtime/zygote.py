@@ -115,6 +115,8 @@ def preload(modules: Iterable[str]) -> tuple[dict[str, str], str | None]:
         step_an_optimiser(sys.modules["torch"])
         if count_threads() > 1:
             why_cold = "PyTorch's first optimiser step starts threads"
+        if why_cold is None and os.environ.get("CUDA_VISIBLE_DEVICES") and not fork_has_cuda(sys.modules["torch"]):
+            why_cold = "one of its imports uses CUDA at once, and then a forked process cannot use it"
     return failed, why_cold
 
 
@@ -134,6 +136,18 @@ def step_an_optimiser(torch: types.ModuleType) -> None:
         torch.optim.SGD([parameter], lr=0.0).step()
     except Exception as error:
         print("fedpkg: cannot warm up torch.optim: %r" % error, file=sys.stderr)
+
+
+def fork_has_cuda(torch: types.ModuleType) -> bool:
+    """Whether PyTorch could use CUDA in a fork of this process: only a fork can tell."""
+    pid = os.fork()
+    if pid == 0:
+        spoilt = True
+        try:
+            spoilt = torch.cuda._is_in_bad_fork()
+        finally:
+            os._exit(int(spoilt))
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def disown_finalizers() -> None:

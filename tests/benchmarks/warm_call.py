@@ -90,9 +90,12 @@ def call_executor(bench, repeat, name, *, slots):
     The first task of a slot finds its zygote still importing: as many as there are slots go ahead, unmeasured.
     With one slot each task is submitted when the one before has ended, with more all at once.
     """
+    from fedpkg.devices import cpu_slots
     from fedpkg.dispatch.forkserver import forkserver_executor
 
-    executor = forkserver_executor(slots=slots, environment={}, log_folder=bench.folder / "log", package=bench.package)
+    executor = forkserver_executor(
+        slots=cpu_slots(slots), environment={}, log_folder=bench.folder / "log", package=bench.package
+    )
     try:
         for future in [executor.submit(bench.task(f"{name}-warm-up", number)) for number in range(2 * slots)]:
             future.result()

@@ -271,6 +271,8 @@ def _restore_library_state(state: dict[str, Any]) -> None:
         options = dict(state["numpy"][1])
         options.pop("override_repr", None)
         numpy.set_printoptions(**options)
+    if "torch" in state and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.set_device(0)
     if "torch" in state and now["torch"] != state["torch"]:
         torch = sys.modules["torch"]
         dtype, grad, deterministic, warn_only, anomaly, benchmark, cudnn_deterministic, precision = state["torch"]
@@ -300,12 +302,12 @@ def _is_open(fd: int) -> bool:
 
 
 def _belongs_to_a_task(fd: int) -> bool:
-    """Files, folders and pipes do; devices, events and sockets may be a GPU driver's."""
+    """Files and folders do. Devices and events may be a GPU driver's; so may pipes and sockets, once CUDA is in use."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
         return False
-    if stat.S_ISSOCK(mode):
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
         torch = sys.modules.get("torch")
         return torch is None or not torch.cuda.is_initialized()
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISFIFO(mode)
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)

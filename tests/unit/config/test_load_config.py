@@ -308,6 +308,9 @@ def test_a_wrong_file_is_refused_with_the_place(folder: Path, text: str, message
     assert refusal(folder, text) == message
 
 
+GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a whole number, found"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -330,6 +333,19 @@ def test_a_wrong_file_is_refused_with_the_place(folder: Path, text: str, message
         ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, found inf"),
         ("executor.workers=0", "'executor.workers' must be a whole number from 1, or auto, found 0"),
         ("executor.threads=0", "'executor.threads' must be a whole number from 1, found 0"),
+        ("executor.needs.gpus=-1", f"{GPUS} -1.0"),
+        ("executor.needs.gpus=1.5", f"{GPUS} 1.5"),
+        ("executor.needs.gpus=0.0001", f"{GPUS} 0.0001"),
+        ("executor.needs.gpus=.inf", f"{GPUS} inf"),
+        ("executor.needs.gpus=.nan", f"{GPUS} nan"),
+        ("executor.needs.memory_bytes=0", "'executor.needs.memory_bytes' must be a whole number from 1, found 0"),
+        ("executor.needs.gpu=1", "unknown key 'gpu' in 'executor.needs'; did you mean 'gpus'?"),
+        (
+            "executor.needs.gpu_memory_bytes=5",
+            "'executor.needs.gpu_memory_bytes' is given, but executor.needs.gpus is 0",
+        ),
+        ("environment.CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is for fedpkg to set"),
+        ("environment.CUDA_DEVICE_ORDER=x", "'CUDA_DEVICE_ORDER' in 'environment' is for fedpkg to set"),
         ("validation.every=-1", "'validation.every' must be a whole number from 0, found -1"),
         ("validation.fraction=1.5", "'validation.fraction' must be a number above 0, at most 1, found 1.5"),
         ("clients.count=0", "'clients.count' must be a whole number from 1, found 0"),

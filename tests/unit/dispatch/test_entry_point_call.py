@@ -103,6 +103,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "attempt": 2,
         "seed": 2**62 + 1,
         "device": "cpu",
+        "gpus": [],
         "data_path": str(tmp_path / "Daten"),
         "run_config": {"a": [1, {"b": None}]},
         "parameters": {"proximal_mu": 0.1},

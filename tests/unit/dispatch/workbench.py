@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec, read_spec
+from fedpkg.devices import Slot, cpu_slots
 from fedpkg.dispatch.base import PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
@@ -108,7 +109,10 @@ def log(result: TaskResult, stream: str = "stderr") -> str:
     return (result.task.folder / f"{stream}.log").read_text(errors="replace")
 
 
-def make_bench(name: str, folder: Path, package: PackageOnDisk, *, slots: int = 2, **environment: str) -> Bench:
+def make_bench(
+    name: str, folder: Path, package: PackageOnDisk, *, slots: int | list[Slot] = 2, **environment: str
+) -> Bench:
+    slots = cpu_slots(slots) if isinstance(slots, int) else slots
     environment = {MARK: uuid.uuid4().hex, **environment}
     folder = folder / f"Werkbank {environment[MARK][:6]}"
     if name == "process":

@@ -1,0 +1,35 @@
+"""A machine with GPUs, as far as nvidia-smi can tell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOUR_GPUS = (
+    "0, GPU-aaaa0000-1, NVIDIA A100-SXM4-80GB, 81920, 80000",
+    "1, GPU-bbbb1111-2, NVIDIA A100-SXM4-80GB, 81920, 40000",
+    "2, GPU-cccc2222-3, NVIDIA L4, 23034, 22000",
+    "3, GPU-cccc3333-4, NVIDIA L4, 23034, 9000",
+)
+ASKED = "--query-gpu=index,uuid,name,memory.total,memory.free --format=csv,noheader,nounits"
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts an nvidia-smi first on PATH that lists these GPUs (by default four) or does what ``script`` says."""
+    folder = tmp_path / "Treiber und mehr ü"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def write(*lines: str, script: str | None = None) -> None:
+        folder.mkdir(exist_ok=True)
+        words = " ".join(map(shlex.quote, lines or FOUR_GPUS))
+        code = script or f"""[ "$*" = "{ASKED}" ] && printf '%s\\n' {words}"""
+        (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{code}\n")
+        (folder / "nvidia-smi").chmod(0o755)
+
+    return write
