@@ -221,9 +221,11 @@ class Weights(Mapping[str, Tensor]):
     def dot(x: Weights, y: Weights) -> Tensor:
         """<x, y> = sum_i x_i y_i over all parameters, a 0-d tensor; narrow dtypes are summed in float32."""
         products = []
-        for a, b in zip(x._vector(), x._paired(y), strict=True):
-            dtype = torch.promote_types(_wide(a).dtype, _wide(b).dtype)
-            products.append(torch.dot(a.to(dtype).reshape(-1), b.to(dtype).reshape(-1)))
+        for a, b in zip(map(_wide, x._vector()), map(_wide, x._paired(y)), strict=True):
+            if a.dtype != b.dtype:
+                dtype = torch.promote_types(a.dtype, b.dtype)
+                a, b = a.to(dtype), b.to(dtype)
+            products.append(torch.dot(a.reshape(-1), b.reshape(-1)))
         return torch.stack(products).sum() if products else torch.zeros(())
 
     def norm(self, p: float = 2) -> Tensor:
@@ -267,19 +269,20 @@ class Weights(Mapping[str, Tensor]):
     @torch.no_grad()
     def axpby_(self, alpha: float, other: Weights, beta: float) -> Weights:
         """x <- alpha y + beta x."""
-        # Where both have the same memory, scaling x would scale y.
-        paired = [
-            b.clone() if a.data_ptr() == b.data_ptr() else b
-            for a, b in zip(self._vector(), self._paired(other), strict=True)
-        ]
-        _foreach(torch._foreach_mul_, self._vector(), beta)
-        _foreach(torch._foreach_add_, self._vector(), paired, alpha=alpha)
+        for x, y in zip(self._vector(), self._paired(other), strict=True):
+            if x.data_ptr() == y.data_ptr():
+                y = y.clone()  # or scaling x would scale y
+            x.mul_(beta).add_(y, alpha=alpha)  # tensor by tensor: the second step finds it in the cache
         return self
 
     @staticmethod
     def axpby(alpha: float, x: Weights, beta: float, y: Weights) -> Weights:
-        """alpha x + beta y, with one temporary; what is no parameter rides along from ``x``."""
-        return x._with(_foreach(torch._foreach_add, _scaled(x._vector(), alpha), x._paired(y), alpha=beta))
+        """alpha x + beta y, without a temporary; what is no parameter rides along from ``x``."""
+        scaled, paired = _scaled(x._vector(), alpha), x._paired(y)
+        if any(a.dtype != b.dtype for a, b in zip(scaled, paired, strict=True)):
+            return x._with(_foreach(torch._foreach_add, scaled, paired, alpha=beta))
+        _foreach(torch._foreach_add_, scaled, paired, alpha=beta)
+        return x._with(scaled)
 
     # ---- inside
 
@@ -288,7 +291,10 @@ class Weights(Mapping[str, Tensor]):
 
     def _with(self, vector: Sequence[Tensor]) -> Weights:
         """These weights with other parameters; the rest rides along."""
-        return Weights({**self._tensors, **dict(zip(self.parameters, vector, strict=True))}, buffers=self.buffers)
+        made = Weights.__new__(Weights)  # names and buffers were checked: small lists would feel it
+        made._tensors = {**self._tensors, **dict(zip(self.parameters, vector, strict=True))}
+        made.buffers, made.parameters = self.buffers, self.parameters
+        return made
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Weights:
         return Weights({name: function(tensor) for name, tensor in self._tensors.items()}, buffers=self.buffers)
@@ -299,14 +305,14 @@ class Weights(Mapping[str, Tensor]):
         if names != others and set(names) != set(others):
             alone = sorted(set(names) ^ set(others))[0]
             raise ModelMismatch(f"operands do not fit: only one of them has the parameter {alone!r}", tensor=alone)
-        for name in names:
-            if self[name].shape != other[name].shape:
+        paired = [other._tensors[name] for name in names]
+        for name, a, b in zip(names, self._vector(), paired, strict=True):
+            if a.shape != b.shape:
                 raise ModelMismatch(
-                    f"operands do not fit: parameter {name!r} has shapes {tuple(self[name].shape)} and "
-                    f"{tuple(other[name].shape)}",
+                    f"operands do not fit: parameter {name!r} has shapes {tuple(a.shape)} and {tuple(b.shape)}",
                     tensor=name,
                 )
-        return [other[name] for name in names]
+        return paired
 
     # ---- comparing
 
