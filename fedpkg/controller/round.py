@@ -18,7 +18,7 @@ from fedpkg.controller.state import encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
-from fedpkg.errors import AggregationError, NotFound, SessionFailed, StoreError
+from fedpkg.errors import AggregationError, ModelFileError, NotFound, SessionFailed, StoreError
 from fedpkg.files import free_bytes, remove_tree
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.log import event
@@ -116,14 +116,28 @@ class _Training:
         """The file that the tasks get: the global model's own, or one that is written for this round.
 
         It is made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
+
+        Raises:
+            ModelFileError: the session's form of model files cannot hold it.
+            StoreError: the disk is full.
         """
         payload, path = self.request.payload, self._payload_file()
         if payload is self.model:
             return model
-        if isinstance(payload, Weights):
-            write_model(path, payload, self.ctx.form)
-        else:
-            write_sets(path, payload, self.ctx.form)
+        try:
+            if isinstance(payload, Weights):
+                write_model(path, payload, self.ctx.form)
+            else:
+                write_sets(path, payload, self.ctx.form)
+        except ModelFileError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise StoreError(
+                error.message,
+                hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {self.row.session_id}`",
+                session_id=self.row.session_id,
+                path=str(path),
+            ) from error
         return path
 
     def _payload_file(self) -> Path:

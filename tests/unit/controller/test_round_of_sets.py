@@ -16,7 +16,8 @@ from test_resume import drive, outcome_of, wait_until_gone, write_config
 
 from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
-from fedpkg.errors import SessionFailed
+from fedpkg.controller.events import Event, SessionStarted
+from fedpkg.errors import SessionFailed, StoreError
 from fedpkg.stores.base import SessionRow
 from fedpkg.strategies.base import Request, State
 from fedpkg.strategies.fedavg import fedavg
@@ -150,3 +151,20 @@ def test_request_that_no_reply_can_answer_is_refused(
     monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", lambda: AskingFor(fedavg().aggregator))
     with pytest.raises(SessionFailed, match=words):
         federation.run(clients=1)
+
+
+def test_payload_that_cannot_be_written_stops_a_session_that_resumes(federation: Federation) -> None:
+    changes: dict[str, object] = {"clients": 2, "rounds": 1, "sampler": {}, "arguments": {}}
+    undisturbed = federation.run(config_of(federation, **changes))
+
+    def stand_in_the_way(event: Event) -> None:
+        if isinstance(event, SessionStarted):
+            federation.home.session_folder(event.session.session_id).joinpath("round-1").write_text("")
+
+    with pytest.raises(StoreError, match=r"\.payload\.npz: cannot be written") as caught:
+        federation.run(config_of(federation, **changes), watch=stand_in_the_way)
+    assert "session resume" in (caught.value.hint or "")
+    session = federation.store.list_sessions()[-1]
+    federation.home.session_folder(session.session_id).joinpath("round-1").unlink()
+    assert federation.resume(session.session_id).status == "finished"
+    assert federation.digests(session.session_id) == federation.digests(undisturbed.session_id)
