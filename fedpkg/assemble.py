@@ -377,7 +377,8 @@ def call_entry_point(
     Args:
         model: the input, in any form that a seed model can have.
         gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
-        record: a task.json; round, partition, parameters, run config and environment of the call are taken from it.
+        record: a task.json; round, partition, parameters, names of sets, run config and environment of the call are
+            taken from it.
 
     Raises:
         FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
@@ -401,6 +402,8 @@ def call_entry_point(
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
         staged, template, suffix = (None, None, ".npz") if model is None else _input_model(model, folder)
+        sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
+        input_sets = tuple(map(str, facts.get("input_sets", ())))
         task = Task(
             task_id=f"by-hand/{entry_point}",
             session_id=str(facts.get("session_id", "by-hand")),
@@ -408,14 +411,16 @@ def call_entry_point(
             client_id=client_id,
             entry_point=entry_point,
             package=on_disk,
-            reply_kind=_REPLY_KINDS.get(entry_point, ReplyKind.RESULT),
+            reply_kind=ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point, ReplyKind.RESULT),
             folder=folder / "task",
             next_state=folder / "work",
             partition_id=int(facts.get("partition_id", 0)),
             num_partitions=int(facts.get("num_partitions", 1)),
             model=staged,
             suffix=suffix,
-            template=template,
+            template=None if sets or input_sets else template,  # what sets must fit is on no record
+            input_sets=input_sets,
+            sets=sets,
             data_path=data_path,
             seed=seed,
             arguments=arguments or {},

@@ -15,11 +15,14 @@ from fedpkg.cli.package import call_and_show, copy_whole, parse_arguments, tempo
 from fedpkg.errors import ModelFileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from fedpkg.formats.base import ModelForm
     from fedpkg.stores.base import ModelRow
     from fedpkg.stores.home import Home
+    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 _MODEL = click.argument("ref", metavar="[MODEL]", required=False)
@@ -106,7 +109,8 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
       fedpkg model export latest -o model.npz
       fedpkg model export digits.3 -o round-3.safetensors
 
-    The name of the file says the format: .npz or .safetensors.
+    The name of the file says the format: .npz or .safetensors. Which of its tensors are buffers is written
+    to FILE-metadata, so that FILE can be the seed_model of another run.
     """
     from fedpkg.stores.models import ModelStore
 
@@ -121,8 +125,9 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
         from fedpkg.formats.model_file import read_model, write_model
 
         write_model(target, read_model(source), ModelForm(suffix, model.keys))  # type: ignore[arg-type]
+    _put_beside(target, {"buffers": list(model.buffers)})
     if settings.json:
-        output.document({"model_id": model.model_id, "digest": model.digest, "path": target})
+        output.document({"model_id": model.model_id, "digest": model.digest, "path": target, "buffers": model.buffers})
     else:
         output.result(f"{target}  ({model.model_id}, {output.size(target.stat().st_size)})")
 
@@ -150,16 +155,14 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
         result = call_and_show(package, "build", folder, seed=seed, arguments=parse_arguments(arguments))
         assert result.reply is not None and result.weights is not None
         from fedpkg.formats.base import ModelForm
-        from fedpkg.formats.metadata import write_metadata
         from fedpkg.formats.model_file import detect_form, write_model
 
         form = detect_form(result.reply)
-        if result.metadata:  # which tensors are buffers, say
-            write_metadata(target, dict(result.metadata))
         if form.suffix == suffix:
             copy_whole(result.reply, target)
         else:
             write_model(target, result.weights, ModelForm(suffix, form.keys))  # type: ignore[arg-type]
+        _put_beside(target, result.metadata)  # which tensors are buffers, say
         if settings.json:
             from fedpkg.files import sha256_file
 
@@ -267,6 +270,22 @@ def _check_target(target: Path, force: bool) -> str:
         )
     if target.is_dir():
         raise ModelFileError(f"{target} is a folder", hint="name a file")
-    if target.exists() and not force:
-        raise ModelFileError(f"{target} is there already", hint="take another name, or --force to overwrite it")
+    from fedpkg.formats.metadata import metadata_path
+
+    for path in (target, metadata_path(target)):
+        if path.exists() and not force:
+            raise ModelFileError(f"{path} is there already", hint="take another name, or --force to overwrite it")
     return target.suffix
+
+
+def _put_beside(target: Path, metadata: Mapping[str, Json]) -> None:
+    """Write a model's metadata, in the place of what belonged to another model of this name."""
+    from fedpkg.formats.metadata import metadata_path, write_metadata
+
+    try:
+        if metadata:
+            write_metadata(target, dict(metadata))
+        else:
+            metadata_path(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelFileError(f"{metadata_path(target)}: cannot be written: {error.strerror}") from error

@@ -345,7 +345,6 @@ def copy_whole(source: Path, target: Path) -> None:
 def _document(result: TaskResult, target: Path | None, folder: Path | None) -> dict[str, Any]:
     from fedpkg.weights.weights import dtype_name
 
-    tensors: Mapping[str, Any] = result.weights or {}
     return {
         "entry_point": result.task.entry_point,
         "status": result.status,
@@ -355,7 +354,8 @@ def _document(result: TaskResult, target: Path | None, folder: Path | None) -> d
         "metadata": dict(result.metadata),
         "metrics": result.metrics,
         "tensors": [
-            {"name": name, "shape": list(tensor.shape), "dtype": dtype_name(tensor)} for name, tensor in tensors.items()
+            {"name": name, "shape": list(tensor.shape), "dtype": dtype_name(tensor)}
+            for name, tensor in _tensors(result).items()
         ],
         "size_bytes": result.reply_bytes,
         "output": target,
@@ -380,9 +380,15 @@ def _show(result: TaskResult, target: Path | None, folder: Path | None) -> None:
     output.facts(pairs)
     if result.metrics is not None:
         output.document(result.metrics)
-    if result.weights is not None:
+    if tensors := _tensors(result):
         output.result()
-        show_tensors(result.weights)
+        show_tensors(tensors)
+
+
+def _tensors(result: TaskResult) -> Mapping[str, Any]:
+    """The tensors of a reply; those of named sets as they are called in its file."""
+    sets = result.sets.items()
+    return result.weights or {f"{name}/{key}": tensor for name, weights in sets for key, tensor in weights.items()}
 
 
 def show_tensors(weights: Mapping[str, Any]) -> None:

@@ -59,6 +59,8 @@ class SessionContext:
         reply_kind: ReplyKind,
         model: Path | None,
         template: Weights | None = None,
+        input_sets: tuple[str, ...] = (),
+        sets: Mapping[str, Weights | None] | None = None,
         parameters: dict[str, Json] | None = None,
     ) -> Task:
         """A new attempt of one client at one entry point; it gets folders that no earlier attempt has used."""
@@ -87,6 +89,8 @@ class SessionContext:
             model=model,
             suffix=self.form.suffix,
             template=template,
+            input_sets=input_sets,
+            sets=sets or {},
             data_path=None if client.data_path is None else self.home / client.data_path,
             seed=task_seed(self.session.seed, round_number, client.client_id),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},

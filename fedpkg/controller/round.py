@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedpkg.controller.context import SessionContext
@@ -17,10 +17,10 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure, Task, TaskResult
-from fedpkg.dispatch.collect import Refused, read_reply
-from fedpkg.errors import AggregationError, NotFound, SessionFailed, StoreError
+from fedpkg.dispatch.collect import Refused, open_reply, read_reply
+from fedpkg.errors import AggregationError, ModelFileError, NotFound, SessionFailed, StoreError
 from fedpkg.files import free_bytes, remove_tree
-from fedpkg.formats.model_file import read_model
+from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import ClientRow, ModelRow, RoundRow, TaskRow, UpdateRow, ValidationRow
@@ -41,19 +41,26 @@ def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[S
     Raises:
         SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
     """
+    model = state["model"]
     state, requests = ctx.strategy.ask(state, step_rng(ctx.session.seed, round_number, "ask"))
     if len(requests) != 1:
         raise SessionFailed(f"round {round_number}: a strategy asks one request a round, not {len(requests)}")
-    return _Training(ctx, round_number, requests[0]).run(state)
+    return _Training(ctx, round_number, requests[0], model).run(state)
 
 
 class _Training:
     """The training phase of one round."""
 
-    def __init__(self, ctx: SessionContext, round_number: int, request: Request) -> None:
+    def __init__(self, ctx: SessionContext, round_number: int, request: Request, model: Weights) -> None:
+        if request.reply_kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
+            kind = request.reply_kind.value
+            raise SessionFailed(f"round {round_number}: a strategy asks for updates or sets, not {kind}")
+        if request.reply_kind is ReplyKind.SETS and not request.sets:
+            raise SessionFailed(f"round {round_number}: a strategy asks for sets, but names none")
         self.ctx = ctx
         self.round_number = round_number
         self.request = request
+        self.model = model  # the global model that the round starts from
         self.clients = {client.client_id: client for client in ctx.store.list_clients(ctx.session.session_id)}
         self.settled: dict[int, TaskResult] = {}
         self.open: set[int] = set()  # positions whose replies are mapped and wait to be folded
@@ -87,7 +94,7 @@ class _Training:
         ctx, row = self.ctx, self.row
         model = _current_model(ctx, self.round_number - 1)
         ctx.watch(PhaseStarted(self.round_number, "train", len(row.cohort)))
-        tasks = self._tasks(ctx.models.path(model.digest, model.suffix))
+        tasks = self._tasks(self._payload(ctx.models.path(model.digest, model.suffix)))
         self.gathering = Gathering(ctx.executor, tasks, timeout_s=ctx.config.round.timeout_s)
         replies = self._replies()
         try:
@@ -105,9 +112,42 @@ class _Training:
             return Sample(self.request.clients, target=len(self.request.clients))
         return self.ctx.sampler.sample(list(self.clients), step_rng(self.ctx.session.seed, self.round_number, "sample"))
 
+    def _payload(self, model: Path) -> Path:
+        """The file that the tasks get: the global model's own, or one that is written for this round.
+
+        It is made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
+
+        Raises:
+            ModelFileError: the session's form of model files cannot hold it.
+            StoreError: the disk is full.
+        """
+        payload, path = self.request.payload, self._payload_file()
+        if payload is self.model:
+            return model
+        try:
+            if isinstance(payload, Weights):
+                write_model(path, payload, self.ctx.form)
+            else:
+                write_sets(path, payload, self.ctx.form)
+        except ModelFileError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            raise StoreError(
+                error.message,
+                hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {self.row.session_id}`",
+                session_id=self.row.session_id,
+                path=str(path),
+            ) from error
+        return path
+
+    def _payload_file(self) -> Path:
+        folder = self.ctx.round_folder(self.round_number)
+        return folder / f".payload{self.ctx.form.suffix}"  # no client's id begins with a dot
+
     def _tasks(self, model: Path) -> list[Task]:
         """The tasks that must run; what an earlier controller has recorded of this round is settled already."""
         tasks = []
+        payload = self.request.payload
         for position, client_id in enumerate(self.row.cohort):
             task = self.ctx.task(
                 self.clients[client_id],
@@ -117,7 +157,9 @@ class _Training:
                 entry_point=self.request.entry_point,
                 reply_kind=self.request.reply_kind,
                 model=model,
-                template=self.request.payload,
+                template=payload if isinstance(payload, Weights) else self.model,
+                input_sets=() if isinstance(payload, Weights) else tuple(payload),
+                sets=self.request.sets,
                 parameters=dict(self.request.parameters),
             )
             result = self._from_record(task)
@@ -157,6 +199,7 @@ class _Training:
             reply=reply.path,
             reply_bytes=reply.size_bytes,
             weights=reply.weights,
+            sets=reply.sets,
             num_examples=reply.num_examples,
             metadata=reply.metadata,
         )
@@ -167,9 +210,9 @@ class _Training:
 
     def _settle(self, result: TaskResult) -> None:
         """Note a result. Replies that wait for their turn stay open up to a block; others are opened again."""
-        if result.weights is not None and len(self.open) >= BLOCK:
-            result = dataclasses.replace(result, weights=None)
-        if result.weights is not None:
+        if _weights_of(result) and len(self.open) >= BLOCK:
+            result = _closed(result)
+        if _weights_of(result):
             self.open.add(result.task.position)
         self.settled[result.task.position] = result
         self.num_ok += result.status == "ok"
@@ -192,7 +235,7 @@ class _Training:
             if result.status == "ok":
                 yield self._reply(result)
                 self.open.discard(position)  # the strategy has folded it: let go of the mapping
-                self.settled[position] = dataclasses.replace(result, weights=None)
+                self.settled[position] = _closed(result)
         counted = [result.task.client_id for _, result in sorted(self.settled.items()) if result.status == "ok"]
         if len(counted) < self.ctx.config.round.required:
             self._fail(len(counted))
@@ -201,12 +244,8 @@ class _Training:
     def _reply(self, result: TaskResult) -> Reply:
         assert result.reply is not None and result.num_examples is not None
         task = result.task
-        weights = result.weights
-        if weights is None:  # it was let go of to keep few files open
-            weights = read_model(result.reply).reordered_like(self.request.payload)
-        return Reply(
-            self.request.request_id, task.position, task.client_id, weights, result.num_examples, result.metadata
-        )
+        sets = _weights_of(result) or open_reply(task, result.reply)  # let go of, to keep few files open
+        return Reply(self.request.request_id, task.position, task.client_id, sets, result.num_examples, result.metadata)
 
     def _wait(self) -> TaskResult | None:
         before = time.monotonic()
@@ -269,10 +308,13 @@ class _Training:
             contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
         )
 
+        # Where a model has positions for names, a state of some of its tensors ("0", "3") keeps theirs.
+        form = dataclasses.replace(ctx.form, keys="names")
+
         def put(weights: Weights) -> tuple[str, list[str]]:
             if weights is state["model"]:
                 return model.digest, model.buffers
-            return put_weights(ctx.models, ctx.form, weights)[0], buffer_keys(weights, ctx.form)
+            return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
 
         saved = encode(state, put)
         row = dataclasses.replace(
@@ -291,6 +333,7 @@ class _Training:
         clients = {name: (versions[name], examples[name]) for name in versions}
         ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients)
         ctx.forget_states(versions)
+        remove_tree(self._payload_file())
         if not ctx.config.keep.updates:
             for result in ok:
                 if result.reply is not None:
@@ -298,6 +341,16 @@ class _Training:
         # The row was committed before its own cost was known; `finish_round` writes these.
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
+
+
+def _weights_of(result: TaskResult) -> Mapping[str, Weights]:
+    """The sets of a reply, while it is open; an update is one without a name."""
+    return result.sets if result.weights is None else {"": result.weights}
+
+
+def _closed(result: TaskResult) -> TaskResult:
+    """The same result without its weights: the file is mapped no more."""
+    return dataclasses.replace(result, weights=None, sets={})
 
 
 def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:

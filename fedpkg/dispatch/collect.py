@@ -81,20 +81,44 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
         return Reply(kept, size_bytes, metadata, metrics=metrics)
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
-        weights, largest = _checked(_update(task, kept, max_bytes=limit), task.template)
-        examples = _examples(metadata, largest)
-        return Reply(kept, size_bytes, metadata, weights=weights, num_examples=examples)
+        sets = open_reply(task, kept, max_bytes=limit)
+        examples = _examples(metadata, _largest(sets))
+        return Reply(kept, size_bytes, metadata, weights=sets[""], num_examples=examples)
     if task.reply_kind is ReplyKind.SETS:
-        sets, largest = _sets(task, kept, max_bytes=limit)
-        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(metadata, largest))
+        sets = open_reply(task, kept, max_bytes=limit)
+        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(metadata, _largest(sets)))
     return Reply(kept, size_bytes, metadata)
+
+
+def open_reply(task: Task, kept: Path, *, max_bytes: int | None = None) -> dict[str, Weights]:
+    """Map an update (the set ``""``), or the sets that the task names in its order. Numbers are not looked at.
+
+    Each has the order and the buffers of what it must fit.
+
+    Raises:
+        Refused: the file is damaged, or does not fit.
+    """
+    from fedpkg.formats.model_file import read_model, read_sets
+
+    templates = _set_templates(task)
+    try:
+        is_update = task.reply_kind is ReplyKind.UPDATE
+        found = {"": read_model(kept, max_bytes=max_bytes)} if is_update else read_sets(kept, max_bytes=max_bytes)
+    except ModelFileError as error:
+        raise Refused("bad_file", error.message) from error
+    for name in templates:
+        if name not in found:
+            raise Refused("mismatch", f"missing set '{name}'{nearest(name, found)}")
+    if extra := next((name for name in found if name not in templates), None):
+        raise Refused("mismatch", f"extra set '{extra}'")
+    return {name: _fitted(found[name], template, name) for name, template in templates.items()}
 
 
 def reply_limit(task: Task) -> int | None:
     """Bytes that a model file from a client may have: as configured, else twice what is asked for and some room."""
     if task.reply_bytes is not None:
         return task.reply_bytes
-    asked = list(_set_templates(task).values()) if task.reply_kind is ReplyKind.SETS else [task.template]
+    asked = list(_set_templates(task).values())
     sizes = [template.num_bytes for template in asked if template is not None]
     return 2 * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
 
@@ -129,41 +153,10 @@ def _metadata(kept: Path) -> dict[str, Json]:
         raise Refused("bad_metadata", error.message) from error
 
 
-def _update(task: Task, path: Path, *, max_bytes: int | None) -> Weights:
-    from fedpkg.formats.model_file import read_model
-
-    try:
-        weights = read_model(path, max_bytes=max_bytes)
-    except ModelFileError as error:
-        raise Refused("bad_file", error.message) from error
-    return weights
-
-
-def _sets(task: Task, path: Path, *, max_bytes: int | None) -> tuple[dict[str, Weights], float]:
-    """The sets that the task names, in its order; tensors of the default template get the global model's names."""
-    from fedpkg.formats.base import keys_of
-    from fedpkg.formats.model_file import read_sets
-
-    try:
-        found = read_sets(path, max_bytes=max_bytes)
-    except ModelFileError as error:
-        raise Refused("bad_file", error.message) from error
-    templates = _set_templates(task)
-    for name in templates:
-        if name not in found:
-            raise Refused("mismatch", f"missing set '{name}'{nearest(name, found)}")
-    if extra := next((name for name in found if name not in templates), None):
-        raise Refused("mismatch", f"extra set '{extra}'")
-    has_positions = task.template is not None and keys_of(task.template) == "positions"
-    sets, largest = {}, 0.0
-    for name, template in templates.items():
-        weights = _renamed(found[name], template) if has_positions else found[name]
-        sets[name], magnitude = _checked(weights, template, f"set '{name}': ")
-        largest = max(largest, magnitude)
-    return sets, largest
-
-
 def _set_templates(task: Task) -> dict[str, Weights | None]:
+    """What each set of the reply must fit; an update is the set ``""``."""
+    if task.reply_kind is not ReplyKind.SETS:
+        return {"": task.template}
     parameters = None
     if task.template is not None:
         taking_part = frozenset(task.template.parameters)
@@ -171,29 +164,40 @@ def _set_templates(task: Task) -> dict[str, Weights | None]:
     return {name: parameters if template is None else template for name, template in task.sets.items()}
 
 
-def _renamed(weights: Weights, template: Weights | None) -> Weights:
-    """Where a model has positions for names, a set without its buffers counts 0, 1, 2 … on its own."""
+def _fitted(weights: Weights, template: Weights | None, name: str) -> Weights:
+    """The weights in the order of what they must fit, and with its buffers."""
+    if template is None:
+        return weights
+    weights = _renamed(weights, template)
+    if reason := weights.mismatch(template):
+        raise Refused("mismatch", _of_set(name) + reason)
+    return weights.reordered_like(template)
+
+
+def _renamed(weights: Weights, template: Weights) -> Weights:
+    """Where a model has positions for names, a set of some of its tensors counts 0, 1, 2 … on its own."""
     from fedpkg.formats.base import keys_of
     from fedpkg.weights.weights import Weights
 
-    if template is None or keys_of(weights) != "positions" or len(weights) != len(template):
-        return weights
-    return Weights(dict(zip(template, weights.values(), strict=True)))
+    if len(weights) == len(template) and keys_of(weights) == "positions" and all(map(str.isdecimal, template)):
+        return Weights(dict(zip(template, weights.values(), strict=True)))
+    return weights
 
 
-def _checked(weights: Weights, template: Weights | None, where: str = "") -> tuple[Weights, float]:
-    """Weights that fit the template, in its order and with its buffers, all finite; the largest value of float32."""
-    if template is not None:
-        if reason := weights.mismatch(template):
-            raise Refused("mismatch", where + reason)
-        weights = weights.reordered_like(template)
+def _largest(sets: Mapping[str, Weights]) -> float:
+    """The largest value in float32 or a narrower dtype; all values must be finite."""
     largest = 0.0
-    for name, magnitude in weights.magnitudes():
-        if not math.isfinite(magnitude):
-            raise Refused("not_finite", f"{where}tensor '{name}' has NaN or infinite values")
-        if weights[name].itemsize < 8:
-            largest = max(largest, magnitude)
-    return weights, largest
+    for set_name, weights in sets.items():
+        for name, magnitude in weights.magnitudes():
+            if not math.isfinite(magnitude):
+                raise Refused("not_finite", f"{_of_set(set_name)}tensor '{name}' has NaN or infinite values")
+            if weights[name].itemsize < 8:
+                largest = max(largest, magnitude)
+    return largest
+
+
+def _of_set(name: str) -> str:
+    return f"set '{name}': " if name else ""
 
 
 def _examples(metadata: dict[str, Json], largest: float) -> float:

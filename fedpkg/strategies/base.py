@@ -24,31 +24,42 @@ class Request:
 
     Args:
         request_id: unique within the session.
-        payload: the weights that are staged as the input model.
+        payload: the weights that are staged as the input model; or several named sets of them, in one file.
         clients: who is asked, in cohort order; None: the session's sampler chooses.
         entry_point: of the compute package.
-        reply_kind: what is expected back.
+        reply_kind: what is expected back: ``update`` (it fits the payload, or the global model if that is several
+            sets), or ``sets``.
+        sets: that a reply of kind ``sets`` holds, and what each must fit; None: the payload's parameters (of several
+            sets: the global model's).
         parameters: travel in task.json and in the input's metadata (e.g. ``proximal_mu``).
     """
 
     request_id: str
-    payload: Weights
+    payload: Weights | Mapping[str, Weights]
     clients: tuple[str, ...] | None = None
     entry_point: str = "train"
     reply_kind: ReplyKind = ReplyKind.UPDATE
+    sets: Mapping[str, Weights | None] = field(default_factory=dict)
     parameters: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's checked answer: it fits the payload and is finite. ``weights`` is mapped: copy what you keep."""
+    """One client's checked answer: it is as asked, and finite. Its weights are mapped: copy what you keep.
+
+    ``sets`` are those that were asked for, in that order; an update is one set without a name, ``weights``.
+    """
 
     request_id: str
     position: int  # in the cohort; replies come in this order, with gaps where clients failed
     client_id: str
-    weights: Weights
+    sets: Mapping[str, Weights]
     num_examples: float
     metadata: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> Weights:
+        return self.sets[""]
 
 
 class Strategy(Protocol):

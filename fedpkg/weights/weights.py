@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -19,6 +20,9 @@ class Weights(Mapping[str, Tensor]):
         tensors: names and dense tensors, in the model's order; they are shared, not copied.
         buffers: which of the names are buffers (running means, counters) rather than parameters.
 
+    Attributes:
+        parameters: names of the tensors that take part in the algebra.
+
     **Algebra.** ``x + y``, ``x - y``, ``a * x``, ``x / a``, ``-x``, ``Weights.dot(x, y)`` and ``x.norm(p)`` are those
     of the vector of parameters: floating (or complex) tensors that are not buffers. The others ride along, unchanged,
     from the left operand. Operands pair up by name, in any order; one may have no buffers (gradients have none). It
@@ -30,17 +34,24 @@ class Weights(Mapping[str, Tensor]):
 
     Methods ending in ``_`` work in place, on the data alone, and return the object.
 
+    Long lists of tensors go through one call of PyTorch's ``_foreach`` operations where that is the faster way, as
+    ``tests/benchmarks/weights.py`` measures it; `fedpkg.weights.reference` says the same plainly.
+
     Two ``Weights`` are the same (``==``, ``hash``) only if they are one object; ``equal`` compares their bits.
 
     Raises:
         ModelMismatch: a name in ``buffers`` is not a tensor's; or operands differ in names or shapes.
     """
 
-    __slots__ = ("_tensors", "buffers")
+    __slots__ = ("_tensors", "buffers", "parameters")
+    __array_ufunc__ = None  # NumPy's numbers leave a * x to us
 
     def __init__(self, tensors: Mapping[str, Tensor], *, buffers: Iterable[str] = ()) -> None:
         self._tensors = dict(tensors)
         self.buffers = frozenset(buffers)
+        self.parameters = tuple(
+            name for name, tensor in self._tensors.items() if name not in self.buffers and _is_real_valued(tensor)
+        )
         for name in sorted(self.buffers - self._tensors.keys()):
             raise ModelMismatch(
                 f"buffer {name!r} is not a tensor of the model{nearest(name, self._tensors)}", tensor=name
@@ -74,13 +85,6 @@ class Weights(Mapping[str, Tensor]):
         """Elements of all tensors that are not buffers."""
         return sum(tensor.numel() for name, tensor in self._tensors.items() if name not in self.buffers)
 
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the tensors that take part in the algebra."""
-        return tuple(
-            name for name, tensor in self._tensors.items() if name not in self.buffers and _is_real_valued(tensor)
-        )
-
     # ---- from and to a model
 
     @classmethod
@@ -97,16 +101,19 @@ class Weights(Mapping[str, Tensor]):
     @classmethod
     def from_grads(cls, model: nn.Module) -> Weights:
         """A copy of the model's gradients, zeros where there is none; later steps of the model do not change it."""
-        return cls(
-            {
-                name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.detach().clone()
-                for name, parameter in model.named_parameters()
-            }
-        )
+
+        def copy(parameter: nn.Parameter) -> Tensor:
+            if parameter.grad is None:
+                return torch.zeros_like(parameter)
+            return parameter.grad.detach().clone().to_dense()  # those of embeddings may be sparse
+
+        return cls({name: copy(parameter) for name, parameter in model.named_parameters()})
 
     @torch.no_grad()
     def to_model(self, model: nn.Module) -> None:
         """Copy the data, and nothing of a graph, into the model's parameters and (those there are) its buffers.
+
+        Of a tensor that the model has under several names (tied), the first counts.
 
         Raises:
             ModelMismatch: a parameter is missing or extra, or has another shape; the model is then as it was.
@@ -124,7 +131,8 @@ class Weights(Mapping[str, Tensor]):
                     tensor=name,
                 )
             pairs.append((target[name], self[name]))
-        if extra := next((name for name in self if name not in target), None):
+        known = model.state_dict().keys()  # also the other names of tied tensors
+        if extra := next((name for name in self if name not in target and name not in known), None):
             raise ModelMismatch(f"extra tensor {extra!r}{nearest(extra, target)}", tensor=extra)
         for tensor, value in pairs:
             tensor.copy_(value)
@@ -204,7 +212,7 @@ class Weights(Mapping[str, Tensor]):
             return NotImplemented
         if isinstance(scalar, Tensor):  # a graph may go through it
             return self._with([tensor / scalar for tensor in self._vector()])
-        return self._with(_foreach(torch._foreach_div, self._vector(), scalar))
+        return self._with(_foreach(torch._foreach_div, self._vector(), float(scalar)))
 
     def __neg__(self) -> Weights:
         return self._with(_foreach(torch._foreach_neg, self._vector()))
@@ -212,10 +220,12 @@ class Weights(Mapping[str, Tensor]):
     @staticmethod
     def dot(x: Weights, y: Weights) -> Tensor:
         """<x, y> = sum_i x_i y_i over all parameters, a 0-d tensor; narrow dtypes are summed in float32."""
-        products = [
-            torch.dot(_wide(a).reshape(-1), _wide(b).reshape(-1))
-            for a, b in zip(x._vector(), x._paired(y), strict=True)
-        ]
+        products = []
+        for a, b in zip(map(_wide, x._vector()), map(_wide, x._paired(y)), strict=True):
+            if a.dtype != b.dtype:
+                dtype = torch.promote_types(a.dtype, b.dtype)
+                a, b = a.to(dtype), b.to(dtype)
+            products.append(torch.dot(a.reshape(-1), b.reshape(-1)))
         return torch.stack(products).sum() if products else torch.zeros(())
 
     def norm(self, p: float = 2) -> Tensor:
@@ -259,15 +269,20 @@ class Weights(Mapping[str, Tensor]):
     @torch.no_grad()
     def axpby_(self, alpha: float, other: Weights, beta: float) -> Weights:
         """x <- alpha y + beta x."""
-        paired = self._paired(other)
-        _foreach(torch._foreach_mul_, self._vector(), beta)
-        _foreach(torch._foreach_add_, self._vector(), paired, alpha=alpha)
+        for x, y in zip(self._vector(), self._paired(other), strict=True):
+            if x.data_ptr() == y.data_ptr():
+                y = y.clone()  # or scaling x would scale y
+            x.mul_(beta).add_(y, alpha=alpha)  # tensor by tensor: the second step finds it in the cache
         return self
 
     @staticmethod
     def axpby(alpha: float, x: Weights, beta: float, y: Weights) -> Weights:
-        """alpha x + beta y, with one temporary; what is no parameter rides along from ``x``."""
-        return x._with(_foreach(torch._foreach_add, _scaled(x._vector(), alpha), x._paired(y), alpha=beta))
+        """alpha x + beta y, without a temporary; what is no parameter rides along from ``x``."""
+        scaled, paired = _scaled(x._vector(), alpha), x._paired(y)
+        if any(a.dtype != b.dtype for a, b in zip(scaled, paired, strict=True)):
+            return x._with(_foreach(torch._foreach_add, scaled, paired, alpha=beta))
+        _foreach(torch._foreach_add_, scaled, paired, alpha=beta)
+        return x._with(scaled)
 
     # ---- inside
 
@@ -276,7 +291,10 @@ class Weights(Mapping[str, Tensor]):
 
     def _with(self, vector: Sequence[Tensor]) -> Weights:
         """These weights with other parameters; the rest rides along."""
-        return Weights({**self._tensors, **dict(zip(self.parameters, vector, strict=True))}, buffers=self.buffers)
+        made = Weights.__new__(Weights)  # names and buffers were checked: small lists would feel it
+        made._tensors = {**self._tensors, **dict(zip(self.parameters, vector, strict=True))}
+        made.buffers, made.parameters = self.buffers, self.parameters
+        return made
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Weights:
         return Weights({name: function(tensor) for name, tensor in self._tensors.items()}, buffers=self.buffers)
@@ -287,14 +305,14 @@ class Weights(Mapping[str, Tensor]):
         if names != others and set(names) != set(others):
             alone = sorted(set(names) ^ set(others))[0]
             raise ModelMismatch(f"operands do not fit: only one of them has the parameter {alone!r}", tensor=alone)
-        for name in names:
-            if self[name].shape != other[name].shape:
+        paired = [other._tensors[name] for name in names]
+        for name, a, b in zip(names, self._vector(), paired, strict=True):
+            if a.shape != b.shape:
                 raise ModelMismatch(
-                    f"operands do not fit: parameter {name!r} has shapes {tuple(self[name].shape)} and "
-                    f"{tuple(other[name].shape)}",
+                    f"operands do not fit: parameter {name!r} has shapes {tuple(a.shape)} and {tuple(b.shape)}",
                     tensor=name,
                 )
-        return [other[name] for name in names]
+        return paired
 
     # ---- comparing
 
@@ -369,11 +387,11 @@ def _foreach(
 def _scaled(vector: Sequence[Tensor], scalar: float | Tensor) -> Sequence[Tensor]:
     if isinstance(scalar, Tensor):  # a graph may go through it
         return [scalar * tensor for tensor in vector]
-    return _foreach(torch._foreach_mul, vector, scalar)
+    return _foreach(torch._foreach_mul, vector, float(scalar))
 
 
 def _is_scalar(value: object) -> bool:
-    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0)
+    return isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.dim() == 0)
 
 
 def _is_real_valued(tensor: Tensor) -> bool:

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "fork_cost.py": [],
     "warm_call.py": [],
     "fold.py": [],
+    "weights.py": [],
     "workloads.py": ["w1", "w2", "w3"],
 }
 QUICK = {
@@ -24,6 +25,7 @@ QUICK = {
     "fork_cost.py": ["--repeat", "20"],
     "warm_call.py": ["--repeat", "5"],
     "fold.py": ["--repeat", "1", "--clients", "2"],
+    "weights.py": ["--repeat", "1"],
     "workloads.py": ["w1", "--repeat", "1"],
 }
 

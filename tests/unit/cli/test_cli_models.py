@@ -1,12 +1,16 @@
 """``fedpkg model`` and ``validation``: what a finished session has left."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from cli_support import MISBEHAVE, fedpkg
+from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 from safetensors.torch import save_file
 
-from fedpkg.formats.model_file import read_model
+from fedpkg.formats.metadata import read_metadata
+from fedpkg.formats.model_file import read_model, read_seed_model
 
 
 @pytest.fixture
@@ -40,6 +44,45 @@ def test_export_does_not_overwrite_without_force(home, here):
     assert (here / "model.npz").read_text() == "precious"
     assert fedpkg("model", "export", "-o", "model.npz", "--force", "--home", home).code == 0
     assert read_model(here / "model.npz")
+
+
+@pytest.mark.parametrize("keys", ["names", "positions"])
+def test_exported_models_know_their_buffers_when_they_are_seeds_again(keys, here):
+    model = {"ema": np.ones(3, np.float32), "w": np.ones((10, 32), np.float32), "steps": np.array(0)}
+    if keys == "positions":
+        model = {str(number): array for number, array in enumerate(model.values())}
+    buffers = list(model)[::2]
+    np.savez("seed.npz", **model)
+    (here / "seed.npz-metadata").write_text(json.dumps({"buffers": buffers}))
+    package = here / "copies"
+    package.mkdir()
+    (package / "fedn.yaml").write_text("entry_points:\n  train:\n    command: sh train.sh\n")
+    (package / "train.sh").write_text('cp "$1" "$2" && echo \'{"num_examples": 1}\' > "$2-metadata"\n')
+    write_run_yaml(here, package=str(package), seed_model="seed.npz", rounds=1)
+    assert fedpkg("run", "run.yaml").code == 0
+    exported = ["runde 1.npz", "runde 1.safetensors"]
+    for name in exported:
+        ended = fedpkg("model", "export", "latest", "-o", name, "--json")
+        assert ended.code == 0, ended.err
+        assert ended.json()["buffers"] == buffers
+        assert set(read_seed_model(here / name)[0].buffers) == set(buffers)
+    for name in exported:
+        write_run_yaml(here, package=str(package), seed_model=name, rounds=1)
+        assert fedpkg("run", "run.yaml").code == 0
+        models = fedpkg("model", "list", "--json").json()
+        assert [row["buffers"] for row in models] == [buffers, buffers]
+        assert {row["suffix"] for row in models} == {Path(name).suffix}
+
+
+def test_exported_model_without_buffers_has_none_when_it_is_a_seed_again(home, here):
+    (here / "model.npz-metadata").write_text('{"buffers": ["of another model"]}')
+    ended = fedpkg("model", "export", "-o", "model.npz", "--home", home)
+    assert (ended.code, "model.npz-metadata is there already" in ended.err) == (5, True)
+    assert not (here / "model.npz").exists()
+    assert fedpkg("model", "export", "-o", "model.npz", "--force", "--home", home).code == 0
+    assert read_metadata(here / "model.npz") == {"buffers": []}
+    assert fedpkg("model", "seed", MISBEHAVE, "-o", "model.npz", "--force").code == 0
+    assert sorted(path.name for path in here.iterdir()) == ["model.npz"], "what another model's metadata said is gone"
 
 
 def test_export_refuses_other_formats(home):

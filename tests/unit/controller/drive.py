@@ -3,6 +3,8 @@
 python drive.py HOME CONFIG_JSON [--kill-at N]     run; kill -9 oneself at the Nth event
                                    [--kill-at-step before|after:STEP:N]     … at the Nth call of a method of the store
 python drive.py HOME [--kill-at-step …] --resume SESSION
+
+With TEST_STRATEGY=sets in the environment the strategy is that of sets_strategy.py instead of FedAvg.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sets_strategy import WithControl
+
+import fedpkg.strategies.fedavg
 from fedpkg import assemble
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event
@@ -50,6 +55,8 @@ def main() -> None:
         if seen == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    if os.environ.get("TEST_STRATEGY") == "sets":
+        fedpkg.strategies.fedavg.fedavg = WithControl  # type: ignore[assignment]
     if "--kill-at-step" in sys.argv:
         kill_at_step(*sys.argv[sys.argv.index("--kill-at-step") + 1].split(":"))
     if "--resume" in sys.argv:

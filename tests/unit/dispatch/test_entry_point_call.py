@@ -92,6 +92,8 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         data_path=tmp_path / "Daten",
         parameters={"proximal_mu": 0.1},
         run_config={"a": [1, {"b": None}]},
+        input_sets=("x", "control"),
+        sets={"x": None},
     )
     assert told == {
         "session_id": "session-1",
@@ -107,6 +109,8 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "data_path": str(tmp_path / "Daten"),
         "run_config": {"a": [1, {"b": None}]},
         "parameters": {"proximal_mu": 0.1},
+        "input_sets": ["x", "control"],
+        "reply_sets": ["x"],
         "environment": bench.environment,
     }
 

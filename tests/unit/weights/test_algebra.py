@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedpkg.errors import ModelMismatch
+from fedpkg.weights import reference
 from fedpkg.weights.weights import Weights
 
 SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=5)
@@ -47,66 +49,96 @@ def trained_net() -> Net:
     return model
 
 
-OPERATIONS: dict[str, tuple[Callable[[Weights, Weights], Weights], Callable[[Tensor, Tensor], Tensor]]] = {
-    "add": (lambda x, y: x + y, lambda x, y: x + y),
-    "subtract": (lambda x, y: x - y, lambda x, y: x - y),
-    "scale": (lambda x, y: 2.5 * x, lambda x, y: 2.5 * x),
-    "scale from the right": (lambda x, y: x * 3, lambda x, y: x * 3),
-    "divide": (lambda x, y: x / 4, lambda x, y: x / 4),
-    "negate": (lambda x, y: -x, lambda x, y: -x),
-    "axpby": (lambda x, y: Weights.axpby(2.0, x, -0.5, y), lambda x, y: 2.0 * x - 0.5 * y),
-    "mean": (lambda x, y: Weights.mean([x, y], [1, 3]), lambda x, y: (x + 3 * y) / 4),
-    "scale by a norm": (lambda x, y: Weights.dot(x, y) * x, lambda x, y: torch.dot(x, y) * x),
+Operation = Callable[[Weights, Weights], Weights]
+# Each beside what it must agree with.
+OPERATIONS: dict[str, tuple[Operation, Operation]] = {
+    "add": (lambda x, y: x + y, reference.add),
+    "subtract": (lambda x, y: x - y, reference.subtract),
+    "scale": (lambda x, y: 2.5 * x, lambda x, y: reference.scale(x, 2.5)),
+    "scale from the right": (lambda x, y: x * 3, lambda x, y: reference.scale(x, 3)),
+    "scale by a NumPy number": (lambda x, y: np.float64(1.5) * x, lambda x, y: reference.scale(x, 1.5)),
+    "divide": (lambda x, y: x / 4, lambda x, y: reference.divide(x, 4)),
+    "negate": (lambda x, y: -x, lambda x, y: reference.negate(x)),
+    "axpby": (lambda x, y: Weights.axpby(2.0, x, -0.5, y), lambda x, y: reference.axpby(2.0, x, -0.5, y)),
+    "mean": (lambda x, y: Weights.mean([x, y], [1, 3]), lambda x, y: reference.mean([x, y], [1, 3])),
+    "scale by a product": (lambda x, y: Weights.dot(x, y) * x, lambda x, y: reference.scale(x, reference.dot(x, y))),
+    "divide by a norm": (lambda x, y: x / (1 + y.norm()), lambda x, y: reference.divide(x, 1 + reference.norm(y))),
 }
-IN_PLACE: dict[str, tuple[Callable[[Weights, Weights], Weights], Callable[[Tensor, Tensor], Tensor]]] = {
-    "add_": (lambda x, y: x.add_(y, alpha=-2.0), lambda x, y: x - 2 * y),
-    "lerp_": (lambda x, y: x.lerp_(y, 0.25), lambda x, y: torch.lerp(x, y, 0.25)),
-    "axpby_": (lambda x, y: x.axpby_(3.0, y, 0.5), lambda x, y: 3 * y + 0.5 * x),
+IN_PLACE: dict[str, tuple[Operation, Operation]] = {
+    "add_": (lambda x, y: x.add_(y, alpha=-2.0), lambda x, y: reference.add_(x, y, alpha=-2.0)),
+    "lerp_": (lambda x, y: x.lerp_(y, 0.25), lambda x, y: reference.lerp_(x, y, 0.25)),
+    "axpby_": (lambda x, y: x.axpby_(3.0, y, 0.5), lambda x, y: reference.axpby_(x, 3.0, y, 0.5)),
 }
+
+
+def reordered(x: Weights) -> Weights:
+    """The same vector with its names the other way round: operands pair up by name."""
+    return Weights({name: x[name] for name in reversed(list(x))}, buffers=x.buffers)
+
+
+def gradients(x: Weights) -> Tensor:
+    """Of all parameters, zeros where nothing flowed back."""
+    tensors = [x[name] for name in x.parameters]
+    return torch.cat([torch.zeros_like(t).reshape(-1) if t.grad is None else t.grad.reshape(-1) for t in tensors])
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @settings(max_examples=25, deadline=None)
 @given(shapes=SHAPES)
-def test_operation_is_that_of_the_flat_vector(name: str, shapes: list[tuple[int, ...]]) -> None:
-    on_weights, on_vector = OPERATIONS[name]
-    x, y = weights_of(shapes, 1, requires_grad=True), weights_of(shapes, 2, requires_grad=True)
-    flat_x, flat_y = x.to_flat().detach().requires_grad_(), y.to_flat().detach().requires_grad_()
-    result, expected = on_weights(x, y), on_vector(flat_x, flat_y)
-    torch.testing.assert_close(result.to_flat(), expected)
-    if expected.numel():
-        result.to_flat().square().sum().backward()
-        expected.square().sum().backward()
-        got = torch.cat(
-            [torch.zeros_like(x[p]).reshape(-1) if x[p].grad is None else x[p].grad.reshape(-1) for p in x.parameters]
-        )  # type: ignore[union-attr]
-        torch.testing.assert_close(got, flat_x.grad)
-    assert torch.equal(result["running_mean"], x["running_mean"]) and torch.equal(
-        result["num_batches_tracked"], x["num_batches_tracked"]
-    )
+def test_operation_agrees_with_the_reference_in_values_and_gradients(name: str, shapes: list[tuple[int, ...]]) -> None:
+    results, slopes = [], []
+    for operation in OPERATIONS[name]:
+        x, y = weights_of(shapes, 1, requires_grad=True), weights_of(shapes, 2, requires_grad=True)
+        result = operation(x, reordered(y))
+        if result.to_flat().numel():
+            result.to_flat().square().sum().backward()
+        assert list(result) == list(x) and result.buffers == x.buffers
+        assert result["running_mean"] is x["running_mean"] and result["num_batches_tracked"] == 1
+        results.append(result.to_flat())
+        slopes.append(torch.cat([gradients(x), gradients(y)]))
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*slopes)
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
 @settings(max_examples=25, deadline=None)
 @given(shapes=SHAPES)
-def test_in_place_operation_is_that_of_the_flat_vector(name: str, shapes: list[tuple[int, ...]]) -> None:
-    in_place, on_vector = IN_PLACE[name]
-    x, y = weights_of(shapes, 1), weights_of(shapes, 2)
-    expected = on_vector(x.to_flat(), y.to_flat())
-    memory = [x[name].data_ptr() for name in x.parameters]
-    assert in_place(x, y) is x
-    torch.testing.assert_close(x.to_flat(), expected)
-    assert [x[name].data_ptr() for name in x.parameters] == memory
-    assert x["num_batches_tracked"] == 1
+def test_in_place_operation_agrees_with_the_reference(name: str, shapes: list[tuple[int, ...]]) -> None:
+    results = []
+    for operation in IN_PLACE[name]:
+        x, y = weights_of(shapes, 1), weights_of(shapes, 2)
+        memory = [x[name].data_ptr() for name in x.parameters]
+        assert operation(x, reordered(y)) is x
+        assert [x[name].data_ptr() for name in x.parameters] == memory
+        assert x["num_batches_tracked"] == 1
+        results.append(x.to_flat())
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_operation_on_itself(name: str) -> None:
+    in_place, plain = IN_PLACE[name]
+    x, same = weights_of([(2, 3), (4,)], 1), weights_of([(2, 3), (4,)], 1)
+    torch.testing.assert_close(in_place(x, Weights(x, buffers=x.buffers)).to_flat(), plain(same, same).to_flat())
 
 
 @settings(max_examples=40, deadline=None)
 @given(shapes=SHAPES, p=st.sampled_from([1, 1.5, 2, 3, math.inf]))
-def test_dot_and_norm_are_those_of_the_flat_vector(shapes: list[tuple[int, ...]], p: float) -> None:
+def test_dot_and_norm_agree_with_the_reference(shapes: list[tuple[int, ...]], p: float) -> None:
     x, y = weights_of(shapes, 1), weights_of(shapes, 2)
-    torch.testing.assert_close(Weights.dot(x, y).double(), torch.dot(x.to_flat(), y.to_flat()))
+    torch.testing.assert_close(Weights.dot(x, reordered(y)).double(), reference.dot(x, y))
     if x.to_flat().numel():
-        torch.testing.assert_close(x.norm(p), torch.linalg.vector_norm(x.to_flat(), p))
+        torch.testing.assert_close(x.norm(p), reference.norm(x, p))
+
+
+def test_parameters_are_not_gone_through_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the fast form is for: a list of tensors costs one call."""
+    x = weights_of([(2,)] * 20, 1)
+    for operation, _ in (OPERATIONS["add"], OPERATIONS["scale"], IN_PLACE["add_"], IN_PLACE["lerp_"]):
+        with torch.profiler.profile() as profile:
+            operation(x, x.clone())
+        calls = [event.name for event in profile.events() if event.name.startswith("aten::_foreach")]
+        assert len(calls) == 1, calls
 
 
 @pytest.mark.parametrize("away", [0.0, 0.1])
@@ -171,6 +203,27 @@ def test_to_model_copies_data_only() -> None:
     assert torch.equal(target.last.bias, source.last.bias.grad)  # type: ignore[arg-type]
 
 
+def test_to_model_takes_weights_of_every_kind() -> None:
+    model, other = trained_net(), Net()
+    x = Weights.from_model(model)
+    kinds = {
+        "a result with a graph": x + x,
+        "gradients": Weights.from_grads(model),
+        "a clone": x.clone(),
+        "frozen": Weights.from_model(model).freeze(),
+        "another dtype": x.to(dtype=torch.float64),
+        "views of a flat vector": x.from_flat(torch.arange(x.to_flat().numel(), dtype=torch.float32)),
+        "not contiguous": Weights({name: x[name].t().clone().t() if x[name].dim() == 2 else x[name] for name in x}),
+        "the model itself": Weights.from_model(other),
+    }
+    for kind, weights in kinds.items():
+        expected = {name: weights[name].detach().float().clone() for name in weights.parameters}
+        weights.to_model(other)
+        for name, parameter in other.named_parameters():
+            assert torch.equal(parameter.detach(), expected[name]), kind
+            assert parameter.is_leaf and parameter.requires_grad and parameter.grad is None, kind
+
+
 def test_to_model_that_does_not_fit_changes_nothing() -> None:
     model = Net()
     before = Weights.from_model(model).clone()
@@ -199,6 +252,25 @@ def test_tied_parameter_counts_once() -> None:
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     model[1].weight = model[0].weight
     assert Weights.from_model(model).parameters == ("0.weight",)
+    both = Weights({name: tensor + 1 for name, tensor in model.state_dict().items()})  # as a model file has them
+    assert list(both) == ["0.weight", "1.weight"]
+    both.to_model(model)
+    assert torch.equal(model[1].weight, both["0.weight"])
+
+
+def test_sparse_gradient_is_made_dense() -> None:
+    model = nn.Embedding(4, 2, sparse=True)
+    model(torch.tensor([1, 1])).sum().backward()
+    gradient = Weights.from_grads(model)
+    assert gradient["weight"].tolist() == [[0, 0], [2, 2], [0, 0], [0, 0]]
+    assert (gradient + Weights.from_model(model)).norm() > 0
+
+
+def test_operands_of_two_dtypes_meet_in_the_wider() -> None:
+    x = Weights({"a": torch.ones(2), "b": torch.ones(3).half()})
+    y = x.to(dtype=torch.float64)
+    assert (Weights.dot(x, y), Weights.dot(y, x)) == (5, 5)
+    assert (x + y)["a"].dtype == torch.float64
 
 
 def test_flat_view_shares_memory() -> None:
