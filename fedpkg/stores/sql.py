@@ -463,10 +463,6 @@ class SqlStore(StateStore):
 
     # Models
 
-    def add_model(self, model: ModelRow) -> None:
-        with self._database.transaction() as transaction:
-            transaction.run(MODELS.upsert, MODELS.encode(model))
-
     def get_model(self, ref: str) -> ModelRow:
         if models := self._select(MODELS, {"model_id": ref}):
             return models[0]
