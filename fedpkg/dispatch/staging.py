@@ -185,7 +185,7 @@ def stage(task: Task, models: SharedModels, copies: WorkingCopies, *, private_in
     }
     if task.data_path is not None:
         environ["FEDN_DATA_PATH"] = str(task.data_path)
-    names = {name: "" if value is None else str(value) for name, value in record.items() if name in PLACEHOLDERS}
+    names = _names(record)
     for name in task.environment:
         environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
     flags = format_flags(
@@ -199,6 +199,17 @@ def stage(task: Task, models: SharedModels, copies: WorkingCopies, *, private_in
         stdout=task.folder / "stdout.log",
         stderr=task.folder / "stderr.log",
     )
+
+
+def own_environ(task: Task) -> dict[str, str]:
+    """Of a task's environment, what its run's configuration and its client decide."""
+    names = _names(task_record(task))
+    data = {} if task.data_path is None else {"FEDN_DATA_PATH": str(task.data_path)}
+    return {**{name: fill(value, names) for name, value in task.environment.items()}, **data}
+
+
+def _names(record: Mapping[str, Json]) -> dict[str, str]:
+    return {name: "" if record[name] is None else str(record[name]) for name in PLACEHOLDERS}
 
 
 PLACEHOLDERS = ("client_id", "data_path", "partition_id", "num_partitions", "round_number", "session_id")
