@@ -259,9 +259,9 @@ class Zygote:
 
     def _start(self) -> None:
         self._greeting: dict[str, Any] | None = None
-        self._control, theirs = socket.socketpair()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, open(self._log, "ab") as output:
+        with open(self._log, "ab") as output:
+            self._control, theirs = socket.socketpair()
             try:
                 self._process = subprocess.Popen(
                     [self.interpreter, str(ZYGOTE), str(theirs.fileno())],
@@ -275,6 +275,8 @@ class Zygote:
             except OSError as error:
                 self._control.close()
                 raise DispatchError(f"cannot start the interpreter {self.interpreter}: {error}") from error
+            finally:
+                theirs.close()
         _send(self._control, self._order)
 
     def ready(self) -> dict[str, Any]:

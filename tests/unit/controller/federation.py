@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from fedpkg import assemble
+from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
 from fedpkg.controller.events import Event
 from fedpkg.formats.model_file import read_model
 from fedpkg.stores.base import SessionRow, TaskRow
+from fedpkg.stores.check import Finding, check_home
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -54,6 +56,10 @@ class Federation:
 
     def resume(self, ref: str, *, rounds: int | None = None) -> SessionRow:
         return assemble.resume(ref, self.home, watch=self.events.append, rounds=rounds)
+
+    def findings(self) -> list[Finding]:
+        """What `fedpkg home check` would tell."""
+        return check_home(self.home, package_problems=package_problems).findings
 
     @property
     def store(self) -> SqliteStore:

@@ -13,7 +13,7 @@ from test_resume import drive, write_config
 from fedpkg.config import RunConfig
 from fedpkg.errors import NotFound
 from fedpkg.stores.base import SessionRow
-from fedpkg.stores.check import Finding, check_home
+from fedpkg.stores.check import Finding
 from fedpkg.stores.models import ModelStore
 
 
@@ -36,7 +36,7 @@ def task_rounds(federation: Federation, session: SessionRow) -> list[int]:
 
 
 def assert_clean(federation: Federation) -> None:
-    assert list(check_home(federation.home)) == []
+    assert federation.findings() == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_pruned_session_resumes_to_the_same_bits(federation: Federation) -> None
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, step
         session = federation.store.list_sessions()[-1]
-        assert not [finding for finding in check_home(federation.home) if finding.damaged], step
+        assert not [finding for finding in federation.findings() if finding.damaged], step
         assert federation.resume(session.session_id).status == "finished"
         assert federation.digests(session.session_id) == expected, step
         assert task_rounds(federation, session) == [6]
@@ -93,7 +93,7 @@ def test_kept_updates_outlive_their_task_folders(federation: Federation) -> None
     assert [path.name for path in first.iterdir()] == ["train.reply"]
     assert_clean(federation)
     Path(updates[0].path).unlink()
-    assert [finding.place for finding in check_home(federation.home) if finding.damaged] == [updates[0].path]
+    assert [finding.place for finding in federation.findings() if finding.damaged] == [updates[0].path]
 
 
 def test_pruned_model_says_which_rule_it_was(federation: Federation) -> None:
@@ -109,7 +109,7 @@ def test_check_finds_nothing_while_a_session_runs_and_prunes(federation: Federat
 
     def look() -> None:
         while not ended.is_set():
-            found.extend(check_home(federation.home))
+            found.extend(federation.findings())
 
     federation.run(config_of(federation, rounds=1))  # from here on there is a database
     looking = threading.Thread(target=look)
