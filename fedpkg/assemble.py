@@ -35,7 +35,9 @@ from fedpkg.errors import (
     ModelFileError,
     PackageError,
     SpecError,
+    StoreError,
 )
+from fedpkg.files import NO_SPACE
 from fedpkg.log import event
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
@@ -58,7 +60,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
-    with home.lock() as note_session, SqliteStore(home.state_db) as store:
+    with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         package = _open_package(config, home)
         _check_entry_points(config, package)
         for warning in package_warnings(package):
@@ -121,7 +123,8 @@ def resume(
         NotFound: no such session.
         FedpkgError: what stopped it again.
     """
-    with home.lock() as note_session, SqliteStore(home.state_db) as store:
+    advice = f"fedpkg session resume {ref}"
+    with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, advice):
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(session.config)
@@ -141,6 +144,21 @@ def resume(
             seed = store.get_model(f"{session.session_id}.0")
             form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
             return _run(_context(session, config, home, store, package, form, executor, watch=watch, clock=clock))
+
+
+@contextmanager
+def _naming_a_full_disk(home: Home, advice: str) -> Iterator[None]:
+    """For what is written before a session runs: its package, its data, its seed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise StoreError(
+            f"the disk of the home {home.root} is full: {error}",
+            hint=f"free space (`fedpkg home prune` helps), then {advice}",
+            path=str(home.root),
+        ) from error
 
 
 def _open_package(config: RunConfig, home: Home) -> UnpackedPackage:
@@ -325,6 +343,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 
     Raises:
         EntryPointFailed: it failed; with the end of its log.
+        StoreError: … because the disk is full.
     """
     task = Task(
         task_id=f"{session_id}/build",
@@ -345,6 +364,12 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         log_bytes=config.limits.log_bytes,
     )
     result = executor.submit(task).result()
+    if result.failure is not None and result.failure.kind == "no_space":
+        raise StoreError(
+            f"the disk of {folder} is full: build failed ({result.failure.message}); nothing was recorded",
+            hint="free space (`fedpkg home prune` helps), then start it again",
+            path=str(folder),
+        )
     if result.reply is None:
         raise entry_point_failed(result, hint=_build_by_hand(config, f"seed{task.suffix}"))
     return result.reply

@@ -10,6 +10,7 @@
     ├── DataError                    6   the clients' data cannot be read or split
     ├── StoreError                   7   the home folder cannot be used
     │   ├── HomeLocked                   … another controller holds it
+    │   ├── OtherSchema                  … its database is of an older or newer fedpkg
     │   └── NotFound                     … it has no such session, model or round
     ├── DispatchError                8   an entry point cannot be run at all
     │   └── EntryPointFailed             … or it ran and failed
@@ -89,6 +90,10 @@ class StoreError(FedpkgError):
 
 
 class HomeLocked(StoreError):
+    pass
+
+
+class OtherSchema(StoreError):
     pass
 
 

@@ -17,6 +17,8 @@ from typing import BinaryIO
 # ioctl number of FICLONE on Linux: btrfs, XFS and others then share the blocks of both files until one is written.
 _FICLONE = 0x40049409
 LINK_ABOVE_BYTES = 1 << 20
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+FULL_BYTES = 1 << 20  # a disk with less is full: a task needs its folder, its state and its reply
 MAX_LEVELS = 200  # of folders in a tree that is copied
 
 
@@ -79,12 +81,14 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def free_bytes(folder: Path) -> int:
-    """What this user can still write on the file system of ``folder``; 0 also where no file can be made."""
+def is_full(folder: Path) -> bool:
+    """Whether the file system of ``folder`` has next to no room left for this user, or cannot hold one more file."""
+    while not folder.exists():
+        folder = folder.parent
     facts = os.statvfs(folder)
     if facts.f_files and not facts.f_ffree:
-        return 0
-    return facts.f_frsize * (facts.f_bavail if os.geteuid() else facts.f_bfree)
+        return True
+    return facts.f_frsize * (facts.f_bavail if os.geteuid() else facts.f_bfree) < FULL_BYTES
 
 
 def copy_file(source: Path, target: Path) -> None:

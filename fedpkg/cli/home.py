@@ -37,26 +37,30 @@ def check(context: click.Context) -> None:
     \b
       fedpkg home check
 
-    Reads every model file, and changes nothing; a session may run meanwhile. Exits with 7 if something is damaged;
-    what is only left over is a note.
+    Reads the database, every model file and every unpacked package, and changes nothing; a session may run meanwhile.
+    Exits with 7 if something is damaged; what is only left over is a note.
     """
-    from fedpkg.cli.session import running_session
+    from fedpkg.compute_package.unpack import package_problems
     from fedpkg.stores.check import check_home
 
     settings: Settings = context.obj
     home = settings.open_home()
-    findings = sorted(check_home(home), key=lambda finding: not finding.damaged)
+    checkup = check_home(home, package_problems=package_problems)
+    findings = sorted(checkup.findings, key=lambda finding: not finding.damaged)
     damaged = sum(finding.damaged for finding in findings)
     if settings.json:
-        output.document([asdict(finding) for finding in findings])
+        output.document({**asdict(checkup), "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
             output.result(f"{'damaged' if finding.damaged else 'note':7}  {output.near(finding.place)}")
             output.result(f"         {output.printable(finding.problem)}")
             output.result(f"    try  {finding.advice}")
+        parts = [(checkup.sessions, "session"), (checkup.models, "model"), (checkup.packages, "package")]
+        counts = ", ".join(f"{number} {noun}{'s' * (number != 1)}" for number, noun in parts)
+        output.result(f"checked {counts}; {output.size(checkup.size_bytes)} were read")
         notes = len(findings) - damaged
         output.result(f"{damaged or 'nothing'} damaged, {notes} note{'s' * (notes != 1)}")
-        if running_session(home) is not None:
+        if not checkup.leftovers:
             output.words("somebody is at work in this home: leftovers were not looked for")
     if damaged:
         context.exit(DAMAGED)
@@ -147,6 +151,7 @@ def _prune(
     if session_id is None:
         due += pruning.temporary_files(home)
         due += pruning.unneeded_models(home, store, pruned=True)
+        due += pruning.unneeded_packages(home, store)
     if orphans:
         due += pruning.unneeded_models(home, store, pruned=False)
         due += pruning.unknown_sessions(home, store)

@@ -225,6 +225,7 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
         FedpkgError: the package or the input cannot be used.
     """
     from fedpkg import assemble
+    from fedpkg.dispatch.staging import own_environ
 
     with _Logs([folder / "task" / "stdout.log", folder / "task" / "stderr.log"]):
         result = assemble.call_entry_point(package, entry_point, folder=folder, **options)
@@ -232,8 +233,7 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
         return result
     (folder / "failed").touch()
     root = package if package.is_dir() else result.task.package.folder
-    data = result.task.data_path
-    variables = f"FEDN_DATA_PATH={shlex.quote(str(data))} " if data is not None else ""
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
     raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 

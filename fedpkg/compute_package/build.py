@@ -17,7 +17,7 @@ from fedpkg.compute_package.members import FileEntry, Kind, Members, Refused, is
 from fedpkg.compute_package.review import review
 from fedpkg.compute_package.spec import SPEC_FILE, read_spec
 from fedpkg.errors import PackageError
-from fedpkg.files import atomic_write, sha256_file
+from fedpkg.files import NO_SPACE, atomic_write, sha256_file
 
 _COMPRESS_LEVEL = 6
 
@@ -175,6 +175,8 @@ def _write(sources: list[_Source], file: BinaryIO) -> None:
                     with open(source.path, "rb") as content:
                         tar.addfile(info, content)
                 except OSError as error:  # also when it became shorter since it was listed
+                    if error.errno in NO_SPACE:  # for the archive
+                        raise
                     reason = error.strerror or str(error)
                     raise PackageError(f"{source.path}: cannot be packed: {reason}", path=str(source.path)) from error
 

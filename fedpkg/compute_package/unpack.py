@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from fedpkg.compute_package.build import write_archive
 from fedpkg.compute_package.members import (
@@ -32,7 +32,7 @@ from fedpkg.compute_package.members import (
 from fedpkg.compute_package.spec import SPEC_FILE, PackageSpec, read_spec
 from fedpkg.compute_package.tarstream import TarMember, TarStream
 from fedpkg.errors import ArchiveError, PackageError
-from fedpkg.files import remove_tree
+from fedpkg.files import remove_tree, sha256_file
 
 # A cache entry: <digest>/files/… as in the archive, and <digest>/package.json that says what must be there.
 _MANIFEST = "package.json"
@@ -55,12 +55,19 @@ class UnpackedPackage:
     files: tuple[FileEntry, ...]  # named as in the archive
 
 
+class _Member(NamedTuple):
+    name: str
+    kind: Kind
+    size_bytes: int  # of a file
+    content: str  # a file's sha256, a link's target
+
+
 @dataclass(frozen=True)
 class _Contents:
     """What a cache entry holds."""
 
     folder: str  # of fedn.yaml inside the archive; "" is its root
-    members: list[tuple[str, Kind, int]]  # name, kind, bytes of a file
+    members: list[_Member]
 
 
 def open_package(path: Path, cache: Path, *, max_bytes: int, max_members: int) -> UnpackedPackage:
@@ -107,7 +114,7 @@ def _open(file: BinaryIO, label: str, cache: Path, max_bytes: int, max_members: 
             with _locked(cache):
                 contents = _find(entry) or _fill(entry, file, label, before, max_bytes, max_members)
         # What another call unpacked under wider limits is still too much for this one.
-        if sum(size_bytes for _, _, size_bytes in contents.members) > max_bytes:
+        if sum(member.size_bytes for member in contents.members) > max_bytes:
             raise too_many_bytes(max_bytes)
         if len(contents.members) > max_members:
             raise too_many_members(max_members)
@@ -148,7 +155,9 @@ def _unpacked(entry: Path, digest: str, size_bytes: int, contents: _Contents) ->
         top=contents.folder,
         root=entry / _FILES,
         spec=read_spec(folder / SPEC_FILE),
-        files=tuple(FileEntry(name, size_bytes) for name, kind, size_bytes in contents.members if kind is Kind.FILE),
+        files=tuple(
+            FileEntry(member.name, member.size_bytes) for member in contents.members if member.kind is Kind.FILE
+        ),
     )
 
 
@@ -172,22 +181,61 @@ def _locked(cache: Path) -> Iterator[None]:
 
 def _find(entry: Path) -> _Contents | None:
     """The entry's contents if all of it is there (people and cleaners of temporary folders delete things)."""
+    contents = _read_manifest(entry)
+    if contents is None or any(_is_amiss(entry, member) for member in contents.members):
+        return None
+    return contents
+
+
+def _read_manifest(entry: Path) -> _Contents | None:
     try:
         manifest = json.loads((entry / _MANIFEST).read_bytes())
-        members = [(name, Kind(kind), size_bytes) for name, kind, size_bytes in manifest["members"]]
-        root = str(entry / _FILES)
-        for name, kind, size_bytes in members:
-            status = os.lstat(f"{root}/{name}")
-            mode = status.st_mode
-            if kind is Kind.FILE:
-                whole = stat.S_ISREG(mode) and status.st_size == size_bytes
-            else:
-                whole = stat.S_ISDIR(mode) if kind is Kind.FOLDER else stat.S_ISLNK(mode)
-            if not whole:
-                return None
+        members = [
+            _Member(name, Kind(kind), size_bytes, content) for name, kind, size_bytes, content in manifest["members"]
+        ]
         return _Contents(manifest["folder"], members)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_amiss(entry: Path, member: _Member) -> str | None:
+    """What is wrong with a member, as far as a look without reading it says."""
+    try:
+        status = os.lstat(f"{entry}/{_FILES}/{member.name}")
+    except OSError as error:
+        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be looked at: {error.strerror}"
+    mode = status.st_mode
+    is_kind = {Kind.FILE: stat.S_ISREG, Kind.FOLDER: stat.S_ISDIR, Kind.LINK: stat.S_ISLNK}[member.kind]
+    if not is_kind(mode):
+        return "is something else than it was"
+    if member.kind is Kind.FILE and status.st_size != member.size_bytes:
+        return f"has {status.st_size} bytes, not {member.size_bytes}"
+    return None
+
+
+def package_problems(entry: Path) -> list[str]:
+    """What is not as it was unpacked in a folder of the cache; every file is read."""
+    contents = _read_manifest(entry)
+    if contents is None:
+        return [f"it was not unpacked to the end, or its {_MANIFEST} is damaged"]
+    problems = []
+    for member in contents.members:
+        path = entry / _FILES / member.name
+        problem = _is_amiss(entry, member)
+        try:
+            if problem is None and member.kind is Kind.FILE and sha256_file(path) != member.content:
+                problem = "was changed"
+            if problem is None and member.kind is Kind.LINK and os.readlink(path) != member.content:
+                problem = "leads elsewhere than it did"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        if problem is not None:
+            problems.append(f"{shown(member.name)} {problem}")
+    known = {member.name for member in contents.members}
+    for folder, folders, files in os.walk(entry / _FILES):
+        names = {os.path.relpath(os.path.join(folder, name), entry / _FILES) for name in (*folders, *files)}
+        problems += [f"{shown(name)} does not belong to it" for name in sorted(names - known)]
+    return problems
 
 
 def _fill(
@@ -222,6 +270,7 @@ def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_memb
     )
     members = Members(max_members)
     sizes: dict[str, int] = {}
+    digests: dict[str, str] = {}
     links: dict[str, str] = {}
     unpacked_bytes = 0
     for member in stream.members():
@@ -247,8 +296,9 @@ def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_memb
                 raise too_many_bytes(max_bytes, member=name)
             if source is not None:
                 shutil.copy(root / source, root / name)
+                digests[name] = digests[source]
             else:
-                _write_file(root / name, stream, executable=member.executable)
+                digests[name] = _write_file(root / name, stream, executable=member.executable)
             sizes[name] = size_bytes
     folder = _spec_folder(members)
     read_spec(root / folder / SPEC_FILE, where=f"{label}: {folder}/{SPEC_FILE}" if folder else f"{label}: {SPEC_FILE}")
@@ -257,7 +307,11 @@ def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_memb
         if is_inside(name, folder) and not is_inside(resolved, folder):
             raise Refused(f"its target {shown(target)} is outside the package", member=name)
         (root / name).symlink_to(target)
-    return _Contents(folder, [(name, kind, sizes.get(name, 0)) for name, kind in members.kinds.items()])
+    content = {**digests, **links}
+    return _Contents(
+        folder,
+        [_Member(name, kind, sizes.get(name, 0), content.get(name, "")) for name, kind in members.kinds.items()],
+    )
 
 
 def _kind(member: TarMember) -> Kind:
@@ -271,11 +325,15 @@ def _make_folder(path: Path) -> None:
     path.chmod(0o755)  # whatever the umask
 
 
-def _write_file(path: Path, stream: TarStream, *, executable: bool) -> None:
+def _write_file(path: Path, stream: TarStream, *, executable: bool) -> str:
+    """Write a member's bytes; their sha256."""
+    digest = hashlib.sha256()
     with open(path, "xb") as out:
         for block in stream.data():
             out.write(block)
+            digest.update(block)
         os.fchmod(out.fileno(), 0o555 if executable else 0o444)
+    return digest.hexdigest()
 
 
 def _spec_folder(members: Members) -> str:

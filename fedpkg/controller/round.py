@@ -19,7 +19,7 @@ from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import AggregationError, ModelFileError, NotFound, SessionFailed, StoreError
-from fedpkg.files import free_bytes, remove_tree
+from fedpkg.files import remove_tree
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
@@ -30,7 +30,6 @@ from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
-_FULL_BYTES = 1 << 20  # a disk with less is full: a task needs its folder, its state and its reply
 
 
 def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
@@ -471,11 +470,11 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     """Write down what became of a task, and tell those who watch.
 
     Raises:
-        StoreError: the task failed and the disk is full. That may not be its client's fault, and without that client
-            the model would be another one: nothing is written down, and resuming runs the task again.
+        StoreError: the task failed on a full disk. That may not be its client's fault, and without that client the
+            model would be another one: nothing is written down, and resuming runs the task again.
     """
     task = result.task
-    if result.failure is not None and (result.failure.kind == "no_space" or free_bytes(ctx.home) < _FULL_BYTES):
+    if result.failure is not None and result.failure.kind == "no_space":
         raise StoreError(
             f"the disk of the home {ctx.home} is full: {task.entry_point} of {task.client_id} in round "
             f"{task.round_number} failed ({result.failure.message})",

@@ -1,4 +1,4 @@
-"""One dataset as one file per client, made once and kept in a cache; and a table of who got what."""
+"""One dataset as one file per client, made once and kept in a cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from fedpkg.config import NAMED_DATASETS, DataConfig, PartitionConfig
-from fedpkg.data.base import ClientData, Indices, Partitioner
+from fedpkg.data.base import Indices, Partitioner
 from fedpkg.data.datasets import Dataset, missing_scikit_learn, read_dataset
 from fedpkg.data.dirichlet import DirichletPartitioner
 from fedpkg.data.iid import IidPartitioner
-from fedpkg.errors import DataError
 from fedpkg.files import remove_tree, sha256_file
 from fedpkg.log import event
 
@@ -154,36 +152,3 @@ def _complete(folder: Path) -> list[PartitionFile] | None:
     except (OSError, ValueError):
         return None
     return [PartitionFile(folder / entry["file"], entry["num_examples"]) for entry in manifest["partitions"]]
-
-
-@dataclass(frozen=True)
-class PartitionRow:
-    """One line of the table: how many examples a client has and, of its training examples, how many per class."""
-
-    client_id: str
-    num_train: int
-    num_test: int
-    per_class: dict[str, int]
-
-
-def partition_report(clients: Sequence[ClientData]) -> list[PartitionRow]:
-    """Read every client's own file. Raises DataError for clients whose data is not such a file.
-
-    ``per_class`` is empty where labels are no classes (several numbers per example, or fractions).
-    """
-    rows = []
-    for client in clients:
-        if client.path is None or client.path.suffix not in (".npz", ".pt"):
-            raise DataError(
-                f"{client.client_id}: no .npz or .pt file to count examples in",
-                hint="the report is for data that fedpkg has split (clients.data), or for a file per client",
-            )
-        dataset = read_dataset(str(client.path))
-        labels = dataset.labels("train")
-        per_class: dict[str, int] = {}
-        if labels.ndim == 1 and labels.dtype.kind in "biuUS":
-            classes, counts = np.unique(labels, return_counts=True)
-            per_class = {str(label): int(count) for label, count in zip(classes, counts, strict=True)}
-        num_test = len(dataset.labels("test")) if dataset.has_test else 0
-        rows.append(PartitionRow(client.client_id, len(labels), num_test, per_class))
-    return rows

@@ -5,7 +5,6 @@ Executors differ only in how warm it is.
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import signal
@@ -25,7 +24,7 @@ from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, stage
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError
-from fedpkg.files import remove_tree
+from fedpkg.files import NO_SPACE, is_full, remove_tree
 from fedpkg.formats.metadata import metadata_path
 from fedpkg.log import event
 
@@ -214,7 +213,7 @@ class LocalExecutor:
         except (KeeperGone, DispatchError, OSError, RecursionError) as error:
             if self._is_cancelled(task):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
-            kind = "no_space" if isinstance(error, OSError) and error.errno == errno.ENOSPC else "executor"
+            kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else "executor"
             message = error.message if isinstance(error, FedpkgError) else str(error) or type(error).__name__
             failure = Failure(kind, message)
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
@@ -271,6 +270,8 @@ class LocalExecutor:
         *,
         reply: Reply | None = None,
     ) -> TaskResult:
+        if failure is not None and is_full(task.folder):  # looked at now: what is removed below makes room
+            failure = Failure("no_space", failure.message)
         keeps_state = False
         try:
             if status == "ok":

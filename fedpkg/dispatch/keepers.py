@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import math
+import os
 import select
 import signal
 import socket
@@ -171,12 +172,21 @@ class Keeper:
                     break
                 if left <= 0:
                     return None
+                self._wake()
             answer = _receive(self._sock)
         except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
             raise KeeperGone(str(error)) from error
         if answer is None:
             raise KeeperGone("its connection closed")
         return answer
+
+    def _wake(self) -> None:
+        """Let it go on if its task has stopped it: else nobody would notice the task's end, or enforce its limits."""
+        try:
+            if self._pid is not None and _state(self._pid) == "T":
+                os.kill(self._pid, signal.SIGCONT)
+        except OSError:
+            pass  # it is gone, as its connection is about to say
 
     def warm_up(self) -> None:
         """Let it fork the child of the next task now."""
@@ -249,9 +259,9 @@ class Zygote:
 
     def _start(self) -> None:
         self._greeting: dict[str, Any] | None = None
-        self._control, theirs = socket.socketpair()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with theirs, open(self._log, "ab") as output:
+        with open(self._log, "ab") as output:
+            self._control, theirs = socket.socketpair()
             try:
                 self._process = subprocess.Popen(
                     [self.interpreter, str(ZYGOTE), str(theirs.fileno())],
@@ -265,6 +275,8 @@ class Zygote:
             except OSError as error:
                 self._control.close()
                 raise DispatchError(f"cannot start the interpreter {self.interpreter}: {error}") from error
+            finally:
+                theirs.close()
         _send(self._control, self._order)
 
     def ready(self) -> dict[str, Any]:
@@ -375,6 +387,14 @@ def kill_tree(pid: int) -> None:
     deadline = time.monotonic() + OVERDUE_S
     while any(_is_alive(process) for process in family) and time.monotonic() < deadline:
         time.sleep(0.001)
+
+
+def _state(pid: int) -> str | None:
+    """The letter for what a process is doing; None where there is no /proc to say so."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return None
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -173,13 +173,12 @@ def stage(
     cwd = task.next_state / "package" / task.package.folder.relative_to(task.package.root)
     out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
     paths = [str(out)]
-    record = task_record(task, slot)
     if task.model is not None:
         model = models.put(task, private=private_input)
         model.with_name(f"{model.name}-metadata").write_text(json.dumps(dict(task.parameters)))
         paths.insert(0, str(model))
     task_json = task.folder / "task.json"
-    task_json.write_text(json.dumps(record))
+    task_json.write_text(json.dumps(task_record(task, slot)))
     environ = {
         **base_environ(task.environment, threads=task.threads),
         "FEDPKG_TASK": str(task_json),
@@ -188,7 +187,7 @@ def stage(
     }
     if task.data_path is not None:
         environ["FEDN_DATA_PATH"] = str(task.data_path)
-    names = {name: "" if value is None else str(value) for name, value in record.items() if name in PLACEHOLDERS}
+    names = _names(task)
     for name in task.environment:
         environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
     environ.update(slot.environment)
@@ -205,6 +204,18 @@ def stage(
         stdout=task.folder / "stdout.log",
         stderr=task.folder / "stderr.log",
     )
+
+
+def own_environ(task: Task) -> dict[str, str]:
+    """Of a task's environment, what its run's configuration and its client decide."""
+    names = _names(task)
+    data = {} if task.data_path is None else {"FEDN_DATA_PATH": str(task.data_path)}
+    return {**{name: fill(value, names) for name, value in task.environment.items()}, **data}
+
+
+def _names(task: Task) -> dict[str, str]:
+    values = {name: getattr(task, name) for name in PLACEHOLDERS}
+    return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 PLACEHOLDERS = ("client_id", "data_path", "partition_id", "num_partitions", "round_number", "session_id")

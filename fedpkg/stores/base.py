@@ -260,9 +260,6 @@ class StateStore(Protocol):
     ) -> list[ValidationRow]:
         """Validations by round and cohort position."""
 
-    def add_model(self, model: ModelRow) -> None:
-        """Record a model outside a round (a seed model); the same model_id is replaced."""
-
     def get_model(self, ref: str) -> ModelRow:
         """The model with this id, a session's latest model, or the model whose digest starts so.
 

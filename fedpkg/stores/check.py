@@ -1,26 +1,30 @@
-"""Whether a home is whole: the database, every model file's digest, and rows and files that must agree."""
+"""Whether a home is whole: the database, the digests of models and packages, and rows and files that must agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedpkg.errors import StoreError
+from fedpkg.errors import OtherSchema, StoreError
 from fedpkg.files import sha256_file
 from fedpkg.stores.base import SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.prune import (
     model_files,
+    packages,
+    size_of,
     temporary_files,
     unknown_sessions,
     unnamed_states,
     unneeded_models,
+    unneeded_packages,
 )
 from fedpkg.stores.sqlite import SqliteStore
 
 _RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
+_UNPACK = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
 _PRUNE = "`fedpkg home prune` removes it"
 _ORPHAN = "if no copy of state.db knows it, `fedpkg home prune --orphans` removes it"
 
@@ -35,36 +39,73 @@ class Finding:
     damaged: bool
 
 
-def check_home(home: Home) -> Iterator[Finding]:
+@dataclass
+class Checkup:
+    """What a check has looked at, and found."""
+
+    sessions: int = 0
+    models: int = 0
+    packages: int = 0
+    size_bytes: int = 0  # of the models and packages
+    leftovers: bool = True  # whether they were looked for
+    findings: list[Finding] = field(default_factory=list)
+
+
+def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> Checkup:
     """Look at everything, change nothing.
 
     A controller may be at work meanwhile: what seems to be missing is looked at again, and as what it is just writing
     cannot be told from what was left behind, leftovers are then not looked for.
+
+    Args:
+        package_problems: what is not as it was unpacked in a folder of the package cache.
+
+    Raises:
+        OtherSchema: the database is of an older or a newer fedpkg, so nothing can be said.
     """
     holder = home.holder()
-    busy = holder is not None and holder.is_alive()
-    yield from _damaged_models(home)
+    checkup = Checkup(leftovers=holder is None or not holder.is_alive())
+    found = checkup.findings
+    used: set[str] | None = None  # packages of sessions, if that is known
     if home.state_db.exists() or any(home.sessions.glob("*")) or any(model_files(home)):
         try:
             with SqliteStore(home.state_db, read_only=True) as store:
+                sessions = store.list_sessions()
+                used = {session.package_digest for session in sessions}
+                checkup.sessions = len(sessions)
                 for problem in store.check():
-                    yield Finding(str(home.state_db), problem, "put back a copy of it", True)
-                yield from _missing_models(home, store)
-                for session in store.list_sessions():
-                    yield from _session(home, store, session)
-                if not busy:
-                    yield from _leftovers(home, store)
+                    found.append(Finding(str(home.state_db), problem, "put back a copy of it", True))
+                found += _missing_models(home, store)
+                found += _missing_packages(home, sessions)
+                for session in sessions:
+                    found += _session(home, store, session)
+                if checkup.leftovers:
+                    found += _leftovers(home, store)
+        except OtherSchema:
+            raise
         except StoreError as error:
-            yield Finding(str(home.state_db), error.message, error.hint or "put back a copy of it", True)
-    if not busy:
+            found.append(Finding(str(home.state_db), error.message, error.hint or "put back a copy of it", True))
+    found += _damaged_models(home, checkup)
+    for path in packages(home):
+        if used is None or path.name in used:  # others are leftovers
+            checkup.packages += 1
+            checkup.size_bytes += size_of(path)
+            problems = package_problems(path)
+            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+            if problems:
+                found.append(Finding(str(path), "; ".join(problems[:3]) + more, f"remove it, then {_UNPACK}", True))
+    if checkup.leftovers:
         for removal in temporary_files(home):
-            yield Finding(str(removal.path), removal.why, _PRUNE, False)
+            found.append(Finding(str(removal.path), removal.why, _PRUNE, False))
+    return checkup
 
 
-def _damaged_models(home: Home) -> Iterator[Finding]:
+def _damaged_models(home: Home, checkup: Checkup) -> Iterator[Finding]:
     for path in model_files(home):
         try:
             digest = sha256_file(path)
+            checkup.models += 1
+            checkup.size_bytes += size_of(path)
         except FileNotFoundError:  # pruned just now
             continue
         except OSError as error:
@@ -93,6 +134,13 @@ def _missing_models(home: Home, store: StateStore) -> Iterator[Finding]:
     missing |= {path: words for path, words in _missing(of_states) if path.name not in {p.stem for p in missing}}
     for path, problem in missing.items():
         yield Finding(str(path), problem, _RESTORE, True)
+
+
+def _missing_packages(home: Home, sessions: list[SessionRow]) -> Iterator[Finding]:
+    for digest in sorted({session.package_digest for session in sessions if session.status != "finished"}):
+        if not (home.packages / digest).is_dir():
+            path = str(home.packages / digest)
+            yield Finding(path, "the unpacked package of a session that is not finished is missing", _UNPACK, True)
 
 
 def _session(home: Home, store: StateStore, session: SessionRow) -> Iterator[Finding]:
@@ -139,8 +187,9 @@ def _leftovers(home: Home, store: StateStore) -> Iterator[Finding]:
     for session in store.list_sessions():
         for removal in unnamed_states(home, store, session.session_id):
             yield Finding(str(removal.path), removal.why, _PRUNE, False)
-    for removal in unneeded_models(home, store, pruned=True):
-        yield Finding(str(removal.path), removal.why, _PRUNE, False)
+    for look in (unneeded_models(home, store, pruned=True), unneeded_packages(home, store)):
+        for removal in look:
+            yield Finding(str(removal.path), removal.why, _PRUNE, False)
     for look in (unneeded_models(home, store, pruned=False), unknown_sessions(home, store)):
         for removal in look:
             yield Finding(str(removal.path), removal.why, _ORPHAN, False)

@@ -130,6 +130,19 @@ def unknown_sessions(home: Home, store: StateStore) -> Iterator[Removal]:
             yield Removal(folder, size_of(folder), "a session's folder without a session")
 
 
+def packages(home: Home) -> Iterator[Path]:
+    """Folders of the cache of unpacked compute packages, each named by its archive's digest."""
+    yield from (path for path in _entries(home.packages) if re.fullmatch("[0-9a-f]{64}", path.name))
+
+
+def unneeded_packages(home: Home, store: StateStore) -> Iterator[Removal]:
+    """Unpacked packages that no session has used."""
+    used = {session.package_digest for session in store.list_sessions()}
+    for path in packages(home):
+        if path.name not in used:
+            yield Removal(path, size_of(path), "an unpacked package that no session uses")
+
+
 def model_files(home: Home) -> Iterator[Path]:
     """Every file that is named as a model is."""
     for folder in _entries(home.models):

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from fedpkg.errors import NotFound, StoreError, nearest
+from fedpkg.errors import NotFound, OtherSchema, StoreError, nearest
 from fedpkg.stores.base import (
     WEIGHTS_MARK,
     ClientRow,
@@ -82,13 +82,13 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
     """Bring the schema up to the newest of ``folder``'s ``NNNN_name.sql``, each in a transaction of its own.
 
     Raises:
-        StoreError: a newer fedpkg wrote the database, or it is older and ``read_only``.
+        OtherSchema: a newer fedpkg wrote the database, or it is older and ``read_only``.
     """
     migrations = {int(path.name[:4]): path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     newest = max(migrations)
     version = _schema_version(database)
     if version > newest:
-        raise StoreError(
+        raise OtherSchema(
             f"{database.where} was written by a newer fedpkg: its schema is {version}, this one knows up to {newest}",
             hint="upgrade fedpkg, or use another --home",
             version=version,
@@ -96,8 +96,8 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
     if version == newest:
         return
     if read_only:
-        raise StoreError(
-            f"{database.where} has schema {version}, this fedpkg reads schema {newest}",
+        raise OtherSchema(
+            f"{database.where} was written by an older fedpkg: its schema is {version}, this one reads {newest}",
             hint="run or resume a session in this home once: that brings the database up to date",
             version=version,
         )
@@ -462,10 +462,6 @@ class SqlStore(StateStore):
         return [VALIDATIONS.decode(row) for row in rows]
 
     # Models
-
-    def add_model(self, model: ModelRow) -> None:
-        with self._database.transaction() as transaction:
-            transaction.run(MODELS.upsert, MODELS.encode(model))
 
     def get_model(self, ref: str) -> ModelRow:
         if models := self._select(MODELS, {"model_id": ref}):

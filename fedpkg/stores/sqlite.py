@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpkg.errors import StoreError
+from fedpkg.files import is_full
 from fedpkg.stores.sql import SqlStore
 
 BUSY_TIMEOUT_S = 30.0
@@ -166,6 +167,8 @@ _HINTS = {
 
 def _store_error(error: Exception, where: str) -> StoreError:
     said = str(error)
+    if isinstance(error, sqlite3.OperationalError) and "is full" not in said and is_full(Path(where).parent):
+        said = f"the disk is full: {said}"  # SQLite does not see it in every file that it cannot make
     for words, (meaning, hint) in _MEANINGS.items():
         if words in said.lower():
             return StoreError(f"{where} {meaning}: {said}", hint=hint and _HINTS[hint], path=where)

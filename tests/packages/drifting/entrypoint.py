@@ -1,21 +1,38 @@
 """A client whose update depends on everything that must be repeatable. NumPy only.
 
 python entrypoint.py build OUT
-python entrypoint.py train    IN OUT [--fails=WORDS]
+python entrypoint.py train    IN OUT [--fails=WORDS] [--order=JSON --arrivals=FOLDER]
 python entrypoint.py validate IN OUT
 
 The update depends on the input, on draws that are never seeded here, on who the client is, and on how often it was
 called (which it keeps beside its code). Clients have different numbers of examples. WORDS are like
-"client-1@2,client-3@1": who fails in which round, after having changed its state.
+"client-1@2,client-3@1": who fails in which round, after having changed its state. With ``--order``, lists of clients
+by round, a client ends when a file says that the one before it in its round has arrived (FOLDER/<round>-<client>).
 """
 
 import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+
+
+def option(words, name, default):
+    return next((word.partition("=")[2] for word in words if word.startswith(f"--{name}=")), default)
+
+
+def await_turn(order, folder, task):
+    clients = json.loads(order).get(str(task["round_number"]), [])
+    if task["client_id"] in clients[1:]:
+        before = clients[clients.index(task["client_id"]) - 1]
+        deadline = time.monotonic() + 60
+        while not os.path.exists(f"{folder}/{task['round_number']}-{before}"):
+            if time.monotonic() > deadline:
+                sys.exit(f"{before} never came")
+            time.sleep(0.002)
 
 
 def main():
@@ -34,7 +51,8 @@ def main():
     if command == "validate":
         Path(paths[1]).write_text(json.dumps({"mean": float(w.mean()) + random.random(), "num_examples": 1 + who}))
         return
-    fails = next((word.partition("=")[2] for word in words if word.startswith("--fails=")), "")
+    await_turn(option(words, "order", "{}"), option(words, "arrivals", ""), task)
+    fails = option(words, "fails", "")
     if f"{task['client_id']}@{task['round_number']}" in fails.split(","):
         sys.exit(3)
     update = 0.9 * w + np.random.standard_normal(w.shape) + random.random() + 0.1 * count + who

@@ -1,11 +1,12 @@
 """``fedpkg home``: what a check finds, and what pruning removes and leaves."""
 
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 
 import pytest
-from cli_support import fedpkg
+from cli_support import MISBEHAVE, fedpkg
 
 from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
@@ -31,12 +32,14 @@ def session_folder(home):
 
 def check(home):
     ended = fedpkg("home", "check", "--home", home.root, "--json")
-    return ended.code, ended.json()
+    return ended.code, ended.json()["findings"]
 
 
-def test_a_sound_home_is_clean(home):
+def test_a_sound_home_is_clean_and_the_check_says_what_it_read(home):
     assert check(home) == (0, [])
-    assert fedpkg("home", "check", "--home", home.root).out == "nothing damaged, 0 notes\n"
+    checked, verdict = fedpkg("home", "check", "--home", home.root).out.splitlines()
+    assert re.fullmatch(r"checked 1 session, 3 models, 1 package; [1-9][0-9.]* [kM]B were read", checked)
+    assert verdict == "nothing damaged, 0 notes"
 
 
 def change_model(home):
@@ -56,6 +59,41 @@ def remove_client_state(home):
     with closing(sqlite3.connect(home.state_db)) as connection, connection:
         connection.execute("update clients set state_version = '2-train' where client_id = 'client-0'")
     return session_folder(home) / "clients" / "client-0" / "2-train", "state of client-0 is missing"
+
+
+def package(home):
+    (entry,) = home.packages.glob("[0-9a-f]*")
+    return entry
+
+
+def change_package(home):
+    path = package(home) / "files" / "misbehave" / "entrypoint.py"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    return package(home), "'misbehave/entrypoint.py' was changed"
+
+
+def add_to_package(home):
+    (package(home) / "files" / "misbehave" / "numpy.py").touch()
+    return package(home), "'misbehave/numpy.py' does not belong to it"
+
+
+def remove_from_package(home):
+    (package(home) / "files" / "misbehave" / "entrypoint.py").unlink()
+    return package(home), "'misbehave/entrypoint.py' is missing"
+
+
+def half_unpack(home):
+    (package(home) / "package.json").write_text('{"folder": "misbe')
+    return package(home), "not unpacked to the end"
+
+
+def remove_package_of_unfinished(home):
+    with closing(sqlite3.connect(home.state_db)) as connection, connection:
+        connection.execute("update sessions set status = 'failed'")
+    path = package(home)
+    shutil.rmtree(path)
+    return path, "package of a session that is not finished is missing"
 
 
 def remove_session_folder(home):
@@ -87,6 +125,11 @@ def break_rows(home):
         change_model,
         remove_model,
         remove_client_state,
+        change_package,
+        add_to_package,
+        remove_from_package,
+        half_unpack,
+        remove_package_of_unfinished,
         remove_session_folder,
         break_database,
         remove_database,
@@ -104,6 +147,26 @@ def test_damage_is_found_with_its_place_and_exit_code_7(damage, home):
     assert "1 damaged" in fedpkg("home", "check", "--home", home.root).out
 
 
+def test_damaged_package_is_whole_again_after_what_the_check_advises(home):
+    path, _ = change_package(home)
+    (finding,) = check(home)[1]
+    assert finding["advice"].endswith("(or folder) again: fedpkg package inspect ARCHIVE")
+    shutil.rmtree(path)
+    assert fedpkg("package", "inspect", MISBEHAVE, "--home", home.root).code == 0
+    assert check(home) == (0, [])
+
+
+@pytest.mark.parametrize(("version", "words"), [(99, "was written by a newer fedpkg"), (1, "by an older fedpkg")])
+def test_database_of_another_fedpkg_is_told_as_such_and_not_as_damage(home, version, words):
+    with closing(sqlite3.connect(home.state_db)) as connection, connection:
+        connection.execute("update schema_version set version = ?", (version,))
+    ended = fedpkg("home", "check", "--home", home.root)
+    assert (ended.code, ended.out) == (7, "")
+    assert words in ended.err
+    assert "damage" not in ended.err
+    assert fedpkg("home", "check", "--home", home.root, "--json").json()["error"]["type"] == "OtherSchema"
+
+
 def leave_things(home):
     """Leftovers of every kind: what a prune removes, and what it only removes as orphans."""
     clients = session_folder(home) / "clients"
@@ -112,6 +175,7 @@ def leave_things(home):
         home.root / ".lock.json.1.ab.tmp",
         home.data / ".partition.tmp",
         home.packages / ".unpack-abc",
+        home.packages / ("ab" * 32),
         clients / "client-0" / "9-train",
     ]
     orphans = [home.models / "ab" / f"ab{'0' * 62}.npz", home.sessions / "nobody-1"]

@@ -2,7 +2,11 @@
 
 import json
 import os
+import shlex
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +92,23 @@ def test_call_shows_what_the_program_prints_and_how_it_failed(seed):
     assert "\n    command  python entrypoint.py train " in ended.err
     assert "/stderr.log, last lines:\n             about to give up" in ended.err
     assert f"\n    try      cd {MISBEHAVE} && python entrypoint.py train " in ended.err
+
+
+def test_command_that_a_failed_call_suggests_has_the_data_and_the_environment_of_its_run(here, seed):
+    words = ["--input", seed, "--keep", "--json", "--data", seed]
+    folder = Path(call("train", *words).json()["folder"]) / "task"
+    record = json.loads((folder / "task.json").read_text())
+    record["environment"] = {"MISBEHAVE": "exit3", "WHO": "{client_id} says 'hej'", "FEDN_DATA_PATH": "not this"}
+    (folder / "task.json").write_text(json.dumps(record))
+    ended = call("train", "--task", folder, "--input", seed)
+    assert ended.code == 8
+    line = ended.err.splitlines()[-1].removeprefix("    try      ")
+    assert line.startswith(f"cd {MISBEHAVE} && MISBEHAVE=exit3 WHO='client-0 says ")
+    assert shlex.split(line)[5] == f"FEDN_DATA_PATH={seed}"
+    assert shlex.split(line)[4] == "WHO=client-0 says 'hej'"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(line, shell=True, env={**os.environ, "PATH": path}, capture_output=True)
+    assert (done.returncode, done.stderr) == (3, b"about to give up\n")
 
 
 @pytest.mark.parametrize(

@@ -1,68 +1,118 @@
 """Runs or resumes a session in a process of its own, which tests then kill.
 
-python drive.py HOME CONFIG_JSON [--kill-at N]     run; kill -9 oneself at the Nth event
-                                   [--kill-at-step before|after:STEP:N]     … at the Nth call of a method of the store
-python drive.py HOME [--kill-at-step …] --resume SESSION
+python drive.py HOME --run CONFIG_JSON | --resume SESSION | --prune
+    [--kill-at N]                          kill -9 oneself at the Nth event
+    [--kill-after N:SECONDS]               … so long after the Nth event (0: after the start), whatever is done then
+    [--kill-at-step before|after:STEP:N]   … at the Nth call of a method of the store, or of one of STEPS
+    [--arrivals FOLDER]                    tell the clients there who has arrived (see federation.Arrivals)
 
 With TEST_STRATEGY=sets in the environment the strategy is that of sets_strategy.py instead of FedAvg.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
-import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+from federation import Arrivals
 from sets_strategy import WithControl
 
 import fedpkg.strategies.fedavg
 from fedpkg import assemble
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event
+from fedpkg.stores import models, prune
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import SqlStore
 
+# What happens to files. Of the general ones, only calls that concern the folder of models are counted.
+STEPS: dict[str, tuple[Any, str]] = {
+    "write": (models._HashingWriter, "write"),
+    "fsync": (os, "fsync"),
+    "rename": (Path, "replace"),
+    "remove": (prune, "remove_tree"),
+    "unlink": (os, "unlink"),
+}
 
-def kill_at_step(moment: str, step: str, number: str) -> None:
-    original = getattr(SqlStore, step)
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_step(moment: str, step: str, number: str, *, home: Home) -> None:
+    owner, name = STEPS.get(step, (SqlStore, step))
+    original = getattr(owner, name)
     calls = 0
 
     def dying(*args: Any, **more: Any) -> Any:
         nonlocal calls
-        calls += 1
-        if calls == int(number) and moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if step not in ("fsync", "rename") or is_below(args[0], home.models):
+            calls += 1
+            if calls == int(number) and moment == "before":
+                die()
         result = original(*args, **more)
         if calls == int(number):
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         return result
 
-    setattr(SqlStore, step, dying)
+    setattr(owner, name, dying)
+
+
+def is_below(what: int | Path, folder: Path) -> bool:
+    path = Path(os.readlink(f"/proc/self/fd/{what}")) if isinstance(what, int) else what
+    return path.is_relative_to(folder)
 
 
 def main() -> None:
-    home = Home.open(Path(sys.argv[1]))
-    kill_at = int(sys.argv[sys.argv.index("--kill-at") + 1]) if "--kill-at" in sys.argv else 0
+    parser = argparse.ArgumentParser()
+    parser.add_argument("home", type=Path)
+    for option in ("--run", "--resume", "--kill-after", "--kill-at-step"):
+        parser.add_argument(option)
+    parser.add_argument("--prune", action="store_true")
+    parser.add_argument("--kill-at", type=int, default=0)
+    parser.add_argument("--arrivals", type=Path)
+    options = parser.parse_args()
+    home = Home.open(options.home)
+    arrivals = None if options.arrivals is None else Arrivals(options.arrivals)
+    event, _, delay_s = (options.kill_after or "-1:0").partition(":")
+    timer = threading.Timer(float(delay_s), die)
+    timer.daemon = True
     seen = 0
 
-    def watch(event: Event) -> None:
+    def watch(happened: Event) -> None:
         nonlocal seen
         seen += 1
-        print(type(event).__name__, flush=True)
-        if seen == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        task = f" {happened.result.task.task_id}" if hasattr(happened, "result") else ""
+        print(f"{type(happened).__name__}{task}", flush=True)
+        if arrivals is not None:
+            arrivals(happened)
+        if seen == options.kill_at:
+            die()
+        if seen == int(event):
+            timer.start()
 
     if os.environ.get("TEST_STRATEGY") == "sets":
         fedpkg.strategies.fedavg.fedavg = WithControl  # type: ignore[assignment]
-    if "--kill-at-step" in sys.argv:
-        kill_at_step(*sys.argv[sys.argv.index("--kill-at-step") + 1].split(":"))
-    if "--resume" in sys.argv:
-        assemble.resume(sys.argv[-1], home, watch=watch)
+    if options.kill_at_step:
+        kill_at_step(*options.kill_at_step.split(":"), home=home)
+    if int(event) == 0:
+        timer.start()
+    if options.run:
+        assemble.run(config_from_json(json.loads(Path(options.run).read_text())), home, watch=watch)
+    elif options.resume:
+        if arrivals is not None:
+            arrivals.catch_up(home, options.resume)
+        assemble.resume(options.resume, home, watch=watch)
     else:
-        assemble.run(config_from_json(json.loads(Path(sys.argv[2]).read_text())), home, watch=watch)
+        from fedpkg.cli.main import run_command
+
+        rules = ["--keep-models", "last 1", "--keep-task-folders", "last 1", "--orphans"]
+        assert run_command(["home", "prune", "--home", str(home.root), *rules]) == 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import msgspec
 
 from fedpkg import assemble
+from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
-from fedpkg.controller.events import Event
+from fedpkg.controller.events import Event, TaskEnded
 from fedpkg.formats.model_file import read_model
 from fedpkg.stores.base import SessionRow, TaskRow
+from fedpkg.stores.check import Finding, check_home
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -22,6 +25,41 @@ from fedpkg.weights.weights import Weights
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
 MISBEHAVE, DRIFTING = PACKAGES / "misbehave", PACKAGES / "drifting"
+
+
+class Arrivals:
+    """Tells clients of tests/packages/drifting whose task is on record, so that each can wait for its turn.
+
+    With ``arguments(order)`` a round's training tasks end in that order, whatever runs them; `feasible` orders only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def arguments(self, order: dict[int, list[str]]) -> dict[str, str]:
+        return {"arrivals": str(self.folder), "order": json.dumps(order)}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TaskEnded) and event.result.task.entry_point == "train":
+            self._tell(event.result.task.round_number, event.result.task.client_id)
+
+    def catch_up(self, home: Home, session_id: str) -> None:
+        """Tell what was recorded by a controller that did not come to tell it."""
+        with SqliteStore(home.state_db, read_only=True) as store:
+            for task in store.list_tasks(session_id, entry_point="train"):
+                self._tell(task.round_number, task.client_id)
+
+    def _tell(self, round_number: int, client_id: str) -> None:
+        (self.folder / f"{round_number}-{client_id}").touch()
+
+
+def feasible(clients: list[str], workers: int, rng: random.Random) -> list[str]:
+    """A random order in which clients can end, where they start in their own order, ``workers`` at a time."""
+    left, order = list(clients), []
+    while left:
+        order.append(left.pop(rng.randrange(min(workers, len(left)))))
+    return order
 
 
 @dataclass
@@ -52,8 +90,14 @@ class Federation:
     ) -> SessionRow:
         return assemble.run(config or self.config(**changes), self.home, watch=watch or self.events.append)
 
-    def resume(self, ref: str, *, rounds: int | None = None) -> SessionRow:
-        return assemble.resume(ref, self.home, watch=self.events.append, rounds=rounds)
+    def resume(
+        self, ref: str, *, rounds: int | None = None, watch: Callable[[Event], None] | None = None
+    ) -> SessionRow:
+        return assemble.resume(ref, self.home, watch=watch or self.events.append, rounds=rounds)
+
+    def findings(self) -> list[Finding]:
+        """What `fedpkg home check` would tell."""
+        return check_home(self.home, package_problems=package_problems).findings
 
     @property
     def store(self) -> SqliteStore:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,10 @@ from federation import DRIFTING, Federation
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event
 from fedpkg.errors import StoreError
+from fedpkg.files import remove_tree
+from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
+from fedpkg.stores.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -50,6 +55,70 @@ def fill(path: Path) -> None:
                     file.write(os.urandom(size_bytes))
             except OSError:
                 continue
+
+
+def outcome_of(federation: Federation, session: SessionRow) -> list[object]:
+    rounds = federation.store.list_rounds(session.session_id)
+    facts = [(row.counted, row.num_failed, row.metrics) for row in rounds]
+    return [federation.digests(session.session_id), facts]
+
+
+def run_short_of(federation: Federation, small_disk: Path, room: int, take: Callable[[Path, int], None]) -> str:
+    """Run in a home on a disk with so much ``room``, then as the error says with all of it; how the first run ended."""
+    home, filler = small_disk / f"a home {room}", small_disk / "filler"
+    take(filler, room)
+    try:
+        end = Federation(Home.open(home)).run(config_of(federation)).status
+    except StoreError as error:
+        end = str(error)
+        assert error.exit_code == 7
+        assert "full" in end or "No space left" in end
+        assert error.hint is not None and "space" in error.hint
+    remove_tree(filler)
+    small = Federation(Home.open(home))
+    with SqliteStore(home / "state.db") as store:
+        known = [session.session_id for session in store.list_sessions()]
+    assert not [finding for finding in small.findings() if finding.damaged], end
+    session = small.resume(known[0]) if known else small.run(config_of(federation))
+    assert outcome_of(small, session) == outcome_of(federation, federation.store.list_sessions()[0]), end
+    shutil.rmtree(home)
+    return end
+
+
+def take_bytes(filler: Path, room_pages: int) -> None:
+    fill(filler)
+    os.truncate(filler, max(0, filler.stat().st_size - 4096 * room_pages))
+
+
+def take_files(filler: Path, room: int) -> None:
+    filler.mkdir()
+    names = iter(range(10**9))
+    with suppress(OSError):
+        while True:
+            (filler / str(next(names))).touch()
+    for path in list(filler.iterdir())[:room]:
+        path.unlink()
+
+
+@pytest.mark.slow
+def test_whatever_a_full_disk_cuts_off_the_run_comes_to_the_same_bits(federation: Federation, small_disk: Path) -> None:
+    """From a disk on which nothing fits to one on which all does: sooner or later every kind of file is the one."""
+    federation.run(config_of(federation))
+    rooms = [0, 2, 4, 8, 16, 24, 32, *range(40, 60, 3), 64, 80, 350, 2048]
+    ends = [run_short_of(federation, small_disk, room, take_bytes) for room in rooms]
+    print(*ends, sep="\n")
+    for words in ("home", "state.db cannot", "train of client-", "finished"):
+        assert any(words in end for end in ends), words
+
+
+@pytest.mark.slow
+def test_disk_that_cannot_hold_one_more_file_is_a_full_disk(federation: Federation, small_disk: Path) -> None:
+    federation.run(config_of(federation))
+    subprocess.run(["mount", "-o", "remount,nr_inodes=400", str(small_disk)], check=True)
+    ends = [run_short_of(federation, small_disk, room, take_files) for room in (0, 4, 9, *range(10, 40, 3), 80, 390)]
+    print(*ends, sep="\n")
+    for words in ("home", "state.db cannot", "build failed", "train of client-", "finished"):
+        assert any(words in end for end in ends), words
 
 
 @pytest.mark.slow

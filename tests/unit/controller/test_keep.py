@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 
 import pytest
 from federation import DRIFTING, Federation
-from test_resume import drive, write_config
+from test_resume import drive, killed, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.errors import NotFound
 from fedpkg.stores.base import SessionRow
-from fedpkg.stores.check import Finding, check_home
+from fedpkg.stores.check import Finding
 from fedpkg.stores.models import ModelStore
 
 
@@ -30,13 +29,17 @@ def kept_rounds(federation: Federation, session: SessionRow) -> list[int]:
     return there
 
 
+def kept_rounds_by_row(federation: Federation, session: SessionRow) -> list[int]:
+    return [model.round_number for model in federation.store.list_kept_models(session_id=session.session_id)]
+
+
 def task_rounds(federation: Federation, session: SessionRow) -> list[int]:
     folder = federation.home.session_folder(session.session_id)
     return sorted(int(path.name.removeprefix("round-")) for path in folder.glob("round-*"))
 
 
 def assert_clean(federation: Federation) -> None:
-    assert list(check_home(federation.home)) == []
+    assert federation.findings() == []
 
 
 @pytest.mark.parametrize(
@@ -64,14 +67,32 @@ def test_pruned_session_resumes_to_the_same_bits(federation: Federation) -> None
     expected = federation.digests(federation.run(config_of(federation)).session_id)
     config = write_config(federation, config_of(federation, models="last 1", task_folders="last 1"))
     for step in ("before:set_pruned:2", "after:set_pruned:2", "before:commit_round:4", "after:finish_round:6"):
-        process = drive(federation, config, "--kill-at-step", step)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, step
+        killed(federation, "--run", config, "--kill-at-step", step)
         session = federation.store.list_sessions()[-1]
-        assert not [finding for finding in check_home(federation.home) if finding.damaged], step
+        assert not [finding for finding in federation.findings() if finding.damaged], step
         assert federation.resume(session.session_id).status == "finished"
         assert federation.digests(session.session_id) == expected, step
         assert task_rounds(federation, session) == [6]
+
+
+@pytest.mark.slow
+def test_pruning_that_is_killed_is_finished_by_the_next(federation: Federation) -> None:
+    session = federation.run(config_of(federation))
+    before = federation.digests(session.session_id)
+    (federation.home.packages / ("ab" * 32) / "files").mkdir(parents=True)  # left by a run that never began
+    points = ["before:set_pruned:1", "after:set_pruned:1", "before:remove:2", "after:unlink:3", "after:remove:2"]
+    for point in points:
+        killed(federation, "--prune", "--kill-at-step", point)
+        assert not [finding for finding in federation.findings() if finding.damaged], point
+    assert kept_rounds_by_row(federation, session) == [0, 5, 6]
+    assert federation.findings() != [], "something is left over"
+    with drive(federation, "--prune") as pruning:
+        assert pruning.wait(60) == 0
+    assert_clean(federation)
+    assert kept_rounds(federation, session) == [0, 5, 6]
+    assert task_rounds(federation, session) == [6]
+    assert federation.digests(session.session_id) == before
+    assert federation.resume(session.session_id, rounds=7).status == "finished"
 
 
 def test_file_that_another_session_needs_stays(federation: Federation) -> None:
@@ -93,7 +114,7 @@ def test_kept_updates_outlive_their_task_folders(federation: Federation) -> None
     assert [path.name for path in first.iterdir()] == ["train.reply"]
     assert_clean(federation)
     Path(updates[0].path).unlink()
-    assert [finding.place for finding in check_home(federation.home) if finding.damaged] == [updates[0].path]
+    assert [finding.place for finding in federation.findings() if finding.damaged] == [updates[0].path]
 
 
 def test_pruned_model_says_which_rule_it_was(federation: Federation) -> None:
@@ -109,7 +130,7 @@ def test_check_finds_nothing_while_a_session_runs_and_prunes(federation: Federat
 
     def look() -> None:
         while not ended.is_set():
-            found.extend(check_home(federation.home))
+            found.extend(federation.findings())
 
     federation.run(config_of(federation, rounds=1))  # from here on there is a database
     looking = threading.Thread(target=look)

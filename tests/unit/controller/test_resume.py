@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from federation import DRIFTING, Federation
+from federation import DRIFTING, Arrivals, Federation, feasible
 
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.errors import SessionFailed
+from fedpkg.stores.home import Home
 
 DRIVE = Path(__file__).with_name("drive.py")
 
@@ -46,6 +48,7 @@ def outcome_of(federation: Federation, session_id: str) -> list[object]:
 
 
 def drive(federation: Federation, *words: str) -> subprocess.Popen[str]:
+    """A controller in a process of its own; see there for the words."""
     return subprocess.Popen(
         [sys.executable, str(DRIVE), str(federation.home.root), *words],
         stdout=subprocess.PIPE,
@@ -58,6 +61,14 @@ def write_config(federation: Federation, config: RunConfig) -> str:
     path = federation.home.root / "config.json"
     path.write_text(json.dumps(dump_config(config)))
     return str(path)
+
+
+def killed(federation: Federation, *words: str) -> str:
+    """What a controller printed that killed itself."""
+    process = drive(federation, *words)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, (words, printed)
+    return printed
 
 
 def processes_of(federation: Federation) -> list[psutil.Process]:
@@ -90,9 +101,7 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
     events = len(federation.events)
     config = write_config(federation, config_of(federation))
     for kill_at in range(1, events):
-        process = drive(federation, config, "--kill-at", str(kill_at))
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, kill_at
+        killed(federation, "--run", config, "--kill-at", str(kill_at))
         wait_until_gone(federation, within_s=5)
         session = federation.store.list_sessions()[-1]
         assert federation.resume(session.session_id).status == "finished"
@@ -105,12 +114,110 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
 def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(federation: Federation, step: str, moment: str) -> None:
     undisturbed = federation.run(config_of(federation))
     config = write_config(federation, config_of(federation))
-    process = drive(federation, config, "--kill-at-step", f"{moment}:{step}:2")
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    killed(federation, "--run", config, "--kill-at-step", f"{moment}:{step}:2")
     session = federation.store.list_sessions()[-1]
     assert federation.resume(session.session_id).status == "finished"
     assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    """One session in which all is as it comes: two workers, forked, nobody waits for anybody, nobody is killed."""
+    federation = Federation(Home.open(tmp_path_factory.mktemp("in aller Ruhe") / ".fedpkg"))
+    federation.run(config_of(federation, sampler={}))
+    return federation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+def test_killed_at_random_instants_a_session_resumes_to_the_same_bits(
+    federation: Federation, undisturbed: Federation, tmp_path: Path, executor: str, workers: int
+) -> None:
+    """Whatever runs the tasks, however many at a time, in whatever order they end, however often it is killed."""
+    seed = f"{executor} {workers}"
+    rng = random.Random(seed)
+    arrivals = Arrivals(tmp_path / "angekommen")
+    orders = {number: feasible([f"client-{k}" for k in range(4)], workers, rng) for number in (1, 2, 3)}
+    train = {"fails": "client-1@2,client-2@3,client-0@1", **arrivals.arguments(orders)}
+    config = config_of(
+        federation, sampler={}, executor={"name": executor, "workers": workers}, arguments={"train": train}
+    )
+    kills = [f"{rng.randint(1, len(undisturbed.events) // 2)}:{rng.uniform(0, 0.05):.3f}"]
+    kills += [f"{rng.randint(0, 3)}:{rng.uniform(0, 0.3):.3f}"]
+    about = f"seed {seed!r}, kills {kills}, orders {orders}"
+    words = ["--run", write_config(federation, config)]
+    printed = ""
+    for kill in kills:
+        process = drive(federation, *words, "--kill-after", kill, "--arrivals", str(arrivals.folder))
+        printed += process.communicate(timeout=60)[0]
+        assert process.returncode in (-signal.SIGKILL, 0), about
+        session_id = federation.store.list_sessions()[-1].session_id
+        words = ["--resume", session_id]
+        assert not [finding for finding in federation.findings() if finding.damaged], about
+    arrivals.catch_up(federation.home, session_id)
+    federation.resume(session_id, watch=arrivals)
+    assert len(federation.store.list_sessions()) == 1
+    assert outcome_of(federation, session_id) == outcome_of(
+        undisturbed, undisturbed.store.list_sessions()[0].session_id
+    ), about
+    ended = [line.split("/")[1:3] for line in printed.splitlines() if line.startswith("TaskEnded") and "/train" in line]
+    for number, order in orders.items():
+        came = [client for round_number, client in ended if round_number == str(number)]
+        assert came == [client for client in order if client in came], about
+
+
+@pytest.mark.slow
+def test_killed_at_every_step_of_keeping_a_model_a_session_resumes_to_the_same_bits(
+    federation: Federation, undisturbed: Federation
+) -> None:
+    config = write_config(federation, config_of(federation, sampler={}))
+    killed(federation, "--run", config, "--kill-at-step", "before:create_session:1")
+    assert federation.store.list_sessions() == []
+    killed(federation, "--run", config, "--kill-at-step", "after:create_session:1")
+    (session,) = federation.store.list_sessions()
+    # How many half written files there are then: from the rename on it is the model itself, which the next one finds.
+    steps = {"before:write:1": 1, "after:write:2": 2, "before:fsync:1": 3, "before:rename:1": 4, "after:rename:1": 4}
+    steps |= {"after:fsync:3": 5, "before:commit_round:1": 5, "after:commit_round:1": 5}
+    for step, half_written in steps.items():
+        killed(federation, "--kill-at-step", step, "--resume", session.session_id)
+        findings = federation.findings()
+        assert not [finding for finding in findings if finding.damaged], step
+        in_models = [finding for finding in findings if finding.place.startswith(f"{federation.home.models}/.")]
+        assert [finding.problem for finding in in_models] == ["half written"] * half_written, step
+    with drive(federation, "--prune") as pruning:
+        assert pruning.wait(60) == 0
+    assert federation.findings() == []
+    federation.resume(session.session_id)
+    expected = outcome_of(undisturbed, undisturbed.store.list_sessions()[0].session_id)
+    assert outcome_of(federation, session.session_id) == expected
+
+
+@pytest.mark.slow
+def test_answers_that_counted_still_do_when_a_controller_is_killed(federation: Federation, tmp_path: Path) -> None:
+    """Of four clients the first three to answer count: who they were is not decided again."""
+    arrivals = Arrivals(tmp_path / "angekommen")
+    clients = [f"client-{k}" for k in range(4)]
+    orders = {1: clients[::-1], 2: [clients[k] for k in (2, 0, 3, 1)], 3: clients}
+    config = config_of(
+        federation,
+        sampler={"fraction_train": 0.75, "over_selection": 0.3},
+        executor={"workers": 4},
+        arguments={"train": arrivals.arguments(orders)},
+    )
+    undisturbed = federation.run(config, watch=arrivals)
+    expected = outcome_of(federation, undisturbed.session_id)
+    assert [row[1] for row in expected[1]] == [sorted(order[:3]) for order in orders.values()]  # type: ignore[attr-defined]
+    for path in arrivals.folder.iterdir():
+        path.unlink()
+    told = ["--arrivals", str(arrivals.folder)]
+    killed(federation, "--run", write_config(federation, config), *told, "--kill-at-step", "after:set_counted:1")
+    session_id = federation.store.list_sessions()[-1].session_id
+    killed(federation, "--resume", session_id, *told, "--kill-at-step", "before:set_counted:2")
+    killed(federation, "--resume", session_id, *told, "--kill-at-step", "after:record_task:1")
+    arrivals.catch_up(federation.home, session_id)
+    federation.resume(session_id, watch=arrivals)
+    assert outcome_of(federation, session_id) == expected
 
 
 @pytest.mark.slow
@@ -119,9 +226,7 @@ def test_retry_that_is_killed_is_a_retry_again(federation: Federation) -> None:
     with pytest.raises(SessionFailed):
         federation.run(config)
     session = federation.store.list_sessions()[-1]
-    process = drive(federation, "--kill-at-step", "after:begin_round:1", "--resume", session.session_id)
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    killed(federation, "--kill-at-step", "after:begin_round:1", "--resume", session.session_id)
     with pytest.raises(SessionFailed):
         federation.resume(session.session_id)
     assert federation.task(session, "client-1").attempt >= 2, "the client that failed was asked again"
@@ -131,8 +236,7 @@ def test_retry_that_is_killed_is_a_retry_again(federation: Federation) -> None:
 def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation: Federation) -> None:
     undisturbed = federation.run(config_of(federation))
     config = write_config(federation, config_of(federation))
-    process = drive(federation, config, "--kill-at", "4")  # after the second task of the first round
-    process.communicate(timeout=60)
+    killed(federation, "--run", config, "--kill-at", "4")  # after the second task of the first round
     session = federation.store.list_sessions()[-1]
     assert len(federation.store.list_tasks(session.session_id, round_number=1)) == 2
     federation.resume(session.session_id)
@@ -168,7 +272,7 @@ def test_no_process_outlives_a_controller_that_ends(federation: Federation, numb
     config = write_config(
         federation, federation.config(plan={"client-0": "ignore_sigterm", "client-1": "daemon", "client-2": "sleep"})
     )
-    process = drive(federation, config)
+    process = drive(federation, "--run", config)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("TaskEnded"):  # the daemon's task; the other two run for ever
@@ -184,7 +288,7 @@ def test_interrupted_session_resumes_to_the_same_bits(federation: Federation, mo
     config = federation.config(clients=2, rounds=2)
     expected = federation.digests(federation.run(config).session_id)
     monkeypatch.setenv("MISBEHAVE", "sleep")
-    process = drive(federation, write_config(federation, config))
+    process = drive(federation, "--run", write_config(federation, config))
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("PhaseStarted"):

@@ -74,7 +74,7 @@ def test_failed_task_of_sets_can_be_repeated_by_hand(federation: Federation, tmp
 def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> None:
     config = config_of(federation, clients=18, rounds=1, sampler={}, arguments={})
     undisturbed = federation.run(config)
-    process = drive(federation, write_config(federation, config), "--kill-at-step", "before:set_counted:1")
+    process = drive(federation, "--run", write_config(federation, config), "--kill-at-step", "before:set_counted:1")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]

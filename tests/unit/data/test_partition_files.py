@@ -18,7 +18,6 @@ from fedpkg.config import ClientsConfig, DataConfig, PartitionConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.clients import prepare_clients
 from fedpkg.data.datasets import read_dataset
-from fedpkg.data.partition_files import partition_report
 from fedpkg.errors import DataError
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -189,8 +188,8 @@ def test_labels_of_several_numbers_can_be_split_iid(folder: Path) -> None:
     arrays = make_arrays(test=1)
     arrays |= {"y_train": np.zeros((120, 2), np.float32), "y_test": np.zeros((1, 2), np.float32)}
     clients = split(write_npz(folder / "d.npz", arrays), 3, folder / "cache")
-    rows = partition_report(clients)
-    assert [(row.num_train, row.num_test, row.per_class) for row in rows] == [(40, 1, {})] * 3
+    parts = [read_dataset(str(client.path)) for client in clients]
+    assert [(part.labels("train").shape, part.labels("test").shape) for part in parts] == [((40, 2), (1, 2))] * 3
 
 
 def test_bfloat16_tensors_keep_their_dtype(folder: Path) -> None:
@@ -224,12 +223,10 @@ def test_named_datasets_are_real_and_split_once_and_for_all(
 
 def test_named_datasets_can_be_split(folder: Path) -> None:
     clients = split("sklearn/digits", 10, folder / "cache")
-    rows = partition_report(clients)
-    assert sum(row.num_train for row in rows) == 1438
-    assert sum(row.num_test for row in rows) == 359
-    assert rows[0].client_id == "client-0"
-    assert all(sum(row.per_class.values()) == row.num_train for row in rows)
-    assert list(rows[0].per_class) == [str(digit) for digit in range(10)]
+    parts = [read_dataset(str(client.path)) for client in clients]
+    assert sum(len(part.labels("train")) for part in parts) == 1438
+    assert sum(len(part.labels("test")) for part in parts) == 359
+    assert set(parts[0].labels("train")) == set(range(10))
 
 
 def test_without_scikit_learn_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,8 +313,3 @@ def test_an_npz_with_damaged_members_is_refused(folder: Path) -> None:
 def test_a_file_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"nichts.npz: no such file"):
         split(str(folder / "nichts.npz"), 2, folder / "cache")
-
-
-def test_the_report_needs_files(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"client-0: no .npz or .pt file"):
-        partition_report(prepare_clients(ClientsConfig(count=1), cache=folder, seed=0))

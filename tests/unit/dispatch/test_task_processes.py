@@ -368,6 +368,16 @@ def test_task_that_stops_its_keeper_is_ended_at_its_time_limit(
 
 
 @pytest.mark.slow
+def test_task_that_stops_its_keeper_again_and_again_delays_only_itself(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = open_bench(slots=1)
+    code = STOP + "os.kill(os.getppid(), signal.SIGSTOP)\ntell(done=True)\nos.kill(os.getppid(), signal.SIGSTOP)\n"
+    assert bench.told(inline(tmp_path, code), timeout_s=None) == {"done": True}
+    assert bench.told(inline(tmp_path, "tell(next=True)"), timeout_s=None) == {"next": True}
+
+
+@pytest.mark.slow
 def test_task_that_stops_its_keeper_can_be_cancelled(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
     bench = open_bench(slots=1)
     task = bench.task(inline(tmp_path, STOP + FOREVER), timeout_s=None, arguments={"pids": str(tmp_path / "pids")})

@@ -142,7 +142,7 @@ def test_reader_does_not_migrate(path: Path, tmp_path: Path) -> None:
     (folder / f"{NEWEST + 1:04}_more.sql").write_text("create table more (a text);")
     SqliteStore(path).close()
     database = SqliteDatabase(path, read_only=True)
-    with pytest.raises(StoreError, match=f"has schema {NEWEST}, this fedpkg reads schema {NEWEST + 1}"):
+    with pytest.raises(StoreError, match=f"older fedpkg: its schema is {NEWEST}, this one reads {NEWEST + 1}"):
         migrate(database, folder=folder, read_only=True)
     database.close()
 

@@ -120,9 +120,13 @@ CLIENTS = [
 @pytest.fixture
 def running(store: StateStore) -> StateStore:
     """A store with a session, its clients and its seed model."""
-    store.create_session(session(), CLIENTS)
-    store.add_model(model(0))
+    store.create_session(session(), CLIENTS, seed_model=model(0))
     return store
+
+
+def commit(store: StateStore, row: ModelRow) -> None:
+    """Record a round that gave this model."""
+    store.commit_round(round_row(row.round_number, row.session_id, status="aggregated"), row)
 
 
 # --- sessions
@@ -373,7 +377,7 @@ def test_number_beyond_64_bits_is_an_error_of_the_store(store: StateStore) -> No
 
 
 def test_validations_are_filtered_by_round_and_model(running: StateStore) -> None:
-    running.add_model(model(1))
+    commit(running, model(1))
     rows = [
         ValidationRow(
             task_id=f"v-{number}-{position}",
@@ -471,13 +475,13 @@ def test_digests_that_kept_strategy_states_name(running: StateStore) -> None:
 
 def test_pruned_models_stay_in_the_trail_and_say_so(running: StateStore) -> None:
     running.create_session(session("other"))
-    running.add_model(model(1))
-    running.add_model(model(1, "other", parent_id=None))
+    commit(running, model(1))
+    commit(running, model(1, "other", parent_id=None))
     running.set_pruned([model(1, pruned="last 2")])
     assert running.model_trail("digits-1.1") == [model(1, pruned="last 2"), model(0)]
     assert running.list_kept_models(session_id="digits-1") == [model(0)]
     assert [row.model_id for row in running.list_kept_models(digest=model(1).digest)] == ["other.1"]
-    running.add_model(model(1))
+    commit(running, model(1))
     assert running.get_model("digits-1.1").pruned is None, "made again"
 
 
@@ -487,7 +491,7 @@ def test_sound_database_finds_nothing_wrong(running: StateStore) -> None:
 
 def test_model_is_found_by_id_session_and_digest(running: StateStore) -> None:
     for number in (1, 2, 10):
-        running.add_model(model(number, parent_id="digits-1.0"))
+        commit(running, model(number, parent_id="digits-1.0"))
     for ref, found in {
         "digits-1.2": 2,
         "digits-1": 10,
@@ -510,21 +514,20 @@ def test_digest_that_several_sessions_share_names_the_newest(running: StateStore
     running.create_session(session("other"))
     with pytest.raises(NotFound, match="session other has no model yet"):
         running.get_model("other")
-    running.add_model(model(0, "other", created_at=500.0))
-    assert running.get_model("00" * 32).model_id == "other.0"
+    commit(running, model(1, "other", digest="00" * 32, parent_id=None, created_at=500.0))
+    assert running.get_model("00" * 32).model_id == "other.1"
 
 
 def test_reference_that_is_both_a_session_and_a_digest_is_not_guessed(running: StateStore) -> None:
-    running.create_session(session("abc"))
-    running.add_model(model(0, "abc", digest="c" * 64))
-    running.add_model(model(1, digest="ab" * 32))
+    running.create_session(session("abc"), seed_model=model(0, "abc", digest="c" * 64))
+    commit(running, model(1, digest="ab" * 32))
     with pytest.raises(NotFound, match=r"'ab' can mean abc, abab"):
         running.get_model("ab")
 
 
 def test_model_trail_leads_back_to_the_seed_model(running: StateStore) -> None:
     for number in range(1, 6):
-        running.add_model(model(number))
+        commit(running, model(number))
     assert running.model_trail("digits-1.4") == [model(number) for number in (4, 3, 2, 1, 0)]
     assert running.model_trail("digits-1.0") == [model(0)]
     with pytest.raises(NotFound):
@@ -532,8 +535,7 @@ def test_model_trail_leads_back_to_the_seed_model(running: StateStore) -> None:
 
 
 def test_models_of_one_session_or_of_all(running: StateStore) -> None:
-    running.create_session(session("other"))
-    running.add_model(model(0, "other", created_at=1.0))
+    running.create_session(session("other"), seed_model=model(0, "other", created_at=1.0))
     assert [row.model_id for row in running.list_models()] == ["other.0", "digits-1.0"]
     assert [row.model_id for row in running.list_models("other")] == ["other.0"]
 
