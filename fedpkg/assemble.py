@@ -18,6 +18,7 @@ from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_pa
 from fedpkg.config import ClientsConfig, ExecutorConfig, LimitsConfig, RunConfig, config_from_json, dump_config
 from fedpkg.devices import count_slots
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
     DataError,
@@ -315,6 +316,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         environment=config.environment,
         threads=config.executor.threads,
         timeout_s=config.executor.timeout_s,
+        limits=limits_of(config.limits),
         log_bytes=config.limits.log_bytes,
     )
     result = executor.submit(task).result()
@@ -388,6 +390,7 @@ def call_entry_point(
             run_config=facts.get("run_config", {}),
             environment=environment,
             timeout_s=timeout_s,
+            limits=limits_of(limits),
         )
         result = runner.submit(task).result()
         return _checked_seed(result) if task.reply_kind is ReplyKind.SEED else result

@@ -21,7 +21,8 @@ from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
-from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, stage
+from fedpkg.dispatch.limits import failure_of
+from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, remove_leftovers, stage
 from fedpkg.errors import DispatchError, FedpkgError
 from fedpkg.files import remove_tree, same_files
 from fedpkg.formats.metadata import metadata_path
@@ -246,11 +247,13 @@ class LocalExecutor:
         keeps_state = status == "ok" and not _is_as_unpacked(task)
         if status != "ok":
             self._models.release(task)
-        if not keeps_state:
-            try:
+        try:
+            if not keeps_state:
                 remove_tree(task.next_state)  # a task that failed leaves no trace in its client's state
-            except (OSError, RecursionError) as error:  # no row will ever name this version
-                event(logger, logging.WARNING, "task.state_left", task=task.task_id, error=error)
+            if failure is not None and failure.kind in ("file_size", "folder_size"):
+                remove_leftovers(task)
+        except (OSError, RecursionError) as error:  # no row will ever name this version
+            event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
         event(
             logger,
@@ -313,6 +316,8 @@ def _failure(task: Task, outcome: Outcome) -> Failure | None:
         return Failure("timeout", f"{name} was ended after its time limit of {task.timeout_s:g} s")
     if outcome.survivors:
         return Failure("survivors", f"{name} left {outcome.survivors} processes that cannot be killed")
+    if failure := failure_of(name, task.limits, outcome, (task.folder, task.next_state)):
+        return failure
     if outcome.signal is not None:
         return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
     if outcome.exit_code:

@@ -242,3 +242,14 @@ def task_record(task: Task) -> dict[str, Json]:
         "parameters": dict(task.parameters),
         "environment": dict(task.environment),
     }
+
+
+def remove_leftovers(task: Task) -> None:
+    """Remove from a task's folder what the task itself put there, so that it cannot fill the disk, round after round.
+
+    What it was given and its logs stay, to repeat it by hand.
+    """
+    given = input_path(task).name
+    for path in task.folder.iterdir():
+        if path.name not in (given, f"{given}-metadata", "task.json", "stdout.log", "stderr.log"):
+            remove_tree(path)
