@@ -44,6 +44,7 @@ import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
 from _fedpkg_processes import (  # type: ignore[import-not-found]  # noqa: E402
     KILL_PATIENCE_S,
     children_of,
+    go_first,
     kill,
     kill_children,
 )
@@ -370,6 +371,7 @@ class Keeper:
 
     def run(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        go_first()
         send(self.sock, {"pid": os.getpid()})
         while True:
             order = receive(self.sock)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import os
 import resource
+import signal
 import time
 
-from _fedpkg_processes import Process, descendants  # type: ignore[import-not-found]
+from _fedpkg_processes import Process, descendants, kill  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ SUM_EVERY_S = 0.1  # between two sums of what they use,
 SCAN_EVERY_S = 0.25  # and two looks at the files; or longer, so that
 SHARE = 0.05  # each takes no bigger share of the keeper's time,
 SLICE_S = 0.005  # nor a look at files longer at once
+FEW = 32  # processes, which may come at once
 THREADS_EACH = 8  # limits.processes counts processes, but no task may have more threads than so many for each
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
@@ -87,6 +89,8 @@ class Supervisor:
         self.scan_cost_s = 0.0
         self.next_scan = 0.0
         self.next_sum = 0.0
+        self.count = 0
+        self.stop_next = False
         # Of processes that are no longer there: orphans, which we wait for. What an interpreter that stays has used
         # already was for the tasks before.
         self.cpu_s = -Process(main).cpu_s if used_before and os.path.isdir("/proc/self") else 0.0
@@ -112,22 +116,25 @@ class Supervisor:
 
     def _look_at_processes(self, spare: Collection[int]) -> bool:
         most = self.limits["processes"]
-        pids = descendants(spare, at_most=most or math.inf) or [self.main]
+        self._bury(spare)
+        # A fork bomb doubles faster than we can count. So what grows like one is stopped while it is counted.
+        stop, self.stop_next = self.stop_next, False
+        pids = descendants(spare, at_most=most or math.inf, stop=stop) or [self.main]
         if self._is_over("processes", len(pids)):
             return True
+        if stop:
+            for pid in pids:
+                kill(pid, signal.SIGCONT)
+        self.stop_next = len(pids) > max(FEW, 1.25 * self.count)
+        self.count = len(pids)
         if time.monotonic() < self.next_sum:
             return False
         started = time.thread_time()
         processes = []
         for pid in pids:
             try:
-                process = Process(pid)
-                if process.is_zombie and pid != self.main:
-                    usage = os.wait4(pid, os.WNOHANG)[2]  # it works for an orphan, which is our child now
-                    self.cpu_s += usage.ru_utime + usage.ru_stime
-                else:
-                    processes.append(process)
-            except (OSError, ValueError):  # it has just ended, or its parent will wait for it
+                processes.append(Process(pid))
+            except (OSError, ValueError):  # it has just ended
                 continue
         threads = sum(process.threads for process in processes)
         cpu_s = self.cpu_s + sum(process.cpu_s for process in processes)
@@ -140,6 +147,15 @@ class Supervisor:
             self._is_over("memory_bytes", sum(process.memory_bytes() for process in processes))
         self.next_sum = time.monotonic() + max(SUM_EVERY_S, (time.thread_time() - started) / SHARE)
         return self.exceeded is not None
+
+    def _bury(self, spare: Collection[int]) -> None:
+        """Wait for orphans that have ended: we are their parent now."""
+        for _ in range(1000):
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid == self.main or ended.si_pid in spare:
+                return
+            usage = os.wait4(ended.si_pid, 0)[2]
+            self.cpu_s += usage.ru_utime + usage.ru_stime
 
     def _look_at_files(self) -> None:
         if self.limits["folder_bytes"] is None or time.monotonic() < self.next_scan:
