@@ -179,18 +179,23 @@ def test_task_that_computes_for_too_long_is_ended(bench: Bench, tmp_path: Path) 
     assert time.monotonic() - started < 5
 
 
-def test_time_of_children_that_have_ended_counts(bench: Bench, tmp_path: Path) -> None:
-    code = """
-    def child():
-        for _ in range(10**6):
-            pass
-        os._exit(0)
-    while True:
-        {}
+@pytest.mark.parametrize("orphans", [False, True])
+def test_time_of_children_that_have_ended_counts(bench: Bench, tmp_path: Path, orphans: bool) -> None:
+    code = f"""
+    import time
+    for _ in range(400):
+        if os.fork() == 0:
+            if {orphans} and os.fork():
+                os._exit(0)
+            for _ in range(10**6):
+                pass
+            os._exit(0)
+        os.wait()
+        if {orphans}:
+            time.sleep(0.05)
     """
-    # waited for by their parent, and left to others to wait for
-    for ways in ("if os.fork() == 0: child()\n        os.wait()", "if os.fork() == 0: os.fork() or child()\n"):
-        failed(bench.run(inline(tmp_path, code.format(ways)), limits=Limits(cpu_s=0.5)), "cpu_time", "limits.cpu_s")
+    limits = Limits(cpu_s=0.5, processes=200)
+    failed(bench.run(inline(tmp_path, code), limits=limits), "cpu_time", "limits.cpu_s")
 
 
 def test_time_asleep_is_no_processor_time(bench: Bench, tmp_path: Path) -> None:
