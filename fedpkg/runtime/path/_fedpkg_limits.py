@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 TICK_S = 0.025  # between two counts of the processes; a task that ends before the first one costs nothing
 SUM_EVERY_S = 0.1  # between two sums of what they use,
 SCAN_EVERY_S = 0.25  # and two looks at the files; or longer, so that
-SHARE = 0.05  # each takes no bigger share of the keeper's time,
+SHARE = 0.1  # each takes no bigger share of the keeper's time,
 SLICE_S = 0.005  # nor a look at files longer at once
 FEW = 32  # processes, which may come at once
+ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
 THREADS_EACH = 8  # limits.processes counts processes, but no task may have more threads than so many for each
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
@@ -44,7 +45,7 @@ def apply(limits: dict[str, Any], *, for_good: bool = True) -> None:
     if limits["cpu_s"] is not None and for_good:  # should the keeper have been stopped
         _set(resource.RLIMIT_CPU, math.ceil(limits["cpu_s"]) + 2, for_good)
     if limits["processes"] is not None:  # counted for a user, not a task, and not for root: the last wall
-        _set(resource.RLIMIT_NPROC, threads_of_the_machine() + THREADS_EACH * limits["processes"], for_good)
+        _set(resource.RLIMIT_NPROC, threads_of_the_machine() + max(ROOM, 2 * limits["processes"]), for_good)
     try:  # should the kernel run out of memory before anybody exceeds a limit, it ends tasks first
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
@@ -90,7 +91,6 @@ class Supervisor:
         self.next_scan = 0.0
         self.next_sum = 0.0
         self.count = 0
-        self.stop_next = False
         # Of processes that are no longer there: orphans, which we wait for. What an interpreter that stays has used
         # already was for the tasks before.
         self.cpu_s = -Process(main).cpu_s if used_before and os.path.isdir("/proc/self") else 0.0
@@ -115,27 +115,26 @@ class Supervisor:
         return True
 
     def _look_at_processes(self, spare: Collection[int]) -> bool:
-        most = self.limits["processes"]
         self._bury(spare)
         # A fork bomb doubles faster than we can count. So what grows like one is stopped while it is counted.
-        stop, self.stop_next = self.stop_next, False
-        pids = descendants(spare, at_most=most or math.inf, stop=stop) or [self.main]
+        few = max(FEW, 1.25 * self.count)
+        pids, stopped = descendants(spare, stop_above=few)
         if self._is_over("processes", len(pids)):
             return True
-        if stop:
+        if stopped:
             for pid in pids:
                 kill(pid, signal.SIGCONT)
-        self.stop_next = len(pids) > max(FEW, 1.25 * self.count)
         self.count = len(pids)
         if time.monotonic() < self.next_sum:
             return False
         started = time.thread_time()
         processes = []
-        for pid in pids:
+        for pid in pids or [self.main]:
             try:
                 processes.append(Process(pid))
             except (OSError, ValueError):  # it has just ended
                 continue
+        most = self.limits["processes"]
         threads = sum(process.threads for process in processes)
         cpu_s = self.cpu_s + sum(process.cpu_s for process in processes)
         if most and self._is_over("processes", threads, most * THREADS_EACH):

@@ -8,7 +8,6 @@ written to need few system calls for each.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import resource
 import signal
@@ -63,35 +62,46 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def descendants(spare: Collection[int], *, at_most: float, stop: bool = False) -> list[int]:
-    """All below this process, except ``spare`` and what is below those; the walk ends when there are ``at_most``.
+def descendants(spare: Collection[int], *, stop_above: float = 0) -> tuple[list[int], bool]:
+    """All below this process, except ``spare`` and what is below those; and whether they were stopped.
 
-    With ``stop`` each is stopped before its children are looked for. As it cannot fork then, these are all that it will
-    have, and one walk finds them all.
+    Once there are more than ``stop_above``, all are stopped, each as it is found. What is stopped cannot fork, and
+    leaves us the processor: so the search ends, however fast they have been.
     """
-    found = [pid for pid in children_of(os.getpid()) if pid not in spare]
-    for pid in found:  # which grows meanwhile
-        if len(found) > at_most:
-            break
-        if stop:
-            kill(pid, signal.SIGSTOP)
-        found += children_of(pid)
-    return found
+    found: dict[int, None] = {}  # a set that keeps its order
+    stopping = False
+    while True:
+        new = [pid for pid in children_of(os.getpid()) if pid not in spare and pid not in found]
+        for pid in new:  # which grows meanwhile
+            found[pid] = None
+            if stopping:
+                kill(pid, signal.SIGSTOP)
+            elif len(new) > stop_above:
+                stopping = True
+                for one in new:
+                    kill(one, signal.SIGSTOP)
+            new += [child for child in children_of(pid) if child not in found]
+        if not (stopping and new):  # what runs may have left us an orphan meanwhile
+            return list(found), stopping
 
 
 def kill_children(spare: Collection[int]) -> int:
     """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience."""
     deadline = time.monotonic() + KILL_PATIENCE_S
+    killed: set[int] = set()
     while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] != 0:
                 continue
         except ChildProcessError:
             return 0
-        doomed = descendants(spare, at_most=math.inf, stop=True)
+        doomed, _ = descendants(spare)
         if not doomed and spare:  # else there are some: the kernel's list may skip children while others end
             return 0
-        if time.monotonic() > deadline:
+        if not killed.issuperset(doomed):  # among very many we seldom get our turn
+            deadline = time.monotonic() + KILL_PATIENCE_S
+            killed.update(doomed)
+        elif time.monotonic() > deadline:
             return max(1, len(doomed))
         for pid in doomed:
             kill(pid, signal.SIGKILL)

@@ -34,10 +34,10 @@ def fine(bench: Bench, folder: Path) -> None:
 
 # ---- processes
 
-# At most 4096 processes, for ten seconds: should nobody end it, a machine with its tests survives.
+# At most 4096 processes, for half a minute: should nobody end it, a machine with its tests survives.
 FORKS = """
 import time
-end = time.monotonic() + 10
+end = time.monotonic() + 30
 for _ in range(12):
     pid = os.fork()
     {then}
@@ -60,7 +60,8 @@ def test_fork_bomb_is_ended(bench: Bench, tmp_path: Path, bomb: str) -> None:
     result = failed(
         bench.run(inline(tmp_path, BOMBS[bomb]), limits=Limits(processes=128)), "processes", "limits.processes"
     )
-    assert time.monotonic() - started < 5
+    # Without root's rights nor a cgroup, who counts hundreds of processes in sessions of their own seldom gets a turn.
+    assert time.monotonic() - started < (5 if os.getuid() == 0 else 25)
     assert result.exit_code is None
     fine(bench, tmp_path)
     assert not [pid for pid in marked(bench.mark) if f"FEDPKG_TASK={result.task.folder}" in environ_of(pid)]
@@ -234,8 +235,8 @@ def test_file_that_grows_too_large_fails_its_task(bench: Bench, tmp_path: Path, 
 
 FILLERS = {
     "many files": "for n in range(10**6): open(f'{n}', 'wb').write(bytes(100_000))",
-    "empty files": "for n in range(10**6): open(f'{n}', 'w').close()",
-    "folders in folders": "for n in range(10**6): os.makedirs(f'{n % 100}/{n}')",
+    "empty files": "for n in range(12_000): open(f'{n}', 'w').close()\ntell()",
+    "folders in folders": "for n in range(12_000): os.makedirs(f'{n % 100}/{n}')\ntell()",
     "big files": "for n in range(200): open(f'{n}', 'wb').write(bytes(5 << 20))",
     "beside its reply": "for n in range(200): open(f'{sys.argv[-1]}.{n}', 'wb').write(bytes(5 << 20))",
     "in its state": "for n in range(200): open(os.environ['FEDPKG_STATE_DIR'] + f'/{n}', 'wb').write(bytes(5 << 20))",
