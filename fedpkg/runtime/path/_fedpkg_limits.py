@@ -117,7 +117,7 @@ class Supervisor:
     def _look_at_processes(self, spare: Collection[int]) -> bool:
         self._bury(spare)
         # A fork bomb doubles faster than we can count. So what grows like one is stopped while it is counted.
-        few = max(FEW, 1.25 * self.count)
+        few = min(max(FEW, 1.25 * self.count), self.limits["processes"] or math.inf)
         pids, stopped = descendants(spare, stop_above=few)
         if self._is_over("processes", len(pids)):
             return True

@@ -60,8 +60,7 @@ def test_fork_bomb_is_ended(bench: Bench, tmp_path: Path, bomb: str) -> None:
     result = failed(
         bench.run(inline(tmp_path, BOMBS[bomb]), limits=Limits(processes=128)), "processes", "limits.processes"
     )
-    # Without root's rights nor a cgroup, who counts hundreds of processes in sessions of their own seldom gets a turn.
-    assert time.monotonic() - started < (5 if os.getuid() == 0 else 25)
+    assert time.monotonic() - started < 15  # usually 0.3; a bomb of 512 in as many sessions can starve who is not root
     assert result.exit_code is None
     fine(bench, tmp_path)
     assert not [pid for pid in marked(bench.mark) if f"FEDPKG_TASK={result.task.folder}" in environ_of(pid)]
