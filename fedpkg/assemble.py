@@ -27,6 +27,7 @@ from fedpkg.config import (
 )
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
     DataError,
@@ -361,6 +362,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         environment=config.environment,
         threads=config.executor.threads,
         timeout_s=config.executor.timeout_s,
+        limits=limits_of(config.limits),
         log_bytes=config.limits.log_bytes,
     )
     result = executor.submit(task).result()
@@ -453,6 +455,7 @@ def call_entry_point(
             run_config=facts.get("run_config", {}),
             environment=environment,
             timeout_s=timeout_s,
+            limits=limits_of(limits),
         )
         result = runner.submit(task).result()
         return _checked_seed(result) if task.reply_kind is ReplyKind.SEED else result

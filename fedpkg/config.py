@@ -94,6 +94,14 @@ class ExecutorConfig(Section, frozen=True):
 
 
 class LimitsConfig(Section, frozen=True):
+    """What one task may use (the first six; null: as much as there is), write, and unpack."""
+
+    memory_bytes: int | Literal["auto"] | None = "auto"  # of all its processes together; auto: 90 % of the machine's
+    cpu_s: float | None = None  # processor time of all its processes together
+    file_bytes: int | None = 8 << 30  # each file that it writes
+    folder_bytes: int | None = 16 << 30  # on the disk, in its working copy, state and task folder together
+    open_files: int | None = None  # in each of its processes; null: the machine's own limit
+    processes: int | None = 512  # at the same time; they may have 8 threads each, on average
     log_bytes: int = 1 << 20  # kept of each of a task's stdout and stderr
     reply_bytes: int | None = None  # biggest file taken from a client; default: from the seed model's size
     package_bytes: int = 4 << 30  # unpacked size of a package
@@ -401,6 +409,12 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "executor.needs.gpu_memory_bytes": _at_least(1),
     "executor.needs.memory_bytes": _at_least(1),
     "executor.timeout_s": _POSITIVE,
+    "limits.memory_bytes": ("a whole number from 1, or auto", lambda value: value == "auto" or value >= 1),
+    "limits.cpu_s": _POSITIVE,
+    "limits.file_bytes": _at_least(1),
+    "limits.folder_bytes": _at_least(1),
+    "limits.open_files": _at_least(16),
+    "limits.processes": _at_least(1),
     "limits.log_bytes": _at_least(0),
     "limits.reply_bytes": _at_least(1),
     "limits.package_bytes": _at_least(1),

@@ -49,6 +49,7 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     yield _huge_pages()
     yield _processors(machine)
     yield _memory(machine)
+    yield _limits()
     place = _nearest_folder(home)
     yield _disk(home, place)
     yield from _file_system(place)
@@ -188,6 +189,20 @@ def _memory(machine: Machine) -> Finding:
     if machine.free_bytes < 1e9:
         return Finding("memory", "note", found, purpose, "lower executor.workers if tasks are killed")
     return Finding("memory", "ok", found, purpose)
+
+
+def _limits() -> Finding:
+    """Who holds a task to its limits."""
+    from fedpkg.dispatch.cgroups import delegated
+
+    purpose = "a task may use so much and no more (limits: in the run.yaml)"
+    if not Path("/proc/self/stat").exists():
+        advice = "use Linux, mount /proc"
+        return Finding("limits", "note", "files' size and number only: no /proc", purpose, advice)
+    if (group := delegated()) is not None:
+        what = f"cgroup v2 ({', '.join(group.controllers)}) at {group.folder}, and a supervisor"
+        return Finding("limits", "ok", what, purpose)
+    return Finding("limits", "ok", "a supervisor (counts processes, bytes and seconds); no cgroup v2 is ours", purpose)
 
 
 def _nearest_folder(path: Path) -> Path:

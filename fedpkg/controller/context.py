@@ -11,6 +11,7 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.seeds import task_seed
 from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
+from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
 from fedpkg.samplers.base import Sampler
@@ -99,6 +100,7 @@ class SessionContext:
             environment=config.environment,
             threads=config.executor.threads,
             timeout_s=config.executor.timeout_s,
+            limits=limits_of(config.limits),
             log_bytes=config.limits.log_bytes,
             reply_bytes=config.limits.reply_bytes,
         )

@@ -26,6 +26,21 @@ class PackageOnDisk:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one task may use; None: as much as there is. `LimitsConfig` says what each means."""
+
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    file_bytes: int | None = None
+    folder_bytes: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Task:
     """One call of one entry point for one client. All its paths are known before it starts.
 
@@ -61,6 +76,7 @@ class Task:
     environment: Mapping[str, str] = field(default_factory=dict)
     threads: int = 1
     timeout_s: float | None = None
+    limits: Limits = NO_LIMITS
     log_bytes: int = 1 << 20
     reply_bytes: int | None = None
 

@@ -21,7 +21,8 @@ from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
-from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, stage
+from fedpkg.dispatch.limits import failure_of
+from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, remove_leftovers, stage
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError
 from fedpkg.files import NO_SPACE, is_full, remove_tree
@@ -270,7 +271,8 @@ class LocalExecutor:
         *,
         reply: Reply | None = None,
     ) -> TaskResult:
-        if failure is not None and is_full(task.folder):  # looked at now: what is removed below makes room
+        fills = failure is not None and failure.kind in ("file_size", "folder_size")
+        if failure is not None and not fills and is_full(task.folder):  # looked at now: below, room is made
             failure = Failure("no_space", failure.message)
         keeps_state = False
         try:
@@ -279,8 +281,10 @@ class LocalExecutor:
             else:
                 self._models.release(task)
                 self._copies.discard(task)
+            if fills:
+                remove_leftovers(task)
         except (OSError, RecursionError) as error:  # no row will ever name this version
-            event(logger, logging.WARNING, "task.state_left", task=task.task_id, error=error)
+            event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
         event(
             logger,
@@ -329,6 +333,8 @@ def _failure(task: Task, outcome: Outcome) -> Failure | None:
         return Failure("timeout", f"{name} was ended after its time limit of {task.timeout_s:g} s")
     if outcome.survivors:
         return Failure("survivors", f"{name} left {outcome.survivors} processes that cannot be killed")
+    if failure := failure_of(name, task.limits, outcome, (task.folder, task.next_state)):
+        return failure
     if outcome.signal is not None:
         return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
     if outcome.exit_code:

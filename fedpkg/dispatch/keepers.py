@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedpkg.dispatch.base import NO_LIMITS, Limits
+from fedpkg.dispatch.cgroups import Delegated, Group, Slot, delegated, open_group
 from fedpkg.errors import DispatchError
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ class Call:
     stderr: Path
     log_bytes: int
     timeout_s: float | None
+    limits: Limits = NO_LIMITS
+    folders: Sequence[Path] = ()  # whose bytes are counted
     shell: str | None = None
     script: str | None = None
     module: str | None = None
@@ -69,6 +74,8 @@ class Call:
             "stderr": str(self.stderr),
             "log_bytes": self.log_bytes,
             "timeout_s": self.timeout_s,
+            "limits": vars(self.limits),
+            "folders": [str(folder) for folder in self.folders],
         }
         if self.shell is not None:
             return {**order, "shell": self.shell}
@@ -78,7 +85,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: ``ending`` is exit, timeout or cancelled."""
+    """How a command ended: ``ending`` is exit, timeout, limit (which, and what was ``measured``) or cancelled."""
 
     ending: str
     exit_code: int | None
@@ -89,6 +96,8 @@ class Outcome:
     wall_s: float
     cpu_s: float
     max_rss_bytes: int
+    limit: str | None = None  # a key of `Limits`
+    measured: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)  # of the machine's monotonic clock
 
 
@@ -100,6 +109,8 @@ class Keeper:
         self._sock = sock
         self._writing = threading.Lock()
         self._pid: int | None = None
+        self._slot: Slot | None = None
+        self._killed = 0  # processes that the kernel has ended in that slot
         self._deadline = math.inf  # when its answer is overdue
         self._cancelled = False
 
@@ -107,8 +118,8 @@ class Keeper:
     def closed(self) -> bool:
         return self._sock.fileno() < 0
 
-    def greet(self) -> None:
-        """Wait until it is there; it says its process id.
+    def greet(self, group: Group | None = None) -> None:
+        """Wait until it is there; it says its process id, and gets a place in ``group``.
 
         Raises:
             KeeperGone: it is not, after some patience.
@@ -118,6 +129,9 @@ class Keeper:
             raise KeeperGone(f"there was none after {FORK_PATIENCE_S:g} s")
         self._pid = greeting["pid"]
         self._deadline = math.inf
+        if group is not None:
+            with suppress(OSError):  # then it watches alone
+                self._slot = group.slot(greeting["pid"])
 
     def start(self, call: Call) -> None:
         """Hand over a command; `outcome` waits for its end.
@@ -126,6 +140,8 @@ class Keeper:
             KeeperGone: the keeper died.
         """
         self._cancelled = False
+        if self._slot is not None:
+            self._slot.hold(call.limits)
         self._deadline = math.inf if call.timeout_s is None else time.monotonic() + call.timeout_s + OVERDUE_S
         try:
             self.send(call.to_json())
@@ -159,7 +175,12 @@ class Keeper:
             )
         if "error" in answer:
             raise DispatchError(f"cannot start the command: {answer['error']}")
-        return Outcome(**answer)
+        outcome = Outcome(**answer)
+        killed = 0 if self._slot is None else self._slot.kills()
+        if killed == self._killed or outcome.ending != "exit" or outcome.exit_code == 0:
+            return outcome
+        self._killed = killed
+        return dataclasses.replace(outcome, ending="limit", limit="memory_bytes", measured=outcome.max_rss_bytes)
 
     def _answer(self) -> dict[str, Any] | None:
         """Its next frame; None when it is overdue."""
@@ -216,6 +237,8 @@ class Keeper:
         if self._pid is not None and not self.closed:
             poller.register(self._sock, 0)  # wakes at its end only, and leaves what it said to be read
             if not poller.poll(1000 * patience_s):
+                if self._slot is not None:
+                    self._slot.kill()
                 kill_tree(self._pid)
         _shut(self._sock, socket.SHUT_RDWR)
         self._sock.close()
@@ -235,6 +258,7 @@ class Zygote:
         scripts: files that tasks will run copies of.
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
+        cgroup: where its keepers get cgroups of their own; default: where the system lets us.
     """
 
     def __init__(
@@ -246,6 +270,7 @@ class Zygote:
         log: Path,
         own: Sequence[str] = (),
         scripts: Sequence[Path] = (),
+        cgroup: Delegated | None = None,
     ) -> None:
         self.interpreter = interpreter
         self._order = {"modules": list(modules), "own": list(own), "scripts": [str(script) for script in scripts]}
@@ -255,6 +280,7 @@ class Zygote:
         self._keeper_lock = threading.Lock()
         self._keepers: list[Keeper] = []
         self._closed = False
+        self._group = open_group(cgroup or delegated())
         self._start()
 
     def _start(self) -> None:
@@ -325,9 +351,11 @@ class Zygote:
                 with theirs:
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
                     self._control.sendmsg([b"k"], rights, NO_SIGPIPE)
-                    if warm:
+                    if warm and self._group is None:
                         keeper.warm_up()
-                keeper.greet()
+                keeper.greet(self._group)
+                if warm and self._group is not None:  # what it forks is where it is itself
+                    keeper.warm_up()
             except (OSError, KeeperGone) as error:
                 keeper.close()
                 if not isinstance(error, KeeperGone):
@@ -350,6 +378,8 @@ class Zygote:
         self._end()
         for keeper in list(self._keepers):
             keeper.close()
+        if self._group is not None:
+            self._group.close()
 
     def _end(self) -> None:
         # shutdown, not only close: another thread may sit in recv, and the zygote must see the end of file at once.

@@ -43,6 +43,8 @@ def shell_call(task: Task, staged: StagedTask) -> Call:
         stderr=staged.stderr,
         log_bytes=task.log_bytes,
         timeout_s=task.timeout_s,
+        limits=task.limits,
+        folders=(task.folder, task.next_state),
         shell=shell_line(command, staged.appended),
     )
 

@@ -247,3 +247,14 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "reply_sets": list(task.sets),
         "environment": dict(task.environment),
     }
+
+
+def remove_leftovers(task: Task) -> None:
+    """Remove from a task's folder what the task itself put there, so that it cannot fill the disk, round after round.
+
+    What it was given and its logs stay, to repeat it by hand.
+    """
+    given = input_path(task).name
+    for path in task.folder.iterdir():
+        if path.name not in (given, f"{given}-metadata", "task.json", "stdout.log", "stderr.log"):
+            remove_tree(path)

@@ -82,6 +82,8 @@ class WorkingCopies:
                 return False
         except FileNotFoundError:  # it removed its own folder: nothing to keep, either
             touched = True
+        except OSError:  # it cannot be read: then it is as the client wants it
+            return False
         if touched:
             remove_tree(task.next_state)
         else:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import math
 import os
 import resource  # noqa: F401  (os.wait4 imports it, when there may be no file to spare)
 import select
@@ -34,11 +35,19 @@ import weakref
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "path"))
+import _fedpkg_limits  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
+from _fedpkg_processes import (  # type: ignore[import-not-found]  # noqa: E402
+    KILL_PATIENCE_S,
+    children_of,
+    go_first,
+    kill,
+    kill_children,
+)
 
 sys.path.pop(0)
 
@@ -49,7 +58,6 @@ MADV_COLLAPSE = 25
 HUGE_PAGE = 2 << 20
 CHUNK = 1 << 16
 TAIL_BYTES = 4096
-KILL_PATIENCE_S = 5.0
 
 
 # ---------------------------------------------------------------- frames
@@ -275,60 +283,6 @@ def bury(keepers: dict[int, int | None]) -> None:
         kill_children(spare=keepers)
 
 
-# ---------------------------------------------------------------- killing
-
-
-def children_of(pid: int) -> list[int]:
-    """Process ids of the living children of a process."""
-    try:
-        found = []
-        for thread in os.listdir("/proc/%d/task" % pid):
-            with open("/proc/%d/task/%s/children" % (pid, thread)) as file:
-                found += [int(word) for word in file.read().split()]
-        return found
-    except FileNotFoundError:
-        if os.path.exists("/proc/%d/task" % os.getpid()) and not os.path.exists("/proc/%d" % pid):
-            return []  # it has just ended
-    except OSError:
-        pass
-    try:  # kernels without CONFIG_PROC_CHILDREN, and systems without /proc
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    pairs = [line.split() for line in listing.decode().splitlines()]
-    return [int(child) for child, parent in pairs if int(parent) == pid]
-
-
-def kill_children(spare: Collection[int]) -> int:
-    """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience."""
-    deadline = time.monotonic() + KILL_PATIENCE_S
-    while True:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] != 0:
-                continue
-        except ChildProcessError:
-            return 0
-        doomed = [pid for pid in children_of(os.getpid()) if pid not in spare]
-        if not doomed and spare:  # else there are some: the kernel's list may skip children while others end
-            return 0
-        if time.monotonic() > deadline:
-            return max(1, len(doomed))
-        for pid in doomed:  # parents first would let a busy one fork once more; stopped, it cannot
-            _kill(pid, signal.SIGSTOP)
-        while doomed:
-            pid = doomed.pop()
-            doomed += children_of(pid)
-            _kill(pid, signal.SIGKILL)
-        time.sleep(0.0005)
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
 # ---------------------------------------------------------------- keeper
 
 
@@ -431,6 +385,7 @@ class Keeper:
 
     def run(self) -> None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        go_first()
         send(self.sock, {"pid": os.getpid()})
         while True:
             order = receive(self.sock)
@@ -477,6 +432,7 @@ class Keeper:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
+                preexec_fn=lambda: _fedpkg_limits.apply(order["limits"]),  # safe: this process has no threads
             )
             assert process.stdout is not None and process.stderr is not None
             pid, out, err = process.pid, os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno())
@@ -487,8 +443,11 @@ class Keeper:
             child = self.hand_over(order)
             pid, out, err = child.pid, os.dup(child.out), os.dup(child.err)
         logs = [Log(order["stdout"], out, order["log_bytes"]), Log(order["stderr"], err, order["log_bytes"])]
-        deadline = started + order["timeout_s"] if order.get("timeout_s") else None
-        ending = self.wait(pid, logs, deadline, child.wire if child and order["resident"] else None)
+        deadline = started + (order["timeout_s"] or math.inf)
+        supervisor = _fedpkg_limits.Supervisor(
+            order["limits"], order["folders"], pid, used_before=child is not None and order["resident"]
+        )
+        ending = self.wait(pid, logs, deadline, supervisor, child.wire if child and order["resident"] else None)
         answer: dict[str, Any] = {}
         if ending == "answered" and child is not None:
             answer = self.answer_of(child)
@@ -504,6 +463,8 @@ class Keeper:
                 cpu_s, max_rss_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
         ended = time.monotonic()
         survivors = kill_children(spare=self.waiting())
+        if ending in ("exit", "answered") and supervisor.look_at_the_end():
+            ending = "limit"
         tails = [log.close() for log in logs]
         times = answer.get("times", {})
         if child is not None and self.resident is None:
@@ -511,6 +472,8 @@ class Keeper:
             child.close()
         return {
             "ending": "exit" if ending == "answered" else ending,
+            "limit": supervisor.exceeded,
+            "measured": supervisor.measured,
             "exit_code": status,
             "signal": number,
             "survivors": survivors,
@@ -556,8 +519,15 @@ class Keeper:
             return {}
         return answer
 
-    def wait(self, pid: int, logs: list[Log], deadline: float | None, wire: socket.socket | None) -> str:
-        """Until the task has ended: by itself, at its time limit, or with (or for) the controller.
+    def wait(
+        self,
+        pid: int,
+        logs: list[Log],
+        deadline: float,
+        supervisor: _fedpkg_limits.Supervisor,
+        wire: socket.socket | None,
+    ) -> str:
+        """Until the task has ended: by itself, at a limit, or with (or for) the controller.
 
         A resident child stays, and says on ``wire`` that its task is done: then the ending is ``answered``.
         """
@@ -574,7 +544,9 @@ class Keeper:
         ending = "exit"
         try:
             while True:
-                patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+                patience = None
+                if ending == "exit":
+                    patience = max(0.0, min(deadline, supervisor.due) - time.monotonic())
                 if pidfd is None:
                     patience = 0.005 if patience is None else min(patience, 0.005)
                 events = poller.poll(None if patience is None else patience * 1000)
@@ -595,9 +567,13 @@ class Keeper:
                         poller.unregister(wire)
                 if pidfd is None and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                     return ending
-                if deadline is not None and time.monotonic() >= deadline and ending == "exit":
+                if ending != "exit":
+                    continue
+                if time.monotonic() >= deadline:
                     ending = "timeout"
-                    deadline = None
+                    self.end(pid)
+                elif time.monotonic() >= supervisor.due and supervisor.look(spare=self.waiting()):
+                    ending = "limit"
                     self.end(pid)
         finally:
             if pidfd is not None:
@@ -608,7 +584,7 @@ class Keeper:
             os.killpg(pid, signal.SIGKILL)  # each task leads a session and group of its own
         except (ProcessLookupError, PermissionError):
             pass
-        _kill(pid, signal.SIGKILL)
+        kill(pid, signal.SIGKILL)
 
 
 def _has_ended(wire: socket.socket) -> bool:

@@ -13,6 +13,7 @@ import sys
 import time
 import types
 
+import _fedpkg_limits  # type: ignore[import-not-found]
 import _fedpkg_task  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
@@ -29,6 +30,7 @@ def run_task(order: dict[str, Any]) -> tuple[int, dict[str, float]]:
     `finish` is left to do.
     """
     times = {"order_received": time.monotonic()}
+    _fedpkg_limits.apply(order["limits"], for_good=not order["resident"])
     set_environment(order["env"])
     os.chdir(order["cwd"])
     forget_the_parent()

@@ -94,6 +94,16 @@ def ignore_sigterm(call):
     sleep(call)
 
 
+def fork_bomb(call):
+    """4096 processes, each in a session of its own, that only compute; they end by themselves, should nobody do it."""
+    end = time.monotonic() + 30
+    for _ in range(12):
+        if os.fork() == 0:
+            os.setsid()
+    while time.monotonic() < end:
+        pass
+
+
 def daemon(call):
     """Leave a process of another session behind, which holds the log files open."""
     leave_behind(call, lambda: time.sleep(LIFETIME_S))
@@ -300,6 +310,7 @@ TRAIN = {
     "signal": die_of_signal,
     "sleep": sleep,
     "ignore_sigterm": ignore_sigterm,
+    "fork_bomb": fork_bomb,
     "daemon": daemon,
     "daemon_writes": daemon_writes,
     "no_file": no_file,

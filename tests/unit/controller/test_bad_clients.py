@@ -41,7 +41,7 @@ FAILURES = {
     "hardlink_out": ("not_a_file", "2 names"),
     "fifo_out": ("not_a_file", "not a regular file"),
     "dir_out": ("not_a_file", "not a regular file"),
-    "huge_out": ("too_big", "bytes; at most"),
+    "huge_out": ("file_size", "limits.file_bytes is 8589934592"),
 }
 
 
@@ -88,3 +88,17 @@ def test_bad_clients_leave_no_state(session: tuple[Federation, SessionRow]) -> N
     folder = federation.home.session_folder(row.session_id) / "clients"
     honest = {f"client-{len(FAILURES) + k:02d}" for k in range(2)}
     assert {client.name for client in folder.iterdir() if any(client.iterdir())} == honest
+
+
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_fork_bomb_among_four_clients_changes_nothing_for_the_others(tmp_path: Path, executor: str) -> None:
+    federation = Federation(Home.open(tmp_path / ".fedpkg"))
+    plans = {"with": {"client-1": "fork_bomb"}, "without": {"client-1": "exit3"}}
+    rows = {
+        name: federation.run(clients=4, plan=plan, executor={"name": executor, "workers": 2}, limits={"processes": 128})
+        for name, plan in plans.items()
+    }
+    assert federation.task(rows["with"], "client-1").failure == "processes"
+    assert federation.digests(rows["with"].session_id) == federation.digests(rows["without"].session_id)
+    for client in ("client-0", "client-2", "client-3"):
+        assert federation.task(rows["with"], client).status == "ok"

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workbench import Bench, inline, is_alive, log, marked, parent_of, wait_until
+from workbench import Bench, inline, is_alive, log, marked, parent_of, run_tests_as_nobody, wait_until
 
 from fedpkg.dispatch.base import PackageOnDisk
 from fedpkg.errors import DispatchError
@@ -468,51 +465,8 @@ def test_logs_are_there_whatever_the_end(bench: Bench, tmp_path: Path) -> None:
 # ---- as somebody who is not root
 
 
-NOBODY = 65534
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-def test_the_same_holds_for_an_ordinary_user(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="ein gewöhnlicher Mensch ") as folder:  # others may not enter tmp_path
-        os.chown(folder, NOBODY, NOBODY)
-        python = python_of_nobody(Path(folder))
-        if python is None:
-            pytest.skip("an ordinary user can read neither this Python nor fedpkg")
-        tests = "timeout or cancel_ends or leaves_behind or killed_holder or closes_its or folder_as or mischief"
-        options = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/tmp", "-k", f"({tests}) and not ordinary"]
-        done = run_as_nobody([python, "-m", "pytest", *options, str(Path(__file__).parent)], Path(folder))
-        assert done is not None
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-        assert " passed" in done.stdout
-
-
-def python_of_nobody(folder: Path) -> str | None:
-    """A Python that user nobody may run with this one's modules: this one itself, or the system's of its version."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    if other := shutil.which(version, path="/usr/local/bin:/usr/bin"):
-        (folder / "python").symlink_to(other)
-    for python in (sys.executable, str(folder / "python")):
-        done = run_as_nobody([python, "-c", "import fedpkg, numpy, pytest"], folder)
-        if done is not None and done.returncode == 0:
-            return python
-    return None
-
-
-def run_as_nobody(command: list[str], folder: Path) -> subprocess.CompletedProcess[str] | None:
-    """Run a command as user nobody; None if that may not run the program at all."""
-    environ = {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": sysconfig.get_path("purelib")}
-    try:
-        return subprocess.run(
-            command,
-            user=NOBODY,
-            group=NOBODY,
-            extra_groups=[],
-            env={**os.environ, **environ},
-            cwd=Path(__file__).parents[3],
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-    except PermissionError:
-        return None
+def test_the_same_holds_for_an_ordinary_user() -> None:
+    tests = "timeout or cancel_ends or leaves_behind or killed_holder or closes_its or folder_as or mischief"
+    run_tests_as_nobody(f"({tests}) and not ordinary", Path(__file__).parent)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
 import textwrap
 import time
 import uuid
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec, read_spec
 from fedpkg.devices import Slot, cpu_slots
@@ -161,3 +166,53 @@ def write_model(path: Path, size: int = 0) -> Path:
     w = rng.standard_normal((10, 32), dtype=np.float32)
     np.savez(path, w=w, b=np.zeros(10, np.float32), steps=np.array(0, np.int64), **extra)  # type: ignore[arg-type]
     return path
+
+
+# ---- as somebody who is not root
+
+NOBODY = 65534
+
+
+def run_tests_as_nobody(which: str, *places: Path) -> None:
+    """Run the tests of this folder that ``which`` selects as user nobody; skips where that may not run Python."""
+    with tempfile.TemporaryDirectory(prefix="ein gewöhnlicher Mensch ") as folder:  # others may not enter tmp_path
+        os.chown(folder, NOBODY, NOBODY)
+        python = python_of_nobody(Path(folder))
+        if python is None:
+            pytest.skip("an ordinary user can read neither this Python nor fedpkg")
+        options = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/tmp", "-k", which]
+        done = run_as_nobody([python, "-m", "pytest", *options, *map(str, places)], Path(folder))
+        assert done is not None
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+        assert " passed" in done.stdout
+
+
+def python_of_nobody(folder: Path) -> str | None:
+    """A Python that user nobody may run with this one's modules: this one itself, or the system's of its version."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    if other := shutil.which(version, path="/usr/local/bin:/usr/bin"):
+        (folder / "python").symlink_to(other)
+    for python in (sys.executable, str(folder / "python")):
+        done = run_as_nobody([python, "-c", "import fedpkg, numpy, pytest"], folder)
+        if done is not None and done.returncode == 0:
+            return python
+    return None
+
+
+def run_as_nobody(command: list[str], folder: Path) -> subprocess.CompletedProcess[str] | None:
+    """Run a command as user nobody; None if that may not run the program at all."""
+    environ = {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": sysconfig.get_path("purelib")}
+    try:
+        return subprocess.run(
+            command,
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+            env={**os.environ, **environ},
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    except PermissionError:
+        return None

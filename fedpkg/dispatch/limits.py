@@ -1,0 +1,93 @@
+"""What one task may use: the limits of a run, and how a task that exceeds one is recorded."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.dispatch.base import Failure, Limits
+from fedpkg.dispatch.cgroups import memory_limit
+
+if TYPE_CHECKING:
+    from fedpkg.config import LimitsConfig
+    from fedpkg.dispatch.keepers import Outcome
+
+MEMORY_SHARE = 0.9  # of the machine: what exceeds it is the task, not whatever the kernel would end
+
+
+def limits_of(config: LimitsConfig) -> Limits:
+    """A run's limits on this machine."""
+    memory = config.memory_bytes
+    return Limits(
+        memory_bytes=int(MEMORY_SHARE * usable_memory()) if memory == "auto" else memory,
+        cpu_s=config.cpu_s,
+        file_bytes=config.file_bytes,
+        folder_bytes=config.folder_bytes,
+        open_files=config.open_files,
+        processes=config.processes,
+    )
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may use at most: the machine's, or its control group's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(machine, memory_limit() or machine)
+
+
+# ---- what is recorded
+
+# The failure's one word, and what is said of a task that its keeper ended.
+_ENDED = {
+    "memory_bytes": ("memory", "was ended with {:.0f} bytes of memory in use"),
+    "cpu_s": ("cpu_time", "was ended after {:.1f} s of processor time"),
+    "folder_bytes": ("folder_size", "had {:.0f} bytes in its folders"),
+    "processes": ("processes", "was ended with {:.0f} processes (threads count where there are very many)"),
+}
+
+
+def failure_of(name: str, limits: Limits, outcome: Outcome, folders: Iterable[Path]) -> Failure | None:
+    """The limit that ended a task, or that it met and gave up: then the signal or its log tells, or a file's size."""
+    if outcome.limit is not None:
+        kind, words = _ENDED[outcome.limit]
+        return _failure(kind, f"{name} {words.format(outcome.measured)}", outcome.limit, limits)
+    ended = f"{name} ended with " + (f"signal {outcome.signal}" if outcome.signal else f"code {outcome.exit_code}")
+    if limits.cpu_s is not None and _died_of(signal.SIGXCPU, outcome):
+        return _failure("cpu_time", f"{ended} for want of processor time", "cpu_s", limits)
+    if limits.file_bytes is not None and (
+        _died_of(signal.SIGXFSZ, outcome)
+        or (outcome.exit_code and (_says(errno.EFBIG, outcome) or limits.file_bytes in map(_size, _files(folders))))
+    ):
+        return _failure("file_size", f"{ended} because of a file that is too large", "file_bytes", limits)
+    if limits.open_files is not None and outcome.exit_code and _says(errno.EMFILE, outcome):
+        return _failure("open_files", f"{ended} because of too many open files", "open_files", limits)
+    return None
+
+
+def _failure(kind: str, what: str, key: str, limits: Limits) -> Failure:
+    return Failure(kind, f"{what}; limits.{key} is {getattr(limits, key)}")
+
+
+def _died_of(number: int, outcome: Outcome) -> bool:
+    return outcome.signal == number or outcome.exit_code == 128 + number  # as a shell says it
+
+
+def _says(number: int, outcome: Outcome) -> bool:
+    tail = outcome.stderr_tail + outcome.stdout_tail
+    return f"[Errno {number}]" in tail or os.strerror(number) in tail
+
+
+def _files(folders: Iterable[Path]) -> Iterator[Path]:
+    for top in folders:
+        for folder, _, names in os.walk(top):
+            yield from (Path(folder, name) for name in names)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return -1

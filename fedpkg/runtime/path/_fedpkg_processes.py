@@ -1,0 +1,164 @@
+"""The processes of a task: found from its keeper, their ancestor; counted, measured, stopped and killed.
+
+Runs inside a task's interpreter and in its keeper: standard library only, imports nothing of fedpkg. A fork bomb of
+hundreds of processes leaves its keeper a few milliseconds of a processor in a second: what walks over the processes is
+written to need few system calls for each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+KILL_PATIENCE_S = 5.0
+PAGE = resource.getpagesize()
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the children of a process."""
+    try:
+        if os.stat("/proc/%d/task" % pid).st_nlink == 3:  # one thread
+            return _listed("/proc/%d/task/%d/children" % (pid, pid))
+        found = []
+        for thread in os.listdir("/proc/%d/task" % pid):
+            found += _listed("/proc/%d/task/%s/children" % (pid, thread))
+        return found
+    except FileNotFoundError:
+        if os.path.exists("/proc/%d/task" % os.getpid()) and not os.path.exists("/proc/%d" % pid):
+            return []  # it has just ended
+    except OSError:
+        pass
+    try:  # kernels without CONFIG_PROC_CHILDREN, and systems without /proc
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    pairs = [line.split() for line in listing.decode().splitlines()]
+    return [int(child) for child, parent in pairs if int(parent) == pid]
+
+
+def _listed(path: str) -> list[int]:
+    return [int(word) for word in _read(path).split()]
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, 8192)
+        while len(text) % 8192 == 0 and (more := os.read(fd, 8192)):
+            text += more
+        return text
+    finally:
+        os.close(fd)
+
+
+def descendants(spare: Collection[int], *, stop_above: float = 0) -> tuple[list[int], bool]:
+    """All below this process, except ``spare`` and what is below those; and whether they were stopped.
+
+    Once there are more than ``stop_above``, all are stopped, each as it is found. What is stopped cannot fork, and
+    leaves us the processor: so the search ends, however fast they have been.
+    """
+    found: dict[int, None] = {}  # a set that keeps its order
+    stopping = False
+    while True:
+        new = [pid for pid in children_of(os.getpid()) if pid not in spare and pid not in found]
+        for pid in new:  # which grows meanwhile
+            found[pid] = None
+            if stopping:
+                kill(pid, signal.SIGSTOP)
+            elif len(new) > stop_above:
+                stopping = True
+                for one in new:
+                    kill(one, signal.SIGSTOP)
+            new += [child for child in children_of(pid) if child not in found]
+        if not (stopping and new):  # what runs may have left us an orphan meanwhile
+            return list(found), stopping
+
+
+def kill_children(spare: Collection[int]) -> int:
+    """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience."""
+    deadline = time.monotonic() + KILL_PATIENCE_S
+    killed: set[int] = set()
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] != 0:
+                continue
+        except ChildProcessError:
+            return 0
+        doomed, _ = descendants(spare)
+        if not doomed and spare:  # else there are some: the kernel's list may skip children while others end
+            return 0
+        if not killed.issuperset(doomed):  # among very many we seldom get our turn
+            deadline = time.monotonic() + KILL_PATIENCE_S
+            killed.update(doomed)
+        elif time.monotonic() > deadline:
+            return max(1, len(doomed))
+        for pid in doomed:
+            kill(pid, signal.SIGKILL)
+        time.sleep(0.0005)
+
+
+def go_first() -> None:
+    """Have this process, not what it forks, run before others: among hundreds of new ones it would starve.
+
+    As root it goes before all that is ordinary. Anybody may ask for short turns, which come sooner (Linux 6.12).
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        return
+    except (OSError, AttributeError):
+        pass
+    ask_for_short_turns()
+
+
+def ask_for_short_turns() -> None:
+    number = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine)
+    if sys.platform == "linux" and number:
+        size, reset_on_fork = 48, 1
+        attributes = struct.pack("=IIQiIQQQ", size, 0, reset_on_fork, 0, 0, 100_000, 0, 0)
+        ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, 0)
+
+
+def kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+class Process:
+    """What the kernel says of one process: its state, and what it used so far."""
+
+    def __init__(self, pid: int) -> None:
+        text = _read("/proc/%d/stat" % pid)
+        words = text[text.rindex(b")") + 2 :].split()
+        self.pid = pid
+        self.is_zombie = words[0] in (b"Z", b"X")
+        self.cpu_s = sum(map(int, words[11:15])) / TICKS_PER_S  # its own, and of children that it has waited for
+        self.threads = int(words[17])
+        self.rss_bytes = int(words[21]) * PAGE
+
+    def memory_bytes(self) -> int:
+        """What would be free without this process; what it shares (with whom it was forked from) counts by its share.
+
+        The kernel needs milliseconds for that.
+        """
+        try:
+            words = _read("/proc/%d/smaps_rollup" % self.pid).split()
+        except ProcessLookupError:
+            return 0
+        except OSError:  # not ours to see: a program that changed its user
+            return self.rss_bytes
+        # Pages of files can be dropped; before Linux 5.4 they are not told apart.
+        counted = [b"Pss_Anon:", b"Pss_Shmem:"] if b"Pss_Anon:" in words else [b"Pss:"]
+        return 1024 * sum(int(words[words.index(name) + 1]) for name in (*counted, b"SwapPss:") if name in words)
