@@ -10,8 +10,9 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -59,12 +60,42 @@ class _Slot:
     keeper: Keeper | None = None  # that runs it
 
 
-@dataclass
 class _Lane:
-    """Slots that see the same GPUs, or none: to a task they are all alike."""
+    """Slots that see the same GPUs, or none: to a task they are all alike. Tasks get them in the order they came."""
 
-    place: Slot
-    free: queue.SimpleQueue[_Slot] = field(default_factory=queue.SimpleQueue)
+    def __init__(self, place: Slot) -> None:
+        self.place = place
+        self.free: list[_Slot] = []
+        self._turns: list[object] = []  # of tasks that have no slot yet
+        self._changed = threading.Condition()
+
+    def line_up(self) -> object:
+        """A turn, for `slot`."""
+        turn = object()
+        with self._changed:
+            self._turns.append(turn)
+        return turn
+
+    @contextmanager
+    def slot(self, turn: object) -> Iterator[_Slot]:
+        """Wait for one's turn and a free slot, and have it."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self.free) and self._turns[0] is turn)
+            slot = self.free.pop(0)
+        self.leave(turn)
+        try:
+            yield slot
+        finally:
+            with self._changed:
+                self.free.append(slot)
+                self._changed.notify_all()
+
+    def leave(self, turn: object) -> None:
+        """Its task needs no slot, or has one."""
+        with self._changed:
+            if turn in self._turns:
+                self._turns.remove(turn)
+                self._changed.notify_all()
 
 
 class LocalExecutor:
@@ -83,17 +114,18 @@ class LocalExecutor:
         self._known: set[str] = set()  # ids of tasks that have no result yet
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
+        self._taking = threading.Lock()
         self._closing = False
         self._models = SharedModels(folder / "models")
         self._copies = WorkingCopies(folder / "copies")
         self._slots = [_Slot() for _ in slots]
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
         for slot, place in zip(self._slots, slots, strict=True):
-            lanes.setdefault(place.gpus, _Lane(place)).free.put(slot)
+            lanes.setdefault(place.gpus, _Lane(place)).free.append(slot)
         ahead = 2 if len(lanes) == 1 else 1
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"fedpkg-task-{number}", daemon=True)
-            for number, lane in enumerate([lane for lane in lanes.values() for _ in range(ahead * lane.free.qsize())])
+            for number, lane in enumerate([lane for lane in lanes.values() for _ in range(ahead * len(lane.free))])
         ]
         for thread in self._threads:
             thread.start()
@@ -145,13 +177,21 @@ class LocalExecutor:
                 item[1].set_result(TaskResult(item[0], "cancelled"))
 
     def _work(self, lane: _Lane) -> None:
-        while (item := self._queue.get()) is not None:
+        while True:
+            with self._taking:  # so that tasks line up in the order in which they are taken
+                item = self._queue.get()
+                turn = lane.line_up()
+            if item is None:
+                lane.leave(turn)
+                return
             task, future = item
             result: TaskResult | BaseException
             try:
-                result = self._run(lane, task)
+                result = self._run(lane, turn, task)
             except BaseException as error:  # a fault of fedpkg: the controller must see it
                 result = error
+            finally:
+                lane.leave(turn)
             with self._lock:
                 self._known.discard(task.task_id)
                 self._cancelled.discard(task.task_id)
@@ -163,19 +203,23 @@ class LocalExecutor:
     def _is_cancelled(self, task: Task) -> bool:
         return self._closing or task.task_id in self._cancelled
 
-    def _run(self, lane: _Lane, task: Task) -> TaskResult:
+    def _run(self, lane: _Lane, turn: object, task: Task) -> TaskResult:
         if self._is_cancelled(task):
             return TaskResult(task, "cancelled")
         for folder in (task.folder, task.next_state):
             if folder.exists():  # and is not to be cleared away below, should the task fail
                 raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
         try:
-            return self._attempt(lane, task)
+            return self._attempt(lane, turn, task)
         except _InputSpoilt:
             event(logger, logging.WARNING, "task.again", task=task.task_id, reason="a task wrote to the shared input")
-            return self._attempt(lane, task, again=True)
+            turn = lane.line_up()
+            try:
+                return self._attempt(lane, turn, task, again=True)
+            finally:
+                lane.leave(turn)
 
-    def _attempt(self, lane: _Lane, task: Task, *, again: bool = False) -> TaskResult:
+    def _attempt(self, lane: _Lane, turn: object, task: Task, *, again: bool = False) -> TaskResult:
         clock = time.monotonic
         started_at, started = time.time(), clock()
         phases: dict[str, float] = {}
@@ -190,13 +234,10 @@ class LocalExecutor:
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
             stage_s = staged_at - started
-            slot = lane.free.get()
-            try:
+            with lane.slot(turn) as slot:
                 sent_at = clock()
                 started += sent_at - staged_at  # to wait for a slot is no part of a task's time
                 outcome = self._call(slot, task, key, call)
-            finally:
-                lane.free.put(slot)
             ran_at = clock()
             phases = {"stage": stage_s, **_phases(outcome, sent=sent_at, received=ran_at)}
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
@@ -281,6 +322,8 @@ class LocalExecutor:
             else:
                 self._models.release(task)
                 self._copies.discard(task)
+            if status == "cancelled" and outcome is None:  # it never ran
+                remove_tree(task.folder)
             if fills:
                 remove_leftovers(task)
         except (OSError, RecursionError) as error:  # no row will ever name this version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import platform
 import stat
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from fedpkg.errors import ModelFileError
 
+# np.savez puts arrays at any byte. These processors read numbers from anywhere at the same speed, and PyTorch's kernels
+# for them load vectors so; elsewhere such a tensor is copied.
+_READS_ANYWHERE = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
 MAX_NDIM = 64  # numpy's limit, and torch's
 
 
@@ -72,8 +76,7 @@ class MappedFile:
                 return torch.empty(shape, dtype=dtype)
             count = math.prod(shape)
             buffer = self.map if source is None else source
-            if start % dtype.itemsize:
-                # Torch's kernels may rely on the alignment of elements.
+            if start % dtype.itemsize and not _READS_ANYWHERE:
                 buffer = bytearray(memoryview(buffer)[start : start + count * dtype.itemsize])
                 start = 0
             tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)

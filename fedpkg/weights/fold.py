@@ -21,9 +21,10 @@ BLOCK = 16
 MIN_WEIGHT, MAX_WEIGHT = 2.0**-64, 2.0**64
 """Beyond these, n_k w_k leaves the range of float32."""
 
-# Elements converted at once when a narrow dtype is added: 256 KiB of float32, which stays in a core's cache. Twice as
-# fast as leaving the conversion to add_().
-_CHUNK = 1 << 16
+# Updates are added some at a time, and of these a piece at a time: the sum's piece (256 KiB of float32) then stays in a
+# core's cache, as does what is converted from a narrow dtype. Memory has to carry little more than the updates.
+_TOGETHER = 4
+_PIECE = 1 << 18
 _T = TypeVar("_T", float, Tensor)
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
@@ -41,7 +42,8 @@ class MeanFold:
     tensors come from the contributor with the largest weight, the first of them if several have it. A single
     contributor is returned as it is.
 
-    Memory: one accumulator, and one block partial from the second block on. Updates are not kept.
+    Memory: one accumulator, and one block partial from the second block on. At most three updates wait, mapped, for
+    a fourth to be added with.
     """
 
     def __init__(self, template: Weights) -> None:
@@ -91,9 +93,7 @@ class MeanFold:
             self._last_block = block
         if self._open is None:
             self._open, self._spare = self._spare or _Partial(self._template), None
-            self._open.start(update, float(weight))
-        else:
-            self._open.add(update, float(weight))
+        self._open.add(update, float(weight))
         self._next_position = position + 1
 
     def merge(self, other: MeanFold) -> None:
@@ -155,6 +155,7 @@ class MeanFold:
         else:
             self._done.merge(self._open)
             self._spare = self._open
+            self._spare.clear()
         self._open = None
 
 
@@ -163,41 +164,70 @@ class _Partial:
 
     def __init__(self, template: Weights) -> None:
         self._template = template
-        self._wide = [name for name, tensor in template.items() if tensor.dtype in _WIDE]
-        self._narrow = [name for name, tensor in template.items() if _is_averaged(tensor) and tensor.dtype not in _WIDE]
         self._sums = {
-            name: torch.empty(template[name].shape, dtype=_sum_dtype(template[name]))
-            for name in (*self._wide, *self._narrow)
+            name: torch.empty(t.shape, dtype=_sum_dtype(t)) for name, t in template.items() if _is_averaged(t)
         }
+        self._small = [name for name, t in self._sums.items() if t.numel() <= _PIECE and template[name].dtype in _WIDE]
+        self._large = [name for name in self._sums if name not in self._small]
         self._chosen = {name: torch.empty_like(t) for name, t in template.items() if not _is_averaged(t)}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all contributors, and keep the memory."""
+        self._pending: list[tuple[Weights, float]] = []
+        self._is_empty = True  # the sums hold nothing yet
+        self._unscaled: float | None = None  # weight of the only contributor in the sums, who alone is the mean
         self._chosen_weight = 0.0
         self.count = 0
         self.weight = 0.0
 
-    def start(self, update: Weights, weight: float) -> None:
-        """Begin with one contributor, kept unscaled: alone it is the mean, bit for bit."""
-        if self._sums:
-            torch._foreach_copy_(list(self._sums.values()), [update[name] for name in self._sums])
-        self._choose(update, weight)
-        self.count, self.weight = 1, weight
-
     def add(self, update: Weights, weight: float) -> None:
         """Add a later contributor."""
-        self._scale()
-        if self._wide:
-            sums = [self._sums[name] for name in self._wide]
-            torch._foreach_add_(sums, [update[name] for name in self._wide], alpha=weight)
-        for name in self._narrow:
-            _add_narrow(self._sums[name], update[name], weight)
         if weight > self._chosen_weight:
-            self._choose(update, weight)
+            for name, tensor in self._chosen.items():
+                tensor.copy_(update[name])
+            self._chosen_weight = weight
         self.count += 1
         self.weight += weight
+        self._pending.append((update, weight))
+        if len(self._pending) == _TOGETHER:
+            self._add_pending()
+
+    def _add_pending(self) -> None:
+        terms, self._pending = self._pending, []
+        if not (terms and self._sums):
+            return
+        self._scale()
+        if self._is_empty and len(terms) == 1:
+            self._unscaled = terms[0][1]
+        small = [self._sums[name] for name in self._small]
+        for number, (update, weight) in enumerate(terms):
+            if not small:
+                break
+            if self._is_empty and number == 0:
+                torch._foreach_copy_(small, [update[name] for name in self._small])
+                if self._unscaled is None:
+                    torch._foreach_mul_(small, weight)
+            else:
+                torch._foreach_add_(small, [update[name] for name in self._small], alpha=weight)
+        for name in self._large:
+            pieces = self._sums[name].view(-1).split(_PIECE)
+            split = [(update[name].reshape(-1).split(_PIECE), weight) for update, weight in terms]
+            for place, piece in enumerate(pieces):
+                for number, (its_pieces, weight) in enumerate(split):
+                    if self._is_empty and number == 0:
+                        piece.copy_(its_pieces[place])
+                        if self._unscaled is None:
+                            piece.mul_(weight)
+                    else:
+                        piece.add_(its_pieces[place].to(piece.dtype), alpha=weight)
+        self._is_empty = False
 
     def merge(self, other: _Partial) -> None:
         """Add a partial of later contributors, whose memory is then free to be used again."""
-        self._scale()
-        other._scale()
+        for partial in (self, other):
+            partial._add_pending()
+            partial._scale()
         if self._sums:
             torch._foreach_add_(list(self._sums.values()), list(other._sums.values()))
         if other._chosen_weight > self._chosen_weight:
@@ -208,19 +238,16 @@ class _Partial:
 
     def mean(self) -> dict[str, Tensor]:
         """The mean, made in place and cast to the template's dtypes."""
+        self._add_pending()
         if self._sums and self.count > 1:
             torch._foreach_div_(list(self._sums.values()), self.weight)
         means = self._sums | self._chosen
         return {name: means[name].to(tensor.dtype) for name, tensor in self._template.items()}
 
     def _scale(self) -> None:
-        if self._sums and self.count == 1:
-            torch._foreach_mul_(list(self._sums.values()), self.weight)
-
-    def _choose(self, update: Weights, weight: float) -> None:
-        for name, tensor in self._chosen.items():
-            tensor.copy_(update[name])
-        self._chosen_weight = weight
+        if self._unscaled is not None:
+            torch._foreach_mul_(list(self._sums.values()), self._unscaled)
+            self._unscaled = None
 
 
 def weighted_mean_reference(updates: Sequence[tuple[int, Weights, float]], template: Weights) -> Weights:
@@ -263,12 +290,3 @@ def _sum_dtype(tensor: Tensor) -> torch.dtype:
     if tensor.dtype in _WIDE:
         return tensor.dtype
     return torch.complex64 if tensor.is_complex() else torch.float32
-
-
-def _add_narrow(total: Tensor, tensor: Tensor, weight: float) -> None:
-    """``total += weight * tensor``, where ``tensor`` has a narrower dtype."""
-    buffer = torch.empty(min(_CHUNK, total.numel()), dtype=total.dtype)
-    flat_total, flat = total.view(-1), tensor.reshape(-1)
-    for start in range(0, len(flat), _CHUNK):
-        chunk = flat[start : start + _CHUNK]
-        flat_total[start : start + _CHUNK].add_(buffer[: len(chunk)].copy_(chunk), alpha=weight)
