@@ -545,8 +545,9 @@ class Keeper:
         try:
             while True:
                 patience = None
-                if ending == "exit":
-                    patience = max(0.0, min(deadline, supervisor.due) - time.monotonic())
+                soonest = min(deadline, supervisor.due)
+                if ending == "exit" and soonest < math.inf:
+                    patience = max(0.0, soonest - time.monotonic())
                 if pidfd is None:
                     patience = 0.005 if patience is None else min(patience, 0.005)
                 events = poller.poll(None if patience is None else patience * 1000)

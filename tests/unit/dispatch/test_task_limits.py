@@ -293,6 +293,11 @@ def test_limits_of_a_task_are_not_the_next_one_s(bench: Bench, tmp_path: Path) -
         assert bench.told(inline(tmp_path, look)) == {"limits": ours}
 
 
+def test_task_without_any_limit_runs(bench: Bench, tmp_path: Path) -> None:
+    code = "import time\ntime.sleep(0.1)\ntell(fine=True)"
+    assert bench.told(inline(tmp_path, code), limits=Limits(), timeout_s=None) == {"fine": True}
+
+
 # ---- logs
 
 
