@@ -21,7 +21,7 @@ BLOCK = 16
 MIN_WEIGHT, MAX_WEIGHT = 2.0**-64, 2.0**64
 """Beyond these, n_k w_k leaves the range of float32."""
 
-# Updates are added some at a time, and of these a piece at a time: the sum's piece (256 KiB of float32) then stays in a
+# Updates are added some at a time, and of these a piece at a time: the sum's piece (1 MiB of float32) then stays in a
 # core's cache, as does what is converted from a narrow dtype. Memory has to carry little more than the updates.
 _TOGETHER = 4
 _PIECE = 1 << 18
@@ -150,6 +150,7 @@ class MeanFold:
         """Add the open block's partial to the sum of those before it."""
         if self._open is None:
             return
+        self._open.add_pending()
         if self._done is None:
             self._done = self._open  # 0 + s == s: no second buffer, no pass over memory
         else:
@@ -160,7 +161,10 @@ class MeanFold:
 
 
 class _Partial:
-    """sum_k n_k w_k and sum_k n_k over some contributors, in memory that can be used again."""
+    """sum_k n_k w_k and sum_k n_k over some contributors, in memory that can be used again.
+
+    After the last `add`, and before `merge` or `mean`, `add_pending` adds what still waits.
+    """
 
     def __init__(self, template: Weights) -> None:
         self._template = template
@@ -191,9 +195,10 @@ class _Partial:
         self.weight += weight
         self._pending.append((update, weight))
         if len(self._pending) == _TOGETHER:
-            self._add_pending()
+            self.add_pending()
 
-    def _add_pending(self) -> None:
+    def add_pending(self) -> None:
+        """Add those who wait for others."""
         terms, self._pending = self._pending, []
         if not (terms and self._sums):
             return
@@ -211,8 +216,8 @@ class _Partial:
             else:
                 torch._foreach_add_(small, [update[name] for name in self._small], alpha=weight)
         for name in self._large:
-            pieces = self._sums[name].view(-1).split(_PIECE)
-            split = [(update[name].reshape(-1).split(_PIECE), weight) for update, weight in terms]
+            pieces = torch.split(self._sums[name].view(-1), _PIECE)
+            split = [(torch.split(update[name].reshape(-1), _PIECE), weight) for update, weight in terms]
             for place, piece in enumerate(pieces):
                 for number, (its_pieces, weight) in enumerate(split):
                     if self._is_empty and number == 0:
@@ -225,9 +230,8 @@ class _Partial:
 
     def merge(self, other: _Partial) -> None:
         """Add a partial of later contributors, whose memory is then free to be used again."""
-        for partial in (self, other):
-            partial._add_pending()
-            partial._scale()
+        self._scale()
+        other._scale()
         if self._sums:
             torch._foreach_add_(list(self._sums.values()), list(other._sums.values()))
         if other._chosen_weight > self._chosen_weight:
@@ -238,7 +242,6 @@ class _Partial:
 
     def mean(self) -> dict[str, Tensor]:
         """The mean, made in place and cast to the template's dtypes."""
-        self._add_pending()
         if self._sums and self.count > 1:
             torch._foreach_div_(list(self._sums.values()), self.weight)
         means = self._sums | self._chosen
