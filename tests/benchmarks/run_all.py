@@ -12,22 +12,24 @@ from pathlib import Path
 
 from figures import HERE, load, table
 
-BENCHMARKS = {
-    "start_up.py": [],
-    "fork_cost.py": [],
-    "warm_call.py": [],
-    "fold.py": [],
-    "weights.py": [],
-    "workloads.py": ["w1", "w2", "w3"],
-}
-QUICK = {
-    "start_up.py": ["--repeat", "1"],
-    "fork_cost.py": ["--repeat", "20"],
-    "warm_call.py": ["--repeat", "5"],
-    "fold.py": ["--repeat", "1", "--clients", "2"],
-    "weights.py": ["--repeat", "1"],
-    "workloads.py": ["w1", "--repeat", "1"],
-}
+BENCHMARKS = [
+    ["start_up.py"],
+    ["fork_cost.py"],
+    ["warm_call.py"],
+    ["fold.py"],
+    ["weights.py"],
+    ["workloads.py", "w1", "w2", "w3"],
+    ["workloads.py", "w1", "--executor", "resident"],
+    ["scale.py"],
+]
+QUICK = [
+    ["start_up.py", "--repeat", "1"],
+    ["fork_cost.py", "--repeat", "20"],
+    ["warm_call.py", "--repeat", "5"],
+    ["fold.py", "--repeat", "1", "--clients", "2"],
+    ["weights.py", "--repeat", "1"],
+    ["workloads.py", "w1", "--repeat", "1"],
+]
 
 
 def main():
@@ -37,12 +39,12 @@ def main():
     began = time.perf_counter()
     figures, broken = [], []
     with tempfile.TemporaryDirectory(prefix="fedpkg-bench-") as folder:
-        for name, arguments in (QUICK if given.quick else BENCHMARKS).items():
-            gathered = Path(folder) / f"{name}.json"
+        for number, (name, *arguments) in enumerate(QUICK if given.quick else BENCHMARKS):
+            gathered = Path(folder) / f"{number}.json"
             print(f"==== {name} {' '.join(arguments)}".rstrip(), flush=True)
             done = subprocess.run([sys.executable, str(HERE / name), *arguments, "--figures", str(gathered)])
             if done.returncode:
-                broken.append(name)
+                broken.append(" ".join([name, *arguments]))
             else:
                 figures += load(gathered)
     print(f"==== all, in {time.perf_counter() - began:.0f} s")
