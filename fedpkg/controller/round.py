@@ -30,6 +30,7 @@ from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
+_OPEN_BYTES = 64 << 20  # of replies that wait for their turn: parts of a mapped file may be copies in memory
 
 
 def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
@@ -62,7 +63,7 @@ class _Training:
         self.model = model  # the global model that the round starts from
         self.clients = {client.client_id: client for client in ctx.store.list_clients(ctx.session.session_id)}
         self.settled: dict[int, TaskResult] = {}
-        self.open: set[int] = set()  # positions whose replies are mapped and wait to be folded
+        self.open: dict[int, int] = {}  # bytes of the replies, by position, that are mapped and wait to be folded
         self.num_ok = 0
         self.waited_s = 0.0
         self.started = time.monotonic()
@@ -207,13 +208,16 @@ class _Training:
         rows = self.ctx.store.list_updates(self.row.session_id, self.round_number)
         return {update.task_id: update for update in rows}
 
-    def _settle(self, result: TaskResult) -> None:
-        """Note a result. Replies that wait for their turn stay open up to a block; others are opened again."""
-        if _weights_of(result) and len(self.open) >= BLOCK:
-            result = _closed(result)
+    def _settle(self, result: TaskResult, *, wanted: int | None = None) -> None:
+        """Note a result. Few replies stay open until it is their turn (``wanted``); others are opened again."""
+        position = result.task.position
         if _weights_of(result):
-            self.open.add(result.task.position)
-        self.settled[result.task.position] = result
+            is_much = len(self.open) >= BLOCK or sum(self.open.values()) + result.reply_bytes > _OPEN_BYTES
+            if is_much and position != wanted:
+                result = _closed(result)
+            else:
+                self.open[position] = result.reply_bytes
+        self.settled[position] = result
         self.num_ok += result.status == "ok"
 
     def _replies(self) -> Iterator[Reply]:
@@ -226,14 +230,14 @@ class _Training:
             while position not in self.settled:
                 if open_for_more and self.num_ok < self.row.target and (result := self._wait()) is not None:
                     record(self.ctx, result)
-                    self._settle(result)
+                    self._settle(result, wanted=position)
                 else:
                     open_for_more = False
                     self._cut(late=self.num_ok < self.row.target)
             result = self.settled[position]
             if result.status == "ok":
                 yield self._reply(result)
-                self.open.discard(position)  # the strategy has folded it: let go of the mapping
+                self.open.pop(position, None)  # the strategy has folded it: let go of the mapping
                 self.settled[position] = _closed(result)
         counted = [result.task.client_id for _, result in sorted(self.settled.items()) if result.status == "ok"]
         if len(counted) < self.ctx.config.round.required:

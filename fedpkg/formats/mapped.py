@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import platform
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,9 +14,7 @@ from torch import Tensor
 
 from fedpkg.errors import ModelFileError
 
-# np.savez puts arrays at any byte. These processors read numbers from anywhere at the same speed, and PyTorch's kernels
-# for them load vectors so; elsewhere such a tensor is copied.
-_READS_ANYWHERE = platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64")
+_HUGE_PAGE = 2 << 20
 MAX_NDIM = 64  # numpy's limit, and torch's
 
 
@@ -76,8 +74,10 @@ class MappedFile:
                 return torch.empty(shape, dtype=dtype)
             count = math.prod(shape)
             buffer = self.map if source is None else source
-            if start % dtype.itemsize and not _READS_ANYWHERE:
-                buffer = bytearray(memoryview(buffer)[start : start + count * dtype.itemsize])
+            if start % dtype.itemsize:
+                # np.savez puts arrays at any byte, but compilers may rely on aligned elements in torch's kernels: a
+                # client's file must not be able to crash who reads it.
+                buffer = _copy(memoryview(buffer)[start : start + count * dtype.itemsize])
                 start = 0
             tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
             if dtype == torch.bool and torch.any(tensor.view(torch.uint8) > 1):
@@ -85,3 +85,14 @@ class MappedFile:
             return tensor.reshape(shape)
         except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch cannot have
             raise self.error(str(error), name) from error
+
+
+def _copy(view: memoryview) -> bytearray | mmap.mmap:
+    if len(view) < _HUGE_PAGE:
+        return bytearray(view)
+    memory = mmap.mmap(-1, len(view))
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # half of the time would go into small pages
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    memory[:] = view
+    return memory

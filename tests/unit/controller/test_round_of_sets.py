@@ -96,7 +96,7 @@ def test_killed_at_any_event_a_session_of_sets_resumes_to_the_same_bits(federati
     events = len(federation.events)
     config = write_config(federation, config_of(federation, rounds=2, arguments=arguments))
     for kill_at in range(1, events):
-        process = drive(federation, config, "--kill-at", str(kill_at))
+        process = drive(federation, "--run", config, "--kill-at", str(kill_at))
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, kill_at
         wait_until_gone(federation, within_s=5)

@@ -6,16 +6,13 @@ import gc
 import itertools
 import math
 import weakref
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpkg.errors import AggregationError
-from fedpkg.formats.model_file import read_model
 from fedpkg.weights.fold import _PIECE, BLOCK, MeanFold, weighted_mean_reference
 from fedpkg.weights.weights import Weights
 
@@ -243,21 +240,3 @@ def test_big_tensors_are_added_piece_by_piece_to_the_same_bits(dtype: torch.dtyp
     for position, update, weight in updates:
         fold.add(position, update, weight)
     assert fold.result().equal(weighted_mean_reference(updates, updates[0][1]))
-
-
-def test_arrays_at_any_byte_of_a_file_are_averaged_to_the_same_bits(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    fold, aligned = None, []
-    for position in range(5):
-        arrays = {"x" * length: rng.standard_normal(1000 + length, dtype=np.float32) for length in range(1, 9)}
-        np.savez(tmp_path / f"{position}.npz", **arrays)
-        update = read_model(tmp_path / f"{position}.npz")
-        aligned.append(
-            (position, Weights({name: torch.tensor(array) for name, array in arrays.items()}), 1.0 + position)
-        )
-        fold = fold or MeanFold(update)
-        assert update.first_non_finite() is None
-        fold.add(position, update, 1.0 + position)
-    assert fold is not None
-    assert {tensor.data_ptr() % 4 for tensor in update.values()} - {0}, "none of them was unaligned"
-    assert fold.result().equal(weighted_mean_reference(aligned, aligned[0][1]))
