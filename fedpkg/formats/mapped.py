@@ -6,7 +6,6 @@ import math
 import mmap
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from fedpkg.errors import ModelFileError
 
-_HUGE_PAGE = 2 << 20
 MAX_NDIM = 64  # numpy's limit, and torch's
 
 
@@ -77,22 +75,13 @@ class MappedFile:
             if start % dtype.itemsize:
                 # np.savez puts arrays at any byte, but compilers may rely on aligned elements in torch's kernels: a
                 # client's file must not be able to crash who reads it.
-                buffer = _copy(memoryview(buffer)[start : start + count * dtype.itemsize])
-                start = 0
-            tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
+                tensor = torch.empty(count, dtype=dtype)
+                size = count * dtype.itemsize
+                tensor.view(torch.uint8).copy_(torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=start))
+            else:
+                tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
             if dtype == torch.bool and torch.any(tensor.view(torch.uint8) > 1):
                 raise self.error("holds bytes that are neither true nor false", name)
             return tensor.reshape(shape)
         except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch cannot have
             raise self.error(str(error), name) from error
-
-
-def _copy(view: memoryview) -> bytearray | mmap.mmap:
-    if len(view) < _HUGE_PAGE:
-        return bytearray(view)
-    memory = mmap.mmap(-1, len(view))
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # half of the time would go into small pages
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    memory[:] = view
-    return memory

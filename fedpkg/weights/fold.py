@@ -21,9 +21,9 @@ BLOCK = 16
 MIN_WEIGHT, MAX_WEIGHT = 2.0**-64, 2.0**64
 """Beyond these, n_k w_k leaves the range of float32."""
 
-# Updates are added some at a time, and of these a piece at a time: the sum's piece (1 MiB of float32) then stays in a
+# Updates are added two at a time, and of these a piece at a time: the sum's piece (1 MiB of float32) then stays in a
 # core's cache, as does what is converted from a narrow dtype. Memory has to carry little more than the updates.
-_TOGETHER = 4
+_TOGETHER = 2
 _PIECE = 1 << 18
 _T = TypeVar("_T", float, Tensor)
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -42,8 +42,8 @@ class MeanFold:
     tensors come from the contributor with the largest weight, the first of them if several have it. A single
     contributor is returned as it is.
 
-    Memory: one accumulator, and one block partial from the second block on. At most three updates wait, mapped, for
-    a fourth to be added with.
+    Memory: one accumulator, and one block partial from the second block on. One update waits for another, to be added
+    with it.
     """
 
     def __init__(self, template: Weights) -> None:

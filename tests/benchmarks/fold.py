@@ -3,6 +3,7 @@
 python fold.py [--repeat 5] [--clients 8]
 
 Eight updates of 100 MB, in the page cache, one thread. "Checked" is the look for NaN and infinities in every update.
+Arrays that np.savez wrote lie at any byte; half of them are not aligned here, and are copied.
 """
 
 import os
@@ -25,6 +26,17 @@ def write_updates(folder, clients):
     for path in paths:
         np.savez(path, **arrays)
     return paths
+
+
+def write_aligned(paths):
+    """The same updates as fedpkg writes them."""
+    from fedpkg.formats.base import ModelForm
+    from fedpkg.formats.model_file import read_model, write_model
+
+    aligned = [path.with_suffix(".safetensors") for path in paths]
+    for path, copy in zip(paths, aligned, strict=True):
+        write_model(copy, read_model(path), ModelForm(".safetensors", "names"))
+    return aligned
 
 
 def fold_mapped(paths, *, check):
@@ -70,29 +82,37 @@ def main():
 
     torch.set_num_threads(1)
     kinds = {
-        "fedpkg: mapped, checked, folded": (fold_mapped, True),
-        "fedpkg: mapped, folded": (fold_mapped, False),
-        "np.load, checked, averaged": (average_loaded, True),
-        "np.load, averaged": (average_loaded, False),
+        "fedpkg: mapped, checked, folded": (fold_mapped, True, True),
+        "fedpkg: mapped, folded": (fold_mapped, False, True),
+        "fedpkg, np.savez: mapped, checked, folded": (fold_mapped, True, False),
+        "np.load, checked, averaged": (average_loaded, True, False),
+        "np.load, averaged": (average_loaded, False, False),
     }
     seconds = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory(prefix="fedpkg-bench-") as folder:
         paths = write_updates(Path(folder), given.clients)
+        aligned_paths = write_aligned(paths)
         num_bytes = sum(path.stat().st_size for path in paths)
         for turn in range(given.repeat + 1):
-            for name, (average, check) in kinds.items():
+            for name, (average, check, aligned) in kinds.items():
                 started = time.perf_counter()
-                average(paths, check=check)
+                average(aligned_paths if aligned else paths, check=check)
                 if turn:  # the first pass brings files and code into memory
                     seconds[name].append(time.perf_counter() - started)
     speed = {name: [num_bytes / each / 1e9 for each in series] for name, series in seconds.items()}
     size_mb = num_bytes / given.clients / 1e6
     print(f"Folding {given.clients} updates of {size_mb:.0f} MB: medians (min – max) of {given.repeat}")
     table([(name, spread(speed[name], 2), spread(seconds[name], 0, 1000)) for name in kinds], ["", "GB/s", "ms"])
-    ours, _, theirs, _ = speed.values()
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    value = f"{statistics.median(ours):.1f} ({ratio:.1f} × np.load and average)"
-    save(given.figures, [Figure("Map, check and fold updates, GB/s", value)])
+    ours, _, from_numpy, theirs, _ = (statistics.median(series) for series in speed.values())
+    save(
+        given.figures,
+        [
+            Figure(
+                "Map, check and fold updates, GB/s", f"{ours:.1f} ({ours / theirs:.1f} × np.load)", "≥ 5 (goal 8), 4 ×"
+            ),
+            Figure("The same of np.savez, GB/s", f"{from_numpy:.1f} ({from_numpy / theirs:.1f} × np.load)"),
+        ],
+    )
 
 
 if __name__ == "__main__":
