@@ -38,7 +38,7 @@ class Delegated:
 
 def delegated() -> Delegated | None:
     """The nearest cgroup, from this process's own upwards, that gives those below it a controller of ours."""
-    chain = list(_own_and_above("cgroup2"))
+    chain = list(_own_and_above())
     for number, folder in enumerate(chain):
         try:
             enabled = (folder / "cgroup.subtree_control").read_text().split()
@@ -53,16 +53,6 @@ def delegated() -> Delegated | None:
     return None
 
 
-def memory_limit() -> int | None:
-    """The least that any cgroup around this process allows it, in bytes."""
-    found = []
-    for kind, name in (("cgroup2", "memory.max"), ("memory", "memory.limit_in_bytes")):
-        for folder in _own_and_above(kind):
-            with suppress(OSError, ValueError):  # "max"
-                found.append(int((folder / name).read_text()))
-    return min(found, default=None)
-
-
 def _is_marked(folder: Path) -> bool:
     for name in ("user.delegate", "trusted.delegate"):  # systemd, Delegate=yes
         with suppress(OSError, AttributeError):
@@ -71,8 +61,8 @@ def _is_marked(folder: Path) -> bool:
     return False
 
 
-def _own_and_above(kind: str) -> Iterator[Path]:
-    """This process's cgroup and those above it, as far as they are mounted: of version 2, or of a controller of 1."""
+def _own_and_above() -> Iterator[Path]:
+    """This process's cgroup (version 2) and those above it, as far as they are mounted."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
@@ -80,14 +70,8 @@ def _own_and_above(kind: str) -> Iterator[Path]:
         return
     for mount in mounts:
         before, _, after = mount.partition(" - ")
-        file_system, _source, options = after.split(" ", 2)
-        if kind == "cgroup2":
-            is_it = file_system == "cgroup2"
-            own = next((path for number, _, path in lines if number == "0"), None)
-        else:
-            is_it = file_system == "cgroup" and kind in options.split(",")
-            own = next((path for _, names, path in lines if kind in names.split(",")), None)
-        if not is_it or own is None:
+        own = next((path for number, _, path in lines if number == "0"), None)
+        if after.split(" ", 1)[0] != "cgroup2" or own is None:
             continue
         root, top = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), word) for word in before.split()[3:5])
         inside = os.path.relpath(own, root)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedpkg.devices import all_memory
 from fedpkg.dispatch.base import Failure, Limits
-from fedpkg.dispatch.cgroups import memory_limit
 
 if TYPE_CHECKING:
     from fedpkg.config import LimitsConfig
@@ -23,19 +23,13 @@ def limits_of(config: LimitsConfig) -> Limits:
     """A run's limits on this machine."""
     memory = config.memory_bytes
     return Limits(
-        memory_bytes=int(MEMORY_SHARE * usable_memory()) if memory == "auto" else memory,
+        memory_bytes=int(MEMORY_SHARE * all_memory()) if memory == "auto" else memory,
         cpu_s=config.cpu_s,
         file_bytes=config.file_bytes,
         folder_bytes=config.folder_bytes,
         open_files=config.open_files,
         processes=config.processes,
     )
-
-
-def usable_memory() -> int:
-    """Bytes of memory that this process may use at most: the machine's, or its control group's."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(machine, memory_limit() or machine)
 
 
 # ---- what is recorded
