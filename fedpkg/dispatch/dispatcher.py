@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,10 +77,16 @@ class _Lane:
         return turn
 
     @contextmanager
-    def slot(self, turn: object) -> Iterator[_Slot]:
-        """Wait for one's turn and a free slot, and have it."""
+    def slot(self, turn: object, is_cancelled: Callable[[], bool]) -> Iterator[_Slot]:
+        """Wait for one's turn and a free slot, and have it.
+
+        Raises:
+            DispatchError: the task has been cancelled meanwhile.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: bool(self.free) and self._turns[0] is turn)
+            self._changed.wait_for(lambda: is_cancelled() or (bool(self.free) and self._turns[0] is turn))
+            if is_cancelled():
+                raise DispatchError("cancelled")
             slot = self.free.pop(0)
         self.leave(turn)
         try:
@@ -89,6 +95,11 @@ class _Lane:
             with self._changed:
                 self.free.append(slot)
                 self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Tasks have been cancelled."""
+        with self._changed:
+            self._changed.notify_all()
 
     def leave(self, turn: object) -> None:
         """Its task needs no slot, or has one."""
@@ -122,10 +133,11 @@ class LocalExecutor:
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
         for slot, place in zip(self._slots, slots, strict=True):
             lanes.setdefault(place.gpus, _Lane(place)).free.append(slot)
+        self._lanes = list(lanes.values())
         ahead = 2 if len(lanes) == 1 else 1
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=f"fedpkg-task-{number}", daemon=True)
-            for number, lane in enumerate([lane for lane in lanes.values() for _ in range(ahead * len(lane.free))])
+            for number, lane in enumerate([lane for lane in self._lanes for _ in range(ahead * len(lane.free))])
         ]
         for thread in self._threads:
             thread.start()
@@ -152,6 +164,8 @@ class LocalExecutor:
             for slot in self._slots:
                 if slot.running == task_id and slot.keeper is not None:
                     slot.keeper.cancel()
+        for lane in self._lanes:
+            lane.look_again()
 
     def close(self) -> None:
         with self._lock:
@@ -161,6 +175,8 @@ class LocalExecutor:
             for slot in self._slots:
                 if slot.keeper is not None:
                     slot.keeper.cancel()
+        for lane in self._lanes:
+            lane.look_again()
         for _ in self._threads:
             self._queue.put(None)
         self._launcher.close()
@@ -234,7 +250,7 @@ class LocalExecutor:
             key, call = self._launcher.prepare(task, staged)
             staged_at = clock()
             stage_s = staged_at - started
-            with lane.slot(turn) as slot:
+            with lane.slot(turn, lambda: self._is_cancelled(task)) as slot:
                 sent_at = clock()
                 started += sent_at - staged_at  # to wait for a slot is no part of a task's time
                 outcome = self._call(slot, task, key, call)
