@@ -93,6 +93,7 @@ def wait_until_gone(federation: Federation, within_s: float) -> None:
         psutil.wait_procs(left, timeout=0.05)
 
 
+@pytest.mark.timeout(400)  # a new controller for every event: a minute, on a quiet machine
 @pytest.mark.slow
 def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Federation) -> None:
     undisturbed = federation.run(config_of(federation))

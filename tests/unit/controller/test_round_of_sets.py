@@ -85,6 +85,7 @@ def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> No
     assert files_of(federation, session, ".payload*") == []
 
 
+@pytest.mark.timeout(400)  # a new controller for every event: a minute, on a quiet machine
 @pytest.mark.slow
 @pytest.mark.parametrize("keys", ["names", "positions"])
 def test_killed_at_any_event_a_session_of_sets_resumes_to_the_same_bits(federation: Federation, keys: str) -> None:
