@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.seeds import task_seed
-from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
+from fedpkg.dispatch.base import Executor, Limits, PackageOnDisk, Task
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
@@ -41,6 +42,11 @@ class SessionContext:
     sampler: Sampler
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """What each task may use; worked out once, as the machine's files tell it."""
+        return limits_of(self.config.limits)
 
     def client_folder(self, client_id: str) -> Path:
         """Where the versions of a client's working copy and state are."""
@@ -100,7 +106,7 @@ class SessionContext:
             environment=config.environment,
             threads=config.executor.threads,
             timeout_s=config.executor.timeout_s,
-            limits=limits_of(config.limits),
+            limits=self.limits,
             log_bytes=config.limits.log_bytes,
             reply_bytes=config.limits.reply_bytes,
         )
