@@ -19,6 +19,7 @@ from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_pa
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
+    IsolateConfig,
     LimitsConfig,
     NeedsConfig,
     RunConfig,
@@ -27,6 +28,7 @@ from fedpkg.config import (
 )
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
@@ -222,16 +224,19 @@ def _run(ctx: SessionContext) -> SessionRow:
 
 def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]) -> Executor:
     """The executor that a configuration names."""
+    options: dict[str, Any] = {"slots": slots, "environment": config.environment, "log_folder": log_folder}
+    isolated = isolation_of(config) is not None
     if config.executor.name == "process":
         from fedpkg.dispatch.process import process_executor
 
-        return process_executor(slots=slots, environment=config.environment, log_folder=log_folder)
+        return process_executor(**options, isolated=isolated)
     if config.executor.name == "resident":
-        from fedpkg.dispatch.resident import resident_executor as warm_executor
-    else:
-        from fedpkg.dispatch.forkserver import forkserver_executor as warm_executor
+        from fedpkg.dispatch.resident import resident_executor
 
-    return warm_executor(slots=slots, environment=config.environment, log_folder=log_folder, package=package)
+        return resident_executor(**options, package=package)
+    from fedpkg.dispatch.forkserver import forkserver_executor
+
+    return forkserver_executor(**options, package=package, isolated=isolated)
 
 
 @contextmanager
@@ -363,6 +368,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         threads=config.executor.threads,
         timeout_s=config.executor.timeout_s,
         limits=limits_of(config.limits),
+        isolation=isolation_of(config),
         log_bytes=config.limits.log_bytes,
     )
     result = executor.submit(task).result()
@@ -395,6 +401,7 @@ def call_entry_point(
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
     gpus: int | None = None,
+    isolate: IsolateConfig | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> TaskResult:
     """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
@@ -425,6 +432,7 @@ def call_entry_point(
         clients=ClientsConfig(count=1),
         executor=ExecutorConfig(name=executor, workers=1, needs=NeedsConfig(gpus=gpus)),
         environment=environment,
+        isolate=isolate or IsolateConfig(),
     )
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
@@ -456,6 +464,7 @@ def call_entry_point(
             environment=environment,
             timeout_s=timeout_s,
             limits=limits_of(limits),
+            isolation=isolation_of(config),
         )
         result = runner.submit(task).result()
         return _checked_seed(result) if task.reply_kind is ReplyKind.SEED else result

@@ -148,6 +148,9 @@ def inspect(settings: Settings, path: Path) -> None:
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
+@click.option(
+    "--isolate", is_flag=True, help="Let it see its package, --input and --data only, and no network (Linux)."
+)
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @click.argument("arguments", metavar="[-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
 @common_options
@@ -166,6 +169,7 @@ def call(
     executor: Literal["process", "forkserver", "resident"],
     task_folder: Path | None,
     gpus: int | None,
+    isolate: bool,
     keep: bool,
     arguments: tuple[str, ...],
 ) -> None:
@@ -178,6 +182,7 @@ def call(
     Its reply is checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your
     files only --output is written.
     """
+    from fedpkg.config import IsolateConfig
     from fedpkg.files import remove_tree
 
     record: Mapping[str, Any] = {}
@@ -204,6 +209,7 @@ def call(
             timeout_s=timeout_s,
             arguments=parse_arguments(arguments),
             gpus=gpus,
+            isolate=IsolateConfig(enabled=isolate),
             record=record,
         )
         if target is not None:

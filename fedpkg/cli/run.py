@@ -12,9 +12,10 @@ from fedpkg.cli.options import Settings, common_options
 @click.command("run")
 @click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--isolate", is_flag=True, help="Let clients see their package and data only, and no network (Linux).")
 @common_options
 @click.pass_obj
-def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None:
+def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...], *, isolate: bool) -> None:
     """Run a federation on this machine.
 
     \b
@@ -27,7 +28,7 @@ def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> N
     from fedpkg.cli.progress import follow
     from fedpkg.config import load_config
 
-    config = load_config(run_yaml, overrides).config
+    config = load_config(run_yaml, [*overrides, *(["isolate.enabled=true"] if isolate else [])]).config
     home = settings.open_home(create=True)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         assemble.run(config, home, watch=watch)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.seeds import task_seed
-from fedpkg.dispatch.base import Executor, Limits, PackageOnDisk, Task
+from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
+from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
@@ -47,6 +48,10 @@ class SessionContext:
     def limits(self) -> Limits:
         """What each task may use; worked out once, as the machine's files tell it."""
         return limits_of(self.config.limits)
+
+    @functools.cached_property
+    def isolation(self) -> Isolation | None:
+        return isolation_of(self.config)
 
     def client_folder(self, client_id: str) -> Path:
         """Where the versions of a client's working copy and state are."""
@@ -107,6 +112,7 @@ class SessionContext:
             threads=config.executor.threads,
             timeout_s=config.executor.timeout_s,
             limits=self.limits,
+            isolation=self.isolation,
             log_bytes=config.limits.log_bytes,
             reply_bytes=config.limits.reply_bytes,
         )

@@ -21,7 +21,8 @@ from fedpkg.devices import Gpu, Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
-from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
+from fedpkg.dispatch.isolation import confine, remark, remove_scratch
+from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, NotIsolated, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, remove_leftovers, stage
 from fedpkg.dispatch.working_copies import WorkingCopies
@@ -38,7 +39,12 @@ class _InputSpoilt(Exception):
 
 
 class Launcher(Protocol):
-    """How commands become processes: the one thing in which local executors differ."""
+    """How commands become processes: the one thing in which local executors differ.
+
+    With ``isolated`` its keepers are for isolated tasks, and for no others.
+    """
+
+    isolated: bool
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         """What to run for a task, and the key of the zygote whose keeper shall run it."""
@@ -247,7 +253,13 @@ class LocalExecutor:
                 self._copies.discard(task)
             staged = stage(task, lane.place, self._models, self._copies, private_input=again)
             command = shell_line(command, staged.appended)
+            if (task.isolation is not None) != self._launcher.isolated:
+                raise NotIsolated(
+                    "this executor was not made for " + ("isolated tasks" if task.isolation else "others")
+                )
             key, call = self._launcher.prepare(task, staged)
+            if task.isolation is not None:
+                call = confine(call, task, task.isolation)
             staged_at = clock()
             stage_s = staged_at - started
             with lane.slot(turn, lambda: self._is_cancelled(task)) as slot:
@@ -271,7 +283,8 @@ class LocalExecutor:
         except (KeeperGone, DispatchError, OSError, RecursionError) as error:
             if self._is_cancelled(task):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
-            kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else "executor"
+            kind = "isolation" if isinstance(error, NotIsolated) else "executor"
+            kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else kind
             message = error.message if isinstance(error, FedpkgError) else str(error) or type(error).__name__
             failure = Failure(kind, message)
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
@@ -333,6 +346,8 @@ class LocalExecutor:
             failure = Failure("no_space", failure.message)
         keeps_state = False
         try:
+            if task.isolation is not None:
+                remove_scratch(task)
             if status == "ok":
                 keeps_state = not self._copies.take_back(task)
             else:
@@ -397,7 +412,8 @@ def _failure(task: Task, outcome: Outcome) -> Failure | None:
     if outcome.signal is not None:
         return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
     if outcome.exit_code:
-        return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s")
+        why = remark(task, outcome.stderr_tail + outcome.stdout_tail)
+        return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s{why}")
     return None
 
 
