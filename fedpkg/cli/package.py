@@ -148,9 +148,7 @@ def inspect(settings: Settings, path: Path) -> None:
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
-@click.option(
-    "--isolate", is_flag=True, help="Let it see its package, --input and --data only, and no network (Linux)."
-)
+@click.option("--isolate", is_flag=True, help="Let it see only its package, --input and --data; no network (Linux).")
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @click.argument("arguments", metavar="[-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
 @common_options

@@ -12,7 +12,7 @@ from fedpkg.cli.options import Settings, common_options
 @click.command("run")
 @click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option("--isolate", is_flag=True, help="Let clients see their package and data only, and no network (Linux).")
+@click.option("--isolate", is_flag=True, help="Let clients see only their package and data; no network (Linux).")
 @common_options
 @click.pass_obj
 def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...], *, isolate: bool) -> None:

@@ -255,7 +255,7 @@ class LocalExecutor:
             command = shell_line(command, staged.appended)
             if (task.isolation is not None) != self._launcher.isolated:
                 raise NotIsolated(
-                    "this executor was not made for " + ("isolated tasks" if task.isolation else "others")
+                    f"this executor is for {'isolated' if self._launcher.isolated else 'other'} tasks only"
                 )
             key, call = self._launcher.prepare(task, staged)
             if task.isolation is not None:

@@ -273,7 +273,7 @@ def _devices(*, gpus: bool) -> list[str]:
 
 
 def trace(paths: Iterable[str]) -> View:
-    """What must be there for these paths to be found: links on the way, and what they lead to. What is not, is left out."""
+    """What must be there for these paths to be found: links on the way, and what they lead to. The rest is left out."""
     links: dict[str, str] = {}
     real: dict[str, None] = {}  # a set that keeps its order
     for path in paths:
@@ -292,7 +292,7 @@ def trace(paths: Iterable[str]) -> View:
 
 @functools.lru_cache(maxsize=512)
 def _way(path: str) -> tuple[tuple[tuple[str, str], ...], str | None]:
-    links = []
+    links: list[tuple[str, str]] = []
     done, left = "", [part for part in os.path.abspath(path).split("/") if part][::-1]
     while left and len(links) < 40:
         step = f"{done}/{left.pop()}"
@@ -310,11 +310,12 @@ def _bubblewrap(order: Mapping[str, Any], cwd: Path) -> list[str]:
     program = means().bubblewrap
     assert program is not None
     words = [program, *BARE, *(() if order["network"] else ("--unshare-net",))]
-    words += [word for path, target in order["links"] for word in ("--symlink", target, path)]
     mounts = {path: ("--ro-bind", path) for path in (*order["read"], *order["guarded"])}
     mounts.update({path: ("--dev-bind", path) for path in order["devices"] if path not in _DEVICES})
     mounts.update({path: ("--bind", path) for path in order["write"]})
     mounts.update({path: ("--bind", source) for path, source in order["empty"].items()})
+    mounts.update({path: ("--symlink", target) for path, target in order["links"]})
     for path, (option, source) in sorted(mounts.items()):  # folders come before what is in them
         words += [option, source, path]
-    return [*words, "--remount-ro", "/", "--chdir", str(cwd)]
+    # Root owns /proc/sys, also in bubblewrap's user namespace.
+    return [*words, "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", str(cwd)]

@@ -25,7 +25,7 @@ import sys
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
 
@@ -146,16 +146,14 @@ def have_own_processes() -> int:
     This process itself stays outside, waits for the other one, and ends with it.
     """
     global _apart
-    uid, gid = os.getuid(), os.getgid()
+    ids = [(number, number) for number in (os.geteuid(), os.getegid())]
     own_user = not _may_mount()
     _unshare(CLONE_NEWPID | CLONE_NEWNS | (CLONE_NEWUSER if own_user else 0))
     if own_user:  # the same user, who has powers here that reach nothing outside
         try:
-            for name, text in (("setgroups", "deny"), ("uid_map", "%d %d 1"), ("gid_map", "%d %d 1")):
+            for name, text in (("setgroups", "deny"), ("uid_map", "%d %d 1" % ids[0]), ("gid_map", "%d %d 1" % ids[1])):
                 with open("/proc/self/" + name, "w") as file:
-                    file.write(
-                        text if name == "setgroups" else text % ((uid, uid) if name == "uid_map" else (gid, gid))
-                    )
+                    file.write(text)
         except OSError as error:
             raise CannotIsolate("user namespace: %s" % error) from error
     known, tell = os.pipe()
@@ -341,12 +339,11 @@ def _make_folders(root: str, path: str, made: set[str]) -> None:
 
 def _drop_powers() -> None:
     """Root, too, is an ordinary owner of files from here on, whatever it executes."""
+    zero = ctypes.c_ulong(0)
     for number in range(64):  # fails beyond the last one that there is, and for who has none anyway
-        _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
-    _libc.prctl(
-        PR_SET_SECUREBITS, ctypes.c_ulong(KEEP_NO_POWERS), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)
-    )
-    _libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(4), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+        _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), zero, zero, zero)
+    _libc.prctl(PR_SET_SECUREBITS, ctypes.c_ulong(KEEP_NO_POWERS), zero, zero, zero)
+    _libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(4), zero, zero, zero)
     _call("capset", SYS_CAPSET, struct.pack("=Ii", 0x20080522, 0), bytes(24))
 
 
