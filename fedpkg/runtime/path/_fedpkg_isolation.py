@@ -278,7 +278,7 @@ def enter(order: Mapping[str, Any]) -> None:
         if own_root:
             if not _apart:
                 raise CannotIsolate("namespaces: the keeper has no processes of its own")
-            own_network = not order["network"] and abi < 6
+            own_network = not order["network"]
             if own_network:
                 _unshare(CLONE_NEWNET)
             have_own_mounts()
@@ -318,7 +318,7 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
             _make_folders(root, path, made)
         elif not os.path.lexists(root + path):
             os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-        _mount(source, root + path, None, MS_BIND | MS_REC)
+        _mount(source, root + path, None, MS_BIND if path in own else MS_BIND | MS_REC)  # the root is in one of its own
         _set_mount(root + path, attributes, recursive=True)
     _set_mount(root, sealed)
     # Nothing else can be reached from there: no open folder is left, and with its powers goes that to leave a root.

@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Bench, inline, log, make_bench, marked, run_tests_as_nobody, write_model
+from workbench import Bench, inline, log, make_bench, marked, run_tests_as_nobody, wait_until, write_model
 
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
@@ -510,6 +511,31 @@ def test_isolated_task_is_ended_at_its_time_limit(bench: Bench, tmp_path: Path) 
     assert result.failure.kind == "timeout"
 
 
+@pytest.mark.parametrize("name", ["process", "forkserver"])
+def test_killed_holder_of_isolated_tasks_leaves_no_process(name: str, tmp_path: Path) -> None:
+    if isolation.means().warm is None:
+        pytest.skip("no isolation here")
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from workbench import inline, make_bench
+from fedpkg.dispatch.base import Isolation
+package = inline(Path({str(tmp_path)!r}), "import time\\nos.fork()\\nopen(f'{{os.getpid()}}', 'w')\\ntime.sleep(600)")
+bench = make_bench({name!r}, Path({str(tmp_path)!r}), package, isolated=True)
+futures = [bench.submit(package, isolation=Isolation()) for _ in range(2)]
+print(bench.mark, flush=True)
+futures[0].result()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        mark = holder.stdout.readline().strip()
+        wait_until(lambda: len(list(tmp_path.rglob("client/[0-9]*"))) >= 2, "the tasks")
+        assert len(marked(mark)) >= 4
+        holder.kill()
+    wait_until(lambda: marked(mark) == [], "the end of all processes")
+
+
 # ---- when it cannot be had
 
 
@@ -583,6 +609,48 @@ def test_only_fedpkg_s_own_interpreter_is_forked(
     assert result.status == "ok", (result.failure, log(result))
     assert "script" not in result.phases  # as only warm tasks have it
     assert "is not the interpreter that runs fedpkg" in caplog.text
+
+
+OLD = """
+import json, os, socket, sys
+sys.path.insert(0, sys.argv[1])
+import _fedpkg_isolation
+_fedpkg_isolation.landlock_abi = lambda: int(sys.argv[2])
+usr = ["/usr", os.path.dirname(os.__file__)]
+order = {"by": "landlock", "network": False, "read": usr, "write": [sys.argv[3]], "devices": ["/dev/null"]}
+_fedpkg_isolation.enter(order)
+def tried(what):
+    try:
+        what()
+    except OSError as error:
+        return error.strerror
+others = os.getppid()
+tell = [
+    tried(lambda: os.kill(os.getpid(), 0)), tried(lambda: os.kill(0, 0)), tried(lambda: os.listdir("/usr")),
+    tried(lambda: open(sys.argv[3] + "/file", "w")),
+    tried(lambda: os.kill(others, 0)), tried(lambda: os.kill(-others, 0)), tried(lambda: os.killpg(1, 0)),
+    tried(lambda: socket.socket(socket.AF_UNIX)), tried(lambda: os.listdir("/")), tried(lambda: os.listdir("/proc")),
+]
+print(json.dumps(tell))
+"""
+
+
+@pytest.mark.parametrize("abi", [3, 4, 5])
+def test_older_kernel_s_landlock_is_made_up_for(abi: int, tmp_path: Path) -> None:
+    """As far as a newer one can tell: it gets the older one's ruleset, and the filter that belongs to it."""
+    only("landlock")
+    command = [sys.executable, "-I", "-c", OLD, str(isolation.PROBE.parent), str(abi), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [None] * 4 + ["Operation not permitted"] * 4 + ["Permission denied"] * 2
+
+
+@pytest.mark.parametrize("abi", [0, 1, 2])
+def test_landlock_that_is_too_old_is_refused(abi: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-I", "-c", OLD, str(isolation.PROBE.parent), str(abi), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert "CannotIsolate: Landlock ABI 3 is needed" in done.stderr
+    assert done.stdout == ""
 
 
 # ---- the same bytes
