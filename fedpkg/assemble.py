@@ -385,7 +385,8 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 
 def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
-    return f"fedpkg package call {config.package} build --output {output}{gpus}"
+    isolate = " --isolate" if config.isolate.enabled else ""
+    return f"fedpkg package call {config.package} build --output {output}{gpus}{isolate}"
 
 
 def call_entry_point(

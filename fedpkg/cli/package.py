@@ -207,7 +207,7 @@ def call(
             timeout_s=timeout_s,
             arguments=parse_arguments(arguments),
             gpus=gpus,
-            isolate=IsolateConfig(enabled=isolate),
+            isolate=IsolateConfig(enabled=isolate or "isolation" in record),
             record=record,
         )
         if target is not None:
@@ -239,6 +239,8 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     root = package if package.is_dir() else result.task.package.folder
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
+    if result.task.isolation is not None:  # that command would not be
+        hint = f"look into {output.near(folder / 'task')}; what it may see is told by `fedpkg doctor` and the README"
     raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 
 

@@ -21,7 +21,7 @@ from fedpkg.devices import Gpu, Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
-from fedpkg.dispatch.isolation import confine, remark, remove_scratch
+from fedpkg.dispatch.isolation import confine, put_back, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, NotIsolated, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, remove_leftovers, stage
@@ -265,7 +265,11 @@ class LocalExecutor:
             with lane.slot(turn, lambda: self._is_cancelled(task)) as slot:
                 sent_at = clock()
                 started += sent_at - staged_at  # to wait for a slot is no part of a task's time
-                outcome = self._call(slot, task, key, call)
+                try:
+                    outcome = self._call(slot, task, key, call)
+                finally:
+                    if call.isolation is not None:
+                        put_back(task, call.isolation)
             ran_at = clock()
             phases = {"stage": stage_s, **_phases(outcome, sent=sent_at, received=ran_at)}
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
@@ -346,8 +350,6 @@ class LocalExecutor:
             failure = Failure("no_space", failure.message)
         keeps_state = False
         try:
-            if task.isolation is not None:
-                remove_scratch(task)
             if status == "ok":
                 keeps_state = not self._copies.take_back(task)
             else:

@@ -189,6 +189,7 @@ def confine(call: Call, task: Task, isolation: Isolation) -> Call:
     if by == "bubblewrap":
         order["argv"] = _bubblewrap(order, call.cwd)
     _note(task, order)
+    order["record"] = (task.folder / "task.json").read_text()
     return _replace(call, order, task)
 
 
@@ -200,8 +201,8 @@ def _note(task: Task, order: Mapping[str, Any]) -> None:
 
 
 def _guarded(task: Task) -> list[str]:
-    """Files in a task's folder that it shall not change: one of them is the same file for all clients."""
-    return [f"in{task.suffix}"]
+    """Files in a task's folder that it shall not change: a file of all clients, and what its repetition would go by."""
+    return [f"in{task.suffix}", "task.json"]
 
 
 def _replace(call: Call, order: dict[str, Any], task: Task) -> Call:
@@ -230,8 +231,12 @@ def remark(task: Task, log_tail: str) -> str:
     return ""
 
 
-def remove_scratch(task: Task) -> None:
+def put_back(task: Task, order: Mapping[str, Any]) -> None:
+    """The task's processes are gone: its scratch goes, too, and its record is as it was given."""
     remove_tree(task.folder / SCRATCH)
+    if order["by"] == "landlock":  # which cannot guard one file in a folder
+        remove_tree(task.folder / "task.json")
+        (task.folder / "task.json").write_text(order["record"])
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Bench, inline, log, make_bench, marked, run_tests_as_nobody, wait_until, write_model
+from workbench import MARK, Bench, inline, log, make_bench, marked, run_tests_as_nobody, wait_until, write_model
 
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
@@ -413,6 +413,24 @@ def test_isolated_task_can(bench: Bench, way: tuple[str, str], tmp_path: Path) -
     assert {key: value for key, value in result.metrics.items() if expected[key] != value} == {}
     assert result.keeps_state
     assert (result.task.next_state / "package" / "client" / "folder" / "moved").read_text() == "x"
+
+
+def test_record_of_a_task_stays_as_it_was_given(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    record = os.environ["FEDPKG_TASK"]
+    for change in (lambda: os.chmod(record, 0o666), lambda: open(record, "w").write("{}"), lambda: os.unlink(record),
+                   lambda: os.mkfifo(record)):
+        try:
+            change()
+        except OSError:
+            pass
+    tell()
+    """
+    result = bench.run(inline(tmp_path, code), isolation=ISOLATED)
+    assert result.status == "ok"
+    record = json.loads((result.task.folder / "task.json").read_text())
+    assert record["environment"][MARK] == bench.mark
+    assert record["isolation"]["network"] is False
 
 
 def test_data_may_be_a_folder_and_its_neighbour_is_not_there(bench: Bench, tmp_path: Path) -> None:
