@@ -16,6 +16,9 @@ def _run_shadowed() -> None:
         spec.loader.exec_module(module)
 
 
+import _fedpkg_compat  # type: ignore[import-not-found]  # noqa: E402
+
+_fedpkg_compat.install()
 if os.environ.get("FEDPKG_SEED"):
     import _fedpkg_task  # type: ignore[import-not-found]
 
