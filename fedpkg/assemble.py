@@ -27,6 +27,7 @@ from fedpkg.config import (
 )
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.command import without_container
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
@@ -319,7 +320,12 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
 
 
 def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
-    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=package.spec)
+    entry_points = {
+        name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
+        for name, entry_point in package.spec.entry_points.items()
+    }
+    spec = dataclasses.replace(package.spec, entry_points=entry_points)
+    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=spec)
 
 
 def _seed_model(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
+USES_NUMPY = ("fedn", "scaleoututil")  # their helpers import it when they are first asked for one
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
@@ -25,6 +26,8 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
         for name in _imports_of_file(path):
             if name.partition(".")[0] not in own:
                 found[name] = None
+    if any(name.partition(".")[0] in USES_NUMPY for name in found):
+        found["numpy"] = None
     return list(found)
 
 

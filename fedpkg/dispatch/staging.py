@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import sys
 import threading
@@ -49,6 +50,7 @@ def base_environ(extra: Mapping[str, str], *, threads: int) -> dict[str, str]:
     environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = "0"
+    environ.setdefault("HOSTNAME", platform.node())  # as in the containers that FEDn's clients lived in
     environ["PYTHONUNBUFFERED"] = "1"  # what a task printed before it was killed is in its log
     environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is no state of a client
     for name in THREAD_VARIABLES:
@@ -175,7 +177,7 @@ def stage(
     paths = [str(out)]
     if task.model is not None:
         model = models.put(task, private=private_input)
-        model.with_name(f"{model.name}-metadata").write_text(json.dumps(dict(task.parameters)))
+        model.with_name(f"{model.name}-metadata").write_text(json.dumps({**task.run_config, **task.parameters}))
         paths.insert(0, str(model))
     task_json = task.folder / "task.json"
     task_json.write_text(json.dumps(task_record(task, slot)))

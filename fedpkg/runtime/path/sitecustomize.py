@@ -5,6 +5,8 @@ import importlib.util
 import os
 import sys
 
+import _fedpkg_compat  # type: ignore[import-not-found]
+
 
 def _run_shadowed() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
@@ -15,8 +17,6 @@ def _run_shadowed() -> None:
         sys.modules["sitecustomize"] = module
         spec.loader.exec_module(module)
 
-
-import _fedpkg_compat  # type: ignore[import-not-found]  # noqa: E402
 
 _fedpkg_compat.install()
 if os.environ.get("FEDPKG_SEED"):

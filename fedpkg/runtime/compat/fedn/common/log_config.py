@@ -6,14 +6,14 @@ import logging
 import sys
 
 
-class _Handler(logging.StreamHandler):
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.9 has none
     """Writes to what ``sys.stderr`` is at the time: this module outlives a task in a resident interpreter."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> object:  # type: ignore[override]
+    def stream(self) -> object:
         return sys.stderr
 
 
