@@ -96,6 +96,7 @@ class SessionContext:
             model=model,
             suffix=self.form.suffix,
             template=template,
+            weighted=config.round.weighting == "examples",
             input_sets=input_sets,
             sets=sets or {},
             data_path=None if client.data_path is None else self.home / client.data_path,
