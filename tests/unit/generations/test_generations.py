@@ -197,6 +197,8 @@ def test_models_that_no_bare_form_holds_are_refused_before_anything_is_recorded(
     np.savez(clients.folder / "two.npz", **{"0": np.zeros(2), "1": np.zeros(3)})
     with pytest.raises(ModelFileError, match=r"a \.f64 file holds one array of float64"):
         clients.run("bash", "process", seed_model=str(clients.folder / "two.npz"), helper="binaryhelper")
+    with SqliteStore(clients.folder / "Heim process" / ".fedpkg" / "state.db", read_only=True) as store:
+        assert store.list_sessions() == []
 
 
 def test_infer_is_called_predict_now(clients: Clients, tmp_path: Path) -> None:
