@@ -36,7 +36,13 @@ class Limits:
     open_files: int | None = None
     processes: int | None = None
 
+    @property
+    def threads(self) -> int | None:
+        """Of all its processes together."""
+        return None if self.processes is None else THREADS_EACH * self.processes
 
+
+THREADS_EACH = 8  # on average: `processes` counts processes, but none may have threads without end
 NO_LIMITS = Limits()
 
 

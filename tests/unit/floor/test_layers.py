@@ -21,7 +21,7 @@ ROWS = [
     {"config"},
     {"config_shape", "yaml_places"},
     {"devices", "files"},
-    {"log"},
+    {"log", "control_groups"},
     {"errors", "types"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
