@@ -90,7 +90,7 @@ def build(settings: Settings, folder: Path, archive: Path) -> None:
 @common_options
 @click.pass_context
 def create(context: click.Context, folder: Path, name: str, place: Path) -> None:
-    """Pack a folder, with the options of `fedn package create`; the same as `build`.
+    """Pack a folder, as `build`, with FEDn's options.
 
     \b
       fedpkg package create --path client --name package.tgz

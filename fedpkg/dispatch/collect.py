@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.base import Failure, Task, working_folder
+from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree, same_bytes
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
@@ -19,7 +20,6 @@ from fedpkg.types import Json, ReplyKind
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
-SEED_SUFFIXES = (".npz", ".safetensors")
 DEFAULT_REPLY_BYTES = 16 << 20
 JSON_BYTES = 16 << 20
 # A weighted sum of 2**24 such terms stays below the largest float32: one client cannot make the mean infinite.

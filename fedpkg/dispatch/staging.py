@@ -21,6 +21,7 @@ from fedpkg.types import Json, ReplyKind
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
 STARTUP = "startup"
+SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that build may name, or write of its own accord
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -215,13 +216,16 @@ def startup(task: Task, staged: StagedTask) -> tuple[Task, StagedTask]:
     return call, dataclasses.replace(staged, appended=(), stdout=stdout, stderr=stderr)
 
 
-_MODEL_FILE = re.compile(r"\.(npz|safetensors)[\"']?(\s|$)")
-
-
 def _takes_a_path(task: Task) -> bool:
-    """Whether the path of the reply is appended: not where nothing is asked for, or `build` names its file itself."""
+    """Whether the path of the reply is appended: not where nothing is asked for, or `build` says itself what it writes.
+
+    FEDn's packages have had ``command: python entrypoint.py init_seed ../seed.npz``. What the package has is not
+    written.
+    """
     if task.reply_kind is ReplyKind.SEED:
-        return not _MODEL_FILE.search(task.package.spec.entry_point(task.entry_point).command)
+        words = task.package.spec.entry_point(task.entry_point).command.split()
+        named = [word.strip("\"'") for word in words]
+        return not any(word.endswith(SEED_SUFFIXES) and not (task.package.folder / word).exists() for word in named)
     return task.reply_kind is not ReplyKind.NOTHING
 
 
