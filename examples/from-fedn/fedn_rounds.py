@@ -28,6 +28,8 @@ for _ in range(rounds):
         n_k = json.loads(Path("update.npz-metadata").read_text())["num_examples"]
         total += n_k
         update = load("update.npz")
-        average = update if average is None else [m + n_k * (u - m) / total for m, u in zip(average, update)]
+        average = (
+            update if average is None else [m + n_k * (u - m) / total for m, u in zip(average, update, strict=True)]
+        )
     np.savez(out, **{str(i): array.astype(np.float32) for i, array in enumerate(average)})
     model = out

@@ -3,7 +3,6 @@
 import collections
 
 import torch
-
 from fedn.utils.helpers.helpers import get_helper
 
 HELPER_MODULE = "numpyhelper"
@@ -32,7 +31,7 @@ def load_parameters(model_path):
     model = compile_model()
     names = model.state_dict().keys()
     values = [torch.tensor(array) for array in helper.load(model_path)]
-    model.load_state_dict(collections.OrderedDict(zip(names, values)), strict=True)
+    model.load_state_dict(collections.OrderedDict(zip(names, values, strict=True)), strict=True)
     return model
 
 

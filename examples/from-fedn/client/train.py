@@ -2,9 +2,8 @@ import sys
 
 import torch
 from data import load_data
-from model import load_parameters, save_parameters
-
 from fedn.utils.helpers.helpers import save_metadata
+from model import load_parameters, save_parameters
 
 
 def train(in_model_path, out_model_path, data_path=None, batch_size=32, epochs=1, lr=0.05):

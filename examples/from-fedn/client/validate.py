@@ -2,9 +2,8 @@ import sys
 
 import torch
 from data import load_data
-from model import load_parameters
-
 from fedn.utils.helpers.helpers import save_metrics
+from model import load_parameters
 
 
 def validate(in_model_path, out_json_path, data_path=None):
