@@ -26,6 +26,10 @@ NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sk
 SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
 
+# FEDn's names for forms of model files: npz files, then three of one bare array.
+NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
+BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
+
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all sections: immutable, and a misspelt key is an error."""
@@ -70,6 +74,7 @@ class SamplerConfig(Section, frozen=True):
 class RoundConfig(Section, frozen=True):
     required: int = 1  # usable updates without which a round, and the session, stops
     timeout_s: float | None = None  # a round ends after so many seconds, with the updates it has
+    weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 
 class ValidationConfig(Section, frozen=True):
@@ -129,6 +134,9 @@ class RunConfig(Section, frozen=True):
     name: str = "session"
     seed: int = 0
     seed_model: str | None = None  # default: made by the package's build entry point
+    # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
+    # the package names.
+    helper: NpzHelper | BareHelper | None = None
     buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
     sampler: SamplerConfig = SamplerConfig()
     round: RoundConfig = RoundConfig()

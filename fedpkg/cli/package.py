@@ -288,6 +288,8 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
 
 def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:
     """The task.json of a task's folder, and the input that it was given."""
+    from fedpkg.formats.base import SUFFIXES
+
     try:
         record = json.loads((folder / "task.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -296,7 +298,7 @@ def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | N
             hint="`fedpkg session show --round N` lists the folders of a round's tasks",
         ) from error
     if model is None:
-        model = next((path for path in (folder / "in.npz", folder / "in.safetensors") if path.exists()), None)
+        model = next((path for path in (folder / f"in{suffix}" for suffix in SUFFIXES) if path.exists()), None)
         if model is None and record.get("entry_point") in NEED_A_MODEL:
             raise ConfigError(
                 f"--task {folder}: its input is gone (only failed tasks keep theirs)",

@@ -97,6 +97,7 @@ class SessionContext:
             model=model,
             suffix=self.form.suffix,
             template=template,
+            weighted=config.round.weighting == "examples",
             input_sets=input_sets,
             sets=sets or {},
             starts_up=client.state_version is None and client.last_num_examples is None,

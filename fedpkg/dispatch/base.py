@@ -71,6 +71,7 @@ class Task:
     model: Path | None = None  # the file to stage as input; None: the entry point takes only an output path
     suffix: str = ".npz"  # of the model files
     template: Weights | None = None  # what an update must fit
+    weighted: bool = True  # an update says its num_examples; else all weigh the same, 1
     input_sets: tuple[str, ...] = ()  # names of the sets in ``model``, if it holds several
     # The sets that a reply of kind `sets` must hold; what each must fit, None: the template's parameters.
     sets: Mapping[str, Weights | None] = field(default_factory=dict)

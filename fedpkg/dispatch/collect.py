@@ -99,11 +99,11 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
         sets = open_reply(task, kept, max_bytes=limit)
-        examples = _examples(metadata, _largest(sets))
+        examples = _examples(task, metadata, _largest(sets))
         return Reply(kept, size_bytes, metadata, weights=sets[""], num_examples=examples)
     if task.reply_kind is ReplyKind.SETS:
         sets = open_reply(task, kept, max_bytes=limit)
-        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(metadata, _largest(sets)))
+        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(task, metadata, _largest(sets)))
     return Reply(kept, size_bytes, metadata)
 
 
@@ -137,7 +137,8 @@ def reply_limit(task: Task) -> int | None:
         return task.reply_bytes
     asked = list(_set_templates(task).values())
     sizes = [template.num_bytes for template in asked if template is not None]
-    return 2 * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
+    factor = 4 if task.suffix == ".txt" else 2  # as text, 8 bytes take 25
+    return factor * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
 
 
 def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
@@ -217,12 +218,15 @@ def _of_set(name: str) -> str:
     return f"set '{name}': " if name else ""
 
 
-def _examples(metadata: dict[str, Json], largest: float) -> float:
+def _examples(task: Task, metadata: dict[str, Json], largest: float) -> float:
     """The weight of a reply, which must not make a weighted sum infinite."""
     try:
-        examples = num_examples(metadata)
+        examples = num_examples(metadata) if task.weighted else 1.0
     except ModelFileError as error:
-        raise Refused("num_examples", error.message) from error
+        advice = ""
+        if "num_examples" not in metadata:
+            advice = " (packages for FEDn before 0.5 never say it; with round.weighting=equal all weigh the same)"
+        raise Refused("num_examples", error.message + advice) from error
     if largest * examples > LARGEST_TERM:
         raise Refused("too_large", f"values up to {largest:.3g} are too large to average over {examples:g} examples")
     return examples

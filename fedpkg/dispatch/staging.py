@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import re
 import sys
 import threading
@@ -52,6 +53,7 @@ def base_environ(extra: Mapping[str, str], *, threads: int) -> dict[str, str]:
     environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = "0"
+    environ.setdefault("HOSTNAME", platform.node())  # as in the containers that FEDn's clients lived in
     environ["PYTHONUNBUFFERED"] = "1"  # what a task printed before it was killed is in its log
     environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is no state of a client
     for name in THREAD_VARIABLES:
@@ -178,7 +180,7 @@ def stage(
     paths = [str(out)] if _takes_a_path(task) else []
     if task.model is not None:
         model = models.put(task, private=private_input)
-        model.with_name(f"{model.name}-metadata").write_text(json.dumps(dict(task.parameters)))
+        model.with_name(f"{model.name}-metadata").write_text(json.dumps({**task.run_config, **task.parameters}))
         paths.insert(0, str(model))
     task_json = task.folder / "task.json"
     task_json.write_text(json.dumps(task_record(task, slot)))
