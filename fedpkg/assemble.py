@@ -67,8 +67,6 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         _check_entry_points(config, package)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
-        if "startup" in package.spec.entry_points:
-            event(logger, logging.WARNING, "package.warning", about="its entry point 'startup' is not run")
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package)
@@ -483,7 +481,12 @@ def call_entry_point(
         runner.close()
 
 
-_REPLY_KINDS = {"train": ReplyKind.UPDATE, "validate": ReplyKind.METRICS, "build": ReplyKind.SEED}
+_REPLY_KINDS = {
+    "train": ReplyKind.UPDATE,
+    "validate": ReplyKind.METRICS,
+    "build": ReplyKind.SEED,
+    "startup": ReplyKind.NOTHING,
+}
 
 
 def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, Weights, Suffix]:

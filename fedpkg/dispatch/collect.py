@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.dispatch.base import Failure, Task
+from fedpkg.dispatch.base import Failure, Task, working_folder
+from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
-from fedpkg.files import remove_tree
+from fedpkg.files import remove_tree, same_bytes
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
 from fedpkg.types import Json, ReplyKind
 
@@ -52,6 +53,10 @@ def collect(task: Task, out: Path) -> Reply:
     Raises:
         Refused: the reply is not as asked.
     """
+    if task.reply_kind is ReplyKind.NOTHING:
+        return Reply(out, 0, {})
+    if task.reply_kind is ReplyKind.SEED:
+        out = next(_seeds(task, out), out)
     limit = JSON_BYTES if task.reply_kind is ReplyKind.METRICS else reply_limit(task)
     kept = task.folder.with_name(task.folder.name + ".reply") / out.name
     try:
@@ -64,6 +69,18 @@ def collect(task: Task, out: Path) -> Reply:
     if metadata_file.exists() or metadata_file.is_symlink():
         take(metadata_file, metadata_path(kept), max_bytes=JSON_BYTES)
     return read_reply(task, kept, size_bytes=size_bytes, limit=limit)
+
+
+def _seeds(task: Task, out: Path) -> Iterator[Path]:
+    """Where `build` may have written: as asked, or as FEDn's packages do, beside the package's folder or in it."""
+    yield from [out] if os.path.lexists(out) else []
+    given, own = task.package.folder, working_folder(task)
+    for folder, before in ((own.parent, given.parent if given != task.package.root else None), (own, given)):
+        for suffix in SEED_SUFFIXES:
+            path = folder / f"seed{suffix}"
+            earlier = None if before is None else before / path.name
+            if os.path.lexists(path) and not (earlier and earlier.is_file() and same_bytes(path, earlier)):
+                yield path
 
 
 def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = None) -> Reply:

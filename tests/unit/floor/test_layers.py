@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3] / "fedpkg"
 # From the top. A row imports rows below it, never its neighbours; within one name everything goes.
 ROWS = [
     {"cli"},
-    {"assemble"},
+    {"assemble", "package_run"},
     {"controller"},
     {"dispatch"},
     {"compute_package", "strategies", "samplers", "data", "stores"},
@@ -21,7 +21,7 @@ ROWS = [
     {"config"},
     {"config_shape", "yaml_places"},
     {"devices", "files"},
-    {"log"},
+    {"log", "control_groups"},
     {"errors", "types"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
