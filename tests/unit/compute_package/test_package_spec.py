@@ -142,10 +142,10 @@ def test_byte_order_mark_is_read_over(tmp_path: Path) -> None:
     assert read_spec(path).entry_point("train").command == "ä"
 
 
-def test_file_above_one_mebibyte_is_refused(tmp_path: Path) -> None:
+def test_file_above_64_kibibytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fedn.yaml"
-    path.write_text("# ä" * (1 << 19), encoding="utf-8")
-    with pytest.raises(SpecError, match=r"larger than 1 MiB, this is no fedn\.yaml"):
+    path.write_text("# ä" * (1 << 15), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"larger than 64 KiB, this is no fedn\.yaml"):
         read_spec(path)
 
 

@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpkg.compute_package.build import build_package
+from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.compute_package.unpack import UnpackedPackage, open_package, unpack_package
 from fedpkg.errors import ArchiveError, PackageError, SpecError
 
@@ -672,7 +673,9 @@ def test_mistakes_in_a_folder_are_reported_in_the_folder(client: Path, cache: Pa
 
 _LEFT_OUT = (".fedpkgignore", ".fednignore", ".git", "__pycache__", ".venv", ".fedpkg", ".DS_Store")
 _PARTS = st.text(
-    st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp"), blacklist_characters="/\\:"), min_size=1, max_size=20
+    st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp"), blacklist_characters={*"/\\:", *INVISIBLE}),
+    min_size=1,
+    max_size=20,
 ).filter(lambda part: part not in (".", "..", *_LEFT_OUT) and not part.endswith(".pyc"))
 
 
