@@ -107,7 +107,7 @@ def open_package(
     *,
     max_bytes: int,
     max_members: int,
-    admit: Callable[[str], None] | None = None,
+    admit: Callable[[str], object] | None = None,
     on_record: Mapping[str, str] | None = None,
 ) -> UnpackedPackage:
     """Unpack ``path``, an archive or a folder. A folder is packed first, so both have one digest and go one way.
@@ -139,7 +139,7 @@ def unpack_package(
     *,
     max_bytes: int,
     max_members: int,
-    admit: Callable[[str], None] | None = None,
+    admit: Callable[[str], object] | None = None,
     on_record: Mapping[str, str] | None = None,
 ) -> UnpackedPackage:
     """Unpack a tar archive (gz, bz2, xz or plain) into ``cache/<sha256>/``, or find it there.
@@ -187,7 +187,7 @@ def _open(
     cache: Path,
     max_bytes: int,
     max_members: int,
-    admit: Callable[[str], None] | None,
+    admit: Callable[[str], object] | None,
     on_record: Mapping[str, str] | None,
 ) -> UnpackedPackage:
     try:
