@@ -108,20 +108,6 @@ def test_python_env_outside_the_package_is_refused(python_env: str) -> None:
     assert message == f"client/fedn.yaml, line 2: 'python_env' is '{python_env}', which is outside the package"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("entry_points:\n  train: &a {command: x}\n  validate: *a", "line 2: anchors (&name) are not allowed"),
-        ("entry_points:\n  train: *a", "line 2: aliases (*name) are not allowed"),
-        ("entry_points:\n  train: {command: !!python/name:os.system x}", "line 2: tags (!name) are not allowed"),
-        ("entry_points:\n  train: {command: !!str 5}", "line 2: tags (!name) are not allowed"),
-        ("[" * 10_000, "line 1: nested deeper than 8 levels"),
-    ],
-)
-def test_yaml_that_could_grow_or_build_objects_is_refused(text: str, message: str) -> None:
-    assert refusal(text) == f"client/fedn.yaml, {message}"
-
-
 def test_errors_carry_file_line_and_key_for_machines() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec("entry_points:\n  train: {comand: x}", "a b/fedn.yaml")
