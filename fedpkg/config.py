@@ -332,9 +332,11 @@ def _environment_as_text(tree: dict[str, Any]) -> None:
 def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
     from fedpkg.config_shape import COMMAND_LINE
 
-    base = str(Path.cwd() if places.line(("trust", "allow")) == COMMAND_LINE else folder.absolute())
+    keys = str(Path.cwd() if places.line(("trust", "allow")) == COMMAND_LINE else folder.absolute())
     allow = (tree.get("trust") or {}).get("allow") or []
-    allow[:] = [entry if _TRUSTED.match(entry) else os.path.abspath(os.path.join(base, entry)) for entry in allow]
+    for number, entry in enumerate(allow):
+        if entry and not _TRUSTED.match(entry):
+            allow[number] = os.path.abspath(os.path.join(keys, os.path.expanduser(entry)))
     for key in ("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature"):
         *sections, last = path = tuple(key.split("."))
         section: Any = tree

@@ -325,13 +325,13 @@ def test_changed_entry_is_made_again_from_the_archive_and_is_an_error_without(
     package = unpack(archive, cache)
     edit, problem = CHANGES[change]
     on_record = {package.digest: package.contents}
-    for given in (None, on_record):
+    for known in (None, on_record):
         edit(package.folder)
         with pytest.raises(PackageError, match="is not as it was unpacked: ") as caught:
             find_package(package.digest, cache, contents=package.contents)
         assert problem in caught.value.message
         assert "fedpkg package inspect ARCHIVE" in str(caught.value.hint)
-        again = unpack_package(archive, cache, max_bytes=1 << 20, max_members=1000, on_record=given)
+        again = unpack_package(archive, cache, max_bytes=1 << 20, max_members=1000, on_record=known)
         assert again == package
         assert package_problems(package.root.parent) == []
         assert (package.folder / "entrypoint.py").read_text(encoding="utf-8") == "print('hello')\n"
