@@ -5,6 +5,7 @@ PyTorch is imported inside the functions, after the warm interpreter was started
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -19,7 +20,7 @@ import msgspec
 from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.compute_package.signing import Signature
 from fedpkg.compute_package.trust import admit, admit_again, resolve_allowed
-from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package, package_digest
+from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
@@ -194,20 +195,23 @@ def _admit_package(
 def _package_again(config: RunConfig, home: Home, session: SessionRow) -> UnpackedPackage:
     """The package that a session began with: the archive mends the cache if it is still the same one."""
     admit_again(session.package_digest, config.trust.allow, session.signatures)
-    path, limits = Path(config.package), config.limits
-    try:
-        digest = package_digest(path, max_bytes=limits.package_bytes, max_members=limits.package_members)
-    except PackageError:  # moved away, or just being edited
-        digest = ""
-    if digest == session.package_digest:
+    digests: list[str] = []  # of what lies where the package was
+
+    def is_same(digest: str) -> None:
+        digests.append(digest)
+        if digest != session.package_digest:
+            raise PackageError("another package")
+
+    with contextlib.suppress(PackageError):  # moved away, changed, or just being edited
         return open_package(
-            path,
+            Path(config.package),
             home.packages,
-            max_bytes=limits.package_bytes,
-            max_members=limits.package_members,
-            on_record={digest: session.package_contents},
+            max_bytes=config.limits.package_bytes,
+            max_members=config.limits.package_members,
+            admit=is_same,
+            on_record={session.package_digest: session.package_contents},
         )
-    if digest:
+    if digests and digests != [session.package_digest]:
         event(
             logger,
             logging.WARNING,
