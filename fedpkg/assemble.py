@@ -19,7 +19,7 @@ import msgspec
 
 from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.compute_package.signing import Signature
-from fedpkg.compute_package.trust import admit, admit_again, resolve_allowed
+from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import (
     ClientsConfig,
@@ -32,6 +32,7 @@ from fedpkg.config import (
 )
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.command import without_container
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
@@ -54,7 +55,7 @@ from fedpkg.types import Json, ReplyKind
 if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
-    from fedpkg.formats.base import ModelForm
+    from fedpkg.formats.base import ModelForm, Suffix
     from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.assemble")
@@ -71,8 +72,6 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         _check_entry_points(config, package)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
-        if "startup" in package.spec.entry_points:
-            event(logger, logging.WARNING, "package.warning", about="its entry point 'startup' is not run")
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package)
@@ -180,13 +179,13 @@ def _admit_package(
     if trust.allow is not None:
         trust = msgspec.structs.replace(trust, allow=resolve_allowed(trust.allow))
         config = msgspec.structs.replace(config, trust=trust)
-    beside = None if trust.signature is None else Path(trust.signature)
+    check = gate(Path(config.package), trust.allow, signature=trust.signature)
     package = open_package(
         Path(config.package),
         home.packages,
         max_bytes=config.limits.package_bytes,
         max_members=config.limits.package_members,
-        admit=lambda digest: signatures.extend(admit(digest, Path(config.package), trust.allow, signature=beside)),
+        admit=lambda digest: signatures.extend(check(digest)),
         on_record={session.package_digest: session.package_contents for session in store.list_sessions()},
     )
     return config, package, tuple(signatures)
@@ -356,7 +355,12 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
 
 
 def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
-    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=package.spec)
+    entry_points = {
+        name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
+        for name, entry_point in package.spec.entry_points.items()
+    }
+    spec = dataclasses.replace(package.spec, entry_points=entry_points)
+    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=spec)
 
 
 def _seed_model(
@@ -370,10 +374,19 @@ def _seed_model(
         if config.seed_model is not None
         else build_seed(config, package, executor, folder, session_id)
     )
-    weights, form = read_seed_model(path, buffers=config.buffers)
+    weights, form = read_seed_model(path, buffers=config.buffers, bare=_bare_form(config, package))
     if bad := weights.first_non_finite():
         raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
     return weights, form
+
+
+def _bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
+    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
+    from fedpkg.dispatch.forkserver import scripts_of
+    from fedpkg.dispatch.imports import helper_named
+    from fedpkg.formats.base import BARE
+
+    return BARE.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
 
 
 def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:
@@ -393,6 +406,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         reply_kind=ReplyKind.SEED,
         folder=folder / "build",
         next_state=folder / "build.work",
+        suffix=_bare_form(config, package) or ".npz",
         seed=config.seed,
         arguments=config.arguments.get("build", {}),
         run_config=config.run_config,
@@ -453,13 +467,12 @@ def call_entry_point(
     environment = {str(name): str(value) for name, value in facts.get("environment", {}).items()}
     limits = LimitsConfig()
     gpus = len(facts.get("gpus", ())) if gpus is None else gpus
-    allowed = None if allow is None else resolve_allowed(allow)
     unpacked = open_package(
         package,
         folder / "packages",
         max_bytes=limits.package_bytes,
         max_members=limits.package_members,
-        admit=lambda digest: admit(digest, package, allowed),
+        admit=gate(package, allow),
     )
     unpacked.spec.entry_point(entry_point)
     on_disk = _on_disk(unpacked)
@@ -472,7 +485,10 @@ def call_entry_point(
     )
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
-        staged, template, suffix = (None, None, ".npz") if model is None else _input_model(model, folder)
+        bare = _bare_form(config, on_disk)
+        staged, template, suffix = None, None, bare or ".npz"
+        if model is not None:
+            staged, template, suffix = _input_model(model, folder, bare)
         sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
         input_sets = tuple(map(str, facts.get("input_sets", ())))
         task = Task(
@@ -507,15 +523,20 @@ def call_entry_point(
         runner.close()
 
 
-_REPLY_KINDS = {"train": ReplyKind.UPDATE, "validate": ReplyKind.METRICS, "build": ReplyKind.SEED}
+_REPLY_KINDS = {
+    "train": ReplyKind.UPDATE,
+    "validate": ReplyKind.METRICS,
+    "build": ReplyKind.SEED,
+    "startup": ReplyKind.NOTHING,
+}
 
 
-def _input_model(path: Path, folder: Path) -> tuple[Path, Weights, str]:
+def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, Weights, Suffix]:
     """The file to stage for a model that the person gave, its tensors, and its suffix."""
     from fedpkg.formats.model_file import TORCH_SUFFIXES, read_seed_model, write_model
 
-    weights, form = read_seed_model(path)
-    if path.suffix in TORCH_SUFFIXES:
+    weights, form = read_seed_model(path, bare=bare)
+    if path.suffix in TORCH_SUFFIXES or bare is not None:
         path = folder / f"model{form.suffix}"
         write_model(path, weights, form)
     return path, weights, form.suffix

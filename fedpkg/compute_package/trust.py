@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,15 @@ def admit(
                 return trusted
             why += f", {_who(found, digest, allow)}"
     raise _refused(f"package {package}", digest, why)
+
+
+def gate(
+    package: Path, allow: Iterable[str] | None, *, signature: str | None = None
+) -> Callable[[str], tuple[Signature, ...]]:
+    """``admit`` for a list that has not been resolved; waits for the digest."""
+    resolved = None if allow is None else resolve_allowed(allow)
+    file = None if signature is None else Path(signature)
+    return lambda digest: admit(digest, package, resolved, signature=file)
 
 
 def admit_again(digest: str, allow: Sequence[str] | None, recorded: Sequence[Mapping[str, Any]]) -> None:

@@ -124,6 +124,15 @@ def _model(data: bytes) -> None:
             pass
 
 
+def _bare(data: bytes) -> None:
+    for suffix in (".f32", ".f64", ".txt"):
+        with _file(data, f"out{suffix}") as path:
+            try:
+                assert read_model(path, max_bytes=MAX_BYTES).num_bytes <= MAX_BYTES
+            except FedpkgError:
+                pass
+
+
 def _torch_file(data: bytes) -> None:
     with _file(data, "seed.pt") as path:
         try:
@@ -230,6 +239,7 @@ TARGETS = {
         Target("signature", _signature, _signatures),
         Target("npz", _model, _npzs),
         Target("safetensors", _model, _safetensors),
+        Target("bare", _bare, lambda: [b"1.5 nan\n-2e300 7\n", bytes(range(64))]),
         Target("torch", _torch_file, _torch_files),
         Target("metadata", _metadata, lambda: [b'{"num_examples": 600, "loss": [0.5, NaN], "a": {"b": null}}']),
     )

@@ -93,6 +93,17 @@ def test_run_takes_only_what_it_allows_and_keeps_who_signed(package, here):
     assert f"signed by   {signer('alice')}\n" in fedpkg("session", "show").out
 
 
+def test_run_without_a_run_yaml_takes_only_what_it_allows(package, here):
+    for allow in ("[]", "[bob.pub]"):
+        ended = fedpkg("run", "--package", package, f"trust.allow={allow}")
+        assert ended.code == 4
+        assert "is not allowed: its digest is not in the list" in ended.err
+        assert os.listdir(".fedpkg/packages") == []
+    ended = fedpkg("run", "--package", package, "--rounds", "1", "trust.allow=[alice.pub]", "executor.name=process")
+    assert ended.code == 0, ended.err
+    assert f"signed by   {signer('alice')}\n" in fedpkg("session", "show").out
+
+
 def test_resume_goes_by_the_record_and_not_by_files_that_changed_since(package, here):
     run_yaml = write_run_yaml(here, package=str(package), trust={"allow": ["alice.pub"]}, rounds=1)
     assert fedpkg("run", run_yaml).code == 0
