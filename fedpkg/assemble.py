@@ -135,6 +135,7 @@ def resume(
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(session.config)
+        package = _on_disk(_package_again(config, home, session))
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -142,7 +143,6 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        package = _on_disk(_package_again(config, home, session))
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
@@ -186,7 +186,7 @@ def _admit_package(
         max_bytes=config.limits.package_bytes,
         max_members=config.limits.package_members,
         admit=lambda digest: signatures.extend(check(digest)),
-        on_record={session.package_digest: session.package_contents for session in store.list_sessions()},
+        on_record={row.package_digest: row.package_contents for row in store.list_sessions() if row.package_contents},
     )
     return config, package, tuple(signatures)
 
