@@ -462,6 +462,7 @@ def call_entry_point(
             num_partitions=int(facts.get("num_partitions", 1)),
             model=staged,
             suffix=suffix,
+            weighted=bool(facts.get("weighted", True)),
             template=None if sets or input_sets else template,  # what sets must fit is on no record
             input_sets=input_sets,
             sets=sets,
