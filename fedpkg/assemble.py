@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedpkg.compute_package.inspect import package_warnings
+from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
     LimitsConfig,
     NeedsConfig,
+    PythonEnv,
     RunConfig,
     config_from_json,
     dump_config,
@@ -70,7 +72,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             event(logger, logging.WARNING, "package.warning", about="its entry point 'startup' is not run")
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
-        on_disk = _on_disk(package)
+        on_disk = _on_disk(package, config.python_env)
         with _executor(config, on_disk, folder) as executor:
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
@@ -136,7 +138,7 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        package = _on_disk(find_package(session.package_digest, home.packages))
+        package = _on_disk(find_package(session.package_digest, home.packages), config.python_env)
         _tell_changes(config, home, session)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
@@ -318,8 +320,19 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
         raise
 
 
-def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
-    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=package.spec)
+def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
+    """The package with its interpreter; making an environment for it may take minutes."""
+    from fedpkg.environments.choose import choose_python
+
+    scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]
+    python = choose_python(
+        package.folder,
+        python_env,
+        package=package.top or package.digest[:12],
+        python_env=package.spec.python_env,
+        scripts=[script for script in scripts if script is not None],
+    )
+    return PackageOnDisk(package.digest, package.root, package.folder, package.spec, python)
 
 
 def _seed_model(
@@ -379,7 +392,8 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 
 def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
-    return f"fedpkg package call {config.package} build --output {output}{gpus}"
+    env = "" if config.python_env == "auto" else f" --env {config.python_env}"
+    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}"
 
 
 def call_entry_point(
@@ -395,6 +409,7 @@ def call_entry_point(
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
     gpus: int | None = None,
+    python_env: PythonEnv = "auto",
     record: Mapping[str, Any] | None = None,
 ) -> TaskResult:
     """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
@@ -418,7 +433,7 @@ def call_entry_point(
         package, folder / "packages", max_bytes=limits.package_bytes, max_members=limits.package_members
     )
     unpacked.spec.entry_point(entry_point)
-    on_disk = _on_disk(unpacked)
+    on_disk = _on_disk(unpacked, python_env)
     config = RunConfig(
         package=str(package),
         rounds=1,

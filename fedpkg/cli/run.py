@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.options import Settings, common_options, env_option
 
 
 @click.command("run")
 @click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path))
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@env_option
 @common_options
 @click.pass_obj
-def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None:
+def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...], *, env: str | None) -> None:
     """Run a federation on this machine.
 
     \b
@@ -27,6 +28,8 @@ def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> N
     from fedpkg.cli.progress import follow
     from fedpkg.config import load_config
 
+    if env is not None:
+        overrides = (*overrides, f"python_env={env}")
     config = load_config(run_yaml, overrides).config
     home = settings.open_home(create=True)
     with follow(settings, home, num_rounds=config.rounds) as watch:

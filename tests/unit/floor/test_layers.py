@@ -15,7 +15,7 @@ ROWS = [
     {"assemble"},
     {"controller"},
     {"dispatch"},
-    {"compute_package", "strategies", "samplers", "data", "stores"},
+    {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
     {"formats"},
     {"weights"},
     {"config"},
