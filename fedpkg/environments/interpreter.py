@@ -66,7 +66,7 @@ def find_interpreter(wish: PythonWish | None, *, package: str) -> Interpreter:
         if wish.allows(other.version):
             return other
         there.setdefault(other.version, other)
-    for other in _on_path(_MINORS):
+    for other in on_path(_MINORS):
         there.setdefault(other.version, other)
     found = ", ".join(sorted(there, key=lambda version: [int(part) for part in re.findall(r"\d+", version)]))
     version = re.search(r"\d+\.\d+", wish.text)
@@ -81,7 +81,7 @@ def find_interpreter(wish: PythonWish | None, *, package: str) -> Interpreter:
 
 def _others(wish: PythonWish) -> Iterator[Interpreter]:
     minors = [minor for minor in reversed(_MINORS) if any(wish.allows(f"3.{minor}.{micro}") for micro in (0, 99))]
-    yield from _on_path(minors)
+    yield from on_path(minors)
     uv = find_uv()
     if uv is not None:
         arguments = ("python", "find", "--no-project", "--no-python-downloads", str(wish.specifier))
@@ -90,7 +90,8 @@ def _others(wish: PythonWish) -> Iterator[Interpreter]:
             yield found
 
 
-def _on_path(minors: Iterable[int]) -> Iterator[Interpreter]:
+def on_path(minors: Iterable[int]) -> Iterator[Interpreter]:
+    """The ``python3.<minor>`` on PATH that work."""
     for minor in minors:
         path = shutil.which(f"python3.{minor}")
         if path is not None and (found := _ask(path)) is not None:

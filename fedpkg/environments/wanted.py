@@ -170,15 +170,14 @@ class _Reader:
         if path in inside:
             raise _error(inside[-1], None, f"'-r {path}' comes back to itself")
         text, joined, first = self._text(path), "", 0
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
             first = first if joined else number
             if line.endswith("\\") and not line.lstrip().startswith("#"):
                 joined += line[:-1] + " "
                 continue
             yield from self._line(joined + line, path, first, (*inside, path))
             joined = ""
-        if joined:
-            raise _error(path, first, "the last line is continued by a '\\'")
+        yield from self._line(joined, path, first, (*inside, path))
 
     def _line(self, text: str, path: str, line: int, inside: tuple[str, ...]) -> Iterator[Item]:
         """What one line of a list of requirements says; ``inside``: the requirements files that it is in."""
@@ -323,6 +322,7 @@ class _Reader:
         return inside
 
     def _text(self, path: str) -> str:
+        self._inside(path, "", path)  # where it leads, should it be a link
         try:
             with open(self._folder / path, "rb") as file:
                 data = file.read(_MAX_BYTES + 1)
