@@ -29,6 +29,7 @@ from fedpkg.config import (
 )
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.command import without_container
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
@@ -51,7 +52,7 @@ from fedpkg.types import Json, ReplyKind
 if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
-    from fedpkg.formats.base import ModelForm
+    from fedpkg.formats.base import ModelForm, Suffix
     from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.assemble")
@@ -68,8 +69,6 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         _check_entry_points(config, package)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
-        if "startup" in package.spec.entry_points:
-            event(logger, logging.WARNING, "package.warning", about="its entry point 'startup' is not run")
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package, config.python_env)
@@ -321,18 +320,23 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
 
 
 def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
-    """The package with its interpreter; making an environment for it may take minutes."""
+    """The package as it is run, with its interpreter; making an environment for it may take minutes."""
     from fedpkg.environments.choose import choose_python
 
-    scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]
+    entry_points = {
+        name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
+        for name, entry_point in package.spec.entry_points.items()
+    }
+    spec = dataclasses.replace(package.spec, entry_points=entry_points)
+    scripts = [script_of(entry_point.command) for entry_point in entry_points.values()]
     python = choose_python(
         package.folder,
         python_env,
         package=package.top or package.digest[:12],
-        python_env=package.spec.python_env,
+        python_env=spec.python_env,
         scripts=[script for script in scripts if script is not None],
     )
-    return PackageOnDisk(package.digest, package.root, package.folder, package.spec, python)
+    return PackageOnDisk(package.digest, package.root, package.folder, spec, python)
 
 
 def _seed_model(
@@ -346,10 +350,19 @@ def _seed_model(
         if config.seed_model is not None
         else build_seed(config, package, executor, folder, session_id)
     )
-    weights, form = read_seed_model(path, buffers=config.buffers)
+    weights, form = read_seed_model(path, buffers=config.buffers, bare=_bare_form(config, package))
     if bad := weights.first_non_finite():
         raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
     return weights, form
+
+
+def _bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
+    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
+    from fedpkg.dispatch.forkserver import scripts_of
+    from fedpkg.dispatch.imports import helper_named
+    from fedpkg.formats.base import BARE
+
+    return BARE.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
 
 
 def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:
@@ -369,6 +382,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         reply_kind=ReplyKind.SEED,
         folder=folder / "build",
         next_state=folder / "build.work",
+        suffix=_bare_form(config, package) or ".npz",
         seed=config.seed,
         arguments=config.arguments.get("build", {}),
         run_config=config.run_config,
@@ -443,7 +457,10 @@ def call_entry_point(
     )
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
-        staged, template, suffix = (None, None, ".npz") if model is None else _input_model(model, folder)
+        bare = _bare_form(config, on_disk)
+        staged, template, suffix = None, None, bare or ".npz"
+        if model is not None:
+            staged, template, suffix = _input_model(model, folder, bare)
         sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
         input_sets = tuple(map(str, facts.get("input_sets", ())))
         task = Task(
@@ -478,15 +495,20 @@ def call_entry_point(
         runner.close()
 
 
-_REPLY_KINDS = {"train": ReplyKind.UPDATE, "validate": ReplyKind.METRICS, "build": ReplyKind.SEED}
+_REPLY_KINDS = {
+    "train": ReplyKind.UPDATE,
+    "validate": ReplyKind.METRICS,
+    "build": ReplyKind.SEED,
+    "startup": ReplyKind.NOTHING,
+}
 
 
-def _input_model(path: Path, folder: Path) -> tuple[Path, Weights, str]:
+def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, Weights, Suffix]:
     """The file to stage for a model that the person gave, its tensors, and its suffix."""
     from fedpkg.formats.model_file import TORCH_SUFFIXES, read_seed_model, write_model
 
-    weights, form = read_seed_model(path)
-    if path.suffix in TORCH_SUFFIXES:
+    weights, form = read_seed_model(path, bare=bare)
+    if path.suffix in TORCH_SUFFIXES or bare is not None:
         path = folder / f"model{form.suffix}"
         write_model(path, weights, form)
     return path, weights, form.suffix

@@ -24,7 +24,12 @@ else:
 
 PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
+SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+
+# FEDn's names for forms of model files: npz files, then three of one bare array.
+NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
+BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,9 +55,12 @@ class DataConfig(Section, frozen=True):
 class ClientsConfig(Section, frozen=True):
     """Who takes part, and where each client's data is."""
 
-    count: int | None = None  # so many clients, named client-0 …
+    count: int | None = None  # so many clients, named client-0 …; with folders, the first so many
     folders: str | None = None  # a pattern: one folder (or file) per client, the client is named after it
     data: DataConfig | None = None  # needs count
+    # For packages that look for their data under a name of their own, beside fedn.yaml: that name → the client's data,
+    # `.`, or something in it. Each becomes a link in the client's working copy.
+    links: dict[str, str] = {}
 
 
 class SamplerConfig(Section, frozen=True):
@@ -67,6 +75,7 @@ class SamplerConfig(Section, frozen=True):
 class RoundConfig(Section, frozen=True):
     required: int = 1  # usable updates without which a round, and the session, stops
     timeout_s: float | None = None  # a round ends after so many seconds, with the updates it has
+    weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 
 class ValidationConfig(Section, frozen=True):
@@ -126,6 +135,9 @@ class RunConfig(Section, frozen=True):
     name: str = "session"
     seed: int = 0
     seed_model: str | None = None  # default: made by the package's build entry point
+    # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
+    # the package names.
+    helper: NpzHelper | BareHelper | None = None
     buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
     sampler: SamplerConfig = SamplerConfig()
     round: RoundConfig = RoundConfig()
@@ -186,7 +198,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     Raises:
         ConfigError: says the file and line (or the command line), the key, what is allowed and what was found.
     """
-    from fedpkg.config_shape import Places, check_shape
+    from fedpkg.config_shape import Places
     from fedpkg.yaml_places import read_yaml
 
     source = str(path)
@@ -201,7 +213,25 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
             f"{source}: expected 'key: value' lines, found {'nothing' if tree is None else 'something else'}",
             hint="a run.yaml needs at least the keys package, rounds and clients",
         )
-    places = Places(source, lines)
+    return _checked(tree, overrides, Places(source, lines), path)
+
+
+def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = ()) -> RunConfig:
+    """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
+
+    Raises:
+        ConfigError: as for a file, "on the command line".
+    """
+    from fedpkg.config_shape import Places
+
+    places = Places("the options")
+    places.override((), dict(tree))
+    return _checked(dict(tree), overrides, places, Path("options")).config
+
+
+def _checked(tree: dict[str, Any], overrides: Sequence[str], places: Places, path: Path) -> LoadedConfig:
+    from fedpkg.config_shape import check_shape
+
     tree = _merge(tree, overrides, places)
     _environment_as_text(tree)
     check_shape(tree, RunConfig, places)
@@ -454,8 +484,8 @@ def _check_values(config: RunConfig, places: Places) -> None:
 
 def _check_clients(clients: ClientsConfig, places: Places) -> None:
     problem = None
-    if clients.folders is not None and (clients.count is not None or clients.data is not None):
-        problem = "'clients.folders' excludes 'clients.count' and 'clients.data'"
+    if clients.folders is not None and clients.data is not None:
+        problem = "'clients.folders' excludes 'clients.data'"
     elif clients.data is not None and clients.count is None:
         problem = "'clients.data' needs 'clients.count': among how many clients is it split?"
     elif clients.folders is None and clients.count is None:
@@ -465,6 +495,26 @@ def _check_clients(clients: ClientsConfig, places: Places) -> None:
             f"{places.where(('clients',))}: {problem}",
             hint="give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back",
             key="clients",
+        )
+    for name, target in clients.links.items():
+        where, key = places.where(("clients", "links", name)), f"clients.links.{name}"
+        if not name or "/" in name or name in (".", "..", *SPEC_FILES) or "\0" in name:
+            raise ConfigError(
+                f"{where}: '{name}' in 'clients.links' cannot be the name of a link",
+                hint="a plain name, as the package's program says it, for example data or client.yaml",
+                key=key,
+            )
+        if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
+            raise ConfigError(
+                f"{where}: 'clients.links.{name}' is '{target}', which is not in the client's data",
+                hint="'.' for all of it, or a path in it",
+                key=key,
+            )
+    if clients.links and clients.folders is None and clients.data is None:
+        raise ConfigError(
+            f"{places.where(('clients', 'links'))}: 'clients.links' needs data to lead to",
+            hint="give clients.folders or clients.data",
+            key="clients.links",
         )
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from fedpkg.compute_package.ignore import IgnoreRules, read_ignore
 from fedpkg.compute_package.members import FileEntry, Kind, Members, Refused, is_inside, link_target, normal_name, shown
 from fedpkg.compute_package.review import review
-from fedpkg.compute_package.spec import SPEC_FILE, read_spec
+from fedpkg.compute_package.spec import SPEC_FILE, SPEC_FILES, read_spec, spec_path
 from fedpkg.errors import PackageError
 from fedpkg.files import NO_SPACE, atomic_write, sha256_file
 
@@ -51,7 +51,7 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
         PackageError: there is none, or something in the folder cannot go into a package.
     """
     check_folder(folder)
-    spec = read_spec(folder / SPEC_FILE)
+    spec = read_spec(spec_path(folder))
     if output.is_dir():
         raise PackageError(f"{output} is a folder", hint="name the archive: -o package.tar.gz", path=str(output))
     rules = read_ignore(folder)
@@ -79,12 +79,12 @@ def check_folder(folder: Path) -> None:
     """Raise PackageError unless ``folder`` has a fedn.yaml."""
     if not folder.is_dir():
         raise PackageError(f"{folder} is not a folder", hint="name the folder that holds fedn.yaml", path=str(folder))
-    spec = folder / SPEC_FILE
+    spec = spec_path(folder)
     if spec.is_file() and not spec.is_symlink():
         return
     if spec.is_symlink() or spec.exists():
         raise PackageError(f"{spec} is not an ordinary file", path=str(spec))
-    nested = sorted(folder.glob(f"*/{SPEC_FILE}"))
+    nested = sorted(path for name in SPEC_FILES for path in folder.glob(f"*/{name}"))
     if nested:
         hint = f"did you mean {nested[0].parent}?"
     elif (folder / "fedn.yml").exists():
@@ -135,11 +135,11 @@ def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Pa
             continue
         pattern = rules.match(inner, is_folder=is_folder)
         if pattern is not None:
-            if inner == SPEC_FILE:
+            if inner_path == spec_path(path) and not relative:
                 raise Refused(
                     f"the pattern '{pattern.pattern}' ({pattern.origin}) ignores it",
-                    member=f"{name}/{SPEC_FILE}",
-                    hint="a package needs its fedn.yaml: make the pattern narrower",
+                    member=f"{name}/{inner}",
+                    hint=f"a package needs its {inner}: make the pattern narrower",
                 )
             continue
         member = f"{name}/{entry.name}"

@@ -1,4 +1,4 @@
-"""What a compute package offers: its fedn.yaml, read strictly, with the line of every mistake."""
+"""What a compute package offers: its fedn.yaml, or scaleout.yaml, read strictly, with the line of every mistake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import yaml
 from fedpkg.errors import SpecError, nearest
 
 SPEC_FILE = "fedn.yaml"
+SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+_FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 # FEDn's split learning calls these two; such packages are read, so that their other entry points can run.
 SPLIT_LEARNING = ("forward", "backward")
 
@@ -53,6 +55,11 @@ class PackageSpec:
             ) from None
 
 
+def spec_path(folder: Path) -> Path:
+    """The file in ``folder`` that says what its package offers; where there is none, what it should be called."""
+    return next((path for path in (folder / name for name in SPEC_FILES) if path.exists()), folder / SPEC_FILE)
+
+
 def read_spec(path: Path, *, where: str | None = None) -> PackageSpec:
     """Read the ``fedn.yaml`` at ``path``, called ``where`` (or its path) in messages.
 
@@ -86,13 +93,27 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     top = _mapping(where, root, "the file", ("entry_points", "python_env"))
     if "entry_points" not in top:
         raise _error(where, _line(root), "the key 'entry_points' is missing")
-    commands = _mapping(where, top["entry_points"], "'entry_points'", ENTRY_POINTS + SPLIT_LEARNING, noun="entry point")
+    known = (*ENTRY_POINTS, *SPLIT_LEARNING, *_FORMER_NAMES)
+    commands = _mapping(where, top["entry_points"], "'entry_points'", known, noun="entry point")
     if not commands:
         raise _error(where, _line(top["entry_points"]), "'entry_points' is empty", hint="it needs at least 'train:'")
 
     entry_points = {}
-    for name, node in commands.items():
-        place = f"entry point '{name}'"
+    for written, node in commands.items():
+        name = _FORMER_NAMES.get(written, written)
+        place = f"entry point '{written}'"
+        if written != name and name in commands:
+            problem = f"'{written}' is the former name of '{name}', which is there too"
+            raise _error(where, _line(node), problem, hint="remove one of them", key=written)
+        if isinstance(node, yaml.ScalarNode) and node.value.endswith(".py"):
+            raise _error(
+                where,
+                _line(node),
+                f"{place} is the file '{node.value}' for Scaleout's client to import, not a command",
+                hint=f"give the entry points commands, as its dispatcher client has them: {written}: "
+                f"{{command: python {node.value}}}, train: {{command: python train.py}} …",
+                key=written,
+            )
         keys = _mapping(where, node, place, ("command",), inside=f" in {place}")
         if "command" not in keys:
             raise _error(where, _line(node), f"the key 'command' is missing in {place}", key="command")

@@ -29,7 +29,7 @@ from fedpkg.compute_package.members import (
     too_many_bytes,
     too_many_members,
 )
-from fedpkg.compute_package.spec import SPEC_FILE, PackageSpec, read_spec
+from fedpkg.compute_package.spec import SPEC_FILE, SPEC_FILES, PackageSpec, read_spec, spec_path
 from fedpkg.compute_package.tarstream import TarMember, TarStream
 from fedpkg.errors import ArchiveError, PackageError
 from fedpkg.files import remove_tree, sha256_file
@@ -78,7 +78,7 @@ def open_package(path: Path, cache: Path, *, max_bytes: int, max_members: int) -
     with tempfile.TemporaryFile(dir=cache) as file:  # nameless: it goes away with this process, however that ends
         write_archive(path, file)
         file.flush()
-        read_spec(path / SPEC_FILE)  # mistakes are reported in the person's own file
+        read_spec(spec_path(path))  # mistakes are reported in the person's own file
         return _open(file, str(path), cache, max_bytes, max_members)
 
 
@@ -154,7 +154,7 @@ def _unpacked(entry: Path, digest: str, size_bytes: int, contents: _Contents) ->
         folder=folder,
         top=contents.folder,
         root=entry / _FILES,
-        spec=read_spec(folder / SPEC_FILE),
+        spec=read_spec(spec_path(folder)),
         files=tuple(
             FileEntry(member.name, member.size_bytes) for member in contents.members if member.kind is Kind.FILE
         ),
@@ -300,8 +300,9 @@ def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_memb
             else:
                 digests[name] = _write_file(root / name, stream, executable=member.executable)
             sizes[name] = size_bytes
-    folder = _spec_folder(members)
-    read_spec(root / folder / SPEC_FILE, where=f"{label}: {folder}/{SPEC_FILE}" if folder else f"{label}: {SPEC_FILE}")
+    spec = _spec_member(members)
+    folder = spec.rpartition("/")[0]
+    read_spec(root / spec, where=f"{label}: {spec}")
     for name, target in links.items():
         resolved = link_target(name, target)
         if is_inside(name, folder) and not is_inside(resolved, folder):
@@ -336,17 +337,17 @@ def _write_file(path: Path, stream: TarStream, *, executable: bool) -> str:
     return digest.hexdigest()
 
 
-def _spec_folder(members: Members) -> str:
-    """The folder of fedn.yaml: the archive's root, or the one top-level folder that has it."""
-    specs = [name for name in members.kinds if name.rpartition("/")[2] == SPEC_FILE and name.count("/") <= 1]
-    if SPEC_FILE in specs:
-        specs = [SPEC_FILE]  # one further down is just a file of this package
+def _spec_member(members: Members) -> str:
+    """The package's fedn.yaml (or scaleout.yaml): at the archive's root, or in the one top-level folder that has it."""
+    shallow = [name for name in members.kinds if name.rpartition("/")[2] in SPEC_FILES and name.count("/") <= 1]
+    specs = [name for name in shallow if "/" not in name] or shallow  # one further down is just a file of this package
     if not specs:
-        deeper = next((name for name in members.kinds if name.endswith(f"/{SPEC_FILE}")), None)
+        deeper = next((name for name in members.kinds if name.endswith(tuple(f"/{file}" for file in SPEC_FILES))), None)
         where = f" ({shown(deeper)} is too deep)" if deeper else ""
         raise Refused(f"there is no {SPEC_FILE} at its root or in a top-level folder{where}")
-    if len(specs) > 1:
+    if len({name.rpartition("/")[0] for name in specs}) > 1:
         raise Refused(f"more than one top-level folder has a {SPEC_FILE}: {', '.join(map(shown, sorted(specs)))}")
-    if members.kinds[specs[0]] is not Kind.FILE:
-        raise Refused(f"{SPEC_FILE} must be an ordinary file", member=specs[0])
-    return specs[0].rpartition("/")[0]
+    spec = min(specs, key=lambda name: SPEC_FILES.index(name.rpartition("/")[2]))
+    if members.kinds[spec] is not Kind.FILE:
+        raise Refused(f"{spec.rpartition('/')[2]} must be an ordinary file", member=spec)
+    return spec

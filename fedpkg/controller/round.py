@@ -312,7 +312,7 @@ class _Training:
         )
 
         # Where a model has positions for names, a state of some of its tensors ("0", "3") keeps theirs.
-        form = dataclasses.replace(ctx.form, keys="names")
+        form = ctx.form.of_state
 
         def put(weights: Weights) -> tuple[str, list[str]]:
             if weights is state["model"]:

@@ -106,7 +106,7 @@ class ForkserverLauncher:
             if self._closed:
                 raise DispatchError("this executor is closed")
             if key not in self._zygotes:
-                scripts = _scripts(package)
+                scripts = scripts_of(package)
                 self._zygotes[key] = Zygote(
                     python.interpreter,
                     imports_of(package.folder, scripts),
@@ -125,7 +125,7 @@ class ForkserverLauncher:
         event(logger, logging.WARNING, "executor.cold", reason=message)
 
 
-def _scripts(package: PackageOnDisk) -> list[str]:
+def scripts_of(package: PackageOnDisk) -> list[str]:
     """Scripts that the package's Python commands name, relative to its folder."""
     environ = base_environ({}, threads=1, python=package.python)
     scripts: dict[str, None] = {}  # a set that keeps its order

@@ -359,7 +359,10 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
             "sklearn/breast_cancer, sklearn/wine, sklearn/iris, found text 'sklearn/digts'; "
             "did you mean 'sklearn/digits'?",
         ),
-        ("clients.folders=x", "'clients.folders' excludes 'clients.count' and 'clients.data'"),
+        ("clients={folders: x, data: {dataset: a.npz}}", "'clients.folders' excludes 'clients.data'"),
+        ("clients.links={a/b: .}", "'a/b' in 'clients.links' cannot be the name of a link"),
+        ("clients.links={data: ../x}", "'clients.links.data' is '../x', which is not in the client's data"),
+        ("clients.links={data: .}", "'clients.links' needs data to lead to"),
         ("clients.count=null", "'clients' says neither 'count' nor 'folders'"),
         (
             "clients={count: null, data: {dataset: a.npz}}",
