@@ -432,7 +432,7 @@ def test_a_malformed_override_value_is_refused(folder: Path) -> None:
 def test_the_hint_lists_the_known_keys_and_the_error_carries_the_key(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(folder, MINIMAL + "round: {zzz: 1}\n")
-    assert caught.value.hint == "known keys here: required, timeout_s"
+    assert caught.value.hint == "known keys here: required, timeout_s, weighting"
     assert caught.value.fields["key"] == "round.zzz"
 
 
