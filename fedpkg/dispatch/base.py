@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PackageOnDisk:
-    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml."""
+    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml.
+
+    ``python`` is what its commands find as ``python``: by default the interpreter that runs fedpkg, or that of an
+    environment of its own; None: whatever PATH says.
+    """
 
     digest: str
     root: Path
     folder: Path
     spec: PackageSpec
+    python: Path | None = Path(sys.executable)
 
 
 @dataclass(frozen=True)
