@@ -351,7 +351,8 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
         if config.seed_model is None and "train" in package.spec.entry_points:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file, or give the package a build entry point that writes one",
+                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
+                "writes one",
             ) from error
         raise
 
