@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fedpkg.compute_package.inspect import package_warnings
+from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.signing import Signature
 from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
@@ -26,6 +27,7 @@ from fedpkg.config import (
     ExecutorConfig,
     LimitsConfig,
     NeedsConfig,
+    PythonEnv,
     RunConfig,
     config_from_json,
     dump_config,
@@ -74,7 +76,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             event(logger, logging.WARNING, "package.warning", about=warning)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
-        on_disk = _on_disk(package)
+        on_disk = _on_disk(package, config.python_env)
         with _executor(config, on_disk, folder) as executor:
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
@@ -135,7 +137,7 @@ def resume(
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(session.config)
-        package = _on_disk(_package_again(config, home, session))
+        unpacked = _package_again(config, home, session)
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -143,6 +145,7 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
+        package = _on_disk(unpacked, config.python_env)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
@@ -349,18 +352,30 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
         if config.seed_model is None and "train" in package.spec.entry_points:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file, or give the package a build entry point that writes one",
+                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
+                "writes one",
             ) from error
         raise
 
 
-def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
+def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
+    """The package as it is run, with its interpreter; making an environment for it may take minutes."""
+    from fedpkg.environments.choose import choose_python
+
     entry_points = {
         name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
         for name, entry_point in package.spec.entry_points.items()
     }
     spec = dataclasses.replace(package.spec, entry_points=entry_points)
-    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=spec)
+    scripts = [script_of(entry_point.command) for entry_point in entry_points.values()]
+    python = choose_python(
+        package.folder,
+        python_env,
+        package=package.top or package.digest[:12],
+        python_env=spec.python_env,
+        scripts=[script for script in scripts if script is not None],
+    )
+    return PackageOnDisk(package.digest, package.root, package.folder, spec, python)
 
 
 def _seed_model(
@@ -430,7 +445,8 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 
 def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
-    return f"fedpkg package call {config.package} build --output {output}{gpus}"
+    env = "" if config.python_env == "auto" else f" --env {config.python_env}"
+    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}"
 
 
 def call_entry_point(
@@ -446,6 +462,7 @@ def call_entry_point(
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
     gpus: int | None = None,
+    python_env: PythonEnv = "auto",
     record: Mapping[str, Any] | None = None,
     allow: Sequence[str] | None = None,
 ) -> TaskResult:
@@ -475,7 +492,7 @@ def call_entry_point(
         admit=gate(package, allow),
     )
     unpacked.spec.entry_point(entry_point)
-    on_disk = _on_disk(unpacked)
+    on_disk = _on_disk(unpacked, python_env)
     config = RunConfig(
         package=str(package),
         rounds=1,
@@ -505,6 +522,7 @@ def call_entry_point(
             num_partitions=int(facts.get("num_partitions", 1)),
             model=staged,
             suffix=suffix,
+            weighted=bool(facts.get("weighted", True)),
             template=None if sets or input_sets else template,  # what sets must fit is on no record
             input_sets=input_sets,
             sets=sets,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 else:
     Json = Any  # msgspec cannot follow a type that contains itself
 
+PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
 SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
@@ -151,6 +152,9 @@ class RunConfig(Section, frozen=True):
     strategy: StrategyConfig = StrategyConfig()
     validation: ValidationConfig = ValidationConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    # auto: an environment of its own for a package that wants what the Python that runs fedpkg lacks; current: that
+    # Python, whatever the package wants; none: `python` is whatever PATH says.
+    python_env: PythonEnv = "auto"
     # Per entry point, or under `all` for those that clients run (train, validate, predict): --key=value.
     arguments: dict[str, dict[str, Json]] = {}
     environment: dict[str, str] = {}  # environment variables of every task

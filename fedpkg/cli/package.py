@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.errors import ConfigError, ModelFileError
 
 if TYPE_CHECKING:
+    from fedpkg.config import PythonEnv
     from fedpkg.dispatch.base import TaskResult
 
 _PATH = click.Path(path_type=Path)
@@ -173,6 +174,7 @@ for _verb in (keygen, sign, verify):
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
 @click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
+@env_option
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @common_options
 @click.pass_obj
@@ -191,6 +193,7 @@ def call(
     task_folder: Path | None,
     gpus: int | None,
     allow: tuple[str, ...],
+    env: PythonEnv | None,
     keep: bool,
 ) -> None:
     """Call one entry point just as a session would.
@@ -239,6 +242,7 @@ def call(
             timeout_s=timeout_s,
             arguments=parse_arguments(arguments),
             gpus=gpus,
+            python_env=env or _python_env(record),
             record=record,
             allow=allow or None,
         )
@@ -270,6 +274,8 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     (folder / "failed").touch()
     root = package if package.is_dir() else result.task.package.folder
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
+    if (python := result.task.package.python) not in (None, Path(sys.executable)):
+        variables += f'PATH={shlex.quote(str(python.parent))}:"$PATH" '
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
     raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 
@@ -294,6 +300,12 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
         arguments[name] = value
     return arguments
+
+
+def _python_env(record: Mapping[str, Any]) -> PythonEnv:
+    """What a task that is repeated ran with; without one, or in an environment of its own, ``auto``."""
+    python = record.get("python", "")
+    return "none" if python is None else "current" if python == sys.executable else "auto"
 
 
 def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:
