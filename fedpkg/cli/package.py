@@ -14,6 +14,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
+from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.errors import ConfigError, ModelFileError
 
 if TYPE_CHECKING:
@@ -123,13 +124,15 @@ def inspect(settings: Settings, path: Path) -> None:
         report = inspect_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
     for warning in report.warnings:
         output.words(f"warning: {warning}")
+    signers = signers_of(path, report.digest)
     if settings.json:
-        output.document(report.to_json())
+        output.document({**report.to_json(), "signers": signers})
         return
     output.facts(
         [
             ("package", str(path)),
             ("sha256", report.digest),
+            *(("signed by", f"{one['signer']}  ({one['says']})") for one in signers),
             ("size", f"{output.size(report.size_bytes)} as an archive"),
             ("python_env", report.python_env or "none"),
         ]
@@ -138,6 +141,10 @@ def inspect(settings: Settings, path: Path) -> None:
     output.table(["entry point", "command"], [[name, line] for name, line in report.entry_points.items()])
     output.result()
     output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in report.files])
+
+
+for _verb in (keygen, sign, verify):
+    command.add_command(_verb)
 
 
 @command.command()
@@ -166,6 +173,7 @@ def inspect(settings: Settings, path: Path) -> None:
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
+@click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
 @env_option
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @common_options
@@ -184,6 +192,7 @@ def call(
     executor: Literal["process", "forkserver", "resident"],
     task_folder: Path | None,
     gpus: int | None,
+    allow: tuple[str, ...],
     env: PythonEnv | None,
     keep: bool,
 ) -> None:
@@ -235,6 +244,7 @@ def call(
             gpus=gpus,
             python_env=env or _python_env(record),
             record=record,
+            allow=allow or None,
         )
         if target is not None:
             _copy_reply(result, target)

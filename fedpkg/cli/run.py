@@ -97,8 +97,17 @@ def _of_package(
 
     if words and "=" not in words[0]:
         raise click.UsageError(f"'{words[0]}': with --package there is no RUN.yaml; KEY=VALUE sets any of its keys")
+    first = [word for word in words if word.startswith(("trust", "limits"))]  # they count before the package is read
+    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
     tree, ways = package_config(
-        package, cache=home.packages, clients=clients, rounds=rounds, data=data, seed_model=seed_model
+        package,
+        cache=home.packages,
+        clients=clients,
+        rounds=rounds,
+        data=data,
+        seed_model=seed_model,
+        limits=asked.limits,
+        trust=asked.trust,
     )
     config = config_of(tree, words)
     if ways:

@@ -279,6 +279,7 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "parameters": dict(task.parameters),
         "input_sets": list(task.input_sets),
         "reply_sets": list(task.sets),
+        "weighted": task.weighted,
         "environment": dict(task.environment),
         "python": None if task.package.python is None else str(task.package.python),
     }
