@@ -296,7 +296,7 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
             MINIMAL + "buffers: bn.*\n",
             "run.yaml, line 4: 'buffers' must be a list of text, found text 'bn.*'",
         ),
-        (MINIMAL + "buffers:\n  - a\n  - 3\n", "run.yaml, line 4: 'buffers.1' must be text, found 3"),
+        (MINIMAL + "buffers:\n  - a\n  - 3\n", "run.yaml, line 6: 'buffers.1' must be text, found 3"),
         (
             MINIMAL + "buffers: ['']\n",
             "run.yaml, line 4: 'buffers' must be a list of patterns, none of them empty, found a list",
