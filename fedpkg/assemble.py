@@ -14,17 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
     LimitsConfig,
+    LoadedConfig,
     NeedsConfig,
     RunConfig,
     config_from_json,
     dump_config,
+    load_config,
 )
+from fedpkg.config_shape import Places
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.limits import limits_of
@@ -55,12 +60,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fedpkg.assemble")
 
 
+def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """A run.yaml with everything in it checked, also what a strategy's name lets its section hold.
+
+    Raises:
+        ConfigError: see `fedpkg.config.load_config`.
+    """
+    return load_config(path, overrides, resolve=_resolved)
+
+
+def _resolved(config: RunConfig, places: Places) -> RunConfig:
+    from fedpkg.strategies import resolve_strategy
+
+    return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
+
+
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
     """Run a new session to its end.
 
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
+    config = _resolved(config, Places("run configuration"))
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         package = _open_package(config, home)
         _check_entry_points(config, package)
@@ -190,8 +211,16 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     import numpy as np
 
     from fedpkg.samplers import make_sampler
+    from fedpkg.strategies import make_strategy
 
     target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
+    needed = getattr(getattr(make_strategy(config.strategy), "aggregator", None), "needs", 1)
+    if needed > target:
+        raise ConfigError(
+            f"strategy: it needs {needed} updates a round, but of {len(clients)} clients a round wants {target} answers",
+            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
+            key="strategy",
+        )
     if config.round.required > target:
         raise ConfigError(
             f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
@@ -285,7 +314,7 @@ def _context(
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
-    from fedpkg.strategies.fedavg import fedavg
+    from fedpkg.strategies import make_strategy
 
     return SessionContext(
         session=session,
@@ -297,7 +326,7 @@ def _context(
         store=store,
         models=ModelStore(home.models),
         executor=executor,
-        strategy=fedavg(),
+        strategy=make_strategy(config.strategy),
         sampler=make_sampler(config.sampler),
         clock=clock,
         watch=watch,

@@ -25,9 +25,8 @@ def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> N
     """
     from fedpkg import assemble
     from fedpkg.cli.progress import follow
-    from fedpkg.config import load_config
 
-    config = load_config(run_yaml, overrides).config
+    config = assemble.load(run_yaml, overrides).config
     home = settings.open_home(create=True)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         assemble.run(config, home, watch=watch)
