@@ -217,7 +217,7 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     needed = getattr(getattr(make_strategy(config.strategy), "aggregator", None), "needs", 1)
     if needed > target:
         raise ConfigError(
-            f"strategy: it needs {needed} updates a round, but of {len(clients)} clients a round wants {target} answers",
+            f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
             hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
             key="strategy",
         )

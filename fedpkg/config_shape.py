@@ -171,7 +171,9 @@ def _describe(kind: inspect.Type) -> str:
             for word, bound in (("above", kind.gt), ("from", kind.ge), ("below", kind.lt), ("at most", kind.le))
             if bound is not None
         ]
-        return " ".join(["a whole number" if isinstance(kind, inspect.IntType) else "a number", ", ".join(bounds)]).strip()
+        return " ".join(
+            ["a whole number" if isinstance(kind, inspect.IntType) else "a number", ", ".join(bounds)]
+        ).strip()
     if isinstance(kind, inspect.LiteralType):
         return " or ".join(f"'{value}'" for value in kind.values)
     if isinstance(kind, inspect.UnionType):

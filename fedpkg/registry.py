@@ -297,6 +297,6 @@ def _said(kind: str) -> str:
     return kind.replace("_", " ")
 
 
-def names_of(specs: Iterable[Spec]) -> list[str]:
-    """Names and aliases."""
-    return [word for spec in specs for word in (spec.name, *spec.aliases)]
+def names_of(specs: Iterable[Spec]) -> dict[str, None]:
+    """Names and aliases, each once, in order."""
+    return dict.fromkeys(word for spec in specs for word in (spec.name, *spec.aliases))

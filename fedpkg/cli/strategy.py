@@ -39,6 +39,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
     \b
       fedpkg strategy list
     """
+    from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
     if file is not None:
@@ -51,18 +52,27 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
             + [{"kind": "strategy", "name": name, "source": value} for name, value in installed.items()]
         )
         return
-    rows = [
-        [
-            spec.kind.replace("_", " "),
-            ", ".join((spec.name, *spec.aliases)),
-            spec.attackers,
-            "yes" if spec.folds else "no",
-            spec.about,
-        ]
-        for spec in specs
-    ]
-    rows += [["strategy", name, "", "", f"installed: {value}"] for name, value in installed.items()]
-    output.table(["kind", "name", "stands attackers", "folds in a tree", ""], rows)
+    merged: list[list[Spec]] = []  # a strategy and the part that it consists of
+    for spec in specs:
+        twins = next((each for each in merged if names_of([spec]).keys() & names_of(each).keys()), None)
+        if twins is None:
+            merged.append([spec])
+        else:
+            twins.append(spec)
+    rows = []
+    for twins in merged:
+        whole = twins[0].kind in ("strategy", "aggregator")
+        rows.append(
+            [
+                ", ".join(names_of(twins)),
+                ", ".join(spec.kind.replace("_", " ") for spec in twins),
+                twins[0].attackers if whole else "",
+                ("yes" if twins[0].folds else "no") if whole else "",
+                twins[0].about,
+            ]
+        )
+    rows += [[name, "strategy", "", "", f"installed: {value}"] for name, value in installed.items()]
+    output.table(["name", "can be", "stands attackers", "folds in a tree", ""], rows)
 
 
 @command.command("show")
@@ -103,7 +113,11 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     if spec.parameters:
         output.result()
         rows = [
-            [parameter["name"], parameter["type"], "must be given" if parameter["required"] else _json(parameter["default"])]
+            [
+                parameter["name"],
+                parameter["type"],
+                "must be given" if parameter["required"] else _json(parameter["default"]),
+            ]
             for parameter in _facts(spec)["parameters"]
         ]
         output.table(["parameter", "is", "default"], rows)

@@ -3,6 +3,7 @@
 from fedpkg.strategies.registry import (
     make_strategy,
     register_aggregator,
+    register_schedule,
     register_server_optimiser,
     register_strategy,
     resolve_strategy,
@@ -11,6 +12,7 @@ from fedpkg.strategies.registry import (
 __all__ = [
     "make_strategy",
     "register_aggregator",
+    "register_schedule",
     "register_server_optimiser",
     "register_strategy",
     "resolve_strategy",

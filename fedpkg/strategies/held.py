@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -61,55 +61,75 @@ class Updates:
     def __len__(self) -> int:
         return len(self._held) if self._groups is None else len(self._groups)
 
-    def grouped(self, groups: Sequence[Sequence[int]]) -> Updates:
-        """The means of groups of these updates, which themselves are never made as a whole."""
+    def grouped(self, groups: Sequence[Sequence[int]] | None) -> Updates:
+        """The means of groups of these updates, which are never made as a whole; None: each of them again."""
         view = Updates.__new__(Updates)
-        view.model, view._held, view._groups = self.model, self._held, [list(group) for group in groups]
-        view.clients = ["+".join(self.clients[i] for i in group) for group in groups]
-        view.num_examples = [sum(self.num_examples[i] for i in group) for group in groups]
+        view.model, view._held, view.clients, view.num_examples = (
+            self.model,
+            self._held,
+            self.clients,
+            self.num_examples,
+        )
+        view._groups = None if groups is None else [list(group) for group in groups]
         return view
 
-    def pieces(self, names: Iterable[str], *, wide: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pieces of these tensors, in order: the updates' rows (n, width), and the global model's row (width).
+    def pieces(
+        self, names: Iterable[str], *, wide: bool = False, beside: Mapping[str, Tensor] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of these tensors, in order: the updates' rows (n, width), and the row (width) of ``beside``.
 
-        In float32, or float64 where the model has it or ``wide`` wants it; a complex element is two. The next piece
-        overwrites them.
+        That is the global model, if nothing is given. In float32, or float64 where the model has it or ``wide`` wants
+        it; a complex element is two. The next piece overwrites the rows.
         """
+        beside = beside or self.model
         for name, rows, start in self._pieces(names, wide):
-            row = _flat(self.model[name])[start : start + rows.shape[1]]
-            yield rows, row.to(rows.dtype)
+            yield rows, _flat(beside[name])[start : start + rows.shape[1]].to(rows.dtype)
 
-    def made(self, names: Iterable[str], make: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-        """Tensors of the global model's dtypes: ``make(rows, the model's row)`` is each one's row, piece by piece."""
-        names = list(names)
-        made = {name: torch.empty(self.model[name].shape, dtype=self.model[name].dtype) for name in names}
-        for name, rows, start in self._pieces(names, wide=False):
-            row = _flat(self.model[name])[start : start + rows.shape[1]]
-            _flat(made[name])[start : start + rows.shape[1]] = make(rows, row.to(rows.dtype))
+    def made(
+        self,
+        names: Iterable[str],
+        make: Callable[[Tensor, Tensor], Tensor],
+        *,
+        wide: bool = False,
+        beside: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Tensors of the model's shapes, in at least float32, whose pieces are ``make(rows, row)`` of the `pieces`."""
+        names, beside = list(names), beside or self.model
+        made = {name: torch.empty(self.model[name].shape, dtype=at_least_float32(self.model[name])) for name in names}
+        for name, rows, start in self._pieces(names, wide):
+            piece = slice(start, start + rows.shape[1])
+            _flat(made[name])[piece] = make(rows, _flat(beside[name])[piece].to(rows.dtype))
         return made
 
-    def with_rest(self, parameters: dict[str, Tensor]) -> Weights:
+    def with_rest(self, parameters: Mapping[str, Tensor], *, trusted: int | None = None) -> Weights:
         """The next global model: these parameters, and the rest of the tensors by its rule.
 
         **The rest**: of buffers (running means and variances) the coordinate-wise median, of integers and booleans the
         lower median, each an element that some client sent. An average would let one attacker set them, whatever is
         done for the parameters, and the rule of the mean (integers come from who has most examples) would believe what
-        a client says of itself.
+        a client says of itself. With ``trusted``, the rest is that update's.
 
         Raises:
             AggregationError: a tensor is not finite in its dtype.
         """
+        if self._groups is not None:
+            return self.grouped(None).with_rest(parameters, trusted=trusted)
+        if trusted is not None:
+            parameters = {**self._held[trusted], **parameters}
         rest = [name for name in self.model if name not in parameters]
         floating = [name for name in rest if self.model[name].is_floating_point() or self.model[name].is_complex()]
-        made = parameters | self.made(floating, lambda rows, _: middle(rows))
+        made = {**parameters, **self.made(floating, lambda rows, _: middle(rows))}
         for name in rest:
             if name not in made:
                 made[name] = self._lower_median(name)
-        return finite(Weights({name: made[name] for name in self.model}, buffers=self.model.buffers))
+        return finite(
+            Weights(
+                {name: made[name].to(tensor.dtype) for name, tensor in self.model.items()}, buffers=self.model.buffers
+            )
+        )
 
     def _lower_median(self, name: str) -> Tensor:
-        members = [[i] for i in range(len(self._held))] if self._groups is None else self._groups
-        arrays = [self._held[i][name].reshape(-1).numpy() for group in members for i in group]
+        arrays = [update[name].reshape(-1).numpy() for update in self._held]
         found = np.empty_like(arrays[0])
         for start in range(0, len(found), _PIECE):
             rows = np.stack([array[start : start + _PIECE] for array in arrays])
@@ -170,6 +190,13 @@ def finite(model: Weights) -> Weights:
     return model
 
 
+def at_least_float32(tensor: Tensor) -> torch.dtype:
+    """The dtype in which results of arithmetic with a tensor are kept."""
+    if tensor.dtype in (torch.float64, torch.complex128):
+        return tensor.dtype
+    return torch.complex64 if tensor.is_complex() else torch.float32
+
+
 def _row_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype in (torch.float64, torch.complex128) else torch.float32
 
@@ -206,7 +233,9 @@ def _moved_to_disk(update: Weights) -> Weights:
     moved = {}
     for name, tensor in update.items():
         place = torch.empty(0, dtype=tensor.dtype).set_(
-            storage, offsets[name] // tensor.element_size(), tensor.shape  # type: ignore[call-overload]
+            storage,
+            offsets[name] // tensor.element_size(),
+            tensor.shape,  # type: ignore[call-overload]
         )
         moved[name] = place.copy_(tensor)
     return Weights(moved, buffers=update.buffers)

@@ -18,7 +18,7 @@ def in_order(rows: Tensor, first: int, end: int) -> Sequence[Tensor]:
     of these (Batcher's odd-even merge sort), without what the wanted rows do not depend on.
     """
     if len(rows) > _MOST_ROWS:
-        return torch.sort(rows.T.contiguous(), dim=1).values.T[first:end]
+        return list(torch.sort(rows.T.contiguous(), dim=1).values.T[first:end])
     places = [*rows, torch.empty_like(rows[0])]
     for low, high, needs_low, needs_high in _network(len(rows), first, end):
         a, b, spare = places[low], places[high], places[-1]

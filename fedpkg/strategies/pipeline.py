@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from fedpkg.registry import Part
@@ -55,7 +55,7 @@ class ServerOptimiser(Protocol):
 class Pipeline:
     """A round: the sampled clients train the global model, their updates are aggregated, the model takes a step."""
 
-    aggregator: Aggregator | RememberingAggregator = WeightedMean()
+    aggregator: Aggregator | RememberingAggregator = field(default_factory=WeightedMean)
     server_optimiser: ServerOptimiser | None = None
 
     def init(self, seed_model: Weights) -> State:
@@ -87,7 +87,9 @@ class Pipeline:
         return {**state, "model": stepped}
 
 
-@register_strategy("pipeline", equation="a = aggregator(w_1 … w_n);  w <- server_optimiser(w, w - a), without one w <- a")
+@register_strategy(
+    "pipeline", equation="a = aggregator(w_1 … w_n);  w <- server_optimiser(w, w - a), without one w <- a"
+)
 def pipeline(
     aggregator: Annotated[Any, Part("aggregator")] = "weighted_mean",
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None,

@@ -1,4 +1,4 @@
-"""Strategies, aggregators, server optimisers and schedules by name, and what a run.yaml's ``strategy`` makes of them."""
+"""Strategies and their parts by name, and what a run.yaml's ``strategy`` makes of them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,22 @@ STRATEGIES = Registry(
         for name in (
             "mean",
             "uniform_mean",
+            "fednova",
+            "qfedavg",
             "median",
+            "trimmed_mean",
+            "krum",
+            "bulyan",
+            "geometric_median",
+            "centered_clipping",
+            "norm_bounding",
+            "fltrust",
+            "bucketing",
             "sgd",
+            "fedopt",
+            "lamb",
+            "torch_optimiser",
+            "schedules",
             "pipeline",
         )
     ),

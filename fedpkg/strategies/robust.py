@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fedpkg.errors import AggregationError
-from fedpkg.strategies.base import Reply
+from fedpkg.strategies.base import Reply, State
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fedpkg.strategies.held import Updates
     from fedpkg.weights.weights import Weights
 
@@ -53,3 +55,23 @@ class RobustAggregator(ABC):
                 updates=len(updates),
             )
         return updates
+
+
+class RememberingRobustAggregator(RobustAggregator):
+    """One that keeps something from round to round, or draws."""
+
+    @abstractmethod
+    def combine_next(self, updates: Updates, memory: State, rng: np.random.Generator) -> tuple[Weights, State]:
+        """Like `combine`; ``memory`` is what the last round returned, at first empty."""
+
+    def combine(self, updates: Updates) -> Weights:
+        import numpy as np
+
+        return self.combine_next(updates, {}, np.random.default_rng(0))[0]
+
+    def aggregate_next(
+        self, replies: Iterator[Reply], model: Weights, memory: State, rng: np.random.Generator
+    ) -> tuple[Weights, State]:
+        from fedpkg.strategies.held import Updates
+
+        return self.combine_next(self.enough(Updates(replies, model)), memory, rng)

@@ -33,10 +33,10 @@ class Sgd:
             raise ValueError("nesterov needs momentum")
 
     def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
-        from fedpkg.strategies.steps import descended, gradient_of, learning_rate_of
+        from fedpkg.strategies.steps import descended, gradient_of, next_rate
 
         gradient = gradient_of(model, aggregate)
-        rate, count = learning_rate_of(self, memory)
+        rate, count = next_rate(self.learning_rate, self.schedule, memory)
         direction = gradient
         state: State = {"step": count}
         if self.momentum:
