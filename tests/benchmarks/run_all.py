@@ -18,6 +18,7 @@ BENCHMARKS = [
     ["warm_call.py"],
     ["fold.py"],
     ["weights.py"],
+    ["aggregators.py"],
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
     ["scale.py"],
@@ -28,6 +29,7 @@ QUICK = [
     ["warm_call.py", "--repeat", "5"],
     ["fold.py", "--repeat", "1", "--clients", "2"],
     ["weights.py", "--repeat", "1"],
+    ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["workloads.py", "w1", "--repeat", "1"],
 ]
 
