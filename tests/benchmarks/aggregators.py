@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from figures import Figure, parser, save, spread, table
+from figures import Figure, parser, save, table
 
 TENSORS = 10
 
