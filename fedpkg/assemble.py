@@ -26,12 +26,15 @@ from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
     LimitsConfig,
+    LoadedConfig,
     NeedsConfig,
     PythonEnv,
     RunConfig,
     config_from_json,
     dump_config,
+    load_config,
 )
+from fedpkg.config_shape import Places
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.command import without_container
@@ -63,12 +66,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fedpkg.assemble")
 
 
+def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """A run.yaml with everything in it checked, also what a strategy's name lets its section hold.
+
+    Raises:
+        ConfigError: see `fedpkg.config.load_config`.
+    """
+    return load_config(path, overrides, resolve=resolved)
+
+
+def resolved(config: RunConfig, places: Places) -> RunConfig:
+    """A configuration with the sections checked and completed whose keys depend on a name in them.
+
+    Raises:
+        ConfigError: there is no such name, parameter or value.
+    """
+    from fedpkg.strategies import resolve_strategy
+
+    return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
+
+
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
     """Run a new session to its end.
 
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
+    config = resolved(config, Places("run configuration"))
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         config, package, signatures = _admit_package(config, home, store)
         _check_entry_points(config, package)
@@ -229,8 +253,16 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     import numpy as np
 
     from fedpkg.samplers import make_sampler
+    from fedpkg.strategies import make_strategy
 
     target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
+    needed = getattr(getattr(make_strategy(config.strategy), "aggregator", None), "needs", 1)
+    if needed > target:
+        raise ConfigError(
+            f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
+            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
+            key="strategy",
+        )
     if config.round.required > target:
         raise ConfigError(
             f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
@@ -324,7 +356,7 @@ def _context(
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
-    from fedpkg.strategies.fedavg import fedavg
+    from fedpkg.strategies import make_strategy
 
     return SessionContext(
         session=session,
@@ -336,7 +368,7 @@ def _context(
         store=store,
         models=ModelStore(home.models),
         executor=executor,
-        strategy=fedavg(),
+        strategy=make_strategy(config.strategy),
         sampler=make_sampler(config.sampler),
         clock=clock,
         watch=watch,
