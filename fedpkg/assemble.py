@@ -5,6 +5,7 @@ PyTorch is imported inside the functions, after the warm interpreter was started
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -14,20 +15,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from fedpkg.compute_package.inspect import package_warnings
+from fedpkg.compute_package.review import script_of
+from fedpkg.compute_package.signing import Signature
+from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
     IsolateConfig,
     LimitsConfig,
+    LoadedConfig,
     NeedsConfig,
+    PythonEnv,
     RunConfig,
     config_from_json,
     dump_config,
+    load_config,
 )
+from fedpkg.config_shape import Places
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.command import without_container
 from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
@@ -51,10 +62,30 @@ from fedpkg.types import Json, ReplyKind
 if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
-    from fedpkg.formats.base import ModelForm
+    from fedpkg.formats.base import ModelForm, Suffix
     from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.assemble")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """A run.yaml with everything in it checked, also what a strategy's name lets its section hold.
+
+    Raises:
+        ConfigError: see `fedpkg.config.load_config`.
+    """
+    return load_config(path, overrides, resolve=resolved)
+
+
+def resolved(config: RunConfig, places: Places) -> RunConfig:
+    """A configuration with the sections checked and completed whose keys depend on a name in them.
+
+    Raises:
+        ConfigError: there is no such name, parameter or value.
+    """
+    from fedpkg.strategies import resolve_strategy
+
+    return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
 
 
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
@@ -63,16 +94,15 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
+    config = resolved(config, Places("run configuration"))
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
-        package = _open_package(config, home)
+        config, package, signatures = _admit_package(config, home, store)
         _check_entry_points(config, package)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
-        if "startup" in package.spec.entry_points:
-            event(logger, logging.WARNING, "package.warning", about="its entry point 'startup' is not run")
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
-        on_disk = _on_disk(package)
+        on_disk = _on_disk(package, config.python_env)
         with _executor(config, on_disk, folder) as executor:
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
@@ -100,6 +130,8 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
                 num_rounds=config.rounds,
                 created_at=now,
                 updated_at=now,
+                package_contents=package.contents,
+                signatures=[signature.to_json() for signature in signatures],
             )
             rows = [
                 ClientRow(
@@ -131,6 +163,7 @@ def resume(
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(session.config)
+        unpacked = _package_again(config, home, session)
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -138,8 +171,7 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        package = _on_disk(find_package(session.package_digest, home.packages))
-        _tell_changes(config, home, session)
+        package = _on_disk(unpacked, config.python_env)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
@@ -164,20 +196,50 @@ def _naming_a_full_disk(home: Home, advice: str) -> Iterator[None]:
         ) from error
 
 
-def _open_package(config: RunConfig, home: Home) -> UnpackedPackage:
-    limits = config.limits
-    return open_package(
-        Path(config.package), home.packages, max_bytes=limits.package_bytes, max_members=limits.package_members
+def _admit_package(
+    config: RunConfig, home: Home, store: StateStore
+) -> tuple[RunConfig, UnpackedPackage, tuple[Signature, ...]]:
+    """The run's package, if its ``trust`` allows it; the configuration with signers instead of the files of their keys.
+
+    Its digest decides before anything of it is parsed.
+    """
+    trust = config.trust
+    signatures: list[Signature] = []
+    if trust.allow is not None:
+        trust = msgspec.structs.replace(trust, allow=resolve_allowed(trust.allow))
+        config = msgspec.structs.replace(config, trust=trust)
+    check = gate(Path(config.package), trust.allow, signature=trust.signature)
+    package = open_package(
+        Path(config.package),
+        home.packages,
+        max_bytes=config.limits.package_bytes,
+        max_members=config.limits.package_members,
+        admit=lambda digest: signatures.extend(check(digest)),
+        on_record={row.package_digest: row.package_contents for row in store.list_sessions() if row.package_contents},
     )
+    return config, package, tuple(signatures)
 
 
-def _tell_changes(config: RunConfig, home: Home, session: SessionRow) -> None:
-    """A session goes on with the package it began with: say so where the person's own copy is another by now."""
-    try:
-        digest = _open_package(config, home).digest
-    except PackageError:
-        return  # moved away, or just being edited
-    if digest != session.package_digest:
+def _package_again(config: RunConfig, home: Home, session: SessionRow) -> UnpackedPackage:
+    """The package that a session began with: the archive mends the cache if it is still the same one."""
+    admit_again(session.package_digest, config.trust.allow, session.signatures)
+    digests: list[str] = []  # of what lies where the package was
+
+    def is_same(digest: str) -> None:
+        digests.append(digest)
+        if digest != session.package_digest:
+            raise PackageError("another package")
+
+    with contextlib.suppress(PackageError):  # moved away, changed, or just being edited
+        return open_package(
+            Path(config.package),
+            home.packages,
+            max_bytes=config.limits.package_bytes,
+            max_members=config.limits.package_members,
+            admit=is_same,
+            on_record={session.package_digest: session.package_contents},
+        )
+    if digests and digests != [session.package_digest]:
         event(
             logger,
             logging.WARNING,
@@ -185,6 +247,7 @@ def _tell_changes(config: RunConfig, home: Home, session: SessionRow) -> None:
             about=f"{config.package} has changed; the session goes on with the package as it was. For the changed one, "
             "start a new run",
         )
+    return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
@@ -192,8 +255,16 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     import numpy as np
 
     from fedpkg.samplers import make_sampler
+    from fedpkg.strategies import make_strategy
 
     target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
+    needed = getattr(getattr(make_strategy(config.strategy), "aggregator", None), "needs", 1)
+    if needed > target:
+        raise ConfigError(
+            f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
+            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
+            key="strategy",
+        )
     if config.round.required > target:
         raise ConfigError(
             f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
@@ -290,7 +361,7 @@ def _context(
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
-    from fedpkg.strategies.fedavg import fedavg
+    from fedpkg.strategies import make_strategy
 
     return SessionContext(
         session=session,
@@ -302,7 +373,7 @@ def _context(
         store=store,
         models=ModelStore(home.models),
         executor=executor,
-        strategy=fedavg(),
+        strategy=make_strategy(config.strategy),
         sampler=make_sampler(config.sampler),
         clock=clock,
         watch=watch,
@@ -318,13 +389,30 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
         if config.seed_model is None and "train" in package.spec.entry_points:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file, or give the package a build entry point that writes one",
+                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
+                "writes one",
             ) from error
         raise
 
 
-def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
-    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=package.spec)
+def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
+    """The package as it is run, with its interpreter; making an environment for it may take minutes."""
+    from fedpkg.environments.choose import choose_python
+
+    entry_points = {
+        name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
+        for name, entry_point in package.spec.entry_points.items()
+    }
+    spec = dataclasses.replace(package.spec, entry_points=entry_points)
+    scripts = [script_of(entry_point.command) for entry_point in entry_points.values()]
+    python = choose_python(
+        package.folder,
+        python_env,
+        package=package.top or package.digest[:12],
+        python_env=spec.python_env,
+        scripts=[script for script in scripts if script is not None],
+    )
+    return PackageOnDisk(package.digest, package.root, package.folder, spec, python)
 
 
 def _seed_model(
@@ -338,10 +426,19 @@ def _seed_model(
         if config.seed_model is not None
         else build_seed(config, package, executor, folder, session_id)
     )
-    weights, form = read_seed_model(path, buffers=config.buffers)
+    weights, form = read_seed_model(path, buffers=config.buffers, bare=_bare_form(config, package))
     if bad := weights.first_non_finite():
         raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
     return weights, form
+
+
+def _bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
+    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
+    from fedpkg.dispatch.forkserver import scripts_of
+    from fedpkg.dispatch.imports import helper_named
+    from fedpkg.formats.base import BARE
+
+    return BARE.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
 
 
 def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:
@@ -361,6 +458,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         reply_kind=ReplyKind.SEED,
         folder=folder / "build",
         next_state=folder / "build.work",
+        suffix=_bare_form(config, package) or ".npz",
         seed=config.seed,
         arguments=config.arguments.get("build", {}),
         run_config=config.run_config,
@@ -386,7 +484,8 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
     isolate = " --isolate" if config.isolate.enabled else ""
-    return f"fedpkg package call {config.package} build --output {output}{gpus}{isolate}"
+    env = "" if config.python_env == "auto" else f" --env {config.python_env}"
+    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}{isolate}"
 
 
 def call_entry_point(
@@ -403,7 +502,9 @@ def call_entry_point(
     arguments: Mapping[str, Json] | None = None,
     gpus: int | None = None,
     isolate: IsolateConfig | None = None,
+    python_env: PythonEnv = "auto",
     record: Mapping[str, Any] | None = None,
+    allow: Sequence[str] | None = None,
 ) -> TaskResult:
     """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
 
@@ -414,6 +515,7 @@ def call_entry_point(
         gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
         record: a task.json; round, partition, parameters, names of sets, run config and environment of the call are
             taken from it.
+        allow: digests and signers, as in a run's ``trust.allow``; None: every package.
 
     Raises:
         FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
@@ -423,10 +525,14 @@ def call_entry_point(
     limits = LimitsConfig()
     gpus = len(facts.get("gpus", ())) if gpus is None else gpus
     unpacked = open_package(
-        package, folder / "packages", max_bytes=limits.package_bytes, max_members=limits.package_members
+        package,
+        folder / "packages",
+        max_bytes=limits.package_bytes,
+        max_members=limits.package_members,
+        admit=gate(package, allow),
     )
     unpacked.spec.entry_point(entry_point)
-    on_disk = _on_disk(unpacked)
+    on_disk = _on_disk(unpacked, python_env)
     config = RunConfig(
         package=str(package),
         rounds=1,
@@ -437,7 +543,10 @@ def call_entry_point(
     )
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
-        staged, template, suffix = (None, None, ".npz") if model is None else _input_model(model, folder)
+        bare = _bare_form(config, on_disk)
+        staged, template, suffix = None, None, bare or ".npz"
+        if model is not None:
+            staged, template, suffix = _input_model(model, folder, bare)
         sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
         input_sets = tuple(map(str, facts.get("input_sets", ())))
         task = Task(
@@ -454,6 +563,7 @@ def call_entry_point(
             num_partitions=int(facts.get("num_partitions", 1)),
             model=staged,
             suffix=suffix,
+            weighted=bool(facts.get("weighted", True)),
             template=None if sets or input_sets else template,  # what sets must fit is on no record
             input_sets=input_sets,
             sets=sets,
@@ -473,15 +583,20 @@ def call_entry_point(
         runner.close()
 
 
-_REPLY_KINDS = {"train": ReplyKind.UPDATE, "validate": ReplyKind.METRICS, "build": ReplyKind.SEED}
+_REPLY_KINDS = {
+    "train": ReplyKind.UPDATE,
+    "validate": ReplyKind.METRICS,
+    "build": ReplyKind.SEED,
+    "startup": ReplyKind.NOTHING,
+}
 
 
-def _input_model(path: Path, folder: Path) -> tuple[Path, Weights, str]:
+def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, Weights, Suffix]:
     """The file to stage for a model that the person gave, its tensors, and its suffix."""
     from fedpkg.formats.model_file import TORCH_SUFFIXES, read_seed_model, write_model
 
-    weights, form = read_seed_model(path)
-    if path.suffix in TORCH_SUFFIXES:
+    weights, form = read_seed_model(path, bare=bare)
+    if path.suffix in TORCH_SUFFIXES or bare is not None:
         path = folder / f"model{form.suffix}"
         write_model(path, weights, form)
     return path, weights, form.suffix

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 else:
     Json = Any  # msgspec cannot follow a type that contains itself
 
+PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
+SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+
+# FEDn's names for forms of model files: npz files, then three of one bare array.
+NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
+BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,9 +55,12 @@ class DataConfig(Section, frozen=True):
 class ClientsConfig(Section, frozen=True):
     """Who takes part, and where each client's data is."""
 
-    count: int | None = None  # so many clients, named client-0 …
+    count: int | None = None  # so many clients, named client-0 …; with folders, the first so many
     folders: str | None = None  # a pattern: one folder (or file) per client, the client is named after it
     data: DataConfig | None = None  # needs count
+    # For packages that look for their data under a name of their own, beside fedn.yaml: that name → the client's data,
+    # `.`, or something in it. Each becomes a link in the client's working copy.
+    links: dict[str, str] = {}
 
 
 class SamplerConfig(Section, frozen=True):
@@ -66,15 +75,12 @@ class SamplerConfig(Section, frozen=True):
 class RoundConfig(Section, frozen=True):
     required: int = 1  # usable updates without which a round, and the session, stops
     timeout_s: float | None = None  # a round ends after so many seconds, with the updates it has
+    weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 
 class ValidationConfig(Section, frozen=True):
     every: int = 1  # validate every k rounds (and after the last one); 0: never
     fraction: float = 1.0  # share of the clients asked
-
-
-class StrategyConfig(Section, frozen=True):
-    name: Literal["fedavg"] = "fedavg"
 
 
 class NeedsConfig(Section, frozen=True):
@@ -124,6 +130,14 @@ class KeepConfig(Section, frozen=True):
     task_folders: str = "all"  # tasks' logs and task.json; kept updates stay where they are
 
 
+class TrustConfig(Section, frozen=True):
+    """Which packages may run at all."""
+
+    # sha256:<hex> of a package, ed25519:<base64> of who signed it, or the file of that public key; null: every package.
+    allow: list[str] | None = None
+    signature: str | None = None  # default: the file beside the package, package.tar.gz.sig
+
+
 class RunConfig(Section, frozen=True):
     """Everything that decides a session's result. Paths are absolute after loading."""
 
@@ -133,12 +147,19 @@ class RunConfig(Section, frozen=True):
     name: str = "session"
     seed: int = 0
     seed_model: str | None = None  # default: made by the package's build entry point
+    # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
+    # the package names.
+    helper: NpzHelper | BareHelper | None = None
     buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
     sampler: SamplerConfig = SamplerConfig()
     round: RoundConfig = RoundConfig()
-    strategy: StrategyConfig = StrategyConfig()
+    # A name and its parameters, or {aggregator: …, server_optimiser: …}; with `file`, one that a file registers.
+    strategy: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
     validation: ValidationConfig = ValidationConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    # auto: an environment of its own for a package that wants what the Python that runs fedpkg lacks; current: that
+    # Python, whatever the package wants; none: `python` is whatever PATH says.
+    python_env: PythonEnv = "auto"
     # Per entry point, or under `all` for those that clients run (train, validate, predict): --key=value.
     arguments: dict[str, dict[str, Json]] = {}
     environment: dict[str, str] = {}  # environment variables of every task
@@ -146,6 +167,7 @@ class RunConfig(Section, frozen=True):
     limits: LimitsConfig = LimitsConfig()
     isolate: IsolateConfig = IsolateConfig()
     keep: KeepConfig = KeepConfig()
+    trust: TrustConfig = TrustConfig()
 
 
 @dataclass(frozen=True)
@@ -173,6 +195,9 @@ class KeepRule:
         return "all" if self.kind == "all" else f"{self.kind} {self.number}"
 
 
+Resolve: TypeAlias = "Callable[[RunConfig, Places], RunConfig]"
+
+
 @dataclass(frozen=True)
 class LoadedConfig:
     """A configuration and, for every leaf key, its origin: ``run.yaml:12``, ``command line`` or ``default``."""
@@ -182,16 +207,19 @@ class LoadedConfig:
     path: Path
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> LoadedConfig:
     """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
 
     An override's value is YAML (``3``, ``null``, ``[1, 2]``); a mapping is merged key by key, anything else replaces.
     Relative paths count from the folder of the file or, when given as overrides, from the current directory.
 
+    Args:
+        resolve: checks sections whose keys depend on a name in them, and fills in those that were not given.
+
     Raises:
         ConfigError: says the file and line (or the command line), the key, what is allowed and what was found.
     """
-    from fedpkg.config_shape import Places, check_shape
+    from fedpkg.config_shape import Places
     from fedpkg.yaml_places import read_yaml
 
     source = str(path)
@@ -206,7 +234,27 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
             f"{source}: expected 'key: value' lines, found {'nothing' if tree is None else 'something else'}",
             hint="a run.yaml needs at least the keys package, rounds and clients",
         )
-    places = Places(source, lines)
+    return _checked(tree, overrides, Places(source, lines), path, resolve)
+
+
+def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
+    """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
+
+    Raises:
+        ConfigError: as for a file, "on the command line".
+    """
+    from fedpkg.config_shape import Places
+
+    places = Places("the options")
+    places.override((), dict(tree))
+    return _checked(dict(tree), overrides, places, Path("options"), resolve).config
+
+
+def _checked(
+    tree: dict[str, Any], overrides: Sequence[str], places: Places, path: Path, resolve: Resolve | None
+) -> LoadedConfig:
+    from fedpkg.config_shape import check_shape
+
     tree = _merge(tree, overrides, places)
     _environment_as_text(tree)
     check_shape(tree, RunConfig, places)
@@ -214,6 +262,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
     _check_alpha(tree, config, places)
+    if resolve is not None:
+        config = resolve(config, places)
     origins = {
         ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
         for leaf, _value in _leaves(dump_config(config))
@@ -332,13 +382,18 @@ def _environment_as_text(tree: dict[str, Any]) -> None:
 def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
     from fedpkg.config_shape import COMMAND_LINE
 
-    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset"):
+    keys = str(Path.cwd() if places.line(("trust", "allow")) == COMMAND_LINE else folder.absolute())
+    allow = (tree.get("trust") or {}).get("allow") or []
+    for number, entry in enumerate(allow):
+        if entry and not _TRUSTED.match(entry):
+            allow[number] = os.path.abspath(os.path.join(keys, os.path.expanduser(entry)))
+    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "strategy.file"):
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
             section = (section or {}).get(name)
         value = (section or {}).get(last)
-        if not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
+        if not isinstance(value, str) or not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
             continue
         base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
         if last == "folders" and any(sign in value for sign in "*?["):
@@ -385,6 +440,9 @@ KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
     "'all', 'last N' or 'every N', N a whole number from 1",
     lambda value: KeepRule.parse(value) is not None,
 )
+
+_TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
+_TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
 
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "package": _PATH,
@@ -434,6 +492,13 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "isolate.read": ("a list of paths", lambda value: all(path and "\0" not in path for path in value)),
     "keep.models": KEEP_RULE,
     "keep.task_folders": KEEP_RULE,
+    "trust.allow": (
+        "a list of sha256:<64 hexadecimal digits>, ed25519:<base64 of a public key> and paths of public keys",
+        lambda value: all(
+            _PATH[1](entry) and (_TRUSTED_WHOLE.fullmatch(entry) or not _TRUSTED.match(entry)) for entry in value
+        ),
+    ),
+    "trust.signature": _PATH,
 }
 
 
@@ -470,8 +535,8 @@ def _check_values(config: RunConfig, places: Places) -> None:
 
 def _check_clients(clients: ClientsConfig, places: Places) -> None:
     problem = None
-    if clients.folders is not None and (clients.count is not None or clients.data is not None):
-        problem = "'clients.folders' excludes 'clients.count' and 'clients.data'"
+    if clients.folders is not None and clients.data is not None:
+        problem = "'clients.folders' excludes 'clients.data'"
     elif clients.data is not None and clients.count is None:
         problem = "'clients.data' needs 'clients.count': among how many clients is it split?"
     elif clients.folders is None and clients.count is None:
@@ -481,6 +546,26 @@ def _check_clients(clients: ClientsConfig, places: Places) -> None:
             f"{places.where(('clients',))}: {problem}",
             hint="give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back",
             key="clients",
+        )
+    for name, target in clients.links.items():
+        where, key = places.where(("clients", "links", name)), f"clients.links.{name}"
+        if not name or "/" in name or name in (".", "..", *SPEC_FILES) or "\0" in name:
+            raise ConfigError(
+                f"{where}: '{name}' in 'clients.links' cannot be the name of a link",
+                hint="a plain name, as the package's program says it, for example data or client.yaml",
+                key=key,
+            )
+        if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
+            raise ConfigError(
+                f"{where}: 'clients.links.{name}' is '{target}', which is not in the client's data",
+                hint="'.' for all of it, or a path in it",
+                key=key,
+            )
+    if clients.links and clients.folders is None and clients.data is None:
+        raise ConfigError(
+            f"{places.where(('clients', 'links'))}: 'clients.links' needs data to lead to",
+            hint="give clients.folders or clients.data",
+            key="clients.links",
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fedpkg.control_groups import cpu_shares, memory_limits
 from fedpkg.errors import ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -182,49 +183,18 @@ def this_machine(*, with_gpus: bool, environ: Mapping[str, str] = os.environ) ->
 def usable_cpus() -> int:
     """Processors that this process may use: those it is bound to, and no more than its control group's share."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cpus, *(int(share) for share in cgroup_cpus())]))
+    return max(1, min([cpus, *(int(share) for share in cpu_shares())]))
 
 
 def all_memory() -> int:
     """Bytes of memory, no more than the control group's limit."""
-    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *cgroup_memory()])
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *memory_limits()])
 
 
 def free_memory() -> int:
     """Bytes that could be had without swapping; all there is where the system does not say."""
     words = _words(Path("/proc/meminfo"))
     return int(words[words.index("MemAvailable:") + 1]) << 10 if "MemAvailable:" in words else all_memory()
-
-
-def cgroup_cpus(root: Path = Path("/")) -> Iterator[float]:
-    """The shares of processors that this process's control groups allow."""
-    for folder in _cgroup_folders("cpu", root):
-        v1 = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
-        for words in (_words(folder / "cpu.max"), v1):
-            if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):  # else "max", or -1
-                yield int(words[0]) / int(words[1])
-
-
-def cgroup_memory(root: Path = Path("/")) -> Iterator[int]:
-    """The limits in bytes that this process's control groups have."""
-    for folder in _cgroup_folders("memory", root):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            yield from (int(word) for word in _words(folder / name) if word.isdigit())
-
-
-def _cgroup_folders(controller: str, root: Path) -> Iterator[Path]:
-    """The control groups that this process is in, each with those around it, of version 2 or 1."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _number, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
-        folder = mount / path.lstrip("/")
-        yield from (place for place in (folder, *folder.parents) if place.is_relative_to(mount))
 
 
 def _words(path: Path) -> list[str]:

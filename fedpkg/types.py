@@ -14,6 +14,7 @@ class ReplyKind(str, Enum):
     ``update``: a model file that fits the global model, with ``num_examples`` in its metadata.
     ``sets``: several named weight sets in one model file, ``num_examples`` as for an update.
     ``metrics``: any JSON.  ``seed``: a model file that defines the global model.  ``result``: an opaque file.
+    ``nothing``: no file.
     """
 
     UPDATE = "update"
@@ -21,3 +22,4 @@ class ReplyKind(str, Enum):
     METRICS = "metrics"
     SEED = "seed"
     RESULT = "result"
+    NOTHING = "nothing"

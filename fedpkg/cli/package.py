@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.options import Settings, common_options, env_option
+from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.errors import ConfigError, ModelFileError
 
 if TYPE_CHECKING:
+    from fedpkg.config import PythonEnv
     from fedpkg.dispatch.base import TaskResult
 
 _PATH = click.Path(path_type=Path)
@@ -82,6 +84,23 @@ def build(settings: Settings, folder: Path, archive: Path) -> None:
 
 
 @command.command()
+@click.option("-p", "--path", "folder", metavar="DIR", type=_PATH, required=True, help="The folder to pack.")
+@click.option("-n", "--name", metavar="NAME", default="package.tgz", show_default=True, help="The archive's name.")
+@click.option(
+    "-o", "--output", "place", metavar="DIR", type=_PATH, default=".", show_default=True, help="Where to write it."
+)
+@common_options
+@click.pass_context
+def create(context: click.Context, folder: Path, name: str, place: Path) -> None:
+    """Pack a folder, as `build`, with FEDn's options.
+
+    \b
+      fedpkg package create --path client --name package.tgz
+    """
+    context.invoke(build, folder=folder, archive=place / name)
+
+
+@command.command()
 @click.argument("path", metavar="PACKAGE", type=_PATH)
 @common_options
 @click.pass_obj
@@ -105,13 +124,15 @@ def inspect(settings: Settings, path: Path) -> None:
         report = inspect_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
     for warning in report.warnings:
         output.words(f"warning: {warning}")
+    signers = signers_of(path, report.digest)
     if settings.json:
-        output.document(report.to_json())
+        output.document({**report.to_json(), "signers": signers})
         return
     output.facts(
         [
             ("package", str(path)),
             ("sha256", report.digest),
+            *(("signed by", f"{one['signer']}  ({one['says']})") for one in signers),
             ("size", f"{output.size(report.size_bytes)} as an archive"),
             ("python_env", report.python_env or "none"),
         ]
@@ -122,11 +143,15 @@ def inspect(settings: Settings, path: Path) -> None:
     output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in report.files])
 
 
+for _verb in (keygen, sign, verify):
+    command.add_command(_verb)
+
+
 @command.command()
-@click.argument("package", metavar="PACKAGE", type=_PATH)
-@click.argument("entry_point", metavar="ENTRY_POINT")
-@click.option("--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
-@click.option("--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")
+@click.argument("words", metavar="[PACKAGE] ENTRY_POINT [-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("-p", "--path", metavar="PACKAGE", type=_PATH, help="The package, as FEDn's commands have it.")
+@click.option("-i", "--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
+@click.option("-o", "--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")
 @click.option("--data", "data_path", metavar="PATH", type=_PATH, help="The client's data (FEDN_DATA_PATH).")
 @click.option("--client-id", metavar="ID", help="Which client it is.  [default: client-0]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="For random numbers.  [default: 0]")
@@ -149,15 +174,16 @@ def inspect(settings: Settings, path: Path) -> None:
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
 @click.option("--isolate", is_flag=True, help="Let it see only its package, --input and --data; no network (Linux).")
+@click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
+@env_option
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
-@click.argument("arguments", metavar="[-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
 @common_options
 @click.pass_obj
 def call(
     settings: Settings,
-    package: Path,
-    entry_point: str,
+    words: tuple[str, ...],
     *,
+    path: Path | None,
     model: Path | None,
     target: Path | None,
     data_path: Path | None,
@@ -168,8 +194,9 @@ def call(
     task_folder: Path | None,
     gpus: int | None,
     isolate: bool,
+    allow: tuple[str, ...],
+    env: PythonEnv | None,
     keep: bool,
-    arguments: tuple[str, ...],
 ) -> None:
     """Call one entry point just as a session would.
 
@@ -177,12 +204,23 @@ def call(
       fedpkg package call packages/digits build --output seed.npz
       fedpkg package call packages/digits train --input seed.npz --data digits.npz -- --lr=0.05
 
-    Its reply is checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your
-    files only --output is written.
+    In place of `fedn run train --path client --input seed.npz --output update.npz`:
+
+    \b
+      fedpkg package call train --path client --input seed.npz --output update.npz
+
+    Likewise build, startup, validate and predict. Relative paths are those of the folder where you are. Its reply is
+    checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
+    --output is written.
     """
     from fedpkg.config import IsolateConfig
     from fedpkg.files import remove_tree
 
+    if path is not None:
+        words = (str(path), *words)
+    if len(words) < 2 or words[1].startswith("-"):
+        raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
+    package, entry_point, arguments = Path(words[0]), words[1], words[2:]
     record: Mapping[str, Any] = {}
     if task_folder is not None:
         record, model = _task(task_folder, model)
@@ -208,7 +246,9 @@ def call(
             arguments=parse_arguments(arguments),
             gpus=gpus,
             isolate=IsolateConfig(enabled=isolate or "isolation" in record),
+            python_env=env or _python_env(record),
             record=record,
+            allow=allow or None,
         )
         if target is not None:
             _copy_reply(result, target)
@@ -238,6 +278,8 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     (folder / "failed").touch()
     root = package if package.is_dir() else result.task.package.folder
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
+    if (python := result.task.package.python) not in (None, Path(sys.executable)):
+        variables += f'PATH={shlex.quote(str(python.parent))}:"$PATH" '
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
     if result.task.isolation is not None:  # that command would not be
         hint = f"look into {output.near(folder / 'task')}; what it may see is told by `fedpkg doctor` and the README"
@@ -266,8 +308,16 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
     return arguments
 
 
+def _python_env(record: Mapping[str, Any]) -> PythonEnv:
+    """What a task that is repeated ran with; without one, or in an environment of its own, ``auto``."""
+    python = record.get("python", "")
+    return "none" if python is None else "current" if python == sys.executable else "auto"
+
+
 def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:
     """The task.json of a task's folder, and the input that it was given."""
+    from fedpkg.formats.base import SUFFIXES
+
     try:
         record = json.loads((folder / "task.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -276,7 +326,7 @@ def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | N
             hint="`fedpkg session show --round N` lists the folders of a round's tasks",
         ) from error
     if model is None:
-        model = next((path for path in (folder / "in.npz", folder / "in.safetensors") if path.exists()), None)
+        model = next((path for path in (folder / f"in{suffix}" for suffix in SUFFIXES) if path.exists()), None)
         if model is None and record.get("entry_point") in NEED_A_MODEL:
             raise ConfigError(
                 f"--task {folder}: its input is gone (only failed tasks keep theirs)",

@@ -2,33 +2,122 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options, env_option
+
+if TYPE_CHECKING:
+    from fedpkg.config import RunConfig
+    from fedpkg.stores.home import Home
 
 
 @click.command("run")
-@click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path))
-@click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("words", metavar="[RUN.yaml] [KEY=VALUE]...", nargs=-1)
+@click.option("--package", metavar="PATH", type=click.Path(path_type=Path), help="Run this package without a RUN.yaml.")
+@click.option(
+    "--clients",
+    metavar="N",
+    type=click.IntRange(1),
+    help="With --package: so many.  [default: one for each match of --data; without data, 2]",
+)
+@click.option("--data", metavar="PATTERN", help="With --package: each match is the data of one client.")
+@click.option("--rounds", metavar="N", type=click.IntRange(1), help="Run so many.  [default: as RUN.yaml says, else 5]")
+@click.option(
+    "--seed-model",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Begin with this model.  [default: as RUN.yaml says, else what `build` makes]",
+)
+@env_option
 @click.option("--isolate", is_flag=True, help="Let clients see only their package and data; no network (Linux).")
 @common_options
 @click.pass_obj
-def command(settings: Settings, run_yaml: Path, overrides: tuple[str, ...], *, isolate: bool) -> None:
+def command(
+    settings: Settings,
+    words: tuple[str, ...],
+    *,
+    package: Path | None,
+    clients: int | None,
+    data: str | None,
+    rounds: int | None,
+    seed_model: Path | None,
+    env: str | None,
+    isolate: bool,
+) -> None:
     """Run a federation on this machine.
 
     \b
       fedpkg run examples/digits/run.yaml
       fedpkg run examples/digits/run.yaml rounds=3 arguments.train.lr=0.02
+      fedpkg run --package client --data 'data/clients/*/mnist.pt'
 
-    With --json, every event is a JSON object on a line of its own. Ctrl-C stops; `fedpkg session resume` goes on.
+    With --package, that is a compute package (FEDn's, too), a folder or an archive. Its data goes where its programs
+    look for it. With --json, every event is a JSON object on a line of its own. Ctrl-C stops; `fedpkg session resume`
+    goes on.
     """
     from fedpkg import assemble
     from fedpkg.cli.progress import follow
-    from fedpkg.config import load_config
 
-    config = load_config(run_yaml, [*overrides, *(["isolate.enabled=true"] if isolate else [])]).config
-    home = settings.open_home(create=True)
+    if env is not None:
+        words = (*words, f"python_env={env}")
+    if isolate:
+        words = (*words, "isolate.enabled=true")
+    if package is not None:
+        home = settings.open_home(create=True)
+        config = _of_package(package, words, home, clients=clients, data=data, rounds=rounds, seed_model=seed_model)
+    else:
+        if not words or "=" in words[0]:
+            raise click.UsageError("what shall run? Give a RUN.yaml, or a compute package with --package PATH")
+        if clients is not None or data is not None:
+            raise click.UsageError(
+                "--clients and --data go with --package; a RUN.yaml says them in its section clients"
+            )
+        options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
+        overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+        config = assemble.load(Path(words[0]), [*overrides, *words[1:]]).config
+        home = settings.open_home(create=True)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         assemble.run(config, home, watch=watch)
+
+
+def _of_package(
+    package: Path,
+    words: tuple[str, ...],
+    home: Home,
+    *,
+    clients: int | None,
+    data: str | None,
+    rounds: int | None,
+    seed_model: Path | None,
+) -> RunConfig:
+    from fedpkg.assemble import resolved
+    from fedpkg.config import config_of
+    from fedpkg.package_run import package_config
+
+    if words and "=" not in words[0]:
+        raise click.UsageError(f"'{words[0]}': with --package there is no RUN.yaml; KEY=VALUE sets any of its keys")
+    first = [word for word in words if word.startswith(("trust", "limits"))]  # they count before the package is read
+    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
+    tree, ways = package_config(
+        package,
+        cache=home.packages,
+        clients=clients,
+        rounds=rounds,
+        data=data,
+        seed_model=seed_model,
+        limits=asked.limits,
+        trust=asked.trust,
+    )
+    config = config_of(tree, words, resolve=resolved)
+    if ways:
+        output.words(f"data     {', '.join(ways)}")
+    elif data is not None:
+        output.words(
+            "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
+        )
+    return config

@@ -1,4 +1,4 @@
-"""What stays out of a package: .fedpkgignore, .fednignore and what never belongs in."""
+"""What stays out of a package: .fedpkgignore, .fednignore, .scaleoutignore and what never belongs in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedpkg.errors import PackageError
 
-IGNORE_FILES = (".fedpkgignore", ".fednignore")
+IGNORE_FILES = (".fedpkgignore", ".fednignore", ".scaleoutignore")
 ALWAYS_IGNORED = (".git", "__pycache__", "*.pyc", ".venv", ".fedpkg", ".DS_Store", *IGNORE_FILES)
 
 
@@ -48,7 +48,7 @@ class IgnoreRules:
 
 
 def read_ignore(folder: Path) -> IgnoreRules:
-    """The rules for ``folder``: what is always ignored, and both of its ignore files where they exist."""
+    """The rules for ``folder``: what is always ignored, and its ignore files where they exist."""
     patterns = [IgnorePattern(pattern, "always ignored") for pattern in ALWAYS_IGNORED]
     for file_name in IGNORE_FILES:
         try:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from posixpath import normpath
 
-from fedpkg.compute_package.spec import PackageSpec
+from fedpkg.compute_package.spec import SPEC_FILES, PackageSpec
 from fedpkg.errors import nearest
 
 BIG_FILE_BYTES = 10 << 20
@@ -49,6 +49,8 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
         script = script_of(entry_point.command)
         if script is not None and script not in sizes and not (folder / script).is_symlink():
             warnings.append(f"entry point '{entry_point.name}' runs {script}, which is missing{nearest(script, sizes)}")
+    if all(name in sizes for name in SPEC_FILES):
+        warnings.append(f"{SPEC_FILES[1]} is not read, as there is a {SPEC_FILES[0]}")
     if spec.python_env is not None and normpath(spec.python_env) not in sizes:
         warnings.append(f"python_env names {spec.python_env}, which is missing{nearest(spec.python_env, sizes)}")
     return tuple(warnings)

@@ -1,21 +1,25 @@
-"""What a compute package offers: its fedn.yaml, read strictly, with the line of every mistake."""
+"""What a compute package offers: its fedn.yaml, or scaleout.yaml, read strictly, with the line of every mistake."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import yaml
 
+from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.errors import SpecError, nearest
 
 SPEC_FILE = "fedn.yaml"
+SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+_FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 # FEDn's split learning calls these two; such packages are read, so that their other entry points can run.
 SPLIT_LEARNING = ("forward", "backward")
 
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second
 _MAX_NESTING = 8
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
@@ -53,6 +57,11 @@ class PackageSpec:
             ) from None
 
 
+def spec_path(folder: Path) -> Path:
+    """The file in ``folder`` that says what its package offers; where there is none, what it should be called."""
+    return next((path for path in (folder / name for name in SPEC_FILES) if path.exists()), folder / SPEC_FILE)
+
+
 def read_spec(path: Path, *, where: str | None = None) -> PackageSpec:
     """Read the ``fedn.yaml`` at ``path``, called ``where`` (or its path) in messages.
 
@@ -86,13 +95,27 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     top = _mapping(where, root, "the file", ("entry_points", "python_env"))
     if "entry_points" not in top:
         raise _error(where, _line(root), "the key 'entry_points' is missing")
-    commands = _mapping(where, top["entry_points"], "'entry_points'", ENTRY_POINTS + SPLIT_LEARNING, noun="entry point")
+    known = (*ENTRY_POINTS, *SPLIT_LEARNING, *_FORMER_NAMES)
+    commands = _mapping(where, top["entry_points"], "'entry_points'", known, noun="entry point")
     if not commands:
         raise _error(where, _line(top["entry_points"]), "'entry_points' is empty", hint="it needs at least 'train:'")
 
     entry_points = {}
-    for name, node in commands.items():
-        place = f"entry point '{name}'"
+    for written, node in commands.items():
+        name = _FORMER_NAMES.get(written, written)
+        place = f"entry point '{written}'"
+        if written != name and name in commands:
+            problem = f"'{written}' is the former name of '{name}', which is there too"
+            raise _error(where, _line(node), problem, hint="remove one of them", key=written)
+        if isinstance(node, yaml.ScalarNode) and node.value.endswith(".py"):
+            raise _error(
+                where,
+                _line(node),
+                f"{place} is the file '{node.value}' for Scaleout's client to import, not a command",
+                hint=f"give the entry points commands, as its dispatcher client has them: {written}: "
+                f"{{command: python {node.value}}}, train: {{command: python train.py}} …",
+                key=written,
+            )
         keys = _mapping(where, node, place, ("command",), inside=f" in {place}")
         if "command" not in keys:
             raise _error(where, _line(node), f"the key 'command' is missing in {place}", key="command")
@@ -107,7 +130,7 @@ def parse_spec(text: str, where: str) -> PackageSpec:
             raise _error(
                 where,
                 _line(top["python_env"]),
-                f"'python_env' is '{python_env}', which is outside the package",
+                f"'python_env' is {_quoted(python_env)}, which is outside the package",
                 hint="name a file inside the package, relative to its folder",
                 key="python_env",
             )
@@ -172,7 +195,7 @@ def _mapping(
             raise _error(
                 where,
                 line,
-                f"unknown {noun} '{key}'{inside}{nearest(key, known)}",
+                f"unknown {noun} {_quoted(key)}{inside}{nearest(key[:80], known)}",
                 hint=f"known: {', '.join(known)}",
                 key=key,
             )
@@ -189,8 +212,11 @@ def _string(where: str, node: yaml.Node, what: str) -> str:
         raise _error(where, _line(node), f"{what} must be a string, not {_describe(node)}", hint=hint)
     if not node.value.strip():
         raise _error(where, _line(node), f"{what} is empty")
-    if "\0" in node.value:
-        raise _error(where, _line(node), f"{what} contains a NUL character")
+    for character in node.value:
+        # In a terminal, and on the screen of who looks at the package, it would show something else than it is.
+        if character in INVISIBLE or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r"):
+            named = "a NUL character" if character == "\0" else f"the character {character!r}, which is not seen"
+            raise _error(where, _line(node), f"{what} contains {named}")
     return str(node.value)
 
 
@@ -199,7 +225,13 @@ def _describe(node: yaml.Node) -> str:
         return "a list"
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
-    return "nothing" if node.tag == _NULL else f"'{node.value}'"
+    return "nothing" if node.tag == _NULL else _quoted(node.value)
+
+
+def _quoted(text: str) -> str:
+    """For a message: on one line, not too long, and nothing that a terminal would obey."""
+    text = text if len(text) <= 80 else f"{text[:79]}…"
+    return f"'{text}'" if text.isprintable() else repr(text)
 
 
 def _line(node: yaml.Node) -> int:
@@ -211,4 +243,4 @@ def _error(where: str, line: int, problem: str, *, hint: str | None = None, key:
 
 
 def _too_big(where: str) -> SpecError:
-    return SpecError(f"{where}: larger than 1 MiB, this is no {SPEC_FILE}", path=where)
+    return SpecError(f"{where}: larger than {_MAX_BYTES >> 10} KiB, this is no {SPEC_FILE}", path=where)

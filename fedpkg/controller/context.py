@@ -83,6 +83,7 @@ class SessionContext:
         next_state = self.client_folder(client.client_id) / version
         remove_tree(next_state)  # left by a controller that was killed before the task's folder was made
         config = self.config
+        data_path = None if client.data_path is None else self.home / client.data_path
         return Task(
             task_id=f"{self.session.session_id}/{round_number}/{client.client_id}/{_attempt(entry_point, attempt)}",
             session_id=self.session.session_id,
@@ -101,9 +102,12 @@ class SessionContext:
             model=model,
             suffix=self.form.suffix,
             template=template,
+            weighted=config.round.weighting == "examples",
             input_sets=input_sets,
             sets=sets or {},
-            data_path=None if client.data_path is None else self.home / client.data_path,
+            starts_up=client.state_version is None and client.last_num_examples is None,
+            data_path=data_path,
+            links={} if data_path is None else {name: data_path / to for name, to in config.clients.links.items()},
             seed=task_seed(self.session.seed, round_number, client.client_id),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},
             parameters=parameters or {},

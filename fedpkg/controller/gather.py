@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import queue
+import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 
 from fedpkg.dispatch.base import Executor, Failure, Task, TaskResult
 from fedpkg.files import remove_tree
+
+OPEN_BYTES = 64 << 20  # of replies that wait: parts of a mapped file may be copies in memory
 
 
 class Gathering:
@@ -20,12 +24,38 @@ class Gathering:
 
     def __init__(self, executor: Executor, tasks: Iterable[Task], *, timeout_s: float | None) -> None:
         self._executor = executor
-        self._arrived: queue.SimpleQueue[tuple[Task, Future[TaskResult]]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[Task, TaskResult | BaseException]] = queue.SimpleQueue()
+        self._open_bytes = 0  # of replies that have arrived, are mapped, and wait to be taken
+        self._lock = threading.Lock()
         self._waiting = {task.task_id: task for task in tasks}
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for task in list(self._waiting.values()):
             future = executor.submit(task)
-            future.add_done_callback(lambda done, task=task: self._arrived.put((task, done)))  # type: ignore[misc]
+            future.add_done_callback(functools.partial(self._arrive, task))
+
+    def _arrive(self, task: Task, done: Future[TaskResult]) -> None:
+        """An executor's thread hands in a result. Few that wait stay open, or memory would grow with clients."""
+        if error := done.exception():
+            self._arrived.put((task, error))
+            return
+        result = done.result()
+        if result.weights is not None or result.sets:
+            with self._lock:
+                if self._open_bytes and self._open_bytes + result.reply_bytes > OPEN_BYTES:
+                    result = result.closed()
+                else:
+                    self._open_bytes += result.reply_bytes
+        self._arrived.put((task, result))
+
+    def _take(self, timeout_s: float | None = None) -> TaskResult:
+        task, result = self._arrived.get(timeout=timeout_s)
+        del self._waiting[task.task_id]
+        if isinstance(result, BaseException):
+            raise result
+        if result.weights is not None or result.sets:
+            with self._lock:
+                self._open_bytes -= result.reply_bytes
+        return result
 
     def next(self) -> TaskResult | None:
         """The next result; None when none is left or the deadline has passed.
@@ -37,11 +67,9 @@ class Gathering:
             return None
         patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         try:
-            task, future = self._arrived.get(timeout=patience)
+            return self._take(patience)
         except queue.Empty:
             return None
-        del self._waiting[task.task_id]
-        return future.result()
 
     def cut(self, *, late: Failure | None) -> list[TaskResult]:
         """End what still runs and wait until it has; one result each.
@@ -52,16 +80,14 @@ class Gathering:
             self._executor.cancel(task_id)
         results = []
         while self._waiting:
-            task, future = self._arrived.get()
-            del self._waiting[task.task_id]
-            result = future.result()
+            result = self._take()
             if result.status == "ok":  # it answered while it was being ended
-                remove_tree(task.next_state)
+                remove_tree(result.task.next_state)
                 if result.reply is not None:
                     remove_tree(result.reply.parent)
             if result.status != "failed":
                 result = TaskResult(
-                    task,
+                    result.task,
                     "cancelled" if late is None else "failed",
                     failure=late,
                     command=result.command,

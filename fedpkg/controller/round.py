@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished, TaskEnded
-from fedpkg.controller.gather import Gathering
+from fedpkg.controller.gather import OPEN_BYTES, Gathering
 from fedpkg.controller.metrics import metrics_weight, weighted_average
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import encode
@@ -30,7 +30,6 @@ from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
-_OPEN_BYTES = 64 << 20  # of replies that wait for their turn: parts of a mapped file may be copies in memory
 
 
 def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
@@ -212,9 +211,9 @@ class _Training:
         """Note a result. Few replies stay open until it is their turn (``wanted``); others are opened again."""
         position = result.task.position
         if _weights_of(result):
-            is_much = len(self.open) >= BLOCK or sum(self.open.values()) + result.reply_bytes > _OPEN_BYTES
+            is_much = len(self.open) >= BLOCK or sum(self.open.values()) + result.reply_bytes > OPEN_BYTES
             if is_much and position != wanted:
-                result = _closed(result)
+                result = result.closed()
             else:
                 self.open[position] = result.reply_bytes
         self.settled[position] = result
@@ -238,7 +237,8 @@ class _Training:
             if result.status == "ok":
                 yield self._reply(result)
                 self.open.pop(position, None)  # the strategy has folded it: let go of the mapping
-                self.settled[position] = _closed(result)
+                self.settled[position] = result.closed()
+            del result  # while others are waited for, nothing of it shall stay in memory
         counted = [result.task.client_id for _, result in sorted(self.settled.items()) if result.status == "ok"]
         if len(counted) < self.ctx.config.round.required:
             self._fail(len(counted))
@@ -312,7 +312,7 @@ class _Training:
         )
 
         # Where a model has positions for names, a state of some of its tensors ("0", "3") keeps theirs.
-        form = dataclasses.replace(ctx.form, keys="names")
+        form = ctx.form.of_state
 
         def put(weights: Weights) -> tuple[str, list[str]]:
             if weights is state["model"]:
@@ -349,11 +349,6 @@ class _Training:
 def _weights_of(result: TaskResult) -> Mapping[str, Weights]:
     """The sets of a reply, while it is open; an update is one without a name."""
     return result.sets if result.weights is None else {"": result.weights}
-
-
-def _closed(result: TaskResult) -> TaskResult:
-    """The same result without its weights: the file is mapped no more."""
-    return dataclasses.replace(result, weights=None, sets={})
 
 
 def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:

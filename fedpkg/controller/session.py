@@ -119,7 +119,8 @@ def _load_state(ctx: SessionContext, step: int) -> State:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
 
     def get(digest: str, buffers: Sequence[str]) -> Weights:
-        return _read_verified(ctx, digest, ctx.form, buffers)
+        is_model = ctx.models.path(digest, ctx.form.suffix).exists()
+        return _read_verified(ctx, digest, ctx.form if is_model else ctx.form.of_state, buffers)
 
     state: State = decode(saved[1], get)
     return state

@@ -20,7 +20,7 @@ def prepare_clients(clients: ClientsConfig, *, cache: Path, seed: int) -> list[C
     """All clients, in the order that fixes their partition ids; data that fedpkg splits is on disk afterwards.
 
     - ``folders``: every match of the pattern (for a plain folder: each folder in it) is a client, in natural order
-      (client2 before client10), named after the match.
+      (client2 before client10), named after the match; with ``count``, the first so many.
     - ``count``: client-0 … client-9, numbers padded to equal width; with ``data``, each has a file of it.
 
     Raises:
@@ -28,6 +28,13 @@ def prepare_clients(clients: ClientsConfig, *, cache: Path, seed: int) -> list[C
     """
     if clients.folders is not None:
         found = _find(clients.folders)
+        if len(found) < (clients.count or 0):
+            raise DataError(
+                f"clients.folders: {clients.folders} matches {len(found)}, and clients.count is {clients.count}",
+                hint="ask for fewer clients, or have the pattern match more",
+                pattern=clients.folders,
+            )
+        found = found[: clients.count]
         return [ClientData(name, k, len(found), path, None) for k, (name, path) in enumerate(found)]
     count = clients.count or 0
     width = len(str(count - 1))

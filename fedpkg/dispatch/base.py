@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PackageOnDisk:
-    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml."""
+    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml.
+
+    ``python`` is what its commands find as ``python``: by default the interpreter that runs fedpkg, or that of an
+    environment of its own; None: whatever PATH says.
+    """
 
     digest: str
     root: Path
     folder: Path
     spec: PackageSpec
+    python: Path | None = Path(sys.executable)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,13 @@ class Limits:
     open_files: int | None = None
     processes: int | None = None
 
+    @property
+    def threads(self) -> int | None:
+        """Of all its processes together."""
+        return None if self.processes is None else THREADS_EACH * self.processes
 
+
+THREADS_EACH = 8  # on average: `processes` counts processes, but none may have threads without end
 NO_LIMITS = Limits()
 
 
@@ -73,6 +86,7 @@ class Task:
     model: Path | None = None  # the file to stage as input; None: the entry point takes only an output path
     suffix: str = ".npz"  # of the model files
     template: Weights | None = None  # what an update must fit
+    weighted: bool = True  # an update says its num_examples; else all weigh the same, 1
     input_sets: tuple[str, ...] = ()  # names of the sets in ``model``, if it holds several
     # The sets that a reply of kind `sets` must hold; what each must fit, None: the template's parameters.
     sets: Mapping[str, Weights | None] = field(default_factory=dict)
@@ -88,6 +102,15 @@ class Task:
     isolation: Isolation | None = None
     log_bytes: int = 1 << 20
     reply_bytes: int | None = None
+    # The client's first task: where the package has an entry point `startup`, that runs before, in the same place.
+    starts_up: bool = False
+    # Links in the folder of fedn.yaml, for packages that look for their data there: name → where it leads.
+    links: Mapping[str, Path] = field(default_factory=dict)
+
+
+def working_folder(task: Task) -> Path:
+    """The folder of fedn.yaml in a task's working copy, where it runs."""
+    return task.next_state / "package" / task.package.folder.relative_to(task.package.root)
 
 
 @dataclass(frozen=True)
@@ -124,6 +147,10 @@ class TaskResult:
     started_at: float = 0.0  # seconds since the epoch
     wall_s: float = 0.0
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds by what they were spent on
+
+    def closed(self) -> TaskResult:
+        """The same result without its weights: the file is mapped no more, and can be opened again."""
+        return dataclasses.replace(self, weights=None, sets={})
 
 
 class Executor(Protocol):

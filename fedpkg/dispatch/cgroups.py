@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpkg.control_groups import own_groups
 from fedpkg.dispatch.base import NO_LIMITS, Limits
 
 CONTROLLERS = ("memory", "pids")
 PREFIX = "fedpkg-"  # then the process id of who made it
-TASKS_EACH = 8  # a controller counts threads; the keeper, which counts processes, shall be first
-KEEPER_TASKS = 4  # itself, its next child
+KEEPER_TASKS = 4  # itself, its next child; a controller counts threads
 KEEPER_BYTES = 64 << 20
 REMOVE_PATIENCE_S = 1.0
 
@@ -38,7 +36,7 @@ class Delegated:
 
 def delegated() -> Delegated | None:
     """The nearest cgroup, from this process's own upwards, that gives those below it a controller of ours."""
-    chain = list(_own_and_above())
+    chain = list(own_groups())
     for number, folder in enumerate(chain):
         try:
             enabled = (folder / "cgroup.subtree_control").read_text().split()
@@ -59,30 +57,6 @@ def _is_marked(folder: Path) -> bool:
             if os.getxattr(folder, name) == b"1":
                 return True
     return False
-
-
-def _own_and_above() -> Iterator[Path]:
-    """This process's cgroup (version 2) and those above it, as far as they are mounted."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return
-    for mount in mounts:
-        before, _, after = mount.partition(" - ")
-        own = next((path for number, _, path in lines if number == "0"), None)
-        if after.split(" ", 1)[0] != "cgroup2" or own is None:
-            continue
-        root, top = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), word) for word in before.split()[3:5])
-        inside = os.path.relpath(own, root)
-        if inside.startswith(".."):  # what is mounted here is not ours
-            continue
-        folder = Path(top, inside)
-        yield folder
-        while folder != Path(top):
-            folder = folder.parent
-            yield folder
-        return
 
 
 def open_group(parent: Delegated | None) -> Group | None:
@@ -129,10 +103,10 @@ class Slot:
         if limits == self._limits:
             return
         self._limits = limits
-        memory, tasks = limits.memory_bytes, limits.processes
+        memory, threads = limits.memory_bytes, limits.threads
         self._write("memory.max", "max" if memory is None else str(memory + KEEPER_BYTES))
         self._write("memory.swap.max", "max" if memory is None else "0")
-        self._write("pids.max", "max" if tasks is None else str(TASKS_EACH * tasks + KEEPER_TASKS))
+        self._write("pids.max", "max" if threads is None else str(threads + KEEPER_TASKS))
 
     def kills(self) -> int:
         """How many processes the kernel has ended here for want of memory."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.dispatch.base import Failure, Task
+from fedpkg.dispatch.base import Failure, Task, working_folder
+from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
-from fedpkg.files import remove_tree
+from fedpkg.files import remove_tree, same_bytes
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
 from fedpkg.types import Json, ReplyKind
 
@@ -52,6 +53,10 @@ def collect(task: Task, out: Path) -> Reply:
     Raises:
         Refused: the reply is not as asked.
     """
+    if task.reply_kind is ReplyKind.NOTHING:
+        return Reply(out, 0, {})
+    if task.reply_kind is ReplyKind.SEED:
+        out = next(_seeds(task, out), out)
     limit = JSON_BYTES if task.reply_kind is ReplyKind.METRICS else reply_limit(task)
     kept = task.folder.with_name(task.folder.name + ".reply") / out.name
     try:
@@ -64,6 +69,18 @@ def collect(task: Task, out: Path) -> Reply:
     if metadata_file.exists() or metadata_file.is_symlink():
         take(metadata_file, metadata_path(kept), max_bytes=JSON_BYTES)
     return read_reply(task, kept, size_bytes=size_bytes, limit=limit)
+
+
+def _seeds(task: Task, out: Path) -> Iterator[Path]:
+    """Where `build` may have written: as asked, or as FEDn's packages do, beside the package's folder or in it."""
+    yield from [out] if os.path.lexists(out) else []
+    given, own = task.package.folder, working_folder(task)
+    for folder, before in ((own.parent, given.parent if given != task.package.root else None), (own, given)):
+        for suffix in SEED_SUFFIXES:
+            path = folder / f"seed{suffix}"
+            earlier = None if before is None else before / path.name
+            if os.path.lexists(path) and not (earlier and earlier.is_file() and same_bytes(path, earlier)):
+                yield path
 
 
 def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = None) -> Reply:
@@ -82,11 +99,11 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
         sets = open_reply(task, kept, max_bytes=limit)
-        examples = _examples(metadata, _largest(sets))
+        examples = _examples(task, metadata, _largest(sets))
         return Reply(kept, size_bytes, metadata, weights=sets[""], num_examples=examples)
     if task.reply_kind is ReplyKind.SETS:
         sets = open_reply(task, kept, max_bytes=limit)
-        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(metadata, _largest(sets)))
+        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(task, metadata, _largest(sets)))
     return Reply(kept, size_bytes, metadata)
 
 
@@ -120,7 +137,8 @@ def reply_limit(task: Task) -> int | None:
         return task.reply_bytes
     asked = list(_set_templates(task).values())
     sizes = [template.num_bytes for template in asked if template is not None]
-    return 2 * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
+    factor = 4 if task.suffix == ".txt" else 2  # as text, 8 bytes take 25
+    return factor * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
 
 
 def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
@@ -200,12 +218,15 @@ def _of_set(name: str) -> str:
     return f"set '{name}': " if name else ""
 
 
-def _examples(metadata: dict[str, Json], largest: float) -> float:
+def _examples(task: Task, metadata: dict[str, Json], largest: float) -> float:
     """The weight of a reply, which must not make a weighted sum infinite."""
     try:
-        examples = num_examples(metadata)
+        examples = num_examples(metadata) if task.weighted else 1.0
     except ModelFileError as error:
-        raise Refused("num_examples", error.message) from error
+        advice = ""
+        if "num_examples" not in metadata:
+            advice = " (packages for FEDn before 0.5 never say it; with round.weighting=equal all weigh the same)"
+        raise Refused("num_examples", error.message + advice) from error
     if largest * examples > LARGEST_TERM:
         raise Refused("too_large", f"values up to {largest:.3g} are too large to average over {examples:g} examples")
     return examples

@@ -24,7 +24,7 @@ from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.isolation import confine, put_back, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, NotIsolated, Outcome
 from fedpkg.dispatch.limits import failure_of
-from fedpkg.dispatch.staging import SharedModels, StagedTask, input_path, remove_leftovers, stage
+from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError
 from fedpkg.files import NO_SPACE, is_full, remove_tree
@@ -221,6 +221,7 @@ class LocalExecutor:
                 future.set_result(result)
             else:
                 future.set_exception(result)
+            del item, future, result  # while this thread waits, nothing of it shall stay in memory
 
     def _is_cancelled(self, task: Task) -> bool:
         return self._closing or task.task_id in self._cancelled
@@ -252,24 +253,24 @@ class LocalExecutor:
                 remove_tree(task.folder)
                 self._copies.discard(task)
             staged = stage(task, lane.place, self._models, self._copies, private_input=again)
-            command = shell_line(command, staged.appended)
+            steps = [(task, staged)]
+            if task.starts_up and STARTUP in task.package.spec.entry_points:
+                steps.insert(0, startup(task, staged))
             if (task.isolation is not None) != self._launcher.isolated:
-                raise NotIsolated(
-                    f"this executor is for {'isolated' if self._launcher.isolated else 'other'} tasks only"
-                )
-            key, call = self._launcher.prepare(task, staged)
-            if task.isolation is not None:
-                call = confine(call, task, task.isolation)
+                kind = "isolated" if self._launcher.isolated else "other"
+                raise NotIsolated(f"this executor is for {kind} tasks only")
+            calls = [(step, place.appended, *self._launcher.prepare(step, place)) for step, place in steps]
             staged_at = clock()
             stage_s = staged_at - started
             with lane.slot(turn, lambda: self._is_cancelled(task)) as slot:
                 sent_at = clock()
                 started += sent_at - staged_at  # to wait for a slot is no part of a task's time
-                try:
-                    outcome = self._call(slot, task, key, call)
-                finally:
-                    if call.isolation is not None:
-                        put_back(task, call.isolation)
+                for step, appended, key, call in calls:
+                    command = shell_line(step.package.spec.entry_point(step.entry_point).command, appended)
+                    outcome = self._run_call(slot, step, key, call)
+                    if failure := _failure(step, outcome):
+                        break
+            assert outcome is not None
             ran_at = clock()
             phases = {"stage": stage_s, **_phases(outcome, sent=sent_at, received=ran_at)}
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
@@ -279,7 +280,7 @@ class LocalExecutor:
                     raise Refused("wrote_input", "it changed its read-only input file")
                 self._models.release(task)
                 raise _InputSpoilt
-            if failure := _failure(task, outcome):
+            if failure is not None:
                 return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
             reply = _collect(task, staged.out)
         except Refused as refusal:
@@ -299,6 +300,15 @@ class LocalExecutor:
         except OSError:
             pass  # the task put something else in its place
         return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
+
+    def _run_call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
+        if task.isolation is None:
+            return self._call(slot, task, key, call)
+        call = confine(call, task, task.isolation)  # only now: the call before it could write where it is prepared
+        try:
+            return self._call(slot, task, key, call)
+        finally:
+            put_back(task, call)
 
     def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
         for last_try in (False, False, True):

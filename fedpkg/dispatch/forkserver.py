@@ -56,7 +56,7 @@ class ForkserverLauncher:
 
     def prestart(self, package: PackageOnDisk) -> None:
         """Start the package's zygote now, in the background, before its first task is there."""
-        environ = base_environ(self._environment, threads=1)
+        environ = base_environ(self._environment, threads=1, python=package.python)
         for entry_point in package.spec.entry_points.values():
             try:
                 call = python_call(expand(entry_point.command, environ), environ)
@@ -124,8 +124,8 @@ class ForkserverLauncher:
             if self._closed:
                 raise DispatchError("this executor is closed")
             if key not in self._zygotes:
-                scripts = _scripts(package)
-                environ = _zygote_environ(self._environment, self._gpus)
+                scripts = scripts_of(package)
+                environ = _zygote_environ(self._environment, self._gpus, package.python)
                 self._zygotes[key] = Zygote(
                     python.interpreter,
                     imports_of(package.folder, scripts),
@@ -145,9 +145,9 @@ class ForkserverLauncher:
         event(logger, logging.WARNING, "executor.cold", reason=message)
 
 
-def _scripts(package: PackageOnDisk) -> list[str]:
+def scripts_of(package: PackageOnDisk) -> list[str]:
     """Scripts that the package's Python commands name, relative to its folder."""
-    environ = base_environ({}, threads=1)
+    environ = base_environ({}, threads=1, python=package.python)
     scripts: dict[str, None] = {}  # a set that keeps its order
     for entry_point in package.spec.entry_points.values():
         try:
@@ -159,8 +159,8 @@ def _scripts(package: PackageOnDisk) -> list[str]:
     return list(scripts)
 
 
-def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...]) -> dict[str, str]:
-    environ = {**base_environ(environment, threads=1), **visible_to(gpus)}
+def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...], python: Path | None) -> dict[str, str]:
+    environ = {**base_environ(environment, threads=1, python=python), **visible_to(gpus)}
     if gpus:  # torch.cuda.is_available() in a module that is imported must not keep the children from using CUDA
         environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # malloc asks for huge pages as it grows: half of what the zygote would else have to move into them at the end.

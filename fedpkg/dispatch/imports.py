@@ -1,14 +1,18 @@
-"""Which modules a package's scripts import, found by parsing them, never by running them."""
+"""What a package's scripts import, and which of FEDn's helpers they use: found by parsing, never by running them."""
 
 from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
+
+from fedpkg.config import BareHelper, NpzHelper
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
+USES_NUMPY = ("fedn", "scaleoututil")  # their helpers import it when they are first asked for one
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
@@ -17,14 +21,15 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     ``scripts`` are further files (relative to ``folder``) that are Python whatever their name. Files that do not parse
     are skipped: the task itself will say what is wrong with them.
     """
-    files = [path for path in sorted(folder.rglob("*.py")) if path.is_file()][:MOST_FILES]
-    named = [folder / script for script in scripts if (folder / script).is_file()]
+    files = _python_files(folder)
     own = {path.stem for path in files} | {path.name for path in folder.rglob("*") if path.is_dir()}
     found: dict[str, None] = {}  # a dict keeps the order of the files
-    for path in dict.fromkeys([*named, *files]):
-        for name in _imports_of_file(path):
+    for tree in _trees(folder, scripts, files):
+        for name in _imports(tree):
             if name.partition(".")[0] not in own:
                 found[name] = None
+    if any(name.partition(".")[0] in USES_NUMPY for name in found):
+        found["numpy"] = None
     return list(found)
 
 
@@ -36,15 +41,42 @@ def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     return sorted(found)
 
 
-def _imports_of_file(path: Path) -> list[str]:
-    try:
-        if path.stat().st_size > BIGGEST_FILE:
-            return []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes and the like are the package's own affair
-            tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+def helper_named(folder: Path, scripts: Iterable[str] = ()) -> str | None:
+    """The one of FEDn's helpers that a package's files name, as ``get_helper("binaryhelper")`` or in an import.
+
+    None if they name several.
+    """
+    known = get_args(NpzHelper) + get_args(BareHelper)
+    found: set[str] = set()
+    for tree in _trees(folder, scripts, _python_files(folder)):
+        found.update(name.rpartition(".")[2] for name in _imports(tree))
+        found.update(
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        )
+    found.intersection_update(known)
+    return found.pop() if len(found) == 1 else None
+
+
+def _python_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*.py")) if path.is_file()][:MOST_FILES]
+
+
+def _trees(folder: Path, scripts: Iterable[str], files: Iterable[Path]) -> Iterator[ast.AST]:
+    """The scripts and files, parsed; each once."""
+    named = [folder / script for script in scripts if (folder / script).is_file()]
+    for path in dict.fromkeys([*named, *files]):
+        try:
+            if path.stat().st_size > BIGGEST_FILE:
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # invalid escapes and the like are the package's own affair
+                tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        yield tree
+
+
+def _imports(tree: ast.AST) -> list[str]:
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

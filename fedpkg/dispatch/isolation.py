@@ -231,10 +231,11 @@ def remark(task: Task, log_tail: str) -> str:
     return ""
 
 
-def put_back(task: Task, order: Mapping[str, Any]) -> None:
+def put_back(task: Task, call: Call) -> None:
     """The task's processes are gone: its scratch goes, too, and its record is as it was given."""
+    order = call.isolation
     remove_tree(task.folder / SCRATCH)
-    if order["by"] == "landlock":  # which cannot guard one file in a folder
+    if order is not None and order["by"] == "landlock":  # which cannot guard one file in a folder
         remove_tree(task.folder / "task.json")
         (task.folder / "task.json").write_text(order["record"])
 

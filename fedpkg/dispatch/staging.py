@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import platform
 import re
 import sys
 import threading
@@ -12,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpkg.devices import Slot
-from fedpkg.dispatch.base import Task
+from fedpkg.dispatch.base import Task, working_folder
 from fedpkg.dispatch.command import format_flags
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
 from fedpkg.types import Json, ReplyKind
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
+STARTUP = "startup"
+SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that build may name, or write of its own accord
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -40,15 +44,25 @@ class StagedTask:
     stderr: Path
 
 
-def base_environ(extra: Mapping[str, str], *, threads: int) -> dict[str, str]:
-    """The environment that every task of a run shares.
+def base_environ(
+    extra: Mapping[str, str], *, threads: int, python: Path | None = Path(sys.executable)
+) -> dict[str, str]:
+    """The environment that every task of a run shares, with ``python`` (unless it is None) first on PATH.
 
-    ``python`` on PATH is the interpreter that runs fedpkg, so that a virtual environment need not be activated.
+    By default that is the interpreter that runs fedpkg: its virtual environment need not be activated. In one of the
+    package's own, modules of the person's PYTHONPATH, made for another interpreter, are not found.
     """
-    environ = {**os.environ, **extra}
-    environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]))
+    environ = dict(os.environ)
+    if python is not None and python != Path(sys.executable):
+        for name in ("PYTHONPATH", "PYTHONHOME"):
+            environ.pop(name, None)
+        environ["VIRTUAL_ENV"] = str(python.parent.parent)
+    environ.update(extra)
+    first = "" if python is None else str(python.parent)
+    environ["PATH"] = os.pathsep.join(filter(None, [first, environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = "0"
+    environ.setdefault("HOSTNAME", platform.node())  # as in the containers that FEDn's clients lived in
     environ["PYTHONUNBUFFERED"] = "1"  # what a task printed before it was killed is in its log
     environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is no state of a client
     for name in THREAD_VARIABLES:
@@ -170,17 +184,17 @@ def stage(
     task.folder.mkdir(parents=True)
     task.next_state.parent.mkdir(parents=True, exist_ok=True)
     copies.put(task)
-    cwd = task.next_state / "package" / task.package.folder.relative_to(task.package.root)
+    cwd = working_folder(task)
     out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
-    paths = [str(out)]
+    paths = [str(out)] if _takes_a_path(task) else []
     if task.model is not None:
         model = models.put(task, private=private_input)
-        model.with_name(f"{model.name}-metadata").write_text(json.dumps(dict(task.parameters)))
+        model.with_name(f"{model.name}-metadata").write_text(json.dumps({**task.run_config, **task.parameters}))
         paths.insert(0, str(model))
     task_json = task.folder / "task.json"
     task_json.write_text(json.dumps(task_record(task, slot)))
     environ = {
-        **base_environ(task.environment, threads=task.threads),
+        **base_environ(task.environment, threads=task.threads, python=task.package.python),
         "FEDPKG_TASK": str(task_json),
         "FEDPKG_STATE_DIR": str(task.next_state / "state"),
         "FEDPKG_SEED": str(task.seed),
@@ -204,6 +218,26 @@ def stage(
         stdout=task.folder / "stdout.log",
         stderr=task.folder / "stderr.log",
     )
+
+
+def startup(task: Task, staged: StagedTask) -> tuple[Task, StagedTask]:
+    """The call of ``startup`` that comes before a client's first task, in the same place, with logs of its own."""
+    stdout, stderr = (task.folder / f"{STARTUP}.{name}.log" for name in ("stdout", "stderr"))
+    call = dataclasses.replace(task, entry_point=STARTUP, reply_kind=ReplyKind.NOTHING, arguments={})
+    return call, dataclasses.replace(staged, appended=(), stdout=stdout, stderr=stderr)
+
+
+def _takes_a_path(task: Task) -> bool:
+    """Whether the path of the reply is appended: not where nothing is asked for, or `build` says itself what it writes.
+
+    FEDn's packages have had ``command: python entrypoint.py init_seed ../seed.npz``. What the package has is not
+    written.
+    """
+    if task.reply_kind is ReplyKind.SEED:
+        words = task.package.spec.entry_point(task.entry_point).command.split()
+        named = [word.strip("\"'") for word in words]
+        return not any(word.endswith(SEED_SUFFIXES) and not (task.package.folder / word).exists() for word in named)
+    return task.reply_kind is not ReplyKind.NOTHING
 
 
 def own_environ(task: Task) -> dict[str, str]:
@@ -245,7 +279,9 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "parameters": dict(task.parameters),
         "input_sets": list(task.input_sets),
         "reply_sets": list(task.sets),
+        "weighted": task.weighted,
         "environment": dict(task.environment),
+        "python": None if task.package.python is None else str(task.package.python),
     }
 
 
@@ -255,6 +291,7 @@ def remove_leftovers(task: Task) -> None:
     What it was given and its logs stay, to repeat it by hand.
     """
     given = input_path(task).name
+    logs = {f"{call}{name}.log" for call in ("", f"{STARTUP}.") for name in ("stdout", "stderr")}
     for path in task.folder.iterdir():
-        if path.name not in (given, f"{given}-metadata", "task.json", "stdout.log", "stderr.log"):
+        if path.name not in {given, f"{given}-metadata", "task.json", *logs}:
             remove_tree(path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from fedpkg.dispatch.base import Task
+from fedpkg.dispatch.base import Task, working_folder
 from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files
 
 # Inodes' times move in ticks of 1 to 10 ms: what was written within the same tick cannot be told apart by them.
@@ -50,8 +50,9 @@ class WorkingCopies:
         """Make ``task.next_state``, which must not exist: from the client's state, else from the package."""
         if task.state is not None:
             copy_tree(task.state, task.next_state)
+            _link(task)
             return
-        copy = self._take(task.package.root)
+        copy = None if task.links else self._take(task.package.root)
         if copy is not None:
             copy.path.rename(task.next_state)
             copy.settled = time.time_ns() - max(facts[-1] for facts in copy.facts.values()) > _TICKS_NS
@@ -59,6 +60,7 @@ class WorkingCopies:
             task.next_state.mkdir()
             copy_tree(task.package.root, task.next_state / "package")
             (task.next_state / "state").mkdir()
+            _link(task)
             copy = _Copy(task.package.root, task.next_state, _facts(task.next_state))
         with self._lock:
             self._given[task.task_id] = copy
@@ -75,16 +77,18 @@ class WorkingCopies:
         with self._lock:
             copy = self._given.pop(task.task_id, None)
         if copy is None:
+            _unlink(task)
             return False
         try:
             touched = not _is_untouched(task.next_state, copy.facts)
+            _unlink(task)
             if (touched or not copy.settled) and not _is_as_unpacked(task, big_files=not touched):
                 return False
         except FileNotFoundError:  # it removed its own folder: nothing to keep, either
             touched = True
         except OSError:  # it cannot be read: then it is as the client wants it
             return False
-        if touched:
+        if touched or task.links:  # such a copy is its client's own
             remove_tree(task.next_state)
         else:
             self._put_by(copy, task.next_state)
@@ -110,6 +114,22 @@ class WorkingCopies:
         with self._lock:
             self._spare.clear()
             remove_tree(self._folder)
+
+
+def _link(task: Task) -> None:
+    """Put links to the client's data where its package looks for them; what has their names gives way."""
+    for name, target in task.links.items():
+        link = working_folder(task) / name
+        remove_tree(link)
+        link.symlink_to(target)
+
+
+def _unlink(task: Task) -> None:
+    """Take the links away again: they are no part of the client's state."""
+    for name in task.links:
+        link = working_folder(task) / name
+        if link.is_symlink():
+            link.unlink()
 
 
 def _facts(folder: Path) -> _Facts:

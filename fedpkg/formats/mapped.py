@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +39,16 @@ class MappedFile:
                     raise self.error("not a regular file")
                 if status.st_size == 0:
                     raise self.error("the file is empty")
-                self.map = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_COPY)
+                # Python's own mmap would keep a descriptor, and thousands of updates are open side by side.
+                storage: Any = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, status.st_size)
             finally:
                 os.close(fd)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}") from error
-        self.view = memoryview(self.map)
+        except RuntimeError as error:  # torch's word for what the system refused
+            raise self.error(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
+        mapped: Any = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+        self.view = memoryview(mapped)
 
     def __len__(self) -> int:
         return len(self.view)
@@ -71,7 +75,7 @@ class MappedFile:
             if 0 in shape:
                 return torch.empty(shape, dtype=dtype)
             count = math.prod(shape)
-            buffer = self.map if source is None else source
+            buffer = self.view if source is None else source
             if start % dtype.itemsize:
                 # np.savez puts arrays at any byte, but compilers may rely on aligned elements in torch's kernels: a
                 # client's file must not be able to crash who reads it.

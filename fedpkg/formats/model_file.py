@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fedpkg.errors import ModelFileError
 from fedpkg.files import atomic_write
-from fedpkg.formats.base import ModelForm, Suffix, keys_of
+from fedpkg.formats.bare import dump_bare, load_bare
+from fedpkg.formats.base import BARE, ModelForm, Suffix, keys_of
 from fedpkg.formats.buffers import with_buffers
 from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.npz import can_hold, dump_npz, load_npz, npz_names
@@ -20,12 +21,16 @@ from fedpkg.formats.safetensors import dump_safetensors, load_safetensors, safet
 from fedpkg.formats.torch_file import load_torch
 from fedpkg.weights.weights import Weights
 
+_ZIP = b"PK\3\4"
 TORCH_SUFFIXES = (".pt", ".pth")
+_FREE_BYTES, _MAX_EXPANSION = 64 << 20, 16  # tensors of a .pt file may share their numbers, with others and themselves
 _SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def read_model(path: Path, *, max_bytes: int | None = None) -> Weights:
     """The tensors of an .npz or .safetensors file (told by its content), mapped where possible, never unpickled.
+
+    Bare arrays have nothing in them that would tell: see ``bare.py`` for the suffixes that do.
 
     Tensors under positions come in the order 0 … n-1, others in the file's. They may be written to: the file stays as
     it is. It must not be cut short while they live.
@@ -66,6 +71,8 @@ def detect_form(path: Path) -> ModelForm:
     """
     file = MappedFile(path, max_bytes=None)
     suffix = _suffix_of(file)
+    if suffix in BARE.values():
+        return ModelForm(suffix, "positions")
     return ModelForm(suffix, keys_of(npz_names(file) if suffix == ".npz" else safetensors_names(file)))
 
 
@@ -141,15 +148,22 @@ def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
 def _dump(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) -> None:
     if form.suffix == ".npz":
         dump_npz(file, named)
+    elif form.suffix in BARE.values():
+        dump_bare(file, named, form.suffix)
     else:
         dump_safetensors(file, named)
 
 
-def read_seed_model(path: Path, *, buffers: Sequence[str] = ()) -> tuple[Weights, ModelForm]:
+def read_seed_model(
+    path: Path, *, buffers: Sequence[str] = (), bare: Suffix | None = None
+) -> tuple[Weights, ModelForm]:
     """A seed model, its buffers told apart (see ``with_buffers``), and the form in which its global models are staged.
 
     Besides the formats of ``read_model``, a .pt or .pth file that holds a dictionary of tensors, or one under
     ``"state_dict"``. It is staged as an .npz file with names (.safetensors, if a dtype needs it).
+
+    Args:
+        bare: its global models are staged in this form of one bare array; so is the file, unless it is an .npz.
 
     Raises:
         ModelFileError: the file or its metadata cannot be used; a pickle that holds more than tensors is not loaded.
@@ -158,6 +172,10 @@ def read_seed_model(path: Path, *, buffers: Sequence[str] = ()) -> tuple[Weights
     if path.suffix in TORCH_SUFFIXES:
         weights = Weights(_state_dict(path)).freeze()
         form = ModelForm(".npz" if all(can_hold(tensor) for tensor in weights.values()) else ".safetensors")
+    elif bare is not None:
+        file = MappedFile(path, max_bytes=None)
+        tensors = load_npz(file) if bytes(file.view[:4]) == _ZIP else load_bare(file, bare)
+        weights, form = _weights(tensors), ModelForm(bare, "positions")
     else:
         weights, form = read_model(path), detect_form(path)
     if not weights:
@@ -166,7 +184,10 @@ def read_seed_model(path: Path, *, buffers: Sequence[str] = ()) -> tuple[Weights
 
 
 def _load(file: MappedFile) -> dict[str, Tensor]:
-    return load_npz(file) if _suffix_of(file) == ".npz" else load_safetensors(file)
+    suffix = _suffix_of(file)
+    if suffix in BARE.values():
+        return load_bare(file, suffix)
+    return load_npz(file) if suffix == ".npz" else load_safetensors(file)
 
 
 def _weights(tensors: dict[str, Tensor]) -> Weights:
@@ -177,17 +198,31 @@ def _weights(tensors: dict[str, Tensor]) -> Weights:
 
 
 def _suffix_of(file: MappedFile) -> Suffix:
+    for suffix in BARE.values():
+        if file.path.suffix == suffix:
+            return suffix
     start = bytes(file.view[:9])
-    if start[:4] in (b"PK\3\4", b"PK\5\6"):
+    if start[:4] in (_ZIP, b"PK\5\6"):
         return ".npz"
     if start[8:] in (b"{", b"") and len(start) >= 8:
         return ".safetensors"
     hint = "write it with numpy.savez() or safetensors.torch.save_file()"
+    if start[:4] == b"\x89HDF":
+        raise file.error(
+            "is an HDF5 file, such as Keras writes its models to",
+            hint="save the weights: numpy.savez(path, **{str(i): w for i, w in enumerate(model.get_weights())})",
+        )
     if start[:1] == b"\x80":
         raise file.error("is a Python pickle, which is never loaded", hint=hint)
     if start[:6] == b"\x93NUMPY":
         raise file.error("is a single .npy array, not an .npz file", hint=hint)
     raise file.error("is neither an .npz nor a .safetensors file", hint=hint)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is numbers in memory, one for each place of its shape."""
+    is_dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
+    return is_dense and tensor.device.type == "cpu"
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -205,9 +240,13 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
         raise ModelFileError(f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors", path=str(path))
+    size_bytes = 0
     for name, tensor in loaded.items():
-        if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided):
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
             raise ModelFileError(
-                f"{path}: entry {name!r} is not a named dense tensor", path=str(path), tensor=str(name)
+                f"{path}: entry {name!r:.200} is not a named dense tensor", path=str(path), tensor=str(name)
             )
+        size_bytes += tensor.numel() * tensor.element_size()
+    if size_bytes > max(_FREE_BYTES, _MAX_EXPANSION * path.stat().st_size):  # one number, expanded to a terabyte
+        raise ModelFileError(f"{path}: its tensors need {size_bytes} bytes, far more than it has", path=str(path))
     return dict(loaded)

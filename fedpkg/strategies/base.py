@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from fedpkg.types import Json, ReplyKind
-from fedpkg.weights.weights import Weights
+
+if TYPE_CHECKING:  # to list strategies must not cost PyTorch
+    import numpy as np
+
+    from fedpkg.weights.weights import Weights
 
 State: TypeAlias = "dict[str, Any]"
 

@@ -17,8 +17,10 @@ BENCHMARKS = [
     ["fork_cost.py"],
     ["warm_call.py"],
     ["isolation.py"],
+    ["environments.py"],
     ["fold.py"],
     ["weights.py"],
+    ["aggregators.py"],
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
     ["scale.py"],
@@ -28,8 +30,10 @@ QUICK = [
     ["fork_cost.py", "--repeat", "20"],
     ["warm_call.py", "--repeat", "5"],
     ["isolation.py", "--repeat", "5"],
+    ["environments.py", "--repeat", "1"],
     ["fold.py", "--repeat", "1", "--clients", "2"],
     ["weights.py", "--repeat", "1"],
+    ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["workloads.py", "w1", "--repeat", "1"],
 ]
 

@@ -25,7 +25,6 @@ SHARE = 0.1  # each takes no bigger share of the keeper's time,
 SLICE_S = 0.005  # nor a look at files longer at once
 FEW = 32  # processes, which may come at once
 ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
-THREADS_EACH = 8  # limits.processes counts processes, but no task may have more threads than so many for each
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
 
@@ -134,10 +133,9 @@ class Supervisor:
                 processes.append(Process(pid))
             except (OSError, ValueError):  # it has just ended
                 continue
-        most = self.limits["processes"]
         threads = sum(process.threads for process in processes)
         cpu_s = self.cpu_s + sum(process.cpu_s for process in processes)
-        if most and self._is_over("processes", threads, most * THREADS_EACH):
+        if self.limits["threads"] and self._is_over("processes", threads, self.limits["threads"]):
             return True
         if self._is_over("cpu_s", cpu_s):
             return True

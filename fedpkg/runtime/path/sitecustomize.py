@@ -5,6 +5,8 @@ import importlib.util
 import os
 import sys
 
+import _fedpkg_compat  # type: ignore[import-not-found]
+
 
 def _run_shadowed() -> None:
     here = os.path.dirname(os.path.abspath(__file__))
@@ -16,6 +18,7 @@ def _run_shadowed() -> None:
         spec.loader.exec_module(module)
 
 
+_fedpkg_compat.install()
 if os.environ.get("FEDPKG_SEED"):
     import _fedpkg_task  # type: ignore[import-not-found]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from federation import DRIFTING, MISBEHAVE, Federation
+from federation import DRIFTING, Federation
 
 from fedpkg.controller.events import RoundFinished, SessionEnded, SessionStarted
 from fedpkg.errors import ConfigError, EntryPointFailed, HomeLocked, SessionFailed
@@ -217,17 +216,6 @@ def test_seed_with_nan_is_refused_before_anything_runs(federation: Federation, t
 def test_build_that_fails_says_why(federation: Federation) -> None:
     with pytest.raises(EntryPointFailed, match=r"'build' exited with code 1(.|\n)*no seed today"):
         federation.run(arguments={"build": {"how": "raise"}})
-
-
-def test_startup_that_is_not_run_is_said_so(
-    federation: Federation, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    package = tmp_path / "client"
-    shutil.copytree(MISBEHAVE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    with open(package / "fedn.yaml", "a") as spec:
-        spec.write("  startup:\n    command: python entrypoint.py startup\n")
-    assert federation.run(package=str(package)).status == "finished"
-    assert "entry point 'startup' is not run" in caplog.text
 
 
 def test_package_without_build_needs_a_seed_model(federation: Federation, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from workbench import wait_until
 
-from fedpkg.dispatch import cgroups
+from fedpkg.control_groups import own_groups
 from fedpkg.dispatch.base import Limits
 from fedpkg.dispatch.cgroups import Delegated, Group, clear, delegated
 from fedpkg.dispatch.keepers import Call, Zygote
@@ -21,7 +21,7 @@ from fedpkg.dispatch.keepers import Call, Zygote
 @pytest.fixture
 def bare() -> Iterator[Delegated]:
     """A cgroup made for one test, whose controllers are none."""
-    own = next(cgroups._own_and_above(), None)
+    own = next(own_groups(), None)
     if own is None or not os.access(own, os.W_OK):
         pytest.skip("there is no cgroup v2 that this user may write to")
     folder = own / f"fedpkg test {os.getpid()}"

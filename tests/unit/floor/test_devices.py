@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpkg import devices
-from fedpkg.devices import Gpu, Machine, Needs, Slot, cgroup_cpus, cgroup_memory, plan_slots, this_machine
+from fedpkg.control_groups import cpu_shares, memory_limits
+from fedpkg.devices import Gpu, Machine, Needs, Slot, plan_slots, this_machine
 from fedpkg.errors import ConfigError
 
 GB = 10**9
@@ -132,41 +133,54 @@ def test_processors_are_those_that_the_process_is_bound_to() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
 
 
+V2 = "0 0 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw"
+V1 = "\n".join(
+    f"0 0 0:1 / /sys/fs/cgroup/{name} rw shared:9 - cgroup cgroup rw,{options}"
+    for name, options in (("cpu,cpuacct", "cpu,cpuacct"), ("memory", "memory"), ("pids", "pids"))
+)
+
+
 @pytest.mark.parametrize(
-    ("groups", "files", "cpus", "memory"),
+    ("mounts", "groups", "files", "cpus", "memory"),
     [
-        ("0::/", {"cpu.max": "250000 100000", "memory.max": "4000"}, [2.5], [4000]),
-        ("0::/", {"cpu.max": "max 100000", "memory.max": "max"}, [], []),
-        ("0::/a b/c", {"a b/c/cpu.max": "400000 100000", "a b/cpu.max": "100000 100000"}, [4.0, 1.0], []),
+        (V2, "0::/", {"cpu.max": "250000 100000", "memory.max": "4000"}, [2.5], [4000]),
+        (V2, "0::/", {"cpu.max": "max 100000", "memory.max": "max"}, [], []),
+        (V2, "0::/a b/c", {"a b/c/cpu.max": "400000 100000", "a b/cpu.max": "100000 100000"}, [4.0, 1.0], []),
+        (V2.replace("/ /sys", "/pod /sys"), "0::/pod/x", {"x/memory.max": "7", "memory.max": "9"}, [], [7, 9]),
+        (V2.replace("/ /sys", "/pod /sys"), "0::/other", {"memory.max": "9"}, [], []),
+        (V2.replace("cgroup rw", r"cgroup/a\040b rw"), "0::/", {"a b/memory.max": "5"}, [], [5]),
         (
+            V1,
             "4:cpu,cpuacct:/x\n3:memory:/y\n2:pids:/x\n0::/",
             {
-                "cpu/x/cpu.cfs_quota_us": "300000",
-                "cpu/x/cpu.cfs_period_us": "100000",
-                "cpu/cpu.cfs_quota_us": "-1",
-                "cpu/cpu.cfs_period_us": "100000",
+                "cpu,cpuacct/x/cpu.cfs_quota_us": "300000",
+                "cpu,cpuacct/x/cpu.cfs_period_us": "100000",
+                "cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "cpu,cpuacct/cpu.cfs_period_us": "100000",
                 "memory/y/memory.limit_in_bytes": "5000",
                 "memory/memory.limit_in_bytes": "9000",
             },
             [3.0],
             [5000, 9000],
         ),
-        ("0::/elsewhere", {}, [], []),
-        (None, {}, [], []),
+        (V2, "0::/elsewhere", {}, [], []),
+        (None, None, {}, [], []),
     ],
 )
 def test_limits_of_control_groups_are_read(
-    groups: str | None, files: dict[str, str], cpus: list[float], memory: list[int], tmp_path: Path
+    mounts: str | None, groups: str | None, files: dict[str, str], cpus: list[float], memory: list[int], tmp_path: Path
 ) -> None:
-    if groups is not None:
-        (tmp_path / "proc" / "self").mkdir(parents=True)
-        (tmp_path / "proc" / "self" / "cgroup").write_text(f"{groups}\n")
+    proc = tmp_path / "proc" / "self"
+    proc.mkdir(parents=True)
+    for name, text in (("mountinfo", mounts), ("cgroup", groups)):
+        if text is not None:
+            (proc / name).write_text(f"{text}\n")
     for name, text in files.items():
         path = tmp_path / "sys" / "fs" / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{text}\n")
-    assert list(cgroup_cpus(tmp_path)) == cpus
-    assert list(cgroup_memory(tmp_path)) == memory
+    assert list(cpu_shares(tmp_path)) == cpus
+    assert list(memory_limits(tmp_path)) == memory
 
 
 # ---- how tasks are placed

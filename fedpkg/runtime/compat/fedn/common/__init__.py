@@ -1,0 +1,1 @@
+"""What several parts of FEDn shared: see ``log_config``."""

@@ -1,0 +1,1 @@
+"""FEDn's network, of which packages import only the base of server functions."""

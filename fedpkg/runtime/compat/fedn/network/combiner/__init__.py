@@ -1,0 +1,1 @@
+"""FEDn's combiner, of which packages import only the base of server functions."""

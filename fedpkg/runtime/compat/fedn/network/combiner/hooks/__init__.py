@@ -1,0 +1,1 @@
+"""Server functions: what a package may define for a server to call."""

@@ -1,0 +1,1 @@
+"""Utilities of FEDn that packages import: see ``helpers``."""

@@ -1,0 +1,48 @@
+"""What a package calls: a helper for its form of model files, metadata beside a model, metrics."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from fedn.utils.helpers.helperbase import HelperBase
+
+HELPERS = (
+    *("numpyhelper", "pytorchhelper", "kerashelper", "numpyarrayhelper"),
+    *("binaryhelper", "androidhelper", "splitlearninghelper"),
+)
+
+
+def get_helper(helper_module_name: str) -> HelperBase:
+    """The helper of that name. Raises ModuleNotFoundError, as FEDn does, where there is none."""
+    if helper_module_name not in HELPERS:
+        raise ModuleNotFoundError(
+            "FEDn has no helper %r; its helpers are: %s" % (helper_module_name, ", ".join(HELPERS)),
+            name="fedn.utils.helpers.plugins.%s" % helper_module_name,
+        )
+    helper: HelperBase = importlib.import_module("fedn.utils.helpers.plugins." + helper_module_name).Helper()
+    return helper
+
+
+def save_metadata(metadata: dict[str, Any], filename: str) -> None:
+    """Write metadata (``num_examples`` …) beside the model ``filename``, as ``<filename>-metadata``."""
+    with open(os.fspath(filename) + "-metadata", "w") as file:
+        json.dump(metadata, file)
+
+
+def load_metadata(filename: str) -> dict[str, Any]:
+    """The metadata beside the model ``filename``: for an input model, what its session configures for clients."""
+    with open(os.fspath(filename) + "-metadata") as file:
+        metadata: dict[str, Any] = json.load(file)
+    return metadata
+
+
+def save_metrics(metrics: dict[str, Any], filename: str) -> None:
+    """Write metrics to the file ``filename``."""
+    with open(filename, "w") as file:
+        json.dump(metrics, file)

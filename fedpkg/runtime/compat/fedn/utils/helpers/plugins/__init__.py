@@ -1,0 +1,1 @@
+"""The helpers, one file each, as ``get_helper`` finds them."""

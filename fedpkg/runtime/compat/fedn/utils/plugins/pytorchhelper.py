@@ -1,0 +1,5 @@
+"""The pytorchhelper where FEDn 0.5 to 0.7 had it."""
+
+from fedn.utils.helpers.plugins.pytorchhelper import Helper
+
+__all__ = ["Helper"]

@@ -1,0 +1,1 @@
+"""What Scaleout's client, FEDn's successor, gives to compute packages: the same helpers."""
