@@ -483,6 +483,31 @@ def test_network_is_there_when_it_is_allowed(bench: Bench, world: dict[str, Any]
     assert bench.told(package, isolation=Isolation(network=True)) == {"refused": [True] * 3, "names": True}
 
 
+def test_link_in_the_place_of_its_folder_leads_fedpkg_nowhere(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "of somebody else"
+    (elsewhere / "data").mkdir(parents=True)
+    for path in (elsewhere / "data" / "file", elsewhere / "seed.npz"):
+        path.write_bytes(b"precious")
+    before = tree(elsewhere)
+    code = f"""
+    own = os.path.dirname(os.path.abspath(__file__))
+    os.rename(own, own + ".old")
+    os.symlink({str(elsewhere)!r}, own)
+    """
+    built = bench.run(inline(tmp_path, code), reply_kind=ReplyKind.SEED, isolation=ISOLATED)
+    assert built.status == "failed"
+    package = inline(tmp_path, code + "tell()")
+    (tmp_path / "data.csv").write_text("1")
+    given: dict[str, Any] = {"isolation": ISOLATED, "data_path": tmp_path / "data.csv"}
+    first = bench.run(package, links={"data": tmp_path / "data.csv"}, **given)
+    assert first.status == "ok", (first.failure, log(first))
+    assert first.keeps_state
+    second = bench.run(package, links={"data": tmp_path / "data.csv"}, state=first.task.next_state, **given)
+    assert second.failure is not None
+    assert "a link in the place of its working folder" in second.failure.message
+    assert tree(elsewhere) == before
+
+
 # ---- its limits hold as well
 
 EXCESSES = {
