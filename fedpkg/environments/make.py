@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,12 +133,13 @@ def _lock(path: Path, folder: Path, *, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
         del _held[folder]
         os.close(fd)
+        with suppress(OSError):  # a program that makes it may live on, and has the lock: then the file stays
+            os.close(_take(path, folder, wait=False, remove=True))
 
 
-def _take(path: Path, folder: Path, *, wait: bool) -> int:
+def _take(path: Path, folder: Path, *, wait: bool, remove: bool = False) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -149,6 +151,8 @@ def _take(path: Path, folder: Path, *, wait: bool) -> int:
             event(logger, logging.INFO, "environment.waiting", folder=folder, reason="somebody else is making it")
             fcntl.flock(fd, fcntl.LOCK_EX)
         if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+            if remove:
+                path.unlink()
             return fd
         os.close(fd)  # who had the lock has removed it
 
@@ -227,23 +231,31 @@ def _run(command: Sequence[str], folder: Path, package: str) -> None:
         EnvironmentFailed: it failed; with the end of its output.
     """
     environ = {name: value for name, value in os.environ.items() if name not in _BENDING}
-    process = subprocess.Popen(
-        command,
-        cwd=folder.parent,  # not the package: uv would read its configuration there
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=[_held[folder]],
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=folder.parent,  # not the package: uv would read its configuration there
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[_held[folder]],
+            start_new_session=True,
+        )
+
+    with ThreadPoolExecutor(1) as pool:  # in a thread: a Ctrl-C in the midst of its start would lose the process
+        pool.submit(int).result()  # now the thread is there
+        starting = pool.submit(start)
+        try:
+            process = starting.result()
+            output, _ = process.communicate()
+        except BaseException:
+            process = starting.result()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
     if process.returncode:
         said = output.decode(errors="replace").strip().splitlines() or ["(it said nothing)"]
         tail = "\n".join(f"    {line}" for line in said[-_TAIL_LINES:])
