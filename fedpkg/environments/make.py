@@ -85,7 +85,9 @@ def _as_text(item: Item) -> str:
     return " ".join((str(item.requirement), *wheel, *item.hashes))
 
 
-def have_environment(wanted: Wanted, interpreter: Interpreter, root: Path, *, package: str) -> Path:
+def have_environment(
+    wanted: Wanted, interpreter: Interpreter, root: Path, *, package: str, only_wheels: bool = False
+) -> Path:
     """The ``python`` of the environment that has what is wanted; it is made if it is not there.
 
     Raises:
@@ -98,7 +100,7 @@ def have_environment(wanted: Wanted, interpreter: Interpreter, root: Path, *, pa
             root.mkdir(parents=True, exist_ok=True)
             with _lock(root / f"{name}.lock", folder):
                 if not _is_there(folder):
-                    _make(wanted, interpreter, folder, package=package)
+                    _make(wanted, interpreter, folder, package=package, only_wheels=only_wheels)
         except OSError as error:
             what = "the disk is full" if error.errno in NO_SPACE else error.strerror or str(error)
             raise StoreError(
@@ -160,7 +162,7 @@ def _take(path: Path, folder: Path, *, wait: bool, remove: bool = False) -> int:
 _held: dict[Path, int] = {}  # folder of an environment → its lock
 
 
-def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str) -> None:
+def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str, only_wheels: bool) -> None:
     uv = find_uv()
     maker = "uv" if uv else "pip"
     requirements = [str(item) for item in wanted.items]
@@ -186,13 +188,13 @@ def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: st
             _run([str(interpreter.path), "-I", "-m", "venv", str(folder)], folder, package)
         asked = folder / "requirements.txt"
         asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
-        python = str(python_of(folder))
+        python, what = str(python_of(folder)), ["-r", str(asked), *(["--only-binary=:all:"] if only_wheels else [])]
         if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
             options = ["--quiet", "--compile-bytecode", "--python", python]
-            _run([uv, "pip", "install", *options, "-r", str(asked)], folder, package)
+            _run([uv, "pip", "install", *options, *what], folder, package)
         else:
             pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
-            _run([*pip, "-r", str(asked)], folder, package)
+            _run([*pip, *what], folder, package)
         seconds = time.monotonic() - started
         made = Environment(
             environment_id=folder.name,
