@@ -24,7 +24,7 @@ else:
 
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
 SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
-ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 
 # FEDn's names for forms of model files: npz files, then three of one bare array.
 NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
@@ -60,6 +60,8 @@ class ClientsConfig(Section, frozen=True):
     # For packages that look for their data under a name of their own, beside fedn.yaml: that name → the client's data,
     # `.`, or something in it. Each becomes a link in the client's working copy.
     links: dict[str, str] = {}
+    # Names of groups → ids of their clients, or patterns of such. Some strategies ask them apart (vrcs: f, g, server).
+    groups: dict[str, list[str]] = {}
 
 
 class SamplerConfig(Section, frozen=True):
