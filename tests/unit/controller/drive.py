@@ -21,6 +21,7 @@ from typing import Any
 
 from federation import Arrivals
 from sets_strategy import WithControl
+from wandering_strategy import Wandering
 
 import fedpkg.strategies.fedavg
 from fedpkg import assemble
@@ -96,8 +97,9 @@ def main() -> None:
         if seen == int(event):
             timer.start()
 
-    if os.environ.get("TEST_STRATEGY") == "sets":
-        fedpkg.strategies.fedavg.fedavg = WithControl  # type: ignore[assignment]
+    strategies: dict[str, Any] = {"sets": WithControl, "wandering": Wandering}
+    if (name := os.environ.get("TEST_STRATEGY")) is not None:
+        fedpkg.strategies.fedavg.fedavg = strategies[name]
     if options.kill_at_step:
         kill_at_step(*options.kill_at_step.split(":"), home=home)
     if int(event) == 0:

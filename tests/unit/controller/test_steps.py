@@ -1,0 +1,153 @@
+"""Steps that ask as often as they like: what they get, what is on record of it, and the same bits after any kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from federation import PACKAGES, Federation
+from test_resume import drive, outcome_of, wait_until_gone, write_config
+
+from fedpkg.config import RunConfig
+from fedpkg.errors import SessionFailed
+
+QUADRATIC = PACKAGES / "quadratic"
+
+
+@pytest.fixture(autouse=True)
+def strategy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandering_strategy import Wandering
+
+    monkeypatch.setenv("TEST_STRATEGY", "wandering")
+    monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", Wandering)
+
+
+def config_of(federation: Federation, **changes: object) -> RunConfig:
+    sections = {
+        "package": str(QUADRATIC),
+        "clients": {"count": 4, "groups": {"odd": ["client-1", "client-3"], "even": ["client-[02]"]}},
+        "rounds": 2,
+        "sampler": {"fraction_train": 0.75},
+        "arguments": {"all": {"drifts": True, "fails": "client-0@1,client-2@2,client-3@2"}},
+        "validation": {"every": 1},
+    }
+    return federation.config(**{**sections, **changes})
+
+
+def all_of(federation: Federation, session_id: str) -> list[object]:
+    """What must be the same however a session was run."""
+    requests = [
+        (
+            *(row.request_id, row.number, row.entry_point, row.client_group, row.cohort, row.counted, row.status),
+            *(row.num_ok, row.num_failed, row.bytes_down, row.bytes_up),
+        )
+        for row in federation.store.list_requests(session_id)
+    ]
+    state = federation.store.load_strategy_state(session_id)
+    return [*outcome_of(federation, session_id), requests, json.dumps(state), federation.findings()]
+
+
+def test_step_with_many_requests_is_on_record(federation: Federation) -> None:
+    session = federation.run(config_of(federation))
+    store, session_id = federation.store, session.session_id
+    requests = store.list_requests(session_id, round_number=1)
+    assert [row.number for row in requests] == list(range(1, len(requests) + 1))
+    assert [row.request_id for row in requests][-2:] == ["steps", str(len(requests))]
+    groups = {row.client_group: row.cohort for row in requests}
+    assert groups.keys() - {None} <= {"odd", "even"} and len(groups) > 1
+    assert requests[-1].cohort == ["client-0", "client-2"]
+    tasks = [task for task in store.list_tasks(session_id, round_number=1) if task.request_id is not None]
+    for row in requests:
+        of_row = [task for task in tasks if task.request_id == row.request_id]
+        assert row.num_ok == sum(task.status == "ok" for task in of_row) == len(row.counted or ())
+        assert (row.bytes_down, row.bytes_up) == (
+            sum(task.bytes_down for task in of_row),
+            sum(task.bytes_up for task in of_row),
+        )
+        assert row.bytes_down > 0 and row.bytes_up > 0
+    assert len({task.task_id for task in tasks}) == len(tasks) == sum(len(row.cohort) for row in requests)
+    round_row = store.get_round(session_id, 1)
+    assert (round_row.num_ok, round_row.num_failed) == (
+        sum(row.num_ok for row in requests),
+        sum(row.num_failed for row in requests),
+    )
+    folder = federation.home.session_folder(session_id)
+    assert not list(folder.rglob(".payload*")) and not list(folder.glob("round-*/*/*.reply"))
+    assert (folder / "round-1" / "client-1" / "train-2" / "task.json").exists()
+
+
+def test_states_of_a_client_follow_each_other_within_a_round(federation: Federation) -> None:
+    """Each of its calls finds what the one before it wrote, in whatever order requests were asked."""
+    config = config_of(federation, arguments={"all": {"drifts": True}}, rounds=1, sampler={})
+    session = federation.run(config)
+    rows = federation.store.list_tasks(session.session_id, client_id="client-0")
+    (client, *_) = federation.store.list_clients(session.session_id)
+    kept = federation.home.session_folder(session.session_id) / "clients" / "client-0"
+    assert [version.name for version in kept.iterdir()] == [client.state_version]
+    calls = json.loads(next(kept.rglob("calls.json")).read_text())
+    assert len(calls) == len(rows)
+
+
+@pytest.mark.timeout(600)  # a new controller for every event
+@pytest.mark.slow
+def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federation) -> None:
+    undisturbed = federation.run(config_of(federation))
+    expected = all_of(federation, undisturbed.session_id)
+    assert sum(len(row[5]) < len(row[4]) for row in expected[3]) > 1, "some failed"  # type: ignore[attr-defined]
+    assert {row[1] for row in expected[3]} > {1, 2, 3, 4}  # type: ignore[attr-defined]
+    events = len(federation.events)
+    config = write_config(federation, config_of(federation))
+    for kill_at in range(1, events):
+        process = drive(federation, "--run", config, "--kill-at", str(kill_at))
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, kill_at
+        wait_until_gone(federation, within_s=5)
+        session = federation.store.list_sessions()[-1]
+        assert federation.resume(session.session_id).status == "finished"
+        assert all_of(federation, session.session_id) == expected, f"killed at event {kill_at}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [{"workers": 1}, {"workers": 4}, {"name": "resident"}, {"name": "process"}])
+def test_executors_and_workers_do_not_change_a_bit_of_a_step(
+    federation: Federation, executor: dict[str, object]
+) -> None:
+    one = federation.run(config_of(federation)).session_id
+    other = federation.run(config_of(federation, executor=executor)).session_id
+    assert all_of(federation, one) == all_of(federation, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 8))
+def test_killed_as_a_request_is_recorded_a_step_resumes_to_the_same_bits(federation: Federation, number: int) -> None:
+    expected = all_of(federation, federation.run(config_of(federation)).session_id)
+    moment = ("before", "after")[number % 2]
+    config = write_config(federation, config_of(federation))
+    process = drive(federation, "--run", config, "--kill-at-step", f"{moment}:record_request:{number}")
+    process.communicate(timeout=60)
+    session = federation.store.list_sessions()[-1]
+    federation.resume(session.session_id)
+    assert all_of(federation, session.session_id) == expected
+
+
+def test_request_to_which_too_few_answer_is_asked_again_and_those_before_are_not(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(federation, round={"required": 2}, rounds=1, arguments={"all": {"drifts": True}})
+    monkeypatch.setenv("QUADRATIC_FAILS", "client-0@1")  # when it is called again
+    with pytest.raises(SessionFailed, match=r"round 1, request \d+ \(validate\): 1 usable updates, 2 are required"):
+        federation.run(config)
+    store = federation.store
+    session_id = store.list_sessions()[-1].session_id
+    *before, train, steps, validate = store.list_requests(session_id)
+    assert {row.status for row in before} == {"answered"}
+    assert [row.status for row in (train, steps, validate)] == ["failed"] * 3, "they were asked at once"
+    assert store.get_round(session_id, 1).status == "failed"
+    tasks = {task.task_id for task in store.list_tasks(session_id)}
+    monkeypatch.delenv("QUADRATIC_FAILS")
+    federation.resume(session_id)
+    assert store.list_requests(session_id)[: len(before)] == before
+    again = [task for task in store.list_tasks(session_id, round_number=1) if task.task_id not in tasks]
+    assert {task.client_id for task in again if task.request_id is not None} == {"client-0"}
+    assert {row.status for row in store.list_requests(session_id)} == {"answered"}
