@@ -5,6 +5,7 @@ PyTorch is imported inside the functions, after the warm interpreter was started
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -14,13 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from fedpkg.compute_package.inspect import package_warnings
+from fedpkg.compute_package.review import script_of
+from fedpkg.compute_package.signing import Signature
+from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
     LimitsConfig,
     NeedsConfig,
+    PythonEnv,
     RunConfig,
     config_from_json,
     dump_config,
@@ -63,13 +70,13 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
-        package = _open_package(config, home)
+        config, package, signatures = _admit_package(config, home, store)
         _check_entry_points(config, package)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
-        on_disk = _on_disk(package)
+        on_disk = _on_disk(package, config.python_env)
         with _executor(config, on_disk, folder) as executor:
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
@@ -97,6 +104,8 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
                 num_rounds=config.rounds,
                 created_at=now,
                 updated_at=now,
+                package_contents=package.contents,
+                signatures=[signature.to_json() for signature in signatures],
             )
             rows = [
                 ClientRow(
@@ -135,8 +144,7 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        package = _on_disk(find_package(session.package_digest, home.packages))
-        _tell_changes(config, home, session)
+        package = _on_disk(_package_again(config, home, session), config.python_env)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
@@ -161,20 +169,50 @@ def _naming_a_full_disk(home: Home, advice: str) -> Iterator[None]:
         ) from error
 
 
-def _open_package(config: RunConfig, home: Home) -> UnpackedPackage:
-    limits = config.limits
-    return open_package(
-        Path(config.package), home.packages, max_bytes=limits.package_bytes, max_members=limits.package_members
+def _admit_package(
+    config: RunConfig, home: Home, store: StateStore
+) -> tuple[RunConfig, UnpackedPackage, tuple[Signature, ...]]:
+    """The run's package, if its ``trust`` allows it; the configuration with signers instead of the files of their keys.
+
+    Its digest decides before anything of it is parsed.
+    """
+    trust = config.trust
+    signatures: list[Signature] = []
+    if trust.allow is not None:
+        trust = msgspec.structs.replace(trust, allow=resolve_allowed(trust.allow))
+        config = msgspec.structs.replace(config, trust=trust)
+    check = gate(Path(config.package), trust.allow, signature=trust.signature)
+    package = open_package(
+        Path(config.package),
+        home.packages,
+        max_bytes=config.limits.package_bytes,
+        max_members=config.limits.package_members,
+        admit=lambda digest: signatures.extend(check(digest)),
+        on_record={session.package_digest: session.package_contents for session in store.list_sessions()},
     )
+    return config, package, tuple(signatures)
 
 
-def _tell_changes(config: RunConfig, home: Home, session: SessionRow) -> None:
-    """A session goes on with the package it began with: say so where the person's own copy is another by now."""
-    try:
-        digest = _open_package(config, home).digest
-    except PackageError:
-        return  # moved away, or just being edited
-    if digest != session.package_digest:
+def _package_again(config: RunConfig, home: Home, session: SessionRow) -> UnpackedPackage:
+    """The package that a session began with: the archive mends the cache if it is still the same one."""
+    admit_again(session.package_digest, config.trust.allow, session.signatures)
+    digests: list[str] = []  # of what lies where the package was
+
+    def is_same(digest: str) -> None:
+        digests.append(digest)
+        if digest != session.package_digest:
+            raise PackageError("another package")
+
+    with contextlib.suppress(PackageError):  # moved away, changed, or just being edited
+        return open_package(
+            Path(config.package),
+            home.packages,
+            max_bytes=config.limits.package_bytes,
+            max_members=config.limits.package_members,
+            admit=is_same,
+            on_record={session.package_digest: session.package_contents},
+        )
+    if digests and digests != [session.package_digest]:
         event(
             logger,
             logging.WARNING,
@@ -182,6 +220,7 @@ def _tell_changes(config: RunConfig, home: Home, session: SessionRow) -> None:
             about=f"{config.package} has changed; the session goes on with the package as it was. For the changed one, "
             "start a new run",
         )
+    return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
@@ -317,13 +356,24 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
         raise
 
 
-def _on_disk(package: UnpackedPackage) -> PackageOnDisk:
+def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
+    """The package as it is run, with its interpreter; making an environment for it may take minutes."""
+    from fedpkg.environments.choose import choose_python
+
     entry_points = {
         name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
         for name, entry_point in package.spec.entry_points.items()
     }
     spec = dataclasses.replace(package.spec, entry_points=entry_points)
-    return PackageOnDisk(digest=package.digest, root=package.root, folder=package.folder, spec=spec)
+    scripts = [script_of(entry_point.command) for entry_point in entry_points.values()]
+    python = choose_python(
+        package.folder,
+        python_env,
+        package=package.top or package.digest[:12],
+        python_env=spec.python_env,
+        scripts=[script for script in scripts if script is not None],
+    )
+    return PackageOnDisk(package.digest, package.root, package.folder, spec, python)
 
 
 def _seed_model(
@@ -393,7 +443,8 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 
 def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
-    return f"fedpkg package call {config.package} build --output {output}{gpus}"
+    env = "" if config.python_env == "auto" else f" --env {config.python_env}"
+    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}"
 
 
 def call_entry_point(
@@ -409,7 +460,9 @@ def call_entry_point(
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
     gpus: int | None = None,
+    python_env: PythonEnv = "auto",
     record: Mapping[str, Any] | None = None,
+    allow: Sequence[str] | None = None,
 ) -> TaskResult:
     """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
 
@@ -420,6 +473,7 @@ def call_entry_point(
         gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
         record: a task.json; round, partition, parameters, names of sets, run config and environment of the call are
             taken from it.
+        allow: digests and signers, as in a run's ``trust.allow``; None: every package.
 
     Raises:
         FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
@@ -429,10 +483,14 @@ def call_entry_point(
     limits = LimitsConfig()
     gpus = len(facts.get("gpus", ())) if gpus is None else gpus
     unpacked = open_package(
-        package, folder / "packages", max_bytes=limits.package_bytes, max_members=limits.package_members
+        package,
+        folder / "packages",
+        max_bytes=limits.package_bytes,
+        max_members=limits.package_members,
+        admit=gate(package, allow),
     )
     unpacked.spec.entry_point(entry_point)
-    on_disk = _on_disk(unpacked)
+    on_disk = _on_disk(unpacked, python_env)
     config = RunConfig(
         package=str(package),
         rounds=1,
@@ -462,6 +520,7 @@ def call_entry_point(
             num_partitions=int(facts.get("num_partitions", 1)),
             model=staged,
             suffix=suffix,
+            weighted=bool(facts.get("weighted", True)),
             template=None if sets or input_sets else template,  # what sets must fit is on no record
             input_sets=input_sets,
             sets=sets,

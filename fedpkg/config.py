@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 else:
     Json = Any  # msgspec cannot follow a type that contains itself
 
+PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
 SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
@@ -127,6 +128,14 @@ class KeepConfig(Section, frozen=True):
     task_folders: str = "all"  # tasks' logs and task.json; kept updates stay where they are
 
 
+class TrustConfig(Section, frozen=True):
+    """Which packages may run at all."""
+
+    # sha256:<hex> of a package, ed25519:<base64> of who signed it, or the file of that public key; null: every package.
+    allow: list[str] | None = None
+    signature: str | None = None  # default: the file beside the package, package.tar.gz.sig
+
+
 class RunConfig(Section, frozen=True):
     """Everything that decides a session's result. Paths are absolute after loading."""
 
@@ -145,12 +154,16 @@ class RunConfig(Section, frozen=True):
     strategy: StrategyConfig = StrategyConfig()
     validation: ValidationConfig = ValidationConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    # auto: an environment of its own for a package that wants what the Python that runs fedpkg lacks; current: that
+    # Python, whatever the package wants; none: `python` is whatever PATH says.
+    python_env: PythonEnv = "auto"
     # Per entry point, or under `all` for those that clients run (train, validate, predict): --key=value.
     arguments: dict[str, dict[str, Json]] = {}
     environment: dict[str, str] = {}  # environment variables of every task
     run_config: dict[str, Json] = {}  # free values, handed to every task in task.json
     limits: LimitsConfig = LimitsConfig()
     keep: KeepConfig = KeepConfig()
+    trust: TrustConfig = TrustConfig()
 
 
 @dataclass(frozen=True)
@@ -355,7 +368,12 @@ def _environment_as_text(tree: dict[str, Any]) -> None:
 def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
     from fedpkg.config_shape import COMMAND_LINE
 
-    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset"):
+    keys = str(Path.cwd() if places.line(("trust", "allow")) == COMMAND_LINE else folder.absolute())
+    allow = (tree.get("trust") or {}).get("allow") or []
+    for number, entry in enumerate(allow):
+        if entry and not _TRUSTED.match(entry):
+            allow[number] = os.path.abspath(os.path.join(keys, os.path.expanduser(entry)))
+    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature"):
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
@@ -406,6 +424,9 @@ KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
     lambda value: KeepRule.parse(value) is not None,
 )
 
+_TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
+_TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
+
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "package": _PATH,
     "seed_model": _PATH,
@@ -453,6 +474,13 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "limits.package_members": _at_least(1),
     "keep.models": KEEP_RULE,
     "keep.task_folders": KEEP_RULE,
+    "trust.allow": (
+        "a list of sha256:<64 hexadecimal digits>, ed25519:<base64 of a public key> and paths of public keys",
+        lambda value: all(
+            _PATH[1](entry) and (_TRUSTED_WHOLE.fullmatch(entry) or not _TRUSTED.match(entry)) for entry in value
+        ),
+    ),
+    "trust.signature": _PATH,
 }
 
 

@@ -4,7 +4,8 @@
     ├── ConfigError                  3   a run.yaml, an override or an option is wrong
     ├── PackageError                 4   a compute package cannot be used
     │   ├── SpecError                    … its fedn.yaml is wrong
-    │   └── ArchiveError                 … its archive is unsafe or damaged
+    │   ├── ArchiveError                 … its archive is unsafe or damaged
+    │   └── EnvironmentFailed            … the environment that it wants cannot be had
     ├── ModelFileError               5   a model file or its metadata cannot be read or written
     │   └── ModelMismatch                … or it does not fit the global model
     ├── DataError                    6   the clients' data cannot be read or split
@@ -70,6 +71,10 @@ class SpecError(PackageError):
 
 
 class ArchiveError(PackageError):
+    pass
+
+
+class EnvironmentFailed(PackageError):
     pass
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+ALWAYS_TOLD = ("fedpkg.environments",)  # what happens once and may take minutes
+
 
 def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:
     """Log ``name key=value key=value``; floats are shortened. Never pass data, weights or tokens."""
@@ -22,3 +24,5 @@ def configure(verbosity: int) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     root.propagate = False
+    for name in ALWAYS_TOLD:
+        logging.getLogger(name).setLevel(min(level, logging.INFO))

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fedpkg.compute_package.spec import PackageSpec
+from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
-from fedpkg.config import ClientsConfig, LimitsConfig
+from fedpkg.config import ClientsConfig, LimitsConfig, TrustConfig
 from fedpkg.data.clients import prepare_clients
 
 DEFAULT_ROUNDS = 5  # as FEDn's sessions
@@ -26,6 +27,7 @@ SETTINGS_FILES = ("client.yaml", "client_settings.yaml", "settings.yaml")
 _OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
 _PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # what bash takes as it stands
 _BIGGEST_SOURCE = 1 << 20
+_ALL_SOURCES = 16 << 20  # a stranger's package may have gigabytes of them
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,26 @@ def package_config(
     rounds: int | None = None,
     data: str | None = None,
     seed_model: Path | None = None,
+    limits: LimitsConfig | None = None,
+    trust: TrustConfig | None = None,
 ) -> tuple[dict[str, Any], Sequence[str]]:
     """The tree of a configuration for a package, and how its clients get their data, in words.
 
+    Args:
+        limits, trust: what the run will say of them; a package that is not allowed is not even looked at.
+
     Raises:
-        PackageError: the package cannot be used.
+        PackageError: the package cannot be used, or is not allowed.
         DataError: ``data``, a pattern, does not match what could be clients.
     """
-    limits = LimitsConfig()
-    unpacked = open_package(package, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
+    limits, trust = limits or LimitsConfig(), trust or TrustConfig()
+    unpacked = open_package(
+        package,
+        cache,
+        max_bytes=limits.package_bytes,
+        max_members=limits.package_members,
+        admit=gate(package, trust.allow, signature=trust.signature),
+    )
     tree: dict[str, Any] = {
         "package": str(package),
         "name": session_name(package),
@@ -133,12 +146,14 @@ class _Sources:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.texts: dict[Path, str] = {}
+        left_bytes = _ALL_SOURCES
         for path in sorted(folder.rglob("*")):
             if (
                 path.suffix in (".py", ".sh", ".R", ".r", "")
                 and path.is_file()
-                and path.stat().st_size < _BIGGEST_SOURCE
+                and path.stat().st_size < min(_BIGGEST_SOURCE, left_bytes)
             ):
+                left_bytes -= path.stat().st_size
                 self.texts[path] = path.read_text(errors="replace")
 
     def mention(self, word: str) -> bool:

@@ -17,6 +17,7 @@ from fedpkg.types import Json
 
 KeyPath: TypeAlias = tuple[str, ...]
 
+MAX_PLAIN_NESTING = 8
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -39,6 +40,25 @@ for _name, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
+class _PlainLoader(_Loader):
+    """For what comes from strangers: no anchors, aliases or tags, of which bombs are made, and little nesting."""
+
+    source = ""
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        special = isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None)
+        if special or self._depth >= MAX_PLAIN_NESTING:
+            problem = "anchors, aliases and tags (&, *, !) are not allowed" if special else "nested too deeply"
+            line = event.start_mark.line + 1
+            raise ConfigError(f"{self.source}, line {line}: {problem}", hint="write the value out", line=line)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 def _int(text: str) -> int:
     return int(text.replace("_", ""), 0)
 
@@ -58,17 +78,24 @@ _SCALARS: Mapping[str, Callable[[str], Json]] = {
 
 
 def read_yaml(
-    text: str, *, source: str, verbatim: Callable[[KeyPath], bool] = lambda path: False
+    text: str, *, source: str, verbatim: Callable[[KeyPath], bool] = lambda path: False, plain: bool = False
 ) -> tuple[Json, dict[KeyPath, int]]:
-    """Return the value of one YAML document, and the line (from 1) of every key in it.
+    """Return the value of one YAML document, and the line (from 1) of every key and list item in it.
 
     Keys are text as written. Where ``verbatim(path)`` holds, so are scalar values: ``1.10`` stays ``"1.10"``.
+    ``plain``: the text may be a stranger's; anchors, aliases, tags and deep nesting are refused.
 
     Raises:
         ConfigError: not YAML, a duplicate key, a value that contains itself, or a tag that is not plain data.
     """
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        loader = (_PlainLoader if plain else _Loader)(text)
+        try:
+            if isinstance(loader, _PlainLoader):
+                loader.source = source
+            node = loader.get_single_node()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}" if mark else source
@@ -98,6 +125,9 @@ class _Reader:
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self.mapping(node, path, (*inside, node))
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            for i, item in enumerate(node.value):
+                item_path = (*path, str(i))
+                self.lines[item_path] = item.start_mark.line + 1
             return [self.value(item, (*path, str(i)), (*inside, node)) for i, item in enumerate(node.value)]
         if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
             raise self.error(node, f"the tag {node.tag.replace(_TAG, '!!')} is not supported")

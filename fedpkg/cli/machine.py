@@ -53,6 +53,7 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     place = _nearest_folder(home)
     yield _disk(home, place)
     yield from _file_system(place)
+    yield from _environments()
 
 
 def _python() -> Finding:
@@ -203,6 +204,24 @@ def _limits() -> Finding:
         what = f"cgroup v2 ({', '.join(group.controllers)}) at {group.folder}, and a supervisor"
         return Finding("limits", "ok", what, purpose)
     return Finding("limits", "ok", "a supervisor (counts processes, bytes and seconds); no cgroup v2 is ours", purpose)
+
+
+def _environments() -> Iterator[Finding]:
+    """Where the packages' own environments are, and what makes them."""
+    from fedpkg.environments.interpreter import find_uv
+    from fedpkg.environments.make import environments_folder, has_pip, list_environments
+
+    folder = environments_folder()
+    there = f"{len(list_environments(folder))} in {output.near(folder)}"
+    yield Finding("environments", "ok", there, "what packages want that this Python lacks")
+    purpose, uv = "makes environments", find_uv()
+    if uv is not None:
+        yield Finding("uv", "ok", uv, purpose)
+    elif has_pip():
+        yield Finding("uv", "note", "not on PATH: venv and pip", purpose, "pip install uv: it is ten times as fast")
+    else:
+        advice = "pip install uv (or, on Debian: apt install python3-venv)"
+        yield Finding("uv", "note", "not on PATH, and this Python has no ensurepip", purpose, advice)
 
 
 def _nearest_folder(path: Path) -> Path:

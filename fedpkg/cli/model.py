@@ -109,7 +109,8 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
       fedpkg model export latest -o model.npz
       fedpkg model export digits.3 -o round-3.safetensors
 
-    The name of the file says the format: .npz or .safetensors. Which of its tensors are buffers is written
+    The name of the file says the format: .npz or .safetensors (or that of a model of one bare array: .f64, .f32, .txt).
+    Which of its tensors are buffers is written
     to FILE-metadata, so that FILE can be the seed_model of another run.
     """
     from fedpkg.stores.models import ModelStore
@@ -264,7 +265,9 @@ def _read(settings: Settings, ref: str) -> tuple[Weights, ModelForm]:
 
 def _check_target(target: Path, force: bool) -> str:
     """The suffix of a file to write, after a look at what is there."""
-    if target.suffix not in (".npz", ".safetensors"):
+    from fedpkg.formats.base import SUFFIXES
+
+    if target.suffix not in SUFFIXES:
         raise ModelFileError(
             f"{target}: a model file's name ends in .npz or .safetensors", hint=f"for example -o {target.stem}.npz"
         )

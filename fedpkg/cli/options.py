@@ -87,6 +87,13 @@ def common_options(function: Function) -> Function:
     return function
 
 
+env_option = click.option(
+    "--env",
+    type=click.Choice(["auto", "current", "none"]),
+    help="The package's Python: its own environment if this Python lacks what it wants (auto), this one, or PATH's.",
+)
+
+
 def _set_home(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
     settings = context.ensure_object(Settings)
     if value is not None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.options import Settings, common_options, env_option
+from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.errors import ConfigError, ModelFileError
 
 if TYPE_CHECKING:
+    from fedpkg.config import PythonEnv
     from fedpkg.dispatch.base import TaskResult
 
 _PATH = click.Path(path_type=Path)
@@ -122,13 +124,15 @@ def inspect(settings: Settings, path: Path) -> None:
         report = inspect_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
     for warning in report.warnings:
         output.words(f"warning: {warning}")
+    signers = signers_of(path, report.digest)
     if settings.json:
-        output.document(report.to_json())
+        output.document({**report.to_json(), "signers": signers})
         return
     output.facts(
         [
             ("package", str(path)),
             ("sha256", report.digest),
+            *(("signed by", f"{one['signer']}  ({one['says']})") for one in signers),
             ("size", f"{output.size(report.size_bytes)} as an archive"),
             ("python_env", report.python_env or "none"),
         ]
@@ -137,6 +141,10 @@ def inspect(settings: Settings, path: Path) -> None:
     output.table(["entry point", "command"], [[name, line] for name, line in report.entry_points.items()])
     output.result()
     output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in report.files])
+
+
+for _verb in (keygen, sign, verify):
+    command.add_command(_verb)
 
 
 @command.command()
@@ -165,6 +173,8 @@ def inspect(settings: Settings, path: Path) -> None:
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
+@click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
+@env_option
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @common_options
 @click.pass_obj
@@ -182,6 +192,8 @@ def call(
     executor: Literal["process", "forkserver", "resident"],
     task_folder: Path | None,
     gpus: int | None,
+    allow: tuple[str, ...],
+    env: PythonEnv | None,
     keep: bool,
 ) -> None:
     """Call one entry point just as a session would.
@@ -230,7 +242,9 @@ def call(
             timeout_s=timeout_s,
             arguments=parse_arguments(arguments),
             gpus=gpus,
+            python_env=env or _python_env(record),
             record=record,
+            allow=allow or None,
         )
         if target is not None:
             _copy_reply(result, target)
@@ -260,6 +274,8 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     (folder / "failed").touch()
     root = package if package.is_dir() else result.task.package.folder
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
+    if (python := result.task.package.python) not in (None, Path(sys.executable)):
+        variables += f'PATH={shlex.quote(str(python.parent))}:"$PATH" '
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
     raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 
@@ -284,6 +300,12 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
         arguments[name] = value
     return arguments
+
+
+def _python_env(record: Mapping[str, Any]) -> PythonEnv:
+    """What a task that is repeated ran with; without one, or in an environment of its own, ``auto``."""
+    python = record.get("python", "")
+    return "none" if python is None else "current" if python == sys.executable else "auto"
 
 
 def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:

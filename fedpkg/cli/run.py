@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.options import Settings, common_options, env_option
 
 if TYPE_CHECKING:
     from fedpkg.config import RunConfig
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Begin with this model.  [default: as RUN.yaml says, else what `build` makes]",
 )
+@env_option
 @common_options
 @click.pass_obj
 def command(
@@ -44,6 +45,7 @@ def command(
     data: str | None,
     rounds: int | None,
     seed_model: Path | None,
+    env: str | None,
 ) -> None:
     """Run a federation on this machine.
 
@@ -60,6 +62,8 @@ def command(
     from fedpkg.cli.progress import follow
     from fedpkg.config import load_config
 
+    if env is not None:
+        words = (*words, f"python_env={env}")
     if package is not None:
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, clients=clients, data=data, rounds=rounds, seed_model=seed_model)
@@ -93,8 +97,17 @@ def _of_package(
 
     if words and "=" not in words[0]:
         raise click.UsageError(f"'{words[0]}': with --package there is no RUN.yaml; KEY=VALUE sets any of its keys")
+    first = [word for word in words if word.startswith(("trust", "limits"))]  # they count before the package is read
+    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
     tree, ways = package_config(
-        package, cache=home.packages, clients=clients, rounds=rounds, data=data, seed_model=seed_model
+        package,
+        cache=home.packages,
+        clients=clients,
+        rounds=rounds,
+        data=data,
+        seed_model=seed_model,
+        limits=asked.limits,
+        trust=asked.trust,
     )
     config = config_of(tree, words)
     if ways:

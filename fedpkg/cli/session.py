@@ -97,6 +97,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         ("status", status),
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
+        *(("signed by", str(one["signer"])) for one in session.signatures),
         ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
         ("rounds", str(session.num_rounds)),

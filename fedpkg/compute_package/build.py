@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedpkg.compute_package.ignore import IgnoreRules, read_ignore
-from fedpkg.compute_package.members import FileEntry, Kind, Members, Refused, is_inside, link_target, normal_name, shown
+from fedpkg.compute_package.members import (
+    FileEntry,
+    Kind,
+    Members,
+    Refused,
+    is_inside,
+    link_target,
+    normal_name,
+    shown,
+    too_many_bytes,
+)
 from fedpkg.compute_package.review import review
 from fedpkg.compute_package.spec import SPEC_FILE, SPEC_FILES, read_spec, spec_path
 from fedpkg.errors import PackageError
@@ -69,10 +79,16 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
     )
 
 
-def write_archive(folder: Path, file: BinaryIO) -> None:
+def write_archive(folder: Path, file: BinaryIO, *, max_bytes: int, max_members: int) -> None:
     """Write the very bytes of ``build_package`` to ``file``, without a look at what is in them."""
     check_folder(folder)
-    _write(_collect(folder, read_ignore(folder)), file)
+    sources = _collect(folder, read_ignore(folder), max_members=max_members)
+    size_bytes = 0
+    for source in sources:
+        size_bytes += source.status.st_size if source.kind is Kind.FILE else 0
+        if size_bytes > max_bytes:
+            raise _cannot_go(folder, too_many_bytes(max_bytes, member=source.name))
+    _write(sources, file)
 
 
 def check_folder(folder: Path) -> None:
@@ -94,11 +110,13 @@ def check_folder(folder: Path) -> None:
     raise PackageError(f"{folder} has no {SPEC_FILE}", hint=hint, path=str(folder))
 
 
-def _collect(folder: Path, rules: IgnoreRules, *, without: Path | None = None) -> list[_Source]:
+def _collect(
+    folder: Path, rules: IgnoreRules, *, without: Path | None = None, max_members: int = sys.maxsize
+) -> list[_Source]:
     """Everything that goes in, parents first, sorted by name."""
     top = os.path.basename(os.path.abspath(folder)) or "package"
     excluded = None if without is None else without.parent.resolve() / without.name
-    members = Members(max_members=sys.maxsize)
+    members = Members(max_members)
     sources = []
     try:
         for source in _walk(folder.resolve(), top, "", rules, excluded):
@@ -109,17 +127,21 @@ def _collect(folder: Path, rules: IgnoreRules, *, without: Path | None = None) -
                     raise Refused(f"its target {shown(target)} is outside the package", member=source.name)
             sources.append(source)
     except Refused as error:
-        member = error.member or top
-        raise PackageError(
-            f"{folder}: {shown(member)} cannot go into a package: {error.rule}",
-            hint=error.hint or "rename or remove it, or list it in .fedpkgignore",
-            path=str(folder),
-            member=member,
-            rule=error.rule,
-        ) from None
+        raise _cannot_go(folder, error) from None
     except OSError as error:
         raise PackageError(f"{error.filename or folder}: cannot be read: {error.strerror}", path=str(folder)) from error
     return sources
+
+
+def _cannot_go(folder: Path, error: Refused) -> PackageError:
+    member = error.member or os.path.basename(os.path.abspath(folder))
+    return PackageError(
+        f"{folder}: {shown(member)} cannot go into a package: {error.rule}",
+        hint=error.hint or "rename or remove it, or list it in .fedpkgignore",
+        path=str(folder),
+        member=member,
+        rule=error.rule,
+    )
 
 
 def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Path | None) -> Iterator[_Source]:

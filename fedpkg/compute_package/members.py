@@ -11,6 +11,10 @@ MAX_NAME_BYTES = 1024
 MAX_PART_BYTES = 255  # what Linux file systems take
 MAX_DEPTH = 64
 
+# They turn the direction of what follows, or are not seen: a name would not be what a person reads.
+INVISIBLE = frozenset(
+    "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -186,3 +190,5 @@ def _check_characters(text: str, what: str, member: str) -> None:
             raise Refused(f"{what} is not UTF-8", member=member)
         if category in ("Cc", "Zl", "Zp"):
             raise Refused(f"{what} contains a control character", member=member)
+        if character in INVISIBLE:
+            raise Refused(f"{what} contains an invisible character", member=member)

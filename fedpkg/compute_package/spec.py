@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import yaml
 
+from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.errors import SpecError, nearest
 
 SPEC_FILE = "fedn.yaml"
@@ -17,7 +19,7 @@ _FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 # FEDn's split learning calls these two; such packages are read, so that their other entry points can run.
 SPLIT_LEARNING = ("forward", "backward")
 
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second
 _MAX_NESTING = 8
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
@@ -128,7 +130,7 @@ def parse_spec(text: str, where: str) -> PackageSpec:
             raise _error(
                 where,
                 _line(top["python_env"]),
-                f"'python_env' is '{python_env}', which is outside the package",
+                f"'python_env' is {_quoted(python_env)}, which is outside the package",
                 hint="name a file inside the package, relative to its folder",
                 key="python_env",
             )
@@ -193,7 +195,7 @@ def _mapping(
             raise _error(
                 where,
                 line,
-                f"unknown {noun} '{key}'{inside}{nearest(key, known)}",
+                f"unknown {noun} {_quoted(key)}{inside}{nearest(key[:80], known)}",
                 hint=f"known: {', '.join(known)}",
                 key=key,
             )
@@ -210,8 +212,11 @@ def _string(where: str, node: yaml.Node, what: str) -> str:
         raise _error(where, _line(node), f"{what} must be a string, not {_describe(node)}", hint=hint)
     if not node.value.strip():
         raise _error(where, _line(node), f"{what} is empty")
-    if "\0" in node.value:
-        raise _error(where, _line(node), f"{what} contains a NUL character")
+    for character in node.value:
+        # In a terminal, and on the screen of who looks at the package, it would show something else than it is.
+        if character in INVISIBLE or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r"):
+            named = "a NUL character" if character == "\0" else f"the character {character!r}, which is not seen"
+            raise _error(where, _line(node), f"{what} contains {named}")
     return str(node.value)
 
 
@@ -220,7 +225,13 @@ def _describe(node: yaml.Node) -> str:
         return "a list"
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
-    return "nothing" if node.tag == _NULL else f"'{node.value}'"
+    return "nothing" if node.tag == _NULL else _quoted(node.value)
+
+
+def _quoted(text: str) -> str:
+    """For a message: on one line, not too long, and nothing that a terminal would obey."""
+    text = text if len(text) <= 80 else f"{text[:79]}…"
+    return f"'{text}'" if text.isprintable() else repr(text)
 
 
 def _line(node: yaml.Node) -> int:
@@ -232,4 +243,4 @@ def _error(where: str, line: int, problem: str, *, hint: str | None = None, key:
 
 
 def _too_big(where: str) -> SpecError:
-    return SpecError(f"{where}: larger than 1 MiB, this is no {SPEC_FILE}", path=where)
+    return SpecError(f"{where}: larger than {_MAX_BYTES >> 10} KiB, this is no {SPEC_FILE}", path=where)

@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from fedpkg.compute_package.members import Refused
 
 MAX_HEADER_BYTES = 256 << 10  # of one extended header: room for the file attributes that macOS adds
+MAX_HEADERS = 16  # extended ones in a row; writers need two or three
 _BLOCK = 512
 _READ_BYTES = 256 << 10
 _XZ_MEMORY_BYTES = 128 << 20  # xz -9 needs 65 MiB
+
+# A number in octal, ended by a space or a NUL, or in GNU's base 256. Python's int() also reads "1_0", "+1" and "0o1".
+_SIZE = re.compile(rb" *[0-7]*(?:[ \0].*)?|[\x80\xff].*", re.DOTALL)
+_MAX_OCTAL = 0o77777777777  # what a header's own size field can say
+# Keys of extended headers under which the bytes that follow are not the file's own.
+_SPARSE_KEYS = ("GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
 
 _FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _TYPE_NAMES = {
@@ -28,6 +36,10 @@ _TYPE_NAMES = {
     tarfile.FIFOTYPE: "a fifo",
     tarfile.GNUTYPE_SPARSE: "a sparse file",
 }
+
+
+class Readable(Protocol):
+    def read(self, size_bytes: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class TarStream:
         Refused: damaged, truncated, followed by something else, of another format, or above ``max_stream_bytes``.
     """
 
-    def __init__(self, file: BinaryIO, *, max_stream_bytes: int, too_big: Refused) -> None:
+    def __init__(self, file: Readable, *, max_stream_bytes: int, too_big: Refused) -> None:
         self._blocks = _decompressed(file)
         self._buffer = memoryview(b"")
         self._left_bytes = max_stream_bytes
@@ -80,9 +92,10 @@ class TarStream:
     def _next_member(self) -> TarMember | None:
         """Read headers up to the next member, with the extended ones that stand before it; None at the end mark."""
         extended: dict[str, str] = {}
-        while True:
+        for _ in range(MAX_HEADERS + 1):
+            block = self._exactly(_BLOCK)
             try:
-                header = tarfile.TarInfo.frombuf(self._exactly(_BLOCK), "utf-8", "surrogateescape")
+                header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except tarfile.HeaderError as error:
                 if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
                     if extended:
@@ -91,11 +104,17 @@ class TarStream:
                 raise self._damaged(f"no tar header where one should be ({error})") from None
             if header.size < 0:
                 raise self._damaged("a header states a negative size")
+            if not _SIZE.fullmatch(block[124:136]):
+                raise self._damaged("a header states a size that is no octal number")
+            if block[257:265] == b"ustar  \0" and block[345] and header.type != tarfile.GNUTYPE_SPARSE:
+                # GNU tar keeps times there and POSIX the beginning of the name: two readers, two names.
+                raise self._damaged("a header has GNU tar's mark and a prefix to its name")
             if header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
                 records = _pax_records(self._extended_header(header))
             elif header.type == tarfile.XGLTYPE:
-                if {"path", "linkpath", "size"} & _pax_records(self._extended_header(header)).keys():
-                    raise self._damaged("a global header renames or resizes members")
+                for key in _pax_records(self._extended_header(header)):
+                    if key in ("path", "linkpath", "size") or key.startswith(_SPARSE_KEYS):
+                        raise self._damaged("a global header renames or resizes members")
                 continue  # such as the commit that git archive notes
             elif header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
                 key = "path" if header.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
@@ -106,15 +125,19 @@ class TarStream:
             if extended.keys() & records.keys():
                 raise self._damaged("two extended headers for one member")
             extended.update(records)
+        raise self._damaged(f"more than {MAX_HEADERS} extended headers in a row")
 
     def _checked(self, header: tarfile.TarInfo, extended: dict[str, str]) -> TarMember:
         name = extended.get("path", header.name)
         self._member = name
-        if any(key.startswith("GNU.sparse") for key in extended):
+        if any(key.startswith(_SPARSE_KEYS) for key in extended):
             raise Refused("it is a sparse file", member=name)
         size = extended.get("size", str(header.size))
         if not (size.isascii() and size.isdigit() and len(size) < 20):
             raise Refused(f"its size {size[:40]!r} is no number", member=name)
+        if header.size not in (int(size), _MAX_OCTAL) and (header.size or int(size) <= _MAX_OCTAL):
+            # Who overlooks extended headers takes the file's bytes for headers, and sees members that we do not.
+            raise Refused(f"its header states {header.size} bytes and its extended header {size}", member=name)
         kind = tarfile.REGTYPE if header.type in _FILE_TYPES else header.type
         if kind not in (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
             raise Refused(f"it is {_TYPE_NAMES.get(kind, f'of the unknown type {kind!r}')}", member=name)
@@ -217,7 +240,7 @@ class _Gunzip:
         return self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
 
 
-def _decompressed(file: BinaryIO) -> Iterator[bytes]:
+def _decompressed(file: Readable) -> Iterator[bytes]:
     """The tar bytes in blocks, whatever the compression; found by the first bytes, never by the file's name."""
     start = file.read(_READ_BYTES)
     if not start:
@@ -248,13 +271,13 @@ def _is_tar_header(block: bytes) -> bool:
     return True
 
 
-def _plain(start: bytes, file: BinaryIO) -> Iterator[bytes]:
+def _plain(start: bytes, file: Readable) -> Iterator[bytes]:
     yield start
     while block := file.read(_READ_BYTES):
         yield block
 
 
-def _decoded(data: bytes, file: BinaryIO, new_decoder: Callable[[], _Decoder]) -> Iterator[bytes]:
+def _decoded(data: bytes, file: Readable, new_decoder: Callable[[], _Decoder]) -> Iterator[bytes]:
     first = True
     while data:  # a compressed file may consist of several, one after the other
         decoder, ended = new_decoder(), False

@@ -10,11 +10,12 @@ import shutil
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 from fedpkg.compute_package.build import write_archive
 from fedpkg.compute_package.members import (
@@ -40,6 +41,9 @@ _FILES = "files"
 # Headers and padding of a member, beside its bytes; a stream that needs more is not one of tar's.
 _OVERHEAD_BYTES = 4 << 10
 _SLACK_BYTES = 1 << 20
+# What so little can become: beyond it, so many times the archive's size. gzip reaches 1032 times, bzip2 far more.
+_FREE_BYTES = 256 << 20
+MAX_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class UnpackedPackage:
     root: Path  # holds what the archive holds, and nothing else
     spec: PackageSpec
     files: tuple[FileEntry, ...]  # named as in the archive
+    contents: str  # sha256 of the manifest, and so of all that was unpacked
 
 
 class _Member(NamedTuple):
@@ -69,50 +74,136 @@ class _Contents:
     folder: str  # of fedn.yaml inside the archive; "" is its root
     members: list[_Member]
 
+    @cached_property
+    def manifest(self) -> bytes:
+        return json.dumps({"folder": self.folder, "members": self.members}, ensure_ascii=False).encode()
 
-def open_package(path: Path, cache: Path, *, max_bytes: int, max_members: int) -> UnpackedPackage:
-    """Unpack ``path``, an archive or a folder. A folder is packed first, so both have one digest and go one way."""
+
+@dataclass(frozen=True)
+class _Archive:
+    """An archive that is open, and how much of it may be unpacked."""
+
+    file: BinaryIO
+    label: str
+    size_bytes: int
+    digest: str
+    max_bytes: int
+    max_members: int
+
+    @property
+    def stream_limit(self) -> tuple[int, Refused]:
+        """How many bytes of tar may come out of it, and what is said when there are more."""
+        by_limits = self.max_bytes + self.max_members * _OVERHEAD_BYTES + _SLACK_BYTES
+        by_ratio = _FREE_BYTES + MAX_RATIO * self.size_bytes
+        if by_limits <= by_ratio:
+            return by_limits, too_many_bytes(self.max_bytes)
+        hint = "pack it without compression, if you trust it: gunzip it, or tar -cf package.tar client"
+        return by_ratio, Refused(f"it unpacks to more than {MAX_RATIO} times its size", hint=hint)
+
+
+def open_package(
+    path: Path,
+    cache: Path,
+    *,
+    max_bytes: int,
+    max_members: int,
+    admit: Callable[[str], object] | None = None,
+    on_record: Mapping[str, str] | None = None,
+) -> UnpackedPackage:
+    """Unpack ``path``, an archive or a folder. A folder is packed first, so both have one digest and go one way.
+
+    Args: as for ``unpack_package``.
+    """
     if not path.is_dir():
-        return unpack_package(path, cache, max_bytes=max_bytes, max_members=max_members)
+        return unpack_package(
+            path, cache, max_bytes=max_bytes, max_members=max_members, admit=admit, on_record=on_record
+        )
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=cache) as file:  # nameless: it goes away with this process, however that ends
-        write_archive(path, file)
-        file.flush()
+    with packed_folder(path, cache, max_bytes=max_bytes, max_members=max_members) as file:
         read_spec(spec_path(path))  # mistakes are reported in the person's own file
-        return _open(file, str(path), cache, max_bytes, max_members)
+        return _open(file, str(path), cache, max_bytes, max_members, admit, on_record)
 
 
-def unpack_package(archive: Path, cache: Path, *, max_bytes: int, max_members: int) -> UnpackedPackage:
+@contextmanager
+def packed_folder(folder: Path, place: Path | None, *, max_bytes: int, max_members: int) -> Iterator[BinaryIO]:
+    """The archive of a folder; its file lies in ``place`` without a name, so it goes with this process."""
+    with tempfile.TemporaryFile(dir=place) as file:
+        write_archive(folder, file, max_bytes=max_bytes, max_members=max_members)
+        file.flush()
+        yield file
+
+
+def unpack_package(
+    archive: Path,
+    cache: Path,
+    *,
+    max_bytes: int,
+    max_members: int,
+    admit: Callable[[str], object] | None = None,
+    on_record: Mapping[str, str] | None = None,
+) -> UnpackedPackage:
     """Unpack a tar archive (gz, bz2, xz or plain) into ``cache/<sha256>/``, or find it there.
 
-    Nothing of a refused archive stays, and another process may unpack the same one at the same time.
+    What is found is compared with the archive byte for byte, and unpacked again where it differs. Nothing of a refused
+    archive stays, and another process may unpack the same one at the same time.
+
+    Args:
+        admit: called with the archive's digest before anything of it is parsed; it may raise.
+        on_record: digest → ``UnpackedPackage.contents``, from where tasks cannot write. What is found and has this
+            digest need not be compared with the archive: its own files are read, and nothing is decompressed.
 
     Raises:
         ArchiveError: unsafe, damaged or too big; the message names the member and the rule.
         SpecError: its fedn.yaml is wrong.
         PackageError: there is no such file.
     """
+    with open_archive(archive) as file:
+        return _open(file, str(archive), cache, max_bytes, max_members, admit, on_record)
+
+
+def open_archive(archive: Path) -> BinaryIO:
+    """The file of an archive, whatever is in it. Raises PackageError: there is none, or it cannot be read."""
     if not archive.is_file():
         what = "is not a file" if archive.exists() else "does not exist"
         raise PackageError(f"package {archive} {what}", hint="name a .tar.gz or a folder", path=str(archive))
     try:
-        file = open(archive, "rb")  # noqa: SIM115 - closed below
+        return open(archive, "rb")
     except OSError as error:
         raise PackageError(f"{archive}: cannot be read: {error.strerror}", path=str(archive)) from error
-    with file:
-        return _open(file, str(archive), cache, max_bytes, max_members)
 
 
-def _open(file: BinaryIO, label: str, cache: Path, max_bytes: int, max_members: int) -> UnpackedPackage:
+def package_digest(path: Path, *, max_bytes: int, max_members: int) -> str:
+    """The digest that a package has or, if ``path`` is a folder, would have; it is not unpacked."""
+    if not path.is_dir():
+        with open_archive(path) as file:
+            return _digest(file)
+    with packed_folder(path, None, max_bytes=max_bytes, max_members=max_members) as file:
+        return _digest(file)
+
+
+def _open(
+    file: BinaryIO,
+    label: str,
+    cache: Path,
+    max_bytes: int,
+    max_members: int,
+    admit: Callable[[str], object] | None,
+    on_record: Mapping[str, str] | None,
+) -> UnpackedPackage:
     try:
-        before = os.fstat(file.fileno())
+        size_bytes = os.fstat(file.fileno()).st_size
+        if size_bytes > max_bytes + max_members * _OVERHEAD_BYTES + _SLACK_BYTES:
+            raise too_many_bytes(max_bytes)  # also a sparse file of a terabyte, which to read would take an hour
         digest = _digest(file)
+        if admit is not None:
+            admit(digest)
+        archive = _Archive(file, label, size_bytes, digest, max_bytes, max_members)
         entry = cache / digest
-        contents = _find(entry)
+        contents = _as_recorded(entry, (on_record or {}).get(digest)) or _as_archived(entry, archive)
         if contents is None:
             cache.mkdir(parents=True, exist_ok=True)
             with _locked(cache):
-                contents = _find(entry) or _fill(entry, file, label, before, max_bytes, max_members)
+                contents = _as_archived(entry, archive) or _fill(entry, archive)
         # What another call unpacked under wider limits is still too much for this one.
         if sum(member.size_bytes for member in contents.members) > max_bytes:
             raise too_many_bytes(max_bytes)
@@ -127,23 +218,31 @@ def _open(file: BinaryIO, label: str, cache: Path, max_bytes: int, max_members: 
             member=error.member,
             rule=error.rule,
         ) from None
-    return _unpacked(entry, digest, before.st_size, contents)
+    return _unpacked(entry, digest, size_bytes, contents)
 
 
-def find_package(digest: str, cache: Path) -> UnpackedPackage:
-    """A package that was unpacked before, by its digest.
+def find_package(digest: str, cache: Path, *, contents: str = "") -> UnpackedPackage:
+    """A package that was unpacked before, by its digest; all of it is read and compared with its manifest.
+
+    Args:
+        contents: ``UnpackedPackage.contents`` as somebody noted it elsewhere: without it, who changes a file and the
+            manifest with it goes unnoticed.
 
     Raises:
-        PackageError: it is not in the cache any more.
+        PackageError: it is not in the cache any more, or not as it was.
     """
-    contents = _find(cache / digest)
-    if contents is None:
+    entry = cache / digest
+    hint = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
+    if not entry.exists():
+        raise PackageError(f"package {digest[:12]} is no longer in {cache}", hint=hint, digest=digest)
+    found = _read_manifest(entry)
+    problems = package_problems(entry)
+    if found is None or problems or (contents and _sha256(found.manifest) != contents):
+        problem = problems[0] if problems else f"its {_MANIFEST} was changed"
         raise PackageError(
-            f"package {digest[:12]} is no longer in {cache}",
-            hint="unpack the same archive again: fedpkg package inspect ARCHIVE",
-            digest=digest,
+            f"package {digest[:12]} in {cache} is not as it was unpacked: {problem}", hint=hint, digest=digest
         )
-    return _unpacked(cache / digest, digest, 0, contents)
+    return _unpacked(entry, digest, 0, found)
 
 
 def _unpacked(entry: Path, digest: str, size_bytes: int, contents: _Contents) -> UnpackedPackage:
@@ -158,6 +257,7 @@ def _unpacked(entry: Path, digest: str, size_bytes: int, contents: _Contents) ->
         files=tuple(
             FileEntry(member.name, member.size_bytes) for member in contents.members if member.kind is Kind.FILE
         ),
+        contents=_sha256(contents.manifest),
     )
 
 
@@ -179,12 +279,23 @@ def _locked(cache: Path) -> Iterator[None]:
         yield
 
 
-def _find(entry: Path) -> _Contents | None:
-    """The entry's contents if all of it is there (people and cleaners of temporary folders delete things)."""
-    contents = _read_manifest(entry)
-    if contents is None or any(_is_amiss(entry, member) for member in contents.members):
+def _as_recorded(entry: Path, contents: str | None) -> _Contents | None:
+    """The entry's contents, if its manifest is the one that is on record and all files are as it says."""
+    found = _read_manifest(entry) if contents else None
+    if found is None or _sha256(found.manifest) != contents or package_problems(entry):
         return None
-    return contents
+    return found
+
+
+def _as_archived(entry: Path, archive: _Archive) -> _Contents | None:
+    """The entry's contents, if all of it is as the archive says; the manifest there is not believed."""
+    if not entry.exists():
+        return None
+    with suppress(_Differs, OSError):
+        contents = _extract(archive, _Comparer(entry / _FILES))
+        if (entry / _MANIFEST).read_bytes() == contents.manifest and not _strangers(entry, contents):
+            return contents
+    return None
 
 
 def _read_manifest(entry: Path) -> _Contents | None:
@@ -231,27 +342,28 @@ def package_problems(entry: Path) -> list[str]:
             problem = f"cannot be read: {error.strerror}"
         if problem is not None:
             problems.append(f"{shown(member.name)} {problem}")
+    return [*problems, *(f"{shown(name)} does not belong to it" for name in _strangers(entry, contents))]
+
+
+def _strangers(entry: Path, contents: _Contents) -> list[str]:
+    """What lies among the files and is no member."""
     known = {member.name for member in contents.members}
+    found: list[str] = []
     for folder, folders, files in os.walk(entry / _FILES):
         names = {os.path.relpath(os.path.join(folder, name), entry / _FILES) for name in (*folders, *files)}
-        problems += [f"{shown(name)} does not belong to it" for name in sorted(names - known)]
-    return problems
+        found += sorted(names - known)
+    return found
 
 
-def _fill(
-    entry: Path, file: BinaryIO, label: str, before: os.stat_result, max_bytes: int, max_members: int
-) -> _Contents:
+def _fill(entry: Path, archive: _Archive) -> _Contents:
     """Unpack into a sibling, then put it in place whole."""
     remove_tree(entry)
     temporary = entry.with_name(f".unpack-{entry.name}")
     try:
         _make_folder(temporary)
-        contents = _extract(file, temporary / _FILES, label, max_bytes=max_bytes, max_members=max_members)
-        manifest = {"folder": contents.folder, "members": contents.members}
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
-        after = os.fstat(file.fileno())
-        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-            raise Refused("the archive changed while it was read", hint="wait until it is written, then try again")
+        _make_folder(temporary / _FILES)
+        contents = _extract(archive, _Writer(temporary / _FILES))
+        (temporary / _MANIFEST).write_bytes(contents.manifest)
         temporary.rename(entry)
     except BaseException:
         remove_tree(temporary)
@@ -259,16 +371,109 @@ def _fill(
     return contents
 
 
-def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_members: int) -> _Contents:
-    """Write the archive's files below ``root``. Links are made last: until then no path can lead elsewhere."""
-    _make_folder(root)
-    file.seek(0)
-    stream = TarStream(
-        file,
-        max_stream_bytes=max_bytes + max_members * _OVERHEAD_BYTES + _SLACK_BYTES,
-        too_big=too_many_bytes(max_bytes),
-    )
-    members = Members(max_members)
+class _Digesting:
+    """A file that is digested while it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size_bytes: int) -> bytes:
+        data = self._file.read(size_bytes)
+        self.sha256.update(data)
+        return data
+
+
+class _Sink(Protocol):
+    """Where an archive's members go."""
+
+    root: Path
+
+    def folder(self, name: str) -> None: ...
+    def file(self, name: str, blocks: Iterable[memoryview], *, executable: bool) -> str:
+        """Take a file's bytes; their sha256."""
+
+    def copy(self, name: str, source: str) -> None: ...
+    def link(self, name: str, target: str) -> None: ...
+
+
+class _Writer:
+    """Writes members below ``root``, which is empty."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str) -> None:
+        _make_folder(self.root / name)
+
+    def file(self, name: str, blocks: Iterable[memoryview], *, executable: bool) -> str:
+        digest = hashlib.sha256()
+        with open(self.root / name, "xb") as out:
+            for block in blocks:
+                out.write(block)
+                digest.update(block)
+            os.fchmod(out.fileno(), _mode(executable=executable))
+        return digest.hexdigest()
+
+    def copy(self, name: str, source: str) -> None:
+        shutil.copy(self.root / source, self.root / name)
+
+    def link(self, name: str, target: str) -> None:
+        (self.root / name).symlink_to(target)
+
+
+class _Differs(Exception):
+    """A file that is there is not as the archive has it."""
+
+
+class _Comparer:
+    """Compares members with what is below ``root``, and changes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str) -> None:
+        self._expect(stat.S_ISDIR(os.lstat(self.root / name).st_mode))
+
+    def file(self, name: str, blocks: Iterable[memoryview], *, executable: bool) -> str:
+        digest = hashlib.sha256()
+        with self._open(name) as file:
+            self._expect(stat.S_IMODE(os.fstat(file.fileno()).st_mode) == _mode(executable=executable))
+            for block in blocks:
+                self._expect(file.read(len(block)) == block)
+                digest.update(block)
+            self._expect(not file.read(1))
+        return digest.hexdigest()
+
+    def copy(self, name: str, source: str) -> None:
+        with self._open(name) as file, self._open(source) as other:
+            modes = [os.fstat(one.fileno()).st_mode for one in (file, other)]
+            self._expect(modes[0] == modes[1] and _digest(file) == _digest(other))
+
+    def link(self, name: str, target: str) -> None:
+        self._expect(os.readlink(self.root / name) == target)
+
+    def _open(self, name: str) -> BinaryIO:
+        fd = os.open(self.root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open(fd, "rb")  # noqa: SIM115 - closed by the caller
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            file.close()
+            raise _Differs
+        return file
+
+    @staticmethod
+    def _expect(holds: bool) -> None:
+        if not holds:
+            raise _Differs
+
+
+def _extract(archive: _Archive, sink: _Sink) -> _Contents:
+    """Hand an archive's members to a sink. Links come last: until then no path can lead elsewhere."""
+    archive.file.seek(0)
+    file = _Digesting(archive.file)
+    max_stream_bytes, too_big = archive.stream_limit
+    stream = TarStream(file, max_stream_bytes=max_stream_bytes, too_big=too_big)
+    members = Members(archive.max_members)
     sizes: dict[str, int] = {}
     digests: dict[str, str] = {}
     links: dict[str, str] = {}
@@ -280,7 +485,7 @@ def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_memb
                 raise Refused("only a folder can have this name", member=member.name)
             continue
         for folder in members.add(name, kind):
-            _make_folder(root / folder)
+            sink.folder(folder)
         if kind is Kind.LINK:
             links[name] = member.target
         elif kind is Kind.FILE:
@@ -292,22 +497,24 @@ def _extract(file: BinaryIO, root: Path, label: str, *, max_bytes: int, max_memb
                     raise Refused(f"it is a hard link to {shown(member.target)}, no file before it", member=name)
                 size_bytes = sizes[source]
             unpacked_bytes += size_bytes  # a file that has fewer bytes than it states is refused as truncated
-            if unpacked_bytes > max_bytes:
-                raise too_many_bytes(max_bytes, member=name)
+            if unpacked_bytes > archive.max_bytes:
+                raise too_many_bytes(archive.max_bytes, member=name)
             if source is not None:
-                shutil.copy(root / source, root / name)
+                sink.copy(name, source)
                 digests[name] = digests[source]
             else:
-                digests[name] = _write_file(root / name, stream, executable=member.executable)
+                digests[name] = sink.file(name, stream.data(), executable=member.executable)
             sizes[name] = size_bytes
+    if file.sha256.hexdigest() != archive.digest:
+        raise Refused("the archive changed while it was read", hint="wait until it is written, then try again")
     spec = _spec_member(members)
     folder = spec.rpartition("/")[0]
-    read_spec(root / spec, where=f"{label}: {spec}")
+    read_spec(sink.root / spec, where=f"{archive.label}: {spec}")
     for name, target in links.items():
         resolved = link_target(name, target)
         if is_inside(name, folder) and not is_inside(resolved, folder):
             raise Refused(f"its target {shown(target)} is outside the package", member=name)
-        (root / name).symlink_to(target)
+        sink.link(name, target)
     content = {**digests, **links}
     return _Contents(
         folder,
@@ -326,15 +533,13 @@ def _make_folder(path: Path) -> None:
     path.chmod(0o755)  # whatever the umask
 
 
-def _write_file(path: Path, stream: TarStream, *, executable: bool) -> str:
-    """Write a member's bytes; their sha256."""
-    digest = hashlib.sha256()
-    with open(path, "xb") as out:
-        for block in stream.data():
-            out.write(block)
-            digest.update(block)
-        os.fchmod(out.fileno(), 0o555 if executable else 0o444)
-    return digest.hexdigest()
+def _mode(*, executable: bool) -> int:
+    """Of a file in the cache: whatever else the archive says, such as set-uid, is dropped."""
+    return 0o555 if executable else 0o444
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _spec_member(members: Members) -> str:

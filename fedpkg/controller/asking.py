@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, TaskEnded
-from fedpkg.controller.gather import Gathering
+from fedpkg.controller.gather import OPEN_BYTES, Gathering
 from fedpkg.controller.metrics import metrics_weight
 from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
@@ -24,7 +24,6 @@ from fedpkg.types import ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
-_OPEN_BYTES = 64 << 20  # of replies that wait for their turn: parts of a mapped file may be copies in memory
 _KINDS = (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS)
 
 
@@ -366,9 +365,9 @@ class Asking:
         """Note a result. Few replies stay open until it is their turn (``wanted``); others are opened again."""
         place = (asked.row.number, position)
         if result is not None and weights_of(result):
-            is_much = len(self._open) >= BLOCK or sum(self._open.values()) + result.reply_bytes > _OPEN_BYTES
+            is_much = len(self._open) >= BLOCK or sum(self._open.values()) + result.reply_bytes > OPEN_BYTES
             if is_much and place != wanted:
-                result = closed(result)
+                result = result.closed()
             else:
                 self._open[place] = result.reply_bytes
         asked.settled[position] = result
@@ -380,7 +379,7 @@ class Asking:
             client_id = result.task.client_id
             self.states[client_id] = state_version(result)
             if asked.request.reply_kind is not ReplyKind.METRICS:
-                self.last[client_id] = closed(result)
+                self.last[client_id] = result.closed()
             if result.reply is not None:
                 self.replies.append(result.reply)
 
@@ -388,7 +387,7 @@ class Asking:
         """A reply has been folded: its mapping may go."""
         self._open.pop((asked.row.number, position), None)
         result = asked.settled[position]
-        asked.settled[position] = None if result is None else closed(result)
+        asked.settled[position] = None if result is None else result.closed()
 
     def note(self, row: RequestRow) -> None:
         """Write down how a request was answered."""
@@ -479,6 +478,7 @@ class Asked:
             if result is not None and result.status == "ok":
                 yield self._reply(result)
                 self._asking.let_go(self, position)
+            del result  # while others are waited for, nothing of it shall stay in memory
         self.finish()
 
     def _settle(self, position: int) -> None:
@@ -531,11 +531,6 @@ class Asked:
 def weights_of(result: TaskResult) -> Mapping[str, Weights]:
     """The sets of a reply, while it is open; an update is one without a name."""
     return result.sets if result.weights is None else {"": result.weights}
-
-
-def closed(result: TaskResult) -> TaskResult:
-    """The same result without its weights: the file is mapped no more."""
-    return dataclasses.replace(result, weights=None, sets={})
 
 
 def state_version(result: TaskResult) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Collection
@@ -10,6 +12,8 @@ from concurrent.futures import Future
 
 from fedpkg.dispatch.base import Executor, Failure, Task, TaskResult
 from fedpkg.files import remove_tree
+
+OPEN_BYTES = 64 << 20  # of replies that wait: parts of a mapped file may be copies in memory
 
 
 class Gathering:
@@ -23,7 +27,9 @@ class Gathering:
         self._executor = executor
         self._timeout_s = timeout_s
         self._deadline: float | None = None
-        self._arrived: queue.SimpleQueue[tuple[Task, Future[TaskResult]]] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[tuple[Task, TaskResult | BaseException]] = queue.SimpleQueue()
+        self._open_bytes = 0  # of replies that have arrived, are mapped, and wait to be taken
+        self._lock = threading.Lock()
         self._waiting: set[str] = set()
         self._put_by: deque[TaskResult] = deque()  # arrived while others were being cut
 
@@ -31,7 +37,21 @@ class Gathering:
         if self._deadline is None and self._timeout_s is not None:
             self._deadline = time.monotonic() + self._timeout_s
         self._waiting.add(task.task_id)
-        self._executor.submit(task).add_done_callback(lambda done: self._arrived.put((task, done)))
+        self._executor.submit(task).add_done_callback(functools.partial(self._arrive, task))
+
+    def _arrive(self, task: Task, done: Future[TaskResult]) -> None:
+        """An executor's thread hands in a result. Few that wait stay open, or memory would grow with clients."""
+        if error := done.exception():
+            self._arrived.put((task, error))
+            return
+        result = done.result()
+        if result.weights is not None or result.sets:
+            with self._lock:
+                if self._open_bytes and self._open_bytes + result.reply_bytes > OPEN_BYTES:
+                    result = result.closed()
+                else:
+                    self._open_bytes += result.reply_bytes
+        self._arrived.put((task, result))
 
     def next(self) -> TaskResult | None:
         """The next result; None when none is left or the deadline has passed.
@@ -59,7 +79,7 @@ class Gathering:
             self._executor.cancel(task_id)
         results = []
         while left:
-            result = self._take(None)
+            result = self._take()
             if result.task.task_id not in left:
                 self._put_by.append(result)
                 continue
@@ -67,10 +87,15 @@ class Gathering:
             results.append(_ended(result, late))
         return results
 
-    def _take(self, patience: float | None) -> TaskResult:
-        task, future = self._arrived.get(timeout=patience)
+    def _take(self, timeout_s: float | None = None) -> TaskResult:
+        task, result = self._arrived.get(timeout=timeout_s)
         self._waiting.remove(task.task_id)
-        return future.result()
+        if isinstance(result, BaseException):
+            raise result
+        if result.weights is not None or result.sets:
+            with self._lock:
+                self._open_bytes -= result.reply_bytes
+        return result
 
 
 def _ended(result: TaskResult, late: Failure | None) -> TaskResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PackageOnDisk:
-    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml."""
+    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml.
+
+    ``python`` is what its commands find as ``python``: by default the interpreter that runs fedpkg, or that of an
+    environment of its own; None: whatever PATH says.
+    """
 
     digest: str
     root: Path
     folder: Path
     spec: PackageSpec
+    python: Path | None = Path(sys.executable)
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,10 @@ class TaskResult:
     started_at: float = 0.0  # seconds since the epoch
     wall_s: float = 0.0
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds by what they were spent on
+
+    def closed(self) -> TaskResult:
+        """The same result without its weights: the file is mapped no more, and can be opened again."""
+        return dataclasses.replace(self, weights=None, sets={})
 
 
 class Executor(Protocol):

@@ -215,6 +215,7 @@ class LocalExecutor:
                 future.set_result(result)
             else:
                 future.set_exception(result)
+            del item, future, result  # while this thread waits, nothing of it shall stay in memory
 
     def _is_cancelled(self, task: Task) -> bool:
         return self._closing or task.task_id in self._cancelled

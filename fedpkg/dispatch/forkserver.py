@@ -50,7 +50,7 @@ class ForkserverLauncher:
 
     def prestart(self, package: PackageOnDisk) -> None:
         """Start the package's zygote now, in the background, before its first task is there."""
-        environ = base_environ(self._environment, threads=1)
+        environ = base_environ(self._environment, threads=1, python=package.python)
         for entry_point in package.spec.entry_points.values():
             try:
                 call = python_call(expand(entry_point.command, environ), environ)
@@ -112,7 +112,7 @@ class ForkserverLauncher:
                     imports_of(package.folder, scripts),
                     own=own_modules(package.folder, scripts),
                     scripts=[package.folder / script for script in scripts],
-                    environ=_zygote_environ(self._environment, self._gpus),
+                    environ=_zygote_environ(self._environment, self._gpus, package.python),
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
                 )
             return key, self._zygotes[key]
@@ -127,7 +127,7 @@ class ForkserverLauncher:
 
 def scripts_of(package: PackageOnDisk) -> list[str]:
     """Scripts that the package's Python commands name, relative to its folder."""
-    environ = base_environ({}, threads=1)
+    environ = base_environ({}, threads=1, python=package.python)
     scripts: dict[str, None] = {}  # a set that keeps its order
     for entry_point in package.spec.entry_points.values():
         try:
@@ -139,8 +139,8 @@ def scripts_of(package: PackageOnDisk) -> list[str]:
     return list(scripts)
 
 
-def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...]) -> dict[str, str]:
-    environ = {**base_environ(environment, threads=1), **visible_to(gpus)}
+def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...], python: Path | None) -> dict[str, str]:
+    environ = {**base_environ(environment, threads=1, python=python), **visible_to(gpus)}
     if gpus:  # torch.cuda.is_available() in a module that is imported must not keep the children from using CUDA
         environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # malloc asks for huge pages as it grows: half of what the zygote would else have to move into them at the end.

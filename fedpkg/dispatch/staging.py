@@ -44,13 +44,22 @@ class StagedTask:
     stderr: Path
 
 
-def base_environ(extra: Mapping[str, str], *, threads: int) -> dict[str, str]:
-    """The environment that every task of a run shares.
+def base_environ(
+    extra: Mapping[str, str], *, threads: int, python: Path | None = Path(sys.executable)
+) -> dict[str, str]:
+    """The environment that every task of a run shares, with ``python`` (unless it is None) first on PATH.
 
-    ``python`` on PATH is the interpreter that runs fedpkg, so that a virtual environment need not be activated.
+    By default that is the interpreter that runs fedpkg: its virtual environment need not be activated. In one of the
+    package's own, modules of the person's PYTHONPATH, made for another interpreter, are not found.
     """
-    environ = {**os.environ, **extra}
-    environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]))
+    environ = dict(os.environ)
+    if python is not None and python != Path(sys.executable):
+        for name in ("PYTHONPATH", "PYTHONHOME"):
+            environ.pop(name, None)
+        environ["VIRTUAL_ENV"] = str(python.parent.parent)
+    environ.update(extra)
+    first = "" if python is None else str(python.parent)
+    environ["PATH"] = os.pathsep.join(filter(None, [first, environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = "0"
     environ.setdefault("HOSTNAME", platform.node())  # as in the containers that FEDn's clients lived in
@@ -185,7 +194,7 @@ def stage(
     task_json = task.folder / "task.json"
     task_json.write_text(json.dumps(task_record(task, slot)))
     environ = {
-        **base_environ(task.environment, threads=task.threads),
+        **base_environ(task.environment, threads=task.threads, python=task.package.python),
         "FEDPKG_TASK": str(task_json),
         "FEDPKG_STATE_DIR": str(task.next_state / "state"),
         "FEDPKG_SEED": str(task.seed),
@@ -271,7 +280,9 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "reply": task.content,
         "input_sets": list(task.input_sets),
         "reply_sets": list(task.sets),
+        "weighted": task.weighted,
         "environment": dict(task.environment),
+        "python": None if task.package.python is None else str(task.package.python),
     }
 
 

@@ -23,6 +23,7 @@ from fedpkg.weights.weights import Weights
 
 _ZIP = b"PK\3\4"
 TORCH_SUFFIXES = (".pt", ".pth")
+_FREE_BYTES, _MAX_EXPANSION = 64 << 20, 16  # tensors of a .pt file may share their numbers, with others and themselves
 _SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -218,6 +219,12 @@ def _suffix_of(file: MappedFile) -> Suffix:
     raise file.error("is neither an .npz nor a .safetensors file", hint=hint)
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is numbers in memory, one for each place of its shape."""
+    is_dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
+    return is_dense and tensor.device.type == "cpu"
+
+
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
         loaded = load_torch(path, mapped=True)
@@ -233,9 +240,13 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
         raise ModelFileError(f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors", path=str(path))
+    size_bytes = 0
     for name, tensor in loaded.items():
-        if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout == torch.strided):
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
             raise ModelFileError(
-                f"{path}: entry {name!r} is not a named dense tensor", path=str(path), tensor=str(name)
+                f"{path}: entry {name!r:.200} is not a named dense tensor", path=str(path), tensor=str(name)
             )
+        size_bytes += tensor.numel() * tensor.element_size()
+    if size_bytes > max(_FREE_BYTES, _MAX_EXPANSION * path.stat().st_size):  # one number, expanded to a terabyte
+        raise ModelFileError(f"{path}: its tensors need {size_bytes} bytes, far more than it has", path=str(path))
     return dict(loaded)

@@ -45,6 +45,8 @@ class SessionRow:
     status: SessionStatus = "created"
     error: str | None = None
     stop_requested: bool = False
+    package_contents: str = ""  # digest of what the package unpacks to, so that its cache can be checked without it
+    signatures: list[dict[str, str]] = field(default_factory=list)  # {signer, signature}: by which it was allowed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,7 +203,13 @@ def to_json(value: Any) -> str:
 
 
 PACKAGES = Table("packages", PackageRow, ("digest",), json=frozenset({"entry_points"}))
-SESSIONS = Table("sessions", SessionRow, ("session_id",), json=frozenset({"config"}), free_text=frozenset({"error"}))
+SESSIONS = Table(
+    "sessions",
+    SessionRow,
+    ("session_id",),
+    json=frozenset({"config", "signatures"}),
+    free_text=frozenset({"error"}),
+)
 CLIENTS = Table("clients", ClientRow, ("session_id", "client_id"))
 MODELS = Table("models", ModelRow, ("model_id",), json=frozenset({"contributors", "buffers"}))
 ROUNDS = Table(

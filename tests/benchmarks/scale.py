@@ -3,7 +3,7 @@
 python scale.py [--repeat 3]
 
 W3 against ``files_only.py``; W2 with 1000 and with 10,000 clients, 100 a round; and the controller's own peak memory on
-W3 with 8 and with 64 clients.
+W3 with 8 and with 64 clients, on W2 with 1000 and with 10,000.
 """
 
 import json
@@ -70,6 +70,7 @@ def main():
         for system in (w3, w1, w2, many):
             system.time_once()
     few_mb, many_mb = (controller_peak_mb(w3, "rounds=1", f"clients.count={count}") for count in (8, 64))
+    thousand_mb, many_clients_mb = controller_peak_mb(w2), controller_peak_mb(many)
 
     w3_ratio = ratios(w3.runs.later_rounds_s, only_files_s)
     round_ratio = ratios(many.runs.later_rounds_s, w2.runs.later_rounds_s)
@@ -85,6 +86,12 @@ def main():
             ("start and end, 10,000 clients, s", spread(start_s(many), 2), f"{more_s:+.2f} s"),
             ("the controller's own peak, W3, 8 clients, MB", f"{few_mb:.0f}", ""),
             ("the controller's own peak, W3, 64 clients, MB", f"{many_mb:.0f}", f"{many_mb / few_mb:.2f} ×"),
+            ("the controller's own peak, W2, 1000 clients, MB", f"{thousand_mb:.0f}", ""),
+            (
+                "the controller's own peak, W2, 10,000 clients, MB",
+                f"{many_clients_mb:.0f}",
+                f"{many_clients_mb / thousand_mb:.2f} ×",
+            ),
         ],
         ["", "measured", "compared"],
     )
@@ -95,6 +102,7 @@ def main():
             Figure("A round of 100 of 10,000 clients / of 1000", round_ratio, "≤ 1.2"),
             Figure("Start with 10,000 clients, s more than W1", f"{more_s:.2f}", "≤ 3"),
             Figure("The controller's peak, 64 / 8 clients", f"{many_mb / few_mb:.2f}", "the same"),
+            Figure("The controller's peak, 10,000 / 1000 clients", f"{many_clients_mb / thousand_mb:.2f}", "the same"),
         ],
     )
 

@@ -1,10 +1,10 @@
-"""A machine with GPUs, as far as nvidia-smi can tell."""
+"""A machine with GPUs, as far as nvidia-smi can tell; and no environment is made where the person has theirs."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,13 @@ FOUR_GPUS = (
     "3, GPU-cccc3333-4, NVIDIA L4, 23034, 9000",
 )
 ASKED = "--query-gpu=index,uuid,name,memory.total,memory.free --format=csv,noheader,nounits"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environments_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDPKG_ENVIRONMENTS", str(tmp_path_factory.getbasetemp() / "environments"))
+        yield
 
 
 @pytest.fixture

@@ -108,20 +108,6 @@ def test_python_env_outside_the_package_is_refused(python_env: str) -> None:
     assert message == f"client/fedn.yaml, line 2: 'python_env' is '{python_env}', which is outside the package"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("entry_points:\n  train: &a {command: x}\n  validate: *a", "line 2: anchors (&name) are not allowed"),
-        ("entry_points:\n  train: *a", "line 2: aliases (*name) are not allowed"),
-        ("entry_points:\n  train: {command: !!python/name:os.system x}", "line 2: tags (!name) are not allowed"),
-        ("entry_points:\n  train: {command: !!str 5}", "line 2: tags (!name) are not allowed"),
-        ("[" * 100_000, "line 1: nested deeper than 8 levels"),
-    ],
-)
-def test_yaml_that_could_grow_or_build_objects_is_refused(text: str, message: str) -> None:
-    assert refusal(text) == f"client/fedn.yaml, {message}"
-
-
 def test_errors_carry_file_line_and_key_for_machines() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec("entry_points:\n  train: {comand: x}", "a b/fedn.yaml")
@@ -142,10 +128,10 @@ def test_byte_order_mark_is_read_over(tmp_path: Path) -> None:
     assert read_spec(path).entry_point("train").command == "ä"
 
 
-def test_file_above_one_mebibyte_is_refused(tmp_path: Path) -> None:
+def test_file_above_64_kibibytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fedn.yaml"
-    path.write_text("# ä" * (1 << 19), encoding="utf-8")
-    with pytest.raises(SpecError, match=r"larger than 1 MiB, this is no fedn\.yaml"):
+    path.write_text("# ä" * (1 << 15), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"larger than 64 KiB, this is no fedn\.yaml"):
         read_spec(path)
 
 

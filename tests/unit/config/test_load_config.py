@@ -296,7 +296,7 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
             MINIMAL + "buffers: bn.*\n",
             "run.yaml, line 4: 'buffers' must be a list of text, found text 'bn.*'",
         ),
-        (MINIMAL + "buffers:\n  - a\n  - 3\n", "run.yaml, line 4: 'buffers.1' must be text, found 3"),
+        (MINIMAL + "buffers:\n  - a\n  - 3\n", "run.yaml, line 6: 'buffers.1' must be text, found 3"),
         (
             MINIMAL + "buffers: ['']\n",
             "run.yaml, line 4: 'buffers' must be a list of patterns, none of them empty, found a list",
@@ -432,7 +432,7 @@ def test_a_malformed_override_value_is_refused(folder: Path) -> None:
 def test_the_hint_lists_the_known_keys_and_the_error_carries_the_key(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(folder, MINIMAL + "round: {zzz: 1}\n")
-    assert caught.value.hint == "known keys here: required, timeout_s"
+    assert caught.value.hint == "known keys here: required, timeout_s, weighting"
     assert caught.value.fields["key"] == "round.zzz"
 
 

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fedpkg.dispatch.command import NotSimple, expand, format_flags, is_python, python_call, shell_line
+from fedpkg.dispatch.command import (
+    NotSimple,
+    expand,
+    format_flags,
+    is_python,
+    python_call,
+    shell_line,
+    without_container,
+)
 
 VALUES = {
     "A": "plain",
@@ -189,3 +197,21 @@ def test_flags_are_what_people_would_write() -> None:
         "--text= ",
         '--map={"a": [1]}',
     ]
+
+
+@pytest.mark.skipif(Path("/venv/bin").is_dir(), reason="this machine has what FEDn's containers have")
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("/venv/bin/python entrypoint train $ENTRYPOINT_OPTS", "python entrypoint train $ENTRYPOINT_OPTS"),
+        ("/venv/bin/python3 -m app", "python3 -m app"),
+        ("'/venv/bin/python' x.py", "'python' x.py"),
+        ("cd src && /venv/bin/python3.8 x.py;/venv/bin/python y.py", "cd src && python3.8 x.py;python y.py"),
+        ("/venv/bin/pythonic x", "/venv/bin/pythonic x"),
+        ("/opt/venv/bin/python x", "/opt/venv/bin/python x"),
+        ("/venv/bin/pip list", "/venv/bin/pip list"),
+        ("echo --python=/venv/bin/python", "echo --python=/venv/bin/python"),
+    ],
+)
+def test_interpreter_of_the_container_is_the_packages_own(command: str, expected: str) -> None:
+    assert without_container(command) == expected

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.dispatch.imports import BIGGEST_FILE, imports_of, own_modules
+from fedpkg.dispatch.imports import BIGGEST_FILE, helper_named, imports_of, own_modules
 
 
 @pytest.fixture
@@ -91,3 +91,25 @@ def test_modules_beside_the_scripts_are_the_packages_own(folder: Path) -> None:
         write(folder / name, "")
     assert own_modules(folder) == ["helpers", "wave"]
     assert own_modules(folder, ["src/run.py"]) == ["helpers", "inner", "run", "wave"]
+
+
+def test_helpers_of_fedn_bring_numpy(folder: Path) -> None:
+    write(folder / "train.py", "from fedn.utils.helpers.helpers import get_helper\n")
+    assert imports_of(folder) == ["fedn.utils.helpers.helpers", "numpy"]
+
+
+@pytest.mark.parametrize(
+    ("files", "helper"),
+    [
+        ({"a.py": "get_helper('binaryhelper')"}, "binaryhelper"),
+        ({"a.py": "H = 'numpyhelper'", "b.py": "get_helper(H)"}, "numpyhelper"),
+        ({"script": "from fedn.utils.numpyarrayhelper import NumpyArrayHelper"}, "numpyarrayhelper"),
+        ({"a.py": "H = 'numpyhelper'", "b.py": "H = 'androidhelper'"}, None),
+        ({"a.py": "'binaryhelpers and the like'  # binaryhelper"}, None),
+        ({}, None),
+    ],
+)
+def test_helper_is_the_only_one_that_the_files_name(folder: Path, files: dict[str, str], helper: str | None) -> None:
+    for name, text in files.items():
+        write(folder / name, text)
+    assert helper_named(folder, ["script"]) == helper

@@ -15,7 +15,7 @@ ROWS = [
     {"assemble", "package_run"},
     {"controller"},
     {"dispatch"},
-    {"compute_package", "strategies", "samplers", "data", "stores"},
+    {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
     {"formats"},
     {"weights"},
     {"config"},

@@ -87,3 +87,14 @@ def mapped_at(address: int) -> str:
         if start <= address < end:
             return line
     return ""
+
+
+@pytest.mark.parametrize("tensor", [torch.empty(3, device="meta"), torch.eye(3).to_sparse()], ids=["meta", "sparse"])
+def test_pt_tensor_that_is_not_plain_numbers_is_refused(tmp_path: Path, tensor: Tensor) -> None:
+    with pytest.raises(ModelFileError, match="entry 'w' is not a named dense tensor"):
+        read(write(tmp_path, ".pt", {"w": tensor}))
+
+
+def test_one_number_expanded_to_a_terabyte_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="its tensors need 4000000000000 bytes, far more than it has"):
+        read(write(tmp_path, ".pt", {"w": torch.zeros(1).expand(10**12)}))

@@ -65,6 +65,8 @@ def session(session_id: str = "digits-1", **changes: object) -> SessionRow:
         num_rounds=3,
         created_at=10.25,
         updated_at=10.25,
+        package_contents="c" * 64,
+        signatures=[{"signer": "ed25519:…", "signature": "…"}],
     )
     return dataclasses.replace(row, **changes)
 

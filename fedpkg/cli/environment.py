@@ -1,0 +1,95 @@
+"""``fedpkg environment``: the Python environments that were made for packages."""
+
+from __future__ import annotations
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options
+
+
+@click.group("environment")
+def command() -> None:
+    """List and remove the Python environments of packages.
+
+    \b
+      fedpkg environment list
+
+    They are made when a package wants what the Python that runs fedpkg lacks, and shared by all homes. They are in the
+    folder that the variable FEDPKG_ENVIRONMENTS names, else in ~/.cache/fedpkg/environments.
+    """
+
+
+@command.command("list")
+@common_options
+@click.pass_obj
+def list_(settings: Settings) -> None:
+    """Show the environments that are there.
+
+    \b
+      fedpkg environment list
+    """
+    import time
+    from dataclasses import asdict
+
+    from fedpkg.environments.make import environments_folder, list_environments, size_bytes, unfinished
+
+    root = environments_folder()
+    found = [(environment, size_bytes(root / environment.environment_id)) for environment in list_environments(root)]
+    if settings.json:
+        output.document(
+            [{**asdict(one), "folder": root / one.environment_id, "size_bytes": size} for one, size in found]
+        )
+        return
+    rows = [
+        [
+            one.environment_id[:12],
+            one.python,
+            str(len(one.installed)),
+            output.size(size),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created_at)),
+            one.source,
+        ]
+        for one, size in found
+    ]
+    output.table(["environment", "python", "distributions", "size", "made", "for"], rows)
+    for name in unfinished(root):
+        output.words(f"{name[:12]} is being made, or was cut off")
+
+
+@command.command()
+@click.argument("environments", metavar="[ID]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All of them.")
+@common_options
+@click.pass_obj
+def remove(settings: Settings, environments: tuple[str, ...], *, every: bool) -> None:
+    """Remove environments.
+
+    \b
+      fedpkg environment remove 3f2a90c1
+      fedpkg environment remove --all
+
+    An ID may be shortened. Not while a session runs in it; what needs it later makes it again.
+    """
+    from fedpkg.environments.make import (
+        environments_folder,
+        find_ids,
+        list_environments,
+        remove_environment,
+        size_bytes,
+        unfinished,
+    )
+
+    if bool(environments) == every:
+        raise click.UsageError("name environments, or give --all")
+    root = environments_folder()
+    ids = find_ids(root, environments)
+    if every:
+        ids = [one.environment_id for one in list_environments(root)] + unfinished(root)
+    removed = {name: size_bytes(root / name) for name in ids}
+    for name in ids:
+        remove_environment(root, name)
+    if settings.json:
+        output.document([{"environment_id": name, "size_bytes": size} for name, size in removed.items()])
+        return
+    output.result(f"{len(removed)} environments, {output.size(sum(removed.values()))}, were removed")

@@ -1,0 +1,48 @@
+"""Which Python runs a package: the one that runs fedpkg, one of an environment made for it, or whatever PATH says."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from fedpkg.environments.interpreter import find_interpreter, lacks
+from fedpkg.environments.make import environments_folder, have_environment
+from fedpkg.environments.wanted import read_wanted
+from fedpkg.log import event
+
+logger = logging.getLogger("fedpkg.environments")
+
+
+def choose_python(
+    folder: Path,
+    choice: Literal["auto", "current", "none"],
+    *,
+    package: str,
+    python_env: str | None = None,
+    scripts: Sequence[str] = (),
+) -> Path | None:
+    """The interpreter for the package in ``folder``, called ``package`` in messages; None: whatever PATH says.
+
+    With ``auto`` an environment is made, or found made, only if the interpreter that runs fedpkg lacks something of
+    what the package wants; with ``current`` that is told.
+
+    Raises:
+        SpecError: the files that say what it wants are not as they should be.
+        EnvironmentFailed: what it wants cannot be had.
+    """
+    if choice == "none":
+        return None
+    wanted = read_wanted(folder, python_env=python_env, scripts=scripts)
+    missing = [] if wanted is None else lacks(wanted)
+    if wanted is None or not missing:
+        return Path(sys.executable)
+    if choice == "current":
+        about = f"package {package} wants {', '.join(missing)} ({wanted.source}), which this Python does not have"
+        event(logger, logging.WARNING, "environment.missing", about=about)
+        return Path(sys.executable)
+    event(logger, logging.DEBUG, "environment.wanted", package=package, missing=", ".join(missing))
+    interpreter = find_interpreter(wanted.python, package=package)
+    return have_environment(wanted, interpreter, environments_folder(), package=package)

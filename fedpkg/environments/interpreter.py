@@ -1,0 +1,166 @@
+"""Python interpreters of this machine: the one that runs fedpkg, others by version, and what one of them lacks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.environments.wanted import SERVED, Item, PythonWish, Wanted
+from fedpkg.errors import EnvironmentFailed
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+_MINORS = range(6, 30)  # of Python 3 that are looked for
+_PATIENCE_S = 20.0  # to say its version
+_WHO = (
+    "import json, platform, sys, sysconfig; print(json.dumps([platform.python_version(), sys.executable, "
+    "[sys.implementation.cache_tag, sysconfig.get_platform(), sys.base_prefix]]))"
+)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python: its program, its version, and what tells its builds apart."""
+
+    path: Path
+    version: str
+    build: tuple[str, ...]
+
+
+@functools.cache
+def this_interpreter() -> Interpreter:
+    """The one that runs fedpkg."""
+    build = (str(sys.implementation.cache_tag), sysconfig.get_platform(), sys.base_prefix)
+    return Interpreter(Path(sys.executable), platform.python_version(), build)
+
+
+def find_uv() -> str | None:
+    """Where ``uv`` is: on PATH, or beside this interpreter, whose environment need not be activated."""
+    return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+
+
+def find_interpreter(wish: PythonWish | None, *, package: str) -> Interpreter:
+    """This interpreter if it is what is wished, else one that is: the newest ``python3.X`` on PATH, or one of uv's.
+
+    Raises:
+        EnvironmentFailed: there is none; says what was wished and what is there.
+    """
+    this = this_interpreter()
+    if wish is None or wish.allows(this.version):
+        return this
+    there = {this.version: this}
+    for other in _others(wish):
+        if wish.allows(other.version):
+            return other
+        there.setdefault(other.version, other)
+    for other in on_path(_MINORS):
+        there.setdefault(other.version, other)
+    found = ", ".join(sorted(there, key=lambda version: [int(part) for part in re.findall(r"\d+", version)]))
+    version = re.search(r"\d+\.\d+", wish.text)
+    install = f"install it (`uv python install {version[0]}`), or " if version else ""
+    raise EnvironmentFailed(
+        f"package {package} wants Python {wish.text} ({wish.where}); there is {found}",
+        hint=f"{install}choose `--env current` to run it with {this.version}",
+        wanted=wish.text,
+        found=list(there),
+    )
+
+
+def _others(wish: PythonWish) -> Iterator[Interpreter]:
+    minors = [minor for minor in reversed(_MINORS) if any(wish.allows(f"3.{minor}.{micro}") for micro in (0, 99))]
+    yield from on_path(minors)
+    uv = find_uv()
+    if uv is not None:
+        arguments = ("python", "find", "--no-project", "--no-python-downloads", str(wish.specifier))
+        path = _output([uv, *arguments])
+        if path and (found := _ask(path.strip())) is not None:
+            yield found
+
+
+def on_path(minors: Iterable[int]) -> Iterator[Interpreter]:
+    """The ``python3.<minor>`` on PATH that work."""
+    for minor in minors:
+        path = shutil.which(f"python3.{minor}")
+        if path is not None and (found := _ask(path)) is not None:
+            yield found
+
+
+def _ask(path: str) -> Interpreter | None:
+    """Which Python a program is; None if it is none that works (pyenv has such)."""
+    try:
+        version, executable, build = json.loads(_output([path, "-I", "-S", "-c", _WHO]) or "")
+        return Interpreter(Path(executable), str(version), tuple(map(str, build)))
+    except (ValueError, TypeError):
+        return None
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=os.sep, timeout=_PATIENCE_S
+        )
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+# ---- what this interpreter lacks
+
+
+def lacks(wanted: Wanted) -> list[str]:
+    """What of that this interpreter does not have, in words.
+
+    A requirement that the compatibility modules serve counts as there. A wheel of the package counts as lacking: that
+    something of its name and version is installed does not say that it is the same.
+    """
+    this = this_interpreter()
+    missing = []
+    if wanted.python is not None and not wanted.python.allows(this.version):
+        missing.append(f"Python {wanted.python.text} (this is {this.version})")
+    missing += [f"{item} ({reason})" for item in wanted.items if (reason := _why_lacking(item)) is not None]
+    return missing
+
+
+def _why_lacking(item: Item) -> str | None:
+    requirement = item.requirement
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return None
+    if item.wheel is not None:
+        return "a wheel of the package"
+    return _why_unmet(requirement, frozenset())
+
+
+def _why_unmet(requirement: Requirement, inside: frozenset[str]) -> str | None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    name = canonicalize_name(requirement.name)
+    try:
+        distribution = metadata.distribution(requirement.name)
+    except metadata.PackageNotFoundError:
+        return None if name in SERVED else "not installed"
+    if not requirement.specifier.contains(distribution.version, prereleases=True):
+        return None if name in SERVED else f"there is {distribution.version}"
+    if name in inside:
+        return None
+    for extra in requirement.extras:  # of what is installed by itself its installer took care
+        for text in distribution.requires or ():
+            needed = Requirement(text)
+            if needed.marker is None or not needed.marker.evaluate({"extra": extra}):
+                continue
+            if reason := _why_unmet(needed, inside | {name}):
+                return f"for [{extra}]: {needed.name} {reason}"
+    return None

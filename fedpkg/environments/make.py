@@ -1,0 +1,331 @@
+"""Virtual environments, one for each content, made once and shared by all homes.
+
+An environment is made where it stays (it cannot be moved: its scripts name its interpreter) and counts once its record,
+written last, is there. The lock of its making is inherited by the programs that make it: should fedpkg be killed, the
+next maker waits until these have ended, too, and begins anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fedpkg.environments.interpreter import Interpreter, find_uv
+from fedpkg.environments.wanted import Item, Wanted
+from fedpkg.errors import EnvironmentFailed, NotFound, StoreError
+from fedpkg.files import NO_SPACE, atomic_write, remove_tree, sha256_file
+from fedpkg.log import event
+
+logger = logging.getLogger("fedpkg.environments")
+
+VARIABLE = "FEDPKG_ENVIRONMENTS"
+RECORD = "fedpkg-environment.json"
+FORMAT = 1  # of what the digest is of
+_ID = re.compile(r"[0-9a-f]{32}")
+_TAIL_LINES = 15
+# Of the person's own environment, what would bend an environment that is being made.
+_BENDING = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "VIRTUAL_ENV",
+    "CONDA_PREFIX",
+    "PIP_USER",
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_ROOT",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The record of an environment that is there."""
+
+    environment_id: str
+    python: str  # version
+    requirements: tuple[str, ...]
+    installed: tuple[str, ...]  # name==version
+    source: str  # the package and file that asked for it first
+    maker: str
+    created_at: float
+    seconds: float
+
+
+def environments_folder() -> Path:
+    """Where environments are: ``$FEDPKG_ENVIRONMENTS``, or a folder in the user's cache."""
+    if given := os.environ.get(VARIABLE):
+        return Path(given).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "fedpkg" / "environments"
+
+
+def environment_id(wanted: Wanted, interpreter: Interpreter) -> str:
+    """The digest of all that decides what is in an environment: requirements, the bytes of wheels, the interpreter."""
+    content = {
+        "format": FORMAT,
+        "requirements": sorted({_as_text(item) for item in (*wanted.build_items, *wanted.items)}),
+        "python": [interpreter.version, *interpreter.build],
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _as_text(item: Item) -> str:
+    wheel = () if item.wheel is None else (item.wheel.name, sha256_file(item.wheel))
+    return " ".join((str(item.requirement), *wheel, *item.hashes))
+
+
+def have_environment(wanted: Wanted, interpreter: Interpreter, root: Path, *, package: str) -> Path:
+    """The ``python`` of the environment that has what is wanted; it is made if it is not there.
+
+    Raises:
+        EnvironmentFailed: it cannot be made; with the end of what its maker said. Nothing of it is left.
+    """
+    name = environment_id(wanted, interpreter)
+    folder = root / name
+    if not _is_there(folder):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with _lock(root / f"{name}.lock", folder):
+                if not _is_there(folder):
+                    _make(wanted, interpreter, folder, package=package)
+        except OSError as error:
+            what = "the disk is full" if error.errno in NO_SPACE else error.strerror or str(error)
+            raise StoreError(
+                f"the folder of environments {root} cannot be used: {what}",
+                hint=f"free space, make it writable, or name another one in the variable {VARIABLE}",
+                path=str(root),
+            ) from error
+    return python_of(folder)
+
+
+def python_of(folder: Path) -> Path:
+    """The interpreter of an environment."""
+    return folder / "bin" / "python"
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether it was made to its end; and its interpreter has not been uninstalled since."""
+    return (folder / RECORD).is_file() and os.access(python_of(folder), os.X_OK)
+
+
+@contextmanager
+def _lock(path: Path, folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only one who makes or removes that environment.
+
+    Not filelock's: the programs that make an environment hold this lock, too, as long as one of them lives (``_run``).
+
+    Raises:
+        BlockingIOError: somebody has it, and ``wait`` is False.
+    """
+    fd = _take(path, folder, wait=wait)
+    _held[folder] = fd
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        del _held[folder]
+        os.close(fd)
+
+
+def _take(path: Path, folder: Path, *, wait: bool) -> int:
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                os.close(fd)
+                raise
+            event(logger, logging.INFO, "environment.waiting", folder=folder, reason="somebody else is making it")
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+            return fd
+        os.close(fd)  # who had the lock has removed it
+
+
+_held: dict[Path, int] = {}  # folder of an environment → its lock
+
+
+def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str) -> None:
+    uv = find_uv()
+    maker = "uv" if uv else "pip"
+    requirements = [str(item) for item in wanted.items]
+    event(
+        logger,
+        logging.INFO,
+        "environment.making",
+        package=package,
+        asked_by=wanted.source,
+        python=interpreter.version,
+        requirements=len(requirements),
+        maker=maker,
+        folder=folder,
+    )
+    started = time.monotonic()
+    try:
+        remove_tree(folder)  # of a making that was cut off
+        if uv:
+            _run(
+                [uv, "venv", "--quiet", "--no-project", "--python", str(interpreter.path), str(folder)], folder, package
+            )
+        else:
+            _run([str(interpreter.path), "-I", "-m", "venv", str(folder)], folder, package)
+        asked = folder / "requirements.txt"
+        asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
+        python = str(python_of(folder))
+        if uv:
+            _run([uv, "pip", "install", "--quiet", "--python", python, "-r", str(asked)], folder, package)
+        else:
+            pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
+            _run([*pip, "-r", str(asked)], folder, package)
+        seconds = time.monotonic() - started
+        made = Environment(
+            environment_id=folder.name,
+            python=interpreter.version,
+            requirements=tuple(requirements),
+            installed=tuple(_installed(folder)),
+            source=f"{package}: {wanted.source}",
+            maker=maker,
+            created_at=time.time(),
+            seconds=seconds,
+        )
+        os.sync()  # its thousands of files before its record: fsync of each would take longer than to write them
+        with atomic_write(folder / RECORD) as file:
+            file.write(json.dumps(asdict(made), indent=1).encode())
+    except BaseException:
+        remove_tree(folder)
+        raise
+    event(logger, logging.INFO, "environment.made", seconds=seconds, distributions=len(made.installed), folder=folder)
+
+
+def _lines(items: Iterable[Item]) -> Iterator[str]:
+    """Lines of a requirements file, written by us: nothing of the package's own files reaches an installer unread."""
+    for item in items:
+        requirement = item.requirement
+        line = str(requirement)
+        if item.wheel is not None:
+            marker = f" ; {requirement.marker}" if requirement.marker else ""
+            line = f"{requirement.name} @ {item.wheel.resolve().as_uri()}{marker}"
+        yield " ".join((line, *(f"--hash={one}" for one in item.hashes)))
+
+
+def _run(command: Sequence[str], folder: Path, package: str) -> None:
+    """Run a program that makes an environment.
+
+    Raises:
+        EnvironmentFailed: it failed; with the end of its output.
+    """
+    environ = {name: value for name, value in os.environ.items() if name not in _BENDING}
+    process = subprocess.Popen(
+        command,
+        cwd=folder.parent,  # not the package: uv would read its configuration there
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=[_held[folder]],
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if process.returncode:
+        said = output.decode(errors="replace").strip().splitlines() or ["(it said nothing)"]
+        tail = "\n".join(f"    {line}" for line in said[-_TAIL_LINES:])
+        program = " ".join(Path(command[0]).name if word == command[0] else word for word in command)
+        raise EnvironmentFailed(
+            f"the environment of package {package} cannot be made: exit code {process.returncode} of\n"
+            f"    {program}\n{tail}",
+            hint="mend what it asks for, or choose `--env current` to run it with the Python that runs fedpkg",
+            command=list(command),
+            output=output.decode(errors="replace")[-4000:],
+        )
+
+
+def _installed(folder: Path) -> Iterator[str]:
+    """``name==version`` of what an environment holds."""
+    from importlib import metadata
+
+    places = [str(path) for path in folder.glob("lib/python3*/site-packages")]
+    yield from sorted(f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions(path=places))
+
+
+# ---- those that are there
+
+
+def list_environments(root: Path) -> list[Environment]:
+    """Those that were made to their end, the oldest first."""
+    found = []
+    for record in root.glob(f"*/{RECORD}"):
+        with suppress(OSError, ValueError, TypeError):  # removed just now, or not ours
+            facts = json.loads(record.read_bytes())
+            found.append(Environment(**{**facts, "environment_id": record.parent.name}))
+    return sorted(found, key=lambda environment: environment.created_at)
+
+
+def unfinished(root: Path) -> list[str]:
+    """What a making that was cut off, or that is going on, has left."""
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if _ID.fullmatch(path.name) and not (path / RECORD).exists())
+
+
+def remove_environment(root: Path, name: str) -> None:
+    """Remove an environment; what needs it later makes it again.
+
+    Raises:
+        NotFound: there is none.
+        StoreError: it is being made.
+    """
+    folder = root / name
+    if not _ID.fullmatch(name) or not folder.is_dir():
+        raise NotFound(f"there is no environment {name} in {root}", hint="`fedpkg environment list` lists them")
+    try:
+        with _lock(root / f"{name}.lock", folder, wait=False):
+            (folder / RECORD).unlink(missing_ok=True)  # first: what is cut off is no environment
+            remove_tree(folder)
+    except BlockingIOError:
+        raise StoreError(f"environment {name} is being made", hint="wait until that ends, or stop it") from None
+
+
+def size_bytes(folder: Path) -> int:
+    """Of all files in it; those that uv shares with its cache, too."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def has_pip() -> bool:
+    """Whether this Python can make environments by itself."""
+    from importlib.util import find_spec
+
+    return find_spec("venv") is not None and find_spec("ensurepip") is not None
+
+
+def find_ids(root: Path, beginnings: Sequence[str]) -> list[str]:
+    """Whole ids of environments that are given by the beginning of theirs.
+
+    Raises:
+        NotFound: none, or several, begin so.
+    """
+    known = [environment.environment_id for environment in list_environments(root)] + unfinished(root)
+    ids = []
+    for beginning in beginnings:
+        matches = [one for one in dict.fromkeys(known) if one.startswith(beginning)]
+        if len(matches) != 1:
+            what = "no environment begins" if not matches else f"{len(matches)} environments begin"
+            raise NotFound(f"{what} with '{beginning}' in {root}", hint="`fedpkg environment list` lists them")
+        ids += matches
+    return ids

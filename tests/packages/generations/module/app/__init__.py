@@ -1,0 +1,1 @@
+"""An application that is run as a module."""

@@ -1,0 +1,82 @@
+"""A fedn or docker that is installed in the package's interpreter is the one that the package gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from fedpkg import assemble
+
+EXECUTORS = ("process", "forkserver", "resident")
+SCRIPT = """\
+import json, sys
+import docker, fedn.utils.helpers.helpers
+import scaleoututil
+files = {module.__name__: module.__file__ for module in (docker, fedn, scaleoututil)}
+with open(sys.argv[-1], "w") as file:
+    json.dump(files, file)
+"""
+EDITABLE = """\
+import sys
+from importlib.machinery import PathFinder
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return PathFinder.find_spec(name, [{folder!r}]) if name == "docker" else None
+sys.meta_path.append(Finder)
+"""
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with a fedn in its site-packages, and an editable docker, which has a finder of its own."""
+    folder = tmp_path_factory.mktemp("Umgebung") / "venv"
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    (site / "fedn" / "utils" / "helpers").mkdir(parents=True)
+    for module in ("fedn/__init__", "fedn/utils/__init__", "fedn/utils/helpers/__init__", "fedn/utils/helpers/helpers"):
+        (site / f"{module}.py").touch()
+    source = folder.parent / "docker source"
+    (source / "docker").mkdir(parents=True)
+    (source / "docker" / "__init__.py").touch()
+    (site / "_editable_docker.py").write_text(EDITABLE.format(folder=str(source)))
+    (site / "_editable_docker.pth").write_text("import _editable_docker\n")
+    return folder / "bin" / "python"
+
+
+def modules_of(package: Path, executor: str, folder: Path) -> dict[str, str]:
+    result = assemble.call_entry_point(package, "predict", folder=folder, executor=executor)  # type: ignore[arg-type]
+    assert result.reply is not None, (result.failure, result.log_tail)
+    found: dict[str, str] = json.loads(result.reply.read_text())
+    return found
+
+
+def make_package(folder: Path, python: str) -> Path:
+    package = folder / "client"
+    (package / "docker").mkdir(parents=True)  # a mere folder is no module of that name
+    (package / "docker" / "Dockerfile").touch()
+    (package / "predict").write_text(SCRIPT)
+    (package / "fedn.yaml").write_text(f"entry_points: {{predict: {{command: '\"{python}\" predict'}}}}\n")
+    return package
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_installed_modules_win(interpreter: Path, executor: str, tmp_path: Path) -> None:
+    found = modules_of(make_package(tmp_path, str(interpreter)), executor, tmp_path / "call")
+    ours = str(Path(assemble.__file__).parent / "runtime" / "compat")
+    assert found["fedn"].startswith(str(interpreter.parent.parent))
+    assert found["docker"] == str(interpreter.parent.parent.parent / "docker source" / "docker" / "__init__.py")
+    assert found["scaleoututil"].startswith(ours)  # nobody else has that
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_modules_are_there_where_none_is_installed(executor: str, tmp_path: Path) -> None:
+    found = modules_of(make_package(tmp_path, sys.executable), executor, tmp_path / "call")
+    ours = os.path.join(os.path.dirname(assemble.__file__), "runtime", "compat", "")
+    assert all(path.startswith(ours) for path in found.values())
