@@ -26,12 +26,15 @@ from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
     LimitsConfig,
+    LoadedConfig,
     NeedsConfig,
     PythonEnv,
     RunConfig,
     config_from_json,
     dump_config,
+    load_config,
 )
+from fedpkg.config_shape import Places
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.command import without_container
@@ -63,12 +66,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fedpkg.assemble")
 
 
+def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """A run.yaml with everything in it checked, also what a strategy's name lets its section hold.
+
+    Raises:
+        ConfigError: see `fedpkg.config.load_config`.
+    """
+    return load_config(path, overrides, resolve=_resolved)
+
+
+def _resolved(config: RunConfig, places: Places) -> RunConfig:
+    from fedpkg.strategies import resolve_strategy
+
+    return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
+
+
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
     """Run a new session to its end.
 
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
+    config = _resolved(config, Places("run configuration"))
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         config, package, signatures = _admit_package(config, home, store)
         _check_entry_points(config, package)
@@ -224,12 +243,31 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
 
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
-    """Refuse counts that no round can reach, before anything is recorded."""
+    """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
     import numpy as np
 
+    from fedpkg.data.clients import client_groups
     from fedpkg.samplers import make_sampler
+    from fedpkg.strategies import make_strategy
+    from fedpkg.strategies.base import groups_of
 
+    strategy = make_strategy(config.strategy)
+    groups = client_groups(config.clients, clients)
+    for name in groups_of(strategy):
+        if not groups.get(name):
+            raise ConfigError(
+                f"strategy: it asks the clients of a group '{name}', and clients.groups has none of that name",
+                hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
+                key="clients.groups",
+            )
     target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
+    needed = getattr(getattr(strategy, "aggregator", None), "needs", 1)
+    if needed > target:
+        raise ConfigError(
+            f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
+            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
+            key="strategy",
+        )
     if config.round.required > target:
         raise ConfigError(
             f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
@@ -323,7 +361,7 @@ def _context(
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
-    from fedpkg.strategies.fedavg import fedavg
+    from fedpkg.strategies import make_strategy
 
     return SessionContext(
         session=session,
@@ -335,7 +373,7 @@ def _context(
         store=store,
         models=ModelStore(home.models),
         executor=executor,
-        strategy=fedavg(),
+        strategy=make_strategy(config.strategy),
         sampler=make_sampler(config.sampler),
         clock=clock,
         watch=watch,
@@ -343,8 +381,12 @@ def _context(
 
 
 def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
+    from fedpkg.strategies import make_strategy
+    from fedpkg.strategies.base import entry_points_of
+
     try:
-        package.spec.entry_point("train")
+        for name in entry_points_of(make_strategy(config.strategy)):
+            package.spec.entry_point(name)
         if config.seed_model is None:
             package.spec.entry_point("build")
     except SpecError as error:

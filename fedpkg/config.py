@@ -85,10 +85,6 @@ class ValidationConfig(Section, frozen=True):
     fraction: float = 1.0  # share of the clients asked
 
 
-class StrategyConfig(Section, frozen=True):
-    name: Literal["fedavg"] = "fedavg"
-
-
 class NeedsConfig(Section, frozen=True):
     """What one task needs, by which `workers: auto` counts. These only reserve; what ends a task is in `limits`."""
 
@@ -151,7 +147,8 @@ class RunConfig(Section, frozen=True):
     buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
     sampler: SamplerConfig = SamplerConfig()
     round: RoundConfig = RoundConfig()
-    strategy: StrategyConfig = StrategyConfig()
+    # A name and its parameters, or {aggregator: …, server_optimiser: …}; with `file`, one that a file registers.
+    strategy: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
     validation: ValidationConfig = ValidationConfig()
     executor: ExecutorConfig = ExecutorConfig()
     # auto: an environment of its own for a package that wants what the Python that runs fedpkg lacks; current: that
@@ -200,11 +197,16 @@ class LoadedConfig:
     path: Path
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+def load_config(
+    path: Path, overrides: Sequence[str] = (), *, resolve: Callable[[RunConfig, Places], RunConfig] | None = None
+) -> LoadedConfig:
     """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
 
     An override's value is YAML (``3``, ``null``, ``[1, 2]``); a mapping is merged key by key, anything else replaces.
     Relative paths count from the folder of the file or, when given as overrides, from the current directory.
+
+    Args:
+        resolve: checks sections whose keys depend on a name in them, and fills in those that were not given.
 
     Raises:
         ConfigError: says the file and line (or the command line), the key, what is allowed and what was found.
@@ -224,7 +226,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
             f"{source}: expected 'key: value' lines, found {'nothing' if tree is None else 'something else'}",
             hint="a run.yaml needs at least the keys package, rounds and clients",
         )
-    return _checked(tree, overrides, Places(source, lines), path)
+    return _checked(tree, overrides, Places(source, lines), path, resolve)
 
 
 def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = ()) -> RunConfig:
@@ -240,7 +242,13 @@ def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = ()) -> RunCon
     return _checked(dict(tree), overrides, places, Path("options")).config
 
 
-def _checked(tree: dict[str, Any], overrides: Sequence[str], places: Places, path: Path) -> LoadedConfig:
+def _checked(
+    tree: dict[str, Any],
+    overrides: Sequence[str],
+    places: Places,
+    path: Path,
+    resolve: Callable[[RunConfig, Places], RunConfig] | None = None,
+) -> LoadedConfig:
     from fedpkg.config_shape import check_shape
 
     tree = _merge(tree, overrides, places)
@@ -250,6 +258,8 @@ def _checked(tree: dict[str, Any], overrides: Sequence[str], places: Places, pat
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
     _check_alpha(tree, config, places)
+    if resolve is not None:
+        config = resolve(config, places)
     origins = {
         ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
         for leaf, _value in _leaves(dump_config(config))
@@ -373,13 +383,13 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
     for number, entry in enumerate(allow):
         if entry and not _TRUSTED.match(entry):
             allow[number] = os.path.abspath(os.path.join(keys, os.path.expanduser(entry)))
-    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature"):
+    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "strategy.file"):
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
             section = (section or {}).get(name)
         value = (section or {}).get(last)
-        if not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
+        if not isinstance(value, str) or not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
             continue
         base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
         if last == "folders" and any(sign in value for sign in "*?["):

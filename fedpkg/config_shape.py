@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,9 +60,9 @@ class Places:
         return "command line" if line == COMMAND_LINE else f"{self.source}:{line}"
 
 
-def check_shape(tree: Any, schema: type, places: Places) -> None:
-    """Raise ConfigError for the first unknown key, missing key or wrong type, at any depth."""
-    _check(tree, inspect.type_info(schema), (), places)
+def check_shape(tree: Any, schema: type, places: Places, path: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError for the first unknown key, missing key, wrong type or bound, at any depth below ``path``."""
+    _check(tree, inspect.type_info(schema), path, places)
 
 
 def _check(value: Any, kind: inspect.Type, path: tuple[str, ...], places: Places) -> None:
@@ -110,6 +111,11 @@ def _check_section(value: dict[str, Any], kind: inspect.StructType, path: tuple[
             )
 
 
+def describe(kind: Any) -> str:
+    """What values of a type are, in words."""
+    return _describe(inspect.type_info(kind))
+
+
 def wrong_value(
     path: tuple[str, ...], value: Any, allowed: str, places: Places, *, hint_after: str = ""
 ) -> ConfigError:
@@ -136,9 +142,9 @@ def _fits(value: Any, kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.BoolType):
         return isinstance(value, bool)
     if isinstance(kind, inspect.IntType):
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and _is_within(value, kind)
     if isinstance(kind, inspect.FloatType):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_within(value, kind)
     if isinstance(kind, inspect.StrType):
         return isinstance(value, str)
     if isinstance(kind, inspect.NoneType):
@@ -146,7 +152,28 @@ def _fits(value: Any, kind: inspect.Type) -> bool:
     return isinstance(kind, inspect.AnyType)
 
 
+def _is_within(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
+    """Within the type's bounds; what is bounded on either side is finite."""
+    bounds = [bound for bound in (kind.gt, kind.ge, kind.lt, kind.le) if bound is not None]
+    return (
+        not (bounds and math.isinf(value))
+        and (kind.gt is None or value > kind.gt)
+        and (kind.ge is None or value >= kind.ge)
+        and (kind.lt is None or value < kind.lt)
+        and (kind.le is None or value <= kind.le)
+    )
+
+
 def _describe(kind: inspect.Type) -> str:
+    if isinstance(kind, (inspect.IntType, inspect.FloatType)):
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (("above", kind.gt), ("from", kind.ge), ("below", kind.lt), ("at most", kind.le))
+            if bound is not None
+        ]
+        return " ".join(
+            ["a whole number" if isinstance(kind, inspect.IntType) else "a number", ", ".join(bounds)]
+        ).strip()
     if isinstance(kind, inspect.LiteralType):
         return " or ".join(f"'{value}'" for value in kind.values)
     if isinstance(kind, inspect.UnionType):
@@ -155,10 +182,9 @@ def _describe(kind: inspect.Type) -> str:
         return f"a list of {_describe(kind.item_type)}"
     names: dict[type, str] = {
         inspect.BoolType: "true or false",
-        inspect.IntType: "a whole number",
-        inspect.FloatType: "a number",
         inspect.StrType: "text",
         inspect.NoneType: "null",
+        inspect.AnyType: "anything",
     }
     return names.get(type(kind), "a section of 'key: value' lines")
 

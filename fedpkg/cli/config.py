@@ -31,9 +31,10 @@ def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None
     \b
       fedpkg config show examples/digits/run.yaml rounds=3
     """
-    from fedpkg.config import load_config, render
+    from fedpkg.assemble import load
+    from fedpkg.config import render
 
-    leaves = render(load_config(run_yaml, overrides))
+    leaves = render(load(run_yaml, overrides))
     if settings.json:
         output.document([{"key": key, "value": value, "origin": origin} for key, value, origin in leaves])
         return

@@ -21,7 +21,19 @@ from fedpkg.cli.options import common_options
 from fedpkg.errors import FedpkgError, nearest
 
 # Each noun is the module of its name; these modules import click and the standard library only, the rest when they run.
-NOUNS = ("run", "package", "combiner", "session", "model", "validation", "home", "environment", "config", "doctor")
+NOUNS = (
+    "run",
+    "package",
+    "combiner",
+    "session",
+    "model",
+    "validation",
+    "strategy",
+    "home",
+    "environment",
+    "config",
+    "doctor",
+)
 
 
 class Nouns(click.Group):

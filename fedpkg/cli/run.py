@@ -60,7 +60,6 @@ def command(
     """
     from fedpkg import assemble
     from fedpkg.cli.progress import follow
-    from fedpkg.config import load_config
 
     if env is not None:
         words = (*words, f"python_env={env}")
@@ -76,7 +75,7 @@ def command(
             )
         options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
         overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-        config = load_config(Path(words[0]), [*overrides, *words[1:]]).config
+        config = assemble.load(Path(words[0]), [*overrides, *words[1:]]).config
         home = settings.open_home(create=True)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         assemble.run(config, home, watch=watch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import stat
 from pathlib import Path
@@ -39,12 +38,15 @@ class MappedFile:
                     raise self.error("not a regular file")
                 if status.st_size == 0:
                     raise self.error("the file is empty")
-                self.map = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_COPY)
+                # Python's own mmap would keep a descriptor, and thousands of updates are open side by side.
+                storage = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, status.st_size)
             finally:
                 os.close(fd)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}") from error
-        self.view = memoryview(self.map)
+        except RuntimeError as error:  # torch's word for what the system refused
+            raise self.error(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
+        self.view = memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
 
     def __len__(self) -> int:
         return len(self.view)
@@ -71,7 +73,7 @@ class MappedFile:
             if 0 in shape:
                 return torch.empty(shape, dtype=dtype)
             count = math.prod(shape)
-            buffer = self.map if source is None else source
+            buffer = self.view if source is None else source
             if start % dtype.itemsize:
                 # np.savez puts arrays at any byte, but compilers may rely on aligned elements in torch's kernels: a
                 # client's file must not be able to crash who reads it.

@@ -89,19 +89,23 @@ class _Directory:
 
     def __init__(self, file: MappedFile) -> None:
         self._file = file
-        self.tell = file.map.tell
+        self._place = 0
+
+    def tell(self) -> int:
+        return self._place
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            self._file.map.seek(offset, whence)  # type: ignore[arg-type]
-        except ValueError as error:  # what zipfile expects of a file
-            raise OSError(*error.args) from error
-        return self.tell()
+        place = offset + (0, self._place, len(self._file))[whence]
+        if not 0 <= place <= len(self._file):
+            raise OSError("seek out of range")  # what zipfile expects of a file
+        self._place = place
+        return place
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:
             raise self._file.error(f"its zip directory is {size} bytes long")
-        return self._file.map.read(size)
+        start, self._place = self._place, len(self._file) if size < 0 else min(self._place + size, len(self._file))
+        return bytes(self._file.view[start : self._place])
 
 
 def _members(file: MappedFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
@@ -171,7 +175,7 @@ def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
         source, start = _inflate(file, name, packed, info), header.start
     if header.big_endian and header.num_bytes:
         source = _swap_bytes(
-            memoryview(file.map if source is None else source)[start:][: header.num_bytes], header.dtype
+            memoryview(file.view if source is None else source)[start:][: header.num_bytes], header.dtype
         )
         start = 0
     if header.fortran_order and len(header.shape) > 1:

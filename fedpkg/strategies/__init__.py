@@ -1,1 +1,19 @@
 """What is asked of the clients, and what is made of their replies."""
+
+from fedpkg.strategies.registry import (
+    make_strategy,
+    register_aggregator,
+    register_schedule,
+    register_server_optimiser,
+    register_strategy,
+    resolve_strategy,
+)
+
+__all__ = [
+    "make_strategy",
+    "register_aggregator",
+    "register_schedule",
+    "register_server_optimiser",
+    "register_strategy",
+    "resolve_strategy",
+]

@@ -1,19 +1,36 @@
-"""The mean of the clients' updates, weighted by their numbers of examples."""
+"""The mean of the clients' updates, weighted by their numbers of examples: FedAvg."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fedpkg.strategies.base import Reply
-from fedpkg.weights.fold import MeanFold
-from fedpkg.weights.weights import Weights
+from fedpkg.strategies.registry import register_aggregator
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
 
 
+@register_aggregator(
+    "weighted_mean",
+    strategy="fedavg",
+    equation="w <- sum_k (n_k / n) w_k,  n = sum_k n_k",
+    paper="McMahan et al. 2017, Communication-Efficient Learning of Deep Networks, arXiv:1602.05629",
+    folds=True,
+)
+@dataclass(frozen=True)
 class WeightedMean:
-    """w_{t+1} = sum_k (n_k / n) w_k: see `fedpkg.weights.fold.MeanFold` for dtypes, order and memory."""
+    """The mean of the clients' models, weighted by their numbers of examples.
 
-    def aggregate(self, replies: Iterator[Reply], template: Weights) -> Weights:
-        fold = MeanFold(template)
+    See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
+    """
+
+    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
+        from fedpkg.weights.fold import MeanFold
+
+        fold = MeanFold(model)
         for reply in replies:
             fold.add(reply.position, reply.weights, reply.num_examples)
         return fold.result()

@@ -83,6 +83,8 @@ HEAVY = ["torch", "numpy"]
         (["package", "build", "PACKAGE", "-o", "package.tar.gz"], HEAVY),
         (["package", "inspect", "PACKAGE"], HEAVY),
         (["config", "show", "RUN"], HEAVY),
+        (["strategy", "list"], HEAVY),
+        (["strategy", "show", "krum"], HEAVY),
         (["doctor"], HEAVY),
     ],
     ids=lambda value: " ".join(value) if "torch" not in value else "",

@@ -5,8 +5,6 @@ python drive.py HOME --run CONFIG_JSON | --resume SESSION | --prune
     [--kill-after N:SECONDS]               … so long after the Nth event (0: after the start), whatever is done then
     [--kill-at-step before|after:STEP:N]   … at the Nth call of a method of the store, or of one of STEPS
     [--arrivals FOLDER]                    tell the clients there who has arrived (see federation.Arrivals)
-
-With TEST_STRATEGY=sets in the environment the strategy is that of sets_strategy.py instead of FedAvg.
 """
 
 from __future__ import annotations
@@ -20,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from federation import Arrivals
-from sets_strategy import WithControl
-from wandering_strategy import Wandering
 
-import fedpkg.strategies.fedavg
 from fedpkg import assemble
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event
@@ -97,9 +92,6 @@ def main() -> None:
         if seen == int(event):
             timer.start()
 
-    strategies: dict[str, Any] = {"sets": WithControl, "wandering": Wandering}
-    if (name := os.environ.get("TEST_STRATEGY")) is not None:
-        fedpkg.strategies.fedavg.fedavg = strategies[name]
     if options.kill_at_step:
         kill_at_step(*options.kill_at_step.split(":"), home=home)
     if int(event) == 0:

@@ -13,7 +13,6 @@ from federation import MISBEHAVE, Federation
 
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.strategies.base import Reply, Request, State
-from fedpkg.strategies.fedavg import fedavg
 from fedpkg.strategies.pipeline import Pipeline
 
 
@@ -44,10 +43,12 @@ class Looking(Pipeline):
         return super().tell(state, look())
 
 
+LOOKING = {"name": "test_model_buffers:Looking"}
+
+
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
+def seen() -> list[frozenset[str]]:
     Looking.seen.clear()
-    monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", lambda: Looking(fedavg().aggregator))
     return Looking.seen
 
 
@@ -57,7 +58,7 @@ def test_buffers_are_right_in_every_round_also_when_the_seed_is_gone(
     def stop_at_once(event: Any) -> None:
         raise KeyboardInterrupt
 
-    config = federation.config(seed_model=str(seed), buffers=["st*"], clients=18, rounds=2)
+    config = federation.config(seed_model=str(seed), buffers=["st*"], clients=18, rounds=2, strategy=LOOKING)
     with pytest.raises(Interrupted):
         federation.run(config, watch=stop_at_once)
     seed.unlink()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from federation import PACKAGES, Federation
-from sets_strategy import WithControl
 from test_resume import drive, outcome_of, wait_until_gone, write_config
 
 from fedpkg.assemble import call_entry_point
@@ -20,17 +19,10 @@ from fedpkg.controller.events import Event, SessionStarted
 from fedpkg.errors import SessionFailed, StoreError
 from fedpkg.stores.base import SessionRow
 from fedpkg.strategies.base import Request, State
-from fedpkg.strategies.fedavg import fedavg
 from fedpkg.strategies.pipeline import Pipeline
 from fedpkg.types import ReplyKind
 
 CONTROL = PACKAGES / "control-variates"
-
-
-@pytest.fixture(autouse=True)
-def strategy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEST_STRATEGY", "sets")
-    monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", WithControl)
 
 
 def config_of(federation: Federation, **changes: object) -> RunConfig:
@@ -39,6 +31,7 @@ def config_of(federation: Federation, **changes: object) -> RunConfig:
         "clients": 4,
         "rounds": 3,
         "sampler": {"fraction_train": 0.75},
+        "strategy": {"name": "sets_strategy:WithControl"},
         "arguments": {"train": {"fails": "client-1@2,client-2@3,client-0@1"}},
     }
     return federation.config(**{**sections, **changes})
@@ -124,11 +117,8 @@ class Elsewhere(Pipeline):
         return state, [dataclasses.replace(request, payload=100.0 * state["model"])]
 
 
-def test_payload_that_is_not_the_global_model_is_what_clients_get(
-    federation: Federation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", lambda: Elsewhere(fedavg().aggregator))
-    session = federation.run(clients=2)
+def test_payload_that_is_not_the_global_model_is_what_clients_get(federation: Federation) -> None:
+    session = federation.run(clients=2, strategy={"name": "test_round_of_sets:Elsewhere"})
     seed, model = (federation.model(f"{session.session_id}.{number}") for number in (0, 1))
     torch.testing.assert_close(model["w"], 100 * seed["w"] + 1)
 
@@ -152,9 +142,8 @@ def test_request_that_no_reply_can_answer_is_refused(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, kind: ReplyKind, words: str
 ) -> None:
     monkeypatch.setattr(AskingFor, "kind", kind)
-    monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", lambda: AskingFor(fedavg().aggregator))
     with pytest.raises(SessionFailed, match=words):
-        federation.run(clients=1)
+        federation.run(clients=1, strategy={"name": "test_round_of_sets:AskingFor"})
 
 
 def test_payload_that_cannot_be_written_stops_a_session_that_resumes(federation: Federation) -> None:

@@ -15,14 +15,6 @@ from fedpkg.errors import SessionFailed
 QUADRATIC = PACKAGES / "quadratic"
 
 
-@pytest.fixture(autouse=True)
-def strategy(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wandering_strategy import Wandering
-
-    monkeypatch.setenv("TEST_STRATEGY", "wandering")
-    monkeypatch.setattr("fedpkg.strategies.fedavg.fedavg", Wandering)
-
-
 def config_of(federation: Federation, **changes: object) -> RunConfig:
     sections = {
         "package": str(QUADRATIC),
@@ -30,7 +22,7 @@ def config_of(federation: Federation, **changes: object) -> RunConfig:
         "rounds": 2,
         "sampler": {"fraction_train": 0.75},
         "arguments": {"all": {"drifts": True, "fails": "client-0@1,client-2@2,client-3@2"}},
-        "validation": {"every": 1},
+        "strategy": {"name": "wandering_strategy:Wandering"},
     }
     return federation.config(**{**sections, **changes})
 

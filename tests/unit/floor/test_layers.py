@@ -18,7 +18,7 @@ ROWS = [
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
     {"formats"},
     {"weights"},
-    {"config"},
+    {"config", "registry"},
     {"config_shape", "yaml_places"},
     {"devices", "files"},
     {"log", "control_groups"},

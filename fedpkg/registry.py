@@ -1,0 +1,302 @@
+"""What goes by a name in a run.yaml (strategies, their parts, samplers): declared with its parameters, found, made.
+
+A spec costs no PyTorch: what implements it imports that when it runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+from fedpkg.config_shape import Places, check_shape, wrong_value
+from fedpkg.errors import ConfigError, nearest
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
+
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Marks a parameter that is itself something by name: ``Annotated[Any, Part("aggregator")]``."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a spec. ``default`` is ``inspect.Parameter.empty`` where it must be given."""
+
+    name: str
+    type: Any
+    default: Any
+    part: Part | None = None
+
+    @property
+    def is_required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Something that goes by a name.
+
+    Args:
+        make: makes it; its signature says the parameters, with types and defaults.
+        equation: what it computes, on a line or two.
+        paper: authors, year, title, arXiv.
+        attackers: how many of n clients it stands, in words.
+        folds: whether partial results of groups of clients can be folded in a tree.
+        source: where it comes from: fedpkg, a file, a module, or an installed package.
+    """
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    aliases: tuple[str, ...] = ()
+    equation: str = ""
+    paper: str = ""
+    attackers: str = "none"
+    folds: bool = False
+    source: str = "fedpkg"
+
+    @property
+    def about(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.make) or "").partition("\n")[0]
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        scope = getattr(sys.modules.get(self.make.__module__), "__dict__", {})
+        found = {}
+        for name, each in inspect.signature(self.make).parameters.items():
+            if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL, each.VAR_KEYWORD):
+                continue
+            hint = _evaluated(each.annotation, scope)
+            marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+            part = next((mark for mark in marks if isinstance(mark, Part)), None)
+            found[name] = Parameter(name, Any if part else hint, each.default, part)
+        return found
+
+    @functools.cached_property
+    def schema(self) -> type:
+        """The parameters, as the section of a run.yaml."""
+        fields = [
+            (each.name, each.type) if each.is_required else (each.name, each.type, None)
+            for each in self.parameters.values()
+        ]
+        return msgspec.defstruct(self.name.replace("-", "_") if self.name.isidentifier() else "section", fields)
+
+
+def _evaluated(annotation: Any, scope: Mapping[str, Any]) -> Any:
+    """What an annotation means; anything, where it names what is not imported."""
+    if annotation is inspect.Parameter.empty:
+        return Any
+    if isinstance(annotation, str):
+        try:
+            return eval(annotation, dict(scope))
+        except Exception:
+            return Any
+    return annotation
+
+
+@dataclass
+class Registry:
+    """What there is of some kinds.
+
+    Args:
+        modules: those of fedpkg's own that register something.
+        group: of the entry points by which installed packages add to it; their objects are of the first kind.
+    """
+
+    kinds: tuple[str, ...]
+    modules: tuple[str, ...]
+    group: str
+    _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
+    _source: str | None = None  # of what is registered now: a file that is being run
+
+    def register(
+        self,
+        kind: str,
+        name: str,
+        *,
+        aliases: tuple[str, ...] = (),
+        equation: str = "",
+        paper: str = "",
+        attackers: str = "none",
+        folds: bool = False,
+    ) -> Callable[[_Made], _Made]:
+        """Decorate a class or function: from now on ``name`` means it. Its signature says the parameters."""
+
+        def decorate(make: _Made) -> _Made:
+            source = "fedpkg" if make.__module__ in self.modules else self._source or make.__module__
+            spec = Spec(kind, name, make, aliases, equation, paper, attackers, folds, source)
+            for word in (name, *aliases):
+                earlier = self._specs.get((kind, word))
+                if earlier is not None and earlier.source != source:
+                    raise ConfigError(
+                        f"{source}: the name '{word}' is taken: {earlier.source} has a {_said(kind)} of that name",
+                        hint="give it another name",
+                        name=word,
+                    )
+                self._specs[kind, word] = spec
+            return make
+
+        return decorate
+
+    def specs(self, kind: str) -> Iterator[Spec]:
+        """Those registered, each once, in the order in which they were; fedpkg's own first."""
+        self._load()
+        for (its_kind, name), spec in self._specs.items():
+            if its_kind == kind and name == spec.name:
+                yield spec
+
+    def installed(self) -> dict[str, str]:
+        """Names that installed packages add, and where they are; they are not imported."""
+        return {name: point.value for name, point in self._entry_points().items()}
+
+    def run_file(self, path: Path) -> list[str]:
+        """Run a file that registers something; the names that it registered.
+
+        Raises:
+            ConfigError: it cannot be read, fails, or registers nothing.
+        """
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+        spec = importlib.util.spec_from_file_location(f"_fedpkg_of_{digest}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ConfigError(f"{path}: there is no such file of Python", path=str(path))
+        self._load()
+        before, self._source = dict(self._specs), str(path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module.__name__] = module  # dataclasses look their module up
+        try:
+            spec.loader.exec_module(module)
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConfigError(f"{path}: {type(error).__name__}: {error}", path=str(path)) from error
+        finally:
+            self._source = None
+        return [name for (_, name), made in self._specs.items() if before.get((_, name)) is not made]
+
+    def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
+        """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.
+
+        Raises:
+            ConfigError: there is none; with what is near.
+        """
+        self._load()
+        if (spec := self._specs.get((kind, name))) is not None:
+            return spec
+        if kind == self.kinds[0]:
+            if ":" in name:
+                return Spec(kind, name, _imported(name, places.where(path)), source=name.partition(":")[0])
+            if (point := self._entry_points().get(name)) is not None:
+                make = _imported(point.value, f"{places.where(path)}: '{name}', of the package {_package(point)}")
+                registered = next((spec for spec in self._specs.values() if spec.make is make), None)
+                spec = registered or Spec(kind, name, make)
+                return replace(spec, name=name, source=_package(point))
+        known = [name for its_kind, name in self._specs if its_kind == kind]
+        raise ConfigError(
+            f"{places.where(path)}: there is no {_said(kind)} '{name}'{nearest(name, known)}",
+            hint=f"there are: {', '.join(known)}" if len(known) < 12 else f"fedpkg {kind} list",
+            key=".".join(path),
+        )
+
+    def resolve(self, kind: str, given: Any, places: Places, path: tuple[str, ...]) -> dict[str, Any]:
+        """A section of a run.yaml, checked, with the parameters that were not given at their defaults.
+
+        A plain name stands for a section with nothing else. ``null`` takes a parameter back.
+
+        Raises:
+            ConfigError: there is no such name or parameter, or a value does not suit; with the line.
+        """
+        section = {"name": given} if isinstance(given, str) else given
+        if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+            name = section.get("name") if isinstance(section, dict) else None
+            at = (*path, "name") if name is not None else path
+            raise wrong_value(at, name if name is not None else given, f"the name of a {_said(kind)}", places)
+        at_name = path if isinstance(given, str) else (*path, "name")
+        spec = self.find(kind, section["name"], places, at_name)
+        values = {key: value for key, value in section.items() if key != "name" and value is not None}
+        check_shape(values, spec.schema, places, path)
+        resolved: dict[str, Any] = {"name": section["name"]}
+        for parameter in spec.parameters.values():
+            value = values.get(parameter.name, parameter.default)
+            if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
+                continue  # a default that no run.yaml could say
+            if parameter.part is not None and value is not None:
+                value = self.resolve(parameter.part.kind, value, places, (*path, parameter.name))
+            resolved[parameter.name] = value
+        return resolved
+
+    def make(self, kind: str, resolved: Mapping[str, Any], places: Places, path: tuple[str, ...]) -> Any:
+        """What a resolved section means.
+
+        Raises:
+            ConfigError: its parameters do not go together.
+        """
+        spec = self.find(kind, resolved["name"], places, path)
+        values = {key: value for key, value in resolved.items() if key in spec.parameters}
+        for name, value in values.items():
+            part = spec.parameters[name].part
+            if part is not None and value is not None:
+                values[name] = self.make(part.kind, value, places, (*path, name))
+        try:
+            return spec.make(**values)
+        except ValueError as error:
+            raise ConfigError(f"{places.where(path)}: {_said(kind)} '{spec.name}': {error}") from error
+
+    def _load(self) -> None:
+        for name in self.modules:
+            importlib.import_module(name)
+
+    def _entry_points(self) -> dict[str, Any]:
+        from importlib.metadata import entry_points
+
+        return {point.name: point for point in entry_points(group=self.group)}
+
+
+def _imported(reference: str, where: str) -> Callable[..., Any]:
+    """The object that ``module:object`` names."""
+    module, _, name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise ConfigError(
+            f"{where}: '{reference}' cannot be imported: {type(error).__name__}: {error}",
+            hint="module:object, of an installed module; for a file beside the run.yaml, set 'file' to it",
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"{where}: '{reference}' is neither a class nor a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _package(point: Any) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else str(point.value)
+
+
+def _said(kind: str) -> str:
+    return kind.replace("_", " ")
+
+
+def names_of(specs: Iterable[Spec]) -> dict[str, None]:
+    """Names and aliases, each once, in order."""
+    return dict.fromkeys(word for spec in specs for word in (spec.name, *spec.aliases))

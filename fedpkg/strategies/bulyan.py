@@ -1,0 +1,85 @@
+"""Bulyan: of updates that Krum selects, the coordinate-wise mean of the elements around the median."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import CountOrZero
+from fedpkg.strategies.krum import krum_order
+from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.robust import RobustAggregator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedpkg.strategies.held import Updates
+    from fedpkg.weights.weights import Weights
+
+
+@register_aggregator(
+    "bulyan",
+    equation="select t = n - 2 f updates by Krum, one after the other;  w[i] <- mean of the t - 2 f elements nearest "
+    "to their median",
+    paper="El Mhamdi et al. 2018, The Hidden Vulnerability of Distributed Learning in Byzantium, arXiv:1802.07927",
+    attackers="f = attackers; needs n >= 4 f + 3",
+)
+@dataclass(frozen=True)
+class Bulyan(RobustAggregator):
+    """Krum selects n - 2 f updates one by one; of these, in each coordinate, the elements around the median count."""
+
+    attackers: CountOrZero = 1
+
+    @property
+    def needs(self) -> int:
+        return 4 * self.attackers + 3
+
+    def stands(self, count: int) -> int:
+        return self.attackers if count >= self.needs else 0
+
+    def combine(self, updates: Updates) -> Weights:
+        from fedpkg.strategies.distances import squared_distances
+
+        chosen = self._selected(squared_distances(updates))
+        kept = len(chosen) - 2 * self.attackers
+        selected = updates.grouped([[k] for k in chosen])
+        made = selected.made(updates.model.parameters, lambda rows, _: _mean_around_median(rows, kept))
+        return updates.with_rest(made)
+
+    def _selected(self, distances: Tensor) -> list[int]:
+        left = list(range(len(distances)))
+        chosen = []
+        for _ in range(len(distances) - 2 * self.attackers):
+            chosen.append(left.pop(krum_order(distances[left][:, left], self.attackers)[0]))
+        return sorted(chosen)
+
+
+def _mean_around_median(rows: Tensor, kept: int) -> Tensor:
+    """Of each column the mean of the ``kept`` elements nearest to its median.
+
+    They stand together when the column is sorted: of the windows of that many, the one whose farther end is nearest.
+    """
+    import torch
+
+    from fedpkg.strategies.order import in_order
+
+    count = len(rows)
+    ordered = list(in_order(rows, 0, count))
+    low, high = (count - 1) // 2, count // 2
+    median = ordered[low] if low == high else ordered[low] * 0.5 + ordered[high] * 0.5
+    best_mean = best_reach = None
+    for start in range(count - kept + 1):
+        window = ordered[start : start + kept]
+        reach = torch.maximum(median - window[0], window[-1] - median)
+        mean = window[0].clone()
+        for row in window[1:]:
+            mean += row
+        mean /= kept
+        if best_mean is None or best_reach is None:
+            best_mean, best_reach = mean, reach
+        else:
+            nearer = reach < best_reach
+            best_mean = torch.where(nearer, mean, best_mean)
+            best_reach = torch.where(nearer, reach, best_reach)
+    assert best_mean is not None
+    return best_mean

@@ -1,0 +1,48 @@
+"""Centred clipping: a mean around the last round's step, in which no update reaches far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Count, Positive
+from fedpkg.strategies.base import State
+from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.robust import RememberingRobustAggregator
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedpkg.strategies.held import Updates
+    from fedpkg.weights.weights import Weights
+
+
+@register_aggregator(
+    "centered_clipping",
+    equation="d_k = w_k - w;  v <- v + (1/n) sum_k (d_k - v) min(1, tau / |d_k - v|);  w <- w + v",
+    paper="Karimireddy et al. 2021, Learning from History for Byzantine Robust Optimization, arXiv:2012.10333",
+    attackers="n // 10; each shifts a round by tau / n at most",
+)
+@dataclass(frozen=True)
+class CenteredClipping(RememberingRobustAggregator):
+    """The mean of steps, each clipped to a ball around the step of the round before.
+
+    ``max_norm`` (tau) null: the median of the distances |d_k - v|, so that half of the clients are not clipped.
+    """
+
+    max_norm: Positive | None = None
+    iterations: Count = 1
+
+    def stands(self, count: int) -> int:
+        return count // 10
+
+    def combine_next(self, updates: Updates, memory: State, rng: np.random.Generator) -> tuple[Weights, State]:
+        from fedpkg.strategies.clipping import clipped_mean
+        from fedpkg.strategies.steps import parameters_of
+        from fedpkg.weights.weights import Weights
+
+        before = parameters_of(updates.model)
+        centre = before + memory["step"] if "step" in memory else before
+        for _ in range(self.iterations):
+            centre = Weights(clipped_mean(updates, centre, self.max_norm))
+        return updates.with_rest(centre), {"step": centre - before}

@@ -1,0 +1,108 @@
+"""Adaptive server optimisers as published for federated learning: FedAdagrad, FedAdam, FedYogi.
+
+    D = a - w;  m <- b1 m + (1 - b1) D;  v by each one's rule;  w <- w + eta m / (sqrt(v) + tau)
+
+from m = 0 and v = tau^2 [Reddi et al. 2021, Adaptive Federated Optimization, arXiv:2003.00295, Alg. 2]. They differ
+from torch.optim in that moments are not corrected for their start from zero, and in where v starts; `torch` is for
+torch.optim's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fedpkg.registry import BelowOne, Part, Positive
+from fedpkg.strategies.base import State
+from fedpkg.strategies.registry import register_server_optimiser
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedpkg.strategies.schedules import Schedule
+    from fedpkg.weights.weights import Weights
+
+_PAPER = "Reddi et al. 2021, Adaptive Federated Optimization, arXiv:2003.00295, Alg. 2"
+_STEP = "D = a - w;  m <- b1 m + (1 - b1) D;  w <- w + eta m / (sqrt(v) + tau), from m = 0, v = tau^2;  "
+
+
+@register_server_optimiser("adagrad", strategy="fedadagrad", equation=_STEP + "v <- v + D^2", paper=_PAPER)
+@dataclass(frozen=True)
+class Adagrad:
+    """Adagrad as published for federated learning; v only grows."""
+
+    learning_rate: Positive = 0.1
+    beta_1: BelowOne = 0.0
+    tau: Positive = 1e-3
+    schedule: Annotated[Any, Part("schedule")] = None
+
+    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
+        def second(v: Tensor, squared: Tensor) -> Tensor:
+            return v + squared
+
+        return _step(self, second, model, aggregate, memory)
+
+
+@register_server_optimiser("adam", strategy="fedadam", equation=_STEP + "v <- b2 v + (1 - b2) D^2", paper=_PAPER)
+@dataclass(frozen=True)
+class Adam:
+    """Adam as published for federated learning, without bias correction."""
+
+    learning_rate: Positive = 0.1
+    beta_1: BelowOne = 0.9
+    beta_2: BelowOne = 0.99
+    tau: Positive = 1e-3
+    schedule: Annotated[Any, Part("schedule")] = None
+
+    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
+        def second(v: Tensor, squared: Tensor) -> Tensor:
+            return self.beta_2 * v + (1 - self.beta_2) * squared
+
+        return _step(self, second, model, aggregate, memory)
+
+
+@register_server_optimiser(
+    "yogi", strategy="fedyogi", equation=_STEP + "v <- v - (1 - b2) D^2 sign(v - D^2)", paper=_PAPER
+)
+@dataclass(frozen=True)
+class Yogi:
+    """Yogi as published for federated learning; v changes by no more than the step's own square."""
+
+    learning_rate: Positive = 0.01
+    beta_1: BelowOne = 0.9
+    beta_2: BelowOne = 0.99
+    tau: Positive = 1e-3
+    schedule: Annotated[Any, Part("schedule")] = None
+
+    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
+        def second(v: Tensor, squared: Tensor) -> Tensor:
+            return v - (1 - self.beta_2) * squared * (v - squared).sign()
+
+        return _step(self, second, model, aggregate, memory)
+
+
+def _step(
+    optimiser: Adagrad | Adam | Yogi,
+    second: Callable[[Tensor, Tensor], Tensor],
+    model: Weights,
+    aggregate: Weights,
+    memory: State,
+) -> tuple[Weights, State]:
+    import torch
+
+    from fedpkg.strategies.steps import descended, gradient_of, next_rate
+    from fedpkg.weights.weights import Weights
+
+    schedule: Schedule | None = optimiser.schedule
+    rate, count = next_rate(optimiser.learning_rate, schedule, memory)
+    gradient = gradient_of(model, aggregate)
+    m, v, direction = {}, {}, {}
+    for name, g in gradient.items():
+        before_m = memory["m"][name] if memory else torch.zeros_like(g)
+        before_v = memory["v"][name] if memory else torch.full_like(g, optimiser.tau**2)
+        m[name] = optimiser.beta_1 * before_m + (1 - optimiser.beta_1) * g
+        v[name] = second(before_v, g * g)
+        direction[name] = m[name] / (v[name].sqrt() + optimiser.tau)
+    stepped = descended(model, aggregate, Weights(direction), rate)
+    return stepped, {"step": count, "m": Weights(m), "v": Weights(v)}

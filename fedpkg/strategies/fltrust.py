@@ -1,0 +1,72 @@
+"""FLTrust: updates are trusted as far as they point where that of a client points whom one trusts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.errors import AggregationError, nearest
+from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.robust import RobustAggregator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedpkg.strategies.held import Updates
+    from fedpkg.weights.weights import Weights
+
+
+@register_aggregator(
+    "fltrust",
+    equation="d_k = w_k - w, d_0 of the trusted client;  t_k = max(0, cos(d_k, d_0));  "
+    "w <- w + sum_k t_k (|d_0| / |d_k|) d_k / sum_k t_k",
+    paper="Cao et al. 2021, FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, arXiv:2012.13995",
+    attackers="all others but one",
+)
+@dataclass(frozen=True)
+class FLTrust(RobustAggregator):
+    """Steps are made as long as the trusted client's, and weighted by the cosine between the two.
+
+    ``trusted`` is the id of a client that holds the server's own, clean data; it must answer in every round. Its own
+    step is the measure and takes no part in the mean; buffers and integers are its own, as the others may be attackers
+    by far the most. Where no other client points its way, the parameters stay.
+    """
+
+    trusted: str
+
+    @property
+    def needs(self) -> int:
+        return 2
+
+    def stands(self, count: int) -> int:
+        return max(count - 2, 0)
+
+    def combine(self, updates: Updates) -> Weights:
+        import torch
+
+        from fedpkg.strategies.held import weighted_sum
+
+        if self.trusted not in updates.clients:
+            raise AggregationError(
+                f"the trusted client {self.trusted!r} did not answer{nearest(self.trusted, updates.clients)}",
+                hint="it must be asked in every round (sampler.fraction_train=1), and send a usable update",
+                client_id=self.trusted,
+            )
+        names, first = updates.model.parameters, updates.clients.index(self.trusted)
+        products = torch.zeros(len(updates), dtype=torch.float64)
+        squares = torch.zeros(len(updates), dtype=torch.float64)
+        for rows, model in updates.pieces(names, wide=True):
+            rows -= model
+            products += (rows * rows[first]).sum(dim=1)
+            squares += rows.square_().sum(dim=1)
+        norms = squares.sqrt()
+        trust = (products / (norms * norms[first])).nan_to_num(0.0).clamp_(min=0)  # no step, no direction
+        trust[first] = 0
+        total = float(trust.sum())
+        scales = (trust * norms[first] / (norms * total)).nan_to_num(0.0) if total > 0 else torch.zeros_like(trust)
+
+        def stepped(rows: Tensor, row: Tensor) -> Tensor:
+            rows -= row
+            return weighted_sum(rows, scales).add_(row)
+
+        return updates.with_rest(updates.made(names, stepped, wide=True), trusted=first)

@@ -1,0 +1,40 @@
+"""Norm bounding: a mean in which no update is longer than a bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Positive
+from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.robust import RobustAggregator
+
+if TYPE_CHECKING:
+    from fedpkg.strategies.held import Updates
+    from fedpkg.weights.weights import Weights
+
+
+@register_aggregator(
+    "norm_bounding",
+    equation="d_k = w_k - w;  w <- w + sum_k a_k d_k min(1, M / |d_k|),  a_k = 1/n (by_examples: n_k / n)",
+    paper="Sun et al. 2019, Can You Really Backdoor Federated Learning?, arXiv:1911.07963",
+    attackers="none; each shifts a round by M / n at most",
+)
+@dataclass(frozen=True)
+class NormBounding(RobustAggregator):
+    """The mean of the clients' steps, each at most so long.
+
+    ``max_norm`` (M) null: the median of the steps' lengths. ``by_examples`` believes what clients say that they have.
+    """
+
+    max_norm: Positive | None = None
+    by_examples: bool = False
+
+    def stands(self, count: int) -> int:
+        return 0
+
+    def combine(self, updates: Updates) -> Weights:
+        from fedpkg.strategies.clipping import clipped_mean
+
+        weights = updates.num_examples if self.by_examples else None
+        return updates.with_rest(clipped_mean(updates, None, self.max_norm, weights))

@@ -1,0 +1,60 @@
+"""q-FedAvg: clients whose loss is larger have more say, so that none is left behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import NotNegative, Positive
+from fedpkg.strategies.base import Reply
+from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.weighing import Said, with_numbers
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+_LEAST_LOSS = 1e-10  # as in the authors' code: F^(q - 1) is not defined at 0
+
+
+@register_aggregator(
+    "qfedavg",
+    equation="D_k = L (w - w_k), L = 1 / lr;  h_k = q F_k^(q-1) |D_k|^2 + L F_k^q;  "
+    "w <- w - sum_k F_k^q D_k / sum_k h_k",
+    paper="Li et al. 2020, Fair Resource Allocation in Federated Learning, arXiv:1905.10497, Alg. 2",
+    folds=True,
+)
+@dataclass(frozen=True)
+class QFedAvg:
+    """Fair federated averaging: with q = 0 the uniform mean, with a large q the worst client decides.
+
+    Clients put their loss F_k at the global model into the metadata beside their model, under ``loss_key``; who does
+    not is left out, and the log says so. ``learning_rate`` is that of their local training. Buffers are averaged with
+    the weights F_k^q.
+    """
+
+    q: NotNegative = 0.1
+    learning_rate: Positive = 0.1
+    loss_key: str = "train_loss"
+
+    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
+        from fedpkg.strategies.steps import gradient_of, moved, squared_norm
+        from fedpkg.weights.fold import MAX_WEIGHT, MeanFold
+
+        # The mean m with weights F_k^q is such that sum_k F_k^q D_k = L (sum_k F_k^q) (w - m).
+        said = Said(self.loss_key, 0, 1e30, "a loss")
+        fold = MeanFold(model)
+        inverse_rate = 1 / self.learning_rate
+        weights = steps = 0.0
+        for reply, loss in with_numbers(replies, said.of):
+            loss = max(loss, _LEAST_LOSS)
+            limit = math.log(MAX_WEIGHT)  # no loss, however it was come by, leaves the range of the fold
+            weight = math.exp(min(max(self.q * math.log(loss), -limit), limit))
+            fold.add(reply.position, reply.weights, weight)
+            weights += weight
+            steps += inverse_rate * weight
+            if self.q:
+                squared = inverse_rate**2 * squared_norm(gradient_of(model, reply.weights))
+                steps += self.q * (weight / loss) * squared
+        return moved(model, fold.result(), inverse_rate * weights / steps if steps else 1.0)

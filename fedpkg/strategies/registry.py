@@ -1,0 +1,124 @@
+"""Strategies and their parts by name, and what a run.yaml's ``strategy`` makes of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fedpkg.config_shape import Places
+from fedpkg.errors import ConfigError
+from fedpkg.registry import Registry
+
+if TYPE_CHECKING:
+    from fedpkg.strategies.base import Strategy
+    from fedpkg.types import Json
+
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+
+STRATEGIES = Registry(
+    kinds=("strategy", "aggregator", "server_optimiser", "schedule"),
+    modules=tuple(
+        f"fedpkg.strategies.{name}"
+        for name in (
+            "mean",
+            "uniform_mean",
+            "fednova",
+            "qfedavg",
+            "median",
+            "trimmed_mean",
+            "krum",
+            "bulyan",
+            "geometric_median",
+            "centered_clipping",
+            "norm_bounding",
+            "fltrust",
+            "bucketing",
+            "sgd",
+            "fedopt",
+            "lamb",
+            "torch_optimiser",
+            "schedules",
+            "pipeline",
+        )
+    ),
+    group="fedpkg.strategies",
+)
+
+register_strategy = functools.partial(STRATEGIES.register, "strategy")
+register_schedule = functools.partial(STRATEGIES.register, "schedule")
+
+
+def register_aggregator(name: str, *, strategy: str | None = None, **facts: Any) -> Callable[[_Made], _Made]:
+    """Decorate an aggregator. As a strategy, alone, it goes by its name and, if given, by another."""
+
+    def decorate(make: _Made) -> _Made:
+        STRATEGIES.register("aggregator", name, aliases=(strategy,) if strategy else (), **facts)(make)
+        names = (strategy, name) if strategy else (name,)
+        STRATEGIES.register("strategy", names[0], aliases=names[1:], **facts)(_composed(make, "aggregator"))
+        return make
+
+    return decorate
+
+
+def register_server_optimiser(name: str, *, strategy: str | None = None, **facts: Any) -> Callable[[_Made], _Made]:
+    """Decorate a server optimiser. After the weighted mean it is the strategy of the other name, if given."""
+
+    def decorate(make: _Made) -> _Made:
+        STRATEGIES.register("server_optimiser", name, aliases=(strategy,) if strategy else (), **facts)(make)
+        if strategy:
+            of_a_mean = _composed(make, "server_optimiser")
+            STRATEGIES.register("strategy", strategy, folds=True, **facts)(of_a_mean)
+        return make
+
+    return decorate
+
+
+def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
+    """The pipeline that has this part, and else what is usual."""
+
+    @functools.wraps(make, updated=())
+    def strategy(**parameters: Any) -> Strategy:
+        from fedpkg.strategies.pipeline import Pipeline
+
+        return Pipeline(**{part: make(**parameters)})
+
+    strategy.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
+    return strategy
+
+
+def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
+    """A run.yaml's ``strategy``, checked and complete: all that decides the result is in it.
+
+    Raises:
+        ConfigError: says the line, and what is near.
+    """
+    given = dict(section)
+    path = ("strategy",)
+    file = given.pop("file", None)
+    if file is not None:
+        if not isinstance(file, str):
+            raise ConfigError(f"{places.where((*path, 'file'))}: 'strategy.file' must be the path of a file of Python")
+        names = STRATEGIES.run_file(Path(file))
+        if given.get("name") is None and "aggregator" not in given:
+            if len(names) != 1:
+                raise ConfigError(
+                    f"{places.where(path)}: 'strategy' has a file, but no name",
+                    hint=f"set name to one of those that it registers: {', '.join(names)}"
+                    if names
+                    else f"{file} registers nothing: decorate a strategy with @register_strategy(name)",
+                )
+            given["name"] = names[0]
+    if given.get("name") is None:
+        given["name"] = "pipeline"
+    resolved = STRATEGIES.resolve("strategy", given, places, path)
+    return {"name": resolved["name"], **({"file": file} if file else {}), **resolved}
+
+
+def make_strategy(section: Mapping[str, Json]) -> Strategy:
+    """The strategy that a run's configuration means; see `resolve_strategy`."""
+    places = Places("run configuration")
+    made: Strategy = STRATEGIES.make("strategy", resolve_strategy(section, places), places, ("strategy",))
+    return made

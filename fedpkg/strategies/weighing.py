@@ -1,0 +1,55 @@
+"""Numbers that clients must say for their update to be weighed: who does not stays out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from fedpkg.errors import AggregationError
+from fedpkg.log import event
+from fedpkg.strategies.base import Reply
+
+logger = logging.getLogger("fedpkg.strategies")
+
+
+@dataclass(frozen=True)
+class Said:
+    """A number that clients write into the metadata beside their model, and what it may be."""
+
+    key: str
+    least: float
+    most: float
+    what: str  # "a number of local steps"
+
+    def of(self, reply: Reply) -> float:
+        """Raises AggregationError where a client does not say it."""
+        value = reply.metadata.get(self.key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.least <= value <= self.most:
+            raise AggregationError(
+                f"{reply.client_id}: {self.key!r} in its metadata is {value!r}, not {self.what}",
+                hint=f'clients must write {{"num_examples": …, "{self.key}": …}} beside their model',
+                client_id=reply.client_id,
+            )
+        return float(value)
+
+
+def with_numbers(replies: Iterator[Reply], number_of: Callable[[Reply], float]) -> Iterator[tuple[Reply, float]]:
+    """The replies that say it, each with its number; the others are left out, and the log says so.
+
+    Raises:
+        AggregationError: none says it.
+    """
+    refused = None
+    some = False
+    for reply in replies:
+        try:
+            number = number_of(reply)
+        except AggregationError as error:
+            refused = refused or error
+            event(logger, logging.WARNING, "update.left_out", client=reply.client_id, reason=error.message)
+            continue
+        some = True
+        yield reply, number
+    if refused is not None and not some:
+        raise refused

@@ -1,0 +1,84 @@
+"""One contract over the registry: every strategy, killed in the middle of a federation, resumes to the same bits."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cohorts import STRATEGY_NAMES, section_of
+
+from fedpkg import assemble
+from fedpkg.config import RunConfig, config_from_json, dump_config
+from fedpkg.controller.events import Event, TaskEnded
+from fedpkg.stores.home import Home
+from fedpkg.stores.sqlite import SqliteStore
+
+DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
+DRIVE = Path(__file__).with_name("drive_strategies.py")
+
+COMPOSED: dict[str, dict[str, Any]] = {
+    "bucketing of centred clipping": {"name": "bucketing", "inner": "centered_clipping", "size": 3},
+    "median, then Adam by a cosine": {
+        "aggregator": "median",
+        "server_optimiser": {"name": "adam", "schedule": {"name": "cosine", "rounds": 3}},
+    },
+}
+SECTIONS = {name: section_of(name) for name in STRATEGY_NAMES} | COMPOSED
+
+
+def config_of(section: dict[str, Any]) -> RunConfig:
+    """Nine clients of which one fails in the second round; draws that nobody seeds; a counter; state of the clients."""
+    return config_from_json(
+        {
+            "package": str(DRIFTING),
+            "rounds": 2,
+            "clients": {"count": 9},
+            "strategy": section,
+            "arguments": {"train": {"fails": "client-5@2"}},
+            "validation": {"every": 0},
+            "executor": {"workers": 2},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def controllers() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, str(DRIVE)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def outcome_of(home: Home) -> tuple[list[str], Any]:
+    with SqliteStore(home.state_db, read_only=True) as store:
+        session_id = store.list_sessions()[-1].session_id
+        return [model.digest for model in store.list_models(session_id)], store.load_strategy_state(session_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SECTIONS)
+def test_killed_in_its_last_round_it_resumes_to_the_same_bits(
+    name: str, controllers: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    calm, killed = (Home.open(tmp_path / folder / ".fedpkg") for folder in ("in Ruhe", "getötet"))
+    events: list[Event] = []
+    assemble.run(config_of(SECTIONS[name]), calm, watch=events.append)
+    kill_at = [number for number, event in enumerate(events, 1) if isinstance(event, TaskEnded)][-4]
+    order = {"home": str(killed.root), "config": dump_config(config_of(SECTIONS[name])), "kill_at": kill_at}
+    assert controllers.stdin is not None and controllers.stdout is not None
+    controllers.stdin.write(json.dumps(order) + "\n")
+    controllers.stdin.flush()
+    assert int(controllers.stdout.readline()) == -signal.SIGKILL
+    with SqliteStore(killed.state_db, read_only=True) as store:
+        session_id = store.list_sessions()[-1].session_id
+    assemble.resume(session_id, killed, watch=lambda event: None)
+    models, state = outcome_of(calm)
+    assert len(models) == 3 and len(set(models)) == 3, "every round made another model"
+    assert outcome_of(killed) == (models, state)

@@ -1,0 +1,152 @@
+"""What other frameworks get wrong in their arithmetic, each case for every strategy that goes by a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cohorts import STRATEGY_NAMES, replies, section_of, state_after, told, weights
+
+from fedpkg.errors import AggregationError
+from fedpkg.strategies.registry import STRATEGIES, make_strategy
+from fedpkg.weights.weights import Weights
+
+MODEL = weights(500)
+COUNT = 8
+every = pytest.mark.parametrize("name", STRATEGY_NAMES)
+is_aggregator = {word for spec in STRATEGIES.specs("aggregator") for word in (spec.name, *spec.aliases)}
+
+
+def cohort() -> list[Weights]:
+    return [weights(number) for number in range(COUNT)]
+
+
+def changed(update: Weights, name: str, tensor: torch.Tensor) -> Weights:
+    return Weights({**update, name: tensor}, buffers=update.buffers)
+
+
+@every
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("where", ["fc.weight", "bn.running_var"])
+@pytest.mark.parametrize("who", [0, COUNT - 1])
+def test_no_model_is_made_that_is_not_finite(name: str, value: float, where: str, who: int) -> None:
+    """Such replies are refused before; if one came through, it must not become the model."""
+    updates = cohort()
+    bad = updates[who][where].clone()
+    bad.view(-1)[0] = value
+    updates[who] = changed(updates[who], where, bad)
+    try:
+        made = told(section_of(name), MODEL, updates)
+    except AggregationError:
+        return
+    assert made.first_non_finite() is None
+
+
+BAD: dict[str, tuple[Callable[[Weights], Weights], str]] = {
+    "a shape that broadcasts": (lambda w: changed(w, "fc.weight", torch.ones(1, 37)), r"shape \(1, 37\)"),
+    "a number for a vector": (lambda w: changed(w, "half", torch.ones(1).half()), r"shape \(1,\)"),
+    "another dtype": (lambda w: changed(w, "bn.num_batches_tracked", torch.tensor(1.5)), "dtype float32"),
+    "a missing tensor": (lambda w: Weights({n: t for n, t in w.items() if n != "scale"}), "missing tensor 'scale'"),
+    "an extra tensor": (lambda w: Weights({**w, "evil": torch.ones(1)}), "extra tensor 'evil'"),
+}
+
+
+@every
+@pytest.mark.parametrize("case", BAD)
+def test_refused_update_leaves_nothing_behind(name: str, case: str) -> None:
+    """It says what is wrong; the state is as it was; what is told then is as if nothing had been."""
+    make, words = BAD[case]
+    strategy = make_strategy(section_of(name))
+    state = state_after(section_of(name), MODEL, [cohort()])
+    state, _ = strategy.ask(state, np.random.default_rng(1))
+    before = copied(state)
+    updates = cohort()
+    with pytest.raises(AggregationError, match=words):
+        strategy.tell(state, replies([*updates[:5], make(updates[5]), *updates[6:]]))
+    assert same(state, before)
+    assert same(strategy.tell(state, replies(updates)), strategy.tell(before, replies(updates)))
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, Weights):
+        return value.clone()
+    return {key: copied(part) for key, part in value.items()} if isinstance(value, dict) else value
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Weights):
+        return one.equal(other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+@every
+def test_telling_twice_gives_the_same_bits_and_changes_no_update(name: str) -> None:
+    updates, before = cohort(), cohort()
+    one, other = (told(section_of(name), MODEL, updates) for _ in range(2))
+    assert one.equal(other)
+    assert all(update.equal(was) for update, was in zip(updates, before, strict=True))
+    assert MODEL.equal(weights(500))
+
+
+@every
+def test_integers_and_flags_stay_what_they_are(name: str) -> None:
+    updates = cohort()
+    made = told(section_of(name), MODEL, updates)
+    assert {n: (t.dtype, t.shape) for n, t in made.items()} == {n: (t.dtype, t.shape) for n, t in MODEL.items()}
+    assert list(made) == list(MODEL) and made.buffers == MODEL.buffers
+    assert int(made["bn.num_batches_tracked"]) in range(COUNT), "one that a client sent"
+    assert torch.all(made["bn.running_var"] > 0)
+
+
+@every
+def test_clients_that_change_nothing_change_nothing(name: str) -> None:
+    """Clipping divides by a norm, some optimisers by a moment: all of them 0 here."""
+    section = section_of(name) | ({"weight_decay": 0.0} if name == "fedadamw" else {})
+    # A mean of equals may differ in a last bit, and optimisers that divide by the moment make whole steps of that.
+    count = COUNT if name in is_aggregator else 1
+    made = told(section, MODEL, [MODEL.clone() for _ in range(count)])
+    assert made.first_non_finite() is None
+    for tensor in MODEL.parameters:
+        torch.testing.assert_close(made[tensor], MODEL[tensor], rtol=1e-6, atol=0)
+
+
+@every
+def test_some_clients_that_change_nothing_do_no_harm(name: str) -> None:
+    made = told(section_of(name), MODEL, [MODEL.clone(), *cohort()[:4], *(MODEL.clone() for _ in range(3))])
+    assert made.first_non_finite() is None
+
+
+@every
+def test_halves_do_not_overflow_by_their_weights(name: str) -> None:
+    model = Weights({"w": torch.full((9,), 1000.0).half()})
+    updates = [Weights({"w": torch.full((9,), 2000.0).half()}) for _ in range(COUNT)]
+    made = told(section_of(name), model, updates, examples=[60_000.0] * COUNT, metadata=[{"calls": 2}] * COUNT)
+    assert made["w"].dtype == torch.float16
+    assert torch.all((made["w"] >= 1000 - 10) & (made["w"] <= 2000))
+
+
+@every
+def test_updates_that_hardly_differ_are_told_apart(name: str) -> None:
+    """Weights of scale 10 that differ by 1e-4: distances as |x|^2 + |y|^2 - 2 x·y in float32 are noise."""
+    generator = torch.Generator().manual_seed(3)
+    base = 10 * torch.randn(5000, generator=generator)
+    updates = [Weights({"w": base + 1e-4 * torch.randn(5000, generator=generator)}) for _ in range(COUNT)]
+    far = Weights({"w": base + 1e-3 * torch.randn(5000, generator=generator)})
+    updates[3] = far
+    made = told(section_of(name), Weights({"w": base}), updates)
+    reach = (made["w"] - base).abs().max()
+    if name in is_aggregator:
+        assert reach <= (far["w"] - base).abs().max()
+    if name in ("krum", "multikrum", "bulyan", "fedmedian", "rfa", "fedtrimmedavg"):
+        assert float((made["w"] - base).norm()) < 0.5 * float((far["w"] - base).norm()), "without the far one"
+
+
+@every
+def test_no_updates_are_an_error(name: str) -> None:
+    with pytest.raises(AggregationError):
+        told(section_of(name), MODEL, [])
