@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fedpkg.types import Json, ReplyKind
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # to list strategies must not cost PyTorch
 
     from fedpkg.weights.weights import Weights
 
-State: TypeAlias = "dict[str, Any]"
+State: TypeAlias = dict[str, Any]
 Payload: TypeAlias = "Weights | Mapping[str, Weights]"
 Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
@@ -120,8 +120,10 @@ class StepContext:
         return tuple(client.client_id for client in self.clients if name in client.groups)
 
 
+_Found = TypeVar("_Found")
 # Yields a request and receives its `Replies`, or yields several, to be asked at once, and receives a tuple of those.
-Step: TypeAlias = "Generator[Request | Sequence[Request], Any, State]"
+Asks: TypeAlias = Generator[Request | Sequence[Request], Any, _Found]
+Step: TypeAlias = Asks[State]
 
 
 class SteppingStrategy(Protocol):

@@ -3,7 +3,8 @@
 python entrypoint.py build    OUT
 python entrypoint.py gradient IN OUT     at the model; of several sets, at each of them
 python entrypoint.py prox     IN OUT     argmin_y <linear, y> + |y - center|^2 / (2 theta) + f_i(y)
-python entrypoint.py train    IN OUT     gradient steps; --steps=5 --lr=0.05
+python entrypoint.py train    IN OUT     gradient steps, or those of SCAFFOLD or Mime where it gets their sets;
+                                         --steps=5 --lr=0.05
 python entrypoint.py validate IN OUT
 
 All take --drifts=true (what is sent also depends on draws that are not seeded here, and on how often the client was
@@ -21,14 +22,16 @@ import numpy as np
 SIZE = 6
 
 
-def problem(who):
+def problem(who, part=""):
+    if who == 0 and part != "":  # has data of several parts
+        who = 100 * len(part) + ord(part)
     rng = np.random.default_rng(1000 + who)
     root = rng.standard_normal((SIZE, SIZE))
     return np.eye(SIZE) + 0.1 * root @ root.T, rng.standard_normal(SIZE)
 
 
-def gradient(who, x):
-    a, b = problem(who)
+def gradient(who, x, part=""):
+    a, b = problem(who, part)
     return a @ x - b
 
 
@@ -37,10 +40,19 @@ def prox(who, center, linear, theta):
     return np.linalg.solve(a + np.eye(SIZE) / theta, b + center / theta - linear)
 
 
-def train(who, x, steps, lr):
+def train(who, x, steps, lr, c=0.0, m=0.0, beta=0.0):
     for _ in range(steps):
-        x = x - lr * gradient(who, x)
+        x = x - lr * ((1 - beta) * (gradient(who, x) + c) + beta * m)
     return x
+
+
+def scaffold(who, x, c, steps, lr):
+    kept = Path(os.environ["FEDPKG_STATE_DIR"], "c.npy")
+    own = np.load(kept) if kept.exists() else np.zeros(SIZE)
+    y = train(who, x, steps, lr, c=c - own)
+    after = own - c + (x - y) / (steps * lr)
+    np.save(kept, after)
+    return y, after - own
 
 
 def main():
@@ -51,7 +63,7 @@ def main():
         np.savez(paths[0], x=np.random.standard_normal(SIZE), calls=np.array(0))
         return
     task = json.loads(Path(os.environ["FEDPKG_TASK"]).read_text())
-    who = task["partition_id"]
+    who, parameters = task["partition_id"], task["parameters"]
     with np.load(paths[0]) as arrays:
         given = dict(arrays)
     point = given.get("x", given.get("x/x", given.get("center/x")))
@@ -71,14 +83,20 @@ def main():
         a, b = problem(who)
         Path(paths[1]).write_text(json.dumps({"loss": point @ a @ point / 2 - b @ point + np.sum(noise), **examples}))
         return
+    part, steps, lr = parameters.get("part", ""), int(options.get("steps", 5)), float(options.get("lr", 0.05))
     if command == "gradient" and task["input_sets"]:
-        reply = {f"{name}/x": gradient(who, given[f"{name}/x"]) + noise for name in task["input_sets"]}
+        reply = {f"{name}/x": gradient(who, given[f"{name}/x"], part) + noise for name in task["input_sets"]}
     elif command == "gradient":
-        reply = {"x": gradient(who, point) + noise}
+        reply = {"x": gradient(who, point, part) + noise}
     elif command == "prox":
-        reply = {"x": prox(who, point, given["linear/x"], task["parameters"]["theta"]), "calls": np.array(1)}
+        reply = {"x": prox(who, point, given["linear/x"], parameters["theta"]), "calls": np.array(1)}
+    elif task["reply_sets"] == ["x", "dc"]:
+        y, dc = scaffold(who, point, given["c/x"], steps, lr)
+        reply = {"x/x": y + noise, "x/calls": np.array(1), "dc/x": dc}
     else:
-        after = train(who, point, int(options.get("steps", 5)), float(options.get("lr", 0.05))) + noise
+        c = given["c/x"] - gradient(who, point) if "c/x" in given else 0.0
+        beta = parameters.get("momentum", 0.0)
+        after = train(who, point, steps, lr, c, given.get("m/x", 0.0), beta) + noise
         reply = {"x": after, "calls": np.array(1)}
         if task["reply"] == "delta":
             reply = {"x": after - point}
