@@ -384,18 +384,16 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
     from fedpkg.strategies import make_strategy
     from fedpkg.strategies.base import entry_points_of
 
-    try:
-        for name in entry_points_of(make_strategy(config.strategy)):
-            package.spec.entry_point(name)
-        if config.seed_model is None:
+    for name in entry_points_of(make_strategy(config.strategy)):
+        package.spec.entry_point(name)
+    if config.seed_model is None:
+        try:
             package.spec.entry_point("build")
-    except SpecError as error:
-        if config.seed_model is None and "train" in package.spec.entry_points:
+        except SpecError as error:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
                 hint="set seed_model to a model file, or give the package a build entry point that writes one",
             ) from error
-        raise
 
 
 def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
@@ -546,6 +544,9 @@ def call_entry_point(
         staged, template, suffix = None, None, bare or ".npz"
         if model is not None:
             staged, template, suffix = _input_model(model, folder, bare)
+        content = str(facts.get("reply", "gradient" if entry_point == "gradient" else "weights"))
+        if template is not None and content != "weights":
+            template = template.filter(frozenset(template.parameters).__contains__)
         sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
         input_sets = tuple(map(str, facts.get("input_sets", ())))
         task = Task(
@@ -564,6 +565,7 @@ def call_entry_point(
             suffix=suffix,
             weighted=bool(facts.get("weighted", True)),
             template=None if sets or input_sets else template,  # what sets must fit is on no record
+            content=content,
             input_sets=input_sets,
             sets=sets,
             data_path=data_path,
@@ -583,6 +585,8 @@ def call_entry_point(
 
 _REPLY_KINDS = {
     "train": ReplyKind.UPDATE,
+    "gradient": ReplyKind.UPDATE,
+    "prox": ReplyKind.UPDATE,
     "validate": ReplyKind.METRICS,
     "build": ReplyKind.SEED,
     "startup": ReplyKind.NOTHING,

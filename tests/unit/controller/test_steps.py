@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 from federation import PACKAGES, Federation
 from test_resume import drive, outcome_of, wait_until_gone, write_config
 
+from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
-from fedpkg.errors import SessionFailed
+from fedpkg.errors import FedpkgError, SessionFailed
 
 QUADRATIC = PACKAGES / "quadratic"
 
@@ -67,6 +69,39 @@ def test_step_with_many_requests_is_on_record(federation: Federation) -> None:
     folder = federation.home.session_folder(session_id)
     assert not list(folder.rglob(".payload*")) and not list(folder.glob("round-*/*/*.reply"))
     assert (folder / "round-1" / "client-1" / "train-2" / "task.json").exists()
+
+
+def test_failed_call_for_a_gradient_can_be_repeated_by_hand(federation: Federation, tmp_path: Path) -> None:
+    arguments = {"all": {"drifts": True}, "gradient": {"fails": "client-4@1"}}
+    strategy = {"name": "vrcs", "theta": 0.2, "p": 0.3, "q": 0.1}
+    clients = {"count": 5, "groups": {"server": ["client-0"], "f": ["client-[12]"], "g": ["client-[34]"]}}
+    session = federation.run(
+        config_of(federation, clients=clients, rounds=1, strategy=strategy, arguments=arguments, sampler={})
+    )
+    task = federation.task(session, "client-4", "gradient")
+    assert task.status == "failed" and task.folder is not None
+    record = json.loads(Path(task.folder, "task.json").read_text())
+    assert (record["reply"], record["parameters"]) == ("gradient", {"part": "g"})
+    again = call_entry_point(
+        QUADRATIC, "gradient", folder=tmp_path / "noch mal", model=Path(task.folder, "in.npz"), record=record
+    )
+    assert again.status == "ok" and again.weights is not None and list(again.weights) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"clients": {"count": 4}}, "group 'odd'.*clients.groups has none"),
+        ({"clients": {"count": 4, "groups": {"odd": ["klient-1"]}}}, "no client is called 'klient-1'; did you mean"),
+        ({"package": str(PACKAGES / "drifting")}, "no entry point 'gradient'"),
+    ],
+)
+def test_what_a_strategy_needs_is_looked_for_before_anything_runs(
+    federation: Federation, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(FedpkgError, match=words):
+        federation.run(config_of(federation, **changes))
+    assert federation.store.list_sessions() == []
 
 
 def test_states_of_a_client_follow_each_other_within_a_round(federation: Federation) -> None:
