@@ -75,8 +75,8 @@ class SamplerConfig(Section, frozen=True):
 
 
 class RoundConfig(Section, frozen=True):
-    required: int = 1  # usable updates without which a round, and the session, stops
-    timeout_s: float | None = None  # a round ends after so many seconds, with the updates it has
+    required: int = 1  # usable updates without which a round (a request of it), and the session, stops
+    timeout_s: float | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
     weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 

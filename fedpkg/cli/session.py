@@ -169,7 +169,7 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             ("round", f"{row.round_number} of {session.session_id}"),
             ("status", row.status),
             ("asked", f"{asked} clients, {row.num_ok} ok, {row.num_failed} failed" + is_many * ", of all calls"),
-            ("bytes", f"{output.size(down)} down, {output.size(up)} up"),
+            *([("bytes", f"{output.size(down)} down, {output.size(up)} up")] if down else []),
             ("examples", output.number(row.num_examples)),
             *((name, output.number(value)) for name, value in row.metrics.items() if name != "num_examples"),
         ]
@@ -222,6 +222,8 @@ def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> N
     from fedpkg.stores.sqlite import SqliteStore
 
     home = settings.open_home()
+    if home.state_db.exists():
+        SqliteStore(home.state_db).close()  # that of an older fedpkg is brought up to date
     with SqliteStore(home.state_db, read_only=True) as store:
         session = find_session(store, session_ref)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:

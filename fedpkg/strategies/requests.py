@@ -8,19 +8,30 @@ from typing import TYPE_CHECKING
 from fedpkg.strategies.base import Reply, Request
 
 if TYPE_CHECKING:
-    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 
 def gradient_at(
-    x: Weights, *, group: str | None = None, clients: tuple[str, ...] | None = None, part: str | None = None
+    x: Weights,
+    *,
+    group: str | None = None,
+    clients: tuple[str, ...] | None = None,
+    part: str | None = None,
+    required: int | None = None,
 ) -> Request:
     """The gradient of each client's loss at x: its entry point ``gradient``.
 
     ``part`` names the part of its data that is meant, for a client that has several (the server).
     """
-    said: dict[str, Json] = {} if part is None else {"part": part}
-    return Request(payload=x, group=group, clients=clients, entry_point="gradient", reply="gradient", parameters=said)
+    return Request(
+        payload=x,
+        group=group,
+        clients=clients,
+        entry_point="gradient",
+        reply="gradient",
+        parameters={} if part is None else {"part": part},
+        required=required,
+    )
 
 
 def prox(

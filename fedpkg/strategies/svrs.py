@@ -57,7 +57,7 @@ class Svrs:
         g = sum(list(f_w.values())[1:], start=next(iter(f_w.values()))) / len(f_w) - f1_w
         for _ in range(ctx.rng.geometric(self.q)):
             i = sorted(f_w)[ctx.rng.integers(len(f_w))]
-            one, (at_server,) = yield [gradient_at(x, clients=(i,)), gradient_at(x, group="server")]
+            one, (at_server,) = yield [gradient_at(x, clients=(i,), required=0), gradient_at(x, group="server")]
             for f_x in one:
                 e = (f_x.weights - at_server.weights) - (f_w[i] - f1_w) + g
                 (solved,) = yield prox(x, e, self.theta, group="server")

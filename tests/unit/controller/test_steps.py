@@ -178,3 +178,11 @@ def test_request_to_which_too_few_answer_is_asked_again_and_those_before_are_not
     again = [task for task in store.list_tasks(session_id, round_number=1) if task.task_id not in tasks]
     assert {task.client_id for task in again if task.request_id is not None} == {"client-0"}
     assert {row.status for row in store.list_requests(session_id)} == {"answered"}
+
+
+def test_files_of_former_states_go_with_the_round_that_replaces_them(federation: Federation) -> None:
+    session = federation.run(config_of(federation, strategy={"name": "scaffold"}, rounds=4, arguments={}))
+    store = federation.store
+    named = {model.digest for model in store.list_models(session.session_id)} | store.state_digests()
+    assert {path.name[:64] for path in federation.home.models.glob("??/*")} == named
+    assert len(named) == 5 + 2, "models of all rounds, and c of the last two"
