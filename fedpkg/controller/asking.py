@@ -336,8 +336,9 @@ class Asking:
         for position in range(len(asked.cohort)):
             if position not in asked.settled:  # it waits for its client to have done something else
                 self._waiting[asked.cohort[position]].remove((asked, position))
-                missed = None if late is None else TaskResult(self._task(asked, position), "failed", failure=late)
-                if missed is not None:
+                missed = None
+                if late is not None:
+                    missed = TaskResult(self._task(asked, position), "failed", failure=late, started_at=time.time())
                     record(self.ctx, missed)
                 self.settle(asked, position, missed)
 
@@ -444,10 +445,10 @@ class Asked:
         """
         for position in range(len(self.cohort)):
             self._settle(position)
-        if self.row.status == "answered":
-            return
         results = [self.settled[position] for position in range(len(self.cohort))]
         counted = [result.task.client_id for result in results if result is not None and result.status == "ok"]
+        if self.row.counted == counted:
+            return
         row = dataclasses.replace(
             self.row,
             num_ok=len(counted),

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 from fedpkg.controller.asking import Asking, record, state_version
 from fedpkg.controller.context import SessionContext
@@ -79,15 +80,22 @@ class _Training:
         try:
             asks = next(step)
             while True:
-                single = isinstance(asks, Request)
-                replies = self.asking.ask([asks] if isinstance(asks, Request) else asks)
-                asks = step.send(replies[0] if single else replies)
+                requests = [asks] if isinstance(asks, Request) else asks
+                if not isinstance(requests, Sequence) or not all(isinstance(one, Request) for one in requests):
+                    raise SessionFailed(f"round {self.round_number}: a step yields requests, not a {_type(asks)}")
+                replies = self.asking.ask(requests)
+                asks = step.send(replies[0] if isinstance(asks, Request) else replies)
         except StopIteration as stop:
-            self.asking.finish()
             state: State = stop.value
-            return state
         finally:
             step.close()
+        self.asking.finish()
+        if not (isinstance(state, dict) and isinstance(state.get("model"), Weights)):
+            raise SessionFailed(
+                f"round {self.round_number}: a step returns its next state, a dict with the global model under 'model', not "
+                f"a {_type(state)}"
+            )
+        return state
 
     def _step_context(self) -> StepContext:
         ctx, asking = self.ctx, self.asking
@@ -167,6 +175,11 @@ class _Training:
         # The row was committed before its own cost was known; `finish_round` writes these.
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
+
+
+def _type(value: object) -> str:
+    keys = f" with {', '.join(map(repr, value))}" if isinstance(value, dict) else ""
+    return type(value).__name__ + keys
 
 
 def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:

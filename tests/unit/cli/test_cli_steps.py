@@ -18,7 +18,7 @@ def test_strategy_of_the_readme_runs_and_its_rounds_are_shown(tmp_path):
     run_yaml = write_run_yaml(
         tmp_path,
         package=str(QUADRATIC),
-        strategy={"file": "svrg.py", "steps": 30},
+        strategy={"file": "svrg.py", "steps": 7},
         arguments={"all": {"drifts": True}, "gradient": {"fails": "client-1@2"}},
         executor={"workers": 2},
     )
@@ -27,14 +27,14 @@ def test_strategy_of_the_readme_runs_and_its_rounds_are_shown(tmp_path):
     assert ended.code == 0, ended.err
     head, first, *_ = ended.out.splitlines()
     assert head.split()[:6] == ["round", "requests", "down", "up", "ok", "failed"]
-    assert first.split()[:2] == ["1", "31"]
+    assert first.split()[:2] == ["1", "8"]
     shown = fedpkg("session", "show", "--round", 2, "--home", home).out
     assert re.search(r"asked +3 clients, \d+ ok, \d+ failed, of all calls\nbytes +[\d.]+ kB down, [\d.]+ kB up", shown)
-    assert re.search(r"entry point +requests +calls +ok +failed +down +up +seconds\ngradient +31 +33 ", shown)
+    assert re.search(r"entry point +requests +calls +ok +failed +down +up +seconds\ngradient +8 +10 ", shown)
     assert "client-1/gradient-2 " in shown
     document = fedpkg("session", "show", "--round", 1, "--home", home, "--json").json()
-    assert [request["number"] for request in document["requests"]] == list(range(1, 32))
-    assert sum(task["request_id"] is not None for task in document["tasks"]) == 33
+    assert [request["number"] for request in document["requests"]] == list(range(1, 9))
+    assert sum(task["request_id"] is not None for task in document["tasks"]) == 10
     plain = fedpkg("run", run_yaml, "strategy.file=null", "strategy.steps=null", "strategy.name=fedavg", "--home", home)
     assert plain.code == 0, plain.err
     assert plain.out.split()[:2] == ["round", "ok"]

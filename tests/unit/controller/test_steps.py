@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from federation import PACKAGES, Federation
@@ -12,7 +13,11 @@ from test_resume import drive, outcome_of, wait_until_gone, write_config
 
 from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
-from fedpkg.errors import FedpkgError, SessionFailed
+from fedpkg.controller.events import TaskEnded
+from fedpkg.errors import FedpkgError, Interrupted, SessionFailed
+from fedpkg.strategies.base import Request, State, StepContext
+from fedpkg.types import ReplyKind
+from fedpkg.weights.weights import Weights
 
 QUADRATIC = PACKAGES / "quadratic"
 
@@ -116,15 +121,16 @@ def test_states_of_a_client_follow_each_other_within_a_round(federation: Federat
     assert len(calls) == len(rows)
 
 
-@pytest.mark.timeout(600)  # a new controller for every event
+@pytest.mark.timeout(400)  # a new controller for every event: half a minute, on a quiet machine
 @pytest.mark.slow
 def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federation) -> None:
-    undisturbed = federation.run(config_of(federation))
+    changes: dict[str, object] = {"rounds": 1, "validation": {"every": 0}}
+    undisturbed = federation.run(config_of(federation, **changes))
     expected = all_of(federation, undisturbed.session_id)
-    assert sum(len(row[5]) < len(row[4]) for row in expected[3]) > 1, "some failed"  # type: ignore[attr-defined]
-    assert {row[1] for row in expected[3]} > {1, 2, 3, 4}  # type: ignore[attr-defined]
+    assert any(len(row[5]) < len(row[4]) for row in expected[3]), "some failed"  # type: ignore[attr-defined]
+    assert len(expected[3]) > 4, "requests"  # type: ignore[arg-type]
     events = len(federation.events)
-    config = write_config(federation, config_of(federation))
+    config = write_config(federation, config_of(federation, **changes))
     for kill_at in range(1, events):
         process = drive(federation, "--run", config, "--kill-at", str(kill_at))
         process.communicate(timeout=60)
@@ -146,13 +152,15 @@ def test_executors_and_workers_do_not_change_a_bit_of_a_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(1, 8))
-def test_killed_as_a_request_is_recorded_a_step_resumes_to_the_same_bits(federation: Federation, number: int) -> None:
+@pytest.mark.parametrize(("moment", "number"), [("before", 2), ("after", 3), ("before", 9), ("after", 16)])
+def test_killed_as_a_request_is_recorded_a_step_resumes_to_the_same_bits(
+    federation: Federation, moment: str, number: int
+) -> None:
     expected = all_of(federation, federation.run(config_of(federation)).session_id)
-    moment = ("before", "after")[number % 2]
     config = write_config(federation, config_of(federation))
     process = drive(federation, "--run", config, "--kill-at-step", f"{moment}:record_request:{number}")
     process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]
     federation.resume(session.session_id)
     assert all_of(federation, session.session_id) == expected
@@ -186,3 +194,73 @@ def test_files_of_former_states_go_with_the_round_that_replaces_them(federation:
     named = {model.digest for model in store.list_models(session.session_id)} | store.state_digests()
     assert {path.name[:64] for path in federation.home.models.glob("??/*")} == named
     assert len(named) == 5 + 2, "models of all rounds, and c of the last two"
+
+
+class Astray:
+    """Yields, or returns, what no step does; as its state says."""
+
+    entry_points = ()
+
+    def __init__(self, way: str = "") -> None:
+        self.way = way
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Any:
+        x = state["model"]
+        if self.way == "yields":
+            yield "train"
+        if self.way == "twice":
+            yield [Request("once", payload=x), Request("once", payload=x)]
+        if self.way == "nobody":
+            yield Request(payload=x, clients=("client-9",))
+        if self.way == "group":
+            yield Request(payload=x, group="nirgends")
+        return None
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("", "a step returns its next state, .* not a NoneType"),
+        ("yields", "a step yields requests, not a str"),
+        ("twice", "request once: a strategy has asked under that id before"),
+        ("nobody", "a strategy asks unknown clients: client-9"),
+        ("group", "there is no group 'nirgends'"),
+    ],
+)
+def test_step_that_goes_astray_fails_with_what_it_did(federation: Federation, way: str, words: str) -> None:
+    with pytest.raises(SessionFailed, match=words):
+        federation.run(config_of(federation, strategy={"name": "test_steps:Astray", "way": way}))
+    assert federation.store.list_sessions()[-1].status == "failed"
+
+
+class Fickle(Astray):
+    """Asks something else after every change of its class: a step that depends on more than its state."""
+
+    entry_point = "train"
+
+    def step(self, state: State, ctx: StepContext) -> Any:
+        for reply in (yield Request(payload=state["model"], entry_point=self.entry_point)):
+            state = {"model": reply.weights.clone()}
+        yield Request(payload=state["model"], entry_point="validate", reply_kind=ReplyKind.METRICS)
+        return state
+
+
+def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(event: object) -> None:
+        if isinstance(event, TaskEnded) and event.result.task.entry_point == "validate":
+            raise KeyboardInterrupt
+
+    config = config_of(federation, strategy={"name": "test_steps:Fickle"}, rounds=1, arguments={})
+    with pytest.raises(Interrupted):
+        federation.run(config, watch=stop)
+    session_id = federation.store.list_sessions()[-1].session_id
+    monkeypatch.setattr(Fickle, "entry_point", "prox")
+    with pytest.raises(SessionFailed, match=r"does not ask as it did .*\(entry_point: train, now prox\)"):
+        federation.resume(session_id)
+    monkeypatch.undo()
+    assert federation.resume(session_id).status == "finished"
