@@ -72,10 +72,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     Raises:
         ConfigError: see `fedpkg.config.load_config`.
     """
-    return load_config(path, overrides, resolve=_resolved)
+    return load_config(path, overrides, resolve=resolved)
 
 
-def _resolved(config: RunConfig, places: Places) -> RunConfig:
+def resolved(config: RunConfig, places: Places) -> RunConfig:
+    """A configuration with the sections checked and completed whose keys depend on a name in them.
+
+    Raises:
+        ConfigError: there is no such name, parameter or value.
+    """
     from fedpkg.strategies import resolve_strategy
 
     return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
@@ -87,7 +92,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
-    config = _resolved(config, Places("run configuration"))
+    config = resolved(config, Places("run configuration"))
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         config, package, signatures = _admit_package(config, home, store)
         _check_entry_points(config, package)
@@ -156,6 +161,7 @@ def resume(
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(session.config)
+        unpacked = _package_again(config, home, session)
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -163,7 +169,7 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        package = _on_disk(_package_again(config, home, session), config.python_env)
+        package = _on_disk(unpacked, config.python_env)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
@@ -207,7 +213,7 @@ def _admit_package(
         max_bytes=config.limits.package_bytes,
         max_members=config.limits.package_members,
         admit=lambda digest: signatures.extend(check(digest)),
-        on_record={session.package_digest: session.package_contents for session in store.list_sessions()},
+        on_record={row.package_digest: row.package_contents for row in store.list_sessions() if row.package_contents},
     )
     return config, package, tuple(signatures)
 
@@ -392,7 +398,8 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
         except SpecError as error:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file, or give the package a build entry point that writes one",
+                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
+                "writes one",
             ) from error
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -188,6 +188,9 @@ class KeepRule:
         return "all" if self.kind == "all" else f"{self.kind} {self.number}"
 
 
+Resolve: TypeAlias = "Callable[[RunConfig, Places], RunConfig]"
+
+
 @dataclass(frozen=True)
 class LoadedConfig:
     """A configuration and, for every leaf key, its origin: ``run.yaml:12``, ``command line`` or ``default``."""
@@ -197,9 +200,7 @@ class LoadedConfig:
     path: Path
 
 
-def load_config(
-    path: Path, overrides: Sequence[str] = (), *, resolve: Callable[[RunConfig, Places], RunConfig] | None = None
-) -> LoadedConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> LoadedConfig:
     """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
 
     An override's value is YAML (``3``, ``null``, ``[1, 2]``); a mapping is merged key by key, anything else replaces.
@@ -229,7 +230,7 @@ def load_config(
     return _checked(tree, overrides, Places(source, lines), path, resolve)
 
 
-def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = ()) -> RunConfig:
+def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
     """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
 
     Raises:
@@ -239,15 +240,11 @@ def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = ()) -> RunCon
 
     places = Places("the options")
     places.override((), dict(tree))
-    return _checked(dict(tree), overrides, places, Path("options")).config
+    return _checked(dict(tree), overrides, places, Path("options"), resolve).config
 
 
 def _checked(
-    tree: dict[str, Any],
-    overrides: Sequence[str],
-    places: Places,
-    path: Path,
-    resolve: Callable[[RunConfig, Places], RunConfig] | None = None,
+    tree: dict[str, Any], overrides: Sequence[str], places: Places, path: Path, resolve: Resolve | None
 ) -> LoadedConfig:
     from fedpkg.config_shape import check_shape
 

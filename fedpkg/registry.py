@@ -150,7 +150,7 @@ class Registry:
                 earlier = self._specs.get((kind, word))
                 if earlier is not None and earlier.source != source:
                     raise ConfigError(
-                        f"{source}: the name '{word}' is taken: {earlier.source} has a {_said(kind)} of that name",
+                        f"{source}: the name '{word}' is taken: {earlier.source} has {_a(kind)} of that name",
                         hint="give it another name",
                         name=word,
                     )
@@ -230,7 +230,7 @@ class Registry:
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
             name = section.get("name") if isinstance(section, dict) else None
             at = (*path, "name") if name is not None else path
-            raise wrong_value(at, name if name is not None else given, f"the name of a {_said(kind)}", places)
+            raise wrong_value(at, name if name is not None else given, f"the name of {_a(kind)}", places)
         at_name = path if isinstance(given, str) else (*path, "name")
         spec = self.find(kind, section["name"], places, at_name)
         values = {key: value for key, value in section.items() if key != "name" and value is not None}
@@ -295,6 +295,10 @@ def _package(point: Any) -> str:
 
 def _said(kind: str) -> str:
     return kind.replace("_", " ")
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {_said(kind)}"
 
 
 def names_of(specs: Iterable[Spec]) -> dict[str, None]:

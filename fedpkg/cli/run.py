@@ -91,6 +91,7 @@ def _of_package(
     rounds: int | None,
     seed_model: Path | None,
 ) -> RunConfig:
+    from fedpkg.assemble import resolved
     from fedpkg.config import config_of
     from fedpkg.package_run import package_config
 
@@ -108,7 +109,7 @@ def _of_package(
         limits=asked.limits,
         trust=asked.trust,
     )
-    config = config_of(tree, words)
+    config = config_of(tree, words, resolve=resolved)
     if ways:
         output.words(f"data     {', '.join(ways)}")
     elif data is not None:

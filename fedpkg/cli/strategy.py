@@ -139,7 +139,7 @@ def _facts(spec: Spec) -> dict[str, Any]:
         "parameters": [
             {
                 "name": each.name,
-                "type": f"a {each.part.kind.replace('_', ' ')}" if each.part else describe(each.type),
+                "type": f"the name of one: {each.part.kind.replace('_', ' ')}" if each.part else describe(each.type),
                 "required": each.is_required,
                 "default": None if each.is_required else each.default,
             }

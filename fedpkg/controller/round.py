@@ -91,9 +91,9 @@ class _Training:
             step.close()
         self.asking.finish()
         if not (isinstance(state, dict) and isinstance(state.get("model"), Weights)):
+            found = _type(state)
             raise SessionFailed(
-                f"round {self.round_number}: a step returns its next state, a dict with the global model under 'model', not "
-                f"a {_type(state)}"
+                f"round {self.round_number}: a step returns its next state, a dict with the global 'model', not a {found}"
             )
         return state
 

@@ -183,8 +183,9 @@ def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: st
         asked = folder / "requirements.txt"
         asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
         python = str(python_of(folder))
-        if uv:
-            _run([uv, "pip", "install", "--quiet", "--python", python, "-r", str(asked)], folder, package)
+        if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
+            options = ["--quiet", "--compile-bytecode", "--python", python]
+            _run([uv, "pip", "install", *options, "-r", str(asked)], folder, package)
         else:
             pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
             _run([*pip, "-r", str(asked)], folder, package)

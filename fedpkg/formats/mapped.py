@@ -6,6 +6,7 @@ import math
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,14 +40,15 @@ class MappedFile:
                 if status.st_size == 0:
                     raise self.error("the file is empty")
                 # Python's own mmap would keep a descriptor, and thousands of updates are open side by side.
-                storage = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, status.st_size)
+                storage: Any = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, status.st_size)
             finally:
                 os.close(fd)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}") from error
         except RuntimeError as error:  # torch's word for what the system refused
             raise self.error(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
-        self.view = memoryview(torch.empty(0, dtype=torch.uint8).set_(storage).numpy())
+        mapped: Any = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+        self.view = memoryview(mapped)
 
     def __len__(self) -> int:
         return len(self.view)

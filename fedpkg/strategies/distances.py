@@ -24,7 +24,7 @@ def squared_distances(updates: Updates) -> Tensor:
     gram = torch.zeros(count, count, dtype=torch.float64)
     for rows, model in updates.pieces(updates.model.parameters, wide=True):
         rows -= model
-        gram += _products(rows)
+        gram += products(rows)
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]
     distances = sums - 2 * gram
@@ -47,7 +47,7 @@ def squared_distances(updates: Updates) -> Tensor:
     return distances
 
 
-def _products(rows: Tensor) -> Tensor:
+def products(rows: Tensor) -> Tensor:
     """rows rows^T, as a sum over chunks in a fixed order: the same bits with any number of threads."""
     whole = rows.shape[1] // _CHUNK * _CHUNK
     total = rows[:, whole:] @ rows[:, whole:].T

@@ -52,7 +52,7 @@ def write_package(folder, *, own):
 
 
 def run(package, folder, seed_model, environ):
-    """One run of a round with one client: seconds until its first task was laid out, and of the whole process."""
+    """One run of a round with one client: seconds until its first task was done, and of the whole process."""
     from fedpkg.stores.sqlite import SqliteStore
 
     config = folder / "run.yaml"
@@ -67,7 +67,7 @@ def run(package, folder, seed_model, environ):
     with SqliteStore(home / "state.db", read_only=True) as store:
         (session,) = store.list_sessions()
         (task,) = store.list_tasks(session.session_id)
-    return task.started_at - began, wall_s
+    return task.started_at + task.wall_s - began, wall_s
 
 
 def main():
@@ -83,29 +83,29 @@ def main():
         packages = {"without": folder / "without", "with": folder / "with"}
         for kind, package in packages.items():
             write_package(package, own=kind == "with")
-        started = {kind: [] for kind in packages}
+        done = {kind: [] for kind in packages}
         walls = {kind: [] for kind in packages}
         _, making_s = run(packages["with"], folder, folder / "seed.npz", environ)
         run(packages["without"], folder, folder / "seed.npz", environ)
         for _ in range(given.repeat):
             for kind, package in packages.items():
-                first_task_s, wall_s = run(package, folder, folder / "seed.npz", environ)
-                started[kind].append(first_task_s)
+                done_s, wall_s = run(package, folder, folder / "seed.npz", environ)
+                done[kind].append(done_s)
                 walls[kind].append(wall_s)
         made = subprocess.run(
             [sys.executable, "-m", "fedpkg", "environment", "list"], env=environ, capture_output=True, text=True
         )
         assert made.stdout.count("requirements.txt") == 1, made.stdout
-    later = [one - other for one, other in zip(started["with"], started["without"], strict=True)]
+    later = [one - other for one, other in zip(done["with"], done["without"], strict=True)]
     longer = [one - other for one, other in zip(walls["with"], walls["without"], strict=True)]
     print(f"A run of one task, s: medians (min – max) of {given.repeat}; the first, which made it, took {making_s:.1f}")
     table(
         [
-            ("without an environment", spread(started["without"], 2), spread(walls["without"], 2)),
-            ("with one", spread(started["with"], 2), spread(walls["with"], 2)),
+            ("without an environment", spread(done["without"], 2), spread(walls["without"], 2)),
+            ("with one", spread(done["with"], 2), spread(walls["with"], 2)),
             ("later by", spread(later, 2), spread(longer, 2)),
         ],
-        ["", "until its first task", "whole process"],
+        ["", "until its task was done", "whole process"],
     )
     value = f"{statistics.median(later):.2f}"
     save(given.figures, [Figure("a package with an environment starts later by, s", value, "≤ 0.3")])

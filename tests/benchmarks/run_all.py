@@ -19,6 +19,7 @@ BENCHMARKS = [
     ["environments.py"],
     ["fold.py"],
     ["weights.py"],
+    ["aggregators.py"],
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
     ["scale.py"],
@@ -30,6 +31,7 @@ QUICK = [
     ["environments.py", "--repeat", "1"],
     ["fold.py", "--repeat", "1", "--clients", "2"],
     ["weights.py", "--repeat", "1"],
+    ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["workloads.py", "w1", "--repeat", "1"],
 ]
 

@@ -74,7 +74,7 @@ GENERATIONS = {
     ),
     "fedn-0.8-numpyhelper": Generation(TWO, ["0", "1"], True, {"environment": OPTIONS}),
     "fedn-0.8-android": Generation(None, ["0"], False),
-    "fedn-0.9-python-env": Generation(TWO, ["0", "1"], True),
+    "fedn-0.9-python-env": Generation(None, ["0", "1"], True),
     "fedn-0.9-binary": Generation(None, ["0"], False),
     "fedn-0.20-client-settings": Generation(None, ["0", "1"], True, {"run_config": {"learning_rate": 0.1}}),
     "scaleout-1": Generation(None, ["0"], True),
