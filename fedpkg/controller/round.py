@@ -93,7 +93,7 @@ class _Training:
         if not (isinstance(state, dict) and isinstance(state.get("model"), Weights)):
             found = _type(state)
             raise SessionFailed(
-                f"round {self.round_number}: a step returns its next state, a dict with the global 'model', not a {found}"
+                f"round {self.round_number}: a step returns its next state, a dict with a 'model', not a {found}"
             )
         return state
 
