@@ -49,6 +49,8 @@ STRATEGIES = Registry(
             "fedexp",
             "ifca",
             "fedamp",
+            "fedbuff",
+            "fedasync",
             "svrp",
             "svrs",
             "vrcs",

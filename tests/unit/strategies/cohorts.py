@@ -31,6 +31,8 @@ STEPPING: Mapping[str, dict[str, Any]] = {
     "fedexp": {},
     "ifca": {},
     "fedamp": {},
+    "fedbuff": {"buffer": 4, "concurrency": 3},
+    "fedasync": {"mu": 0.1},
     "svrp": {"theta": 0.1, "p": 0.3},
     "svrs": {"theta": 0.1, "q": 0.3},
     "accsvrs": {"theta": 0.1, "q": 0.3, "mu": 0.5},
