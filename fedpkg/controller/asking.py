@@ -59,6 +59,7 @@ class Asking:
         self._open: dict[tuple[int, int], int] = {}  # bytes of replies that are mapped and wait to be folded
         self._waiting: dict[str, deque[tuple[Asked, int]]] = {}  # by client: its tasks; the first may be in flight
         self._in_flight: dict[str, tuple[Asked, int]] = {}  # by task
+        self._anew: set[str] = set()  # clients of whom a task has run: what is on record of later ones began elsewhere
         self._payloads: dict[int, tuple[Payload, Path]] = {}
         self._earlier = {row.request_id: row for row in ctx.store.list_requests(session_id, round_number=round_number)}
         self._recorded: dict[tuple[str, str], list[TaskRow]] = {}
@@ -198,7 +199,7 @@ class Asking:
         while waiting:
             asked, position = waiting[0]
             task = self._task(asked, position)
-            result, recorded = self._from_record(asked, task)
+            result, recorded = (None, None) if client_id in self._anew else self._from_record(asked, task)
             if asked.row.counted is not None and client_id not in asked.row.counted:
                 failed = result is not None and result.failure is not None
                 self.settle(asked, position, result if failed else None, recorded)
@@ -209,6 +210,7 @@ class Asking:
             else:
                 task = dataclasses.replace(task, model=self._payload(asked.request))
                 self._attempts[client_id, task.entry_point] = task.attempt
+                self._anew.add(client_id)
                 self._in_flight[task.task_id] = (asked, position)
                 self._gathering.submit(task)
                 return
