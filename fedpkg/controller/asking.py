@@ -20,7 +20,7 @@ from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
 from fedpkg.strategies.base import Payload, Reply, Request
-from fedpkg.types import ReplyKind
+from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
@@ -35,7 +35,7 @@ class Asking:
 
     Attributes:
         rows: the requests so far, as they were last recorded.
-        last: the last reply of weights of each client whose replies count, without its tensors.
+        last: number of examples and metadata of each client's last reply of weights that counts.
         states: versions of the clients' states after their last task that counts.
         replies: the files of all replies that count.
         waited_s: for clients.
@@ -48,7 +48,7 @@ class Asking:
         self.model = model  # the global model that the round starts from
         self.clients = {client.client_id: client for client in ctx.store.list_clients(session_id)}
         self.rows: list[RequestRow] = []
-        self.last: dict[str, TaskResult] = {}
+        self.last: dict[str, tuple[float, Mapping[str, Json]]] = {}
         self.states: dict[str, str | None] = {}
         self.replies: list[Path] = []
         self.waited_s = 0.0
@@ -382,7 +382,7 @@ class Asking:
             client_id = result.task.client_id
             self.states[client_id] = state_version(result)
             if asked.request.reply_kind is not ReplyKind.METRICS:
-                self.last[client_id] = result.closed()
+                self.last[client_id] = (result.num_examples or 0.0, result.metadata)
             if result.reply is not None:
                 self.replies.append(result.reply)
 

@@ -129,8 +129,8 @@ class _Training:
     def _commit(self, state: State, *, phases: dict[str, float]) -> RoundRow:
         ctx, asking, row = self.ctx, self.asking, self._totals()
         before = time.monotonic()
-        ok = [asking.last[client_id] for client_id in row.cohort if client_id in asking.last]
-        examples = {result.task.client_id: result.num_examples for result in ok}
+        replied = {client_id: asking.last[client_id] for client_id in row.cohort if client_id in asking.last}
+        examples = {client_id: number for client_id, (number, _) in replied.items()}
         model = store_model(
             ctx.models,
             ctx.form,
@@ -155,8 +155,8 @@ class _Training:
             row,
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in asking.states],
-            num_examples=float(sum(number or 0.0 for number in examples.values())),
-            train_metrics=weighted_average((dict(result.metadata), result.num_examples or 0.0) for result in ok),
+            num_examples=float(sum(examples.values())),
+            train_metrics=weighted_average((dict(metadata), number) for number, metadata in replied.values()),
             model_id=model.model_id,
             phases=phases,
         )
