@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Scaffold:
     """Stochastic controlled averaging: the server's and each client's control variate steer the local steps.
 
-    A client gets the sets ``x`` and ``c`` and keeps its own c_i (at first 0) in its state folder. It takes the steps
-    above, and sends ``x``, its model y_i, and ``dc`` = c_i+ - c_i, where after K steps c_i+ = c_i - c + (x - y_i) /
+    A client gets the sets ``x`` and ``c`` and keeps its own c_i (at first 0) in its state folder. It takes the local
+    steps, and sends ``x``, its model y_i, and ``dc`` = c_i+ - c_i, where after K steps c_i+ = c_i - c + (x - y_i) /
     (K eta_l), or the gradient at x.
     """
 
