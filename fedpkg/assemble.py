@@ -25,6 +25,7 @@ from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_pa
 from fedpkg.config import (
     ClientsConfig,
     ExecutorConfig,
+    IsolateConfig,
     LimitsConfig,
     LoadedConfig,
     NeedsConfig,
@@ -38,6 +39,7 @@ from fedpkg.config_shape import Places
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.command import without_container
+from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import (
     ConfigError,
@@ -304,16 +306,19 @@ def _run(ctx: SessionContext) -> SessionRow:
 
 def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]) -> Executor:
     """The executor that a configuration names."""
+    options: dict[str, Any] = {"slots": slots, "environment": config.environment, "log_folder": log_folder}
+    isolated = isolation_of(config) is not None
     if config.executor.name == "process":
         from fedpkg.dispatch.process import process_executor
 
-        return process_executor(slots=slots, environment=config.environment, log_folder=log_folder)
+        return process_executor(**options, isolated=isolated)
     if config.executor.name == "resident":
-        from fedpkg.dispatch.resident import resident_executor as warm_executor
-    else:
-        from fedpkg.dispatch.forkserver import forkserver_executor as warm_executor
+        from fedpkg.dispatch.resident import resident_executor
 
-    return warm_executor(slots=slots, environment=config.environment, log_folder=log_folder, package=package)
+        return resident_executor(**options, package=package)
+    from fedpkg.dispatch.forkserver import forkserver_executor
+
+    return forkserver_executor(**options, package=package, isolated=isolated)
 
 
 @contextmanager
@@ -474,6 +479,7 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         threads=config.executor.threads,
         timeout_s=config.executor.timeout_s,
         limits=limits_of(config.limits),
+        isolation=isolation_of(config),
         log_bytes=config.limits.log_bytes,
     )
     result = executor.submit(task).result()
@@ -490,8 +496,9 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
 
 def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
+    isolate = " --isolate" if config.isolate.enabled else ""
     env = "" if config.python_env == "auto" else f" --env {config.python_env}"
-    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}"
+    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}{isolate}"
 
 
 def call_entry_point(
@@ -507,6 +514,7 @@ def call_entry_point(
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
     gpus: int | None = None,
+    isolate: IsolateConfig | None = None,
     python_env: PythonEnv = "auto",
     record: Mapping[str, Any] | None = None,
     allow: Sequence[str] | None = None,
@@ -544,6 +552,7 @@ def call_entry_point(
         clients=ClientsConfig(count=1),
         executor=ExecutorConfig(name=executor, workers=1, needs=NeedsConfig(gpus=gpus)),
         environment=environment,
+        isolate=isolate or IsolateConfig(),
     )
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
@@ -583,6 +592,7 @@ def call_entry_point(
             environment=environment,
             timeout_s=timeout_s,
             limits=limits_of(limits),
+            isolation=isolation_of(config),
         )
         result = runner.submit(task).result()
         return _checked_seed(result) if task.reply_kind is ReplyKind.SEED else result

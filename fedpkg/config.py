@@ -116,6 +116,14 @@ class LimitsConfig(Section, frozen=True):
     package_members: int = 100_000
 
 
+class IsolateConfig(Section, frozen=True):
+    """Tasks that see nothing but their package, their folders and their data (Linux; not with `resident`)."""
+
+    enabled: bool = False
+    network: bool = False  # whether they may use the network
+    read: list[str] = []  # files and folders that all may read besides
+
+
 class KeepConfig(Section, frozen=True):
     """What stays after a round. A rule is ``all``, ``last N`` (rounds) or ``every N`` (rounds N, 2N …)."""
 
@@ -159,6 +167,7 @@ class RunConfig(Section, frozen=True):
     environment: dict[str, str] = {}  # environment variables of every task
     run_config: dict[str, Json] = {}  # free values, handed to every task in task.json
     limits: LimitsConfig = LimitsConfig()
+    isolate: IsolateConfig = IsolateConfig()
     keep: KeepConfig = KeepConfig()
     trust: TrustConfig = TrustConfig()
 
@@ -394,6 +403,9 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
         section[last] = os.path.abspath(os.path.join(base, os.path.expanduser(value)))
         if last == "folders" and value.endswith("/"):
             section[last] += "/"  # a pattern's way to say: folders only
+    if read := (tree.get("isolate") or {}).get("read"):
+        base = str(Path.cwd() if places.line(("isolate", "read")) == COMMAND_LINE else folder.absolute())
+        tree["isolate"]["read"] = [os.path.abspath(os.path.join(base, os.path.expanduser(path))) for path in read]
 
 
 def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -479,6 +491,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "limits.reply_bytes": _at_least(1),
     "limits.package_bytes": _at_least(1),
     "limits.package_members": _at_least(1),
+    "isolate.read": ("a list of paths", lambda value: all(path and "\0" not in path for path in value)),
     "keep.models": KEEP_RULE,
     "keep.task_folders": KEEP_RULE,
     "trust.allow": (
@@ -505,6 +518,13 @@ def _check_values(config: RunConfig, places: Places) -> None:
     _check_clients(config.clients, places)
     _check_arguments(config, places)
     _check_environment(config, places)
+    if config.isolate.enabled and config.executor.name == "resident":
+        raise ConfigError(
+            f"{places.where(('isolate', 'enabled'))}: 'isolate.enabled' excludes the executor 'resident', whose "
+            "interpreters go from client to client",
+            hint="set executor.name to forkserver or process",
+            key="isolate.enabled",
+        )
     needs = config.executor.needs
     if needs.gpu_memory_bytes is not None and not needs.gpus:
         raise ConfigError(

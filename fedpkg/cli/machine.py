@@ -50,6 +50,7 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     yield _processors(machine)
     yield _memory(machine)
     yield _limits()
+    yield _isolation()
     place = _nearest_folder(home)
     yield _disk(home, place)
     yield from _file_system(place)
@@ -204,6 +205,30 @@ def _limits() -> Finding:
         what = f"cgroup v2 ({', '.join(group.controllers)}) at {group.folder}, and a supervisor"
         return Finding("limits", "ok", what, purpose)
     return Finding("limits", "ok", "a supervisor (counts processes, bytes and seconds); no cgroup v2 is ours", purpose)
+
+
+def _isolation() -> Finding:
+    """What `--isolate` promises here."""
+    from fedpkg.dispatch.isolation import means
+
+    here = means()
+    purpose = "--isolate: clients see only their package and data"
+    has = [
+        f"Landlock ABI {here.landlock}" if here.landlock else "no Landlock",
+        "namespaces" if not here.why_not_namespaces else f"no namespaces ({here.why_not_namespaces})",
+        "bwrap" if not here.why_not_bubblewrap else f"no bubblewrap ({here.why_not_bubblewrap})",
+    ]
+    if here.cold is None:
+        advice = "use Linux, and install bubblewrap: until then --isolate is refused"
+        return Finding("isolation", "note", ", ".join(has), purpose, advice)
+    found = f"cold tasks by {here.cold}, warm ones {f'by {here.warm}' if here.warm else 'run cold'}: {', '.join(has)}"
+    if "landlock" in (here.cold, here.warm):
+        advice = (
+            "allow user namespaces: without them such tasks can neither change modes and times of files, nor use Unix "
+            "sockets and /dev/shm, and find out that a file exists"
+        )
+        return Finding("isolation", "note", found, purpose, advice)
+    return Finding("isolation", "ok", found, purpose)
 
 
 def _environments() -> Iterator[Finding]:

@@ -173,6 +173,7 @@ for _verb in (keygen, sign, verify):
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
 @click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
+@click.option("--isolate", is_flag=True, help="Let it see only its package, --input and --data; no network (Linux).")
 @click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
 @env_option
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
@@ -192,6 +193,7 @@ def call(
     executor: Literal["process", "forkserver", "resident"],
     task_folder: Path | None,
     gpus: int | None,
+    isolate: bool,
     allow: tuple[str, ...],
     env: PythonEnv | None,
     keep: bool,
@@ -211,6 +213,7 @@ def call(
     checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
     --output is written.
     """
+    from fedpkg.config import IsolateConfig
     from fedpkg.files import remove_tree
 
     if path is not None:
@@ -242,6 +245,7 @@ def call(
             timeout_s=timeout_s,
             arguments=parse_arguments(arguments),
             gpus=gpus,
+            isolate=IsolateConfig(enabled=isolate or "isolation" in record),
             python_env=env or _python_env(record),
             record=record,
             allow=allow or None,
@@ -277,6 +281,8 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     if (python := result.task.package.python) not in (None, Path(sys.executable)):
         variables += f'PATH={shlex.quote(str(python.parent))}:"$PATH" '
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
+    if result.task.isolation is not None:  # that command would not be
+        hint = f"look into {output.near(folder / 'task')}; what it may see is told by `fedpkg doctor` and the README"
     raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 
 

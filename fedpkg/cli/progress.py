@@ -161,6 +161,7 @@ class PlainLines:
                 folder=task.folder,
                 arguments=task.arguments,
                 log_tail=result.log_tail,
+                isolated=task.isolation is not None,
             )
             self.say("\n".join(lines))
         elif self.progress.failed == SHOWN_FAILURES + 1:

@@ -140,10 +140,13 @@ def model_facts(home: Home, model: ModelRow) -> None:
     )
 
 
-def repeat_command(package: str, entry_point: str, folder: Path, arguments: Mapping[str, Json]) -> str:
+def repeat_command(
+    package: str, entry_point: str, folder: Path, arguments: Mapping[str, Json], *, isolated: bool
+) -> str:
     """The command that calls a task's entry point again, with all that it was given."""
     flags = format_flags(arguments)
     words = ["fedpkg", "package", "call", output.near(package), entry_point, "--task", output.near(folder)]
+    words += ["--isolate"] if isolated else []
     return shlex.join([*words, *(["--", *flags] if flags else [])])
 
 
@@ -156,6 +159,7 @@ def failure_lines(
     folder: Path | None,
     arguments: Mapping[str, Json],
     log_tail: str | None,
+    isolated: bool,
 ) -> Sequence[str]:
     """What failed, where its log is, and how to repeat it by hand."""
     lines = [f"  {who}: {output.printable(message)}"]
@@ -164,7 +168,7 @@ def failure_lines(
         lines.append(f"    stderr   {output.near(folder / 'stderr.log')}")
         if last:
             lines.append(f"             … {output.printable(last).strip()[:200]}")
-        lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments)}")
+        lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments, isolated=isolated)}")
     return lines
 
 
@@ -179,6 +183,7 @@ def task_failure_lines(session: SessionRow, task: TaskRow) -> Sequence[str]:
         folder=None if task.folder is None else Path(task.folder),
         arguments={**given.get("all", {}), **given.get(task.entry_point, {})},
         log_tail=task.log_tail,
+        isolated=session.config.get("isolate", {}).get("enabled", False),
     )
 
 

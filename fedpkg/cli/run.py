@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     help="Begin with this model.  [default: as RUN.yaml says, else what `build` makes]",
 )
 @env_option
+@click.option("--isolate", is_flag=True, help="Let clients see only their package and data; no network (Linux).")
 @common_options
 @click.pass_obj
 def command(
@@ -46,6 +47,7 @@ def command(
     rounds: int | None,
     seed_model: Path | None,
     env: str | None,
+    isolate: bool,
 ) -> None:
     """Run a federation on this machine.
 
@@ -63,6 +65,8 @@ def command(
 
     if env is not None:
         words = (*words, f"python_env={env}")
+    if isolate:
+        words = (*words, "isolate.enabled=true")
     if package is not None:
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, clients=clients, data=data, rounds=rounds, seed_model=seed_model)

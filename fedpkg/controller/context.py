@@ -12,7 +12,8 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.seeds import task_seed
 from fedpkg.data.clients import client_groups
-from fedpkg.dispatch.base import Executor, Limits, PackageOnDisk, Task
+from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
+from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
@@ -54,6 +55,10 @@ class SessionContext:
         """The groups of clients that the configuration names."""
         clients = [client.client_id for client in self.store.list_clients(self.session.session_id)]
         return client_groups(self.config.clients, clients)
+
+    @functools.cached_property
+    def isolation(self) -> Isolation | None:
+        return isolation_of(self.config)
 
     def client_folder(self, client_id: str) -> Path:
         """Where the versions of a client's working copy and state are."""
@@ -129,6 +134,7 @@ class SessionContext:
             threads=config.executor.threads,
             timeout_s=config.executor.timeout_s,
             limits=self.limits,
+            isolation=self.isolation,
             log_bytes=config.limits.log_bytes,
             reply_bytes=config.limits.reply_bytes,
         )

@@ -54,6 +54,14 @@ NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
+class Isolation:
+    """That a task sees its package, its folders and its data only; what else it may have is said here."""
+
+    network: bool = False
+    read: tuple[Path, ...] = ()  # files and folders
+
+
+@dataclass(frozen=True)
 class Task:
     """One call of one entry point for one client. All its paths are known before it starts.
 
@@ -93,6 +101,7 @@ class Task:
     threads: int = 1
     timeout_s: float | None = None
     limits: Limits = NO_LIMITS
+    isolation: Isolation | None = None
     log_bytes: int = 1 << 20
     reply_bytes: int | None = None
     # The client's first task: where the package has an entry point `startup`, that runs before, in the same place.

@@ -21,7 +21,8 @@ from fedpkg.devices import Gpu, Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
-from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
+from fedpkg.dispatch.isolation import confine, put_back, remark
+from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, NotIsolated, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
 from fedpkg.dispatch.working_copies import WorkingCopies
@@ -38,7 +39,12 @@ class _InputSpoilt(Exception):
 
 
 class Launcher(Protocol):
-    """How commands become processes: the one thing in which local executors differ."""
+    """How commands become processes: the one thing in which local executors differ.
+
+    With ``isolated`` its keepers are for isolated tasks, and for no others.
+    """
+
+    isolated: bool
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         """What to run for a task, and the key of the zygote whose keeper shall run it."""
@@ -250,6 +256,9 @@ class LocalExecutor:
             steps = [(task, staged)]
             if task.starts_up and STARTUP in task.package.spec.entry_points:
                 steps.insert(0, startup(task, staged))
+            if (task.isolation is not None) != self._launcher.isolated:
+                kind = "isolated" if self._launcher.isolated else "other"
+                raise NotIsolated(f"this executor is for {kind} tasks only")
             calls = [(step, place.appended, *self._launcher.prepare(step, place)) for step, place in steps]
             staged_at = clock()
             stage_s = staged_at - started
@@ -258,7 +267,7 @@ class LocalExecutor:
                 started += sent_at - staged_at  # to wait for a slot is no part of a task's time
                 for step, appended, key, call in calls:
                     command = shell_line(step.package.spec.entry_point(step.entry_point).command, appended)
-                    outcome = self._call(slot, step, key, call)
+                    outcome = self._run_call(slot, step, key, call)
                     if failure := _failure(step, outcome):
                         break
             assert outcome is not None
@@ -279,7 +288,8 @@ class LocalExecutor:
         except (KeeperGone, DispatchError, OSError, RecursionError) as error:
             if self._is_cancelled(task):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
-            kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else "executor"
+            kind = "isolation" if isinstance(error, NotIsolated) else "executor"
+            kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else kind
             message = error.message if isinstance(error, FedpkgError) else str(error) or type(error).__name__
             failure = Failure(kind, message)
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
@@ -290,6 +300,15 @@ class LocalExecutor:
         except OSError:
             pass  # the task put something else in its place
         return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
+
+    def _run_call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
+        if task.isolation is None:
+            return self._call(slot, task, key, call)
+        call = confine(call, task, task.isolation)  # only now: the call before it could write where it is prepared
+        try:
+            return self._call(slot, task, key, call)
+        finally:
+            put_back(task, call)
 
     def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
         for last_try in (False, False, True):
@@ -405,7 +424,8 @@ def _failure(task: Task, outcome: Outcome) -> Failure | None:
     if outcome.signal is not None:
         return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
     if outcome.exit_code:
-        return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s")
+        why = remark(task, outcome.stderr_tail + outcome.stdout_tail)
+        return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s{why}")
     return None
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedpkg.devices import Gpu, Slot, visible_to
+from fedpkg.dispatch import isolation
 from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.dispatch.dispatcher import LocalExecutor
@@ -27,7 +29,9 @@ NOT_SOURCE = (".pyc", ".pyz", ".zip")  # Python runs these too
 class ForkserverLauncher:
     """Forks Python commands from a zygote; what it cannot fork it runs cold, and says why, once.
 
-    With ``resident``, a forked interpreter runs one task after the other. ``gpus`` are those of all slots.
+    With ``resident``, a forked interpreter runs one task after the other. ``gpus`` are those of all slots. With
+    ``isolated``, only fedpkg's own interpreter is forked: what a package had installed for itself would run, while it
+    is imported, before there are any walls.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class ForkserverLauncher:
         *,
         gpus: tuple[Gpu, ...] = (),
         resident: bool = False,
+        isolated: bool = False,
     ) -> None:
+        self.isolated = isolated
         self._gpus = gpus
         self._resident = resident
         self._environment = environment
@@ -56,7 +62,8 @@ class ForkserverLauncher:
                 call = python_call(expand(entry_point.command, environ), environ)
             except NotSimple:
                 continue
-            self._zygote(call, package)
+            if self._why_not_forked(call) is None:
+                self._zygote(call, package)
             return
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
@@ -69,6 +76,9 @@ class ForkserverLauncher:
         except NotSimple as reason:
             if is_python(command):
                 self._tell(f"'{command}' runs cold, with a new interpreter for every task, because of {reason}")
+            return COLD, cold
+        if why_cold := self._why_not_forked(python):
+            self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold
         key, zygote = self._zygote(python, task.package)
         why_cold = zygote.ready()["why_cold"]
@@ -88,7 +98,7 @@ class ForkserverLauncher:
                 if self._closed:
                     raise DispatchError("this executor is closed")
                 if self._cold is None:
-                    self._cold = ProcessLauncher(self._environment, self._log_folder)
+                    self._cold = ProcessLauncher(self._environment, self._log_folder, isolated=self.isolated)
             return self._cold.keeper(COLD)
         return self._zygotes[key].keeper(warm=True)
 
@@ -100,6 +110,14 @@ class ForkserverLauncher:
             if self._cold is not None:
                 self._cold.close()
 
+    def _why_not_forked(self, python: PythonCall) -> str | None:
+        """Why a task of that interpreter must not be forked, if so."""
+        if not self.isolated:
+            return None
+        if Path(python.interpreter).parent != Path(sys.executable).parent:
+            return f"it is isolated, and {python.interpreter} is not the interpreter that runs fedpkg"
+        return None if isolation.means().warm is not None else "it is isolated, and only bubblewrap can do that here"
+
     def _zygote(self, python: PythonCall, package: PackageOnDisk) -> tuple[str, Zygote]:
         key = f"{python.interpreter} {package.digest}"
         with self._lock:
@@ -107,13 +125,15 @@ class ForkserverLauncher:
                 raise DispatchError("this executor is closed")
             if key not in self._zygotes:
                 scripts = scripts_of(package)
+                environ = _zygote_environ(self._environment, self._gpus, package.python)
                 self._zygotes[key] = Zygote(
                     python.interpreter,
                     imports_of(package.folder, scripts),
                     own=own_modules(package.folder, scripts),
                     scripts=[package.folder / script for script in scripts],
-                    environ=_zygote_environ(self._environment, self._gpus, package.python),
+                    environ=isolation.passed(environ, self._environment) if self.isolated else environ,
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
+                    apart=self.isolated and isolation.means().warm == "namespaces",
                 )
             return key, self._zygotes[key]
 
@@ -155,9 +175,17 @@ def gpus_of(slots: Sequence[Slot]) -> tuple[Gpu, ...]:
 
 
 def forkserver_executor(
-    *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
+    *,
+    slots: Sequence[Slot],
+    environment: Mapping[str, str],
+    log_folder: Path,
+    package: PackageOnDisk,
+    isolated: bool = False,
 ) -> LocalExecutor:
-    """An executor that forks Python tasks from a warm interpreter, which starts in the background at once."""
-    launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots))
+    """An executor that forks Python tasks from a warm interpreter, which starts in the background at once.
+
+    With ``isolated`` it is for isolated tasks, and for no others.
+    """
+    launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots), isolated=isolated)
     launcher.prestart(package)
     return LocalExecutor(launcher, slots=slots, folder=log_folder)

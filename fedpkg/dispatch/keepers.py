@@ -48,6 +48,10 @@ class KeeperGone(Exception):
         super().__init__(f"the task's keeper is gone, killed by somebody or for want of memory: {reason}")
 
 
+class NotIsolated(DispatchError):
+    """What was to be run isolated could not be, and so was not run."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One command for a keeper: a line for bash, or a Python script or module to run in a forked interpreter."""
@@ -65,6 +69,7 @@ class Call:
     module: str | None = None
     args: Sequence[str] = ()
     resident: bool = False  # in an interpreter that stays for the next one
+    isolation: Mapping[str, Any] | None = None  # what `dispatch.isolation` made of the task's
 
     def to_json(self) -> dict[str, Any]:
         order: dict[str, Any] = {
@@ -76,6 +81,7 @@ class Call:
             "timeout_s": self.timeout_s,
             "limits": {**vars(self.limits), "threads": self.limits.threads},
             "folders": [str(folder) for folder in self.folders],
+            "isolation": self.isolation,
         }
         if self.shell is not None:
             return {**order, "shell": self.shell}
@@ -153,7 +159,7 @@ class Keeper:
 
         Raises:
             KeeperGone: the keeper died.
-            DispatchError: the command could not be started at all.
+            DispatchError: the command could not be started at all; `NotIsolated`: … not as isolated as it was to be.
         """
         started = time.monotonic()
         answer = self._answer()
@@ -173,6 +179,8 @@ class Keeper:
                 max_rss_bytes=0,
                 times={"ended": ended, "cleaned": ended},
             )
+        if problem := answer.pop("not_isolated", None):
+            raise NotIsolated(f"it could not be isolated, and was not run: {problem}")
         if "error" in answer:
             raise DispatchError(f"cannot start the command: {answer['error']}")
         outcome = Outcome(**answer)
@@ -259,6 +267,7 @@ class Zygote:
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
         cgroup: where its keepers get cgroups of their own; default: where the system lets us.
+        apart: each keeper and its task have processes of their own (a PID namespace).
     """
 
     def __init__(
@@ -271,9 +280,11 @@ class Zygote:
         own: Sequence[str] = (),
         scripts: Sequence[Path] = (),
         cgroup: Delegated | None = None,
+        apart: bool = False,
     ) -> None:
         self.interpreter = interpreter
-        self._order = {"modules": list(modules), "own": list(own), "scripts": [str(script) for script in scripts]}
+        files = [str(script) for script in scripts]
+        self._order = {"modules": list(modules), "own": list(own), "scripts": files, "apart": apart}
         self._environ = dict(environ)
         self._log = log
         self._greeting_lock = threading.Lock()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedpkg.devices import Slot
+from fedpkg.dispatch import isolation
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.dispatcher import LocalExecutor
@@ -19,9 +20,12 @@ COLD = "cold"
 class ProcessLauncher:
     """Hands every command to bash. Its zygote imports nothing: it is there as the reaper of what tasks leave behind."""
 
-    def __init__(self, environment: Mapping[str, str], log_folder: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log_folder: Path, *, isolated: bool = False) -> None:
+        self.isolated = isolated
         environ = base_environ(environment, threads=1)
-        self._zygote = Zygote(sys.executable, [], environ=environ, log=log_folder / "cold.log")
+        environ = isolation.passed(environ, environment) if isolated else environ
+        apart = isolated and isolation.means().cold == "namespaces"
+        self._zygote = Zygote(sys.executable, [], environ=environ, log=log_folder / "cold.log", apart=apart)
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         return COLD, shell_call(task, staged)
@@ -49,7 +53,9 @@ def shell_call(task: Task, staged: StagedTask) -> Call:
     )
 
 
-def process_executor(*, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path) -> LocalExecutor:
-    """An executor that starts a new process for every task."""
-    launcher = ProcessLauncher(environment, log_folder)
+def process_executor(
+    *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, isolated: bool = False
+) -> LocalExecutor:
+    """An executor that starts a new process for every task; with ``isolated``, for isolated tasks only."""
+    launcher = ProcessLauncher(environment, log_folder, isolated=isolated)
     return LocalExecutor(launcher, slots=slots, folder=log_folder)

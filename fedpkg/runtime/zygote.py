@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "path"))
+import _fedpkg_isolation  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_limits  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
 from _fedpkg_processes import (  # type: ignore[import-not-found]  # noqa: E402
@@ -240,7 +241,7 @@ def main() -> None:
             continue
         if pid == 0:
             control.close()
-            keeper = Keeper(socket.socket(fileno=fd))
+            keeper = Keeper(socket.socket(fileno=fd), apart=order["apart"])
             try:
                 keeper.run()
             except BaseException:
@@ -356,6 +357,8 @@ class Child:
         if self.pid == 0:
             status = 1
             try:
+                if keeper.apart:
+                    _fedpkg_isolation.have_own_mounts()
                 keeper.sock.close()
                 self.wire.close()
                 status = warm_child(child_wire, out_write, err_write, (self.out, self.err))
@@ -376,17 +379,20 @@ class Child:
 
 
 class Keeper:
-    """Runs one task at a time for one slot."""
+    """Runs one task at a time for one slot; with ``apart``, in a PID namespace of which it is the first process."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, apart: bool) -> None:
         self.sock = sock
+        self.apart = apart
         self.spare: Child | None = None  # waits for its first task
         self.resident: Child | None = None  # has run some, and is clean
+        self.mounts: int | None = None  # a file that holds those of a task that has ended
 
     def run(self) -> None:
+        pid = _fedpkg_isolation.have_own_processes() if self.apart else os.getpid()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         go_first()
-        send(self.sock, {"pid": os.getpid()})
+        send(self.sock, {"pid": pid})
         while True:
             order = receive(self.sock)
             if order is None:
@@ -408,6 +414,9 @@ class Keeper:
                 continue  # the controller is gone: the next receive says so
             if "shell" not in order and self.resident is None:
                 self.fork_spare()
+            if self.mounts is not None:
+                os.close(self.mounts)  # which takes some milliseconds
+                self.mounts = None
 
     def fork_spare(self) -> None:
         try:
@@ -421,19 +430,24 @@ class Keeper:
 
     def supervise(self, order: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
-        child = None
+        child = walls = None
         if "shell" in order:
-            process = subprocess.Popen(
-                ["bash", "-c", order["shell"]],
-                cwd=order["cwd"],
-                env=order["env"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                start_new_session=True,
-                preexec_fn=lambda: _fedpkg_limits.apply(order["limits"]),  # safe: this process has no threads
-            )
+            walls = _fedpkg_isolation.Walls(order.get("isolation"), order["cwd"])
+            try:
+                process = subprocess.Popen(
+                    walls.command(["bash", "-c", order["shell"]]),
+                    cwd=order["cwd"],
+                    env=order["env"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    bufsize=0,
+                    start_new_session=True,
+                    pass_fds=walls.fds,
+                    preexec_fn=lambda: (_fedpkg_limits.apply(order["limits"]), walls.put_up()),  # no threads: safe
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                return {"error": "%s: %s" % (type(error).__name__, error), "not_isolated": walls.problem()}
             assert process.stdout is not None and process.stderr is not None
             pid, out, err = process.pid, os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno())
             process.stdout.close()
@@ -442,6 +456,8 @@ class Keeper:
         else:
             child = self.hand_over(order)
             pid, out, err = child.pid, os.dup(child.out), os.dup(child.err)
+        if self.apart:
+            self.mounts = _fedpkg_isolation.hold_mounts(pid)
         logs = [Log(order["stdout"], out, order["log_bytes"]), Log(order["stderr"], err, order["log_bytes"])]
         deadline = started + (order["timeout_s"] or math.inf)
         supervisor = _fedpkg_limits.Supervisor(
@@ -467,8 +483,10 @@ class Keeper:
             ending = "limit"
         tails = [log.close() for log in logs]
         times = answer.get("times", {})
+        not_isolated = walls.problem(status) if walls is not None else None
         if child is not None and self.resident is None:
-            times = times or read_report(child.wire)
+            report = read_report(child.wire)
+            times, not_isolated = times or report["times"], report["not_isolated"]
             child.close()
         return {
             "ending": "exit" if ending == "answered" else ending,
@@ -483,6 +501,7 @@ class Keeper:
             "cpu_s": cpu_s,
             "max_rss_bytes": max_rss_bytes,
             "times": dict(times, started=started, ended=ended, cleaned=time.monotonic()),
+            "not_isolated": not_isolated,
         }
 
     def hand_over(self, order: dict[str, Any]) -> Child:
@@ -596,14 +615,17 @@ def _has_ended(wire: socket.socket) -> bool:
         return True
 
 
-def read_report(wire: socket.socket) -> dict[str, float]:
-    """What the child said of its own times: never trusted, only shown."""
+def read_report(wire: socket.socket) -> dict[str, Any]:
+    """What the child said of its own times, which is never trusted, only shown; and why it could not be isolated."""
+    report: dict[str, Any] = {"times": {}, "not_isolated": None}
     try:
         wire.setblocking(False)
-        report = receive(wire) or {"times": {}}
-        return {str(name): float(value) for name, value in report["times"].items()}
+        said = receive(wire) or {}
+        report["times"] = {str(name): float(value) for name, value in said.get("times", {}).items()}
+        report["not_isolated"] = None if said.get("not_isolated") is None else str(said["not_isolated"])[:1000]
     except Exception:  # the task may have sent us anything
-        return {}
+        pass
+    return report
 
 
 # ---------------------------------------------------------------- the warm child
@@ -623,11 +645,18 @@ def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int])
     if order is None:
         return 0
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if order["resident"]:
+    isolated = order.get("isolation") is not None
+    if order["resident"] and not isolated:
         import _fedpkg_resident  # type: ignore[import-not-found]
 
         return int(_fedpkg_resident.serve(order, lambda: receive(wire), lambda answer: send(wire, answer)))
-    status, times = _fedpkg_main.run_task(order)
+    if isolated:
+        _fedpkg_isolation.close(_fedpkg_isolation.open_files() - {0, 1, 2, wire.fileno()})
+    try:
+        status, times = _fedpkg_main.run_task(order)
+    except _fedpkg_isolation.CannotIsolate as problem:
+        send(wire, {"not_isolated": str(problem)})
+        return 1
     status = _fedpkg_main.finish(status)
     times["finished"] = time.monotonic()
     try:

@@ -31,7 +31,7 @@ class Bench:
     model: Path
     folder: Path
 
-    def task(self, name, number):
+    def task(self, name, number, **fields):
         from fedpkg.dispatch.base import Task
         from fedpkg.formats.model_file import read_model
         from fedpkg.types import ReplyKind
@@ -49,6 +49,7 @@ class Bench:
             partition_id=number,
             model=self.model,
             template=read_model(self.model),
+            **fields,
         )
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 import types
 
+import _fedpkg_isolation  # type: ignore[import-not-found]
 import _fedpkg_limits  # type: ignore[import-not-found]
 import _fedpkg_task  # type: ignore[import-not-found]
 
@@ -31,6 +32,8 @@ def run_task(order: dict[str, Any]) -> tuple[int, dict[str, float]]:
     """
     times = {"order_received": time.monotonic()}
     _fedpkg_limits.apply(order["limits"], for_good=not order["resident"])
+    if order.get("isolation") is not None:
+        _fedpkg_isolation.enter(order["isolation"])
     set_environment(order["env"])
     os.chdir(order["cwd"])
     forget_the_parent()

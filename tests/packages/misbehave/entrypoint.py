@@ -286,6 +286,27 @@ def write_state_exit3(call):
     sys.exit(3)
 
 
+def spy(call):
+    """Looks for what is not its own: another client's data, a home, the network."""
+    import socket
+
+    data = Path(os.environ["FEDN_DATA_PATH"])
+    for look in (
+        lambda: next(path.read_bytes() for path in data.parent.iterdir() if path != data),
+        lambda: next(Path("/root", ".ssh").iterdir()),
+        lambda: socket.create_connection(("127.0.0.1", 9)),
+    ):
+        try:
+            look()
+        except ConnectionError:
+            raise SystemExit("it has a network") from None
+        except (OSError, StopIteration) as error:
+            print(f"not seen: {error}", file=sys.stderr)
+        else:
+            raise SystemExit("it has seen what is not its own")
+    raise PermissionError("nothing to see")
+
+
 def env(call):
     """Tell where and how this process runs, and what its random generators give."""
     prefixes = ("FEDN_", "FEDPKG_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "MISBEHAVE", "TEST_")
@@ -343,6 +364,7 @@ TRAIN = {
     "write_state": write_state,
     "write_state_exit3": write_state_exit3,
     "env": env,
+    "spy": spy,
 }
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from cli_support import MISBEHAVE, fedpkg
 
+from fedpkg.dispatch.isolation import means
+
 
 @pytest.fixture
 def seed(here):
@@ -139,6 +141,17 @@ def test_call_knows_what_is_wrong_before_it_runs_anything(here, seed):
 def test_keep_leaves_the_folder(seed):
     folder = call("train", "--input", seed, "--keep", "--json").json()["folder"]
     assert fedpkg("package", "call", MISBEHAVE, "validate", "--task", f"{folder}/task", "--input", seed).code == 0
+
+
+def test_isolated_call_says_so_in_its_record_and_is_repeated_isolated(here, seed):
+    if means().cold is None:
+        pytest.skip("no isolation here")
+    folder = call("train", "--input", seed, "--isolate", "--keep", "--json").json()["folder"]
+    assert "isolation" in json.loads((Path(folder) / "task" / "task.json").read_text())
+    ended = call("train", "--task", f"{folder}/task", "--input", seed, "--", "--how=raise")
+    assert ended.code == 8
+    assert "look into " in ended.err
+    assert call("train", "--input", seed, "--isolate", "--executor", "resident").code == 3
 
 
 def test_call_of_an_archive_and_with_a_warm_interpreter(here, seed):

@@ -10,6 +10,7 @@ import sys
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
+from fedpkg.dispatch.isolation import means
 from fedpkg.stores.sqlite import SqliteStore
 
 
@@ -48,6 +49,19 @@ def test_the_command_that_repeats_a_failed_task_fails_in_the_same_way(finished, 
     run = subprocess.run(["bash", "-c", command], cwd=started_in, env=environment, capture_output=True, text=True)
     assert run.returncode == 8
     assert "ValueError: expected 784 features, got 785" in run.stderr
+
+
+def test_the_command_that_repeats_an_isolated_task_isolates_it_too(here):
+    if means().cold is None:
+        pytest.skip("no isolation here")
+    ended = fedpkg("run", write_run_yaml(here, environment={"MISBEHAVE": "exit3"}, rounds=1), "--isolate")
+    assert ended.code == 10
+    line = next(line for line in ended.err.splitlines() if "fedpkg package call" in line)
+    assert "--isolate" in shlex.split(line)
+    session_id = session_of(here / ".fedpkg")["session_id"]
+    shown = fedpkg("session", "show", session_id)
+    assert "--isolate" in shown.out
+    assert fedpkg(*shlex.split(line.partition("fedpkg ")[2]), "--json").code == 8
 
 
 def test_the_command_that_repeats_a_task_keeps_the_environment_of_the_run(here):

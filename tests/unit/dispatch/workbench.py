@@ -115,16 +115,24 @@ def log(result: TaskResult, stream: str = "stderr") -> str:
 
 
 def make_bench(
-    name: str, folder: Path, package: PackageOnDisk, *, slots: int | list[Slot] = 2, **environment: str
+    name: str,
+    folder: Path,
+    package: PackageOnDisk,
+    *,
+    slots: int | list[Slot] = 2,
+    isolated: bool = False,
+    **environment: str,
 ) -> Bench:
     slots = cpu_slots(slots) if isinstance(slots, int) else slots
     environment = {MARK: uuid.uuid4().hex, **environment}
     folder = folder / f"Werkbank {environment[MARK][:6]}"
+    options: dict[str, Any] = {"slots": slots, "environment": environment, "log_folder": folder / "logs"}
     if name == "process":
-        executor = process_executor(slots=slots, environment=environment, log_folder=folder / "logs")
+        executor = process_executor(**options, isolated=isolated)
+    elif name == "resident":
+        executor = resident_executor(**options, package=package)
     else:
-        warm = resident_executor if name == "resident" else forkserver_executor
-        executor = warm(slots=slots, environment=environment, log_folder=folder / "logs", package=package)
+        executor = forkserver_executor(**options, package=package, isolated=isolated)
     return Bench(name, folder, executor, environment)
 
 

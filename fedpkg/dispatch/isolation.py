@@ -1,0 +1,327 @@
+"""What an isolated task may see of this machine, and by what means it is held to that.
+
+The walls themselves are put up by ``runtime/path/_fedpkg_isolation.py`` in the task's own process, or by bubblewrap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import json
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.dispatch.base import Isolation, Task
+from fedpkg.dispatch.keepers import Call, NotIsolated
+from fedpkg.errors import ConfigError
+from fedpkg.files import remove_tree
+
+if TYPE_CHECKING:
+    from fedpkg.config import RunConfig
+
+RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
+PROBE = RUNTIME / "path" / "_fedpkg_isolation.py"
+PROBE_PATIENCE_S = 30.0
+LEAST_LANDLOCK = 3  # without namespaces: who may read a file must not be able to empty it
+SCRATCH = "scratch"  # of a task's folder: its /tmp, /dev/shm and home; gone after the task
+
+
+# ---------------------------------------------------------------- by what means
+
+
+@dataclass(frozen=True)
+class Means:
+    """What this machine has; a ``why_not_…`` is empty where there is nothing in the way."""
+
+    landlock: int  # ABI, 0: none
+    why_not_landlock: str
+    why_not_namespaces: str
+    bubblewrap: str | None  # its path
+    why_not_bubblewrap: str
+
+    @property
+    def warm(self) -> str | None:
+        """How forked tasks are isolated: namespaces, landlock, or not at all."""
+        if not self.why_not_namespaces:
+            return "namespaces"
+        return "landlock" if self.landlock >= LEAST_LANDLOCK and not self.why_not_landlock else None
+
+    @property
+    def cold(self) -> str | None:
+        """How executed commands are."""
+        return "bubblewrap" if self.bubblewrap is not None and not self.why_not_bubblewrap else self.warm
+
+
+@functools.cache
+def means() -> Means:
+    """What this machine has, found out once, by trying it."""
+    bubblewrap = shutil.which("bwrap")
+    try:
+        with tempfile.TemporaryDirectory(prefix="fedpkg-") as folder:
+            done = _run([sys.executable, "-I", str(PROBE), folder])
+        found: Mapping[str, Any] = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = f"it cannot be tried: {error}"
+        found = {"landlock": 0, "why_not_landlock": reason, "why_not_namespaces": reason}
+    return Means(**found, bubblewrap=bubblewrap, why_not_bubblewrap=_why_not_bubblewrap(bubblewrap))
+
+
+def _why_not_bubblewrap(program: str | None) -> str:
+    if program is None:
+        return "bwrap is not on PATH"
+    bindings = [word for folder in ("/usr", "/lib", "/lib64", "/bin") for word in ("--ro-bind-try", folder, folder)]
+    try:
+        done = _run([program, *BARE, "--unshare-net", *bindings, "--", "/bin/sh", "-c", ":"])
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_PATIENCE_S, stdin=subprocess.DEVNULL)
+
+
+def isolation_of(config: RunConfig) -> Isolation | None:
+    """A run's isolation on this machine.
+
+    Raises:
+        ConfigError: this machine, or the executor, cannot keep it.
+    """
+    if not config.isolate.enabled:
+        return None
+    if config.executor.name == "resident":
+        raise ConfigError(
+            "the executor 'resident' isolates nothing: its interpreters go from client to client",
+            hint="take forkserver or process",
+            key="isolate.enabled",
+        )
+    here = means()
+    if here.cold is None:
+        raise ConfigError(
+            "isolate.enabled: this machine cannot isolate a task: namespaces: "
+            f"{here.why_not_namespaces}; Landlock: {here.why_not_landlock or f'ABI {here.landlock} is too old'}; "
+            f"bubblewrap: {here.why_not_bubblewrap}",
+            hint="install bubblewrap (bwrap) on Linux, and see `fedpkg doctor`; or, for a package that you trust, run "
+            "it without isolation",
+            key="isolate.enabled",
+        )
+    return Isolation(network=config.isolate.network, read=tuple(Path(path) for path in config.isolate.read))
+
+
+# ---------------------------------------------------------------- what it may see
+
+# Programs and libraries; for the rest of /etc nobody but the machine has a use, and some of it is secret.
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
+_ETC = (
+    *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "timezone", "locale.alias"),
+    *("passwd", "group", "nsswitch.conf", "os-release", "fonts", "mime.types", "R", "OpenCL", "ssl", "pki"),
+    *("ca-certificates", "crypto-policies"),
+)
+_ETC_FOR_NETWORK = ("resolv.conf", "hosts", "host.conf", "gai.conf", "services", "protocols")
+_SYS = ("/sys/devices/system", "/sys/kernel/mm/transparent_hugepage")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_GPU_DEVICES = ("nvidia", "kfd", "dri", "dxg")  # what their names in /dev begin with
+_OF_A_PREFIX = ("bin", "lib", "lib64", "libexec", "include", "ssl", "pyvenv.cfg")  # not all: it may be a project
+# Variables of the person's environment that a task may know; others may be secrets. A run's own are all passed.
+_PASSED = re.compile(
+    r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|USER|LOGNAME|SHELL|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|PYTHON\w+"
+    r"|(OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|VECLIB|BLIS|MALLOC|GLIBC|CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|HIP|ROCR|PYTORCH"
+    r"|TORCH|ATEN|NUMBA|XLA)_\w+|R_(HOME|LIBS\w*)|JAVA_HOME|SSL_CERT_(FILE|DIR)|FEDN_DATA_PATH"
+    r"|FEDPKG_(TASK|STATE_DIR|SEED)"
+)
+BARE = (
+    *("--unshare-user-try", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"),
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """Files and folders by their real paths, and the symbolic links by which others name them."""
+
+    read: tuple[str, ...]
+    links: tuple[tuple[str, str], ...]
+
+
+def confine(call: Call, task: Task, isolation: Isolation) -> Call:
+    """The call of a staged task, held to what the task may see.
+
+    Raises:
+        NotIsolated: it cannot be.
+    """
+    by = means().warm if call.shell is None else means().cold
+    if by is None:
+        raise NotIsolated("this machine cannot isolate a task")
+    data = () if task.data_path is None else (str(task.data_path),)
+    own = [str(task.folder), str(task.next_state)]
+    view = trace((*_system(call.environ["PATH"], isolation.network), *map(str, isolation.read), *data, *own))
+    write = [os.path.realpath(folder) for folder in own]
+    read = [path for path in view.read if path not in write]
+    for path in read:
+        for folder in write:
+            if folder.startswith(path.rstrip("/") + "/"):
+                raise NotIsolated(f"{path}, which it may read, holds its own folder {folder}, and so other clients'")
+    scratch = os.path.join(write[0], SCRATCH)
+    for name in ("", "root", "tmp", "shm", "home"):
+        os.mkdir(os.path.join(scratch, name))
+    order: dict[str, Any] = {
+        "by": by,
+        "network": isolation.network,
+        "read": read,
+        "links": view.links,
+        "write": write,
+        "guarded": [path for name in _guarded(task) if os.path.exists(path := os.path.join(write[0], name))],
+        "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
+        "empty": {"/tmp": os.path.join(scratch, "tmp"), "/dev/shm": os.path.join(scratch, "shm")},
+        "scratch": scratch,
+    }
+    if by == "bubblewrap":
+        order["argv"] = _bubblewrap(order, call.cwd)
+    _note(task, order)
+    order["record"] = (task.folder / "task.json").read_text()
+    return _replace(call, order, task)
+
+
+def _note(task: Task, order: Mapping[str, Any]) -> None:
+    """Put on record, in task.json, how the task was isolated."""
+    path = task.folder / "task.json"
+    what = {"by": order["by"], "network": order["network"], "landlock": means().landlock}
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
+
+
+def _guarded(task: Task) -> list[str]:
+    """Files in a task's folder that it shall not change: a file of all clients, and what its repetition would go by."""
+    return [f"in{task.suffix}", "task.json"]
+
+
+def _replace(call: Call, order: dict[str, Any], task: Task) -> Call:
+    environ = passed(call.environ, task.environment)
+    scratch = order["scratch"]
+    # A short path, where it can be: those of Unix sockets have at most 107 bytes.
+    environ["TMPDIR"] = os.path.join(scratch, "tmp") if order["by"] == "landlock" else "/tmp"
+    environ.setdefault("HOME", os.path.join(scratch, "home"))
+    if site.ENABLE_USER_SITE:  # which Python looks for in the home
+        environ.setdefault("PYTHONUSERBASE", site.getuserbase())
+    return dataclasses.replace(call, environ=environ, isolation=order)
+
+
+def passed(environ: Mapping[str, str], wanted: Iterable[str]) -> dict[str, str]:
+    """Of an environment, what an isolated task may know: nothing that may be a secret, unless it is ``wanted``."""
+    wanted = frozenset(wanted)
+    return {name: value for name, value in environ.items() if name in wanted or _PASSED.fullmatch(name)}
+
+
+def remark(task: Task, log_tail: str) -> str:
+    """What to add to the message of a task that failed: what its log says of the walls it met."""
+    if task.isolation is not None:
+        for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EXDEV):
+            if os.strerror(number) in log_tail:
+                return f"; it ran isolated, and its log says {os.strerror(number)!r}"
+    return ""
+
+
+def put_back(task: Task, call: Call) -> None:
+    """The task's processes are gone: its scratch goes, too, and its record is as it was given."""
+    order = call.isolation
+    remove_tree(task.folder / SCRATCH)
+    if order is not None and order["by"] == "landlock":  # which cannot guard one file in a folder
+        remove_tree(task.folder / "task.json")
+        (task.folder / "task.json").write_text(order["record"])
+
+
+@functools.lru_cache(maxsize=16)
+def _system(path: str, network: bool) -> tuple[str, ...]:
+    """What every task may read: the system's programs, the interpreters on ``path``, what runs in them."""
+    names = (*_ETC, *(_ETC_FOR_NETWORK if network else ()))
+    found = [*SYSTEM, *(f"/etc/{name}" for name in names), *_SYS, str(RUNTIME)]
+    for prefix in (sys.prefix, sys.base_prefix):
+        found += [os.path.join(prefix, name) for name in _OF_A_PREFIX]
+    found += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable]
+    found += [folder for folder in sys.path if os.path.basename(folder) in ("site-packages", "dist-packages")]
+    for name in ("python", "python3"):
+        if (python := shutil.which(name, path=path)) is not None:
+            found += _of_python(Path(python))
+    return tuple(dict.fromkeys(os.path.abspath(one) for one in found if os.path.lexists(one)))
+
+
+def _of_python(python: Path) -> list[str]:
+    """The folders of an interpreter, and of the one that its virtual environment was made with."""
+    found = [str(python)]
+    homes = [python.parent, python.resolve().parent]
+    try:
+        for line in (python.parent.parent / "pyvenv.cfg").read_text().splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "home":
+                homes.append(Path(value.strip()))
+    except (OSError, UnicodeDecodeError):
+        pass
+    for home in homes:
+        prefix = home.parent
+        if (prefix / "pyvenv.cfg").exists() or any(prefix.glob("lib/python3*")):
+            found += [str(prefix / name) for name in _OF_A_PREFIX]
+    return found
+
+
+def _devices(*, gpus: bool) -> list[str]:
+    more = [entry.path for entry in os.scandir("/dev") if entry.name.startswith(_GPU_DEVICES)] if gpus else []
+    return [path for path in (*_DEVICES, *sorted(more)) if os.path.exists(path)]
+
+
+def trace(paths: Iterable[str]) -> View:
+    """What must be there for these paths to be found: links on the way, and what they lead to. The rest is left out."""
+    links: dict[str, str] = {}
+    real: dict[str, None] = {}  # a set that keeps its order
+    for path in paths:
+        way = _way(path)
+        links.update(way[0])
+        if way[1] is not None:
+            real[way[1]] = None
+    read: list[str] = []
+    for path in sorted(real):
+        if not (read and (path + "/").startswith(read[-1].rstrip("/") + "/")):  # what it lies in is there already
+            read.append(path)
+    below = [path.rstrip("/") + "/" for path in read]
+    kept = ((path, target) for path, target in sorted(links.items()) if not path.startswith(tuple(below)))
+    return View(tuple(read), tuple(kept))
+
+
+@functools.lru_cache(maxsize=512)
+def _way(path: str) -> tuple[tuple[tuple[str, str], ...], str | None]:
+    links: list[tuple[str, str]] = []
+    done, left = "", [part for part in os.path.abspath(path).split("/") if part][::-1]
+    while left and len(links) < 40:
+        step = f"{done}/{left.pop()}"
+        if os.path.islink(step):
+            target = os.readlink(step)
+            links.append((step, target))
+            inner = os.path.normpath(os.path.join(done or "/", target))
+            done, left = "", [*left, *[part for part in inner.split("/") if part][::-1]]
+        else:
+            done = step
+    return tuple(links), done if os.path.exists(done) and not left else None
+
+
+def _bubblewrap(order: Mapping[str, Any], cwd: Path) -> list[str]:
+    program = means().bubblewrap
+    assert program is not None
+    words = [program, *BARE, *(() if order["network"] else ("--unshare-net",))]
+    mounts = {path: ("--ro-bind", path) for path in (*order["read"], *order["guarded"])}
+    mounts.update({path: ("--dev-bind", path) for path in order["devices"] if path not in _DEVICES})
+    mounts.update({path: ("--bind", path) for path in order["write"]})
+    mounts.update({path: ("--bind", source) for path, source in order["empty"].items()})
+    mounts.update({path: ("--symlink", target) for path, target in order["links"]})
+    for path, (option, source) in sorted(mounts.items()):  # folders come before what is in them
+        words += [option, source, path]
+    # Root owns /proc/sys, also in bubblewrap's user namespace.
+    return [*words, "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", str(cwd)]
