@@ -23,9 +23,11 @@ SIZE = 6
 
 
 def problem(who, part=""):
-    if who == 0 and part != "":  # has data of several parts
-        who = 100 * len(part) + ord(part)
-    rng = np.random.default_rng(1000 + who)
+    """A and b; of the first client, which has data of two kinds, also those of a part: together they are its whole."""
+    if who == 0 and part == "":
+        (a, b), (c, d) = problem(0, "f"), problem(0, "g")
+        return a + c, b + d
+    rng = np.random.default_rng(1000 + who + (ord(part) if who == 0 else 0))
     root = rng.standard_normal((SIZE, SIZE))
     return np.eye(SIZE) + 0.1 * root @ root.T, rng.standard_normal(SIZE)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from federation import PACKAGES, Federation
 from test_resume import drive, outcome_of, wait_until_gone, write_config
@@ -264,3 +267,26 @@ def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(
         federation.resume(session_id)
     monkeypatch.undo()
     assert federation.resume(session_id).status == "finished"
+
+
+@pytest.mark.slow
+def test_vrcs_arrives_at_the_solution_with_clients_of_its_own(federation: Federation) -> None:
+    """Real tasks, in float64: the same method as on paper (tests/unit/strategies/test_variance_reduced_methods.py)."""
+    spec = importlib.util.spec_from_file_location("quadratic_entrypoint", QUADRATIC / "entrypoint.py")
+    assert spec is not None and spec.loader is not None
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    session = federation.run(
+        package=str(QUADRATIC),
+        clients={"count": 5, "groups": {"server": ["client-0"], "f": ["client-[12]"], "g": ["client-[34]"]}},
+        rounds=10,
+        strategy={"name": "vrcs", "theta": 0.2, "p": 0.4, "q": 0.25},
+        executor={"name": "resident", "workers": 2},
+    )
+    losses = [client.problem(who) for who in (1, 2, 3, 4)]
+    solution = np.linalg.solve(sum(a for a, _ in losses) / 2, sum(b for _, b in losses) / 2)
+    start, end = (federation.model(f"{session.session_id}.{number}")["x"].numpy() for number in (0, 10))
+    assert np.linalg.norm(end - solution) < 1e-4 * np.linalg.norm(start - solution)
+    rows = federation.store.list_requests(session.session_id)
+    calls = Counter(row.client_group for row in rows if row.entry_point == "gradient")
+    assert 20 < calls["f"] < calls["g"] and calls["server"] == calls["f"] + calls["g"]
