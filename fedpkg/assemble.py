@@ -251,14 +251,25 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
 
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
-    """Refuse counts that no round can reach, before anything is recorded."""
+    """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
     import numpy as np
 
+    from fedpkg.data.clients import client_groups
     from fedpkg.samplers import make_sampler
     from fedpkg.strategies import make_strategy
+    from fedpkg.strategies.base import groups_of
 
+    strategy = make_strategy(config.strategy)
+    groups = client_groups(config.clients, clients)
+    for name in groups_of(strategy):
+        if not groups.get(name):
+            raise ConfigError(
+                f"strategy: it asks the clients of a group '{name}', and clients.groups has none of that name",
+                hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
+                key="clients.groups",
+            )
     target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
-    needed = getattr(getattr(make_strategy(config.strategy), "aggregator", None), "needs", 1)
+    needed = getattr(getattr(strategy, "aggregator", None), "needs", 1)
     if needed > target:
         raise ConfigError(
             f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
@@ -381,18 +392,20 @@ def _context(
 
 
 def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
-    try:
-        package.spec.entry_point("train")
-        if config.seed_model is None:
+    from fedpkg.strategies import make_strategy
+    from fedpkg.strategies.base import entry_points_of
+
+    for name in entry_points_of(make_strategy(config.strategy)):
+        package.spec.entry_point(name)
+    if config.seed_model is None:
+        try:
             package.spec.entry_point("build")
-    except SpecError as error:
-        if config.seed_model is None and "train" in package.spec.entry_points:
+        except SpecError as error:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
                 hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
                 "writes one",
             ) from error
-        raise
 
 
 def _on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool) -> PackageOnDisk:
@@ -548,6 +561,9 @@ def call_entry_point(
         staged, template, suffix = None, None, bare or ".npz"
         if model is not None:
             staged, template, suffix = _input_model(model, folder, bare)
+        content = str(facts.get("reply", "gradient" if entry_point == "gradient" else "weights"))
+        if template is not None and content != "weights":
+            template = template.filter(frozenset(template.parameters).__contains__)
         sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
         input_sets = tuple(map(str, facts.get("input_sets", ())))
         task = Task(
@@ -566,6 +582,7 @@ def call_entry_point(
             suffix=suffix,
             weighted=bool(facts.get("weighted", True)),
             template=None if sets or input_sets else template,  # what sets must fit is on no record
+            content=content,
             input_sets=input_sets,
             sets=sets,
             data_path=data_path,
@@ -586,6 +603,8 @@ def call_entry_point(
 
 _REPLY_KINDS = {
     "train": ReplyKind.UPDATE,
+    "gradient": ReplyKind.UPDATE,
+    "prox": ReplyKind.UPDATE,
     "validate": ReplyKind.METRICS,
     "build": ReplyKind.SEED,
     "startup": ReplyKind.NOTHING,

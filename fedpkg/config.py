@@ -25,7 +25,7 @@ else:
 PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
 SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
-ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 
 # FEDn's names for forms of model files: npz files, then three of one bare array.
 NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
@@ -61,6 +61,8 @@ class ClientsConfig(Section, frozen=True):
     # For packages that look for their data under a name of their own, beside fedn.yaml: that name → the client's data,
     # `.`, or something in it. Each becomes a link in the client's working copy.
     links: dict[str, str] = {}
+    # Names of groups → ids of their clients, or patterns of such. Some strategies ask them apart (vrcs: f, g, server).
+    groups: dict[str, list[str]] = {}
 
 
 class SamplerConfig(Section, frozen=True):
@@ -73,8 +75,8 @@ class SamplerConfig(Section, frozen=True):
 
 
 class RoundConfig(Section, frozen=True):
-    required: int = 1  # usable updates without which a round, and the session, stops
-    timeout_s: float | None = None  # a round ends after so many seconds, with the updates it has
+    required: int = 1  # usable updates without which a round (a request of it), and the session, stops
+    timeout_s: float | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
     weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 

@@ -70,7 +70,8 @@ class Progress:
         self.first_round = 1
         self.round_number = 0
         self.phase = ""
-        self.num_clients = 0  # of the phase
+        self.num_clients = 0  # of the phase; one that is asked again counts again
+        self.batch = 1  # of a round's requests, of which nobody knows how many will come
         self.ok = 0
         self.failed = 0
         self.metric: tuple[str, float] | None = None
@@ -82,8 +83,10 @@ class Progress:
             self.session, self.first_round = event.session, event.first_round
             self.started = time.monotonic()
         elif isinstance(event, PhaseStarted):
-            self.round_number, self.phase, self.num_clients = event.round_number, event.phase, event.num_clients
-            self.ok = self.failed = 0
+            self.round_number, self.phase, self.batch = event.round_number, event.phase, event.batch
+            if event.batch == 1:
+                self.num_clients = self.ok = self.failed = 0
+            self.num_clients += event.num_clients
         elif isinstance(event, TaskEnded):
             self.ok += event.result.status == "ok"
             self.failed += event.result.status == "failed"
@@ -99,7 +102,7 @@ class Progress:
         before = max(0, self.first_round - 1) + len(self.finished)
         within = 0.0
         if self.phase and before < self.round_number and self.num_clients:
-            within = min(1.0, (self.ok + self.failed) / self.num_clients)
+            within = min(1.0, (self.ok + self.failed) / self.num_clients) if self.batch == 1 else 1.0
             within = 0.8 * within if self.phase == "train" else 0.8 + 0.2 * within
         return min(1.0, (before + within) / max(1, self.num_rounds))
 
@@ -226,7 +229,8 @@ class LiveDisplay(PlainLines):
             "" if left is None else f"{output.seconds(left)} left",
         )
         parts = [
-            f"{progress.phase or 'begin'}: {progress.ok + progress.failed} of {progress.num_clients} clients",
+            f"{progress.phase or 'begin'}: {progress.ok + progress.failed} of {progress.num_clients} "
+            f"{'clients' if progress.batch == 1 else 'calls'}",
             f"{progress.failed} failed",
         ]
         line = Text("  ".join(parts[:1]))

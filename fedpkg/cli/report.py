@@ -13,7 +13,7 @@ from fedpkg.dispatch.command import format_flags
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import ModelRow, RoundRow, SessionRow, StateStore, TaskRow
+    from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, SessionRow, StateStore, TaskRow
     from fedpkg.stores.home import Home
     from fedpkg.types import Json
 
@@ -48,7 +48,10 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     names = metric_names({name: value for metrics in reversed(shown) for name, value in metrics.items()})
     names = names[:METRIC_COLUMNS]
     is_done = all(row.status == "finished" for row in rounds)
-    columns = ["round", *([] if is_done else ["status"]), "ok", "failed", "examples", *names, "seconds", "model"]
+    asked = asked_by_round(store, session_id)
+    is_many = any(len(requests) > 1 for requests in asked.values())
+    columns = ["round", *([] if is_done else ["status"]), *(["requests", "down", "up"] if is_many else [])]
+    columns += ["ok", "failed", "examples", *names, "seconds", "model"]
     measured = [output.measures([metrics.get(name) for metrics in shown]) for name in names]
     rows = []
     for i, row in enumerate(rounds):
@@ -56,6 +59,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
             [
                 str(row.round_number),
                 *([] if is_done else [row.status]),
+                *(_sums(asked.get(row.round_number, [])) if is_many else []),
                 str(row.num_ok),
                 str(row.num_failed),
                 output.number(row.num_examples),
@@ -64,6 +68,37 @@ def rounds_table(store: StateStore, session_id: str) -> None:
                 digests.get(row.round_number, "-")[:12],
             ]
         )
+    output.table(columns, rows)
+
+
+def asked_by_round(store: StateStore, session_id: str) -> dict[int, list[RequestRow]]:
+    """The requests of each round, in their order."""
+    asked: dict[int, list[RequestRow]] = {}
+    for request in store.list_requests(session_id):
+        asked.setdefault(request.round_number, []).append(request)
+    return asked
+
+
+def _sums(requests: Sequence[RequestRow]) -> list[str]:
+    down, up = sum(row.bytes_down for row in requests), sum(row.bytes_up for row in requests)
+    return [str(len(requests)), output.size(down), output.size(up)]
+
+
+def requests_table(requests: Sequence[RequestRow]) -> None:
+    """What a round asked for, by entry point and group: how often, of how many clients, and the bytes."""
+    kinds: dict[tuple[str, str], list[RequestRow]] = {}
+    for row in requests:
+        kinds.setdefault((row.entry_point, row.client_group or ""), []).append(row)
+    rows = []
+    for (entry_point, group), alike in kinds.items():
+        number, down, up = _sums(alike)
+        calls = [sum(len(row.cohort) for row in alike), sum(row.num_ok for row in alike)]
+        failed = sum(row.num_failed for row in alike)
+        seconds = sum(row.wall_s or 0.0 for row in alike)
+        rows.append([entry_point, group, number, *map(str, calls), str(failed), down, up, f"{seconds:.2f}"])
+    columns = ["entry point", "group", "requests", "calls", "ok", "failed", "down", "up", "seconds"]
+    if not any(group for _, group in kinds):
+        columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
     output.table(columns, rows)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow, StateStore
     from fedpkg.stores.home import Home
 
+SHOWN_TASKS = 50
 _SESSION = click.argument("session_ref", metavar="[SESSION]", required=False)
 
 
@@ -150,36 +151,56 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
 
 
 def _show_round(settings: Settings, store: StateStore, session: SessionRow, round_number: int) -> None:
+    from fedpkg.cli.report import requests_table
+
     row = store.get_round(session.session_id, round_number)
     tasks = store.list_tasks(session.session_id, round_number=round_number)
+    requests = store.list_requests(session.session_id, round_number=round_number)
     if settings.json:
-        output.document({**asdict(row), "tasks": [asdict(task) for task in tasks]})
+        output.document(
+            {**asdict(row), "requests": [asdict(one) for one in requests], "tasks": [asdict(task) for task in tasks]}
+        )
         return
+    is_many = len(requests) > 1
+    asked = len({client_id for request in requests for client_id in request.cohort})
+    down, up = sum(one.bytes_down for one in requests), sum(one.bytes_up for one in requests)
     output.facts(
         [
             ("round", f"{row.round_number} of {session.session_id}"),
             ("status", row.status),
-            ("asked", f"{len(row.cohort)} clients, {row.num_ok} ok, {row.num_failed} failed"),
+            ("asked", f"{asked} clients, {row.num_ok} ok, {row.num_failed} failed" + is_many * ", of all calls"),
+            *([("bytes", f"{output.size(down)} down, {output.size(up)} up")] if down else []),
             ("examples", output.number(row.num_examples)),
             *((name, output.number(value)) for name, value in row.metrics.items() if name != "num_examples"),
         ]
     )
     output.result()
+    if is_many:
+        requests_table(requests)
+        output.result()
+    shown = tasks
+    if len(tasks) > SHOWN_TASKS:
+        shown = [task for task in tasks if task.status == "failed"][-SHOWN_TASKS:] or tasks[-SHOWN_TASKS:]
     rows = [
         [
             task.client_id,
             task.entry_point,
+            task.request_id or "",
             task.status,
             f"{task.wall_s:.2f}",
             output.near(task.folder or ""),
             task.message or "",
         ]
-        for task in tasks
+        for task in shown
     ]
-    columns = ["client", "entry point", "status", "seconds", "folder", "reason"]
-    if not any(task.message for task in tasks):
+    columns = ["client", "entry point", "request", "status", "seconds", "folder", "reason"]
+    if not any(task.message for task in shown):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
+    if not is_many:
+        rows, columns = [row[:2] + row[3:] for row in rows], columns[:2] + columns[3:]
     output.table(columns, rows)
+    if len(shown) < len(tasks):
+        output.result(f"… and {len(tasks) - len(shown)} more tasks (--json has all)")
 
 
 @command.command()
@@ -201,6 +222,8 @@ def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> N
     from fedpkg.stores.sqlite import SqliteStore
 
     home = settings.open_home()
+    if home.state_db.exists():
+        SqliteStore(home.state_db).close()  # that of an older fedpkg is brought up to date
     with SqliteStore(home.state_db, read_only=True) as store:
         session = find_session(store, session_ref)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
         output.document([_facts(spec) for spec in specs])
         return
     spec = specs[0]
-    output.result(spec.about)
+    output.result(inspect.getdoc(spec.make) or "")
     output.result()
     pairs = [
         ("name", ", ".join((spec.name, *spec.aliases))),

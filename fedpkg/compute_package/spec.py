@@ -14,7 +14,7 @@ from fedpkg.errors import SpecError, nearest
 
 SPEC_FILE = "fedn.yaml"
 SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
-ENTRY_POINTS = ("build", "startup", "train", "validate", "predict")
+ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 _FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 # FEDn's split learning calls these two; such packages are read, so that their other entry points can run.
 SPLIT_LEARNING = ("forward", "backward")

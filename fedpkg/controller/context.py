@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.seeds import task_seed
+from fedpkg.data.clients import client_groups
 from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
 from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
@@ -19,7 +20,7 @@ from fedpkg.formats.base import ModelForm
 from fedpkg.samplers.base import Sampler
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.models import ModelStore
-from fedpkg.strategies.base import Strategy
+from fedpkg.strategies.base import SteppingStrategy, Strategy
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class SessionContext:
     store: StateStore
     models: ModelStore
     executor: Executor
-    strategy: Strategy
+    strategy: Strategy | SteppingStrategy
     sampler: Sampler
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
@@ -48,6 +49,12 @@ class SessionContext:
     def limits(self) -> Limits:
         """What each task may use; worked out once, as the machine's files tell it."""
         return limits_of(self.config.limits)
+
+    @functools.cached_property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """The groups of clients that the configuration names."""
+        clients = [client.client_id for client in self.store.list_clients(self.session.session_id)]
+        return client_groups(self.config.clients, clients)
 
     @functools.cached_property
     def isolation(self) -> Isolation | None:
@@ -74,9 +81,18 @@ class SessionContext:
         input_sets: tuple[str, ...] = (),
         sets: Mapping[str, Weights | None] | None = None,
         parameters: dict[str, Json] | None = None,
+        content: str = "weights",
+        request_id: str | None = None,
+        request_number: int = 1,
+        attempt: int = 1,
+        is_first: bool = True,
     ) -> Task:
-        """A new attempt of one client at one entry point; it gets folders that no earlier attempt has used."""
-        attempt = 1
+        """A new call of one client's entry point; it gets folders that no earlier one of the round has used.
+
+        Args:
+            attempt: the first number that may be free.
+            is_first: in this round, so it may be the client's first of all.
+        """
         while (folder := self.round_folder(round_number) / client.client_id / _attempt(entry_point, attempt)).exists():
             attempt += 1
         version = f"{round_number}-{_attempt(entry_point, attempt)}"
@@ -105,10 +121,12 @@ class SessionContext:
             weighted=config.round.weighting == "examples",
             input_sets=input_sets,
             sets=sets or {},
-            starts_up=client.state_version is None and client.last_num_examples is None,
+            starts_up=is_first and client.state_version is None and client.last_num_examples is None,
             data_path=data_path,
             links={} if data_path is None else {name: data_path / to for name, to in config.clients.links.items()},
-            seed=task_seed(self.session.seed, round_number, client.client_id),
+            content=content,
+            request_id=request_id,
+            seed=task_seed(self.session.seed, round_number, client.client_id, request_number),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},
             parameters=parameters or {},
             run_config=config.run_config,

@@ -19,11 +19,12 @@ class SessionStarted:
 
 @dataclass(frozen=True)
 class PhaseStarted:
-    """A round begins to train, or to validate, with so many clients."""
+    """A round begins to train, or to validate, with so many clients; or asks some for more, as its ``batch``-th."""
 
     round_number: int
     phase: str  # train or validate
     num_clients: int
+    batch: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ def derive_seed(*words: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def task_seed(session_seed: int, round_number: int, client_id: str) -> int:
-    """The seed of a client's tasks in one round."""
-    return derive_seed("task", session_seed, round_number, client_id)
+def task_seed(session_seed: int, round_number: int, client_id: str, request_number: int = 1) -> int:
+    """The seed of a client's task for one of a round's requests; to validate it has that of the first."""
+    words = ("task", session_seed, round_number, client_id)
+    return derive_seed(*words) if request_number == 1 else derive_seed(*words, request_number)
 
 
 def step_rng(session_seed: int, step: int, purpose: str) -> np.random.Generator:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedpkg.config import ClientsConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.partition_files import partition_files
-from fedpkg.errors import DataError
+from fedpkg.errors import DataError, nearest
 
 _LONGEST_ID_BYTES = 200  # ids become parts of file names
 
@@ -46,6 +48,26 @@ def prepare_clients(clients: ClientsConfig, *, cache: Path, seed: int) -> list[C
         ClientData(name, k, count, file.path, file.num_examples)
         for k, (name, file) in enumerate(zip(names, files, strict=True))
     ]
+
+
+def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The clients of each group that ``clients.groups`` names, in their own order.
+
+    Raises:
+        DataError: a pattern matches nobody.
+    """
+    groups = {}
+    for group, patterns in clients.groups.items():
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in client_ids):
+                raise DataError(
+                    f"clients.groups.{group}: no client is called {pattern!r}{nearest(pattern, client_ids)}",
+                    hint=f"there are {len(client_ids)}: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
+                    pattern=pattern,
+                )
+        members = (name for name in client_ids if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+        groups[group] = tuple(members)
+    return groups
 
 
 def _find(pattern: str) -> list[tuple[str, Path]]:

@@ -87,6 +87,8 @@ class Task:
     model: Path | None = None  # the file to stage as input; None: the entry point takes only an output path
     suffix: str = ".npz"  # of the model files
     template: Weights | None = None  # what an update must fit
+    content: str = "weights"  # what the tensors of an update are: weights, or a delta or gradient of the parameters
+    request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
     weighted: bool = True  # an update says its num_examples; else all weigh the same, 1
     input_sets: tuple[str, ...] = ()  # names of the sets in ``model``, if it holds several
     # The sets that a reply of kind `sets` must hold; what each must fit, None: the template's parameters.

@@ -277,6 +277,7 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "data_path": None if task.data_path is None else str(task.data_path),
         "run_config": dict(task.run_config),
         "parameters": dict(task.parameters),
+        "reply": task.content,
         "input_sets": list(task.input_sets),
         "reply_sets": list(task.sets),
         "weighted": task.weighted,

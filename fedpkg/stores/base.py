@@ -15,6 +15,7 @@ from fedpkg.types import Json
 SessionStatus: TypeAlias = Literal["created", "running", "interrupted", "stopped", "failed", "finished"]
 RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
 TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
+RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
 WEIGHTS_MARK = "$weights"  # in a strategy's state, {"$weights": digest} stands for a model file
 ClientUpdate: TypeAlias = "tuple[str | None, float | None]"  # state_version, last_num_examples
@@ -87,13 +88,15 @@ class ModelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRow:
+    """A round. What it asked is in its requests; here, when it has ended, is what they come to together."""
+
     session_id: str
     round_number: int
-    cohort: list[str]
-    target: int  # usable updates that the round waits for
+    cohort: list[str]  # all who were asked
+    target: int  # usable replies that its requests waited for
     started_at: float
     status: RoundStatus = "training"
-    counted: list[str] | None = None  # whose replies count; recorded before the fold commits, replayed on resume
+    counted: list[str] | None = None  # all of whom a reply counts
     finished_at: float | None = None
     wall_s: float | None = None
     num_ok: int = 0
@@ -104,6 +107,29 @@ class RoundRow:
     model_id: str | None = None
     phases: dict[str, float] = field(default_factory=dict)  # seconds
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRow:
+    """One question of a round's strategy to clients. It is recorded when it is asked, and when it is answered."""
+
+    session_id: str
+    round_number: int
+    request_id: str
+    number: int  # from 1, in the order in which the round asked
+    entry_point: str
+    reply_kind: str
+    cohort: list[str]
+    target: int  # usable replies that it waits for
+    started_at: float
+    client_group: str | None = None
+    status: RequestStatus = "asked"
+    counted: list[str] | None = None  # whose replies count; recorded before they are folded, replayed on resume
+    wall_s: float | None = None
+    num_ok: int = 0
+    num_failed: int = 0
+    bytes_down: int = 0
+    bytes_up: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +155,14 @@ class TaskRow:
     log_tail: str | None = None
     state_version: str | None = None
     phases: dict[str, float] = field(default_factory=dict)  # seconds
+    request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
+    bytes_down: int = 0  # of the input model
+    bytes_up: int = 0  # of the reply
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateRow:
-    """The model update that a train task left."""
+    """The reply that a task left for the strategy."""
 
     task_id: str
     path: str
@@ -205,11 +234,14 @@ class StateStore(Protocol):
     def list_clients(self, session_id: str) -> list[ClientRow]:
         """The session's clients in order of position."""
 
-    def begin_round(self, row: RoundRow) -> RoundRow:
-        """Record that a round starts, or starts again, and return its row as it now stands.
+    def begin_round(self, row: RoundRow) -> None:
+        """Record that a round starts, or starts again."""
 
-        A ``counted`` that is already recorded is kept: which replies count is decided once.
-        """
+    def record_request(self, row: RequestRow) -> None:
+        """Record that a round asks this, or which replies to it count: before they are folded."""
+
+    def list_requests(self, session_id: str, *, round_number: int | None = None) -> list[RequestRow]:
+        """Requests by round, in the order in which they were asked."""
 
     def record_task(
         self, task: TaskRow, *, update: UpdateRow | None = None, validation: ValidationRow | None = None
@@ -218,9 +250,6 @@ class StateStore(Protocol):
 
     def record_tasks(self, records: Iterable[TaskRecord]) -> None:
         """Record tasks with their updates and validations, replacing all that is there under the same task ids."""
-
-    def set_counted(self, session_id: str, round_number: int, counted: list[str] | None) -> None:
-        """Write down which replies count, before they are folded."""
 
     def commit_round(
         self,
@@ -236,8 +265,17 @@ class StateStore(Protocol):
         Committing again replaces. Of the strategy's states only the latest two steps are kept.
         """
 
-    def finish_round(self, row: RoundRow, *, clients: Mapping[str, ClientUpdate] | None = None) -> None:
-        """Record the round as it is after its validation (or failure), with the state that validating left."""
+    def finish_round(
+        self,
+        row: RoundRow,
+        *,
+        clients: Mapping[str, ClientUpdate] | None = None,
+        requests: Iterable[RequestRow] = (),
+    ) -> None:
+        """Record the round as it is after its validation, with the state that validating left.
+
+        Or after its failure, with the requests that failed.
+        """
 
     def list_rounds(self, session_id: str) -> list[RoundRow]:
         """The session's rounds in order."""
@@ -275,8 +313,8 @@ class StateStore(Protocol):
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
         """Models that are not pruned, of a session or with a digest, by session and round."""
 
-    def state_digests(self) -> set[str]:
-        """Digests of the model files that kept strategy states of any session name."""
+    def state_digests(self, session_id: str | None = None) -> set[str]:
+        """Digests of the model files that kept strategy states name, of one session or of any."""
 
     def set_pruned(self, models: Iterable[ModelRow]) -> None:
         """Mark models, by their ``pruned``, whose files are removed next.

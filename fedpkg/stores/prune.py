@@ -72,6 +72,16 @@ def prune_models(store: StateStore, models: ModelStore, due: list[ModelRow], *, 
     return remove(going.values(), dry_run=dry_run)
 
 
+def remove_weights(store: StateStore, models: ModelStore, digests: Iterable[str]) -> None:
+    """Remove the files of weights that strategies' states named, where no model and no state names them now."""
+    needed: set[str] | None = None
+    for digest in sorted(digests):
+        needed = store.state_digests() if needed is None else needed
+        if digest not in needed and not store.list_kept_models(digest=digest):
+            paths = (models.folder / digest[:2]).glob(f"{digest}.*")
+            remove([Removal(path, size_of(path), "of a former state") for path in paths])
+
+
 def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) -> list[Removal]:
     """Folders of a session's finished rounds that ``rule`` does not keep. Kept updates lie there too, and stay."""
     keep = _parse(rule)

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from fedpkg.stores.base import (
     ClientUpdate,
     ModelRow,
     PackageRow,
+    RequestRow,
     RoundRow,
     SessionRow,
     SessionStatus,
@@ -218,6 +219,9 @@ ROUNDS = Table(
     json=frozenset({"cohort", "counted", "metrics", "train_metrics", "phases"}),
     free_text=frozenset({"error"}),
 )
+REQUESTS = Table(
+    "requests", RequestRow, ("session_id", "round_number", "request_id"), json=frozenset({"cohort", "counted"})
+)
 TASKS = Table(
     "tasks",
     TaskRow,
@@ -320,16 +324,17 @@ class SqlStore(StateStore):
 
     # Rounds and tasks
 
-    def begin_round(self, row: RoundRow) -> RoundRow:
+    def begin_round(self, row: RoundRow) -> None:
         with self._database.transaction() as transaction:
-            recorded = transaction.rows(
-                "select counted from rounds where session_id = :session_id and round_number = :round_number",
-                {"session_id": row.session_id, "round_number": row.round_number},
-            )
-            if recorded and recorded[0][0] is not None:
-                row = replace(row, counted=json.loads(recorded[0][0]))
             self._record_round(transaction, row)
-        return row
+
+    def record_request(self, row: RequestRow) -> None:
+        with self._database.transaction() as transaction:
+            transaction.run(REQUESTS.upsert, REQUESTS.encode(row))
+
+    def list_requests(self, session_id: str, *, round_number: int | None = None) -> list[RequestRow]:
+        filters = {"session_id": session_id, "round_number": round_number}
+        return self._select(REQUESTS, filters, order="round_number, number")
 
     def _record_round(self, transaction: Transaction, row: RoundRow) -> None:
         self._update_session(transaction, row.session_id)
@@ -352,19 +357,6 @@ class SqlStore(StateStore):
             transaction.run_many(TASKS.upsert, tasks)
             transaction.run_many(UPDATES.insert, updates)
             transaction.run_many(VALIDATIONS.insert, validations)
-
-    def set_counted(self, session_id: str, round_number: int, counted: list[str] | None) -> None:
-        with self._database.transaction() as transaction:
-            changed = transaction.run(
-                "update rounds set counted = :counted where session_id = :session_id and round_number = :round_number",
-                {
-                    "counted": None if counted is None else to_json(counted),
-                    "session_id": session_id,
-                    "round_number": round_number,
-                },
-            )
-        if not changed:
-            raise _no_round(session_id, round_number)
 
     def commit_round(
         self,
@@ -391,10 +383,17 @@ class SqlStore(StateStore):
                     {"session_id": row.session_id},
                 )
 
-    def finish_round(self, row: RoundRow, *, clients: Mapping[str, ClientUpdate] | None = None) -> None:
+    def finish_round(
+        self,
+        row: RoundRow,
+        *,
+        clients: Mapping[str, ClientUpdate] | None = None,
+        requests: Iterable[RequestRow] = (),
+    ) -> None:
         # Durable where clients' states are named: their former ones are removed next.
         with self._database.transaction(durable=bool(clients)) as transaction:
             self._record_round(transaction, row)
+            transaction.run_many(REQUESTS.upsert, [REQUESTS.encode(request) for request in requests])
             self._set_clients(transaction, row.session_id, clients or {})
 
     def _set_clients(self, transaction: Transaction, session_id: str, clients: Mapping[str, ClientUpdate]) -> None:
@@ -512,8 +511,9 @@ class SqlStore(StateStore):
         )
         return [MODELS.decode(row) for row in rows]
 
-    def state_digests(self) -> set[str]:
-        states = self._database.rows("select state from strategy_states")
+    def state_digests(self, session_id: str | None = None) -> set[str]:
+        where, parameters = ("", {}) if session_id is None else (" where session_id = :id", {"id": session_id})
+        states = self._database.rows(f"select state from strategy_states{where}", parameters)
         return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(state)}
 
     def set_pruned(self, models: Iterable[ModelRow]) -> None:

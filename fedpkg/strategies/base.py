@@ -1,4 +1,4 @@
-"""The protocol of a strategy: ask and tell over plain state, and what passes between them.
+"""The protocol of a strategy: one step over plain state, and what passes between it and the clients.
 
 A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
 controller saves after every step, so every method resumes. The state's ``"model"`` is the global model.
@@ -6,9 +6,10 @@ controller saves after every step, so every method resumes. The state's ``"model
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fedpkg.types import Json, ReplyKind
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:  # to list strategies must not cost PyTorch
 
     from fedpkg.weights.weights import Weights
 
-State: TypeAlias = "dict[str, Any]"
+State: TypeAlias = dict[str, Any]
+Payload: TypeAlias = "Weights | Mapping[str, Weights]"
+Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
 
 @dataclass(frozen=True)
@@ -25,31 +28,40 @@ class Request:
     """A question to clients: run this entry point on this payload, and send that kind of reply.
 
     Args:
-        request_id: unique within the session.
+        request_id: unique within the round; without one, requests are numbered from 1.
         payload: the weights that are staged as the input model; or several named sets of them, in one file.
-        clients: who is asked, in cohort order; None: the session's sampler chooses.
+        clients: who is asked, in cohort order; None: the ``group``, else whom the session's sampler chooses.
+        group: who is asked goes by this name (`clients.groups` of the run.yaml); calls and bytes are counted by it.
         entry_point: of the compute package.
         reply_kind: what is expected back: ``update`` (it fits the payload, or the global model if that is several
-            sets), or ``sets``.
+            sets), ``sets``, or ``metrics``.
+        reply: what the tensors of an update are: ``weights`` of a model; or a ``delta`` or ``gradient``, which have the
+            parameters alone. The entry point finds it in task.json.
         sets: that a reply of kind ``sets`` holds, and what each must fit; None: the payload's parameters (of several
             sets: the global model's).
         parameters: travel in task.json and in the input's metadata (e.g. ``proximal_mu``).
+        required: usable replies without which the round fails; None: as many as ``round.required`` says, if so many
+            are asked.
     """
 
-    request_id: str
-    payload: Weights | Mapping[str, Weights]
+    request_id: str = ""
+    payload: Payload = field(kw_only=True)
     clients: tuple[str, ...] | None = None
     entry_point: str = "train"
     reply_kind: ReplyKind = ReplyKind.UPDATE
     sets: Mapping[str, Weights | None] = field(default_factory=dict)
     parameters: Mapping[str, Json] = field(default_factory=dict)
+    reply: Content = "weights"
+    group: str | None = None
+    required: int | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's checked answer: it is as asked, and finite. Its weights are mapped: copy what you keep.
+    """One client's checked answer: it is as asked, and finite. Its weights are mapped: copy what outlives the round.
 
-    ``sets`` are those that were asked for, in that order; an update is one set without a name, ``weights``.
+    ``sets`` are those that were asked for, in that order; an update is one set without a name, ``weights``. The
+    ``num_examples`` of metrics are what they weigh in an average.
     """
 
     request_id: str
@@ -58,14 +70,87 @@ class Reply:
     sets: Mapping[str, Weights]
     num_examples: float
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Json = None
 
     @property
     def weights(self) -> Weights:
         return self.sets[""]
 
 
+class Replies(Protocol):
+    """The replies to one request, in cohort order: an iterator that blocks until the next client has answered."""
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The cohort."""
+        ...
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Of the cohort, those whose replies do not count. Blocks until that is known."""
+        ...
+
+    def __iter__(self) -> Iterator[Reply]: ...
+
+    def __next__(self) -> Reply: ...
+
+
+@dataclass(frozen=True)
+class Client:
+    """What a strategy may know of a client before it asks."""
+
+    client_id: str
+    groups: tuple[str, ...] = ()
+    num_examples: float | None = None  # as its last reply said, else as its data was split
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same."""
+
+    round_number: int
+    rng: np.random.Generator
+    clients: tuple[Client, ...]
+    sample: Callable[[], tuple[str, ...]]  # the session's sampler; each call draws anew
+
+    def group(self, name: str) -> tuple[str, ...]:
+        return tuple(client.client_id for client in self.clients if name in client.groups)
+
+
+_Found = TypeVar("_Found")
+# Yields a request and receives its `Replies`, or yields several, to be asked at once, and receives a tuple of those.
+Asks: TypeAlias = Generator[Request | Sequence[Request], Any, _Found]
+Step: TypeAlias = Asks[State]
+
+
+class SteppingStrategy(Protocol):
+    """A method as it is written on paper: a step that asks as often as it likes, and returns the state after it.
+
+    It may also say ``entry_points`` and ``groups``, those that it uses: they are then looked for before the session
+    starts.
+    """
+
+    def init(self, seed_model: Weights) -> State:
+        """The state before the first step."""
+        ...
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        """Take one outer step, a round: from the state after the last one to the state after this one.
+
+        A round that was killed takes the step again, from the same state and with the same draws, and its requests
+        find their results on record: the step must depend on nothing else.
+
+        Raises:
+            AggregationError: nothing sensible can be made of the replies.
+        """
+        ...
+
+
 class Strategy(Protocol):
-    """What is asked of the clients, and what is made of their replies."""
+    """A step that asks once, said in two halves: what is asked of the clients, and what is made of their replies."""
 
     def init(self, seed_model: Weights) -> State:
         """The state before the first step."""
@@ -82,3 +167,26 @@ class Strategy(Protocol):
             AggregationError: nothing sensible can be made of the replies.
         """
         ...
+
+
+def take_step(strategy: Strategy | SteppingStrategy, state: State, ctx: StepContext) -> Step:
+    """The step of any strategy: its own, or one that asks and tells."""
+    if hasattr(strategy, "step"):
+        return strategy.step(state, ctx)
+    return _ask_and_tell(strategy, state, ctx)
+
+
+def _ask_and_tell(strategy: Strategy, state: State, ctx: StepContext) -> Step:
+    state, requests = strategy.ask(state, ctx.rng)
+    replies: tuple[Replies, ...] = yield requests
+    return strategy.tell(state, itertools.chain.from_iterable(replies))
+
+
+def entry_points_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
+    """The entry points that a strategy says it uses."""
+    return tuple(getattr(strategy, "entry_points", ("train",)))
+
+
+def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
+    """The groups of clients that a strategy says it needs."""
+    return tuple(getattr(strategy, "groups", ()))

@@ -111,7 +111,7 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["begin_round", "set_counted", "commit_round", "finish_round"])
+@pytest.mark.parametrize("step", ["begin_round", "record_request", "commit_round", "finish_round"])
 def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(federation: Federation, step: str, moment: str) -> None:
     undisturbed = federation.run(config_of(federation))
     config = write_config(federation, config_of(federation))
@@ -212,9 +212,9 @@ def test_answers_that_counted_still_do_when_a_controller_is_killed(federation: F
     for path in arrivals.folder.iterdir():
         path.unlink()
     told = ["--arrivals", str(arrivals.folder)]
-    killed(federation, "--run", write_config(federation, config), *told, "--kill-at-step", "after:set_counted:1")
+    killed(federation, "--run", write_config(federation, config), *told, "--kill-at-step", "after:record_request:2")
     session_id = federation.store.list_sessions()[-1].session_id
-    killed(federation, "--resume", session_id, *told, "--kill-at-step", "before:set_counted:2")
+    killed(federation, "--resume", session_id, *told, "--kill-at-step", "before:record_request:2")
     killed(federation, "--resume", session_id, *told, "--kill-at-step", "after:record_task:1")
     arrivals.catch_up(federation.home, session_id)
     federation.resume(session_id, watch=arrivals)

@@ -67,7 +67,7 @@ def test_failed_task_of_sets_can_be_repeated_by_hand(federation: Federation, tmp
 def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> None:
     config = config_of(federation, clients=18, rounds=1, sampler={}, arguments={})
     undisturbed = federation.run(config)
-    process = drive(federation, "--run", write_config(federation, config), "--kill-at-step", "before:set_counted:1")
+    process = drive(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_request:2")
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]
@@ -124,7 +124,7 @@ def test_payload_that_is_not_the_global_model_is_what_clients_get(federation: Fe
 
 
 class AskingFor(Pipeline):
-    kind = ReplyKind.METRICS
+    kind = ReplyKind.RESULT
 
     def ask(self, state: State, rng: np.random.Generator) -> tuple[State, list[Request]]:
         state, (request,) = super().ask(state, rng)
@@ -133,7 +133,10 @@ class AskingFor(Pipeline):
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [(ReplyKind.METRICS, "asks for updates or sets, not metrics"), (ReplyKind.SETS, "asks for sets, but names none")],
+    [
+        (ReplyKind.RESULT, "asks for one of update, sets, metrics, not result"),
+        (ReplyKind.SETS, "asks for sets, but names none"),
+    ],
 )
 def test_request_that_no_reply_can_answer_is_refused(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, kind: ReplyKind, words: str
@@ -151,7 +154,7 @@ def test_payload_that_cannot_be_written_stops_a_session_that_resumes(federation:
         if isinstance(event, SessionStarted):
             federation.home.session_folder(event.session.session_id).joinpath("round-1").write_text("")
 
-    with pytest.raises(StoreError, match=r"\.payload\.npz: cannot be written") as caught:
+    with pytest.raises(StoreError, match=r"\.payload-1-1\.npz: cannot be written") as caught:
         federation.run(config_of(federation, **changes), watch=stand_in_the_way)
     assert "session resume" in (caught.value.hint or "")
     session = federation.store.list_sessions()[-1]

@@ -98,6 +98,47 @@ def test_models_from_before_buffers_were_kept_have_none(path: Path, tmp_path: Pa
         assert (store.get_model("s.0").buffers, store.get_model("s.0").size_bytes) == ([], 9)
 
 
+def test_rounds_from_before_requests_have_one_each(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    for file in MIGRATIONS.glob("000[1-4]_*.sql"):
+        shutil.copy(file, folder)
+    database = SqliteDatabase(path)
+    migrate(database, folder=folder)
+    with database.transaction() as transaction:
+        transaction.run("insert into packages values ('p', 'p', 1, '{}', 1.0)")
+        columns = "session_id, name, status, config, package_digest, seed, num_rounds, created_at, updated_at"
+        transaction.run(
+            f"insert into sessions ({columns}, stop_requested) values ('s', 's', 'x', '{{}}', 'p', 1, 9, 1, 1, false)"
+        )
+        rounds = {1: ("finished", '["a"]'), 2: ("training", '["b"]'), 3: ("training", None), 4: ("failed", '["a"]')}
+        for number, (status, counted) in rounds.items():
+            transaction.run(
+                "insert into rounds values ('s', :number, :status, '[\"a\",\"b\"]', 1, :counted, 5.0, null, null, 1, 1,"
+                " 2.0, '{}', '{}', null, '{}', null)",
+                {"number": number, "status": status, "counted": counted},
+            )
+        for entry_point in ("train", "validate"):
+            values = f"'{entry_point}', 's', 2, 'a', 0, '{entry_point}', 1, 'ok', null, null, null, null, 6.0, 0.5"
+            transaction.run(f"insert into tasks values ({values}, null, null, null, null, '{{}}')")
+        transaction.run("insert into updates values ('train', '/out.npz', 77, 2.0, '{}')")
+    database.close()
+    with SqliteStore(path) as store:
+        requests = store.list_requests("s")
+        tasks = store.list_tasks("s")
+        assert store.check() == []
+    assert [(row.request_id, row.status, row.counted) for row in requests] == [
+        ("train-1", "answered", ["a"]),
+        ("train-2", "answered", ["b"]),
+        ("train-3", "asked", None),
+        ("train-4", "failed", None),
+    ]
+    assert {(tuple(row.cohort), row.target, row.entry_point, row.number) for row in requests} == {
+        (("a", "b"), 1, "train", 1)
+    }
+    assert [(task.request_id, task.bytes_up) for task in tasks] == [("train-2", 77), (None, 0)]
+
+
 def test_empty_file_becomes_a_database_and_opens_again(path: Path) -> None:
     path.touch()
     for _ in range(2):

@@ -16,6 +16,7 @@ from fedpkg.stores.base import (
     ClientRow,
     ModelRow,
     PackageRow,
+    RequestRow,
     RoundRow,
     SessionRow,
     StateStore,
@@ -90,6 +91,21 @@ def round_row(round_number: int, session_id: str = "digits-1", **changes: object
     row = RoundRow(
         session_id=session_id,
         round_number=round_number,
+        cohort=["client-0", "client-1"],
+        target=2,
+        started_at=20.0,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def request_row(request_id: str, **changes: object) -> RequestRow:
+    row = RequestRow(
+        session_id="digits-1",
+        round_number=1,
+        request_id=request_id,
+        number=1,
+        entry_point="train",
+        reply_kind="update",
         cohort=["client-0", "client-1"],
         target=2,
         started_at=20.0,
@@ -238,21 +254,31 @@ def test_full_round_comes_back_as_it_was_recorded(running: StateStore) -> None:
     assert running.list_rounds("digits-1")[0].status == "finished"
 
 
-def test_begin_again_keeps_which_replies_count(running: StateStore) -> None:
-    assert running.begin_round(round_row(1)).counted is None
-    running.set_counted("digits-1", 1, ["client-1"])
-    again = running.begin_round(round_row(1, started_at=99.0))
-    assert again == round_row(1, started_at=99.0, counted=["client-1"])
-    assert running.get_round("digits-1", 1) == again
-    running.set_counted("digits-1", 1, None)
-    assert running.begin_round(round_row(1)).counted is None
+def test_requests_are_recorded_when_they_are_asked_and_when_they_are_answered(running: StateStore) -> None:
+    for number in (1, 2):
+        running.begin_round(round_row(number))
+    second = request_row("ask 2 ü", number=2, entry_point="gradient", client_group="häufig")
+    for row in (second, request_row("ask 1"), request_row("ask 1", round_number=2)):
+        running.record_request(row)
+    answered = dataclasses.replace(
+        second, status="answered", counted=["client-1"], wall_s=0.5, num_ok=1, num_failed=1, bytes_down=9 << 30
+    )
+    running.record_request(answered)
+    assert running.list_requests("digits-1", round_number=1) == [request_row("ask 1"), answered]
+    assert [row.round_number for row in running.list_requests("digits-1")] == [1, 1, 2]
+    failed = dataclasses.replace(second, status="failed")
+    running.finish_round(round_row(1, status="failed"), requests=[failed])
+    assert running.list_requests("digits-1", round_number=1)[1] == failed
+
+
+def test_request_of_no_round_is_refused(running: StateStore) -> None:
+    with pytest.raises(StoreError, match="does not fit"):
+        running.record_request(request_row("ask"))
 
 
 def test_rounds_that_are_not_there(running: StateStore) -> None:
     with pytest.raises(NotFound, match="digits-1 has no round 7"):
         running.get_round("digits-1", 7)
-    with pytest.raises(NotFound, match="digits-1 has no round 7"):
-        running.set_counted("digits-1", 7, [])
 
 
 def test_task_update_and_validation_come_back_as_recorded(running: StateStore) -> None:

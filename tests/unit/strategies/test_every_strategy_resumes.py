@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cohorts import STRATEGY_NAMES, section_of
+from cohorts import STEPPING, STRATEGY_NAMES, section_of
 
 from fedpkg import assemble
 from fedpkg.config import RunConfig, config_from_json, dump_config
@@ -20,6 +20,7 @@ from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
 
 DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
+QUADRATIC = DRIFTING.with_name("quadratic")
 DRIVE = Path(__file__).with_name("drive_strategies.py")
 
 COMPOSED: dict[str, dict[str, Any]] = {
@@ -30,17 +31,23 @@ COMPOSED: dict[str, dict[str, Any]] = {
     },
 }
 SECTIONS = {name: section_of(name) for name in STRATEGY_NAMES} | COMPOSED
+SECTIONS |= {name: {"name": name, **parameters} for name, parameters in STEPPING.items()}
 
 
 def config_of(section: dict[str, Any]) -> RunConfig:
     """Nine clients of which one fails in the second round; draws that nobody seeds; a counter; state of the clients."""
+    package, clients, arguments = DRIFTING, {"count": 9}, {"train": {"fails": "client-5@2"}}
+    if section.get("name") in STEPPING:
+        groups = {"server": ["client-0"], "f": ["client-[12]"], "g": ["client-[3-5]"]}
+        package, clients = QUADRATIC, {"count": 6, "groups": groups}
+        arguments = {"all": {"drifts": True}, "train": {"fails": "client-5@2"}, "gradient": {"fails": "client-4@2"}}
     return config_from_json(
         {
-            "package": str(DRIFTING),
+            "package": str(package),
             "rounds": 2,
-            "clients": {"count": 9},
+            "clients": clients,
             "strategy": section,
-            "arguments": {"train": {"fails": "client-5@2"}},
+            "arguments": arguments,
             "validation": {"every": 0},
             "executor": {"workers": 2},
         }
@@ -70,7 +77,8 @@ def test_killed_in_its_last_round_it_resumes_to_the_same_bits(
     calm, killed = (Home.open(tmp_path / folder / ".fedpkg") for folder in ("in Ruhe", "getötet"))
     events: list[Event] = []
     assemble.run(config_of(SECTIONS[name]), calm, watch=events.append)
-    kill_at = [number for number, event in enumerate(events, 1) if isinstance(event, TaskEnded)][-4]
+    ends = [number for number, event in enumerate(events, 1) if isinstance(event, TaskEnded)]
+    kill_at = ends[-min(4, len(ends) // 2)]
     order = {"home": str(killed.root), "config": dump_config(config_of(SECTIONS[name])), "kill_at": kill_at}
     assert controllers.stdin is not None and controllers.stdout is not None
     controllers.stdin.write(json.dumps(order) + "\n")

@@ -1,0 +1,72 @@
+"""FedAMP: every client gets a model of its own, a mean of those of clients that are like it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import NotNegative, Positive
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "fedamp",
+    equation="xi_ij = alpha A'(|w_i - w_j|^2), A(x) = 1 - exp(-x / sigma), xi_ii = 1 - sum_j xi_ij;  "
+    "u_i = sum_j xi_ij w_j;  client: w_i = argmin_w F_i(w) + lambda / (2 alpha) |w - u_i|^2",
+    paper="Huang et al. 2021, Personalized Cross-Silo Federated Learning on Non-IID Data, arXiv:2007.03797, Alg. 1",
+)
+@dataclass(frozen=True)
+class FedAmp:
+    """Attentive message passing. The session's global model is the mean of all clients' models.
+
+    A client finds ``proximal_mu`` = lambda / alpha among its parameters. Where alpha is so large that xi_ii would be
+    negative, the others' shares are scaled down to 1 together. All clients' models are in the strategy's state.
+    """
+
+    alpha: Positive = 1.0
+    sigma: Positive = 1.0
+    regularisation: NotNegative = 1.0  # lambda
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "personal": {}}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.weights.weights import Weights
+
+        w: dict[str, Weights] = dict(state["personal"])
+        mu = self.regularisation / self.alpha
+        answers: tuple[Replies, ...] = yield [
+            Request(
+                payload=self._message(name, w) if name in w else state["model"],
+                clients=(name,),
+                parameters={"proximal_mu": mu},
+                required=0,
+            )
+            for name in ctx.sample()
+        ]
+        for replies in answers:
+            for reply in replies:
+                w[reply.client_id] = reply.weights.clone()
+        known = [w[client.client_id] for client in ctx.clients if client.client_id in w]
+        return {"model": Weights.mean(known) if known else state["model"], "personal": w}
+
+    def _message(self, i: str, w: dict[str, Weights]) -> Weights:
+        """u_i."""
+        from fedpkg.strategies.steps import gradient_of, parameters_of, squared_norm, with_parameters
+
+        shares = {
+            j: self.alpha * math.exp(-squared_norm(gradient_of(w[i], w_j)) / self.sigma) / self.sigma
+            for j, w_j in w.items()
+            if j != i
+        }
+        excess = max(1.0, sum(shares.values()))
+        mine = parameters_of(w[i])
+        u = mine
+        for j, share in shares.items():
+            u = u + (share / excess) * (parameters_of(w[j]) - mine)
+        return with_parameters(w[i], u)

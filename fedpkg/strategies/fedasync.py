@@ -1,0 +1,60 @@
+"""FedAsync: the server mixes in each client's model as it arrives, the less the older the model that it began from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Count, NotNegative, Positive, Share
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.virtual_clock import Arrivals, Staleness, VirtualClock, staleness_factor
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "fedasync",
+    equation="w <- (1 - alpha_t) w + alpha_t w_i, alpha_t = alpha s(tau_i);  "
+    "s: 1, (1 + tau)^-a, or 1 up to b and then 1 / (a (tau - b) + 1)",
+    paper="Xie et al. 2019, Asynchronous Federated Optimization, arXiv:1903.03934, Alg. 1",
+)
+@dataclass(frozen=True)
+class FedAsync:
+    """Asynchronous federated optimisation, by a virtual clock: the same bits whatever the machine.
+
+    A round is one answer, the next in virtual time. ``concurrency`` clients train at a time, each from the model that
+    there was when it began. ``seconds``, ``spread``, ``jitter`` and ``bytes_per_s`` say how long clients take
+    (`VirtualClock`). Clients may use ``proximal_mu`` = ``mu`` in their loss, as the paper does.
+    """
+
+    alpha: Share = 0.6
+    concurrency: Count = 10
+    staleness: Staleness = "polynomial"
+    a: NotNegative = 0.5
+    b: NotNegative = 4.0
+    mu: NotNegative = 0.0
+    seconds: dict[str, float] | None = None
+    spread: NotNegative = 0.5
+    jitter: NotNegative = 0.1
+    bytes_per_s: Positive | None = None
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import moved
+
+        clock = VirtualClock(self.seconds or {}, self.spread, self.jitter, self.bytes_per_s)
+        arrivals = Arrivals.of(state, clock, self.concurrency)
+        client_id, begun = arrivals.next(ctx)
+        s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
+        said = {"proximal_mu": self.mu} if self.mu else {}
+        w = state["model"]
+        replies: Replies = yield Request(
+            payload=arrivals.models[begun], clients=(client_id,), parameters=said, required=0
+        )
+        for reply in replies:
+            w = moved(w, reply.weights.clone(), self.alpha * s)
+        return arrivals.state(w)

@@ -1,0 +1,65 @@
+"""FedBuff: asynchronous training with a buffer; the server steps whenever so many clients have answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Count, NotNegative, Positive
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.virtual_clock import Arrivals, Staleness, VirtualClock, staleness_factor
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "fedbuff",
+    equation="D_i = w_i - w^(t - tau_i);  w <- w + eta / K sum_{i in buffer} s(tau_i) D_i;  "
+    "s: 1, (1 + tau)^-a, or 1 up to b and then 1 / (a (tau - b) + 1)",
+    paper="Nguyen et al. 2022, Federated Learning with Buffered Asynchronous Aggregation, arXiv:2106.06639, Alg. 1",
+)
+@dataclass(frozen=True)
+class FedBuff:
+    """Buffered asynchronous aggregation, by a virtual clock: the same bits whatever the machine.
+
+    A round is one step of the server, with the next ``buffer`` answers in virtual time. ``concurrency`` clients train
+    at a time, each from the model that there was when it began; who has answered goes on with another one.
+    ``seconds``, ``spread``, ``jitter`` and ``bytes_per_s`` say how long clients take (`VirtualClock`).
+    """
+
+    buffer: Count = 10  # K
+    concurrency: Count = 20
+    learning_rate: Positive = 1.0  # eta
+    staleness: Staleness = "polynomial"
+    a: NotNegative = 0.5
+    b: NotNegative = 4.0
+    seconds: dict[str, float] | None = None
+    spread: NotNegative = 0.5
+    jitter: NotNegative = 0.1
+    bytes_per_s: Positive | None = None
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import parameters_of, with_parameters
+        from fedpkg.weights.fold import MeanFold
+
+        clock = VirtualClock(self.seconds or {}, self.spread, self.jitter, self.bytes_per_s)
+        arrivals = Arrivals.of(state, clock, self.concurrency)
+        buffer = [arrivals.next(ctx) for _ in range(self.buffer)]
+        answers: tuple[Replies, ...] = yield [
+            Request(payload=arrivals.models[begun], clients=(client_id,), required=0) for client_id, begun in buffer
+        ]
+        w = state["model"]
+        step, fold, size = parameters_of(w).zeros_like(), MeanFold(w), 0
+        for position, ((_, begun), replies) in enumerate(zip(buffer, answers, strict=True)):
+            s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
+            for reply in replies:
+                step = step + s * (parameters_of(reply.weights) - parameters_of(arrivals.models[begun]))
+                fold.add(position, reply.weights, s)  # of it, what are no parameters
+                size += 1
+        model = with_parameters(fold.result(), parameters_of(w) + self.learning_rate / size * step) if size else w
+        return arrivals.state(model)

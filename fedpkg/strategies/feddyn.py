@@ -1,0 +1,44 @@
+"""FedDyn: dynamic regularisation makes the clients' optima agree with the global one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Positive
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import mean_of, parameters_alone
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "feddyn",
+    equation="client: x_k = argmin_y L_k(y) - <g_k, y> + alpha/2 |y - x|^2, g_k <- g_k - alpha (x_k - x);  "
+    "h <- h - alpha/N sum_P (x_k - x);  x <- mean_P(x_k) - h / alpha",
+    paper="Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263, Alg. 1",
+)
+@dataclass(frozen=True)
+class FedDyn:
+    """Each client's loss gets a linear and a quadratic term, so that all have one stationary point.
+
+    A client finds ``alpha`` among its parameters, keeps its g_k (at first 0) in its state folder, and sends x_k.
+    """
+
+    alpha: Positive = 0.01
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "h": parameters_alone(seed_model).zeros_like()}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import parameters_of, with_parameters
+
+        x, h = state["model"], state["h"]
+        replies: Replies = yield Request(payload=x, parameters={"alpha": self.alpha})
+        mean = mean_of(replies, x)
+        size = len(replies.asked) - len(replies.missing)
+        h = h - self.alpha * size / len(ctx.clients) * (parameters_of(mean) - parameters_of(x))
+        x = with_parameters(mean, parameters_of(mean) - h / self.alpha)
+        return {"model": x, "h": h}

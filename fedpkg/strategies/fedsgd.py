@@ -1,0 +1,43 @@
+"""FedSGD: clients send gradients, the server takes the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fedpkg.registry import Part
+from fedpkg.strategies.base import Replies, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
+from fedpkg.strategies.sgd import Sgd
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "fedsgd",
+    equation="g = sum_k (n_k / n) grad f_k(w);  w <- server_optimiser(w, g)",
+    paper="McMahan et al. 2017, Communication-Efficient Learning of Deep Networks, arXiv:1602.05629",
+)
+@dataclass(frozen=True)
+class FedSgd:
+    """Gradient descent on the server, by the gradients that clients send: their entry point ``gradient``."""
+
+    server_optimiser: Annotated[Any, Part("server_optimiser")] = "sgd"
+
+    entry_points = ("gradient",)
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "memory": {}}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import parameters_of, with_parameters
+
+        w = state["model"]
+        replies: Replies = yield gradient_at(w)
+        g = mean_of(replies, parameters_alone(w), weight=lambda reply: reply.num_examples)
+        aggregate = with_parameters(w, parameters_of(w) - parameters_of(g))  # of which w - aggregate is g
+        optimiser = Sgd(momentum=0.0) if self.server_optimiser == "sgd" else self.server_optimiser
+        model, memory = optimiser.step(w, aggregate, state["memory"])
+        return {"model": model, "memory": memory}

@@ -1,0 +1,91 @@
+"""IFCA: several global models; each client takes part in that which fits its data best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.errors import AggregationError
+from fedpkg.registry import Count, NotNegative
+from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import mean_of
+from fedpkg.types import ReplyKind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "ifca",
+    equation="j_i = argmin_j F_i(theta_j);  theta_j <- sum_{i: j_i = j} n_i theta_i / sum n_i, trained from theta_j",
+    paper="Ghosh et al. 2020, An Efficient Framework for Clustered Federated Learning, arXiv:2006.04088, Alg. 1",
+)
+@dataclass(frozen=True)
+class Ifca:
+    """Iterative federated clustering: one model a cluster, and clients find their own.
+
+    The cohort is asked to ``validate`` each cluster's model, then each cluster's clients to ``train`` it; ``loss`` is
+    the name of the loss among their metrics. Clusters begin apart: the seed model plus noise of ``spread`` times each
+    tensor's root mean square. The session's global model is that of the biggest cluster.
+    """
+
+    clusters: Count = 2
+    loss: str = "loss"
+    spread: NotNegative = 0.1
+
+    entry_points = ("validate", "train")
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "clusters": [], "cluster_of": {}}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        theta: list[Weights] = list(state["clusters"]) or self._apart(state["model"], ctx.rng)
+        cohort = ctx.sample()
+        answers: tuple[Replies, ...] = yield [
+            Request(payload=model, clients=cohort, entry_point="validate", reply_kind=ReplyKind.METRICS)
+            for model in theta
+        ]
+        losses: dict[str, list[float]] = {client_id: [math.inf] * len(theta) for client_id in cohort}
+        for j, replies in enumerate(answers):
+            for reply in replies:
+                losses[reply.client_id][j] = self._loss(reply)
+        chosen = {client_id: row.index(min(row)) for client_id, row in losses.items() if min(row) < math.inf}
+        members = {j: tuple(name for name, its in chosen.items() if its == j) for j in sorted(set(chosen.values()))}
+        trained: tuple[Replies, ...] = yield [Request(payload=theta[j], clients=members[j]) for j in members]
+        for j, replies in zip(members, trained, strict=True):
+            theta[j] = mean_of(replies, theta[j], weight=lambda reply: reply.num_examples)
+        cluster_of = {**state["cluster_of"], **chosen}
+        biggest = max(range(len(theta)), key=lambda j: (list(cluster_of.values()).count(j), -j))
+        return {"model": theta[biggest], "clusters": theta, "cluster_of": cluster_of}
+
+    def _loss(self, reply: Reply) -> float:
+        metrics = reply.metrics if isinstance(reply.metrics, Mapping) else {}
+        value = metrics.get(self.loss)
+        if not isinstance(value, (int, float)):
+            raise AggregationError(
+                f"{reply.client_id}: its metrics have no number '{self.loss}', which strategy ifca goes by",
+                hint=f"set strategy.loss to one of: {', '.join(metrics) or 'nothing was reported'}",
+            )
+        return math.inf if math.isnan(value) else float(value)
+
+    def _apart(self, seed: Weights, rng: np.random.Generator) -> list[Weights]:
+        import torch
+
+        from fedpkg.strategies.steps import parameters_of, with_parameters
+
+        generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
+        found = []
+        for _ in range(self.clusters):
+            moved = {}
+            for name, tensor in parameters_of(seed).items():
+                size = torch.linalg.vector_norm(tensor) / math.sqrt(max(1, tensor.numel()))
+                moved[name] = tensor + self.spread * size * torch.randn(
+                    tensor.shape, generator=generator, dtype=tensor.dtype
+                )
+            found.append(with_parameters(seed, moved))
+        return found

@@ -1,0 +1,62 @@
+"""Mime and MimeLite: clients take their local steps with the server's momentum, which is fixed meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import BelowOne
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+_PAPER = "Karimireddy et al. 2021, Breaking the Centralized Barrier: Mime, arXiv:2008.03606, Alg. 1"
+
+
+@dataclass(frozen=True)
+class _Mime:
+    momentum: BelowOne  # beta
+    corrects: bool  # Mime; else MimeLite
+
+    entry_points = ("gradient", "train")
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "m": parameters_alone(seed_model).zeros_like()}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        x, m, beta = state["model"], state["m"], self.momentum
+        gradients: Replies = yield gradient_at(x)
+        c = mean_of(gradients, m)
+        cohort = tuple(name for name in gradients.asked if name not in gradients.missing)
+        sets = {"x": x, "m": m, "c": c} if self.corrects else {"x": x, "m": m}
+        replies: Replies = yield Request(payload=sets, clients=cohort, parameters={"momentum": beta})
+        return {"model": mean_of(replies, x), "m": (1 - beta) * c + beta * m}
+
+
+@register_strategy(
+    "mime",
+    equation="c = mean_S grad f_i(x);  client: y <- y - eta ((1-beta)(grad f_i(y; z) - grad f_i(x; z) + c) + beta m);  "
+    "m <- (1-beta) c + beta m;  x <- mean_S y_i",
+    paper=_PAPER,
+)
+def mime(momentum: BelowOne = 0.9) -> _Mime:
+    """Local steps with the server's momentum and a correction towards the cohort's gradient, as SVRG has it.
+
+    The cohort is asked for ``gradient`` at x, then to ``train``: clients get the sets ``x``, ``m`` and ``c`` and find
+    ``momentum`` among their parameters.
+    """
+    return _Mime(momentum, corrects=True)
+
+
+@register_strategy(
+    "mimelite",
+    equation="client: y <- y - eta ((1-beta) grad f_i(y; z) + beta m);  m <- (1-beta) mean_S grad f_i(x) + beta m;  "
+    "x <- mean_S y_i",
+    paper=_PAPER,
+)
+def mimelite(momentum: BelowOne = 0.9) -> _Mime:
+    """Mime without the correction: clients get the sets ``x`` and ``m``."""
+    return _Mime(momentum, corrects=False)

@@ -1,0 +1,78 @@
+"""What methods of optimisation ask for, in their own words: gradients and proximal steps; and the mean of replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from fedpkg.strategies.base import Reply, Request
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+def gradient_at(
+    x: Weights,
+    *,
+    group: str | None = None,
+    clients: tuple[str, ...] | None = None,
+    part: str | None = None,
+    required: int | None = None,
+) -> Request:
+    """The gradient of each client's loss at x: its entry point ``gradient``.
+
+    ``part`` names the part of its data that is meant, for a client that has several (the server).
+    """
+    return Request(
+        payload=x,
+        group=group,
+        clients=clients,
+        entry_point="gradient",
+        reply="gradient",
+        parameters={} if part is None else {"part": part},
+        required=required,
+    )
+
+
+def prox(
+    center: Weights,
+    linear: Weights,
+    theta: float,
+    *,
+    group: str | None = None,
+    clients: tuple[str, ...] | None = None,
+    required: int | None = None,
+) -> Request:
+    """argmin_y <linear, y> + |y - center|^2 / (2 theta) + f(y), of a client's own loss f: its entry point ``prox``."""
+    return Request(
+        payload={"center": center, "linear": linear},
+        group=group,
+        clients=clients,
+        entry_point="prox",
+        parameters={"theta": theta},
+        required=required,
+    )
+
+
+def mean_of(
+    replies: Iterable[Reply],
+    template: Weights,
+    *,
+    of: Callable[[Reply], Weights] = lambda reply: reply.weights,
+    weight: Callable[[Reply], float] = lambda reply: 1.0,
+) -> Weights:
+    """The mean of what replies hold, by default with equal weights; ``template`` is what each of them fits.
+
+    See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
+    """
+    from fedpkg.weights.fold import MeanFold
+
+    fold = MeanFold(template)
+    for reply in replies:
+        fold.add(reply.position, of(reply), weight(reply))
+    return fold.result()
+
+
+def parameters_alone(model: Weights) -> Weights:
+    """What gradients, deltas and control variates have: the parameters, in their dtypes."""
+    return model.filter(frozenset(model.parameters).__contains__)

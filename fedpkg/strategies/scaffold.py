@@ -1,0 +1,50 @@
+"""SCAFFOLD: control variates correct the drift of clients whose data differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Positive
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import parameters_alone
+from fedpkg.types import ReplyKind
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "scaffold",
+    equation="client: y <- y - eta_l (g_i(y) - c_i + c);  x <- x + eta_g mean_S(y_i - x);  c <- c + |S|/N mean_S(dc_i)",
+    paper="Karimireddy et al. 2020, SCAFFOLD: Stochastic Controlled Averaging, arXiv:1910.06378, Alg. 1",
+)
+@dataclass(frozen=True)
+class Scaffold:
+    """Stochastic controlled averaging: the server's and each client's control variate steer the local steps.
+
+    A client gets the sets ``x`` and ``c`` and keeps its own c_i (at first 0) in its state folder. It takes the local
+    steps, and sends ``x``, its model y_i, and ``dc`` = c_i+ - c_i, where after K steps c_i+ = c_i - c + (x - y_i) /
+    (K eta_l), or the gradient at x.
+    """
+
+    learning_rate: Positive = 1.0  # eta_g
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "c": parameters_alone(seed_model).zeros_like()}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import moved
+        from fedpkg.weights.fold import MeanFold
+
+        x, c = state["model"], state["c"]
+        replies: Replies = yield Request(payload={"x": x, "c": c}, reply_kind=ReplyKind.SETS, sets={"x": x, "dc": None})
+        y, dc, size = MeanFold(x), MeanFold(c), 0
+        for reply in replies:
+            y.add(reply.position, reply.sets["x"], 1.0)
+            dc.add(reply.position, reply.sets["dc"], 1.0)
+            size += 1
+        x = moved(x, y.result(), self.learning_rate)
+        c = c + size / len(ctx.clients) * dc.result()
+        return {"model": x, "c": c}

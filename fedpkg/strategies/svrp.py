@@ -1,0 +1,46 @@
+"""SVRP: variance-reduced proximal steps, each on one client's own loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Positive, Share
+from fedpkg.strategies.base import Replies, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import gradient_at, prox
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+
+@register_strategy(
+    "svrp",
+    equation="g = grad f(w) - grad f_i(w);  x <- prox_{theta f_i}(x - theta g), i uniform;  w <- x with probability p",
+    paper="Khaled and Jin 2023, Faster Federated Optimization under Second-order Similarity, arXiv:2209.02257, Alg. 2",
+)
+@dataclass(frozen=True)
+class Svrp:
+    """Stochastic variance-reduced proximal point. A round is the life of one anchor w: Geom(p) steps.
+
+    All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over.
+    """
+
+    theta: Positive
+    p: Share
+
+    entry_points = ("gradient", "prox")
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        x = w = state["model"]
+        replies: Replies = yield gradient_at(w, clients=tuple(client.client_id for client in ctx.clients))
+        at_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
+        mean = sum(list(at_w.values())[1:], start=next(iter(at_w.values()))) / len(at_w)
+        for _ in range(ctx.rng.geometric(self.p)):
+            i = sorted(at_w)[ctx.rng.integers(len(at_w))]
+            for reply in (yield prox(x, mean - at_w[i], self.theta, clients=(i,), required=0)):
+                x = reply.weights.clone()
+        return {"model": x}

@@ -1,0 +1,78 @@
+"""SVRS and AccSVRS: gradient sliding with variance reduction, where clients are like the server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import Positive, Share
+from fedpkg.strategies.acceleration import Accelerated
+from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import gradient_at, prox
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+_PAPER = (
+    "Lin, Han, Ye, Zhang 2023, Stochastic Distributed Optimization under Average Second-order Similarity, "
+    "arXiv:2304.07504"
+)
+
+
+@register_strategy(
+    "svrs",
+    equation="e = grad(f_i - f_1)(x) - grad(f_i - f_1)(w) + grad(f - f_1)(w), i uniform;  "
+    "x <- argmin_y <e, y> + |y - x|^2 / (2 theta) + f_1(y);  Geom(q) times",
+    paper=_PAPER,
+)
+@dataclass(frozen=True)
+class Svrs:
+    """Stochastic variance-reduced sliding. A round is one epoch: an anchor w, then Geom(q) steps (q: about 1/n).
+
+    The group ``server`` is one client, f_1, whose data the server has: it solves for the next x, by its entry point
+    ``prox``. All clients are asked for ``gradient``; who is drawn and does not answer is passed over.
+    """
+
+    theta: Positive
+    q: Share
+
+    entry_points = ("gradient", "prox")
+    groups = ("server",)
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        return {"model": (yield from self.epoch(state["model"], ctx))}
+
+    def epoch(self, x: Weights, ctx: StepContext) -> Asks[Weights]:
+        w = x
+        replies: Replies
+        at_server: Reply
+        everyone = tuple(client.client_id for client in ctx.clients)
+        replies, (at_server,) = yield [gradient_at(w, clients=everyone), gradient_at(w, group="server")]
+        f_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
+        f1_w: Weights = at_server.weights
+        g = sum(list(f_w.values())[1:], start=next(iter(f_w.values()))) / len(f_w) - f1_w
+        for _ in range(ctx.rng.geometric(self.q)):
+            i = sorted(f_w)[ctx.rng.integers(len(f_w))]
+            one, (at_server,) = yield [gradient_at(x, clients=(i,), required=0), gradient_at(x, group="server")]
+            for f_x in one:
+                e = (f_x.weights - at_server.weights) - (f_w[i] - f1_w) + g
+                (solved,) = yield prox(x, e, self.theta, group="server")
+                x = solved.weights.clone()
+        return x
+
+
+@register_strategy(
+    "accsvrs",
+    equation="x = tau z + (1 - tau) y;  y <- SVRS(x);  G = q (grad f_1(x) - grad f_1(y) + (x - y) / theta);  "
+    "z <- (z / alpha + mu y - G) / (1 / alpha + mu)",
+    paper=_PAPER,
+)
+def accsvrs(
+    theta: Positive, q: Share, mu: Positive, tau: Share | None = None, alpha: Positive | None = None
+) -> Accelerated:
+    """SVRS in the wrapper of Katyusha X. ``mu``: of strong convexity; tau is sqrt(theta mu / q) / 2 unless given."""
+    return Accelerated(Svrs(theta, q), mu=mu, tau=tau, alpha=alpha)

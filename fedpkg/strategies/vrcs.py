@@ -1,0 +1,83 @@
+"""VRCS and AccVRCS: few calls to the clients that matter often, many to the others (complexity separation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedpkg.registry import BelowOne, Positive, Share
+from fedpkg.strategies.acceleration import Accelerated
+from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
+from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
+
+if TYPE_CHECKING:
+    from fedpkg.weights.weights import Weights
+
+_PAPER = (
+    "Bylinkin et al. 2026, Accelerated Methods with Complexity Separation Under Data Similarity for Federated "
+    "Learning Problems, arXiv:2601.08614"
+)
+
+
+@register_strategy(
+    "vrcs",
+    equation="G_m = grad m(w) - grad m_1(w), m = f, g;  Geom(q) times: xi = (grad f(x) - grad f_1(x) - G_f) / p with "
+    "probability p, else (grad g(x) - grad g_1(x) - G_g) / (1 - p);  e = xi + G_f + G_g;  "
+    "x <- argmin_y <e, y> + |y - x|^2 / (2 theta) + h_1(y)",
+    paper=_PAPER,
+)
+@dataclass(frozen=True)
+class Vrcs:
+    """Variance reduction for h = f + g, where f is the mean loss of the group ``f`` of clients, and g of the other.
+
+    The groups are ``f``, ``g``, and ``server``, one client whose data the server has, of both kinds: h_1 = f_1 + g_1.
+    It is asked for ``gradient`` with the parameter ``part``, f or g (without: h_1), and for ``prox``, of h_1. With
+    |f'' - f_1''| <= df and |g'' - g_1''| <= dg, the choice p = q = df^2 / (df^2 + dg^2) and theta =
+    sqrt(p (1 - p) q) / (2 sqrt(dg^2 p + df^2 (1 - p))) calls f O(df / mu) times, and g O(dg^2 / (df mu)) times.
+    """
+
+    theta: Positive
+    p: BelowOne
+    q: Share
+
+    entry_points = ("gradient", "prox")
+    groups = ("f", "g", "server")
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        return {"model": (yield from self.epoch(state["model"], ctx))}
+
+    def epoch(self, x: Weights, ctx: StepContext) -> Asks[Weights]:
+        w, p = x, self.p
+        G = {"f": (yield from _shift("f", w)), "g": (yield from _shift("g", w))}
+        for _ in range(ctx.rng.geometric(self.q)):
+            m, chance = ("f", p) if ctx.rng.random() < p else ("g", 1 - p)
+            xi = ((yield from _shift(m, x)) - G[m]) / chance
+            e = xi + G["f"] + G["g"]
+            (solved,) = yield prox(x, e, self.theta, group="server")
+            x = solved.weights.clone()
+        return x
+
+
+def _shift(m: str, x: Weights) -> Asks[Weights]:
+    """grad m(x) - grad m_1(x)."""
+    replies: Replies
+    own: Reply
+    replies, (own,) = yield [gradient_at(x, group=m, part=m), gradient_at(x, group="server", part=m)]
+    return mean_of(replies, parameters_alone(x)) - own.weights
+
+
+@register_strategy(
+    "accvrcs",
+    equation="x = tau z + (1 - tau) y;  y <- VRCS(x);  G = q (grad h_1(x) - grad h_1(y) + (x - y) / theta);  "
+    "z <- (z / alpha + mu y - G) / (1 / alpha + mu)",
+    paper=_PAPER,
+)
+def accvrcs(
+    theta: Positive, p: BelowOne, q: Share, mu: Positive, tau: Share | None = None, alpha: Positive | None = None
+) -> Accelerated:
+    """VRCS in the wrapper of Katyusha X. ``mu``: of strong convexity; tau is sqrt(theta mu / q) / 2 unless given."""
+    return Accelerated(Vrcs(theta, p, q), mu=mu, tau=tau, alpha=alpha)
