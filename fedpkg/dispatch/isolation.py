@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.dispatch.base import Isolation, Task
-from fedpkg.dispatch.keepers import Call, NotIsolated
-from fedpkg.errors import ConfigError
+from fedpkg.dispatch.keepers import Call
+from fedpkg.errors import ConfigError, NotIsolated
 from fedpkg.files import remove_tree
 
 if TYPE_CHECKING:
