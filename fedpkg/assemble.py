@@ -102,7 +102,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             event(logger, logging.WARNING, "package.warning", about=warning)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
-        on_disk = _on_disk(package, config.python_env)
+        on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         with _executor(config, on_disk, folder) as executor:
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
@@ -171,7 +171,7 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        package = _on_disk(unpacked, config.python_env)
+        package = _on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
             from fedpkg.formats.base import ModelForm
@@ -408,7 +408,7 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
             ) from error
 
 
-def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
+def _on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool) -> PackageOnDisk:
     """The package as it is run, with its interpreter; making an environment for it may take minutes."""
     from fedpkg.environments.choose import choose_python
 
@@ -424,6 +424,7 @@ def _on_disk(package: UnpackedPackage, python_env: PythonEnv) -> PackageOnDisk:
         package=package.top or package.digest[:12],
         python_env=spec.python_env,
         scripts=[script for script in scripts if script is not None],
+        only_wheels=only_wheels,
     )
     return PackageOnDisk(package.digest, package.root, package.folder, spec, python)
 
@@ -545,7 +546,7 @@ def call_entry_point(
         admit=gate(package, allow),
     )
     unpacked.spec.entry_point(entry_point)
-    on_disk = _on_disk(unpacked, python_env)
+    on_disk = _on_disk(unpacked, python_env, only_wheels=isolate is not None and isolate.enabled)
     config = RunConfig(
         package=str(package),
         rounds=1,

@@ -14,6 +14,7 @@
     │   ├── OtherSchema                  … its database is of an older or newer fedpkg
     │   └── NotFound                     … it has no such session, model or round
     ├── DispatchError                8   an entry point cannot be run at all
+    │   ├── NotIsolated                  … not as isolated as it was to be, and so it was not run
     │   └── EntryPointFailed             … or it ran and failed
     ├── AggregationError             9   updates cannot be folded
     ├── SessionFailed               10   too few clients answered, the session stopped
@@ -108,6 +109,10 @@ class NotFound(StoreError):
 
 class DispatchError(FedpkgError):
     exit_code = 8
+
+
+class NotIsolated(DispatchError):
+    pass
 
 
 class EntryPointFailed(DispatchError):

@@ -174,7 +174,7 @@ class Registry:
         """Run a file that registers something; the names that it registered.
 
         Raises:
-            ConfigError: it cannot be read, fails, or registers nothing.
+            ConfigError: it cannot be read, or fails.
         """
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
         spec = importlib.util.spec_from_file_location(f"_fedpkg_of_{digest}", path)
@@ -192,7 +192,7 @@ class Registry:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", path=str(path)) from error
         finally:
             self._source = None
-        return [name for (_, name), made in self._specs.items() if before.get((_, name)) is not made]
+        return list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
 
     def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.

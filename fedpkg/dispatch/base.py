@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -113,6 +114,12 @@ class Task:
 def working_folder(task: Task) -> Path:
     """The folder of fedn.yaml in a task's working copy, where it runs."""
     return task.next_state / "package" / task.package.folder.relative_to(task.package.root)
+
+
+def leads_elsewhere(task: Task) -> bool:
+    """Whether a task has put a link in the place of its working folder, or of one around it."""
+    inside = os.path.relpath(working_folder(task), task.next_state)
+    return os.path.realpath(working_folder(task)) != os.path.join(os.path.realpath(task.next_state), inside)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.dispatch.base import Failure, Task, working_folder
+from fedpkg.dispatch.base import Failure, Task, leads_elsewhere, working_folder
 from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree, same_bytes
@@ -74,6 +74,8 @@ def collect(task: Task, out: Path) -> Reply:
 def _seeds(task: Task, out: Path) -> Iterator[Path]:
     """Where `build` may have written: as asked, or as FEDn's packages do, beside the package's folder or in it."""
     yield from [out] if os.path.lexists(out) else []
+    if leads_elsewhere(task):
+        return
     given, own = task.package.folder, working_folder(task)
     for folder, before in ((own.parent, given.parent if given != task.package.root else None), (own, given)):
         for suffix in SEED_SUFFIXES:

@@ -22,11 +22,11 @@ from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.isolation import confine, put_back, remark
-from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, NotIsolated, Outcome
+from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
 from fedpkg.dispatch.working_copies import WorkingCopies
-from fedpkg.errors import DispatchError, FedpkgError
+from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
 from fedpkg.files import NO_SPACE, is_full, remove_tree
 from fedpkg.formats.metadata import metadata_path
 from fedpkg.log import event

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.dispatch.base import Isolation, Task
-from fedpkg.dispatch.keepers import Call, NotIsolated
-from fedpkg.errors import ConfigError
+from fedpkg.dispatch.keepers import Call
+from fedpkg.errors import ConfigError, NotIsolated
 from fedpkg.files import remove_tree
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ _GPU_DEVICES = ("nvidia", "kfd", "dri", "dxg")  # what their names in /dev begin
 _OF_A_PREFIX = ("bin", "lib", "lib64", "libexec", "include", "ssl", "pyvenv.cfg")  # not all: it may be a project
 # Variables of the person's environment that a task may know; others may be secrets. A run's own are all passed.
 _PASSED = re.compile(
-    r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|USER|LOGNAME|SHELL|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|PYTHON\w+"
+    r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|USER|LOGNAME|HOSTNAME|SHELL|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|PYTHON\w+"
     r"|(OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|VECLIB|BLIS|MALLOC|GLIBC|CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|HIP|ROCR|PYTORCH"
     r"|TORCH|ATEN|NUMBA|XLA)_\w+|R_(HOME|LIBS\w*)|JAVA_HOME|SSL_CERT_(FILE|DIR)|FEDN_DATA_PATH"
     r"|FEDPKG_(TASK|STATE_DIR|SEED)"

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.dispatch.base import NO_LIMITS, Limits
 from fedpkg.dispatch.cgroups import Delegated, Group, Slot, delegated, open_group
-from fedpkg.errors import DispatchError
+from fedpkg.errors import DispatchError, NotIsolated
 
 if TYPE_CHECKING:
     import psutil
@@ -46,10 +46,6 @@ class KeeperGone(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the task's keeper is gone, killed by somebody or for want of memory: {reason}")
-
-
-class NotIsolated(DispatchError):
-    """What was to be run isolated could not be, and so was not run."""
 
 
 @dataclass(frozen=True)

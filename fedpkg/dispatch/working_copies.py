@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from fedpkg.dispatch.base import Task, working_folder
+from fedpkg.dispatch.base import Task, leads_elsewhere, working_folder
+from fedpkg.errors import DispatchError
 from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files
 
 # Inodes' times move in ticks of 1 to 10 ms: what was written within the same tick cannot be told apart by them.
@@ -118,6 +119,8 @@ class WorkingCopies:
 
 def _link(task: Task) -> None:
     """Put links to the client's data where its package looks for them; what has their names gives way."""
+    if task.links and leads_elsewhere(task):  # what we remove and make would be there
+        raise DispatchError(f"{task.client_id} has kept a link in the place of its working folder")
     for name, target in task.links.items():
         link = working_folder(task) / name
         remove_tree(link)
@@ -126,7 +129,7 @@ def _link(task: Task) -> None:
 
 def _unlink(task: Task) -> None:
     """Take the links away again: they are no part of the client's state."""
-    for name in task.links:
+    for name in () if leads_elsewhere(task) else task.links:
         link = working_folder(task) / name
         if link.is_symlink():
             link.unlink()

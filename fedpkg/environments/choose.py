@@ -23,11 +23,12 @@ def choose_python(
     package: str,
     python_env: str | None = None,
     scripts: Sequence[str] = (),
+    only_wheels: bool = False,
 ) -> Path | None:
     """The interpreter for the package in ``folder``, called ``package`` in messages; None: whatever PATH says.
 
     With ``auto`` an environment is made, or found made, only if the interpreter that runs fedpkg lacks something of
-    what the package wants; with ``current`` that is told.
+    what the package wants; with ``current`` that is told. ``only_wheels``: nothing is built, which would run its code.
 
     Raises:
         SpecError: the files that say what it wants are not as they should be.
@@ -45,4 +46,4 @@ def choose_python(
         return Path(sys.executable)
     event(logger, logging.DEBUG, "environment.wanted", package=package, missing=", ".join(missing))
     interpreter = find_interpreter(wanted.python, package=package)
-    return have_environment(wanted, interpreter, environments_folder(), package=package)
+    return have_environment(wanted, interpreter, environments_folder(), package=package, only_wheels=only_wheels)

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,7 +85,9 @@ def _as_text(item: Item) -> str:
     return " ".join((str(item.requirement), *wheel, *item.hashes))
 
 
-def have_environment(wanted: Wanted, interpreter: Interpreter, root: Path, *, package: str) -> Path:
+def have_environment(
+    wanted: Wanted, interpreter: Interpreter, root: Path, *, package: str, only_wheels: bool = False
+) -> Path:
     """The ``python`` of the environment that has what is wanted; it is made if it is not there.
 
     Raises:
@@ -97,7 +100,7 @@ def have_environment(wanted: Wanted, interpreter: Interpreter, root: Path, *, pa
             root.mkdir(parents=True, exist_ok=True)
             with _lock(root / f"{name}.lock", folder):
                 if not _is_there(folder):
-                    _make(wanted, interpreter, folder, package=package)
+                    _make(wanted, interpreter, folder, package=package, only_wheels=only_wheels)
         except OSError as error:
             what = "the disk is full" if error.errno in NO_SPACE else error.strerror or str(error)
             raise StoreError(
@@ -132,12 +135,13 @@ def _lock(path: Path, folder: Path, *, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
         del _held[folder]
         os.close(fd)
+        with suppress(OSError):  # a program that makes it may live on, and has the lock: then the file stays
+            os.close(_take(path, folder, wait=False, remove=True))
 
 
-def _take(path: Path, folder: Path, *, wait: bool) -> int:
+def _take(path: Path, folder: Path, *, wait: bool, remove: bool = False) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -149,6 +153,8 @@ def _take(path: Path, folder: Path, *, wait: bool) -> int:
             event(logger, logging.INFO, "environment.waiting", folder=folder, reason="somebody else is making it")
             fcntl.flock(fd, fcntl.LOCK_EX)
         if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+            if remove:
+                path.unlink()
             return fd
         os.close(fd)  # who had the lock has removed it
 
@@ -156,7 +162,7 @@ def _take(path: Path, folder: Path, *, wait: bool) -> int:
 _held: dict[Path, int] = {}  # folder of an environment → its lock
 
 
-def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str) -> None:
+def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str, only_wheels: bool) -> None:
     uv = find_uv()
     maker = "uv" if uv else "pip"
     requirements = [str(item) for item in wanted.items]
@@ -182,13 +188,13 @@ def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: st
             _run([str(interpreter.path), "-I", "-m", "venv", str(folder)], folder, package)
         asked = folder / "requirements.txt"
         asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
-        python = str(python_of(folder))
+        python, what = str(python_of(folder)), ["-r", str(asked), *(["--only-binary=:all:"] if only_wheels else [])]
         if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
             options = ["--quiet", "--compile-bytecode", "--python", python]
-            _run([uv, "pip", "install", *options, "-r", str(asked)], folder, package)
+            _run([uv, "pip", "install", *options, *what], folder, package)
         else:
             pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
-            _run([*pip, "-r", str(asked)], folder, package)
+            _run([*pip, *what], folder, package)
         seconds = time.monotonic() - started
         made = Environment(
             environment_id=folder.name,
@@ -227,23 +233,31 @@ def _run(command: Sequence[str], folder: Path, package: str) -> None:
         EnvironmentFailed: it failed; with the end of its output.
     """
     environ = {name: value for name, value in os.environ.items() if name not in _BENDING}
-    process = subprocess.Popen(
-        command,
-        cwd=folder.parent,  # not the package: uv would read its configuration there
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=[_held[folder]],
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            cwd=folder.parent,  # not the package: uv would read its configuration there
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[_held[folder]],
+            start_new_session=True,
+        )
+
+    with ThreadPoolExecutor(1) as pool:  # in a thread: a Ctrl-C in the midst of its start would lose the process
+        pool.submit(int).result()  # now the thread is there
+        starting = pool.submit(start)
+        try:
+            process = starting.result()
+            output, _ = process.communicate()
+        except BaseException:
+            process = starting.result()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
     if process.returncode:
         said = output.decode(errors="replace").strip().splitlines() or ["(it said nothing)"]
         tail = "\n".join(f"    {line}" for line in said[-_TAIL_LINES:])

@@ -29,7 +29,7 @@ class Updates:
     in the folder for temporary files, when there are more than 64 MiB of them.
 
     Parameters (floating and complex tensors that are no buffers) are the vectors of the methods. All other tensors
-    follow one rule, that of `rest`.
+    follow one rule, that of `with_rest`.
 
     Raises:
         AggregationError: there are none, or one does not fit the global model.
@@ -64,12 +64,8 @@ class Updates:
     def grouped(self, groups: Sequence[Sequence[int]] | None) -> Updates:
         """The means of groups of these updates, which are never made as a whole; None: each of them again."""
         view = Updates.__new__(Updates)
-        view.model, view._held, view.clients, view.num_examples = (
-            self.model,
-            self._held,
-            self.clients,
-            self.num_examples,
-        )
+        view.model, view._held = self.model, self._held
+        view.clients, view.num_examples = self.clients, self.num_examples
         view._groups = None if groups is None else [list(group) for group in groups]
         return view
 
@@ -115,7 +111,10 @@ class Updates:
         if self._groups is not None:
             return self.grouped(None).with_rest(parameters, trusted=trusted)
         if trusted is not None:
-            parameters = {**self._held[trusted], **parameters}
+            parameters = {
+                name: parameters[name] if name in parameters else tensor.clone()  # the file goes with the round
+                for name, tensor in self._held[trusted].items()
+            }
         rest = [name for name in self.model if name not in parameters]
         floating = [name for name in rest if self.model[name].is_floating_point() or self.model[name].is_complex()]
         made = {**parameters, **self.made(floating, lambda rows, _: middle(rows))}

@@ -112,6 +112,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "input_sets": ["x", "control"],
         "reply_sets": ["x"],
         "weighted": True,
+        "python": sys.executable,
         "environment": bench.environment,
     }
 

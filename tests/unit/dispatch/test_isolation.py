@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -481,6 +482,49 @@ def test_network_is_there_when_it_is_allowed(bench: Bench, world: dict[str, Any]
     """
     package = inline(tmp_path, code, world=json.dumps(world))
     assert bench.told(package, isolation=Isolation(network=True)) == {"refused": [True] * 3, "names": True}
+
+
+def test_package_s_own_environment_is_seen_but_never_forked(bench: Bench, tmp_path: Path) -> None:
+    place = tmp_path / "eine Umgebung ü"
+    venv.create(place, symlinks=True)
+    (site,) = place.glob("lib/python3*/site-packages")
+    (site / "of_the_package.py").write_text("import os\nwho = os.getpid()\n")
+    code = "import of_the_package\ntell(same=of_the_package.who == os.getpid(), prefix=sys.prefix)"
+    package = dataclasses.replace(inline(tmp_path, code), python=place / "bin" / "python")
+    result = bench.run(package, isolation=ISOLATED)
+    assert result.status == "ok", (result.failure, log(result))
+    assert result.metrics == {"same": True, "prefix": str(place)}
+    assert "script" not in result.phases  # as only warm tasks have it
+    forks, limits = EXCESSES["processes"]
+    package = dataclasses.replace(inline(tmp_path, forks), python=place / "bin" / "python")
+    failure = bench.run(package, isolation=ISOLATED, limits=limits).failure
+    assert failure is not None
+    assert failure.kind == "processes"
+
+
+def test_link_in_the_place_of_its_folder_leads_fedpkg_nowhere(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "of somebody else"
+    (elsewhere / "data").mkdir(parents=True)
+    for path in (elsewhere / "data" / "file", elsewhere / "seed.npz"):
+        path.write_bytes(b"precious")
+    before = tree(elsewhere)
+    code = f"""
+    own = os.path.dirname(os.path.abspath(__file__))
+    os.rename(own, own + ".old")
+    os.symlink({str(elsewhere)!r}, own)
+    """
+    built = bench.run(inline(tmp_path, code), reply_kind=ReplyKind.SEED, isolation=ISOLATED)
+    assert built.status == "failed"
+    package = inline(tmp_path, code + "tell()")
+    (tmp_path / "data.csv").write_text("1")
+    given: dict[str, Any] = {"isolation": ISOLATED, "data_path": tmp_path / "data.csv"}
+    first = bench.run(package, links={"data": tmp_path / "data.csv"}, **given)
+    assert first.status == "ok", (first.failure, log(first))
+    assert first.keeps_state
+    second = bench.run(package, links={"data": tmp_path / "data.csv"}, state=first.task.next_state, **given)
+    assert second.failure is not None
+    assert "a link in the place of its working folder" in second.failure.message
+    assert tree(elsewhere) == before
 
 
 # ---- its limits hold as well

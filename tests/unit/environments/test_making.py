@@ -203,6 +203,23 @@ def test_a_changed_requirement_gets_another_environment(in_shared_root: Path, tm
     assert (number_in(one), number_in(two)) == (1, 2)
 
 
+@pytest.mark.parametrize("only_wheels", [False, True])
+def test_nothing_is_built_for_isolated_tasks(
+    root: Path, tmp_path: Path, choose: Choose, monkeypatch: pytest.MonkeyPatch, only_wheels: bool
+) -> None:
+    """What stands before the installer sees its words: a build would run a stranger's code without limits."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "uv").write_text(
+        '#!/bin/sh\nif [ "$1" = venv ]; then for last; do :; done; mkdir -p "$last"; exit; fi\necho "$@"\nexit 1\n'
+    )
+    (tools / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(EnvironmentFailed) as caught:
+        choose(write_package(tmp_path / "p"), only_wheels=only_wheels)
+    assert ("--only-binary=:all:" in caught.value.message) == only_wheels
+
+
 # ---- whether one is needed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wheelhouse import write_wheel
 
@@ -245,6 +245,7 @@ def test_a_file_outside_named_by_a_link_is_refused(tmp_path: Path) -> None:
 LETTERS = st.text(st.sampled_from("ab1.=<>;@:/-[]()'\"\\ \n#${}~!,&*%é\0"), max_size=80)
 
 
+@settings(deadline=None)
 @given(LETTERS)
 def test_any_text_is_requirements_or_gets_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     folder = tmp_path_factory.getbasetemp() / "any text"

@@ -17,7 +17,7 @@ from fedpkg import assemble
 from fedpkg.compute_package.build import build_package
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
-from fedpkg.errors import ModelFileError, SessionFailed
+from fedpkg.errors import ConfigError, ModelFileError, SessionFailed
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model, write_model
 from fedpkg.stores.base import SessionRow
@@ -222,3 +222,15 @@ def test_scaleout_package_runs_from_its_archive(clients: Clients) -> None:
     session, home = clients.run("scaleout-1", "forkserver", package=str(archive.path))
     with SqliteStore(home.state_db, read_only=True) as store:
         assert [row.num_ok for row in store.list_rounds(session.session_id)] == [2, 2]
+
+
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_package_of_the_containers_time_runs_isolated(clients: Clients, executor: str) -> None:
+    free, home = clients.run("fedn-0.4-entrypoint", executor, rounds=1)
+    try:
+        walled, _ = clients.run("fedn-0.4-entrypoint", executor, rounds=1, isolate={"enabled": True})
+    except ConfigError as error:
+        pytest.skip(error.message)  # this machine cannot
+    with SqliteStore(home.state_db, read_only=True) as store:
+        models = [store.list_models(session.session_id)[-1].digest for session in (free, walled)]
+    assert models[0] == models[1]
