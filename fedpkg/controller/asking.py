@@ -102,6 +102,9 @@ class Asking:
         """Wait for all that was asked, and write down which replies count; a strategy may stop reading early."""
         for asked in self._batch:
             asked.finish()
+        for asked in self._batch:
+            for position in asked.settled:  # a strategy that reads them later opens them again
+                self.let_go(asked, position)
         self._batch = []
         for payload, path in self._payloads.values():
             if payload is not self.model:
