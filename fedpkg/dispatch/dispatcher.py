@@ -21,7 +21,7 @@ from fedpkg.devices import Gpu, Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, Reply, collect
 from fedpkg.dispatch.command import shell_line
-from fedpkg.dispatch.isolation import confine, put_back, remark
+from fedpkg.dispatch.isolation import Walls, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
@@ -135,6 +135,7 @@ class LocalExecutor:
         self._closing = False
         self._models = SharedModels(folder / "models")
         self._copies = WorkingCopies(folder / "copies")
+        self._walls = Walls(folder / "walls") if launcher.isolated else None
         self._slots = [_Slot() for _ in slots]
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
         for slot, place in zip(self._slots, slots, strict=True):
@@ -190,6 +191,8 @@ class LocalExecutor:
             thread.join()
         self._models.clear()
         self._copies.clear()
+        if self._walls is not None:
+            self._walls.clear()
         while True:  # what no thread took
             try:
                 item = self._queue.get_nowait()
@@ -221,6 +224,8 @@ class LocalExecutor:
                 future.set_result(result)
             else:
                 future.set_exception(result)
+            if self._walls is not None:
+                self._walls.sweep(task)
             del item, future, result  # while this thread waits, nothing of it shall stay in memory
 
     def _is_cancelled(self, task: Task) -> bool:
@@ -302,13 +307,13 @@ class LocalExecutor:
         return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
 
     def _run_call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
-        if task.isolation is None:
+        if self._walls is None:
             return self._call(slot, task, key, call)
-        call = confine(call, task, task.isolation)  # only now: the call before it could write where it is prepared
+        call = self._walls.confine(call, task)  # only now: the call before it could write where this is prepared
         try:
             return self._call(slot, task, key, call)
         finally:
-            put_back(task, call)
+            self._walls.put_back(task, call)
 
     def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
         for last_try in (False, False, True):

@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,43 +155,78 @@ class View:
     links: tuple[tuple[str, str], ...]
 
 
-def confine(call: Call, task: Task, isolation: Isolation) -> Call:
-    """The call of a staged task, held to what the task may see.
+class Walls:
+    """Makes isolated calls of an executor's calls, and tidies up behind them. ``folder`` is for its own use."""
 
-    Raises:
-        NotIsolated: it cannot be.
-    """
-    by = means().warm if call.shell is None else means().cold
-    if by is None:
-        raise NotIsolated("this machine cannot isolate a task")
-    data = () if task.data_path is None else (str(task.data_path),)
-    own = [str(task.folder), str(task.next_state)]
-    view = trace((*_system(call.environ["PATH"], isolation.network), *map(str, isolation.read), *data, *own))
-    write = [os.path.realpath(folder) for folder in own]
-    read = [path for path in view.read if path not in write]
-    for path in read:
-        for folder in write:
-            if folder.startswith(path.rstrip("/") + "/"):
-                raise NotIsolated(f"{path}, which it may read, holds its own folder {folder}, and so other clients'")
-    scratch = os.path.join(write[0], SCRATCH)
-    for name in ("", "root", "tmp", "shm", "home"):
-        os.mkdir(os.path.join(scratch, name))
-    order: dict[str, Any] = {
-        "by": by,
-        "network": isolation.network,
-        "read": read,
-        "links": view.links,
-        "write": write,
-        "guarded": [path for name in _guarded(task) if os.path.exists(path := os.path.join(write[0], name))],
-        "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
-        "empty": {"/tmp": os.path.join(scratch, "tmp"), "/dev/shm": os.path.join(scratch, "shm")},
-        "scratch": scratch,
-    }
-    if by == "bubblewrap":
-        order["argv"] = _bubblewrap(order, call.cwd)
-    _note(task, order)
-    order["record"] = (task.folder / "task.json").read_text()
-    return _replace(call, order, task)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._root = folder / "root"  # on which each task mounts what it sees; nobody else sees that there
+        self._gone: dict[str, list[Path]] = {}  # by task: what is still to be removed
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    def confine(self, call: Call, task: Task) -> Call:
+        """The call of a staged task, held to what the task may see.
+
+        Raises:
+            NotIsolated: it cannot be.
+        """
+        isolation = task.isolation
+        assert isolation is not None
+        by = means().warm if call.shell is None else means().cold
+        if by is None:
+            raise NotIsolated("this machine cannot isolate a task")
+        data = () if task.data_path is None else (str(task.data_path),)
+        own = [str(task.folder), str(task.next_state)]
+        view = trace((*_system(call.environ["PATH"], isolation.network), *map(str, isolation.read), *data, *own))
+        write = [os.path.realpath(folder) for folder in own]
+        read = [path for path in view.read if path not in write]
+        for path in read:
+            for folder in write:
+                if folder.startswith(path.rstrip("/") + "/"):
+                    raise NotIsolated(
+                        f"{path}, which it may read, holds its own folder {folder}, and so other clients'"
+                    )
+        scratch = os.path.join(write[0], SCRATCH)
+        for name in ("", "tmp", "shm", "home"):
+            os.mkdir(os.path.join(scratch, name))
+        order: dict[str, Any] = {
+            "by": by,
+            "network": isolation.network,
+            "read": read,
+            "links": view.links,
+            "write": write,
+            "guarded": _guarded(os.path.join(write[0], f"in{task.suffix}")),
+            "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
+            "empty": {"/tmp": os.path.join(scratch, "tmp"), "/dev/shm": os.path.join(scratch, "shm")},
+            "root": os.path.realpath(self._root),
+        }
+        if by == "bubblewrap":
+            order["argv"] = _bubblewrap(order, call.cwd)
+        _note(task, order)
+        order["record"] = (task.folder / "task.json").read_text()
+        return _replace(call, order, task, scratch)
+
+    def put_back(self, task: Task, call: Call) -> None:
+        """The task's processes are gone: so is its scratch, and its record is again as it was given."""
+        assert call.isolation is not None
+        os.chmod(task.folder, 0o755)
+        gone = self._folder / os.urandom(8).hex()
+        self._gone.setdefault(task.task_id, []).append(gone)
+        try:
+            (task.folder / SCRATCH).rename(gone)
+        except OSError:  # the task has changed it, or this is another file system
+            remove_tree(task.folder / SCRATCH)
+        remove_tree(task.folder / "task.json")  # by which somebody may repeat it
+        (task.folder / "task.json").write_text(call.isolation["record"])
+
+    def sweep(self, task: Task) -> None:
+        """Remove what a task left in its scratch, now that its result is known: the kernel may take its time for that."""
+        for gone in self._gone.pop(task.task_id, ()):
+            with suppress(OSError):  # else in the end
+                remove_tree(gone)
+
+    def clear(self) -> None:
+        remove_tree(self._folder)
 
 
 def _note(task: Task, order: Mapping[str, Any]) -> None:
@@ -200,14 +236,13 @@ def _note(task: Task, order: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
 
 
-def _guarded(task: Task) -> list[str]:
-    """Files in a task's folder that it shall not change: a file of all clients, and what its repetition would go by."""
-    return [f"in{task.suffix}", "task.json"]
+def _guarded(model: str) -> list[str]:
+    """The input, which its task could make writable, if it is the same file for all clients."""
+    return [model] if os.path.exists(model) and os.stat(model).st_nlink > 1 else []
 
 
-def _replace(call: Call, order: dict[str, Any], task: Task) -> Call:
+def _replace(call: Call, order: dict[str, Any], task: Task, scratch: str) -> Call:
     environ = passed(call.environ, task.environment)
-    scratch = order["scratch"]
     # A short path, where it can be: those of Unix sockets have at most 107 bytes.
     environ["TMPDIR"] = os.path.join(scratch, "tmp") if order["by"] == "landlock" else "/tmp"
     environ.setdefault("HOME", os.path.join(scratch, "home"))
@@ -229,15 +264,6 @@ def remark(task: Task, log_tail: str) -> str:
             if os.strerror(number) in log_tail:
                 return f"; it ran isolated, and its log says {os.strerror(number)!r}"
     return ""
-
-
-def put_back(task: Task, call: Call) -> None:
-    """The task's processes are gone: its scratch goes, too, and its record is as it was given."""
-    order = call.isolation
-    remove_tree(task.folder / SCRATCH)
-    if order is not None and order["by"] == "landlock":  # which cannot guard one file in a folder
-        remove_tree(task.folder / "task.json")
-        (task.folder / "task.json").write_text(order["record"])
 
 
 @functools.lru_cache(maxsize=16)

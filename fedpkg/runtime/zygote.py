@@ -358,6 +358,8 @@ class Child:
             status = 1
             try:
                 if keeper.apart:
+                    if keeper.mounts is not None:
+                        os.close(keeper.mounts)
                     _fedpkg_isolation.have_own_mounts()
                 keeper.sock.close()
                 self.wire.close()
@@ -386,10 +388,13 @@ class Keeper:
         self.apart = apart
         self.spare: Child | None = None  # waits for its first task
         self.resident: Child | None = None  # has run some, and is clean
-        self.mounts: int | None = None  # a file that holds those of a task that has ended
+        self.mounts: int | None = None  # a file that holds those of the last task
 
     def run(self) -> None:
-        pid = _fedpkg_isolation.have_own_processes() if self.apart else os.getpid()
+        pid = os.getpid()
+        if self.apart:
+            pid = _fedpkg_isolation.have_own_processes()
+            _fedpkg_isolation.prepare_filters()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         go_first()
         send(self.sock, {"pid": pid})
@@ -414,9 +419,6 @@ class Keeper:
                 continue  # the controller is gone: the next receive says so
             if "shell" not in order and self.resident is None:
                 self.fork_spare()
-            if self.mounts is not None:
-                os.close(self.mounts)  # which takes some milliseconds
-                self.mounts = None
 
     def fork_spare(self) -> None:
         try:
@@ -457,7 +459,9 @@ class Keeper:
             child = self.hand_over(order)
             pid, out, err = child.pid, os.dup(child.out), os.dup(child.err)
         if self.apart:
-            self.mounts = _fedpkg_isolation.hold_mounts(pid)
+            before, self.mounts = self.mounts, _fedpkg_isolation.hold_mounts(pid)
+            if before is not None:
+                os.close(before)  # which takes some milliseconds: now that a task runs, nobody waits for us
         logs = [Log(order["stdout"], out, order["log_bytes"]), Log(order["stderr"], err, order["log_bytes"])]
         deadline = started + (order["timeout_s"] or math.inf)
         supervisor = _fedpkg_limits.Supervisor(

@@ -104,8 +104,7 @@ def landlock_abi() -> int:
 def machine(folder: str) -> dict[str, Any]:
     """What of this can be had here, found by trying it in child processes; ``folder`` is an empty one to try it in."""
     order: dict[str, Any] = {"network": False, "links": [], "read": [], "write": [], "devices": [], "guarded": []}
-    order.update(empty={}, scratch=folder)
-    os.mkdir(os.path.join(folder, "root"))
+    order.update(empty={}, root=folder)
     found: dict[str, Any] = {"landlock": landlock_abi()}
     for way in ("landlock", "namespaces"):
         found["why_not_" + way] = _try_in_a_child(dict(order, by=way))
@@ -182,7 +181,7 @@ def have_own_mounts() -> None:
 
 
 def hold_mounts(pid: int) -> int | None:
-    """A file that keeps a task's mounts until it is closed: to take them down would hold up the task's end."""
+    """A file that keeps a task's mounts until it is closed: to take them down would hold up who does it."""
     try:
         return os.open("/proc/%d/ns/mnt" % pid, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -265,7 +264,7 @@ def enter(order: Mapping[str, Any]) -> None:
     """Put up the walls around this process and all that it will start. It must have one thread.
 
     ``order``: by (the way), network, read (files and folders), links (symbolic ones to those), write (folders), guarded
-    (files in those, which are only read), devices, empty (folders that stand for others), scratch (for a folder root).
+    (files in those, which are only read), devices, empty (folders that stand for others), root (to mount it all on).
 
     Raises:
         CannotIsolate: the task must not run.
@@ -296,8 +295,7 @@ def enter(order: Mapping[str, Any]) -> None:
 
 def _have_own_root(order: Mapping[str, Any]) -> None:
     """Mount what the task may see into an empty root, and make that the root."""
-    scratch = order["scratch"]
-    root = os.path.join(scratch, "root")
+    root = order["root"]
     _mount("none", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     sealed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
     mounts = {path: (path, sealed) for path in ("/proc", *order["read"], *order["devices"])}
@@ -318,7 +316,7 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
             _make_folders(root, path, made)
         elif not os.path.lexists(root + path):
             os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
-        _mount(source, root + path, None, MS_BIND if path in own else MS_BIND | MS_REC)  # the root is in one of its own
+        _mount(source, root + path, None, MS_BIND if path in own else MS_BIND | MS_REC)
         _set_mount(root + path, attributes, recursive=True)
     _set_mount(root, sealed)
     # Nothing else can be reached from there: no open folder is left, and with its powers goes that to leave a root.
@@ -593,6 +591,12 @@ def filter_program(*, network: bool, abi: int, own_root: bool, own_network: bool
     look_at(IOCTL[_COLUMN], 1, [(EQUAL, request) for request in requests], ALLOW)
     add(RETURN, ALLOW)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def prepare_filters() -> None:
+    """What tasks with a root of their own will need, made before they are forked."""
+    for network in (False, True):
+        filter_program(network=network, abi=landlock_abi(), own_root=True, own_network=not network, pid=0)
 
 
 def _seccomp(program: bytes) -> None:

@@ -419,8 +419,10 @@ def test_isolated_task_can(bench: Bench, way: tuple[str, str], tmp_path: Path) -
 def test_record_of_a_task_stays_as_it_was_given(bench: Bench, tmp_path: Path) -> None:
     code = """
     record = os.environ["FEDPKG_TASK"]
+    folder = os.path.dirname(record)
     for change in (lambda: os.chmod(record, 0o666), lambda: open(record, "w").write("{}"), lambda: os.unlink(record),
-                   lambda: os.mkfifo(record)):
+                   lambda: os.mkfifo(record), lambda: os.symlink("/etc", folder + "/scratch/home/link"),
+                   lambda: os.chmod(folder + "/scratch", 0), lambda: os.chmod(folder, 0o500)):
         try:
             change()
         except OSError:
