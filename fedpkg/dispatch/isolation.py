@@ -220,7 +220,7 @@ class Walls:
         (task.folder / "task.json").write_text(call.isolation["record"])
 
     def sweep(self, task: Task) -> None:
-        """Remove what a task left in its scratch, now that its result is known: the kernel may take its time for that."""
+        """Remove what a task left in its scratch, now that its result is known: that may take a while."""
         for gone in self._gone.pop(task.task_id, ()):
             with suppress(OSError):  # else in the end
                 remove_tree(gone)

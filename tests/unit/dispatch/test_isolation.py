@@ -427,10 +427,10 @@ def test_record_of_a_task_stays_as_it_was_given(bench: Bench, tmp_path: Path) ->
             change()
         except OSError:
             pass
-    tell()
     """
     result = bench.run(inline(tmp_path, code), isolation=ISOLATED)
-    assert result.status == "ok"
+    assert result.failure is not None
+    assert result.failure.kind == "no_file", (result.failure, log(result))
     record = json.loads((result.task.folder / "task.json").read_text())
     assert record["environment"][MARK] == bench.mark
     assert record["isolation"]["network"] is False
