@@ -3,6 +3,8 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+# Tests at the same time: most of them wait for processes.
+JOBS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test bench unit lint clean
@@ -12,7 +14,7 @@ demo: $(VENV)/.installed-demo
 	@echo "To go on: source $(BIN)/activate, then the commands above work as they stand."
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"

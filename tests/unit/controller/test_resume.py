@@ -103,7 +103,7 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
     config = write_config(federation, config_of(federation))
     for kill_at in range(1, events):
         killed(federation, "--run", config, "--kill-at", str(kill_at))
-        wait_until_gone(federation, within_s=5)
+        wait_until_gone(federation, within_s=20)
         session = federation.store.list_sessions()[-1]
         assert federation.resume(session.session_id).status == "finished"
         assert outcome_of(federation, session.session_id) == expected, f"killed at event {kill_at}"
