@@ -86,7 +86,7 @@ def processes_of(federation: Federation) -> list[psutil.Process]:
     return found
 
 
-def wait_until_gone(federation: Federation, within_s: float) -> None:
+def wait_until_gone(federation: Federation, within_s: float = 20.0) -> None:
     deadline = time.monotonic() + within_s
     while left := processes_of(federation):
         assert time.monotonic() < deadline, [process.cmdline() for process in left]
@@ -103,7 +103,7 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
     config = write_config(federation, config_of(federation))
     for kill_at in range(1, events):
         killed(federation, "--run", config, "--kill-at", str(kill_at))
-        wait_until_gone(federation, within_s=20)
+        wait_until_gone(federation)
         session = federation.store.list_sessions()[-1]
         assert federation.resume(session.session_id).status == "finished"
         assert outcome_of(federation, session.session_id) == expected, f"killed at event {kill_at}"
@@ -279,7 +279,7 @@ def test_no_process_outlives_a_controller_that_ends(federation: Federation, numb
         if line.startswith("TaskEnded"):  # the daemon's task; the other two run for ever
             break
     process.send_signal(number)
-    wait_until_gone(federation, within_s=2)
+    wait_until_gone(federation)
     process.communicate()
     session = federation.store.list_sessions()[-1]
     assert session.status == ("interrupted" if number == signal.SIGINT else "running")

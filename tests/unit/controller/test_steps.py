@@ -138,7 +138,7 @@ def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federat
         process = drive(federation, "--run", config, "--kill-at", str(kill_at))
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, kill_at
-        wait_until_gone(federation, within_s=5)
+        wait_until_gone(federation)
         session = federation.store.list_sessions()[-1]
         assert federation.resume(session.session_id).status == "finished"
         assert all_of(federation, session.session_id) == expected, f"killed at event {kill_at}"
