@@ -15,6 +15,7 @@ import msgspec
 
 from fedpkg.devices import ORDER, VISIBLE
 from fedpkg.errors import ConfigError, nearest
+from fedpkg.types import ENTRY_POINTS, SPEC_FILES
 
 if TYPE_CHECKING:
     from fedpkg.config_shape import Places
@@ -24,8 +25,6 @@ else:
 
 PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
-SPEC_FILES = ("fedn.yaml", "scaleout.yaml")
-ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 
 # FEDn's names for forms of model files: npz files, then three of one bare array.
 NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]

@@ -7,6 +7,10 @@ from typing import TypeAlias
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 
+SPEC_FILE = "fedn.yaml"
+SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
+ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
+
 
 class ReplyKind(str, Enum):
     """What a request expects back from an entry point.

@@ -25,9 +25,10 @@ from fedpkg.compute_package.members import (
     too_many_bytes,
 )
 from fedpkg.compute_package.review import review
-from fedpkg.compute_package.spec import SPEC_FILE, SPEC_FILES, read_spec, spec_path
+from fedpkg.compute_package.spec import read_spec, spec_path
 from fedpkg.errors import PackageError
 from fedpkg.files import NO_SPACE, atomic_write, sha256_file
+from fedpkg.types import SPEC_FILE, SPEC_FILES
 
 _COMPRESS_LEVEL = 6
 

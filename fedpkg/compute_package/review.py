@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from posixpath import normpath
 
-from fedpkg.compute_package.spec import SPEC_FILES, PackageSpec
+from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.errors import nearest
+from fedpkg.types import SPEC_FILES
 
 BIG_FILE_BYTES = 10 << 20
 _SECRET_NAMES = (

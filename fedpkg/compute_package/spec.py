@@ -11,10 +11,8 @@ import yaml
 
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.errors import SpecError, nearest
+from fedpkg.types import ENTRY_POINTS, SPEC_FILE, SPEC_FILES
 
-SPEC_FILE = "fedn.yaml"
-SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
-ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 _FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 # FEDn's split learning calls these two; such packages are read, so that their other entry points can run.
 SPLIT_LEARNING = ("forward", "backward")

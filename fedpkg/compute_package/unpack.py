@@ -30,10 +30,11 @@ from fedpkg.compute_package.members import (
     too_many_bytes,
     too_many_members,
 )
-from fedpkg.compute_package.spec import SPEC_FILE, SPEC_FILES, PackageSpec, read_spec, spec_path
+from fedpkg.compute_package.spec import PackageSpec, read_spec, spec_path
 from fedpkg.compute_package.tarstream import TarMember, TarStream
 from fedpkg.errors import ArchiveError, PackageError
 from fedpkg.files import remove_tree, sha256_file
+from fedpkg.types import SPEC_FILE, SPEC_FILES
 
 # A cache entry: <digest>/files/… as in the archive, and <digest>/package.json that says what must be there.
 _MANIFEST = "package.json"
