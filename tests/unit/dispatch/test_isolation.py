@@ -98,7 +98,9 @@ def fill(place: Path) -> Iterator[dict[str, Any]]:
         (place / path).write_text(SECRET)
     told: dict[str, Any] = {name: str(place / path) for name, path in files.items()}
     home = pwd.getpwuid(os.getuid()).pw_dir
-    told.update(place=str(place), controller=os.getpid(), home=sorted(os.listdir(home)) if os.path.isdir(home) else [])
+    told.update(place=str(place), home=sorted(os.listdir(home)) if os.path.isdir(home) else [])
+    outsider = start_outsider()
+    told["outsider"] = outsider.pid
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         abstract = socket.socket(socket.AF_UNIX)
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -113,6 +115,19 @@ def fill(place: Path) -> Iterator[dict[str, Any]]:
             told.update(tcp=tcp.getsockname()[1], udp=udp.getsockname()[1], abstract=f"\0fedpkg-{os.getpid()}")
             yield told
             os.unlink(told["unix"])
+    outsider.kill()
+    outsider.wait()
+
+
+def start_outsider() -> subprocess.Popen[bytes]:
+    """A process outside, leader of its group. In a young container the controller's own number, and its group's,
+    would be those of somebody in the task's namespace, too."""
+    while True:
+        outsider = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        if outsider.pid > 300:
+            return outsider
+        outsider.kill()
+        outsider.wait()
 
 
 # Expressions of the task. What they must not give is a value: that is a way out.
@@ -134,7 +149,7 @@ ATTEMPTS = {
     "through /proc/self/cwd": "read('/proc/self/cwd/' + '../' * 30 + w['others_data'].lstrip('/'))",
     "through the keeper's root": "read(f'/proc/{os.getppid()}/root' + w['others_data'])",
     "through the first process's root": "read('/proc/1/root' + w['others_data'])",
-    "through the controller's root": "read(f'/proc/{w[\"controller\"]}/root' + w['others_data'])",
+    "through a process outside's root": "read(f'/proc/{w[\"outsider\"]}/root' + w['others_data'])",
     "through an open file": "[link for fd in os.listdir('/proc/self/fd') if os.path.isdir(f'/proc/self/fd/{fd}')"
     " for link in [read(f'/proc/self/fd/{fd}/' + w['others_data'])]][0]",
     "through an open folder": "[os.open(w['others_data'].lstrip('/'), 0, dir_fd=fd) for fd in range(3, 100)"
@@ -142,9 +157,9 @@ ATTEMPTS = {
     "by a program": "subprocess.run(['cat', w['others_data']], check=True, capture_output=True).stdout.decode()",
     "by another Python": "subprocess.run([sys.executable, '-c', f'print(open({w[\"key\"]!r}).read())'], check=True,"
     " capture_output=True).stdout.decode()",
-    "the environment of the controller": "read(f'/proc/{w[\"controller\"]}/environ')",
+    "the environment of a process outside": "read(f'/proc/{w[\"outsider\"]}/environ')",
     "the environment of the first process": "read('/proc/1/environ').index('A_SECRET_TOKEN')",
-    "the command of the controller": "read(f'/proc/{w[\"controller\"]}/cmdline')",
+    "the command of a process outside": "read(f'/proc/{w[\"outsider\"]}/cmdline')",
     "the memory of the keeper": "open(f'/proc/{os.getppid()}/mem', 'r+b').fileno()",
     "files of the keeper": "[fd for fd in range(100) if os.path.isdir(f'/proc/{os.getppid()}/fd/{fd}')] or not_ours()",
     "a secret of the environment": "os.environ['A_SECRET_TOKEN']",
@@ -189,12 +204,12 @@ ATTEMPTS = {
     " check=True)",
     "a Unix socket": "socket.socket(socket.AF_UNIX).connect(w['unix'])",
     "an abstract Unix socket": "socket.socket(socket.AF_UNIX).connect(w['abstract'])",
-    "a signal to the controller": "os.kill(w['controller'], 0)",
+    "a signal to a process outside": "os.kill(w['outsider'], 0)",
     "end the keeper": "os.kill(os.getppid(), signal.SIGKILL) or not_ours()",
-    "end the controller's session": "os.killpg(os.getsid(w['controller']), 0)",
-    "a handle of the controller": "signal.pidfd_send_signal(os.pidfd_open(w['controller']), 0)",
+    "end another group of processes": "os.killpg(os.getpgid(w['outsider']), 0)",
+    "a handle of a process outside": "signal.pidfd_send_signal(os.pidfd_open(w['outsider']), 0)",
     "limit the keeper's files": "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
-    "limit the controller's files": "resource.prlimit(w['controller'], resource.RLIMIT_NOFILE)",
+    "limit a process outside's files": "resource.prlimit(w['outsider'], resource.RLIMIT_NOFILE)",
     "move the keeper": "os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0))",
     "make the keeper wait": "os.setpriority(os.PRIO_PROCESS, os.getppid(), 0)",
     "make everything of this user wait": "os.setpriority(os.PRIO_USER, 0, 0)",
