@@ -129,7 +129,9 @@ def _link(task: Task) -> None:
 
 def _unlink(task: Task) -> None:
     """Take the links away again: they are no part of the client's state."""
-    for name in () if leads_elsewhere(task) else task.links:
+    if not task.links or leads_elsewhere(task):
+        return
+    for name in task.links:
         link = working_folder(task) / name
         if link.is_symlink():
             link.unlink()
