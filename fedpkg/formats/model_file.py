@@ -109,8 +109,7 @@ def _write(path: Path, dump: Callable[[BinaryIO], None], *, durable: bool) -> No
 def dump_model(file: BinaryIO, weights: Weights, form: ModelForm) -> None:
     """Write a model to an open file, from its start; the same model makes the same bytes.
 
-    ``file`` needs only ``write``, ``seekable`` and, if that is true, ``seek``: a wrapper that digests what passes must
-    say that it is not seekable.
+    ``file`` needs only ``write``, so it may be a wrapper that digests what passes.
     """
     _dump(file, zip(keys_in_file(weights, form), weights.values(), strict=True), form)
 

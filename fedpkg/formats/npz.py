@@ -6,14 +6,14 @@ Sources: PKWARE APPNOTE 6.3.10 (sections 4.3 to 4.5) and numpy.lib.format. Pickl
 from __future__ import annotations
 
 import functools
-import io
+import itertools
 import math
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -37,7 +37,7 @@ _PAD_ID = 0xD935  # the extra field with which Android's zipalign pads
 _DOS_DATE = (1 << 5) | 1  # 1980-01-01, so that the same model makes the same bytes
 _STEP = 1 << 16  # compressed bytes inflated at once
 _MAX_RATIO = 1032  # deflate cannot do better
-_BACKGROUND_CRC_ABOVE = 1 << 20
+_BACKGROUND_ABOVE = 1 << 20
 
 # A .npy header reads {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, in any order of keys. It is not
 # evaluated, not even as a literal: a few kilobytes of nested text can exhaust the stack of Python's compiler.
@@ -315,35 +315,38 @@ def dump_npz(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]], *, zip64_abo
     """Write tensors as an uncompressed .npz at the start of ``file``.
 
     The same tensors make the same bytes. Elements begin at multiples of 64 bytes, so that they can be mapped.
-    While a big array is written, another core computes its checksum, if ``file`` can seek to put it in afterwards.
+    ``file`` needs only ``write``: nothing is put in afterwards.
 
     Raises:
         ModelFileError: a tensor's dtype or name has no place in an .npz file (nothing is written).
     """
     members = [_member(name, tensor) for name, tensor in tensors]
-    can_patch = file.seekable()
     offset = 0
-    with ThreadPoolExecutor(1) as pool:
-        for member in members:
-            member.offset = offset
-            payload = raw_bytes(member.tensor).numpy().data
-            if can_patch and len(payload) > _BACKGROUND_CRC_ABOVE:
-                crc = pool.submit(zlib.crc32, payload, zlib.crc32(member.header))
-                local = _local_header(member, zip64_above)
-                file.write(local + member.header)
-                file.write(payload)
-                member.crc = crc.result()
-                file.seek(offset)
-                file.write(_local_header(member, zip64_above))
-                file.seek(0, io.SEEK_END)
-            else:
-                member.crc = zlib.crc32(payload, zlib.crc32(member.header))
-                local = _local_header(member, zip64_above)
-                file.write(local + member.header)
-                file.write(payload)
-            offset += len(local) + member.size
+    for member, payload in _with_checksums(members):
+        member.offset = offset
+        local = _local_header(member, zip64_above)
+        file.write(local + member.header)
+        file.write(payload)
+        offset += len(local) + member.size
     directory = b"".join(_central_header(member, zip64_above) for member in members)
     file.write(directory + _end(len(members), len(directory), offset, zip64_above))
+
+
+def _with_checksums(members: Sequence[_Member]) -> Iterator[tuple[_Member, memoryview]]:
+    """Each member with its bytes, once its checksum is known; those of the next, if big, are made by another core."""
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[memoryview] | None = None
+        for member, following in itertools.zip_longest(members, members[1:]):
+            payload = _pack(member) if coming is None else coming.result()
+            coming = pool.submit(_pack, following) if following and following.size > _BACKGROUND_ABOVE else None
+            yield member, payload
+
+
+def _pack(member: _Member) -> memoryview:
+    """A member's bytes; notes their checksum."""
+    payload = raw_bytes(member.tensor).numpy().data
+    member.crc = zlib.crc32(payload, zlib.crc32(member.header))
+    return payload
 
 
 def _member(name: str, tensor: Tensor) -> _Member:

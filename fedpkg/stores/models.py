@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -13,6 +14,8 @@ from typing import BinaryIO, cast
 from fedpkg.errors import NotFound, StoreError
 from fedpkg.files import fsync_folder, sha256_file
 from fedpkg.stores.base import ModelRow
+
+_BACKGROUND_ABOVE = 1 << 20  # bytes that are worth a thread
 
 
 class ModelStore:
@@ -37,8 +40,8 @@ class ModelStore:
             with self._naming_errors():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = open(temporary, "xb", buffering=0)  # noqa: SIM115 - closed by the next block
-            with file:
-                writer = _HashingWriter(self, file)
+            with file, ThreadPoolExecutor(1) as pool:
+                writer = _HashingWriter(self, file, pool)
                 write(cast(BinaryIO, writer))
                 with self._naming_errors():
                     os.fchmod(file.fileno(), 0o444)
@@ -115,13 +118,16 @@ class ModelStore:
 class _HashingWriter(io.RawIOBase):
     """Passes writes on and hashes them, as long as each continues where the furthest one ended.
 
+    While much is written, another core hashes it.
+
     It is no ``BufferedWriter`` and has no ``fileno``: NumPy would write to the descriptor behind its back.
     """
 
-    def __init__(self, store: ModelStore, file: io.FileIO) -> None:
+    def __init__(self, store: ModelStore, file: io.FileIO, pool: ThreadPoolExecutor) -> None:
         super().__init__()
         self._store = store
         self._file = file
+        self._pool = pool
         self._sha256 = hashlib.sha256()
         self._position = 0
         self._end = 0
@@ -135,14 +141,19 @@ class _HashingWriter(io.RawIOBase):
 
     def write(self, data: object, /) -> int:  # any buffer
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        hashing: Future[None] | None = None
+        if self._position != self._end:
+            self._in_order = False
+        elif view.nbytes > _BACKGROUND_ABOVE:
+            hashing = self._pool.submit(self._sha256.update, view)
+        else:
+            self._sha256.update(view)
         with self._store._naming_errors():
             written = 0
             while written < view.nbytes:  # a full disk or a signal can cut one short
                 written += self._file.write(view[written:])
-        if self._position == self._end:
-            self._sha256.update(view)
-        else:
-            self._in_order = False
+        if hashing is not None:
+            hashing.result()  # what we were given may change once we return
         self._position += view.nbytes
         self._end = max(self._end, self._position)
         return view.nbytes
