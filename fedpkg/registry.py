@@ -200,7 +200,7 @@ class Registry:
         Raises:
             ConfigError: there is none; with what is near.
         """
-        self._load()
+        self._load(until=(kind, name))
         if (spec := self._specs.get((kind, name))) is not None:
             return spec
         if kind == self.kinds[0]:
@@ -262,8 +262,11 @@ class Registry:
         except ValueError as error:
             raise ConfigError(f"{places.where(path)}: {_said(kind)} '{spec.name}': {error}") from error
 
-    def _load(self) -> None:
+    def _load(self, until: tuple[str, str] | None = None) -> None:
+        """Import fedpkg's own modules, in their order; no more than it takes to know the kind and name ``until``."""
         for name in self.modules:
+            if until in self._specs:
+                return
             importlib.import_module(name)
 
     def _entry_points(self) -> dict[str, Any]:
