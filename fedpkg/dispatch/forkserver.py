@@ -14,7 +14,7 @@ from fedpkg.dispatch import isolation
 from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.imports import imports_of, own_modules
+from fedpkg.dispatch.imports import imports_of, own_modules, sources_of
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
 from fedpkg.dispatch.staging import StagedTask, base_environ
@@ -130,7 +130,7 @@ class ForkserverLauncher:
                     python.interpreter,
                     imports_of(package.folder, scripts),
                     own=own_modules(package.folder, scripts),
-                    scripts=[package.folder / script for script in scripts],
+                    sources=sources_of(package.folder, scripts),
                     environ=isolation.passed(environ, self._environment) if self.isolated else environ,
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
                     apart=self.isolated and isolation.means().warm == "namespaces",

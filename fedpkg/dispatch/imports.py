@@ -12,6 +12,7 @@ from fedpkg.config import BareHelper, NpzHelper
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
+PRECOMPILED_BYTES = 1 << 18  # some 0.2 s
 USES_NUMPY = ("fedn", "scaleoututil")  # their helpers import it when they are first asked for one
 
 
@@ -39,6 +40,20 @@ def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     found = {path.stem for place in folders for path in place.glob("*.py")}
     found |= {path.parent.name for place in folders for path in place.glob("*/__init__.py")}
     return sorted(found)
+
+
+def sources_of(folder: Path, scripts: Iterable[str] = ()) -> list[Path]:
+    """Files that tasks may run or import, scripts first, as many as are soon compiled."""
+    found, room = [], PRECOMPILED_BYTES
+    for path in dict.fromkeys([*(folder / script for script in scripts), *_python_files(folder)]):
+        try:
+            room -= path.stat().st_size
+        except OSError:
+            continue
+        if room < 0:
+            break
+        found.append(path)
+    return found
 
 
 def helper_named(folder: Path, scripts: Iterable[str] = ()) -> str | None:

@@ -259,7 +259,7 @@ class Zygote:
         interpreter: the Python of the package's environment.
         modules: what it imports before it forks.
         own: names of the package's own modules, which none of the imports may have taken.
-        scripts: files that tasks will run copies of.
+        sources: files of which tasks will run or import copies.
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
         cgroup: where its keepers get cgroups of their own; default: where the system lets us.
@@ -274,13 +274,13 @@ class Zygote:
         environ: Mapping[str, str],
         log: Path,
         own: Sequence[str] = (),
-        scripts: Sequence[Path] = (),
+        sources: Sequence[Path] = (),
         cgroup: Delegated | None = None,
         apart: bool = False,
     ) -> None:
         self.interpreter = interpreter
-        files = [str(script) for script in scripts]
-        self._order = {"modules": list(modules), "own": list(own), "scripts": files, "apart": apart}
+        files = [str(source) for source in sources]
+        self._order = {"modules": list(modules), "own": list(own), "sources": files, "apart": apart}
         self._environ = dict(environ)
         self._log = log
         self._greeting_lock = threading.Lock()

@@ -205,7 +205,7 @@ def main() -> None:
     failed, why_cold = preload(order["modules"])
     why_cold = why_cold or shadowed(order["own"])
     if why_cold is None:
-        _fedpkg_main.precompile(order["scripts"])
+        _fedpkg_main.precompile(order["sources"])
         disown_finalizers()
         gc.collect()
         use_huge_pages()

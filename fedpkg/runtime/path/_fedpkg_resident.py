@@ -11,6 +11,7 @@ import atexit
 import builtins
 import fcntl
 import gc
+import linecache
 import locale
 import logging
 import os
@@ -22,7 +23,7 @@ import threading
 import time
 import warnings
 import weakref
-from operator import is_
+from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal looks each up in an enumeration
 
 import _fedpkg_main  # type: ignore[import-not-found]
 
@@ -82,10 +83,13 @@ class Baseline:
         weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
         self.streams = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_PRIVATE_FD) for fd in (0, 1, 2)]
         self.modules = dict(sys.modules)
+        self.module_ids = _ids(self.modules)
+        self.num_importers = len(sys.path_importer_cache)
+        self.lines = set(linecache.cache)
         self.names = vars(builtins)
         self.builtins = dict(self.names)
         self.sys = {name: _copied(getattr(sys, name)) for name in _SYS if hasattr(sys, name)}
-        self.signals = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.signals = {number: getsignal(number) for number in _SIGNALS}
         self.limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
         self.soft_limits = {name: resource.getrlimit(number)[0] for name, number in self.limits.items()}
         self.locale = locale.setlocale(locale.LC_ALL)
@@ -126,7 +130,7 @@ class Baseline:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.set_wakeup_fd(-1)
         for number, handler in self.signals.items():
-            if signal.getsignal(number) is not handler and handler is not None:
+            if getsignal(number) is not handler and handler is not None:
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -137,9 +141,13 @@ class Baseline:
             _empty(main)
             sys.modules["__main__"] = self.modules["__main__"]
         root = os.path.join(os.path.realpath(folder), "")
-        for path in [path for path in sys.path_importer_cache if path.startswith(root[:-1])]:
-            del sys.path_importer_cache[path]
-        if len(sys.modules) == len(self.modules) and all(map(is_, sys.modules.values(), self.modules.values())):
+        if len(sys.path_importer_cache) != self.num_importers:
+            for path in [path for path in sys.path_importer_cache if path.startswith(root[:-1])]:
+                del sys.path_importer_cache[path]
+            self.num_importers = len(sys.path_importer_cache)
+        for path in linecache.cache.keys() - self.lines:
+            del linecache.cache[path]
+        if _ids(sys.modules) == self.module_ids:
             return  # as after most tasks: 2000 modules one by one take 0.4 ms
         for name, module in list(sys.modules.items()):
             if (known := self.modules.get(name)) is module:
@@ -153,6 +161,8 @@ class Baseline:
         for name, module in self.modules.items():
             if sys.modules.get(name) is not module:
                 sys.modules[name] = module
+        self.modules = dict(sys.modules)  # in its order
+        self.module_ids = _ids(self.modules)
 
     def _interpreter(self) -> None:
         sys.settrace(None)
@@ -212,6 +222,10 @@ class Baseline:
             for fd in _open_files() - self.files:
                 if _belongs_to_a_task(fd):
                     os.close(fd)
+
+
+def _ids(modules: dict[str, Any]) -> list[int]:
+    return list(map(id, modules.values()))
 
 
 def _empty(module: Any) -> None:

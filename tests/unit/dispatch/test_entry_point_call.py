@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -397,6 +398,30 @@ def test_traceback_shows_the_clients_code_only(bench: Bench, tmp_path: Path, com
     files = [line for line in text.splitlines() if line.startswith('  File "') and "<frozen runpy>" not in line]
     assert all("client/entrypoint.py" in line for line in files)
     assert len(files) == 3
+
+
+def test_own_modules_are_each_client_s_own_and_run_as_they_are_now(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import own
+    where = os.path.dirname(os.path.abspath(__file__))
+    tell(value=own.get(), file=own.get.__code__.co_filename == os.path.join(where, "own.py"))
+    with open("own.py", "a") as file:
+        file.write("get = lambda: 2\\n")
+    """
+    package = inline(tmp_path, code, own__py="def get():\n    return 1\n")
+    package = dataclasses.replace(package, digest="own modules")  # so that its files are known before the fork
+    result = bench.run(package)
+    assert result.metrics == {"value": 1, "file": True}, log(result)
+    assert bench.told(package, state=result.task.next_state) == {"value": 2, "file": True}
+
+
+@pytest.mark.parametrize("own", ["1 +", "def f():\n    raise ValueError('expected 784')\nf()"])
+def test_traceback_of_an_own_module_has_no_steps_of_the_import(bench: Bench, tmp_path: Path, own: str) -> None:
+    package = dataclasses.replace(inline(tmp_path, "import own", own__py=own), digest=f"bad module {len(own)}")
+    text = log(bench.run(package))
+    files = [line for line in text.splitlines() if line.startswith('  File "')]
+    assert all("client/entrypoint.py" in line or "client/own.py" in line for line in files), text
+    assert files
 
 
 @pytest.mark.parametrize("command", ["python missing.py", "python -m missing"])

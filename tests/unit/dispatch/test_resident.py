@@ -37,6 +37,10 @@ def test_interpreter_stays(bench: Bench, tmp_path: Path) -> None:
 # What a task does, and how the next one would notice. Each pair runs in one interpreter.
 LEAKS = {
     "a module of the package": ("import state\nstate.seen = 1", "import state\ntell(leak=hasattr(state, 'seen'))"),
+    "lines of a file that were shown": (
+        "import linecache\nlinecache.getline(__file__, 1)",
+        "import linecache\ntell(leak=any('entrypoint.py' in path for path in linecache.cache))",
+    ),
     "a global of __main__": ("seen = 1", "tell(leak='seen' in globals())"),
     "an entry of sys.modules": (
         "import sys, types\nsys.modules['made_up'] = types.ModuleType('made_up')",
