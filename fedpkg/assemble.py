@@ -83,9 +83,11 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     Raises:
         ConfigError: there is no such name, parameter or value.
     """
+    from fedpkg.samplers import resolve_sampler
     from fedpkg.strategies import resolve_strategy
 
-    return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
+    strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
+    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler)
 
 
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
@@ -252,15 +254,26 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
     """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
-    import numpy as np
-
+    from fedpkg.controller.seeds import step_rng
     from fedpkg.data.clients import client_groups
     from fedpkg.samplers import make_sampler
+    from fedpkg.samplers.held_out import held_out_clients
     from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import groups_of
+    from fedpkg.strategies.base import groups_of, least_updates_of
 
-    strategy = make_strategy(config.strategy)
-    groups = client_groups(config.clients, clients)
+    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+    if (there := sampler.availability) is not None:
+        there.check(clients)
+        if there.goes_by_time and config.clock is None:
+            raise ConfigError(
+                "sampler.availability: the trace counts virtual seconds, and there is no virtual clock",
+                hint="add a clock: section, as clock: {seconds: {slow-*: 3.0}}, or give the trace in rounds",
+                key="clock",
+            )
+    found = client_groups(config.clients, clients)
+    held_out = held_out_clients(sampler.held_out, clients, step_rng(config.seed, 0, "held-out"))
+    clients = [client_id for client_id in clients if client_id not in held_out]
+    groups = {name: [one for one in ids if one not in held_out] for name, ids in found.items()}
     for name in groups_of(strategy):
         if not groups.get(name):
             raise ConfigError(
@@ -268,18 +281,17 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
                 hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
                 key="clients.groups",
             )
-    target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
-    needed = getattr(getattr(strategy, "aggregator", None), "needs", 1)
+    target, needed = sampler.target(clients, groups), least_updates_of(strategy)
     if needed > target:
         raise ConfigError(
             f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
-            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
+            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.count",
             key="strategy",
         )
     if config.round.required > target:
         raise ConfigError(
             f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
-            hint="lower round.required, or raise sampler.fraction_train or sampler.min_clients",
+            hint="lower round.required, or raise sampler.fraction_train or sampler.count",
         )
 
 

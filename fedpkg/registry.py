@@ -24,6 +24,7 @@ from fedpkg.errors import ConfigError, nearest
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
@@ -193,6 +194,34 @@ class Registry:
         finally:
             self._source = None
         return list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
+
+    def run_file_of(
+        self, section: dict[str, Any], places: Places, path: tuple[str, ...], *, is_named: bool
+    ) -> dict[str, Any]:
+        """Take the key ``file`` out of a section and run that file; what was taken out.
+
+        Unless it is clear what is meant (``is_named``), that is the one thing which the file registers.
+
+        Raises:
+            ConfigError: it is no path, cannot be run, or registers several things, or none.
+        """
+        file = section.pop("file", None)
+        if file is None:
+            return {}
+        kind, key = self.kinds[0], ".".join((*path, "file"))
+        if not isinstance(file, str):
+            raise ConfigError(f"{places.where((*path, 'file'))}: '{key}' must be the path of a file of Python")
+        names = self.run_file(Path(file))
+        if not is_named:
+            if len(names) != 1:
+                raise ConfigError(
+                    f"{places.where(path)}: '{path[-1]}' has a file, but no name",
+                    hint=f"set name to one of those that it registers: {', '.join(names)}"
+                    if names
+                    else f"{file} registers nothing: decorate {_a(kind)} with @register_{kind}(name)",
+                )
+            section["name"] = names[0]
+        return {"file": file}
 
     def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.

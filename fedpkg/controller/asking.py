@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, TaskEnded
 from fedpkg.controller.gather import OPEN_BYTES, Gathering
 from fedpkg.controller.metrics import metrics_weight
-from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
@@ -39,6 +39,7 @@ class Asking:
         states: versions of the clients' states after their last task that counts.
         replies: the files of all replies that count.
         waited_s: for clients.
+        virtual_s: what the round has taken by the virtual clock.
     """
 
     def __init__(self, ctx: SessionContext, round_number: int, model: Weights, model_file: Path) -> None:
@@ -46,14 +47,15 @@ class Asking:
         self.ctx = ctx
         self.round_number = round_number
         self.model = model  # the global model that the round starts from
-        self.clients = {client.client_id: client for client in ctx.store.list_clients(session_id)}
+        clients = ctx.store.list_clients(session_id)
+        self.clients = {client.client_id: client for client in clients}
+        self.choosing = Choosing(ctx, round_number, clients)
         self.rows: list[RequestRow] = []
         self.last: dict[str, tuple[float, Mapping[str, Json]]] = {}
         self.states: dict[str, str | None] = {}
         self.replies: list[Path] = []
-        self.waited_s = 0.0
+        self.waited_s = self.virtual_s = 0.0
         self._model_file = model_file
-        self._samples = 0
         self._batch: list[Asked] = []
         self._batches = 0
         self._open: dict[tuple[int, int], int] = {}  # bytes of replies that are mapped and wait to be folded
@@ -85,9 +87,12 @@ class Asking:
         self._batches += 1
         for request in requests:
             self._batch.append(self._begin(request))
+        if len(requests) > 1:  # who steps in, and when, would depend on when it is seen that somebody failed
+            for asked in self._batch:
+                asked.reserve.clear()
         num_tasks = sum(len(asked.cohort) for asked in self._batch)
         self.ctx.watch(PhaseStarted(self.round_number, "train", num_tasks, batch=self._batches))
-        order = [(asked, position) for asked in self._batch for position in range(len(asked.cohort))]
+        order = [(asked, position) for asked in self._batch for position in asked.first_asked]
         for asked, position in order:
             self._waiting.setdefault(asked.cohort[position], deque()).append((asked, position))
         for client_id in dict.fromkeys(asked.cohort[position] for asked, position in order):
@@ -96,12 +101,13 @@ class Asking:
 
     def sample(self) -> tuple[str, ...]:
         """The clients that the session's sampler chooses; at each call others."""
-        return self._sample().clients
+        return self.choosing.sample().clients
 
     def finish(self) -> None:
         """Wait for all that was asked, and write down which replies count; a strategy may stop reading early."""
         for asked in self._batch:
             asked.finish()
+        self.virtual_s += max((asked.virtual_s for asked in self._batch), default=0.0)
         for asked in self._batch:
             for position in asked.settled:  # a strategy that reads them later opens them again
                 self.let_go(asked, position)
@@ -168,18 +174,19 @@ class Asking:
                     hint=f"name its clients in the run.yaml: clients.groups.{request.group}",
                 )
         if clients is None:
-            return self._sample()
-        unknown = [client_id for client_id in clients if client_id not in self.clients]
+            return self.choosing.sample()
+        may_not = self.ctx.held_out
+        unknown = [client_id for client_id in clients if client_id not in self.clients or client_id in may_not]
+        if not clients and self._takes_nobody:
+            return Sample((), target=0)
         if not clients or unknown or len(set(clients)) < len(clients):
             what = f"unknown clients: {', '.join(unknown[:3])}" if unknown else "nobody" if not clients else "one twice"
             raise SessionFailed(f"{self._where(request.request_id)}: a strategy asks {what}")
         return Sample(clients, target=len(clients))
 
-    def _sample(self) -> Sample:
-        purpose = "sample" if self._samples == 0 else f"sample-{self._samples}"
-        self._samples += 1
-        rng = step_rng(self.ctx.session.seed, self.round_number, purpose)
-        return self.ctx.sampler.sample(list(self.clients), rng)
+    @property
+    def _takes_nobody(self) -> bool:
+        return bool(getattr(self.ctx.strategy, "takes_empty_rounds", False))
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for field in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -210,6 +217,11 @@ class Asking:
                 self.settle(asked, position, result, recorded)
             elif asked.wants_no_more:
                 self.settle(asked, position, None)
+            elif self._drops_out(asked, task):
+                gone = Failure("dropout", "dropped out, as sampler.dropout has it")
+                result = TaskResult(task, "failed", failure=gone, started_at=self.ctx.clock())
+                self._attempts[client_id, task.entry_point] = task.attempt
+                self.settle(asked, position, result, record(self.ctx, result))
             else:
                 task = dataclasses.replace(task, model=self._payload(asked.request))
                 self._attempts[client_id, task.entry_point] = task.attempt
@@ -218,6 +230,10 @@ class Asking:
                 self._gathering.submit(task)
                 return
             waiting.popleft()
+
+    def _drops_out(self, asked: Asked, task: Task) -> bool:
+        rows = self._recorded.get((asked.row.request_id, task.client_id), ())
+        return self.choosing.drops_out(task.client_id, sum(row.failure == "dropout" for row in rows))
 
     def _task(self, asked: Asked, position: int) -> Task:
         request, payload = asked.request, asked.request.payload
@@ -339,8 +355,10 @@ class Asking:
         for result in self._gathering.cut(late=late, only=task_ids):
             self._take(result)
         for position in range(len(asked.cohort)):
-            if position not in asked.settled:  # it waits for its client to have done something else
-                self._waiting[asked.cohort[position]].remove((asked, position))
+            if position not in asked.settled:  # it waits for its client to have done something else, or for its turn
+                waiting = self._waiting.get(asked.cohort[position], deque())
+                if (asked, position) in waiting:
+                    waiting.remove((asked, position))
                 missed = None
                 if late is not None:
                     missed = TaskResult(self._task(asked, position), "failed", failure=late, started_at=time.time())
@@ -388,6 +406,12 @@ class Asking:
                 self.last[client_id] = (result.num_examples or 0.0, result.metadata)
             if result.reply is not None:
                 self.replies.append(result.reply)
+        elif result is not None and asked.reserve:  # the next by the virtual clock takes its place
+            position = asked.reserve.popleft()
+            waiting = self._waiting.setdefault(asked.cohort[position], deque())
+            waiting.append((asked, position))
+            if len(waiting) == 1:
+                self._advance(asked.cohort[position])
 
     def let_go(self, asked: Asked, position: int) -> None:
         """A reply has been folded: its mapping may go."""
@@ -404,7 +428,8 @@ class Asking:
 class Asked:
     """A request that was asked, and its replies: counted ones in cohort order, each as soon as its turn has come.
 
-    The first ``target`` answers count, and those within the round's time; then the count is written.
+    The first ``target`` answers count, and those within the round's time; then the count is written. With a virtual
+    clock, the first are the first by it: only they are asked, and for each that fails the next one (``reserve``).
     """
 
     def __init__(self, asking: Asking, request: Request, row: RequestRow) -> None:
@@ -418,6 +443,19 @@ class Asked:
         self._open_for_more = True
         self._started = time.monotonic()
         self._replies = self._in_order()
+        self._durations = asking.choosing.durations(self.cohort, request.payload, row.number)
+        self.first_asked, self.reserve = list(range(len(self.cohort))), deque[int]()
+        if self._durations is not None and row.counted is None and row.target < len(self.cohort):
+            by_time = sorted(self.first_asked, key=self._durations.__getitem__)
+            self.first_asked, self.reserve = sorted(by_time[: row.target]), deque(by_time[row.target :])
+
+    @property
+    def virtual_s(self) -> float:
+        """When the last of those who count had answered, by the virtual clock."""
+        if self._durations is None or self.row.counted is None:
+            return 0.0
+        counted = set(self.row.counted)
+        return max((s for name, s in zip(self.cohort, self._durations, strict=True) if name in counted), default=0.0)
 
     @property
     def request_id(self) -> str:
@@ -473,9 +511,8 @@ class Asked:
         if self.request.required is not None:
             return self.request.required
         required = self._asking.ctx.config.round.required
-        return (
-            required if self.request.clients is None and self.request.group is None else min(required, len(self.cohort))
-        )
+        is_sampled = self.request.clients is None and self.request.group is None
+        return required if is_sampled and self.cohort else min(required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:
         for position in range(len(self.cohort)):

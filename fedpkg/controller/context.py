@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
-from fedpkg.controller.seeds import task_seed
+from fedpkg.controller.seeds import step_rng, task_seed
 from fedpkg.data.clients import client_groups
 from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
 from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
-from fedpkg.samplers.base import Sampler
+from fedpkg.samplers.cohort import CohortSampler
+from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.models import ModelStore
-from fedpkg.strategies.base import SteppingStrategy, Strategy
+from fedpkg.strategies.base import SteppingStrategy, Strategy, least_updates_of
+from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class SessionContext:
     models: ModelStore
     executor: Executor
     strategy: Strategy | SteppingStrategy
-    sampler: Sampler
+    sampler: CohortSampler
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
 
@@ -52,9 +54,29 @@ class SessionContext:
 
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """The groups of clients that the configuration names."""
-        clients = [client.client_id for client in self.store.list_clients(self.session.session_id)]
-        return client_groups(self.config.clients, clients)
+        """The groups of clients that the configuration names, without those held out."""
+        found = client_groups(self.config.clients, self._client_ids)
+        return {name: tuple(one for one in ids if one not in self.held_out) for name, ids in found.items()}
+
+    @functools.cached_property
+    def held_out(self) -> frozenset[str]:
+        """Clients that never train."""
+        rng = step_rng(self.session.seed, 0, "held-out")
+        return held_out_clients(self.sampler.held_out, self._client_ids, rng)
+
+    @functools.cached_property
+    def _client_ids(self) -> list[str]:
+        return [client.client_id for client in self.store.list_clients(self.session.session_id)]
+
+    @functools.cached_property
+    def virtual_clock(self) -> VirtualClock | None:
+        clock = self.config.clock
+        return VirtualClock(clock.seconds, clock.spread, clock.jitter, clock.bytes_per_s) if clock else None
+
+    @functools.cached_property
+    def least_updates(self) -> int:
+        """Fewer are of no use to a round."""
+        return max(self.config.round.required, least_updates_of(self.strategy))
 
     @functools.cached_property
     def isolation(self) -> Isolation | None:

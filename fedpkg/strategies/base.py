@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
+from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
@@ -109,12 +110,16 @@ class Client:
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same."""
+    """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
+
+    ``clients`` are those that may train: not those held out.
+    """
 
     round_number: int
     rng: np.random.Generator
     clients: tuple[Client, ...]
     sample: Callable[[], tuple[str, ...]]  # the session's sampler; each call draws anew
+    clock: VirtualClock = field(default_factory=VirtualClock)
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)
@@ -130,7 +135,7 @@ class SteppingStrategy(Protocol):
     """A method as it is written on paper: a step that asks as often as it likes, and returns the state after it.
 
     It may also say ``entry_points`` and ``groups``, those that it uses: they are then looked for before the session
-    starts.
+    starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask.
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -190,3 +195,8 @@ def entry_points_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
 def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
     """The groups of clients that a strategy says it needs."""
     return tuple(getattr(strategy, "groups", ()))
+
+
+def least_updates_of(strategy: Strategy | SteppingStrategy) -> int:
+    """The updates without which a strategy's aggregator can do nothing."""
+    return int(getattr(getattr(strategy, "aggregator", None), "needs", 1))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedpkg.config_shape import Places
-from fedpkg.errors import ConfigError
 from fedpkg.registry import Registry
 
 if TYPE_CHECKING:
@@ -109,24 +107,12 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     """
     given = dict(section)
     path = ("strategy",)
-    file = given.pop("file", None)
-    if file is not None:
-        if not isinstance(file, str):
-            raise ConfigError(f"{places.where((*path, 'file'))}: 'strategy.file' must be the path of a file of Python")
-        names = STRATEGIES.run_file(Path(file))
-        if given.get("name") is None and "aggregator" not in given:
-            if len(names) != 1:
-                raise ConfigError(
-                    f"{places.where(path)}: 'strategy' has a file, but no name",
-                    hint=f"set name to one of those that it registers: {', '.join(names)}"
-                    if names
-                    else f"{file} registers nothing: decorate a strategy with @register_strategy(name)",
-                )
-            given["name"] = names[0]
+    is_named = given.get("name") is not None or "aggregator" in given
+    file = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
     if given.get("name") is None:
         given["name"] = "pipeline"
     resolved = STRATEGIES.resolve("strategy", given, places, path)
-    return {"name": resolved["name"], **({"file": file} if file else {}), **resolved}
+    return {"name": resolved["name"], **file, **resolved}
 
 
 def make_strategy(section: Mapping[str, Json]) -> Strategy:
