@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.registered import facts_of, show_spec
 
 if TYPE_CHECKING:
     from fedpkg.registry import Spec
@@ -98,56 +97,19 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     if settings.json:
         output.document([_facts(spec) for spec in specs])
         return
-    spec = specs[0]
-    output.result(inspect.getdoc(spec.make) or "")
-    output.result()
-    pairs = [
-        ("name", ", ".join((spec.name, *spec.aliases))),
-        ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
-        ("equation", spec.equation),
-        ("paper", spec.paper),
-        ("stands attackers", spec.attackers),
-        ("folds in a tree", "yes" if spec.folds else "no: it needs all updates in one place"),
-        ("from", spec.source),
-    ]
-    output.facts([(label, value) for label, value in pairs if value])
-    if spec.parameters:
-        output.result()
-        rows = [
-            [
-                parameter["name"],
-                parameter["type"],
-                "must be given" if parameter["required"] else _json(parameter["default"]),
-            ]
-            for parameter in _facts(spec)["parameters"]
-        ]
-        output.table(["parameter", "is", "default"], rows)
+    show_spec(
+        specs[0],
+        [
+            ("name", ", ".join((specs[0].name, *specs[0].aliases))),
+            ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
+            ("equation", specs[0].equation),
+            ("paper", specs[0].paper),
+            ("stands attackers", specs[0].attackers),
+            ("folds in a tree", "yes" if specs[0].folds else "no: it needs all updates in one place"),
+            ("from", specs[0].source),
+        ],
+    )
 
 
 def _facts(spec: Spec) -> dict[str, Any]:
-    from fedpkg.config_shape import describe
-
-    return {
-        "kind": spec.kind,
-        "name": spec.name,
-        "aliases": list(spec.aliases),
-        "about": spec.about,
-        "equation": spec.equation,
-        "paper": spec.paper,
-        "attackers": spec.attackers,
-        "folds_in_a_tree": spec.folds,
-        "source": spec.source,
-        "parameters": [
-            {
-                "name": each.name,
-                "type": f"the name of one: {each.part.kind.replace('_', ' ')}" if each.part else describe(each.type),
-                "required": each.is_required,
-                "default": None if each.is_required else each.default,
-            }
-            for each in spec.parameters.values()
-        ],
-    }
-
-
-def _json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return {**facts_of(spec), "attackers": spec.attackers, "folds_in_a_tree": spec.folds}

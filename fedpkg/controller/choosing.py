@@ -69,7 +69,7 @@ class Choosing:
             return False
         if times_before not in self._drop_outs:
             draws = self._rng(f"dropout-{times_before}").random(len(self._clients))
-            gone = (draws < self.ctx.sampler.dropout).nonzero()[0]
+            gone = (draws < self.ctx.sampler.dropout).nonzero()[0].tolist()
             self._drop_outs[times_before] = frozenset(self._clients[i].client_id for i in gone)
         return client_id in self._drop_outs[times_before]
 

@@ -43,22 +43,33 @@ _PATH = ("sampler",)
 class AvailabilityOptions(msgspec.Struct, frozen=True):
     """Either of the first two."""
 
-    trace: str | None = None  # CSV or JSON: client, from_round, to_round; or client, from_s, to_s (virtual seconds)
-    rate: Share | None = None  # the chance of each client to be there, drawn for each round
+    trace: str | None = None
+    rate: Share | None = None
     sha256: str | None = None  # of the trace; without it, that of the file as the session begins
 
 
 class SamplerOptions(msgspec.Struct, frozen=True):
-    """What goes with every sampler."""
+    """Keys that go with every sampler:
 
-    fraction_train: Share | None = None  # share of the clients asked each round; without count and groups: 1
-    count: Count | None = None  # … or how many
-    min_clients: Count = 1  # but at least so many
-    over_selection: NotNegative = 0.0  # ask this share more; the first answers count
-    groups: dict[str, Count | Share] | None = None  # instead: how many, or what share, of each of `clients.groups`
-    availability: AvailabilityOptions | None = None  # who is there to be asked
-    dropout: BelowOne = 0.0  # the chance of each client that was asked not to answer
-    held_out: Count | _ShareButNotAll | list[str] | None = None  # never train: so many, a share, or ids and patterns
+    fraction_train  share of the clients that are asked in a round (1, without count and groups)
+    count           … or how many
+    min_clients     but at least so many
+    over_selection  ask this share more; the first answers count (with a `clock`, the first in virtual time)
+    groups          instead: how many, or what share, of each of `clients.groups`, as {slow: 2, fast: 0.5}
+    availability    who is there to be asked: {rate: 0.8}, drawn for each client and round; or {trace: FILE.csv}, with
+                    columns client, from_round, to_round; or client, from_s, to_s (virtual seconds); or .json of such
+    dropout         the chance of each client that was asked not to answer
+    held_out        clients that never train, only validate: so many, a share (both drawn), or ids and patterns
+    """
+
+    fraction_train: Share | None = None
+    count: Count | None = None
+    min_clients: Count = 1
+    over_selection: NotNegative = 0.0
+    groups: dict[str, Count | Share] | None = None
+    availability: AvailabilityOptions | None = None
+    dropout: BelowOne = 0.0
+    held_out: Count | _ShareButNotAll | list[str] | None = None
 
 
 OPTIONS: Mapping[str, Any] = {each.name: each for each in msgspec.structs.fields(SamplerOptions)}

@@ -1,7 +1,7 @@
 -- What samplers go by: how often each client was asked, and what it last said. It grows by clients, not by rounds.
 
 create table client_history (
-    session_id text not null,
+    session_id text not null references sessions (session_id),
     client_id text not null,
     times_asked bigint not null,
     last_asked bigint,
@@ -9,6 +9,5 @@ create table client_history (
     last_counted bigint,
     train_metrics text not null,
     validation_metrics text not null,
-    primary key (session_id, client_id),
-    foreign key (session_id, client_id) references clients (session_id, client_id)
+    primary key (session_id, client_id)
 );

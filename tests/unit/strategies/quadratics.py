@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy
+from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
 
@@ -73,6 +74,7 @@ class Federation:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     train: Callable[[str, Request], Mapping[str, Vector]] | None = None
     calls: Counter[str] = field(default_factory=Counter)
+    clock: VirtualClock = field(default_factory=VirtualClock)
 
     def step(self, strategy: SteppingStrategy, state: State, number: int) -> State:
         rng = np.random.default_rng(number)
@@ -80,7 +82,7 @@ class Federation:
             Client(name, tuple(group for group, members in self.groups.items() if name in members))
             for name in self.losses
         )
-        step = strategy.step(state, StepContext(number, rng, clients, lambda: tuple(self.losses)))
+        step = strategy.step(state, StepContext(number, rng, clients, lambda: tuple(self.losses), self.clock))
         try:
             asks = next(step)
             while True:
