@@ -254,7 +254,7 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
     """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
-    from fedpkg.controller.seeds import step_rng
+    from fedpkg.controller.seeds import held_out_rng
     from fedpkg.data.clients import client_groups
     from fedpkg.samplers import make_sampler
     from fedpkg.samplers.held_out import held_out_clients
@@ -271,7 +271,7 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
                 key="clock",
             )
     found = client_groups(config.clients, clients)
-    held_out = held_out_clients(sampler.held_out, clients, step_rng(config.seed, 0, "held-out"))
+    held_out = held_out_clients(sampler.held_out, clients, held_out_rng(config.seed))
     clients = [client_id for client_id in clients if client_id not in held_out]
     groups = {name: [one for one in ids if one not in held_out] for name, ids in found.items()}
     for name in groups_of(strategy):

@@ -51,7 +51,8 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     asked = asked_by_round(store, session_id)
     is_many = any(len(requests) > 1 for requests in asked.values())
     columns = ["round", *([] if is_done else ["status"]), *(["requests", "down", "up"] if is_many else [])]
-    columns += ["ok", "failed", "examples", *names, "seconds", "model"]
+    is_timed = any("virtual_time" in row.phases for row in rounds)
+    columns += ["ok", "failed", "examples", *names, "seconds", *(["virtual time"] if is_timed else []), "model"]
     measured = [output.measures([metrics.get(name) for metrics in shown]) for name in names]
     rows = []
     for i, row in enumerate(rounds):
@@ -65,6 +66,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
                 output.number(row.num_examples),
                 *(column[i] for column in measured),
                 "-" if row.wall_s is None else f"{row.wall_s:.1f}",
+                *([output.number(row.phases.get("virtual_time"))] if is_timed else []),
                 digests.get(row.round_number, "-")[:12],
             ]
         )

@@ -101,6 +101,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         *(("signed by", str(one["signer"])) for one in session.signatures),
         ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
+        *_sampler_facts(session, [client.client_id for client in clients]),
         ("rounds", str(session.num_rounds)),
         ("seed", str(session.seed)),
         ("executor", f"{config['executor']['name']}, workers {config['executor']['workers']}"),
@@ -113,6 +114,9 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     output.result()
     rounds_table(store, session.session_id)
     failed = [task for task in store.list_tasks(session.session_id) if task.status == "failed"]
+    if gone := sum(task.failure == "dropout" for task in failed):
+        output.result(f"\n{gone} time{'s' * (gone != 1)} a client dropped out, as sampler.dropout has it")
+        failed = [task for task in failed if task.failure != "dropout"]
     if failed:
         output.result(f"\n{len(failed)} failed task{'s' * (len(failed) != 1)}:")
         for task in failed[-20:]:
@@ -123,6 +127,22 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     is_short = rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
+
+
+def _sampler_facts(session: SessionRow, clients: list[str]) -> list[tuple[str, str]]:
+    """Of a sampler that is not the usual one: its name and options, and who never trains."""
+    from fedpkg.samplers.held_out import held_out_clients
+
+    usual = {"name": "uniform", "min_clients": 1, "over_selection": 0.0, "dropout": 0.0}
+    given = {key: value for key, value in session.config.get("sampler", {}).items() if usual.get(key) != value}
+    facts = [(f"sampler.{key}", json.dumps(value)) for key, value in given.items() if value is not None]
+    if (which := given.get("held_out")) is not None:
+        from fedpkg.controller.seeds import held_out_rng
+
+        held_out = held_out_clients(which, clients, held_out_rng(session.seed))
+        names = [client_id for client_id in clients if client_id in held_out]
+        facts.append(("held out", ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")))
+    return facts
 
 
 def _data_words(clients: dict[str, Any]) -> str:

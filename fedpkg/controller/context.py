@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
-from fedpkg.controller.seeds import step_rng, task_seed
+from fedpkg.controller.seeds import held_out_rng, task_seed
 from fedpkg.data.clients import client_groups
 from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
 from fedpkg.dispatch.isolation import isolation_of
@@ -61,8 +61,7 @@ class SessionContext:
     @functools.cached_property
     def held_out(self) -> frozenset[str]:
         """Clients that never train."""
-        rng = step_rng(self.session.seed, 0, "held-out")
-        return held_out_clients(self.sampler.held_out, self._client_ids, rng)
+        return held_out_clients(self.sampler.held_out, self._client_ids, held_out_rng(self.session.seed))
 
     @functools.cached_property
     def _client_ids(self) -> list[str]:
