@@ -91,7 +91,8 @@ class Candidates:
 
         known = np.array([np.nan if n is None else n for n in self.num_examples or (None,) * len(self)], np.float64)
         is_known = np.isfinite(known)
-        return np.where(is_known, known, known[is_known].mean() if is_known.any() else 1.0)
+        top = known[is_known].max(initial=0.0)
+        return np.where(is_known, known, (known[is_known] / top).mean() * top if top > 0 else 1.0)
 
     def metric(self, name: str) -> Column:
         """What each last said under this name; NaN where it is not known.

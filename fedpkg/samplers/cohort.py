@@ -102,13 +102,13 @@ class CohortSampler:
                     key=f"sampler.groups.{name}",
                 )
             members = set(client_ids).intersection(groups[name])
-            self._check_number(f"sampler.groups.{name} is {size.count}", size.count or 1, len(members))
+            self._check_number(f"sampler.groups.{name} is {size.count}", size.count or 0, len(members))
             target += len(members) if self.has_any_size else size.target(len(members))
         total = len(client_ids)
         if self.groups:
             return min(target, total)
-        self._check_number(f"sampler.count is {self.size.count}", self.size.count or 1, total)
         self._check_number(f"sampler: min_clients is {self.size.min_clients}", self.size.min_clients, total)
+        self._check_number(f"sampler.count is {self.size.count}", self.size.count or 0, total)
         return total if self.has_any_size else self.size.target(total)
 
     @staticmethod

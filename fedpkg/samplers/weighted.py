@@ -32,11 +32,11 @@ class Weighted:
 def successively(weights: Column, number: int, rng: np.random.Generator) -> Any:
     """Places drawn one after the other, each time in proportion to the weights of those left; zeros come last.
 
-    The k with the smallest E_k / weight_k, E_k ~ Exp(1)   [Efraimidis and Spirakis 2006]
+    The k with the smallest E_k / weight_k, E_k ~ Exp(1), compared by their logarithms   [Efraimidis and Spirakis 2006]
     """
     import numpy as np
 
     draws = rng.exponential(size=len(weights))
-    keys = np.full(len(weights), np.inf)
-    np.divide(draws, weights, out=keys, where=weights > 0)
+    with np.errstate(divide="ignore"):
+        keys = np.log(draws) - np.log(weights)
     return np.lexsort((draws, keys))[:number]
