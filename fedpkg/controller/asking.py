@@ -19,7 +19,7 @@ from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
-from fedpkg.strategies.base import Payload, Reply, Request
+from fedpkg.strategies.base import Payload, Reply, Request, takes_empty_rounds
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
@@ -55,6 +55,7 @@ class Asking:
         self.states: dict[str, str | None] = {}
         self.replies: list[Path] = []
         self.waited_s = self.virtual_s = 0.0
+        self.takes_empty_rounds = takes_empty_rounds(ctx.strategy)
         self._model_file = model_file
         self._batch: list[Asked] = []
         self._batches = 0
@@ -177,16 +178,12 @@ class Asking:
             return self.choosing.sample()
         may_not = self.ctx.held_out
         unknown = [client_id for client_id in clients if client_id not in self.clients or client_id in may_not]
-        if not clients and self._takes_nobody:
+        if not clients and self.takes_empty_rounds:
             return Sample((), target=0)
         if not clients or unknown or len(set(clients)) < len(clients):
             what = f"unknown clients: {', '.join(unknown[:3])}" if unknown else "nobody" if not clients else "one twice"
             raise SessionFailed(f"{self._where(request.request_id)}: a strategy asks {what}")
         return Sample(clients, target=len(clients))
-
-    @property
-    def _takes_nobody(self) -> bool:
-        return bool(getattr(self.ctx.strategy, "takes_empty_rounds", False))
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for field in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -512,7 +509,8 @@ class Asked:
             return self.request.required
         required = self._asking.ctx.config.round.required
         is_sampled = self.request.clients is None and self.request.group is None
-        return required if is_sampled and self.cohort else min(required, len(self.cohort))
+        takes_all = self._asking.takes_empty_rounds
+        return required if is_sampled and not takes_all else min(required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:
         for position in range(len(self.cohort)):

@@ -14,7 +14,7 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.errors import NotFound
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.stores.base import ClientRow
-from fedpkg.strategies.base import Payload
+from fedpkg.strategies.base import Payload, takes_empty_rounds
 from fedpkg.weights.weights import Weights
 
 VIRTUAL_TIME = "virtual_time"  # in a round's phases: the session's virtual seconds up to its end
@@ -55,7 +55,7 @@ class Choosing:
             ids = self._there
             there = [i for i, client in enumerate(self.may_train) if client.client_id in ids]
         sample = sampler.sample(self._candidates(), self._rng(purpose), there=there)
-        if len(sample.clients) < ctx.least_updates and not getattr(ctx.strategy, "takes_empty_rounds", False):
+        if len(sample.clients) < ctx.least_updates and not takes_empty_rounds(ctx.strategy):
             raise NobodyToAsk(f"{len(sample.clients)} clients to ask, {ctx.least_updates} are required")
         self.sampled.update(sample.clients)
         return sample

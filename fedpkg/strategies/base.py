@@ -200,3 +200,8 @@ def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
 def least_updates_of(strategy: Strategy | SteppingStrategy) -> int:
     """The updates without which a strategy's aggregator can do nothing."""
     return int(getattr(getattr(strategy, "aggregator", None), "needs", 1))
+
+
+def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:
+    """Whether a strategy takes its step with whom the sampler finds, be it nobody; others then keep their state."""
+    return bool(getattr(strategy, "takes_empty_rounds", False))
