@@ -108,10 +108,11 @@ class _Training:
 
     def _step_context(self) -> StepContext:
         ctx, asking = self.ctx, self.asking
+        groups = {name: frozenset(members) for name, members in ctx.groups.items()}
         clients = tuple(
             Client(
                 client.client_id,
-                groups=tuple(name for name, members in ctx.groups.items() if client.client_id in members),
+                groups=tuple(name for name, members in groups.items() if client.client_id in members),
                 num_examples=client.num_examples if client.last_num_examples is None else client.last_num_examples,
             )
             for client in asking.choosing.may_train
