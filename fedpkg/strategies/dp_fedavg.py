@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -83,7 +82,7 @@ class DpFedAvg:
         return {**state, "secret": os.urandom(16).hex()} if self.secret_noise else state
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        from fedpkg.strategies.steps import parameters_of, with_parameters
+        from fedpkg.strategies.steps import real_parameters_of, with_parameters
 
         model, clip = state["model"], float(state["clip_norm"])
         population = self.population or len(ctx.clients)
@@ -110,7 +109,7 @@ class DpFedAvg:
         rng = self._rng(state, ctx)
         total, short, count = self._sum(replies, model, clip)
         step = _noisy(total, noise * clip * scale, rng) / expected
-        moved = with_parameters(model, parameters_of(model) + step)
+        moved = with_parameters(model, real_parameters_of(model) + step)
 
         found: State = {**state, "spent": [list(part) for part in spent]}
         if self.target_quantile is not None:
@@ -154,13 +153,13 @@ class DpFedAvg:
 
     def _sum(self, replies: Replies, model: Weights, clip: float) -> tuple[Weights, float, int]:
         """The sum of the clipped updates; how many were no longer than C (believing clients that clip), of how many."""
-        from fedpkg.strategies.steps import parameters_of, squared_norm
+        from fedpkg.strategies.steps import real_parameters_of, squared_norm
         from fedpkg.weights.fold import MeanFold
 
-        start = parameters_of(model)
+        start = real_parameters_of(model)
         fold, short, count = MeanFold(start), 0.0, 0
         for reply in replies:
-            update = parameters_of(reply.weights) - start
+            update = real_parameters_of(reply.weights) - start
             length = math.sqrt(squared_norm(update))
             fold.add(reply.position, update * min(1.0, clip / length) if length > 0 else update, 1.0)
             short += 1.0 if self._was_short(reply, length, clip) else 0.0
@@ -185,7 +184,7 @@ def _extended(spent: list[Any], scheme: str, rate: float, noise_multiplier: floa
 
 
 def _noisy(total: Weights, std: float, rng: np.random.Generator) -> Weights:
-    """The sum with independent Gaussian noise in every element; a complex one is two."""
+    """The sum with independent Gaussian noise in every element."""
     import numpy as np
     import torch
 
@@ -193,12 +192,9 @@ def _noisy(total: Weights, std: float, rng: np.random.Generator) -> Weights:
 
     if std == 0:
         return total
-
-    def with_noise(tensor: torch.Tensor) -> torch.Tensor:
-        real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-        dtype: Any = np.float64 if real.dtype == torch.float64 else np.float32
-        drawn = torch.from_numpy(np.asarray(rng.standard_normal(tuple(real.shape), dtype=dtype))) * std
-        return tensor + (torch.view_as_complex(drawn) if tensor.is_complex() else drawn)
-
-    noisy: Mapping[str, torch.Tensor] = {name: with_noise(tensor) for name, tensor in total.items()}
+    noisy = {}
+    for name, tensor in total.items():
+        dtype: Any = np.float64 if tensor.dtype == torch.float64 else np.float32
+        drawn = torch.from_numpy(np.asarray(rng.standard_normal(tuple(tensor.shape), dtype=dtype)))
+        noisy[name] = tensor + std * drawn
     return Weights(noisy)
