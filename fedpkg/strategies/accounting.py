@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -72,13 +73,18 @@ def _scheme(spent: Spent) -> str:
     return "other" if spent.rate >= 1 else spent.scheme
 
 
-def _dp_accounting() -> Any:
-    try:
-        import dp_accounting
-        import dp_accounting.pld
-        import dp_accounting.rdp
-    except ImportError:
+def check_installed() -> None:
+    """Raises ConfigError: the accountants are not installed."""
+    if importlib.util.find_spec("dp_accounting") is None:  # to import it takes a second
         raise ConfigError(
             "to account for privacy, the package dp-accounting is needed", hint="pip install 'fedpkg[dp]'"
-        ) from None
+        )
+
+
+def _dp_accounting() -> Any:
+    check_installed()
+    import dp_accounting
+    import dp_accounting.pld
+    import dp_accounting.rdp
+
     return dp_accounting

@@ -11,7 +11,7 @@ import msgspec
 
 from fedpkg.errors import AggregationError
 from fedpkg.registry import Count, NotNegative, Part, Positive
-from fedpkg.strategies.accounting import Accountant, Spent, epsilon
+from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.transforms.chain import Chain
@@ -76,6 +76,8 @@ class DpFedAvg:
     def __post_init__(self) -> None:
         if self.budget is not None and self.noise_multiplier == 0:
             raise ValueError("a budget needs noise: noise_multiplier is 0")
+        if self.noise_multiplier:
+            check_installed()
 
     def init(self, seed_model: Weights) -> State:
         state: State = {"model": seed_model, "clip_norm": self.clip_norm, "spent": []}
@@ -94,10 +96,10 @@ class DpFedAvg:
                 hint="set the strategy's population",
             )
         spent = _extended(state["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
-        if self.budget is not None and self._epsilon(spent, population) > self.budget:
+        cost = self._epsilon(spent, population) if self.noise_multiplier else math.inf
+        if self.budget is not None and cost > self.budget:
             raise AggregationError(
-                f"dp_fedavg: one round spends epsilon {self._epsilon(spent, population):.4g}; the budget is "
-                f"{self.budget:g}",
+                f"dp_fedavg: one round spends epsilon {cost:.4g}; the budget is {self.budget:g}",
                 hint="a larger noise_multiplier, a smaller cohort, or a larger budget",
             )
         # Noise is for a cohort of that size; of a smaller one here, the sum gets the like share.
@@ -123,7 +125,7 @@ class DpFedAvg:
             moved, found["server_optimiser"] = self.server_optimiser.step(model, moved, memory)
         found.update(model=moved, clip_norm=clip, metrics={} if self.target_quantile is None else {"clip_norm": clip})
         if self.noise_multiplier:
-            found["metrics"] = {"epsilon": self._epsilon(spent, population), **found["metrics"]}
+            found["metrics"] = {"epsilon": cost, **found["metrics"]}
         if self.budget is not None:
             following = _extended(found["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
             if (cost := self._epsilon(following, population)) > self.budget:
