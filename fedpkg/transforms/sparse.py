@@ -99,8 +99,11 @@ def _drawn(seed: int, count: int, size: int) -> Tensor:
     import numpy as np
     import torch
 
-    keys = np.random.PCG64(seed).random_raw(size) if size else np.empty(0, dtype=np.uint64)
-    return torch.from_numpy(np.sort(np.argsort(keys, kind="stable")[:count]))
+    if count == size:
+        return torch.arange(size)
+    keys = np.random.PCG64(seed).random_raw(size)
+    bound = np.partition(keys, count - 1)[count - 1]
+    return torch.from_numpy(np.flatnonzero(keys <= bound)[:count])
 
 
 def _spread(values: Tensor, places: Tensor, way: Way) -> Tensor:
