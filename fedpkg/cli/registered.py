@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.cli import output
 
 if TYPE_CHECKING:
-    from fedpkg.registry import Spec
+    from fedpkg.registry import Part, Spec
 
 
 def show_spec(spec: Spec, pairs: Sequence[tuple[str, str]]) -> None:
@@ -41,13 +41,18 @@ def facts_of(spec: Spec) -> dict[str, Any]:
         "parameters": [
             {
                 "name": each.name,
-                "type": f"the name of one: {each.part.kind.replace('_', ' ')}" if each.part else describe(each.type),
+                "type": _part(each.part) if each.part else describe(each.type),
                 "required": each.is_required,
                 "default": None if each.is_required else each.default,
             }
             for each in spec.parameters.values()
         ],
     }
+
+
+def _part(part: Part) -> str:
+    kind = part.kind.replace("_", " ")
+    return f"a list of {kind}s, by name" if part.many else f"the name of one: {kind}"
 
 
 def _json(value: Any) -> str:

@@ -14,6 +14,7 @@ from fedpkg.cli.registered import facts_of, show_spec
 if TYPE_CHECKING:
     from fedpkg.registry import Spec
 
+_WHOLE = ("strategy", "aggregator")  # kinds of which attackers and trees are to be told
 _FILE = click.option(
     "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
 )
@@ -42,9 +43,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
     from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    specs = [spec for kind in STRATEGIES.kinds for spec in STRATEGIES.specs(kind)]
+    specs = _all_specs(file)
     installed = STRATEGIES.installed()
     if settings.json:
         output.document(
@@ -61,7 +60,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
             twins.append(spec)
     rows = []
     for twins in merged:
-        whole = twins[0].kind in ("strategy", "aggregator")
+        whole = twins[0].kind in _WHOLE
         rows.append(
             [
                 ", ".join(names_of(twins)),
@@ -90,25 +89,35 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    kinds = [kind for kind in STRATEGIES.kinds if name in names_of(STRATEGIES.specs(kind))]
-    specs = [STRATEGIES.find(kind, name, Places("fedpkg strategy show"), ()) for kind in kinds or STRATEGIES.kinds[:1]]
+    specs = [spec for spec in _all_specs(file) if name in names_of([spec])]
+    specs = specs or [STRATEGIES.find(STRATEGIES.kinds[0], name, Places("fedpkg strategy show"), ())]
     if settings.json:
         output.document([_facts(spec) for spec in specs])
         return
+    spec = specs[0]
+    is_whole = spec.kind in _WHOLE
     show_spec(
-        specs[0],
+        spec,
         [
-            ("name", ", ".join((specs[0].name, *specs[0].aliases))),
+            ("name", ", ".join((spec.name, *spec.aliases))),
             ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
-            ("equation", specs[0].equation),
-            ("paper", specs[0].paper),
-            ("stands attackers", specs[0].attackers),
-            ("folds in a tree", "yes" if specs[0].folds else "no: it needs all updates in one place"),
-            ("from", specs[0].source),
+            ("equation", spec.equation),
+            ("paper", spec.paper),
+            ("stands attackers", spec.attackers if is_whole else ""),
+            ("folds in a tree", ("yes" if spec.folds else "no: it needs all updates in one place") if is_whole else ""),
+            ("from", spec.source),
         ],
     )
+
+
+def _all_specs(file: Path | None) -> list[Spec]:
+    """Strategies and their parts, and what a file registers."""
+    from fedpkg.strategies.registry import STRATEGIES
+    from fedpkg.transforms.registry import TRANSFORMS
+
+    if file is not None:
+        STRATEGIES.run_file(file.absolute())
+    return [spec for registry in (STRATEGIES, TRANSFORMS) for kind in registry.kinds for spec in registry.specs(kind)]
 
 
 def _facts(spec: Spec) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from fedpkg.files import remove_tree
 from fedpkg.log import event
 from fedpkg.stores.base import ModelRow, RoundRow, ValidationRow
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Client, Request, State, StepContext, take_step
+from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, take_step
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.weights import Weights
@@ -118,7 +118,9 @@ class _Training:
             for client in asking.choosing.may_train
         )
         rng = step_rng(ctx.session.seed, self.round_number, "ask")
-        return StepContext(self.round_number, rng, clients, asking.sample, ctx.virtual_clock or VirtualClock())
+        sampling = Sampling(*ctx.sampler.sampling([client.client_id for client in clients], ctx.groups))
+        clock = ctx.virtual_clock or VirtualClock()
+        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock)
 
     def _totals(self) -> RoundRow:
         """The round's row, with what its requests come to together."""
@@ -166,6 +168,7 @@ class _Training:
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in asking.states],
             num_examples=float(sum(examples.values())),
+            strategy_metrics=dict(state.get("metrics", {})),
             train_metrics=weighted_average((dict(metadata), number) for number, metadata in replied.values()),
             model_id=model.model_id,
             phases=phases,
@@ -193,15 +196,15 @@ def _type(value: object) -> str:
     return type(value).__name__ + keys
 
 
-def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
-    """Validate an aggregated round's model if that is due, and close the round."""
+def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:
+    """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
     round_number = row.round_number
     before = time.monotonic()
     metrics: dict[str, float] = {}
     measured: dict[str, dict[str, float]] = {}
     versions: dict[str, str | None] = {}
     model = _current_model(ctx, round_number)
-    if is_validation_due(ctx, round_number):
+    if is_validation_due(ctx, round_number, is_last=is_last):
         values, versions = _validate(ctx, row, model)
         measured = {client_id: numbers_of(said) for client_id, (said, _) in values.items()}
         apart = {client_id: values.pop(client_id) for client_id in list(values) if client_id in ctx.held_out}
@@ -235,12 +238,12 @@ def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
     return row
 
 
-def is_validation_due(ctx: SessionContext, round_number: int) -> bool:
+def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool = False) -> bool:
     """Every k-th round and the last one, for packages that can validate."""
     every = ctx.config.validation.every
     if every == 0 or "validate" not in ctx.package.spec.entry_points:
         return False
-    return round_number % every == 0 or round_number == ctx.config.rounds
+    return round_number % every == 0 or round_number == ctx.config.rounds or is_last
 
 
 def _validate(

@@ -10,7 +10,9 @@ from fedpkg.errors import ConfigError, nearest
 from fedpkg.samplers.availability import Availability
 from fedpkg.samplers.base import Candidates, Sample, Sampler, SamplerOfAnySize
 from fedpkg.samplers.held_out import HeldOut
+from fedpkg.samplers.poisson import Poisson
 from fedpkg.samplers.size import Size
+from fedpkg.samplers.uniform import Uniform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +40,22 @@ class CohortSampler:
     @property
     def has_any_size(self) -> bool:
         return isinstance(self.sampler, SamplerOfAnySize)
+
+    def sampling(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> tuple[str, float]:
+        """How cohorts of those who may train are drawn, and which share of them is asked: what `Sampling` says.
+
+        Only ``poisson`` and ``uniform`` by themselves are more than ``other``. That somebody drops out by chance, or is
+        not there when ``poisson`` draws, makes nobody's chance larger.
+        """
+        total = len(client_ids)
+        if not self.has_any_size:
+            is_plain = not self.groups and not self.size.over_selection and self.availability is None
+            scheme = "without_replacement" if is_plain and isinstance(self.sampler, Uniform) else "other"
+            return scheme, self.target(client_ids, groups) / total
+        if not self.groups:
+            return ("poisson" if isinstance(self.sampler, Poisson) else "other"), self.size.share(total)
+        members = {name: len(set(client_ids).intersection(groups[name])) for name in self.groups}
+        return "other", sum(size.share(members[name]) * members[name] for name, size in self.groups.items()) / total
 
     def sample(self, candidates: Candidates, rng: np.random.Generator, *, there: Sequence[int] | None = None) -> Sample:
         """The cohort, of those who may train; ``there``: the places of those who can be asked, None: all.

@@ -82,7 +82,7 @@ class Federation:
             Client(name, tuple(group for group, members in self.groups.items() if name in members))
             for name in self.losses
         )
-        step = strategy.step(state, StepContext(number, rng, clients, lambda: tuple(self.losses), self.clock))
+        step = strategy.step(state, StepContext(number, rng, clients, lambda: tuple(self.losses), clock=self.clock))
         try:
             asks = next(step)
             while True:
