@@ -133,7 +133,7 @@ def _sampler_facts(session: SessionRow, clients: list[str]) -> list[tuple[str, s
     """Of a sampler that is not the usual one: its name and options, and who never trains."""
     from fedpkg.samplers.held_out import held_out_clients
 
-    usual = {"name": "uniform", "min_clients": 1, "over_selection": 0.0, "dropout": 0.0}
+    usual = {"name": "uniform", "fraction_train": 1.0, "min_clients": 1, "over_selection": 0.0, "dropout": 0.0}
     given = {key: value for key, value in session.config.get("sampler", {}).items() if usual.get(key) != value}
     facts = [(f"sampler.{key}", json.dumps(value)) for key, value in given.items() if value is not None]
     if (which := given.get("held_out")) is not None:

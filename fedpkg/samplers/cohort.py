@@ -10,9 +10,7 @@ from fedpkg.errors import ConfigError, nearest
 from fedpkg.samplers.availability import Availability
 from fedpkg.samplers.base import Candidates, Sample, Sampler, SamplerOfAnySize
 from fedpkg.samplers.held_out import HeldOut
-from fedpkg.samplers.poisson import Poisson
 from fedpkg.samplers.size import Size
-from fedpkg.samplers.uniform import Uniform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +45,9 @@ class CohortSampler:
         Only ``poisson`` and ``uniform`` by themselves are more than ``other``. That somebody drops out by chance, or is
         not there when ``poisson`` draws, makes nobody's chance larger.
         """
+        from fedpkg.samplers.poisson import Poisson
+        from fedpkg.samplers.uniform import Uniform
+
         total = len(client_ids)
         if not self.has_any_size:
             is_plain = not self.groups and not self.size.over_selection and self.availability is None
