@@ -16,10 +16,11 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
+from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
-from fedpkg.strategies.base import Payload, Reply, Request
+from fedpkg.strategies.base import Payload, Reply, Request, needs_of, sampled_from
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
@@ -179,7 +180,7 @@ class Asking:
         purpose = "sample" if self._samples == 0 else f"sample-{self._samples}"
         self._samples += 1
         rng = step_rng(self.ctx.session.seed, self.round_number, purpose)
-        return self.ctx.sampler.sample(list(self.clients), rng)
+        return self.ctx.sampler.sample(sampled_from(self.ctx.strategy, self.clients, self.ctx.groups), rng)
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for field in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -268,15 +269,9 @@ class Asking:
             else:
                 write_sets(path, payload, self.ctx.form)
         except ModelFileError as error:
-            if not isinstance(error.__cause__, OSError):
+            if getattr(error.__cause__, "errno", None) not in NO_SPACE:
                 raise
-            session_id = self.ctx.session.session_id
-            raise StoreError(
-                error.message,
-                hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
-                session_id=session_id,
-                path=str(path),
-            ) from error
+            raise _disk_is_full(self.ctx, error.message) from error
         self._payloads[id(payload)] = (payload, path)
         return path
 
@@ -473,9 +468,9 @@ class Asked:
         if self.request.required is not None:
             return self.request.required
         required = self._asking.ctx.config.round.required
-        return (
-            required if self.request.clients is None and self.request.group is None else min(required, len(self.cohort))
-        )
+        if self.request.clients is None and self.request.group is None:
+            return max(required, needs_of(self._asking.ctx.strategy))
+        return min(required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:
         for position in range(len(self.cohort)):
@@ -520,7 +515,8 @@ class Asked:
         where = f"round {round_number}"
         if self.row.number > 1:
             where += f", request {self.request_id} ({self.request.entry_point})"
-        message = f"{where}: {num_counted} usable updates, {self._required} are required (round.required)"
+        by = "round.required" if self._required <= self._asking.ctx.config.round.required else "by the strategy"
+        message = f"{where}: {num_counted} usable updates, {self._required} are required ({by})"
         for result in failures[:3]:
             message += f"\n    {result.task.client_id}: {result.failure.message if result.failure else ''}"
         if len(failures) > 3:
@@ -553,13 +549,8 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     """
     task = result.task
     if result.failure is not None and result.failure.kind == "no_space":
-        raise StoreError(
-            f"the disk of the home {ctx.home} is full: {task.entry_point} of {task.client_id} in round "
-            f"{task.round_number} failed ({result.failure.message})",
-            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {task.session_id}`",
-            session_id=task.session_id,
-            path=str(ctx.home),
-        )
+        what = f"{task.entry_point} of {task.client_id} in round {task.round_number} failed"
+        raise _disk_is_full(ctx, f"{what} ({result.failure.message})")
     row = TaskRow(
         task_id=task.task_id,
         session_id=task.session_id,
@@ -596,3 +587,13 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     ctx.store.record_task(row, update=update, validation=validation)
     ctx.watch(TaskEnded(result))
     return row
+
+
+def _disk_is_full(ctx: SessionContext, what: str) -> StoreError:
+    session_id = ctx.session.session_id
+    return StoreError(
+        f"the disk of the home {ctx.home} is full: {what}",
+        hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
+        session_id=session_id,
+        path=str(ctx.home),
+    )

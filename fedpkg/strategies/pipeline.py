@@ -58,6 +58,11 @@ class Pipeline:
     aggregator: Aggregator | RememberingAggregator = field(default_factory=WeightedMean)
     server_optimiser: ServerOptimiser | None = None
 
+    @property
+    def needs(self) -> int:
+        """The fewest updates that the aggregator is defined for."""
+        return int(getattr(self.aggregator, "needs", 1))
+
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "step": 0}
 

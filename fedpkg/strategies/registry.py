@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
+from fedpkg.files import sha256_file
 from fedpkg.registry import Registry
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     given = dict(section)
     path = ("strategy",)
     file = given.pop("file", None)
+    given.pop("file_sha256", None)  # what the file is now is what counts; `assemble.resume` warns if it was another
     if file is not None:
         if not isinstance(file, str):
             raise ConfigError(f"{places.where((*path, 'file'))}: 'strategy.file' must be the path of a file of Python")
@@ -126,7 +128,8 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     if given.get("name") is None:
         given["name"] = "pipeline"
     resolved = STRATEGIES.resolve("strategy", given, places, path)
-    return {"name": resolved["name"], **({"file": file} if file else {}), **resolved}
+    is_from = {"file": file, "file_sha256": sha256_file(Path(file))} if file else {}
+    return {"name": resolved["name"], **is_from, **resolved}
 
 
 def make_strategy(section: Mapping[str, Json]) -> Strategy:
