@@ -59,7 +59,9 @@ class Federation:
         """Take the step of a round, with what the clients send."""
         clients = tuple(Client(name, num_examples=number) for name, number in self.clients.items())
         rng = step_rng(0, round_number, "ask")
-        step = take_step(self.strategy, self.state, StepContext(round_number, rng, clients, lambda: tuple(self.sampled)))
+        step = take_step(
+            self.strategy, self.state, StepContext(round_number, rng, clients, lambda: tuple(self.sampled))
+        )
         replies: Any = None
         try:
             while True:

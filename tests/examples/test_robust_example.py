@@ -83,9 +83,7 @@ def test_the_lesson_shows_what_is_measured(accuracy: dict[str, dict[str, float]]
             assert float(cell) == pytest.approx(accuracy[name][attack], abs=1.5), (name, attack)
 
 
-@pytest.mark.parametrize(
-    ("attack", "name"), [("nan", "weighted_mean"), ("alie", "median"), ("ipm", "fltrust"), ("scaled", "krum")]
-)
+@pytest.mark.parametrize(("attack", "name"), [("nan", "weighted_mean"), ("ipm", "fltrust")])
 def test_a_real_federation_comes_to_the_same(attack: str, name: str, table: ModuleType, tmp_path: Path) -> None:
     """Processes and files, attackers that work out what others send: the model is the one that the table measures."""
     rounds = 2
