@@ -17,7 +17,7 @@ from test_resume import drive, outcome_of, wait_until_gone, write_config
 from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import TaskEnded
-from fedpkg.errors import FedpkgError, Interrupted, SessionFailed
+from fedpkg.errors import AggregationError, FedpkgError, Interrupted, SessionFailed
 from fedpkg.strategies.base import Request, State, StepContext
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -220,7 +220,7 @@ class Astray:
             yield Request(payload=x, clients=("client-9",))
         if self.way == "group":
             yield Request(payload=x, group="nirgends")
-        return None
+        return {"model": (0.0 * x) / 0.0} if self.way == "nan" else None
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,13 @@ class Fickle(Astray):
             state = {"model": reply.weights.clone()}
         yield Request(payload=state["model"], entry_point="validate", reply_kind=ReplyKind.METRICS)
         return state
+
+
+def test_no_round_ends_at_a_model_that_is_not_finite(federation: Federation) -> None:
+    with pytest.raises(AggregationError, match="'x' of the next global model is not finite"):
+        federation.run(config_of(federation, strategy={"name": "test_steps:Astray", "way": "nan"}))
+    session = federation.store.list_sessions()[-1]
+    assert session.status == "failed" and len(federation.digests(session.session_id)) == 1, "the seed alone"
 
 
 def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(

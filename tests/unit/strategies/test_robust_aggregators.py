@@ -144,7 +144,7 @@ def test_centred_clipping_clips_around_the_last_step() -> None:
 
 def test_fltrust_weighs_by_the_cosine_with_the_trusted_step() -> None:
     updates = cohort(6)
-    made = told(section_of("fltrust"), MODEL, updates)
+    made = told(section_of("fltrust of a client"), MODEL, updates)
     steps = stacked(updates) - flat(MODEL)
     norms = steps.norm(dim=1)
     trust = (steps[1:] @ steps[0] / (norms[1:] * norms[0])).clamp(min=0)
@@ -155,7 +155,7 @@ def test_fltrust_weighs_by_the_cosine_with_the_trusted_step() -> None:
 
 def test_fltrust_without_its_trusted_client_is_an_error() -> None:
     with pytest.raises(AggregationError, match="the trusted client 'client-9' did not answer"):
-        told({"name": "fltrust", "trusted": "client-9"}, MODEL, cohort(3))
+        told({"aggregator": {"name": "fltrust", "trusted": "client-9"}}, MODEL, cohort(3))
 
 
 def test_bucketing_aggregates_means_of_drawn_buckets() -> None:
