@@ -153,7 +153,7 @@ class Answers(list[Reply]):
 def stepped(strategy: SteppingStrategy, state: State, updates: Sequence[Weights], number: int = 1) -> State:
     """A strategy's state after a step in which client k sends what is asked for out of ``updates[k]``, again and again.
 
-    The first client is the server, the next are of the group f, the others of g. All say that they have 60,000 examples.
+    The first client is the server, the next are of the group f, the others of g. All say 60,000 examples.
     """
     names = [f"client-{k}" for k in range(len(updates))]
     groups = {"server": names[:1], "f": names[1:3], "g": names[3:]}
