@@ -6,12 +6,13 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
 from fedpkg.files import sha256_file
-from fedpkg.registry import Registry
+from fedpkg.registry import Part, Registry
+from fedpkg.transforms.registry import TRANSFORMS
 
 if TYPE_CHECKING:
     from fedpkg.strategies.base import Strategy
@@ -43,6 +44,7 @@ STRATEGIES = Registry(
             "torch_optimiser",
             "schedules",
             "pipeline",
+            "dp_fedavg",
             "fedsgd",
             "scaffold",
             "feddyn",
@@ -59,6 +61,9 @@ STRATEGIES = Registry(
     ),
     group="fedpkg.strategies",
 )
+
+Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
+_OF_A_PIPELINE = ("transforms", "server_transforms", "download_transforms")
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")
 register_schedule = functools.partial(STRATEGIES.register, "schedule")
@@ -96,9 +101,16 @@ def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
     def strategy(**parameters: Any) -> Strategy:
         from fedpkg.strategies.pipeline import Pipeline
 
-        return Pipeline(**{part: make(**parameters)})
+        of_the_pipeline = {name: parameters.pop(name) for name in more if name in parameters}
+        return Pipeline(**{part: make(**parameters)}, **of_the_pipeline)
 
-    strategy.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
+    own = inspect.signature(make)
+    more = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Transforms)
+        for name in _OF_A_PIPELINE
+        if name not in own.parameters
+    }
+    strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
     return strategy
 
 

@@ -23,8 +23,21 @@ DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
 QUADRATIC = DRIFTING.with_name("quadratic")
 DRIVE = Path(__file__).with_name("drive_strategies.py")
 
+TRANSFORMED: dict[str, dict[str, Any]] = {
+    "few numbers of few bits, the rest later": {
+        "aggregator": "weighted_mean",
+        "transforms": [{"name": "top_k", "share": 0.2}, {"name": "quantise", "bits": 4}, "zstd"],
+        "download_transforms": ["quantise"],
+    },
+    "noise at both ends": {
+        "name": "fedavgm",
+        "transforms": [{"name": "local_dp", "norm": 1.0, "epsilon": 1.0}],
+        "server_transforms": [{"name": "gaussian_noise", "std": 0.1}, {"name": "random_k", "share": 0.5}],
+    },
+}
 TWICE = ("bucketing of krum", "norm bounding by examples")  # what is kept of it is that of another name
 SECTIONS = {name: section_of(name) for name in (*STRATEGY_NAMES, *COMPOSED, *STEPPING) if name not in TWICE}
+SECTIONS |= TRANSFORMED
 
 
 def config_of(section: dict[str, Any]) -> RunConfig:

@@ -51,7 +51,8 @@ def test_every_strategy_says_what_it_is(name: str) -> None:
 
 def test_default_is_fedavg(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(HEAD.removesuffix("strategy:\n"))
-    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg"}
+    transforms = {"transforms": [], "server_transforms": [], "download_transforms": []}
+    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg", **transforms}
     assert make_strategy({"name": "fedavg"}) == Pipeline(WeightedMean())
 
 
