@@ -51,7 +51,7 @@ from fedpkg.errors import (
     SpecError,
     StoreError,
 )
-from fedpkg.files import NO_SPACE
+from fedpkg.files import NO_SPACE, sha256_file
 from fedpkg.log import event
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
@@ -166,6 +166,7 @@ def resume(
         note_session(session.session_id)
         config = config_from_json(session.config)
         unpacked = _package_again(config, home, session)
+        _warn_of_another_strategy(config)
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -252,6 +253,13 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
 
+def _warn_of_another_strategy(config: RunConfig) -> None:
+    file, digest = config.strategy.get("file"), config.strategy.get("file_sha256")
+    if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
+        about = f"{file} has changed; the session goes on with it as it is now. For rounds of one kind, start a new run"
+        event(logger, logging.WARNING, "strategy.changed", about=about)
+
+
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
     """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
     from fedpkg.controller.seeds import held_out_rng
@@ -259,7 +267,7 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     from fedpkg.samplers import make_sampler
     from fedpkg.samplers.held_out import held_out_clients
     from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import groups_of, least_updates_of
+    from fedpkg.strategies.base import groups_of, needs_of, sampled_from
 
     strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
     if (there := sampler.availability) is not None:
@@ -281,7 +289,8 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
                 hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
                 key="clients.groups",
             )
-    target, needed = sampler.target(clients, groups), least_updates_of(strategy)
+    clients = sampled_from(strategy, clients, groups)
+    target, needed = sampler.target(clients, groups), needs_of(strategy)
     if needed > target:
         raise ConfigError(
             f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",

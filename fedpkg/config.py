@@ -65,7 +65,7 @@ class ClientsConfig(Section, frozen=True):
 
 
 class RoundConfig(Section, frozen=True):
-    required: int = 1  # usable updates without which a round (a request of it), and the session, stops
+    required: int = 1  # usable updates without which a round (or request) stops the session; a strategy may need more
     timeout_s: float | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
     weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -139,6 +139,7 @@ class Registry:
     group: str
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
     _source: str | None = None  # of what is registered now: a file that is being run
+    _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they were run; their names
 
     def register(
         self,
@@ -181,28 +182,33 @@ class Registry:
         return {name: point.value for name, point in self._entry_points().items()}
 
     def run_file(self, path: Path) -> list[str]:
-        """Run a file that registers something; the names that it registered.
+        """Run a file that registers something, if it has not run yet as it is now; the names that it registered.
 
         Raises:
             ConfigError: it cannot be read, or fails.
         """
-        digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-        spec = importlib.util.spec_from_file_location(f"_fedpkg_of_{digest}", path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ConfigError(f"{path}: there is no such file of Python", path=str(path))
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: there is no such file of Python: {error.strerror}", path=str(path)) from error
+        if path in self._run and self._run[path][0] == source:
+            return self._run[path][1]
         self._load()
         before, self._source = dict(self._specs), str(path)
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(f"_fedpkg_of_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}")
+        module.__file__ = str(path)
         sys.modules[module.__name__] = module  # dataclasses look their module up
         try:
-            spec.loader.exec_module(module)
+            exec(compile(source, str(path), "exec"), module.__dict__)
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", path=str(path)) from error
         finally:
             self._source = None
-        return list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
+        names = list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
+        self._run[path] = (source, names)
+        return names
 
     def run_file_of(
         self, section: dict[str, Any], places: Places, path: tuple[str, ...], *, is_named: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,16 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     if settings.json:
         output.document([_facts(spec) for spec in specs])
         return
+    by_words: dict[str | None, list[Spec]] = {}  # a strategy and its part are one thing, or two of one name (fltrust)
+    for spec in specs:
+        by_words.setdefault(inspect.getdoc(spec.make), []).append(spec)
+    for number, twins in enumerate(by_words.values()):
+        if number:
+            output.result("\n")
+        _show(twins)
+
+
+def _show(specs: list[Spec]) -> None:
     spec = specs[0]
     is_whole = spec.kind in _WHOLE
     show_spec(

@@ -18,6 +18,7 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
+from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
@@ -289,9 +290,9 @@ class Asking:
             else:
                 write_sets(path, payload, self.ctx.form)
         except ModelFileError as error:
-            if not isinstance(error.__cause__, OSError):
+            if getattr(error.__cause__, "errno", None) not in NO_SPACE:
                 raise
-            raise self._full(error.message, path) from error
+            raise _disk_is_full(self.ctx, error.message) from error
         self._payloads[id(payload)] = (payload, path)
         return path
 
@@ -309,21 +310,14 @@ class Asking:
                 file.flush()
                 received, _ = request.download.decode(Path(file.name), payload, is_difference=True)
         except OSError as error:
-            raise self._full(error.strerror or str(error), folder) from error
+            if error.errno not in NO_SPACE:
+                raise
+            raise _disk_is_full(self.ctx, f"{folder}: {error.strerror}") from error
         if name := received.first_non_finite():
             raise SessionFailed(
                 f"{self._where(request.request_id)}: tensor '{name}' is not finite after the transforms of the download"
             )
         return received, len(content)
-
-    def _full(self, reason: str, path: Path) -> StoreError:
-        session_id = self.ctx.session.session_id
-        return StoreError(
-            reason,
-            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
-            session_id=session_id,
-            path=str(path),
-        )
 
     def _from_record(self, asked: Asked, task: Task) -> tuple[TaskResult | None, TaskRow | None]:
         """The result that is on record; None if there is none, or its file did not survive."""
@@ -542,10 +536,10 @@ class Asked:
     def _required(self) -> int:
         if self.request.required is not None:
             return self.request.required
-        required = self._asking.ctx.config.round.required
         is_sampled = self.request.clients is None and self.request.group is None
-        takes_all = self._asking.takes_empty_rounds
-        return required if is_sampled and not takes_all else min(required, len(self.cohort))
+        if is_sampled and not self._asking.takes_empty_rounds:
+            return self._asking.ctx.least_updates
+        return min(self._asking.ctx.config.round.required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:
         for position in range(len(self.cohort)):
@@ -590,7 +584,8 @@ class Asked:
         where = f"round {round_number}"
         if self.row.number > 1:
             where += f", request {self.request_id} ({self.request.entry_point})"
-        message = f"{where}: {num_counted} usable updates, {self._required} are required (round.required)"
+        by = "round.required" if self._required <= self._asking.ctx.config.round.required else "by the strategy"
+        message = f"{where}: {num_counted} usable updates, {self._required} are required ({by})"
         for result in failures[:3]:
             message += f"\n    {result.task.client_id}: {result.failure.message if result.failure else ''}"
         if len(failures) > 3:
@@ -630,13 +625,8 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     """
     task = result.task
     if result.failure is not None and result.failure.kind == "no_space":
-        raise StoreError(
-            f"the disk of the home {ctx.home} is full: {task.entry_point} of {task.client_id} in round "
-            f"{task.round_number} failed ({result.failure.message})",
-            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {task.session_id}`",
-            session_id=task.session_id,
-            path=str(ctx.home),
-        )
+        what = f"{task.entry_point} of {task.client_id} in round {task.round_number} failed"
+        raise _disk_is_full(ctx, f"{what} ({result.failure.message})")
     row = TaskRow(
         task_id=task.task_id,
         session_id=task.session_id,
@@ -673,3 +663,13 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     ctx.store.record_task(row, update=update, validation=validation)
     ctx.watch(TaskEnded(result))
     return row
+
+
+def _disk_is_full(ctx: SessionContext, what: str) -> StoreError:
+    session_id = ctx.session.session_id
+    return StoreError(
+        f"the disk of the home {ctx.home} is full: {what}",
+        hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
+        session_id=session_id,
+        path=str(ctx.home),
+    )

@@ -14,7 +14,7 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.errors import NotFound
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.stores.base import ClientRow
-from fedpkg.strategies.base import Payload, takes_empty_rounds
+from fedpkg.strategies.base import Payload, sampled_from, takes_empty_rounds
 from fedpkg.weights.weights import Weights
 
 VIRTUAL_TIME = "virtual_time"  # in a round's phases: the session's virtual seconds up to its end
@@ -37,6 +37,9 @@ class Choosing:
         self.round_number = round_number
         self._clients = clients
         self.may_train = [client for client in clients if client.client_id not in ctx.held_out]
+        ids = sampled_from(ctx.strategy, (client.client_id for client in self.may_train), ctx.groups)
+        of = set(ids) if len(ids) < len(self.may_train) else None
+        self._may_be_drawn = [client for client in self.may_train if of is None or client.client_id in of]
         self.sampled: Counter[str] = Counter()
         self._samples = 0
         self._drop_outs: dict[int, frozenset[str]] = {}
@@ -53,7 +56,7 @@ class Choosing:
         there = None
         if sampler.availability is not None:
             ids = self._there
-            there = [i for i, client in enumerate(self.may_train) if client.client_id in ids]
+            there = [i for i, client in enumerate(self._may_be_drawn) if client.client_id in ids]
         sample = sampler.sample(self._candidates(), self._rng(purpose), there=there)
         if len(sample.clients) < ctx.least_updates and not takes_empty_rounds(ctx.strategy):
             raise NobodyToAsk(f"{len(sample.clients)} clients to ask, {ctx.least_updates} are required")
@@ -130,11 +133,11 @@ class Choosing:
     def _candidates(self) -> Candidates:
         clock = self.ctx.virtual_clock
         return Candidates(
-            tuple(client.client_id for client in self.may_train),
+            tuple(client.client_id for client in self._may_be_drawn),
             self.round_number,
             tuple(
                 client.num_examples if client.last_num_examples is None else client.last_num_examples
-                for client in self.may_train
+                for client in self._may_be_drawn
             ),
             self.ctx.groups,
             self._history,

@@ -21,7 +21,7 @@ from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.models import ModelStore
-from fedpkg.strategies.base import SteppingStrategy, Strategy, least_updates_of
+from fedpkg.strategies.base import SteppingStrategy, Strategy, needs_of
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 
@@ -76,7 +76,7 @@ class SessionContext:
     @functools.cached_property
     def least_updates(self) -> int:
         """Fewer are of no use to a round."""
-        return max(self.config.round.required, least_updates_of(self.strategy))
+        return max(self.config.round.required, needs_of(self.strategy))
 
     @functools.cached_property
     def isolation(self) -> Isolation | None:

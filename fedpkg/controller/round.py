@@ -23,6 +23,7 @@ from fedpkg.log import event
 from fedpkg.stores.base import ModelRow, RoundRow, ValidationRow
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, take_step
+from fedpkg.strategies.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.weights import Weights
@@ -39,6 +40,7 @@ def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[S
 
     Raises:
         SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
+        AggregationError: nothing sensible can be made of the replies, or no finite model; likewise.
     """
     return _Training(ctx, round_number, state).run()
 
@@ -104,6 +106,7 @@ class _Training:
             raise SessionFailed(
                 f"round {self.round_number}: a step returns its next state, a dict with a 'model', not a {found}"
             )
+        finite(state["model"])
         return state
 
     def _step_context(self) -> StepContext:

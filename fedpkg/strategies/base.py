@@ -8,7 +8,7 @@ controller saves after every step, so every method resumes. The state's ``"model
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -160,7 +160,9 @@ class SteppingStrategy(Protocol):
     """A method as it is written on paper: a step that asks as often as it likes, and returns the state after it.
 
     It may also say ``entry_points`` and ``groups``, those that it uses: they are then looked for before the session
-    starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask.
+    starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask. Groups that
+    it says are ``apart`` are asked beside the sampled clients: the sampler leaves them out. And ``needs``, the fewest
+    replies of sampled clients that it is defined for: a run that cannot have so many is refused.
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -222,11 +224,19 @@ def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
     return tuple(getattr(strategy, "groups", ()))
 
 
-def least_updates_of(strategy: Strategy | SteppingStrategy) -> int:
-    """The updates without which a strategy's aggregator can do nothing."""
-    return int(getattr(getattr(strategy, "aggregator", None), "needs", 1))
-
-
 def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:
     """Whether a strategy takes its step with whom the sampler finds, be it nobody; others then keep their state."""
     return bool(getattr(strategy, "takes_empty_rounds", False))
+
+
+def sampled_from(
+    strategy: Strategy | SteppingStrategy, clients: Iterable[str], groups: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The clients without those that a strategy asks apart from the sample."""
+    apart = {name for group in getattr(strategy, "apart", ()) for name in groups.get(group, ())}
+    return [name for name in clients if name not in apart]
+
+
+def needs_of(strategy: Strategy | SteppingStrategy) -> int:
+    """The fewest usable replies of sampled clients that a strategy says it is defined for."""
+    return int(getattr(strategy, "needs", 1))

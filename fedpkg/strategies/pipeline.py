@@ -84,6 +84,11 @@ class Pipeline:
             if getattr(step, "error_feedback", False):
                 raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback: only clients can")
 
+    @property
+    def needs(self) -> int:
+        """The fewest updates that the aggregator is defined for."""
+        return int(getattr(self.aggregator, "needs", 1))
+
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "step": 0}
 

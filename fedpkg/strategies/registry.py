@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
+from fedpkg.files import sha256_file
 from fedpkg.registry import Part, Registry
 from fedpkg.transforms.registry import TRANSFORMS
 
@@ -119,12 +121,15 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     """
     given = dict(section)
     path = ("strategy",)
+    given.pop("file_sha256", None)  # what the file is now is what counts; `assemble.resume` warns if it was another
     is_named = given.get("name") is not None or "aggregator" in given
-    file = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
+    is_from = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
+    if is_from:
+        is_from["file_sha256"] = sha256_file(Path(is_from["file"]))
     if given.get("name") is None:
         given["name"] = "pipeline"
     resolved = STRATEGIES.resolve("strategy", given, places, path)
-    return {"name": resolved["name"], **file, **resolved}
+    return {"name": resolved["name"], **is_from, **resolved}
 
 
 def make_strategy(section: Mapping[str, Json]) -> Strategy:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from cohorts import Answers
 
 from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy
 from fedpkg.strategies.virtual_clock import VirtualClock
@@ -50,20 +51,6 @@ class Quadratic:
 
 def mean(losses: Sequence[Quadratic]) -> Quadratic:
     return Quadratic(np.mean([loss.a for loss in losses], axis=0), np.mean([loss.b for loss in losses], axis=0))
-
-
-class Answers(list[Reply]):
-    """What a step receives: `fedpkg.strategies.base.Replies` of clients that all answer."""
-
-    def __init__(self, request: Request, replies: Sequence[Reply]) -> None:
-        super().__init__(replies)
-        self.request_id = request.request_id
-        self.asked = tuple(reply.client_id for reply in replies)
-        self.missing: tuple[str, ...] = ()
-        self._left: Iterator[Reply] = iter(replies)
-
-    def __next__(self) -> Reply:
-        return next(self._left)
 
 
 @dataclass

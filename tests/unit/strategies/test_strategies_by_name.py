@@ -111,7 +111,7 @@ ERRORS = {
         "  name: fedavgm\n  learning_rate: .inf\n",
         "line 6: 'strategy.learning_rate' must be a number above 0",
     ),
-    "missing": ("  name: fltrust\n", "missing key 'trusted' in 'strategy'"),
+    "missing": ("  aggregator: fltrust\n", "missing key 'trusted' in 'strategy.aggregator'"),
     "unknown part": (
         "  aggregator:\n    name: medain\n",
         "line 6: there is no aggregator 'medain'; did you mean 'median'?",
