@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from fedpkg.strategies.registry import register_strategy
 if TYPE_CHECKING:
     import numpy as np
 
+    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 
@@ -57,6 +58,7 @@ class Pipeline:
 
     aggregator: Aggregator | RememberingAggregator = field(default_factory=WeightedMean)
     server_optimiser: ServerOptimiser | None = None
+    parameters: Mapping[str, Json] = field(default_factory=dict)  # for the clients
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "step": 0}
@@ -66,7 +68,7 @@ class Pipeline:
         state = {**state, "step": step}
         if isinstance(self.aggregator, RememberingAggregator):
             state["draw"] = int(rng.integers(1 << 62))
-        return state, [Request(request_id=f"train-{step}", payload=state["model"])]
+        return state, [Request(request_id=f"train-{step}", payload=state["model"], parameters=self.parameters)]
 
     def tell(self, state: State, replies: Iterator[Reply]) -> State:
         model, state = state["model"], dict(state)
@@ -93,6 +95,10 @@ class Pipeline:
 def pipeline(
     aggregator: Annotated[Any, Part("aggregator")] = "weighted_mean",
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None,
+    parameters: dict[str, Any] | None = None,
 ) -> Pipeline:
-    """An aggregator, and a server optimiser if wanted: what a `strategy` without a name means."""
-    return Pipeline(aggregator, server_optimiser)
+    """An aggregator, and a server optimiser if wanted: what a `strategy` without a name means.
+
+    ``parameters`` are for the clients: their task.json has them.
+    """
+    return Pipeline(aggregator, server_optimiser, parameters or {})

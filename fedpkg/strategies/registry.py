@@ -42,6 +42,7 @@ STRATEGIES = Registry(
             "torch_optimiser",
             "schedules",
             "pipeline",
+            "client_methods",
             "fedsgd",
             "scaffold",
             "feddyn",
@@ -89,15 +90,18 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
 
 
 def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
-    """The pipeline that has this part, and else what is usual."""
+    """The pipeline that has this part, and else what is usual; ``parameters`` are for the clients."""
 
     @functools.wraps(make, updated=())
-    def strategy(**parameters: Any) -> Strategy:
+    def strategy(*, parameters: dict[str, Any] | None = None, **its: Any) -> Strategy:
         from fedpkg.strategies.pipeline import Pipeline
 
-        return Pipeline(**{part: make(**parameters)})
+        return Pipeline(**{part: make(**its)}, parameters=parameters or {})
 
-    strategy.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
+    signature = inspect.signature(make)
+    ours = inspect.signature(strategy, follow_wrapped=False).parameters["parameters"]
+    ours = ours.replace(annotation=dict[str, Any] | None)  # the module that evaluates the others need not know Any
+    strategy.__signature__ = signature.replace(parameters=[*signature.parameters.values(), ours])  # type: ignore[attr-defined]
     return strategy
 
 
