@@ -47,9 +47,7 @@ def read(path: str) -> dict[str, Tensor]:
             file.seek(0)
             return _read_npz(file) if magic == b"PK\3\4" else _read_safetensors(file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise ClientError(
-            "%s: cannot be read as .npz or .safetensors: %s: %s" % (path, type(error).__name__, error)
-        ) from error
+        raise ClientError(f"{path}: cannot be read as .npz or .safetensors: {type(error).__name__}: {error}") from error
 
 
 def write(path: str, tensors: Mapping[str, Tensor]) -> None:
@@ -68,7 +66,7 @@ def write(path: str, tensors: Mapping[str, Tensor]) -> None:
 @contextmanager
 def _whole(path: str) -> Iterator[BinaryIO]:
     """A file that takes its name when all of it is written."""
-    unfinished = "%s.%d.part" % (path, os.getpid())
+    unfinished = f"{path}.{os.getpid()}.part"
     try:
         with open(unfinished, "wb") as file:
             yield file
@@ -97,7 +95,7 @@ def _write_npz(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
             try:
                 array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
             except TypeError as error:  # as with bfloat16
-                raise ClientError("tensor %r: an .npz file cannot hold %s" % (name, tensor.dtype)) from error
+                raise ClientError(f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}") from error
             # A ZipInfo without a time of its own: the same tensors make the same bytes.
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -117,7 +115,7 @@ def _read_safetensors(file: BinaryIO) -> dict[str, Tensor]:
         dtype = getattr(torch, _DTYPES[entry["dtype"]])
         start, end = entry["data_offsets"]
         if not 0 <= start <= end <= len(content):
-            raise ValueError("tensor %r reaches beyond its end" % name)
+            raise ValueError(f"tensor {name!r} reaches beyond its end")
         flat = torch.frombuffer(content[start:end], dtype=dtype) if end > start else torch.empty(0, dtype=dtype)
         found[name] = flat.reshape(entry["shape"])
     return found
@@ -131,7 +129,7 @@ def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
         code = _CODES.get(str(tensor.dtype)[len("torch.") :])
         if code is None:
-            raise ClientError("tensor %r: a .safetensors file cannot hold %s" % (name, tensor.dtype))
+            raise ClientError(f"tensor {name!r}: a .safetensors file cannot hold {tensor.dtype}")
         plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         contents.append(plain.reshape(-1).view(torch.uint8).numpy())
         start, end = end, end + contents[-1].nbytes

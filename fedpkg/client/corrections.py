@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from fedpkg.client.errors import ClientError
 from fedpkg.client.models import Given
@@ -26,14 +26,14 @@ class Correction:
         self,
         model: nn.Module,
         *,
-        linear: Optional[Tensors] = None,
-        anchor: Optional[Tensors] = None,
+        linear: Tensors | None = None,
+        anchor: Tensors | None = None,
         mu: float = 0.0,
     ) -> None:
         linear, anchor = linear or {}, (anchor or {}) if mu else {}
         self.mu = float(mu)
         self._terms = [
-            (p, *(side[name].to(p) if name in side else None for side in (linear, anchor)))
+            (p, linear[name].to(p) if name in linear else None, anchor[name].to(p) if name in anchor else None)
             for name, p in model.named_parameters()
             if name in linear or name in anchor
         ]
@@ -54,7 +54,7 @@ class Correction:
                     parameter.grad.add_(parameter - anchor, alpha=self.mu)
 
 
-def fedprox(model: nn.Module, given: Given, mu: Optional[float] = None) -> Correction:
+def fedprox(model: nn.Module, given: Given, mu: float | None = None) -> Correction:
     """Of mu/2 |y - x|^2, where x is the global model; mu is the strategy's ``proximal_mu``, without one 0.
 
     Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv:1812.06127

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from fedpkg.client.corrections import Correction
 from fedpkg.client.models import Given
@@ -22,7 +22,7 @@ class FedDyn:
     Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263, Alg. 1
     """
 
-    def __init__(self, model: nn.Module, given: Given, alpha: Optional[float] = None) -> None:
+    def __init__(self, model: nn.Module, given: Given, alpha: float | None = None) -> None:
         self._model = model
         self._alpha = float(given.parameters.get("alpha", 0.0) if alpha is None else alpha)
         self._x = {name: given.weights[name] for name in given.parameter_names}

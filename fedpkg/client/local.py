@@ -26,7 +26,7 @@ def matching(model: nn.Module, *patterns: str) -> list[str]:
         these = fnmatch.filter(names, pattern)
         if not these:
             near = difflib.get_close_matches(pattern, names, n=3) or names[:8]
-            raise ClientError("%r matches no tensor of the model" % pattern, "its tensors: %s" % ", ".join(near))
+            raise ClientError(f"{pattern!r} matches no tensor of the model", f"its tensors: {', '.join(near)}")
         found.update(these)
     return [name for name in names if name in found]
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from fedpkg.client import arrays
 from fedpkg.client.errors import ClientError
@@ -69,13 +69,13 @@ def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
     names = tuple(model.state_dict())
     found = _split(arrays.read(path), now)
     point = next((name for name in _POINTS if name in found), next(iter(found)))
-    by_position = set(found[point]) == {str(i) for i in range(len(found[point]))} and not set(found[point]) <= set(names)
+    positions = {str(i) for i in range(len(found[point]))}
+    by_position = found[point].keys() == positions and not positions <= set(names)  # nn.Sequential has '0.weight'
     parameter_names = _parameter_names(model, names, now, by_position)
-    sets = {
-        name: _by_names(tensors, names, parameter_names, path) if by_position else tensors
-        for name, tensors in found.items()
-    }
-    _check(sets[point], model, path)
+    if by_position:
+        found = {name: _by_names(tensors, names, parameter_names, path) for name, tensors in found.items()}
+    _check(found, point, model, path)
+    sets = {name: {key: tensors[key] for key in names if key in tensors} for name, tensors in found.items()}
     names_kept = (*local, *names_of_strategy(model, now.parameters))
     given = Given(now, sets, point, names, parameter_names, by_position, tuple(dict.fromkeys(names_kept)))
     own = {name: tensor for name, tensor in (kept(LOCAL) or {}).items() if name in sets[point]}
@@ -85,11 +85,11 @@ def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
 
 def save(
     path: Path,
-    model: Optional[nn.Module] = None,
-    given: Optional[Given] = None,
+    model: nn.Module | None = None,
+    given: Given | None = None,
     *,
-    num_examples: Optional[float] = None,
-    sets: Optional[Mapping[str, Tensors]] = None,
+    num_examples: float | None = None,
+    sets: Mapping[str, Tensors] | None = None,
     **metadata: Any,
 ) -> None:
     """Write the reply: what the strategy asks for of weights, delta, gradient or sets; and its metadata beside it.
@@ -108,7 +108,9 @@ def save(
     path, sets = os.fspath(path), sets or {}
     if given is None:
         if model is None or task().entry_point in ("train", "gradient", "prox"):
-            raise ClientError("save needs what load returned, to know what is asked for", "save(out_path, model, given)")
+            raise ClientError(
+                "save needs what load returned, to know what is asked for", "save(out_path, model, given)"
+            )
         arrays.write(path, model.state_dict())
         buffers = [name for name, _ in model.named_buffers() if name in model.state_dict()]
         metadata = {**({"buffers": buffers} if buffers else {}), **metadata}
@@ -161,56 +163,60 @@ def _by_names(
         if len(order) == len(tensors):
             return {name: tensors[str(position)] for position, name in enumerate(order)}
     raise ClientError(
-        "%s: has %d tensors under positions, the module has %d (%d parameters)"
-        % (path, len(tensors), len(names), len(parameter_names))
+        f"{path}: has {len(tensors)} tensors under positions, the module has {len(names)} ({len(parameter_names)} "
+        "parameters)"
     )
 
 
-def _check(tensors: Tensors, model: nn.Module, path: str) -> None:
+def _check(sets: Mapping[str, Tensors], point: str, model: nn.Module, path: str) -> None:
+    """All tensors of the sets are the module's, in shape too; of the set that it is filled with, none is missing."""
     own = model.state_dict()
     hint = "the seed model and the module that the entry point makes must be of one shape"
-    for name in [*own, *tensors]:
-        if name not in tensors or name not in own:
-            where = "the file has no" if name in own else "the module has no"
-            raise ClientError("%s: %s tensor %r" % (path, where, name), hint)
-        if own[name].shape != tensors[name].shape:
-            shapes = tuple(tensors[name].shape), tuple(own[name].shape)
-            raise ClientError("%s: tensor %r has shape %s, the module's has %s" % (path, name, *shapes), hint)
+    for name in own:
+        if name not in sets[point]:
+            raise ClientError(f"{path}: the file has no tensor {name!r}", hint)
+    for tensors in sets.values():
+        for name, tensor in tensors.items():
+            if name not in own:
+                raise ClientError(f"{path}: the module has no tensor {name!r}", hint)
+            if own[name].shape != tensor.shape:
+                shapes = tuple(tensor.shape), tuple(own[name].shape)
+                raise ClientError("{}: tensor {!r} has shape {}, the module's has {}".format(path, name, *shapes), hint)
 
 
 # ---- what goes
 
 
-def _reply(model: Optional[nn.Module], given: Given, sets: Mapping[str, Tensors]) -> dict[str, Tensor]:
+def _reply(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -> dict[str, Tensor]:
     now = given.task
     asked = now.reply_sets or ((given.point, *sets) if now.by_hand and sets and "" not in sets else ())
     if not asked:
         strange = next((name for name in sets if name), None)
         if strange is not None:
-            raise ClientError("the set %r is not asked for: the strategy wants one plain model" % strange)
+            raise ClientError(f"the set {strange!r} is not asked for: the strategy wants one plain model")
         return _keyed(_plain(model, given, sets), given)
     found: dict[str, Tensor] = {}
     for name in dict.fromkeys(asked):
-        tensors = sets[name] if name in sets else None
+        tensors = sets.get(name)
         if tensors is None and name == given.point and model is not None:
             tensors = _weights(model, given)
         if tensors is None:
             raise ClientError(
-                "the strategy asks for the set %r" % name,
-                "give it to save: sets={%r: …}; what it is, `fedpkg strategy show` says" % name,
+                f"the strategy asks for the set {name!r}",
+                f"give it to save: sets={{{name!r}: …}}; what it is, `fedpkg strategy show` says",
             )
-        found.update({"%s/%s" % (name, key) if name else key: t for key, t in _keyed(tensors, given).items()})
+        found.update({f"{name}/{key}" if name else key: t for key, t in _keyed(tensors, given).items()})
     return found
 
 
-def _plain(model: Optional[nn.Module], given: Given, sets: Mapping[str, Tensors]) -> Tensors:
+def _plain(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -> Tensors:
     if "" in sets:
         like = given.weights
         return {name: sets[""][name].to(like[name].dtype) for name in given.parameter_names}
     if given.task.reply == "gradient":
         raise ClientError("the strategy asks for a gradient", "save(…, sets=gradients(model, given, loss, batches))")
     if model is None:
-        raise ClientError("save needs the model: the strategy asks for its %s" % given.task.reply)
+        raise ClientError(f"save needs the model: the strategy asks for its {given.task.reply}")
     weights = _weights(model, given)
     if given.task.reply == "delta":
         return {name: weights[name] - given.weights[name] for name in given.parameter_names}
@@ -233,5 +239,5 @@ def _keyed(tensors: Tensors, given: Given) -> dict[str, Tensor]:
     ordered = [name for name in given.names if name in tensors]
     if len(ordered) != len(tensors):
         strange = next(name for name in tensors if name not in given.names)
-        raise ClientError("%r is no tensor of the model" % strange)
+        raise ClientError(f"{strange!r} is no tensor of the model")
     return {str(i) if given.by_position else name: tensors[name] for i, name in enumerate(ordered)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from fedpkg.client.models import Given
 from fedpkg.client.state import keep, kept
@@ -39,7 +39,7 @@ class Moon:
     """
 
     def __init__(
-        self, model: nn.Module, given: Given, mu: Optional[float] = None, temperature: Optional[float] = None
+        self, model: nn.Module, given: Given, mu: float | None = None, temperature: float | None = None
     ) -> None:
         self._model = model
         self.mu = float(given.parameters.get("moon_mu", 0.0) if mu is None else mu)
@@ -51,7 +51,7 @@ class Moon:
             self.previous.load_state_dict(kept(_STATE) or dict(given.weights))
 
     def loss(self, z: Tensor, features: Callable[[nn.Module], Tensor]) -> Tensor:
-        """mu times `moon_loss` of the features z; ``features`` makes those of another model: ``lambda m: m.body(x)``."""
+        """mu times `moon_loss` of the features z; ``features`` makes another model's: ``lambda m: m.body(x)``."""
         import torch
 
         if not self.mu:

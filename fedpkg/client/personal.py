@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from fedpkg.client.corrections import Correction
 from fedpkg.client.models import Given
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def personal_model(model: nn.Module, name: str = "personal") -> nn.Module:
+_STATE = "personal"
+
+
+def personal_model(model: nn.Module, name: str = _STATE) -> nn.Module:
     """A copy of the model with what this client kept under that name; before it kept any, as the model is."""
     own = copy.deepcopy(model)
     own.zero_grad(set_to_none=True)
@@ -24,7 +27,7 @@ def personal_model(model: nn.Module, name: str = "personal") -> nn.Module:
     return own
 
 
-def keep_model(model: nn.Module, name: str = "personal") -> None:
+def keep_model(model: nn.Module, name: str = _STATE) -> None:
     """Keep a model's weights for this client's later tasks."""
     keep(name, model.state_dict())
 
@@ -39,17 +42,21 @@ def fine_tuned(model: nn.Module, tune: Callable[[nn.Module], object]) -> nn.Modu
 
 
 class Ditto:
-    """v <- v - eta (g(v) + lambda (v - x)): a model v of the client's own near the global model x; x is trained as usual.
+    """v <- v - eta (g(v) + lambda (v - x)): a model v of the client's own near the global x, which is trained as usual.
 
-    ``model`` is v. lambda is the strategy's ``ditto_lambda``; without one v is trained by itself.
+    ``model`` is v, at first x. lambda is the strategy's ``ditto_lambda``; without one ``active`` is false, and nothing
+    is kept.
 
     Li et al. 2021, Ditto: Fair and Robust Federated Learning Through Personalization, arXiv:2012.04221, Alg. 1
     """
 
-    def __init__(self, model: nn.Module, given: Given, lam: Optional[float] = None) -> None:
-        lam = given.parameters.get("ditto_lambda", 0.0) if lam is None else lam
+    def __init__(self, model: nn.Module, given: Given, lam: float | None = None) -> None:
+        lam = given.parameters.get("ditto_lambda") if lam is None else lam
+        self.active = lam is not None
         self.model = personal_model(model)
-        self._correction = Correction(self.model, anchor=given.weights, mu=lam)
+        if kept(_STATE) is None:  # the model may have been trained by now
+            self.model.load_state_dict(dict(given.weights))
+        self._correction = Correction(self.model, anchor=given.weights, mu=lam or 0.0)
 
     def correct_gradients(self) -> None:
         """Call it before each step of the optimiser of v."""
@@ -57,7 +64,8 @@ class Ditto:
 
     def finish(self) -> None:
         """Keep v; `personal_model` gives it back."""
-        keep_model(self.model)
+        if self.active:
+            keep_model(self.model)
 
 
 class PFedMe:
@@ -69,9 +77,7 @@ class PFedMe:
     Dinh, Tran and Nguyen 2020, Personalized Federated Learning with Moreau Envelopes, arXiv:2006.08848, Alg. 1
     """
 
-    def __init__(
-        self, model: nn.Module, given: Given, lam: Optional[float] = None, eta: Optional[float] = None
-    ) -> None:
+    def __init__(self, model: nn.Module, given: Given, lam: float | None = None, eta: float | None = None) -> None:
         self._model = model
         self.lam = float(given.parameters.get("pfedme_lambda", 0.0) if lam is None else lam)
         self.eta = float(given.parameters.get("pfedme_eta", 0.005) if eta is None else eta)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from fedpkg.client.corrections import Correction
 from fedpkg.client.errors import ClientError
@@ -39,7 +39,7 @@ class Scaffold:
         self._correction.correct_gradients()
         self._steps += 1
 
-    def finish(self, *, learning_rate: Optional[float] = None, gradient: Optional[Tensors] = None) -> dict[str, Tensors]:
+    def finish(self, *, learning_rate: float | None = None, gradient: Tensors | None = None) -> dict[str, Tensors]:
         """Keep the new c_i; returns ``sets`` for `save`, with dc = c_i+ - c_i.
 
         Option II: c_i+ = c_i - c + (x - y) / (K eta_l), of K steps with ``learning_rate`` eta_l.
@@ -56,8 +56,6 @@ class Scaffold:
             )
         else:
             y, scale = self._model.state_dict(), 1 / (self._steps * learning_rate)
-            after = {
-                name: self._own[name] - c + scale * (self._x[name] - y[name].to(c)) for name, c in self._c.items()
-            }
+            after = {name: self._own[name] - c + scale * (self._x[name] - y[name].to(c)) for name, c in self._c.items()}
         keep(_STATE, after)
         return {"dc": {name: c - self._own[name] for name, c in after.items()}}

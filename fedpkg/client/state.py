@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from fedpkg.client import arrays
 from fedpkg.client.errors import ClientError
@@ -28,14 +28,14 @@ def keep(name: str, tensors: Mapping[str, Tensor]) -> None:
         arrays.write(path, tensors)
 
 
-def kept(name: str) -> Optional[dict[str, Tensor]]:
+def kept(name: str) -> dict[str, Tensor] | None:
     """What was last kept under a name; None if nothing was."""
     path = _path(name)
     return arrays.read(path) if path is not None and os.path.exists(path) else None
 
 
-def _path(name: str) -> Optional[str]:
+def _path(name: str) -> str | None:
     if not _NAME.fullmatch(name):
-        raise ClientError("%r is no name for what is kept" % name, "letters, digits, '_' and '-'")
+        raise ClientError(f"{name!r} is no name for what is kept", "letters, digits, '_' and '-'")
     folder = task().state_folder
-    return None if folder is None else os.path.join(folder, "fedpkg-%s.safetensors" % name)
+    return None if folder is None else os.path.join(folder, f"fedpkg-{name}.safetensors")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from fedpkg.client.errors import ClientError
 
@@ -34,14 +34,14 @@ class Task:
     entry_point: str = ""
     seed: int = 0
     device: str = "cpu"
-    data_path: Optional[str] = None
+    data_path: str | None = None
     run_config: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reply: str = "weights"
     input_sets: tuple[str, ...] = ()
     reply_sets: tuple[str, ...] = ()
-    parameter_names: Optional[tuple[str, ...]] = None
-    state_folder: Optional[str] = None
+    parameter_names: tuple[str, ...] | None = None
+    state_folder: str | None = None
 
 
 def task() -> Task:
@@ -58,9 +58,7 @@ def task() -> Task:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError) as error:
-        raise ClientError(
-            "%s, which FEDPKG_TASK names: %s" % (path, error), "to run by hand, unset FEDPKG_TASK"
-        ) from error
+        raise ClientError(f"{path}, which FEDPKG_TASK names: {error}", "to run by hand, unset FEDPKG_TASK") from error
     known = {name: value for name, value in found.items() if name in Task.__dataclass_fields__}
     for name in ("input_sets", "reply_sets", "parameter_names"):
         if known.get(name) is not None:

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from fedpkg.config import RunConfig
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
-OURS = tuple(str(RUNTIME.parent / name) for name in ("runtime", "client", "__init__.py"))  # what a task imports of fedpkg
+OURS = tuple(
+    str(RUNTIME.parent / name) for name in ("runtime", "client", "__init__.py")
+)  # what a task imports of fedpkg
 PROBE = RUNTIME / "path" / "_fedpkg_isolation.py"
 PROBE_PATIENCE_S = 30.0
 LEAST_LANDLOCK = 3  # without namespaces: who may read a file must not be able to empty it

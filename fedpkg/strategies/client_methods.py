@@ -74,7 +74,7 @@ def fedper(
 
     They find the patterns as ``local_names``; those that `fedpkg.client.load` and `save` need no line for it.
     """
-    return Pipeline(aggregator, server_optimiser, {"local_names": local})
+    return Pipeline(aggregator, server_optimiser, {"local_names": [*local]})
 
 
 @register_strategy(

@@ -1,7 +1,7 @@
 """Finds modules that packages of FEDn import (``fedn``, ``scaleoututil``, ``docker``) where nobody else provides them.
 
-And ``fedpkg.client``, everywhere: that of the fedpkg that runs the task, whose task.json it reads; the rest of fedpkg is
-there only where it is installed.
+And ``fedpkg.client``, everywhere: that of the fedpkg that runs the task, whose task.json it reads. The rest of fedpkg
+is there only where it is installed.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. As a finder it asks everybody else
 first, at the time of the import: an entry at the end of ``sys.path`` would win over editable installations, which have
