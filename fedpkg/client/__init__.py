@@ -27,7 +27,7 @@ FedBN            ``load(…, local=norm_layers(model))``, or strategy ``fedbn``.
 LG-FedAvg        ``load(…, local=others(model, "head.*"))``: the body stays here, the head is shared.
 FedRep           FedPer, and ``with only(model, "head.*")`` some epochs, then ``with only(model, *others(model, …))``.
 FedBABU          ``with only(model, *others(model, "head.*"))``, and ``fine_tuned`` before evaluation.
-Ditto            ``Ditto(model, given)``: if it is ``active``, train ``ditto.model`` too, with its correction; ``finish()``.
+Ditto            ``Ditto(model, given)``: if it is ``active``, train ``ditto.model`` too, corrected; ``finish()``.
 pFedMe           ``PFedMe(model, given)``: ``correct_gradients()``, after each batch's steps ``step()``; ``finish()``.
 Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model`` gives what Ditto and pFedMe kept.
 ``gradient``     ``save(out, given=given, sets=gradients(model, given, loss, batches), …)``, also at several points.

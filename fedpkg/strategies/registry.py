@@ -90,18 +90,25 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
 
 
 def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
-    """The pipeline that has this part, and else what is usual; ``parameters`` are for the clients."""
+    """The pipeline that has this part, and else what is usual.
+
+    What ``parameters`` says is for the clients, unless the part has one of that name.
+    """
+    its = inspect.signature(make)
+    taken = {each.name for each in its.parameters.values()} | {each.kind for each in its.parameters.values()}
+    ours = inspect.Parameter(
+        "parameters", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=dict[str, Any] | None
+    )
+    added = [] if taken & {ours.name, inspect.Parameter.VAR_KEYWORD} else [ours]
 
     @functools.wraps(make, updated=())
-    def strategy(*, parameters: dict[str, Any] | None = None, **its: Any) -> Strategy:
+    def strategy(**given: Any) -> Strategy:
         from fedpkg.strategies.pipeline import Pipeline
 
-        return Pipeline(**{part: make(**its)}, parameters=parameters or {})
+        parameters = given.pop(ours.name, None) or {} if added else {}
+        return Pipeline(**{part: make(**given)}, parameters=parameters)
 
-    signature = inspect.signature(make)
-    ours = inspect.signature(strategy, follow_wrapped=False).parameters["parameters"]
-    ours = ours.replace(annotation=dict[str, Any] | None)  # the module that evaluates the others need not know Any
-    strategy.__signature__ = signature.replace(parameters=[*signature.parameters.values(), ours])  # type: ignore[attr-defined]
+    strategy.__signature__ = its.replace(parameters=[*its.parameters.values(), *added])  # type: ignore[attr-defined]
     return strategy
 
 

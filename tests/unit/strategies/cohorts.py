@@ -19,6 +19,7 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
     "fltrust": {"trusted": "client-0"},
     "fedopt": {"optimiser": "RMSprop"},
     "fednova": {"steps_key": "calls"},
+    "fedper": {"local": ["w"]},
     "qfedavg": {"loss_key": "calls"},
 }
 # Strategies whose steps ask for more than to train: clients of tests/packages/quadratic can answer them.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cohorts import STEPPING, STRATEGY_NAMES, section_of
+from cohorts import STEPPING, STRATEGY_SPECS, section_of
 
 from fedpkg import assemble
 from fedpkg.config import RunConfig, config_from_json, dump_config
@@ -30,7 +30,10 @@ COMPOSED: dict[str, dict[str, Any]] = {
         "server_optimiser": {"name": "adam", "schedule": {"name": "cosine", "rounds": 3}},
     },
 }
-SECTIONS = {name: section_of(name) for name in STRATEGY_NAMES} | COMPOSED
+# Those that are FedAvg to the server, and differ in what they send, stand for each other.
+ALIKE = [spec.name for spec in STRATEGY_SPECS if spec.make.__module__.endswith("client_methods")]
+NAMES = [spec.name for spec in STRATEGY_SPECS if spec.source == "fedpkg" and spec.name not in (*STEPPING, *ALIKE)]
+SECTIONS = {name: section_of(name) for name in [*NAMES, "fedprox"]} | COMPOSED
 SECTIONS |= {name: {"name": name, **parameters} for name, parameters in STEPPING.items()}
 
 
