@@ -134,7 +134,7 @@ def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
         contents.append(plain.reshape(-1).view(torch.uint8).numpy())
         start, end = end, end + contents[-1].nbytes
         header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps({name: header[name] for name in tensors}, ensure_ascii=False).encode()
+    text = json.dumps({name: header[name] for name in tensors}, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-(8 + len(text)) % 64)
     file.write(len(text).to_bytes(8, "little") + text)
     for content in contents:

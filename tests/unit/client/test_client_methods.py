@@ -395,6 +395,7 @@ def test_only_some_parameters_are_trained() -> None:
 
     model.body[0].bias.grad = torch.ones(3)
     with client.only(model, "head.*"):
+        optimizer.step()  # no stale gradient is stepped with
         step()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"head.weight"}
@@ -441,6 +442,8 @@ def test_gradients_at_two_points_are_of_the_same_minibatch_and_draws(calls: Call
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert all(p.grad is None for p in model.parameters())
 
+    client.gradient(model, loss, batches)
+    assert model.norm.running_mean.tolist() == [0.0] * 4, "it leaves no statistics"
     flat = {f"{name}/{key}": value for name, sets in points.items() for key, value in sets.items()}
     went = calls(gradient, flat, reply_sets=["w", "x"])
     for name, point in points.items():
