@@ -33,9 +33,16 @@ _Made = TypeVar("_Made", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Part:
-    """Marks a parameter that is itself something by name: ``Annotated[Any, Part("aggregator")]``."""
+    """Marks a parameter that is itself something by name: ``Annotated[Any, Part("aggregator")]``.
+
+    Args:
+        many: it is a list of such.
+        registry: where the names are; None: where the parameter's owner is.
+    """
 
     kind: str
+    many: bool = False
+    registry: Registry | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,9 @@ class Spec:
 
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
-        scope = getattr(sys.modules.get(self.make.__module__), "__dict__", {})
+        scope: dict[str, Any] = {}
+        for one in reversed(getattr(self.make, "__mro__", (self.make,))):  # what it inherits was written elsewhere
+            scope.update(getattr(sys.modules.get(one.__module__), "__dict__", {}))
         found = {}
         for name, each in inspect.signature(self.make).parameters.items():
             if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL, each.VAR_KEYWORD):
@@ -238,10 +247,12 @@ class Registry:
         resolved: dict[str, Any] = {"name": section["name"]}
         for parameter in spec.parameters.values():
             value = values.get(parameter.name, parameter.default)
+            if parameter.part is not None and parameter.part.many and isinstance(value, tuple):
+                value = list(value)
             if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
                 continue  # a default that no run.yaml could say
             if parameter.part is not None and value is not None:
-                value = self.resolve(parameter.part.kind, value, places, (*path, parameter.name))
+                value = self._parts(parameter.part, value, places, (*path, parameter.name), resolve=True)
             resolved[parameter.name] = value
         return resolved
 
@@ -256,11 +267,22 @@ class Registry:
         for name, value in values.items():
             part = spec.parameters[name].part
             if part is not None and value is not None:
-                values[name] = self.make(part.kind, value, places, (*path, name))
+                values[name] = self._parts(part, value, places, (*path, name), resolve=False)
         try:
             return spec.make(**values)
         except ValueError as error:
             raise ConfigError(f"{places.where(path)}: {_said(kind)} '{spec.name}': {error}") from error
+
+    def _parts(self, part: Part, value: Any, places: Places, path: tuple[str, ...], *, resolve: bool) -> Any:
+        """What a parameter that is something by name, or a list of such, is resolved or made to."""
+        registry = part.registry or self
+        take: Callable[..., Any] = registry.resolve if resolve else registry.make
+        if not part.many:
+            return take(part.kind, value, places, path)
+        if not isinstance(value, (list, tuple)):
+            raise wrong_value(path, value, f"a list of {_said(part.kind)}s", places)
+        taken = [take(part.kind, one, places, (*path, str(number))) for number, one in enumerate(value)]
+        return taken if resolve else tuple(taken)
 
     def _load(self) -> None:
         for name in self.modules:

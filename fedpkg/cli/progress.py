@@ -316,4 +316,5 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
     ]
     if metric := headline(row.metrics or row.train_metrics):
         parts.append(f"{metric[0]} {output.number(metric[1])}")
+    parts += [f"{name} {output.number(value)}" for name, value in row.strategy_metrics.items()]
     return "  ".join([*parts, output.seconds(row.wall_s)])

@@ -108,7 +108,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     pairs += [(f"arguments.{name}", json.dumps(values)) for name, values in config.get("arguments", {}).items()]
     pairs.append(("folder", output.near(home.session_folder(session.session_id))))
     if session.error:
-        pairs.append(("error", session.error))
+        pairs.append(("error" if status != "finished" else "because", session.error))
     output.facts(pairs)
     output.result()
     rounds_table(store, session.session_id)
@@ -120,7 +120,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
                 output.result(line)
         if len(failed) > 20:
             output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
-    is_short = rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
+    is_short = not session.error and rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
 
@@ -171,6 +171,7 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             ("asked", f"{asked} clients, {row.num_ok} ok, {row.num_failed} failed" + is_many * ", of all calls"),
             *([("bytes", f"{output.size(down)} down, {output.size(up)} up")] if down else []),
             ("examples", output.number(row.num_examples)),
+            *((name, output.number(value)) for name, value in row.strategy_metrics.items()),
             *((name, output.number(value)) for name, value in row.metrics.items() if name != "num_examples"),
         ]
     )
@@ -187,13 +188,15 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             task.entry_point,
             task.request_id or "",
             task.status,
+            output.size(task.bytes_down),
+            output.size(task.bytes_up),
             f"{task.wall_s:.2f}",
             output.near(task.folder or ""),
             task.message or "",
         ]
         for task in shown
     ]
-    columns = ["client", "entry point", "request", "status", "seconds", "folder", "reason"]
+    columns = ["client", "entry point", "request", "status", "down", "up", "seconds", "folder", "reason"]
     if not any(task.message for task in shown):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
     if not is_many:

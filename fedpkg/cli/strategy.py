@@ -13,8 +13,9 @@ from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
 
 if TYPE_CHECKING:
-    from fedpkg.registry import Spec
+    from fedpkg.registry import Part, Spec
 
+_WHOLE = ("strategy", "aggregator")  # kinds of which attackers and trees are to be told
 _FILE = click.option(
     "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
 )
@@ -43,9 +44,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
     from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    specs = [spec for kind in STRATEGIES.kinds for spec in STRATEGIES.specs(kind)]
+    specs = _all_specs(file)
     installed = STRATEGIES.installed()
     if settings.json:
         output.document(
@@ -62,7 +61,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
             twins.append(spec)
     rows = []
     for twins in merged:
-        whole = twins[0].kind in ("strategy", "aggregator")
+        whole = twins[0].kind in _WHOLE
         rows.append(
             [
                 ", ".join(names_of(twins)),
@@ -91,23 +90,22 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    kinds = [kind for kind in STRATEGIES.kinds if name in names_of(STRATEGIES.specs(kind))]
-    specs = [STRATEGIES.find(kind, name, Places("fedpkg strategy show"), ()) for kind in kinds or STRATEGIES.kinds[:1]]
+    specs = [spec for spec in _all_specs(file) if name in names_of([spec])]
+    specs = specs or [STRATEGIES.find(STRATEGIES.kinds[0], name, Places("fedpkg strategy show"), ())]
     if settings.json:
         output.document([_facts(spec) for spec in specs])
         return
     spec = specs[0]
     output.result(inspect.getdoc(spec.make) or "")
     output.result()
+    is_whole = spec.kind in _WHOLE
     pairs = [
         ("name", ", ".join((spec.name, *spec.aliases))),
         ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
         ("equation", spec.equation),
         ("paper", spec.paper),
-        ("stands attackers", spec.attackers),
-        ("folds in a tree", "yes" if spec.folds else "no: it needs all updates in one place"),
+        ("stands attackers", spec.attackers if is_whole else ""),
+        ("folds in a tree", ("yes" if spec.folds else "no: it needs all updates in one place") if is_whole else ""),
         ("from", spec.source),
     ]
     output.facts([(label, value) for label, value in pairs if value])
@@ -122,6 +120,16 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
             for parameter in _facts(spec)["parameters"]
         ]
         output.table(["parameter", "is", "default"], rows)
+
+
+def _all_specs(file: Path | None) -> list[Spec]:
+    """Strategies and their parts, and what a file registers."""
+    from fedpkg.strategies.registry import STRATEGIES
+    from fedpkg.transforms.registry import TRANSFORMS
+
+    if file is not None:
+        STRATEGIES.run_file(file.absolute())
+    return [spec for registry in (STRATEGIES, TRANSFORMS) for kind in registry.kinds for spec in registry.specs(kind)]
 
 
 def _facts(spec: Spec) -> dict[str, Any]:
@@ -140,13 +148,18 @@ def _facts(spec: Spec) -> dict[str, Any]:
         "parameters": [
             {
                 "name": each.name,
-                "type": f"the name of one: {each.part.kind.replace('_', ' ')}" if each.part else describe(each.type),
+                "type": _part(each.part) if each.part else describe(each.type),
                 "required": each.is_required,
                 "default": None if each.is_required else each.default,
             }
             for each in spec.parameters.values()
         ],
     }
+
+
+def _part(part: Part) -> str:
+    kind = part.kind.replace("_", " ")
+    return f"a list of {kind}s, by name" if part.many else f"the name of one: {kind}"
 
 
 def _json(value: Any) -> str:

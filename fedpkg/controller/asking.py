@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,6 +153,10 @@ class Asking:
         if request.reply_kind not in _KINDS:
             kinds = ", ".join(kind.value for kind in _KINDS)
             raise SessionFailed(f"{where}: a strategy asks for one of {kinds}, not {request.reply_kind.value}")
+        if request.transforms is not None and request.reply_kind is not ReplyKind.UPDATE:
+            raise SessionFailed(f"{where}: a strategy has transforms for {request.reply_kind.value}, not for an update")
+        if request.download is not None and not isinstance(request.payload, Weights):
+            raise SessionFailed(f"{where}: a strategy has transforms for a download of several sets")
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
         if any(row.request_id == request.request_id for row in self.rows):
@@ -211,7 +216,7 @@ class Asking:
             elif asked.wants_no_more:
                 self.settle(asked, position, None)
             else:
-                task = dataclasses.replace(task, model=self._payload(asked.request))
+                task = dataclasses.replace(task, model=self._payload(asked.payload))
                 self._attempts[client_id, task.entry_point] = task.attempt
                 self._anew.add(client_id)
                 self._in_flight[task.task_id] = (asked, position)
@@ -220,7 +225,7 @@ class Asking:
             waiting.popleft()
 
     def _task(self, asked: Asked, position: int) -> Task:
-        request, payload = asked.request, asked.request.payload
+        request, payload = asked.request, asked.payload
         client = self.clients[asked.cohort[position]]
         if client.client_id in self.states:
             client = dataclasses.replace(client, state_version=self.states[client.client_id])
@@ -240,13 +245,15 @@ class Asking:
             sets=request.sets,
             parameters=dict(request.parameters),
             content=request.reply,
+            transforms=request.transforms,
+            sent_bytes=asked.sent_bytes,
             request_id=request.request_id,
             request_number=asked.row.number,
             attempt=self._attempts.get((client.client_id, request.entry_point), 0) + 1,
             is_first=client.client_id not in self.states,
         )
 
-    def _payload(self, request: Request) -> Path:
+    def _payload(self, payload: Payload) -> Path:
         """The file that a request's tasks get: the global model's own, or one that is written for it.
 
         It is made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
@@ -255,7 +262,6 @@ class Asking:
             ModelFileError: the session's form of model files cannot hold it.
             StoreError: the disk is full.
         """
-        payload = request.payload
         if payload is self.model:
             return self._model_file
         if id(payload) in self._payloads:
@@ -270,15 +276,39 @@ class Asking:
         except ModelFileError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
-            session_id = self.ctx.session.session_id
-            raise StoreError(
-                error.message,
-                hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
-                session_id=session_id,
-                path=str(path),
-            ) from error
+            raise self._full(error.message, path) from error
         self._payloads[id(payload)] = (payload, path)
         return path
+
+    def sent(self, request: Request) -> tuple[Weights, int]:
+        """What clients get of a payload that is transformed on its way, and the bytes that travel to each."""
+        assert request.download is not None and isinstance(request.payload, Weights)
+        payload = request.payload
+        seed = int(step_rng(self.ctx.session.seed, self.round_number, "download").integers(1 << 62))
+        content = request.download.encode(payload, payload, seed=seed, is_difference=True).content
+        folder = self.ctx.round_folder(self.round_number)
+        try:
+            folder.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".payload-") as file:
+                file.write(content)
+                file.flush()
+                received, _ = request.download.decode(Path(file.name), payload, is_difference=True)
+        except OSError as error:
+            raise self._full(error.strerror or str(error), folder) from error
+        if name := received.first_non_finite():
+            raise SessionFailed(
+                f"{self._where(request.request_id)}: tensor '{name}' is not finite after the transforms of the download"
+            )
+        return received, len(content)
+
+    def _full(self, reason: str, path: Path) -> StoreError:
+        session_id = self.ctx.session.session_id
+        return StoreError(
+            reason,
+            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
+            session_id=session_id,
+            path=str(path),
+        )
 
     def _from_record(self, asked: Asked, task: Task) -> tuple[TaskResult | None, TaskRow | None]:
         """The result that is on record; None if there is none, or its file did not survive."""
@@ -410,6 +440,9 @@ class Asked:
     def __init__(self, asking: Asking, request: Request, row: RequestRow) -> None:
         self.request = request
         self.row = row
+        self.payload, self.sent_bytes = request.payload, None  # what the clients get
+        if request.download is not None:
+            self.payload, self.sent_bytes = asking.sent(request)
         self.cohort = tuple(row.cohort)
         self.settled: dict[int, TaskResult | None] = {}  # None: it was not asked in the end
         self.num_ok = 0
@@ -539,6 +572,13 @@ def weights_of(result: TaskResult) -> Mapping[str, Weights]:
     return result.sets if result.weights is None else {"": result.weights}
 
 
+def _bytes_down(task: Task) -> int:
+    """What travelled to a client for this task."""
+    if task.sent_bytes is not None:
+        return task.sent_bytes
+    return 0 if task.model is None else task.model.stat().st_size
+
+
 def state_version(result: TaskResult) -> str | None:
     """The version of its client's state that a task left; None: none, the next task starts from the package."""
     return result.task.next_state.name if result.keeps_state else None
@@ -581,8 +621,8 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
         state_version=state_version(result),
         phases=dict(result.phases),
         request_id=task.request_id,
-        bytes_down=0 if task.model is None else task.model.stat().st_size,
-        bytes_up=result.reply_bytes,
+        bytes_down=_bytes_down(task),
+        bytes_up=result.reply_bytes if result.sent_bytes is None else result.sent_bytes,
     )
     update = None
     if result.status == "ok" and result.num_examples is not None and result.reply is not None:

@@ -24,6 +24,7 @@ from fedpkg.strategies.base import SteppingStrategy, Strategy
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
+    from fedpkg.transforms.chain import Chain
     from fedpkg.weights.weights import Weights
 
 
@@ -82,6 +83,8 @@ class SessionContext:
         sets: Mapping[str, Weights | None] | None = None,
         parameters: dict[str, Json] | None = None,
         content: str = "weights",
+        transforms: Chain | None = None,
+        sent_bytes: int | None = None,
         request_id: str | None = None,
         request_number: int = 1,
         attempt: int = 1,
@@ -125,6 +128,8 @@ class SessionContext:
             data_path=data_path,
             links={} if data_path is None else {name: data_path / to for name, to in config.clients.links.items()},
             content=content,
+            transforms=transforms,
+            sent_bytes=sent_bytes,
             request_id=request_id,
             seed=task_seed(self.session.seed, round_number, client.client_id, request_number),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},

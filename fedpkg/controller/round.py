@@ -156,6 +156,7 @@ class _Training:
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in asking.states],
             num_examples=float(sum(examples.values())),
+            strategy_metrics=dict(state.get("metrics", {})),
             train_metrics=weighted_average((dict(metadata), number) for number, metadata in replied.values()),
             model_id=model.model_id,
             phases=phases,
@@ -182,14 +183,14 @@ def _type(value: object) -> str:
     return type(value).__name__ + keys
 
 
-def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
-    """Validate an aggregated round's model if that is due, and close the round."""
+def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:
+    """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
     round_number = row.round_number
     before = time.monotonic()
     metrics: dict[str, float] = {}
     versions: dict[str, str | None] = {}
     model = _current_model(ctx, round_number)
-    if is_validation_due(ctx, round_number):
+    if is_validation_due(ctx, round_number, is_last=is_last):
         metrics, versions = _validate(ctx, row, model)
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
@@ -218,12 +219,12 @@ def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
     return row
 
 
-def is_validation_due(ctx: SessionContext, round_number: int) -> bool:
+def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool = False) -> bool:
     """Every k-th round and the last one, for packages that can validate."""
     every = ctx.config.validation.every
     if every == 0 or "validate" not in ctx.package.spec.entry_points:
         return False
-    return round_number % every == 0 or round_number == ctx.config.rounds
+    return round_number % every == 0 or round_number == ctx.config.rounds or is_last
 
 
 def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict[str, float], dict[str, str | None]]:

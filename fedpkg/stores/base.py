@@ -104,6 +104,7 @@ class RoundRow:
     num_examples: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
     train_metrics: dict[str, Any] = field(default_factory=dict)
+    strategy_metrics: dict[str, Any] = field(default_factory=dict)  # what the strategy tells of its step
     model_id: str | None = None
     phases: dict[str, float] = field(default_factory=dict)  # seconds
     error: str | None = None

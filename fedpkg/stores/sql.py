@@ -216,7 +216,7 @@ ROUNDS = Table(
     "rounds",
     RoundRow,
     ("session_id", "round_number"),
-    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "phases"}),
+    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "strategy_metrics", "phases"}),
     free_text=frozenset({"error"}),
 )
 REQUESTS = Table(

@@ -1,14 +1,15 @@
 """The protocol of a strategy: one step over plain state, and what passes between it and the clients.
 
 A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
-controller saves after every step, so every method resumes. The state's ``"model"`` is the global model.
+controller saves after every step, so every method resumes. The state's ``"model"`` is the global model. If there are,
+``"metrics"`` are numbers that are shown with the round, and ``"finished"`` is why the session shall end after it.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fedpkg.types import Json, ReplyKind
@@ -16,6 +17,7 @@ from fedpkg.types import Json, ReplyKind
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
     import numpy as np
 
+    from fedpkg.transforms.chain import Chain
     from fedpkg.weights.weights import Weights
 
 State: TypeAlias = dict[str, Any]
@@ -31,6 +33,8 @@ class Request:
         request_id: unique within the round; without one, requests are numbered from 1.
         payload: the weights that are staged as the input model; or several named sets of them, in one file.
         clients: who is asked, in cohort order; None: the ``group``, else whom the session's sampler chooses.
+        transforms: of an update on its way from the client; None: it comes as it is.
+        download: transforms of the payload on its way to the clients, who get what it is decoded to.
         group: who is asked goes by this name (`clients.groups` of the run.yaml); calls and bytes are counted by it.
         entry_point: of the compute package.
         reply_kind: what is expected back: ``update`` (it fits the payload, or the global model if that is several
@@ -52,6 +56,8 @@ class Request:
     sets: Mapping[str, Weights | None] = field(default_factory=dict)
     parameters: Mapping[str, Json] = field(default_factory=dict)
     reply: Content = "weights"
+    transforms: Chain | None = None
+    download: Chain | None = None
     group: str | None = None
     required: int | None = None
 
@@ -75,6 +81,10 @@ class Reply:
     @property
     def weights(self) -> Weights:
         return self.sets[""]
+
+    def with_weights(self, weights: Weights) -> Reply:
+        """The same answer with another update."""
+        return replace(self, sets={"": weights})
 
 
 class Replies(Protocol):
@@ -108,6 +118,20 @@ class Client:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the session's sampler draws a cohort, as far as promises of privacy rest on it.
+
+    Args:
+        scheme: ``poisson`` (each client for itself, with the same chance), ``without_replacement`` (so many of all,
+            each cohort with the same chance), or ``other``.
+        rate: of all clients, the share that is asked, or is expected to be.
+    """
+
+    scheme: str = "other"
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class StepContext:
     """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same."""
 
@@ -115,6 +139,7 @@ class StepContext:
     rng: np.random.Generator
     clients: tuple[Client, ...]
     sample: Callable[[], tuple[str, ...]]  # the session's sampler; each call draws anew
+    sampling: Sampling = Sampling()
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)

@@ -6,11 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
-from fedpkg.registry import Registry
+from fedpkg.registry import Part, Registry
+from fedpkg.transforms.registry import TRANSFORMS
 
 if TYPE_CHECKING:
     from fedpkg.strategies.base import Strategy
@@ -43,6 +44,7 @@ STRATEGIES = Registry(
             "schedules",
             "pipeline",
             "client_methods",
+            "dp_fedavg",
             "fedsgd",
             "scaffold",
             "feddyn",
@@ -59,6 +61,15 @@ STRATEGIES = Registry(
     ),
     group="fedpkg.strategies",
 )
+
+Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
+# What a run.yaml may say of a pipeline besides one part: types and defaults.
+_PARTS: Mapping[str, tuple[Any, Any]] = {
+    "aggregator": (Annotated[Any, Part("aggregator")], "weighted_mean"),
+    "server_optimiser": (Annotated[Any, Part("server_optimiser")], None),
+}
+_TRANSFORMS = dict.fromkeys(("transforms", "server_transforms", "download_transforms"), (Transforms, ()))
+_AFTER_ONE_PART = {**_TRANSFORMS, "parameters": (dict[str, Any] | None, None)}
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")
 register_schedule = functools.partial(STRATEGIES.register, "schedule")
@@ -89,26 +100,36 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
     return decorate
 
 
-def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
-    """The pipeline that has this part, and else what is usual.
+def register_client_method(name: str, *, aliases: tuple[str, ...] = (), **facts: Any) -> Callable[[_Made], _Made]:
+    """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline."""
 
-    What ``parameters`` says is for the clients, unless the part has one of that name.
-    """
-    its = inspect.signature(make)
-    taken = {each.name for each in its.parameters.values()} | {each.kind for each in its.parameters.values()}
-    ours = inspect.Parameter(
-        "parameters", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=dict[str, Any] | None
-    )
-    added = [] if taken & {ours.name, inspect.Parameter.VAR_KEYWORD} else [ours]
+    def decorate(make: _Made) -> _Made:
+        whole = _composed(make, "parameters", {**_PARTS, **_TRANSFORMS})
+        STRATEGIES.register("strategy", name, aliases=aliases, folds=True, **facts)(whole)
+        return make
+
+    return decorate
+
+
+def _composed(
+    make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART
+) -> Callable[..., Any]:
+    """The pipeline that has this part, and else what is usual or said: the ``rest``, by its names, types, defaults."""
+    own = inspect.signature(make)
+    more = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in rest.items()
+        if name not in own.parameters
+    }
 
     @functools.wraps(make, updated=())
     def strategy(**given: Any) -> Strategy:
         from fedpkg.strategies.pipeline import Pipeline
 
-        parameters = given.pop(ours.name, None) or {} if added else {}
-        return Pipeline(**{part: make(**given)}, parameters=parameters)
+        of_the_pipeline = {name: given.pop(name) for name in more if name in given}
+        return Pipeline(**{part: make(**given)}, **of_the_pipeline)
 
-    strategy.__signature__ = its.replace(parameters=[*its.parameters.values(), *added])  # type: ignore[attr-defined]
+    strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
     return strategy
 
 

@@ -16,6 +16,7 @@ ROWS = [
     {"controller"},
     {"dispatch"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
+    {"transforms"},
     {"formats"},
     {"weights"},
     {"config", "registry"},

@@ -24,6 +24,7 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
 }
 # Strategies whose steps ask for more than to train: clients of tests/packages/quadratic can answer them.
 STEPPING: Mapping[str, dict[str, Any]] = {
+    "dp_fedavg": {"noise_multiplier": 0.5, "target_quantile": 0.5, "at": "client", "server_optimiser": "adam"},
     "fedsgd": {},
     "scaffold": {},
     "feddyn": {"alpha": 0.5},

@@ -29,6 +29,16 @@ COMPOSED: dict[str, dict[str, Any]] = {
         "aggregator": "median",
         "server_optimiser": {"name": "adam", "schedule": {"name": "cosine", "rounds": 3}},
     },
+    "few numbers of few bits, the rest later": {
+        "aggregator": "weighted_mean",
+        "transforms": [{"name": "top_k", "share": 0.2}, {"name": "quantise", "bits": 4}, "zstd"],
+        "download_transforms": ["quantise"],
+    },
+    "noise at both ends": {
+        "name": "fedavgm",
+        "transforms": [{"name": "local_dp", "norm": 1.0, "epsilon": 1.0}],
+        "server_transforms": [{"name": "gaussian_noise", "std": 0.1}, {"name": "random_k", "share": 0.5}],
+    },
 }
 # Those that are FedAvg to the server, and differ in what they send, stand for each other.
 ALIKE = [spec.name for spec in STRATEGY_SPECS if spec.make.__module__.endswith("client_methods")]

@@ -55,7 +55,8 @@ def test_every_strategy_says_what_it_is(name: str) -> None:
 
 def test_default_is_fedavg(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(HEAD.removesuffix("strategy:\n"))
-    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg", "parameters": None}
+    transforms = {"transforms": [], "server_transforms": [], "download_transforms": []}
+    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg", **transforms, "parameters": None}
     assert make_strategy({"name": "fedavg"}) == Pipeline(WeightedMean())
 
 
@@ -73,7 +74,7 @@ def test_default_is_fedavg(tmp_path: Path) -> None:
         ({"name": "lg_fedavg", "local": ["body.*"]}, {"local_names": ["body.*"]}),
         ({"name": "fedbn"}, {"local_norms": True}),
         ({"name": "ditto", "lam": 0.3}, {"ditto_lambda": 0.3}),
-        ({"name": "pfedme", "lam": 3, "eta": 0.1, "beta": 0.5}, {"pfedme_lambda": 3, "pfedme_eta": 0.1}),
+        ({"name": "pfedme", "lam": 3, "eta": 0.1, "transforms": ["bfloat16"]}, {"pfedme_lambda": 3, "pfedme_eta": 0.1}),
     ],
 )
 def test_clients_are_told_the_parameters_of_their_part(section: dict[str, Any], parameters: dict[str, Any]) -> None:
@@ -85,7 +86,12 @@ def test_clients_are_told_the_parameters_of_their_part(section: dict[str, Any], 
 
 def test_pfedmes_server_goes_beta_of_the_way() -> None:
     start, ends = weights(0), [weights(1), weights(2)]
-    model = told({"name": "pfedme", "beta": 0.25}, start, ends, examples=[1, 99])
+    section = {
+        "name": "pfedme",
+        "aggregator": "uniform_mean",
+        "server_optimiser": {"name": "sgd", "learning_rate": 0.25, "momentum": 0},
+    }
+    model = told(section, start, ends, examples=[1, 99])
     close(model, 0.75 * flat(start) + 0.25 * stacked(ends).mean(0))
 
 
