@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ from fedpkg.transforms.chain import chain_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 
@@ -62,6 +63,7 @@ class Pipeline:
         transforms: of the updates, by their clients.
         server_transforms: of the updates when they have arrived; nothing travels less for them.
         download_transforms: of the global model on its way to the clients.
+        parameters: for the clients, whose task.json has them.
     """
 
     aggregator: Annotated[Any, Part("aggregator")] = field(default_factory=WeightedMean)
@@ -69,6 +71,7 @@ class Pipeline:
     transforms: Transforms = ()
     server_transforms: Transforms = ()
     download_transforms: Transforms = ()
+    parameters: Mapping[str, Json] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError: transforms do not go together, or not where they are."""
@@ -100,6 +103,7 @@ class Pipeline:
         request = Request(
             request_id=f"train-{step}",
             payload=state["model"],
+            parameters=self.parameters or {},
             transforms=chain_of(self.transforms),
             download=chain_of(self.download_transforms),
         )
@@ -142,6 +146,7 @@ def pipeline(
     transforms: Transforms = (),
     server_transforms: Transforms = (),
     download_transforms: Transforms = (),
+    parameters: dict[str, Any] | None = None,
 ) -> Pipeline:
     """An aggregator, and a server optimiser if wanted: what a `strategy` without a name means."""
-    return Pipeline(aggregator, server_optimiser, transforms, server_transforms, download_transforms)
+    return Pipeline(aggregator, server_optimiser, transforms, server_transforms, download_transforms, parameters)

@@ -43,6 +43,7 @@ STRATEGIES = Registry(
             "torch_optimiser",
             "schedules",
             "pipeline",
+            "client_methods",
             "dp_fedavg",
             "fedsgd",
             "scaffold",
@@ -62,7 +63,13 @@ STRATEGIES = Registry(
 )
 
 Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
-_OF_A_PIPELINE = ("transforms", "server_transforms", "download_transforms")
+# What a run.yaml may say of a pipeline besides one part: types and defaults.
+_PARTS: Mapping[str, tuple[Any, Any]] = {
+    "aggregator": (Annotated[Any, Part("aggregator")], "weighted_mean"),
+    "server_optimiser": (Annotated[Any, Part("server_optimiser")], None),
+}
+_TRANSFORMS = dict.fromkeys(("transforms", "server_transforms", "download_transforms"), (Transforms, ()))
+_AFTER_ONE_PART = {**_TRANSFORMS, "parameters": (dict[str, Any] | None, None)}
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")
 register_schedule = functools.partial(STRATEGIES.register, "schedule")
@@ -93,22 +100,35 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
     return decorate
 
 
-def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
-    """The pipeline that has this part, and else what is usual."""
+def register_client_method(name: str, *, aliases: tuple[str, ...] = (), **facts: Any) -> Callable[[_Made], _Made]:
+    """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline."""
 
-    @functools.wraps(make, updated=())
-    def strategy(**parameters: Any) -> Strategy:
-        from fedpkg.strategies.pipeline import Pipeline
+    def decorate(make: _Made) -> _Made:
+        whole = _composed(make, "parameters", {**_PARTS, **_TRANSFORMS})
+        STRATEGIES.register("strategy", name, aliases=aliases, folds=True, **facts)(whole)
+        return make
 
-        of_the_pipeline = {name: parameters.pop(name) for name in more if name in parameters}
-        return Pipeline(**{part: make(**parameters)}, **of_the_pipeline)
+    return decorate
 
+
+def _composed(
+    make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART
+) -> Callable[..., Any]:
+    """The pipeline that has this part, and else what is usual or said: the ``rest``, by its names, types, defaults."""
     own = inspect.signature(make)
     more = {
-        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Transforms)
-        for name in _OF_A_PIPELINE
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in rest.items()
         if name not in own.parameters
     }
+
+    @functools.wraps(make, updated=())
+    def strategy(**given: Any) -> Strategy:
+        from fedpkg.strategies.pipeline import Pipeline
+
+        of_the_pipeline = {name: given.pop(name) for name in more if name in given}
+        return Pipeline(**{part: make(**given)}, **of_the_pipeline)
+
     strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
     return strategy
 

@@ -18,6 +18,7 @@ from fedpkg.weights.weights import Weights
 PARAMETERS: Mapping[str, dict[str, Any]] = {
     "fedopt": {"optimiser": "RMSprop"},
     "fednova": {"steps_key": "calls"},
+    "fedper": {"local": ["w"]},
     "qfedavg": {"loss_key": "calls"},
 }
 # Strategies whose steps ask for more than to train: clients of tests/packages/quadratic can answer them.

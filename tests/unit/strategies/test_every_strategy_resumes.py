@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, section_of
+from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, STRATEGY_SPECS, section_of
 
 from fedpkg import assemble
 from fedpkg.config import RunConfig, config_from_json, dump_config
@@ -35,7 +35,9 @@ TRANSFORMED: dict[str, dict[str, Any]] = {
         "server_transforms": [{"name": "gaussian_noise", "std": 0.1}, {"name": "random_k", "share": 0.5}],
     },
 }
-TWICE = ("bucketing of krum", "norm bounding by examples")  # what is kept of it is that of another name
+TWICE = {"bucketing of krum", "norm bounding by examples"}  # what is kept of it is that of another name
+# Those that are FedAvg to the server, and differ in what they send, stand for each other.
+TWICE |= {spec.name for spec in STRATEGY_SPECS if spec.make.__module__.endswith("client_methods")} - {"fedprox"}
 SECTIONS = {name: section_of(name) for name in (*STRATEGY_NAMES, *COMPOSED, *STEPPING) if name not in TWICE}
 SECTIONS |= TRANSFORMED
 
