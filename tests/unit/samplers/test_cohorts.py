@@ -73,7 +73,7 @@ def test_every_registered_sampler_is_tested_here() -> None:
     assert [spec.name for spec in SAMPLERS.specs("sampler") if spec.source == "fedpkg"] == list(SECTIONS)
 
 
-@pytest.mark.parametrize("name", set(SECTIONS) - {"poisson"})
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name != "poisson"])
 def test_asking_all_leaves_the_random_stream_alone(name: str) -> None:
     rng = np.random.default_rng(5)
     before = rng.bit_generator.state
