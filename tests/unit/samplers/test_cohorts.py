@@ -143,3 +143,20 @@ def test_choosing_a_hundred_of_ten_thousand_clients_is_quick() -> None:
     of = candidates(10_000)
     assert len(sample({"count": 100}, of).clients) == 100
     assert "history" not in of.__dict__ and "seconds" not in of.__dict__
+
+
+def test_what_promises_of_privacy_rest_on_is_said() -> None:
+    groups = {"a": names(10)[:4]}
+
+    def sampling(**section: object) -> tuple[str, float]:
+        return make_sampler(section).sampling(names(10), groups)  # type: ignore[arg-type]
+
+    assert sampling(name="poisson", fraction_train=0.125) == ("poisson", 0.125), "and not rounded to a number"
+    assert sampling(name="poisson", count=3, availability={"rate": 0.5}, dropout=0.5) == ("poisson", 0.3)
+    assert sampling(count=3, dropout=0.5) == ("without_replacement", 0.3)
+    assert sampling() == ("without_replacement", 1.0)
+    assert sampling(count=3, over_selection=0.5) == ("other", 0.3), "who is quick is no chance"
+    assert sampling(count=3, availability={"rate": 0.5}) == ("other", 0.3)
+    assert sampling(name="weighted", count=3) == ("other", 0.3)
+    assert sampling(groups={"a": 2}) == ("other", 0.2)
+    assert sampling(name="poisson", groups={"a": 0.5}) == ("other", 0.2)
