@@ -290,9 +290,12 @@ class Asking:
             else:
                 write_sets(path, payload, self.ctx.form)
         except ModelFileError as error:
-            if getattr(error.__cause__, "errno", None) not in NO_SPACE:
+            if not isinstance(error.__cause__, OSError):
                 raise
-            raise _disk_is_full(self.ctx, error.message) from error
+            if error.__cause__.errno in NO_SPACE:
+                raise _disk_is_full(self.ctx, error.message) from error
+            resume = f"fedpkg session resume {self.ctx.session.session_id}"
+            raise StoreError(error.message, hint=f"when the cause is mended: {resume}", path=str(path)) from error
         self._payloads[id(payload)] = (payload, path)
         return path
 
