@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fedpkg.errors import ConfigError
@@ -65,8 +67,21 @@ def _epsilon(spent: tuple[Spent, ...], delta: float, population: int, accountant
             event = dp.PoissonSampledDpEvent(part.rate, noise)
         elif _scheme(part) == "without_replacement":
             event = dp.SampledWithoutReplacementDpEvent(population, round(part.rate * population), noise)
-        ledger.compose(event, part.rounds)
+        with _quiet():
+            ledger.compose(event, part.rounds)
     return float(ledger.get_epsilon(delta))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of orders that do not converge: the account does without these."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _scheme(spent: Spent) -> str:
