@@ -51,7 +51,7 @@ from fedpkg.errors import (
     SpecError,
     StoreError,
 )
-from fedpkg.files import NO_SPACE
+from fedpkg.files import NO_SPACE, sha256_file
 from fedpkg.log import event
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
@@ -83,9 +83,11 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     Raises:
         ConfigError: there is no such name, parameter or value.
     """
+    from fedpkg.samplers import resolve_sampler
     from fedpkg.strategies import resolve_strategy
 
-    return msgspec.structs.replace(config, strategy=resolve_strategy(config.strategy, places))
+    strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
+    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler)
 
 
 def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
@@ -164,6 +166,7 @@ def resume(
         note_session(session.session_id)
         config = config_from_json(session.config)
         unpacked = _package_again(config, home, session)
+        _warn_of_another_strategy(config)
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -250,17 +253,35 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
 
+def _warn_of_another_strategy(config: RunConfig) -> None:
+    file, digest = config.strategy.get("file"), config.strategy.get("file_sha256")
+    if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
+        about = f"{file} has changed; the session goes on with it as it is now. For rounds of one kind, start a new run"
+        event(logger, logging.WARNING, "strategy.changed", about=about)
+
+
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
     """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
-    import numpy as np
-
+    from fedpkg.controller.seeds import held_out_rng
     from fedpkg.data.clients import client_groups
     from fedpkg.samplers import make_sampler
+    from fedpkg.samplers.held_out import held_out_clients
     from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import groups_of
+    from fedpkg.strategies.base import groups_of, needs_of, sampled_from
 
-    strategy = make_strategy(config.strategy)
-    groups = client_groups(config.clients, clients)
+    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+    if (there := sampler.availability) is not None:
+        there.check(clients)
+        if there.goes_by_time and config.clock is None:
+            raise ConfigError(
+                "sampler.availability: the trace counts virtual seconds, and there is no virtual clock",
+                hint="add a clock: section, as clock: {seconds: {slow-*: 3.0}}, or give the trace in rounds",
+                key="clock",
+            )
+    found = client_groups(config.clients, clients)
+    held_out = held_out_clients(sampler.held_out, clients, held_out_rng(config.seed))
+    clients = [client_id for client_id in clients if client_id not in held_out]
+    groups = {name: [one for one in ids if one not in held_out] for name, ids in found.items()}
     for name in groups_of(strategy):
         if not groups.get(name):
             raise ConfigError(
@@ -268,18 +289,18 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
                 hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
                 key="clients.groups",
             )
-    target = make_sampler(config.sampler).sample(clients, np.random.default_rng(0)).target
-    needed = getattr(getattr(strategy, "aggregator", None), "needs", 1)
+    clients = sampled_from(strategy, clients, groups)
+    target, needed = sampler.target(clients, groups), needs_of(strategy)
     if needed > target:
         raise ConfigError(
             f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
-            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.min_clients",
+            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.count",
             key="strategy",
         )
     if config.round.required > target:
         raise ConfigError(
             f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
-            hint="lower round.required, or raise sampler.fraction_train or sampler.min_clients",
+            hint="lower round.required, or raise sampler.fraction_train or sampler.count",
         )
 
 

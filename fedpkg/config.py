@@ -64,24 +64,26 @@ class ClientsConfig(Section, frozen=True):
     groups: dict[str, list[str]] = {}
 
 
-class SamplerConfig(Section, frozen=True):
-    """Who is asked to train in a round."""
-
-    name: Literal["uniform"] = "uniform"
-    fraction_train: float = 1.0  # share of the clients asked each round
-    min_clients: int = 1  # but at least so many
-    over_selection: float = 0.0  # ask this share more; the first answers count
-
-
 class RoundConfig(Section, frozen=True):
-    required: int = 1  # usable updates without which a round (a request of it), and the session, stops
+    required: int = 1  # usable updates without which a round (or request) stops the session; a strategy may need more
     timeout_s: float | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
     weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 
 class ValidationConfig(Section, frozen=True):
     every: int = 1  # validate every k rounds (and after the last one); 0: never
-    fraction: float = 1.0  # share of the clients asked
+    fraction: float = 1.0  # share of the clients asked; of those held out (sampler.held_out), the same share
+    count: int | None = None  # instead: so many, and so many of those held out
+
+
+class ClockConfig(Section, frozen=True):
+    """How long clients take, in virtual seconds: who answers first then follows from this, and not from the machine."""
+
+    # Ids of clients, or patterns → seconds of a task; the first that matches counts, others take 1.
+    seconds: dict[str, float] = {}
+    spread: float = 0.5  # clients differ by exp(spread z), z ~ N(0, 1)
+    jitter: float = 0.1  # and so do their tasks
+    bytes_per_s: float | None = None  # the model's way down and up
 
 
 class NeedsConfig(Section, frozen=True):
@@ -152,7 +154,9 @@ class RunConfig(Section, frozen=True):
     # the package names.
     helper: NpzHelper | BareHelper | None = None
     buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
-    sampler: SamplerConfig = SamplerConfig()
+    # Who is asked in a round: a name and its parameters, and the options of all samplers (`fedpkg sampler list`).
+    sampler: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "uniform"})
+    clock: ClockConfig | None = None
     round: RoundConfig = RoundConfig()
     # A name and its parameters, or {aggregator: …, server_optimiser: …}; with `file`, one that a file registers.
     strategy: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
@@ -388,12 +392,12 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
     for number, entry in enumerate(allow):
         if entry and not _TRUSTED.match(entry):
             allow[number] = os.path.abspath(os.path.join(keys, os.path.expanduser(entry)))
-    for key in ("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "strategy.file"):
+    for key in _PATHS:
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
-            section = (section or {}).get(name)
-        value = (section or {}).get(last)
+            section = section.get(name) if isinstance(section, dict) else None
+        value = section.get(last) if isinstance(section, dict) else None
         if not isinstance(value, str) or not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
             continue
         base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
@@ -434,6 +438,7 @@ def _at_least(minimum: int) -> tuple[str, Callable[[Any], bool]]:
 
 _SHARE: tuple[str, Callable[[Any], bool]] = ("a number above 0, at most 1", lambda value: 0 < value <= 1)
 _POSITIVE: tuple[str, Callable[[Any], bool]] = ("a number above 0", lambda value: 0 < value < math.inf)
+_NOT_NEGATIVE: tuple[str, Callable[[Any], bool]] = ("a number from 0", lambda value: 0 <= value < math.inf)
 _SEED: tuple[str, Callable[[Any], bool]] = ("a whole number from 0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63)
 _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
 
@@ -442,6 +447,10 @@ KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
     lambda value: KeepRule.parse(value) is not None,
 )
 
+_PATHS = (
+    *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "strategy.file"),
+    *("sampler.file", "sampler.availability.trace"),
+)
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
 _TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
 
@@ -464,13 +473,18 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "clients.data.partition.alpha": _POSITIVE,
     "clients.data.partition.min_examples": _at_least(1),
     "clients.data.partition.seed": _SEED,
-    "sampler.fraction_train": _SHARE,
-    "sampler.min_clients": _at_least(1),
-    "sampler.over_selection": ("a number from 0", lambda value: 0 <= value < math.inf),
+    "clock.seconds": (
+        "a section of numbers above 0",
+        lambda value: all(0 < seconds < math.inf for seconds in value.values()),
+    ),
+    "clock.spread": _NOT_NEGATIVE,
+    "clock.jitter": _NOT_NEGATIVE,
+    "clock.bytes_per_s": _POSITIVE,
     "round.required": _at_least(1),
     "round.timeout_s": _POSITIVE,
     "validation.every": _at_least(0),
     "validation.fraction": _SHARE,
+    "validation.count": _at_least(1),
     "executor.workers": ("a whole number from 1, or auto", lambda value: value == "auto" or value >= 1),
     "executor.threads": _at_least(1),
     "executor.needs.gpus": (
@@ -523,6 +537,12 @@ def _check_values(config: RunConfig, places: Places) -> None:
             "interpreters go from client to client",
             hint="set executor.name to forkserver or process",
             key="isolate.enabled",
+        )
+    if config.validation.count is not None and config.validation.fraction != 1.0:
+        raise ConfigError(
+            f"{places.where(('validation', 'count'))}: 'validation.count' excludes 'validation.fraction'",
+            hint="leave one out; null takes a key back",
+            key="validation.count",
         )
     needs = config.executor.needs
     if needs.gpu_memory_bytes is not None and not needs.gpus:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -24,6 +24,7 @@ from fedpkg.errors import ConfigError, nearest
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
@@ -33,9 +34,16 @@ _Made = TypeVar("_Made", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Part:
-    """Marks a parameter that is itself something by name: ``Annotated[Any, Part("aggregator")]``."""
+    """Marks a parameter that is itself something by name: ``Annotated[Any, Part("aggregator")]``.
+
+    Args:
+        many: it is a list of such.
+        registry: where the names are; None: where the parameter's owner is.
+    """
 
     kind: str
+    many: bool = False
+    registry: Registry | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,9 @@ class Spec:
 
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
-        scope = getattr(sys.modules.get(self.make.__module__), "__dict__", {})
+        scope: dict[str, Any] = {}
+        for one in reversed(getattr(self.make, "__mro__", (self.make,))):  # what it inherits was written elsewhere
+            scope.update(getattr(sys.modules.get(one.__module__), "__dict__", {}))
         found = {}
         for name, each in inspect.signature(self.make).parameters.items():
             if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL, each.VAR_KEYWORD):
@@ -129,6 +139,7 @@ class Registry:
     group: str
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
     _source: str | None = None  # of what is registered now: a file that is being run
+    _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they were run; their names
 
     def register(
         self,
@@ -171,28 +182,61 @@ class Registry:
         return {name: point.value for name, point in self._entry_points().items()}
 
     def run_file(self, path: Path) -> list[str]:
-        """Run a file that registers something; the names that it registered.
+        """Run a file that registers something, if it has not run yet as it is now; the names that it registered.
 
         Raises:
             ConfigError: it cannot be read, or fails.
         """
-        digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-        spec = importlib.util.spec_from_file_location(f"_fedpkg_of_{digest}", path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ConfigError(f"{path}: there is no such file of Python", path=str(path))
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: there is no such file of Python: {error.strerror}", path=str(path)) from error
+        if path in self._run and self._run[path][0] == source:
+            return self._run[path][1]
         self._load()
         before, self._source = dict(self._specs), str(path)
-        module = importlib.util.module_from_spec(spec)
+        module = ModuleType(f"_fedpkg_of_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}")
+        module.__file__ = str(path)
         sys.modules[module.__name__] = module  # dataclasses look their module up
         try:
-            spec.loader.exec_module(module)
+            exec(compile(source, str(path), "exec"), module.__dict__)
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", path=str(path)) from error
         finally:
             self._source = None
-        return list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
+        names = list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
+        self._run[path] = (source, names)
+        return names
+
+    def run_file_of(
+        self, section: dict[str, Any], places: Places, path: tuple[str, ...], *, is_named: bool
+    ) -> dict[str, Any]:
+        """Take the key ``file`` out of a section and run that file; what was taken out.
+
+        Unless it is clear what is meant (``is_named``), that is the one thing which the file registers.
+
+        Raises:
+            ConfigError: it is no path, cannot be run, or registers several things, or none.
+        """
+        file = section.pop("file", None)
+        if file is None:
+            return {}
+        kind, key = self.kinds[0], ".".join((*path, "file"))
+        if not isinstance(file, str):
+            raise ConfigError(f"{places.where((*path, 'file'))}: '{key}' must be the path of a file of Python")
+        names = self.run_file(Path(file))
+        if not is_named:
+            if len(names) != 1:
+                raise ConfigError(
+                    f"{places.where(path)}: '{path[-1]}' has a file, but no name",
+                    hint=f"set name to one of those that it registers: {', '.join(names)}"
+                    if names
+                    else f"{file} registers nothing: decorate {_a(kind)} with @register_{kind}(name)",
+                )
+            section["name"] = names[0]
+        return {"file": file}
 
     def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.
@@ -238,10 +282,12 @@ class Registry:
         resolved: dict[str, Any] = {"name": section["name"]}
         for parameter in spec.parameters.values():
             value = values.get(parameter.name, parameter.default)
+            if parameter.part is not None and parameter.part.many and isinstance(value, tuple):
+                value = list(value)
             if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
                 continue  # a default that no run.yaml could say
             if parameter.part is not None and value is not None:
-                value = self.resolve(parameter.part.kind, value, places, (*path, parameter.name))
+                value = self._parts(parameter.part, value, places, (*path, parameter.name), resolve=True)
             resolved[parameter.name] = value
         return resolved
 
@@ -256,11 +302,22 @@ class Registry:
         for name, value in values.items():
             part = spec.parameters[name].part
             if part is not None and value is not None:
-                values[name] = self.make(part.kind, value, places, (*path, name))
+                values[name] = self._parts(part, value, places, (*path, name), resolve=False)
         try:
             return spec.make(**values)
         except ValueError as error:
             raise ConfigError(f"{places.where(path)}: {_said(kind)} '{spec.name}': {error}") from error
+
+    def _parts(self, part: Part, value: Any, places: Places, path: tuple[str, ...], *, resolve: bool) -> Any:
+        """What a parameter that is something by name, or a list of such, is resolved or made to."""
+        registry = part.registry or self
+        take: Callable[..., Any] = registry.resolve if resolve else registry.make
+        if not part.many:
+            return take(part.kind, value, places, path)
+        if not isinstance(value, (list, tuple)):
+            raise wrong_value(path, value, f"a list of {_said(part.kind)}s", places)
+        taken = [take(part.kind, one, places, (*path, str(number))) for number, one in enumerate(value)]
+        return taken if resolve else tuple(taken)
 
     def _load(self, until: tuple[str, str] | None = None) -> None:
         """Import fedpkg's own modules, in their order; no more than it takes to know the kind and name ``until``."""

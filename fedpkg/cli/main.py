@@ -29,6 +29,7 @@ NOUNS = (
     "model",
     "validation",
     "strategy",
+    "sampler",
     "home",
     "environment",
     "config",

@@ -128,6 +128,7 @@ class PlainLines:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+        self.failures = 0  # of this phase, drop-outs left out
 
     def __enter__(self) -> PlainLines:
         return self
@@ -142,16 +143,18 @@ class PlainLines:
         if isinstance(event, SessionStarted):
             self.say(_beginning(event, progress.num_rounds))
         elif isinstance(event, PhaseStarted):
-            self.hidden_failures = 0
+            self.failures = 0 if event.batch == 1 else self.failures
         elif isinstance(event, TaskEnded) and event.result.status == "failed":
-            self._failure(event.result)
+            if event.result.failure is None or event.result.failure.kind != "dropout":  # as it was ordered
+                self._failure(event.result)
         elif isinstance(event, RoundFinished):
             self.say(_round_line(event.round, progress.num_rounds))
 
     def _failure(self, result: TaskResult) -> None:
         session = self.progress.session
         assert session is not None
-        if self.progress.failed <= SHOWN_FAILURES:
+        self.failures += 1
+        if self.failures <= SHOWN_FAILURES:
             task = result.task
             lines = failure_lines(
                 f"{task.client_id}, round {task.round_number}",
@@ -164,7 +167,7 @@ class PlainLines:
                 isolated=task.isolation is not None,
             )
             self.say("\n".join(lines))
-        elif self.progress.failed == SHOWN_FAILURES + 1:
+        elif self.failures == SHOWN_FAILURES + 1:
             words = f"session show {session.session_id} --round {result.task.round_number}"
             command = self.progress.settings.command(words)
             self.say(f"  more clients fail; all of them: {command}")
@@ -316,4 +319,5 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
     ]
     if metric := headline(row.metrics or row.train_metrics):
         parts.append(f"{metric[0]} {output.number(metric[1])}")
+    parts += [f"{name} {output.number(value)}" for name, value in row.strategy_metrics.items()]
     return "  ".join([*parts, output.seconds(row.wall_s)])

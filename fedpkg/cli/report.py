@@ -44,27 +44,34 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     if not rounds:
         return
     digests = {model.round_number: model.digest for model in store.list_models(session_id)}
-    shown = [row.metrics or row.train_metrics for row in rounds]
+    shown = [{**(row.metrics or row.train_metrics), **row.strategy_metrics} for row in rounds]
+    told = list(dict.fromkeys(name for row in rounds for name in row.strategy_metrics))
     names = metric_names({name: value for metrics in reversed(shown) for name, value in metrics.items()})
-    names = names[:METRIC_COLUMNS]
+    names = [*[name for name in names if name not in told][:METRIC_COLUMNS], *told]
     is_done = all(row.status == "finished" for row in rounds)
     asked = asked_by_round(store, session_id)
     is_many = any(len(requests) > 1 for requests in asked.values())
-    columns = ["round", *([] if is_done else ["status"]), *(["requests", "down", "up"] if is_many else [])]
-    columns += ["ok", "failed", "examples", *names, "seconds", "model"]
+    columns = ["round", *([] if is_done else ["status"]), *(["requests"] if is_many else [])]
+    is_timed = any("virtual_time" in row.phases for row in rounds)
+    columns += ["ok", "failed", "examples", *names, "down", "up", "seconds"]
+    columns += [*(["virtual time"] if is_timed else []), "model"]
     measured = [output.measures([metrics.get(name) for metrics in shown]) for name in names]
     rows = []
     for i, row in enumerate(rounds):
+        number, down, up = _sums(asked.get(row.round_number, []))
         rows.append(
             [
                 str(row.round_number),
                 *([] if is_done else [row.status]),
-                *(_sums(asked.get(row.round_number, [])) if is_many else []),
+                *([number] if is_many else []),
                 str(row.num_ok),
                 str(row.num_failed),
                 output.number(row.num_examples),
                 *(column[i] for column in measured),
+                down,
+                up,
                 "-" if row.wall_s is None else f"{row.wall_s:.1f}",
+                *([output.number(row.phases.get("virtual_time"))] if is_timed else []),
                 digests.get(row.round_number, "-")[:12],
             ]
         )

@@ -101,6 +101,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         *(("signed by", str(one["signer"])) for one in session.signatures),
         ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
+        *_sampler_facts(session, [client.client_id for client in clients]),
         ("rounds", str(session.num_rounds)),
         ("seed", str(session.seed)),
         ("executor", f"{config['executor']['name']}, workers {config['executor']['workers']}"),
@@ -108,11 +109,14 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     pairs += [(f"arguments.{name}", json.dumps(values)) for name, values in config.get("arguments", {}).items()]
     pairs.append(("folder", output.near(home.session_folder(session.session_id))))
     if session.error:
-        pairs.append(("error", session.error))
+        pairs.append(("error" if status != "finished" else "because", session.error))
     output.facts(pairs)
     output.result()
     rounds_table(store, session.session_id)
     failed = [task for task in store.list_tasks(session.session_id) if task.status == "failed"]
+    if gone := sum(task.failure == "dropout" for task in failed):
+        output.result(f"\n{gone} time{'s' * (gone != 1)} a client dropped out, as sampler.dropout has it")
+        failed = [task for task in failed if task.failure != "dropout"]
     if failed:
         output.result(f"\n{len(failed)} failed task{'s' * (len(failed) != 1)}:")
         for task in failed[-20:]:
@@ -120,9 +124,25 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
                 output.result(line)
         if len(failed) > 20:
             output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
-    is_short = rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
+    is_short = not session.error and rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
+
+
+def _sampler_facts(session: SessionRow, clients: list[str]) -> list[tuple[str, str]]:
+    """Of a sampler that is not the usual one: its name and options, and who never trains."""
+    from fedpkg.samplers.held_out import held_out_clients
+
+    usual = {"name": "uniform", "fraction_train": 1.0, "min_clients": 1, "over_selection": 0.0, "dropout": 0.0}
+    given = {key: value for key, value in session.config.get("sampler", {}).items() if usual.get(key) != value}
+    facts = [(f"sampler.{key}", json.dumps(value)) for key, value in given.items() if value is not None]
+    if (which := given.get("held_out")) is not None:
+        from fedpkg.controller.seeds import held_out_rng
+
+        held_out = held_out_clients(which, clients, held_out_rng(session.seed))
+        names = [client_id for client_id in clients if client_id in held_out]
+        facts.append(("held out", ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")))
+    return facts
 
 
 def _data_words(clients: dict[str, Any]) -> str:
@@ -171,6 +191,7 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             ("asked", f"{asked} clients, {row.num_ok} ok, {row.num_failed} failed" + is_many * ", of all calls"),
             *([("bytes", f"{output.size(down)} down, {output.size(up)} up")] if down else []),
             ("examples", output.number(row.num_examples)),
+            *((name, output.number(value)) for name, value in row.strategy_metrics.items()),
             *((name, output.number(value)) for name, value in row.metrics.items() if name != "num_examples"),
         ]
     )
@@ -187,13 +208,15 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             task.entry_point,
             task.request_id or "",
             task.status,
+            output.size(task.bytes_down),
+            output.size(task.bytes_up),
             f"{task.wall_s:.2f}",
             output.near(task.folder or ""),
             task.message or "",
         ]
         for task in shown
     ]
-    columns = ["client", "entry point", "request", "status", "seconds", "folder", "reason"]
+    columns = ["client", "entry point", "request", "status", "down", "up", "seconds", "folder", "reason"]
     if not any(task.message for task in shown):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
     if not is_many:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,12 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.registered import facts_of, show_spec
 
 if TYPE_CHECKING:
     from fedpkg.registry import Spec
 
+_WHOLE = ("strategy", "aggregator")  # kinds of which attackers and trees are to be told
 _FILE = click.option(
     "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
 )
@@ -43,9 +44,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
     from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    specs = [spec for kind in STRATEGIES.kinds for spec in STRATEGIES.specs(kind)]
+    specs = _all_specs(file)
     installed = STRATEGIES.installed()
     if settings.json:
         output.document(
@@ -62,7 +61,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
             twins.append(spec)
     rows = []
     for twins in merged:
-        whole = twins[0].kind in ("strategy", "aggregator")
+        whole = twins[0].kind in _WHOLE
         rows.append(
             [
                 ", ".join(names_of(twins)),
@@ -91,63 +90,46 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     from fedpkg.registry import names_of
     from fedpkg.strategies.registry import STRATEGIES
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    kinds = [kind for kind in STRATEGIES.kinds if name in names_of(STRATEGIES.specs(kind))]
-    specs = [STRATEGIES.find(kind, name, Places("fedpkg strategy show"), ()) for kind in kinds or STRATEGIES.kinds[:1]]
+    specs = [spec for spec in _all_specs(file) if name in names_of([spec])]
+    specs = specs or [STRATEGIES.find(STRATEGIES.kinds[0], name, Places("fedpkg strategy show"), ())]
     if settings.json:
         output.document([_facts(spec) for spec in specs])
         return
+    by_words: dict[str | None, list[Spec]] = {}  # a strategy and its part are one thing, or two of one name (fltrust)
+    for spec in specs:
+        by_words.setdefault(inspect.getdoc(spec.make), []).append(spec)
+    for number, twins in enumerate(by_words.values()):
+        if number:
+            output.result("\n")
+        _show(twins)
+
+
+def _show(specs: list[Spec]) -> None:
     spec = specs[0]
-    output.result(inspect.getdoc(spec.make) or "")
-    output.result()
-    pairs = [
-        ("name", ", ".join((spec.name, *spec.aliases))),
-        ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
-        ("equation", spec.equation),
-        ("paper", spec.paper),
-        ("stands attackers", spec.attackers),
-        ("folds in a tree", "yes" if spec.folds else "no: it needs all updates in one place"),
-        ("from", spec.source),
-    ]
-    output.facts([(label, value) for label, value in pairs if value])
-    if spec.parameters:
-        output.result()
-        rows = [
-            [
-                parameter["name"],
-                parameter["type"],
-                "must be given" if parameter["required"] else _json(parameter["default"]),
-            ]
-            for parameter in _facts(spec)["parameters"]
-        ]
-        output.table(["parameter", "is", "default"], rows)
+    is_whole = spec.kind in _WHOLE
+    show_spec(
+        spec,
+        [
+            ("name", ", ".join((spec.name, *spec.aliases))),
+            ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
+            ("equation", spec.equation),
+            ("paper", spec.paper),
+            ("stands attackers", spec.attackers if is_whole else ""),
+            ("folds in a tree", ("yes" if spec.folds else "no: it needs all updates in one place") if is_whole else ""),
+            ("from", spec.source),
+        ],
+    )
+
+
+def _all_specs(file: Path | None) -> list[Spec]:
+    """Strategies and their parts, and what a file registers."""
+    from fedpkg.strategies.registry import STRATEGIES
+    from fedpkg.transforms.registry import TRANSFORMS
+
+    if file is not None:
+        STRATEGIES.run_file(file.absolute())
+    return [spec for registry in (STRATEGIES, TRANSFORMS) for kind in registry.kinds for spec in registry.specs(kind)]
 
 
 def _facts(spec: Spec) -> dict[str, Any]:
-    from fedpkg.config_shape import describe
-
-    return {
-        "kind": spec.kind,
-        "name": spec.name,
-        "aliases": list(spec.aliases),
-        "about": spec.about,
-        "equation": spec.equation,
-        "paper": spec.paper,
-        "attackers": spec.attackers,
-        "folds_in_a_tree": spec.folds,
-        "source": spec.source,
-        "parameters": [
-            {
-                "name": each.name,
-                "type": f"the name of one: {each.part.kind.replace('_', ' ')}" if each.part else describe(each.type),
-                "required": each.is_required,
-                "default": None if each.is_required else each.default,
-            }
-            for each in spec.parameters.values()
-        ],
-    }
-
-
-def _json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return {**facts_of(spec), "attackers": spec.attackers, "folds_in_a_tree": spec.folds}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, TaskEnded
 from fedpkg.controller.gather import OPEN_BYTES, Gathering
@@ -16,10 +18,11 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
+from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
-from fedpkg.strategies.base import Payload, Reply, Request
+from fedpkg.strategies.base import Payload, Reply, Request, takes_empty_rounds
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
@@ -39,6 +42,7 @@ class Asking:
         states: versions of the clients' states after their last task that counts.
         replies: the files of all replies that count.
         waited_s: for clients.
+        virtual_s: what the round has taken by the virtual clock.
     """
 
     def __init__(self, ctx: SessionContext, round_number: int, model: Weights, model_file: Path) -> None:
@@ -46,14 +50,16 @@ class Asking:
         self.ctx = ctx
         self.round_number = round_number
         self.model = model  # the global model that the round starts from
-        self.clients = {client.client_id: client for client in ctx.store.list_clients(session_id)}
+        clients = ctx.store.list_clients(session_id)
+        self.clients = {client.client_id: client for client in clients}
+        self.choosing = Choosing(ctx, round_number, clients)
         self.rows: list[RequestRow] = []
         self.last: dict[str, tuple[float, Mapping[str, Json]]] = {}
         self.states: dict[str, str | None] = {}
         self.replies: list[Path] = []
-        self.waited_s = 0.0
+        self.waited_s = self.virtual_s = 0.0
+        self.takes_empty_rounds = takes_empty_rounds(ctx.strategy)
         self._model_file = model_file
-        self._samples = 0
         self._batch: list[Asked] = []
         self._batches = 0
         self._open: dict[tuple[int, int], int] = {}  # bytes of replies that are mapped and wait to be folded
@@ -85,9 +91,12 @@ class Asking:
         self._batches += 1
         for request in requests:
             self._batch.append(self._begin(request))
+        if len(requests) > 1:  # who steps in, and when, would depend on when it is seen that somebody failed
+            for asked in self._batch:
+                asked.reserve.clear()
         num_tasks = sum(len(asked.cohort) for asked in self._batch)
         self.ctx.watch(PhaseStarted(self.round_number, "train", num_tasks, batch=self._batches))
-        order = [(asked, position) for asked in self._batch for position in range(len(asked.cohort))]
+        order = [(asked, position) for asked in self._batch for position in asked.first_asked]
         for asked, position in order:
             self._waiting.setdefault(asked.cohort[position], deque()).append((asked, position))
         for client_id in dict.fromkeys(asked.cohort[position] for asked, position in order):
@@ -96,12 +105,13 @@ class Asking:
 
     def sample(self) -> tuple[str, ...]:
         """The clients that the session's sampler chooses; at each call others."""
-        return self._sample().clients
+        return self.choosing.sample().clients
 
     def finish(self) -> None:
         """Wait for all that was asked, and write down which replies count; a strategy may stop reading early."""
         for asked in self._batch:
             asked.finish()
+        self.virtual_s += max((asked.virtual_s for asked in self._batch), default=0.0)
         for asked in self._batch:
             for position in asked.settled:  # a strategy that reads them later opens them again
                 self.let_go(asked, position)
@@ -152,6 +162,10 @@ class Asking:
         if request.reply_kind not in _KINDS:
             kinds = ", ".join(kind.value for kind in _KINDS)
             raise SessionFailed(f"{where}: a strategy asks for one of {kinds}, not {request.reply_kind.value}")
+        if request.transforms is not None and request.reply_kind is not ReplyKind.UPDATE:
+            raise SessionFailed(f"{where}: a strategy has transforms for {request.reply_kind.value}, not for an update")
+        if request.download is not None and not isinstance(request.payload, Weights):
+            raise SessionFailed(f"{where}: a strategy has transforms for a download of several sets")
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
         if any(row.request_id == request.request_id for row in self.rows):
@@ -168,18 +182,15 @@ class Asking:
                     hint=f"name its clients in the run.yaml: clients.groups.{request.group}",
                 )
         if clients is None:
-            return self._sample()
-        unknown = [client_id for client_id in clients if client_id not in self.clients]
+            return self.choosing.sample()
+        may_not = self.ctx.held_out
+        unknown = [client_id for client_id in clients if client_id not in self.clients or client_id in may_not]
+        if not clients and self.takes_empty_rounds:
+            return Sample((), target=0)
         if not clients or unknown or len(set(clients)) < len(clients):
             what = f"unknown clients: {', '.join(unknown[:3])}" if unknown else "nobody" if not clients else "one twice"
             raise SessionFailed(f"{self._where(request.request_id)}: a strategy asks {what}")
         return Sample(clients, target=len(clients))
-
-    def _sample(self) -> Sample:
-        purpose = "sample" if self._samples == 0 else f"sample-{self._samples}"
-        self._samples += 1
-        rng = step_rng(self.ctx.session.seed, self.round_number, purpose)
-        return self.ctx.sampler.sample(list(self.clients), rng)
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for field in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -210,8 +221,14 @@ class Asking:
                 self.settle(asked, position, result, recorded)
             elif asked.wants_no_more:
                 self.settle(asked, position, None)
+            elif self._drops_out(asked, task):
+                gone = Failure("dropout", "dropped out, as sampler.dropout has it")
+                task = dataclasses.replace(task, sent_bytes=None)  # nothing travelled
+                result = TaskResult(task, "failed", failure=gone, started_at=self.ctx.clock())
+                self._attempts[client_id, task.entry_point] = task.attempt
+                self.settle(asked, position, result, record(self.ctx, result))
             else:
-                task = dataclasses.replace(task, model=self._payload(asked.request))
+                task = dataclasses.replace(task, model=self._payload(asked.payload))
                 self._attempts[client_id, task.entry_point] = task.attempt
                 self._anew.add(client_id)
                 self._in_flight[task.task_id] = (asked, position)
@@ -219,8 +236,12 @@ class Asking:
                 return
             waiting.popleft()
 
+    def _drops_out(self, asked: Asked, task: Task) -> bool:
+        rows = self._recorded.get((asked.row.request_id, task.client_id), ())
+        return self.choosing.drops_out(task.client_id, sum(row.failure == "dropout" for row in rows))
+
     def _task(self, asked: Asked, position: int) -> Task:
-        request, payload = asked.request, asked.request.payload
+        request, payload = asked.request, asked.payload
         client = self.clients[asked.cohort[position]]
         if client.client_id in self.states:
             client = dataclasses.replace(client, state_version=self.states[client.client_id])
@@ -240,13 +261,15 @@ class Asking:
             sets=request.sets,
             parameters=dict(request.parameters),
             content=request.reply,
+            transforms=request.transforms,
+            sent_bytes=asked.sent_bytes,
             request_id=request.request_id,
             request_number=asked.row.number,
             attempt=self._attempts.get((client.client_id, request.entry_point), 0) + 1,
             is_first=client.client_id not in self.states,
         )
 
-    def _payload(self, request: Request) -> Path:
+    def _payload(self, payload: Payload) -> Path:
         """The file that a request's tasks get: the global model's own, or one that is written for it.
 
         It is made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
@@ -255,7 +278,6 @@ class Asking:
             ModelFileError: the session's form of model files cannot hold it.
             StoreError: the disk is full.
         """
-        payload = request.payload
         if payload is self.model:
             return self._model_file
         if id(payload) in self._payloads:
@@ -270,15 +292,35 @@ class Asking:
         except ModelFileError as error:
             if not isinstance(error.__cause__, OSError):
                 raise
-            session_id = self.ctx.session.session_id
-            raise StoreError(
-                error.message,
-                hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
-                session_id=session_id,
-                path=str(path),
-            ) from error
+            if error.__cause__.errno in NO_SPACE:
+                raise _disk_is_full(self.ctx, error.message) from error
+            resume = f"fedpkg session resume {self.ctx.session.session_id}"
+            raise StoreError(error.message, hint=f"when the cause is mended: {resume}", path=str(path)) from error
         self._payloads[id(payload)] = (payload, path)
         return path
+
+    def sent(self, request: Request) -> tuple[Weights, int]:
+        """What clients get of a payload that is transformed on its way, and the bytes that travel to each."""
+        assert request.download is not None and isinstance(request.payload, Weights)
+        payload = request.payload
+        seed = int(step_rng(self.ctx.session.seed, self.round_number, "download").integers(1 << 62))
+        content = request.download.encode(payload, payload, seed=seed, is_difference=True).content
+        folder = self.ctx.round_folder(self.round_number)
+        try:
+            folder.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=".payload-") as file:
+                file.write(content)
+                file.flush()
+                received, _ = request.download.decode(Path(file.name), payload, is_difference=True)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise _disk_is_full(self.ctx, f"{folder}: {error.strerror}") from error
+        if name := received.first_non_finite():
+            raise SessionFailed(
+                f"{self._where(request.request_id)}: tensor '{name}' is not finite after the transforms of the download"
+            )
+        return received, len(content)
 
     def _from_record(self, asked: Asked, task: Task) -> tuple[TaskResult | None, TaskRow | None]:
         """The result that is on record; None if there is none, or its file did not survive."""
@@ -339,8 +381,10 @@ class Asking:
         for result in self._gathering.cut(late=late, only=task_ids):
             self._take(result)
         for position in range(len(asked.cohort)):
-            if position not in asked.settled:  # it waits for its client to have done something else
-                self._waiting[asked.cohort[position]].remove((asked, position))
+            if position not in asked.settled:  # it waits for its client to have done something else, or for its turn
+                waiting = self._waiting.get(asked.cohort[position], deque())
+                if (asked, position) in waiting:
+                    waiting.remove((asked, position))
                 missed = None
                 if late is not None:
                     missed = TaskResult(self._task(asked, position), "failed", failure=late, started_at=time.time())
@@ -388,6 +432,12 @@ class Asking:
                 self.last[client_id] = (result.num_examples or 0.0, result.metadata)
             if result.reply is not None:
                 self.replies.append(result.reply)
+        elif result is not None and asked.reserve:  # the next by the virtual clock takes its place
+            position = asked.reserve.popleft()
+            waiting = self._waiting.setdefault(asked.cohort[position], deque())
+            waiting.append((asked, position))
+            if len(waiting) == 1:
+                self._advance(asked.cohort[position])
 
     def let_go(self, asked: Asked, position: int) -> None:
         """A reply has been folded: its mapping may go."""
@@ -404,12 +454,16 @@ class Asking:
 class Asked:
     """A request that was asked, and its replies: counted ones in cohort order, each as soon as its turn has come.
 
-    The first ``target`` answers count, and those within the round's time; then the count is written.
+    The first ``target`` answers count, and those within the round's time; then the count is written. With a virtual
+    clock, the first are the first by it: only they are asked, and for each that fails the next one (``reserve``).
     """
 
     def __init__(self, asking: Asking, request: Request, row: RequestRow) -> None:
         self.request = request
         self.row = row
+        self.payload, self.sent_bytes = request.payload, None  # what the clients get
+        if request.download is not None:
+            self.payload, self.sent_bytes = asking.sent(request)
         self.cohort = tuple(row.cohort)
         self.settled: dict[int, TaskResult | None] = {}  # None: it was not asked in the end
         self.num_ok = 0
@@ -418,6 +472,19 @@ class Asked:
         self._open_for_more = True
         self._started = time.monotonic()
         self._replies = self._in_order()
+        self._durations = asking.choosing.durations(self.cohort, request.payload, row.number)
+        self.first_asked, self.reserve = list(range(len(self.cohort))), deque[int]()
+        if self._durations is not None and row.counted is None and row.target < len(self.cohort):
+            by_time = sorted(self.first_asked, key=self._durations.__getitem__)
+            self.first_asked, self.reserve = sorted(by_time[: row.target]), deque(by_time[row.target :])
+
+    @property
+    def virtual_s(self) -> float:
+        """When the last of those who count had answered, by the virtual clock."""
+        if self._durations is None or self.row.counted is None:
+            return 0.0
+        counted = set(self.row.counted)
+        return max((s for name, s in zip(self.cohort, self._durations, strict=True) if name in counted), default=0.0)
 
     @property
     def request_id(self) -> str:
@@ -472,10 +539,10 @@ class Asked:
     def _required(self) -> int:
         if self.request.required is not None:
             return self.request.required
-        required = self._asking.ctx.config.round.required
-        return (
-            required if self.request.clients is None and self.request.group is None else min(required, len(self.cohort))
-        )
+        is_sampled = self.request.clients is None and self.request.group is None
+        if is_sampled and not self._asking.takes_empty_rounds:
+            return self._asking.ctx.least_updates
+        return min(self._asking.ctx.config.round.required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:
         for position in range(len(self.cohort)):
@@ -520,7 +587,8 @@ class Asked:
         where = f"round {round_number}"
         if self.row.number > 1:
             where += f", request {self.request_id} ({self.request.entry_point})"
-        message = f"{where}: {num_counted} usable updates, {self._required} are required (round.required)"
+        by = "round.required" if self._required <= self._asking.ctx.config.round.required else "by the strategy"
+        message = f"{where}: {num_counted} usable updates, {self._required} are required ({by})"
         for result in failures[:3]:
             message += f"\n    {result.task.client_id}: {result.failure.message if result.failure else ''}"
         if len(failures) > 3:
@@ -539,6 +607,13 @@ def weights_of(result: TaskResult) -> Mapping[str, Weights]:
     return result.sets if result.weights is None else {"": result.weights}
 
 
+def _bytes_down(task: Task) -> int:
+    """What travelled to a client for this task."""
+    if task.sent_bytes is not None:
+        return task.sent_bytes
+    return 0 if task.model is None else task.model.stat().st_size
+
+
 def state_version(result: TaskResult) -> str | None:
     """The version of its client's state that a task left; None: none, the next task starts from the package."""
     return result.task.next_state.name if result.keeps_state else None
@@ -553,13 +628,8 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     """
     task = result.task
     if result.failure is not None and result.failure.kind == "no_space":
-        raise StoreError(
-            f"the disk of the home {ctx.home} is full: {task.entry_point} of {task.client_id} in round "
-            f"{task.round_number} failed ({result.failure.message})",
-            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {task.session_id}`",
-            session_id=task.session_id,
-            path=str(ctx.home),
-        )
+        what = f"{task.entry_point} of {task.client_id} in round {task.round_number} failed"
+        raise _disk_is_full(ctx, f"{what} ({result.failure.message})")
     row = TaskRow(
         task_id=task.task_id,
         session_id=task.session_id,
@@ -581,8 +651,8 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
         state_version=state_version(result),
         phases=dict(result.phases),
         request_id=task.request_id,
-        bytes_down=0 if task.model is None else task.model.stat().st_size,
-        bytes_up=result.reply_bytes,
+        bytes_down=_bytes_down(task),
+        bytes_up=result.reply_bytes if result.sent_bytes is None else result.sent_bytes,
     )
     update = None
     if result.status == "ok" and result.num_examples is not None and result.reply is not None:
@@ -596,3 +666,13 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     ctx.store.record_task(row, update=update, validation=validation)
     ctx.watch(TaskEnded(result))
     return row
+
+
+def _disk_is_full(ctx: SessionContext, what: str) -> StoreError:
+    session_id = ctx.session.session_id
+    return StoreError(
+        f"the disk of the home {ctx.home} is full: {what}",
+        hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
+        session_id=session_id,
+        path=str(ctx.home),
+    )

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
-from fedpkg.controller.seeds import task_seed
+from fedpkg.controller.seeds import held_out_rng, task_seed
 from fedpkg.data.clients import client_groups
 from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
 from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
-from fedpkg.samplers.base import Sampler
+from fedpkg.samplers.cohort import CohortSampler
+from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.models import ModelStore
-from fedpkg.strategies.base import SteppingStrategy, Strategy
+from fedpkg.strategies.base import SteppingStrategy, Strategy, needs_of
+from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
+    from fedpkg.transforms.chain import Chain
     from fedpkg.weights.weights import Weights
 
 
@@ -41,7 +44,7 @@ class SessionContext:
     models: ModelStore
     executor: Executor
     strategy: Strategy | SteppingStrategy
-    sampler: Sampler
+    sampler: CohortSampler
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
 
@@ -52,9 +55,28 @@ class SessionContext:
 
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """The groups of clients that the configuration names."""
-        clients = [client.client_id for client in self.store.list_clients(self.session.session_id)]
-        return client_groups(self.config.clients, clients)
+        """The groups of clients that the configuration names, without those held out."""
+        found = client_groups(self.config.clients, self._client_ids)
+        return {name: tuple(one for one in ids if one not in self.held_out) for name, ids in found.items()}
+
+    @functools.cached_property
+    def held_out(self) -> frozenset[str]:
+        """Clients that never train."""
+        return held_out_clients(self.sampler.held_out, self._client_ids, held_out_rng(self.session.seed))
+
+    @functools.cached_property
+    def _client_ids(self) -> list[str]:
+        return [client.client_id for client in self.store.list_clients(self.session.session_id)]
+
+    @functools.cached_property
+    def virtual_clock(self) -> VirtualClock | None:
+        clock = self.config.clock
+        return VirtualClock(clock.seconds, clock.spread, clock.jitter, clock.bytes_per_s) if clock else None
+
+    @functools.cached_property
+    def least_updates(self) -> int:
+        """Fewer are of no use to a round."""
+        return max(self.config.round.required, needs_of(self.strategy))
 
     @functools.cached_property
     def isolation(self) -> Isolation | None:
@@ -82,6 +104,8 @@ class SessionContext:
         sets: Mapping[str, Weights | None] | None = None,
         parameters: dict[str, Json] | None = None,
         content: str = "weights",
+        transforms: Chain | None = None,
+        sent_bytes: int | None = None,
         request_id: str | None = None,
         request_number: int = 1,
         attempt: int = 1,
@@ -125,6 +149,8 @@ class SessionContext:
             data_path=data_path,
             links={} if data_path is None else {name: data_path / to for name, to in config.clients.links.items()},
             content=content,
+            transforms=transforms,
+            sent_bytes=sent_bytes,
             request_id=request_id,
             seed=task_seed(self.session.seed, round_number, client.client_id, request_number),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},

@@ -46,6 +46,13 @@ def weighted_average(values: Iterable[tuple[Json, float]]) -> dict[str, float]:
     return {name: total if name == "num_examples" else total / weights[name] for name, total in sums.items()}
 
 
+def numbers_of(values: Json | Mapping[str, Json]) -> dict[str, float]:
+    """The top-level numbers of what a client said."""
+    pairs = values.items() if isinstance(values, Mapping) else ()
+    found = ((str(name), finite_number(value)) for name, value in pairs)
+    return {name: number for name, number in found if number is not None}
+
+
 def finite_number(value: object) -> float | None:
     """A JSON number as a float; None for anything else, also for NaN, infinities and booleans."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Sequence
 
 from fedpkg.controller.asking import Asking, record, state_version
+from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished
 from fedpkg.controller.gather import Gathering
-from fedpkg.controller.metrics import metrics_weight, weighted_average
+from fedpkg.controller.metrics import metrics_weight, numbers_of, weighted_average
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
@@ -20,13 +20,17 @@ from fedpkg.dispatch.base import Failure
 from fedpkg.errors import AggregationError, NotFound, SessionFailed
 from fedpkg.files import remove_tree
 from fedpkg.log import event
-from fedpkg.stores.base import ClientRow, ModelRow, RoundRow, ValidationRow
+from fedpkg.stores.base import ModelRow, RoundRow, ValidationRow
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Client, Request, State, StepContext, take_step
-from fedpkg.types import ReplyKind
+from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, take_step
+from fedpkg.strategies.held import finite
+from fedpkg.strategies.virtual_clock import VirtualClock
+from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
+
+HELD_OUT = "held_out/"  # before the names of metrics that clients measured that never train
 
 
 def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
@@ -36,6 +40,7 @@ def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[S
 
     Raises:
         SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
+        AggregationError: nothing sensible can be made of the replies, or no finite model; likewise.
     """
     return _Training(ctx, round_number, state).run()
 
@@ -72,7 +77,10 @@ class _Training:
             self._record_failed(error.message.splitlines()[0])
             raise
         stepped_s, waited_s = time.monotonic() - self.started, self.asking.waited_s
-        return state, self._commit(state, phases={"train": waited_s, "fold": stepped_s - waited_s})
+        phases = {"train": waited_s, "fold": stepped_s - waited_s}
+        if self.ctx.virtual_clock is not None:
+            phases[VIRTUAL_TIME] = float(state.get("time", self.asking.choosing.time_s + self.asking.virtual_s))
+        return state, self._commit(state, phases=phases)
 
     def _step(self) -> State:
         """Let the strategy take its step: send it the replies to what it asks, until it returns the state after it."""
@@ -87,6 +95,9 @@ class _Training:
                 asks = step.send(replies[0] if isinstance(asks, Request) else replies)
         except StopIteration as stop:
             state: State = stop.value
+        except NobodyToAsk as reason:
+            event(logger, logging.WARNING, "round.nobody", round=self.round_number, reason=str(reason))
+            state = self.state
         finally:
             step.close()
         self.asking.finish()
@@ -95,20 +106,24 @@ class _Training:
             raise SessionFailed(
                 f"round {self.round_number}: a step returns its next state, a dict with a 'model', not a {found}"
             )
+        finite(state["model"])
         return state
 
     def _step_context(self) -> StepContext:
         ctx, asking = self.ctx, self.asking
+        groups = {name: frozenset(members) for name, members in ctx.groups.items()}
         clients = tuple(
             Client(
                 client.client_id,
-                groups=tuple(name for name, members in ctx.groups.items() if client.client_id in members),
+                groups=tuple(name for name, members in groups.items() if client.client_id in members),
                 num_examples=client.num_examples if client.last_num_examples is None else client.last_num_examples,
             )
-            for client in asking.clients.values()
+            for client in asking.choosing.may_train
         )
         rng = step_rng(ctx.session.seed, self.round_number, "ask")
-        return StepContext(self.round_number, rng, clients, asking.sample)
+        sampling = Sampling(*ctx.sampler.sampling([client.client_id for client in clients], ctx.groups))
+        clock = ctx.virtual_clock or VirtualClock()
+        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock)
 
     def _totals(self) -> RoundRow:
         """The round's row, with what its requests come to together."""
@@ -156,6 +171,7 @@ class _Training:
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in asking.states],
             num_examples=float(sum(examples.values())),
+            strategy_metrics=dict(state.get("metrics", {})),
             train_metrics=weighted_average((dict(metadata), number) for number, metadata in replied.values()),
             model_id=model.model_id,
             phases=phases,
@@ -164,7 +180,8 @@ class _Training:
         last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()} | examples
         clients = {client_id: (version, last[client_id]) for client_id, version in asking.states.items()}
         superseded = ctx.store.state_digests(row.session_id)
-        ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients)
+        said = {client_id: numbers_of(metadata) for client_id, (_, metadata) in replied.items()}
+        ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients, metrics=said)
         ctx.forget_states(asking.states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
         for path in ctx.round_folder(self.round_number).glob(".payload*"):
@@ -182,15 +199,20 @@ def _type(value: object) -> str:
     return type(value).__name__ + keys
 
 
-def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
-    """Validate an aggregated round's model if that is due, and close the round."""
+def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:
+    """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
     round_number = row.round_number
     before = time.monotonic()
     metrics: dict[str, float] = {}
+    measured: dict[str, dict[str, float]] = {}
     versions: dict[str, str | None] = {}
     model = _current_model(ctx, round_number)
-    if is_validation_due(ctx, round_number):
-        metrics, versions = _validate(ctx, row, model)
+    if is_validation_due(ctx, round_number, is_last=is_last):
+        values, versions = _validate(ctx, row, model)
+        measured = {client_id: numbers_of(said) for client_id, (said, _) in values.items()}
+        apart = {client_id: values.pop(client_id) for client_id in list(values) if client_id in ctx.held_out}
+        metrics = weighted_average(values.values())
+        metrics |= {f"{HELD_OUT}{name}": value for name, value in weighted_average(apart.values()).items()}
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
         row,
@@ -202,7 +224,8 @@ def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
     )
     last = {client.client_id: client.last_num_examples for client in ctx.store.list_clients(row.session_id)}
     ctx.save_states(versions)
-    ctx.store.finish_round(row, clients={name: (version, last[name]) for name, version in versions.items()})
+    states = {name: (version, last[name]) for name, version in versions.items()}
+    ctx.store.finish_round(row, clients=states, metrics=measured)
     ctx.forget_states(versions)
     event(
         logger,
@@ -218,18 +241,20 @@ def finish_round(ctx: SessionContext, row: RoundRow) -> RoundRow:
     return row
 
 
-def is_validation_due(ctx: SessionContext, round_number: int) -> bool:
+def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool = False) -> bool:
     """Every k-th round and the last one, for packages that can validate."""
     every = ctx.config.validation.every
     if every == 0 or "validate" not in ctx.package.spec.entry_points:
         return False
-    return round_number % every == 0 or round_number == ctx.config.rounds
+    return round_number % every == 0 or round_number == ctx.config.rounds or is_last
 
 
-def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict[str, float], dict[str, str | None]]:
-    """Ask clients to validate the round's global model; averaged metrics, and the state versions that it left."""
+def _validate(
+    ctx: SessionContext, row: RoundRow, model: ModelRow
+) -> tuple[dict[str, tuple[Json, float]], dict[str, str | None]]:
+    """Ask clients to validate the round's global model; metrics and weight of each, and the state versions left."""
     clients = ctx.store.list_clients(row.session_id)
-    chosen = _validation_cohort(ctx, clients, row.round_number)
+    chosen = Choosing(ctx, row.round_number, clients).to_validate()
     ctx.watch(PhaseStarted(row.round_number, "validate", len(chosen)))
     values = {
         validation.client_id: (validation.metrics, validation.weight)
@@ -281,16 +306,7 @@ def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[dict
     for result in gathering.cut(late=Failure("round_timeout", "no answer within the round's time")):
         record(ctx, result)
     # In the order of the clients, so that the average does not depend on who was first.
-    order = [client.client_id for client in clients if client.client_id in values]
-    return weighted_average(values[name] for name in order), versions
-
-
-def _validation_cohort(ctx: SessionContext, clients: list[ClientRow], round_number: int) -> list[ClientRow]:
-    count = max(1, math.ceil(ctx.config.validation.fraction * len(clients)))
-    if count >= len(clients):
-        return clients
-    rng = step_rng(ctx.session.seed, round_number, "validate")
-    return [clients[index] for index in sorted(rng.choice(len(clients), size=count, replace=False))]
+    return {one.client_id: values[one.client_id] for one in clients if one.client_id in values}, versions
 
 
 def _current_model(ctx: SessionContext, round_number: int) -> ModelRow:

@@ -22,3 +22,8 @@ def task_seed(session_seed: int, round_number: int, client_id: str, request_numb
 def step_rng(session_seed: int, step: int, purpose: str) -> np.random.Generator:
     """The generator for one purpose (ask, sample, validate) of one step."""
     return np.random.default_rng(derive_seed("step", session_seed, step, purpose))
+
+
+def held_out_rng(session_seed: int) -> np.random.Generator:
+    """The generator that draws who never trains, once for the session."""
+    return step_rng(session_seed, 0, "held-out")

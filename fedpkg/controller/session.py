@@ -57,13 +57,15 @@ def run_session(ctx: SessionContext) -> SessionRow:
     try:
         state = _load_state(ctx, done)
         for round_number in unfinished:
-            finish_round(ctx, ctx.store.get_round(session_id, round_number))
+            finish_round(ctx, ctx.store.get_round(session_id, round_number), is_last=bool(state.get("finished")))
         _prune(ctx, done)  # also what a controller that was killed in between could not
         for round_number in range(done + 1, ctx.config.rounds + 1):
+            if state.get("finished"):
+                break
             if ctx.store.stop_requested(session_id):
                 return _end(ctx, "stopped")
             state, row = train_round(ctx, round_number, state)
-            finish_round(ctx, row)
+            finish_round(ctx, row, is_last=bool(state.get("finished")))
             _prune(ctx, round_number)
     except KeyboardInterrupt:
         _end(ctx, "interrupted")
@@ -73,28 +75,28 @@ def run_session(ctx: SessionContext) -> SessionRow:
             session_id=session_id,
         ) from None
     except FedpkgError as error:
-        _end(ctx, "failed", error=error.message)
+        _end(ctx, "failed", reason=error.message)
         raise
     except OSError as error:
-        _end(ctx, "failed", error=str(error))
+        _end(ctx, "failed", reason=str(error))
         raise StoreError(
             f"session {session_id} stopped: {error}",
             hint=f"when the cause is mended: fedpkg session resume {session_id}",
             session_id=session_id,
         ) from error
     except Exception as error:  # a fault of fedpkg: the record must not say that it still runs
-        _end(ctx, "failed", error=f"{type(error).__name__}: {error}")
+        _end(ctx, "failed", reason=f"{type(error).__name__}: {error}")
         raise
-    return _end(ctx, "finished")
+    return _end(ctx, "finished", reason=state.get("finished"))
 
 
-def _end(ctx: SessionContext, status: SessionStatus, *, error: str | None = None) -> SessionRow:
+def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = None) -> SessionRow:
     session_id = ctx.session.session_id
     try:
-        ctx.store.set_session_status(session_id, status, error=error)
+        ctx.store.set_session_status(session_id, status, error=reason)
         row = ctx.store.get_session(session_id)
     except StoreError:  # a full disk: the cause itself is about to be raised
-        row = dataclasses.replace(ctx.session, status=status, error=error)
+        row = dataclasses.replace(ctx.session, status=status, error=reason)
     event(logger, logging.INFO, f"session.{status}", session=session_id)
     ctx.watch(SessionEnded(row))
     return row

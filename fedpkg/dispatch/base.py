@@ -15,6 +15,7 @@ from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
+    from fedpkg.transforms.chain import Chain
     from fedpkg.weights.weights import Weights
 
 
@@ -88,6 +89,8 @@ class Task:
     suffix: str = ".npz"  # of the model files
     template: Weights | None = None  # what an update must fit
     content: str = "weights"  # what the tensors of an update are: weights, or a delta or gradient of the parameters
+    transforms: Chain | None = None  # on an update's way to the controller
+    sent_bytes: int | None = None  # what travelled to the client, if that was not the model's file as it is
     request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
     weighted: bool = True  # an update says its num_examples; else all weigh the same, 1
     input_sets: tuple[str, ...] = ()  # names of the sets in ``model``, if it holds several
@@ -143,6 +146,7 @@ class TaskResult:
     failure: Failure | None = None
     reply: Path | None = None
     reply_bytes: int = 0
+    sent_bytes: int | None = None  # what travelled from the client, if that was not the reply's file as it is
     weights: Weights | None = None
     sets: Mapping[str, Weights] = field(default_factory=dict)
     num_examples: float | None = None

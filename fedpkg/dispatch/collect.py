@@ -41,6 +41,7 @@ class Reply:
     path: Path
     size_bytes: int
     metadata: Mapping[str, Json]
+    sent_bytes: int | None = None
     weights: Weights | None = None
     sets: Mapping[str, Weights] = field(default_factory=dict)
     num_examples: float | None = None

@@ -25,6 +25,7 @@ from fedpkg.dispatch.isolation import Walls, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
+from fedpkg.dispatch.travel import travelled
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
 from fedpkg.files import NO_SPACE, is_full, remove_tree
@@ -391,6 +392,7 @@ class LocalExecutor:
             failure=failure,
             reply=None if reply is None else reply.path,
             reply_bytes=0 if reply is None else reply.size_bytes,
+            sent_bytes=None if reply is None else reply.sent_bytes,
             weights=None if reply is None else reply.weights,
             sets={} if reply is None else reply.sets,
             num_examples=None if reply is None else reply.num_examples,
@@ -409,7 +411,8 @@ class LocalExecutor:
 
 def _collect(task: Task, out: Path) -> Reply:
     try:
-        return collect(task, out)
+        reply = collect(task, out)
+        return reply if task.transforms is None else travelled(task, reply, task.transforms)
     except (Refused, OSError):
         raise
     except Exception as error:  # whatever a client sent, it is that client's failure and not the session's

@@ -13,7 +13,7 @@ from fedpkg.config import BareHelper, NpzHelper
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
 PRECOMPILED_BYTES = 1 << 18  # some 0.2 s
-USES_NUMPY = ("fedn", "scaleoututil")  # their helpers import it when they are first asked for one
+USES_NUMPY = ("fedn", "scaleoututil", "fedpkg")  # their helpers import it when they are first asked for one
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
@@ -31,6 +31,8 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
                 found[name] = None
     if any(name.partition(".")[0] in USES_NUMPY for name in found):
         found["numpy"] = None
+    if "fedpkg" in found:
+        found["fedpkg.client"] = None  # ``from fedpkg import client``
     return list(found)
 
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from fedpkg.config import RunConfig
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
+OURS = tuple(
+    str(RUNTIME.parent / name) for name in ("runtime", "client", "__init__.py")
+)  # what a task imports of fedpkg
 PROBE = RUNTIME / "path" / "_fedpkg_isolation.py"
 PROBE_PATIENCE_S = 30.0
 LEAST_LANDLOCK = 3  # without namespaces: who may read a file must not be able to empty it
@@ -270,7 +273,7 @@ def remark(task: Task, log_tail: str) -> str:
 def _system(path: str, network: bool) -> tuple[str, ...]:
     """What every task may read: the system's programs, the interpreters on ``path``, what runs in them."""
     names = (*_ETC, *(_ETC_FOR_NETWORK if network else ()))
-    found = [*SYSTEM, *(f"/etc/{name}" for name in names), *_SYS, str(RUNTIME)]
+    found = [*SYSTEM, *(f"/etc/{name}" for name in names), *_SYS, *OURS]
     for prefix in (sys.prefix, sys.base_prefix):
         found += [os.path.join(prefix, name) for name in _OF_A_PREFIX]
     found += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable]

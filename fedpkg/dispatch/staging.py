@@ -280,6 +280,7 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "reply": task.content,
         "input_sets": list(task.input_sets),
         "reply_sets": list(task.sets),
+        "parameter_names": None if task.template is None else list(task.template.parameters),
         "weighted": task.weighted,
         "environment": dict(task.environment),
         "python": None if task.package.python is None else str(task.package.python),

@@ -63,6 +63,20 @@ class ClientRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClientHistoryRow:
+    """What a client has done in a session's committed rounds; there is none before it was asked or validated."""
+
+    session_id: str
+    client_id: str
+    times_asked: int = 0  # rounds
+    last_asked: int | None = None  # the round
+    times_counted: int = 0
+    last_counted: int | None = None
+    train_metrics: dict[str, float] = field(default_factory=dict)  # numbers of its last reply that counted
+    validation_metrics: dict[str, float] = field(default_factory=dict)  # … of its last validation
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRow:
     """A global model. Its bytes are in the ``ModelStore`` under ``digest``; round 0 is the seed model."""
 
@@ -104,6 +118,7 @@ class RoundRow:
     num_examples: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
     train_metrics: dict[str, Any] = field(default_factory=dict)
+    strategy_metrics: dict[str, Any] = field(default_factory=dict)  # what the strategy tells of its step
     model_id: str | None = None
     phases: dict[str, float] = field(default_factory=dict)  # seconds
     error: str | None = None
@@ -234,6 +249,9 @@ class StateStore(Protocol):
     def list_clients(self, session_id: str) -> list[ClientRow]:
         """The session's clients in order of position."""
 
+    def list_client_history(self, session_id: str) -> list[ClientHistoryRow]:
+        """What those who were ever asked have done, by client id."""
+
     def begin_round(self, row: RoundRow) -> None:
         """Record that a round starts, or starts again."""
 
@@ -258,11 +276,13 @@ class StateStore(Protocol):
         *,
         strategy_state: StrategyState | None = None,
         clients: Mapping[str, ClientUpdate] | None = None,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Record an aggregated round at once: its row, model, strategy state and the clients' new state.
+        """Record an aggregated round at once: its row, model, strategy state and the clients' new state and history.
 
         It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
-        Committing again replaces. Of the strategy's states only the latest two steps are kept.
+        ``metrics``: numbers that the counted said, for their history. Committing again replaces. Of the strategy's
+        states only the latest two steps are kept.
         """
 
     def finish_round(
@@ -271,8 +291,9 @@ class StateStore(Protocol):
         *,
         clients: Mapping[str, ClientUpdate] | None = None,
         requests: Iterable[RequestRow] = (),
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Record the round as it is after its validation, with the state that validating left.
+        """Record the round as it is after its validation, with the state that validating left and what it measured.
 
         Or after its failure, with the requests that failed.
         """

@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from fedpkg.errors import NotFound, OtherSchema, StoreError, nearest
 from fedpkg.stores.base import (
     WEIGHTS_MARK,
+    ClientHistoryRow,
     ClientRow,
     ClientUpdate,
     ModelRow,
@@ -211,12 +212,18 @@ SESSIONS = Table(
     free_text=frozenset({"error"}),
 )
 CLIENTS = Table("clients", ClientRow, ("session_id", "client_id"))
+CLIENT_HISTORY = Table(
+    "client_history",
+    ClientHistoryRow,
+    ("session_id", "client_id"),
+    json=frozenset({"train_metrics", "validation_metrics"}),
+)
 MODELS = Table("models", ModelRow, ("model_id",), json=frozenset({"contributors", "buffers"}))
 ROUNDS = Table(
     "rounds",
     RoundRow,
     ("session_id", "round_number"),
-    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "phases"}),
+    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "strategy_metrics", "phases"}),
     free_text=frozenset({"error"}),
 )
 REQUESTS = Table(
@@ -322,6 +329,9 @@ class SqlStore(StateStore):
     def list_clients(self, session_id: str) -> list[ClientRow]:
         return self._select(CLIENTS, {"session_id": session_id}, order="position, client_id")
 
+    def list_client_history(self, session_id: str) -> list[ClientHistoryRow]:
+        return self._select(CLIENT_HISTORY, {"session_id": session_id}, order="client_id")
+
     # Rounds and tasks
 
     def begin_round(self, row: RoundRow) -> None:
@@ -365,11 +375,13 @@ class SqlStore(StateStore):
         *,
         strategy_state: StrategyState | None = None,
         clients: Mapping[str, ClientUpdate] | None = None,
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         with self._database.transaction(durable=True) as transaction:
             transaction.run(MODELS.upsert, MODELS.encode(model))
             self._record_round(transaction, row)
             self._set_clients(transaction, row.session_id, clients or {})
+            self._add_to_history(transaction, row, metrics or {})
             if strategy_state is not None:
                 step, state = strategy_state
                 transaction.run(
@@ -389,12 +401,22 @@ class SqlStore(StateStore):
         *,
         clients: Mapping[str, ClientUpdate] | None = None,
         requests: Iterable[RequestRow] = (),
+        metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         # Durable where clients' states are named: their former ones are removed next.
         with self._database.transaction(durable=bool(clients)) as transaction:
             self._record_round(transaction, row)
             transaction.run_many(REQUESTS.upsert, [REQUESTS.encode(request) for request in requests])
             self._set_clients(transaction, row.session_id, clients or {})
+            measured = [
+                ClientHistoryRow(session_id=row.session_id, client_id=client_id, validation_metrics=dict(numbers))
+                for client_id, numbers in (metrics or {}).items()
+            ]
+            transaction.run_many(
+                f"{CLIENT_HISTORY.insert} on conflict (session_id, client_id)"
+                " do update set validation_metrics = excluded.validation_metrics",
+                [CLIENT_HISTORY.encode(one) for one in measured],
+            )
 
     def _set_clients(self, transaction: Transaction, session_id: str, clients: Mapping[str, ClientUpdate]) -> None:
         changed = transaction.run_many(
@@ -415,6 +437,37 @@ class SqlStore(StateStore):
                 f"session {session_id} has {changed} of the {len(clients)} clients whose state was to be recorded",
                 session_id=session_id,
             )
+
+    def _add_to_history(
+        self, transaction: Transaction, row: RoundRow, metrics: Mapping[str, Mapping[str, float]]
+    ) -> None:
+        """Once for each round, however often it is committed."""
+        number, counted = row.round_number, set(row.counted or ())
+        asked = [
+            ClientHistoryRow(
+                session_id=row.session_id,
+                client_id=client_id,
+                times_asked=1,
+                last_asked=number,
+                times_counted=int(client_id in counted),
+                last_counted=number if client_id in counted else None,
+                train_metrics=dict(metrics.get(client_id, {})),
+            )
+            for client_id in row.cohort
+        ]
+        former = "client_history"
+        transaction.run_many(
+            f"{CLIENT_HISTORY.insert} on conflict (session_id, client_id) do update set"
+            f" times_asked = {former}.times_asked"
+            f" + case when coalesce({former}.last_asked, 0) < excluded.last_asked then 1 else 0 end,"
+            " last_asked = excluded.last_asked,"
+            f" times_counted = {former}.times_counted"
+            f" + case when coalesce({former}.last_counted, 0) < coalesce(excluded.last_counted, 0) then 1 else 0 end,"
+            f" last_counted = coalesce(excluded.last_counted, {former}.last_counted),"
+            f" train_metrics = case when excluded.last_counted is null then {former}.train_metrics"
+            " else excluded.train_metrics end",
+            [CLIENT_HISTORY.encode(one) for one in asked],
+        )
 
     def list_rounds(self, session_id: str) -> list[RoundRow]:
         return self._select(ROUNDS, {"session_id": session_id}, order="round_number")

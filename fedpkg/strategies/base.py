@@ -1,21 +1,24 @@
 """The protocol of a strategy: one step over plain state, and what passes between it and the clients.
 
 A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
-controller saves after every step, so every method resumes. The state's ``"model"`` is the global model.
+controller saves after every step, so every method resumes. The state's ``"model"`` is the global model. If there are,
+``"metrics"`` are numbers that are shown with the round, and ``"finished"`` is why the session shall end after it.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
+from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
     import numpy as np
 
+    from fedpkg.transforms.chain import Chain
     from fedpkg.weights.weights import Weights
 
 State: TypeAlias = dict[str, Any]
@@ -31,6 +34,8 @@ class Request:
         request_id: unique within the round; without one, requests are numbered from 1.
         payload: the weights that are staged as the input model; or several named sets of them, in one file.
         clients: who is asked, in cohort order; None: the ``group``, else whom the session's sampler chooses.
+        transforms: of an update on its way from the client; None: it comes as it is.
+        download: transforms of the payload on its way to the clients, who get what it is decoded to.
         group: who is asked goes by this name (`clients.groups` of the run.yaml); calls and bytes are counted by it.
         entry_point: of the compute package.
         reply_kind: what is expected back: ``update`` (it fits the payload, or the global model if that is several
@@ -52,6 +57,8 @@ class Request:
     sets: Mapping[str, Weights | None] = field(default_factory=dict)
     parameters: Mapping[str, Json] = field(default_factory=dict)
     reply: Content = "weights"
+    transforms: Chain | None = None
+    download: Chain | None = None
     group: str | None = None
     required: int | None = None
 
@@ -75,6 +82,10 @@ class Reply:
     @property
     def weights(self) -> Weights:
         return self.sets[""]
+
+    def with_weights(self, weights: Weights) -> Reply:
+        """The same answer with another update."""
+        return replace(self, sets={"": weights})
 
 
 class Replies(Protocol):
@@ -108,13 +119,32 @@ class Client:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the session's sampler draws a cohort, as far as promises of privacy rest on it.
+
+    Args:
+        scheme: ``poisson`` (each client for itself, with the same chance), ``without_replacement`` (so many of all,
+            each cohort with the same chance), or ``other``.
+        rate: of all clients, the share that is asked, or is expected to be.
+    """
+
+    scheme: str = "other"
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class StepContext:
-    """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same."""
+    """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
+
+    ``clients`` are those that may train: not those held out.
+    """
 
     round_number: int
     rng: np.random.Generator
     clients: tuple[Client, ...]
     sample: Callable[[], tuple[str, ...]]  # the session's sampler; each call draws anew
+    sampling: Sampling = Sampling()
+    clock: VirtualClock = field(default_factory=VirtualClock)
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)
@@ -130,7 +160,9 @@ class SteppingStrategy(Protocol):
     """A method as it is written on paper: a step that asks as often as it likes, and returns the state after it.
 
     It may also say ``entry_points`` and ``groups``, those that it uses: they are then looked for before the session
-    starts.
+    starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask. Groups that
+    it says are ``apart`` are asked beside the sampled clients: the sampler leaves them out. And ``needs``, the fewest
+    replies of sampled clients that it is defined for: a run that cannot have so many is refused.
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -190,3 +222,21 @@ def entry_points_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
 def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
     """The groups of clients that a strategy says it needs."""
     return tuple(getattr(strategy, "groups", ()))
+
+
+def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:
+    """Whether a strategy takes its step with whom the sampler finds, be it nobody; others then keep their state."""
+    return bool(getattr(strategy, "takes_empty_rounds", False))
+
+
+def sampled_from(
+    strategy: Strategy | SteppingStrategy, clients: Iterable[str], groups: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The clients without those that a strategy asks apart from the sample."""
+    apart = {name for group in getattr(strategy, "apart", ()) for name in groups.get(group, ())}
+    return [name for name in clients if name not in apart]
+
+
+def needs_of(strategy: Strategy | SteppingStrategy) -> int:
+    """The fewest usable replies of sampled clients that a strategy says it is defined for."""
+    return int(getattr(strategy, "needs", 1))

@@ -36,7 +36,7 @@ class FedAmp:
         return {"model": seed_model, "personal": {}}
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        from fedpkg.weights.weights import Weights
+        from fedpkg.weights.fold import MeanFold
 
         w: dict[str, Weights] = dict(state["personal"])
         mu = self.regularisation / self.alpha
@@ -52,8 +52,11 @@ class FedAmp:
         for replies in answers:
             for reply in replies:
                 w[reply.client_id] = reply.weights.clone()
-        known = [w[client.client_id] for client in ctx.clients if client.client_id in w]
-        return {"model": Weights.mean(known) if known else state["model"], "personal": w}
+        mean = MeanFold(state["model"])
+        for position, client in enumerate(ctx.clients):
+            if client.client_id in w:
+                mean.add(position, w[client.client_id], 1.0)
+        return {"model": mean.result() if w else state["model"], "personal": w}
 
     def _message(self, i: str, w: dict[str, Weights]) -> Weights:
         """u_i."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Count, NotNegative, Positive, Share
+from fedpkg.registry import Count, NotNegative, Share
+from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.virtual_clock import Arrivals, Staleness, VirtualClock, staleness_factor
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -25,8 +25,8 @@ class FedAsync:
     """Asynchronous federated optimisation, by a virtual clock: the same bits whatever the machine.
 
     A round is one answer, the next in virtual time. ``concurrency`` clients train at a time, each from the model that
-    there was when it began. ``seconds``, ``spread``, ``jitter`` and ``bytes_per_s`` say how long clients take
-    (`VirtualClock`). Clients may use ``proximal_mu`` = ``mu`` in their loss, as the paper does.
+    there was when it began; ``clock`` of the run.yaml says how long clients take. Clients may use ``proximal_mu`` =
+    ``mu`` in their loss, as the paper does.
     """
 
     alpha: Share = 0.6
@@ -35,10 +35,6 @@ class FedAsync:
     a: NotNegative = 0.5
     b: NotNegative = 4.0
     mu: NotNegative = 0.0
-    seconds: dict[str, float] | None = None
-    spread: NotNegative = 0.5
-    jitter: NotNegative = 0.1
-    bytes_per_s: Positive | None = None
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}
@@ -46,8 +42,7 @@ class FedAsync:
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import moved
 
-        clock = VirtualClock(self.seconds or {}, self.spread, self.jitter, self.bytes_per_s)
-        arrivals = Arrivals.of(state, clock, self.concurrency)
+        arrivals = Arrivals.of(state, self.concurrency)
         client_id, begun = arrivals.next(ctx)
         s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
         said = {"proximal_mu": self.mu} if self.mu else {}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Count, NotNegative, Positive
+from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.virtual_clock import Arrivals, Staleness, VirtualClock, staleness_factor
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -26,7 +26,7 @@ class FedBuff:
 
     A round is one step of the server, with the next ``buffer`` answers in virtual time. ``concurrency`` clients train
     at a time, each from the model that there was when it began; who has answered goes on with another one.
-    ``seconds``, ``spread``, ``jitter`` and ``bytes_per_s`` say how long clients take (`VirtualClock`).
+    ``clock`` of the run.yaml says how long clients take.
     """
 
     buffer: Count = 10  # K
@@ -35,10 +35,6 @@ class FedBuff:
     staleness: Staleness = "polynomial"
     a: NotNegative = 0.5
     b: NotNegative = 4.0
-    seconds: dict[str, float] | None = None
-    spread: NotNegative = 0.5
-    jitter: NotNegative = 0.1
-    bytes_per_s: Positive | None = None
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}
@@ -47,8 +43,7 @@ class FedBuff:
         from fedpkg.strategies.steps import parameters_of, with_parameters
         from fedpkg.weights.fold import MeanFold
 
-        clock = VirtualClock(self.seconds or {}, self.spread, self.jitter, self.bytes_per_s)
-        arrivals = Arrivals.of(state, clock, self.concurrency)
+        arrivals = Arrivals.of(state, self.concurrency)
         buffer = [arrivals.next(ctx) for _ in range(self.buffer)]
         answers: tuple[Replies, ...] = yield [
             Request(payload=arrivals.models[begun], clients=(client_id,), required=0) for client_id, begun in buffer

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fedpkg.errors import AggregationError, nearest
-from fedpkg.strategies.registry import register_aggregator
+from fedpkg.registry import Part
+from fedpkg.strategies.base import Reply, Request, State, Step, StepContext
+from fedpkg.strategies.registry import STRATEGIES, register_strategy
+from fedpkg.strategies.requests import mean_of
 from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
@@ -16,11 +20,15 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_aggregator(
+_EQUATION = "t_k = max(0, cos(d_k, d_0));  w <- w + sum_k t_k (|d_0| / |d_k|) d_k / sum_k t_k"
+_PAPER = "Cao et al. 2021, FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, arXiv:2012.13995"
+
+
+@STRATEGIES.register(
+    "aggregator",
     "fltrust",
-    equation="d_k = w_k - w, d_0 of the trusted client;  t_k = max(0, cos(d_k, d_0));  "
-    "w <- w + sum_k t_k (|d_0| / |d_k|) d_k / sum_k t_k",
-    paper="Cao et al. 2021, FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, arXiv:2012.13995",
+    equation="d_k = w_k - w, d_0 of the trusted client;  " + _EQUATION,
+    paper=_PAPER,
     attackers="all others but one",
 )
 @dataclass(frozen=True)
@@ -42,31 +50,73 @@ class FLTrust(RobustAggregator):
         return max(count - 2, 0)
 
     def combine(self, updates: Updates) -> Weights:
-        import torch
-
-        from fedpkg.strategies.held import weighted_sum
-
         if self.trusted not in updates.clients:
             raise AggregationError(
                 f"the trusted client {self.trusted!r} did not answer{nearest(self.trusted, updates.clients)}",
-                hint="it must be asked in every round (sampler.fraction_train=1), and send a usable update",
+                hint="it must be asked in every round (sampler.fraction_train=1), and send a usable update; or "
+                "let `strategy: {name: fltrust}` ask the group 'server' beside the sample",
                 client_id=self.trusted,
             )
-        names, first = updates.model.parameters, updates.clients.index(self.trusted)
-        products = torch.zeros(len(updates), dtype=torch.float64)
-        squares = torch.zeros(len(updates), dtype=torch.float64)
-        for rows, model in updates.pieces(names, wide=True):
-            rows -= model
-            products += (rows * rows[first]).sum(dim=1)
-            squares += rows.square_().sum(dim=1)
-        norms = squares.sqrt()
-        trust = (products / (norms * norms[first])).nan_to_num(0.0).clamp_(min=0)  # no step, no direction
-        trust[first] = 0
-        total = float(trust.sum())
-        scales = (trust * norms[first] / (norms * total)).nan_to_num(0.0) if total > 0 else torch.zeros_like(trust)
+        return _trusting(updates, updates.clients.index(self.trusted))
 
-        def stepped(rows: Tensor, row: Tensor) -> Tensor:
-            rows -= row
-            return weighted_sum(rows, scales).add_(row)
 
-        return updates.with_rest(updates.made(names, stepped, wide=True), trusted=first)
+@register_strategy(
+    "fltrust",
+    equation="d_k = w_k - w, d_0 of the server's own data;  " + _EQUATION,
+    paper=_PAPER,
+    attackers="all sampled ones but one",
+)
+@dataclass(frozen=True)
+class FLTrustOfServer:
+    """Steps are made as long as the server's own, and weighted by the cosine between the two.
+
+    The server's data is that of the group ``server`` of clients. They are asked in every round beside the sampled
+    clients, and never among these. Their step (of several clients the weighted mean) is the measure and takes no part
+    in the mean; buffers and integers are theirs. Where nobody else points their way, the parameters stay.
+    """
+
+    server_optimiser: Annotated[Any, Part("server_optimiser")] = None
+
+    groups = apart = ("server",)
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "memory": {}}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.held import Updates
+
+        w = state["model"]
+        own, others = yield [Request("server", payload=w, group="server"), Request("train", payload=w)]
+        mean = mean_of(own, w, weight=lambda reply: reply.num_examples)
+        reference = Reply("server", 0, "the server", {"": mean}, 1.0)
+        trusted = _trusting(Updates(itertools.chain([reference], others), w), 0)
+        if self.server_optimiser is None:
+            return {**state, "model": trusted}
+        model, memory = self.server_optimiser.step(w, trusted, state["memory"])
+        return {"model": model, "memory": memory}
+
+
+def _trusting(updates: Updates, first: int) -> Weights:
+    """The global model after a step that is measured by one of the updates."""
+    import torch
+
+    from fedpkg.strategies.held import weighted_sum
+
+    names = updates.model.parameters
+    products = torch.zeros(len(updates), dtype=torch.float64)
+    squares = torch.zeros(len(updates), dtype=torch.float64)
+    for rows, model in updates.pieces(names, wide=True):
+        rows -= model
+        products += (rows * rows[first]).sum(dim=1)
+        squares += rows.square_().sum(dim=1)
+    norms = squares.sqrt()
+    trust = (products / (norms * norms[first])).nan_to_num(0.0).clamp_(min=0)  # no step, no direction
+    trust[first] = 0
+    total = float(trust.sum())
+    scales = (trust * norms[first] / (norms * total)).nan_to_num(0.0) if total > 0 else torch.zeros_like(trust)
+
+    def stepped(rows: Tensor, row: Tensor) -> Tensor:
+        rows -= row
+        return weighted_sum(rows, scales).add_(row)
+
+    return updates.with_rest(updates.made(names, stepped, wide=True), trusted=first)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
 from fedpkg.registry import Part
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.mean import WeightedMean
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import Transforms, register_strategy
+from fedpkg.transforms.chain import chain_of
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 
@@ -53,10 +55,42 @@ class ServerOptimiser(Protocol):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A round: the sampled clients train the global model, their updates are aggregated, the model takes a step."""
+    """A round: the sampled clients train the global model, their updates are aggregated, the model takes a step.
 
-    aggregator: Aggregator | RememberingAggregator = field(default_factory=WeightedMean)
-    server_optimiser: ServerOptimiser | None = None
+    Args:
+        aggregator: an `Aggregator` or `RememberingAggregator`.
+        server_optimiser: a `ServerOptimiser`; None: the aggregate is the next model.
+        transforms: of the updates, by their clients.
+        server_transforms: of the updates when they have arrived; nothing travels less for them.
+        download_transforms: of the global model on its way to the clients.
+        parameters: for the clients, whose task.json has them.
+    """
+
+    aggregator: Annotated[Any, Part("aggregator")] = field(default_factory=WeightedMean)
+    server_optimiser: Annotated[Any, Part("server_optimiser")] = None
+    transforms: Transforms = ()
+    server_transforms: Transforms = ()
+    download_transforms: Transforms = ()
+    parameters: Mapping[str, Json] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: transforms do not go together, or not where they are."""
+        for where in ("transforms", "server_transforms", "download_transforms"):
+            try:
+                chain_of(getattr(self, where))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+        for step in self.download_transforms:
+            if step.of_update or getattr(step, "error_feedback", False):
+                raise ValueError(f"download_transforms: {type(step).__name__} is for updates, not for whole models")
+        for step in self.server_transforms:
+            if getattr(step, "error_feedback", False):
+                raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback: only clients can")
+
+    @property
+    def needs(self) -> int:
+        """The fewest updates that the aggregator is defined for."""
+        return int(getattr(self.aggregator, "needs", 1))
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "step": 0}
@@ -64,16 +98,26 @@ class Pipeline:
     def ask(self, state: State, rng: np.random.Generator) -> tuple[State, list[Request]]:
         step = state["step"] + 1
         state = {**state, "step": step}
-        if isinstance(self.aggregator, RememberingAggregator):
+        if isinstance(self.aggregator, RememberingAggregator) or self.server_transforms:
             state["draw"] = int(rng.integers(1 << 62))
-        return state, [Request(request_id=f"train-{step}", payload=state["model"])]
+        request = Request(
+            request_id=f"train-{step}",
+            payload=state["model"],
+            parameters=self.parameters or {},
+            transforms=chain_of(self.transforms),
+            download=chain_of(self.download_transforms),
+        )
+        return state, [request]
 
     def tell(self, state: State, replies: Iterator[Reply]) -> State:
         model, state = state["model"], dict(state)
+        draw = state.pop("draw", 0)
+        if self.server_transforms:
+            replies = self._transformed(replies, model, draw)
         if isinstance(self.aggregator, RememberingAggregator):
             import numpy as np
 
-            rng = np.random.default_rng(state.pop("draw"))
+            rng = np.random.default_rng(draw)
             aggregate, state["aggregator"] = self.aggregator.aggregate_next(
                 replies, model, state.get("aggregator", {}), rng
             )
@@ -86,6 +130,12 @@ class Pipeline:
         )
         return {**state, "model": stepped}
 
+    def _transformed(self, replies: Iterator[Reply], model: Weights, draw: int) -> Iterator[Reply]:
+        chain = chain_of(self.server_transforms)
+        assert chain is not None
+        for reply in replies:
+            yield reply.with_weights(chain.there_and_back(reply.weights, model, seed=draw + reply.position))
+
 
 @register_strategy(
     "pipeline", equation="a = aggregator(w_1 … w_n);  w <- server_optimiser(w, w - a), without one w <- a"
@@ -93,6 +143,10 @@ class Pipeline:
 def pipeline(
     aggregator: Annotated[Any, Part("aggregator")] = "weighted_mean",
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None,
+    transforms: Transforms = (),
+    server_transforms: Transforms = (),
+    download_transforms: Transforms = (),
+    parameters: dict[str, Any] | None = None,
 ) -> Pipeline:
     """An aggregator, and a server optimiser if wanted: what a `strategy` without a name means."""
-    return Pipeline(aggregator, server_optimiser)
+    return Pipeline(aggregator, server_optimiser, transforms, server_transforms, download_transforms, parameters)

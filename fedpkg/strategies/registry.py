@@ -6,11 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
-from fedpkg.errors import ConfigError
-from fedpkg.registry import Registry
+from fedpkg.files import sha256_file
+from fedpkg.registry import Part, Registry
+from fedpkg.transforms.registry import TRANSFORMS
 
 if TYPE_CHECKING:
     from fedpkg.strategies.base import Strategy
@@ -42,6 +43,8 @@ STRATEGIES = Registry(
             "torch_optimiser",
             "schedules",
             "pipeline",
+            "client_methods",
+            "dp_fedavg",
             "fedsgd",
             "scaffold",
             "feddyn",
@@ -58,6 +61,15 @@ STRATEGIES = Registry(
     ),
     group="fedpkg.strategies",
 )
+
+Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
+# What a run.yaml may say of a pipeline besides one part: types and defaults.
+_PARTS: Mapping[str, tuple[Any, Any]] = {
+    "aggregator": (Annotated[Any, Part("aggregator")], "weighted_mean"),
+    "server_optimiser": (Annotated[Any, Part("server_optimiser")], None),
+}
+_TRANSFORMS = dict.fromkeys(("transforms", "server_transforms", "download_transforms"), (Transforms, ()))
+_AFTER_ONE_PART = {**_TRANSFORMS, "parameters": (dict[str, Any] | None, None)}
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")
 register_schedule = functools.partial(STRATEGIES.register, "schedule")
@@ -88,16 +100,36 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
     return decorate
 
 
-def _composed(make: Callable[..., Any], part: str) -> Callable[..., Any]:
-    """The pipeline that has this part, and else what is usual."""
+def register_client_method(name: str, *, aliases: tuple[str, ...] = (), **facts: Any) -> Callable[[_Made], _Made]:
+    """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline."""
+
+    def decorate(make: _Made) -> _Made:
+        whole = _composed(make, "parameters", {**_PARTS, **_TRANSFORMS})
+        STRATEGIES.register("strategy", name, aliases=aliases, folds=True, **facts)(whole)
+        return make
+
+    return decorate
+
+
+def _composed(
+    make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART
+) -> Callable[..., Any]:
+    """The pipeline that has this part, and else what is usual or said: the ``rest``, by its names, types, defaults."""
+    own = inspect.signature(make)
+    more = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in rest.items()
+        if name not in own.parameters
+    }
 
     @functools.wraps(make, updated=())
-    def strategy(**parameters: Any) -> Strategy:
+    def strategy(**given: Any) -> Strategy:
         from fedpkg.strategies.pipeline import Pipeline
 
-        return Pipeline(**{part: make(**parameters)})
+        of_the_pipeline = {name: given.pop(name) for name in more if name in given}
+        return Pipeline(**{part: make(**given)}, **of_the_pipeline)
 
-    strategy.__signature__ = inspect.signature(make)  # type: ignore[attr-defined]
+    strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
     return strategy
 
 
@@ -109,24 +141,15 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     """
     given = dict(section)
     path = ("strategy",)
-    file = given.pop("file", None)
-    if file is not None:
-        if not isinstance(file, str):
-            raise ConfigError(f"{places.where((*path, 'file'))}: 'strategy.file' must be the path of a file of Python")
-        names = STRATEGIES.run_file(Path(file))
-        if given.get("name") is None and "aggregator" not in given:
-            if len(names) != 1:
-                raise ConfigError(
-                    f"{places.where(path)}: 'strategy' has a file, but no name",
-                    hint=f"set name to one of those that it registers: {', '.join(names)}"
-                    if names
-                    else f"{file} registers nothing: decorate a strategy with @register_strategy(name)",
-                )
-            given["name"] = names[0]
+    given.pop("file_sha256", None)  # what the file is now is what counts; `assemble.resume` warns if it was another
+    is_named = given.get("name") is not None or "aggregator" in given
+    is_from = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
+    if is_from:
+        is_from["file_sha256"] = sha256_file(Path(is_from["file"]))
     if given.get("name") is None:
         given["name"] = "pipeline"
     resolved = STRATEGIES.resolve("strategy", given, places, path)
-    return {"name": resolved["name"], **({"file": file} if file else {}), **resolved}
+    return {"name": resolved["name"], **is_from, **resolved}
 
 
 def make_strategy(section: Mapping[str, Json]) -> Strategy:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive, Share
-from fedpkg.strategies.base import Replies, State, Step, StepContext
+from fedpkg.strategies.base import State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.requests import gradient_at, prox
+from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -36,9 +36,9 @@ class Svrp:
 
     def step(self, state: State, ctx: StepContext) -> Step:
         x = w = state["model"]
-        replies: Replies = yield gradient_at(w, clients=tuple(client.client_id for client in ctx.clients))
+        replies = list((yield gradient_at(w, clients=tuple(client.client_id for client in ctx.clients))))
         at_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
-        mean = sum(list(at_w.values())[1:], start=next(iter(at_w.values()))) / len(at_w)
+        mean = mean_of(replies, parameters_alone(w))
         for _ in range(ctx.rng.geometric(self.p)):
             i = sorted(at_w)[ctx.rng.integers(len(at_w))]
             for reply in (yield prox(x, mean - at_w[i], self.theta, clients=(i,), required=0)):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive, Share
 from fedpkg.strategies.acceleration import Accelerated
-from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
+from fedpkg.strategies.base import Asks, Reply, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.requests import gradient_at, prox
+from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -48,13 +48,13 @@ class Svrs:
 
     def epoch(self, x: Weights, ctx: StepContext) -> Asks[Weights]:
         w = x
-        replies: Replies
         at_server: Reply
         everyone = tuple(client.client_id for client in ctx.clients)
-        replies, (at_server,) = yield [gradient_at(w, clients=everyone), gradient_at(w, group="server")]
+        answers, (at_server,) = yield [gradient_at(w, clients=everyone), gradient_at(w, group="server")]
+        replies = list(answers)
         f_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
         f1_w: Weights = at_server.weights
-        g = sum(list(f_w.values())[1:], start=next(iter(f_w.values()))) / len(f_w) - f1_w
+        g = mean_of(replies, parameters_alone(w)) - f1_w
         for _ in range(ctx.rng.geometric(self.q)):
             i = sorted(f_w)[ctx.rng.integers(len(f_w))]
             one, (at_server,) = yield [gradient_at(x, clients=(i,), required=0), gradient_at(x, group="server")]

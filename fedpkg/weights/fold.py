@@ -169,7 +169,9 @@ class _Partial:
     def __init__(self, template: Weights) -> None:
         self._template = template
         self._sums = {
-            name: torch.empty(t.shape, dtype=_sum_dtype(t)) for name, t in template.items() if _is_averaged(t)
+            name: torch.empty(t.shape, dtype=_sum_dtype(t), device=t.device)
+            for name, t in template.items()
+            if _is_averaged(t)
         }
         self._small = [name for name, t in self._sums.items() if t.numel() <= _PIECE and template[name].dtype in _WIDE]
         self._large = [name for name in self._sums if name not in self._small]

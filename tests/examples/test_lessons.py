@@ -59,6 +59,13 @@ def test_lesson_shows_the_files_that_are_there() -> None:
         assert (folder / name).read_text().strip() in text, name
 
 
+def test_lesson_shows_functions_that_are_there() -> None:
+    folder = ROOT / "examples" / "personalised"
+    shown = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert len(shown) == 2
+    assert all(function in (folder / "client" / "entrypoint.py").read_text() for function in shown)
+
+
 @pytest.mark.parametrize("example", sorted(path.parent.name for path in ROOT.glob("examples/*/run.yaml")))
 def test_example_without_a_lesson_runs(repository: Path, example: str) -> None:
     if (ROOT / "examples" / example / "README.md").exists():

@@ -1,5 +1,8 @@
 """Finds modules that packages of FEDn import (``fedn``, ``scaleoututil``, ``docker``) where nobody else provides them.
 
+And ``fedpkg.client``, everywhere: that of the fedpkg that runs the task, whose task.json it reads. The rest of fedpkg
+is there only where it is installed.
+
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. As a finder it asks everybody else
 first, at the time of the import: an entry at the end of ``sys.path`` would win over editable installations, which have
 finders of their own, and over what a script puts on the path later.
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-NAMES = frozenset(("fedn", "scaleoututil", "docker"))
-FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "compat")
+NAMES = frozenset(("fedn", "scaleoututil", "docker", "fedpkg"))
+CLIENT = "fedpkg.client"
+RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FOLDER = os.path.join(RUNTIME, "compat")
 
 
 def install() -> None:
@@ -31,6 +36,8 @@ class _LastResort:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        if name == CLIENT:
+            return PathFinder.find_spec(name, [os.path.dirname(RUNTIME)])
         if name not in NAMES:
             return None
         for finder in list(sys.meta_path):

@@ -85,6 +85,7 @@ HEAVY = ["torch", "numpy"]
         (["config", "show", "RUN"], HEAVY),
         (["strategy", "list"], HEAVY),
         (["strategy", "show", "krum"], HEAVY),
+        (["sampler", "list"], HEAVY),
         (["doctor"], HEAVY),
     ],
     ids=lambda value: " ".join(value) if "torch" not in value else "",

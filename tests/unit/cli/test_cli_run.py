@@ -26,7 +26,18 @@ def test_run_says_a_line_a_round_and_ends_with_a_table_and_the_model(finished):
     assert lines[1].startswith("round 1/2  3 ok 0 failed  30 examples  w_mean 1.045  ")
     assert lines[-1].startswith("round 2/2  2 ok 1 failed  20 examples  w_mean 2.045  ")
     table = ended.out.splitlines()
-    assert table[0].split() == ["round", "ok", "failed", "examples", "w_mean", "steps", "seconds", "model"]
+    assert table[0].split() == [
+        "round",
+        "ok",
+        "failed",
+        "examples",
+        "w_mean",
+        "steps",
+        "down",
+        "up",
+        "seconds",
+        "model",
+    ]
     assert table[2].split()[:6] == ["2", "2", "1", "20", "2.045", "2"]
     assert f"model   {session_id}.2" in table
     assert f"fedpkg session show {session_id} --home '{home}'" in ended.out

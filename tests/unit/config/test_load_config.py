@@ -60,7 +60,7 @@ def test_every_leaf_knows_its_origin(folder: Path) -> None:
     assert origins["rounds"] == "command line"
     assert origins["clients.count"] == "run.yaml:3"
     assert origins["sampler.fraction_train"] == "run.yaml:6"
-    assert origins["sampler.min_clients"] == "default"
+    assert origins["validation.fraction"] == "default"
     assert origins["arguments.train.lr"] == "run.yaml:8"
     assert origins["arguments.train.epochs"] == "command line"
     assert origins["environment"] == "default"
@@ -210,8 +210,8 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
     ("text", "message"),
     [
         (
-            MINIMAL + "\nsampler:\n  name: uniform\n  fraction_trian: 0.5\n",
-            "run.yaml, line 7: unknown key 'fraction_trian' in 'sampler'; did you mean 'fraction_train'?",
+            MINIMAL + "\nvalidation:\n  every: 1\n  fracton: 0.5\n",
+            "run.yaml, line 7: unknown key 'fracton' in 'validation'; did you mean 'fraction'?",
         ),
         (MINIMAL + "round_: 3\n", "run.yaml, line 4: unknown key 'round_'; did you mean 'round'?"),
         (
@@ -314,7 +314,7 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sampler.fraction_trian=1", "unknown key 'fraction_trian' in 'sampler'; did you mean 'fraction_train'?"),
+        ("validation.fracton=1", "unknown key 'fracton' in 'validation'; did you mean 'fraction'?"),
         ("rouns=1", "unknown key 'rouns'; did you mean 'rounds'?"),
         ("rounds=x", "'rounds' must be a whole number, found text 'x'"),
         ("rounds=2.0", "'rounds' must be a whole number, found 2.0"),
@@ -324,10 +324,15 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ("arguments.train.l.0=5", "'arguments.train.l.0' does not fit into what is there"),
         ("rounds=0", "'rounds' must be a whole number from 1, found 0"),
         ("seed=-1", "'seed' must be a whole number from 0 to 2^63 - 1, found -1"),
-        ("sampler.fraction_train=0", "'sampler.fraction_train' must be a number above 0, at most 1, found 0.0"),
-        ("sampler.fraction_train=.nan", "'sampler.fraction_train' must be a number above 0, at most 1, found nan"),
-        ("sampler.min_clients=0", "'sampler.min_clients' must be a whole number from 1, found 0"),
-        ("sampler.over_selection=-0.1", "'sampler.over_selection' must be a number from 0, found -0.1"),
+        ("validation.fraction=0", "'validation.fraction' must be a number above 0, at most 1, found 0.0"),
+        ("validation.fraction=.nan", "'validation.fraction' must be a number above 0, at most 1, found nan"),
+        ("validation.count=0", "'validation.count' must be a whole number from 1, found 0"),
+        ("validation={count: 2, fraction: 0.5}", "'validation.count' excludes 'validation.fraction'"),
+        ("clock.spread=-0.1", "'clock.spread' must be a number from 0, found -0.1"),
+        (
+            "clock.seconds={slow-*: 0}",
+            "'clock.seconds' must be a section of numbers above 0, found a section with slow-*",
+        ),
         ("round.required=0", "'round.required' must be a whole number from 1, found 0"),
         ("round.timeout_s=0", "'round.timeout_s' must be a number above 0, found 0.0"),
         ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, found inf"),

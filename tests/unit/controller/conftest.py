@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from at_once import AtOnce
 from federation import Federation
 
+from fedpkg import assemble
 from fedpkg.stores.home import Home
 
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
     return Federation(Home.open(tmp_path / "ein Heim ü" / ".fedpkg"))
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> AtOnce:
+    """From now on sessions run without processes."""
+    executor = AtOnce()
+    monkeypatch.setattr(assemble, "make_executor", lambda *_, **__: executor)
+    return executor

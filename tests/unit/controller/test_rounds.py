@@ -62,6 +62,61 @@ def test_count_that_no_round_can_reach_is_refused_before_anything_runs(
     assert federation.store.list_sessions() == []
 
 
+KRUM = {"name": "krum", "attackers": 1}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "needs"),
+    [
+        (KRUM, 5),
+        ({"aggregator": KRUM, "server_optimiser": "adam"}, 5),
+        ({"name": "bucketing", "inner": KRUM}, 9),
+        ({"aggregator": {"name": "bulyan", "attackers": 1}}, 7),
+    ],
+)
+def test_strategy_that_can_never_have_enough_replies_is_refused_before_anything_runs(
+    federation: Federation, strategy: dict[str, object], needs: int
+) -> None:
+    with pytest.raises(ConfigError, match=f"it needs {needs} updates a round; of 8 clients a round wants 4") as caught:
+        federation.run(clients=8, sampler={"fraction_train": 0.5}, strategy=strategy)
+    assert "expect fewer attackers" in (caught.value.hint or "")
+    assert federation.store.list_sessions() == []
+
+
+def test_too_few_replies_for_a_strategy_stop_the_session_and_resuming_asks_again(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MISBEHAVE", "raise")
+    with pytest.raises(SessionFailed, match=r"round 1: 0 usable updates, 5 are required \(by the strategy\)") as caught:
+        federation.run(clients=5, strategy=KRUM)
+    assert "fedpkg session resume" in (caught.value.hint or "")
+    session = federation.store.get_session(caught.value.fields["session_id"])
+    monkeypatch.setenv("MISBEHAVE", "ok")
+    assert federation.resume(session.session_id).status == "finished"
+
+
+def test_changed_file_of_a_strategy_is_warned_of_when_a_session_resumes(
+    federation: Federation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "meine Methode.py"
+    source = """
+from fedpkg.strategies import register_strategy
+from fedpkg.strategies.pipeline import Pipeline
+register_strategy("its-own")(lambda: Pipeline())
+with open(__file__ + ".runs", "a") as runs:
+    runs.write("x")
+"""
+    file.write_text(source)
+    session = federation.run(strategy={"file": str(file)})
+    assert (tmp_path / "meine Methode.py.runs").read_text() == "x", "it is run once"
+    federation.resume(session.session_id, rounds=2)
+    assert "strategy.changed" not in caplog.text
+    file.write_text(source + "# better\n")
+    federation.resume(session.session_id, rounds=3)
+    assert "strategy.changed" in caplog.text and "meine Methode.py has changed" in caplog.text
+    assert (tmp_path / "meine Methode.py.runs").read_text() == "xx", "and again as it is now"
+
+
 def test_session_cannot_end_before_the_rounds_it_has_begun(federation: Federation) -> None:
     session = federation.run(rounds=2)
     with pytest.raises(ConfigError, match="has begun 2 rounds"):

@@ -17,7 +17,7 @@ from test_resume import drive, outcome_of, wait_until_gone, write_config
 from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import TaskEnded
-from fedpkg.errors import FedpkgError, Interrupted, SessionFailed
+from fedpkg.errors import AggregationError, ConfigError, FedpkgError, Interrupted, SessionFailed
 from fedpkg.strategies.base import Request, State, StepContext
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -110,6 +110,31 @@ def test_what_a_strategy_needs_is_looked_for_before_anything_runs(
     with pytest.raises(FedpkgError, match=words):
         federation.run(config_of(federation, **changes))
     assert federation.store.list_sessions() == []
+
+
+def test_the_servers_client_is_always_asked_and_never_among_those_sampled(federation: Federation) -> None:
+    """Of six clients the sampler takes two fifths of the five others; the server's buffers are the model's."""
+    config = config_of(
+        federation,
+        strategy={"name": "fltrust"},
+        clients={"count": 6, "groups": {"server": ["client-3"]}},
+        sampler={"fraction_train": 0.4},
+        rounds=4,
+        arguments={},
+    )
+    session = federation.run(config)
+    requests = federation.store.list_requests(session.session_id)
+    servers = [row for row in requests if row.client_group == "server"]
+    sampled = [row for row in requests if row.client_group is None]
+    assert [row.cohort for row in servers] == [["client-3"]] * 4
+    assert all(len(row.cohort) == 2 and "client-3" not in row.cohort for row in sampled) and len(sampled) == 4
+    assert len({tuple(row.cohort) for row in sampled}) > 1
+
+
+def test_a_strategy_with_nobody_beside_the_server_is_refused(federation: Federation) -> None:
+    clients = {"count": 1, "groups": {"server": ["client-0"]}}
+    with pytest.raises(ConfigError, match="there are 0 clients"):
+        federation.run(config_of(federation, strategy={"name": "fltrust"}, clients=clients, sampler={}))
 
 
 def test_states_of_a_client_follow_each_other_within_a_round(federation: Federation) -> None:
@@ -220,7 +245,7 @@ class Astray:
             yield Request(payload=x, clients=("client-9",))
         if self.way == "group":
             yield Request(payload=x, group="nirgends")
-        return None
+        return {"model": (0.0 * x) / 0.0} if self.way == "nan" else None
 
 
 @pytest.mark.parametrize(
@@ -249,6 +274,13 @@ class Fickle(Astray):
             state = {"model": reply.weights.clone()}
         yield Request(payload=state["model"], entry_point="validate", reply_kind=ReplyKind.METRICS)
         return state
+
+
+def test_no_round_ends_at_a_model_that_is_not_finite(federation: Federation) -> None:
+    with pytest.raises(AggregationError, match="'x' of the next global model is not finite"):
+        federation.run(config_of(federation, strategy={"name": "test_steps:Astray", "way": "nan"}))
+    session = federation.store.list_sessions()[-1]
+    assert session.status == "failed" and len(federation.digests(session.session_id)) == 1, "the seed alone"
 
 
 def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(

@@ -112,6 +112,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "parameters": {"proximal_mu": 0.1},
         "input_sets": ["x", "control"],
         "reply_sets": ["x"],
+        "parameter_names": None,
         "reply": "weights",
         "weighted": True,
         "python": sys.executable,

@@ -16,6 +16,7 @@ ROWS = [
     {"controller"},
     {"dispatch"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
+    {"transforms"},
     {"formats"},
     {"weights"},
     {"config", "registry"},
@@ -53,15 +54,16 @@ def test_module_imports_only_what_is_below_it(path: Path) -> None:
     for line, name in imports_of(path):
         if not name.startswith("fedpkg"):
             continue
-        assert room != "runtime", f"{path}:{line}: what runs inside a task imports nothing of fedpkg"
         target = [*name.split("."), ""][1]
+        assert room != "runtime", f"{path}:{line}: what runs inside a task imports nothing of fedpkg"
+        assert room != "client" or target == "client", f"{path}:{line}: it is all of fedpkg that entry points have"
         if target in ("", room):
             continue
         assert LEVEL[room] > LEVEL[target], f"{path}:{line}: {room} may not import {target}"
 
 
 def test_every_room_has_a_row() -> None:
-    assert {room_of(path) for path in modules()} - {"runtime"} == set(LEVEL)
+    assert {room_of(path) for path in modules()} - {"runtime", "client"} == set(LEVEL)
 
 
 def test_zygote_needs_only_the_standard_library() -> None:
@@ -73,6 +75,20 @@ def test_zygote_needs_only_the_standard_library() -> None:
             top = name.partition(".")[0]
             known = top in sys.stdlib_module_names or top.startswith("_fedpkg_") or top in compat
             assert known, f"{path}:{line}: {name}"
+
+
+def test_client_needs_numpy_and_torch_only_when_they_are_used() -> None:
+    import sys
+
+    for path in (ROOT / "client").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.partition(".")[0] in {*sys.stdlib_module_names, "fedpkg"}, f"{path}:{node.lineno}: {name}"
+        for line, name in imports_of(path):
+            top = name.partition(".")[0]
+            assert top in {*sys.stdlib_module_names, "fedpkg", "numpy", "torch"}, f"{path}:{line}: {name}"
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -1,4 +1,7 @@
-"""A fedn or docker that is installed in the package's interpreter is the one that the package gets."""
+"""A fedn or docker that is installed in the package's interpreter is the one that the package gets.
+
+So is fedpkg, but for fedpkg.client: that is the other end of the task.json of the fedpkg that runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ SCRIPT = """\
 import json, sys
 import docker, fedn.utils.helpers.helpers
 import scaleoututil
-files = {module.__name__: module.__file__ for module in (docker, fedn, scaleoututil)}
+import fedpkg.client
+files = {module.__name__: module.__file__ for module in (docker, fedn, scaleoututil, fedpkg, fedpkg.client)}
 with open(sys.argv[-1], "w") as file:
     json.dump(files, file)
 """
@@ -41,6 +45,9 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
     (site / "fedn" / "utils" / "helpers").mkdir(parents=True)
     for module in ("fedn/__init__", "fedn/utils/__init__", "fedn/utils/helpers/__init__", "fedn/utils/helpers/helpers"):
+        (site / f"{module}.py").touch()
+    (site / "fedpkg" / "client").mkdir(parents=True)
+    for module in ("fedpkg/__init__", "fedpkg/client/__init__"):
         (site / f"{module}.py").touch()
     source = folder.parent / "docker source"
     (source / "docker").mkdir(parents=True)
@@ -67,16 +74,24 @@ def make_package(folder: Path, python: str) -> Path:
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_installed_modules_win(interpreter: Path, executor: str, tmp_path: Path) -> None:
+def test_installed_modules_win(
+    interpreter: Path, executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     found = modules_of(make_package(tmp_path, str(interpreter)), executor, tmp_path / "call")
     ours = str(Path(assemble.__file__).parent / "runtime" / "compat")
     assert found["fedn"].startswith(str(interpreter.parent.parent))
     assert found["docker"] == str(interpreter.parent.parent.parent / "docker source" / "docker" / "__init__.py")
     assert found["scaleoututil"].startswith(ours)  # nobody else has that
+    assert found["fedpkg"].startswith(str(interpreter.parent.parent))
+    assert found["fedpkg.client"] == str(Path(assemble.__file__).parent / "client" / "__init__.py")
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_modules_are_there_where_none_is_installed(executor: str, tmp_path: Path) -> None:
     found = modules_of(make_package(tmp_path, sys.executable), executor, tmp_path / "call")
-    ours = os.path.join(os.path.dirname(assemble.__file__), "runtime", "compat", "")
+    here = os.path.dirname(assemble.__file__)
+    ours = os.path.join(here, "runtime", "compat", "")
+    assert found.pop("fedpkg.client") == os.path.join(here, "client", "__init__.py")
+    assert found.pop("fedpkg").endswith(os.path.join("fedpkg", "__init__.py"))  # the one that is installed here
     assert all(path.startswith(ours) for path in found.values())

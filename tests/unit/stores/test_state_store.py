@@ -13,6 +13,7 @@ import pytest
 
 from fedpkg.errors import NotFound, StoreError
 from fedpkg.stores.base import (
+    ClientHistoryRow,
     ClientRow,
     ModelRow,
     PackageRow,
@@ -462,6 +463,33 @@ def test_commit_records_all_of_a_round(running: StateStore) -> None:
             CLIENTS[1],
             dataclasses.replace(CLIENTS[0], state_version="v7", last_num_examples=31.5),
         ]
+
+
+def test_clients_histories_count_each_committed_round_once(running: StateStore) -> None:
+    def commit_and_tell(
+        number: int, counted: list[str], metrics: dict[str, dict[str, float]]
+    ) -> list[ClientHistoryRow]:
+        row = round_row(number, status="aggregated", counted=counted)
+        for _ in range(2):  # committing again changes nothing
+            running.commit_round(row, model(number, parent_id="digits-1.0"), metrics=metrics)
+        return running.list_client_history("digits-1")
+
+    assert running.list_client_history("digits-1") == []
+    running.begin_round(round_row(1))
+    assert running.list_client_history("digits-1") == [], "not before it is committed"
+    first, second = commit_and_tell(1, ["client-0"], {"client-0": {"loss": 0.5, "ä": 1e308}})
+    asked = ClientHistoryRow(session_id="digits-1", client_id="client-0", times_asked=1, last_asked=1)
+    assert first == dataclasses.replace(asked, times_counted=1, last_counted=1, train_metrics={"loss": 0.5, "ä": 1e308})
+    assert second == dataclasses.replace(asked, client_id="client-1")
+    for _ in range(2):
+        running.finish_round(round_row(1, status="finished"), metrics={"client-0": {"mean": 2.0}, "client-2": {}})
+    first, second = commit_and_tell(3, ["client-1"], {"client-1": {"loss": 0.25}})[:2]
+    assert (first.times_asked, first.last_asked, first.times_counted, first.last_counted) == (2, 3, 1, 1)
+    assert first.train_metrics["loss"] == 0.5 and first.validation_metrics == {"mean": 2.0}, "what it said last"
+    assert (second.times_asked, second.times_counted, second.last_counted) == (2, 1, 3)
+    assert [row.client_id for row in running.list_client_history("digits-1")] == ["client-0", "client-1", "client-2"]
+    running.finish_round(round_row(4, status="failed"))
+    assert running.list_client_history("digits-1")[0].times_asked == 2, "a failed round is taken again"
 
 
 def test_commit_happens_whole_or_not_at_all(running: StateStore) -> None:

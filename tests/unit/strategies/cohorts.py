@@ -10,19 +10,21 @@ import numpy as np
 import torch
 
 from fedpkg.registry import Spec
-from fedpkg.strategies.base import Reply, State
+from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy, sampled_from
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
 from fedpkg.weights.weights import Weights
 
 # What those strategies need that have no default for it, or read what clients of these tests say.
 PARAMETERS: Mapping[str, dict[str, Any]] = {
-    "fltrust": {"trusted": "client-0"},
     "fedopt": {"optimiser": "RMSprop"},
     "fednova": {"steps_key": "calls"},
+    "fedper": {"local": ["w"]},
     "qfedavg": {"loss_key": "calls"},
 }
 # Strategies whose steps ask for more than to train: clients of tests/packages/quadratic can answer them.
 STEPPING: Mapping[str, dict[str, Any]] = {
+    "dp_fedavg": {"noise_multiplier": 0.5, "target_quantile": 0.5, "at": "client", "server_optimiser": "adam"},
+    "fltrust": {},
     "fedsgd": {},
     "scaffold": {},
     "feddyn": {"alpha": 0.5},
@@ -43,9 +45,24 @@ STRATEGY_SPECS: Sequence[Spec] = list(STRATEGIES.specs("strategy"))
 STRATEGY_NAMES = [spec.name for spec in STRATEGY_SPECS if spec.source == "fedpkg" and spec.name not in STEPPING]
 
 
+# Aggregators that are no strategies of the same name, or with other parameters than by default.
+COMPOSED: Mapping[str, dict[str, Any]] = {
+    "fltrust of a client": {"aggregator": {"name": "fltrust", "trusted": "client-0"}},
+    "bucketing of krum": {"name": "bucketing", "inner": {"name": "krum", "attackers": 0}},
+    "bucketing of centred clipping": {"name": "bucketing", "inner": "centered_clipping", "size": 3},
+    "norm bounding by examples": {"name": "norm_bounding", "by_examples": True, "max_norm": 3.0},
+    "median, then Adam by a cosine": {
+        "aggregator": "median",
+        "server_optimiser": {"name": "adam", "schedule": {"name": "cosine", "rounds": 3}},
+    },
+}
+
+
 def section_of(name: str) -> dict[str, Any]:
     """What a run.yaml's ``strategy`` says."""
-    return {"name": name, **PARAMETERS.get(name, {})}
+    if name in COMPOSED:
+        return COMPOSED[name]
+    return {"name": name, **PARAMETERS.get(name, {}), **STEPPING.get(name, {})}
 
 
 def weights(seed: int, *, scale: float = 1.0) -> Weights:
@@ -119,3 +136,50 @@ def close(
         own = max(tolerance, 4 * float(torch.finfo(tensor.dtype).eps))
         assert torch.allclose(tensor.double(), part, rtol=own, atol=own), (name, tensor.double() - part)
     assert at == len(expected) and math.isfinite(float(expected.sum()))
+
+
+class Answers(list[Reply]):
+    """What a step receives of clients that all answer: `fedpkg.strategies.base.Replies`."""
+
+    def __init__(self, request: Request, replies: Sequence[Reply]) -> None:
+        super().__init__(replies)
+        self.request_id = request.request_id
+        self.asked = tuple(reply.client_id for reply in replies)
+        self.missing: tuple[str, ...] = ()
+        self._left: Iterator[Reply] = iter(replies)
+
+    def __next__(self) -> Reply:
+        return next(self._left)
+
+
+def stepped(strategy: SteppingStrategy, state: State, updates: Sequence[Weights], number: int = 1) -> State:
+    """A strategy's state after a step in which client k sends what is asked for out of ``updates[k]``, again and again.
+
+    The first client is the server, the next are of the group f, the others of g. All say 60,000 examples.
+    """
+    names = [f"client-{k}" for k in range(len(updates))]
+    groups = {"server": names[:1], "f": names[1:3], "g": names[3:]}
+    sampled = tuple(sampled_from(strategy, names, groups))
+
+    def answers(request: Request) -> Answers:
+        cohort = request.clients or groups.get(request.group or "") or sampled
+        given = request.payload if not isinstance(request.payload, Weights) else {"": request.payload}
+        found = []
+        for position, name in enumerate(cohort):
+            whole = updates[names.index(name)]
+            alone = whole.filter(frozenset(whole.parameters).__contains__)
+            update = whole if request.reply == "weights" else alone
+            sets = {key: alone if like is None else whole for key, like in request.sets.items()} or {"": update}
+            assert all(weights.first_non_finite() is None for weights in given.values()), "what clients get is finite"
+            metrics = {"loss": float(position)}
+            found.append(Reply(request.request_id, position, name, sets, 60_000.0, {}, metrics))
+        return Answers(request, found)
+
+    clients = tuple(Client(name, tuple(group for group in groups if name in groups[group])) for name in names)
+    step = strategy.step(state, StepContext(number, np.random.default_rng(number), clients, lambda: sampled))
+    try:
+        asks = next(step)
+        while True:
+            asks = step.send(answers(asks) if isinstance(asks, Request) else tuple(map(answers, asks)))
+    except StopIteration as stop:
+        return dict(stop.value)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from cohorts import Answers
 
 from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy
+from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
 
@@ -51,20 +53,6 @@ def mean(losses: Sequence[Quadratic]) -> Quadratic:
     return Quadratic(np.mean([loss.a for loss in losses], axis=0), np.mean([loss.b for loss in losses], axis=0))
 
 
-class Answers(list[Reply]):
-    """What a step receives: `fedpkg.strategies.base.Replies` of clients that all answer."""
-
-    def __init__(self, request: Request, replies: Sequence[Reply]) -> None:
-        super().__init__(replies)
-        self.request_id = request.request_id
-        self.asked = tuple(reply.client_id for reply in replies)
-        self.missing: tuple[str, ...] = ()
-        self._left: Iterator[Reply] = iter(replies)
-
-    def __next__(self) -> Reply:
-        return next(self._left)
-
-
 @dataclass
 class Federation:
     """Clients by name, each with its losses by part ("" is all of its data); what they were called for is counted."""
@@ -73,6 +61,7 @@ class Federation:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     train: Callable[[str, Request], Mapping[str, Vector]] | None = None
     calls: Counter[str] = field(default_factory=Counter)
+    clock: VirtualClock = field(default_factory=VirtualClock)
 
     def step(self, strategy: SteppingStrategy, state: State, number: int) -> State:
         rng = np.random.default_rng(number)
@@ -80,7 +69,7 @@ class Federation:
             Client(name, tuple(group for group, members in self.groups.items() if name in members))
             for name in self.losses
         )
-        step = strategy.step(state, StepContext(number, rng, clients, lambda: tuple(self.losses)))
+        step = strategy.step(state, StepContext(number, rng, clients, lambda: tuple(self.losses), clock=self.clock))
         try:
             asks = next(step)
             while True:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cohorts import STEPPING, STRATEGY_NAMES, section_of
+from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, STRATEGY_SPECS, section_of
 
 from fedpkg import assemble
 from fedpkg.config import RunConfig, config_from_json, dump_config
@@ -23,15 +23,23 @@ DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
 QUADRATIC = DRIFTING.with_name("quadratic")
 DRIVE = Path(__file__).with_name("drive_strategies.py")
 
-COMPOSED: dict[str, dict[str, Any]] = {
-    "bucketing of centred clipping": {"name": "bucketing", "inner": "centered_clipping", "size": 3},
-    "median, then Adam by a cosine": {
-        "aggregator": "median",
-        "server_optimiser": {"name": "adam", "schedule": {"name": "cosine", "rounds": 3}},
+TRANSFORMED: dict[str, dict[str, Any]] = {
+    "few numbers of few bits, the rest later": {
+        "aggregator": "weighted_mean",
+        "transforms": [{"name": "top_k", "share": 0.2}, {"name": "quantise", "bits": 4}, "zstd"],
+        "download_transforms": ["quantise"],
+    },
+    "noise at both ends": {
+        "name": "fedavgm",
+        "transforms": [{"name": "local_dp", "norm": 1.0, "epsilon": 1.0}],
+        "server_transforms": [{"name": "gaussian_noise", "std": 0.1}, {"name": "random_k", "share": 0.5}],
     },
 }
-SECTIONS = {name: section_of(name) for name in STRATEGY_NAMES} | COMPOSED
-SECTIONS |= {name: {"name": name, **parameters} for name, parameters in STEPPING.items()}
+TWICE = {"bucketing of krum", "norm bounding by examples"}  # what is kept of it is that of another name
+# Those that are FedAvg to the server, and differ in what they send, stand for each other.
+TWICE |= {spec.name for spec in STRATEGY_SPECS if spec.make.__module__.endswith("client_methods")} - {"fedprox"}
+SECTIONS = {name: section_of(name) for name in (*STRATEGY_NAMES, *COMPOSED, *STEPPING) if name not in TWICE}
+SECTIONS |= TRANSFORMED
 
 
 def config_of(section: dict[str, Any]) -> RunConfig:

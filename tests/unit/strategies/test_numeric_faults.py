@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cohorts import STRATEGY_NAMES, replies, section_of, state_after, told, weights
+from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, replies, section_of, state_after, stepped, told, weights
 
-from fedpkg.errors import AggregationError
+from fedpkg.errors import AggregationError, FedpkgError
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
 from fedpkg.weights.weights import Weights
 
 MODEL = weights(500)
 COUNT = 8
-every = pytest.mark.parametrize("name", STRATEGY_NAMES)
+every = pytest.mark.parametrize("name", [*STRATEGY_NAMES, *COMPOSED])
+every_step = pytest.mark.parametrize("name", STEPPING)
 is_aggregator = {word for spec in STRATEGIES.specs("aggregator") for word in (spec.name, *spec.aliases)}
 
 
@@ -73,6 +74,8 @@ def test_refused_update_leaves_nothing_behind(name: str, case: str) -> None:
 def copied(value: Any) -> Any:
     if isinstance(value, Weights):
         return value.clone()
+    if isinstance(value, list):
+        return [copied(part) for part in value]
     return {key: copied(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
@@ -81,6 +84,8 @@ def same(one: Any, other: Any) -> bool:
         return one.equal(other)
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
 
 
@@ -108,7 +113,7 @@ def test_clients_that_change_nothing_change_nothing(name: str) -> None:
     """Clipping divides by a norm, some optimisers by a moment: all of them 0 here."""
     section = section_of(name) | ({"weight_decay": 0.0} if name == "fedadamw" else {})
     # A mean of equals may differ in a last bit, and optimisers that divide by the moment make whole steps of that.
-    count = COUNT if name in is_aggregator else 1
+    count = COUNT if name in is_aggregator or name in COMPOSED else 1
     made = told(section, MODEL, [MODEL.clone() for _ in range(count)])
     assert made.first_non_finite() is None
     for tensor in MODEL.parameters:
@@ -150,3 +155,76 @@ def test_updates_that_hardly_differ_are_told_apart(name: str) -> None:
 def test_no_updates_are_an_error(name: str) -> None:
     with pytest.raises(AggregationError):
         told(section_of(name), MODEL, [])
+
+
+# ---- methods whose step asks for more than to train
+
+
+def steps_taken(section: dict[str, Any], model: Weights, updates: list[Weights], rounds: int = 2) -> Any:
+    strategy: Any = make_strategy(section)
+    state = strategy.init(model)
+    for number in range(1, rounds + 1):
+        state = stepped(strategy, state, updates, number)
+    return state
+
+
+@every_step
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("who", [0, COUNT - 1])
+def test_no_step_ends_at_a_model_that_is_not_finite(name: str, value: float, who: int) -> None:
+    """Such replies are refused before they reach a strategy; and no round commits such a model, whoever made it."""
+    updates = cohort()
+    bad = updates[who]["fc.weight"].clone()
+    bad[0, 0] = value
+    updates[who] = changed(updates[who], "fc.weight", bad)
+    try:
+        made = steps_taken(section_of(name), MODEL, updates)["model"]
+    except (AggregationError, AssertionError):
+        return
+    assert made.first_non_finite() is None or name in ("fedamp", "svrp"), "these take a client's model as it is"
+
+
+@every_step
+@pytest.mark.parametrize("case", ["a shape that broadcasts", "a number for a vector"])
+def test_a_step_is_not_taken_by_broadcasting(name: str, case: str) -> None:
+    make, _ = BAD[case]
+    strategy: Any = make_strategy(section_of(name))
+    state = stepped(strategy, strategy.init(MODEL), cohort())
+    before, updates = copied(state), cohort()
+    with pytest.raises(FedpkgError, match="shape"):
+        stepped(strategy, state, [make(update) for update in updates], 2)
+    assert same(state, before)
+    assert same(stepped(strategy, state, updates, 2), stepped(strategy, before, updates, 2)), "nothing is left behind"
+
+
+@every_step
+def test_a_step_leaves_updates_integers_and_dtypes_as_they_are(name: str) -> None:
+    updates, before = cohort(), cohort()
+    made = steps_taken(section_of(name), MODEL, updates)["model"]
+    assert all(update.equal(was) for update, was in zip(updates, before, strict=True)) and MODEL.equal(weights(500))
+    assert {n: (t.dtype, t.shape) for n, t in made.items()} == {n: (t.dtype, t.shape) for n, t in MODEL.items()}
+    assert int(made["bn.num_batches_tracked"]) in (*range(COUNT), 500)
+    assert torch.all(made["bn.running_var"] > 0)
+
+
+@every_step
+def test_halves_do_not_overflow_in_a_step(name: str) -> None:
+    """Eight times 20,000 is more than float16 holds; sixty thousand examples times that, much more."""
+    size = (
+        20_000.0
+        if name in ("fltrust", "scaffold", "feddyn", "fedexp", "ifca", "fedamp", "fedbuff", "fedasync")
+        else 9e3
+    )
+    model = Weights({"w": torch.full((9,), size / 2).half()})
+    updates = [Weights({"w": torch.full((9,), size).half()}) for _ in range(COUNT)]
+    made = steps_taken(section_of(name), model, updates, rounds=1)["model"]
+    assert made["w"].dtype == torch.float16 and made.first_non_finite() is None
+
+
+@every_step
+def test_a_step_with_clients_that_change_nothing_ends(name: str) -> None:
+    """Their updates are the model, their gradients 0: some methods divide by the norm of what changed."""
+    section = section_of(name) | ({"noise_multiplier": 0.0} if name == "dp_fedavg" else {})
+    nothing = Weights({n: torch.zeros_like(t) for n, t in MODEL.items()}, buffers=MODEL.buffers)
+    made = steps_taken(section, nothing, [nothing.clone() for _ in range(COUNT)])["model"]
+    assert made.first_non_finite() is None and not any(made[n].any() for n in made.parameters)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from cohorts import close, flat, replies, section_of, stacked, told, weights
+from cohorts import close, flat, replies, section_of, stacked, stepped, told, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -18,7 +18,7 @@ from fedpkg.strategies.centered_clipping import CenteredClipping
 from fedpkg.strategies.distances import squared_distances
 from fedpkg.strategies.held import Updates
 from fedpkg.strategies.order import in_order
-from fedpkg.strategies.registry import STRATEGIES
+from fedpkg.strategies.registry import STRATEGIES, make_strategy
 from fedpkg.strategies.robust import RobustAggregator
 from fedpkg.strategies.trimmed_mean import TrimmedMean
 from fedpkg.weights.weights import Weights
@@ -144,7 +144,7 @@ def test_centred_clipping_clips_around_the_last_step() -> None:
 
 def test_fltrust_weighs_by_the_cosine_with_the_trusted_step() -> None:
     updates = cohort(6)
-    made = told(section_of("fltrust"), MODEL, updates)
+    made = told(section_of("fltrust of a client"), MODEL, updates)
     steps = stacked(updates) - flat(MODEL)
     norms = steps.norm(dim=1)
     trust = (steps[1:] @ steps[0] / (norms[1:] * norms[0])).clamp(min=0)
@@ -153,9 +153,20 @@ def test_fltrust_weighs_by_the_cosine_with_the_trusted_step() -> None:
     assert torch.equal(made["bn.running_var"], updates[0]["bn.running_var"])
 
 
+def test_fltrust_by_the_server_is_that_by_a_client_and_leaves_sampled_ones_alone() -> None:
+    """The server is the first client; each of the others counts as when the first is trusted by name."""
+    updates = cohort(6)
+    strategy = make_strategy({"name": "fltrust"})
+    state = stepped(strategy, strategy.init(MODEL), updates)
+    assert state["model"].equal(told(section_of("fltrust of a client"), MODEL, updates))
+    moved = make_strategy({"name": "fltrust", "server_optimiser": {"name": "sgd", "learning_rate": 0.5, "momentum": 0}})
+    half = stepped(moved, moved.init(MODEL), updates)["model"]
+    close(half, (flat(MODEL) + flat(state["model"])) / 2, tolerance=1e-3)
+
+
 def test_fltrust_without_its_trusted_client_is_an_error() -> None:
     with pytest.raises(AggregationError, match="the trusted client 'client-9' did not answer"):
-        told({"name": "fltrust", "trusted": "client-9"}, MODEL, cohort(3))
+        told({"aggregator": {"name": "fltrust", "trusted": "client-9"}}, MODEL, cohort(3))
 
 
 def test_bucketing_aggregates_means_of_drawn_buckets() -> None:

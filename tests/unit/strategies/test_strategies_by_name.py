@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from cohorts import STRATEGY_NAMES, section_of
+import torch
+from cohorts import STRATEGY_NAMES, close, flat, section_of, stacked, told, weights
 
 from fedpkg.assemble import load
 from fedpkg.config import dump_config, render
@@ -22,6 +25,7 @@ from fedpkg.strategies.pipeline import Pipeline
 from fedpkg.strategies.registry import STRATEGIES
 from fedpkg.strategies.schedules import Cosine
 from fedpkg.strategies.sgd import Sgd
+from fedpkg.weights.weights import Weights
 
 HEAD = "package: p\nrounds: 1\nclients: {count: 9}\nstrategy:\n"
 
@@ -51,8 +55,44 @@ def test_every_strategy_says_what_it_is(name: str) -> None:
 
 def test_default_is_fedavg(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(HEAD.removesuffix("strategy:\n"))
-    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg"}
+    transforms = {"transforms": [], "server_transforms": [], "download_transforms": []}
+    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg", **transforms, "parameters": None}
     assert make_strategy({"name": "fedavg"}) == Pipeline(WeightedMean())
+
+
+@pytest.mark.parametrize(
+    ("section", "parameters"),
+    [
+        ({"name": "fedadam", "parameters": {"proximal_mu": 0.5}}, {"proximal_mu": 0.5}),
+        ({"aggregator": "median", "parameters": {"a": [1]}}, {"a": [1]}),
+        (
+            {"name": "fedprox", "proximal_mu": 0.2, "aggregator": "median", "server_optimiser": "adam"},
+            {"proximal_mu": 0.2},
+        ),
+        ({"name": "moon", "mu": 2, "temperature": 0.1}, {"moon_mu": 2, "moon_temperature": 0.1}),
+        ({"name": "fedlc"}, {"fedlc_tau": 1.0}),
+        ({"name": "lg_fedavg", "local": ["body.*"]}, {"local_names": ["body.*"]}),
+        ({"name": "fedbn"}, {"local_norms": True}),
+        ({"name": "ditto", "lam": 0.3}, {"ditto_lambda": 0.3}),
+        ({"name": "pfedme", "lam": 3, "eta": 0.1, "transforms": ["bfloat16"]}, {"pfedme_lambda": 3, "pfedme_eta": 0.1}),
+    ],
+)
+def test_clients_are_told_the_parameters_of_their_part(section: dict[str, Any], parameters: dict[str, Any]) -> None:
+    strategy = make_strategy(section)
+    assert isinstance(strategy, Pipeline)
+    _, (request,) = strategy.ask(strategy.init(Weights({"w": torch.zeros(1)})), np.random.default_rng(0))
+    assert request.parameters == parameters
+
+
+def test_pfedmes_server_goes_beta_of_the_way() -> None:
+    start, ends = weights(0), [weights(1), weights(2)]
+    section = {
+        "name": "pfedme",
+        "aggregator": "uniform_mean",
+        "server_optimiser": {"name": "sgd", "learning_rate": 0.25, "momentum": 0},
+    }
+    model = told(section, start, ends, examples=[1, 99])
+    close(model, 0.75 * flat(start) + 0.25 * stacked(ends).mean(0))
 
 
 def test_parts_nest(tmp_path: Path) -> None:
@@ -110,7 +150,7 @@ ERRORS = {
         "  name: fedavgm\n  learning_rate: .inf\n",
         "line 6: 'strategy.learning_rate' must be a number above 0",
     ),
-    "missing": ("  name: fltrust\n", "missing key 'trusted' in 'strategy'"),
+    "missing": ("  aggregator: fltrust\n", "missing key 'trusted' in 'strategy.aggregator'"),
     "unknown part": (
         "  aggregator:\n    name: medain\n",
         "line 6: there is no aggregator 'medain'; did you mean 'median'?",

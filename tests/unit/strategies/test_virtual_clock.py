@@ -7,12 +7,13 @@ import pytest
 from quadratics import Federation, Quadratic, vector, weights
 
 from fedpkg.errors import ConfigError
+from fedpkg.strategies.arrivals import staleness_factor
 from fedpkg.strategies.base import Request, State
 from fedpkg.strategies.registry import make_strategy
-from fedpkg.strategies.virtual_clock import VirtualClock, staleness_factor
+from fedpkg.strategies.virtual_clock import VirtualClock
 
 SIZE = 3
-PLAIN = {"spread": 0.0, "jitter": 0.0}
+CLOCK = VirtualClock({"client-1": 2.5}, spread=0.0, jitter=0.0)
 
 
 def federation(number: int = 3) -> Federation:
@@ -25,7 +26,7 @@ def federation(number: int = 3) -> Federation:
         return {"": point + 1}
 
     loss = Quadratic(np.eye(SIZE), np.zeros(SIZE))
-    made = Federation({f"client-{k}": {"": loss} for k in range(number)}, train=train)
+    made = Federation({f"client-{k}": {"": loss} for k in range(number)}, train=train, clock=CLOCK)
     made.asked = asked  # type: ignore[attr-defined]
     return made
 
@@ -46,15 +47,14 @@ def test_staleness_is_what_the_papers_say() -> None:
 
 def test_fast_client_answers_more_often_and_the_slow_ones_answer_is_stale() -> None:
     made = federation(2)
-    section = {"name": "fedasync", "alpha": 1.0, "staleness": "constant", **PLAIN}
-    found = states(made, {**section, "seconds": {"client-1": 2.5}}, 4)
+    found = states(made, {"name": "fedasync", "alpha": 1.0, "staleness": "constant"}, 4)
     assert [state["time"] for state in found] == [1.0, 2.0, 2.5, 3.0]
     assert made.asked == [("client-0", 0), ("client-0", 1), ("client-1", 0), ("client-0", 2)]  # type: ignore[attr-defined]
     assert [float(vector(state["model"])[0]) for state in found] == [1, 2, 1, 3]
 
 
 def test_fedasync_mixes_by_staleness() -> None:
-    section = {"name": "fedasync", "alpha": 0.5, "a": 1.0, "seconds": {"client-1": 2.5}, **PLAIN}
+    section = {"name": "fedasync", "alpha": 0.5, "a": 1.0}
     values = [float(vector(state["model"])[0]) for state in states(federation(2), section, 3)]
     first, second = 0.5, 0.5 + 0.5 * 1
     assert values == pytest.approx([first, second, second + 0.5 / 3 * (1 - second)]), "two steps stale: 1 / (1 + 2)"
@@ -62,7 +62,7 @@ def test_fedasync_mixes_by_staleness() -> None:
 
 def test_fedbuff_steps_when_its_buffer_is_full() -> None:
     made = federation(2)
-    section = {"name": "fedbuff", "buffer": 2, "concurrency": 2, "a": 1.0, "seconds": {"client-1": 2.5}, **PLAIN}
+    section = {"name": "fedbuff", "buffer": 2, "concurrency": 2, "a": 1.0}
     first, second = states(made, section, 2)
     assert (first["time"], second["time"]) == (2.0, 3.0)
     assert made.asked == [("client-0", 0), ("client-0", 0), ("client-1", 0), ("client-0", 1)]  # type: ignore[attr-defined]
@@ -72,13 +72,10 @@ def test_fedbuff_steps_when_its_buffer_is_full() -> None:
 
 
 def test_profiles_are_the_clients_own() -> None:
-    clock = VirtualClock({"slow-*": 10.0}, spread=0.5, jitter=0.1, bytes_per_s=24.0)
-    model = weights(np.zeros(SIZE))
-    assert clock.duration("client-0", model, 0.3) == clock.duration("client-0", model, 0.3)
-    assert clock.duration("client-0", model, 0.3) != clock.duration("client-1", model, 0.3)
-    plain = VirtualClock({"slow-*": 10.0}, bytes_per_s=24.0)
-    assert (plain.duration("slow-3", model, 1.0), plain.duration("client-0", model, 1.0)) == (12.0, 3.0)
-    with pytest.raises(ValueError, match="seconds must be above 0"):
-        VirtualClock({"client-0": 0.0})
+    clock = VirtualClock({"slow-*": 10.0}, bytes_per_s=24.0)
+    assert clock.duration("client-0", num_bytes=24, draw=0.3) == clock.duration("client-0", num_bytes=24, draw=0.3)
+    assert clock.duration("client-0", draw=0.3) != clock.duration("client-1", draw=0.3)
+    plain = VirtualClock({"slow-*": 10.0}, spread=0.0, jitter=0.0, bytes_per_s=24.0)
+    assert [plain.duration(name, num_bytes=24, draw=1.0) for name in ("slow-3", "client-0")] == [12.0, 3.0]
     with pytest.raises(ConfigError, match="staleness"):
         make_strategy({"name": "fedasync", "staleness": "linear"})

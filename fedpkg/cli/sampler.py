@@ -1,0 +1,75 @@
+"""``fedpkg sampler``: what can choose a round's clients, and each one's parameters."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.registered import facts_of, show_spec
+
+_FILE = click.option(
+    "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
+)
+
+
+@click.group("sampler")
+def command() -> None:
+    """Look at the samplers that a run.yaml can name.
+
+    \b
+      fedpkg sampler list
+      fedpkg sampler show power_of_choice
+    """
+
+
+@command.command("list")
+@_FILE
+@common_options
+@click.pass_obj
+def list_samplers(settings: Settings, file: Path | None) -> None:
+    """List samplers, and the options that go with every one.
+
+    \b
+      fedpkg sampler list
+    """
+    from fedpkg.samplers.registry import SAMPLERS, SamplerOptions
+
+    if file is not None:
+        SAMPLERS.run_file(file.absolute())
+    specs, installed = list(SAMPLERS.specs("sampler")), SAMPLERS.installed()
+    if settings.json:
+        others = [{"kind": "sampler", "name": name, "source": value} for name, value in installed.items()]
+        output.document([facts_of(spec) for spec in specs] + others)
+        return
+    rows = [[", ".join((spec.name, *spec.aliases)), spec.about] for spec in specs]
+    output.table(["sampler", ""], rows + [[name, f"installed: {value}"] for name, value in installed.items()])
+    output.result()
+    output.result(inspect.getdoc(SamplerOptions) or "")
+
+
+@command.command("show")
+@click.argument("name", metavar="NAME")
+@_FILE
+@common_options
+@click.pass_obj
+def show_sampler(settings: Settings, name: str, file: Path | None) -> None:
+    """Show what it does, its paper, and its parameters.
+
+    \b
+      fedpkg sampler show power_of_choice
+    """
+    from fedpkg.config_shape import Places
+    from fedpkg.samplers.registry import SAMPLERS
+
+    if file is not None:
+        SAMPLERS.run_file(file.absolute())
+    spec = SAMPLERS.find("sampler", name, Places("fedpkg sampler show"), ())
+    if settings.json:
+        output.document(facts_of(spec))
+        return
+    names = ", ".join((spec.name, *spec.aliases))
+    show_spec(spec, [("name", names), ("equation", spec.equation), ("paper", spec.paper), ("from", spec.source)])

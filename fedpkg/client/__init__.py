@@ -1,0 +1,86 @@
+"""For entry points that train with PyTorch: read and write what is asked for, and a client's part of many methods.
+
+    from fedpkg import client
+
+    def train(in_path, out_path, lr=0.1):
+        model = Net()
+        given = client.load(in_path, model)
+        scaffold = client.Scaffold(model, given)                # 1
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss_of(model(x), y).backward()
+            scaffold.correct_gradients()                        # 2
+            optimizer.step()
+        sets = scaffold.finish(learning_rate=lr)                # 3
+        client.save(out_path, model, given, num_examples=len(data), sets=sets)
+
+What the run's strategy did not ask for does nothing, so one script can hold the lines of several methods.
+
+FedProx, FedAMP  ``fedprox(model, given)`` and its ``correct_gradients()``; or add ``proximal_term`` to the loss.
+SCAFFOLD         ``Scaffold``, as above.
+FedDyn           ``FedDyn(model, given)``: ``correct_gradients()``, at the end ``finish()``.
+Mime, MimeLite   ``Mime(model, given, loss)``: ``correct_gradients(batch)``; plain SGD without momentum.
+MOON             ``Moon(model, given)``: add ``loss(z, features)`` to the loss, at the end ``finish()``.
+FedLC            ``calibrated_logits(logits, class_counts(labels, classes), tau)``.
+FedPer           ``load(…, local=matching(model, "head.*"))``, or leave it to the strategy ``fedper``.
+FedBN            ``load(…, local=norm_layers(model))``, or strategy ``fedbn``.
+LG-FedAvg        ``load(…, local=others(model, "head.*"))``: the body stays here, the head is shared.
+FedRep           FedPer, and ``with only(model, "head.*")`` some epochs, then ``with only(model, *others(model, …))``.
+FedBABU          ``with only(model, *others(model, "head.*"))``, and ``fine_tuned`` before evaluation.
+Ditto            ``Ditto(model, given)``: if it is ``active``, train ``ditto.model`` too, corrected; ``finish()``.
+pFedMe           ``PFedMe(model, given)``: ``correct_gradients()``, after each batch's steps ``step()``; ``finish()``.
+Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model`` gives what Ditto and pFedMe kept.
+``gradient``     ``save(out, given=given, sets=gradients(model, given, loss, batches), …)``, also at several points.
+``prox``         ``prox(model, given)`` and its ``correct_gradients()`` in the loop that trains.
+
+This folder stands alone: it needs NumPy and PyTorch when used, nothing else of fedpkg, and is found in every task, also
+where fedpkg is not installed. What is kept from round to round (`keep`, `kept`) is tensors without any pickle.
+"""
+
+from fedpkg.client.corrections import Correction, fedprox, prox, proximal_term
+from fedpkg.client.errors import ClientError
+from fedpkg.client.feddyn import FedDyn
+from fedpkg.client.gradients import gradient, gradients
+from fedpkg.client.local import matching, norm_layers, only, others
+from fedpkg.client.logits import calibrated_logits, class_counts
+from fedpkg.client.mime import Mime
+from fedpkg.client.models import Given, load, save, save_metrics
+from fedpkg.client.moon import Moon, moon_loss
+from fedpkg.client.personal import Ditto, PFedMe, fine_tuned, keep_model, personal_model
+from fedpkg.client.scaffold import Scaffold
+from fedpkg.client.state import keep, kept
+from fedpkg.client.task import Task, task
+
+__all__ = [
+    "ClientError",
+    "Correction",
+    "Ditto",
+    "FedDyn",
+    "Given",
+    "Mime",
+    "Moon",
+    "PFedMe",
+    "Scaffold",
+    "Task",
+    "calibrated_logits",
+    "class_counts",
+    "fedprox",
+    "fine_tuned",
+    "gradient",
+    "gradients",
+    "keep",
+    "keep_model",
+    "kept",
+    "load",
+    "matching",
+    "moon_loss",
+    "norm_layers",
+    "only",
+    "others",
+    "personal_model",
+    "prox",
+    "proximal_term",
+    "save",
+    "save_metrics",
+    "task",
+]

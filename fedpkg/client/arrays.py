@@ -1,0 +1,141 @@
+"""Files of named tensors: .npz and .safetensors, nothing pickled, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from fedpkg.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CODES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "uint32": "U32",
+    "int32": "I32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+}
+_DTYPES = {code: name for name, code in _CODES.items()}
+
+
+def read(path: str) -> dict[str, Tensor]:
+    """The tensors of a file by their keys, in memory of their own; which format it is, its content says.
+
+    Raises:
+        ClientError: it cannot be read, or is of neither format.
+    """
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+            file.seek(0)
+            return _read_npz(file) if magic == b"PK\3\4" else _read_safetensors(file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        raise ClientError(f"{path}: cannot be read as .npz or .safetensors: {type(error).__name__}: {error}") from error
+
+
+def write(path: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by their keys, in the format that the path ends with (.npz, if not .safetensors).
+
+    Raises:
+        ClientError: the format has no place for a tensor's dtype.
+    """
+    with _whole(path) as file:
+        if path.endswith(".safetensors"):
+            _write_safetensors(file, tensors)
+        else:
+            _write_npz(file, tensors)
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[BinaryIO]:
+    """A file that takes its name when all of it is written."""
+    unfinished = f"{path}.{os.getpid()}.part"
+    try:
+        with open(unfinished, "wb") as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        with suppress(OSError):
+            os.unlink(unfinished)
+
+
+def _read_npz(file: BinaryIO) -> dict[str, Tensor]:
+    import numpy as np
+    import torch
+
+    def native(array: Any) -> Any:
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(native(arrays[name])) for name in arrays.files}
+
+
+def _write_npz(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, tensor in tensors.items():
+            try:
+                array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
+            except TypeError as error:  # as with bfloat16
+                raise ClientError(f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}") from error
+            # A ZipInfo without a time of its own: the same tensors make the same bytes.
+            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _read_safetensors(file: BinaryIO) -> dict[str, Tensor]:
+    import torch
+
+    size = int.from_bytes(file.read(8), "little")
+    if size > 16 << 20:
+        raise ValueError("its header is too long")
+    header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    content = bytearray(file.read())
+    found = {}
+    for name, entry in header.items():
+        dtype = getattr(torch, _DTYPES[entry["dtype"]])
+        start, end = entry["data_offsets"]
+        if not 0 <= start <= end <= len(content):
+            raise ValueError(f"tensor {name!r} reaches beyond its end")
+        flat = torch.frombuffer(content[start:end], dtype=dtype) if end > start else torch.empty(0, dtype=dtype)
+        found[name] = flat.reshape(entry["shape"])
+    return found
+
+
+def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+    import torch
+
+    header, contents, end = {}, [], 0
+    # By the size of their elements, so that all are aligned: the format allows no gaps.
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
+        code = _CODES.get(str(tensor.dtype)[len("torch.") :])
+        if code is None:
+            raise ClientError(f"tensor {name!r}: a .safetensors file cannot hold {tensor.dtype}")
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        contents.append(plain.reshape(-1).view(torch.uint8).numpy())
+        start, end = end, end + contents[-1].nbytes
+        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps({name: header[name] for name in tensors}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % 64)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for content in contents:
+        file.write(content.data)

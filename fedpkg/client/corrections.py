@@ -1,0 +1,83 @@
+"""A linear and a quadratic term of a client's loss, as what they add to its gradient: most methods are these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fedpkg.client.errors import ClientError
+from fedpkg.client.models import Given
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Tensors = Mapping[str, Tensor]
+
+
+class Correction:
+    """g <- g + l + mu (y - a): the gradient of <l, y> + mu/2 |y - a|^2 besides the loss, at the model's parameters y.
+
+    Args:
+        linear: l by the parameters' names.
+        anchor: a likewise; parameters that are in neither stay as they are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        linear: Tensors | None = None,
+        anchor: Tensors | None = None,
+        mu: float = 0.0,
+    ) -> None:
+        linear, anchor = linear or {}, (anchor or {}) if mu else {}
+        self.mu = float(mu)
+        self._terms = [
+            (p, linear[name].to(p) if name in linear else None, anchor[name].to(p) if name in anchor else None)
+            for name, p in model.named_parameters()
+            if name in linear or name in anchor
+        ]
+
+    def correct_gradients(self) -> None:
+        """Call it between ``loss.backward()`` and ``optimizer.step()``. Frozen parameters are passed over."""
+        import torch
+
+        with torch.no_grad():
+            for parameter, linear, anchor in self._terms:
+                if not parameter.requires_grad:
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                if linear is not None:
+                    parameter.grad.add_(linear)
+                if anchor is not None:
+                    parameter.grad.add_(parameter - anchor, alpha=self.mu)
+
+
+def fedprox(model: nn.Module, given: Given, mu: float | None = None) -> Correction:
+    """Of mu/2 |y - x|^2, where x is the global model; mu is the strategy's ``proximal_mu``, without one 0.
+
+    Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv:1812.06127
+    """
+    mu = given.parameters.get("proximal_mu", 0.0) if mu is None else mu
+    return Correction(model, anchor=given.weights, mu=mu)
+
+
+def proximal_term(model: nn.Module, anchor: Tensors, mu: float) -> Tensor:
+    """mu/2 |y - a|^2 over the model's parameters y, to be added to a loss; ``anchor`` may be ``given.weights``."""
+    import torch
+
+    squares = [((p - anchor[name].to(p)) ** 2).sum() for name, p in model.named_parameters() if name in anchor]
+    return mu / 2 * torch.stack(squares).sum() if squares else torch.zeros(())
+
+
+def prox(model: nn.Module, given: Given) -> Correction:
+    """For the entry point ``prox``: of <linear, y> + |y - center|^2 / (2 theta); the model starts at the center.
+
+    Raises:
+        ClientError: the strategy asks for something else.
+    """
+    if not {"center", "linear"} <= given.sets.keys() or "theta" not in given.parameters:
+        raise ClientError("this is no request of a proximal step: it has the sets center and linear, and theta")
+    theta = given.parameters["theta"]
+    return Correction(model, linear=given.sets["linear"], anchor=given.sets["center"], mu=1 / theta)

@@ -1,0 +1,15 @@
+"""The error of this folder, which cannot have those of fedpkg."""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """What cannot be done, and where; ``hint`` says what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message + ("\n  hint  " + self.hint if self.hint else "")

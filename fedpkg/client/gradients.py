@@ -1,0 +1,71 @@
+"""The gradient of a client's loss, at the model that came or at several points on the same minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.client.errors import ClientError
+from fedpkg.client.models import Given
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Loss = Callable[[nn.Module, Any], Tensor]
+
+
+def gradient(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> dict[str, Tensor]:
+    """sum_b (n_b / n) grad loss(model, b), by the names of the parameters; the model stays as it is.
+
+    Frozen and unused parameters have the gradient 0. Batch normalisation takes its statistics from the batch in a
+    model that trains, as ever; say ``model.eval()`` before for a loss that is a mean over examples.
+
+    Args:
+        loss: makes the mean loss of a batch.
+        batches: tensors, or tuples whose first element tells n_b by its length.
+    """
+    import torch
+
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    parameters = dict(model.named_parameters())
+    trained = {name: p for name, p in parameters.items() if p.requires_grad}
+    sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
+    total = 0
+    for batch in batches:
+        size = len(batch[0]) if isinstance(batch, (tuple, list)) else len(batch)
+        found = torch.autograd.grad(loss(model, batch), list(trained.values()), allow_unused=True)
+        for name, grad in zip(trained, found):
+            if grad is not None:
+                sums[name].add_(grad, alpha=size)
+        total += size
+    if not total:
+        raise ClientError("there is no batch to take a gradient of")
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+    # Tied parameters go by all their names, as they do in the global model.
+    return {name: sums[_first(parameters, p)] / total for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def gradients(model: nn.Module, given: Given, loss: Loss, batches: Iterable[Any]) -> dict[str, dict[str, Tensor]]:
+    """The gradient at each set of weights that came, under its name, as ``sets`` for `save`.
+
+    All on the same batches, with the same draws (of dropout): so differences of them have little variance. The model
+    is left as it was.
+    """
+    import torch
+
+    batches = list(batches)
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    found = {}
+    for name, point in given.sets.items():
+        model.load_state_dict({**own, **point})
+        torch.set_rng_state(generator)
+        found[name] = gradient(model, loss, batches)
+    model.load_state_dict(own)
+    return found
+
+
+def _first(parameters: dict[str, Any], wanted: Any) -> str:
+    return next(name for name, parameter in parameters.items() if parameter is wanted)

@@ -1,0 +1,73 @@
+"""Which of a module's tensors stay with a client, and which are trained: names chosen by pattern or kind of layer."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def matching(model: nn.Module, *patterns: str) -> list[str]:
+    """Names of the tensors (parameters and buffers) that match one of the patterns (``"head.*"``), in their order.
+
+    Raises:
+        ClientError: a pattern matches none.
+    """
+    names = list(model.state_dict())
+    found: set[str] = set()
+    for pattern in patterns:
+        these = fnmatch.filter(names, pattern)
+        if not these:
+            near = difflib.get_close_matches(pattern, names, n=3) or names[:8]
+            raise ClientError(f"{pattern!r} matches no tensor of the model", f"its tensors: {', '.join(near)}")
+        found.update(these)
+    return [name for name in names if name in found]
+
+
+def others(model: nn.Module, *patterns: str) -> list[str]:
+    """Names of the tensors that match none of the patterns."""
+    those = set(matching(model, *patterns))
+    return [name for name in model.state_dict() if name not in those]
+
+
+def norm_layers(model: nn.Module) -> list[str]:
+    """Names of all tensors of normalising layers: scales and shifts, running means and variances, counters."""
+    from torch import nn
+    from torch.nn.modules.batchnorm import _NormBase
+
+    kinds = [_NormBase, nn.LayerNorm, nn.GroupNorm]
+    if hasattr(nn, "RMSNorm"):  # since PyTorch 2.4
+        kinds.append(nn.RMSNorm)
+    layers = {name for name, layer in model.named_modules() if isinstance(layer, tuple(kinds))}
+    return [name for name in model.state_dict() if name.rpartition(".")[0] in layers]
+
+
+def names_of_strategy(model: nn.Module, parameters: Mapping[str, Any]) -> list[str]:
+    """What the strategies ``fedper`` and ``fedbn`` say stays with the clients."""
+    names = matching(model, *parameters.get("local_names", ()))
+    return names + (norm_layers(model) if parameters.get("local_norms") else [])
+
+
+@contextmanager
+def only(model: nn.Module, *patterns: str) -> Iterator[None]:
+    """Meanwhile, only the parameters that match are trained: the rest have no gradient, so optimisers pass them over.
+
+    Batch normalisation goes on to count its statistics, wherever it is.
+    """
+    chosen = set(matching(model, *patterns))
+    frozen = [p for name, p in model.named_parameters() if name not in chosen and p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)

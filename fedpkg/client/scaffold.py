@@ -1,0 +1,61 @@
+"""SCAFFOLD's client: its control variate, and what it does to the local steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fedpkg.client.corrections import Correction
+from fedpkg.client.errors import ClientError
+from fedpkg.client.models import Given
+from fedpkg.client.state import keep, kept
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Tensors = Mapping[str, Tensor]
+
+_STATE = "scaffold"
+
+
+class Scaffold:
+    """y <- y - eta_l (g(y) - c_i + c); c_i is this client's own, at first 0.
+
+    The local optimiser is plain SGD in the paper; with another, or a momentum, give `finish` the gradient. Without
+    the set ``c`` (another strategy) it does nothing.
+
+    Karimireddy et al. 2020, SCAFFOLD, arXiv:1910.06378, Alg. 1
+    """
+
+    def __init__(self, model: nn.Module, given: Given) -> None:
+        self._model, self._x = model, given.weights
+        self._c: Tensors = {} if "m" in given.sets else given.sets.get("c", {})  # those of Mime are others
+        self._own = kept(_STATE) or {name: c.new_zeros(c.shape) for name, c in self._c.items()}
+        self._correction = Correction(model, linear={name: c - self._own[name] for name, c in self._c.items()})
+        self._steps = 0
+
+    def correct_gradients(self) -> None:
+        """Call it before each of the optimiser's steps: it also counts them."""
+        self._correction.correct_gradients()
+        self._steps += 1
+
+    def finish(self, *, learning_rate: float | None = None, gradient: Tensors | None = None) -> dict[str, Tensors]:
+        """Keep the new c_i; returns ``sets`` for `save`, with dc = c_i+ - c_i.
+
+        Option II: c_i+ = c_i - c + (x - y) / (K eta_l), of K steps with ``learning_rate`` eta_l.
+        Option I: c_i+ = ``gradient``, that of all the client's data at x (see `fedpkg.client.gradient`).
+        """
+        if not self._c:
+            return {}
+        if gradient is not None:
+            after = {name: gradient[name].to(c) for name, c in self._c.items()}
+        elif not learning_rate or not self._steps:
+            raise ClientError(
+                "SCAFFOLD's new control variate needs the learning rate and at least one step, or the gradient at x",
+                "finish(learning_rate=lr), and correct_gradients() before each optimizer.step()",
+            )
+        else:
+            y, scale = self._model.state_dict(), 1 / (self._steps * learning_rate)
+            after = {name: self._own[name] - c + scale * (self._x[name] - y[name].to(c)) for name, c in self._c.items()}
+        keep(_STATE, after)
+        return {"dc": {name: c - self._own[name] for name, c in after.items()}}

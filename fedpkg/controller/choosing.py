@@ -1,0 +1,164 @@
+"""Whom a round asks: the session's sampler, with what the store knows as the round starts. Nothing here is kept."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.seeds import step_rng
+from fedpkg.errors import NotFound
+from fedpkg.samplers.base import Candidates, History, Sample
+from fedpkg.stores.base import ClientRow
+from fedpkg.strategies.base import Payload, sampled_from, takes_empty_rounds
+from fedpkg.weights.weights import Weights
+
+VIRTUAL_TIME = "virtual_time"  # in a round's phases: the session's virtual seconds up to its end
+
+
+class NobodyToAsk(Exception):
+    """The sampler found too few clients for a round: it asks nobody, and the model stays as it is."""
+
+
+class Choosing:
+    """The draws of one round. They depend on the session's seed, the round, and the rounds that are committed.
+
+    Attributes:
+        may_train: all clients but those held out, in their order.
+        sampled: those whom the sampler chose so far in this round.
+    """
+
+    def __init__(self, ctx: SessionContext, round_number: int, clients: Sequence[ClientRow]) -> None:
+        self.ctx = ctx
+        self.round_number = round_number
+        self._clients = clients
+        self.may_train = [client for client in clients if client.client_id not in ctx.held_out]
+        ids = sampled_from(ctx.strategy, (client.client_id for client in self.may_train), ctx.groups)
+        of = set(ids) if len(ids) < len(self.may_train) else None
+        self._may_be_drawn = [client for client in self.may_train if of is None or client.client_id in of]
+        self.sampled: Counter[str] = Counter()
+        self._samples = 0
+        self._drop_outs: dict[int, frozenset[str]] = {}
+
+    def sample(self) -> Sample:
+        """A cohort of the session's sampler; at each call another one.
+
+        Raises:
+            NobodyToAsk: fewer than the round requires, and its strategy does not do without.
+        """
+        purpose = "sample" if self._samples == 0 else f"sample-{self._samples}"
+        self._samples += 1
+        ctx, sampler = self.ctx, self.ctx.sampler
+        there = None
+        if sampler.availability is not None:
+            ids = self._there
+            there = [i for i, client in enumerate(self._may_be_drawn) if client.client_id in ids]
+        sample = sampler.sample(self._candidates(), self._rng(purpose), there=there)
+        if len(sample.clients) < ctx.least_updates and not takes_empty_rounds(ctx.strategy):
+            raise NobodyToAsk(f"{len(sample.clients)} clients to ask, {ctx.least_updates} are required")
+        self.sampled.update(sample.clients)
+        return sample
+
+    def drops_out(self, client_id: str, times_before: int) -> bool:
+        """Whether one whom the sampler chose does not answer in this round.
+
+        ``times_before``: so often it already did not, in a round that then failed and is tried again.
+        """
+        if not self.ctx.sampler.dropout or client_id not in self.sampled:
+            return False
+        if times_before not in self._drop_outs:
+            draws = self._rng(f"dropout-{times_before}").random(len(self._clients))
+            gone = (draws < self.ctx.sampler.dropout).nonzero()[0].tolist()
+            self._drop_outs[times_before] = frozenset(self._clients[i].client_id for i in gone)
+        return client_id in self._drop_outs[times_before]
+
+    def durations(self, cohort: Sequence[str], payload: Payload, number: int) -> list[float] | None:
+        """Virtual seconds that the tasks of a request take; None without a virtual clock."""
+        clock = self.ctx.virtual_clock
+        if clock is None:
+            return None
+        sets = [payload] if isinstance(payload, Weights) else payload.values()
+        num_bytes = sum(one.num_bytes for one in sets)
+        draws = self._rng(f"clock-{number}").standard_normal(len(cohort)).tolist()
+        return [
+            clock.duration(client_id, num_bytes=num_bytes, draw=draw)
+            for client_id, draw in zip(cohort, draws, strict=True)
+        ]
+
+    def to_validate(self) -> list[ClientRow]:
+        """Who measures the round's model: of those who train, and of those held out, as many as ``validation`` says."""
+        config = self.ctx.config.validation
+        held_out = [client for client in self._clients if client.client_id in self.ctx.held_out]
+        chosen: set[str] = set()
+        for purpose, clients in (("validate", self.may_train), ("validate-held-out", held_out)):
+            count = max(1, math.ceil(config.fraction * len(clients))) if config.count is None else config.count
+            if self.ctx.sampler.availability is not None:
+                clients = [client for client in clients if client.client_id in self._there]
+            if count < len(clients):
+                places = self._rng(purpose).choice(len(clients), size=count, replace=False)
+                clients = [clients[i] for i in sorted(places.tolist())]
+            chosen.update(client.client_id for client in clients)
+        return [client for client in self._clients if client.client_id in chosen]
+
+    @functools.cached_property
+    def time_s(self) -> float:
+        """Virtual seconds since the session began. If nobody who may train is there, the round waits for the first."""
+        now = self._time_before
+        availability = self.ctx.sampler.availability
+        if availability is None or availability.trace is None or not availability.goes_by_time:
+            return now
+        return availability.trace.next_time((client.client_id for client in self.may_train), now)
+
+    @functools.cached_property
+    def _time_before(self) -> float:
+        if self.ctx.virtual_clock is None:
+            return 0.0
+        try:
+            return self.ctx.store.get_round(self.ctx.session.session_id, self.round_number - 1).phases[VIRTUAL_TIME]
+        except (NotFound, KeyError):
+            return 0.0
+
+    @functools.cached_property
+    def _there(self) -> frozenset[str]:
+        """Of all clients, those who are there in this round."""
+        availability, ids = self.ctx.sampler.availability, [client.client_id for client in self._clients]
+        assert availability is not None
+        now = self.time_s if availability.goes_by_time else self.round_number
+        return frozenset(ids[i] for i in availability.places(ids, now, self._rng("availability")))
+
+    def _candidates(self) -> Candidates:
+        clock = self.ctx.virtual_clock
+        return Candidates(
+            tuple(client.client_id for client in self._may_be_drawn),
+            self.round_number,
+            tuple(
+                client.num_examples if client.last_num_examples is None else client.last_num_examples
+                for client in self._may_be_drawn
+            ),
+            self.ctx.groups,
+            self._history,
+            None if clock is None else clock.duration,
+        )
+
+    def _history(self) -> Mapping[str, History]:
+        """Also what this round has already asked for counts as asked: a second cohort is not the first again."""
+        found = {
+            row.client_id: History(
+                row.times_asked + self.sampled[row.client_id],
+                row.times_counted,
+                row.last_asked,
+                row.last_counted,
+                {**row.validation_metrics, **row.train_metrics},
+            )
+            for row in self.ctx.store.list_client_history(self.ctx.session.session_id)
+        }
+        for client_id, times in self.sampled.items():
+            found.setdefault(client_id, History(times_asked=times))
+        return found
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        return step_rng(self.ctx.session.seed, self.round_number, purpose)

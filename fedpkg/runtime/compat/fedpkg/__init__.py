@@ -1,0 +1,1 @@
+"""Stands for fedpkg where it is not installed: it has ``fedpkg.client``, and nothing else."""

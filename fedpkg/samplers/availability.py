@@ -1,0 +1,197 @@
+"""Which clients are there in a round: as a trace says, or each by chance."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from fedpkg.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Interval: TypeAlias = tuple[float, float]  # both ends belong to it
+_COLUMNS: Mapping[str, tuple[str, str]] = {"round": ("from_round", "to_round"), "s": ("from_s", "to_s")}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """When clients are there: intervals of rounds, or of virtual seconds. Who has none is always there."""
+
+    unit: Literal["round", "s"]
+    intervals: Mapping[str, Sequence[Interval]]
+    places: Mapping[str, str] = field(default_factory=dict)  # where each client is named first
+
+    def has(self, client_id: str, now: float) -> bool:
+        intervals = self.intervals.get(client_id)
+        return intervals is None or any(start <= now <= end for start, end in intervals)
+
+    def next_time(self, client_ids: Iterable[str], now: float) -> float:
+        """The first moment from ``now`` on at which one of the clients is there; ``now`` if none will be."""
+        starts = [now]
+        for client_id in client_ids:
+            if self.has(client_id, now):
+                return now
+            starts += [start for start, _ in self.intervals[client_id] if start > now]
+        return min(starts[1:], default=now)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Who is there: as ``trace`` says, or each client in each round with the chance ``rate``."""
+
+    trace: Trace | None = None
+    rate: float = 1.0
+
+    @property
+    def goes_by_time(self) -> bool:
+        return self.trace is not None and self.trace.unit == "s"
+
+    def places(self, client_ids: Sequence[str], now: float, rng: np.random.Generator) -> list[int]:
+        """Places of those who are there. ``now``: the round, or virtual seconds; ``rng`` is keyed by the round."""
+        if self.trace is not None:
+            return [i for i, client_id in enumerate(client_ids) if self.trace.has(client_id, now)]
+        if self.rate == 1.0:
+            return list(range(len(client_ids)))
+        found: list[int] = (rng.random(len(client_ids)) < self.rate).nonzero()[0].tolist()
+        return found
+
+    def check(self, client_ids: Sequence[str]) -> None:
+        """Raises DataError when the trace names a client that there is not."""
+        if self.trace is None:
+            return
+        known = set(client_ids)
+        for client_id in self.trace.intervals:
+            if client_id not in known:
+                place, near = self.trace.places[client_id], nearest(client_id, client_ids)
+                raise DataError(
+                    f"{place}: no client is called {client_id!r}{near}",
+                    hint=f"there are {len(known)}: {', '.join(client_ids[:5])}{' …' * (len(known) > 5)}",
+                    client_id=client_id,
+                )
+
+
+def digest_of(path: Path) -> str:
+    """Of a trace's bytes. Raises DataError."""
+    return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def read_trace(path: Path) -> Trace:
+    """Read a trace: lines of CSV, or a list of objects of JSON, with a client and the first and last moment.
+
+    The columns are ``client``, ``from_round`` and ``to_round``, or ``client``, ``from_s`` and ``to_s``; without an end
+    the client stays. A client may have several lines.
+
+    Raises:
+        DataError: says the line (of JSON: the entry) and what is wrong with it.
+    """
+    text = _bytes(path).decode("utf-8-sig", "replace")
+    if "\ufffd" in text:
+        raise DataError(f"{path}: it is not UTF-8 text", path=str(path))
+    rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text))
+    if not rows:
+        raise DataError(f"{path}: the trace is empty", hint="a line for each client and interval", path=str(path))
+    unit, intervals, places = _unit(*rows[0]), dict[str, list[Interval]](), dict[str, str]()
+    for place, row in rows:
+        client_id, interval = _interval(place, row, unit)
+        places.setdefault(client_id, place)
+        intervals.setdefault(client_id, []).append(interval)
+    return Trace(unit, intervals, places)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: the trace cannot be read: {error.strerror}",
+            hint="sampler.availability.trace is the path of a CSV or JSON file",
+            path=str(path),
+        ) from error
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    head: list[str] | None = None
+    try:
+        for cells in reader:
+            place = f"{path}, line {reader.line_num}"
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if head is None:
+                head = cells
+                if len(set(head)) < len(head):
+                    raise DataError(f"{place}: a column is there twice: {', '.join(head)}", path=str(path))
+            elif len(cells) != len(head):
+                raise DataError(
+                    f"{place}: {len(cells)} values for {len(head)} columns ({', '.join(head)})", path=str(path)
+                )
+            else:
+                yield place, {name: cell or None for name, cell in zip(head, cells, strict=True)}
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {error}", path=str(path)) from error
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        raise DataError(f"{path}{f', line {line}' if line else ''}: not valid JSON: {error}", path=str(path)) from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: a trace is a list of objects, found a {type(rows).__name__}", path=str(path))
+    for number, row in enumerate(rows, 1):
+        place = f"{path}, entry {number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: not an object", hint=_hint(), path=str(path))
+        yield place, row
+
+
+def _unit(place: str, row: Mapping[str, Any]) -> Literal["round", "s"]:
+    """What the first row counts in; its columns are those of all."""
+    for unit, (start, _) in _COLUMNS.items():
+        if start in row and "client" in row:
+            return unit  # type: ignore[return-value]  # a key of _COLUMNS
+    raise DataError(f"{place}: columns are missing, found {', '.join(map(str, row))}", hint=_hint())
+
+
+def _interval(place: str, row: Mapping[str, Any], unit: str) -> tuple[str, Interval]:
+    start_name, end_name = _COLUMNS[unit]
+    for name in row:
+        if name not in ("client", start_name, end_name):
+            near = nearest(str(name), ("client", start_name, end_name))
+            raise DataError(f"{place}: unknown column '{name}'{near}", hint=_hint())
+    client_id = row.get("client")
+    if not isinstance(client_id, str):
+        raise DataError(f"{place}: 'client' must be the id of a client, found {client_id!r}", hint=_hint())
+    start = _moment(place, start_name, row.get(start_name), unit)
+    end = math.inf if row.get(end_name) is None else _moment(place, end_name, row[end_name], unit)
+    if end < start:
+        raise DataError(f"{place}: '{end_name}' is {end:g}, before '{start_name}', {start:g}")
+    return client_id, (start, end)
+
+
+def _moment(place: str, name: str, value: object, unit: str) -> float:
+    allowed = "a whole number from 1" if unit == "round" else "a number from 0"
+    number = math.nan
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            pass
+    fits = number >= 1 and number == math.floor(number) if unit == "round" else number >= 0
+    if not math.isfinite(number) or not fits:
+        raise DataError(f"{place}: '{name}' must be {allowed}, found {value!r}", hint=_hint())
+    return number
+
+
+def _hint() -> str:
+    return "columns client, from_round, to_round; or client, from_s, to_s (virtual seconds)"

@@ -1,0 +1,141 @@
+"""The cohort of a round: how many are wanted, who is there, in which groups; and of these, whom the sampler chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fedpkg.errors import ConfigError, nearest
+from fedpkg.samplers.availability import Availability
+from fedpkg.samplers.base import Candidates, Sample, Sampler, SamplerOfAnySize
+from fedpkg.samplers.held_out import HeldOut
+from fedpkg.samplers.size import Size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class CohortSampler:
+    """A sampler with the options that go with every one. It keeps nothing from round to round.
+
+    Where as many are wanted as there are, all are asked and nothing is drawn: ``rng`` is left as it was.
+
+    Args:
+        groups: how many of each group of clients, instead of ``size``. Who is in several counts for the first.
+        dropout: the chance of a client that was asked not to answer.
+        held_out: who never trains.
+    """
+
+    sampler: Sampler | SamplerOfAnySize
+    size: Size = field(default_factory=Size)
+    groups: Mapping[str, Size] = field(default_factory=dict)
+    availability: Availability | None = None
+    dropout: float = 0.0
+    held_out: HeldOut = None
+
+    @property
+    def has_any_size(self) -> bool:
+        return isinstance(self.sampler, SamplerOfAnySize)
+
+    def sampling(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> tuple[str, float]:
+        """How cohorts of those who may train are drawn, and which share of them is asked: what `Sampling` says.
+
+        Only ``poisson`` and ``uniform`` by themselves are more than ``other``. That somebody drops out by chance, or is
+        not there when ``poisson`` draws, makes nobody's chance larger.
+        """
+        from fedpkg.samplers.poisson import Poisson
+        from fedpkg.samplers.uniform import Uniform
+
+        total = len(client_ids)
+        if not self.has_any_size:
+            is_plain = not self.groups and not self.size.over_selection and self.availability is None
+            scheme = "without_replacement" if is_plain and isinstance(self.sampler, Uniform) else "other"
+            return scheme, self.target(client_ids, groups) / total
+        if not self.groups:
+            return ("poisson" if isinstance(self.sampler, Poisson) else "other"), self.size.share(total)
+        members = {name: len(set(client_ids).intersection(groups[name])) for name in self.groups}
+        return "other", sum(size.share(members[name]) * members[name] for name, size in self.groups.items()) / total
+
+    def sample(self, candidates: Candidates, rng: np.random.Generator, *, there: Sequence[int] | None = None) -> Sample:
+        """The cohort, of those who may train; ``there``: the places of those who can be asked, None: all.
+
+        Raises:
+            ConfigError: the sampler's parameters do not suit these clients, or it chose what is not there.
+        """
+        present = list(range(len(candidates))) if there is None else list(there)
+        target, chosen = 0, list[int]()
+        for size, members in self._parts(candidates):
+            left = present if members is None else [i for i in present if candidates.client_ids[i] in members]
+            taken = set(chosen)
+            left = [i for i in left if i not in taken] if taken else left
+            total = len(candidates) if members is None else len(members)
+            found = self._choose(candidates, size, total, left, rng)
+            target += len(found) if self.has_any_size else min(size.target(total), len(found))
+            chosen += found
+        return Sample(tuple(candidates.client_ids[i] for i in sorted(chosen)), target)
+
+    def _parts(self, candidates: Candidates) -> list[tuple[Size, Collection[str] | None]]:
+        if not self.groups:
+            return [(self.size, None)]
+        ids = set(candidates.client_ids)
+        return [(size, ids.intersection(candidates.groups.get(name, ()))) for name, size in self.groups.items()]
+
+    def _choose(
+        self, candidates: Candidates, size: Size, total: int, left: list[int], rng: np.random.Generator
+    ) -> list[int]:
+        if not left:
+            return []
+        of = candidates if len(left) == len(candidates) else candidates.only(left)
+        if isinstance(self.sampler, SamplerOfAnySize):
+            places = self.sampler.draw(of, size.share(total), rng)
+        elif (asked := size.asked(size.target(total))) >= len(left):
+            return left
+        else:
+            places = self.sampler.choose(of, asked, rng)
+        chosen = [int(place) for place in places]
+        is_wrong = not self.has_any_size and len(chosen) != asked
+        if is_wrong or len(set(chosen)) < len(chosen) or not all(0 <= place < len(left) for place in chosen):
+            wanted = "different ones" if self.has_any_size else f"{asked} different ones"
+            raise ConfigError(
+                f"sampler {type(self.sampler).__name__}: of {len(left)} candidates, {wanted} were to be chosen; it "
+                f"chose the places {chosen[:10]}{' …' * (len(chosen) > 10)}",
+                hint="a sampler returns places of candidates, from 0",
+                key="sampler",
+            )
+        return [left[place] for place in chosen]
+
+    def target(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> int:
+        """How many answers a round wants if all are there; where chance decides, how many there could be.
+
+        Raises:
+            ConfigError: there are not as many.
+        """
+        target = 0
+        for name, size in self.groups.items():
+            if name not in groups:
+                raise ConfigError(
+                    f"sampler.groups: there is no group '{name}'{nearest(name, groups)}",
+                    hint=f"name its clients: clients.groups.{name}",
+                    key=f"sampler.groups.{name}",
+                )
+            members = set(client_ids).intersection(groups[name])
+            self._check_number(f"sampler.groups.{name} is {size.count}", size.count or 0, len(members))
+            target += len(members) if self.has_any_size else size.target(len(members))
+        total = len(client_ids)
+        if self.groups:
+            return min(target, total)
+        self._check_number(f"sampler: min_clients is {self.size.min_clients}", self.size.min_clients, total)
+        self._check_number(f"sampler.count is {self.size.count}", self.size.count or 0, total)
+        return total if self.has_any_size else self.size.target(total)
+
+    @staticmethod
+    def _check_number(what: str, number: int, total: int) -> None:
+        if number > total:
+            raise ConfigError(
+                f"{what}, but there are {total} clients" + " of them" * ("groups" in what) + " to train",
+                hint=f"set it to at most {total}" if total else "add clients",
+                number=number,
+                clients=total,
+            )

@@ -1,0 +1,46 @@
+"""Clients that never train: they only measure how a model does on clients that it has not seen."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from fedpkg.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HeldOut: TypeAlias = "int | float | list[str] | None"
+
+
+def held_out_clients(which: HeldOut, client_ids: Sequence[str], rng: np.random.Generator) -> frozenset[str]:
+    """So many clients, a share of them (at least one; both drawn), or those that the patterns mean.
+
+    Raises:
+        ConfigError: a pattern matches nobody, or nobody is left to train.
+    """
+    if which is None:
+        return frozenset()
+    if isinstance(which, list):
+        found = set()
+        for pattern in which:
+            names = fnmatch.filter(client_ids, pattern)
+            if not names:
+                raise ConfigError(
+                    f"sampler.held_out: no client is called {pattern!r}{nearest(pattern, client_ids)}",
+                    hint=f"there are {len(client_ids)}: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
+                    key="sampler.held_out",
+                )
+            found.update(names)
+    else:
+        number = which if isinstance(which, int) else max(1, round(which * len(client_ids)))
+        number = min(number, len(client_ids))
+        found = {client_ids[i] for i in rng.choice(len(client_ids), size=number, replace=False)}
+    if len(found) == len(client_ids):
+        raise ConfigError(
+            f"sampler.held_out: of {len(client_ids)} clients nobody is left to train",
+            hint="hold out fewer",
+            key="sampler.held_out",
+        )
+    return frozenset(found)

@@ -1,0 +1,41 @@
+"""How many are asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+
+
+@dataclass(frozen=True)
+class Size:
+    """A share of the clients or a count of them, no fewer than a minimum, and some more whom nobody waits for.
+
+    Of N clients, target = min(N, max(min_clients, round(fraction N) or count, 1)), halves rounded up, and
+    asked = min(N, ceil(target (1 + over_selection))); both with the decimals as they were written, so that
+    10 (1 + 0.1) is 11 and not, as in binary, a little more.
+    """
+
+    fraction: float | None = 1.0
+    count: int | None = None  # counts where it is given
+    min_clients: int = 1
+    over_selection: float = 0.0
+
+    def target(self, total: int) -> int:
+        """How many answers are wanted of ``total`` clients."""
+        number = self.count
+        if number is None:
+            number = int((_exact(self.fraction or 0.0) * total).to_integral_value(ROUND_HALF_UP))
+        return min(total, max(self.min_clients, number, 1))
+
+    def asked(self, target: int) -> int:
+        """How many are asked for so many answers, if there are as many."""
+        return math.ceil(target * (1 + _exact(self.over_selection)))
+
+    def share(self, total: int) -> float:
+        """The chance of each of ``total`` clients."""
+        return self.fraction or 0.0 if self.count is None else min(1.0, self.count / total)
+
+
+def _exact(number: float) -> Decimal:
+    return Decimal(repr(float(number)))

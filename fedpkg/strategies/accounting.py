@@ -1,0 +1,105 @@
+"""How much privacy rounds with noise have spent: epsilon at a given delta, by the accountants of `dp-accounting`."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from fedpkg.errors import ConfigError
+
+Accountant: TypeAlias = Literal["rdp", "pld"]
+
+
+class Spent(NamedTuple):
+    """Rounds that were alike.
+
+    Args:
+        scheme: how their clients were drawn: ``poisson`` (each alone, with a probability), ``without_replacement`` (so
+            many of all), or ``other``: then each may have been asked in every round.
+        rate: the share of the clients that was asked, or was expected to be.
+        noise_multiplier: standard deviation of the noise, over the most that one client adds to the sum.
+        rounds: how many.
+    """
+
+    scheme: str
+    rate: float
+    noise_multiplier: float
+    rounds: int
+
+
+def epsilon(spent: Sequence[Spent], delta: float, *, population: int, accountant: Accountant = "rdp") -> float:
+    """The least epsilon that the accountant can prove, all rounds together; infinite without noise.
+
+    Two sets of clients are neighbours if one client more is in one of them; for cohorts of a fixed size drawn without
+    replacement, if one client is another one (the sum then differs by twice as much).
+
+    Raises:
+        ConfigError: the accountant cannot do that, or is not installed.
+    """
+    return _epsilon(tuple(spent), delta, population, accountant)
+
+
+@functools.lru_cache(maxsize=64)
+def _epsilon(spent: tuple[Spent, ...], delta: float, population: int, accountant: Accountant) -> float:
+    dp = _dp_accounting()
+    if any(part.noise_multiplier == 0 for part in spent):
+        return math.inf
+    replaces = any(_scheme(part) == "without_replacement" for part in spent)
+    relation = dp.NeighboringRelation.REPLACE_ONE if replaces else dp.NeighboringRelation.ADD_OR_REMOVE_ONE
+    if accountant == "pld":
+        if replaces:
+            raise ConfigError(
+                "the accountant 'pld' cannot account for cohorts that are drawn without replacement",
+                hint="set sampler.name=poisson, or the strategy's accountant=rdp",
+            )
+        ledger = dp.pld.PLDAccountant(relation)
+    else:
+        ledger = dp.rdp.RdpAccountant(neighboring_relation=relation)
+    for part in spent:
+        noise = dp.GaussianDpEvent(part.noise_multiplier / (2 if replaces else 1))
+        event = noise
+        if _scheme(part) == "poisson":
+            event = dp.PoissonSampledDpEvent(part.rate, noise)
+        elif _scheme(part) == "without_replacement":
+            event = dp.SampledWithoutReplacementDpEvent(population, round(part.rate * population), noise)
+        with _quiet():
+            ledger.compose(event, part.rounds)
+    return float(ledger.get_epsilon(delta))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of orders that do not converge: the account does without these."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _scheme(spent: Spent) -> str:
+    return "other" if spent.rate >= 1 else spent.scheme
+
+
+def check_installed() -> None:
+    """Raises ConfigError: the accountants are not installed."""
+    if importlib.util.find_spec("dp_accounting") is None:  # to import it takes a second
+        raise ConfigError(
+            "to account for privacy, the package dp-accounting is needed", hint="pip install 'fedpkg[dp]'"
+        )
+
+
+def _dp_accounting() -> Any:
+    check_installed()
+    import dp_accounting
+    import dp_accounting.pld
+    import dp_accounting.rdp
+
+    return dp_accounting

@@ -1,0 +1,203 @@
+"""DP-FedAvg: no single client's update shows in the global model by more than noise covers."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from fedpkg.errors import AggregationError
+from fedpkg.registry import Count, NotNegative, Part, Positive
+from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
+from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
+from fedpkg.strategies.registry import Transforms, register_strategy
+from fedpkg.transforms.chain import Chain
+from fedpkg.transforms.delta import Delta
+from fedpkg.transforms.noise import Clip, Probability
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedpkg.weights.weights import Weights
+
+Quantile = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+
+
+@register_strategy(
+    "dp_fedavg",
+    equation="d_k = w_k - w;  a = w + (sum_S d_k min(1, C / |d_k|) + N(0, (z C)^2 I)) / m,  m the expected size of S;  "
+    "w <- server_optimiser(w, w - a), without one w <- a",
+    paper="McMahan et al. 2018, Learning Differentially Private Recurrent Language Models, arXiv:1710.06963; adaptive "
+    "clipping: Andrew et al. 2021, Differentially Private Learning with Adaptive Clipping, arXiv:1905.03871, Alg. 1",
+    attackers="none; each shifts a round by C / m at most",
+)
+@dataclass(frozen=True)
+class DpFedAvg:
+    """Differential privacy for clients: clipped updates, Gaussian noise, and an account of what it costs.
+
+    All clients count alike: their numbers of examples are private, too. ``noise_multiplier`` (z) is the noise's
+    standard deviation over ``clip_norm`` (C), the length to which updates are clipped ``at`` the server, or by the
+    clients (the server then clips again: it need not believe them). With ``target_quantile``, C follows that quantile
+    of the updates' lengths, by steps of ``clip_learning_rate``; how many were shorter gets noise of ``count_std``
+    (null: m / 20), and the updates get so much more that both together spend what z says. Without noise (z = 0) that
+    is adaptive clipping alone.
+
+    Each round shows the epsilon spent so far, at ``delta``, by the ``accountant`` (``rdp`` or ``pld``). The session
+    ends when the next round would spend more than ``budget``. How the clients are drawn decides what a round costs:
+    sampler ``poisson`` is cheapest, ``uniform`` costs more; after any other, every client may have taken part in every
+    round. ``population`` is how many clients there would be in the end (null: those of the session), and
+    ``noise_cohort_size`` how many of them in a round: the noise in the mean is that of such a cohort, so that a small
+    cohort shows what a large one would give (its update is noisier than that of the large one by sampling alone).
+
+    The promise is for the global models: buffers stay as they are, and nothing is promised for the metrics, numbers of
+    examples and logs that clients send. Draws come from the session's seed, so that a run can be repeated and who knows
+    the seed can take the noise away; with ``secret_noise`` they come from the operating system's randomness, kept in
+    the session's state for its resumption only.
+    """
+
+    noise_multiplier: NotNegative
+    clip_norm: Positive = 0.1
+    at: Literal["server", "client"] = "server"
+    target_quantile: Quantile | None = None
+    clip_learning_rate: Positive = 0.2
+    count_std: Positive | None = None
+    delta: Probability = 1e-5
+    budget: Positive | None = None
+    accountant: Accountant = "rdp"
+    population: Count | None = None
+    noise_cohort_size: Positive | None = None
+    secret_noise: bool = False
+    server_optimiser: Annotated[Any, Part("server_optimiser")] = None
+    transforms: Transforms = ()
+    takes_empty_rounds: ClassVar[bool] = True  # the noise must come, also when nobody was drawn
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.noise_multiplier == 0:
+            raise ValueError("a budget needs noise: noise_multiplier is 0")
+        if self.noise_multiplier:
+            check_installed()
+
+    def init(self, seed_model: Weights) -> State:
+        state: State = {"model": seed_model, "clip_norm": self.clip_norm, "spent": []}
+        return {**state, "secret": os.urandom(16).hex()} if self.secret_noise else state
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import real_parameters_of, with_parameters
+
+        model, clip = state["model"], float(state["clip_norm"])
+        population = self.population or len(ctx.clients)
+        expected = max(1.0, ctx.sampling.rate * len(ctx.clients))
+        cohort = self.noise_cohort_size or expected
+        if cohort > population:
+            raise AggregationError(
+                f"dp_fedavg: a cohort of {cohort:g} cannot be drawn from a population of {population}",
+                hint="set the strategy's population",
+            )
+        spent = _extended(state["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
+        cost = self._epsilon(spent, population) if self.noise_multiplier else math.inf
+        if self.budget is not None and cost > self.budget:
+            raise AggregationError(
+                f"dp_fedavg: one round spends epsilon {cost:.4g}; the budget is {self.budget:g}",
+                hint="a larger noise_multiplier, a smaller cohort, or a larger budget",
+            )
+        # Noise is for a cohort of that size; of a smaller one here, the sum gets the like share.
+        scale = expected / cohort
+        count_std = self.count_std or cohort / 20
+        noise = self._noise_of_updates(count_std)
+
+        replies: Replies = yield Request(payload=model, transforms=self._transforms(clip))
+        rng = self._rng(state, ctx)
+        total, short, count = self._sum(replies, model, clip)
+        step = _noisy(total, noise * clip * scale, rng) / expected
+        moved = with_parameters(model, real_parameters_of(model) + step)
+
+        found: State = {**state, "spent": [list(part) for part in spent]}
+        if self.target_quantile is not None:
+            share = short / count if count else self.target_quantile
+            if self.noise_multiplier:  # centred, so that each adds 1/2 at most
+                centred = short - count / 2 + count_std * scale * float(rng.standard_normal())
+                share = min(1.0, max(0.0, centred / expected + 0.5))
+            clip *= math.exp(-self.clip_learning_rate * (share - self.target_quantile))
+        if self.server_optimiser is not None:
+            memory = state.get("server_optimiser", {})
+            moved, found["server_optimiser"] = self.server_optimiser.step(model, moved, memory)
+        found.update(model=moved, clip_norm=clip, metrics={} if self.target_quantile is None else {"clip_norm": clip})
+        if self.noise_multiplier:
+            found["metrics"] = {"epsilon": cost, **found["metrics"]}
+        if self.budget is not None:
+            following = _extended(found["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
+            if (cost := self._epsilon(following, population)) > self.budget:
+                found["finished"] = f"the next round would spend epsilon {cost:.4g}; the budget is {self.budget:g}"
+        return found
+
+    def _epsilon(self, spent: list[Spent], population: int) -> float:
+        return epsilon(spent, self.delta, population=population, accountant=self.accountant)
+
+    def _noise_of_updates(self, count_std: float) -> float:
+        """The multiplier for the updates, so that these and the counts together spend what z alone would."""
+        z = self.noise_multiplier
+        if self.target_quantile is None or z == 0:
+            return z
+        rest = z**-2 - (2 * count_std) ** -2
+        if rest <= 0:
+            raise AggregationError(
+                f"dp_fedavg: the counts alone spend more than noise_multiplier={z:g} allows (count_std={count_std:g})",
+                hint=f"set count_std to more than {z / 2:g}; larger cohorts stand more noise",
+            )
+        return float(rest**-0.5)
+
+    def _transforms(self, clip: float) -> Chain | None:
+        bound = (Delta(), Clip(clip)) if self.at == "client" else ()
+        steps = (*bound, *(step for step in self.transforms if not (bound and isinstance(step, Delta))))
+        return Chain(steps) if steps else None
+
+    def _sum(self, replies: Replies, model: Weights, clip: float) -> tuple[Weights, float, int]:
+        """The sum of the clipped updates; how many were no longer than C (believing clients that clip), of how many."""
+        from fedpkg.strategies.steps import real_parameters_of, squared_norm
+        from fedpkg.weights.fold import MeanFold
+
+        start = real_parameters_of(model)
+        fold, short, count = MeanFold(start), 0.0, 0
+        for reply in replies:
+            update = real_parameters_of(reply.weights) - start
+            length = math.sqrt(squared_norm(update))
+            fold.add(reply.position, update * min(1.0, clip / length) if length > 0 else update, 1.0)
+            short += 1.0 if self._was_short(reply, length, clip) else 0.0
+            count += 1
+        return (fold.result() * count if count else start.zeros_like()), short, count
+
+    def _was_short(self, reply: Reply, length: float, clip: float) -> bool:
+        return not reply.metadata.get("clipped") if self.at == "client" else length <= clip
+
+    def _rng(self, state: State, ctx: StepContext) -> np.random.Generator:
+        import numpy as np
+
+        return np.random.default_rng([int(state["secret"], 16), ctx.round_number]) if self.secret_noise else ctx.rng
+
+
+def _extended(spent: list[Any], scheme: str, rate: float, noise_multiplier: float) -> list[Spent]:
+    """The rounds so far and one more."""
+    parts = [Spent(*part) for part in spent]
+    if parts and parts[-1][:3] == (scheme, rate, noise_multiplier):
+        return [*parts[:-1], parts[-1]._replace(rounds=parts[-1].rounds + 1)]
+    return [*parts, Spent(scheme, rate, noise_multiplier, 1)]
+
+
+def _noisy(total: Weights, std: float, rng: np.random.Generator) -> Weights:
+    """The sum with independent Gaussian noise in every element."""
+    import numpy as np
+    import torch
+
+    from fedpkg.weights.weights import Weights
+
+    if std == 0:
+        return total
+    noisy = {}
+    for name, tensor in total.items():
+        dtype: Any = np.float64 if tensor.dtype == torch.float64 else np.float32
+        drawn = torch.from_numpy(np.asarray(rng.standard_normal(tuple(tensor.shape), dtype=dtype)))
+        noisy[name] = tensor + std * drawn
+    return Weights(noisy)

@@ -1,0 +1,177 @@
+"""Transforms one after the other: what a sender applies, and a receiver undoes in reverse."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.transforms.stage import Stage
+from fedpkg.types import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedpkg.transforms.message import Message, Way
+    from fedpkg.weights.weights import Weights
+
+_ORDER = {
+    Stage.DELTA: "delta",
+    Stage.BOUND: "clip or local_dp",
+    Stage.NOISE: "gaussian_noise",
+    Stage.CHOOSE: "top_k or random_k",
+    Stage.NARROW: "quantise, sign or bfloat16",
+    Stage.PACK: "zstd",
+}
+_ROOM_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What travels. ``lost`` is what error feedback adds to the client's next update: (n,), None where none is kept."""
+
+    content: bytes
+    lost: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Transforms in the order in which a sender applies them.
+
+    The order of the steps is that of their stages, with one of each but of those that bound or make noise. A step that
+    makes sense for differences alone puts ``delta`` before the first.
+    """
+
+    steps: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        stages = [step.stage for step in self.steps]
+        for before, after in itertools.pairwise(stages):
+            if after < before or (after == before and after not in (Stage.BOUND, Stage.NOISE)):
+                raise ValueError(
+                    f"{_ORDER[after]} cannot come after {_ORDER[before]}; the order is: {'; '.join(_ORDER.values())}"
+                )
+        if any(step.of_update for step in self.steps) and Stage.DELTA not in stages:
+            from fedpkg.transforms.delta import Delta
+
+            object.__setattr__(self, "steps", (Delta(), *self.steps))
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether a client keeps what was lost."""
+        return self._remembering is not None
+
+    def encode(
+        self, update: Weights, sent: Weights, *, seed: int, is_difference: bool = False, lost: Tensor | None = None
+    ) -> Sent:
+        """What travels of an update.
+
+        Args:
+            sent: the model that the client was sent; of it, the parameters and their shapes.
+            seed: of the draws.
+            is_difference: the update is one already: a delta or gradient.
+            lost: what the last `Sent` of this client says.
+        """
+        from fedpkg.transforms.message import write_message
+
+        message, way = self._message(update, sent, seed=seed, is_difference=is_difference)
+        remembering = self._remembering
+        for number, step in enumerate(self._tensor_steps):
+            if number == remembering:
+                if lost is not None and lost.shape == message.values.shape:
+                    message = message.replace(message.values + lost.to(message.values.dtype))
+                whole = message.values
+            message = step.apply(message, way)
+        lost = None
+        if remembering is not None:
+            back = message
+            for step in reversed(self._tensor_steps[remembering:]):
+                back = step.undo(back, way)
+            lost = whole - back.values
+        file = io.BytesIO()
+        write_message(file, message)
+        content = file.getvalue()
+        return Sent(self._packs[0].packed(content) if self._packs else content, lost)
+
+    def decode(self, path: Path, sent: Weights, *, is_difference: bool = False) -> tuple[Weights, dict[str, Json]]:
+        """An update (a new model in memory) and the facts that came with it.
+
+        Raises:
+            ModelFileError: the sender cannot have made this.
+        """
+        from fedpkg.transforms.message import from_vector, read_message
+
+        if self._packs:
+            limit = 2 * sent.num_bytes + 9 * sent.num_parameters + _ROOM_BYTES
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".unpacked-") as file:
+                self._packs[0].unpack(path, file, max_bytes=limit)
+                file.flush()
+                message = read_message(Path(file.name), sent)
+        else:
+            message = read_message(path, sent)
+        way = self._way(sent, seed=0, is_difference=is_difference)
+        for step in reversed(self._tensor_steps):
+            message = step.undo(message, way)
+        values = message.numbers(way.dtype, (way.size,))
+        rest = {name: tensor.clone() for name, tensor in message.rest.items()}
+        return from_vector(values, rest, sent), dict(message.facts)
+
+    def there_and_back(self, update: Weights, sent: Weights, *, seed: int) -> Weights:
+        """An update as the other end would see it; nothing travels. In place of the wire, its own errors."""
+        from fedpkg.transforms.message import from_vector
+
+        message, way = self._message(update, sent, seed=seed, is_difference=False)
+        for step in self._tensor_steps:
+            message = step.apply(message, way)
+        for step in reversed(self._tensor_steps):
+            message = step.undo(message, way)
+        return from_vector(message.values, message.rest, update)
+
+    # ---- inside
+
+    @property
+    def _tensor_steps(self) -> Sequence[Any]:
+        return [step for step in self.steps if step.stage != Stage.PACK]
+
+    @property
+    def _packs(self) -> Sequence[Any]:
+        return [step for step in self.steps if step.stage == Stage.PACK]
+
+    @property
+    def _remembering(self) -> int | None:
+        """The first step with error feedback: what is lost from there on is kept."""
+        for number, step in enumerate(self._tensor_steps):
+            if getattr(step, "error_feedback", False):
+                return number
+        return None
+
+    def _message(self, update: Weights, sent: Weights, *, seed: int, is_difference: bool) -> tuple[Message, Way]:
+        from fedpkg.transforms.message import Message, parameters_vector
+
+        way = self._way(sent, seed=seed, is_difference=is_difference)
+        rest = {name: tensor for name, tensor in update.items() if name not in update.parameters}
+        return Message(parameters_vector(update, way.dtype), rest=rest), way
+
+    def _way(self, sent: Weights, *, seed: int, is_difference: bool) -> Way:
+        from fedpkg.transforms.message import Way, parameters_vector, vector_dtype
+
+        dtype = vector_dtype(sent)
+        known = parameters_vector(sent, dtype)
+        size = count = known.numel()
+        for step in self.steps:
+            if step.stage == Stage.CHOOSE:
+                count = step.count(size)
+        return Way(None if is_difference else known, size, count, dtype, seed)
+
+
+def chain_of(steps: Sequence[Any]) -> Chain | None:
+    """The chain of these transforms; None, if there are none.
+
+    Raises:
+        ValueError: they do not go together.
+    """
+    return Chain(tuple(steps)) if steps else None

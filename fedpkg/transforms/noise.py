@@ -1,0 +1,141 @@
+"""How far an update goes, and noise: clipping, Gaussian noise, local differential privacy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import msgspec
+
+from fedpkg.registry import NotNegative, Positive
+from fedpkg.transforms.registry import register_transform
+from fedpkg.transforms.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedpkg.transforms.message import Message, Way
+
+Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+
+
+@register_transform("clip", equation="d_k <- d_k min(1, C / |d_k|)")
+@dataclass(frozen=True)
+class Clip:
+    """An update is at most so long: ``norm`` (C), the L2 norm of all its parameters together.
+
+    Buffers are not clipped. The reply's metadata say whether it was (``clipped``: 1 or 0).
+    """
+
+    norm: Positive
+
+    stage: ClassVar[Stage] = Stage.BOUND
+    of_update: ClassVar[bool] = True
+
+    def apply(self, message: Message, way: Way) -> Message:
+        values, clipped = clipped_to(message.values, self.norm)
+        return message.replace(values).saying(clipped=int(clipped))
+
+    def undo(self, message: Message, way: Way) -> Message:
+        return message
+
+
+@register_transform("gaussian_noise", equation="d_k <- d_k + N(0, sigma^2 I)")
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Each number gets noise of this standard deviation, ``std`` (sigma). It comes from the session's seed."""
+
+    std: NotNegative
+
+    stage: ClassVar[Stage] = Stage.NOISE
+    of_update: ClassVar[bool] = True
+
+    def apply(self, message: Message, way: Way) -> Message:
+        return message.replace(with_noise(message.values, self.std, way, self.stage))
+
+    def undo(self, message: Message, way: Way) -> Message:
+        return message
+
+
+@register_transform(
+    "local_dp",
+    equation="d_k <- d_k min(1, C / |d_k|) + N(0, sigma^2 I),  sigma the least for (epsilon, delta) and sensitivity 2C",
+    paper="Balle, Wang 2018, Improving the Gaussian Mechanism for Differential Privacy, arXiv:1805.06530, Alg. 1",
+)
+@dataclass(frozen=True)
+class LocalDp:
+    """Every single update is (epsilon, delta)-differentially private before it leaves its client.
+
+    Two updates of length ``norm`` (C) are 2C apart at most. The guarantee is for one round, and for the parameters:
+    what else a client sends (buffers, numbers of examples, metrics) is not covered. The noise comes from the session's
+    seed, so that a run can be repeated: who knows the seed can take it away again.
+    """
+
+    norm: Positive
+    epsilon: Positive
+    delta: Probability = 1e-5
+
+    stage: ClassVar[Stage] = Stage.BOUND
+    of_update: ClassVar[bool] = True
+
+    def apply(self, message: Message, way: Way) -> Message:
+        values, clipped = clipped_to(message.values, self.norm)
+        std = gaussian_std(self.epsilon, self.delta, sensitivity=2 * self.norm)
+        return message.replace(with_noise(values, std, way, self.stage)).saying(clipped=int(clipped))
+
+    def undo(self, message: Message, way: Way) -> Message:
+        return message
+
+
+def clipped_to(values: Tensor, norm: float) -> tuple[Tensor, bool]:
+    """A vector that is no longer than ``norm``, and whether it was. One without a length stays as it is."""
+    import torch
+
+    length = float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    return (values * (norm / length), True) if length > norm else (values, False)
+
+
+def with_noise(values: Tensor, std: float, way: Way, stage: Stage) -> Tensor:
+    """The vector and Gaussian noise, drawn in its dtype."""
+    import torch
+
+    if std == 0:
+        return values
+    drawn = way.rng(stage).standard_normal(values.numel(), dtype=_numpy_name(values))
+    return values + torch.from_numpy(drawn).mul_(std)
+
+
+def _numpy_name(values: Tensor) -> type:
+    import numpy as np
+    import torch
+
+    return np.float64 if values.dtype == torch.float64 else np.float32
+
+
+def gaussian_std(epsilon: float, delta: float, *, sensitivity: float) -> float:
+    """The least standard deviation with which Gaussian noise is (epsilon, delta)-differentially private.
+
+    By bisection of the exact condition (Balle, Wang 2018, Theorem 8), which unlike sqrt(2 ln(1.25 / delta)) / epsilon
+    holds for every epsilon.
+    """
+
+    def excess(std: float) -> float:
+        """The delta that this noise gives at epsilon."""
+        a, b = sensitivity / (2 * std), epsilon * std / sensitivity
+        tail = _normal_cdf(-a - b)
+        return _normal_cdf(a - b) - (math.exp(min(epsilon + math.log(tail), 700.0)) if tail > 0 else 0.0)
+
+    low, high = 0.0, sensitivity
+    while excess(high) > delta:
+        low, high = high, 2 * high
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if excess(middle) > delta else (low, middle)
+    return high
+
+
+def _normal_cdf(x: float) -> float:
+    return 0.5 * math.erfc(-x / math.sqrt(2))

@@ -1,0 +1,68 @@
+"""An executor without processes: its clients answer at once. For what does not depend on who runs a task."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpkg.dispatch.base import Failure, Task, TaskResult
+from fedpkg.dispatch.collect import collect
+
+
+class AtOnce:
+    """Trains like tests/packages/drifting: by the input, the task's seed, and who it is. ``fails``: client@round."""
+
+    slots = 1
+
+    def __init__(self, fails: Iterable[str] = ()) -> None:
+        self.fails = frozenset(fails)
+
+    def submit(self, task: Task) -> Future[TaskResult]:
+        done: Future[TaskResult] = Future()
+        done.set_result(self._answer(task))
+        return done
+
+    def _answer(self, task: Task) -> TaskResult:
+        task.folder.mkdir(parents=True)
+        if f"{task.client_id}@{task.round_number}" in self.fails and task.entry_point == "train":
+            return TaskResult(task, "failed", failure=Failure("exit_code", "it fails"), started_at=time.time())
+        rng, who = np.random.default_rng(task.seed), task.partition_id
+        out = task.folder / (f"out{task.suffix}" if task.entry_point != "validate" else "out.json")
+        if task.entry_point == "build":
+            np.savez(out, w=rng.standard_normal((7, 3)).astype(np.float32))
+        elif task.entry_point == "validate":
+            out.write_text(json.dumps({"mean": float(load(task)["w"].mean()) + who, "num_examples": 1 + who}))
+        else:
+            update = 0.9 * load(task)["w"] + rng.standard_normal((7, 3)) + who
+            np.savez(out, w=update.astype(np.float32))
+            said = {"num_examples": 3 + 5 * who, "loss": 1 / (1 + who) + rng.random()}
+            Path(f"{out}-metadata").write_text(json.dumps(said))
+        reply = collect(task, out)
+        return TaskResult(
+            task,
+            "ok",
+            reply=reply.path,
+            reply_bytes=reply.size_bytes,
+            weights=reply.weights,
+            num_examples=reply.num_examples,
+            metadata=reply.metadata,
+            metrics=reply.metrics,
+            started_at=time.time(),
+        )
+
+    def cancel(self, task_id: str) -> None:
+        """Too late."""
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+def load(task: Task) -> Any:
+    assert task.model is not None
+    return np.load(task.model)
