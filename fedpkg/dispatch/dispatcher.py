@@ -318,20 +318,22 @@ class LocalExecutor:
 
     def _call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
         for last_try in (False, False, True):
+            may_have_begun = False
             try:
                 keeper = self._start(slot, task, key, call)
-                break
-            except KeeperGone:  # somebody ended it, then perhaps its zygote: that is not this task's fault
-                if last_try:
+                try:
+                    return keeper.outcome()
+                except KeeperGone as gone:
+                    may_have_begun = not gone.unread
+                    keeper.close()
                     raise
-        try:
-            return keeper.outcome()
-        except KeeperGone:
-            keeper.close()
-            raise
-        finally:
-            with self._lock:
-                slot.running = slot.keeper = None
+                finally:
+                    with self._lock:
+                        slot.running = slot.keeper = None
+            except KeeperGone:  # somebody ended it, then perhaps its zygote: that is not this task's fault
+                if last_try or may_have_begun:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def _start(self, slot: _Slot, task: Task, key: str, call: Call) -> Keeper:
         keeper = slot.keepers.get(key)

@@ -42,9 +42,13 @@ NO_SIGPIPE = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class KeeperGone(Exception):
-    """The keeper's process ended (killed by somebody, or out of memory) before it answered."""
+    """The keeper's process ended (killed by somebody, or out of memory) before it answered.
 
-    def __init__(self, reason: str) -> None:
+    ``unread``: it has not read all that it was sent last.
+    """
+
+    def __init__(self, reason: str, *, unread: bool = False) -> None:
+        self.unread = unread
         super().__init__(f"the task's keeper is gone, killed by somebody or for want of memory: {reason}")
 
 
@@ -200,7 +204,7 @@ class Keeper:
                 self._wake()
             answer = _receive(self._sock)
         except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
-            raise KeeperGone(str(error)) from error
+            raise KeeperGone(str(error), unread=isinstance(error, ConnectionResetError)) from error
         if answer is None:
             raise KeeperGone("its connection closed")
         return answer
