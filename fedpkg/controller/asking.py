@@ -89,8 +89,10 @@ class Asking:
         self.finish()
         self._gathering = Gathering(self.ctx.executor, timeout_s=self.ctx.config.round.timeout_s)
         self._batches += 1
-        for request in requests:
-            self._batch.append(self._begin(request))
+        # All are chosen before any is put on record: where one finds nobody, none of them is asked.
+        chosen = [self._chosen(request, len(self.rows) + place) for place, request in enumerate(requests, 1)]
+        for request, sample in chosen:
+            self._batch.append(self._begin(request, sample))
         if len(requests) > 1:  # who steps in, and when, would depend on when it is seen that somebody failed
             for asked in self._batch:
                 asked.reserve.clear()
@@ -127,11 +129,17 @@ class Asking:
 
     # ---- beginning
 
-    def _begin(self, request: Request) -> Asked:
-        number = len(self.rows) + 1
+    def _chosen(self, request: Request, number: int) -> tuple[Request, Sample]:
+        """A request with its id, and who is asked."""
         request = dataclasses.replace(request, request_id=request.request_id or str(number))
         self._check(request)
-        sample = self._cohort(request)
+        return request, self._cohort(request)
+
+    def _begin(self, request: Request, sample: Sample) -> Asked:
+        number = len(self.rows) + 1
+        if any(row.request_id == request.request_id for row in self.rows):
+            where = self._where(request.request_id)
+            raise SessionFailed(f"{where}: a strategy has asked under that id before, in the same round")
         row = RequestRow(
             session_id=self.ctx.session.session_id,
             round_number=self.round_number,
@@ -168,8 +176,6 @@ class Asking:
             raise SessionFailed(f"{where}: a strategy has transforms for a download of several sets")
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
-        if any(row.request_id == request.request_id for row in self.rows):
-            raise SessionFailed(f"{where}: a strategy has asked under that id before, in the same round")
         self.ctx.package.spec.entry_point(request.entry_point)
 
     def _cohort(self, request: Request) -> Sample:
@@ -539,9 +545,8 @@ class Asked:
     def _required(self) -> int:
         if self.request.required is not None:
             return self.request.required
-        is_sampled = self.request.clients is None and self.request.group is None
-        if is_sampled and not self._asking.takes_empty_rounds:
-            return self._asking.ctx.least_updates
+        if self.request.clients is None and self.request.group is None:  # whom the sampler chose
+            return 0 if self._asking.takes_empty_rounds else self._asking.ctx.least_updates
         return min(self._asking.ctx.config.round.required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:

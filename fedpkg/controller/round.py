@@ -12,12 +12,12 @@ from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished
 from fedpkg.controller.gather import Gathering
-from fedpkg.controller.metrics import metrics_weight, numbers_of, weighted_average
+from fedpkg.controller.metrics import finite_number, metrics_weight, numbers_of, weighted_average
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure
-from fedpkg.errors import AggregationError, NotFound, SessionFailed
+from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
 from fedpkg.files import remove_tree
 from fedpkg.log import event
 from fedpkg.stores.base import ModelRow, RoundRow, ValidationRow
@@ -73,13 +73,15 @@ class _Training:
         self.ctx.store.begin_round(self.row)
         try:
             state = self._step()
-        except (AggregationError, SessionFailed) as error:
+        except (AggregationError, ConfigError, SessionFailed, SpecError) as error:
             self._record_failed(error.message.splitlines()[0])
+            if isinstance(error, (ConfigError, SpecError)):  # a session keeps its configuration: resuming is no help
+                error.hint = "; ".join(filter(None, [error.hint, "for a changed configuration start a new run"]))
             raise
         stepped_s, waited_s = time.monotonic() - self.started, self.asking.waited_s
         phases = {"train": waited_s, "fold": stepped_s - waited_s}
         if self.ctx.virtual_clock is not None:
-            phases[VIRTUAL_TIME] = float(state.get("time", self.asking.choosing.time_s + self.asking.virtual_s))
+            phases[VIRTUAL_TIME] = self._virtual_time(state)
         return state, self._commit(state, phases=phases)
 
     def _step(self) -> State:
@@ -107,7 +109,20 @@ class _Training:
                 f"round {self.round_number}: a step returns its next state, a dict with a 'model', not a {found}"
             )
         finite(state["model"])
+        self._virtual_time(state)
         return state
+
+    def _virtual_time(self, state: State) -> float:
+        if self.ctx.virtual_clock is None or "time" not in state:
+            return self.asking.choosing.time_s + self.asking.virtual_s
+        time_s = finite_number(state["time"])
+        if time_s is None:
+            raise SessionFailed(
+                f"round {self.round_number}: the state's 'time' is {state['time']!r:.60}, not a number: with a clock, "
+                "it is the session's virtual seconds",
+                hint="keep what else the strategy means by it under another key",
+            )
+        return time_s
 
     def _step_context(self) -> StepContext:
         ctx, asking = self.ctx, self.asking

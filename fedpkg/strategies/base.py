@@ -2,7 +2,8 @@
 
 A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
 controller saves after every step, so every method resumes. The state's ``"model"`` is the global model. If there are,
-``"metrics"`` are numbers that are shown with the round, and ``"finished"`` is why the session shall end after it.
+``"metrics"`` are numbers that are shown with the round, ``"finished"`` is why the session shall end after it, and, with
+a virtual clock, ``"time"`` is the session's virtual seconds up to here, for a method that keeps its own.
 """
 
 from __future__ import annotations

@@ -236,8 +236,54 @@ def test_sampler_goes_by_what_clients_said_last(federation: Federation, at_once:
     assert set(cohorts[2]) == set(sorted(losses, key=losses.__getitem__)[2:])
     history = {row.client_id: row for row in federation.store.list_client_history(session.session_id)}
     assert {name: row.times_asked for name, row in history.items()} == {k: 1 + (k in cohorts[2]) for k in losses}
-    with pytest.raises(ConfigError, match="it goes by the metric 'los', which no client has reported"):
+    with pytest.raises(ConfigError, match="it goes by the metric 'los', which no client has reported") as caught:
         federation.run(clients=4, rounds=2, sampler={**sampler, "metric": "los"})
+    assert "start a new run" in (caught.value.hint or "")
+    failed = federation.store.list_rounds(federation.store.list_sessions()[-1].session_id)[-1]
+    assert failed.status == "failed" and "'los'" in (failed.error or "")
+
+
+def test_group_that_is_asked_beside_the_sample_is_not_asked_where_that_finds_nobody(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    session = federation.run(
+        clients={"count": 4, "groups": {"server": ["client-0"]}},
+        rounds=8,
+        strategy={"name": "fltrust"},
+        sampler={"name": "poisson", "fraction_train": 0.2},
+    )
+    cohorts = [row.cohort for row in federation.store.list_rounds(session.session_id)]
+    assert [] in cohorts and any(len(cohort) > 1 for cohort in cohorts)
+    assert all(cohort == [] or (cohort[0] == "client-0" and len(cohort) > 1) for cohort in cohorts)
+
+
+def test_strategy_that_takes_empty_rounds_takes_those_in_which_everybody_failed(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    at_once.fails = frozenset(f"client-{k}@2" for k in range(3))
+    session = federation.run(rounds=3, strategy={"name": "dp_fedavg", "noise_multiplier": 1.0})
+    rows = federation.store.list_rounds(session.session_id)
+    assert [row.num_ok for row in rows] == [3, 0, 3]
+    assert len(set(federation.digests(session.session_id))) == 4, "the noise comes all the same"
+
+
+class Timed:
+    """Its state has a time that is no number."""
+
+    def init(self, seed_model: Any) -> State:
+        return {"model": seed_model, "time": "noon"}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        yield Request(payload=state["model"])
+        return state
+
+
+def test_time_in_a_strategys_state_must_be_a_number_where_there_is_a_clock(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    federation.run(strategy={"name": "test_choosing:Timed"}, rounds=1)
+    with pytest.raises(SessionFailed, match="the state's 'time' is 'noon', not a number"):
+        federation.run(strategy={"name": "test_choosing:Timed"}, rounds=1, clock={})
 
 
 def test_what_no_round_can_do_is_found_before_anything_runs(federation: Federation, tmp_path: Path) -> None:
