@@ -402,7 +402,7 @@ class Asking:
         task = result.task
         asked, position = self._in_flight.pop(task.task_id)
         if result.status == "ok" and result.num_examples is None:
-            last = self.clients[task.client_id].last_num_examples
+            last = self.ctx.train_weight(self.clients[task.client_id])
             result = dataclasses.replace(result, num_examples=metrics_weight(result.metrics, result.metadata, last)[0])
         row = record(self.ctx, result)
         self.settle(asked, position, result, row, wanted=wanted)

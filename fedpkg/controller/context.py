@@ -78,6 +78,11 @@ class SessionContext:
         """Fewer are of no use to a round."""
         return max(self.config.round.required, needs_of(self.strategy))
 
+    def train_weight(self, client: ClientRow) -> float | None:
+        """What a client's last counted reply weighed; None before the first."""
+        is_equal = client.last_num_examples is not None and self.config.round.weighting == "equal"
+        return 1.0 if is_equal else client.last_num_examples
+
     @functools.cached_property
     def isolation(self) -> Isolation | None:
         return isolation_of(self.config)

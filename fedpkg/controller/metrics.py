@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from fedpkg.errors import ModelFileError
+from fedpkg.formats.metadata import num_examples
+from fedpkg.stores.base import ClientRow
 from fedpkg.types import Json
 
 
@@ -24,6 +27,18 @@ def metrics_weight(
     if last_num_examples is not None:
         return last_num_examples, "train"
     return 1.0, "default"
+
+
+def examples_of(client: ClientRow, metadata: Mapping[str, Json]) -> float:
+    """The examples that a client trained on, whatever its reply weighs: as that says, else as was known before.
+
+    Without either, 1: with equal weights, a reply need not say it.
+    """
+    try:
+        return num_examples(metadata)
+    except ModelFileError:
+        known = client.num_examples if client.last_num_examples is None else client.last_num_examples
+        return 1.0 if known is None else known
 
 
 def weighted_average(values: Iterable[tuple[Json, float]]) -> dict[str, float]:

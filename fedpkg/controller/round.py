@@ -12,7 +12,7 @@ from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished
 from fedpkg.controller.gather import Gathering
-from fedpkg.controller.metrics import finite_number, metrics_weight, numbers_of, weighted_average
+from fedpkg.controller.metrics import examples_of, finite_number, metrics_weight, numbers_of, weighted_average
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
@@ -192,7 +192,9 @@ class _Training:
             phases=phases,
         )
         ctx.save_states(asking.states)
-        last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()} | examples
+        last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()}
+        for client_id, (_, metadata) in replied.items():
+            last[client_id] = examples_of(asking.clients[client_id], metadata)
         clients = {client_id: (version, last[client_id]) for client_id, version in asking.states.items()}
         superseded = ctx.store.state_digests(row.session_id)
         said = {client_id: numbers_of(metadata) for client_id, (_, metadata) in replied.items()}
@@ -293,7 +295,7 @@ def _validate(
         for client in chosen
         if client.client_id not in values
     ]
-    last = {client.client_id: client.last_num_examples for client in clients}
+    by_id = {client.client_id: client for client in clients}
     gathering = Gathering(ctx.executor, timeout_s=ctx.config.round.timeout_s)
     for task in tasks:
         gathering.submit(task)
@@ -301,7 +303,7 @@ def _validate(
         validation = None
         if result.status == "ok":
             client_id = result.task.client_id
-            weight, source = metrics_weight(result.metrics, result.metadata, last[client_id])
+            weight, source = metrics_weight(result.metrics, result.metadata, ctx.train_weight(by_id[client_id]))
             values[client_id] = (result.metrics, weight)
             if result.keeps_state:
                 versions[client_id] = state_version(result)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from fedpkg.errors import ModelFileError
@@ -85,7 +86,7 @@ def write_metadata(model_path: Path, metadata: dict[str, Json], *, durable: bool
         file.write(json.dumps(metadata).encode())
 
 
-def num_examples(metadata: dict[str, Json]) -> float:
+def num_examples(metadata: Mapping[str, Json]) -> float:
     """How many examples a client trained on: its weight in the mean.
 
     Raises:

@@ -243,6 +243,16 @@ def test_sampler_goes_by_what_clients_said_last(federation: Federation, at_once:
     assert failed.status == "failed" and "'los'" in (failed.error or "")
 
 
+def test_with_equal_weights_samplers_still_know_how_many_examples_there_are(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    session = federation.run(rounds=1, round={"weighting": "equal"}, validation={"every": 1})
+    clients = federation.store.list_clients(session.session_id)
+    assert [client.last_num_examples for client in clients] == [3.0, 8.0, 13.0], "what the replies said"
+    updates = federation.store.list_updates(session.session_id, 1)
+    assert {update.num_examples for update in updates} == {1.0}, "what they weigh"
+
+
 def test_group_that_is_asked_beside_the_sample_is_not_asked_where_that_finds_nobody(
     federation: Federation, at_once: AtOnce
 ) -> None:
