@@ -11,7 +11,7 @@ import numpy as np
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.seeds import step_rng
-from fedpkg.errors import NotFound
+from fedpkg.errors import NotFound, SessionFailed
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.stores.base import ClientRow
 from fedpkg.strategies.base import Payload, sampled_from, takes_empty_rounds
@@ -59,6 +59,14 @@ class Choosing:
             there = [i for i, client in enumerate(self._may_be_drawn) if client.client_id in ids]
         sample = sampler.sample(self._candidates(), self._rng(purpose), there=there)
         if len(sample.clients) < ctx.least_updates and not takes_empty_rounds(ctx.strategy):
+            if sampler.availability is not None and self._time_of_enough is None:
+                raise SessionFailed(
+                    f"round {self.round_number}: from second {self._time_before:g} of the virtual clock on, "
+                    f"{ctx.least_updates} clients that the sampler could ask are never there at the same time",
+                    hint="start a new run with longer intervals in sampler.availability.trace, or a lower "
+                    "round.required",
+                    round_number=self.round_number,
+                )
             raise NobodyToAsk(f"{len(sample.clients)} clients to ask, {ctx.least_updates} are required")
         self.sampled.update(sample.clients)
         return sample
@@ -106,12 +114,23 @@ class Choosing:
 
     @functools.cached_property
     def time_s(self) -> float:
-        """Virtual seconds since the session began. If nobody who may train is there, the round waits for the first."""
-        now = self._time_before
-        availability = self.ctx.sampler.availability
+        """Virtual seconds since the session began. The round waits until as many are there as it needs."""
+        return self._time_before if self._time_of_enough is None else self._time_of_enough
+
+    @functools.cached_property
+    def _time_of_enough(self) -> float | None:
+        """When the round can begin; None: by the trace, never."""
+        ctx, now = self.ctx, self._time_before
+        availability = ctx.sampler.availability
         if availability is None or availability.trace is None or not availability.goes_by_time:
             return now
-        return availability.trace.next_time((client.client_id for client in self.may_train), now)
+        ids = [client.client_id for client in self._may_be_drawn]
+        needed = 1 if takes_empty_rounds(ctx.strategy) else ctx.least_updates
+
+        def is_enough(there: list[str]) -> bool:
+            return ctx.sampler.most(ids, ctx.groups, there) >= needed
+
+        return availability.trace.next_time(ids, now, is_enough)
 
     @functools.cached_property
     def _time_before(self) -> float:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -33,14 +33,13 @@ class Trace:
         intervals = self.intervals.get(client_id)
         return intervals is None or any(start <= now <= end for start, end in intervals)
 
-    def next_time(self, client_ids: Iterable[str], now: float) -> float:
-        """The first moment from ``now`` on at which one of the clients is there; ``now`` if none will be."""
-        starts = [now]
-        for client_id in client_ids:
-            if self.has(client_id, now):
-                return now
-            starts += [start for start, _ in self.intervals[client_id] if start > now]
-        return min(starts[1:], default=now)
+    def next_time(self, client_ids: Sequence[str], now: float, is_enough: Callable[[list[str]], bool]) -> float | None:
+        """The first moment from ``now`` on at which enough of the clients are there; None if they never will be."""
+        starts = {start for one in client_ids for start, _ in self.intervals.get(one, ()) if start > now}
+        for moment in (now, *sorted(starts)):
+            if is_enough([client_id for client_id in client_ids if self.has(client_id, moment)]):
+                return moment
+        return None
 
 
 @dataclass(frozen=True)

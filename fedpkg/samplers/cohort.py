@@ -106,6 +106,20 @@ class CohortSampler:
             )
         return [left[place] for place in chosen]
 
+    def most(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]], there: Collection[str]) -> int:
+        """How many a cohort has at most when these of the clients are there."""
+        if not self.groups:
+            return (
+                len(there) if self.has_any_size else min(len(there), self.size.asked(self.size.target(len(client_ids))))
+            )
+        number, left = 0, set(there)
+        for name, size in self.groups.items():
+            members = set(client_ids).intersection(groups[name])
+            found = left & members
+            number += len(found) if self.has_any_size else min(len(found), size.target(len(members)))
+            left -= found
+        return number
+
     def target(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> int:
         """How many answers a round wants if all are there; where chance decides, how many there could be.
 

@@ -226,6 +226,26 @@ def test_trace_in_virtual_seconds_goes_by_the_virtual_time_of_the_rounds(
     assert [row.phases["virtual_time"] for row in rounds] == [1.5, 3.0, 5.0, 6.5, 10.5]
 
 
+def test_round_waits_until_as_many_are_there_as_it_needs(
+    federation: Federation, tmp_path: Path, at_once: AtOnce
+) -> None:
+    trace = tmp_path / "Spur.csv"
+    changes: dict[str, Any] = {
+        "clients": {"count": 3, "groups": {"a": ["client-0"], "b": ["client-[12]"]}},
+        "clock": {"spread": 0.0, "jitter": 0.0},
+        "round": {"required": 2},
+        "rounds": 1,
+    }
+    trace.write_text("client,from_s\nclient-0,0\nclient-1,50\nclient-2,70\n")
+    for size, start in ({}, 50.0), ({"groups": {"b": 2}}, 70.0):
+        session = federation.run(**changes, sampler={"availability": {"trace": str(trace)}, **size})
+        (row,) = federation.store.list_rounds(session.session_id)
+        assert len(row.cohort) == 2 and start < row.phases["virtual_time"] < start + 10
+    trace.write_text("client,from_s,to_s\nclient-0,0,9\nclient-1,50,60\nclient-2,70,\n")
+    with pytest.raises(SessionFailed, match="2 clients that the sampler could ask are never there at the same time"):
+        federation.run(**changes, sampler={"availability": {"trace": str(trace)}})
+
+
 def test_sampler_goes_by_what_clients_said_last(federation: Federation, at_once: AtOnce) -> None:
     sampler = {"name": "power_of_choice", "count": 2, "candidates": 4, "metric": "loss"}
     session = federation.run(clients=4, rounds=3, sampler=sampler)

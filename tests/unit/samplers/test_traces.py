@@ -35,9 +35,10 @@ def test_virtual_seconds_and_json(tmp_path: Path) -> None:
     assert there(path, 0, 1, 1.5, 2, 3) == ["a", "ac", "ac", "c", "bc"]
     trace = read_trace(path)
     assert Availability(trace).goes_by_time
-    assert trace.next_time(["b"], 0.25) == 2.5, "the first moment at which one of them is there"
-    assert trace.next_time(["a", "b"], 1.0) == 1.0 and trace.next_time(["a"], 2.0) == 2.0
-    assert trace.next_time(["nobody's line"], 7.0) == 7.0
+    assert trace.next_time(["b"], 0.25, any) == 2.5, "the first moment at which one of them is there"
+    assert trace.next_time(["a", "b"], 1.0, any) == 1.0 and trace.next_time(["a"], 2.0, any) is None
+    assert trace.next_time(["nobody's line"], 7.0, any) == 7.0
+    assert trace.next_time(["b", "c"], 0.0, lambda there: len(there) > 1) == 2.5, "or two of them"
 
 
 def test_client_that_there_is_not_is_an_error_with_its_line(tmp_path: Path) -> None:
