@@ -166,7 +166,7 @@ def resume(
         note_session(session.session_id)
         config = config_from_json(session.config)
         unpacked = _package_again(config, home, session)
-        _warn_of_another_strategy(config)
+        _warn_of_other_files(config)
         if rounds is not None:
             if rounds < (begun := len(store.list_rounds(session.session_id))):
                 raise ConfigError(
@@ -253,11 +253,25 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
 
-def _warn_of_another_strategy(config: RunConfig) -> None:
-    file, digest = config.strategy.get("file"), config.strategy.get("file_sha256")
-    if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
-        about = f"{file} has changed; the session goes on with it as it is now. For rounds of one kind, start a new run"
-        event(logger, logging.WARNING, "strategy.changed", about=about)
+def _warn_of_other_files(config: RunConfig) -> None:
+    for kind, section in (("strategy", config.strategy), ("sampler", config.sampler)):
+        file, digest = section.get("file"), section.get("file_sha256")
+        if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
+            about = f"{file} has changed; the session goes on with it as it is now. For rounds of one kind, "
+            event(logger, logging.WARNING, f"{kind}.changed", about=about + "start a new run")
+
+
+def _warn_of_a_sampler(config: RunConfig) -> None:
+    """Of its options that do nothing, as the strategy says itself who is asked."""
+    from fedpkg.samplers import resolve_sampler
+
+    usual = resolve_sampler({}, Places("run configuration"))
+    usual["held_out"] = config.sampler.get("held_out")
+    unused = [key for key, value in config.sampler.items() if value not in (None, usual.get(key))]
+    if unused:
+        keys = ", ".join(f"sampler.{key}" for key in unused)
+        about = f"{config.strategy['name']} chooses the clients that train itself; for these it makes no use of {keys}"
+        event(logger, logging.WARNING, "sampler.unused", about=about)
 
 
 def _check_counts(config: RunConfig, clients: list[str]) -> None:
@@ -267,9 +281,11 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     from fedpkg.samplers import make_sampler
     from fedpkg.samplers.held_out import held_out_clients
     from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import groups_of, needs_of, sampled_from
+    from fedpkg.strategies.base import chooses_clients, groups_of, needs_of, sampled_from
 
     strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+    if chooses_clients(strategy):
+        _warn_of_a_sampler(config)
     if (there := sampler.availability) is not None:
         there.check(clients)
         if there.goes_by_time and config.clock is None:

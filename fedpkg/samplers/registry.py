@@ -11,6 +11,7 @@ import msgspec
 
 from fedpkg.config_shape import Places, check_shape
 from fedpkg.errors import ConfigError
+from fedpkg.files import sha256_file
 from fedpkg.registry import BelowOne, Count, NotNegative, Registry, Share, Spec
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ register_sampler = functools.partial(SAMPLERS.register, "sampler")
 
 _ShareButNotAll = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 _PATH = ("sampler",)
+_OF_FILE = ("file", "file_sha256")
 
 
 class AvailabilityOptions(msgspec.Struct, frozen=True):
@@ -55,7 +57,7 @@ class SamplerOptions(msgspec.Struct, frozen=True):
     count           … or how many
     min_clients     but at least so many
     over_selection  ask this share more; the first answers count (with a `clock`, the first in virtual time)
-    groups          instead: how many, or what share, of each of `clients.groups`, as {slow: 2, fast: 0.5}
+    groups          instead of these: how many, or what share, of each of `clients.groups`, as {slow: 2, fast: 0.5}
     availability    who is there to be asked: {rate: 0.8}, drawn for each client and round; or {trace: FILE.csv}, with
                     columns client, from_round, to_round; or client, from_s, to_s (virtual seconds); or .json of such
     dropout         the chance of each client that was asked not to answer
@@ -83,7 +85,10 @@ def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Js
         DataError: a trace cannot be read.
     """
     given = {key: value for key, value in section.items() if value is not None}
+    given.pop("file_sha256", None)  # as for a strategy's: `assemble.resume` warns if it was another
     file = SAMPLERS.run_file_of(given, places, _PATH, is_named="name" in given)
+    if file:
+        file["file_sha256"] = sha256_file(Path(file["file"]))
     given.setdefault("name", "uniform")
     name = given["name"]
     if isinstance(name, str):
@@ -110,12 +115,11 @@ def make_sampler(section: Mapping[str, Json]) -> CohortSampler:
     places = Places("run configuration")
     resolved = resolve_sampler(section, places)
     options = msgspec.convert({key: resolved[key] for key in OPTIONS}, SamplerOptions)
-    own = {key: value for key, value in resolved.items() if key not in OPTIONS and key != "file"}
+    own = {key: value for key, value in resolved.items() if key not in OPTIONS and key not in _OF_FILE}
     sizes = {
         name: Size(
             fraction=amount if isinstance(amount, float) else None,
             count=amount if isinstance(amount, int) else None,
-            over_selection=options.over_selection,
         )
         for name, amount in (options.groups or {}).items()
     }
@@ -136,7 +140,7 @@ def make_sampler(section: Mapping[str, Json]) -> CohortSampler:
 @functools.lru_cache(maxsize=64)
 def _schema(spec: Spec) -> type:
     """The section of a sampler: its own parameters, and the options of all."""
-    if both := spec.parameters.keys() & {*OPTIONS, "name", "file"}:
+    if both := spec.parameters.keys() & {*OPTIONS, "name", *_OF_FILE}:
         raise ConfigError(
             f"sampler '{spec.name}', of {spec.source}: its parameter '{min(both)}' is a key that every sampler has",
             hint="give the parameter another name",
@@ -163,6 +167,13 @@ def _check_together(options: Mapping[str, Json], places: Places) -> None:
             f"{places.where((*_PATH, 'min_clients'))}: 'sampler.min_clients' means nothing with 'sampler.groups'",
             hint="give counts in sampler.groups",
             key="sampler.min_clients",
+        )
+    if "groups" in options and options.get("over_selection"):
+        raise ConfigError(
+            f"{places.where((*_PATH, 'over_selection'))}: 'sampler.over_selection' does not go with 'sampler.groups': "
+            "the first answers would count, of whichever group",
+            hint="leave it out, or ask for more of each group",
+            key="sampler.over_selection",
         )
 
 

@@ -46,6 +46,7 @@ class Accelerated:
     alpha: float | None = None
 
     entry_points = ("gradient", "prox")
+    chooses_clients = True
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -163,7 +163,8 @@ class SteppingStrategy(Protocol):
     It may also say ``entry_points`` and ``groups``, those that it uses: they are then looked for before the session
     starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask. Groups that
     it says are ``apart`` are asked beside the sampled clients: the sampler leaves them out. And ``needs``, the fewest
-    replies of sampled clients that it is defined for: a run that cannot have so many is refused.
+    replies of sampled clients that it is defined for: a run that cannot have so many is refused. One that never asks
+    whom the sampler chooses says ``chooses_clients``: a run that gives a sampler is told that it does nothing.
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -228,6 +229,11 @@ def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
 def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:
     """Whether a strategy takes its step with whom the sampler finds, be it nobody; others then keep their state."""
     return bool(getattr(strategy, "takes_empty_rounds", False))
+
+
+def chooses_clients(strategy: Strategy | SteppingStrategy) -> bool:
+    """Whether a strategy says itself who is asked, and makes no use of the sampler."""
+    return bool(getattr(strategy, "chooses_clients", False))
 
 
 def sampled_from(

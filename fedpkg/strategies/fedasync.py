@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedpkg.registry import Count, NotNegative, Share
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
@@ -26,7 +26,7 @@ class FedAsync:
 
     A round is one answer, the next in virtual time. ``concurrency`` clients train at a time, each from the model that
     there was when it began; ``clock`` of the run.yaml says how long clients take. Clients may use ``proximal_mu`` =
-    ``mu`` in their loss, as the paper does.
+    ``mu`` in their loss, as the paper does. Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     alpha: Share = 0.6
@@ -35,6 +35,7 @@ class FedAsync:
     a: NotNegative = 0.5
     b: NotNegative = 4.0
     mu: NotNegative = 0.0
+    chooses_clients: ClassVar[bool] = True
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

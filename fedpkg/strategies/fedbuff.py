@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fedpkg.registry import Count, NotNegative, Positive
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
@@ -26,7 +26,7 @@ class FedBuff:
 
     A round is one step of the server, with the next ``buffer`` answers in virtual time. ``concurrency`` clients train
     at a time, each from the model that there was when it began; who has answered goes on with another one.
-    ``clock`` of the run.yaml says how long clients take.
+    ``clock`` of the run.yaml says how long clients take. Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     buffer: Count = 10  # K
@@ -35,6 +35,7 @@ class FedBuff:
     staleness: Staleness = "polynomial"
     a: NotNegative = 0.5
     b: NotNegative = 4.0
+    chooses_clients: ClassVar[bool] = True
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

@@ -24,12 +24,14 @@ class Svrp:
     """Stochastic variance-reduced proximal point. A round is the life of one anchor w: Geom(p) steps.
 
     All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over.
+    Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     theta: Positive
     p: Share
 
     entry_points = ("gradient", "prox")
+    chooses_clients = True
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

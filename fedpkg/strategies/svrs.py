@@ -32,6 +32,7 @@ class Svrs:
 
     The group ``server`` is one client, f_1, whose data the server has: it solves for the next x, by its entry point
     ``prox``. All clients are asked for ``gradient``; who is drawn and does not answer is passed over.
+    Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     theta: Positive
@@ -39,6 +40,7 @@ class Svrs:
 
     entry_points = ("gradient", "prox")
     groups = ("server",)
+    chooses_clients = True
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

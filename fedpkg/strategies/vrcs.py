@@ -43,6 +43,7 @@ class Vrcs:
 
     entry_points = ("gradient", "prox")
     groups = ("f", "g", "server")
+    chooses_clients = True
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

@@ -24,7 +24,6 @@ EVERYTHING: dict[str, Any] = {
     "name": "importance",
     "metric": "mean",  # of their validation
     "groups": {"wenige": 1, "viele": 0.5},
-    "over_selection": 0.3,
     "availability": {"rate": 0.8},
     "dropout": 0.3,
     "held_out": 1,
@@ -271,6 +270,37 @@ def test_with_equal_weights_samplers_still_know_how_many_examples_there_are(
     assert [client.last_num_examples for client in clients] == [3.0, 8.0, 13.0], "what the replies said"
     updates = federation.store.list_updates(session.session_id, 1)
     assert {update.num_examples for update in updates} == {1.0}, "what they weigh"
+
+
+def test_changed_file_of_a_sampler_is_warned_of_when_a_session_resumes(
+    federation: Federation, tmp_path: Path, at_once: AtOnce, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mein Zieher.py"
+    source = """
+from fedpkg.samplers import register_sampler
+
+@register_sampler("first_ones")
+class FirstOnes:
+    def choose(self, candidates, number, rng):
+        return range(number)
+"""
+    file.write_text(source)
+    session = federation.run(sampler={"file": str(file), "count": 2}, rounds=1)
+    federation.resume(session.session_id, rounds=2)
+    assert "sampler.changed" not in caplog.text
+    file.write_text(source + "# better\n")
+    federation.resume(session.session_id, rounds=3)
+    assert "sampler.changed" in caplog.text and "mein Zieher.py has changed" in caplog.text
+
+
+def test_sampler_that_a_strategy_makes_no_use_of_is_warned_of(
+    federation: Federation, at_once: AtOnce, caplog: pytest.LogCaptureFixture
+) -> None:
+    strategy = {"name": "fedbuff", "buffer": 2}
+    federation.run(strategy=strategy, sampler={"held_out": 1}, rounds=1)
+    assert "sampler.unused" not in caplog.text
+    federation.run(strategy=strategy, sampler={"count": 2, "dropout": 0.5}, rounds=1)
+    assert "it makes no use of sampler.count, sampler.dropout" in caplog.text
 
 
 def test_group_that_is_asked_beside_the_sample_is_not_asked_where_that_finds_nobody(

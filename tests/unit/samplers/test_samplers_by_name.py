@@ -12,6 +12,7 @@ from fedpkg.assemble import load
 from fedpkg.config import config_from_json, dump_config, render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, DataError
+from fedpkg.files import sha256_file
 from fedpkg.samplers import make_sampler, resolve_sampler
 from fedpkg.samplers.registry import OPTIONS, SAMPLERS
 
@@ -97,6 +98,10 @@ ERRORS = {
         "  name: poisson\n  min_clients: 2\n",
         "line 6: 'sampler.min_clients' does not go with the sampler 'poisson'",
     ),
+    "over-selection of groups": (
+        "  over_selection: 0.5\n  groups: {a: 1}\n",
+        "line 5: 'sampler.over_selection' does not go with 'sampler.groups'",
+    ),
     "over-selection of poisson": ("  name: poisson\n  over_selection: 0.5\n", "line 6: 'sampler.over_selection' does"),
     "no module": ("  name: 'no_such:Mine'\n", "line 5: 'no_such:Mine' cannot be imported: ModuleNotFoundError"),
     "no file": ("  file: mine.py\n", "mine.py: there is no such file of Python"),
@@ -142,6 +147,7 @@ def test_a_file_beside_the_run_yaml_registers_a_sampler(tmp_path: Path) -> None:
     (folder / "mine.py").write_text(MINE)
     section = resolved(folder, "  file: mine.py\n  skip: 2\n  count: 3\n")
     assert section["name"] == "last_ones" and section["file"] == str(folder / "mine.py")
+    assert section["file_sha256"] == sha256_file(folder / "mine.py")
     of = candidates(9)
     assert places(sample(section, of), of) == [4, 5, 6]
     with pytest.raises(ConfigError, match=r"unknown key 'skp' in 'sampler'; did you mean 'skip'\?"):
