@@ -23,7 +23,7 @@ SAMPLER_NAMES = [spec.name for spec in SAMPLERS.specs("sampler") if spec.source 
 EVERYTHING: dict[str, Any] = {
     "name": "importance",
     "metric": "mean",  # of their validation
-    "groups": {"wenige": 1, "viele": 0.5},
+    "groups": {"wenige": 2, "viele": 2},
     "availability": {"rate": 0.8},
     "dropout": 0.3,
     "held_out": 1,
