@@ -268,7 +268,7 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
     from fedpkg.samplers import make_sampler
     from fedpkg.samplers.held_out import held_out_clients
     from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import groups_of, needs_of, sampled_from
+    from fedpkg.strategies.base import ParticularStrategy, Sampling, groups_of, needs_of, sampled_from
 
     strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
     if (there := sampler.availability) is not None:
@@ -292,6 +292,8 @@ def _check_counts(config: RunConfig, clients: list[str]) -> None:
             )
     clients = sampled_from(strategy, clients, groups)
     target, needed = sampler.target(clients, groups), needs_of(strategy)
+    if isinstance(strategy, ParticularStrategy):
+        strategy.check(Sampling(*sampler.sampling(clients, groups)), len(clients))
     if needed > target:
         raise ConfigError(
             f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",

@@ -171,11 +171,11 @@ class Registry:
         return decorate
 
     def specs(self, kind: str) -> Iterator[Spec]:
-        """Those registered, each once, in the order in which they were; fedpkg's own first."""
+        """Those registered, each once: fedpkg's own in the order of its modules, then others as they came."""
         self._load()
-        for (its_kind, name), spec in self._specs.items():
-            if its_kind == kind and name == spec.name:
-                yield spec
+        found = [spec for (its_kind, name), spec in self._specs.items() if its_kind == kind and name == spec.name]
+        order = {name: number for number, name in enumerate(self.modules)}
+        yield from sorted(found, key=lambda spec: order.get(spec.make.__module__, len(order)))
 
     def installed(self) -> dict[str, str]:
         """Names that installed packages add, and where they are; they are not imported."""

@@ -118,6 +118,8 @@ def final_report(settings: Settings, home: Home, store: StateStore, session: Ses
     if session.status != "finished":
         go_on = settings.command(f"session resume {session_id}")
         output.result(f"session {session_id} is {session.status}; go on: {go_on}")
+    elif session.error:
+        output.result(f"session {session_id} ended: {session.error}")
     model_facts(home, model)
     output.result()
     output.result("Look further:")

@@ -251,7 +251,7 @@ def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> N
         session = find_session(store, session_ref)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         assemble.resume(session.session_id, home, watch=watch, rounds=rounds)
-    if session.status == "finished" and (rounds or 0) <= session.num_rounds and not settings.json:
+    if session.status == "finished" and not session.error and (rounds or 0) <= session.num_rounds and not settings.json:
         again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
         output.words(f"it was finished; for more rounds: {again}")
 

@@ -67,7 +67,8 @@ def _read_lost(task: Task) -> Tensor | None:
     except OSError:
         return None
     try:
-        found = read_model(path).get("lost") if is_file else None
+        most = 0 if task.template is None else 8 * 2 * task.template.num_parameters + (1 << 16)
+        found = read_model(path, max_bytes=most).get("lost") if is_file else None
     except ModelFileError as error:
         raise Refused("bad_file", f"what error feedback kept is damaged: {error.message}") from error
     if found is None or found.ndim != 1 or not bool(found.isfinite().all()):

@@ -42,13 +42,16 @@ class CohortSampler:
     def sampling(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> tuple[str, float]:
         """How cohorts of those who may train are drawn, and which share of them is asked: what `Sampling` says.
 
-        Only ``poisson`` and ``uniform`` by themselves are more than ``other``. That somebody drops out by chance, or is
-        not there when ``poisson`` draws, makes nobody's chance larger.
+        That somebody drops out by chance, or is not there when ``poisson`` draws, makes nobody's chance larger.
         """
+        from fedpkg.samplers.least_reused import LeastReused
         from fedpkg.samplers.poisson import Poisson
+        from fedpkg.samplers.round_robin import RoundRobin
         from fedpkg.samplers.uniform import Uniform
 
         total = len(client_ids)
+        if not isinstance(self.sampler, (Uniform, Poisson, RoundRobin, LeastReused)):
+            return "by_data", min(1.0, self.target(client_ids, groups) / total)
         if not self.has_any_size:
             is_plain = not self.groups and not self.size.over_selection and self.availability is None
             scheme = "without_replacement" if is_plain and isinstance(self.sampler, Uniform) else "other"

@@ -20,7 +20,7 @@ class Spent(NamedTuple):
 
     Args:
         scheme: how their clients were drawn: ``poisson`` (each alone, with a probability), ``without_replacement`` (so
-            many of all), or ``other``: then each may have been asked in every round.
+            many of all), or ``other``: then each may have been asked in every round, in the place of another.
         rate: the share of the clients that was asked, or was expected to be.
         noise_multiplier: standard deviation of the noise, over the most that one client adds to the sum.
         rounds: how many.
@@ -35,8 +35,9 @@ class Spent(NamedTuple):
 def epsilon(spent: Sequence[Spent], delta: float, *, population: int, accountant: Accountant = "rdp") -> float:
     """The least epsilon that the accountant can prove, all rounds together; infinite without noise.
 
-    Two sets of clients are neighbours if one client more is in one of them; for cohorts of a fixed size drawn without
-    replacement, if one client is another one (the sum then differs by twice as much).
+    Two sets of clients are neighbours if one client more is in one of them. Where a client takes the place of another
+    in a cohort (all but ``poisson``, and cohorts of everybody) they are if one client is another one: then the sum
+    differs by twice as much.
 
     Raises:
         ConfigError: the accountant cannot do that, or is not installed.
@@ -49,12 +50,12 @@ def _epsilon(spent: tuple[Spent, ...], delta: float, population: int, accountant
     dp = _dp_accounting()
     if any(part.noise_multiplier == 0 for part in spent):
         return math.inf
-    replaces = any(_scheme(part) == "without_replacement" for part in spent)
+    replaces = any(_scheme(part) in ("without_replacement", "other") for part in spent)
     relation = dp.NeighboringRelation.REPLACE_ONE if replaces else dp.NeighboringRelation.ADD_OR_REMOVE_ONE
     if accountant == "pld":
         if replaces:
             raise ConfigError(
-                "the accountant 'pld' cannot account for cohorts that are drawn without replacement",
+                "the accountant 'pld' cannot account for cohorts of a fixed size",
                 hint="set sampler.name=poisson, or the strategy's accountant=rdp",
             )
         ledger = dp.pld.PLDAccountant(relation)
@@ -66,7 +67,7 @@ def _epsilon(spent: tuple[Spent, ...], delta: float, population: int, accountant
         if _scheme(part) == "poisson":
             event = dp.PoissonSampledDpEvent(part.rate, noise)
         elif _scheme(part) == "without_replacement":
-            event = dp.SampledWithoutReplacementDpEvent(population, round(part.rate * population), noise)
+            event = dp.SampledWithoutReplacementDpEvent(population, max(1, round(part.rate * population)), noise)
         with _quiet():
             ledger.compose(event, part.rounds)
     return float(ledger.get_epsilon(delta))
@@ -85,7 +86,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _scheme(spent: Spent) -> str:
-    return "other" if spent.rate >= 1 else spent.scheme
+    return "everybody" if spent.rate >= 1 else spent.scheme
 
 
 def check_installed() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
@@ -124,7 +124,8 @@ class Sampling:
 
     Args:
         scheme: ``poisson`` (each client for itself, with the same chance), ``without_replacement`` (so many of all,
-            each cohort with the same chance), or ``other``.
+            each cohort with the same chance), ``by_data`` (by numbers that clients report, or nobody knows how), or
+            ``other``.
         rate: of all clients, the share that is asked, or is expected to be.
     """
 
@@ -154,6 +155,15 @@ _Found = TypeVar("_Found")
 # Yields a request and receives its `Replies`, or yields several, to be asked at once, and receives a tuple of those.
 Asks: TypeAlias = Generator[Request | Sequence[Request], Any, _Found]
 Step: TypeAlias = Asks[State]
+
+
+@runtime_checkable
+class ParticularStrategy(Protocol):
+    """A strategy that cannot run with every sampler or number of clients, and says so before the session starts."""
+
+    def check(self, sampling: Sampling, num_clients: int) -> None:
+        """Raises ConfigError: it cannot be run so."""
+        ...
 
 
 class SteppingStrategy(Protocol):

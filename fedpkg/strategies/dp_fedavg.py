@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from fedpkg.errors import AggregationError
+from fedpkg.errors import ConfigError
 from fedpkg.registry import Count, NotNegative, Part, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
-from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
+from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Step, StepContext
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.transforms.chain import Chain
 from fedpkg.transforms.delta import Delta
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 Quantile = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+AtLeastOne = Annotated[float, msgspec.Meta(ge=1)]
 
 
 @register_strategy(
@@ -42,15 +43,16 @@ class DpFedAvg:
     standard deviation over ``clip_norm`` (C), the length to which updates are clipped ``at`` the server, or by the
     clients (the server then clips again: it need not believe them). With ``target_quantile``, C follows that quantile
     of the updates' lengths, by steps of ``clip_learning_rate``; how many were shorter gets noise of ``count_std``
-    (null: m / 20), and the updates get so much more that both together spend what z says. Without noise (z = 0) that
-    is adaptive clipping alone.
+    (null: m / 20, at least z), and the updates get so much more that both together spend what z says. Without noise
+    (z = 0) that is adaptive clipping alone.
 
     Each round shows the epsilon spent so far, at ``delta``, by the ``accountant`` (``rdp`` or ``pld``). The session
     ends when the next round would spend more than ``budget``. How the clients are drawn decides what a round costs:
-    sampler ``poisson`` is cheapest, ``uniform`` costs more; after any other, every client may have taken part in every
-    round. ``population`` is how many clients there would be in the end (null: those of the session), and
-    ``noise_cohort_size`` how many of them in a round: the noise in the mean is that of such a cohort, so that a small
-    cohort shows what a large one would give (its update is noisier than that of the large one by sampling alone).
+    sampler ``poisson`` is cheapest, ``uniform`` costs more; after ``round_robin``, ``least_reused``, over-selection and
+    the like every client may have taken part in every round; samplers that go by what clients report are refused, as
+    they would tell of it. ``population`` is how many clients there would be in the end (null: those of the session),
+    and ``noise_cohort_size`` how many of them in a round: the noise in the mean is that of such a cohort, so that a
+    small cohort shows what a large one would give (its update is noisier than that of the large one by sampling alone).
 
     The promise is for the global models: buffers stay as they are, and nothing is promised for the metrics, numbers of
     examples and logs that clients send. Draws come from the session's seed, so that a run can be repeated and who knows
@@ -68,7 +70,7 @@ class DpFedAvg:
     budget: Positive | None = None
     accountant: Accountant = "rdp"
     population: Count | None = None
-    noise_cohort_size: Positive | None = None
+    noise_cohort_size: AtLeastOne | None = None
     secret_noise: bool = False
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None
     transforms: Transforms = ()
@@ -88,25 +90,12 @@ class DpFedAvg:
         from fedpkg.strategies.steps import real_parameters_of, with_parameters
 
         model, clip = state["model"], float(state["clip_norm"])
-        population = self.population or len(ctx.clients)
-        expected = max(1.0, ctx.sampling.rate * len(ctx.clients))
-        cohort = self.noise_cohort_size or expected
-        if cohort > population:
-            raise AggregationError(
-                f"dp_fedavg: a cohort of {cohort:g} cannot be drawn from a population of {population}",
-                hint="set the strategy's population",
-            )
+        population, expected, cohort = self._sizes(ctx.sampling, len(ctx.clients))
         spent = _extended(state["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
         cost = self._epsilon(spent, population) if self.noise_multiplier else math.inf
-        if self.budget is not None and cost > self.budget:
-            raise AggregationError(
-                f"dp_fedavg: one round spends epsilon {cost:.4g}; the budget is {self.budget:g}",
-                hint="a larger noise_multiplier, a smaller cohort, or a larger budget",
-            )
         # Noise is for a cohort of that size; of a smaller one here, the sum gets the like share.
         scale = expected / cohort
-        count_std = self.count_std or cohort / 20
-        noise = self._noise_of_updates(count_std)
+        count_std, noise = self._noises(cohort)
 
         replies: Replies = yield Request(payload=model, transforms=self._transforms(clip))
         rng = self._rng(state, ctx)
@@ -133,21 +122,58 @@ class DpFedAvg:
                 found["finished"] = f"the next round would spend epsilon {cost:.4g}; the budget is {self.budget:g}"
         return found
 
+    def check(self, sampling: Sampling, num_clients: int) -> None:
+        """Refuse what cannot be promised, before anything runs.
+
+        Raises:
+            ConfigError: says why.
+        """
+        population, _, cohort = self._sizes(sampling, num_clients)
+        if cohort > population:
+            raise ConfigError(
+                f"dp_fedavg: a cohort of {cohort:g} cannot be drawn from a population of {population}",
+                hint="set the strategy's population",
+                key="strategy.population",
+            )
+        if not self.noise_multiplier:
+            return
+        if sampling.scheme == "by_data" and sampling.rate < 1:
+            raise ConfigError(
+                "dp_fedavg: whom the sampler chooses tells of what clients report, and no noise covers that",
+                hint="sampler.name: poisson, uniform, round_robin or least_reused",
+                key="sampler.name",
+            )
+        self._noises(cohort)
+        spent = _extended([], sampling.scheme, cohort / population, self.noise_multiplier)
+        if (cost := self._epsilon(spent, population)) > (self.budget or math.inf):
+            raise ConfigError(
+                f"dp_fedavg: one round spends epsilon {cost:.4g}; the budget is {self.budget:g}",
+                hint="a larger noise_multiplier, a smaller cohort, or a larger budget",
+                key="strategy.budget",
+            )
+
+    def _sizes(self, sampling: Sampling, num_clients: int) -> tuple[int, float, float]:
+        """The population, the size of a cohort to be expected here, and of that for which the noise is."""
+        expected = max(1.0, sampling.rate * num_clients)
+        return self.population or num_clients, expected, self.noise_cohort_size or expected
+
     def _epsilon(self, spent: list[Spent], population: int) -> float:
         return epsilon(spent, self.delta, population=population, accountant=self.accountant)
 
-    def _noise_of_updates(self, count_std: float) -> float:
-        """The multiplier for the updates, so that these and the counts together spend what z alone would."""
+    def _noises(self, cohort: float) -> tuple[float, float]:
+        """The noise of the counts, and the multiplier for the updates: together they spend what z alone would."""
         z = self.noise_multiplier
+        count_std = self.count_std or max(cohort / 20, z)
         if self.target_quantile is None or z == 0:
-            return z
+            return count_std, z
         rest = z**-2 - (2 * count_std) ** -2
         if rest <= 0:
-            raise AggregationError(
+            raise ConfigError(
                 f"dp_fedavg: the counts alone spend more than noise_multiplier={z:g} allows (count_std={count_std:g})",
-                hint=f"set count_std to more than {z / 2:g}; larger cohorts stand more noise",
+                hint=f"set count_std to more than {z / 2:g}",
+                key="strategy.count_std",
             )
-        return float(rest**-0.5)
+        return count_std, float(rest**-0.5)
 
     def _transforms(self, clip: float) -> Chain | None:
         bound = (Delta(), Clip(clip)) if self.at == "client" else ()

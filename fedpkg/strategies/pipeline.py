@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from fedpkg.registry import Part
 from fedpkg.strategies.base import Reply, Request, State
@@ -63,6 +63,7 @@ class Pipeline:
         transforms: of the updates, by their clients.
         server_transforms: of the updates when they have arrived; nothing travels less for them.
         download_transforms: of the global model on its way to the clients.
+        reply: what clients send: the weights of their model, or the delta of its parameters to those that they got.
         parameters: for the clients, whose task.json has them.
         method: of a method that is the clients' own: parameters, too, which it does nothing without.
     """
@@ -72,6 +73,7 @@ class Pipeline:
     transforms: Transforms = ()
     server_transforms: Transforms = ()
     download_transforms: Transforms = ()
+    reply: Literal["weights", "delta"] = "weights"
     parameters: Mapping[str, Json] | None = None
     method: Mapping[str, Json] = field(default_factory=dict)
 
@@ -113,6 +115,7 @@ class Pipeline:
             request_id=f"train-{step}",
             payload=state["model"],
             parameters={**self.method, **(self.parameters or {})},
+            reply=self.reply,
             transforms=chain_of(self.transforms),
             download=chain_of(self.download_transforms),
         )
@@ -121,6 +124,8 @@ class Pipeline:
     def tell(self, state: State, replies: Iterator[Reply]) -> State:
         model, state = state["model"], dict(state)
         draw = state.pop("draw", 0)
+        if self.reply == "delta":
+            replies = (reply.with_weights(_moved_by(model, reply.weights)) for reply in replies)
         if self.server_transforms:
             replies = self._transformed(replies, model, draw)
         if isinstance(self.aggregator, RememberingAggregator):
@@ -146,6 +151,14 @@ class Pipeline:
             yield reply.with_weights(chain.there_and_back(reply.weights, model, seed=draw + reply.position))
 
 
+def _moved_by(model: Weights, delta: Weights) -> Weights:
+    """The model and a difference of its parameters; all else stays."""
+    from fedpkg.weights.weights import Weights
+
+    moved = {name: model[name] + delta[name] for name in model.parameters}
+    return Weights({**model, **moved}, buffers=model.buffers)
+
+
 @register_strategy(
     "pipeline", equation="a = aggregator(w_1 … w_n);  w <- server_optimiser(w, w - a), without one w <- a"
 )
@@ -155,7 +168,8 @@ def pipeline(
     transforms: Transforms = (),
     server_transforms: Transforms = (),
     download_transforms: Transforms = (),
+    reply: Literal["weights", "delta"] = "weights",
     parameters: dict[str, Any] | None = None,
 ) -> Pipeline:
     """An aggregator, and a server optimiser if wanted: what a `strategy` without a name means."""
-    return Pipeline(aggregator, server_optimiser, transforms, server_transforms, download_transforms, parameters)
+    return Pipeline(aggregator, server_optimiser, transforms, server_transforms, download_transforms, reply, parameters)

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
 from fedpkg.files import sha256_file
@@ -69,7 +69,11 @@ _PARTS: Mapping[str, tuple[Any, Any]] = {
     "server_optimiser": (Annotated[Any, Part("server_optimiser")], None),
 }
 _TRANSFORMS = dict.fromkeys(("transforms", "server_transforms", "download_transforms"), (Transforms, ()))
-_AFTER_ONE_PART = {**_TRANSFORMS, "parameters": (dict[str, Any] | None, None)}
+_AFTER_ONE_PART = {
+    **_TRANSFORMS,
+    "reply": (Literal["weights", "delta"], "weights"),
+    "parameters": (dict[str, Any] | None, None),
+}
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")
 register_schedule = functools.partial(STRATEGIES.register, "schedule")

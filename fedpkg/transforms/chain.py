@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import tempfile
@@ -85,7 +86,7 @@ class Chain:
                 if lost is not None and lost.shape == message.values.shape:
                     message = message.replace(message.values + lost.to(message.values.dtype))
                 whole = message.values
-            message = step.apply(message, way)
+            message = step.apply(message, dataclasses.replace(way, place=number))
         lost = None
         if remembering is not None:
             back = message
@@ -125,8 +126,8 @@ class Chain:
         from fedpkg.transforms.message import from_vector
 
         message, way = self._message(update, sent, seed=seed, is_difference=False)
-        for step in self._tensor_steps:
-            message = step.apply(message, way)
+        for number, step in enumerate(self._tensor_steps):
+            message = step.apply(message, dataclasses.replace(way, place=number))
         for step in reversed(self._tensor_steps):
             message = step.undo(message, way)
         return from_vector(message.values, message.rest, update)

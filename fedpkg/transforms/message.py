@@ -78,6 +78,7 @@ class Way:
         count: how many of them travel.
         dtype: theirs, float32 or float64.
         seed: of the sender's draws.
+        place: of the transform in its chain.
     """
 
     known: Tensor | None
@@ -85,10 +86,11 @@ class Way:
     count: int
     dtype: torch.dtype
     seed: int = 0
+    place: int = 0
 
     def rng(self, stage: Stage) -> np.random.Generator:
-        """For the one transform of that stage that draws."""
-        return np.random.default_rng([self.seed, 0x7472616E73, int(stage)])
+        """For the draws of one transform: two of a kind do not draw the same."""
+        return np.random.default_rng([self.seed, 0x7472616E73, int(stage), self.place])
 
 
 class Transform(Protocol):

@@ -77,7 +77,8 @@ class Quantise:
 class Sign:
     """One bit for each number, and for each ``bucket`` of them the mean of their magnitudes.
 
-    That is biased: with ``error_feedback`` a client keeps what was lost, and adds it next time.
+    That is biased, and moves what did not change as well: with ``error_feedback`` a client keeps what was lost, and
+    adds it next time.
     """
 
     bucket: Count = 512

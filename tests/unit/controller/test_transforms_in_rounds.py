@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from federation import DRIFTING, Federation
 
-from fedpkg.errors import AggregationError, ConfigError
+from fedpkg.errors import ConfigError
 
 SPARSE = {"name": "fedavg", "transforms": [{"name": "top_k", "share": 0.5}, {"name": "quantise", "bits": 4}]}
 
@@ -143,10 +143,20 @@ def test_session_ends_when_the_budget_is_spent(federation: Federation) -> None:
     assert len(federation.store.list_rounds(session.session_id)) == len(rounds)
 
 
-def test_a_budget_too_small_for_one_round_spends_nothing(federation: Federation) -> None:
-    with pytest.raises(AggregationError, match=r"one round spends epsilon [\d.]+; the budget is 0.1"):
+def test_a_budget_too_small_for_one_round_begins_nothing(federation: Federation) -> None:
+    with pytest.raises(ConfigError, match=r"one round spends epsilon [\d.]+; the budget is 0.1"):
         federation.run(strategy={"name": "dp_fedavg", "noise_multiplier": 1.0, "budget": 0.1})
-    assert federation.store.list_tasks(federation.store.list_sessions()[0].session_id, entry_point="train") == []
+    assert federation.store.list_sessions() == []
+
+
+def test_clients_may_send_the_difference(federation: Federation, tmp_path: Path) -> None:
+    """With whatever becomes of it on its way; buffers stay."""
+    train = "w = numpy.full(4, 0.25 + task['partition_id'], dtype='f') if task['reply'] == 'delta' else None"
+    code = package(tmp_path / "package", "numpy.ones(4, dtype='f')", train)
+    for transforms in ([], ["zstd"], [{"name": "top_k", "share": 1.0}]):
+        strategy = {"name": "fedavg", "reply": "delta", "transforms": transforms}
+        session_id = federation.run(clients=2, rounds=2, package=code, strategy=strategy).session_id
+        assert federation.model(f"{session_id}.2")["w"].tolist() == [2.5] * 4
 
 
 def test_transforms_that_cannot_be_are_refused_before_anything_runs(federation: Federation) -> None:

@@ -157,6 +157,7 @@ def test_what_promises_of_privacy_rest_on_is_said() -> None:
     assert sampling() == ("without_replacement", 1.0)
     assert sampling(count=3, over_selection=0.5) == ("other", 0.3), "who is quick is no chance"
     assert sampling(count=3, availability={"rate": 0.5}) == ("other", 0.3)
-    assert sampling(name="weighted", count=3) == ("other", 0.3)
+    assert sampling(name="round_robin", count=3) == ("other", 0.3)
+    assert sampling(name="weighted", count=3) == ("by_data", 0.3)
     assert sampling(groups={"a": 2}) == ("other", 0.2)
     assert sampling(name="poisson", groups={"a": 0.5}) == ("other", 0.2)

@@ -189,9 +189,9 @@ def test_counts_and_updates_share_what_the_multiplier_allows() -> None:
     start = Weights({"w": torch.zeros(40_000)})
     state, _ = step(strategy, strategy.init(start), [start] * 5)
     assert float(state["model"]["w"].double().std()) == pytest.approx(share / 5, rel=0.02)
-    with pytest.raises(AggregationError, match="the counts alone spend more"):
-        tight = dataclasses.replace(strategy, count_std=0.4)
-        step(tight, tight.init(start), [start] * 5)
+    with pytest.raises(ConfigError, match="the counts alone spend more"):
+        dataclasses.replace(strategy, count_std=0.4).check(Sampling(), 5)
+    dataclasses.replace(strategy, count_std=None).check(Sampling(), 5)  # small cohorts, too
 
 
 def test_clients_clip_and_tell_and_the_server_clips_again() -> None:
@@ -262,15 +262,30 @@ def test_more_noise_or_fewer_clients_cost_less() -> None:
 
 
 def test_pld_cannot_account_for_cohorts_of_a_fixed_size() -> None:
-    with pytest.raises(ConfigError, match="without replacement") as caught:
+    with pytest.raises(ConfigError, match="of a fixed size") as caught:
         epsilon([Spent("without_replacement", 0.1, 1.0, 1)], 1e-5, population=100, accountant="pld")
     assert "sampler.name=poisson" in (caught.value.hint or "")
 
 
-def test_cohort_of_the_noise_must_fit_into_the_population() -> None:
-    strategy = DpFedAvg(noise_multiplier=1.0, noise_cohort_size=100.0)
-    with pytest.raises(AggregationError, match="a cohort of 100 cannot be drawn from a population of 4"):
-        step(strategy, strategy.init(vector(0.0)), [vector(0.0)] * 4)
+def test_what_takes_another_s_place_costs_as_replacing_it() -> None:
+    """Over-selection, round-robin and the like: whoever is left out lets another in."""
+    other = epsilon([Spent("other", 0.5, 4.0, 3)], 1e-5, population=10)
+    assert other == epsilon([Spent("everybody", 1.0, 2.0, 3)], 1e-5, population=10)
+    assert other > epsilon([Spent("without_replacement", 0.5, 4.0, 3)], 1e-5, population=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sampling", "words"),
+    [
+        ({"noise_cohort_size": 100.0}, Sampling(), "a cohort of 100 cannot be drawn from a population of 4"),
+        ({}, Sampling("by_data", 0.5), "whom the sampler chooses tells of what clients report"),
+        ({"accountant": "pld"}, Sampling("without_replacement", 0.5), "'pld' cannot account for cohorts of a fixed"),
+        ({"budget": 0.1}, Sampling("poisson", 0.5), r"one round spends epsilon [\d.]+; the budget is 0.1"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused(changes: dict[str, Any], sampling: Sampling, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        DpFedAvg(**{"noise_multiplier": 1.0, **changes}).check(sampling, 4)
 
 
 def test_a_budget_needs_noise() -> None:

@@ -56,7 +56,12 @@ def test_every_strategy_says_what_it_is(name: str) -> None:
 def test_default_is_fedavg(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(HEAD.removesuffix("strategy:\n"))
     transforms = {"transforms": [], "server_transforms": [], "download_transforms": []}
-    assert load(tmp_path / "run.yaml").config.strategy == {"name": "fedavg", **transforms, "parameters": None}
+    assert load(tmp_path / "run.yaml").config.strategy == {
+        "name": "fedavg",
+        **transforms,
+        "reply": "weights",
+        "parameters": None,
+    }
     assert make_strategy({"name": "fedavg"}) == Pipeline(WeightedMean())
 
 

@@ -175,6 +175,11 @@ def test_noise_is_gaussian_and_of_its_seed_alone() -> None:
     assert abs(float(torch.corrcoef(torch.stack((noise, other)))[0, 1])) < 4 / math.sqrt(size)
 
 
+def test_two_steps_of_noise_draw_each_their_own() -> None:
+    one = chain({"name": "gaussian_noise", "std": 1.0}, {"name": "gaussian_noise", "std": 1.0})
+    assert float(sent_over(one, torch.zeros(40_000)).double().std()) == pytest.approx(math.sqrt(2), rel=0.02)
+
+
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 5.0, 50.0])
 @pytest.mark.parametrize("delta", [1e-3, 1e-8])
 def test_least_noise_for_a_promise_is_least(epsilon: float, delta: float) -> None:
