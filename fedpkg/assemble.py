@@ -102,6 +102,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         _check_entry_points(config, package)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
+        _warn_of_unread_parameters(config, package)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
@@ -452,6 +453,25 @@ def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
                 hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
                 "writes one",
             ) from error
+
+
+def _warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage) -> None:
+    """Say so where a method is the clients' part alone and their package seems to know nothing of it."""
+    from fedpkg.dispatch.imports import imports_of, mentions
+    from fedpkg.strategies import make_strategy
+    from fedpkg.strategies.base import read_by_clients
+
+    names = read_by_clients(make_strategy(config.strategy))
+    if not names or mentions(package.folder, names):
+        return
+    scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]
+    if "fedpkg.client" in imports_of(package.folder, [script for script in scripts if script is not None]):
+        return
+    about = (
+        f"strategy {config.strategy['name']}: the package does not seem to read {' or '.join(names)} of task.json, nor "
+        "does it import fedpkg.client; it will train as under fedavg"
+    )
+    event(logger, logging.WARNING, "strategy.unread", about=about)
 
 
 def _on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool) -> PackageOnDisk:

@@ -57,14 +57,16 @@ class Correction:
 def fedprox(model: nn.Module, given: Given, mu: float | None = None) -> Correction:
     """Of mu/2 |y - x|^2, where x is the global model; mu is the strategy's ``proximal_mu``, without one 0.
 
+    What stays with the client (``given.local``) is not drawn anywhere.
+
     Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv:1812.06127
     """
     mu = given.parameters.get("proximal_mu", 0.0) if mu is None else mu
-    return Correction(model, anchor=given.weights, mu=mu)
+    return Correction(model, anchor=given.shared, mu=mu)
 
 
 def proximal_term(model: nn.Module, anchor: Tensors, mu: float) -> Tensor:
-    """mu/2 |y - a|^2 over the model's parameters y, to be added to a loss; ``anchor`` may be ``given.weights``."""
+    """mu/2 |y - a|^2 over the model's parameters y, to be added to a loss; ``anchor`` may be ``given.shared``."""
     import torch
 
     squares = [((p - anchor[name].to(p)) ** 2).sum() for name, p in model.named_parameters() if name in anchor]
@@ -80,4 +82,8 @@ def prox(model: nn.Module, given: Given) -> Correction:
     if not {"center", "linear"} <= given.sets.keys() or "theta" not in given.parameters:
         raise ClientError("this is no request of a proximal step: it has the sets center and linear, and theta")
     theta = given.parameters["theta"]
-    return Correction(model, linear=given.sets["linear"], anchor=given.sets["center"], mu=1 / theta)
+    linear, center = (
+        {key: tensor for key, tensor in given.sets[name].items() if key not in given.local}
+        for name in ("linear", "center")
+    )
+    return Correction(model, linear=linear, anchor=center, mu=1 / theta)

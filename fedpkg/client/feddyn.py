@@ -17,7 +17,7 @@ _STATE = "feddyn"
 class FedDyn:
     """argmin_y L(y) - <g, y> + alpha/2 |y - x|^2;  g <- g - alpha (y - x), at first 0.
 
-    Without the strategy's ``alpha`` it does nothing.
+    Without the strategy's ``alpha`` it does nothing. What stays with the client has neither term.
 
     Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263, Alg. 1
     """
@@ -25,8 +25,9 @@ class FedDyn:
     def __init__(self, model: nn.Module, given: Given, alpha: float | None = None) -> None:
         self._model = model
         self._alpha = float(given.parameters.get("alpha", 0.0) if alpha is None else alpha)
-        self._x = {name: given.weights[name] for name in given.parameter_names}
-        self._g = kept(_STATE) or {name: x.new_zeros(x.shape) for name, x in self._x.items()}
+        self._x = {name: given.weights[name] for name in given.parameter_names if name not in given.local}
+        own = kept(_STATE) or {}
+        self._g = {name: own[name] if name in own else x.new_zeros(x.shape) for name, x in self._x.items()}
         linear = {name: -g for name, g in self._g.items()} if self._alpha else {}
         self._correction = Correction(model, linear=linear, anchor=self._x, mu=self._alpha)
 

@@ -51,7 +51,7 @@ def gradients(model: nn.Module, given: Given, loss: Loss, batches: Iterable[Any]
     """The gradient at each set of weights that came, under its name, as ``sets`` for `save`.
 
     All on the same batches, with the same draws (of dropout): so differences of them have little variance. The model
-    is left as it was.
+    is left as it was. What stays with the client is its own at every point, and its gradient is sent as 0.
     """
     import torch
 
@@ -60,9 +60,11 @@ def gradients(model: nn.Module, given: Given, loss: Loss, batches: Iterable[Any]
     generator = torch.get_rng_state()
     found = {}
     for name, point in given.sets.items():
-        model.load_state_dict({**own, **point})
+        model.load_state_dict({**own, **point, **given.own})
         torch.set_rng_state(generator)
         found[name] = gradient(model, loss, batches)
+        for local in found[name].keys() & given.local:
+            found[name][local].zero_()
     model.load_state_dict(own)
     return found
 

@@ -50,9 +50,18 @@ def norm_layers(model: nn.Module) -> list[str]:
 
 
 def names_of_strategy(model: nn.Module, parameters: Mapping[str, Any]) -> list[str]:
-    """What the strategies ``fedper`` and ``fedbn`` say stays with the clients."""
+    """What the strategies ``fedper`` and ``fedbn`` say stays with the clients.
+
+    Raises:
+        ClientError: the model has nothing of it.
+    """
     names = matching(model, *parameters.get("local_names", ()))
-    return names + (norm_layers(model) if parameters.get("local_norms") else [])
+    norms = norm_layers(model) if parameters.get("local_norms") else []
+    if parameters.get("local_norms") and not norms:
+        raise ClientError(
+            "the model has no normalising layer that could stay with the client", "name: fedavg, or fedper"
+        )
+    return names + norms
 
 
 @contextmanager

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Mime:
     """g <- (1 - beta) (g(y; z) - g(x; z) + c) + beta m; MimeLite, where no c came, g <- (1 - beta) g(y; z) + beta m.
 
-    Without the set ``m`` (another strategy) it does nothing.
+    Without the set ``m`` (another strategy) it does nothing, nor to what stays with the client.
 
     Karimireddy et al. 2021, Breaking the Centralized Barrier: Mime, arXiv:2008.03606, Alg. 1
 
@@ -25,12 +25,12 @@ class Mime:
     """
 
     def __init__(self, model: nn.Module, given: Given, loss: Callable[[nn.Module, Any], Tensor]) -> None:
-        self._model, self._loss = model, loss
+        self._model, self._loss, self._local = model, loss, given.local
         self._m, self._c = given.sets.get("m"), given.sets.get("c")
         self._beta = float(given.parameters.get("momentum", 0.0))
         if self._c is not None:
             self._x = copy.deepcopy(model)
-            self._x.load_state_dict(dict(given.weights))
+            self._x.load_state_dict(dict(given.start))
 
     def correct_gradients(self, batch: Any) -> None:
         """Call it with the batch whose gradient the model has now, before each step of plain SGD."""
@@ -38,7 +38,7 @@ class Mime:
             return
         at_x = None if self._c is None else gradient(self._x, self._loss, [batch])
         for name, parameter in self._model.named_parameters():
-            if parameter.grad is None:
+            if parameter.grad is None or name in self._local:
                 continue
             if at_x is not None and self._c is not None:
                 parameter.grad.add_(self._c[name].to(parameter) - at_x[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
 from fedpkg.client import arrays
@@ -33,7 +33,8 @@ class Given:
         point: the set that the model was filled with.
         names: the model's tensors, in its order; by ``keys`` the file calls them.
         parameter_names: those that are parameters to the strategy.
-        local: those that stay with this client.
+        local: those that stay with this client: methods that compare with the global model pass them over.
+        own: what this client had kept, and was put back.
     """
 
     task: Task
@@ -43,11 +44,22 @@ class Given:
     parameter_names: tuple[str, ...]
     by_position: bool
     local: tuple[str, ...] = ()
+    own: Tensors = field(default_factory=dict)
 
     @property
     def weights(self) -> Tensors:
         """The global model as it came."""
         return self.sets[self.point]
+
+    @property
+    def shared(self) -> Tensors:
+        """The global model without what stays with this client."""
+        return {name: tensor for name, tensor in self.weights.items() if name not in self.local}
+
+    @property
+    def start(self) -> Tensors:
+        """What the module was filled with: the global model, and in it what this client had kept."""
+        return {**self.weights, **self.own}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -63,7 +75,7 @@ def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
             names do besides. Before it has any of its own, they are the global model's.
 
     Raises:
-        ClientError: the file does not fit the module; says which tensor.
+        ClientError: the file does not fit the module, or what is local is no tensor of it; says which.
     """
     now, path = task(), os.fspath(path)
     names = tuple(model.state_dict())
@@ -76,10 +88,13 @@ def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
         found = {name: _by_names(tensors, names, parameter_names, path) for name, tensors in found.items()}
     _check(found, point, model, path)
     sets = {name: {key: tensors[key] for key in names if key in tensors} for name, tensors in found.items()}
-    names_kept = (*local, *names_of_strategy(model, now.parameters))
-    given = Given(now, sets, point, names, parameter_names, by_position, tuple(dict.fromkeys(names_kept)))
+    names_kept = tuple(dict.fromkeys((*local, *names_of_strategy(model, now.parameters))))
+    strange = next((name for name in names_kept if name not in names), None)
+    if strange is not None:
+        raise ClientError(f"local: the model has no tensor {strange!r}", "patterns: local=matching(model, 'head.*')")
     own = {name: tensor for name, tensor in (kept(LOCAL) or {}).items() if name in sets[point]}
-    model.load_state_dict({**sets[point], **own})
+    given = Given(now, sets, point, names, parameter_names, by_position, names_kept, own)
+    model.load_state_dict(dict(given.start))
     return given
 
 
@@ -122,14 +137,33 @@ def save(
 
 
 def save_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write metrics, of which ``num_examples`` is what they weigh; tensors of one element are numbers here."""
+    """Write metrics, of which ``num_examples`` is what they weigh; tensors of one element are numbers here.
+
+    Raises:
+        ClientError: a value is nothing that JSON has; says whose.
+    """
     _write_json(os.fspath(path), metrics)
 
 
 def _write_json(path: str, content: Mapping[str, Any]) -> None:
-    text = json.dumps(dict(content), default=lambda value: value.item())
+    entries = []
+    for name, value in content.items():
+        try:
+            entries.append(json.dumps({name: value}, default=_number)[1:-1])
+        except (TypeError, ValueError, RecursionError) as error:
+            hint = "JSON has numbers, text, lists and mappings; a tensor of one element is a number here"
+            raise ClientError(f"{path}: {name!r} cannot be written as JSON: {error}", hint) from error
+    text = "{" + ", ".join(entries) + "}"
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def _number(value: Any) -> Any:
+    """A tensor's one element."""
+    try:
+        return value.item()
+    except (AttributeError, RuntimeError, ValueError) as error:
+        raise TypeError(f"it has a value of type {type(value).__name__}") from error
 
 
 # ---- what came
@@ -212,7 +246,10 @@ def _reply(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
 def _plain(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -> Tensors:
     if "" in sets:
         like = given.weights
-        return {name: sets[""][name].to(like[name].dtype) for name in given.parameter_names}
+        return {
+            name: like[name].new_zeros(like[name].shape) if name in given.local else sets[""][name].to(like[name].dtype)
+            for name in given.parameter_names
+        }
     if given.task.reply == "gradient":
         raise ClientError("the strategy asks for a gradient", "save(…, sets=gradients(model, given, loss, batches))")
     if model is None:

@@ -34,6 +34,7 @@ class Moon:
 
     ``mu`` and ``temperature`` are the strategy's ``moon_mu`` and ``moon_temperature``; with mu = 0 nothing is done.
     Before a client has a previous model, it is the global one, and the term a constant.
+    What stays with the client is its own in the global model, too.
 
     Li, He and Song 2021, Model-Contrastive Federated Learning, arXiv:2103.16257
     """
@@ -46,9 +47,9 @@ class Moon:
         self.temperature = float(given.parameters.get("moon_temperature", 0.5) if temperature is None else temperature)
         if self.mu:
             self.global_model = _frozen(model)
-            self.global_model.load_state_dict(dict(given.weights))
+            self.global_model.load_state_dict(dict(given.start))
             self.previous = _frozen(model)
-            self.previous.load_state_dict(kept(_STATE) or dict(given.weights))
+            self.previous.load_state_dict(kept(_STATE) or dict(given.start))
 
     def loss(self, z: Tensor, features: Callable[[nn.Module], Tensor]) -> Tensor:
         """mu times `moon_loss` of the features z; ``features`` makes another model's: ``lambda m: m.body(x)``."""

@@ -55,8 +55,8 @@ class Ditto:
         self.active = lam is not None
         self.model = personal_model(model)
         if kept(_STATE) is None:  # the model may have been trained by now
-            self.model.load_state_dict(dict(given.weights))
-        self._correction = Correction(self.model, anchor=given.weights, mu=lam or 0.0)
+            self.model.load_state_dict(dict(given.start))
+        self._correction = Correction(self.model, anchor=given.shared, mu=lam or 0.0)
 
     def correct_gradients(self) -> None:
         """Call it before each step of the optimiser of v."""
@@ -81,7 +81,7 @@ class PFedMe:
         self._model = model
         self.lam = float(given.parameters.get("pfedme_lambda", 0.0) if lam is None else lam)
         self.eta = float(given.parameters.get("pfedme_eta", 0.005) if eta is None else eta)
-        self._w = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self._w = {name: p.detach().clone() for name, p in model.named_parameters() if name not in given.local}
 
     def correct_gradients(self) -> None:
         """Call it before each step of the optimiser of theta."""
@@ -89,13 +89,14 @@ class PFedMe:
 
         with torch.no_grad():
             for name, theta in self._model.named_parameters():
-                if theta.grad is not None:
+                if theta.grad is not None and name in self._w:
                     theta.grad.add_(theta - self._w[name], alpha=self.lam)
 
     def step(self) -> None:
         """A batch's theta is found: w takes its step."""
-        for name, theta in self._model.named_parameters():
-            self._w[name].add_(theta.detach() - self._w[name], alpha=self.eta * self.lam)
+        parameters = dict(self._model.named_parameters())
+        for name, w in self._w.items():
+            w.add_(parameters[name].detach() - w, alpha=self.eta * self.lam)
 
     def finish(self) -> None:
         """Keep theta, which `personal_model` gives back, and put w into the model, to be saved."""

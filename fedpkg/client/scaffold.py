@@ -22,16 +22,17 @@ class Scaffold:
     """y <- y - eta_l (g(y) - c_i + c); c_i is this client's own, at first 0.
 
     The local optimiser is plain SGD in the paper; with another, or a momentum, give `finish` the gradient. Without
-    the set ``c`` (another strategy) it does nothing.
+    the set ``c`` (another strategy) it does nothing. What stays with the client has no control variate: its dc is 0.
 
     Karimireddy et al. 2020, SCAFFOLD, arXiv:1910.06378, Alg. 1
     """
 
     def __init__(self, model: nn.Module, given: Given) -> None:
-        self._model, self._x = model, given.weights
+        self._model, self._x, self._local = model, given.weights, given.local
         self._c: Tensors = {} if "m" in given.sets else given.sets.get("c", {})  # those of Mime are others
         self._own = kept(_STATE) or {name: c.new_zeros(c.shape) for name, c in self._c.items()}
-        self._correction = Correction(model, linear={name: c - self._own[name] for name, c in self._c.items()})
+        linear = {name: c - self._own[name] for name, c in self._c.items() if name not in given.local}
+        self._correction = Correction(model, linear=linear)
         self._steps = 0
 
     def correct_gradients(self) -> None:
@@ -57,5 +58,6 @@ class Scaffold:
         else:
             y, scale = self._model.state_dict(), 1 / (self._steps * learning_rate)
             after = {name: self._own[name] - c + scale * (self._x[name] - y[name].to(c)) for name, c in self._c.items()}
+        after.update({name: self._own[name] for name in self._local if name in after})
         keep(_STATE, after)
         return {"dc": {name: c - self._own[name] for name, c in after.items()}}

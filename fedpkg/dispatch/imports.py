@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import mmap
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -72,6 +74,19 @@ def helper_named(folder: Path, scripts: Iterable[str] = ()) -> str | None:
         )
     found.intersection_update(known)
     return found.pop() if len(found) == 1 else None
+
+
+def mentions(folder: Path, words: Iterable[str]) -> bool:
+    """Whether a file below ``folder``, of whatever language, has one of the words in it."""
+    wanted = [word.encode() for word in words]
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is empty
+            if not path.is_file():
+                continue
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if any(content.find(word) >= 0 for word in wanted):
+                    return True
+    return False
 
 
 def _python_files(folder: Path) -> list[Path]:

@@ -236,6 +236,11 @@ def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
     return tuple(getattr(strategy, "groups", ()))
 
 
+def read_by_clients(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
+    """The parameters of which a strategy says that clients who read none of them do nothing but train."""
+    return tuple(getattr(strategy, "clients_read", ()))
+
+
 def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:
     """Whether a strategy takes its step with whom the sampler finds, be it nobody; others then keep their state."""
     return bool(getattr(strategy, "takes_empty_rounds", False))

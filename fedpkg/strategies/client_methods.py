@@ -1,6 +1,7 @@
 """Methods that are the clients' part alone: the server sends their parameters, and averages as ever.
 
-What clients do with them is in `fedpkg.client`.
+What clients do with them is in `fedpkg.client`. Two at once: ``{name: fedper, local: [head.*], parameters:
+{proximal_mu: 0.1}}``.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def fedper(local: list[str]) -> dict[str, Any]:
 
     They find the patterns as ``local_names``; a package that uses `fedpkg.client` needs no line for it.
     """
+    if not local:
+        raise ValueError("local is empty: nothing would stay with the clients")
     return {"local_names": [*local]}
 
 

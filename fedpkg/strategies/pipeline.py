@@ -65,6 +65,7 @@ class Pipeline:
         download_transforms: of the global model on its way to the clients.
         reply: what clients send: the weights of their model, or the delta of its parameters to those that they got.
         parameters: for the clients, whose task.json has them.
+        method: of a method that is the clients' own: parameters, too, which it does nothing without.
     """
 
     aggregator: Annotated[Any, Part("aggregator")] = field(default_factory=WeightedMean)
@@ -74,9 +75,12 @@ class Pipeline:
     download_transforms: Transforms = ()
     reply: Literal["weights", "delta"] = "weights"
     parameters: Mapping[str, Json] | None = None
+    method: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises ValueError: transforms do not go together, or not where they are."""
+        """Raises ValueError: transforms do not go together, or not where they are; a parameter is said twice."""
+        for name in self.method.keys() & (self.parameters or {}):
+            raise ValueError(f"parameters: {name} is what the strategy's own keys say")
         for where in ("transforms", "server_transforms", "download_transforms"):
             try:
                 chain_of(getattr(self, where))
@@ -94,6 +98,11 @@ class Pipeline:
         """The fewest updates that the aggregator is defined for."""
         return int(getattr(self.aggregator, "needs", 1))
 
+    @property
+    def clients_read(self) -> tuple[str, ...]:
+        """Parameters of which the clients' package must read one."""
+        return tuple(self.method)
+
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "step": 0}
 
@@ -105,7 +114,7 @@ class Pipeline:
         request = Request(
             request_id=f"train-{step}",
             payload=state["model"],
-            parameters=self.parameters or {},
+            parameters={**self.method, **(self.parameters or {})},
             reply=self.reply,
             transforms=chain_of(self.transforms),
             download=chain_of(self.download_transforms),

@@ -108,7 +108,7 @@ def register_client_method(name: str, *, aliases: tuple[str, ...] = (), **facts:
     """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline."""
 
     def decorate(make: _Made) -> _Made:
-        whole = _composed(make, "parameters", {**_PARTS, **_TRANSFORMS})
+        whole = _composed(make, "method", {**_PARTS, **_AFTER_ONE_PART})
         STRATEGIES.register("strategy", name, aliases=aliases, folds=True, **facts)(whole)
         return make
 

@@ -297,3 +297,12 @@ print(sorted(heavy), rest)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] []\n"
+
+
+@pytest.mark.parametrize("value", [{1, 2}, torch.ones(3), {"deep": [object()]}, 1j, {(1, 2): 3}])
+def test_a_metric_that_json_does_not_have_is_named(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(client.ClientError, match="'wrong' cannot be written as JSON"):
+        client.save_metrics(tmp_path / "ü.json", {"right": torch.tensor(2), "wrong": value})
+    assert not list(tmp_path.iterdir())
+    client.save_metrics(tmp_path / "ü.json", {"right": torch.tensor(2), "rest": np.float32(0.5), "none": {}})
+    assert json.loads((tmp_path / "ü.json").read_text()) == {"right": 2, "rest": 0.5, "none": {}}

@@ -381,6 +381,115 @@ def test_what_is_local_stays_and_the_rest_is_shared(calls: Calls, what: str, by:
     calls(validate, later)
 
 
+class Two(nn.Module):
+    """A body that is shared and a head that stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = (nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
+
+
+METHODS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {
+    "fedprox": (client.fedprox, {"proximal_mu": 0.5}),
+    "prox": (client.prox, {"theta": 2.0}),
+    "scaffold": (client.Scaffold, {}),
+    "feddyn": (client.FedDyn, {"alpha": 0.5}),
+    "mime": (lambda model, given: client.Mime(model, given, lambda m, _: (m.body * m.head).sum()), {"momentum": 0.5}),
+    "ditto": (client.Ditto, {"ditto_lambda": 0.5}),
+    "pfedme": (client.PFedMe, {"pfedme_lambda": 0.5, "pfedme_eta": 0.5}),
+    "moon": (client.Moon, {"moon_mu": 0.5}),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_draws_what_stays_with_the_client_towards_the_global_model(calls: Calls, method: str) -> None:
+    make, own_parameters = METHODS[method]
+    parameters = {**own_parameters, "local_names": ["head"]}
+    names = {"scaffold": "xc", "mime": "xcm"}.get(method, ("center", "linear") if method == "prox" else "")
+    plain = {"body": np.ones(2), "head": np.ones(2)}
+    arrays = {f"{name}/{key}": value for name in names for key, value in plain.items()} if names else plain
+
+    def first(in_path: str, out_path: str) -> None:
+        model = Two()
+        given = client.load(in_path, model)
+        with torch.no_grad():
+            model.head.fill_(7)
+        client.save(out_path, model, given)
+
+    def second(in_path: str, out_path: str) -> None:
+        model = Two()
+        given = client.load(in_path, model)
+        part = make(model, given)
+        trained = part.model if method == "ditto" else model
+        assert trained.head.tolist() == [7, 7]
+        if method == "moon":
+            assert [m.head.tolist() for m in (part.global_model, part.previous)] == [[7, 7]] * 2
+            return
+        with torch.no_grad():
+            trained.body.add_(1)
+            trained.head.add_(1)
+        trained.body.grad, trained.head.grad = (torch.ones(2, dtype=torch.float64) for _ in range(2))
+        part.correct_gradients(*([torch.ones(1)] if method == "mime" else []))
+        assert trained.head.grad.tolist() == [1, 1]
+        if method == "mime":  # (1 - 0.5) (1 - 7 + 1) + 0.5: the gradient at x is with this client's own head
+            assert trained.body.grad.tolist() == [-2, -2]
+        else:
+            assert trained.body.grad.tolist() != [1, 1]
+        if method == "pfedme":
+            part.step()
+        sets = part.finish(learning_rate=0.1) if method == "scaffold" else None
+        if method in ("feddyn", "pfedme"):
+            part.finish()
+        assert trained.head.tolist() == [8, 8]
+        client.save(out_path, model, given, sets=sets)
+
+    reply_sets = {"scaffold": ["x", "dc"]}.get(method, [])
+    calls(first, plain, parameters=parameters)
+    went = calls(second, arrays, parameters=parameters, reply_sets=reply_sets)
+    if method == "scaffold":
+        assert went["dc/head"].tolist() == [0, 0] and went["dc/body"].tolist() != [0, 0]
+
+
+def test_gradients_are_with_the_clients_own_layers_and_of_what_is_shared(calls: Calls) -> None:
+    def train(in_path: str, out_path: str) -> None:
+        model = Two()
+        given = client.load(in_path, model)
+        with torch.no_grad():
+            model.head.fill_(7)
+        client.save(out_path, model, given)
+
+    def gradient(in_path: str, out_path: str) -> None:
+        model = Two()
+        given = client.load(in_path, model)
+        found = client.gradients(model, given, lambda m, _: (m.body * m.head).sum(), [torch.ones(1)])
+        client.save(out_path, given=given, sets=found)
+
+    x = {"body": np.ones(2), "head": np.ones(2)}
+    calls(train, x, parameters={"local_names": ["head"]})
+    went = calls(gradient, x, parameters={"local_names": ["head"]}, reply="gradient")
+    assert {name: array.tolist() for name, array in went.items()} == {"body": [7, 7], "head": [0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("local", "parameters", "says"),
+    [
+        ((), {"local_names": ["nonsense.*"]}, "'nonsense.*' matches no tensor of the model"),
+        (("nonsense",), {}, "local: the model has no tensor 'nonsense'"),
+        (("head.*",), {}, "matching(model"),
+        ((), {"local_norms": True}, "no normalising layer"),
+    ],
+)
+def test_what_shall_stay_and_is_not_there_is_an_error(
+    calls: Calls, local: tuple[str, ...], parameters: dict[str, Any], says: str
+) -> None:
+    def train(in_path: str, _out: str) -> None:
+        with pytest.raises(client.ClientError) as caught:
+            client.load(in_path, Two(), local=local)
+        assert says in str(caught.value)
+
+    calls(train, {"body": np.ones(2), "head": np.ones(2)}, parameters=parameters)
+
+
 def test_only_some_parameters_are_trained() -> None:
     model = Net()
     model.head.bias.requires_grad_(False)

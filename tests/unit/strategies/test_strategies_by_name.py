@@ -78,6 +78,10 @@ def test_default_is_fedavg(tmp_path: Path) -> None:
         ({"name": "fedlc"}, {"fedlc_tau": 1.0}),
         ({"name": "lg_fedavg", "local": ["body.*"]}, {"local_names": ["body.*"]}),
         ({"name": "fedbn"}, {"local_norms": True}),
+        (
+            {"name": "fedper", "local": ["head.*"], "parameters": {"proximal_mu": 0.1}},
+            {"local_names": ["head.*"], "proximal_mu": 0.1},
+        ),
         ({"name": "ditto", "lam": 0.3}, {"ditto_lambda": 0.3}),
         ({"name": "pfedme", "lam": 3, "eta": 0.1, "transforms": ["bfloat16"]}, {"pfedme_lambda": 3, "pfedme_eta": 0.1}),
     ],
@@ -87,6 +91,18 @@ def test_clients_are_told_the_parameters_of_their_part(section: dict[str, Any], 
     assert isinstance(strategy, Pipeline)
     _, (request,) = strategy.ask(strategy.init(Weights({"w": torch.zeros(1)})), np.random.default_rng(0))
     assert request.parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"name": "fedprox", "parameters": {"proximal_mu": 1}}, "proximal_mu is what the strategy's own keys say"),
+        ({"name": "fedper", "local": []}, "local is empty"),
+    ],
+)
+def test_a_method_of_the_clients_is_said_once_and_of_something(section: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_strategy(section)
 
 
 def test_pfedmes_server_goes_beta_of_the_way() -> None:
