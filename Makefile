@@ -14,7 +14,7 @@ demo: $(VENV)/.installed-demo
 	@echo "To go on: source $(BIN)/activate, then the commands above work as they stand."
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --durations=15
 
 unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
