@@ -21,10 +21,10 @@ BLOCK = 16
 MIN_WEIGHT, MAX_WEIGHT = 2.0**-64, 2.0**64
 """Beyond these, n_k w_k leaves the range of float32."""
 
-# Updates are added two at a time, and of these a piece at a time: the sum's piece (1 MiB of float32) then stays in a
+# Updates are added two at a time, and of these a piece at a time: the sum's piece (2 MiB of float32) then stays in a
 # core's cache, as does what is converted from a narrow dtype. Memory has to carry little more than the updates.
 _TOGETHER = 2
-_PIECE = 1 << 18
+_PIECE = 1 << 19
 _T = TypeVar("_T", float, Tensor)
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
