@@ -213,14 +213,16 @@ class Registry:
     def run_file_of(
         self, section: dict[str, Any], places: Places, path: tuple[str, ...], *, is_named: bool
     ) -> dict[str, Any]:
-        """Take the key ``file`` out of a section and run that file; what was taken out.
+        """Take the key ``file`` out of a section and run that file; what was taken out, with the file's digest now.
 
-        Unless it is clear what is meant (``is_named``), that is the one thing which the file registers.
+        A digest in the section is of the file as it was: whoever resumes a session looks at that. Unless it is clear
+        what is meant (``is_named``), that is the one thing which the file registers.
 
         Raises:
             ConfigError: it is no path, cannot be run, or registers several things, or none.
         """
         file = section.pop("file", None)
+        section.pop("file_sha256", None)
         if file is None:
             return {}
         kind, key = self.kinds[0], ".".join((*path, "file"))
@@ -236,7 +238,7 @@ class Registry:
                     else f"{file} registers nothing: decorate {_a(kind)} with @register_{kind}(name)",
                 )
             section["name"] = names[0]
-        return {"file": file}
+        return {"file": file, "file_sha256": hashlib.sha256(self._run[Path(file)][0]).hexdigest()}
 
     def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.

@@ -5,12 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from fedpkg.cli import output
 
 if TYPE_CHECKING:
     from fedpkg.registry import Part, Spec
+
+
+file_option = click.option(
+    "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
+)
 
 
 def show_spec(spec: Spec, pairs: Sequence[tuple[str, str]]) -> None:

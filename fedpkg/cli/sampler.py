@@ -9,11 +9,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.registered import facts_of, show_spec
-
-_FILE = click.option(
-    "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
-)
+from fedpkg.cli.registered import facts_of, file_option, show_spec
 
 
 @click.group("sampler")
@@ -27,7 +23,7 @@ def command() -> None:
 
 
 @command.command("list")
-@_FILE
+@file_option
 @common_options
 @click.pass_obj
 def list_samplers(settings: Settings, file: Path | None) -> None:
@@ -53,7 +49,7 @@ def list_samplers(settings: Settings, file: Path | None) -> None:
 
 @command.command("show")
 @click.argument("name", metavar="NAME")
-@_FILE
+@file_option
 @common_options
 @click.pass_obj
 def show_sampler(settings: Settings, name: str, file: Path | None) -> None:

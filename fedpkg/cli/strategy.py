@@ -10,15 +10,12 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.registered import facts_of, show_spec
+from fedpkg.cli.registered import facts_of, file_option, show_spec
 
 if TYPE_CHECKING:
     from fedpkg.registry import Spec
 
 _WHOLE = ("strategy", "aggregator")  # kinds of which attackers and trees are to be told
-_FILE = click.option(
-    "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
-)
 
 
 @click.group("strategy")
@@ -32,7 +29,7 @@ def command() -> None:
 
 
 @command.command("list")
-@_FILE
+@file_option
 @common_options
 @click.pass_obj
 def list_strategies(settings: Settings, file: Path | None) -> None:
@@ -77,7 +74,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
 
 @command.command("show")
 @click.argument("name", metavar="NAME")
-@_FILE
+@file_option
 @common_options
 @click.pass_obj
 def show_strategy(settings: Settings, name: str, file: Path | None) -> None:

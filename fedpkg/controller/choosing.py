@@ -154,10 +154,7 @@ class Choosing:
         return Candidates(
             tuple(client.client_id for client in self._may_be_drawn),
             self.round_number,
-            tuple(
-                client.num_examples if client.last_num_examples is None else client.last_num_examples
-                for client in self._may_be_drawn
-            ),
+            tuple(client.known_examples for client in self._may_be_drawn),
             self.ctx.groups,
             self._history,
             None if clock is None else clock.duration,

@@ -37,8 +37,7 @@ def examples_of(client: ClientRow, metadata: Mapping[str, Json]) -> float:
     try:
         return num_examples(metadata)
     except ModelFileError:
-        known = client.num_examples if client.last_num_examples is None else client.last_num_examples
-        return 1.0 if known is None else known
+        return 1.0 if client.known_examples is None else client.known_examples
 
 
 def weighted_average(values: Iterable[tuple[Json, float]]) -> dict[str, float]:

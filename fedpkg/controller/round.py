@@ -131,7 +131,7 @@ class _Training:
             Client(
                 client.client_id,
                 groups=tuple(name for name, members in groups.items() if client.client_id in members),
-                num_examples=client.num_examples if client.last_num_examples is None else client.last_num_examples,
+                num_examples=client.known_examples,
             )
             for client in asking.choosing.may_train
         )

@@ -11,7 +11,6 @@ import msgspec
 
 from fedpkg.config_shape import Places, check_shape
 from fedpkg.errors import ConfigError
-from fedpkg.files import sha256_file
 from fedpkg.registry import BelowOne, Count, NotNegative, Registry, Share, Spec
 
 if TYPE_CHECKING:
@@ -85,10 +84,7 @@ def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Js
         DataError: a trace cannot be read.
     """
     given = {key: value for key, value in section.items() if value is not None}
-    given.pop("file_sha256", None)  # as for a strategy's: `assemble.resume` warns if it was another
     file = SAMPLERS.run_file_of(given, places, _PATH, is_named="name" in given)
-    if file:
-        file["file_sha256"] = sha256_file(Path(file["file"]))
     given.setdefault("name", "uniform")
     name = given["name"]
     if isinstance(name, str):

@@ -61,6 +61,11 @@ class ClientRow:
     last_num_examples: float | None = None  # what its last counted train reply said
     state_version: str | None = None
 
+    @property
+    def known_examples(self) -> float | None:
+        """What it last said, else what its data was split to."""
+        return self.num_examples if self.last_num_examples is None else self.last_num_examples
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientHistoryRow:

@@ -16,7 +16,7 @@ from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Ste
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.transforms.chain import Chain
 from fedpkg.transforms.delta import Delta
-from fedpkg.transforms.noise import Clip, Probability
+from fedpkg.transforms.noise import Clip, Probability, with_noise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +88,7 @@ class DpFedAvg:
 
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import real_parameters_of, with_parameters
+        from fedpkg.weights.weights import Weights
 
         model, clip = state["model"], float(state["clip_norm"])
         population, expected, cohort = self._sizes(ctx.sampling, len(ctx.clients))
@@ -100,7 +101,8 @@ class DpFedAvg:
         replies: Replies = yield Request(payload=model, transforms=self._transforms(clip))
         rng = self._rng(state, ctx)
         total, short, count = self._sum(replies, model, clip)
-        step = _noisy(total, noise * clip * scale, rng) / expected
+        noisy = {name: with_noise(tensor, noise * clip * scale, rng) for name, tensor in total.items()}
+        step = Weights(noisy) / expected
         moved = with_parameters(model, real_parameters_of(model) + step)
 
         found: State = {**state, "spent": [list(part) for part in spent]}
@@ -210,20 +212,3 @@ def _extended(spent: list[Any], scheme: str, rate: float, noise_multiplier: floa
     if parts and parts[-1][:3] == (scheme, rate, noise_multiplier):
         return [*parts[:-1], parts[-1]._replace(rounds=parts[-1].rounds + 1)]
     return [*parts, Spent(scheme, rate, noise_multiplier, 1)]
-
-
-def _noisy(total: Weights, std: float, rng: np.random.Generator) -> Weights:
-    """The sum with independent Gaussian noise in every element."""
-    import numpy as np
-    import torch
-
-    from fedpkg.weights.weights import Weights
-
-    if std == 0:
-        return total
-    noisy = {}
-    for name, tensor in total.items():
-        dtype: Any = np.float64 if tensor.dtype == torch.float64 else np.float32
-        drawn = torch.from_numpy(np.asarray(rng.standard_normal(tuple(tensor.shape), dtype=dtype)))
-        noisy[name] = tensor + std * drawn
-    return Weights(noisy)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
-from fedpkg.files import sha256_file
 from fedpkg.registry import Part, Registry
 from fedpkg.transforms.registry import TRANSFORMS
 
@@ -145,11 +143,8 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     """
     given = dict(section)
     path = ("strategy",)
-    given.pop("file_sha256", None)  # what the file is now is what counts; `assemble.resume` warns if it was another
     is_named = given.get("name") is not None or "aggregator" in given
     is_from = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
-    if is_from:
-        is_from["file_sha256"] = sha256_file(Path(is_from["file"]))
     if given.get("name") is None:
         given["name"] = "pipeline"
     resolved = STRATEGIES.resolve("strategy", given, places, path)

@@ -80,19 +80,16 @@ class Chain:
         from fedpkg.transforms.message import write_message
 
         message, way = self._message(update, sent, seed=seed, is_difference=is_difference)
-        remembering = self._remembering
-        for number, step in enumerate(self._tensor_steps):
-            if number == remembering:
-                if lost is not None and lost.shape == message.values.shape:
-                    message = message.replace(message.values + lost.to(message.values.dtype))
-                whole = message.values
-            message = step.apply(message, dataclasses.replace(way, place=number))
-        lost = None
-        if remembering is not None:
-            back = message
-            for step in reversed(self._tensor_steps[remembering:]):
-                back = step.undo(back, way)
-            lost = whole - back.values
+        first = self._remembering
+        message = self._applied(message, way, stop=first)
+        if first is not None:
+            if lost is not None and lost.shape == message.values.shape:
+                message = message.replace(message.values + lost.to(message.values.dtype))
+            whole = message.values
+            message = self._applied(message, way, start=first)
+            lost = whole - self._undone(message, way, start=first).values
+        else:
+            lost = None
         file = io.BytesIO()
         write_message(file, message)
         content = file.getvalue()
@@ -115,8 +112,7 @@ class Chain:
         else:
             message = read_message(path, sent)
         way = self._way(sent, seed=0, is_difference=is_difference)
-        for step in reversed(self._tensor_steps):
-            message = step.undo(message, way)
+        message = self._undone(message, way)
         values = message.numbers(way.dtype, (way.size,))
         rest = {name: tensor.clone() for name, tensor in message.rest.items()}
         return from_vector(values, rest, sent), dict(message.facts)
@@ -126,10 +122,7 @@ class Chain:
         from fedpkg.transforms.message import from_vector
 
         message, way = self._message(update, sent, seed=seed, is_difference=False)
-        for number, step in enumerate(self._tensor_steps):
-            message = step.apply(message, dataclasses.replace(way, place=number))
-        for step in reversed(self._tensor_steps):
-            message = step.undo(message, way)
+        message = self._undone(self._applied(message, way), way)
         return from_vector(message.values, message.rest, update)
 
     # ---- inside
@@ -149,6 +142,18 @@ class Chain:
             if getattr(step, "error_feedback", False):
                 return number
         return None
+
+    def _applied(self, message: Message, way: Way, *, start: int = 0, stop: int | None = None) -> Message:
+        """What the steps from ``start`` up to ``stop`` make of a message."""
+        for place, step in list(enumerate(self._tensor_steps))[start:stop]:
+            message = step.apply(message, dataclasses.replace(way, place=place))
+        return message
+
+    def _undone(self, message: Message, way: Way, *, start: int = 0) -> Message:
+        """The message as it was before the step ``start``, but for what was lost."""
+        for step in reversed(self._tensor_steps[start:]):
+            message = step.undo(message, way)
+        return message
 
     def _message(self, update: Weights, sent: Weights, *, seed: int, is_difference: bool) -> tuple[Message, Way]:
         from fedpkg.transforms.message import Message, parameters_vector

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from fedpkg.transforms.registry import register_transform
 from fedpkg.transforms.stage import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from fedpkg.transforms.message import Message, Way
@@ -52,7 +53,7 @@ class GaussianNoise:
     of_update: ClassVar[bool] = True
 
     def apply(self, message: Message, way: Way) -> Message:
-        return message.replace(with_noise(message.values, self.std, way, self.stage))
+        return message.replace(with_noise(message.values, self.std, way.rng(self.stage)))
 
     def undo(self, message: Message, way: Way) -> Message:
         return message
@@ -82,7 +83,7 @@ class LocalDp:
     def apply(self, message: Message, way: Way) -> Message:
         values, clipped = clipped_to(message.values, self.norm)
         std = gaussian_std(self.epsilon, self.delta, sensitivity=2 * self.norm)
-        return message.replace(with_noise(values, std, way, self.stage)).saying(clipped=int(clipped))
+        return message.replace(with_noise(values, std, way.rng(self.stage))).saying(clipped=int(clipped))
 
     def undo(self, message: Message, way: Way) -> Message:
         return message
@@ -96,21 +97,16 @@ def clipped_to(values: Tensor, norm: float) -> tuple[Tensor, bool]:
     return (values * (norm / length), True) if length > norm else (values, False)
 
 
-def with_noise(values: Tensor, std: float, way: Way, stage: Stage) -> Tensor:
-    """The vector and Gaussian noise, drawn in its dtype."""
-    import torch
-
-    if std == 0:
-        return values
-    drawn = way.rng(stage).standard_normal(values.numel(), dtype=_numpy_name(values))
-    return values + torch.from_numpy(drawn).mul_(std)
-
-
-def _numpy_name(values: Tensor) -> type:
+def with_noise(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
+    """A tensor of float32 or float64 and Gaussian noise, drawn in its dtype."""
     import numpy as np
     import torch
 
-    return np.float64 if values.dtype == torch.float64 else np.float32
+    if std == 0:
+        return tensor
+    dtype: Any = np.float64 if tensor.dtype == torch.float64 else np.float32
+    drawn = np.asarray(rng.standard_normal(tuple(tensor.shape), dtype=dtype))  # of no dimensions, it is a number
+    return tensor + std * torch.from_numpy(drawn)
 
 
 def gaussian_std(epsilon: float, delta: float, *, sensitivity: float) -> float:
