@@ -237,7 +237,7 @@ def test_a_script_runs_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # ---- what is kept
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

@@ -417,7 +417,7 @@ _PARTS = st.text(
 ).filter(lambda part: part not in (".", "..", *_LEFT_OUT) and not part.endswith(".pyc"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from(["", "sub/", "ordner ö/x/"]), _PARTS), st.binary(max_size=2000), max_size=6
@@ -449,7 +449,7 @@ def test_building_then_unpacking_gives_back_names_and_bytes(files: dict[tuple[st
         assert found == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_archive_with_changed_bytes_is_unpacked_or_refused_but_never_breaks_anything(data: st.DataObject) -> None:
     entries = [PACKAGE, entry("client/" + "ä" * 120, b"1" * 600), link("client/l", "fedn.yaml"), folder("client/d")]

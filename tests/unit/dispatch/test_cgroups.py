@@ -38,7 +38,7 @@ def call(folder: Path, script: str) -> Call:
         stdout=folder / "out.log",
         stderr=folder / "err.log",
         log_bytes=1000,
-        timeout_s=20,
+        timeout_s=60,
         limits=Limits(memory_bytes=1 << 30, processes=50),
         shell=script,
     )
@@ -58,7 +58,7 @@ def test_keeper_and_its_task_live_in_a_group_of_their_own(bare: Delegated, tmp_p
 def test_group_kills_all_in_it_at_once(bare: Delegated) -> None:
     group = Group(bare)
     forks = "for _ in range(6): os.fork() or os.setsid()"
-    code = f"import os, time\ninput()\n{forks}\nos.write(1, b'there\\n')\ntime.sleep(20)"
+    code = f"import os, time\ninput()\n{forks}\nos.write(1, b'there\\n')\ntime.sleep(100)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         slot = group.slot(process.pid)
         assert process.stdin is not None and process.stdout is not None

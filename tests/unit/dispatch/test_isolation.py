@@ -548,7 +548,7 @@ def test_link_in_the_place_of_its_folder_leads_fedpkg_nowhere(bench: Bench, tmp_
 
 EXCESSES = {
     "processes": (
-        "import time\nfor _ in range(300): os.fork() or (time.sleep(20), os._exit(0))",
+        "import time\nfor _ in range(300): os.fork() or (time.sleep(100), os._exit(0))",
         Limits(processes=64),
     ),
     "cpu_time": ("if os.fork() == 0:\n    while True: pass\nos.wait()", Limits(cpu_s=0.3)),
@@ -576,7 +576,7 @@ def test_nothing_of_an_isolated_task_is_left(bench: Bench, tmp_path: Path) -> No
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            time.sleep(20)
+            time.sleep(100)
         os._exit(0)
     tell()
     """
@@ -585,7 +585,7 @@ def test_nothing_of_an_isolated_task_is_left(bench: Bench, tmp_path: Path) -> No
 
 
 def test_isolated_task_is_ended_at_its_time_limit(bench: Bench, tmp_path: Path) -> None:
-    result = bench.run(inline(tmp_path, "import time\ntime.sleep(20)"), isolation=ISOLATED, timeout_s=0.3)
+    result = bench.run(inline(tmp_path, "import time\ntime.sleep(100)"), isolation=ISOLATED, timeout_s=0.3)
     assert result.failure is not None
     assert result.failure.kind == "timeout"
 

@@ -34,7 +34,7 @@ PATIENCE_S = 60.0
 MARK = "FEDPKG_TEST_MARK"
 
 
-def wait_until(holds: Callable[[], Any], what: str, *, within_s: float = 20.0) -> Any:
+def wait_until(holds: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
     """The first true value of ``holds``; looks again every few milliseconds, up to a deadline."""
     deadline = time.monotonic() + within_s
     while not (value := holds()):

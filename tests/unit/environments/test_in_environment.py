@@ -131,13 +131,13 @@ hoard = []
 while len(hoard) < 100:
     hoard.append(bytearray(b"x") * (10 << 20))
 import time
-time.sleep(20)
+time.sleep(100)
 """
 FORKS = """
 import time
 for _ in range(64):
-    os.fork() or (time.sleep(20), os._exit(0))
-time.sleep(20)
+    os.fork() or (time.sleep(100), os._exit(0))
+time.sleep(100)
 """
 
 

@@ -135,7 +135,7 @@ def test_a_maker_that_was_killed_is_noticed(
     killed = maker_process(package, PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
     gate.read_text()  # it installs now
     killed.kill()
-    killed.communicate(timeout=20)
+    killed.communicate(timeout=60)
     (left,) = unfinished(root)
     assert (root / left / "half").exists()
     with pytest.raises(StoreError, match="is being made"):
@@ -161,7 +161,7 @@ def test_what_is_interrupted_leaves_nothing(
     process = maker_process(package, PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
     uv_pid = int(gate.read_text())
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
     assert list(root.iterdir()) == []
     assert not Path(f"/proc/{uv_pid}").exists() or "Z" in Path(f"/proc/{uv_pid}/stat").read_text()

@@ -73,7 +73,7 @@ DTYPES = {
 
 
 @pytest.mark.parametrize("form", [NPZ, SAFETENSORS], ids=lambda form: form.suffix)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_model_survives_a_round_trip(tmp_path: Path, form: ModelForm, data: st.DataObject) -> None:
     tensors = {}
@@ -240,7 +240,7 @@ def _noise() -> st.SearchStrategy[bytes]:
     return st.builds(bytes.__add__, st.sampled_from(starts), st.binary(max_size=300))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=_noise())
 def test_noise_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m").write_bytes(content)
@@ -264,7 +264,7 @@ def _valid_files() -> list[bytes]:
     return files
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.sampled_from(_valid_files()),
     edits=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4),

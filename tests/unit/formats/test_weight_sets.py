@@ -77,7 +77,7 @@ def test_plain_model_is_one_set_without_a_name(path: Path, form: ModelForm) -> N
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_sets_survive_a_round_trip(tmp_path: Path, suffix: str, data: st.DataObject) -> None:
     set_names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,5}", fullmatch=True)

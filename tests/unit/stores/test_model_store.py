@@ -75,7 +75,7 @@ def test_single_array_passes_through_the_hash(store: ModelStore) -> None:
     assert store.verify(digest) == path
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 40), st.binary(max_size=20)), max_size=8), st.none() | st.integers(0, 30))
 def test_digest_is_that_of_the_file_however_it_is_written(
     tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, bytes]], size: int | None

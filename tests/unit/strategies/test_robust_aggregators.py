@@ -291,7 +291,7 @@ def test_a_huge_update_does_not_blur_the_distances_of_others() -> None:
         assert found[i, j] == pytest.approx(float((vectors[i] - vectors[j]).square().sum()), rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 70), st.data())
 def test_rows_in_order_are_those_of_a_sort(count: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, count - 1))

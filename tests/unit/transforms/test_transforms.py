@@ -311,7 +311,7 @@ def test_wrong_sections_are_refused(section: dict[str, Any], words: str) -> None
 # ---- bytes that nobody sent
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(sorted(CHAINS)), data=st.data())
 def test_damaged_bytes_are_refused_or_fit(name: str, data: st.DataObject, tmp_path: Path) -> None:
     start, one = model(0), chain(*CHAINS[name])

@@ -83,7 +83,7 @@ def gradients(x: Weights) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes=SHAPES)
 def test_operation_agrees_with_the_reference_in_values_and_gradients(name: str, shapes: list[tuple[int, ...]]) -> None:
     results, slopes = [], []
@@ -101,7 +101,7 @@ def test_operation_agrees_with_the_reference_in_values_and_gradients(name: str, 
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes=SHAPES)
 def test_in_place_operation_agrees_with_the_reference(name: str, shapes: list[tuple[int, ...]]) -> None:
     results = []
@@ -122,7 +122,7 @@ def test_in_place_operation_on_itself(name: str) -> None:
     torch.testing.assert_close(in_place(x, Weights(x, buffers=x.buffers)).to_flat(), plain(same, same).to_flat())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes=SHAPES, p=st.sampled_from([1, 1.5, 2, 3, math.inf]))
 def test_dot_and_norm_agree_with_the_reference(shapes: list[tuple[int, ...]], p: float) -> None:
     x, y = weights_of(shapes, 1), weights_of(shapes, 2)

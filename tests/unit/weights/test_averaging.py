@@ -51,7 +51,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 WEIGHTS = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=18)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(WEIGHTS)
 def test_every_model_gets_the_weighted_mean(weights: list[float]) -> None:
     models = [Net(seed) for seed in range(len(weights))]
@@ -80,7 +80,7 @@ def test_plain_mean_is_that_with_equal_weights_whatever_the_scale_of_it() -> Non
         close(c, a.double())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(WEIGHTS)
 def test_gradients_are_averaged_and_none_counts_as_zeros(weights: list[float]) -> None:
     models = [Net(seed) for seed in range(len(weights))]

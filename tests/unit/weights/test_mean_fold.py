@@ -59,13 +59,13 @@ def cohorts(draw: st.DrawFn) -> Updates:
     return [(position, weights(draw(st.integers(0, 2**31))), draw(weight)) for position in positions]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cohorts())
 def test_fold_agrees_with_the_reference_bit_for_bit(updates: Updates) -> None:
     assert folded(updates).equal(weighted_mean_reference(updates, TEMPLATE))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cohorts())
 def test_merged_block_folds_agree_with_a_flat_fold_bit_for_bit(updates: Updates) -> None:
     total = MeanFold(TEMPLATE)
