@@ -28,6 +28,10 @@ class Bucketing(RememberingRobustAggregator):
     def needs(self) -> int:
         return (self.inner.needs - 1) * self.size + 1
 
+    @property
+    def takes_means(self) -> bool:
+        return False
+
     def stands(self, count: int) -> int:
         return self.inner.stands(-(-count // self.size))
 
@@ -49,4 +53,6 @@ def bucketing(inner: Annotated[Any, Part("aggregator")] = "median", size: Count 
     """A robust aggregator over the means of small random groups of updates, for clients whose data differ."""
     if not isinstance(inner, RobustAggregator):
         raise ValueError("inner must be a robust aggregator, one that sees all updates: median, krum …")
+    if not inner.takes_means:
+        raise ValueError("inner must take means of several updates as it takes updates: median, krum …")
     return Bucketing(inner, size)

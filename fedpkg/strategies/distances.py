@@ -25,6 +25,7 @@ def squared_distances(updates: Updates) -> Tensor:
     for rows, model in updates.pieces(updates.model.parameters, wide=True):
         rows -= model
         gram += products(rows)
+    gram = gram.triu() + gram.triu(1).T  # a product of matrices is symmetric up to rounding, which would break ties
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]
     distances = sums - 2 * gram

@@ -46,6 +46,10 @@ class FLTrust(RobustAggregator):
     def needs(self) -> int:
         return 2
 
+    @property
+    def takes_means(self) -> bool:
+        return False
+
     def stands(self, count: int) -> int:
         return max(count - 2, 0)
 

@@ -62,11 +62,17 @@ class Updates:
         return len(self._held) if self._groups is None else len(self._groups)
 
     def grouped(self, groups: Sequence[Sequence[int]] | None) -> Updates:
-        """The means of groups of these updates, which are never made as a whole; None: each of them again."""
+        """The means of groups of these updates, which are never made as a whole; None: each of them again.
+
+        Of groups, some again: a group of several groups would be no mean of their means.
+        """
         view = Updates.__new__(Updates)
         view.model, view._held = self.model, self._held
         view.clients, view.num_examples = self.clients, self.num_examples
         view._groups = None if groups is None else [list(group) for group in groups]
+        if self._groups is not None and groups is not None:
+            assert all(len(group) == 1 for group in groups)
+            view._groups = [self._groups[k] for (k,) in groups]
         return view
 
     def pieces(

@@ -30,6 +30,10 @@ class NormBounding(RobustAggregator):
     max_norm: Positive | None = None
     by_examples: bool = False
 
+    @property
+    def takes_means(self) -> bool:
+        return not self.by_examples
+
     def stands(self, count: int) -> int:
         return 0
 

@@ -24,6 +24,11 @@ class RobustAggregator(ABC):
         """The fewest updates that it is defined for."""
         return 1
 
+    @property
+    def takes_means(self) -> bool:
+        """Whether a mean of several updates is as good to it as an update: not so if it goes by who sent them."""
+        return True
+
     @abstractmethod
     def stands(self, count: int) -> int:
         """How many attackers it stands among so many updates."""

@@ -181,6 +181,18 @@ def test_bucketing_aggregates_means_of_drawn_buckets() -> None:
     close(made, means.quantile(0.5, dim=0))
 
 
+def test_bucketing_gives_means_to_what_takes_groups_itself() -> None:
+    """Bulyan selects among the means; not among the first updates, whose places these have."""
+    import numpy as np
+
+    updates = [weights(k, scale=1.0 if k < 7 else 30.0) for k in range(14)]
+    made = told({"name": "bucketing", "inner": {"name": "bulyan", "attackers": 1}}, MODEL, updates)
+    drawn = np.random.default_rng(int(np.random.default_rng(0).integers(1 << 62))).permutation(14).tolist()
+    vectors = stacked(updates)
+    means = torch.stack([vectors[drawn[at : at + 2]].mean(dim=0) for at in range(0, 14, 2)])
+    close(made, bulyan(means, 1))
+
+
 # ---- what holds of all
 
 
@@ -280,6 +292,15 @@ def test_distances_do_not_cancel() -> None:
             true = (updates[i]["w"].double() - updates[j]["w"].double()).square().sum()
             assert found[i, j] == found[j, i] and abs(found[i, j] - true) < 1e-9 * true
         assert not found.diagonal().any()
+
+
+def test_distances_are_the_same_both_ways() -> None:
+    """Or rounding would say which of two that are nearest to each other Krum takes, and not its rule."""
+    rng = torch.Generator().manual_seed(0)
+    for size in range(2, 40):
+        updates = [Weights({"w": torch.randn(size, generator=rng, dtype=torch.float64)}) for _ in range(7)]
+        found = squared_distances(held(updates, Weights({"w": torch.randn(size, generator=rng, dtype=torch.float64)})))
+        assert torch.equal(found, found.T)
 
 
 def test_a_huge_update_does_not_blur_the_distances_of_others() -> None:

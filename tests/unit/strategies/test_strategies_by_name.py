@@ -206,6 +206,10 @@ def test_parameters_that_do_not_go_together_are_an_error() -> None:
         make_strategy({"name": "fedavgm", "nesterov": True, "momentum": 0})
     with pytest.raises(ConfigError, match="aggregator 'bucketing': inner must be a robust aggregator"):
         make_strategy({"aggregator": {"name": "bucketing", "inner": "fedavg"}})
+    by_client: list[Any] = ["bucketing", {"name": "fltrust", "trusted": "a"}]
+    for inner in (*by_client, {"name": "norm_bounding", "by_examples": True}):
+        with pytest.raises(ConfigError, match="inner must take means of several updates"):
+            make_strategy({"aggregator": {"name": "bucketing", "inner": inner}})
 
 
 MINE = """
