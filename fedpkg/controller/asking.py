@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 import time
 from collections import deque
@@ -174,6 +175,15 @@ class Asking:
             raise SessionFailed(f"{where}: a strategy has transforms for {request.reply_kind.value}, not for an update")
         if request.download is not None and not isinstance(request.payload, Weights):
             raise SessionFailed(f"{where}: a strategy has transforms for a download of several sets")
+        sets = [request.payload] if isinstance(request.payload, Weights) else list(request.payload.values())
+        if not all(isinstance(one, Weights) for one in sets):
+            raise SessionFailed(f"{where}: a payload is Weights, or several named Weights")
+        if isinstance(request.clients, str):
+            raise SessionFailed(f"{where}: the clients of a request are several ids, as ('{request.clients}',)")
+        try:
+            json.dumps(dict(request.parameters))
+        except (TypeError, ValueError) as error:
+            raise SessionFailed(f"{where}: parameters must be JSON: {error}") from error
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
         self.ctx.package.spec.entry_point(request.entry_point)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from fedpkg.controller.asking import Asking, record, state_version
 from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
@@ -13,8 +13,9 @@ from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished
 from fedpkg.controller.gather import Gathering
 from fedpkg.controller.metrics import examples_of, finite_number, metrics_weight, numbers_of, weighted_average
+from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
-from fedpkg.controller.state import encode
+from fedpkg.controller.state import check_state, encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
@@ -78,6 +79,12 @@ class _Training:
             if isinstance(error, (ConfigError, SpecError)):  # a session keeps its configuration: resuming is no help
                 error.hint = "; ".join(filter(None, [error.hint, "for a changed configuration start a new run"]))
             raise
+        except Exception as error:
+            failed = fault_of_own(error, where=f"round {self.round_number}", session_id=self.row.session_id)
+            if failed is None:
+                raise
+            self._record_failed(failed.message.splitlines()[0])
+            raise failed from error
         stepped_s, waited_s = time.monotonic() - self.started, self.asking.waited_s
         phases = {"train": waited_s, "fold": stepped_s - waited_s}
         if self.ctx.virtual_clock is not None:
@@ -87,12 +94,18 @@ class _Training:
     def _step(self) -> State:
         """Let the strategy take its step: send it the replies to what it asks, until it returns the state after it."""
         step = take_step(self.ctx.strategy, self.state, self._step_context())
+        if not isinstance(step, Generator):
+            raise SessionFailed(
+                f"round {self.round_number}: a step is a generator: it yields requests, and this does not"
+            )
         try:
             asks = next(step)
             while True:
                 requests = [asks] if isinstance(asks, Request) else asks
                 if not isinstance(requests, Sequence) or not all(isinstance(one, Request) for one in requests):
-                    raise SessionFailed(f"round {self.round_number}: a step yields requests, not a {_type(asks)}")
+                    raise SessionFailed(
+                        f"round {self.round_number}: a step yields requests, not a {type(asks).__name__}"
+                    )
                 replies = self.asking.ask(requests)
                 asks = step.send(replies[0] if isinstance(asks, Request) else replies)
         except StopIteration as stop:
@@ -103,11 +116,9 @@ class _Training:
         finally:
             step.close()
         self.asking.finish()
-        if not (isinstance(state, dict) and isinstance(state.get("model"), Weights)):
-            found = _type(state)
-            raise SessionFailed(
-                f"round {self.round_number}: a step returns its next state, a dict with a 'model', not a {found}"
-            )
+        check_state(state, f"round {self.round_number}: a step returns its next state")
+        if reason := state["model"].mismatch(self.state["model"]):
+            raise SessionFailed(f"round {self.round_number}: the next model is another one: {reason}")
         finite(state["model"])
         self._virtual_time(state)
         return state
@@ -209,11 +220,6 @@ class _Training:
         # The row was committed before its own cost was known; `finish_round` writes these.
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
-
-
-def _type(value: object) -> str:
-    keys = f" with {', '.join(map(repr, value))}" if isinstance(value, dict) else ""
-    return type(value).__name__ + keys
 
 
 def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:

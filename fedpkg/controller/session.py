@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import SessionEnded, SessionStarted
+from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.round import finish_round, train_round
-from fedpkg.controller.state import decode
+from fedpkg.controller.state import check_state, decode
 from fedpkg.controller.trail import store_model
 from fedpkg.errors import FedpkgError, Interrupted, StoreError
 from fedpkg.formats.base import ModelForm
@@ -84,9 +85,12 @@ def run_session(ctx: SessionContext) -> SessionRow:
             hint=f"when the cause is mended: fedpkg session resume {session_id}",
             session_id=session_id,
         ) from error
-    except Exception as error:  # a fault of fedpkg: the record must not say that it still runs
+    except Exception as error:  # a fault of fedpkg, if not of the strategy: the record must not say that it still runs
+        failed = fault_of_own(error, where=f"session {session_id}", session_id=session_id)
         _end(ctx, "failed", reason=f"{type(error).__name__}: {error}")
-        raise
+        if failed is None:
+            raise
+        raise failed from error
     return _end(ctx, "finished", reason=state.get("finished"))
 
 
@@ -115,8 +119,9 @@ def _load_state(ctx: SessionContext, step: int) -> State:
     session_id = ctx.session.session_id
     saved = ctx.store.load_strategy_state(session_id)
     if saved is None or step == 0:
-        seed = read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0"))
-        return ctx.strategy.init(seed)
+        state = ctx.strategy.init(read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0")))
+        check_state(state, "a strategy begins with a state")
+        return state
     if saved[0] != step:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
 
@@ -124,8 +129,8 @@ def _load_state(ctx: SessionContext, step: int) -> State:
         is_model = ctx.models.path(digest, ctx.form.suffix).exists()
         return _read_verified(ctx, digest, ctx.form if is_model else ctx.form.of_state, buffers)
 
-    state: State = decode(saved[1], get)
-    return state
+    decoded: State = decode(saved[1], get)
+    return decoded
 
 
 def read_stored_model(ctx: SessionContext, row: ModelRow) -> Weights:

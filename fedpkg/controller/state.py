@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedpkg.errors import SessionFailed
 from fedpkg.stores.base import WEIGHTS_MARK
 from fedpkg.weights.weights import Weights
 
 _BUFFERS = "buffers"
 
 
+def check_state(state: object, what: str) -> None:
+    """Raises SessionFailed: it is no state of a strategy, whoever made it."""
+    if not (isinstance(state, dict) and isinstance(state.get("model"), Weights)):
+        keys = f" with {', '.join(map(repr, state))}" if isinstance(state, dict) else ""
+        raise SessionFailed(f"{what}, a dict with a 'model', not a {type(state).__name__}{keys}")
+    encode(state, lambda weights: ("", ()))
+
+
 def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> Any:
     """Replace every `Weights` in plain data by ``{"$weights": digest}``, and ``"buffers"`` if there are any.
 
     ``put`` stores them; it says the digest, and how the buffers are called in the file.
+
+    Raises:
+        SessionFailed: something in it is no data.
     """
     if isinstance(state, Weights):
         digest, buffers = put(state)
@@ -25,7 +37,10 @@ def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> A
         return [encode(value, put) for value in state]
     if state is None or isinstance(state, (bool, int, float, str)):
         return state
-    raise TypeError(f"a strategy's state is data; it cannot hold a {type(state).__name__}")
+    raise SessionFailed(
+        f"a strategy's state is data; it cannot hold a {type(state).__name__}",
+        hint="keep Weights, numbers, text, and lists and dicts of them",
+    )
 
 
 def decode(data: Any, get: Callable[[str, Sequence[str]], Weights]) -> Any:

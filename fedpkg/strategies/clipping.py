@@ -24,7 +24,9 @@ def clipped_mean(
         weights: a_k up to a factor; equal ones if not given.
     """
     norms = squared_norms(updates, centre).sqrt()
-    bound = norms.sort().values[(len(norms) - 1) // 2] if max_norm is None else torch.tensor(max_norm, dtype=torch.float64)
+    bound = (
+        norms.sort().values[(len(norms) - 1) // 2] if max_norm is None else torch.tensor(max_norm, dtype=torch.float64)
+    )
     scales = torch.where(norms <= bound, 1.0, bound / norms)  # an update that changes nothing has no direction
     shares = torch.tensor([1.0] * len(updates) if weights is None else list(weights), dtype=torch.float64)
     scales = scales * shares / shares.sum()

@@ -10,6 +10,7 @@ import torch
 
 from fedpkg.controller.seeds import derive_seed, step_rng, task_seed
 from fedpkg.controller.state import decode, encode
+from fedpkg.errors import SessionFailed
 from fedpkg.weights.weights import Weights
 
 
@@ -44,7 +45,7 @@ def test_state_round_trips() -> None:
 
 
 def test_state_that_is_no_data_is_refused() -> None:
-    with pytest.raises(TypeError, match="cannot hold a set"):
+    with pytest.raises(SessionFailed, match="cannot hold a set"):
         encode({"x": {1}}, lambda weights: ("", []))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from federation import PACKAGES, Federation
 from test_resume import drive, outcome_of, wait_until_gone, write_config
 
@@ -246,6 +247,18 @@ class Astray:
             yield Request(payload=x, clients=("client-9",))
         if self.way == "group":
             yield Request(payload=x, group="nirgends")
+        if self.way == "one id":
+            yield Request(payload=x, clients="client-0")  # type: ignore[arg-type]
+        if self.way == "numbers":
+            yield Request(payload={"x": 3})  # type: ignore[dict-item]
+        if self.way == "tensors":
+            yield Request(payload=x, parameters={"x": x["x"]})
+        if self.way == "another":
+            return {"model": x.to(dtype=torch.float32)}
+        if self.way == "a set":
+            return {"model": x, "seen": {1}}
+        if self.way == "raises":
+            raise KeyError("Tippfehler")
         return {"model": (0.0 * x) / 0.0} if self.way == "nan" else None
 
 
@@ -257,12 +270,38 @@ class Astray:
         ("twice", "request once: a strategy has asked under that id before"),
         ("nobody", "a strategy asks unknown clients: client-9"),
         ("group", "there is no group 'nirgends'"),
+        ("one id", r"the clients of a request are several ids, as \('client-0',\)"),
+        ("numbers", "a payload is Weights, or several named Weights"),
+        ("tensors", "parameters must be JSON: .*Tensor"),
+        ("another", "round 1: the next model is another one: tensor 'x' has dtype float32"),
+        ("a set", "a strategy's state is data; it cannot hold a set"),
+        ("raises", r"round 1: KeyError: 'Tippfehler'\n.*test_steps.py, line \d+, in step"),
     ],
 )
 def test_step_that_goes_astray_fails_with_what_it_did(federation: Federation, way: str, words: str) -> None:
     with pytest.raises(SessionFailed, match=words):
         federation.run(config_of(federation, strategy={"name": "test_steps:Astray", "way": way}))
-    assert federation.store.list_sessions()[-1].status == "failed"
+    session = federation.store.list_sessions()[-1]
+    assert session.status == "failed"
+    assert [row.status for row in federation.store.list_rounds(session.session_id)] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("Plain", "a step is a generator"), ("Bare", "begins with a state, .* a Weights")]
+)
+def test_strategies_that_are_none_are_told_so(federation: Federation, name: str, words: str) -> None:
+    with pytest.raises(SessionFailed, match=words):
+        federation.run(config_of(federation, strategy={"name": f"test_steps:{name}"}))
+
+
+class Plain(Astray):
+    def step(self, state: State, ctx: StepContext) -> Any:
+        return state
+
+
+class Bare(Astray):
+    def init(self, seed_model: Weights) -> Any:
+        return seed_model
 
 
 class Fickle(Astray):

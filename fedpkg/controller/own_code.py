@@ -1,0 +1,33 @@
+"""Faults in code that people bring (a strategy, a sampler): told with their place, and not as faults of fedpkg."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from fedpkg.errors import SessionFailed
+
+_OTHERS = frozenset({"fedpkg", "torch", "numpy", *sys.stdlib_module_names})
+
+
+def fault_of_own(error: Exception, *, where: str, session_id: str) -> SessionFailed | None:
+    """What to raise of an error that somebody's own code made; None, if it was not theirs."""
+    if (place := _place(error)) is None:
+        return None
+    return SessionFailed(
+        f"{where}: {type(error).__name__}: {error}\n    {place}",
+        hint=f"mend it, and `fedpkg session resume {session_id}`",
+        session_id=session_id,
+    )
+
+
+def _place(error: Exception) -> str | None:
+    """The innermost line that is not fedpkg's; None where the controller went on from there and failed itself."""
+    found = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        if found is not None and module.startswith("fedpkg.controller."):
+            return None
+        if module.partition(".")[0] not in _OTHERS:
+            found = f"{frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name}"
+    return found
