@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 import msgspec
 
 from fedpkg.config_shape import Places, check_shape, wrong_value
-from fedpkg.errors import ConfigError, nearest
+from fedpkg.errors import ConfigError, FedpkgError, nearest
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -130,6 +130,8 @@ class Registry:
     """What there is of some kinds.
 
     Args:
+        able: for each kind what makes something one of it: the methods that it has, in one of several ways.
+        told_by: the command that lists them.
         modules: those of fedpkg's own that register something.
         group: of the entry points by which installed packages add to it; their objects are of the first kind.
     """
@@ -137,6 +139,8 @@ class Registry:
     kinds: tuple[str, ...]
     modules: tuple[str, ...]
     group: str
+    able: Mapping[str, tuple[tuple[str, ...], ...]]
+    told_by: str
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
     _source: str | None = None  # of what is registered now: a file that is being run
     _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they were run; their names
@@ -257,10 +261,11 @@ class Registry:
                 registered = next((spec for spec in self._specs.values() if spec.make is make), None)
                 spec = registered or Spec(kind, name, make)
                 return replace(spec, name=name, source=_package(point))
-        known = [name for its_kind, name in self._specs if its_kind == kind]
+        known = [word for its_kind, word in self._specs if its_kind == kind]
+        other = next((f"; there is {_a(its_kind)} of that name" for its_kind, word in self._specs if word == name), "")
         raise ConfigError(
-            f"{places.where(path)}: there is no {_said(kind)} '{name}'{nearest(name, known)}",
-            hint=f"there are: {', '.join(known)}" if len(known) < 12 else f"fedpkg {kind} list",
+            f"{places.where(path)}: there is no {_said(kind)} '{name}'{other or nearest(name, known)}",
+            hint=f"there are: {', '.join(known)}" if len(known) < 12 else self.told_by,
             key=".".join(path),
         )
 
@@ -297,7 +302,7 @@ class Registry:
         """What a resolved section means.
 
         Raises:
-            ConfigError: its parameters do not go together.
+            ConfigError: its parameters do not go together, or what is made of them is nothing of the kind.
         """
         spec = self.find(kind, resolved["name"], places, path)
         values = {key: value for key, value in resolved.items() if key in spec.parameters}
@@ -305,10 +310,24 @@ class Registry:
             part = spec.parameters[name].part
             if part is not None and value is not None:
                 values[name] = self._parts(part, value, places, (*path, name), resolve=False)
+        where = f"{places.where(path)}: {_said(kind)} '{spec.name}'"
         try:
-            return spec.make(**values)
+            made = spec.make(**values)
         except ValueError as error:
-            raise ConfigError(f"{places.where(path)}: {_said(kind)} '{spec.name}': {error}") from error
+            raise ConfigError(f"{where}: {error}") from error
+        except Exception as error:
+            if spec.source == "fedpkg" or isinstance(error, FedpkgError):
+                raise
+            raise ConfigError(f"{where}, of {spec.source}: {type(error).__name__}: {error}") from error
+        ways = self.able[kind]
+        if not any(all(callable(getattr(made, name, None)) for name in way) for way in ways):
+            has = ", or ".join(" and ".join(way) for way in ways)
+            raise ConfigError(
+                f"{where}, of {spec.source}, makes a {type(made).__name__}, which is no {_said(kind)}",
+                hint=f"{_a(kind)} has the methods {has}",
+                name=spec.name,
+            )
+        return made
 
     def _parts(self, part: Part, value: Any, places: Places, path: tuple[str, ...], *, resolve: bool) -> Any:
         """What a parameter that is something by name, or a list of such, is resolved or made to."""

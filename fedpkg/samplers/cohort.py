@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -97,7 +98,14 @@ class CohortSampler:
             return left
         else:
             places = self.sampler.choose(of, asked, rng)
-        chosen = [int(place) for place in places]
+        try:
+            chosen = [operator.index(place) for place in places]
+        except TypeError:
+            raise ConfigError(
+                f"sampler {type(self.sampler).__name__}: it chose {places!r:.60}, not places of candidates",
+                hint="a sampler returns places of candidates, from 0",
+                key="sampler",
+            ) from None
         is_wrong = not self.has_any_size and len(chosen) != asked
         if is_wrong or len(set(chosen)) < len(chosen) or not all(0 <= place < len(left) for place in chosen):
             wanted = "different ones" if self.has_any_size else f"{asked} different ones"

@@ -32,6 +32,8 @@ SAMPLERS = Registry(
         )
     ),
     group="fedpkg.samplers",
+    able={"sampler": (("choose",), ("draw",))},
+    told_by="fedpkg sampler list",
 )
 
 register_sampler = functools.partial(SAMPLERS.register, "sampler")
@@ -157,6 +159,12 @@ def _check_together(options: Mapping[str, Json], places: Places) -> None:
             "each of them says how many are asked",
             hint=f"leave one out; on the command line, sampler.{sizes[0]}=null takes it back",
             key=f"sampler.{sizes[1]}",
+        )
+    if options.get("groups") == {}:
+        raise ConfigError(
+            f"{places.where((*_PATH, 'groups'))}: 'sampler.groups' is empty: nobody would be asked",
+            hint="leave it out, or say how many of which group, as {slow: 2, fast: 0.5}",
+            key="sampler.groups",
         )
     if "groups" in options and options.get("min_clients", 1) != 1:
         raise ConfigError(

@@ -79,6 +79,10 @@ class DpFedAvg:
     def __post_init__(self) -> None:
         if self.budget is not None and self.noise_multiplier == 0:
             raise ValueError("a budget needs noise: noise_multiplier is 0")
+        try:
+            self._transforms(self.clip_norm)
+        except ValueError as error:
+            raise ValueError(f"transforms: {error}") from error
         if self.noise_multiplier:
             check_installed()
 

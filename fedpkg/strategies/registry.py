@@ -58,6 +58,13 @@ STRATEGIES = Registry(
         )
     ),
     group="fedpkg.strategies",
+    able={
+        "strategy": (("init", "step"), ("init", "ask", "tell")),
+        "aggregator": (("aggregate",), ("aggregate_next",)),
+        "server_optimiser": (("step",),),
+        "schedule": (("factor",),),
+    },
+    told_by="fedpkg strategy list",
 )
 
 Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]

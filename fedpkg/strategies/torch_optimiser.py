@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fedpkg.errors import nearest
+from fedpkg.errors import ConfigError, nearest
 from fedpkg.registry import BelowOne, NotNegative, Part, Positive
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_server_optimiser
@@ -39,7 +39,10 @@ class TorchOptimiser:
         parameters = {
             name: tensor.detach().clone().requires_grad_() for name, tensor in real_parameters_of(model).items()
         }
-        optimiser = getattr(torch.optim, self.optimiser)(list(parameters.values()), lr=rate, **self.options)
+        try:
+            optimiser = getattr(torch.optim, self.optimiser)(list(parameters.values()), lr=rate, **self.options)
+        except ValueError as error:  # Muon: matrices alone
+            raise ConfigError(f"torch.optim.{self.optimiser} does not suit this model: {error}") from error
         for name, parameter in parameters.items():
             parameter.grad = gradient[name]
             kept = {key: weights[name].clone() for key, weights in memory.get("tensors", {}).items() if name in weights}
@@ -88,8 +91,10 @@ def torch_optimiser(
             else f"torch.optim has no optimiser '{optimiser}'{nearest(optimiser, usable)}"
         )
     try:
-        getattr(torch.optim, optimiser)([torch.zeros(1, requires_grad=True)], lr=learning_rate, **(options or {}))
-    except TypeError as error:
+        tried = torch.zeros(1, 1, requires_grad=True)
+        tried.grad = torch.ones(1, 1)
+        getattr(torch.optim, optimiser)([tried], lr=learning_rate, **(options or {})).step()
+    except Exception as error:  # each has its own way to refuse options, some not before they step
         raise ValueError(f"torch.optim.{optimiser}: {error}") from error
     return TorchOptimiser(optimiser, learning_rate, options or {}, schedule)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from candidates import SECTIONS, candidates, names, places, sample
@@ -110,11 +112,11 @@ def test_too_few_clients_are_an_error_with_a_hint(count: int) -> None:
 
 
 class Wrong:
-    def __init__(self, *chosen: int) -> None:
+    def __init__(self, *chosen: Any) -> None:
         self.chosen = chosen
 
-    def choose(self, *_: object) -> tuple[int, ...]:
-        return self.chosen
+    def choose(self, *_: object) -> Any:
+        return self.chosen if self.chosen != (None,) else None
 
 
 @pytest.mark.parametrize("chosen", [(), (0,), (0, 1, 2), (0, 0), (0, 9), (-1, 0)])
@@ -122,6 +124,12 @@ def test_sampler_that_chooses_what_is_not_there_is_an_error(chosen: tuple[int, .
     size = make_sampler({"count": 2}).size
     with pytest.raises(ConfigError, match="sampler Wrong: of 5 candidates, 2 different ones were to be chosen"):
         CohortSampler(Wrong(*chosen), size).sample(candidates(5), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("chosen", [("client-0", "client-1"), (0.5, 1.5), (None,)])
+def test_sampler_that_chooses_no_places_is_an_error(chosen: tuple[Any, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"sampler Wrong: it chose .*, not places of candidates"):
+        CohortSampler(Wrong(*chosen), make_sampler({"count": 2}).size).sample(candidates(5), np.random.default_rng(0))
 
 
 def test_held_out_are_so_many_a_share_or_those_that_are_named() -> None:

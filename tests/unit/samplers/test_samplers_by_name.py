@@ -84,6 +84,7 @@ ERRORS = {
         "  min_clients: 2\n  groups: {a: 1}\n",
         "line 5: 'sampler.min_clients' means nothing with 'sampler.groups'",
     ),
+    "no groups": ("  groups: {}\n", "line 5: 'sampler.groups' is empty"),
     "group without a number": ("  groups: {a: half}\n", "line 5: 'sampler.groups.a' must be a whole number from 1 or"),
     "certain drop-out": ("  dropout: 1\n", "line 5: 'sampler.dropout' must be a number from 0, below 1, found 1"),
     "all held out": ("  held_out: 1.0\n", "line 5: 'sampler.held_out' must be a whole number from 1 or a number above"),

@@ -288,6 +288,11 @@ def test_what_cannot_be_promised_is_refused(changes: dict[str, Any], sampling: S
         DpFedAvg(**{"noise_multiplier": 1.0, **changes}).check(sampling, 4)
 
 
+def test_transforms_that_do_not_go_together_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="transforms: quantise, sign or bfloat16 cannot come after"):
+        make_strategy({"name": "dp_fedavg", "noise_multiplier": 0.0, "transforms": ["quantise", "bfloat16"]})
+
+
 def test_a_budget_needs_noise() -> None:
     with pytest.raises(ConfigError, match="a budget needs noise"):
         make_strategy({"name": "dp_fedavg", "noise_multiplier": 0.0, "budget": 1.0})

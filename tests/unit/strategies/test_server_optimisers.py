@@ -157,12 +157,22 @@ def test_adamw_is_that_of_torch() -> None:
         ({"optimiser": "LBFGS"}, "needs more than a gradient"),
         ({"optimiser": "SGD", "options": {"momentun": 0.9}}, "unexpected keyword argument 'momentun'"),
         ({"optimiser": "Adam", "options": {"betas": [2, 0.9]}}, "Invalid beta"),
+        ({"optimiser": "Adam", "options": {"differentiable": True}}, "torch.optim.Adam: a leaf Variable"),
     ],
 )
 def test_what_torch_has_not_is_a_clear_error(section: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_strategy({"name": "fedopt", **section})
     assert words in caught.value.message
+
+
+def test_an_optimiser_of_matrices_is_refused_where_the_model_has_others() -> None:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no optimiser of matrices alone")
+    muon, matrix = {"name": "fedopt", "optimiser": "Muon"}, Weights({"w": torch.zeros(2, 3)})
+    told(muon, matrix, [matrix])
+    with pytest.raises(ConfigError, match="Muon does not suit this model"):
+        told(muon, vectors := Weights({"b": torch.zeros(3)}), [vectors])
 
 
 # ---- schedules

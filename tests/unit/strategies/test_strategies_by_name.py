@@ -188,6 +188,10 @@ ERRORS = {
     ),
     "no object": ("  name: 'json:Mine'\n", "line 5: 'json:Mine' cannot be imported: AttributeError"),
     "no class": ("  name: 'json:__name__'\n", "line 5: 'json:__name__' is neither a class nor a function"),
+    "part of another kind": (
+        "  aggregator: adam\n",
+        "line 5: there is no aggregator 'adam'; there is a server optimiser of that name",
+    ),
     "no file": ("  file: mine.py\n", "mine.py: there is no such file of Python"),
     "nothing composed": ("  name: null\n  size: 3\n", "line 6: unknown key 'size' in 'strategy'"),
 }
@@ -210,6 +214,25 @@ def test_parameters_that_do_not_go_together_are_an_error() -> None:
     for inner in (*by_client, {"name": "norm_bounding", "by_examples": True}):
         with pytest.raises(ConfigError, match="inner must take means of several updates"):
             make_strategy({"aggregator": {"name": "bucketing", "inner": inner}})
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"name": "os:getcwd"}, "strategy 'os:getcwd', of os, makes a str, which is no strategy"),
+        ({"name": "fedpkg.strategies.krum:Krum"}, "makes a Krum, which is no strategy"),
+        ({"name": "os:getpgid", "pid": "x"}, "strategy 'os:getpgid', of os: TypeError"),
+    ],
+)
+def test_what_is_made_must_be_a_strategy(section: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make_strategy(section)
+
+
+def test_hint_of_an_unknown_part_is_a_command_that_there_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_strategy({"aggregator": "quantise"})
+    assert caught.value.hint == "fedpkg strategy list"
 
 
 MINE = """
