@@ -117,8 +117,8 @@ class _Training:
             step.close()
         self.asking.finish()
         check_state(state, f"round {self.round_number}: a step returns its next state")
-        if reason := state["model"].mismatch(self.state["model"]):
-            raise SessionFailed(f"round {self.round_number}: the next model is another one: {reason}")
+        if misfit := state["model"].mismatch(self.state["model"]):
+            raise SessionFailed(f"round {self.round_number}: the next model is another one: {misfit}")
         finite(state["model"])
         self._virtual_time(state)
         return state
@@ -149,7 +149,8 @@ class _Training:
         rng = step_rng(ctx.session.seed, self.round_number, "ask")
         sampling = Sampling(*ctx.sampler.sampling([client.client_id for client in clients], ctx.groups))
         clock = ctx.virtual_clock or VirtualClock()
-        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock)
+        required = ctx.config.round.required
+        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock, required)
 
     def _totals(self) -> RoundRow:
         """The round's row, with what its requests come to together."""

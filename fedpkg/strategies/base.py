@@ -138,7 +138,8 @@ class Sampling:
 class StepContext:
     """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
 
-    ``clients`` are those that may train: not those held out.
+    ``clients`` are those that may train: not those held out. ``required`` is what ``round.required`` says: a request
+    goes by it, if it does not say otherwise; of several for one cohort, `fedpkg.strategies.requests.enough`.
     """
 
     round_number: int
@@ -147,6 +148,7 @@ class StepContext:
     sample: Callable[[], tuple[str, ...]]  # the session's sampler; each call draws anew
     sampling: Sampling = Sampling()
     clock: VirtualClock = field(default_factory=VirtualClock)
+    required: int = 1
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedpkg.registry import NotNegative, Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.requests import enough
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -49,6 +50,7 @@ class FedAmp:
             )
             for name in ctx.sample()
         ]
+        enough(answers, ctx.required)
         for replies in answers:
             for reply in replies:
                 w[reply.client_id] = reply.weights.clone()

@@ -42,7 +42,7 @@ class FedBuff:
 
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import parameters_of, with_parameters
-        from fedpkg.weights.fold import MeanFold
+        from fedpkg.weights.fold import MIN_WEIGHT, MeanFold
 
         arrivals = Arrivals.of(state, self.concurrency)
         buffer = [arrivals.next(ctx) for _ in range(self.buffer)]
@@ -55,7 +55,7 @@ class FedBuff:
             s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
             for reply in replies:
                 step = step + s * (parameters_of(reply.weights) - parameters_of(arrivals.models[begun]))
-                fold.add(position, reply.weights, s)  # of it, what are no parameters
+                fold.add(position, reply.weights, max(s, MIN_WEIGHT))  # of it, what are no parameters
                 size += 1
         model = with_parameters(fold.result(), parameters_of(w) + self.learning_rate / size * step) if size else w
         return arrivals.state(model)

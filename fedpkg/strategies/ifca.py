@@ -11,7 +11,8 @@ from fedpkg.errors import AggregationError
 from fedpkg.registry import Count, NotNegative
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.requests import mean_of
+from fedpkg.strategies.requests import enough, mean_of
+from fedpkg.strategies.weighing import with_numbers
 from fedpkg.types import ReplyKind
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Ifca:
 
     The cohort is asked to ``validate`` each cluster's model, then each cluster's clients to ``train`` it; ``loss`` is
     the name of the loss among their metrics. Clusters begin apart: the seed model plus noise of ``spread`` times each
-    tensor's root mean square. The session's global model is that of the biggest cluster.
+    tensor's root mean square. The session's global model is that of the biggest cluster. Who does not report its loss
+    is left out, and the log says so; a cluster none of whose clients answers keeps its model.
     """
 
     clusters: Count = 2
@@ -52,13 +54,17 @@ class Ifca:
         ]
         losses: dict[str, list[float]] = {client_id: [math.inf] * len(theta) for client_id in cohort}
         for j, replies in enumerate(answers):
-            for reply in replies:
-                losses[reply.client_id][j] = self._loss(reply)
+            for reply, loss in with_numbers(replies, self._loss):
+                losses[reply.client_id][j] = loss
         chosen = {client_id: row.index(min(row)) for client_id, row in losses.items() if min(row) < math.inf}
         members = {j: tuple(name for name, its in chosen.items() if its == j) for j in sorted(set(chosen.values()))}
-        trained: tuple[Replies, ...] = yield [Request(payload=theta[j], clients=members[j]) for j in members]
+        trained: tuple[Replies, ...] = yield [
+            Request(payload=theta[j], clients=members[j], required=0) for j in members
+        ]
+        enough(trained, ctx.required)
         for j, replies in zip(members, trained, strict=True):
-            theta[j] = mean_of(replies, theta[j], weight=lambda reply: reply.num_examples)
+            if len(replies.missing) < len(replies.asked):
+                theta[j] = mean_of(replies, theta[j], weight=lambda reply: reply.num_examples)
         cluster_of = {**state["cluster_of"], **chosen}
         biggest = max(range(len(theta)), key=lambda j: (list(cluster_of.values()).count(j), -j))
         return {"model": theta[biggest], "clusters": theta, "cluster_of": cluster_of}
@@ -70,6 +76,7 @@ class Ifca:
             raise AggregationError(
                 f"{reply.client_id}: its metrics have no number '{self.loss}', which strategy ifca goes by",
                 hint=f"set strategy.loss to one of: {', '.join(metrics) or 'nothing was reported'}",
+                client_id=reply.client_id,
             )
         return math.inf if math.isnan(value) else float(value)
 

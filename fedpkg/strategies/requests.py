@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from fedpkg.strategies.base import Reply, Request
+from fedpkg.errors import AggregationError
+from fedpkg.strategies.base import Replies, Reply, Request
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -71,6 +72,21 @@ def mean_of(
     for reply in replies:
         fold.add(reply.position, of(reply), weight(reply))
     return fold.result()
+
+
+def enough(answers: Collection[Replies], required: int) -> None:
+    """Wait for the replies to several requests.
+
+    Raises:
+        AggregationError: fewer than ``required`` of them are usable, all together.
+    """
+    asked = [len(replies.asked) for replies in answers]
+    usable = sum(asked) - sum(len(replies.missing) for replies in answers)
+    if usable < required:
+        raise AggregationError(
+            f"{usable} usable updates of {sum(asked)} clients, {required} are required (round.required)",
+            hint="`fedpkg session show --round N` says why; when the cause is mended, resume the session",
+        )
 
 
 def parameters_alone(model: Weights) -> Weights:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from cohorts import Answers
 from quadratics import Federation, Quadratic, Vector, mean, vector, weights
 
 from fedpkg.errors import AggregationError
-from fedpkg.strategies.base import Request, State
+from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.registry import make_strategy
 
 SIZE = 5
@@ -174,6 +176,53 @@ def test_ifca_finds_the_clusters() -> None:
             rounds(federation, {"name": "ifca", "loss": "val_loss"}, 1)
         except AggregationError as error:
             raise AggregationError(f"{error.message} {error.hint}") from error
+
+
+@dataclass
+class Failing(Federation):
+    """Some clients do not answer to be trained, some do not say their loss."""
+
+    silent: tuple[str, ...] = ()
+    lossless: tuple[str, ...] = ()
+
+    def _answers(self, request: Request) -> Answers:
+        whole = super()._answers(request)
+        silent = self.silent if request.entry_point == "train" else ()
+        answers = Answers(request, [reply for reply in whole if reply.client_id not in silent])
+        answers.asked = whole.asked
+        answers.missing = tuple(name for name in whole.asked if name in silent)
+        return answers
+
+    def _reply(self, request: Request, position: int, name: str) -> Reply:
+        reply = super()._reply(request, position, name)
+        return replace(reply, metrics={}) if name in self.lossless else reply
+
+
+def test_a_client_that_fails_ifca_stops_nobody_and_its_cluster_keeps_its_model() -> None:
+    losses = two_kinds()
+    clients = {name: {"": loss} for name, loss in losses.items()}
+    section: dict[str, object] = {"name": "ifca", "clusters": 2}
+
+    def run(**more: tuple[str, ...]) -> State:
+        made = Failing(clients, train=lambda *call: half_way(losses, *call), **more)  # type: ignore[arg-type]
+        return rounds(made, section, 3, start=np.full(SIZE, 0.01))
+
+    whole = run()
+    assert "client-0" not in run(lossless=("client-0",))["cluster_of"]
+    few = min(range(2), key=list(whole["cluster_of"].values()).count)
+    its = tuple(name for name, j in whole["cluster_of"].items() if j == few)
+    without = run(silent=its)
+    assert not np.allclose(vector(whole["clusters"][few]), vector(without["clusters"][few]))
+    np.testing.assert_allclose(vector(whole["clusters"][1 - few]), vector(without["clusters"][1 - few]))
+
+
+@pytest.mark.parametrize("name", ["ifca", "fedamp"])
+def test_a_round_of_several_requests_without_an_answer_is_no_round(name: str) -> None:
+    losses = two_kinds()
+    made = Failing({name: {"": loss} for name, loss in losses.items()}, train=lambda *call: half_way(losses, *call))
+    made.silent = tuple(losses)
+    with pytest.raises(AggregationError, match=r"0 usable updates of 5 clients, 1 are required \(round.required\)"):
+        rounds(made, {"name": name}, 1)
 
 
 def test_fedamp_brings_clients_together_that_are_alike() -> None:

@@ -71,6 +71,13 @@ def test_fedbuff_steps_when_its_buffer_is_full() -> None:
     assert first["models"].keys() == {"0"} and second["models"].keys() == {"1"}, "what somebody began from is kept"
 
 
+def test_staleness_that_leaves_nothing_of_an_answer_ends_no_round() -> None:
+    made = federation(3)
+    found = states(made, {"name": "fedbuff", "buffer": 1, "concurrency": 3, "a": 1000.0}, 6)
+    assert all(np.isfinite(vector(state["model"])).all() for state in found)
+    assert len({version for _, version in made.asked}) < len(made.asked)  # type: ignore[attr-defined]
+
+
 def test_profiles_are_the_clients_own() -> None:
     clock = VirtualClock({"slow-*": 10.0}, bytes_per_s=24.0)
     assert clock.duration("client-0", num_bytes=24, draw=0.3) == clock.duration("client-0", num_bytes=24, draw=0.3)
