@@ -48,11 +48,11 @@ from fedpkg.errors import (
     Interrupted,
     ModelFileError,
     PackageError,
-    SpecError,
     StoreError,
 )
 from fedpkg.files import NO_SPACE, sha256_file
 from fedpkg.log import event
+from fedpkg.preflight import check_clients, check_entry_points, warn_of_unread_parameters, warn_of_unused
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
@@ -96,13 +96,18 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
+    from fedpkg.samplers import make_sampler
+    from fedpkg.strategies import make_strategy
+
     config = resolved(config, Places("run configuration"))
+    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         config, package, signatures = _admit_package(config, home, store)
-        _check_entry_points(config, package)
+        check_entry_points(config, package, strategy)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
-        _warn_of_unread_parameters(config, package)
+        warn_of_unread_parameters(config, package, strategy)
+        warn_of_unused(config, strategy)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
@@ -111,7 +116,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             from fedpkg.data.clients import prepare_clients
 
             clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
-            _check_counts(config, [client.client_id for client in clients])
+            check_clients(config, [client.client_id for client in clients], strategy, sampler)
             weights, form = _seed_model(config, on_disk, executor, folder, session_id)
             now = clock()
             entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}
@@ -262,74 +267,6 @@ def _warn_of_other_files(config: RunConfig) -> None:
             event(logger, logging.WARNING, f"{kind}.changed", about=about + "start a new run")
 
 
-def _warn_of_a_sampler(config: RunConfig) -> None:
-    """Of its options that do nothing, as the strategy says itself who is asked."""
-    from fedpkg.samplers import resolve_sampler
-
-    usual = resolve_sampler({}, Places("run configuration"))
-    usual["held_out"] = config.sampler.get("held_out")
-    unused = [key for key, value in config.sampler.items() if value not in (None, usual.get(key))]
-    if unused:
-        keys = ", ".join(f"sampler.{key}" for key in unused)
-        about = f"{config.strategy['name']} chooses the clients that train itself; for these it makes no use of {keys}"
-        event(logger, logging.WARNING, "sampler.unused", about=about)
-
-
-def _check_counts(config: RunConfig, clients: list[str]) -> None:
-    """Refuse counts that no round can reach, and groups that are not there, before anything is recorded."""
-    from fedpkg.controller.seeds import held_out_rng
-    from fedpkg.data.clients import client_groups
-    from fedpkg.samplers import make_sampler
-    from fedpkg.samplers.held_out import held_out_clients
-    from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import (
-        ParticularStrategy,
-        Sampling,
-        chooses_clients,
-        groups_of,
-        needs_of,
-        sampled_from,
-    )
-
-    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
-    if chooses_clients(strategy):
-        _warn_of_a_sampler(config)
-    if (there := sampler.availability) is not None:
-        there.check(clients)
-        if there.goes_by_time and config.clock is None:
-            raise ConfigError(
-                "sampler.availability: the trace counts virtual seconds, and there is no virtual clock",
-                hint="add a clock: section, as clock: {seconds: {slow-*: 3.0}}, or give the trace in rounds",
-                key="clock",
-            )
-    found = client_groups(config.clients, clients)
-    held_out = held_out_clients(sampler.held_out, clients, held_out_rng(config.seed))
-    clients = [client_id for client_id in clients if client_id not in held_out]
-    groups = {name: [one for one in ids if one not in held_out] for name, ids in found.items()}
-    for name in groups_of(strategy):
-        if not groups.get(name):
-            raise ConfigError(
-                f"strategy: it asks the clients of a group '{name}', and clients.groups has none of that name",
-                hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
-                key="clients.groups",
-            )
-    clients = sampled_from(strategy, clients, groups)
-    target, needed = sampler.target(clients, groups), needs_of(strategy)
-    if isinstance(strategy, ParticularStrategy):
-        strategy.check(Sampling(*sampler.sampling(clients, groups)), len(clients))
-    if needed > target:
-        raise ConfigError(
-            f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
-            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.count",
-            key="strategy",
-        )
-    if config.round.required > target:
-        raise ConfigError(
-            f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
-            hint="lower round.required, or raise sampler.fraction_train or sampler.count",
-        )
-
-
 def _below(home: Home, path: Path) -> str:
     """A path as it is stored: relative to the home where it lies below it, so that a home may be moved."""
     return str(path.relative_to(home.root)) if path.is_relative_to(home.root) else str(path)
@@ -436,42 +373,6 @@ def _context(
         clock=clock,
         watch=watch,
     )
-
-
-def _check_entry_points(config: RunConfig, package: UnpackedPackage) -> None:
-    from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import entry_points_of
-
-    for name in entry_points_of(make_strategy(config.strategy)):
-        package.spec.entry_point(name)
-    if config.seed_model is None:
-        try:
-            package.spec.entry_point("build")
-        except SpecError as error:
-            raise ConfigError(
-                f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
-                "writes one",
-            ) from error
-
-
-def _warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage) -> None:
-    """Say so where a method is the clients' part alone and their package seems to know nothing of it."""
-    from fedpkg.dispatch.imports import imports_of, mentions
-    from fedpkg.strategies import make_strategy
-    from fedpkg.strategies.base import read_by_clients
-
-    names = read_by_clients(make_strategy(config.strategy))
-    if not names or mentions(package.folder, names):
-        return
-    scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]
-    if "fedpkg.client" in imports_of(package.folder, [script for script in scripts if script is not None]):
-        return
-    about = (
-        f"strategy {config.strategy['name']}: the package does not seem to read {' or '.join(names)} of task.json, nor "
-        "does it import fedpkg.client; it will train as under fedavg"
-    )
-    event(logger, logging.WARNING, "strategy.unread", about=about)
 
 
 def _on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool) -> PackageOnDisk:

@@ -176,7 +176,9 @@ class SteppingStrategy(Protocol):
     starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask. Groups that
     it says are ``apart`` are asked beside the sampled clients: the sampler leaves them out. And ``needs``, the fewest
     replies of sampled clients that it is defined for: a run that cannot have so many is refused. One that never asks
-    whom the sampler chooses says ``chooses_clients``: a run that gives a sampler is told that it does nothing.
+    whom the sampler chooses says ``chooses_clients``, and one that goes on with whoever answers no ``heeds_required``:
+    a run that gives a sampler, or ``round.required``, is told that it does nothing. ``clients_read`` are parameters of
+    which the clients' package must know one, or one of the ``client_lines`` of `fedpkg.client`: else it is warned of.
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -241,6 +243,16 @@ def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
 def read_by_clients(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
     """The parameters of which a strategy says that clients who read none of them do nothing but train."""
     return tuple(getattr(strategy, "clients_read", ()))
+
+
+def client_lines_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
+    """What of `fedpkg.client` does their part for them; nothing, if it is enough to load and save by it."""
+    return tuple(getattr(strategy, "client_lines", ()))
+
+
+def heeds_required(strategy: Strategy | SteppingStrategy) -> bool:
+    """Whether a round of fewer usable replies than ``round.required`` stops the session."""
+    return bool(getattr(strategy, "heeds_required", True))
 
 
 def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:

@@ -14,6 +14,7 @@ from fedpkg.strategies.registry import register_client_method
 
 @register_client_method(
     "fedprox",
+    lines=("fedprox", "proximal_term"),
     equation="client: y <- y - eta (grad f_k(y) + mu (y - w));  w <- sum_k (n_k / n) y_k",
     paper="Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv:1812.06127, Alg. 2",
 )
@@ -24,6 +25,7 @@ def fedprox(proximal_mu: NotNegative = 0.01) -> dict[str, Any]:
 
 @register_client_method(
     "moon",
+    lines=("Moon", "moon_loss"),
     equation="client: min f_k(y) + mu l,  l = -log(e^(cos(z, z_w) / tau) / (e^(cos(z, z_w) / tau) + e^(cos(z, z_prev) "
     "/ tau)));  w <- sum_k (n_k / n) y_k",
     paper="Li, He and Song 2021, Model-Contrastive Federated Learning, arXiv:2103.16257",
@@ -35,6 +37,7 @@ def moon(mu: NotNegative = 1.0, temperature: Positive = 0.5) -> dict[str, Any]:
 
 @register_client_method(
     "fedlc",
+    lines=("calibrated_logits",),
     equation="client: cross entropy of the logits f_c - tau n_c^(-1/4), n_c its examples of class c;  "
     "w <- sum_k (n_k / n) y_k",
     paper="Zhang et al. 2022, Federated Learning with Label Distribution Skew via Logits Calibration, arXiv:2209.00189",
@@ -74,6 +77,7 @@ def fedbn() -> dict[str, Any]:
 
 @register_client_method(
     "ditto",
+    lines=("Ditto",),
     equation="client: y as in FedAvg, and v <- v - eta (grad f_k(v) + lambda (v - w));  w <- sum_k (n_k / n) y_k",
     paper="Li et al. 2021, Ditto: Fair and Robust Federated Learning Through Personalization, arXiv:2012.04221, Alg. 1",
 )
@@ -84,6 +88,7 @@ def ditto(lam: NotNegative = 0.1) -> dict[str, Any]:
 
 @register_client_method(
     "pfedme",
+    lines=("PFedMe",),
     equation="client: theta = argmin f_k(theta) + lambda/2 |theta - y|^2, y <- y - eta lambda (y - theta);  "
     "w <- sum_k (n_k / n) y_k",
     paper="Dinh, Tran and Nguyen 2020, Personalized Federated Learning with Moreau Envelopes, arXiv:2006.08848, Alg. 1",

@@ -54,6 +54,8 @@ class DpFedAvg:
     and ``noise_cohort_size`` how many of them in a round: the noise in the mean is that of such a cohort, so that a
     small cohort shows what a large one would give (its update is noisier than that of the large one by sampling alone).
 
+    A step is taken however few answer (a round that stops would tell of them), so ``round.required`` does nothing.
+
     The promise is for the global models: buffers stay as they are, and nothing is promised for the metrics, numbers of
     examples and logs that clients send. Draws come from the session's seed, so that a run can be repeated and who knows
     the seed can take the noise away; with ``secret_noise`` they come from the operating system's randomness, kept in
@@ -75,6 +77,7 @@ class DpFedAvg:
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None
     transforms: Transforms = ()
     takes_empty_rounds: ClassVar[bool] = True  # the noise must come, also when nobody was drawn
+    heeds_required: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.noise_multiplier == 0:

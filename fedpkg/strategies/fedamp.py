@@ -33,6 +33,8 @@ class FedAmp:
     sigma: Positive = 1.0
     regularisation: NotNegative = 1.0  # lambda
 
+    clients_read, client_lines = ("proximal_mu",), ("fedprox", "proximal_term")
+
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "personal": {}}
 

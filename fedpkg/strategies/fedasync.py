@@ -36,6 +36,7 @@ class FedAsync:
     b: NotNegative = 4.0
     mu: NotNegative = 0.0
     chooses_clients: ClassVar[bool] = True
+    heeds_required: ClassVar[bool] = False
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

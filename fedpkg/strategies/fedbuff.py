@@ -36,6 +36,7 @@ class FedBuff:
     a: NotNegative = 0.5
     b: NotNegative = 4.0
     chooses_clients: ClassVar[bool] = True
+    heeds_required: ClassVar[bool] = False
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

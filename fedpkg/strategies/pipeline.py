@@ -66,6 +66,7 @@ class Pipeline:
         reply: what clients send: the weights of their model, or the delta of its parameters to those that they got.
         parameters: for the clients, whose task.json has them.
         method: of a method that is the clients' own: parameters, too, which it does nothing without.
+        client_lines: what of `fedpkg.client` does that; nothing, if it is enough to load and save by it.
     """
 
     aggregator: Annotated[Any, Part("aggregator")] = field(default_factory=WeightedMean)
@@ -76,6 +77,7 @@ class Pipeline:
     reply: Literal["weights", "delta"] = "weights"
     parameters: Mapping[str, Json] | None = None
     method: Mapping[str, Json] = field(default_factory=dict)
+    client_lines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError: transforms do not go together, or not where they are; a parameter is said twice."""

@@ -109,11 +109,16 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
     return decorate
 
 
-def register_client_method(name: str, *, aliases: tuple[str, ...] = (), **facts: Any) -> Callable[[_Made], _Made]:
-    """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline."""
+def register_client_method(
+    name: str, *, aliases: tuple[str, ...] = (), lines: tuple[str, ...] = (), **facts: Any
+) -> Callable[[_Made], _Made]:
+    """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline.
+
+    ``lines``: what of `fedpkg.client` does their part, beside `load` and `save`.
+    """
 
     def decorate(make: _Made) -> _Made:
-        whole = _composed(make, "method", {**_PARTS, **_AFTER_ONE_PART})
+        whole = _composed(make, "method", {**_PARTS, **_AFTER_ONE_PART}, client_lines=lines)
         STRATEGIES.register("strategy", name, aliases=aliases, folds=True, **facts)(whole)
         return make
 
@@ -121,7 +126,7 @@ def register_client_method(name: str, *, aliases: tuple[str, ...] = (), **facts:
 
 
 def _composed(
-    make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART
+    make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART, **fixed: Any
 ) -> Callable[..., Any]:
     """The pipeline that has this part, and else what is usual or said: the ``rest``, by its names, types, defaults."""
     own = inspect.signature(make)
@@ -136,7 +141,7 @@ def _composed(
         from fedpkg.strategies.pipeline import Pipeline
 
         of_the_pipeline = {name: given.pop(name) for name in more if name in given}
-        return Pipeline(**{part: make(**given)}, **of_the_pipeline)
+        return Pipeline(**{part: make(**given)}, **of_the_pipeline, **fixed)
 
     strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
     return strategy

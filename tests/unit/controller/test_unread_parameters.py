@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from fedpkg import assemble
+from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import config_from_json
 from fedpkg.dispatch.imports import imports_of, mentions
+from fedpkg.preflight import warn_of_unread_parameters, warn_of_unused
 from fedpkg.stores.home import Home
+from fedpkg.strategies import make_strategy
 
 FEDPROX: dict[str, Any] = {"name": "fedprox", "proximal_mu": 0.5}
 TRAIN = 'cp "$1" "$2"; chmod u+w "$2"; echo \'{"num_examples": 1}\' > "$2-metadata"\n'
@@ -47,13 +50,53 @@ def test_a_package_that_reads_nothing_of_the_method_is_warned_of_once(
             "validation": {"every": 0},
         }
     )
-    with caplog.at_level(logging.WARNING, "fedpkg.assemble"):
+    with caplog.at_level(logging.WARNING, "fedpkg.preflight"):
         session = assemble.run(config, Home.open(tmp_path / ".fedpkg"), watch=lambda event: None)
     assert session.status == "finished"
     said = [
         record.getMessage() for record in caplog.records if "does not seem to read proximal_mu" in record.getMessage()
     ]
     assert len(said) == warned
+
+
+@pytest.mark.parametrize(
+    ("strategy", "line", "words"),
+    [
+        ({"name": "moon"}, "client.load(path, model)", "nor does it use client.Moon or client.moon_loss"),
+        ({"name": "moon"}, "moon = client.Moon(model, given)", None),
+        ({"name": "fedprox"}, "loss += client.proximal_term(model, given)", None),
+        ({"name": "fedper", "local": ["head.*"]}, "client.load(path, model)", None),
+        ({"name": "feddyn"}, "client.load(path, model)", "nor does it use client.FedDyn"),
+        ({"name": "fedamp"}, "client.Ditto(model, given)", "nor does it use client.fedprox or client.proximal_term"),
+        ({"name": "scaffold"}, "client.load(path, model)", None),
+    ],
+)
+def test_a_package_with_the_client_module_but_not_the_methods_line_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, strategy: dict[str, Any], line: str, words: str | None
+) -> None:
+    package = tmp_path / "Paket"
+    package.mkdir()
+    (package / "x.py").write_text(f"from fedpkg import client\n\n\ndef train(path, model, given, loss):\n    {line}\n")
+    (package / "fedn.yaml").write_text(json.dumps({"entry_points": {"train": {"command": "python x.py"}}}))
+    config = config_from_json({"package": str(package), "rounds": 1, "clients": {"count": 1}, "strategy": strategy})
+    with caplog.at_level(logging.WARNING, "fedpkg.preflight"):
+        opened = open_package(package, tmp_path / "cache", max_bytes=1 << 20, max_members=10)
+        warn_of_unread_parameters(config, opened, make_strategy(strategy))
+    assert [words in record.getMessage() for record in caplog.records if words] == [True] * (words is not None)
+    assert bool(caplog.records) == (words is not None)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "warned"), [({"name": "dp_fedavg", "noise_multiplier": 0.0}, True), ({"name": "fedavg"}, False)]
+)
+def test_a_required_number_that_does_nothing_is_warned_of(
+    caplog: pytest.LogCaptureFixture, strategy: dict[str, Any], warned: bool
+) -> None:
+    sections: dict[str, Any] = {"package": "p", "rounds": 1, "clients": {"count": 4}, "round": {"required": 3}}
+    config = config_from_json({**sections, "strategy": strategy})
+    warn_of_unused(config, make_strategy(strategy))
+    assert len(caplog.records) == warned
+    assert not warned or "round.required=3 does nothing" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[3] / "fedpkg"
 ROWS = [
     {"cli"},
     {"assemble", "package_run"},
+    {"preflight"},
     {"controller"},
     {"dispatch"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
