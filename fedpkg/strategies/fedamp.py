@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import NotNegative, Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import enough
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "fedamp",
     equation="xi_ij = alpha A'(|w_i - w_j|^2), A(x) = 1 - exp(-x / sigma), xi_ii = 1 - sum_j xi_ij;  "
     "u_i = sum_j xi_ij w_j;  client: w_i = argmin_w F_i(w) + lambda / (2 alpha) |w - u_i|^2",

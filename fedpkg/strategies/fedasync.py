@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from fedpkg.registry import Count, NotNegative, Share
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "fedasync",
     equation="w <- (1 - alpha_t) w + alpha_t w_i, alpha_t = alpha s(tau_i);  "
     "s: 1, (1 + tau)^-a, or 1 up to b and then 1 / (a (tau - b) + 1)",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from fedpkg.registry import Count, NotNegative, Positive
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "fedbuff",
     equation="D_i = w_i - w^(t - tau_i);  w <- w + eta / K sum_{i in buffer} s(tau_i) D_i;  "
     "s: 1, (1 + tau)^-a, or 1 up to b and then 1 / (a (tau - b) + 1)",

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import mean_of, parameters_alone
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "feddyn",
     equation="client: x_k = argmin_y L_k(y) - <g_k, y> + alpha/2 |y - x|^2, g_k <- g_k - alpha (x_k - x);  "
     "h <- h - alpha/N sum_P (x_k - x);  x <- mean_P(x_k) - h / alpha",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import NotNegative
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "fedexp",
     equation="D_i = w - w_i, D = mean D_i;  eta = max(1, sum_i |D_i|^2 / (2 M (|D|^2 + eps)));  w <- w - eta D",
     paper="Jhunjhunwala et al. 2023, FedExP: Speeding Up Federated Averaging, arXiv:2301.09604, Alg. 1",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fedpkg.registry import Part
 from fedpkg.strategies.base import Replies, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
 from fedpkg.strategies.sgd import Sgd
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "fedsgd",
     equation="g = sum_k (n_k / n) grad f_k(w);  w <- server_optimiser(w, g)",
     paper="McMahan et al. 2017, Communication-Efficient Learning of Deep Networks, arXiv:1602.05629",

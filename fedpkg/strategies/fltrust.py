@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fedpkg.errors import AggregationError, nearest
 from fedpkg.registry import Part
 from fedpkg.strategies.base import Reply, Request, State, Step, StepContext
-from fedpkg.strategies.registry import STRATEGIES, register_strategy
+from fedpkg.strategies.registry import STRATEGIES, register_asking_strategy
 from fedpkg.strategies.requests import mean_of
 from fedpkg.strategies.robust import RobustAggregator
 
@@ -64,7 +64,7 @@ class FLTrust(RobustAggregator):
         return _trusting(updates, updates.clients.index(self.trusted))
 
 
-@register_strategy(
+@register_asking_strategy(
     "fltrust",
     equation="d_k = w_k - w, d_0 of the server's own data;  " + _EQUATION,
     paper=_PAPER,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fedpkg.errors import AggregationError
 from fedpkg.registry import Count, NotNegative
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
-from fedpkg.strategies.registry import register_strategy
+from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import enough, mean_of
 from fedpkg.strategies.weighing import with_numbers
 from fedpkg.types import ReplyKind
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_strategy(
+@register_asking_strategy(
     "ifca",
     equation="j_i = argmin_j F_i(theta_j);  theta_j <- sum_{i: j_i = j} n_i theta_i / sum n_i, trained from theta_j",
     paper="Ghosh et al. 2020, An Efficient Framework for Clustered Federated Learning, arXiv:2006.04088, Alg. 1",

@@ -10,7 +10,7 @@ from fedpkg.registry import Part
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.mean import WeightedMean
 from fedpkg.strategies.registry import Transforms, register_strategy
-from fedpkg.transforms.chain import chain_of
+from fedpkg.transforms.chain import chain_of, check_way
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,14 +83,9 @@ class Pipeline:
         """Raises ValueError: transforms do not go together, or not where they are; a parameter is said twice."""
         for name in self.method.keys() & (self.parameters or {}):
             raise ValueError(f"parameters: {name} is what the strategy's own keys say")
-        for where in ("transforms", "server_transforms", "download_transforms"):
-            try:
-                chain_of(getattr(self, where))
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
-        for step in self.download_transforms:
-            if step.of_update or getattr(step, "error_feedback", False):
-                raise ValueError(f"download_transforms: {type(step).__name__} is for updates, not for whole models")
+        check_way("transforms", self.transforms)
+        check_way("server_transforms", self.server_transforms)
+        check_way("download_transforms", self.download_transforms, of_models=True)
         for step in self.server_transforms:
             if getattr(step, "error_feedback", False):
                 raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback: only clients can")

@@ -12,7 +12,7 @@ from fedpkg.registry import Part, Registry
 from fedpkg.transforms.registry import TRANSFORMS
 
 if TYPE_CHECKING:
-    from fedpkg.strategies.base import Strategy
+    from fedpkg.strategies.base import SteppingStrategy, Strategy
     from fedpkg.types import Json
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
@@ -125,13 +125,39 @@ def register_client_method(
     return decorate
 
 
+def register_asking_strategy(name: str, **facts: Any) -> Callable[[_Made], _Made]:
+    """Decorate a method that asks by itself, a kind of update in a round: what travels can be transformed."""
+
+    def decorate(make: _Made) -> _Made:
+        own = inspect.signature(make)
+        more = {way: _keyword(way, *_TRANSFORMS[way]) for way in ("transforms", "download_transforms")}
+
+        @functools.wraps(make, updated=())
+        def strategy(**given: Any) -> Strategy | SteppingStrategy:
+            from fedpkg.strategies.travelling import Travelling
+
+            ways = {way: given.pop(way, ()) for way in more}
+            method: SteppingStrategy = make(**given)
+            return Travelling(method, **ways) if any(ways.values()) else method
+
+        strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
+        STRATEGIES.register("strategy", name, **facts)(strategy)
+        return make
+
+    return decorate
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
 def _composed(
     make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART, **fixed: Any
 ) -> Callable[..., Any]:
     """The pipeline that has this part, and else what is usual or said: the ``rest``, by its names, types, defaults."""
     own = inspect.signature(make)
     more = {
-        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        name: _keyword(name, annotation, default)
         for name, (annotation, default) in rest.items()
         if name not in own.parameters
     }

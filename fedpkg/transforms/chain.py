@@ -174,6 +174,17 @@ class Chain:
         return Way(None if is_difference else known, size, count, dtype, seed)
 
 
+def check_way(where: str, steps: Sequence[Any], *, of_models: bool = False) -> None:
+    """Raises ValueError: transforms do not go together, or not for whole models, if these go this way."""
+    try:
+        chain_of(steps)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    for step in steps if of_models else ():
+        if step.of_update or getattr(step, "error_feedback", False):
+            raise ValueError(f"{where}: {type(step).__name__} is for updates, not for whole models")
+
+
 def chain_of(steps: Sequence[Any]) -> Chain | None:
     """The chain of these transforms; None, if there are none.
 

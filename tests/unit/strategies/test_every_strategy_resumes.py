@@ -34,6 +34,11 @@ TRANSFORMED: dict[str, dict[str, Any]] = {
         "transforms": [{"name": "local_dp", "norm": 1.0, "epsilon": 1.0}],
         "server_transforms": [{"name": "gaussian_noise", "std": 0.1}, {"name": "random_k", "share": 0.5}],
     },
+    "asynchronous, of few numbers": {
+        **section_of("fedbuff"),
+        "transforms": [{"name": "top_k", "share": 0.4}],
+        "download_transforms": ["bfloat16"],
+    },
 }
 TWICE = {"bucketing of krum", "norm bounding by examples"}  # what is kept of it is that of another name
 # Those that are FedAvg to the server, and differ in what they send, stand for each other.

@@ -11,7 +11,7 @@ import pytest
 from cohorts import Answers
 from quadratics import Federation, Quadratic, Vector, mean, vector, weights
 
-from fedpkg.errors import AggregationError
+from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.registry import make_strategy
 
@@ -176,6 +176,28 @@ def test_ifca_finds_the_clusters() -> None:
             rounds(federation, {"name": "ifca", "loss": "val_loss"}, 1)
         except AggregationError as error:
             raise AggregationError(f"{error.message} {error.hint}") from error
+
+
+def test_what_a_method_asks_of_its_clients_travels_transformed_and_what_of_its_server_does_not() -> None:
+    asked: list[Request] = []
+
+    def train(name: str, request: Request) -> Mapping[str, Vector]:
+        asked.append(request)
+        return {"": vector(request.payload) + 1}  # type: ignore[arg-type]
+
+    made = Federation({name: {"": loss} for name, loss in clients().items()}, {"server": ["client-0"]}, train)
+    ways: dict[str, object] = {"transforms": [{"name": "top_k", "share": 0.5}], "download_transforms": ["bfloat16"]}
+    rounds(made, {"name": "fltrust", **ways}, 1)
+    assert {request.group: (request.transforms is None, request.download is None) for request in asked} == {
+        "server": (True, True),
+        None: (False, False),
+    }
+    plain, whole = (rounds(made, {"name": "fedexp", **more}, 2)["model"] for more in ({}, ways))
+    assert plain.equal(whole), "the way is not the method's"
+    with pytest.raises(ConfigError, match="transforms: delta cannot come after"):
+        make_strategy({"name": "fedexp", "transforms": ["zstd", "delta"]})
+    with pytest.raises(ConfigError, match="download_transforms: Delta is for updates"):
+        make_strategy({"name": "ifca", "download_transforms": ["delta"]})
 
 
 @dataclass
