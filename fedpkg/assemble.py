@@ -100,9 +100,9 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     from fedpkg.strategies import make_strategy
 
     config = resolved(config, Places("run configuration"))
-    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
         config, package, signatures = _admit_package(config, home, store)
+        strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
         check_entry_points(config, package, strategy)
         for warning in package_warnings(package):
             event(logger, logging.WARNING, "package.warning", about=warning)
