@@ -130,6 +130,13 @@ def test_norm_bounding_clips_steps_from_the_global_model(bound: float | None) ->
     close(made, clipped(stacked(updates), flat(MODEL), bound))
 
 
+@pytest.mark.parametrize("name", ["norm_bounding", "centered_clipping"])
+def test_bounds_are_not_rounded_to_float32(name: str) -> None:
+    model = Weights({"w": torch.zeros(2, dtype=torch.float64)})
+    made = told({"name": name, "max_norm": 0.7}, model, [Weights({"w": torch.tensor([3.0, 4.0]).double()})])
+    assert float(made["w"].norm()) == pytest.approx(0.7, rel=1e-14)
+
+
 def test_centred_clipping_clips_around_the_last_step() -> None:
     first, second = cohort(9), cohort(9, seed=1)
     aggregator = CenteredClipping(max_norm=2.0, iterations=2)
