@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -466,7 +467,7 @@ def _build_by_hand(config: RunConfig, output: str) -> str:
     gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
     isolate = " --isolate" if config.isolate.enabled else ""
     env = "" if config.python_env == "auto" else f" --env {config.python_env}"
-    return f"fedpkg package call {config.package} build --output {output}{gpus}{env}{isolate}"
+    return f"fedpkg package call {shlex.quote(config.package)} build --output {output}{gpus}{env}{isolate}"
 
 
 def call_entry_point(
@@ -481,6 +482,8 @@ def call_entry_point(
     seed: int = 0,
     timeout_s: float | None = None,
     arguments: Mapping[str, Json] | None = None,
+    environment: Mapping[str, str] | None = None,
+    links: Mapping[str, Path] | None = None,
     gpus: int | None = None,
     isolate: IsolateConfig | None = None,
     python_env: PythonEnv = "auto",
@@ -493,16 +496,21 @@ def call_entry_point(
 
     Args:
         model: the input, in any form that a seed model can have.
+        environment, links: as of a run's clients; those of ``record`` go before them.
         gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
-        record: a task.json; round, partition, parameters, names of sets, run config and environment of the call are
-            taken from it.
+        record: a task.json; round, partition, parameters, names of sets, run config, environment and links of the
+            call are taken from it.
         allow: digests and signers, as in a run's ``trust.allow``; None: every package.
 
     Raises:
         FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
     """
     facts = record or {}
-    environment = {str(name): str(value) for name, value in facts.get("environment", {}).items()}
+    environment = {
+        **(environment or {}),
+        **{str(name): str(value) for name, value in facts.get("environment", {}).items()},
+    }
+    links = {**(links or {}), **{str(name): Path(target) for name, target in facts.get("links", {}).items()}}
     limits = LimitsConfig()
     gpus = len(facts.get("gpus", ())) if gpus is None else gpus
     unpacked = open_package(
@@ -558,6 +566,7 @@ def call_entry_point(
             parameters=facts.get("parameters", {}),
             run_config=facts.get("run_config", {}),
             environment=environment,
+            links=links,
             timeout_s=timeout_s,
             limits=limits_of(limits),
             isolation=isolation_of(config),

@@ -27,7 +27,7 @@ SETTINGS_FILES = ("client.yaml", "client_settings.yaml", "settings.yaml")
 _OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
 _PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # what bash takes as it stands
 _BIGGEST_SOURCE = 1 << 20
-_ALL_SOURCES = 16 << 20  # a stranger's package may have gigabytes of them
+_ALL_SOURCES = 4 << 20  # 10 s at the worst: a stranger's package may have gigabytes of them
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,23 @@ def package_config(
     tree["environment"] = dict(ways.environment)
     tree["arguments"] = {name: dict(arguments) for name, arguments in ways.arguments.items()}
     return tree, ways.words
+
+
+def call_ways(package: Path, data_path: Path, *, cache: Path, allow: Sequence[str] | None = None) -> DataWays:
+    """How a package reads the data of one client, for a call by hand.
+
+    Raises:
+        PackageError: the package cannot be used, or is not allowed.
+    """
+    limits = LimitsConfig()
+    unpacked = open_package(
+        package,
+        cache,
+        max_bytes=limits.package_bytes,
+        max_members=limits.package_members,
+        admit=gate(package, allow),
+    )
+    return data_ways(unpacked.folder, unpacked.spec, [data_path])
 
 
 def session_name(package: Path) -> str:

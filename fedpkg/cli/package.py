@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import stat
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -152,7 +154,9 @@ for _verb in (keygen, sign, verify):
 @click.option("-p", "--path", metavar="PACKAGE", type=_PATH, help="The package, as FEDn's commands have it.")
 @click.option("-i", "--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
 @click.option("-o", "--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")
-@click.option("--data", "data_path", metavar="PATH", type=_PATH, help="The client's data (FEDN_DATA_PATH).")
+@click.option(
+    "--data", "data_path", metavar="PATH", type=_PATH, help="The client's data, put where the package looks for it."
+)
 @click.option("--client-id", metavar="ID", help="Which client it is.  [default: client-0]")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="For random numbers.  [default: 0]")
 @click.option(
@@ -213,14 +217,17 @@ def call(
     checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
     --output is written.
     """
+    from fedpkg.compute_package.spec import FORMER_NAMES
     from fedpkg.config import IsolateConfig
     from fedpkg.files import remove_tree
+    from fedpkg.package_run import DataWays, call_ways
 
     if path is not None:
         words = (str(path), *words)
     if len(words) < 2 or words[1].startswith("-"):
         raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
-    package, entry_point, arguments = Path(words[0]), words[1], words[2:]
+    package, arguments = Path(words[0]), parse_arguments(words[2:])
+    entry_point = FORMER_NAMES.get(words[1], words[1])
     record: Mapping[str, Any] = {}
     if task_folder is not None:
         record, model = _task(task_folder, model)
@@ -228,22 +235,29 @@ def call(
         data_path = Path(record["data_path"])
     if data_path is not None and not data_path.exists():
         raise ConfigError(f"--data {data_path} does not exist", hint="name the client's folder or file")
+    if data_path is not None:
+        data_path = Path(os.path.abspath(data_path))  # an isolated task cannot go by folders that it does not see
     if model is None and entry_point in NEED_A_MODEL:
         make_one = f"fedpkg model seed {shlex.quote(str(package))} -o seed.npz"
         raise click.UsageError(f"'{entry_point}' needs a model: give --input FILE; `{make_one}` makes one")
     folder = temporary_folder()
     try:
+        ways = DataWays()
+        if data_path is not None and task_folder is None:  # which has them on record
+            ways = call_ways(package, data_path, cache=folder / "packages", allow=allow or None)
         result = call_and_show(
             package,
             entry_point,
             folder,
             executor=executor,
             model=None if model is None else model.absolute(),
-            data_path=None if data_path is None else data_path.absolute(),
+            data_path=data_path,
             client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
             seed=int(record.get("seed", 0)) if seed is None else seed,
             timeout_s=timeout_s,
-            arguments=parse_arguments(arguments),
+            arguments={**ways.arguments.get(entry_point, {}), **arguments},
+            environment=ways.environment,
+            links={} if data_path is None else {name: data_path / to for name, to in ways.links.items()},
             gpus=gpus,
             isolate=IsolateConfig(enabled=isolate or "isolation" in record),
             python_env=env or _python_env(record),
@@ -281,7 +295,9 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     if (python := result.task.package.python) not in (None, Path(sys.executable)):
         variables += f'PATH={shlex.quote(str(python.parent))}:"$PATH" '
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
-    if result.task.isolation is not None:  # that command would not be
+    if result.task.links:  # that command would not have them
+        hint = f"look into {output.near(folder / 'task')}"
+    if result.task.isolation is not None:  # nor be that
         hint = f"look into {output.near(folder / 'task')}; what it may see is told by `fedpkg doctor` and the README"
     raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 
@@ -326,7 +342,8 @@ def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | N
             hint="`fedpkg session show --round N` lists the folders of a round's tasks",
         ) from error
     if model is None:
-        model = next((path for path in (folder / f"in{suffix}" for suffix in SUFFIXES) if path.exists()), None)
+        places = (folder / f"in{suffix}" for suffix in SUFFIXES)
+        model = next((path for path in places if path.is_file() and not path.is_symlink()), None)
         if model is None and record.get("entry_point") in NEED_A_MODEL:
             raise ConfigError(
                 f"--task {folder}: its input is gone (only failed tasks keep theirs)",
@@ -357,11 +374,13 @@ class _Logs(threading.Thread):
 
     def _pass_on(self) -> None:
         for path, offset in self._offsets.items():
-            try:
-                with open(path, "rb") as file:
+            try:  # the program may put something else there: a link to another's file, a pipe to wait at
+                with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        continue
                     file.seek(offset)
                     data = file.read()
-            except FileNotFoundError:
+            except OSError:
                 continue
             self._offsets[path] = offset + len(data)
             try:

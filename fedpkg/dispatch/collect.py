@@ -6,11 +6,13 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.base import Failure, Task, leads_elsewhere, working_folder
+from fedpkg.dispatch.keepers import Call, Outcome
 from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree, same_bytes
@@ -163,6 +165,18 @@ def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
     source.rename(target)
     os.chmod(target, 0o444)
     return facts.st_size
+
+
+def keep_logs(call: Call, outcome: Outcome) -> None:
+    """Logs are for people: where a task put something else in the place of one, is again what it printed last."""
+    for path, tail in ((call.stdout, outcome.stdout_tail), (call.stderr, outcome.stderr_tail)):
+        with suppress(OSError):  # nobody would blame the task for it
+            if os.path.lexists(path):
+                facts = path.lstat()
+                if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                    continue
+                remove_tree(path)  # a link to a file that is not its own, a pipe at which a reader would wait
+            path.write_text(tail)
 
 
 def _metadata(kept: Path) -> dict[str, Json]:

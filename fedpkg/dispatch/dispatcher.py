@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 from fedpkg.devices import Gpu, Slot
 from fedpkg.dispatch.base import Failure, Task, TaskResult
-from fedpkg.dispatch.collect import Refused, Reply, collect
+from fedpkg.dispatch.collect import Refused, Reply, collect, keep_logs
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.isolation import Walls, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
@@ -274,6 +274,7 @@ class LocalExecutor:
                 for step, appended, key, call in calls:
                     command = shell_line(step.package.spec.entry_point(step.entry_point).command, appended)
                     outcome = self._run_call(slot, step, key, call)
+                    keep_logs(call, outcome)
                     if failure := _failure(step, outcome):
                         break
             assert outcome is not None

@@ -14,6 +14,7 @@ from fedpkg.config import BareHelper, NpzHelper
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
+ALL_FILES = 4 << 20  # 10 s at the worst
 PRECOMPILED_BYTES = 1 << 18  # some 0.2 s
 USES_NUMPY = ("fedn", "scaleoututil", "fedpkg")  # their helpers import it when they are first asked for one
 
@@ -94,12 +95,15 @@ def _python_files(folder: Path) -> list[Path]:
 
 
 def _trees(folder: Path, scripts: Iterable[str], files: Iterable[Path]) -> Iterator[ast.AST]:
-    """The scripts and files, parsed; each once."""
+    """The scripts and files, parsed; each once, as long as there is room."""
+    room = ALL_FILES
     named = [folder / script for script in scripts if (folder / script).is_file()]
     for path in dict.fromkeys([*named, *files]):
         try:
-            if path.stat().st_size > BIGGEST_FILE:
+            size_bytes = path.stat().st_size
+            if size_bytes > min(BIGGEST_FILE, room):
                 continue
+            room -= size_bytes
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # invalid escapes and the like are the package's own affair
                 tree = ast.parse(path.read_bytes())

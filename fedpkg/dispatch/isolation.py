@@ -144,6 +144,7 @@ _PASSED = re.compile(
     r"|TORCH|ATEN|NUMBA|XLA)_\w+|R_(HOME|LIBS\w*)|JAVA_HOME|SSL_CERT_(FILE|DIR)|FEDN_DATA_PATH"
     r"|FEDPKG_(TASK|STATE_DIR|SEED)"
 )
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # NVIDIA_API_KEY
 BARE = (
     *("--unshare-user-try", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"),
@@ -257,7 +258,8 @@ def _replace(call: Call, order: dict[str, Any], task: Task, scratch: str) -> Cal
 def passed(environ: Mapping[str, str], wanted: Iterable[str]) -> dict[str, str]:
     """Of an environment, what an isolated task may know: nothing that may be a secret, unless it is ``wanted``."""
     wanted = frozenset(wanted)
-    return {name: value for name, value in environ.items() if name in wanted or _PASSED.fullmatch(name)}
+    harmless = (name for name in environ if _PASSED.fullmatch(name) and not _SECRET.search(name))
+    return {name: environ[name] for name in dict.fromkeys((*harmless, *filter(environ.__contains__, wanted)))}
 
 
 def remark(task: Task, log_tail: str) -> str:

@@ -283,6 +283,7 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "parameter_names": None if task.template is None else list(task.template.parameters),
         "weighted": task.weighted,
         "environment": dict(task.environment),
+        "links": {name: str(target) for name, target in task.links.items()},
         "python": None if task.package.python is None else str(task.package.python),
     }
 

@@ -154,6 +154,30 @@ def test_isolated_call_says_so_in_its_record_and_is_repeated_isolated(here, seed
     assert call("train", "--input", seed, "--isolate", "--executor", "resident").code == 3
 
 
+def test_isolated_call_takes_data_by_a_path_that_goes_up(here, seed):
+    if means().cold is None:
+        pytest.skip("no isolation here")
+    (here / "folder").mkdir()
+    ended = call("validate", "--input", seed, "--isolate", "--data", f"folder/../{seed.name}", "--keep", "--json")
+    record = json.loads((Path(ended.json()["folder"]) / "task" / "task.json").read_text())
+    assert record["data_path"] == str(seed)
+
+
+def test_call_neither_shows_nor_waits_at_what_a_program_puts_in_the_place_of_its_logs(here, seed):
+    (here / "secret").write_text("nobody else may know this")
+    (here / "package").mkdir()
+    (here / "package" / "fedn.yaml").write_text("entry_points:\n  validate: {command: bash validate.sh}\n")
+    (here / "package" / "validate.sh").write_text(
+        f"""set -e; folder=$(dirname "$2"); echo fine; echo '{{}}' > "$2"
+        while ! [ -e "$folder/stderr.log" ]; do :; done
+        rm "$folder"/std*.log; ln -s '{here}/secret' "$folder/stdout.log"; mkfifo "$folder/stderr.log"
+        """
+    )
+    ended = fedpkg("package", "call", "package", "validate", "--input", seed)
+    assert ended.code == 0, ended.err
+    assert ended.err == "fine\n"
+
+
 def test_call_of_an_archive_and_with_a_warm_interpreter(here, seed):
     fedpkg("package", "build", MISBEHAVE, "-o", "package.tar.gz")
     ended = fedpkg("package", "call", "package.tar.gz", "train", "--input", seed, "--executor", "forkserver")

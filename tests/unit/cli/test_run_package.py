@@ -106,6 +106,33 @@ def test_package_runs_with_its_data_where_it_looks_for_it(here, way):
     assert sorted(path.name for path in (here / "my project").iterdir()) == ["client"]  # nor ../seed.npz
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_call_by_hand_finds_the_data_too_and_so_does_its_repetition(here, way):
+    train, command, _ = WAYS[way]
+    write_package(here / "my project", train, command)
+    write_sites(here, numbers=(1, 2))
+    np.savez(here / "in.npz", **{"0": np.zeros(2, np.float32)})
+    data = "data/clients/2" if way in ("folder", "client.yaml") else "data/clients/2/site.npz"
+    words = ("package", "call", "train", "--path", "my project/client", "--input", "in.npz", "--output", "out.npz")
+    ended = fedpkg(*words, "--data", data, "--keep", "--json")
+    assert ended.code == 0, ended.err
+    assert np.load(here / "out.npz")["0"].tolist() == [4, 4]
+    if way in ("options", "client.yaml", "name", "folder"):  # others have it as an argument, which a repetition names
+        (here / "out.npz").unlink()
+        ended = fedpkg(*words, "--task", f"{ended.json()['folder']}/task")
+        assert ended.code == 0, ended.err
+        assert np.load(here / "out.npz")["0"].tolist() == [4, 4]
+
+
+def test_infer_is_called_by_its_old_name(here):
+    client = write_package(here / "p", "", infer="python infer.py")
+    (client / "infer.py").write_text("import sys\nopen(sys.argv[2], 'w').write('42')")
+    np.savez(here / "in.npz", **{"0": np.zeros(2, np.float32)})
+    ended = fedpkg("package", "call", "infer", "--path", "p/client", "--input", "in.npz", "--output", "out.json")
+    assert ended.code == 0, ended.err
+    assert (here / "out.json").read_text() == "42"
+
+
 def test_links_to_data_leave_a_client_no_state(here):
     write_package(here / "p", WAYS["folder"][0])
     write_sites(here)

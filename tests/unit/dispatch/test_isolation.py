@@ -63,11 +63,11 @@ def way(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def bench(way: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("Hinter Mauern ü")
-    os.environ["A_SECRET_TOKEN"] = SECRET
+    os.environ["A_SECRET_TOKEN"] = os.environ["NVIDIA_API_KEY"] = SECRET
     try:
         bench = make_bench(way[0], folder, inline(folder, "import subprocess, ctypes"), slots=1, isolated=True)
     finally:
-        del os.environ["A_SECRET_TOKEN"]
+        del os.environ["A_SECRET_TOKEN"], os.environ["NVIDIA_API_KEY"]
     yield bench
     bench.executor.close()
     assert marked(bench.mark) == []
@@ -163,6 +163,7 @@ ATTEMPTS = {
     "the memory of the keeper": "open(f'/proc/{os.getppid()}/mem', 'r+b').fileno()",
     "files of the keeper": "[fd for fd in range(100) if os.path.isdir(f'/proc/{os.getppid()}/fd/{fd}')] or not_ours()",
     "a secret of the environment": "os.environ['A_SECRET_TOKEN']",
+    "a secret among settings of libraries": "os.environ['NVIDIA_API_KEY']",
     "a secret it started with": "read('/proc/self/environ').index('A_SECRET_TOKEN')",
     "write over another client's data": "write(w['others_data'])",
     "write beside it": "write(w['others_data'] + '.new')",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.dispatch.imports import BIGGEST_FILE, helper_named, imports_of, own_modules
+from fedpkg.dispatch.imports import ALL_FILES, BIGGEST_FILE, helper_named, imports_of, own_modules
 
 
 @pytest.fixture
@@ -113,3 +113,13 @@ def test_helper_is_the_only_one_that_the_files_name(folder: Path, files: dict[st
     for name, text in files.items():
         write(folder / name, text)
     assert helper_named(folder, ["script"]) == helper
+
+
+def test_only_so_much_is_parsed_and_scripts_come_first(tmp_path):
+    padding = b"#" * (BIGGEST_FILE - 20)
+    for number in range(ALL_FILES // BIGGEST_FILE + 1):
+        (tmp_path / f"a{number}.py").write_bytes(b"import csv\n" + padding)
+    (tmp_path / "z.py").write_bytes(b"import gzip\n" + padding)
+    assert imports_of(tmp_path, ["z.py"]) == ["gzip", "csv"]
+    (tmp_path / f"a{number}.py").write_bytes(b"import json\n" + padding)
+    assert imports_of(tmp_path, ["z.py"]) == ["gzip", "csv"]

@@ -125,6 +125,24 @@ def test_metadata_must_be_a_file_of_its_own(bench: Bench, tmp_path: Path) -> Non
     assert result.failure.message.startswith("'out.json-metadata' is a symbolic link")
 
 
+def test_what_a_task_puts_in_the_place_of_its_logs_gives_way(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    folder = os.path.dirname(sys.argv[-1])
+    print('said', flush=True)
+    tell()
+    for name, other in (('stdout', lambda path: os.symlink('/etc/hostname', path)), ('stderr', os.mkfifo)):
+        path = f'{folder}/{name}.log'
+        while not os.path.exists(path):
+            pass
+        os.unlink(path)
+        other(path)
+    """
+    task = bench.run(inline(tmp_path, code)).task
+    assert [(task.folder / f"{name}.log").is_symlink() for name in ("stdout", "stderr")] == [False, False]
+    assert (task.folder / "stdout.log").read_text() == "said\n"
+    assert (task.folder / "stderr.log").is_file()
+
+
 def test_reply_limit_counts_the_models_own_size(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:
     result = bench.run(misbehave, "train", model=model, reply_bytes=100)
     assert result.failure is not None
