@@ -138,8 +138,10 @@ def remove(folder: Path, *, patience_s: float = REMOVE_PATIENCE_S) -> None:
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            for inner in [*folder.glob("*/"), folder]:
-                inner.rmdir()
+            for inner in folder.iterdir():
+                if inner.is_dir():
+                    inner.rmdir()
+            folder.rmdir()
             return
         except FileNotFoundError:
             return

@@ -156,7 +156,7 @@ def test_fedprox_and_personal_models_where_fedpkg_is_not_installed(sessions: Ses
     """Its site-packages are this interpreter's, without what .pth files there add: so fedpkg is not found."""
     folder = tmp_path / "Umgebung ü" / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    site = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(folder), "platbase": str(folder)}))
     (site / "torch.pth").write_text(sysconfig.get_path("purelib") + "\n")
     package = tmp_path / "client"
     package.mkdir()

@@ -42,7 +42,7 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with a fedn in its site-packages, and an editable docker, which has a finder of its own."""
     folder = tmp_path_factory.mktemp("Umgebung") / "venv"
     venv.create(folder, with_pip=False, symlinks=True)
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
+    site = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(folder), "platbase": str(folder)}))
     (site / "fedn" / "utils" / "helpers").mkdir(parents=True)
     for module in ("fedn/__init__", "fedn/utils/__init__", "fedn/utils/helpers/__init__", "fedn/utils/helpers/helpers"):
         (site / f"{module}.py").touch()
