@@ -86,6 +86,7 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
 
     Raises:
         OtherSchema: a newer fedpkg wrote the database, or it is older and ``read_only``.
+        StoreError: it is empty and ``read_only``, or its version is no number.
     """
     migrations = {int(path.name[:4]): path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     newest = max(migrations)
@@ -98,6 +99,11 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
         )
     if version == newest:
         return
+    if read_only and version == 0:
+        raise StoreError(
+            f"{database.where} holds nothing: it is damaged, or was copied without the file {database.where}-wal",
+            hint="put back a copy of it, with its -wal file",
+        )
     if read_only:
         raise OtherSchema(
             f"{database.where} was written by an older fedpkg: its schema is {version}, this one reads {newest}",

@@ -301,6 +301,12 @@ def test_trail_of_models_that_name_each_other_ends(path: Path) -> None:
         assert {row.model_id for row in store.model_trail("s.0")} == {"s.0"}
 
 
+def test_database_that_lost_its_log_is_no_older_one(path: Path) -> None:
+    sqlite3.connect(path).execute("pragma journal_mode = wal").connection.close()
+    with pytest.raises(StoreError, match=r"holds nothing.*state\.db-wal"):
+        SqliteStore(path, read_only=True)
+
+
 def test_missing_folder_is_named(path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be opened") as caught:
         SqliteStore(path.parent / "nowhere" / "state.db")
