@@ -1,6 +1,11 @@
-"""No test asserts a time: hypothesis does not, either. One that hangs ends at pytest's timeout (pyproject.toml)."""
+"""Alike wherever the tests run: no test asserts a time (one that hangs ends at pytest's timeout), signals arrive."""
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("fedpkg", deadline=None)
 settings.load_profile("fedpkg")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job: fedpkg would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)

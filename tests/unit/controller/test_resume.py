@@ -66,7 +66,7 @@ def write_config(federation: Federation, config: RunConfig) -> str:
 def killed(federation: Federation, *words: str) -> str:
     """What a controller printed that killed itself."""
     process = drive(federation, *words)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL, (words, printed)
     return printed
 
@@ -151,7 +151,7 @@ def test_killed_at_random_instants_a_session_resumes_to_the_same_bits(
     printed = ""
     for kill in kills:
         process = drive(federation, *words, "--kill-after", kill, "--arrivals", str(arrivals.folder))
-        printed += process.communicate(timeout=60)[0]
+        printed += process.communicate(timeout=200)[0]
         assert process.returncode in (-signal.SIGKILL, 0), about
         session_id = federation.store.list_sessions()[-1].session_id
         words = ["--resume", session_id]
@@ -295,7 +295,7 @@ def test_interrupted_session_resumes_to_the_same_bits(federation: Federation, mo
         if line.startswith("PhaseStarted"):
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     monkeypatch.delenv("MISBEHAVE")
     session = federation.store.list_sessions()[-1]
     assert session.status == "interrupted"

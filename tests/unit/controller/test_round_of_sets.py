@@ -68,7 +68,7 @@ def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> No
     config = config_of(federation, clients=18, rounds=1, sampler={}, arguments={})
     undisturbed = federation.run(config)
     process = drive(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_request:2")
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]
     assert files_of(federation, session, ".payload*") != []
@@ -94,7 +94,7 @@ def test_killed_at_any_event_a_session_of_sets_resumes_to_the_same_bits(
     config = write_config(federation, config_of(federation, rounds=2, arguments=arguments))
     for kill_at in range(first, events, 2):
         process = drive(federation, "--run", config, "--kill-at", str(kill_at))
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL, kill_at
         wait_until_gone(federation)
         session = federation.store.list_sessions()[-1]

@@ -162,7 +162,7 @@ def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federat
     config = write_config(federation, config_of(federation, **changes))
     for kill_at in range(1, events, 2):
         process = drive(federation, "--run", config, "--kill-at", str(kill_at))
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL, kill_at
         wait_until_gone(federation)
         session = federation.store.list_sessions()[-1]
@@ -188,7 +188,7 @@ def test_killed_as_a_request_is_recorded_a_step_resumes_to_the_same_bits(
     expected = all_of(federation, federation.run(config_of(federation)).session_id)
     config = write_config(federation, config_of(federation))
     process = drive(federation, "--run", config, "--kill-at-step", f"{moment}:record_request:{number}")
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]
     federation.resume(session.session_id)

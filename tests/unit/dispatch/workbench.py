@@ -30,7 +30,7 @@ from fedpkg.dispatch.resident import resident_executor
 from fedpkg.types import ReplyKind
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 MARK = "FEDPKG_TEST_MARK"
 
 
@@ -220,7 +220,7 @@ def run_as_nobody(command: list[str], folder: Path) -> subprocess.CompletedProce
             cwd=Path(__file__).parents[3],
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
         )
     except PermissionError:
         return None
