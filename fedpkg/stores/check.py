@@ -102,9 +102,6 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
 
 def _damaged_models(home: Home, checkup: Checkup) -> Iterator[Finding]:
     for path in model_files(home):
-        if path.exists() and not path.is_file():  # to read a pipe would wait for ever
-            yield Finding(str(path), "it is no file", f"remove it and {_RESTORE}", True)
-            continue
         try:
             digest = sha256_file(path)
             checkup.models += 1
