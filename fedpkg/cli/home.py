@@ -93,6 +93,7 @@ def prune(
     in the trail.
     """
     from fedpkg.errors import ConfigError
+    from fedpkg.files import is_full
     from fedpkg.stores.sqlite import SqliteStore
 
     for option, rule in (("--keep-models", keep_models), ("--keep-task-folders", keep_task_folders)):
@@ -101,9 +102,16 @@ def prune(
         raise ConfigError("--orphans belong to no session", hint="leave --session away")
     home = settings.open_home()
     read_only = dry_run or not home.state_db.exists()  # an absent one must not be made, but be told
-    with home.lock(), SqliteStore(home.state_db, read_only=read_only) as store:
-        session_id = None if session_ref is None else find_session(store, session_ref).session_id
-        gone = _prune(home, store, session_id, keep_models, keep_task_folders, orphans=orphans, dry_run=dry_run)
+    gone = []
+    with home.lock():
+        # On a full disk the database can only be read. What needs no word in it goes first, and makes room.
+        for reading in (True, False) if not read_only and is_full(home.root) else (read_only,):
+            with SqliteStore(home.state_db, read_only=reading) as store:
+                session_id = None if session_ref is None else find_session(store, session_ref).session_id
+                rules = (keep_models, keep_task_folders)
+                gone += _prune(
+                    home, store, session_id, *rules, orphans=orphans, dry_run=dry_run, marks=reading == read_only
+                )
     total = sum(removal.size_bytes for removal in gone)
     if settings.json:
         document = {"removed": [asdict(removal) for removal in gone], "size_bytes": total, "dry_run": dry_run}
@@ -133,7 +141,9 @@ def _prune(
     *,
     orphans: bool,
     dry_run: bool,
+    marks: bool,
 ) -> list[Removal]:
+    """Without ``marks`` nothing goes that must first be marked in the database."""
     from fedpkg.stores import prune as pruning
     from fedpkg.stores.models import ModelStore
 
@@ -143,7 +153,8 @@ def _prune(
         keep = session.config.get("keep", {})
         done = pruning.rounds_done(store, session.session_id)
         folder_rule = keep_task_folders or keep.get("task_folders", "all")
-        models += pruning.due_models(store, session.session_id, keep_models or keep.get("models", "all"), done=done)
+        if marks:
+            models += pruning.due_models(store, session.session_id, keep_models or keep.get("models", "all"), done=done)
         due += pruning.due_task_folders(
             home.session_folder(session.session_id), folder_rule, done=done, keep_updates=keep.get("updates", False)
         )

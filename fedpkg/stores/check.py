@@ -150,6 +150,9 @@ def _session(home: Home, store: StateStore, session: SessionRow) -> Iterator[Fin
         yield Finding(str(folder), f"the folder of session {session_id} is missing", _RESTORE, True)
         return
 
+    if session.status != "finished":
+        store.load_strategy_state(session_id)  # raises, if it cannot be read
+
     def states() -> Iterable[tuple[Path, str]]:
         for client in store.list_clients(session_id):
             if client.state_version is not None:

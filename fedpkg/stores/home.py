@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -143,7 +144,8 @@ class Home:
             with atomic_write(self.root / _NOTE, durable=False) as file:
                 file.write(json.dumps(asdict(holder)).encode())
         except OSError as error:
-            raise _unwritable(self.root, error) from error
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # who makes room must not need any
+                raise _unwritable(self.root, error) from error
 
     def holder(self) -> Holder | None:
         """Who holds the lock, or held it when it was killed: only the note is read, the lock itself is not tried."""

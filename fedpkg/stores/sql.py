@@ -39,6 +39,7 @@ from fedpkg.stores.base import (
 )
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_RESTORE = "put back a copy of the database; `fedpkg home check` looks at the rest of the home"
 _STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # as `to_json` writes it
 Row = TypeVar("Row")
 Parameters = Mapping[str, Any]
@@ -85,6 +86,7 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
 
     Raises:
         OtherSchema: a newer fedpkg wrote the database, or it is older and ``read_only``.
+        StoreError: it is empty and ``read_only``, or its version is no number.
     """
     migrations = {int(path.name[:4]): path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     newest = max(migrations)
@@ -97,6 +99,11 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
         )
     if version == newest:
         return
+    if read_only and version == 0:
+        raise StoreError(
+            f"{database.where} holds nothing: it is damaged, or was copied without the file {database.where}-wal",
+            hint="put back a copy of it, with its -wal file",
+        )
     if read_only:
         raise OtherSchema(
             f"{database.where} was written by an older fedpkg: its schema is {version}, this one reads {newest}",
@@ -120,7 +127,10 @@ def _schema_version(reader: Reader) -> int:
     if not reader.has_table("schema_version"):
         return 0
     rows = reader.rows("select version from schema_version")
-    return int(rows[0][0]) if rows else 0
+    version = rows[0][0] if rows else 0
+    if not isinstance(version, int):
+        raise StoreError(f"the database is damaged: its schema_version is {version!r:.100}", hint=_RESTORE)
+    return version
 
 
 def _statements(script: str) -> list[str]:
@@ -190,12 +200,50 @@ class Table(Generic[Row]):
             return storable
         return value
 
+    @cached_property
+    def types(self) -> tuple[tuple[str, tuple[type, ...]], ...]:
+        """The Python types of each column's values, by the row's annotations; an alias of words is text."""
+        kinds = {
+            "int": (int,),
+            "float": (int, float),
+            "bool": (int,),
+            "dict": (dict,),
+            "list": (list,),
+            "Json": (object,),
+        }
+        found = []
+        for field in fields(self.row):  # type: ignore[arg-type]
+            word = re.split(r"\W", str(field.type))[0]
+            none = (type(None),) if "None" in str(field.type) else ()
+            found.append((field.name, (*kinds.get(word, (str,)), *none)))
+        return tuple(found)
+
     def decode(self, values: Sequence[Any]) -> Row:
+        """The row of what a database gives.
+
+        Raises:
+            StoreError: it is none of ours: somebody, or a fault of the disk, has changed the database.
+        """
         items: dict[str, Any] = dict(zip(self.columns, values, strict=True))
-        for column in self.json:
-            if items[column] is not None:
-                items[column] = json.loads(items[column])
-        return self.row(**items)
+        column = ""
+        try:
+            for column in self.json:
+                if items[column] is not None:
+                    items[column] = json.loads(items[column])
+            for column, types in self.types:
+                if not isinstance(items[column], types):
+                    raise TypeError(f"it is {items[column]!r:.100}")
+            column = ""
+            return self.row(**items)
+        except (ValueError, TypeError, RecursionError) as error:
+            where = ", ".join(f"{name} {items[name]!r:.100}" for name in self.key)
+            what = f"{self.name}.{column}" if column else f"a row of {self.name}"
+            raise StoreError(
+                f"the database is damaged: {what} of {where} cannot be read: {error}",
+                hint=_RESTORE,
+                table=self.name,
+                column=column,
+            ) from error
 
 
 def to_json(value: Any) -> str:
@@ -567,7 +615,7 @@ class SqlStore(StateStore):
     def state_digests(self, session_id: str | None = None) -> set[str]:
         where, parameters = ("", {}) if session_id is None else (" where session_id = :id", {"id": session_id})
         states = self._database.rows(f"select state from strategy_states{where}", parameters)
-        return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(state)}
+        return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(str(state))}
 
     def set_pruned(self, models: Iterable[ModelRow]) -> None:
         with self._database.transaction(durable=True) as transaction:
@@ -582,6 +630,7 @@ class SqlStore(StateStore):
             "select model_id, parent_id, 0 from models where model_id = :model_id"
             " union all select models.model_id, models.parent_id, trail.depth + 1"
             " from models join trail on models.model_id = trail.parent_id"
+            " where trail.depth < (select count(*) from models)"  # in a damaged database they may go round in circles
             f") {MODELS.select} join trail on trail.id = models.model_id order by trail.depth",
             {"model_id": model_id},
         )
@@ -594,7 +643,18 @@ class SqlStore(StateStore):
             "select step, state from strategy_states where session_id = :session_id order by step desc limit 1",
             {"session_id": session_id},
         )
-        return (int(rows[0][0]), json.loads(rows[0][1])) if rows else None
+        if not rows:
+            return None
+        step, state = rows[0]
+        try:
+            decoded = json.loads(state)
+        except (ValueError, TypeError, RecursionError):
+            decoded = None
+        if not isinstance(step, int) or not isinstance(decoded, dict):
+            raise StoreError(
+                f"the database is damaged: the strategy's state of session {session_id} cannot be read", hint=_RESTORE
+            )
+        return step, decoded
 
     def check(self) -> list[str]:
         return self._database.check()

@@ -211,7 +211,7 @@ class Weights(Mapping[str, Tensor]):
         if not _is_scalar(scalar):
             return NotImplemented
         if isinstance(scalar, Tensor):  # a graph may go through it
-            return self._with([tensor / scalar for tensor in self._vector()])
+            return self._with([_keeping_dtype(torch.div, tensor, scalar) for tensor in self._vector()])
         return self._with(_foreach(torch._foreach_div, self._vector(), float(scalar)))
 
     def __neg__(self) -> Weights:
@@ -231,11 +231,15 @@ class Weights(Mapping[str, Tensor]):
     def norm(self, p: float = 2) -> Tensor:
         """|x|_p over all parameters, a 0-d tensor; p >= 1, also ``math.inf``. At 0 its gradient is 0.
 
-        The norm of the tensors' norms: a square root of a sum of squares would have the gradient NaN at 0.
+        The norm of the tensors' norms: a square root of a sum of squares would have the gradient NaN at 0. Where a
+        graph goes through it, of one vector: of norms, the second derivative is NaN where one of the tensors is 0.
         """
         if not p >= 1:
             raise ValueError(f"a norm needs p >= 1, not {p}")
-        norms = [torch.linalg.vector_norm(_wide(tensor), p) for tensor in self._vector() if tensor.numel()]
+        vector = [_wide(tensor) for tensor in self._vector() if tensor.numel()]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in vector):
+            vector = [torch.cat([tensor.reshape(-1) for tensor in vector])]
+        norms = [torch.linalg.vector_norm(tensor, p) for tensor in vector]
         return torch.linalg.vector_norm(torch.stack(norms), p) if norms else torch.zeros(())
 
     @staticmethod
@@ -257,19 +261,21 @@ class Weights(Mapping[str, Tensor]):
     @torch.no_grad()
     def add_(self, other: Weights, alpha: float = 1.0) -> Weights:
         """x <- x + alpha y."""
-        _foreach(torch._foreach_add_, self._vector(), self._paired(other), alpha=alpha)
+        vector, others = self._places(other)
+        _foreach(torch._foreach_add_, vector, others, alpha=alpha)
         return self
 
     @torch.no_grad()
     def lerp_(self, other: Weights, weight: float) -> Weights:
         """x <- x + weight (y - x)."""
-        _foreach(torch._foreach_lerp_, self._vector(), self._paired(other), weight)
+        vector, others = self._places(other)
+        _foreach(torch._foreach_lerp_, vector, [y.to(x.dtype) for x, y in zip(vector, others, strict=True)], weight)
         return self
 
     @torch.no_grad()
     def axpby_(self, alpha: float, other: Weights, beta: float) -> Weights:
         """x <- alpha y + beta x."""
-        for x, y in zip(self._vector(), self._paired(other), strict=True):
+        for x, y in zip(*self._places(other), strict=True):
             if x.data_ptr() == y.data_ptr():
                 y = y.clone()  # or scaling x would scale y
             x.mul_(beta).add_(y, alpha=alpha)  # tensor by tensor: the second step finds it in the cache
@@ -313,6 +319,14 @@ class Weights(Mapping[str, Tensor]):
                     tensor=name,
                 )
         return paired
+
+    def _places(self, other: Weights) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters to work on in place, and the other operand's; of tied ones, which share memory, the first."""
+        pairs = {
+            (x.data_ptr(), x.shape, x.stride(), x.device): (x, y)
+            for x, y in reversed(list(zip(self._vector(), self._paired(other), strict=True)))
+        }
+        return [x for x, _ in pairs.values()], [y for _, y in pairs.values()]
 
     # ---- comparing
 
@@ -386,8 +400,13 @@ def _foreach(
 
 def _scaled(vector: Sequence[Tensor], scalar: float | Tensor) -> Sequence[Tensor]:
     if isinstance(scalar, Tensor):  # a graph may go through it
-        return [scalar * tensor for tensor in vector]
+        return [_keeping_dtype(torch.mul, tensor, scalar) for tensor in vector]
     return _foreach(torch._foreach_mul, vector, float(scalar))
+
+
+def _keeping_dtype(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, scalar: Tensor) -> Tensor:
+    """To PyTorch two tensors without dimensions are equals, and the result of the wider dtype."""
+    return operation(tensor, scalar) if tensor.dim() else operation(tensor.unsqueeze(0), scalar).squeeze(0)
 
 
 def _is_scalar(value: object) -> bool:

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
+import contextvars
+import faulthandler
 import fcntl
 import gc
+import io
 import linecache
 import locale
 import logging
 import os
 import resource
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -24,6 +29,7 @@ import time
 import warnings
 import weakref
 from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal looks each up in an enumeration
+from functools import partial
 
 import _fedpkg_main  # type: ignore[import-not-found]
 
@@ -32,12 +38,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_SYS = (
-    *("argv", "orig_argv", "path", "path_hooks", "meta_path", "stdin", "stdout", "stderr", "excepthook", "displayhook"),
-    *("__stdin__", "__stdout__", "__stderr__", "__excepthook__", "unraisablehook", "dont_write_bytecode"),
+_SETTINGS_MODULES = (  # whose own names are settings, or are replaced by scripts
+    *("sys", "os", "logging", "warnings", "threading", "socket", "random", "tempfile", "asyncio.events"),
+    *("torch.multiprocessing", "torch.__future__"),
 )
+_STREAMS = ("stdin", "stdout", "stderr")
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _FIRST_PRIVATE_FD = 200  # out of the way of what a task opens
+_ONE, _SMALLEST = 1.0, 5e-324  # variables, lest the compiler computes with them
+
+# Of PyTorch: functions that tell a setting; one with "_get_" in its name has a twin that sets it.
+_TORCH_SETTINGS = (
+    *("_C._get_cudnn_enabled", "_C._get_cudnn_benchmark", "_C._get_cudnn_deterministic", "_C._get_cudnn_allow_tf32"),
+    *("_C._get_mkldnn_enabled", "_C._get_mkldnn_deterministic", "_C._get_nnpack_enabled", "_C._get_warnAlways"),
+    *("_C._get_deterministic_fill_uninitialized_memory", "_C._get_flash_sdp_enabled", "_C._get_math_sdp_enabled"),
+    *("_C._get_mem_efficient_sdp_enabled", "_C._get_cudnn_sdp_enabled", "_C._get_cublas_allow_tf32"),
+    *("_C._get_float32_matmul_precision", "_C._is_any_autocast_enabled", "_C._is_multithreading_enabled"),
+    *("_C._len_torch_function_stack", "_C._len_torch_dispatch_stack", "is_inference_mode_enabled"),
+    *("distributed.is_initialized",),
+)
+_PRECISIONS = [(device, of) for device in ("generic", "cuda", "mkldnn") for of in ("all", "matmul", "conv", "rnn")]
 
 
 def serve(
@@ -49,8 +69,9 @@ def serve(
     baseline = Baseline()
     while order is not None:
         before = resource.getrusage(resource.RUSAGE_SELF)
-        status, times = _fedpkg_main.run_task(order)
-        status, clean = _finish(status)
+        context = contextvars.copy_context()  # NumPy's and decimal's settings are variables of it
+        status, times = context.run(_fedpkg_main.run_task, order)
+        status, clean = context.run(_finish, status)
         clean = baseline.restore(order["cwd"]) and clean
         times["finished"] = time.monotonic()
         after = resource.getrusage(resource.RUSAGE_SELF)
@@ -86,43 +107,64 @@ class Baseline:
         self.module_ids = _ids(self.modules)
         self.num_importers = len(sys.path_importer_cache)
         self.lines = set(linecache.cache)
+        self.spent = False
+        if "torch" in sys.modules:
+            self._watch_what_goes_once(sys.modules["torch"])
         self.names = vars(builtins)
         self.builtins = dict(self.names)
-        self.sys = {name: _copied(getattr(sys, name)) for name in _SYS if hasattr(sys, name)}
+        loaded = [sys.modules[name] for name in _SETTINGS_MODULES if name in sys.modules]
+        self.settings_modules = [(vars(module), dict(vars(module)), _ids(vars(module))) for module in loaded]
+        self.sys_lists = [(value, list(value)) for value in vars(sys).values() if isinstance(value, list)]
+        self.stream_forms = {name: _form(getattr(sys, name)) for name in _STREAMS}
         self.signals = {number: getsignal(number) for number in _SIGNALS}
         self.limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
         self.soft_limits = {name: resource.getrlimit(number)[0] for name, number in self.limits.items()}
-        self.locale = locale.setlocale(locale.LC_ALL)
         self.umask = os.umask(0o022)
         os.umask(self.umask)
-        self.recursion_limit = sys.getrecursionlimit()
-        self.switch_interval = sys.getswitchinterval()
-        self.filters = list(warnings.filters)
         self.loggers = {name: _logger_state(logger) for name, logger in _loggers().items()}
-        self.log_disabled = logging.root.manager.disable
-        self.libraries = _library_state()
+        self.settings = [(setting, setting.told()) for setting in _settings()]
         self.threads = set(threading.enumerate())
         gc.collect()
         gc.freeze()
         self.files = _open_files()
 
     def restore(self, folder: str) -> bool:
-        """Put everything back; False if something of the task is still going on."""
+        """Put everything back; False if something of the task is still going on, or cannot be put back."""
         self._builtins()
+        self._names()
         self._signals()
         self._modules(folder)
         self._interpreter()
-        _restore_library_state(self.libraries)
+        clean = self._settings()
         self._loggers()
         os.chdir("/")
         self._files()
-        return set(threading.enumerate()) <= self.threads
+        return clean and not self.spent and set(threading.enumerate()) <= self.threads
+
+    def _watch_what_goes_once(self, torch: Any) -> None:
+        set_for_good = torch.set_num_interop_threads
+
+        def set_num_interop_threads(number: int) -> None:
+            self.spent = True
+            set_for_good(number)
+
+        torch.set_num_interop_threads = set_num_interop_threads
 
     def _builtins(self) -> None:
         """The first to be put back: without calling any of them."""
         for name in self.names.keys() - self.builtins.keys():
             del self.names[name]
         self.names.update(self.builtins)
+
+    def _names(self) -> None:
+        for names, were, ids in self.settings_modules:
+            if _ids(names) != ids:
+                for name in names.keys() - were.keys():
+                    if not isinstance(names[name], type(sys)):  # a module of the package that was imported only now
+                        del names[name]
+                names.update(were)
+        for value, was in self.sys_lists:
+            value[:] = was
 
     def _signals(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -167,21 +209,6 @@ class Baseline:
     def _interpreter(self) -> None:
         sys.settrace(None)
         sys.setprofile(None)
-        for name, value in self.sys.items():
-            if isinstance(value, list):
-                current = getattr(sys, name, None)
-                if isinstance(current, list):
-                    current[:] = value
-                    continue
-            setattr(sys, name, value)
-        if sys.getrecursionlimit() != self.recursion_limit:
-            sys.setrecursionlimit(self.recursion_limit)
-        sys.setswitchinterval(self.switch_interval)
-        if warnings.filters != self.filters:
-            warnings.filters[:] = self.filters  # type: ignore[index]
-            getattr(warnings, "_filters_mutated", lambda: None)()
-        if locale.setlocale(locale.LC_ALL) != self.locale:
-            locale.setlocale(locale.LC_ALL, self.locale)
         os.umask(self.umask)
         for name, number in self.limits.items():
             soft, hard = resource.getrlimit(number)
@@ -189,18 +216,19 @@ class Baseline:
                 try:
                     resource.setrlimit(number, (self.soft_limits[name], hard))
                 except (OSError, ValueError):
-                    pass  # the task lowered the hard limit, too: it stays
-        if not gc.isenabled():
-            gc.enable()
-        threading.settrace(None)
-        threading.setprofile(None)
+                    pass  # the task lowered the hard limit, too
         multiprocessing = sys.modules.get("multiprocessing.util")
         if multiprocessing is not None:
             multiprocessing._exiting = False  # type: ignore[attr-defined]
 
+    def _settings(self) -> bool:
+        """Whether all are as they were, or are so again."""
+        changed = [(setting, was) for setting, was in self.settings if setting.told() != was]
+        for setting, was in changed:
+            setting.put_back(was)
+        return not changed or all(setting.told() == was for setting, was in self.settings)
+
     def _loggers(self) -> None:
-        if logging.root.manager.disable != self.log_disabled:
-            logging.disable(self.log_disabled)
         for name, logger in _loggers().items():
             was = self.loggers.get(name)
             if was is None:
@@ -216,12 +244,181 @@ class Baseline:
     def _files(self) -> None:
         for fd, kept in enumerate(self.streams):
             os.dup2(kept, fd)
+            self._stream(fd, _STREAMS[fd])
         left = _open_files() - self.files
         if left:
             gc.collect()  # objects in a cycle close their own
             for fd in _open_files() - self.files:
                 if _belongs_to_a_task(fd):
                     os.close(fd)
+
+    def _stream(self, fd: int, name: str) -> None:
+        """Open a standard stream again that the task has closed; what it has reconfigured is put back."""
+        stream, form = getattr(sys, name), self.stream_forms[name]
+        now = _form(stream)
+        if now == form or form is None:
+            return
+        if now is not None:
+            stream.reconfigure(**form)
+            return
+        raw = io.FileIO(fd, "r" if fd == 0 else "w", closefd=False)
+        raw.name = "<%s>" % name
+        stream = io.TextIOWrapper(io.BufferedReader(raw) if fd == 0 else io.BufferedWriter(raw), **form)
+        stream.mode = raw.mode[0]  # type: ignore[misc]
+        for names, were, ids in self.settings_modules:
+            if names is vars(sys):
+                were[name] = names[name] = were["__%s__" % name] = names["__%s__" % name] = stream
+                ids[:] = _ids(names)
+
+
+class Setting:
+    """One thing that scripts change, besides names of modules: how to tell it, and how to put it back, if that goes."""
+
+    def __init__(self, tell: Callable[[], Any], put: Callable[[Any], object] | None = None) -> None:
+        self.tell = tell
+        self.put = put
+
+    def told(self) -> Any:
+        try:
+            return self.tell()
+        except Exception as error:  # so PyTorch answers where its older and newer ways to say something were mixed
+            return type(error)
+
+    def put_back(self, was: Any) -> None:
+        if self.put is not None:
+            with contextlib.suppress(Exception):  # it is looked at once more
+                self.put(was)
+
+
+def _settings() -> list[Setting]:
+    """Of the process and its interpreter, of NumPy and of PyTorch, if they are there."""
+    limits = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    settings = [
+        Setting(lambda: os.nice(0)),
+        Setting(lambda: (os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups())),
+        Setting(lambda: [resource.getrlimit(limit)[1] for limit in limits]),
+        # Rounding, and whether the smallest numbers become 0. As text: where they do, they also equal 0.
+        Setting(lambda: "%r %r %r" % (_SMALLEST * _ONE, _ONE / 3, 2 * _ONE / 3)),
+        Setting(lambda: locale.setlocale(locale.LC_ALL), lambda was: locale.setlocale(locale.LC_ALL, was)),
+        Setting(lambda: list(warnings.filters), _set_warning_filters),
+        Setting(lambda: logging.root.manager.disable, logging.disable),
+        Setting(lambda: dict(logging._levelToName), _set_level_names),
+        Setting(gc.isenabled, lambda was: gc.enable() if was else gc.disable()),
+        Setting(gc.get_threshold, lambda was: gc.set_threshold(*was)),
+        Setting(gc.get_debug, gc.set_debug),
+        Setting(lambda: list(gc.callbacks), lambda was: gc.callbacks.__setitem__(slice(None), was)),
+        Setting(sys.getrecursionlimit, sys.setrecursionlimit),
+        Setting(sys.getswitchinterval, sys.setswitchinterval),
+        Setting(sys.get_coroutine_origin_tracking_depth, sys.set_coroutine_origin_tracking_depth),
+        Setting(sys.get_asyncgen_hooks, lambda was: sys.set_asyncgen_hooks(*was)),
+        Setting(threading.stack_size, threading.stack_size),
+        Setting(faulthandler.is_enabled, lambda was: faulthandler.enable() if was else faulthandler.disable()),
+        Setting(socket.getdefaulttimeout, socket.setdefaulttimeout),
+        Setting(_start_method, _set_start_method),
+    ]
+    if hasattr(os, "sched_getaffinity"):
+        settings.append(Setting(lambda: os.sched_getaffinity(0), lambda was: os.sched_setaffinity(0, was)))
+    if hasattr(sys, "get_int_max_str_digits"):
+        settings.append(Setting(sys.get_int_max_str_digits, sys.set_int_max_str_digits))
+    if "numpy" in sys.modules:
+        settings += _numpy_settings(sys.modules["numpy"])
+    if "torch" in sys.modules:
+        settings += _torch_settings(sys.modules["torch"])
+    return settings
+
+
+def _set_warning_filters(was: list[Any]) -> None:
+    warnings.filters[:] = was  # type: ignore[index]
+    getattr(warnings, "_filters_mutated", lambda: None)()
+
+
+def _set_level_names(was: dict[int, str]) -> None:
+    for level in logging._levelToName.keys() - was.keys():
+        logging._nameToLevel.pop(logging._levelToName.pop(level), None)
+    for level, name in was.items():
+        logging.addLevelName(level, name)
+
+
+def _start_method() -> Any:
+    """What multiprocessing was told, which it can be told once."""
+    context = sys.modules.get("multiprocessing.context")
+    return None if context is None else context._default_context._actual_context
+
+
+def _set_start_method(was: Any) -> None:
+    sys.modules["multiprocessing.context"]._default_context._actual_context = was
+
+
+def _numpy_settings(numpy: Any) -> list[Setting]:
+    def print_options() -> dict[str, Any]:
+        return {name: value for name, value in numpy.get_printoptions().items() if name != "override_repr"}
+
+    settings = [
+        Setting(numpy.geterr, lambda was: numpy.seterr(**was)),
+        Setting(numpy.geterrcall, numpy.seterrcall),
+        Setting(numpy.getbufsize, numpy.setbufsize),
+        Setting(print_options, lambda was: numpy.set_printoptions(**was)),
+    ]
+    if hasattr(numpy.random, "get_bit_generator"):  # since NumPy 1.24
+        settings.append(Setting(numpy.random.get_bit_generator, numpy.random.set_bit_generator))
+    return settings
+
+
+def _torch_settings(torch: Any) -> list[Setting]:
+    def deterministic() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    def default_device() -> Any:
+        return getattr(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context", None)
+
+    def cuda_device() -> int:
+        return int(torch.cuda.current_device()) if torch.cuda.is_initialized() else 0
+
+    settings = [
+        Setting(torch.get_default_dtype, torch.set_default_dtype),
+        Setting(default_device, lambda was: torch.set_default_device(was and was.device)),
+        Setting(cuda_device, torch.cuda.set_device),
+        Setting(torch.is_grad_enabled, torch.set_grad_enabled),
+        Setting(deterministic, lambda was: torch.use_deterministic_algorithms(was[0], warn_only=was[1])),
+        Setting(
+            lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+            lambda was: torch.autograd.set_detect_anomaly(*was),
+        ),
+        Setting(lambda: dict(vars(torch._tensor_str.PRINT_OPTS)), vars(torch._tensor_str.PRINT_OPTS).update),
+        Setting(lambda: torch._C._autograd._top_saved_tensors_default_hooks(True)),
+    ]
+    for path in _TORCH_SETTINGS:
+        tell, put = _at(torch, path), None
+        if "_sdp_" in path:
+            put = _at(torch, path.replace("_get_", "_set_sdp_use_").replace("_sdp_enabled", ""))
+        elif "_get_" in path:
+            put = _at(torch, path.replace("_get_", "_set_"))
+        if tell is not None:
+            settings.append(Setting(tell, put))
+    if hasattr(torch._C, "_get_fp32_precision_getter"):  # since PyTorch 2.9
+        tell, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+        settings += [Setting(partial(tell, *of), partial(put, *of)) for of in _PRECISIONS]
+    for name in ("torch.nn.modules.module", "torch.optim.optimizer"):
+        hooks = [value for key, value in vars(sys.modules[name]).items() if key.startswith("_global_") and value == {}]
+        settings.append(Setting(lambda hooks=hooks: [list(kind) for kind in hooks]))  # type: ignore[misc]
+    return settings
+
+
+def _at(place: Any, path: str) -> Any:
+    for name in path.split("."):
+        place = getattr(place, name, None)
+    return place
+
+
+def _form(stream: Any) -> dict[str, Any] | None:
+    """How a text stream is set up; None if it is closed, or is none of Python's."""
+    try:
+        if stream.closed:
+            return None
+        names = ("encoding", "errors", "line_buffering", "write_through")
+        return {name: getattr(stream, name) for name in names}
+    except (AttributeError, ValueError):  # it is None, or was detached
+        return None
 
 
 def _ids(modules: dict[str, Any]) -> list[int]:
@@ -232,10 +429,6 @@ def _empty(module: Any) -> None:
     """Functions and their globals hold each other; what they refer to, such as open files, would stay."""
     if isinstance(getattr(module, "__dict__", None), dict):
         module.__dict__.clear()
-
-
-def _copied(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value
 
 
 def _loggers() -> dict[str, logging.Logger]:
@@ -255,48 +448,6 @@ def _close_handlers(logger: logging.Logger, keep: Any) -> None:
         if handler not in keep:
             logger.removeHandler(handler)
             handler.close()
-
-
-def _library_state() -> dict[str, Any]:
-    """Settings of NumPy and PyTorch that scripts like to change."""
-    state: dict[str, Any] = {}
-    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
-    if numpy is not None:
-        state["numpy"] = (numpy.geterr(), numpy.get_printoptions())
-    if torch is not None:
-        state["torch"] = (
-            torch.get_default_dtype(),
-            torch.is_grad_enabled(),
-            torch.are_deterministic_algorithms_enabled(),
-            torch.is_deterministic_algorithms_warn_only_enabled(),
-            torch.is_anomaly_enabled(),
-            torch.backends.cudnn.benchmark,
-            torch.backends.cudnn.deterministic,
-            torch.get_float32_matmul_precision(),
-        )
-    return state
-
-
-def _restore_library_state(state: dict[str, Any]) -> None:
-    now = _library_state()
-    if "numpy" in state and now["numpy"] != state["numpy"]:
-        numpy = sys.modules["numpy"]
-        numpy.seterr(**state["numpy"][0])
-        options = dict(state["numpy"][1])
-        options.pop("override_repr", None)
-        numpy.set_printoptions(**options)
-    if "torch" in state and sys.modules["torch"].cuda.is_initialized():
-        sys.modules["torch"].cuda.set_device(0)
-    if "torch" in state and now["torch"] != state["torch"]:
-        torch = sys.modules["torch"]
-        dtype, grad, deterministic, warn_only, anomaly, benchmark, cudnn_deterministic, precision = state["torch"]
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.autograd.set_detect_anomaly(anomaly)
-        torch.backends.cudnn.benchmark = benchmark
-        torch.backends.cudnn.deterministic = cudnn_deterministic
-        torch.set_float32_matmul_precision(precision)
 
 
 def _open_files() -> set[int]:

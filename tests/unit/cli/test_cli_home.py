@@ -1,5 +1,6 @@
 """``fedpkg home``: what a check finds, and what pruning removes and leaves."""
 
+import os
 import re
 import shutil
 import sqlite3
@@ -53,6 +54,18 @@ def remove_model(home):
     path = model_file(home, 1)
     path.unlink()
     return path, "is missing"
+
+
+def make_model_a_pipe(home):
+    path = remove_model(home)[0]
+    os.mkfifo(path)
+    return path, "its bytes changed"
+
+
+def change_row(home):
+    with closing(sqlite3.connect(home.state_db)) as connection, connection:
+        connection.execute("update rounds set metrics = '7'")
+    return home.state_db, "rounds.metrics of session_id"
 
 
 def remove_client_state(home):
@@ -124,6 +137,8 @@ def break_rows(home):
     [
         change_model,
         remove_model,
+        make_model_a_pipe,
+        change_row,
         remove_client_state,
         change_package,
         add_to_package,

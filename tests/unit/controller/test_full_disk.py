@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from federation import DRIFTING, Federation
 
+from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event
 from fedpkg.errors import StoreError
@@ -98,6 +99,21 @@ def take_files(filler: Path, room: int) -> None:
             (filler / str(next(names))).touch()
     for path in list(filler.iterdir())[:room]:
         path.unlink()
+
+
+def test_home_on_a_full_disk_can_be_pruned(small_disk: Path) -> None:
+    home = Federation(Home.open(small_disk / "home"))
+    session = home.run(config_of(home))
+    home.store.close()
+    fill(small_disk / "filler")
+    assert run_command(["home", "prune", "--home", str(home.home.root), "--keep-task-folders", "last 1"]) == 0
+    rounds = sorted(path.name for path in home.home.session_folder(session.session_id).glob("round-*"))
+    assert rounds == ["round-3"]
+    with SqliteStore(home.home.state_db) as store:
+        assert len(store.list_kept_models()) == 4
+    assert run_command(["home", "prune", "--home", str(home.home.root), "--keep-models", "last 1"]) == 0
+    with SqliteStore(home.home.state_db) as store:
+        assert [model.round_number for model in store.list_kept_models()] == [0, 2, 3]  # a state names the second
 
 
 @pytest.mark.slow

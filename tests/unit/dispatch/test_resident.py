@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,41 @@ LEAKS = {
     ),
     "a trace function": ("sys.settrace(lambda *_: None)", "tell(leak=sys.gettrace() is not None)"),
     "a finder of modules": ("sys.meta_path.insert(0, type('F', (), {})())", "tell(leak=type(sys.meta_path[0]).__name__ == 'F')"),
+    "a stream closed by Python": ("sys.stdout.close()\nsys.stdin.close()", "print('still here')\ntell(leak=sys.stdin.closed)"),
+    "a stream's encoding": (
+        "sys.stdout.reconfigure(encoding='latin-1', errors='ignore')",
+        "tell(leak=(sys.stdout.encoding, sys.stdout.errors) == ('latin-1', 'ignore'))",
+    ),
+    "a name of sys": ("sys.tracebacklimit = 0\nsys.breakpointhook = None", "tell(leak=hasattr(sys, 'tracebacklimit') or not sys.breakpointhook)"),
+    "an environment that was replaced": ("os.environ = {'LEAKED': '1'}", "tell(leak=type(os.environ) is dict)"),
+    "how processes are started": (
+        "import multiprocessing\nmultiprocessing.set_start_method('spawn')",
+        "import multiprocessing\nmultiprocessing.set_start_method('fork')\ntell(leak=False)",
+    ),
+    "the processors it may use": (
+        "os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})",
+        f"tell(leak=len(os.sched_getaffinity(0)) != {len(os.sched_getaffinity(0))})",
+    ),
+    "its niceness": ("os.nice(1)", f"tell(leak=os.nice(0) != {os.nice(0)})"),
+    "a hard limit of resources": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 22))",
+        "import resource\ntell(leak=resource.getrlimit(resource.RLIMIT_STACK)[1] == 1 << 22)",
+    ),
+    "a context variable": (
+        "import decimal\ndecimal.getcontext().prec = 3",
+        "import decimal\ntell(leak=decimal.getcontext().prec == 3)",
+    ),
+    "the garbage collector's settings": (
+        "import gc\ngc.set_threshold(1)\ngc.callbacks.append(print)",
+        "import gc\ntell(leak=gc.get_threshold()[0] == 1 or print in gc.callbacks)",
+    ),
+    "how long sockets wait": ("import socket\nsocket.setdefaulttimeout(1)", "import socket\ntell(leak=socket.getdefaulttimeout() == 1)"),
+    "how logs are written": (
+        "import logging\nlogging.captureWarnings(True)\nlogging.addLevelName(5, 'FIVE')\nlogging.setLoggerClass(type('L', (logging.Logger,), {}))",
+        "import logging, warnings\n"
+        "told = (logging.getLevelName(5), logging.getLoggerClass().__name__, warnings.showwarning.__module__)\n"
+        "tell(leak=told != ('Level 5', 'Logger', 'warnings'))",
+    ),
     "the state of random": ("import random\nrandom.seed(1)", "import random\ntell(leak=random.random() == random.Random(1).random())"),
 }  # fmt: skip
 
@@ -119,6 +155,49 @@ def test_next_task_finds_nothing_of(bench: Bench, tmp_path: Path, what: str) -> 
     package = inline(tmp_path, look)
     (package.folder / "state.py").write_text("")
     assert bench.told(package, seed=6) == {"leak": False}
+
+
+# Of PyTorch and NumPy: what a task changes, and what the next one may expect.
+SETTINGS = {
+    "the default device": ("torch.set_default_device('meta')", "torch.ones(1).device.type == 'cpu'"),
+    "a device that was entered": ("torch.device('meta').__enter__()", "torch.ones(1).device.type == 'cpu'"),
+    "the default dtype": ("torch.set_default_dtype(torch.float64)", "torch.ones(1).dtype == torch.float32"),
+    "no gradients": ("torch.set_grad_enabled(False)", "torch.is_grad_enabled()"),
+    "inference": ("torch.inference_mode().__enter__()", "not torch.is_inference_mode_enabled()"),
+    "automatic dtypes": ("torch.autocast('cpu').__enter__()", "not torch.is_autocast_enabled('cpu')"),
+    "small numbers as 0": ("torch.set_flush_denormal(True)", "(torch.tensor([1e-40]) * 1).item() > 0"),
+    "switches of backends": (
+        "torch.backends.mkldnn.enabled = False\ntorch.backends.cudnn.enabled = False\ntorch.backends.cuda.enable_flash_sdp(False)",
+        "torch.backends.mkldnn.enabled and torch.backends.cudnn.enabled and torch.backends.cuda.flash_sdp_enabled()",
+    ),
+    "precision, said in two ways": (
+        "torch._C._set_cublas_allow_tf32(True)\nif hasattr(torch.backends, 'fp32_precision'): torch.backends.cuda.matmul.fp32_precision = 'ieee'",
+        "torch.get_float32_matmul_precision() == 'highest'",
+    ),
+    "hooks of all modules": (
+        "torch.nn.modules.module.register_module_forward_hook(lambda *_: torch.zeros(1))",
+        "torch.nn.Identity()(torch.ones(1)).item() == 1",
+    ),
+    "a process group": (
+        "torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)",
+        "not torch.distributed.is_initialized()",
+    ),
+    "threads that can be set once": ("torch.set_num_interop_threads(1)", "torch.set_num_interop_threads(1) is None"),
+    "NumPy's errors": ("np.seterr(all='raise')\nnp.seterrcall(print)", "np.geterr()['over'] == 'warn' and np.geterrcall() is None"),
+    "NumPy's generator": ("np.random.set_bit_generator(np.random.PCG64(1))", "np.random.get_state()[0] == 'MT19937'"),
+}  # fmt: skip
+
+
+def test_next_task_finds_pytorch_and_numpy_as_they_were(tmp_path: Path) -> None:
+    imports = "import numpy as np\nimport torch, torch.distributed\n"
+    bench = make_bench("resident", tmp_path, inline(tmp_path, imports), slots=1)
+    try:
+        for what, (leave, expected) in SETTINGS.items():
+            code = f"{imports}{leave}\nos.chdir('/')\ntell()"
+            assert bench.run(inline(tmp_path, code)).status == "ok", what
+            assert tells(bench, tmp_path, f"{imports}tell(kept=bool({expected}))") == {"kept": True}, what
+    finally:
+        bench.executor.close()
 
 
 def test_exit_handlers_and_pools_finish_within_their_task(bench: Bench, tmp_path: Path) -> None:

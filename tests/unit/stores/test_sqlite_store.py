@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedpkg.errors import StoreError
-from fedpkg.stores.base import PackageRow, SessionRow
+from fedpkg.stores.base import ModelRow, PackageRow, SessionRow
 from fedpkg.stores.sql import MIGRATIONS, migrate
 from fedpkg.stores.sqlite import SqliteDatabase, SqliteStore
 
@@ -51,7 +51,7 @@ def path(tmp_path: Path) -> Path:
     return folder / "state.db"
 
 
-def add(store: SqliteStore, session_id: str) -> None:
+def add(store: SqliteStore, session_id: str, *, seed_model: ModelRow | None = None) -> None:
     store.add_package(PackageRow(digest="p", name="p", size_bytes=1, entry_points={}, created_at=1.0))
     store.create_session(
         SessionRow(
@@ -63,8 +63,14 @@ def add(store: SqliteStore, session_id: str) -> None:
             num_rounds=1,
             created_at=1.0,
             updated_at=1.0,
-        )
+        ),
+        seed_model=seed_model,
     )
+
+
+def model(session_id: str, number: int) -> ModelRow:
+    facts = {"digest": "d" * 64, "suffix": ".npz", "size_bytes": 1, "created_at": 1.0}
+    return ModelRow(session_id=session_id, round_number=number, keys="names", **facts)  # type: ignore[arg-type]
 
 
 def version(path: Path) -> int:
@@ -253,6 +259,52 @@ def test_damaged_database_is_named(path: Path) -> None:
         file.write(b"\xa5" * (path.stat().st_size - 4096))
     with pytest.raises(StoreError, match="damaged"), SqliteStore(path) as store:
         store.list_sessions()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ("update sessions set config = 'x'", r"sessions\.config of session_id 's'"),
+        ("update sessions set config = '[]'", r"sessions\.config"),
+        ("update sessions set session_id = x'ff00'", r"sessions\.session_id"),
+        ("update sessions set num_rounds = 'many'", r"sessions\.num_rounds"),
+        ("update sessions set created_at = 'today'", r"sessions\.created_at"),
+        ("update models set round_number = -1", "a row of models"),
+        ("update models set contributors = 'null'", r"models\.contributors"),
+        ("update strategy_states set state = '-1'", "strategy's state"),
+        ("update schema_version set version = 'new'", "schema_version"),
+    ],
+)
+def test_row_that_somebody_changed_is_named(path: Path, change: str, place: str) -> None:
+    with SqliteStore(path) as store:
+        add(store, "s", seed_model=model("s", 0))
+    connection = sqlite3.connect(path)
+    connection.execute("insert into strategy_states (session_id, step, state) values ('s', 0, '{}')")
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreError, match=rf"the database is damaged.*{place}") as caught, SqliteStore(path) as store:
+        store.list_sessions()
+        store.list_models()
+        store.load_strategy_state("s")
+    assert "put back a copy" in str(caught.value)
+
+
+def test_trail_of_models_that_name_each_other_ends(path: Path) -> None:
+    with SqliteStore(path) as store:
+        add(store, "s", seed_model=model("s", 0))
+    connection = sqlite3.connect(path)
+    connection.execute("update models set parent_id = model_id")
+    connection.commit()
+    connection.close()
+    with SqliteStore(path) as store:
+        assert {row.model_id for row in store.model_trail("s.0")} == {"s.0"}
+
+
+def test_database_that_lost_its_log_is_no_older_one(path: Path) -> None:
+    sqlite3.connect(path).execute("pragma journal_mode = wal").connection.close()
+    with pytest.raises(StoreError, match=r"holds nothing.*state\.db-wal"):
+        SqliteStore(path, read_only=True)
 
 
 def test_missing_folder_is_named(path: Path) -> None:

@@ -171,6 +171,18 @@ def test_norm_at_zero_has_the_gradient_zero(p: float) -> None:
     assert tensor.grad is not None and torch.equal(tensor.grad, torch.zeros(5))
 
 
+@pytest.mark.parametrize("p", [2, 3])
+def test_second_derivative_of_the_norm_is_right_where_one_tensor_is_zero(p: float) -> None:
+    def second(norm: Callable[[Weights, float], Tensor]) -> list[Tensor]:
+        x = Weights({"zero": torch.zeros(3).double(), "w": torch.tensor([3.0, -4.0]).double()})
+        tensors = [tensor.requires_grad_() for tensor in x.values()]
+        first = torch.autograd.grad(norm(x, p), tensors, create_graph=True)
+        return list(torch.autograd.grad(first[0].sum() + first[1][0], tensors))
+
+    for found, expected in zip(second(Weights.norm), second(reference.norm), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_weights_point_at_the_model_and_gradients_do_not() -> None:
     model = trained_net()
     x, grads = Weights.from_model(model), Weights.from_grads(model)
@@ -258,6 +270,20 @@ def test_tied_parameter_counts_once() -> None:
     assert torch.equal(model[1].weight, both["0.weight"])
 
 
+@pytest.mark.parametrize("name", ["add_", "lerp_", "axpby_"])
+def test_tied_parameters_under_two_names_are_changed_once(name: str) -> None:
+    tied = torch.tensor([1.0, 2.0])
+    x = Weights({"a": tied, "b": tied.view(2), "c": torch.ones(1)})
+    y = Weights({name: torch.full_like(tensor, 4.0) for name, tensor in x.items()})
+    change = {
+        "add_": lambda x: x.add_(y, 0.5),
+        "lerp_": lambda x: x.lerp_(y, 0.5),
+        "axpby_": lambda x: x.axpby_(1.0, y, 0.5),
+    }[name]
+    expected = change(x.clone())
+    assert change(x).equal(expected)
+
+
 def test_sparse_gradient_is_made_dense() -> None:
     model = nn.Embedding(4, 2, sparse=True)
     model(torch.tensor([1, 1])).sum().backward()
@@ -271,6 +297,17 @@ def test_operands_of_two_dtypes_meet_in_the_wider() -> None:
     y = x.to(dtype=torch.float64)
     assert (Weights.dot(x, y), Weights.dot(y, x)) == (5, 5)
     assert (x + y)["a"].dtype == torch.float64
+
+
+def test_tensor_without_dimensions_keeps_its_dtype_as_others_do() -> None:
+    x = Weights({"scalar": torch.tensor(3.0).half(), "vector": torch.ones(2).half()})
+    for made in (Weights.dot(x, x) * x, x / x.norm(), Weights.mean([x, x], [torch.tensor(0.5).double()] * 2)):
+        assert {tensor.dtype for tensor in made.values()} == {torch.float16}
+
+
+def test_lerp_of_two_dtypes_stays_in_the_left_one() -> None:
+    x = Weights({"w": torch.zeros(2).half()}).lerp_(Weights({"w": torch.ones(2)}), 0.5)
+    assert x.equal(Weights({"w": torch.full((2,), 0.5).half()}))
 
 
 def test_flat_view_shares_memory() -> None:
