@@ -124,8 +124,34 @@ class Asking:
                 path.unlink(missing_ok=True)
         self._payloads.clear()
 
+    def check_answered(self) -> None:
+        """Was anything answered at all?
+
+        Raises:
+            SessionFailed: clients were asked, and no reply is usable, whatever the strategy requires.
+        """
+        calls = sum(len(row.cohort) for row in self.rows)
+        if calls and not self.takes_empty_rounds and not any(row.num_ok for row in self.rows):
+            raise SessionFailed(
+                f"round {self.round_number}: none of {calls} calls of clients has a usable reply",
+                hint=self.when_mended,
+                session_id=self.ctx.session.session_id,
+                round_number=self.round_number,
+            )
+
+    @property
+    def when_mended(self) -> str:
+        """What to do when a round has failed."""
+        session_id = self.ctx.session.session_id
+        return (
+            f"look at `fedpkg session show {session_id} --round {self.round_number}`; if the cause lies outside "
+            f"the package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run"
+        )
+
     def failed_requests(self) -> list[RequestRow]:
-        """The requests that were asked last, for a round that ends without a model: they are asked again."""
+        """For a round that ends without a model, what is asked again: all, if no reply counted; else what came last."""
+        if not any(row.num_ok for row in self.rows):
+            return [dataclasses.replace(row, status="failed", counted=None) for row in self.rows]
         return [dataclasses.replace(asked.row, status="failed", counted=None) for asked in self._batch]
 
     # ---- beginning
@@ -154,6 +180,8 @@ class Asking:
             started_at=self.ctx.clock(),
         )
         earlier = self._earlier.get(request.request_id)
+        if self._batches > 1 and all(one.status == "failed" for one in self._earlier.values()):
+            earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
         if earlier is not None:
             self._check_same(row, earlier)
         if earlier is None:
@@ -596,7 +624,7 @@ class Asked:
         )
 
     def _too_few(self, num_counted: int) -> SessionFailed:
-        session_id, round_number = self.row.session_id, self.row.round_number
+        round_number = self.row.round_number
         results = [result for _, result in sorted(self.settled.items())]
         failures = [result for result in results if result is not None and result.failure is not None]
         where = f"round {round_number}"
@@ -610,9 +638,8 @@ class Asked:
             message += f"\n    … and {len(failures) - 3} more failed clients"
         return SessionFailed(
             message,
-            hint=f"look at `fedpkg session show {session_id} --round {round_number}`; if the cause lies outside "
-            f"the package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run",
-            session_id=session_id,
+            hint=self._asking.when_mended,
+            session_id=self.row.session_id,
             round_number=round_number,
         )
 

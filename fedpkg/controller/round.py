@@ -116,6 +116,7 @@ class _Training:
         finally:
             step.close()
         self.asking.finish()
+        self.asking.check_answered()
         check_state(state, f"round {self.round_number}: a step returns its next state")
         if misfit := state["model"].mismatch(self.state["model"]):
             raise SessionFailed(f"round {self.round_number}: the next model is another one: {misfit}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from fedpkg.strategies.base import State, StepContext
+from fedpkg.strategies.base import Asks, Replies, Request, State, StepContext
+from fedpkg.strategies.requests import enough
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -33,9 +35,30 @@ class Arrivals:
         version = state.get("version", 0)
         return cls(concurrency, state.get("time", 0.0), version, running, models | {version: state["model"]})
 
-    def next(self, ctx: StepContext) -> tuple[str, int]:
+    def answers(
+        self, ctx: StepContext, number: int, request: Callable[[str, Weights], Request]
+    ) -> Asks[list[tuple[Replies, int]]]:
+        """The next ``number`` answers in virtual time, each with the version of the model that its client began from.
+
+        Where none of them is usable, the next ones after them; who has failed begins nothing more in this round.
+
+        Raises:
+            AggregationError: as many clients have failed, one after the other, as train at a time.
+        """
+        failed: dict[str, Replies] = {}
+        while True:
+            coming = [self.next(ctx, failed) for _ in range(number)]
+            found: tuple[Replies, ...] = yield [request(name, self.models[begun]) for name, begun in coming]
+            if any(len(replies.missing) < len(replies.asked) for replies in found):
+                return [(replies, begun) for replies, (_, begun) in zip(found, coming, strict=True)]
+            failed.update((name, replies) for replies, (name, _) in zip(found, coming, strict=True))
+            if len(failed) >= min(self.concurrency, len(ctx.clients)):
+                enough(failed.values(), 1, by="of as many as train at a time")
+
+    def next(self, ctx: StepContext, failed: Collection[str] = ()) -> tuple[str, int]:
         """The client that ends next, and the version that it began from; those who are idle begin before."""
-        idle = [client.client_id for client in ctx.clients if client.client_id not in self.running]
+        idle = [name for name in (client.client_id for client in ctx.clients) if name not in self.running]
+        idle = [name for name in idle if name not in failed]
         while idle and len(self.running) < self.concurrency:
             client_id = idle.pop(int(ctx.rng.integers(len(idle))))
             num_bytes, draw = self.models[self.version].num_bytes, float(ctx.rng.standard_normal())

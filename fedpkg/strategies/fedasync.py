@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedpkg.registry import Count, NotNegative, Share
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
-from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class FedAsync:
     """Asynchronous federated optimisation, by a virtual clock: the same bits whatever the machine.
 
-    A round is one answer, the next in virtual time. ``concurrency`` clients train at a time, each from the model that
-    there was when it began; ``clock`` of the run.yaml says how long clients take. Clients may use ``proximal_mu`` =
-    ``mu`` in their loss, as the paper does. Of the run's ``sampler``, only ``held_out`` counts.
+    A round is one answer, the next in virtual time; clients that fail are passed over, up to ``concurrency`` of them.
+    So many clients train at a time, each from the model that there was when it began; ``clock`` of the run.yaml says
+    how long clients take. Clients may use ``proximal_mu`` = ``mu`` in their loss, as the paper does. Of the run's
+    ``sampler``, only ``held_out`` counts.
     """
 
     alpha: Share = 0.6
@@ -45,13 +46,14 @@ class FedAsync:
         from fedpkg.strategies.steps import moved
 
         arrivals = Arrivals.of(state, self.concurrency)
-        client_id, begun = arrivals.next(ctx)
-        s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
         said = {"proximal_mu": self.mu} if self.mu else {}
+
+        def train(client_id: str, model: Weights) -> Request:
+            return Request(payload=model, clients=(client_id,), parameters=said, required=0)
+
+        ((replies, begun),) = yield from arrivals.answers(ctx, 1, train)
+        s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
         w = state["model"]
-        replies: Replies = yield Request(
-            payload=arrivals.models[begun], clients=(client_id,), parameters=said, required=0
-        )
         for reply in replies:
             w = moved(w, reply.weights.clone(), self.alpha * s)
         return arrivals.state(w)

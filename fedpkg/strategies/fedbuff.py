@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedpkg.registry import Count, NotNegative, Positive
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
-from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class FedBuff:
     """Buffered asynchronous aggregation, by a virtual clock: the same bits whatever the machine.
 
-    A round is one step of the server, with the next ``buffer`` answers in virtual time. ``concurrency`` clients train
-    at a time, each from the model that there was when it began; who has answered goes on with another one.
+    A round is one step of the server, with what is usable of the next ``buffer`` answers in virtual time, or of those
+    after them if nothing is. ``concurrency`` clients train at a time, each from the model that there was when it began;
+    who has answered goes on with another one; when so many have failed in turn, the session stops.
     ``clock`` of the run.yaml says how long clients take. Of the run's ``sampler``, only ``held_out`` counts.
     """
 
@@ -46,17 +47,17 @@ class FedBuff:
         from fedpkg.weights.fold import MIN_WEIGHT, MeanFold
 
         arrivals = Arrivals.of(state, self.concurrency)
-        buffer = [arrivals.next(ctx) for _ in range(self.buffer)]
-        answers: tuple[Replies, ...] = yield [
-            Request(payload=arrivals.models[begun], clients=(client_id,), required=0) for client_id, begun in buffer
-        ]
         w = state["model"]
         step, fold, size = parameters_of(w).zeros_like(), MeanFold(w), 0
-        for position, ((_, begun), replies) in enumerate(zip(buffer, answers, strict=True)):
+
+        def train(client_id: str, model: Weights) -> Request:
+            return Request(payload=model, clients=(client_id,), required=0)
+
+        buffer = yield from arrivals.answers(ctx, self.buffer, train)
+        for position, (replies, begun) in enumerate(buffer):
             s = staleness_factor(self.staleness, arrivals.version - begun, a=self.a, b=self.b)
             for reply in replies:
                 step = step + s * (parameters_of(reply.weights) - parameters_of(arrivals.models[begun]))
                 fold.add(position, reply.weights, max(s, MIN_WEIGHT))  # of it, what are no parameters
                 size += 1
-        model = with_parameters(fold.result(), parameters_of(w) + self.learning_rate / size * step) if size else w
-        return arrivals.state(model)
+        return arrivals.state(with_parameters(fold.result(), parameters_of(w) + self.learning_rate / size * step))

@@ -74,7 +74,7 @@ def mean_of(
     return fold.result()
 
 
-def enough(answers: Collection[Replies], required: int) -> None:
+def enough(answers: Collection[Replies], required: int, *, by: str = "round.required") -> None:
     """Wait for the replies to several requests.
 
     Raises:
@@ -84,7 +84,7 @@ def enough(answers: Collection[Replies], required: int) -> None:
     usable = sum(asked) - sum(len(replies.missing) for replies in answers)
     if usable < required:
         raise AggregationError(
-            f"{usable} usable updates of {sum(asked)} clients, {required} are required (round.required)",
+            f"{usable} usable updates of {sum(asked)} clients, {required} are required ({by})",
             hint="`fedpkg session show --round N` says why; when the cause is mended, resume the session",
         )
 

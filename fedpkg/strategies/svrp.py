@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive, Share
-from fedpkg.strategies.base import State, Step, StepContext
+from fedpkg.strategies.base import Replies, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
+from fedpkg.strategies.requests import enough, gradient_at, mean_of, parameters_alone, prox
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Svrp:
     """Stochastic variance-reduced proximal point. A round is the life of one anchor w: Geom(p) steps.
 
-    All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over.
+    All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over, and
+    asked no more in this round.
     Of the run's ``sampler``, only ``held_out`` counts.
     """
 
@@ -41,8 +42,16 @@ class Svrp:
         replies = list((yield gradient_at(w, clients=tuple(client.client_id for client in ctx.clients))))
         at_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
         mean = mean_of(replies, parameters_alone(w))
-        for _ in range(ctx.rng.geometric(self.p)):
+        failed: list[Replies] = []
+        steps = ctx.rng.geometric(self.p)
+        while steps and at_w:
             i = sorted(at_w)[ctx.rng.integers(len(at_w))]
-            for reply in (yield prox(x, mean - at_w[i], self.theta, clients=(i,), required=0)):
-                x = reply.weights.clone()
+            solved: Replies = yield prox(x, mean - at_w[i], self.theta, clients=(i,), required=0)
+            for reply in solved:
+                x, steps = reply.weights.clone(), steps - 1
+            if solved.missing:
+                failed.append(solved)
+                del at_w[i]
+        if x is w:
+            enough(failed, 1, by="for a step")
         return {"model": x}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive, Share
 from fedpkg.strategies.acceleration import Accelerated
-from fedpkg.strategies.base import Asks, Reply, State, Step, StepContext
+from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
-from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
+from fedpkg.strategies.requests import enough, gradient_at, mean_of, parameters_alone, prox
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -31,7 +31,8 @@ class Svrs:
     """Stochastic variance-reduced sliding. A round is one epoch: an anchor w, then Geom(q) steps (q: about 1/n).
 
     The group ``server`` is one client, f_1, whose data the server has: it solves for the next x, by its entry point
-    ``prox``. All clients are asked for ``gradient``; who is drawn and does not answer is passed over.
+    ``prox``. All clients are asked for ``gradient``; who is drawn and does not answer is passed over, and drawn no more
+    in this round.
     Of the run's ``sampler``, only ``held_out`` counts.
     """
 
@@ -57,13 +58,21 @@ class Svrs:
         f_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
         f1_w: Weights = at_server.weights
         g = mean_of(replies, parameters_alone(w)) - f1_w
-        for _ in range(ctx.rng.geometric(self.q)):
+        failed: list[Replies] = []
+        steps = ctx.rng.geometric(self.q)
+        while steps and f_w:
             i = sorted(f_w)[ctx.rng.integers(len(f_w))]
+            one: Replies
             one, (at_server,) = yield [gradient_at(x, clients=(i,), required=0), gradient_at(x, group="server")]
             for f_x in one:
                 e = (f_x.weights - at_server.weights) - (f_w[i] - f1_w) + g
                 (solved,) = yield prox(x, e, self.theta, group="server")
-                x = solved.weights.clone()
+                x, steps = solved.weights.clone(), steps - 1
+            if one.missing:
+                failed.append(one)
+                del f_w[i]
+        if x is w:
+            enough(failed, 1, by="for a step")
         return x
 
 

@@ -14,7 +14,7 @@ from test_resume import killed, outcome_of, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded
-from fedpkg.errors import ConfigError, FedpkgError, SessionFailed
+from fedpkg.errors import AggregationError, ConfigError, FedpkgError, SessionFailed
 from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.stores.home import Home
 from fedpkg.strategies.base import Request, State, Step, StepContext
@@ -325,6 +325,56 @@ def test_strategy_that_takes_empty_rounds_takes_those_in_which_everybody_failed(
     rows = federation.store.list_rounds(session.session_id)
     assert [row.num_ok for row in rows] == [3, 0, 3]
     assert len(set(federation.digests(session.session_id))) == 4, "the noise comes all the same"
+
+
+HEEDLESS = """
+from fedpkg.strategies import register_strategy
+from fedpkg.strategies.base import Request
+
+@register_strategy("heedless")
+class Heedless:
+    def init(self, seed_model):
+        return {"model": seed_model}
+
+    def step(self, state, ctx):
+        x = state["model"]
+        for client in ctx.clients[:2]:
+            for reply in (yield Request(payload=x, clients=(client.client_id,), required=0)):
+                x = reply.weights.clone()
+        return {"model": x}
+"""
+
+
+@pytest.mark.parametrize("name", ["fedbuff", "fedasync", "a strategy of one's own"])
+def test_round_of_no_usable_reply_stops_the_session_and_resumes_to_the_same_bits(
+    federation: Federation, at_once: AtOnce, name: str
+) -> None:
+    strategy = {"name": name}
+    if " " in name:
+        file = federation.home.root.parent / "eigene Methode.py"
+        file.write_text(HEEDLESS)
+        strategy = {"file": str(file)}
+    undisturbed = federation.run(clients=4, rounds=3, strategy=strategy)
+    at_once.fails = frozenset(f"client-{k}@2" for k in range(4))
+    with pytest.raises((SessionFailed, AggregationError), match="usable") as caught:
+        federation.run(clients=4, rounds=3, strategy=strategy)
+    assert "resume" in (caught.value.hint or "")
+    failed = federation.store.list_sessions()[-1]
+    assert [row.status for row in federation.store.list_rounds(failed.session_id)] == ["finished", "failed"]
+    at_once.fails = frozenset()
+    federation.resume(failed.session_id)
+    assert federation.digests(failed.session_id) == federation.digests(undisturbed.session_id)
+
+
+@pytest.mark.parametrize("strategy", [{"name": "fedbuff", "buffer": 1}, {"name": "fedasync"}])
+def test_client_that_always_fails_is_passed_over_where_rounds_ask_one_at_a_time(
+    federation: Federation, at_once: AtOnce, strategy: dict[str, Any]
+) -> None:
+    at_once.fails = frozenset(f"client-0@{number}" for number in range(1, 7))
+    session = federation.run(clients=2, rounds=6, strategy=strategy, clock={"seconds": {"client-1": 3.0}, "spread": 0})
+    assert session.status == "finished"
+    assert [row.num_ok for row in federation.store.list_rounds(session.session_id)] == [1] * 6
+    assert len(set(federation.digests(session.session_id))) == 7, "each round makes a step"
 
 
 class Timed:
