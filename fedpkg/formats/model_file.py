@@ -145,6 +145,13 @@ def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
 
 
 def _dump(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) -> None:
+    named = list(named)
+    for name, tensor in named:
+        if odd := _oddity(tensor):
+            what, advice = odd
+            raise ModelFileError(
+                f"tensor {name!r} is {what}: a model file holds dense tensors", hint=advice, tensor=name
+            )
     if form.suffix == ".npz":
         dump_npz(file, named)
     elif form.suffix in BARE.values():
@@ -218,10 +225,15 @@ def _suffix_of(file: MappedFile) -> Suffix:
     raise file.error("is neither an .npz nor a .safetensors file", hint=hint)
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is numbers in memory, one for each place of its shape."""
-    is_dense = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
-    return is_dense and tensor.device.type == "cpu"
+def _oddity(tensor: Tensor) -> tuple[str, str] | None:
+    """What a tensor is that is not numbers in memory, one for each place of its shape; and how to make it that."""
+    if tensor.is_nested:
+        return "nested", "pad it, or save its parts as tensors of their own"
+    if tensor.is_quantized:
+        return "quantised", "save its dequantize()"
+    if tensor.layout != torch.strided:
+        return f"sparse ({str(tensor.layout).removeprefix('torch.')})", "save its to_dense()"
+    return ("on the device meta, where there are no numbers", "load the model first") if tensor.is_meta else None
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -241,7 +253,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelFileError(f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors", path=str(path))
     size_bytes = 0
     for name, tensor in loaded.items():
-        if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and not _oddity(tensor)):
             raise ModelFileError(
                 f"{path}: entry {name!r:.200} is not a named dense tensor", path=str(path), tensor=str(name)
             )

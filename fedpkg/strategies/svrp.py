@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 class Svrp:
     """Stochastic variance-reduced proximal point. A round is the life of one anchor w: Geom(p) steps.
 
-    All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over, and
-    asked no more in this round.
-    Of the run's ``sampler``, only ``held_out`` counts.
+    All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over,
+    and asked no more in this round. Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     theta: Positive

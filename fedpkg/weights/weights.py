@@ -321,12 +321,17 @@ class Weights(Mapping[str, Tensor]):
         return paired
 
     def _places(self, other: Weights) -> tuple[list[Tensor], list[Tensor]]:
-        """The parameters to work on in place, and the other operand's; of tied ones, which share memory, the first."""
-        pairs = {
-            (x.data_ptr(), x.shape, x.stride(), x.device): (x, y)
-            for x, y in reversed(list(zip(self._vector(), self._paired(other), strict=True)))
-        }
-        return [x for x, _ in pairs.values()], [y for _, y in pairs.values()]
+        """The parameters to work on in place, and the other operand's; of tied ones, which share memory, the first.
+
+        What of the other's shares memory with others of ours is copied: it would change before it is read.
+        """
+        pairs = {_place(x): (x, y) for x, y in reversed(list(zip(self._vector(), self._paired(other), strict=True)))}
+        written = {x.untyped_storage().data_ptr() for x, _ in pairs.values()}
+        others = [
+            y.clone() if y.untyped_storage().data_ptr() in written and _place(y) != place else y
+            for place, (_, y) in pairs.items()
+        ]
+        return [x for x, _ in pairs.values()], others
 
     # ---- comparing
 
@@ -379,6 +384,11 @@ class Weights(Mapping[str, Tensor]):
     def first_non_finite(self) -> str | None:
         """Name of the first tensor that holds a NaN or an infinity, or None. One pass."""
         return next((name for name, magnitude in self.magnitudes() if not math.isfinite(magnitude)), None)
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    """What is the same for two tensors that are the same memory, read alike."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.device
 
 
 def raw_bytes(tensor: Tensor) -> Tensor:

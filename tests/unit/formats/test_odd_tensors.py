@@ -98,3 +98,24 @@ def test_pt_tensor_that_is_not_plain_numbers_is_refused(tmp_path: Path, tensor: 
 def test_one_number_expanded_to_a_terabyte_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="its tensors need 4000000000000 bytes, far more than it has"):
         read(write(tmp_path, ".pt", {"w": torch.zeros(1).expand(10**12)}))
+
+
+NOT_DENSE = {
+    "sparse": (lambda: torch.eye(3).to_sparse(), "sparse_coo"),
+    "compressed": (lambda: torch.eye(3).to_sparse_csr(), "sparse_csr"),
+    "meta": (lambda: torch.empty(3, device="meta"), "meta"),
+    "quantised": (lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8), "quantised"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch calls some of them beta
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".f32"])
+@pytest.mark.parametrize("kind", NOT_DENSE)
+def test_tensor_that_is_not_dense_is_refused_by_name(tmp_path: Path, kind: str, suffix: str) -> None:
+    make, words = NOT_DENSE[kind]
+    model = Weights({"fc.weight": make()})
+    with pytest.raises(ModelFileError, match=rf"tensor 'fc.weight' is .*{words}") as caught:
+        write_model(tmp_path / f"model{suffix}", model, ModelForm(suffix))  # type: ignore[arg-type]
+    assert caught.value.hint and caught.value.fields["tensor"] == "fc.weight"
+    assert list(tmp_path.iterdir()) == []

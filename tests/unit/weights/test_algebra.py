@@ -284,6 +284,20 @@ def test_tied_parameters_under_two_names_are_changed_once(name: str) -> None:
     assert change(x).equal(expected)
 
 
+@pytest.mark.parametrize("name", ["add_", "lerp_", "axpby_"])
+def test_operands_that_share_memory_crosswise_count_as_they_were_before(name: str) -> None:
+    a, b, c = torch.tensor([1.0, 2.0]), torch.tensor([10.0, 20.0]), torch.arange(3.0)
+    x = Weights({"a": a, "b": b, "c": c[:2]})
+    y = Weights({"a": b, "b": a, "c": c[1:]})
+    change = {
+        "add_": lambda x, y: x.add_(y, 0.5),
+        "lerp_": lambda x, y: x.lerp_(y, 0.25),
+        "axpby_": lambda x, y: x.axpby_(3.0, y, 0.5),
+    }[name]
+    expected = change(x.clone(), y.clone())
+    assert change(x, y).equal(expected)
+
+
 def test_sparse_gradient_is_made_dense() -> None:
     model = nn.Embedding(4, 2, sparse=True)
     model(torch.tensor([1, 1])).sum().backward()
