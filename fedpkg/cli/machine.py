@@ -58,7 +58,10 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    found = f"{platform.python_version()} ({sys.executable})"
+    from fedpkg.dispatch.staging import naming
+
+    also = ", in tasks also as python" if naming(Path(sys.executable)) else ""
+    found = f"{platform.python_version()} ({sys.executable}{also})"
     return Finding("python", "ok", found, "runs fedpkg")  # an older one than 3.10 does not come so far
 
 

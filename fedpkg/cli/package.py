@@ -283,7 +283,7 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
         FedpkgError: the package or the input cannot be used.
     """
     from fedpkg import assemble
-    from fedpkg.dispatch.staging import own_environ
+    from fedpkg.dispatch.staging import folders_of, naming, own_environ
 
     with _Logs([folder / "task" / "stdout.log", folder / "task" / "stderr.log"]):
         result = assemble.call_entry_point(package, entry_point, folder=folder, **options)
@@ -292,8 +292,10 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
     (folder / "failed").touch()
     root = package if package.is_dir() else result.task.package.folder
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
-    if (python := result.task.package.python) not in (None, Path(sys.executable)):
-        variables += f'PATH={shlex.quote(str(python.parent))}:"$PATH" '
+    if (python := result.task.package.python) is not None:
+        variables += "".join(f"{name}={shlex.quote(value)} " for name, value in naming(python).items())
+        if python != Path(sys.executable) or naming(python):
+            variables += f'PATH={":".join(map(shlex.quote, folders_of(python)))}:"$PATH" '
     hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
     if result.task.links:  # that command would not have them
         hint = f"look into {output.near(folder / 'task')}"

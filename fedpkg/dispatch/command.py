@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fedpkg.types import Json
 
+COMMANDS = Path(__file__).resolve().parent.parent / "runtime" / "commands"  # `python`, where an interpreter has none
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)")
 _PATTERN = set("*?[\\")  # what makes bash look at file names
 _BLANKS = " \t\n"  # what bash splits unquoted values at
@@ -135,6 +136,8 @@ def python_call(words: Sequence[str], environ: Mapping[str, str]) -> PythonCall:
     if not words or not _PYTHON.fullmatch(Path(words[0]).name):
         raise NotSimple("a program other than Python")
     interpreter = shutil.which(words[0], path=environ.get("PATH", ""))
+    if interpreter is not None and Path(interpreter).parent == COMMANDS:
+        interpreter = environ.get("FEDPKG_PYTHON")
     if interpreter is None or not Path(interpreter).is_absolute():
         raise NotSimple(f"an interpreter {words[0]!r} that is not on PATH")
     rest = list(words[1:])

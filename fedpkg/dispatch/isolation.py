@@ -142,7 +142,7 @@ _PASSED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|USER|LOGNAME|HOSTNAME|SHELL|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|PYTHON\w+"
     r"|(OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|VECLIB|BLIS|MALLOC|GLIBC|CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|HIP|ROCR|PYTORCH"
     r"|TORCH|ATEN|NUMBA|XLA)_\w+|R_(HOME|LIBS\w*)|JAVA_HOME|SSL_CERT_(FILE|DIR)|FEDN_DATA_PATH"
-    r"|FEDPKG_(TASK|STATE_DIR|SEED)"
+    r"|FEDPKG_(TASK|STATE_DIR|SEED|PYTHON)"
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # NVIDIA_API_KEY
 BARE = (
@@ -181,7 +181,8 @@ class Walls:
             raise NotIsolated("this machine cannot isolate a task")
         data = () if task.data_path is None else (str(task.data_path),)
         own = [str(task.folder), str(task.next_state)]
-        view = trace((*_system(call.environ["PATH"], isolation.network), *map(str, isolation.read), *data, *own))
+        programs = _system(call.environ["PATH"], call.environ.get("FEDPKG_PYTHON"), isolation.network)
+        view = trace((*programs, *map(str, isolation.read), *data, *own))
         write = [os.path.realpath(folder) for folder in own]
         read = [path for path in view.read if path not in write]
         for path in read:
@@ -272,7 +273,7 @@ def remark(task: Task, log_tail: str) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _system(path: str, network: bool) -> tuple[str, ...]:
+def _system(path: str, python: str | None, network: bool) -> tuple[str, ...]:
     """What every task may read: the system's programs, the interpreters on ``path``, what runs in them."""
     names = (*_ETC, *(_ETC_FOR_NETWORK if network else ()))
     found = [*SYSTEM, *(f"/etc/{name}" for name in names), *_SYS, *OURS]
@@ -280,9 +281,9 @@ def _system(path: str, network: bool) -> tuple[str, ...]:
         found += [os.path.join(prefix, name) for name in _OF_A_PREFIX]
     found += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sys.executable]
     found += [folder for folder in sys.path if os.path.basename(folder) in ("site-packages", "dist-packages")]
-    for name in ("python", "python3"):
-        if (python := shutil.which(name, path=path)) is not None:
-            found += _of_python(Path(python))
+    for name in filter(None, ("python", "python3", python)):
+        if (program := shutil.which(name, path=path)) is not None:
+            found += _of_python(Path(program))
     return tuple(dict.fromkeys(os.path.abspath(one) for one in found if os.path.lexists(one)))
 
 

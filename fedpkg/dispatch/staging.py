@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from fedpkg.devices import Slot
 from fedpkg.dispatch.base import Task, working_folder
-from fedpkg.dispatch.command import format_flags
+from fedpkg.dispatch.command import COMMANDS, format_flags
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
 from fedpkg.types import Json, ReplyKind
@@ -50,7 +51,8 @@ def base_environ(
     """The environment that every task of a run shares, with ``python`` (unless it is None) first on PATH.
 
     By default that is the interpreter that runs fedpkg: its virtual environment need not be activated. In one of the
-    package's own, modules of the person's PYTHONPATH, made for another interpreter, are not found.
+    package's own, modules of the person's PYTHONPATH, made for another interpreter, are not found. Commands may call it
+    ``python`` or ``python3``, also where its folder has it under another name alone.
     """
     environ = dict(os.environ)
     if python is not None and python != Path(sys.executable):
@@ -58,8 +60,10 @@ def base_environ(
             environ.pop(name, None)
         environ["VIRTUAL_ENV"] = str(python.parent.parent)
     environ.update(extra)
-    first = "" if python is None else str(python.parent)
-    environ["PATH"] = os.pathsep.join(filter(None, [first, environ.get("PATH", os.defpath)]))
+    if python is not None:
+        environ.update(naming(python))
+    first = [] if python is None else folders_of(python)
+    environ["PATH"] = os.pathsep.join(filter(None, [*first, environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = "0"
     environ.setdefault("HOSTNAME", platform.node())  # as in the containers that FEDn's clients lived in
@@ -68,6 +72,20 @@ def base_environ(
     for name in THREAD_VARIABLES:
         environ[name] = str(threads)
     return environ
+
+
+@functools.lru_cache(maxsize=64)
+def folders_of(python: Path) -> tuple[str, ...]:
+    """The folders that come first on PATH, so that ``python`` and ``python3`` are this interpreter."""
+    same = (os.path.realpath(python.parent / name) == os.path.realpath(python) for name in ("python", "python3"))
+    if all(same) or not all(os.access(COMMANDS / name, os.X_OK) for name in ("python", "python3")):
+        return (str(python.parent),)
+    return str(COMMANDS), str(python.parent)
+
+
+def naming(python: Path) -> dict[str, str]:
+    """What tells the commands of fedpkg's own, where they are used, which interpreter they are."""
+    return {"FEDPKG_PYTHON": str(python)} if len(folders_of(python)) > 1 else {}
 
 
 @dataclass

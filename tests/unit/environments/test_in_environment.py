@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.config import RunConfig, config_from_json
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.devices import cpu_slots
-from fedpkg.dispatch.base import Limits, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch import isolation
+from fedpkg.dispatch.base import Isolation, Limits, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
 from fedpkg.dispatch.process import process_executor
@@ -58,9 +60,13 @@ def python(shared_root: Path, tmp_path_factory: pytest.TempPathFactory, uv_cache
     return python
 
 
-def executor_of(name: str, folder: Path, package: PackageOnDisk) -> LocalExecutor:
+def executor_of(name: str, folder: Path, package: PackageOnDisk, *, isolated: bool = False) -> LocalExecutor:
     if name == "process":
-        return process_executor(slots=cpu_slots(1), environment={}, log_folder=folder)
+        return process_executor(slots=cpu_slots(1), environment={}, log_folder=folder, isolated=isolated)
+    if isolated:
+        return forkserver_executor(
+            slots=cpu_slots(1), environment={}, log_folder=folder, package=package, isolated=True
+        )
     warm = resident_executor if name == "resident" else forkserver_executor
     return warm(slots=cpu_slots(1), environment={}, log_folder=folder, package=package)
 
@@ -75,8 +81,10 @@ def on_disk(folder: Path, code: str, python: Path | None) -> PackageOnDisk:
     return PackageOnDisk("inline", client.parent, client, spec, python)
 
 
-def call(name: str, folder: Path, package: PackageOnDisk, *, times: int = 1, **fields: Any) -> TaskResult:
-    executor = executor_of(name, folder / "executor", package)
+def call(
+    name: str, folder: Path, package: PackageOnDisk, *, times: int = 1, isolated: bool = False, **fields: Any
+) -> TaskResult:
+    executor = executor_of(name, folder / "executor", package, isolated=isolated)
     try:
         for number in range(times):
             home = folder / f"task {number}"
@@ -159,6 +167,31 @@ def test_without_an_interpreter_python_is_what_path_says(
     monkeypatch.setenv("PATH", f"{python.parent}:/usr/bin:/bin")
     result = call("forkserver", tmp_path, on_disk(tmp_path, "tell(prefix=sys.prefix)", None))
     assert result.metrics == {"prefix": str(python.parent.parent)}
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_interpreter_in_whose_folder_there_is_no_python_is_found_by_that_name(
+    tmp_path: Path, name: str, isolated: bool
+) -> None:
+    """As Debian's /usr/bin/python3; here in a virtual environment, which is found by where its own link lies."""
+    if isolated and (name == "resident" or isolation.means().cold is None):
+        pytest.skip("nothing isolates here, or never")
+    prefix = tmp_path / "nur python3 ü"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    (prefix / "pyvenv.cfg").write_text(f"home = {os.path.dirname(os.path.realpath(sys.executable))}\n")
+    python = prefix / "bin" / "python3"
+    code = """
+import subprocess
+ask = "import sys; print(sys.prefix, sys.executable)"
+children = [subprocess.check_output([name, "-c", ask], text=True).strip() for name in ("python", "python3")]
+tell(children=children, prefix=sys.prefix)
+"""
+    fields = {"isolation": Isolation(read=(prefix,))} if isolated else {}
+    result = call(name, tmp_path, on_disk(tmp_path, code, python), isolated=isolated, **fields)
+    assert result.status == "ok", (result.failure, result.log_tail)
+    assert result.metrics == {"children": [f"{prefix} {python}"] * 2, "prefix": str(prefix)}
 
 
 def test_variables_of_the_run_come_before_those_of_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
