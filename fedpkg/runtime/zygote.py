@@ -290,9 +290,9 @@ def bury(keepers: dict[int, int | None]) -> None:
 class Log:
     """A captured stream: the first and the last half of ``limit`` bytes reach its file, what is between does not."""
 
-    def __init__(self, path: str, fd: int, limit: int) -> None:
+    def __init__(self, file: Any, fd: int, limit: int) -> None:
         self.fd = fd
-        self.file = open(path, "xb", buffering=0)  # noqa: SIM115
+        self.file = file
         self.room = limit - limit // 2
         self.keep = limit // 2
         self.dropped = 0
@@ -362,6 +362,8 @@ class Child:
                         os.close(keeper.mounts)
                     _fedpkg_isolation.have_own_mounts()
                 keeper.sock.close()
+                for file in keeper.files:
+                    file.close()
                 self.wire.close()
                 status = warm_child(child_wire, out_write, err_write, (self.out, self.err))
             except BaseException:
@@ -389,6 +391,7 @@ class Keeper:
         self.spare: Child | None = None  # waits for its first task
         self.resident: Child | None = None  # has run some, and is clean
         self.mounts: int | None = None  # a file that holds those of the last task
+        self.files: list[Any] = []  # of the logs
 
     def run(self) -> None:
         pid = os.getpid()
@@ -433,6 +436,8 @@ class Keeper:
     def supervise(self, order: dict[str, Any]) -> dict[str, Any]:
         started = time.monotonic()
         child = walls = None
+        # Before the task can have begun: it could put a link or a pipe in their place.
+        self.files = [open(order[name], "xb", buffering=0) for name in ("stdout", "stderr")]  # noqa: SIM115
         if "shell" in order:
             walls = _fedpkg_isolation.Walls(order.get("isolation"), order["cwd"])
             try:
@@ -462,7 +467,7 @@ class Keeper:
             before, self.mounts = self.mounts, _fedpkg_isolation.hold_mounts(pid)
             if before is not None:
                 os.close(before)  # which takes some milliseconds: now that a task runs, nobody waits for us
-        logs = [Log(order["stdout"], out, order["log_bytes"]), Log(order["stderr"], err, order["log_bytes"])]
+        logs = [Log(file, fd, order["log_bytes"]) for file, fd in zip(self.files, (out, err))]
         deadline = started + (order["timeout_s"] or math.inf)
         supervisor = _fedpkg_limits.Supervisor(
             order["limits"], order["folders"], pid, used_before=child is not None and order["resident"]
@@ -489,7 +494,7 @@ class Keeper:
         times = answer.get("times", {})
         not_isolated = walls.problem(status) if walls is not None else None
         if child is not None and self.resident is None:
-            report = read_report(child.wire)
+            report = read_report(child.wire, isolated=order.get("isolation") is not None)
             times, not_isolated = times or report["times"], report["not_isolated"]
             child.close()
         return {
@@ -619,14 +624,21 @@ def _has_ended(wire: socket.socket) -> bool:
         return True
 
 
-def read_report(wire: socket.socket) -> dict[str, Any]:
-    """What the child said of its own times, which is never trusted, only shown; and why it could not be isolated."""
+def read_report(wire: socket.socket, *, isolated: bool) -> dict[str, Any]:
+    """What the child said of its own times, which is never trusted, only shown; and why it could not be isolated.
+
+    That is its first word, or that the walls are up: what comes later may be the script's.
+    """
     report: dict[str, Any] = {"times": {}, "not_isolated": None}
     try:
         wire.setblocking(False)
+        if isolated:
+            problem = (receive(wire) or {})["not_isolated"]
+            if problem is not None:
+                report["not_isolated"] = str(problem)[:1000]
+                return report
         said = receive(wire) or {}
         report["times"] = {str(name): float(value) for name, value in said.get("times", {}).items()}
-        report["not_isolated"] = None if said.get("not_isolated") is None else str(said["not_isolated"])[:1000]
     except Exception:  # the task may have sent us anything
         pass
     return report
@@ -657,7 +669,7 @@ def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int])
     if isolated:
         _fedpkg_isolation.close(_fedpkg_isolation.open_files() - {0, 1, 2, wire.fileno()})
     try:
-        status, times = _fedpkg_main.run_task(order)
+        status, times = _fedpkg_main.run_task(order, isolated=lambda: send(wire, {"not_isolated": None}))
     except _fedpkg_isolation.CannotIsolate as problem:
         send(wire, {"not_isolated": str(problem)})
         return 1

@@ -49,6 +49,13 @@ class SqliteDatabase:
             raise StoreError(
                 f"there is no state database at {path}", hint="run a session first, or name its home with --home"
             )
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no file"
+            raise StoreError(
+                f"{path} is {what}, where the state database should be",
+                hint="move it away, or use another --home",
+                path=str(path),
+            )
         uri = path.absolute().as_uri()
         with self._naming_errors():
             if not read_only:

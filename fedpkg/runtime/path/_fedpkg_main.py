@@ -19,21 +19,22 @@ import _fedpkg_task  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 COMPILED: dict[bytes, types.CodeType] = {}  # source → code of the package's files, filled before the first fork
 
 
-def run_task(order: dict[str, Any]) -> tuple[int, dict[str, float]]:
+def run_task(order: dict[str, Any], isolated: Callable[[], object] = lambda: None) -> tuple[int, dict[str, float]]:
     """Set up what a new interpreter would have found, and run the script; its exit status, and when things happened.
 
-    `finish` is left to do.
+    ``isolated`` is called as soon as it is. `finish` is left to do.
     """
     times = {"order_received": time.monotonic()}
     _fedpkg_limits.apply(order["limits"], for_good=not order["resident"])
     if order.get("isolation") is not None:
         _fedpkg_isolation.enter(order["isolation"])
+        isolated()
     set_environment(order["env"])
     os.chdir(order["cwd"])
     forget_the_parent()

@@ -636,6 +636,23 @@ def test_task_that_cannot_be_isolated_is_not_run(bench: Bench, tmp_path: Path, m
     assert bench.told(inline(tmp_path, "tell(fine=True)"), isolation=ISOLATED) == {"fine": True}
 
 
+def test_script_cannot_say_that_it_was_not_isolated(bench: Bench) -> None:
+    """Its record would say that it was not run."""
+    code = """
+    import stat, struct
+    body = json.dumps({"not_isolated": "says the script"}).encode()
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, struct.pack(">I", len(body)) + body)
+        except OSError:
+            pass
+    sys.exit(3)
+    """
+    result = bench.run(inline(bench.folder, code), isolation=ISOLATED)
+    assert result.failure is not None and result.failure.kind == "exit_code", result.failure
+
+
 def test_executor_of_isolated_tasks_runs_no_others(bench: Bench, tmp_path: Path) -> None:
     failure = bench.run(inline(tmp_path, "tell()")).failure
     assert failure is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from workbench import Bench, inline, is_alive, log, marked, parent_of, run_tests_as_nobody, wait_until
 
 from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.keepers import ZYGOTE
 from fedpkg.errors import DispatchError
 
 # The main process, a child, a grandchild, a daemon with a session of its own, a shell; all ignore SIGTERM, and each
@@ -458,3 +461,32 @@ def test_logs_are_there_whatever_the_end(bench: Bench, tmp_path: Path) -> None:
 def test_the_same_holds_for_an_ordinary_user() -> None:
     tests = "timeout or cancel_ends or leaves_behind or killed_holder or closes_its or folder_as or mischief"
     run_tests_as_nobody(f"({tests}) and not ordinary", Path(__file__).parent)
+
+
+@pytest.mark.parametrize("kind", ["warm", "cold"])
+def test_logs_are_open_before_a_task_can_put_something_in_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Looked at where a task is about to begin: as the order is handed to a child, or in one before its exec."""
+    spec = importlib.util.spec_from_file_location("zygote", ZYGOTE)
+    assert spec is not None and spec.loader is not None
+    zygote = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zygote)
+    ours, theirs = socket.socketpair()
+    keeper = zygote.Keeper(theirs, apart=False)
+
+    def look(_: object) -> None:
+        (tmp_path / "seen").write_text(" ".join(sorted(path.name for path in tmp_path.iterdir())))
+        raise OSError("seen enough")
+
+    monkeypatch.setattr(keeper, "hand_over", look)
+    monkeypatch.setattr(zygote._fedpkg_limits, "apply", look)
+    order = {"stdout": str(tmp_path / "stdout.log"), "stderr": str(tmp_path / "stderr.log"), "cwd": "/", "env": {}}
+    if kind == "warm":
+        with pytest.raises(OSError, match="seen enough"):
+            keeper.supervise(order)
+    else:
+        assert "preexec_fn" in keeper.supervise({**order, "shell": "true", "limits": {}})["error"]
+    assert (tmp_path / "seen").read_text() == "stderr.log stdout.log"
+    for each in (ours, theirs, *keeper.files):
+        each.close()

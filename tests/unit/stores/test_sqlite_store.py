@@ -405,3 +405,12 @@ def test_round_is_committed_durably_and_other_writes_are_not_slowed(path: Path) 
 def test_importing_the_store_loads_no_numpy_and_no_torch() -> None:
     code = "import fedpkg.stores.home, fedpkg.stores.models; sys.exit('numpy' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run(python(code), check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_folder_in_the_place_of_the_database_is_named_as_one(tmp_path: Path, read_only: bool) -> None:
+    path = tmp_path / "state.db"
+    path.mkdir()
+    with pytest.raises(StoreError, match=r"state\.db is a folder, where the state database should be") as caught:
+        SqliteStore(path, read_only=read_only)
+    assert "--home" in (caught.value.hint or "")
