@@ -113,11 +113,14 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         with _executor(config, on_disk, folder) as executor:
+            from fedpkg.controller.events import BuildStarted
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
 
             clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
             check_clients(config, [client.client_id for client in clients], strategy, sampler)
+            if config.seed_model is None:
+                watch(BuildStarted())
             weights, form = _seed_model(config, on_disk, executor, folder, session_id)
             now = clock()
             entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}

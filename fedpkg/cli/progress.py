@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings
 from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table
-from fedpkg.controller.events import Event, PhaseStarted, RoundFinished, SessionEnded, SessionStarted, TaskEnded
+from fedpkg.controller.events import (
+    BuildStarted,
+    Event,
+    PhaseStarted,
+    RoundFinished,
+    SessionEnded,
+    SessionStarted,
+    TaskEnded,
+)
 from fedpkg.errors import FedpkgError
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -77,9 +85,12 @@ class Progress:
         self.metric: tuple[str, float] | None = None
         self.finished: list[float] = []  # when each round of this run ended
         self.started = 0.0
+        self.build_started: float | None = None
 
     def take(self, event: Event) -> None:
-        if isinstance(event, SessionStarted):
+        if isinstance(event, BuildStarted):
+            self.build_started = time.monotonic()
+        elif isinstance(event, SessionStarted):
             self.session, self.first_round = event.session, event.first_round
             self.started = time.monotonic()
         elif isinstance(event, PhaseStarted):
@@ -204,6 +215,8 @@ class LiveDisplay(PlainLines):
         self._live.console.print(Text(text), soft_wrap=True)
 
     def show(self, event: Event) -> None:
+        if isinstance(event, BuildStarted):
+            self._live.refresh()  # it may be over before the next one
         if not isinstance(
             event, (SessionStarted, RoundFinished)
         ):  # the moving lines and the table at the end have these
@@ -217,7 +230,10 @@ class LiveDisplay(PlainLines):
 
         progress = self.progress
         if progress.session is None:
-            self._spinner.text = Text("starting: package, data, seed model")
+            what = "package, data, seed model"
+            if progress.build_started is not None:
+                what = f"the package builds its seed model  {time.monotonic() - progress.build_started:.0f} s"
+            self._spinner.text = Text(f"starting: {what}")
             return self._spinner
         top = Table.grid(padding=(0, 2))
         for _ in range(5):

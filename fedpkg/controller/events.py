@@ -11,6 +11,11 @@ from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
 
 
 @dataclass(frozen=True)
+class BuildStarted:
+    """Before the session starts: the package makes the seed model."""
+
+
+@dataclass(frozen=True)
 class SessionStarted:
     session: SessionRow
     num_clients: int
@@ -43,5 +48,5 @@ class SessionEnded:
     session: SessionRow
 
 
-Event: TypeAlias = "SessionStarted | PhaseStarted | TaskEnded | RoundFinished | SessionEnded"
+Event: TypeAlias = "BuildStarted | SessionStarted | PhaseStarted | TaskEnded | RoundFinished | SessionEnded"
 Watcher: TypeAlias = "Callable[[Event], None]"

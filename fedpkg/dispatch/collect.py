@@ -171,7 +171,7 @@ def keep_logs(call: Call, outcome: Outcome) -> None:
     """Logs are for people: where a task put something else in the place of one, is again what it printed last."""
     for path, tail in ((call.stdout, outcome.stdout_tail), (call.stderr, outcome.stderr_tail)):
         with suppress(OSError):  # nobody would blame the task for it
-            if os.path.lexists(path):
+            with suppress(FileNotFoundError):
                 facts = path.lstat()
                 if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
                     continue

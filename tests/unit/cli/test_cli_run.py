@@ -363,6 +363,7 @@ def test_on_a_terminal_the_progress_is_live_and_leaves_a_clean_screen(here, envi
     os.close(ours)
     text = seen.decode()
     assert process.returncode == 0
+    assert "starting: the package builds its seed model" in text
     assert "round 1/2" in text and "of 3 clients" in text
     assert "'train' exited with code 3" in text
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "the cursor is hidden once and comes back"
