@@ -9,6 +9,7 @@ import stat
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -333,25 +334,48 @@ def _python_env(record: Mapping[str, Any]) -> PythonEnv:
 
 
 def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:
-    """The task.json of a task's folder, and the input that it was given."""
+    """The task.json of a task's folder, and the input that it was given. The task may have put anything there."""
     from fedpkg.formats.base import SUFFIXES
+    from fedpkg.formats.metadata import metadata_path, read_metrics
 
-    try:
-        record = json.loads((folder / "task.json").read_bytes())
-    except (OSError, ValueError) as error:
+    path = folder / "task.json"
+    record: Any = None
+    with suppress(ModelFileError):
+        record = None if path.is_symlink() else read_metrics(path)
+    if not _is_record(record):
         raise ConfigError(
-            f"--task {folder} is not the folder of a task: it has no readable task.json",
+            f"--task {folder} is not the folder of a task: it has no task.json that could be read",
             hint="`fedpkg session show --round N` lists the folders of a round's tasks",
-        ) from error
+        )
     if model is None:
         places = (folder / f"in{suffix}" for suffix in SUFFIXES)
         model = next((path for path in places if path.is_file() and not path.is_symlink()), None)
+        if model is not None and metadata_path(model).is_symlink():
+            raise ConfigError(
+                f"--task {folder}: {metadata_path(model).name} is a link, which the task has put there",
+                hint="remove it, or give another model with --input",
+            )
         if model is None and record.get("entry_point") in NEED_A_MODEL:
             raise ConfigError(
                 f"--task {folder}: its input is gone (only failed tasks keep theirs)",
                 hint="give it with --input; `fedpkg model export` writes a global model to a file",
             )
     return record, model
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it has the form of a task.json, in what is used of it."""
+    kinds: dict[type, tuple[str, ...]] = {
+        dict: ("environment", "links", "parameters", "run_config"),
+        list: ("gpus", "reply_sets", "input_sets"),
+        int: ("seed", "round_number", "partition_id", "num_partitions"),
+    }
+    if not isinstance(value, dict):
+        return False
+    if not all(isinstance(value.get(key, kind()), kind) for kind, keys in kinds.items() for key in keys):
+        return False
+    paths = [value.get("data_path") or "", *value.get("links", {}).values()]
+    return all(isinstance(path, str) for path in paths)
 
 
 class _Logs(threading.Thread):

@@ -95,8 +95,14 @@ def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) 
         if int(number) > done or keep.keeps(int(number), done=done):
             continue
         paths = [round_folder]
-        if keep_updates:
-            paths = [p for client in _entries(round_folder) for p in _entries(client) if p.suffix != ".reply"]
+        if keep_updates and not round_folder.is_symlink():
+            paths = [
+                p
+                for client in _entries(round_folder)
+                if not client.is_symlink()
+                for p in _entries(client)
+                if p.suffix != ".reply"
+            ]
         due += [Removal(path, size_of(path), f"task folders: keep {rule}") for path in paths]
     return due
 

@@ -143,6 +143,38 @@ def test_keep_leaves_the_folder(seed):
     assert fedpkg("package", "call", MISBEHAVE, "validate", "--task", f"{folder}/task", "--input", seed).code == 0
 
 
+def as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_link(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("task.json", as_pipe),
+        ("task.json", as_link),
+        ("task.json", lambda path: path.write_text("[1]")),
+        ("task.json", lambda path: path.write_text('{"environment": 3}')),
+        ("in.npz-metadata", as_pipe),
+        ("in.npz-metadata", as_link),
+    ],
+)
+def test_what_a_task_has_put_into_its_folder_is_not_followed_when_it_is_repeated(here, name, change):
+    with open(here / "in.npz", "wb") as file:
+        np.savez(file, w=np.zeros(3, np.float32))
+    for each in ("task.json", "in.npz-metadata"):
+        (here / each).write_text("{}")
+    change(here / name)
+    ended = call("train", "--task", here)
+    assert ended.code in (3, 5)
+    assert ended.err.startswith("error: ") and str(here) in ended.err, "it is told before anything runs"
+
+
 def test_isolated_call_says_so_in_its_record_and_is_repeated_isolated(here, seed):
     if means().cold is None:
         pytest.skip("no isolation here")
