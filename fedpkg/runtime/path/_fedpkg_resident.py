@@ -2,15 +2,18 @@
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What a task changed is put back
 where that can be done; where it cannot (a thread that goes on), the interpreter says so and is replaced. For packages
-that are trusted: a change inside an installed module (``torch.nn.Linear.forward = …``) stays for the next task.
+that are trusted: a change inside an installed module (``torch.nn.Linear.forward = …``) stays for the next task, as
+does what native code changes behind Python's back (``setenv`` in C, unlike ``os.putenv``).
 """
 
 from __future__ import annotations
 
 import atexit
 import builtins
+import codecs
 import contextlib
 import contextvars
+import copyreg
 import faulthandler
 import fcntl
 import gc
@@ -44,6 +47,7 @@ _SETTINGS_MODULES = (  # whose own names are settings, or are replaced by script
 )
 _STREAMS = ("stdin", "stdout", "stderr")
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_ARITHMETIC = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _FIRST_PRIVATE_FD = 200  # out of the way of what a task opens
 _ONE, _SMALLEST = 1.0, 5e-324  # variables, lest the compiler computes with them
 
@@ -110,6 +114,11 @@ class Baseline:
         self.spent = False
         if "torch" in sys.modules:
             self._watch_what_goes_once(sys.modules["torch"])
+        self.codecs: list[Any] = []  # functions that tasks have registered
+        self.variables: set[bytes] = set()  # of the environment, that may have been set or unset
+        self._watch_registrations()
+        self.pickling = dict(copyreg.dispatch_table)
+        self.pickling_ids = _ids(self.pickling)
         self.names = vars(builtins)
         self.builtins = dict(self.names)
         loaded = [sys.modules[name] for name in _SETTINGS_MODULES if name in sys.modules]
@@ -134,6 +143,8 @@ class Baseline:
         self._names()
         self._signals()
         self._modules(folder)
+        self._registrations()
+        self._environment()
         self._interpreter()
         clean = self._settings()
         self._loggers()
@@ -149,6 +160,49 @@ class Baseline:
             set_for_good(number)
 
         torch.set_num_interop_threads = set_num_interop_threads
+
+    def _watch_registrations(self) -> None:
+        register, putenv, unsetenv = codecs.register, os.putenv, os.unsetenv
+
+        def register_and_note(search: Any) -> None:
+            register(search)
+            self.codecs.append(search)
+
+        def putenv_and_note(name: Any, value: Any) -> None:
+            putenv(name, value)
+            self.variables.add(os.fsencode(name))
+
+        def unsetenv_and_note(name: Any) -> None:
+            unsetenv(name)
+            self.variables.add(os.fsencode(name))
+
+        self.putenv, self.unsetenv = putenv, unsetenv
+        codecs.register, os.putenv, os.unsetenv = register_and_note, putenv_and_note, unsetenv_and_note
+
+    def _registrations(self) -> None:
+        """Forget functions of modules that are gone: who calls them next would get their errors. Libraries' stay."""
+        for search in self.codecs:
+            if _is_gone(search):
+                codecs.unregister(search)
+        self.codecs.clear()
+        table = copyreg.dispatch_table
+        if _ids(table) != self.pickling_ids:
+            for kind in [kind for kind, function in table.items() if _is_gone(function)]:
+                del table[kind]
+            self.pickling = {**table, **self.pickling}
+            table.update(self.pickling)
+            self.pickling_ids = _ids(table)
+        mimetypes: Any = sys.modules.get("mimetypes")
+        if getattr(mimetypes, "_db", None) is not None:  # who asks next reads the machine's files again
+            mimetypes._default_mime_types()
+            mimetypes._db, mimetypes.inited = None, False
+
+    def _environment(self) -> None:
+        """What ``os.putenv`` did without telling ``os.environ``, which is set up for the next task."""
+        for name in self.variables:
+            value = os.environb.get(name)
+            self.unsetenv(name) if value is None else self.putenv(name, value)
+        self.variables.clear()
 
     def _builtins(self) -> None:
         """The first to be put back: without calling any of them."""
@@ -316,6 +370,9 @@ def _settings() -> list[Setting]:
         Setting(socket.getdefaulttimeout, socket.setdefaulttimeout),
         Setting(_start_method, _set_start_method),
     ]
+    if "decimal" in sys.modules:
+        context = sys.modules["decimal"].DefaultContext
+        settings.append(Setting(lambda: _arithmetic(context), lambda was: _set_arithmetic(context, was)))
     if hasattr(os, "sched_getaffinity"):
         settings.append(Setting(lambda: os.sched_getaffinity(0), lambda was: os.sched_setaffinity(0, was)))
     if hasattr(sys, "get_int_max_str_digits"):
@@ -325,6 +382,18 @@ def _settings() -> list[Setting]:
     if "torch" in sys.modules:
         settings += _torch_settings(sys.modules["torch"])
     return settings
+
+
+def _arithmetic(context: Any) -> list[Any]:
+    """What new threads compute decimals with."""
+    numbers = [getattr(context, name) for name in _ARITHMETIC]
+    return [*numbers, dict(context.flags), dict(context.traps)]
+
+
+def _set_arithmetic(context: Any, was: list[Any]) -> None:
+    for name, value in zip(_ARITHMETIC, was):
+        setattr(context, name, value)
+    context.flags, context.traps = was[-2:]
 
 
 def _set_warning_filters(was: list[Any]) -> None:
@@ -423,6 +492,11 @@ def _form(stream: Any) -> dict[str, Any] | None:
 
 def _ids(modules: dict[str, Any]) -> list[int]:
     return list(map(id, modules.values()))
+
+
+def _is_gone(function: Any) -> bool:
+    """Whether the module that a function was defined in has been emptied."""
+    return getattr(function, "__globals__", None) == {}
 
 
 def _empty(module: Any) -> None:

@@ -52,6 +52,30 @@ LEAKS = {
         "import sys\nbefore = 'logging' in sys.modules\ntell(leak=not before)",
     ),
     "an environment variable": ("os.environ['LEAKED'] = '1'", "tell(leak='LEAKED' in os.environ)"),
+    "an environment variable behind Python's back": (
+        "os.putenv('LEAKED', '1')",
+        "import subprocess\ntell(leak='LEAKED' in subprocess.check_output('env', text=True))",
+    ),
+    "an environment variable taken out of it": (
+        "os.unsetenv('PATH')",
+        "import subprocess\ntell(leak='\\nPATH=' not in '\\n' + subprocess.check_output('env', text=True))",
+    ),
+    "a codec": (
+        "import codecs\ncodecs.register(lambda name: codecs.lookup('utf-8') if 'leaked' in name else None)",
+        "import codecs\ntry:\n    codecs.lookup('leaked')\nexcept LookupError:\n    tell(leak=False)",
+    ),
+    "how something is pickled": (
+        "import copyreg\ncopyreg.pickle(complex, lambda z: (complex, (0, 0)))",
+        "import copy, copyreg\ntell(leak=copy.copy(1j) != 1j or copyreg.dispatch_table.get(complex) is not copyreg.pickle_complex)",
+    ),
+    "what kind of file a suffix says": (
+        "import mimetypes\nmimetypes.add_type('text/leaked', '.leaked')",
+        "import mimetypes\ntell(leak=mimetypes.guess_type('a.leaked')[0] is not None)",
+    ),
+    "decimals of new threads": (
+        "import decimal\ndecimal.DefaultContext.prec = 3\ndecimal.DefaultContext.traps[decimal.Inexact] = True",
+        "import decimal\nc = decimal.DefaultContext\ntell(leak=c.prec == 3 or c.traps[decimal.Inexact])",
+    ),
     "the working directory": ("os.chdir('/tmp')", "tell(leak=os.getcwd() == '/tmp')"),
     "an entry of sys.path": ("sys.path.append('/leaked')", "tell(leak='/leaked' in sys.path)"),
     "sys.argv": ("sys.argv.append('leaked')", "tell(leak='leaked' in sys.argv)"),
