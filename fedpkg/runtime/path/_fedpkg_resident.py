@@ -182,7 +182,7 @@ class Baseline:
     def _registrations(self) -> None:
         """Forget functions of modules that are gone: who calls them next would get their errors. Libraries' stay."""
         for search in self.codecs:
-            if _is_gone(search):
+            if _is_gone(search) and hasattr(codecs, "unregister"):  # since Python 3.10
                 codecs.unregister(search)
         self.codecs.clear()
         table = copyreg.dispatch_table
@@ -490,7 +490,7 @@ def _form(stream: Any) -> dict[str, Any] | None:
         return None
 
 
-def _ids(modules: dict[str, Any]) -> list[int]:
+def _ids(modules: dict[Any, Any]) -> list[int]:
     return list(map(id, modules.values()))
 
 
