@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fedpkg.formats.model_file import read_model
+
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/README.md")))]
 pytestmark = pytest.mark.slow
@@ -84,4 +86,5 @@ def test_seed_models_are_remade_as_they_say(repository: Path, tmp_path: Path) ->
     bash(script, repository)
     for path in (ROOT / "seed_models").iterdir():
         if path.suffix in (".npz", ".safetensors"):
-            assert (repository / "seed_models" / path.name).read_bytes() == path.read_bytes(), path.name
+            made, kept = read_model(repository / "seed_models" / path.name), read_model(path)  # Python's zips differ
+            assert list(made) == list(kept) and all(made[name].equal(kept[name]) for name in kept), path.name

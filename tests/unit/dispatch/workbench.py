@@ -222,5 +222,5 @@ def run_as_nobody(command: list[str], folder: Path) -> subprocess.CompletedProce
             text=True,
             timeout=250,
         )
-    except PermissionError:
+    except (PermissionError, FileNotFoundError):
         return None
