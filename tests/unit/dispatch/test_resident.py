@@ -47,6 +47,10 @@ LEAKS = {
         "import sys, types\nsys.modules['made_up'] = types.ModuleType('made_up')",
         "tell(leak='made_up' in sys.modules)",
     ),
+    "the end of a module of the interpreter that another holds": (
+        "import string, sys\nname = next(name for name in sys.builtin_module_names if name not in sys.modules)\nstring.holds = __import__(name)",
+        "import string\ntell(leak=not vars(string.holds))",
+    ),
     "a module taken out of sys.modules": (
         "import sys\nsys.modules.pop('logging')",
         "import sys\nbefore = 'logging' in sys.modules\ntell(leak=not before)",
