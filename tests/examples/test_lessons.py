@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -84,4 +85,12 @@ def test_seed_models_are_remade_as_they_say(repository: Path, tmp_path: Path) ->
     bash(script, repository)
     for path in (ROOT / "seed_models").iterdir():
         if path.suffix in (".npz", ".safetensors"):
-            assert (repository / "seed_models" / path.name).read_bytes() == path.read_bytes(), path.name
+            assert bytes_within(repository / "seed_models" / path.name) == bytes_within(path), path.name
+
+
+def bytes_within(path: Path) -> bytes | dict[str, bytes]:
+    """Of an npz the bytes of its arrays: what stands around them differs between versions of Python."""
+    if path.suffix != ".npz":
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
