@@ -168,7 +168,7 @@ SETTINGS = {
     "the default dtype": ("torch.set_default_dtype(torch.float64)", "torch.ones(1).dtype == torch.float32"),
     "no gradients": ("torch.set_grad_enabled(False)", "torch.is_grad_enabled()"),
     "inference": ("torch.inference_mode().__enter__()", "not torch.is_inference_mode_enabled()"),
-    "automatic dtypes": ("torch.autocast('cpu').__enter__()", "not torch.is_autocast_enabled('cpu')"),
+    "automatic dtypes": ("torch.autocast('cpu').__enter__()", "(torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32"),
     "small numbers as 0": ("torch.set_flush_denormal(True)", "(torch.tensor([1e-40]) * 1).item() > 0"),
     "switches of backends": (
         "torch.backends.mkldnn.enabled = False\ntorch.backends.cudnn.enabled = False\ntorch.backends.cuda.enable_flash_sdp(False)",
