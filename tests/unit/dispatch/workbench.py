@@ -198,11 +198,9 @@ def run_tests_as_nobody(which: str, *places: Path) -> None:
 def python_of_nobody(folder: Path) -> str | None:
     """A Python that user nobody may run with this one's modules: this one itself, or the system's of its version."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    pythons = [sys.executable]
     if other := shutil.which(version, path="/usr/local/bin:/usr/bin"):
         (folder / "python").symlink_to(other)
-        pythons.append(str(folder / "python"))
-    for python in pythons:
+    for python in (sys.executable, str(folder / "python")):
         done = run_as_nobody([python, "-c", "import fedpkg, numpy, pytest"], folder)
         if done is not None and done.returncode == 0:
             return python
@@ -224,5 +222,5 @@ def run_as_nobody(command: list[str], folder: Path) -> subprocess.CompletedProce
             text=True,
             timeout=250,
         )
-    except PermissionError:
+    except (PermissionError, FileNotFoundError):
         return None
