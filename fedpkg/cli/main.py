@@ -77,6 +77,10 @@ def fedpkg() -> None:
     log.configure(settings.verbosity)
 
 
+# A noun without a verb: its help is the answer. Before 8.2 click shows it by itself, and all is well then.
+_NO_VERB: type[click.ClickException] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def run_command(words: Sequence[str]) -> int:
     """Run one command line; its exit code. All errors are told here, and nowhere else."""
     before_dashes = words[: words.index("--")] if "--" in words else words
@@ -88,7 +92,7 @@ def run_command(words: Sequence[str]) -> int:
         if as_json:
             _json_error(type(error).__name__, error.message, error.exit_code, hint=error.hint, **error.fields)
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:  # a noun without a verb: its help is the answer
+    except _NO_VERB as error:
         error.show()
         return error.exit_code
     except click.ClickException as error:

@@ -30,7 +30,7 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and start == _ZIP)
     except pickle.UnpicklingError as error:
-        stranger = re.search(r"GLOBAL (\S+)", str(error))
+        stranger = re.search(r"(?:GLOBAL|class) (\S+)", str(error))  # "class": before PyTorch 2.4
         found = f" (found {stranger[1]})" if stranger else ""
         raise ValueError(f"it is not a dictionary of tensors, and nothing else is loaded{found}") from error
     except Exception as error:  # what torch raises on a damaged file is an open set

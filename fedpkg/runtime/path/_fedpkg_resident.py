@@ -249,7 +249,8 @@ class Baseline:
             if (known := self.modules.get(name)) is module:
                 continue
             place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
-            if place is None or os.path.realpath(place).startswith(root):
+            built_in = getattr(getattr(module, "__spec__", None), "origin", None) == "built-in"  # others hold it
+            if not built_in and (place is None or os.path.realpath(place).startswith(root)):
                 del sys.modules[name]
                 _empty(module)
             elif known is None:

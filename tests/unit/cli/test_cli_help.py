@@ -59,10 +59,13 @@ def test_a_configuration_without_run_gets_a_suggestion():
     assert "did you mean 'fedpkg run my.yaml'?" in fedpkg("my.yaml").err
 
 
+# click 8.1 takes it for a wish for help
+NO_VERB = (2, True, False) if hasattr(click.exceptions, "NoArgsIsHelpError") else (0, False, True)
+
+
 def test_a_noun_alone_shows_its_help():
     ended = fedpkg("session")
-    assert ended.code == 2
-    assert "resume" in ended.err
+    assert (ended.code, "resume" in ended.err, "resume" in ended.out) == NO_VERB
 
 
 PROBE = """

@@ -62,6 +62,13 @@ def feasible(clients: list[str], workers: int, rng: random.Random) -> list[str]:
     return order
 
 
+class Look(SqliteStore):
+    """Closes when it goes out of sight: sqlite3 warns of connections that nobody closes (since Python 3.13)."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 @dataclass
 class Federation:
     """Runs sessions in one home, and reads what they left."""
@@ -101,7 +108,7 @@ class Federation:
 
     @property
     def store(self) -> SqliteStore:
-        return SqliteStore(self.home.state_db, read_only=True)
+        return Look(self.home.state_db, read_only=True)
 
     def model(self, ref: str) -> Weights:
         row = self.store.get_model(ref)

@@ -265,7 +265,7 @@ def test_a_wrong_npz_is_refused(folder: Path, arrays: Arrays, message: str) -> N
         ({"x_train": [1], "y_train": [1]}, "x_train is a list, not a tensor"),
         (
             {"x_train": torch.zeros(2), "y_train": Path("x")},
-            r"cannot be read: .* \(found pathlib\.\w+\)",
+            r"cannot be read: .* \(found pathlib[\w.]+\)",
         ),
     ],
     ids=["list", "lists", "pickle"],

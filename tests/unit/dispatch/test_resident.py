@@ -47,6 +47,10 @@ LEAKS = {
         "import sys, types\nsys.modules['made_up'] = types.ModuleType('made_up')",
         "tell(leak='made_up' in sys.modules)",
     ),
+    "the end of a module of the interpreter that another holds": (
+        "import string, sys\nname = next(name for name in sys.builtin_module_names if name not in sys.modules)\nstring.holds = __import__(name)",
+        "import string\ntell(leak=not vars(string.holds))",
+    ),
     "a module taken out of sys.modules": (
         "import sys\nsys.modules.pop('logging')",
         "import sys\nbefore = 'logging' in sys.modules\ntell(leak=not before)",
@@ -188,7 +192,7 @@ SETTINGS = {
     "the default dtype": ("torch.set_default_dtype(torch.float64)", "torch.ones(1).dtype == torch.float32"),
     "no gradients": ("torch.set_grad_enabled(False)", "torch.is_grad_enabled()"),
     "inference": ("torch.inference_mode().__enter__()", "not torch.is_inference_mode_enabled()"),
-    "automatic dtypes": ("torch.autocast('cpu').__enter__()", "not torch.is_autocast_enabled('cpu')"),
+    "automatic dtypes": ("torch.autocast('cpu').__enter__()", "(torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32"),
     "small numbers as 0": ("torch.set_flush_denormal(True)", "(torch.tensor([1e-40]) * 1).item() > 0"),
     "switches of backends": (
         "torch.backends.mkldnn.enabled = False\ntorch.backends.cudnn.enabled = False\ntorch.backends.cuda.enable_flash_sdp(False)",

@@ -86,8 +86,9 @@ FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.flo
 @pytest.mark.parametrize("shape", [(), (1,), (3, 7), (257,)])
 def test_first_non_finite_names_the_tensor(dtype: torch.dtype, bad: float, shape: tuple[int, ...]) -> None:
     good = torch.ones(shape).to(dtype)
-    worse = good.clone().reshape(-1)
+    worse = torch.ones(shape, dtype=torch.complex128 if dtype.is_complex else torch.float64).reshape(-1)
     worse[-1] = complex(0, bad) if dtype.is_complex else bad
+    worse = worse.to(dtype)
     weights = Weights({"fine": good, "empty": good[None][:0], "bad": worse.reshape(shape), "later": worse})
     assert weights.first_non_finite() == "bad"
     assert Weights({"fine": good}).first_non_finite() is None
