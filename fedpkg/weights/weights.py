@@ -269,7 +269,8 @@ class Weights(Mapping[str, Tensor]):
     def lerp_(self, other: Weights, weight: float) -> Weights:
         """x <- x + weight (y - x)."""
         vector, others = self._places(other)
-        _foreach(torch._foreach_lerp_, vector, [y.to(x.dtype) for x, y in zip(vector, others, strict=True)], weight)
+        others = [y if y.dtype == x.dtype else y.to(x.dtype) for x, y in zip(vector, others, strict=True)]
+        _foreach(torch._foreach_lerp_, vector, others, weight)
         return self
 
     @torch.no_grad()
@@ -325,13 +326,19 @@ class Weights(Mapping[str, Tensor]):
 
         What of the other's shares memory with others of ours is copied: it would change before it is read.
         """
-        pairs = {_place(x): (x, y) for x, y in reversed(list(zip(self._vector(), self._paired(other), strict=True)))}
+        vector, paired = self._vector(), self._paired(other)
+        starts, others = [x.data_ptr() for x in vector], [y.data_ptr() for y in paired]
+        ours = set(starts)
+        are_whole = not any(x.storage_offset() for x in vector) and not any(y.storage_offset() for y in paired)
+        if are_whole and len(ours) == len(starts) and (ours.isdisjoint(others) or starts == others):
+            return vector, paired  # as nearly always: each begins memory of its own
+        pairs = {_place(x): (x, y) for x, y in reversed(list(zip(vector, paired, strict=True)))}
         written = {x.untyped_storage().data_ptr() for x, _ in pairs.values()}
-        others = [
+        read = [
             y.clone() if y.untyped_storage().data_ptr() in written and _place(y) != place else y
             for place, (_, y) in pairs.items()
         ]
-        return [x for x, _ in pairs.values()], others
+        return [x for x, _ in pairs.values()], read
 
     # ---- comparing
 
