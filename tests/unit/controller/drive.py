@@ -1,7 +1,7 @@
 """Runs or resumes a session in a process of its own, which tests then kill.
 
 python drive.py HOME --run CONFIG_JSON | --resume SESSION | --prune
-    [--kill-at N]                          kill -9 oneself at the Nth event
+    [--kill-at N]                          kill -9 oneself at the Nth event of the session
     [--kill-after N:SECONDS]               … so long after the Nth event (0: after the start), whatever is done then
     [--kill-at-step before|after:STEP:N]   … at the Nth call of a method of the store, or of one of STEPS
     [--arrivals FOLDER]                    tell the clients there who has arrived (see federation.Arrivals)
@@ -21,7 +21,7 @@ from federation import Arrivals
 
 from fedpkg import assemble
 from fedpkg.config import config_from_json
-from fedpkg.controller.events import Event
+from fedpkg.controller.events import BuildStarted, Event
 from fedpkg.stores import models, prune
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import SqlStore
@@ -82,6 +82,8 @@ def main() -> None:
 
     def watch(happened: Event) -> None:
         nonlocal seen
+        if isinstance(happened, BuildStarted):  # there is no session yet
+            return
         seen += 1
         task = f" {happened.result.task.task_id}" if hasattr(happened, "result") else ""
         print(f"{type(happened).__name__}{task}", flush=True)

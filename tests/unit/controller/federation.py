@@ -14,7 +14,7 @@ import msgspec
 from fedpkg import assemble
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
-from fedpkg.controller.events import Event, TaskEnded
+from fedpkg.controller.events import BuildStarted, Event, TaskEnded
 from fedpkg.formats.model_file import read_model
 from fedpkg.stores.base import SessionRow, TaskRow
 from fedpkg.stores.check import Finding, check_home
@@ -69,6 +69,11 @@ class Look(SqliteStore):
         self.close()
 
 
+def of_session(watch: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Shows a watcher what happens once there is a session."""
+    return lambda event: None if isinstance(event, BuildStarted) else watch(event)
+
+
 @dataclass
 class Federation:
     """Runs sessions in one home, and reads what they left."""
@@ -95,7 +100,7 @@ class Federation:
     def run(
         self, config: RunConfig | None = None, *, watch: Callable[[Event], None] | None = None, **changes: Any
     ) -> SessionRow:
-        return assemble.run(config or self.config(**changes), self.home, watch=watch or self.events.append)
+        return assemble.run(config or self.config(**changes), self.home, watch=of_session(watch or self.events.append))
 
     def resume(
         self, ref: str, *, rounds: int | None = None, watch: Callable[[Event], None] | None = None
