@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.base import Failure, Task, leads_elsewhere, working_folder
-from fedpkg.dispatch.keepers import Call, Outcome
 from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree, same_bytes
@@ -20,6 +19,7 @@ from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, 
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
+    from fedpkg.dispatch.keepers import Call, Outcome
     from fedpkg.weights.weights import Weights
 
 DEFAULT_REPLY_BYTES = 16 << 20

@@ -57,8 +57,8 @@ class Arrivals:
 
     def next(self, ctx: StepContext, failed: Collection[str] = ()) -> tuple[str, int]:
         """The client that ends next, and the version that it began from; those who are idle begin before."""
-        idle = [name for name in (client.client_id for client in ctx.clients) if name not in self.running]
-        idle = [name for name in idle if name not in failed]
+        busy = {*self.running, *failed}
+        idle = [client.client_id for client in ctx.clients if client.client_id not in busy]
         while idle and len(self.running) < self.concurrency:
             client_id = idle.pop(int(ctx.rng.integers(len(idle))))
             num_bytes, draw = self.models[self.version].num_bytes, float(ctx.rng.standard_normal())

@@ -32,8 +32,7 @@ class Svrs:
 
     The group ``server`` is one client, f_1, whose data the server has: it solves for the next x, by its entry point
     ``prox``. All clients are asked for ``gradient``; who is drawn and does not answer is passed over, and drawn no more
-    in this round.
-    Of the run's ``sampler``, only ``held_out`` counts.
+    in this round. Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     theta: Positive

@@ -86,5 +86,8 @@ def test_seed_models_are_remade_as_they_say(repository: Path, tmp_path: Path) ->
     bash(script, repository)
     for path in (ROOT / "seed_models").iterdir():
         if path.suffix in (".npz", ".safetensors"):
-            made, kept = read_model(repository / "seed_models" / path.name), read_model(path)  # Python's zips differ
+            again = repository / "seed_models" / path.name
+            made, kept = read_model(again), read_model(path)
             assert list(made) == list(kept) and all(made[name].equal(kept[name]) for name in kept), path.name
+            if sys.version_info >= (3, 11):  # an older one writes other zip headers
+                assert again.read_bytes() == path.read_bytes(), path.name

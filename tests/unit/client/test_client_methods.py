@@ -401,6 +401,14 @@ METHODS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {
 }
 
 
+def keep_a_head_of_sevens(in_path: str, out_path: str) -> None:
+    model = Two()
+    given = client.load(in_path, model)
+    with torch.no_grad():
+        model.head.fill_(7)
+    client.save(out_path, model, given)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_draws_what_stays_with_the_client_towards_the_global_model(calls: Calls, method: str) -> None:
     make, own_parameters = METHODS[method]
@@ -408,13 +416,6 @@ def test_no_method_draws_what_stays_with_the_client_towards_the_global_model(cal
     names = {"scaffold": "xc", "mime": "xcm"}.get(method, ("center", "linear") if method == "prox" else "")
     plain = {"body": np.ones(2), "head": np.ones(2)}
     arrays = {f"{name}/{key}": value for name in names for key, value in plain.items()} if names else plain
-
-    def first(in_path: str, out_path: str) -> None:
-        model = Two()
-        given = client.load(in_path, model)
-        with torch.no_grad():
-            model.head.fill_(7)
-        client.save(out_path, model, given)
 
     def second(in_path: str, out_path: str) -> None:
         model = Two()
@@ -444,20 +445,13 @@ def test_no_method_draws_what_stays_with_the_client_towards_the_global_model(cal
         client.save(out_path, model, given, sets=sets)
 
     reply_sets = {"scaffold": ["x", "dc"]}.get(method, [])
-    calls(first, plain, parameters=parameters)
+    calls(keep_a_head_of_sevens, plain, parameters=parameters)
     went = calls(second, arrays, parameters=parameters, reply_sets=reply_sets)
     if method == "scaffold":
         assert went["dc/head"].tolist() == [0, 0] and went["dc/body"].tolist() != [0, 0]
 
 
 def test_gradients_are_with_the_clients_own_layers_and_of_what_is_shared(calls: Calls) -> None:
-    def train(in_path: str, out_path: str) -> None:
-        model = Two()
-        given = client.load(in_path, model)
-        with torch.no_grad():
-            model.head.fill_(7)
-        client.save(out_path, model, given)
-
     def gradient(in_path: str, out_path: str) -> None:
         model = Two()
         given = client.load(in_path, model)
@@ -465,7 +459,7 @@ def test_gradients_are_with_the_clients_own_layers_and_of_what_is_shared(calls: 
         client.save(out_path, given=given, sets=found)
 
     x = {"body": np.ones(2), "head": np.ones(2)}
-    calls(train, x, parameters={"local_names": ["head"]})
+    calls(keep_a_head_of_sevens, x, parameters={"local_names": ["head"]})
     went = calls(gradient, x, parameters={"local_names": ["head"]}, reply="gradient")
     assert {name: array.tolist() for name, array in went.items()} == {"body": [7, 7], "head": [0, 0]}
 
