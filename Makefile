@@ -7,17 +7,21 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench unit lint clean
+.PHONY: demo test soak bench unit lint clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/fedpkg run examples/digits/run.yaml
 	@echo "To go on: source $(BIN)/activate, then the commands above work as they stand."
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -n $(JOBS) --durations=15
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --durations=15
 
 unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not soak"
+
+# Long matrices, which CI does not run.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m soak -n $(JOBS) --durations=15
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ from fedpkg.errors import (
 from fedpkg.files import NO_SPACE, sha256_file
 from fedpkg.log import event
 from fedpkg.preflight import check_clients, check_entry_points, warn_of_unread_parameters, warn_of_unused
+from fedpkg.rules import refusal
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
@@ -175,6 +176,7 @@ def resume(
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(session.config)
+        _check_rules(session, config)
         unpacked = _package_again(config, home, session)
         _warn_of_other_files(config)
         if rounds is not None:
@@ -261,6 +263,17 @@ def _package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpack
             "start a new run",
         )
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
+
+
+def _check_rules(session: SessionRow, config: RunConfig) -> None:
+    """Refuse a session whose results this version would compute in another way."""
+    if reason := refusal(session.rules, str(config.strategy["name"])):
+        raise ConfigError(
+            f"session {session.session_id} cannot be resumed: {reason}",
+            hint=f"start a new session from its last model: fedpkg model export {session.session_id} -o seed.npz, then "
+            "fedpkg run … --seed-model seed.npz; or resume it with the version that began it",
+            key="strategy",
+        )
 
 
 def _warn_of_other_files(config: RunConfig) -> None:

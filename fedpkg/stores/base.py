@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias
 
+from fedpkg.rules import CURRENT
 from fedpkg.types import Json
 
 SessionStatus: TypeAlias = Literal["created", "running", "interrupted", "stopped", "failed", "finished"]
@@ -47,6 +48,7 @@ class SessionRow:
     stop_requested: bool = False
     package_contents: str = ""  # digest of what the package unpacks to, so that its cache can be checked without it
     signatures: list[dict[str, str]] = field(default_factory=list)  # {signer, signature}: by which it was allowed
+    rules: int = CURRENT  # of computation, see fedpkg/rules.py
 
 
 @dataclass(frozen=True, kw_only=True)
