@@ -1,8 +1,8 @@
 """Rules of computation: a session goes on by the rules that it began with, or is refused with the reason.
 
 Where a new version of fedpkg computes another result from the same configuration and the same replies, the number of
-the rules grows by one. A session records its number (`SessionRow.rules`). Code that still has the former way looks at that
-number; strategies that no longer have it are listed here.
+the rules grows by one. A session records its number (`SessionRow.rules`). Code that still has the former way looks at
+that number; strategies that no longer have it are listed here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Make a small home as this version of fedpkg writes it: python tests/homes/make.py tests/homes/rules-N
 
-It writes rules-N.tar.gz, a home with sessions of two rounds, and rules-N.json, what the same version makes of them when it
-resumes each one up to round 4. One session was killed in round 2, when two of its three clients had answered.
+It writes rules-N.tar.gz, a home with sessions of two rounds, and rules-N.json, what the same version makes of them when
+it resumes each one up to round 4. One session was killed in round 2, when two of its three clients had answered.
 
 Homes of older versions are kept beside this file, so that tests can open and resume what users have on their disks. A
-home is written once, by the last version with those rules (`fedpkg/rules.py`), and never again: rules-1 by commit d2dc7d8.
+home is written once, by the last version with those rules (`fedpkg/rules.py`), and never again. Commit d2dc7d8 wrote
+rules-1.
 """
 
 from __future__ import annotations
