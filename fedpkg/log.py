@@ -5,21 +5,30 @@ from __future__ import annotations
 import logging
 import sys
 
+from fedpkg.shown import shown, shown_lines
+
 ALWAYS_TOLD = ("fedpkg.environments",)  # what happens once and may take minutes
 
 
 def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:
     """Log ``name key=value key=value``; floats are shortened. Never pass data, weights or tokens."""
     if logger.isEnabledFor(level):
-        shown = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in fields.items()}
-        logger.log(level, "%s", " ".join([name, *(f"{key}={value}" for key, value in shown.items())]))
+        words = [f"{key}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in fields.items()]
+        logger.log(level, "%s", " ".join([name, *map(shown, words)]))
+
+
+class _Formatter(logging.Formatter):
+    """Log lines as a terminal may show them: they quote packages, paths and clients."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown_lines(super().format(record))
 
 
 def configure(verbosity: int) -> None:
     """Send fedpkg's log to standard error: warnings (0), a line a round (1), a line a task (2)."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S"))
     root = logging.getLogger("fedpkg")
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -9,6 +9,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, find_session
+from fedpkg.shown import shown
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import StateStore
@@ -52,8 +53,8 @@ def check(context: click.Context) -> None:
         output.document({**asdict(checkup), "findings": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            output.result(f"{'damaged' if finding.damaged else 'note':7}  {output.near(finding.place)}")
-            output.result(f"         {output.printable(finding.problem)}")
+            output.result(f"{'damaged' if finding.damaged else 'note':7}  {shown(output.near(finding.place))}")
+            output.result(f"         {shown(finding.problem)}")
             output.result(f"    try  {finding.advice}")
         parts = [(checkup.sessions, "session"), (checkup.models, "model"), (checkup.packages, "package")]
         counts = ", ".join(f"{number} {noun}{'s' * (number != 1)}" for number, noun in parts)

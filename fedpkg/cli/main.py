@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -88,7 +90,8 @@ def run_command(words: Sequence[str]) -> int:
     try:
         code = fedpkg.main(list(words), prog_name="fedpkg", standalone_mode=False)
     except FedpkgError as error:
-        output.words(f"error: {error}")
+        # No line of an error begins at the margin but the first: what it quotes cannot look like another message.
+        output.words(re.sub(r"\n(?! {4})", "\n    ", f"error: {error}"))
         if as_json:
             _json_error(type(error).__name__, error.message, error.exit_code, hint=error.hint, **error.fields)
         return error.exit_code
@@ -96,7 +99,9 @@ def run_command(words: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        output.words(told.getvalue().rstrip("\n"))
         if as_json:
             _json_error("UsageError", error.format_message(), error.exit_code)
         return error.exit_code
@@ -125,7 +130,7 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _fault(error: Exception, as_json: bool) -> int:
-    traceback.print_exception(error)
+    output.words("".join(traceback.format_exception(error)).rstrip("\n"))
     output.words("error: this is a fault of fedpkg; please report it with the lines above")
     if as_json:
         _json_error(type(error).__name__, str(error), 70)

@@ -13,20 +13,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from fedpkg.shown import shown, shown_json, shown_lines
+
 _NUMBER = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?( ?[a-zA-Z%]{1,2})?|nan|-?inf|-")
-# Programs' output and their file names must not move the cursor or change the terminal's settings.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def result(text: str = "") -> None:
-    """A line on standard output: what was asked for."""
-    _write(sys.stdout, text)
+    """A line on standard output (or several): what was asked for."""
+    _write(sys.stdout, shown_lines(text))
 
 
 def words(text: str = "") -> None:
-    """A line on standard error: what is said about it."""
+    """A line on standard error (or several): what is said about it."""
     try:
-        _write(sys.stderr, text)
+        _write(sys.stderr, shown_lines(text))
     except OSError:  # a full disk: there is no other place to say so
         silence(sys.stderr)
 
@@ -52,12 +52,12 @@ def silence(stream: TextIO) -> None:
 
 def document(value: Any) -> None:
     """One JSON document on standard output."""
-    result(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str))
+    _write(sys.stdout, shown_json(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)))
 
 
 def event_line(**values: Any) -> None:
     """One JSON object on one line of standard output."""
-    result(json.dumps(_plain(values), ensure_ascii=False, default=str))
+    _write(sys.stdout, shown_json(json.dumps(_plain(values), ensure_ascii=False, default=str)))
 
 
 def _plain(value: Any) -> Any:
@@ -76,7 +76,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     No cell is ever broken: what is too wide, the terminal itself wraps, and an id can still be copied whole.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
+    columns = [shown(name) for name in columns]
+    rows = [[shown(cell) for cell in row] for row in rows]
     numeric = [bool(rows) and all(_NUMBER.fullmatch(row[i]) or not row[i] for row in rows) for i in range(len(columns))]
     if sys.stdout.isatty():
         from rich.cells import cell_len
@@ -87,12 +88,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         console = Console()
         natural = [max(cell_len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         if sum(natural) + 2 * (len(columns) - 1) <= console.width:
-            shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+            grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
             for name, is_number in zip(columns, numeric, strict=True):
-                shown.add_column(name, justify="right" if is_number else "left", no_wrap=True)
+                grid.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
             for row in rows:
-                shown.add_row(*(Text(cell) for cell in row))
-            console.print(shown)
+                grid.add_row(*(Text(cell) for cell in row))
+            console.print(grid)
             return
     widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     for row in [columns, *rows]:
@@ -105,14 +106,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:
     """Names and values, one pair a line."""
+    pairs = [(shown(name), value) for name, value in pairs]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
-        result(f"{name.ljust(width)}  {printable(value)}".rstrip())
-
-
-def printable(text: str) -> str:
-    """Text of a program without control characters; line ends become blanks."""
-    return _CONTROL.sub("", text).replace("\n", " ").replace("\t", " ")
+        result(f"{name.ljust(width)}  {shown(value)}".rstrip())
 
 
 def number(value: object) -> str:

@@ -19,6 +19,7 @@ from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.errors import ConfigError, ModelFileError
+from fedpkg.shown import shown, shown_lines
 
 if TYPE_CHECKING:
     from fedpkg.config import PythonEnv
@@ -65,7 +66,7 @@ def build(settings: Settings, folder: Path, archive: Path) -> None:
 
     built = build_package(folder, archive)
     for warning in built.warnings:
-        output.words(f"warning: {warning}")
+        output.words(f"warning: {shown(warning)}")
     if settings.json:
         output.document(
             {
@@ -126,7 +127,7 @@ def inspect(settings: Settings, path: Path) -> None:
         cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
         report = inspect_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
     for warning in report.warnings:
-        output.words(f"warning: {warning}")
+        output.words(f"warning: {shown(warning)}")
     signers = signers_of(path, report.digest)
     if settings.json:
         output.document({**report.to_json(), "signers": signers})
@@ -410,7 +411,7 @@ class _Logs(threading.Thread):
                 continue
             self._offsets[path] = offset + len(data)
             try:
-                sys.stderr.write(data.decode(errors="replace"))
+                sys.stderr.write(shown_lines(data.decode(errors="replace")))
                 sys.stderr.flush()
             except BrokenPipeError:
                 output.silence(sys.stderr)

@@ -23,6 +23,7 @@ from fedpkg.controller.events import (
     TaskEnded,
 )
 from fedpkg.errors import FedpkgError
+from fedpkg.shown import shown, shown_lines
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
 
@@ -212,7 +213,7 @@ class LiveDisplay(PlainLines):
     def say(self, text: str) -> None:
         from rich.text import Text
 
-        self._live.console.print(Text(text), soft_wrap=True)
+        self._live.console.print(Text(shown_lines(text)), soft_wrap=True)
 
     def show(self, event: Event) -> None:
         if isinstance(event, BuildStarted):
@@ -241,7 +242,7 @@ class LiveDisplay(PlainLines):
         percent = 100 * progress.share_done
         left = progress.left_s
         top.add_row(
-            Text(progress.session.session_id, style="bold"),
+            Text(shown(progress.session.session_id), style="bold"),
             f"round {max(progress.round_number, progress.first_round)}/{progress.num_rounds}",
             ProgressBar(total=100, completed=percent, width=24),
             f"{percent:.0f} %",
@@ -255,7 +256,7 @@ class LiveDisplay(PlainLines):
         line = Text("  ".join(parts[:1]))
         line.append(f"  {parts[1]}", style="red" if progress.failed else "dim")
         if progress.metric is not None:
-            line.append(f"  {progress.metric[0]} {output.number(progress.metric[1])}", style="green")
+            line.append(f"  {shown(progress.metric[0])} {output.number(progress.metric[1])}", style="green")
         self._spinner.text = line
         return Group(top, self._spinner)
 
@@ -334,6 +335,6 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
         f"{output.number(row.num_examples)} examples",
     ]
     if metric := headline(row.metrics or row.train_metrics):
-        parts.append(f"{metric[0]} {output.number(metric[1])}")
-    parts += [f"{name} {output.number(value)}" for name, value in row.strategy_metrics.items()]
+        parts.append(f"{shown(metric[0])} {output.number(metric[1])}")
+    parts += [f"{shown(name)} {output.number(value)}" for name, value in row.strategy_metrics.items()]
     return "  ".join([*parts, output.seconds(row.wall_s)])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings
 from fedpkg.dispatch.command import format_flags
+from fedpkg.shown import shown
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
@@ -171,12 +172,12 @@ def failure_lines(
     isolated: bool,
 ) -> Sequence[str]:
     """What failed, where its log is, and how to repeat it by hand."""
-    lines = [f"  {who}: {output.printable(message)}"]
+    lines = [f"  {who}: {shown(message)}"]
     if folder is not None and folder.is_dir():
         last = next((line for line in reversed((log_tail or "").splitlines()) if line.strip()), "")
         lines.append(f"    stderr   {output.near(folder / 'stderr.log')}")
         if last:
-            lines.append(f"             … {output.printable(last).strip()[:200]}")
+            lines.append(f"             … {shown(last.strip()[:200])}")
         lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments, isolated=isolated)}")
     return lines
 

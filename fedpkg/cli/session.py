@@ -109,7 +109,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     pairs += [(f"arguments.{name}", json.dumps(values)) for name, values in config.get("arguments", {}).items()]
     pairs.append(("folder", output.near(home.session_folder(session.session_id))))
     if session.error:
-        pairs.append(("error" if status != "finished" else "because", session.error))
+        pairs.append(("error" if status != "finished" else "because", session.error.replace("\n", " ")))
     output.facts(pairs)
     output.result()
     rounds_table(store, session.session_id)

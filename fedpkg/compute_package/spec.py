@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ SPLIT_LEARNING = ("forward", "backward")
 
 _MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second
 _MAX_NESTING = 8
+_HIDING_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+_YAML_LINE_END = re.compile("\r\n?|[\n\x85\u2028\u2029]")
 _STRING = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 
@@ -86,6 +89,10 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     """Parse the text of a ``fedn.yaml``; ``where`` names it in messages."""
     if len(text.encode("utf-8", "surrogatepass")) > _MAX_BYTES:
         raise _too_big(where)
+    if hidden := _HIDING_LINE_END.search(text):
+        # YAML goes on as with any line end; a terminal writes over what stands before it, or shows nothing.
+        line = len(_YAML_LINE_END.findall(text, 0, hidden.start())) + 1
+        raise _error(where, line, f"the line ends with the character {hidden[0]!r}, which is not seen")
     root = _compose(text, where)
     if root is None:
         raise _error(where, 1, "the file is empty", hint="it needs 'entry_points:' with at least 'train:'")
@@ -212,7 +219,7 @@ def _string(where: str, node: yaml.Node, what: str) -> str:
         raise _error(where, _line(node), f"{what} is empty")
     for character in node.value:
         # In a terminal, and on the screen of who looks at the package, it would show something else than it is.
-        if character in INVISIBLE or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n\r"):
+        if character in INVISIBLE or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"):
             named = "a NUL character" if character == "\0" else f"the character {character!r}, which is not seen"
             raise _error(where, _line(node), f"{what} contains {named}")
     return str(node.value)

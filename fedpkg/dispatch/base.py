@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fedpkg.shown import shown
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:
@@ -127,10 +128,16 @@ def leads_elsewhere(task: Task) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task did not give what was asked. ``kind`` is one word for machines, ``message`` is for people."""
+    """Why a task did not give what was asked. ``kind`` is one word for machines, ``message`` is a line for people.
+
+    The message may quote what the client wrote, so it is escaped here, before it reaches the store or a terminal.
+    """
 
     kind: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", shown(self.message))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Tables on a terminal: wide enough, and too narrow."""
 
 import contextlib
+import io
 import os
 
 import pytest
@@ -42,3 +43,19 @@ def test_where_there_is_room_the_heading_is_bold(monkeypatch):
     shown = on_a_terminal(["session", "rounds"], [[SESSION, "2/2"]])
     assert shown.startswith("\x1b[1msession")
     assert SESSION in shown
+
+
+def test_names_of_columns_and_cells_are_neither_markup_nor_escape_sequences(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+    columns = ["[red]loss[/red]", "b\x1b[2J\u202e"]
+    for shown in (on_a_terminal(columns, [["[bold]x", "y\nz\x9b"]]), plain(columns, [["[bold]x", "y\nz\x9b"]])):
+        heading, row = shown.splitlines()
+        assert heading.split() == ["[red]loss[/red]", r"b\x1b[2J\u202e"]
+        assert row.split() == ["[bold]x", r"y\nz\x9b"]
+
+
+def plain(columns, rows):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        output.table(columns, rows)
+    return out.getvalue()

@@ -24,7 +24,7 @@ ROWS = [
     {"config_shape", "yaml_places"},
     {"devices", "files"},
     {"log", "control_groups"},
-    {"errors", "types", "rules"},
+    {"errors", "types", "rules", "shown"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
 
