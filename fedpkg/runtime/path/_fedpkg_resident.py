@@ -1,16 +1,14 @@
 """A resident interpreter: runs task after task, and puts itself back between them.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What a task changed is put back
-where that can be done; where it cannot (a thread that goes on), the interpreter says so and is replaced. For packages
-that are trusted: a change inside an installed module (``torch.nn.Linear.forward = …``) stays for the next task, as
-does what native code changes behind Python's back (``setenv`` in C, unlike ``os.putenv``).
+where that can be done. Where it cannot (a thread that goes on, a function of the package that a library still refers
+to), the interpreter says so and is replaced. ``docs/resident.md`` lists what is neither put back nor detected.
 """
 
 from __future__ import annotations
 
 import atexit
 import builtins
-import codecs
 import contextlib
 import contextvars
 import copyreg
@@ -29,6 +27,7 @@ import stat
 import sys
 import threading
 import time
+import types
 import warnings
 import weakref
 from _signal import getsignal  # type: ignore[import-not-found]  # signal.getsignal looks each up in an enumeration
@@ -50,6 +49,7 @@ _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _ARITHMETIC = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _FIRST_PRIVATE_FD = 200  # out of the way of what a task opens
 _ONE, _SMALLEST = 1.0, 5e-324  # variables, lest the compiler computes with them
+_TRACE = "__fedpkg_trace__"
 
 # Of PyTorch: functions that tell a setting; one with "_get_" in its name has a twin that sets it.
 _TORCH_SETTINGS = (
@@ -73,9 +73,7 @@ def serve(
     baseline = Baseline()
     while order is not None:
         before = resource.getrusage(resource.RUSAGE_SELF)
-        context = contextvars.copy_context()  # NumPy's and decimal's settings are variables of it
-        status, times = context.run(_fedpkg_main.run_task, order)
-        status, clean = context.run(_finish, status)
+        status, clean, times = _run(order)
         clean = baseline.restore(order["cwd"]) and clean
         times["finished"] = time.monotonic()
         after = resource.getrusage(resource.RUSAGE_SELF)
@@ -88,6 +86,13 @@ def serve(
     return 0
 
 
+def _run(order: dict[str, Any]) -> tuple[int, bool, dict[str, float]]:
+    context = contextvars.copy_context()  # NumPy's and decimal's settings are variables of it
+    status, times = context.run(_fedpkg_main.run_task, order)
+    status, clean = context.run(_finish, status)
+    return status, clean, times
+
+
 def _finish(status: int) -> tuple[int, bool]:
     """What an interpreter does at its end, for the task alone; and whether it is still good for another."""
     try:
@@ -98,6 +103,10 @@ def _finish(status: int) -> tuple[int, bool]:
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     return _fedpkg_main.flush(status), True
+
+
+class _Trace:
+    """Put among the names of a module that is forgotten: it lives as long as anything refers to these names."""
 
 
 class Baseline:
@@ -114,9 +123,10 @@ class Baseline:
         self.spent = False
         if "torch" in sys.modules:
             self._watch_what_goes_once(sys.modules["torch"])
-        self.codecs: list[Any] = []  # functions that tasks have registered
+        self.traces: list[weakref.ref[_Trace]] = []  # of the modules forgotten after this task
+        self.has_new_modules = False  # libraries' that tasks have imported since objects were frozen
         self.variables: set[bytes] = set()  # of the environment, that may have been set or unset
-        self._watch_registrations()
+        self._watch_environment()
         self.pickling = dict(copyreg.dispatch_table)
         self.pickling_ids = _ids(self.pickling)
         self.names = vars(builtins)
@@ -139,16 +149,18 @@ class Baseline:
 
     def restore(self, folder: str) -> bool:
         """Put everything back; False if something of the task is still going on, or cannot be put back."""
+        root = os.path.join(os.path.realpath(folder), "")
         self._builtins()
         self._names()
         self._signals()
-        self._modules(folder)
+        self._modules(root)
         self._registrations()
         self._environment()
         self._interpreter()
         clean = self._settings()
         self._loggers()
         os.chdir("/")
+        clean = self._is_gone(root) and clean
         self._files()
         return clean and not self.spent and set(threading.enumerate()) <= self.threads
 
@@ -161,12 +173,8 @@ class Baseline:
 
         torch.set_num_interop_threads = set_num_interop_threads
 
-    def _watch_registrations(self) -> None:
-        register, putenv, unsetenv = codecs.register, os.putenv, os.unsetenv
-
-        def register_and_note(search: Any) -> None:
-            register(search)
-            self.codecs.append(search)
+    def _watch_environment(self) -> None:
+        putenv, unsetenv = os.putenv, os.unsetenv
 
         def putenv_and_note(name: Any, value: Any) -> None:
             putenv(name, value)
@@ -177,21 +185,18 @@ class Baseline:
             self.variables.add(os.fsencode(name))
 
         self.putenv, self.unsetenv = putenv, unsetenv
-        codecs.register, os.putenv, os.unsetenv = register_and_note, putenv_and_note, unsetenv_and_note
+        os.putenv, os.unsetenv = putenv_and_note, unsetenv_and_note
 
     def _registrations(self) -> None:
-        """Forget functions of modules that are gone: who calls them next would get their errors. Libraries' stay."""
-        for search in self.codecs:
-            if _is_gone(search) and hasattr(codecs, "unregister"):  # since Python 3.10
-                codecs.unregister(search)
-        self.codecs.clear()
+        """Put back what was registered before; a function of the package that is new here is found by `_is_gone`."""
         table = copyreg.dispatch_table
         if _ids(table) != self.pickling_ids:
-            for kind in [kind for kind, function in table.items() if _is_gone(function)]:
-                del table[kind]
             self.pickling = {**table, **self.pickling}
             table.update(self.pickling)
             self.pickling_ids = _ids(table)
+        typing: Any = sys.modules.get("typing")
+        for forget in getattr(typing, "_cleanups", ()):  # Optional[Net] is remembered, and Net with it
+            forget()
         mimetypes: Any = sys.modules.get("mimetypes")
         if getattr(mimetypes, "_db", None) is not None:  # who asks next reads the machine's files again
             mimetypes._default_mime_types()
@@ -230,13 +235,12 @@ class Baseline:
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    def _modules(self, folder: str) -> None:
+    def _modules(self, root: str) -> None:
         """Forget ``__main__`` and the package's own modules; what lies outside the task's copy was only imported."""
         main = sys.modules.get("__main__")
         if main is not self.modules["__main__"]:
-            _empty(main)
+            self._forget(main)
             sys.modules["__main__"] = self.modules["__main__"]
-        root = os.path.join(os.path.realpath(folder), "")
         if len(sys.path_importer_cache) != self.num_importers:
             for path in [path for path in sys.path_importer_cache if path.startswith(root[:-1])]:
                 del sys.path_importer_cache[path]
@@ -248,18 +252,43 @@ class Baseline:
         for name, module in list(sys.modules.items()):
             if (known := self.modules.get(name)) is module:
                 continue
-            place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+            place = _place(name, module)
             built_in = getattr(getattr(module, "__spec__", None), "origin", None) == "built-in"  # others hold it
             if not built_in and (place is None or os.path.realpath(place).startswith(root)):
                 del sys.modules[name]
-                _empty(module)
+                self._forget(module)
             elif known is None:
                 self.modules[name] = module
+                self.has_new_modules = True
         for name, module in self.modules.items():
             if sys.modules.get(name) is not module:
                 sys.modules[name] = module
         self.modules = dict(sys.modules)  # in its order
         self.module_ids = _ids(self.modules)
+
+    def _forget(self, module: Any) -> None:
+        names = getattr(module, "__dict__", None)
+        if isinstance(names, dict):
+            names[_TRACE] = trace = _Trace()
+            self.traces.append(weakref.ref(trace))
+
+    def _is_gone(self, root: str) -> bool:
+        """Whether nothing refers to the package's modules any more, nor to a function that was read from its files.
+
+        A library that still does (``np.load`` was wrapped, a hook or class was registered) would call them in the next
+        task. Objects of the libraries themselves are frozen, so collecting and listing take microseconds.
+        """
+        gc.collect()
+        traces, self.traces = self.traces, []
+        if any(trace() is not None for trace in traces):
+            return False
+        for living in gc.get_objects():
+            if type(living) is types.FunctionType and living.__code__.co_filename.startswith(root):
+                return False
+        if self.has_new_modules:
+            gc.freeze()
+            self.has_new_modules = False
+        return True
 
     def _interpreter(self) -> None:
         sys.settrace(None)
@@ -300,12 +329,9 @@ class Baseline:
         for fd, kept in enumerate(self.streams):
             os.dup2(kept, fd)
             self._stream(fd, _STREAMS[fd])
-        left = _open_files() - self.files
-        if left:
-            gc.collect()  # objects in a cycle close their own
-            for fd in _open_files() - self.files:
-                if _belongs_to_a_task(fd):
-                    os.close(fd)
+        for fd in _open_files() - self.files:
+            if _belongs_to_a_task(fd):
+                os.close(fd)
 
     def _stream(self, fd: int, name: str) -> None:
         """Open a standard stream again that the task has closed; what it has reconfigured is put back."""
@@ -495,15 +521,13 @@ def _ids(modules: dict[Any, Any]) -> list[int]:
     return list(map(id, modules.values()))
 
 
-def _is_gone(function: Any) -> bool:
-    """Whether the module that a function was defined in has been emptied."""
-    return getattr(function, "__globals__", None) == {}
-
-
-def _empty(module: Any) -> None:
-    """Functions and their globals hold each other; what they refer to, such as open files, would stay."""
-    if isinstance(getattr(module, "__dict__", None), dict):
-        module.__dict__.clear()
+def _place(name: str, module: Any) -> Any:
+    """Where a module was read from; if code made it (``torch.classes``, ``six.moves``), its top package; else None."""
+    for each in (module, sys.modules.get(name.partition(".")[0])):
+        place = getattr(each, "__file__", None) or next(iter(getattr(each, "__path__", None) or ()), None)
+        if place is not None and os.path.isabs(place):
+            return place
+    return None
 
 
 def _loggers() -> dict[str, logging.Logger]:

@@ -211,6 +211,24 @@ SETTINGS = {
         "not torch.distributed.is_initialized()",
     ),
     "threads that can be set once": ("torch.set_num_interop_threads(1)", "torch.set_num_interop_threads(1) is None"),
+    "a wrapped function": (
+        "load = np.load\nnp.load = lambda *given, **more: load(*given, **{'allow_pickle': True, **more})",
+        "np.load.__module__ == 'numpy'",
+    ),
+    "a method of a layer": (
+        "forward = torch.nn.Linear.forward\ntorch.nn.Linear.forward = lambda self, x: forward(self, x) * 0",
+        "torch.nn.Linear.forward.__module__ == 'torch.nn.modules.linear'",
+    ),
+    "a method of tensors": ("torch.Tensor.double_it = lambda self: self + self", "not hasattr(torch.Tensor, 'double_it')"),
+    "a class that may be loaded": (
+        "class Net(torch.nn.Linear):\n    def forward(self, x): return x\ntorch.serialization.add_safe_globals([Net])",
+        "not any(one.__module__ == '__main__' for one in torch.serialization.get_safe_globals())",
+    ),
+    "a distribution's divergence": (
+        "class Mine(torch.distributions.Normal):\n    def new(self): return Mine\n"
+        "torch.distributions.kl.register_kl(Mine, Mine)(lambda one, other: one.new())",
+        "not any(one.__name__ == 'Mine' for one, _ in torch.distributions.kl._KL_REGISTRY)",
+    ),
     "NumPy's errors": ("np.seterr(all='raise')\nnp.seterrcall(print)", "np.geterr()['over'] == 'warn' and np.geterrcall() is None"),
     "NumPy's generator": ("np.random.set_bit_generator(np.random.PCG64(1))", "np.random.get_state()[0] == 'MT19937'"),
 }  # fmt: skip
@@ -226,6 +244,174 @@ def test_next_task_finds_pytorch_and_numpy_as_they_were(tmp_path: Path) -> None:
             assert tells(bench, tmp_path, f"{imports}tell(kept=bool({expected}))") == {"kept": True}, what
     finally:
         bench.executor.close()
+
+
+# Ways in which a package's own function or class comes to live in a library. Each says what a new interpreter would.
+LIVES_ON = {
+    "a function that wraps a library's": """
+        import string
+        _capwords = string.capwords
+        def capwords(text): return _capwords(text) + "!"
+        string.capwords = capwords
+        tell(said=string.capwords("a b"))
+        """,
+    "a lambda in a module of the package": """
+        import string, wrapping
+        tell(said=string.capwords("a b"))
+        """,
+    "a method of a library's class": """
+        import string
+        _substitute = string.Template.substitute
+        def substitute(self, **values): return _substitute(self, **values) + "!"
+        string.Template.substitute = substitute
+        tell(said=string.Template("$a").substitute(a=1))
+        """,
+    "a bound method": """
+        import string
+        class Loud:
+            def __init__(self, wrapped): self.wrapped = wrapped
+            def __call__(self, text): return self.wrapped(text) + END
+        END = "!"
+        string.capwords = Loud(string.capwords)
+        tell(said=string.capwords("a b"))
+        """,
+    "a module that was loaded by its path": """
+        import importlib.util, string
+        spec = importlib.util.spec_from_file_location("anything", "wrapping.py")
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        tell(said=string.capwords("a b"))
+        """,
+    "a subclass in a library's registry": """
+        import numbers
+        class Mine(int): pass
+        numbers.known = getattr(numbers, "known", []) + [type("Known", (Mine,), {"is_mine": lambda self: Mine})]
+        tell(said=len(numbers.known))
+        """,
+    "a codec and a handler of its errors": """
+        import codecs
+        said = []
+        for lookup in (lambda: codecs.lookup("made-up"), lambda: codecs.lookup_error("made-up")):
+            try: said.append(lookup() is not None)
+            except LookupError: said.append(False)
+        def search(name): return codecs.lookup(BASE) if name.startswith("made") else None
+        BASE = "utf-8"
+        codecs.register(search)
+        codecs.register_error("made-up", lambda error: (BASE, error.end))
+        tell(said=said)
+        """,
+    "a function for a kind of values": """
+        import copyreg
+        class Mine: pass
+        known = len(copyreg.dispatch_table)
+        copyreg.pickle(Mine, lambda value: (Mine, ()))
+        tell(said=len(copyreg.dispatch_table) - known)
+        """,
+    "an implementation of a generic function": """
+        import pkgutil
+        class Mine: pass
+        known = len(pkgutil.iter_importer_modules.registry)
+        @pkgutil.iter_importer_modules.register
+        def of_mine(importer: Mine, prefix=""): return [Mine]
+        tell(said=len(pkgutil.iter_importer_modules.registry) - known)
+        """,
+    "a file format": """
+        import shutil
+        known = [name for name, _ in shutil.get_archive_formats()]
+        def pack(base, folder, **_): return os.path.join(base, folder)
+        shutil.unregister_archive_format("made-up") if "made-up" in known else None
+        shutil.register_archive_format("made-up", pack)
+        tell(said="made-up" in known)
+        """,
+    "hooks of the interpreter": """
+        import signal, sys, threading, warnings
+        said = [sys.excepthook.__module__, sys.unraisablehook.__module__, threading.excepthook.__module__,
+                warnings.showwarning.__module__, str(signal.getsignal(signal.SIGUSR1))]
+        def hook(*_): raise NameError(said)
+        sys.excepthook = sys.unraisablehook = threading.excepthook = warnings.showwarning = warnings.formatwarning = hook
+        signal.signal(signal.SIGUSR1, hook)
+        tell(said=said)
+        """,
+}  # fmt: skip
+
+
+def test_package_that_changes_a_library_says_the_same_as_in_new_interpreters(bench: Bench, tmp_path: Path) -> None:
+    wrapping = """
+        import string
+        wrapped = string.capwords
+        string.capwords = lambda text: wrapped(text) + "!"
+        """
+    cold = make_bench("process", tmp_path, inline(tmp_path, ""), slots=1)
+    try:
+        for what, code in LIVES_ON.items():
+            package = inline(tmp_path, code, wrapping__py=wrapping)
+            expected = cold.told(package)
+            assert [bench.told(package) for _ in range(3)] == [expected] * 3, what
+    finally:
+        cold.executor.close()
+
+
+def test_interpreter_stays_where_libraries_only_remember_things(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import abc, collections, contextlib, copy, dataclasses, enum, functools, logging, pickle, re, typing, weakref
+    from concurrent.futures import ThreadPoolExecutor
+    import state
+
+    T = typing.TypeVar("T")
+
+    class Base(abc.ABC):
+        @abc.abstractmethod
+        def run(self): ...
+
+    class Net(Base, typing.Generic[T]):
+        def __init__(self): self.me, self.of = self, [lambda: self]
+        def run(self) -> "Net": return self
+
+    @dataclasses.dataclass
+    class Point:
+        x: typing.Optional[Net] = None
+        y: typing.List["Net[int]"] = dataclasses.field(default_factory=list)
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    class Pair(typing.NamedTuple):
+        first: int
+        def both(self): return self
+
+    @functools.lru_cache(maxsize=None)
+    def cached(net): return net
+
+    @functools.singledispatch
+    def generic(value): return value
+
+    @generic.register
+    def of_net(value: Net): return value
+
+    @contextlib.contextmanager
+    def entered(): yield Net()
+
+    def steps():
+        while True: yield Net()
+
+    class Loud(logging.StreamHandler):
+        def emit(self, record): pass
+
+    logging.getLogger("mine").addHandler(Loud())
+    collections.abc.Sequence.register(Point)
+    unfinished = steps()
+    next(unfinished)
+    with entered() as net:
+        cached(net), generic(net), copy.deepcopy(net), pickle.loads(pickle.dumps(Colour.RED)), typing.get_type_hints(Point)
+        weakref.finalize(net, print, "gone")
+        isinstance(net, collections.abc.Mapping), isinstance(Point(), collections.abc.Sequence)
+    try:
+        re.sub("a", lambda found: found.missing, "a")
+    except AttributeError as error:
+        kept = error
+    tell(pid=os.getpid())
+    """
+    package = inline(tmp_path, code, state__py="class State:\n    def get(self): return State")
+    assert len({bench.told(package)["pid"] for _ in range(4)}) == 1
 
 
 def test_exit_handlers_and_pools_finish_within_their_task(bench: Bench, tmp_path: Path) -> None:
