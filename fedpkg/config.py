@@ -15,6 +15,7 @@ import msgspec
 
 from fedpkg.devices import ORDER, VISIBLE
 from fedpkg.errors import ConfigError, nearest
+from fedpkg.files import read_bounded
 from fedpkg.types import ENTRY_POINTS, SPEC_FILES
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ else:
     Json = Any  # msgspec cannot follow a type that contains itself
 
 PythonEnv = Literal["auto", "current", "none"]
+MAX_FILE_BYTES = 4 << 20  # of a run.yaml
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
 
 # FEDn's names for forms of model files: npz files, then three of one bare array.
@@ -229,7 +231,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
 
     source = str(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{source}: cannot be read: {reason}", hint="give the path of a run.yaml") from error

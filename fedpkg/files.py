@@ -22,6 +22,39 @@ FULL_BYTES = 1 << 20  # a disk with less is full: a task needs its folder, its s
 MAX_LEVELS = 200  # of folders in a tree that is copied
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, without waiting where a pipe is in its place.
+
+    Raises:
+        OSError: it cannot be opened, or is a device, a pipe, a socket or a folder, which may have no end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return open(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file that has at most ``max_bytes``: the one way to read a file that a person named.
+
+    Raises:
+        OSError: as for `open_regular`, or the file is larger (``EFBIG``; ``strerror`` states the limit).
+    """
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        limit = f"{max_bytes >> 20} MiB" if max_bytes >= 1 << 20 else f"{max_bytes >> 10} KiB"
+        raise OSError(errno.EFBIG, f"larger than {limit}", str(path))
+    return data
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames inside ``folder`` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -73,9 +106,9 @@ def _check_replaceable(path: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file, read in 1 MiB blocks; a pipe without a writer, for which reading would wait, is empty."""
+    """Hex sha256 of a regular file, read in 1 MiB blocks."""
     digest = hashlib.sha256()
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -93,7 +126,7 @@ def is_full(folder: Path) -> bool:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy bytes and permission bits; share blocks where the file system can (reflink)."""
-    with open(source, "rb") as src, open(target, "xb") as dst:
+    with open_regular(source) as src, open(target, "xb") as dst:
         size_bytes = os.fstat(src.fileno()).st_size
         if size_bytes > LINK_ABOVE_BYTES and reflink(src, dst):
             pass

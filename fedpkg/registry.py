@@ -20,6 +20,7 @@ import msgspec
 
 from fedpkg.config_shape import Places, check_shape, wrong_value
 from fedpkg.errors import ConfigError, FedpkgError, nearest
+from fedpkg.files import read_bounded
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -28,6 +29,8 @@ FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
+
+MAX_SOURCE_BYTES = 4 << 20  # of a file that registers something
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 
@@ -192,9 +195,13 @@ class Registry:
             ConfigError: it cannot be read, or fails.
         """
         try:
-            source = path.read_bytes()
+            source = read_bounded(path, MAX_SOURCE_BYTES)
         except OSError as error:
-            raise ConfigError(f"{path}: there is no such file of Python: {error.strerror}", path=str(path)) from error
+            raise ConfigError(
+                f"{path}: the Python file cannot be read: {error.strerror}",
+                hint="'file' is the path of a .py file, relative to the run.yaml",
+                path=str(path),
+            ) from error
         if path in self._run and self._run[path][0] == source:
             return self._run[path][1]
         self._load()

@@ -433,12 +433,12 @@ def copy_whole(source: Path, target: Path) -> None:
     """Copy a file; ``target`` appears whole or not at all."""
     import shutil
 
-    from fedpkg.files import atomic_write
+    from fedpkg.files import atomic_write, open_regular
 
     if target.is_dir():
         raise ModelFileError(f"{target} is a folder", hint="name a file")
     try:
-        with open(source, "rb") as src, atomic_write(target, durable=False) as dst:
+        with open_regular(source) as src, atomic_write(target, durable=False) as dst:
             shutil.copyfileobj(src, dst, 1 << 20)
     except OSError as error:
         raise ModelFileError(f"{target}: cannot be written: {error.strerror}") from error

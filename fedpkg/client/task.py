@@ -10,6 +10,8 @@ from typing import Any
 
 from fedpkg.client.errors import ClientError
 
+MAX_CHARACTERS = 64 << 20  # of a task.json: a file that is longer is no JSON any more
+
 
 @dataclass(frozen=True)
 class Task:
@@ -55,9 +57,13 @@ def task() -> Task:
     if not path:
         return Task(**here)  # type: ignore[arg-type]
     try:
+        if not os.path.isfile(path):  # a device or pipe may have no end
+            raise OSError("there is no such file")
         with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except (OSError, ValueError) as error:
+            found = json.loads(file.read(MAX_CHARACTERS))
+        if not isinstance(found, dict):
+            raise ValueError("it is not a JSON object")
+    except (OSError, ValueError, RecursionError) as error:
         raise ClientError(f"{path}, which FEDPKG_TASK names: {error}", "to run by hand, unset FEDPKG_TASK") from error
     known = {name: value for name, value in found.items() if name in Task.__dataclass_fields__}
     for name in ("input_sets", "reply_sets", "parameter_names"):

@@ -7,9 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fedpkg.errors import PackageError
+from fedpkg.files import read_bounded
 
 IGNORE_FILES = (".fedpkgignore", ".fednignore", ".scaleoutignore")
 ALWAYS_IGNORED = (".git", "__pycache__", "*.pyc", ".venv", ".fedpkg", ".DS_Store", *IGNORE_FILES)
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ def read_ignore(folder: Path) -> IgnoreRules:
     patterns = [IgnorePattern(pattern, "always ignored") for pattern in ALWAYS_IGNORED]
     for file_name in IGNORE_FILES:
         try:
-            text = (folder / file_name).read_text(encoding="utf-8-sig")
+            text = read_bounded(folder / file_name, _MAX_BYTES).decode("utf-8-sig")
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
             raise PackageError(
-                f"{folder / file_name}: cannot be read: {error}", path=str(folder / file_name)
+                f"{folder / file_name}: cannot be read: {getattr(error, 'strerror', None) or error}",
+                path=str(folder / file_name),
             ) from error
         for number, line in enumerate(text.splitlines(), start=1):
             pattern = line.strip()

@@ -11,6 +11,7 @@ from posixpath import normpath
 
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.errors import nearest
+from fedpkg.files import open_regular
 from fedpkg.types import SPEC_FILES
 
 BIG_FILE_BYTES = 10 << 20
@@ -83,6 +84,6 @@ def _secret(path: Path, name: str) -> str | None:
     base = name.rpartition("/")[2].lower()
     if any(fnmatchcase(base, pattern) for pattern in _SECRET_NAMES):
         return "looks like a secret by its name"
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         content = file.read(_SCANNED_BYTES)
     return next((f"seems to contain {what}" for pattern, what in _SECRET_CONTENTS if pattern.search(content)), None)

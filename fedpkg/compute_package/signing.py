@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import PackageError
-from fedpkg.files import atomic_write
+from fedpkg.files import atomic_write, read_bounded
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -282,15 +282,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read(path: Path, what: str) -> bytes:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise PackageError(f"{what} {path}: is not an ordinary file", path=str(path))
-            data = file.read(_MAX_BYTES + 1)
+        return read_bounded(path, _MAX_BYTES)
     except OSError as error:
         raise PackageError(f"{what} {path}: cannot be read: {error.strerror}", path=str(path)) from error
-    if len(data) > _MAX_BYTES:
-        raise PackageError(f"{what} {path}: is bigger than {_MAX_BYTES >> 10} KiB, so it is none", path=str(path))
-    return data
 
 
 def _need_cryptography(purpose: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import yaml
 
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.errors import SpecError, nearest
+from fedpkg.files import read_bounded
 from fedpkg.types import ENTRY_POINTS, SPEC_FILE, SPEC_FILES
 
 FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
@@ -71,15 +73,14 @@ def read_spec(path: Path, *, where: str | None = None) -> PackageSpec:
     """
     where = str(path) if where is None else where
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+        data = read_bounded(path, _MAX_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _too_big(where) from None
         raise SpecError(f"{where}: cannot be read: {error.strerror}", path=where) from error
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if len(data) > _MAX_BYTES:  # the cut may have split a character
-            raise _too_big(where) from None
         line = data.count(b"\n", 0, error.start) + 1
         raise _error(where, line, "not UTF-8 text", hint="save the file as UTF-8") from None
     return parse_spec(text, where)

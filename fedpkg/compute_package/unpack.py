@@ -33,7 +33,7 @@ from fedpkg.compute_package.members import (
 from fedpkg.compute_package.spec import PackageSpec, read_spec, spec_path
 from fedpkg.compute_package.tarstream import TarMember, TarStream
 from fedpkg.errors import ArchiveError, PackageError
-from fedpkg.files import remove_tree, sha256_file
+from fedpkg.files import open_regular, remove_tree, sha256_file
 from fedpkg.types import SPEC_FILE, SPEC_FILES
 
 # A cache entry: <digest>/files/… as in the archive, and <digest>/package.json that says what must be there.
@@ -168,7 +168,7 @@ def open_archive(archive: Path) -> BinaryIO:
         what = "is not a file" if archive.exists() else "does not exist"
         raise PackageError(f"package {archive} {what}", hint="name a .tar.gz or a folder", path=str(archive))
     try:
-        return open(archive, "rb")
+        return open_regular(archive)
     except OSError as error:
         raise PackageError(f"{archive}: cannot be read: {error.strerror}", path=str(archive)) from error
 

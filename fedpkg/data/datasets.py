@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fedpkg.config import NAMED_DATASETS
 from fedpkg.errors import DataError, nearest
+from fedpkg.files import open_regular
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -82,7 +83,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
     hint = "write it with numpy.savez, from arrays of numbers"
     try:
         # Opened here, because np.load leaves the file open where it is damaged.
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             if not zipfile.is_zipfile(raw):  # else np.load takes it for a pickle, and says how to load that
                 raise DataError(f"dataset {path}: cannot be read: it is not an npz file", hint=hint, path=str(path))
             raw.seek(0)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from fedpkg.errors import ConfigError, SpecError, nearest
+from fedpkg.files import read_bounded
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -324,12 +325,9 @@ class _Reader:
     def _text(self, path: str) -> str:
         self._inside(path, "", path)  # where it leads, should it be a link
         try:
-            with open(self._folder / path, "rb") as file:
-                data = file.read(_MAX_BYTES + 1)
+            data = read_bounded(self._folder / path, _MAX_BYTES)
         except OSError as error:
             raise _error(path, None, f"cannot be read: {error.strerror}") from error
-        if len(data) > _MAX_BYTES:
-            raise _error(path, None, "larger than 1 MiB")
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from fedpkg.errors import ModelFileError
-from fedpkg.files import atomic_write
+from fedpkg.files import atomic_write, read_bounded
 from fedpkg.types import Json
 
 MAX_BYTES = 16 << 20
@@ -45,15 +43,9 @@ def read_metrics(path: Path, *, max_bytes: int = MAX_BYTES) -> Json:
         ModelFileError: the file is absent, not a regular file, too big, nested too deeply, or not JSON in UTF-8.
     """
     try:
-        # Without O_NONBLOCK, opening a fifo would wait for a writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ModelFileError(f"{path}: not a regular file", path=str(path))
-            content = file.read(max_bytes + 1)
+        content = read_bounded(path, max_bytes)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
-    if len(content) > max_bytes:
-        raise ModelFileError(f"{path}: is bigger than the {max_bytes} bytes allowed", path=str(path))
     if _is_deep(content):
         raise ModelFileError(f"{path}: is nested too deeply (more than {MAX_DEPTH} levels)", path=str(path))
     try:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from fedpkg.files import open_regular
+
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save() begin: since torch 1.6, and before
 
 
@@ -21,7 +23,7 @@ def load_torch(path: Path, *, mapped: bool = False) -> Any:
         ValueError: it is damaged or holds more than plain data and tensors; the words are a reason to put after a
             colon. Torch's own advise to load the file unsafely.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(4)
     if start != _ZIP and start[:1] != _PICKLE:
         raise ValueError("torch.save() did not write it")

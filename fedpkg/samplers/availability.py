@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fedpkg.errors import DataError, nearest
+from fedpkg.files import read_bounded
 
 if TYPE_CHECKING:
     import numpy as np
 
 Interval: TypeAlias = tuple[float, float]  # both ends belong to it
 _COLUMNS: Mapping[str, tuple[str, str]] = {"round": ("from_round", "to_round"), "s": ("from_s", "to_s")}
+MAX_TRACE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def read_trace(path: Path) -> Trace:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, MAX_TRACE_BYTES)
     except OSError as error:
         raise DataError(
             f"{path}: the trace cannot be read: {error.strerror}",

@@ -196,7 +196,7 @@ def test_so_it_is_in_yaml(tmp_path: Path, line: str) -> None:
         ("name: !!python/object/apply:os.system [id]\n", "line 1: anchors, aliases and tags"),
         ("dependencies: " + "[" * 500, "line 1: nested too deeply"),
         ("dependencies: [\n", "not valid YAML"),
-        ("x" * (1 << 20) + "\n", "python_env.yaml: larger than 1 MiB"),
+        ("x" * (1 << 20) + "\n", "python_env.yaml: cannot be read: larger than 1 MiB"),
     ],
     ids=lambda text: text[:30],
 )

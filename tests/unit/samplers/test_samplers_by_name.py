@@ -105,7 +105,7 @@ ERRORS = {
     ),
     "over-selection of poisson": ("  name: poisson\n  over_selection: 0.5\n", "line 6: 'sampler.over_selection' does"),
     "no module": ("  name: 'no_such:Mine'\n", "line 5: 'no_such:Mine' cannot be imported: ModuleNotFoundError"),
-    "no file": ("  file: mine.py\n", "mine.py: there is no such file of Python"),
+    "no file": ("  file: mine.py\n", "mine.py: the Python file cannot be read: No such file"),
     "file that is no path": ("  file: 3\n", "line 5: 'sampler.file' must be the path of a file of Python"),
 }
 

@@ -192,7 +192,7 @@ ERRORS = {
         "  aggregator: adam\n",
         "line 5: there is no aggregator 'adam'; there is a server optimiser of that name",
     ),
-    "no file": ("  file: mine.py\n", "mine.py: there is no such file of Python"),
+    "no file": ("  file: mine.py\n", "mine.py: the Python file cannot be read: No such file"),
     "nothing composed": ("  name: null\n  size: 3\n", "line 6: unknown key 'size' in 'strategy'"),
 }
 
