@@ -51,8 +51,14 @@ class Limits:
         """Of all its processes together."""
         return None if self.processes is None else THREADS_EACH * self.processes
 
+    @property
+    def sessions(self) -> int | None:
+        """Sessions (setsid) of its processes: Linux shares the processors among sessions, not among tasks."""
+        return None if self.processes is None else max(LEAST_SESSIONS, self.processes // PROCESSES_EACH)
+
 
 THREADS_EACH = 8  # on average: `processes` counts processes, but none may have threads without end
+LEAST_SESSIONS, PROCESSES_EACH = 8, 32
 NO_LIMITS = Limits()
 
 

@@ -153,10 +153,14 @@ BARE = (
 
 @dataclass(frozen=True)
 class View:
-    """Files and folders by their real paths, and the symbolic links by which others name them."""
+    """Files and folders by their real paths, and the symbolic links by which others name them.
+
+    ``folders`` are passed on the way (``folder/../other``): they must be there, and can be empty.
+    """
 
     read: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
+    folders: tuple[str, ...]
 
 
 class Walls:
@@ -199,6 +203,7 @@ class Walls:
             "network": isolation.network,
             "read": read,
             "links": view.links,
+            "folders": view.folders,
             "write": write,
             "guarded": _guarded(os.path.join(write[0], f"in{task.suffix}")),
             "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
@@ -313,47 +318,63 @@ def _devices(*, gpus: bool) -> list[str]:
 def trace(paths: Iterable[str]) -> View:
     """What must be there for these paths to be found: links on the way, and what they lead to. The rest is left out."""
     links: dict[str, str] = {}
-    real: dict[str, None] = {}  # a set that keeps its order
+    folders: dict[str, None] = {}  # a set that keeps its order
+    real: dict[str, None] = {}
     for path in paths:
-        way = _way(path)
-        links.update(way[0])
-        if way[1] is not None:
-            real[way[1]] = None
+        found, passed_by, end = _way(path)
+        links.update(found)
+        folders.update(dict.fromkeys(passed_by))
+        if end is not None:
+            real[end] = None
     read: list[str] = []
     for path in sorted(real):
         if not (read and (path + "/").startswith(read[-1].rstrip("/") + "/")):  # what it lies in is there already
             read.append(path)
     below = [path.rstrip("/") + "/" for path in read]
     kept = ((path, target) for path, target in sorted(links.items()) if not path.startswith(tuple(below)))
-    return View(tuple(read), tuple(kept))
+    missing = (path for path in sorted(folders) if not (path + "/").startswith(tuple(below)))
+    return View(tuple(read), tuple(kept), tuple(missing))
 
 
 @functools.lru_cache(maxsize=512)
-def _way(path: str) -> tuple[tuple[tuple[str, str], ...], str | None]:
+def _way(path: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...], str | None]:
+    """The links on the way to ``path``, folders that are entered and left again, and the real path (None: no such).
+
+    As the kernel does: ``..`` is the parent of what a link before it leads to.
+    """
     links: list[tuple[str, str]] = []
-    done, left = "", [part for part in os.path.abspath(path).split("/") if part][::-1]
+    folders: list[str] = []
+    done, left = "", os.path.join(os.getcwd(), path).split("/")[::-1]
     while left and len(links) < 40:
-        step = f"{done}/{left.pop()}"
-        if os.path.islink(step):
+        part = left.pop()
+        step = f"{done}/{part}"
+        if part in ("", "."):
+            continue
+        if part == "..":
+            folders.append(done)
+            done = os.path.dirname(done).rstrip("/")
+        elif os.path.islink(step):
             target = os.readlink(step)
             links.append((step, target))
-            inner = os.path.normpath(os.path.join(done or "/", target))
-            done, left = "", [*left, *[part for part in inner.split("/") if part][::-1]]
+            left += target.split("/")[::-1]
+            done = "" if target.startswith("/") else done
         else:
             done = step
-    return tuple(links), done if os.path.exists(done) and not left else None
+    folders = [folder for folder in folders if folder]
+    return tuple(links), tuple(folders), done if os.path.exists(done) and not left else None
 
 
 def _bubblewrap(order: Mapping[str, Any], cwd: Path) -> list[str]:
     program = means().bubblewrap
     assert program is not None
     words = [program, *BARE, *(() if order["network"] else ("--unshare-net",))]
-    mounts = {path: ("--ro-bind", path) for path in (*order["read"], *order["guarded"])}
+    mounts: dict[str, tuple[str, ...]] = dict.fromkeys(order["folders"], ("--dir",))
+    mounts.update({path: ("--ro-bind", path) for path in (*order["read"], *order["guarded"])})
     mounts.update({path: ("--dev-bind", path) for path in order["devices"] if path not in _DEVICES})
     mounts.update({path: ("--bind", path) for path in order["write"]})
     mounts.update({path: ("--bind", source) for path, source in order["empty"].items()})
     mounts.update({path: ("--symlink", target) for path, target in order["links"]})
-    for path, (option, source) in sorted(mounts.items()):  # folders come before what is in them
-        words += [option, source, path]
+    for path, option in sorted(mounts.items()):  # folders come before what is in them
+        words += [*option, path]
     # Root owns /proc/sys, also in bubblewrap's user namespace.
     return [*words, "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", str(cwd)]

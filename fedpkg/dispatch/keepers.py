@@ -79,7 +79,7 @@ class Call:
             "stderr": str(self.stderr),
             "log_bytes": self.log_bytes,
             "timeout_s": self.timeout_s,
-            "limits": {**vars(self.limits), "threads": self.limits.threads},
+            "limits": {**vars(self.limits), "threads": self.limits.threads, "sessions": self.limits.sessions},
             "folders": [str(folder) for folder in self.folders],
             "isolation": self.isolation,
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.devices import all_memory
-from fedpkg.dispatch.base import Failure, Limits
+from fedpkg.dispatch.base import LEAST_SESSIONS, PROCESSES_EACH, Failure, Limits
 
 if TYPE_CHECKING:
     from fedpkg.config import LimitsConfig
@@ -34,20 +34,30 @@ def limits_of(config: LimitsConfig) -> Limits:
 
 # ---- what is recorded
 
-# The failure's one word, and what is said of a task that its keeper ended.
+# The failure's one word, the limit's key, and what is said of a task that its keeper ended.
 _ENDED = {
-    "memory_bytes": ("memory", "was ended with {:.0f} bytes of memory in use"),
-    "cpu_s": ("cpu_time", "was ended after {:.1f} s of processor time"),
-    "folder_bytes": ("folder_size", "had {:.0f} bytes in its folders"),
-    "processes": ("processes", "was ended with {:.0f} processes (threads count where there are very many)"),
+    "memory_bytes": ("memory", "memory_bytes", "was ended with {:.0f} bytes of memory in use"),
+    "cpu_s": ("cpu_time", "cpu_s", "was ended after {:.1f} s of processor time"),
+    "folder_bytes": ("folder_size", "folder_bytes", "had {:.0f} bytes in its folders and in files without a name"),
+    "processes": (
+        "processes",
+        "processes",
+        "was ended with {:.0f} processes (threads count where there are very many)",
+    ),
+    "sessions": (
+        "processes",
+        "processes",
+        "was ended with {:.0f} sessions of processes (setsid), which take processor time from other clients; "
+        f"it may have {LEAST_SESSIONS}, or one for every {PROCESSES_EACH} processes that it may have",
+    ),
 }
 
 
 def failure_of(name: str, limits: Limits, outcome: Outcome, folders: Iterable[Path]) -> Failure | None:
     """The limit that ended a task, or that it met and gave up: then the signal or its log tells, or a file's size."""
     if outcome.limit is not None:
-        kind, words = _ENDED[outcome.limit]
-        return _failure(kind, f"{name} {words.format(outcome.measured)}", outcome.limit, limits)
+        kind, key, words = _ENDED[outcome.limit]
+        return _failure(kind, f"{name} {words.format(outcome.measured)}", key, limits)
     ended = f"{name} ended with " + (f"signal {outcome.signal}" if outcome.signal else f"code {outcome.exit_code}")
     if limits.cpu_s is not None and _died_of(signal.SIGXCPU, outcome):
         return _failure("cpu_time", f"{ended} for want of processor time", "cpu_s", limits)

@@ -470,7 +470,11 @@ class Keeper:
         logs = [Log(file, fd, order["log_bytes"]) for file, fd in zip(self.files, (out, err))]
         deadline = started + (order["timeout_s"] or math.inf)
         supervisor = _fedpkg_limits.Supervisor(
-            order["limits"], order["folders"], pid, used_before=child is not None and order["resident"]
+            order["limits"],
+            order["folders"],
+            pid,
+            threads=int(order["env"].get("OMP_NUM_THREADS") or 1),
+            used_before=child is not None and order["resident"],
         )
         ending = self.wait(pid, logs, deadline, supervisor, child.wire if child and order["resident"] else None)
         answer: dict[str, Any] = {}

@@ -103,8 +103,8 @@ def landlock_abi() -> int:
 
 def machine(folder: str) -> dict[str, Any]:
     """What of this can be had here, found by trying it in child processes; ``folder`` is an empty one to try it in."""
-    order: dict[str, Any] = {"network": False, "links": [], "read": [], "write": [], "devices": [], "guarded": []}
-    order.update(empty={}, root=folder)
+    order: dict[str, Any] = {key: [] for key in ("links", "folders", "read", "write", "devices", "guarded")}
+    order.update(network=False, empty={}, root=folder)
     found: dict[str, Any] = {"landlock": landlock_abi()}
     for way in ("landlock", "namespaces"):
         found["why_not_" + way] = _try_in_a_child(dict(order, by=way))
@@ -263,8 +263,9 @@ class Walls:
 def enter(order: Mapping[str, Any]) -> None:
     """Put up the walls around this process and all that it will start. It must have one thread.
 
-    ``order``: by (the way), network, read (files and folders), links (symbolic ones to those), write (folders), guarded
-    (files in those, which are only read), devices, empty (folders that stand for others), root (to mount it all on).
+    ``order``: by (the way), network, read (files and folders), links (symbolic ones to those), folders (on the way to
+    those; they can be empty), write (folders), guarded (files in those, which are only read), devices, empty (folders
+    that stand for others), root (to mount it all on).
 
     Raises:
         CannotIsolate: the task must not run.
@@ -306,10 +307,13 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         links["/dev/" + name] = "/proc/self/" + target
     made = {""}
-    for path in sorted([*mounts, *links]):  # folders come before what is in them
+    for path in sorted({*mounts, *links, *order["folders"]}):  # folders come before what is in them
         _make_folders(root, os.path.dirname(path), made)
         if path in links:
             os.symlink(links[path], root + path)
+            continue
+        if path not in mounts:
+            _make_folders(root, path, made)
             continue
         source, attributes = mounts[path]
         if os.path.isdir(source):

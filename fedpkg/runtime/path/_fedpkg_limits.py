@@ -11,11 +11,20 @@ import resource
 import signal
 import time
 
-from _fedpkg_processes import Process, descendants, kill  # type: ignore[import-not-found]
+from _fedpkg_processes import (  # type: ignore[import-not-found]
+    NamelessFile,
+    Process,
+    descendants,
+    kill,
+    memory_devices,
+    nameless_files,
+    slow_down,
+    slow_down_session,
+)
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any
 
 TICK_S = 0.025  # between two counts of the processes; a task that ends before the first one costs nothing
@@ -25,6 +34,8 @@ SHARE = 0.1  # each takes no bigger share of the keeper's time,
 SLICE_S = 0.005  # nor a look at files longer at once
 FEW = 32  # processes, which may come at once
 ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
+BUSY = 2  # threads that may run at ordinary priority, for each that a task was given
+LONG = 10  # sums in a row with more: its first thread loses its priority, too, as what that starts inherits it
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
 
@@ -72,23 +83,53 @@ def _set(which: int, value: int, for_good: bool) -> None:
 # ---------------------------------------------------------------- watched by the keeper
 
 
+class Walk:
+    """Something that takes long, done again and again, a slice at a time."""
+
+    def __init__(self, steps: Callable[[], Iterator[None]]) -> None:
+        self.steps = steps
+        self.now: Iterator[None] | None = None
+        self.cost_s = 0.0
+        self.next = 0.0
+
+    def go_on(self) -> None:
+        if time.monotonic() < self.next:
+            return
+        started = time.thread_time()
+        steps = self.now = self.now or self.steps()
+        for _ in steps:
+            if time.thread_time() - started > SLICE_S:
+                self.cost_s += time.thread_time() - started
+                return
+        spent_s = self.cost_s + time.thread_time() - started
+        self.next = time.monotonic() + max(SCAN_EVERY_S, spent_s / SHARE)
+        self.now, self.cost_s = None, 0.0
+
+
 class Supervisor:
     """Watches one task from its keeper, the ancestor of all that it starts. `look` when it is ``due``.
 
     ``exceeded`` is then the name of the limit that it exceeds, if any, and ``measured`` what it used.
     """
 
-    def __init__(self, limits: dict[str, Any], folders: Iterable[str], main: int, *, used_before: bool) -> None:
+    def __init__(
+        self, limits: dict[str, Any], folders: Iterable[str], main: int, *, threads: int, used_before: bool
+    ) -> None:
         self.limits = limits
         self.folders = list(folders)
         self.main = main
+        self.threads = threads  # that it was given
+        self.crowded = 0  # sums in a row that found too many running
         self.due = time.monotonic() + TICK_S if any(limits.values()) else math.inf
         self.exceeded: str | None = None
         self.measured = 0.0
-        self.scan = self._scan()
-        self.scan_cost_s = 0.0
-        self.next_scan = 0.0
+        self.in_folders = Walk(self._look_into_folders)
+        self.open_files = Walk(self._look_at_open_files)
+        self.nameless_bytes = 0  # of files on a disk
+        self.in_memory: dict[tuple[int, int], NamelessFile] = {}
+        self.memory_devices: set[int] | None = None
         self.next_sum = 0.0
+        self.pids = [main]
         self.count = 0
         # Of processes that are no longer there: orphans, which we wait for. What an interpreter that stays has used
         # already was for the tasks before.
@@ -97,7 +138,10 @@ class Supervisor:
     def look(self, spare: Collection[int]) -> bool:
         """Does the task exceed a limit? ``spare`` are the keeper's children that are not the task's."""
         if not self._look_at_processes(spare):
-            self._look_at_files()
+            if self.limits["folder_bytes"] is not None or self.limits["memory_bytes"] is not None:
+                self.open_files.go_on()
+            if self.limits["folder_bytes"] is not None:
+                self.in_folders.go_on()
         self.due = time.monotonic() + TICK_S
         return self.exceeded is not None
 
@@ -124,11 +168,12 @@ class Supervisor:
             for pid in pids:
                 kill(pid, signal.SIGCONT)
         self.count = len(pids)
+        self.pids = pids or [self.main]
         if time.monotonic() < self.next_sum:
             return False
         started = time.thread_time()
         processes = []
-        for pid in pids or [self.main]:
+        for pid in self.pids:
             try:
                 processes.append(Process(pid))
             except (OSError, ValueError):  # it has just ended
@@ -139,9 +184,16 @@ class Supervisor:
             return True
         if self._is_over("cpu_s", cpu_s):
             return True
+        sessions = {process.session for process in processes}
+        if self.limits["sessions"] and self._is_over("sessions", len(sessions)):
+            return True
+        self._share_processors(processes, threads)
         memory = self.limits["memory_bytes"]
-        if memory is not None and sum(process.rss_bytes for process in processes) > memory:  # the quick look
-            self._is_over("memory_bytes", sum(process.memory_bytes() for process in processes))
+        at_most = sum(process.rss_bytes for process in processes) + self._in_memory_bytes()
+        if memory is not None and at_most > memory:  # the quick look
+            self.in_memory = {key: file for key, file in self.in_memory.items() if file.look_again()}
+            used = sum(process.memory_bytes(apart=self.in_memory) for process in processes)
+            self._is_over("memory_bytes", used + self._in_memory_bytes())
         self.next_sum = time.monotonic() + max(SUM_EVERY_S, (time.thread_time() - started) / SHARE)
         return self.exceeded is not None
 
@@ -154,24 +206,50 @@ class Supervisor:
             usage = os.wait4(ended.si_pid, 0)[2]
             self.cpu_s += usage.ru_utime + usage.ru_stime
 
-    def _look_at_files(self) -> None:
-        if self.limits["folder_bytes"] is None or time.monotonic() < self.next_scan:
+    def _share_processors(self, processes: list[Process], threads: int) -> None:
+        """Where very many threads run, let those beyond the first count as much as the task was given."""
+        running: list[int] = []
+        if threads > BUSY * self.threads:
+            for process in processes:
+                try:
+                    running += process.running_threads()
+                except OSError:  # it has just ended
+                    continue
+        if len(running) <= BUSY * self.threads:
+            self.crowded = 0
             return
-        started = time.thread_time()
-        while (spent := time.thread_time() - started) < SLICE_S:
-            total = next(self.scan)
-            if total is None:
-                self.next_scan = time.monotonic() + max(SCAN_EVERY_S, (self.scan_cost_s + spent) / SHARE)
-                self.scan_cost_s = 0.0
-                return
-            if self._is_over("folder_bytes", total):
-                return
-        self.scan_cost_s += spent
+        self.crowded += 1
+        for thread in running:
+            if thread != self.main or self.crowded > LONG:
+                slow_down(thread, self.threads / len(running))
+        first = next((process.session for process in processes if process.pid == self.main), None)
+        others = {process.session: process.pid for process in processes if process.session != first}
+        for pid in others.values():
+            slow_down_session(pid)
 
-    def _scan(self) -> Iterator[int | None]:
-        while True:
-            yield from self._sizes()
-            yield None
+    def _in_memory_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.in_memory.values())
+
+    def _look_at_open_files(self) -> Iterator[None]:
+        """Add up files that have no name: they take room on the disk or in memory that nothing else shows."""
+        if self.memory_devices is None:
+            self.memory_devices = memory_devices()
+        found: dict[tuple[int, int], NamelessFile] = {}
+        for pid in self.pids:
+            for file in nameless_files(pid):
+                if file is not None and (file.key not in found or found[file.key].path is None):
+                    found[file.key] = file
+                yield
+        memory = {key for key in found if key[0] in self.memory_devices}
+        # Memory that is mapped and not open is counted as the process's own.
+        self.in_memory = {key: found[key] for key in memory if found[key].path is not None}
+        self.nameless_bytes = sum(file.size_bytes for key, file in found.items() if key not in memory)
+
+    def _look_into_folders(self) -> Iterator[None]:
+        for total in self._sizes():
+            if self._is_over("folder_bytes", total + self.nameless_bytes):
+                return
+            yield
 
     def _sizes(self) -> Iterator[int]:
         """The bytes that all in the folders takes on the disk, as they add up. Follows no links."""

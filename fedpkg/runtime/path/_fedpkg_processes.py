@@ -8,9 +8,11 @@ written to need few system calls for each.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import time
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 KILL_PATIENCE_S = 5.0
 PAGE = resource.getpagesize()
@@ -144,21 +146,146 @@ class Process:
         words = text[text.rindex(b")") + 2 :].split()
         self.pid = pid
         self.is_zombie = words[0] in (b"Z", b"X")
+        self.is_running = words[0] == b"R"  # its first thread
+        self.session = int(words[3])
         self.cpu_s = sum(map(int, words[11:15])) / TICKS_PER_S  # its own, and of children that it has waited for
         self.threads = int(words[17])
         self.rss_bytes = int(words[21]) * PAGE
 
-    def memory_bytes(self) -> int:
+    def running_threads(self) -> list[int]:
+        """Ids of its threads that have a processor or wait for one. The first thread has the process id."""
+        if self.threads == 1:
+            return [self.pid] if self.is_running else []
+        found = []
+        for thread in os.listdir("/proc/%d/task" % self.pid):
+            try:
+                text = _read("/proc/%d/task/%s/stat" % (self.pid, thread))
+            except OSError:  # it has just ended
+                continue
+            if text[text.rindex(b")") + 2 :].startswith(b"R"):
+                found.append(int(thread))
+        return found
+
+    def memory_bytes(self, apart: Collection[tuple[int, int]] = ()) -> int:
         """What would be free without this process; what it shares (with whom it was forked from) counts by its share.
 
-        The kernel needs milliseconds for that.
+        Mappings of the files in ``apart`` (device and inode) are left out. The kernel needs milliseconds for that.
         """
         try:
             words = _read("/proc/%d/smaps_rollup" % self.pid).split()
+            mapped = self._mapped_bytes(apart) if apart else 0
         except ProcessLookupError:
             return 0
         except OSError:  # not ours to see: a program that changed its user
             return self.rss_bytes
         # Pages of files can be dropped; before Linux 5.4 they are not told apart.
         counted = [b"Pss_Anon:", b"Pss_Shmem:"] if b"Pss_Anon:" in words else [b"Pss:"]
-        return 1024 * sum(int(words[words.index(name) + 1]) for name in (*counted, b"SwapPss:") if name in words)
+        sizes = [int(words[words.index(name) + 1]) for name in (*counted, b"SwapPss:") if name in words]
+        return max(0, 1024 * sum(sizes) - mapped)
+
+    def _mapped_bytes(self, files: Collection[tuple[int, int]]) -> int:
+        """Its share of what is mapped of these files."""
+        total, wanted = 0, False
+        with open("/proc/%d/smaps" % self.pid, "rb") as lines:
+            for line in lines:
+                words = line.split(None, 5)
+                if not words[0].endswith(b":"):  # a mapping begins: addresses, rights, offset, device, inode, path
+                    wanted = (_device(words[3]), int(words[4])) in files
+                elif wanted and words[0] in (b"Pss:", b"SwapPss:"):
+                    total += 1024 * int(words[1])
+        return total
+
+
+# ---------------------------------------------------------------- their share of the processors
+
+
+def slow_down(thread: int, share: float) -> None:
+    """Give a thread ``share`` (below 1) of the weight that an ordinary one has when processors are scarce.
+
+    A step of niceness is a factor of 1.25. Where its 19 steps are too few, the thread joins the idle class, with 0.3 %
+    of an ordinary weight. An ordinary user cannot take either back.
+    """
+    try:
+        nice = min(20, math.ceil(-math.log(share, 1.25)))
+        if os.getpriority(os.PRIO_PROCESS, thread) < min(19, nice):
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, nice))
+        if nice == 20 and sys.platform == "linux" and os.sched_getscheduler(thread) == os.SCHED_OTHER:
+            os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:  # it has just ended, or is another user's
+        pass
+
+
+def slow_down_session(pid: int) -> None:
+    """Give all threads in the session of ``pid`` together 1.5 % of the weight of another session.
+
+    That is where the kernel shares processors among sessions first (sched_autogroup_enabled), so that niceness counts
+    only within each. An ordinary user may do this ten times a second.
+    """
+    try:
+        with open("/proc/%d/autogroup" % pid, "r+b", buffering=0) as file:
+            if not file.read(100).rstrip().endswith(b" 19"):
+                file.write(b"19")
+    except OSError:  # there is no such sharing, the process has just ended, or it is too soon
+        pass
+
+
+# ---------------------------------------------------------------- files that no folder shows
+
+
+class NamelessFile:
+    """A file that a process has open or mapped, and that has no name in any folder (any more)."""
+
+    def __init__(self, key: tuple[int, int], size_bytes: int, path: str | None) -> None:
+        self.key = key  # its device and inode
+        self.size_bytes = size_bytes
+        self.path = path  # to look at it again
+
+    def look_again(self) -> bool:
+        """Take its size once more; False if it is not there now."""
+        try:
+            facts = os.stat(self.path or "")
+        except OSError:
+            return False
+        self.size_bytes = facts.st_blocks * 512
+        return (facts.st_dev, facts.st_ino) == self.key
+
+
+def memory_devices() -> set[int]:
+    """Devices whose files are in memory: those of memfd_create and of /dev/shm."""
+    found = set()
+    try:
+        fd = os.memfd_create("fedpkg")
+        found.add(os.fstat(fd).st_dev)
+        os.close(fd)
+        found.add(os.stat("/dev/shm").st_dev)
+    except (OSError, AttributeError):
+        pass
+    return found
+
+
+def nameless_files(pid: int) -> Iterator[NamelessFile | None]:
+    """Those of one process; None for each other open file, so that the caller can interrupt a long walk."""
+    try:
+        with os.scandir("/proc/%d/fd" % pid) as entries:
+            for entry in entries:
+                try:
+                    facts = entry.stat()
+                except OSError:
+                    continue
+                nameless = facts.st_nlink == 0 and stat.S_ISREG(facts.st_mode)
+                key = (facts.st_dev, facts.st_ino)
+                yield NamelessFile(key, facts.st_blocks * 512, entry.path) if nameless else None
+        with open("/proc/%d/maps" % pid, "rb") as mappings:
+            deleted = [line.split(None, 5) for line in mappings if line.endswith(b" (deleted)\n")]
+        for addresses, _, offset, device, inode, _ in deleted:
+            start, _, end = addresses.partition(b"-")
+            extent = int(offset, 16) + int(end, 16) - int(start, 16)  # all that an ordinary user may know
+            yield NamelessFile((_device(device), int(inode)), extent, None)
+    except OSError:  # it has just ended, or is another user's
+        return
+
+
+def _device(text: bytes) -> int:
+    """As in lists of mappings: 08:01."""
+    major, _, minor = text.partition(b":")
+    return os.makedev(int(major, 16), int(minor, 16))

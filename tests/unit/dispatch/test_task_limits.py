@@ -113,6 +113,68 @@ def test_processes_that_have_ended_do_not_count(bench: Bench, tmp_path: Path) ->
     assert bench.told(inline(tmp_path, code), limits=Limits(processes=16)) == {"fine": True}
 
 
+# ---- their share of the processors
+
+CROWD = """
+import time
+children = []
+for _ in range(10):
+    pid = os.fork()
+    if pid == 0:
+        {then}
+        while True: pass
+    children.append(pid)
+def look():
+    return sum(os.getpriority(os.PRIO_PROCESS, pid) >= 10 for pid in children)
+while look() < len(children):
+    time.sleep(0.01)
+groups = [open(f"/proc/{{pid}}/autogroup").read().split()[-1] for pid in children] if {sessions} else []
+for pid in children:
+    os.kill(pid, 9)
+tell(own=os.getpriority(os.PRIO_PROCESS, 0), groups=groups)
+"""
+
+
+def test_many_busy_processes_get_less_priority(bench: Bench, tmp_path: Path) -> None:
+    code = CROWD.format(then="pass", sessions=False)
+    assert bench.told(inline(tmp_path, code), limits=Limits(processes=64)) == {"own": 0, "groups": []}
+
+
+def test_many_busy_threads_get_less_priority(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import hashlib, threading, time
+    done = False
+    def compute():
+        block = bytes(1 << 20)  # its digest is computed beside Python's lock
+        while not done: hashlib.sha256(block).digest()
+    threads = [threading.Thread(target=compute) for _ in range(12)]
+    for thread in threads: thread.start()
+    while max(os.getpriority(os.PRIO_PROCESS, thread.native_id) for thread in threads) < 5:
+        time.sleep(0.01)
+    done = True
+    tell(own=os.getpriority(os.PRIO_PROCESS, 0))
+    """
+    assert bench.told(inline(tmp_path, code), limits=Limits(processes=64)) == {"own": 0}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/autogroup"), reason="this kernel groups no sessions")
+def test_busy_sessions_get_less_priority(bench: Bench, tmp_path: Path) -> None:
+    """As Linux shares the processors among sessions, the niceness of what runs in one does not count beside others."""
+    code = CROWD.format(then="os.setsid()", sessions=True).replace(
+        "def look():",
+        "def look():\n    return sum(open(f'/proc/{pid}/autogroup').read().endswith(' 19\\n') for pid in children)",
+    )
+    assert bench.told(inline(tmp_path, code), limits=Limits(processes=512)) == {"own": 0, "groups": ["19"] * 10}
+
+
+def test_task_with_very_many_sessions_is_ended(bench: Bench, tmp_path: Path) -> None:
+    code = "import time\nfor _ in range(20): os.fork() or (os.setsid(), time.sleep(100))\ntime.sleep(100)"
+    result = bench.run(inline(tmp_path, code), limits=Limits(processes=64))
+    failed(result, "processes", "limits.processes")
+    assert result.failure is not None and "sessions of processes (setsid)" in result.failure.message
+    fine(bench, tmp_path)
+
+
 # ---- memory
 
 HOG = """
@@ -129,6 +191,33 @@ def test_task_that_takes_too_much_memory_is_ended(bench: Bench, tmp_path: Path) 
     result = failed(bench.run(inline(tmp_path, HOG), limits=limits), "memory", "limits.memory_bytes")
     assert result.signal == signal.SIGKILL
     fine(bench, tmp_path)
+
+
+NOT_MAPPED = """
+import time
+fd = os.memfd_create("hoard")
+for _ in range(400): os.write(fd, bytes(1 << 20))
+time.sleep(100)
+"""
+
+
+def test_memory_that_is_a_file_counts(bench: Bench, tmp_path: Path) -> None:
+    limits = Limits(memory_bytes=300 * MIB)
+    failed(bench.run(inline(tmp_path, NOT_MAPPED), limits=limits), "memory", "limits.memory_bytes")
+    fine(bench, tmp_path)
+
+
+def test_memory_that_is_open_and_mapped_counts_once(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import mmap, time
+    fd = os.memfd_create("hoard")
+    os.ftruncate(fd, 200 << 20)
+    hoard = mmap.mmap(fd, 200 << 20)
+    hoard.write(bytes(200 << 20))
+    time.sleep(0.6)
+    tell(fine=True)
+    """
+    assert bench.told(inline(tmp_path, code), limits=Limits(memory_bytes=300 * MIB)) == {"fine": True}
 
 
 def test_memory_of_all_its_processes_counts(bench: Bench, tmp_path: Path) -> None:
@@ -233,6 +322,10 @@ FILLERS = {
     "beside its reply": "for n in range(200): open(f'{sys.argv[-1]}.{n}', 'wb').write(bytes(5 << 20))",
     "in its state": "for n in range(200): open(os.environ['FEDPKG_STATE_DIR'] + f'/{n}', 'wb').write(bytes(5 << 20))",
     "at once": "open('big', 'wb').write(bytes(40 << 20))\ntell()",
+    "without a name": "import time\nfd = os.open('big', os.O_CREAT | os.O_RDWR)\nos.unlink('big')\n"
+    "os.write(fd, bytes(40 << 20))\ntime.sleep(100)",
+    "without a name, and closed": "import mmap, time\nfd = os.open('big', os.O_CREAT | os.O_RDWR)\nos.unlink('big')\n"
+    "os.write(fd, bytes(40 << 20))\nhoard = mmap.mmap(fd, 40 << 20)\nos.close(fd)\ntime.sleep(100)",
     "in the end": "os.posix_fallocate(os.open('big', os.O_CREAT | os.O_RDWR), 0, 40 << 20)\ntell()",
 }
 
@@ -352,6 +445,9 @@ def test_script_may_change_its_folder(bench: Bench, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
 @pytest.mark.parametrize("name", ["process", "forkserver"])
-@pytest.mark.parametrize("which", ["fork_bomb", "fills_its", "too_large", "memory or computes or opens_too or flood"])
+@pytest.mark.parametrize(
+    "which",
+    ["fork_bomb", "fills_its", "too_large", "memory or computes or opens_too or flood", "less_priority or very_many"],
+)
 def test_limits_hold_an_ordinary_user_too(which: str, name: str) -> None:
     run_tests_as_nobody(f"({which}) and {name} and not ordinary", Path(__file__))
