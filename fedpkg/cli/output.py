@@ -118,15 +118,17 @@ def number(value: object) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value if isinstance(value, str) else json.dumps(value)
-    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**20 else f"{str(value)[:4]}… ({len(str(value))} digits)"
+    if value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return f"{value:.3f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
-def measures(values: Sequence[object]) -> list[str]:
-    """A column of metrics: 1 becomes 1.000 where others have decimals."""
-    numbers = [value for value in values if isinstance(value, (int, float))]
-    if all(float(value).is_integer() for value in numbers if math.isfinite(value)):
+def measures(values: Sequence[object], *, decimals: bool = False) -> list[str]:
+    """A column of metrics: 1 becomes 1.000 where others have decimals, or with ``decimals``."""
+    numbers = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+    if not decimals and all(value.is_integer() for value in numbers):
         return [number(value) for value in values]
     return [f"{v:.3f}" if isinstance(v, float) and v.is_integer() and abs(v) < 1000 else number(v) for v in values]
 

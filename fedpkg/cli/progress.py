@@ -83,7 +83,7 @@ class Progress:
         self.batch = 1  # of a round's requests, of which nobody knows how many will come
         self.ok = 0
         self.failed = 0
-        self.metric: tuple[str, float] | None = None
+        self.metric: str | None = None
         self.finished: list[float] = []  # when each round of this run ended
         self.started = 0.0
         self.build_started: float | None = None
@@ -103,7 +103,7 @@ class Progress:
             self.ok += event.result.status == "ok"
             self.failed += event.result.status == "failed"
         elif isinstance(event, RoundFinished):
-            self.metric = headline(event.round.metrics or event.round.train_metrics) or self.metric
+            self.metric = headline(event.round) or self.metric
             self.finished.append(time.monotonic())
         else:
             self.session = event.session
@@ -256,7 +256,7 @@ class LiveDisplay(PlainLines):
         line = Text("  ".join(parts[:1]))
         line.append(f"  {parts[1]}", style="red" if progress.failed else "dim")
         if progress.metric is not None:
-            line.append(f"  {shown(progress.metric[0])} {output.number(progress.metric[1])}", style="green")
+            line.append(f"  {progress.metric}", style="green")
         self._spinner.text = line
         return Group(top, self._spinner)
 
@@ -334,7 +334,7 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
         f"{row.num_ok} ok {row.num_failed} failed",
         f"{output.number(row.num_examples)} examples",
     ]
-    if metric := headline(row.metrics or row.train_metrics):
-        parts.append(f"{shown(metric[0])} {output.number(metric[1])}")
+    if metric := headline(row):
+        parts.append(metric)
     parts += [f"{shown(name)} {output.number(value)}" for name, value in row.strategy_metrics.items()]
     return "  ".join([*parts, output.seconds(row.wall_s)])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings
 from fedpkg.dispatch.command import format_flags
 from fedpkg.shown import shown
+from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
@@ -32,11 +34,39 @@ def metric_names(metrics: Mapping[str, object]) -> list[str]:
     return sorted(names, key=rank)
 
 
-def headline(metrics: Mapping[str, object]) -> tuple[str, float] | None:
-    """The one metric to show where there is room for one."""
-    for name in metric_names(metrics)[:1]:
-        return name, float(metrics[name])  # type: ignore[arg-type]  # metric_names lets numbers pass only
-    return None
+def round_metrics(row: RoundRow) -> dict[str, Any]:
+    """The averages to show of a round: of its validation, else of its training. NaN: there is no average."""
+    return {name: math.nan if value is None else value for name, value in (row.metrics or row.train_metrics).items()}
+
+
+def metric_remarks(row: RoundRow) -> dict[str, str]:
+    """Of `round_metrics` that are not averages over all clients that report them: `` (1 of 2 finite)``."""
+    validated = [("", "validate"), (HELD_OUT, "held_out")] if row.metrics else [("", "train")]
+    remarks = {
+        f"{prefix}{name}": f" ({finite} of {told} finite)"
+        for prefix, phase in validated
+        for name, (finite, told) in row.averages.get(phase, {}).get("finite", {}).items()
+    }
+    without = [name for name, value in (row.metrics or row.train_metrics).items() if value is None]
+    return {**dict.fromkeys(without, " (all weights 0)"), **remarks}
+
+
+def metric_text(row: RoundRow, name: str) -> str:
+    """One of `round_metrics`, with its remark."""
+    remark = metric_remarks(row).get(name, "")
+    return output.measures([round_metrics(row)[name]], decimals=bool(remark))[0] + remark
+
+
+def weight_source(row: RoundRow) -> str | None:
+    """Where the clients' weights in the average of a round's validation come from."""
+    source: str | None = row.averages.get("validate", {}).get("weight_source")
+    return source
+
+
+def headline(row: RoundRow) -> str | None:
+    """The one metric to show where there is room for one, with its name."""
+    names = metric_names(round_metrics(row))
+    return f"{shown(names[0])} {metric_text(row, names[0])}" if names else None
 
 
 def rounds_table(store: StateStore, session_id: str) -> None:
@@ -45,9 +75,10 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     if not rounds:
         return
     digests = {model.round_number: model.digest for model in store.list_models(session_id)}
-    shown = [{**(row.metrics or row.train_metrics), **row.strategy_metrics} for row in rounds]
+    found = [{**round_metrics(row), **row.strategy_metrics} for row in rounds]
+    remarks = [metric_remarks(row) for row in rounds]
     told = list(dict.fromkeys(name for row in rounds for name in row.strategy_metrics))
-    names = metric_names({name: value for metrics in reversed(shown) for name, value in metrics.items()})
+    names = metric_names({name: value for metrics in reversed(found) for name, value in metrics.items()})
     names = [*[name for name in names if name not in told][:METRIC_COLUMNS], *told]
     is_done = all(row.status == "finished" for row in rounds)
     asked = asked_by_round(store, session_id)
@@ -56,7 +87,10 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     is_timed = any("virtual_time" in row.phases for row in rounds)
     columns += ["ok", "failed", "examples", *names, "down", "up", "seconds"]
     columns += [*(["virtual time"] if is_timed else []), "model"]
-    measured = [output.measures([metrics.get(name) for metrics in shown]) for name in names]
+    measured = [
+        output.measures([metrics.get(name) for metrics in found], decimals=any(name in one for one in remarks))
+        for name in names
+    ]
     rows = []
     for i, row in enumerate(rounds):
         number, down, up = _sums(asked.get(row.round_number, []))
@@ -68,7 +102,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
                 str(row.num_ok),
                 str(row.num_failed),
                 output.number(row.num_examples),
-                *(column[i] for column in measured),
+                *(column[i] + remarks[i].get(name, "") for name, column in zip(names, measured, strict=True)),
                 down,
                 up,
                 "-" if row.wall_s is None else f"{row.wall_s:.1f}",
@@ -77,6 +111,39 @@ def rounds_table(store: StateStore, session_id: str) -> None:
             ]
         )
     output.table(columns, rows)
+    for line in [*_weight_notes(rounds), *_unseen_notes(rounds, names)]:
+        output.result(line)
+
+
+_WEIGHTS = {
+    "split": "the sizes of the clients' parts of the data, as not every client reports num_examples with its metrics",
+    "train": "each client's num_examples in training, as not every client reports it with its metrics",
+    "equal": "equal weights, as not every client reports num_examples with its metrics",
+    "mixed": "each client's num_examples, in metrics or in training, or else 1: the rules that the session began with",
+}
+
+
+def _weight_notes(rounds: Sequence[RoundRow]) -> list[str]:
+    """What the clients weigh in the averages of the table, where it is not what all of them report."""
+    notes = []
+    for prefix, phase in (("", "validate"), (HELD_OUT, "held_out")):
+        by_source: dict[str, list[int]] = {}
+        for row in rounds:
+            about = row.averages.get(phase, {})
+            if about.get("num_clients", 0) > 1:
+                by_source.setdefault(about["weight_source"], []).append(row.round_number)
+        for source in [source for source in by_source if source in _WEIGHTS]:
+            numbers = by_source[source]
+            where = "" if len(by_source) == 1 else f" of rounds {', '.join(map(str, numbers[:10]))}"
+            where += " …" if where and len(numbers) > 10 else ""
+            notes.append(f"{prefix}metrics{where}: averaged by {_WEIGHTS[source]}")
+    return notes
+
+
+def _unseen_notes(rounds: Sequence[RoundRow], names: Sequence[str]) -> list[str]:
+    """Metrics that were not finite, and have no column."""
+    unseen = dict.fromkeys(name for row in rounds for name in metric_remarks(row) if name not in names)
+    return [f"not finite for some clients, without a column: {', '.join(map(shown, unseen))}"] if unseen else []
 
 
 def asked_by_round(store: StateStore, session_id: str) -> dict[int, list[RequestRow]]:

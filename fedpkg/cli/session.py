@@ -171,7 +171,7 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
 
 
 def _show_round(settings: Settings, store: StateStore, session: SessionRow, round_number: int) -> None:
-    from fedpkg.cli.report import requests_table
+    from fedpkg.cli.report import metric_text, requests_table, weight_source
 
     row = store.get_round(session.session_id, round_number)
     tasks = store.list_tasks(session.session_id, round_number=round_number)
@@ -192,7 +192,8 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             *([("bytes", f"{output.size(down)} down, {output.size(up)} up")] if down else []),
             ("examples", output.number(row.num_examples)),
             *((name, output.number(value)) for name, value in row.strategy_metrics.items()),
-            *((name, output.number(value)) for name, value in row.metrics.items() if name != "num_examples"),
+            *((name, metric_text(row, name)) for name in row.metrics if name != "num_examples"),
+            *([("weights of metrics", source)] if (source := weight_source(row)) else []),
         ]
     )
     output.result()

@@ -33,8 +33,9 @@ def list_validations(
     \b
       fedpkg validation list digits --client client-3
 
-    The weight is that of the client in the round's average: the num_examples that it gave with its metrics (reply),
-    else those of its last training (train), else 1 (default).
+    The weight is that of the client in the round's average. All weights of an average are from one source: the
+    num_examples that the clients report with their metrics (reply); else, where a client does not, the sizes of their
+    parts of the data (split), their num_examples in training (train), or equal weights (equal).
     """
     from fedpkg.cli.report import metric_names
     from fedpkg.errors import NotFound, nearest

@@ -14,7 +14,7 @@ from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, TaskEnded
 from fedpkg.controller.gather import OPEN_BYTES, Gathering
-from fedpkg.controller.metrics import metrics_weight
+from fedpkg.controller.metrics import Weight
 from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
@@ -440,8 +440,7 @@ class Asking:
         task = result.task
         asked, position = self._in_flight.pop(task.task_id)
         if result.status == "ok" and result.num_examples is None:
-            last = self.ctx.train_weight(self.clients[task.client_id])
-            result = dataclasses.replace(result, num_examples=metrics_weight(result.metrics, result.metadata, last)[0])
+            result = dataclasses.replace(result, num_examples=self.reported_weight(result)[0])
         row = record(self.ctx, result)
         self.settle(asked, position, result, row, wanted=wanted)
         self._waiting[task.client_id].popleft()
@@ -482,6 +481,17 @@ class Asking:
             waiting.append((asked, position))
             if len(waiting) == 1:
                 self._advance(asked.cohort[position])
+
+    def reported_weight(self, result: TaskResult) -> Weight:
+        """What metrics say that they weigh."""
+        return self.ctx.reported_weight(self.clients[result.task.client_id], result.metrics, result.metadata)
+
+    def weights_of_metrics(self, results: Sequence[TaskResult]) -> dict[str, float]:
+        """What the replies of one request weigh, by client: which source they have depends on all of them."""
+        ids = [result.task.client_id for result in results]
+        reported = [self.reported_weight(result) for result in results]
+        weights = self.ctx.weights_of_metrics([self.clients[client_id] for client_id in ids], reported)
+        return {client_id: weight for client_id, (weight, _) in zip(ids, weights, strict=True)}
 
     def let_go(self, asked: Asked, position: int) -> None:
         """A reply has been folded: its mapping may go."""
@@ -588,11 +598,16 @@ class Asked:
         return min(self._asking.ctx.config.round.required, len(self.cohort))
 
     def _in_order(self) -> Iterator[Reply]:
+        weights: Mapping[str, float] = {}
+        if self.request.reply_kind is ReplyKind.METRICS:
+            self.finish()
+            results = [self.settled[position] for position in range(len(self.cohort))]
+            weights = self._asking.weights_of_metrics([one for one in results if one and one.status == "ok"])
         for position in range(len(self.cohort)):
             self._settle(position)
             result = self.settled[position]
             if result is not None and result.status == "ok":
-                yield self._reply(result)
+                yield self._reply(result, weights.get(result.task.client_id, result.num_examples))
                 self._asking.let_go(self, position)
             del result  # while others are waited for, nothing of it shall stay in memory
         self.finish()
@@ -608,8 +623,8 @@ class Asked:
             self._open_for_more = False
             self._asking.cut(self, late)
 
-    def _reply(self, result: TaskResult) -> Reply:
-        assert result.reply is not None and result.num_examples is not None
+    def _reply(self, result: TaskResult, weight: float | None) -> Reply:
+        assert result.reply is not None and weight is not None
         task, sets = result.task, weights_of(result)
         if task.reply_kind is not ReplyKind.METRICS and not sets:  # let go of, to keep few files open
             sets = open_reply(task, result.reply)
@@ -618,7 +633,7 @@ class Asked:
             task.position,
             task.client_id,
             sets,
-            result.num_examples,
+            weight,
             result.metadata,
             result.metrics,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
+from fedpkg.controller.metrics import Weight, common_weights, reported_examples, weight_by_rules_1
 from fedpkg.controller.seeds import held_out_rng, task_seed
 from fedpkg.data.clients import client_groups
 from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
@@ -78,10 +79,20 @@ class SessionContext:
         """Fewer are of no use to a round."""
         return max(self.config.round.required, needs_of(self.strategy))
 
-    def train_weight(self, client: ClientRow) -> float | None:
-        """What a client's last counted reply weighed; None before the first."""
-        is_equal = client.last_num_examples is not None and self.config.round.weighting == "equal"
-        return 1.0 if is_equal else client.last_num_examples
+    def reported_weight(self, client: ClientRow, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
+        """What a client's metrics say that they weigh; `equal` where they do not say it."""
+        if self.session.rules == 1:
+            is_equal = client.last_num_examples is not None and self.config.round.weighting == "equal"
+            return weight_by_rules_1(metrics, metadata, 1.0 if is_equal else client.last_num_examples)
+        number = reported_examples(metrics, metadata)
+        return (0.0, "equal") if number is None else (number, "reply")
+
+    def weights_of_metrics(self, clients: Sequence[ClientRow], reported: Sequence[Weight]) -> list[Weight]:
+        """What these clients weigh in one average, given what each reported."""
+        if self.session.rules == 1:
+            return list(reported)
+        numbers = [number if source == "reply" else None for number, source in reported]
+        return common_weights(numbers, clients, weighting=self.config.round.weighting)
 
     @functools.cached_property
     def isolation(self) -> Isolation | None:
@@ -147,7 +158,9 @@ class SessionContext:
             model=model,
             suffix=self.form.suffix,
             template=template,
-            weighted=config.round.weighting == "examples",
+            weighted=self.session.rules > 1
+            if reply_kind is ReplyKind.METRICS
+            else config.round.weighting == "examples",
             input_sets=input_sets,
             sets=sets or {},
             starts_up=is_first and client.state_version is None and client.last_num_examples is None,

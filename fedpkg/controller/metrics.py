@@ -1,27 +1,60 @@
-"""Averages over clients of the numbers that their entry points report."""
+"""Averages over clients of the numbers that their entry points report: docs/metrics.md."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from fedpkg.errors import ModelFileError
 from fedpkg.formats.metadata import num_examples
-from fedpkg.stores.base import ClientRow
+from fedpkg.stores.base import ClientRow, WeightSource
 from fedpkg.types import Json
 
+Weight = tuple[float, WeightSource]
 
-def metrics_weight(
-    metrics: Json, metadata: Mapping[str, Json], last_num_examples: float | None
-) -> tuple[float, Literal["reply", "train", "default"]]:
-    """The weight of one client's metrics, and where it comes from.
 
-    ``num_examples`` in the metrics or in the metadata beside them, else the client's last train count, else 1.
+def common_weights(
+    reported: Sequence[float | None], clients: Sequence[ClientRow], *, weighting: Literal["examples", "equal"]
+) -> list[Weight]:
+    """The weights of the clients of one average, all from one source. 0 is a weight.
+
+    The source is the first that has a number for every client: what it reported with its metrics (`reply`), the size
+    of its part of the data split (`split`), the ``num_examples`` of its last training (`train`). Without such a source,
+    and instead of `split` and `train` where ``round.weighting`` is `equal`, all weights are equal.
     """
-    for source in (metrics, metadata):
-        if isinstance(source, Mapping):
-            number = finite_number(source.get("num_examples"))
+    sources: list[tuple[WeightSource, Sequence[float | None]]] = [("reply", reported)]
+    if weighting == "examples":
+        sources.append(("split", [client.num_examples for client in clients]))
+        sources.append(("train", [client.last_num_examples for client in clients]))
+    for source, found in sources:
+        numbers = [float(number) for number in found if number is not None]
+        if len(numbers) == len(found):
+            return [(number, source) for number in numbers]
+    return [(1.0, "equal")] * len(clients)
+
+
+def reported_examples(metrics: Json, metadata: Mapping[str, Json]) -> float | None:
+    """``num_examples`` in a client's metrics, else in the metadata beside them; None if it is in neither.
+
+    Raises:
+        ModelFileError: it is not a number that can be a weight.
+    """
+    for place in (metrics, metadata):
+        if isinstance(place, Mapping) and "num_examples" in place:
+            return num_examples(place, may_be_zero=True)
+    return None
+
+
+def weight_by_rules_1(metrics: Json, metadata: Mapping[str, Json], last_num_examples: float | None) -> Weight:
+    """The weight of one client's metrics in sessions of rules 1, which mix the sources.
+
+    ``num_examples`` above 0 in the metrics or in the metadata, else the client's last train count, else 1.
+    """
+    for place in (metrics, metadata):
+        if isinstance(place, Mapping):
+            number = finite_number(place.get("num_examples"))
             if number is not None and number > 0:
                 return number, "reply"
     if last_num_examples is not None:
@@ -40,24 +73,59 @@ def examples_of(client: ClientRow, metadata: Mapping[str, Json]) -> float:
         return 1.0 if client.known_examples is None else client.known_examples
 
 
-def weighted_average(values: Iterable[tuple[Json, float]]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Average:
     """Mean of every top-level number of the clients' metrics, weighted: sum_k n_k m_k / sum_k n_k.
 
-    Each number is averaged over the clients that report it as finite. ``num_examples`` is summed.
+    Attributes:
+        values: each number averaged over the clients that report it as finite; ``num_examples`` is summed. None: no
+            client reports it as finite, or the weights of those that do sum to 0.
+        about: for people and programs: ``num_clients``, ``weight_source``, and of each metric that is not finite for
+            some clients ``finite``: [clients that report it as finite, clients that report it].
     """
-    sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
-    for metrics, weight in values:
-        if not isinstance(metrics, Mapping):
-            continue
-        for name, value in metrics.items():
-            number = finite_number(value)
-            if number is None:
+
+    values: dict[str, float | None]
+    about: dict[str, Json]
+
+
+def average(replies: Iterable[tuple[Json, Weight]]) -> Average:
+    """The average of clients' metrics, each with its weight."""
+    terms: dict[str, list[tuple[float, float]]] = {}  # by metric: share and finite value of each client
+    told: dict[str, int] = {}
+    sources: dict[str, None] = {}
+    num_clients = 0
+    for metrics, (weight, source) in replies:
+        num_clients += 1
+        sources[source] = None
+        for name, value in metrics.items() if isinstance(metrics, Mapping) else ():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
                 continue
-            share = 1.0 if name == "num_examples" else weight
-            sums[name] = sums.get(name, 0.0) + share * number
-            weights[name] = weights.get(name, 0.0) + share
-    return {name: total if name == "num_examples" else total / weights[name] for name, total in sums.items()}
+            told[name] = told.get(name, 0) + 1
+            found = terms.setdefault(name, [])
+            number = finite_number(value)
+            if number is not None:
+                found.append((1.0 if name == "num_examples" else weight, number))
+    values = {name: _mean(found, is_sum=name == "num_examples") for name, found in terms.items()}
+    about: dict[str, Json] = {"num_clients": num_clients}
+    if sources:
+        about["weight_source"] = "mixed" if len(sources) > 1 else next(iter(sources))
+    finite: dict[str, Json] = {
+        name: [len(found), told[name]] for name, found in terms.items() if len(found) < told[name]
+    }
+    if finite:
+        about["finite"] = finite
+    return Average(values, about)
+
+
+def _mean(terms: Sequence[tuple[float, float]], *, is_sum: bool) -> float | None:
+    total = weight = 0.0
+    for share, number in terms:  # not sum(): since Python 3.12 it rounds in another way
+        total += share * number
+        weight += share
+    if not weight:
+        return None
+    mean = total if is_sum else total / weight
+    return mean if math.isfinite(mean) else math.fsum(number * (share / weight) for share, number in terms)
 
 
 def numbers_of(values: Json | Mapping[str, Json]) -> dict[str, float]:

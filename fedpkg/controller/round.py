@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 from fedpkg.controller.asking import Asking, record, state_version
 from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished
 from fedpkg.controller.gather import Gathering
-from fedpkg.controller.metrics import examples_of, finite_number, metrics_weight, numbers_of, weighted_average
+from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
 from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import check_state, encode
@@ -21,7 +22,7 @@ from fedpkg.dispatch.base import Failure
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
 from fedpkg.files import remove_tree
 from fedpkg.log import event
-from fedpkg.stores.base import ModelRow, RoundRow, ValidationRow
+from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, take_step
 from fedpkg.strategies.held import finite
@@ -30,8 +31,6 @@ from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
-
-HELD_OUT = "held_out/"  # before the names of metrics that clients measured that never train
 
 
 def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
@@ -194,13 +193,16 @@ class _Training:
             return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
 
         saved = encode(state, put)
+        source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
+        trained = average((dict(metadata), (number, source)) for number, metadata in replied.values())
         row = dataclasses.replace(
             row,
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in asking.states],
             num_examples=float(sum(examples.values())),
             strategy_metrics=dict(state.get("metrics", {})),
-            train_metrics=weighted_average((dict(metadata), number) for number, metadata in replied.values()),
+            train_metrics=trained.values,
+            averages={"train": trained.about},
             model_id=model.model_id,
             phases=phases,
         )
@@ -228,16 +230,21 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
     """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
     round_number = row.round_number
     before = time.monotonic()
-    metrics: dict[str, float] = {}
-    measured: dict[str, dict[str, float]] = {}
+    clients = {client.client_id: client for client in ctx.store.list_clients(row.session_id)}
+    metrics: dict[str, float | None] = {}
+    averages = dict(row.averages)
+    validations: list[ValidationRow] = []
     versions: dict[str, str | None] = {}
     model = _current_model(ctx, round_number)
     if is_validation_due(ctx, round_number, is_last=is_last):
-        values, versions = _validate(ctx, row, model)
-        measured = {client_id: numbers_of(said) for client_id, (said, _) in values.items()}
-        apart = {client_id: values.pop(client_id) for client_id in list(values) if client_id in ctx.held_out}
-        metrics = weighted_average(values.values())
-        metrics |= {f"{HELD_OUT}{name}": value for name, value in weighted_average(apart.values()).items()}
+        validations, versions = _validate(ctx, row, model)
+        among = _weighted(ctx, clients, [one for one in validations if one.client_id not in ctx.held_out])
+        apart = _weighted(ctx, clients, [one for one in validations if one.client_id in ctx.held_out])
+        validations = among + apart
+        metrics, averages["validate"] = _average(among)
+        if apart:
+            held_out, averages["held_out"] = _average(apart)
+            metrics |= {f"{HELD_OUT}{name}": value for name, value in held_out.items()}
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
         row,
@@ -245,12 +252,13 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
         finished_at=ctx.clock(),
         wall_s=(row.wall_s or 0.0) + validate_s,
         metrics=metrics,
+        averages=averages,
         phases={**row.phases, "validate": validate_s},
     )
-    last = {client.client_id: client.last_num_examples for client in ctx.store.list_clients(row.session_id)}
     ctx.save_states(versions)
-    states = {name: (version, last[name]) for name, version in versions.items()}
-    ctx.store.finish_round(row, clients=states, metrics=measured)
+    states = {name: (version, clients[name].last_num_examples) for name, version in versions.items()}
+    measured = {one.client_id: numbers_of(one.metrics) for one in validations}
+    ctx.store.finish_round(row, clients=states, metrics=measured, validations=validations)
     ctx.forget_states(versions)
     event(
         logger,
@@ -261,9 +269,38 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
         failed=row.num_failed,
         examples=row.num_examples,
         seconds=row.wall_s or 0.0,
+        **_not_finite(averages),
     )
     ctx.watch(RoundFinished(row, model))
     return row
+
+
+def _weighted(
+    ctx: SessionContext, clients: Mapping[str, ClientRow], validations: Sequence[ValidationRow]
+) -> list[ValidationRow]:
+    """The validations of one average, each with its weight."""
+    weights = ctx.weights_of_metrics(
+        [clients[one.client_id] for one in validations], [(one.weight, one.weight_source) for one in validations]
+    )
+    return [
+        dataclasses.replace(one, weight=weight, weight_source=source)
+        for one, (weight, source) in zip(validations, weights, strict=True)
+    ]
+
+
+def _average(validations: Sequence[ValidationRow]) -> tuple[dict[str, float | None], dict[str, Json]]:
+    found = average((one.metrics, (one.weight, one.weight_source)) for one in validations)
+    return found.values, found.about
+
+
+def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """For the log: which metrics were not finite for some clients."""
+    words = [
+        f"{name} of {phase} ({finite} of {told} finite)"
+        for phase, about in averages.items()
+        for name, (finite, told) in about.get("finite", {}).items()
+    ]
+    return {"not_finite": ", ".join(words)} if words else {}
 
 
 def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool = False) -> bool:
@@ -274,15 +311,13 @@ def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool =
     return round_number % every == 0 or round_number == ctx.config.rounds or is_last
 
 
-def _validate(
-    ctx: SessionContext, row: RoundRow, model: ModelRow
-) -> tuple[dict[str, tuple[Json, float]], dict[str, str | None]]:
-    """Ask clients to validate the round's global model; metrics and weight of each, and the state versions left."""
+def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[list[ValidationRow], dict[str, str | None]]:
+    """Ask clients to validate the round's global model; what each measured, and the state versions left."""
     clients = ctx.store.list_clients(row.session_id)
     chosen = Choosing(ctx, row.round_number, clients).to_validate()
     ctx.watch(PhaseStarted(row.round_number, "validate", len(chosen)))
-    values = {
-        validation.client_id: (validation.metrics, validation.weight)
+    found = {
+        validation.client_id: validation
         for validation in ctx.store.list_validations(row.session_id, round_number=row.round_number)
     }
     versions: dict[str, str | None] = {
@@ -301,7 +336,7 @@ def _validate(
             model=ctx.models.path(model.digest, model.suffix),
         )
         for client in chosen
-        if client.client_id not in values
+        if client.client_id not in found
     ]
     by_id = {client.client_id: client for client in clients}
     gathering = Gathering(ctx.executor, timeout_s=ctx.config.round.timeout_s)
@@ -311,11 +346,10 @@ def _validate(
         validation = None
         if result.status == "ok":
             client_id = result.task.client_id
-            weight, source = metrics_weight(result.metrics, result.metadata, ctx.train_weight(by_id[client_id]))
-            values[client_id] = (result.metrics, weight)
+            weight, source = ctx.reported_weight(by_id[client_id], result.metrics, result.metadata)
             if result.keeps_state:
                 versions[client_id] = state_version(result)
-            validation = ValidationRow(
+            validation = found[client_id] = ValidationRow(
                 task_id=result.task.task_id,
                 session_id=row.session_id,
                 round_number=row.round_number,
@@ -331,7 +365,7 @@ def _validate(
     for result in gathering.cut(late=Failure("round_timeout", "no answer within the round's time")):
         record(ctx, result)
     # In the order of the clients, so that the average does not depend on who was first.
-    return {one.client_id: values[one.client_id] for one in clients if one.client_id in values}, versions
+    return [found[one.client_id] for one in clients if one.client_id in found], versions
 
 
 def _current_model(ctx: SessionContext, round_number: int) -> ModelRow:

@@ -99,7 +99,8 @@ class Task:
     transforms: Chain | None = None  # on an update's way to the controller
     sent_bytes: int | None = None  # what travelled to the client, if that was not the model's file as it is
     request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
-    weighted: bool = True  # an update says its num_examples; else all weigh the same, 1
+    # An update must say its num_examples, else all weigh the same, 1. Metrics may say it: then it must be usable.
+    weighted: bool = True
     input_sets: tuple[str, ...] = ()  # names of the sets in ``model``, if it holds several
     # The sets that a reply of kind `sets` must hold; what each must fit, None: the template's parameters.
     sets: Mapping[str, Weights | None] = field(default_factory=dict)

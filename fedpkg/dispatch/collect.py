@@ -100,6 +100,8 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
             metrics = read_metrics(kept)
         except ModelFileError as error:
             raise Refused("bad_json", error.message) from error
+        if task.weighted:
+            _check_weight(metrics, metadata)
         return Reply(kept, size_bytes, metadata, metrics=metrics)
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
@@ -233,6 +235,16 @@ def _largest(sets: Mapping[str, Weights]) -> float:
 
 def _of_set(name: str) -> str:
     return f"set '{name}': " if name else ""
+
+
+def _check_weight(metrics: Json, metadata: dict[str, Json]) -> None:
+    """What metrics say of their weight, if they do, must be usable: one client must not be the whole average."""
+    for place in (metrics, metadata):
+        if isinstance(place, dict) and "num_examples" in place:
+            try:
+                num_examples(place, may_be_zero=True)
+            except ModelFileError as error:
+                raise Refused("num_examples", error.message) from error
 
 
 def _examples(task: Task, metadata: dict[str, Json], largest: float) -> float:

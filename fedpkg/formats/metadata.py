@@ -78,8 +78,10 @@ def write_metadata(model_path: Path, metadata: dict[str, Json], *, durable: bool
         file.write(json.dumps(metadata).encode())
 
 
-def num_examples(metadata: Mapping[str, Json]) -> float:
-    """How many examples a client trained on: its weight in the mean.
+def num_examples(metadata: Mapping[str, Json], *, may_be_zero: bool = False) -> float:
+    """How many examples a client trained on, or measured its metrics on: its weight in the mean.
+
+    ``may_be_zero``: of metrics. A client without test data is heard, and weighs nothing.
 
     Raises:
         ModelFileError: it is absent or not a finite number above zero (and within 2**-53 … 2**53).
@@ -94,6 +96,8 @@ def num_examples(metadata: Mapping[str, Json]) -> float:
     if value != value:
         raise ModelFileError("num_examples is NaN", hint=hint)
     if value == 0:
+        if may_be_zero:
+            return 0.0
         raise ModelFileError("num_examples is zero", hint=hint)
     if value < 0:
         raise ModelFileError(f"num_examples is negative: {_short(value)}", hint=hint)

@@ -18,6 +18,8 @@ RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
 TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
+WeightSource: TypeAlias = Literal["reply", "split", "train", "equal", "default"]  # default: only with rules 1
+HELD_OUT = "held_out/"  # before the names of a round's metrics of clients that never train
 WEIGHTS_MARK = "$weights"  # in a strategy's state, {"$weights": digest} stands for a model file
 ClientUpdate: TypeAlias = "tuple[str | None, float | None]"  # state_version, last_num_examples
 
@@ -123,9 +125,10 @@ class RoundRow:
     num_ok: int = 0
     num_failed: int = 0
     num_examples: float = 0.0
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)  # averages over clients; None: there is none
     train_metrics: dict[str, Any] = field(default_factory=dict)
     strategy_metrics: dict[str, Any] = field(default_factory=dict)  # what the strategy tells of its step
+    averages: dict[str, Any] = field(default_factory=dict)  # train, validate, held_out → how it was averaged
     model_id: str | None = None
     phases: dict[str, float] = field(default_factory=dict)  # seconds
     error: str | None = None
@@ -204,7 +207,7 @@ class ValidationRow:
     client_id: str
     metrics: Json
     weight: float
-    weight_source: Literal["reply", "train", "default"]
+    weight_source: WeightSource  # until the round is finished: reply with what the client reported, else equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,10 +302,12 @@ class StateStore(Protocol):
         clients: Mapping[str, ClientUpdate] | None = None,
         requests: Iterable[RequestRow] = (),
         metrics: Mapping[str, Mapping[str, float]] | None = None,
+        validations: Iterable[ValidationRow] = (),
     ) -> None:
         """Record the round as it is after its validation, with the state that validating left and what it measured.
 
-        Or after its failure, with the requests that failed.
+        Or after its failure, with the requests that failed. ``validations`` replace those on record: only when all
+        clients have answered it is known what each weighs.
         """
 
     def list_rounds(self, session_id: str) -> list[RoundRow]:

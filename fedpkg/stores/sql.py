@@ -271,7 +271,7 @@ ROUNDS = Table(
     "rounds",
     RoundRow,
     ("session_id", "round_number"),
-    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "strategy_metrics", "phases"}),
+    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "strategy_metrics", "averages", "phases"}),
     free_text=frozenset({"error"}),
 )
 REQUESTS = Table(
@@ -450,11 +450,13 @@ class SqlStore(StateStore):
         clients: Mapping[str, ClientUpdate] | None = None,
         requests: Iterable[RequestRow] = (),
         metrics: Mapping[str, Mapping[str, float]] | None = None,
+        validations: Iterable[ValidationRow] = (),
     ) -> None:
         # Durable where clients' states are named: their former ones are removed next.
         with self._database.transaction(durable=bool(clients)) as transaction:
             self._record_round(transaction, row)
             transaction.run_many(REQUESTS.upsert, [REQUESTS.encode(request) for request in requests])
+            transaction.run_many(VALIDATIONS.upsert, [VALIDATIONS.encode(validation) for validation in validations])
             self._set_clients(transaction, row.session_id, clients or {})
             measured = [
                 ClientHistoryRow(session_id=row.session_id, client_id=client_id, validation_metrics=dict(numbers))

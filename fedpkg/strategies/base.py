@@ -69,7 +69,8 @@ class Reply:
     """One client's checked answer: it is as asked, and finite. Its weights are mapped: copy what outlives the round.
 
     ``sets`` are those that were asked for, in that order; an update is one set without a name, ``weights``. The
-    ``num_examples`` of metrics are what they weigh in an average.
+    ``num_examples`` of metrics are what they weigh in an average: of one source for all replies to a request, and 0
+    for a client that measured on nothing.
     """
 
     request_id: str

@@ -12,16 +12,22 @@ from typing import Any
 import numpy as np
 
 from fedpkg.dispatch.base import Failure, Task, TaskResult
-from fedpkg.dispatch.collect import collect
+from fedpkg.dispatch.collect import Refused, collect
+from fedpkg.types import Json
 
 
 class AtOnce:
-    """Trains like tests/packages/drifting: by the input, the task's seed, and who it is. ``fails``: client@round."""
+    """Trains like tests/packages/drifting: by the input, the task's seed, and who it is. ``fails``: client@round.
+
+    ``validates``, by client: what it reports instead of its usual metrics. ``examples``, by client: its num_examples.
+    """
 
     slots = 1
 
     def __init__(self, fails: Iterable[str] = ()) -> None:
         self.fails = frozenset(fails)
+        self.validates: dict[str, Json] = {}
+        self.examples: dict[str, float] = {}
 
     def submit(self, task: Task) -> Future[TaskResult]:
         done: Future[TaskResult] = Future()
@@ -37,13 +43,20 @@ class AtOnce:
         if task.entry_point == "build":
             np.savez(out, w=rng.standard_normal((7, 3)).astype(np.float32))
         elif task.entry_point == "validate":
-            out.write_text(json.dumps({"mean": float(load(task)["w"].mean()) + who, "num_examples": 1 + who}))
+            usual = {"mean": float(load(task)["w"].mean()) + who, "num_examples": 1 + who}
+            out.write_text(json.dumps(self.validates.get(task.client_id, usual)))
         else:
             update = 0.9 * load(task)["w"] + rng.standard_normal((7, 3)) + who
             np.savez(out, w=update.astype(np.float32))
-            said = {"num_examples": 3 + 5 * who, "loss": 1 / (1 + who) + rng.random()}
+            said = {
+                "num_examples": self.examples.get(task.client_id, 3 + 5 * who),
+                "loss": 1 / (1 + who) + rng.random(),
+            }
             Path(f"{out}-metadata").write_text(json.dumps(said))
-        reply = collect(task, out)
+        try:
+            reply = collect(task, out)
+        except Refused as refused:
+            return TaskResult(task, "failed", failure=refused.failure, started_at=time.time())
         return TaskResult(
             task,
             "ok",
