@@ -21,6 +21,7 @@ import ctypes
 import gc
 import json
 import math
+import mmap
 import os
 import resource  # noqa: F401  (os.wait4 imports it, when there may be no file to spare)
 import select
@@ -59,6 +60,7 @@ MADV_COLLAPSE = 25
 HUGE_PAGE = 2 << 20
 CHUNK = 1 << 16
 TAIL_BYTES = 4096
+REPORT_BYTES = 4096
 
 
 # ---------------------------------------------------------------- frames
@@ -202,7 +204,9 @@ def main() -> None:
     os.chdir("/")
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)
+    before = _fedpkg_isolation.open_files()
     failed, why_cold = preload(order["modules"])
+    of_imports = frozenset(_fedpkg_isolation.open_files() - before)
     why_cold = why_cold or shadowed(order["own"])
     if why_cold is None:
         _fedpkg_main.precompile(order["sources"])
@@ -241,7 +245,7 @@ def main() -> None:
             continue
         if pid == 0:
             control.close()
-            keeper = Keeper(socket.socket(fileno=fd), apart=order["apart"])
+            keeper = Keeper(socket.socket(fileno=fd), apart=order["apart"], of_imports=of_imports)
             try:
                 keeper.run()
             except BaseException:
@@ -348,6 +352,7 @@ class Child:
             fds += os.pipe()
             fds += os.pipe()
             self.wire, child_wire = socket.socketpair()
+            self.report = mmap.mmap(-1, REPORT_BYTES)  # shared with the child: its times, for which it has no file
             self.pid = os.fork()
         except OSError:
             for fd in fds:
@@ -358,14 +363,16 @@ class Child:
             status = 1
             try:
                 if keeper.apart:
-                    if keeper.mounts is not None:
-                        os.close(keeper.mounts)
                     _fedpkg_isolation.have_own_mounts()
+                os.dup2(out_write, 1)
+                os.dup2(err_write, 2)
                 keeper.sock.close()
                 for file in keeper.files:
                     file.close()
                 self.wire.close()
-                status = warm_child(child_wire, out_write, err_write, (self.out, self.err))
+                keep = {0, 1, 2, child_wire.fileno(), *keeper.of_imports}
+                _fedpkg_isolation.close(_fedpkg_isolation.open_files() - keep)
+                status = warm_child(child_wire, self.report, keeper.of_imports)
             except BaseException:
                 import traceback
 
@@ -380,14 +387,16 @@ class Child:
         os.close(self.out)
         os.close(self.err)
         self.wire.close()
+        self.report.close()
 
 
 class Keeper:
     """Runs one task at a time for one slot; with ``apart``, in a PID namespace of which it is the first process."""
 
-    def __init__(self, sock: socket.socket, *, apart: bool) -> None:
+    def __init__(self, sock: socket.socket, *, apart: bool, of_imports: frozenset[int] = frozenset()) -> None:
         self.sock = sock
         self.apart = apart
+        self.of_imports = of_imports  # files that libraries opened when they were imported
         self.spare: Child | None = None  # waits for its first task
         self.resident: Child | None = None  # has run some, and is clean
         self.mounts: int | None = None  # a file that holds those of the last task
@@ -479,7 +488,7 @@ class Keeper:
         ending = self.wait(pid, logs, deadline, supervisor, child.wire if child and order["resident"] else None)
         answer: dict[str, Any] = {}
         if ending == "answered" and child is not None:
-            answer = self.answer_of(child)
+            answer = self.answer_of(child, order)
             if self.resident is None:  # it failed, or is not as it was before: the next task gets another
                 self.end(pid)
         status, cpu_s, max_rss_bytes = answer.get("status"), answer.get("cpu_s"), answer.get("max_rss_bytes")
@@ -498,8 +507,9 @@ class Keeper:
         times = answer.get("times", {})
         not_isolated = walls.problem(status) if walls is not None else None
         if child is not None and self.resident is None:
-            report = read_report(child.wire, isolated=order.get("isolation") is not None)
-            times, not_isolated = times or report["times"], report["not_isolated"]
+            if order.get("isolation") is not None:
+                not_isolated = why_not_isolated(child.wire)
+            times = times or read_times(child.report)
             child.close()
         return {
             "ending": "exit" if ending == "answered" else ending,
@@ -519,7 +529,12 @@ class Keeper:
 
     def hand_over(self, order: dict[str, Any]) -> Child:
         """The child that has the order: the one that waits, or a new one should that have been killed meanwhile."""
-        waiting = self.resident if order["resident"] and self.resident else self.spare
+        if self.resident is not None and not is_silent(self.resident.wire):  # it has ended, or a task left a word there
+            self.resident.close()
+            self.resident = None
+            kill_children(spare=self.waiting())
+        order["answer_to"] = os.urandom(16).hex()  # which no earlier task knows
+        waiting = self.resident or self.spare
         if waiting is self.spare:
             self.spare = None
         self.resident = None
@@ -533,11 +548,11 @@ class Keeper:
         send(child.wire, order)
         return child
 
-    def answer_of(self, child: Child) -> dict[str, Any]:
+    def answer_of(self, child: Child, order: dict[str, Any]) -> dict[str, Any]:
         """What a resident child says of its task; it becomes the slot's resident again if nothing is left of that."""
         try:
             said = receive(child.wire)
-            if said is None:
+            if said is None or said["answer_to"] != order["answer_to"]:
                 return {}
             answer = {
                 "status": int(said["status"]),
@@ -545,7 +560,7 @@ class Keeper:
                 "max_rss_bytes": int(said["max_rss_bytes"]),
                 "times": {str(name): float(value) for name, value in said["times"].items()},
             }
-            if answer["status"] == 0 and said["clean"] and not children_of(child.pid):
+            if answer["status"] == 0 and said["clean"] and not children_of(child.pid) and is_silent(child.wire):
                 self.resident = child
         except Exception:  # the task may have sent us anything
             return {}
@@ -628,39 +643,37 @@ def _has_ended(wire: socket.socket) -> bool:
         return True
 
 
-def read_report(wire: socket.socket, *, isolated: bool) -> dict[str, Any]:
-    """What the child said of its own times, which is never trusted, only shown; and why it could not be isolated.
+def is_silent(wire: socket.socket) -> bool:
+    """Whether there is nothing to read: a resident child has nothing to say between two tasks."""
+    return not select.select([wire], [], [], 0)[0]
 
-    That is its first word, or that the walls are up: what comes later may be the script's.
-    """
-    report: dict[str, Any] = {"times": {}, "not_isolated": None}
+
+def why_not_isolated(wire: socket.socket) -> str | None:
+    """The child's last word before its script, when it closes its end: what was in the way, or None."""
+    wire.setblocking(False)
     try:
-        wire.setblocking(False)
-        if isolated:
-            problem = (receive(wire) or {})["not_isolated"]
-            if problem is not None:
-                report["not_isolated"] = str(problem)[:1000]
-                return report
-        said = receive(wire) or {}
-        report["times"] = {str(name): float(value) for name, value in said.get("times", {}).items()}
-    except Exception:  # the task may have sent us anything
-        pass
-    return report
+        said = receive(wire)
+    except OSError:  # it has ended before
+        said = None
+    return None if said is None else said["not_isolated"]
+
+
+def read_times(report: mmap.mmap) -> dict[str, float]:
+    """What the child noted of its times. This is only shown, never trusted: its script may have found the place."""
+    try:
+        said = json.loads(report[:].rstrip(b"\0"))
+        return {str(name): float(value) for name, value in said.items()}
+    except Exception:
+        return {}
 
 
 # ---------------------------------------------------------------- the warm child
 
 
-def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int]) -> int:
-    """Become a task: a session of its own, its streams, then what its order says."""
+def warm_child(wire: socket.socket, report: mmap.mmap, of_imports: frozenset[int]) -> int:
+    """Become a task: a session of its own, then what its order says. The script gets no file but its streams."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for fd in others:
-        os.close(fd)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    os.close(out)
-    os.close(err)
     order = receive(wire)
     if order is None:
         return 0
@@ -670,19 +683,23 @@ def warm_child(wire: socket.socket, out: int, err: int, others: tuple[int, int])
         import _fedpkg_resident  # type: ignore[import-not-found]
 
         return int(_fedpkg_resident.serve(order, lambda: receive(wire), lambda answer: send(wire, answer)))
+
+    def say(problem: str | None) -> None:
+        if isolated:
+            send(wire, {"not_isolated": problem})
+        wire.close()
+
     if isolated:
-        _fedpkg_isolation.close(_fedpkg_isolation.open_files() - {0, 1, 2, wire.fileno()})
+        _fedpkg_isolation.close(of_imports)
     try:
-        status, times = _fedpkg_main.run_task(order, isolated=lambda: send(wire, {"not_isolated": None}))
+        status, times = _fedpkg_main.run_task(order, before_its_code=lambda: say(None))
     except _fedpkg_isolation.CannotIsolate as problem:
-        send(wire, {"not_isolated": str(problem)})
+        say(str(problem)[:1000])
         return 1
     status = _fedpkg_main.finish(status)
     times["finished"] = time.monotonic()
-    try:
-        send(wire, {"times": times})
-    except OSError:
-        pass  # the script may have closed every file
+    text = json.dumps(times).encode()
+    report[: len(text)] = text
     return int(status)
 
 

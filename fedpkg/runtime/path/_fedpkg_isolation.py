@@ -195,8 +195,17 @@ def _may_mount() -> bool:
 
 
 def open_files() -> set[int]:
-    """Numbers of the open files; one of them is closed already, by which this was read."""
-    return set(map(int, os.listdir("/proc/self/fd")))
+    """Numbers of the open files."""
+    listed = map(int, os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+    return {fd for fd in listed if _is_open(fd)}  # the one that the listing itself was read from is closed again
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def close(files: Iterable[int]) -> None:

@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 COMPILED: dict[bytes, types.CodeType] = {}  # source → code of the package's files, filled before the first fork
 
 
-def run_task(order: dict[str, Any], isolated: Callable[[], object] = lambda: None) -> tuple[int, dict[str, float]]:
+def run_task(
+    order: dict[str, Any], before_its_code: Callable[[], object] = lambda: None
+) -> tuple[int, dict[str, float]]:
     """Set up what a new interpreter would have found, and run the script; its exit status, and when things happened.
 
-    ``isolated`` is called as soon as it is. `finish` is left to do.
+    ``before_its_code`` is called when the task is isolated, if it is to be. `finish` is left to do.
     """
     times = {"order_received": time.monotonic()}
     _fedpkg_limits.apply(order["limits"], for_good=not order["resident"])
     if order.get("isolation") is not None:
         _fedpkg_isolation.enter(order["isolation"])
-        isolated()
+    before_its_code()
     set_environment(order["env"])
     os.chdir(order["cwd"])
     forget_the_parent()

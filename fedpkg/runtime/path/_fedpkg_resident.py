@@ -79,7 +79,8 @@ def serve(
         after = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         rss = after.ru_maxrss * 1024
-        send({"status": status, "clean": clean, "times": times, "cpu_s": cpu_s, "max_rss_bytes": rss})
+        answer = {"status": status, "clean": clean, "times": times, "cpu_s": cpu_s, "max_rss_bytes": rss}
+        send({"answer_to": order["answer_to"], **answer})
         if status or not clean:
             return int(status)
         order = receive()

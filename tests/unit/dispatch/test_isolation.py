@@ -154,6 +154,8 @@ ATTEMPTS = {
     " for link in [read(f'/proc/self/fd/{fd}/' + w['others_data'])]][0]",
     "through an open folder": "[os.open(w['others_data'].lstrip('/'), 0, dir_fd=fd) for fd in range(3, 100)"
     " if stat.S_ISDIR(os.fstat(fd).st_mode)][0]",
+    "any other file that was open": "[os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd')"
+    " if int(fd) > 2 and os.path.lexists(f'/proc/self/fd/{fd}')] or not_ours()",
     "by a program": "subprocess.run(['cat', w['others_data']], check=True, capture_output=True).stdout.decode()",
     "by another Python": "subprocess.run([sys.executable, '-c', f'print(open({w[\"key\"]!r}).read())'], check=True,"
     " capture_output=True).stdout.decode()",

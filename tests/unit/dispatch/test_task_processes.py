@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import resource
@@ -13,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workbench import Bench, inline, is_alive, log, marked, parent_of, run_tests_as_nobody, wait_until
+from workbench import Bench, inline, is_alive, log, make_bench, marked, parent_of, run_tests_as_nobody, wait_until
 
+from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.dispatch.base import PackageOnDisk
 from fedpkg.dispatch.keepers import ZYGOTE
 from fedpkg.errors import DispatchError
@@ -290,6 +292,72 @@ def test_tasks_leave_no_files_open(bench: Bench, tmp_path: Path) -> None:
     for keeper in {told["keeper"] for told in seen}:
         counts = [told["fds"] for told in seen if told["keeper"] == keeper]
         assert counts[-1] - counts[0] < 5, counts  # the keeper opens logs and the like while the task looks
+
+
+# Of its open files the one is left out by which they are listed.
+INHERITED = """
+links = {}
+for name in os.listdir("/proc/self/fd"):
+    try:
+        links[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    except OSError:
+        pass
+streams = links[0], links[1], links[2]
+inherited = [link for fd, link in links.items() if fd > 2 and link not in streams]
+"""
+
+
+def test_task_inherits_nothing_but_its_streams(bench: Bench, tmp_path: Path) -> None:
+    code = (
+        INHERITED
+        + """
+if sys.argv[1:]:
+    tell(inherited=inherited, by_startup=json.load(open("by_startup")))
+else:
+    json.dump(inherited, open("by_startup", "w"))
+"""
+    )
+    package = inline(tmp_path, code)
+    command = package.spec.entry_points["validate"].command
+    spec = PackageSpec({name: EntryPoint(name, command) for name in ("startup", "validate")})
+    package = dataclasses.replace(package, spec=spec)
+    for _ in range(3):
+        told = bench.told(package, starts_up=True)
+        if bench.name == "resident":  # by which its interpreter gets the next order
+            assert [link.split(":")[0] for found in told.values() for link in found] == ["socket"] * 2
+        else:
+            assert told == {"inherited": [], "by_startup": []}
+
+
+def test_file_that_a_library_opened_as_it_was_imported_stays_open(tmp_path: Path) -> None:
+    """As in a new interpreter, where the script imports it."""
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library/with_a_file.py").write_text("file = open(__file__)")
+    package = inline(tmp_path, "import with_a_file\ntell(text=with_a_file.file.read())")
+    bench = make_bench("forkserver", tmp_path, package, slots=1, PYTHONPATH=str(tmp_path / "library"))
+    try:
+        assert bench.told(package) == {"text": "file = open(__file__)"}
+    finally:
+        bench.executor.close()
+
+
+def test_words_in_every_open_file_reach_no_later_task(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import struct
+    answer = {"status": 0, "clean": True, "times": {}, "cpu_s": 0, "max_rss_bytes": 0, "answer_to": "", "exit_code": 0}
+    body = json.dumps(answer).encode()
+    found = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
+    for fd in found:
+        try:
+            os.write(fd, 3 * (struct.pack(">I", len(body)) + body))
+        except OSError:
+            pass
+    tell(fine=True)
+    """
+    result = bench.run(inline(tmp_path, code))
+    assert result.status == ("failed" if bench.name == "resident" else "ok"), (result.failure, log(result))
+    for number in range(4):  # each slot has both
+        assert bench.told(inline(tmp_path, f"tell(number={number})")) == {"number": number}
 
 
 def test_idle_keeper_that_was_killed_costs_nobody_a_task(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
