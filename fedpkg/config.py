@@ -434,14 +434,24 @@ def _given(tree: Any, path: tuple[str, ...]) -> bool:
 # ---- what the types cannot say
 
 
-def _at_least(minimum: int) -> tuple[str, Callable[[Any], bool]]:
-    return f"a whole number from {minimum}", lambda value: value >= minimum
+def _whole(minimum: int, maximum: int = (1 << 63) - 1, *, or_auto: bool = False) -> tuple[str, Callable[[Any], bool]]:
+    words = f"a whole number from {minimum} to {'2^63 - 1' if maximum == (1 << 63) - 1 else maximum}"
+    if or_auto:
+        return f"{words}, or auto", lambda value: value == "auto" or minimum <= value <= maximum
+    return words, lambda value: minimum <= value <= maximum
 
 
-_SHARE: tuple[str, Callable[[Any], bool]] = ("a number above 0, at most 1", lambda value: 0 < value <= 1)
-_POSITIVE: tuple[str, Callable[[Any], bool]] = ("a number above 0", lambda value: 0 < value < math.inf)
-_NOT_NEGATIVE: tuple[str, Callable[[Any], bool]] = ("a number from 0", lambda value: 0 <= value < math.inf)
-_SEED: tuple[str, Callable[[Any], bool]] = ("a whole number from 0 to 2^63 - 1", lambda value: 0 <= value < 1 << 63)
+def _from(minimum: float, maximum: float) -> tuple[str, Callable[[Any], bool]]:
+    return f"a number from {minimum:g} to {maximum:g}", lambda value: minimum <= value <= maximum
+
+
+def _above_0(maximum: float) -> tuple[str, Callable[[Any], bool]]:
+    return f"a number above 0, at most {maximum:g}", lambda value: 0 < value <= maximum
+
+
+_SHARE = _above_0(1)
+_SECONDS = _above_0(1e8)  # three years; clocks of the system end at 1e9 to 1e10
+_SEED = _whole(0)
 _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
 
 KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
@@ -459,53 +469,53 @@ _TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "package": _PATH,
     "seed_model": _PATH,
-    "rounds": _at_least(1),
+    "rounds": _whole(1, 10**9),
     "buffers": ("a list of patterns, none of them empty", all),
     "name": (
         "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
         lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,
     ),
     "seed": _SEED,
-    "clients.count": _at_least(1),
+    "clients.count": _whole(1, 10**6),
     "clients.folders": _PATH,
     "clients.data.dataset": (
         f"a path ending in .npz or .pt, or one of {', '.join(NAMED_DATASETS)}",
         lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
     ),
-    "clients.data.partition.alpha": _POSITIVE,
-    "clients.data.partition.min_examples": _at_least(1),
+    "clients.data.partition.alpha": _above_0(1e9),
+    "clients.data.partition.min_examples": _whole(1),
     "clients.data.partition.seed": _SEED,
     "clock.seconds": (
-        "a section of numbers above 0",
-        lambda value: all(0 < seconds < math.inf for seconds in value.values()),
+        "a section of numbers above 0, at most 1e9",
+        lambda value: all(0 < seconds <= 1e9 for seconds in value.values()),
     ),
-    "clock.spread": _NOT_NEGATIVE,
-    "clock.jitter": _NOT_NEGATIVE,
-    "clock.bytes_per_s": _POSITIVE,
-    "round.required": _at_least(1),
-    "round.timeout_s": _POSITIVE,
-    "validation.every": _at_least(0),
+    "clock.spread": _from(0, 10),
+    "clock.jitter": _from(0, 10),
+    "clock.bytes_per_s": _from(1e-6, 1e18),
+    "round.required": _whole(1),
+    "round.timeout_s": _SECONDS,
+    "validation.every": _whole(0),
     "validation.fraction": _SHARE,
-    "validation.count": _at_least(1),
-    "executor.workers": ("a whole number from 1, or auto", lambda value: value == "auto" or value >= 1),
-    "executor.threads": _at_least(1),
+    "validation.count": _whole(1),
+    "executor.workers": _whole(1, 1024, or_auto=True),
+    "executor.threads": _whole(1, 1024),
     "executor.needs.gpus": (
-        "0, a share of one GPU from 0.001, or a whole number",
-        lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value < math.inf and value == int(value)),
+        "0, a share of one GPU from 0.001, or a whole number up to 1024",
+        lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value <= 1024 and value == int(value)),
     ),
-    "executor.needs.gpu_memory_bytes": _at_least(1),
-    "executor.needs.memory_bytes": _at_least(1),
-    "executor.timeout_s": _POSITIVE,
-    "limits.memory_bytes": ("a whole number from 1, or auto", lambda value: value == "auto" or value >= 1),
-    "limits.cpu_s": _POSITIVE,
-    "limits.file_bytes": _at_least(1),
-    "limits.folder_bytes": _at_least(1),
-    "limits.open_files": _at_least(16),
-    "limits.processes": _at_least(1),
-    "limits.log_bytes": _at_least(0),
-    "limits.reply_bytes": _at_least(1),
-    "limits.package_bytes": _at_least(1),
-    "limits.package_members": _at_least(1),
+    "executor.needs.gpu_memory_bytes": _whole(1),
+    "executor.needs.memory_bytes": _whole(1),
+    "executor.timeout_s": _SECONDS,
+    "limits.memory_bytes": _whole(1, or_auto=True),
+    "limits.cpu_s": _SECONDS,
+    "limits.file_bytes": _whole(1),
+    "limits.folder_bytes": _whole(1),
+    "limits.open_files": _whole(16),
+    "limits.processes": _whole(1),
+    "limits.log_bytes": _whole(0),
+    "limits.reply_bytes": _whole(1),
+    "limits.package_bytes": _whole(1),
+    "limits.package_members": _whole(1),
     "isolate.read": ("a list of paths", lambda value: all(path and "\0" not in path for path in value)),
     "keep.models": KEEP_RULE,
     "keep.task_folders": KEEP_RULE,

@@ -29,6 +29,7 @@ FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
+Repeats = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # as often something is computed or kept
 
 MAX_SOURCE_BYTES = 4 << 20  # of a file that registers something
 

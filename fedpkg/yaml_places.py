@@ -17,18 +17,36 @@ from fedpkg.types import Json
 
 KeyPath: TypeAlias = tuple[str, ...]
 
-MAX_PLAIN_NESTING = 8
+MAX_NESTING, MAX_PLAIN_NESTING = 30, 8
+MAX_VALUES = 100_000  # of one document, each alias counted as what it stands for
 _TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a class attribute, declared as PyYAML does
+    source = ""
+    max_nesting = MAX_NESTING
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth >= self.max_nesting:
+            problem = f"nested too deeply (more than {self.max_nesting} levels)"
+            raise self.refused(problem, self.peek_event())  # type: ignore[no-untyped-call]
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def refused(self, problem: str, event: Any) -> ConfigError:
+        line = event.start_mark.line + 1
+        return ConfigError(f"{self.source}, line {line}: {problem}", hint="write the value out", line=line)
 
 
 for _name, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+|0o[0-7]+", list("-+0123456789")),
+    ("int", _INT.pattern, list("-+0123456789")),
     (
         "float",
         r"[-+]?(?:(?:[0-9][0-9_]*\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
@@ -43,24 +61,20 @@ for _name, _pattern, _first in (
 class _PlainLoader(_Loader):
     """For what comes from strangers: no anchors, aliases or tags, of which bombs are made, and little nesting."""
 
-    source = ""
-    _depth = 0
+    max_nesting = MAX_PLAIN_NESTING
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        special = isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None)
-        if special or self._depth >= MAX_PLAIN_NESTING:
-            problem = "anchors, aliases and tags (&, *, !) are not allowed" if special else "nested too deeply"
-            line = event.start_mark.line + 1
-            raise ConfigError(f"{self.source}, line {line}: {problem}", hint="write the value out", line=line)
-        self._depth += 1
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise self.refused("anchors, aliases and tags (&, *, !) are not allowed", event)
+        return super().compose_node(parent, index)
 
 
 def _int(text: str) -> int:
-    return int(text.replace("_", ""), 0)
+    number = int(text.replace("_", ""), 0)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError("not of 64 bits")
+    return number
 
 
 def _float(text: str) -> float:
@@ -91,8 +105,7 @@ def read_yaml(
     try:
         loader = (_PlainLoader if plain else _Loader)(text)
         try:
-            if isinstance(loader, _PlainLoader):
-                loader.source = source
+            loader.source = source
             node = loader.get_single_node()
         finally:
             loader.dispose()
@@ -118,8 +131,12 @@ class _Reader:
         self.source = source
         self.verbatim = verbatim
         self.lines = lines
+        self.num_values = 0
 
     def value(self, node: yaml.Node, path: KeyPath, inside: tuple[yaml.Node, ...]) -> Json:
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            raise self.error(node, f"more than {MAX_VALUES} values, with what aliases (*) repeat")
         if any(node is outer for outer in inside):
             raise self.error(node, f"'{'.'.join(path)}' contains itself through an alias (*)")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
@@ -136,7 +153,10 @@ class _Reader:
         try:
             return _SCALARS[node.tag](node.value)
         except ValueError as error:
-            raise self.error(node, f"{node.value!r} is not of type {node.tag.replace(_TAG, '!!')}") from error
+            text = node.value if len(node.value) <= 60 else f"{node.value[:59]}…"
+            if node.tag == _TAG + "int" and _INT.fullmatch(node.value):
+                raise self.error(node, f"{text} is beyond 64 bits; put it in quotes if text is meant") from error
+            raise self.error(node, f"{text!r} is not of type {node.tag.replace(_TAG, '!!')}") from error
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath, inside: tuple[yaml.Node, ...]) -> dict[str, Json]:
         merged: dict[str, Json] = {}

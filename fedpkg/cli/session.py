@@ -67,7 +67,7 @@ def list_sessions(settings: Settings) -> None:
 
 @command.command()
 @_SESSION
-@click.option("--round", "round_number", type=click.IntRange(min=1), metavar="N", help="Every task of one round.")
+@click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Every task of one round.")
 @common_options
 @click.pass_obj
 def show(settings: Settings, session_ref: str | None, round_number: int | None) -> None:
@@ -229,7 +229,7 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
 
 @command.command()
 @_SESSION
-@click.option("--rounds", type=click.IntRange(min=1), metavar="N", help="Go on until N rounds in all are done.")
+@click.option("--rounds", type=click.IntRange(1, 10**9), metavar="N", help="Go on until N rounds in all are done.")
 @common_options
 @click.pass_obj
 def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> None:

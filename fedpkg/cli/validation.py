@@ -21,7 +21,7 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("session_ref", metavar="[SESSION]", required=False)
-@click.option("--round", "round_number", type=click.IntRange(min=1), metavar="N", help="Of one round only.")
+@click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only.")
 @click.option("--client", "client_id", metavar="ID", help="Of one client only.")
 @common_options
 @click.pass_obj

@@ -37,6 +37,7 @@ _MAX_BYTES = 1 << 20
 _MAX_FILES = 20
 _MAX_LINE = 64 << 10  # with its hashes; without them:
 _MAX_REQUIREMENT = 1000
+_MAX_VERSION = 200  # characters, of the Python that is wanted
 _HASH = re.compile(r"\s--hash(?:=|\s+)(\S+)")
 _DIGEST = re.compile(r"sha(256|384|512):[0-9a-f]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[^\s;@]*@[^\s;:]*:")  # with a scheme, or as ssh has them
@@ -343,7 +344,10 @@ def _python_wish(text: str, where: str) -> PythonWish:
     """``3.11`` and ``3.11.4`` mean any 3.11; else it is a specifier such as ``>=3.10,<3.13``."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-    plain = text.strip()[:_MAX_REQUIREMENT]
+    plain = text.strip()
+    if len(plain) > _MAX_VERSION:
+        problem = f"a version of Python of {len(plain)} characters; at most {_MAX_VERSION} are read"
+        raise SpecError(f"{where}: {problem}", hint="write a version such as 3.11", path=where)
     if _VERSION.fullmatch(plain):
         return PythonWish(plain, SpecifierSet(f"=={'.'.join(plain.split('.')[:2])}.*"), where)
     try:

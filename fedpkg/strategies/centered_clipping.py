@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Count, Positive
+from fedpkg.registry import Positive, Repeats
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_aggregator
 from fedpkg.strategies.robust import RememberingRobustAggregator
@@ -31,7 +31,7 @@ class CenteredClipping(RememberingRobustAggregator):
     """
 
     max_norm: Positive | None = None
-    iterations: Count = 1
+    iterations: Repeats = 1
 
     def stands(self, count: int) -> int:
         return count // 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Count, Positive
+from fedpkg.registry import Positive, Repeats
 from fedpkg.strategies.registry import register_aggregator
 from fedpkg.strategies.robust import RobustAggregator
 
@@ -30,7 +30,7 @@ class GeometricMedian(RobustAggregator):
     once for these and once for the result, however many steps it takes.
     """
 
-    steps: Count = 200
+    steps: Repeats = 200
     smoothing: Positive = 1e-6  # nu
 
     def stands(self, count: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.errors import AggregationError
-from fedpkg.registry import Count, NotNegative
+from fedpkg.registry import NotNegative, Repeats
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import enough, mean_of
@@ -36,7 +36,7 @@ class Ifca:
     is left out, and the log says so; a cluster none of whose clients answers keeps its model.
     """
 
-    clusters: Count = 2
+    clusters: Repeats = 2
     loss: str = "loss"
     spread: NotNegative = 0.1
 

@@ -89,6 +89,28 @@ def test_files_larger_than_their_limit_are_named_with_it(tmp_path, monkeypatch):
         assert 0 < ended.code < 70 and f"larger than {max_bytes >> 20} MiB" in ended.err, ended
 
 
+@pytest.mark.slow
+def test_federation_runs_at_the_largest_numbers(tmp_path, monkeypatch):
+    """What the configuration accepts, the calls of the system must take."""
+    monkeypatch.chdir(tmp_path)
+    write_run_yaml(tmp_path, rounds=1)
+    largest = 2**63 - 1
+    names = ("memory_bytes", "file_bytes", "folder_bytes", "open_files", "processes", "log_bytes", "reply_bytes")
+    words = [f"limits.{name}={largest}" for name in (*names, "package_bytes", "package_members")]
+    words += ["limits.cpu_s=1e8", "round.timeout_s=1e8", "executor.timeout_s=1e8", "executor.workers=1024"]
+    words += [f"executor.needs.memory_bytes={largest}", f"validation.every={largest}", f"seed={largest}"]
+    for name in ("process", "forkserver"):
+        ended = fedpkg("run", "run.yaml", "--home", "home", f"executor.name={name}", *words)
+        assert ended.code == 0, ended
+
+
+def test_number_of_a_round_beyond_what_is_stored_is_refused(tmp_path):
+    for command in ("session show", "validation list", "session resume"):
+        option = "--rounds" if command == "session resume" else "--round"
+        ended = fedpkg(*command.split(), option, 10**30, "--home", tmp_path)
+        assert ended.code == 2 and "is not in the range 1<=x<=1000000000" in ended.err, ended
+
+
 def test_task_file_that_is_no_object_or_too_deep_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "task.json"
     monkeypatch.setenv("FEDPKG_TASK", str(path))

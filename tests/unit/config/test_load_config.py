@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 
 from fedpkg.config import (
@@ -308,7 +312,7 @@ def test_a_wrong_file_is_refused_with_the_place(folder: Path, text: str, message
     assert refusal(folder, text) == message
 
 
-GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a whole number, found"
+GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a whole number up to 1024, found"
 
 
 @pytest.mark.parametrize(
@@ -322,28 +326,31 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ("rounds", "'rounds' is not key=value"),
         ("a..b=1", "'a..b=1' is not key=value"),
         ("arguments.train.l.0=5", "'arguments.train.l.0' does not fit into what is there"),
-        ("rounds=0", "'rounds' must be a whole number from 1, found 0"),
+        ("rounds=0", "'rounds' must be a whole number from 1 to 1000000000, found 0"),
         ("seed=-1", "'seed' must be a whole number from 0 to 2^63 - 1, found -1"),
         ("validation.fraction=0", "'validation.fraction' must be a number above 0, at most 1, found 0.0"),
         ("validation.fraction=.nan", "'validation.fraction' must be a number above 0, at most 1, found nan"),
-        ("validation.count=0", "'validation.count' must be a whole number from 1, found 0"),
+        ("validation.count=0", "'validation.count' must be a whole number from 1 to 2^63 - 1, found 0"),
         ("validation={count: 2, fraction: 0.5}", "'validation.count' excludes 'validation.fraction'"),
-        ("clock.spread=-0.1", "'clock.spread' must be a number from 0, found -0.1"),
+        ("clock.spread=-0.1", "'clock.spread' must be a number from 0 to 10, found -0.1"),
         (
             "clock.seconds={slow-*: 0}",
-            "'clock.seconds' must be a section of numbers above 0, found a section with slow-*",
+            "'clock.seconds' must be a section of numbers above 0, at most 1e9, found a section with slow-*",
         ),
-        ("round.required=0", "'round.required' must be a whole number from 1, found 0"),
-        ("round.timeout_s=0", "'round.timeout_s' must be a number above 0, found 0.0"),
-        ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, found inf"),
-        ("executor.workers=0", "'executor.workers' must be a whole number from 1, or auto, found 0"),
-        ("executor.threads=0", "'executor.threads' must be a whole number from 1, found 0"),
+        ("round.required=0", "'round.required' must be a whole number from 1 to 2^63 - 1, found 0"),
+        ("round.timeout_s=0", "'round.timeout_s' must be a number above 0, at most 1e+08, found 0.0"),
+        ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, at most 1e+08, found inf"),
+        ("executor.workers=0", "'executor.workers' must be a whole number from 1 to 1024, or auto, found 0"),
+        ("executor.threads=0", "'executor.threads' must be a whole number from 1 to 1024, found 0"),
         ("executor.needs.gpus=-1", f"{GPUS} -1.0"),
         ("executor.needs.gpus=1.5", f"{GPUS} 1.5"),
         ("executor.needs.gpus=0.0001", f"{GPUS} 0.0001"),
         ("executor.needs.gpus=.inf", f"{GPUS} inf"),
         ("executor.needs.gpus=.nan", f"{GPUS} nan"),
-        ("executor.needs.memory_bytes=0", "'executor.needs.memory_bytes' must be a whole number from 1, found 0"),
+        (
+            "executor.needs.memory_bytes=0",
+            "'executor.needs.memory_bytes' must be a whole number from 1 to 2^63 - 1, found 0",
+        ),
         ("executor.needs.gpu=1", "unknown key 'gpu' in 'executor.needs'; did you mean 'gpus'?"),
         (
             "executor.needs.gpu_memory_bytes=5",
@@ -351,12 +358,12 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ),
         ("environment.CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is for fedpkg to set"),
         ("environment.CUDA_DEVICE_ORDER=x", "'CUDA_DEVICE_ORDER' in 'environment' is for fedpkg to set"),
-        ("validation.every=-1", "'validation.every' must be a whole number from 0, found -1"),
+        ("validation.every=-1", "'validation.every' must be a whole number from 0 to 2^63 - 1, found -1"),
         ("validation.fraction=1.5", "'validation.fraction' must be a number above 0, at most 1, found 1.5"),
-        ("clients.count=0", "'clients.count' must be a whole number from 1, found 0"),
+        ("clients.count=0", "'clients.count' must be a whole number from 1 to 1000000, found 0"),
         (
             "clients.data={dataset: a.npz, partition: {alpha: 0}}",
-            "'clients.data.partition.alpha' must be a number above 0, found 0.0",
+            "'clients.data.partition.alpha' must be a number above 0, at most 1e+09, found 0.0",
         ),
         (
             "clients.data.dataset=sklearn/digts",
@@ -470,3 +477,55 @@ def test_importing_the_schema_and_the_samplers_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+BEYOND = ("1e300", "1" + "0" * 30, "0x" + "f" * 5000, "-1", ".nan", ".inf", "-.inf")
+
+
+def numeric_keys(schema: type, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The dotted keys of all numbers in a section and the sections in it."""
+    for field in msgspec.structs.fields(schema):
+        kinds = get_args(field.type) or (field.type,)
+        for kind in kinds:
+            if kind in (int, float):
+                yield ".".join((*path, field.name))
+            elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+                yield from numeric_keys(kind, (*path, field.name))
+
+
+@pytest.mark.parametrize("key", [*numeric_keys(RunConfig), "clock.seconds.a"])
+def test_number_beyond_what_the_machine_takes_is_refused_with_its_key(folder: Path, key: str) -> None:
+    sections = key.split(".")[:-1]
+    text = MINIMAL.replace("{count: 4}", "{count: 4, data: {dataset: sklearn/iris}}")
+    text = text + "clock: {}\n" if sections[:1] == ["clock"] else text
+    load(folder, text)
+    for value in BEYOND:
+        message = refusal(folder, text, f"{key}={value}")
+        assert key.removesuffix(".a") in message and len(message) < 400, message
+
+
+def test_largest_numbers_that_are_taken_are_those_that_the_message_says(folder: Path) -> None:
+    largest = [f"limits.{name}_bytes={2**63 - 1}" for name in ("memory", "file", "folder", "log", "reply", "package")]
+    load(folder, MINIMAL, *largest, "round.timeout_s=1e8", "executor.workers=1024", "rounds=1000000000")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100, "\n" + "".join(" " * n + "- \n" for n in range(1, 100))])
+def test_deep_nesting_is_refused_with_its_line(folder: Path, text: str) -> None:
+    assert re.search(r"line \d+: nested too deeply \(more than 30 levels\)", refusal(folder, "run_config: " + text))
+    assert "nested too deeply" in refusal(folder, MINIMAL, f"run_config.a={'[' * 5000}")
+
+
+def test_aliases_cannot_make_much_of_little(folder: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    assert "more than 100000 values, with what aliases (*) repeat" in refusal(folder, "\n".join(lines))
+    merged = ["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 12)]
+    assert "more than 100000 values" in refusal(folder, "\n".join(merged))
+
+
+def test_number_of_many_digits_may_be_text(folder: Path) -> None:
+    config = load(
+        folder, MINIMAL + "environment: {A: " + "9" * 5000 + "}\nrun_config: {b: '" + "9" * 30 + "'}\n"
+    ).config
+    assert config.environment["A"] == "9" * 5000 and config.run_config["b"] == "9" * 30
+    assert "beyond 64 bits" in refusal(folder, MINIMAL, "run_config.a=" + "9" * 5000)

@@ -196,6 +196,11 @@ def test_so_it_is_in_yaml(tmp_path: Path, line: str) -> None:
         ("name: !!python/object/apply:os.system [id]\n", "line 1: anchors, aliases and tags"),
         ("dependencies: " + "[" * 500, "line 1: nested too deeply"),
         ("dependencies: [\n", "not valid YAML"),
+        (
+            "python: '3." + "1" * 100_000 + "'\n",
+            "line 1: a version of Python of 100002 characters; at most 200 are read",
+        ),
+        ("python: '>=3." + "1" * 5000 + "'\n", "line 1: a version of Python of 5004 characters; at most 200 are read"),
         ("x" * (1 << 20) + "\n", "python_env.yaml: cannot be read: larger than 1 MiB"),
     ],
     ids=lambda text: text[:30],
