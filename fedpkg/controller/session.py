@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 
+from fedpkg.controller.collapse import CollapseWatch
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import SessionEnded, SessionStarted
 from fedpkg.controller.own_code import fault_of_own
@@ -57,8 +58,11 @@ def run_session(ctx: SessionContext) -> SessionRow:
     ctx.watch(SessionStarted(ctx.session, num_clients, first_round=unfinished[0] if unfinished else done + 1))
     try:
         state = _load_state(ctx, done)
+        finished = (row for row in rounds if row.status == "finished")
+        collapses = CollapseWatch(finished, hint=_what_breaks_models(ctx))
         for round_number in unfinished:
-            finish_round(ctx, ctx.store.get_round(session_id, round_number), is_last=bool(state.get("finished")))
+            row = ctx.store.get_round(session_id, round_number)
+            collapses.look(finish_round(ctx, row, is_last=bool(state.get("finished"))))
         _prune(ctx, done)  # also what a controller that was killed in between could not
         for round_number in range(done + 1, ctx.config.rounds + 1):
             if state.get("finished"):
@@ -66,7 +70,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
             if ctx.store.stop_requested(session_id):
                 return _end(ctx, "stopped")
             state, row = train_round(ctx, round_number, state)
-            finish_round(ctx, row, is_last=bool(state.get("finished")))
+            collapses.look(finish_round(ctx, row, is_last=bool(state.get("finished"))))
             _prune(ctx, round_number)
     except KeyboardInterrupt:
         _end(ctx, "interrupted")
@@ -92,6 +96,14 @@ def run_session(ctx: SessionContext) -> SessionRow:
             raise
         raise failed from error
     return _end(ctx, "finished", reason=state.get("finished"))
+
+
+def _what_breaks_models(ctx: SessionContext) -> str:
+    """What to look at when a model has become much worse at once."""
+    places = ["the learning rates of the server (section strategy) and of the clients"]
+    if ctx.form.keys == "positions" and not ctx.store.get_model(f"{ctx.session.session_id}.0").buffers:
+        places.append("buffers: (a model by positions has no buffers unless that key names them, as BatchNorm's are)")
+    return ", and at ".join(places)
 
 
 def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = None) -> SessionRow:
