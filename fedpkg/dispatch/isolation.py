@@ -17,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ class Means:
     why_not_namespaces: str
     bubblewrap: str | None  # its path
     why_not_bubblewrap: str
+    covered: Sequence[tuple[str, bool]] = ()  # what a task does not see of /proc, and which of that are folders
 
     @property
     def warm(self) -> str | None:
@@ -376,5 +377,7 @@ def _bubblewrap(order: Mapping[str, Any], cwd: Path) -> list[str]:
     mounts.update({path: ("--symlink", target) for path, target in order["links"]})
     for path, option in sorted(mounts.items()):  # folders come before what is in them
         words += [*option, path]
+    for path, is_folder in means().covered:
+        words += ["--ro-bind", order["root"] if is_folder else "/dev/null", path]
     # Root owns /proc/sys, also in bubblewrap's user namespace.
     return [*words, "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", str(cwd)]

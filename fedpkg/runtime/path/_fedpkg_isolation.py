@@ -46,7 +46,7 @@ SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF =
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 CLONE_NEW_ANY = 0x7E020000  # these, and cgroup, uts, ipc
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 22, 24, 28, 38, 47
@@ -105,7 +105,7 @@ def machine(folder: str) -> dict[str, Any]:
     """What of this can be had here, found by trying it in child processes; ``folder`` is an empty one to try it in."""
     order: dict[str, Any] = {key: [] for key in ("links", "folders", "read", "write", "devices", "guarded")}
     order.update(network=False, empty={}, root=folder)
-    found: dict[str, Any] = {"landlock": landlock_abi()}
+    found: dict[str, Any] = {"landlock": landlock_abi(), "covered": of_the_machine()}
     for way in ("landlock", "namespaces"):
         found["why_not_" + way] = _try_in_a_child(dict(order, by=way))
     return found
@@ -131,6 +131,19 @@ def _try_in_a_child(order: dict[str, Any]) -> str:
     with open(told, "rb") as answer:
         said = answer.readline().decode()
     return said.strip() if said.endswith("\n") else "it ended"
+
+
+# ---------------------------------------------------------------- /proc
+
+# Beside processes, what a program may have to know of the machine it runs on.
+_COUNTS = ("cpuinfo", "meminfo", "stat", "loadavg", "uptime", "version", "filesystems", "driver")
+# With processes of one's own. In sys nobody can write.
+PROC_SEEN = frozenset((*_COUNTS, "sys", "vmstat", "cgroups", "diskstats", "partitions", "swaps", "devices"))
+# Without: nothing that tells of other processes.
+PROC = (
+    *("self", *_COUNTS),
+    *("sys/vm/overcommit_memory", "sys/vm/max_map_count", "sys/kernel/osrelease", "sys/kernel/pid_max"),
+)
 
 
 # ---------------------------------------------------------------- the keeper's part
@@ -168,8 +181,23 @@ def have_own_processes() -> int:
     os.close(tell)
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    for path, is_folder in of_the_machine():
+        if is_folder:
+            _mount("none", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=555,size=4k")
+        else:
+            _mount("/dev/null", path, None, MS_BIND)
     _apart = True
     return outside
+
+
+def of_the_machine() -> list[tuple[str, bool]]:
+    """What /proc tells of the kernel, of devices and of other users' keys, which no task needs; and which are folders.
+
+    It is covered once for each keeper, and bound into the root of each of its tasks so.
+    """
+    with os.scandir("/proc") as entries:
+        others = [one for one in entries if not (one.name.isdigit() or one.is_symlink() or one.name in PROC_SEEN)]
+        return [(one.path, one.is_dir()) for one in others]
 
 
 def have_own_mounts() -> None:
@@ -365,11 +393,6 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, MAKE_CHAR, MAKE_BLOCK, REFER, TRUNCATE
 )
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 READ = EXECUTE | READ_FILE | READ_DIR
-# Of /proc without processes of one's own: nothing that tells of others.
-PROC = (
-    *("self", "cpuinfo", "meminfo", "stat", "loadavg", "uptime", "version", "filesystems", "driver"),
-    *("sys/vm/overcommit_memory", "sys/vm/max_map_count", "sys/kernel/osrelease", "sys/kernel/pid_max"),
-)
 
 
 def _landlock(order: Mapping[str, Any], abi: int, *, own_root: bool) -> None:

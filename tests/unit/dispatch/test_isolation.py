@@ -343,6 +343,35 @@ def test_tmp_is_the_task_s_own_and_gone_in_the_end(bench: Bench, way: tuple[str,
     assert not (result.task.folder / "scratch").exists()
 
 
+# What container runtimes hide, and what tells of the kernel, of others' keys, or of what others do.
+OF_THE_MACHINE = (
+    *("acpi", "asound", "bus", "config.gz", "fs", "interrupts", "iomem", "ioports", "irq", "kallsyms", "kcore", "keys"),
+    *("key-users", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "locks", "modules", "mtrr"),
+    *("pagetypeinfo", "sched_debug", "schedstat", "scsi", "slabinfo", "softirqs", "sysrq-trigger", "sysvipc"),
+    *("timer_list", "timer_stats", "tty", "vmallocinfo", "zoneinfo"),
+)
+
+
+def test_nothing_is_seen_of_the_kernel_and_its_devices(bench: Bench, tmp_path: Path) -> None:
+    code = f"""
+    def content(path):
+        try:
+            return os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(100).decode("latin")
+        except OSError:
+            return ""
+    names = {OF_THE_MACHINE!r}
+    seen = {{name: content("/proc/" + name) for name in names if content("/proc/" + name)}}
+    for folder in ("/sys/firmware", "/sys/fs", "/sys/kernel/debug", "/sys/devices/virtual/powercap", "/sys/class"):
+        if content(folder):
+            seen[folder] = content(folder)
+    used = ("cpuinfo", "meminfo", "stat", "loadavg", "uptime", "version", "self/status", "self/maps", "self/mounts")
+    tell(seen=seen, unseen=[name for name in used if not content("/proc/" + name)], cpus=len(os.sched_getaffinity(0)))
+    """
+    told = bench.told(inline(tmp_path, code), isolation=ISOLATED)
+    assert told["seen"] == {}
+    assert told["unseen"] == []
+
+
 # ---- what it still can
 
 HONEST = """
