@@ -105,12 +105,13 @@ class ExecutorConfig(Section, frozen=True):
 
 
 class LimitsConfig(Section, frozen=True):
-    """What one task may use (the first six; null: as much as there is), write, and unpack."""
+    """What one task may use (the first seven; null: as much as there is), write, and unpack."""
 
     memory_bytes: int | Literal["auto"] | None = "auto"  # of all its processes together; auto: 90 % of the machine's
     cpu_s: float | None = None  # processor time of all its processes together
     file_bytes: int | None = 8 << 30  # each file that it writes
-    folder_bytes: int | None = 16 << 30  # on the disk, in its working copy, state and task folder together
+    folder_bytes: int | None = 16 << 30  # sizes of all files in its working copy, state and task folder together
+    folder_files: int | None = 50_000  # files and folders there, besides those of its package
     open_files: int | None = None  # in each of its processes; null: the machine's own limit
     processes: int | None = 512  # at the same time; they may have 8 threads each, on average
     log_bytes: int = 1 << 20  # kept of each of a task's stdout and stderr
@@ -510,6 +511,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "limits.cpu_s": _SECONDS,
     "limits.file_bytes": _whole(1),
     "limits.folder_bytes": _whole(1),
+    "limits.folder_files": _whole(1),
     "limits.open_files": _whole(16),
     "limits.processes": _whole(1),
     "limits.log_bytes": _whole(0),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 # ioctl number of FICLONE on Linux: btrfs, XFS and others then share the blocks of both files until one is written.
 _FICLONE = 0x40049409
+# FS_IOC_GETFLAGS and FS_IOC_SETFLAGS, and the flags that `chattr +i` and `+a` set.
+_GET_FLAGS, _SET_FLAGS, _UNCHANGEABLE = 0x80086601, 0x40086602, 0x10 | 0x20
 LINK_ABOVE_BYTES = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 FULL_BYTES = 1 << 20  # a disk with less is full: a task needs its folder, its state and its reply
@@ -125,14 +129,34 @@ def is_full(folder: Path) -> bool:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy bytes and permission bits; share blocks where the file system can (reflink)."""
+    """Copy bytes and permission bits; share blocks where the file system can (reflink). Holes stay holes."""
     with open_regular(source) as src, open(target, "xb") as dst:
         size_bytes = os.fstat(src.fileno()).st_size
-        if size_bytes > LINK_ABOVE_BYTES and reflink(src, dst):
-            pass
-        else:
-            shutil.copyfileobj(src, dst, length=1 << 20)
+        if size_bytes <= LINK_ABOVE_BYTES:
+            shutil.copyfileobj(src, dst)
+        elif not reflink(src, dst):
+            _copy_data(src, dst, size_bytes)
     shutil.copymode(source, target)
+
+
+def _copy_data(source: BinaryIO, target: BinaryIO, size_bytes: int) -> None:
+    """Copy a file without its holes, which may be all there is of it."""
+    end = 0
+    while end < size_bytes:
+        try:
+            source.seek(end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a hole to the end
+                raise
+            break
+        start = source.tell()
+        end = min(size_bytes, os.lseek(source.fileno(), start, os.SEEK_HOLE))
+        source.seek(start)
+        target.seek(start)
+        while start < end and (block := source.read(min(1 << 20, end - start))):
+            target.write(block)
+            start += len(block)
+    target.truncate(size_bytes)
 
 
 def reflink(source: BinaryIO, target: BinaryIO) -> bool:
@@ -144,21 +168,40 @@ def reflink(source: BinaryIO, target: BinaryIO) -> bool:
     return True
 
 
-def copy_tree(source: Path, target: Path) -> None:
+def walk(folder: Path) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Every folder from ``folder`` down, with what is in it; links are not followed, and nothing recurses.
+
+    What vanishes meanwhile, cannot be opened, or is deeper than any path can say is passed over.
+    """
+    pending = [str(folder)]
+    while pending:
+        path = pending.pop()
+        try:
+            with os.scandir(path) as listing:
+                entries = list(listing)
+        except OSError:
+            continue
+        pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        yield path, entries
+
+
+def copy_tree(source: Path, target: Path, *, but: Container[str] = ()) -> None:
     """Copy a folder of plain files and folders into ``target``, which must not exist.
 
-    Symbolic links are copied as links; anything else (devices, sockets, fifos) is left out.
+    Symbolic links are copied as links; anything else (devices, sockets, fifos) is left out, and so are files whose
+    paths inside the folder are in ``but``.
     Files are writable in the copy, so that a program may keep state beside its code.
 
     Raises:
         OSError: among others, folders are nested deeper than `MAX_LEVELS`.
     """
+    top = len(str(source)) + 1
     pending = [(source, target, 0)]
     while pending:
         folder, copy, level = pending.pop()
         if level > MAX_LEVELS:
             raise OSError(errno.ENAMETOOLONG, f"Folders nested deeper than {MAX_LEVELS} levels", str(source))
-        copy.mkdir()
+        copy.mkdir(mode=0o777 if level else 0o700)
         with os.scandir(folder) as entries:
             for entry in entries:
                 destination = copy / entry.name
@@ -166,7 +209,7 @@ def copy_tree(source: Path, target: Path) -> None:
                     destination.symlink_to(os.readlink(entry.path))
                 elif entry.is_dir(follow_symlinks=False):
                     pending.append((Path(entry.path), destination, level + 1))
-                elif entry.is_file(follow_symlinks=False):
+                elif entry.is_file(follow_symlinks=False) and entry.path[top:] not in but:
                     copy_file(Path(entry.path), destination)
                     mode = entry.stat(follow_symlinks=False).st_mode
                     if not mode & stat.S_IWUSR:
@@ -189,46 +232,69 @@ def remove_tree(folder: Path) -> None:
     """Remove a folder and all in it, however deep, also when a program took away its own permissions; absent is fine.
 
     Folders further down are first moved up into ``folder``: neither paths nor the number of open folders grow.
+
+    Raises:
+        OSError: something cannot be removed. What another file system, or another folder, is mounted on stays as it is.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
-            folder.unlink()
+            _insist(folder, None, os.unlink)
             return
         _give_back_permissions(folder)
-        top = _open_folder(folder)
+        top = open_folder(folder)
         try:
-            pending = _remove_files(top)
+            around = open_folder(folder.parent)
+            try:
+                mount = mount_of(around)
+            finally:
+                os.close(around)
+            pending = _remove_files(top, mount)
             prefix, numbers = os.urandom(8).hex(), itertools.count()  # names that nothing has
             while pending:
                 name = pending.pop()
-                inner = _open_folder(name, dir_fd=top)
+                inner = open_folder(name, dir_fd=top)
                 try:
-                    for deeper in _remove_files(inner):
+                    for deeper in _remove_files(inner, mount):
                         pending.append(f"{prefix}.{next(numbers)}")
-                        os.rename(deeper, pending[-1], src_dir_fd=inner, dst_dir_fd=top)
+                        _insist(deeper, inner, functools.partial(_move, pending[-1], top), into=top)
                 finally:
                     os.close(inner)
-                os.rmdir(name, dir_fd=top)
+                _insist(name, top, os.rmdir)
         finally:
             os.close(top)
-        folder.rmdir()
+        _insist(folder, None, os.rmdir)
     except FileNotFoundError:  # somebody else removes it too
         return
 
 
-def _open_folder(path: str | Path, *, dir_fd: int | None = None) -> int:
+def open_folder(path: str | Path, *, dir_fd: int | None = None) -> int:
+    """A descriptor of a folder; a symbolic link to one is an error."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, dir_fd=dir_fd)
+
+
+def mount_of(folder: int) -> str:
+    """What an open folder belongs to: its mount's number on Linux, where one file system can be mounted twice."""
+    try:
+        facts = os.open(f"/proc/self/fdinfo/{folder}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return str(os.fstat(folder).st_dev)
+    try:
+        return next((line for line in os.read(facts, 1024).decode().splitlines() if line.startswith("mnt_id")), "")
+    finally:
+        os.close(facts)
 
 
 def _give_back_permissions(path: str | Path, *, dir_fd: int | None = None) -> None:
     """Let a folder be read, emptied, and moved."""
     if os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mode & 0o700 != 0o700:
-        os.chmod(path, 0o700, dir_fd=dir_fd)
+        _insist(path, dir_fd, lambda path, dir_fd: os.chmod(path, 0o700, dir_fd=dir_fd))
 
 
-def _remove_files(folder: int) -> list[str]:
+def _remove_files(folder: int, mount: str) -> list[str]:
     """Remove all that is not a folder; names of the folders."""
+    if mount_of(folder) != mount:
+        raise OSError(errno.EBUSY, "Something is mounted there")
     folders = []
     with os.scandir(folder) as entries:
         for entry in list(entries):
@@ -236,33 +302,77 @@ def _remove_files(folder: int) -> list[str]:
                 _give_back_permissions(entry.name, dir_fd=folder)
                 folders.append(entry.name)
             else:
-                os.unlink(entry.name, dir_fd=folder)
+                _insist(entry.name, folder, os.unlink)
     return folders
 
 
-def same_files(one: Path, other: Path, *, max_bytes: int | None = LINK_ABOVE_BYTES) -> bool:
-    """Whether two folders hold the same files, byte for byte; False, too, where one file is above ``max_bytes``."""
-    with os.scandir(one) as listing, os.scandir(other) as its_listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
-        others = sorted(its_listing, key=lambda entry: entry.name)
-    if [entry.name for entry in entries] != [entry.name for entry in others]:
+def _move(new_name: str, new_fd: int, path: str | Path, dir_fd: int | None) -> None:
+    os.rename(path, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_fd)
+
+
+def _insist(path: str | Path, dir_fd: int | None, change: Callable[..., None], *, into: int | None = None) -> None:
+    """Remove, move or change something, also where root has marked it, or the folder around it, as immutable."""
+    try:
+        change(path, dir_fd=dir_fd)
+    except PermissionError:
+        places = [(path, dir_fd), (os.path.dirname(path) or ".", dir_fd), *([] if into is None else [(".", into)])]
+        had_flags = [_let_change(*place) for place in places]
+        if not any(had_flags):
+            raise
+        change(path, dir_fd=dir_fd)
+
+
+def _let_change(path: str | Path, dir_fd: int | None) -> bool:
+    """Take the flags from a file or folder that keep even root from changing it (`chattr +i`, `+a`). Had it any?"""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
         return False
-    for entry, its_other in zip(entries, others, strict=True):
-        if entry.is_symlink() or its_other.is_symlink():
-            if not (entry.is_symlink() and its_other.is_symlink() and os.readlink(entry) == os.readlink(its_other)):
-                return False
-        elif entry.is_dir() and its_other.is_dir():
-            if not same_files(Path(entry.path), Path(its_other.path), max_bytes=max_bytes):
-                return False
-        elif entry.is_file() and its_other.is_file():
-            size_bytes = entry.stat().st_size
-            if (max_bytes is not None and size_bytes > max_bytes) or size_bytes != its_other.stat().st_size:
-                return False
-            if not same_bytes(Path(entry.path), Path(its_other.path)):
-                return False
-        else:
+    try:
+        flags = bytearray(8)
+        fcntl.ioctl(fd, _GET_FLAGS, flags)
+        had = int.from_bytes(flags[:4], sys.byteorder)
+        if not had & _UNCHANGEABLE:
             return False
+        fcntl.ioctl(fd, _SET_FLAGS, (had & ~_UNCHANGEABLE).to_bytes(4, sys.byteorder) + bytes(4))
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def same_files(one: Path, other: Path, *, max_bytes: int | None = LINK_ABOVE_BYTES, but: Container[str] = ()) -> bool:
+    """Whether two folders hold the same files, byte for byte; False, too, where one file is above ``max_bytes``.
+
+    Files whose paths inside the folders are in ``but`` must be there in both, and are not looked at.
+    """
+    top = len(str(one)) + 1
+    pending = [(str(one), str(other))]
+    while pending:
+        folder, its_other = pending.pop()
+        with os.scandir(folder) as listing, os.scandir(its_other) as other_listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+            others = sorted(other_listing, key=lambda entry: entry.name)
+        if [entry.name for entry in entries] != [entry.name for entry in others]:
+            return False
+        for pair in zip(entries, others, strict=True):
+            if all(entry.is_dir(follow_symlinks=False) for entry in pair):
+                pending.append((pair[0].path, pair[1].path))
+            elif pair[0].path[top:] not in but and not _same_entries(*pair, max_bytes=max_bytes):
+                return False
     return True
+
+
+def _same_entries(one: os.DirEntry[str], other: os.DirEntry[str], *, max_bytes: int | None) -> bool:
+    if one.is_symlink() or other.is_symlink():
+        return one.is_symlink() and other.is_symlink() and os.readlink(one.path) == os.readlink(other.path)
+    if not (one.is_file() and other.is_file()):
+        return False
+    size_bytes = one.stat().st_size
+    if (max_bytes is not None and size_bytes > max_bytes) or size_bytes != other.stat().st_size:
+        return False
+    return same_bytes(Path(one.path), Path(other.path))
 
 
 def same_bytes(one: Path, other: Path) -> bool:
@@ -279,13 +389,15 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 def fsync_tree(folder: Path) -> None:
     """Make a folder and all in it survive a power cut."""
-    for path, _folders, names in os.walk(folder, topdown=False):
-        for name in names:
-            file = os.path.join(path, name)
-            if stat.S_ISREG(os.lstat(file).st_mode):
-                fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    folders = []
+    for path, entries in walk(folder):
+        folders.append(path)
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     os.fsync(fd)
                 finally:
                     os.close(fd)
+    for path in reversed(folders):
         fsync_folder(Path(path))

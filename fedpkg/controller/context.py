@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
 from fedpkg.files import fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
+from fedpkg.log import event
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
@@ -29,6 +31,8 @@ from fedpkg.types import Json, ReplyKind
 if TYPE_CHECKING:
     from fedpkg.transforms.chain import Chain
     from fedpkg.weights.weights import Weights
+
+logger = logging.getLogger("fedpkg.controller")
 
 
 @dataclass(frozen=True)
@@ -133,11 +137,13 @@ class SessionContext:
             attempt: the first number that may be free.
             is_first: in this round, so it may be the client's first of all.
         """
-        while (folder := self.round_folder(round_number) / client.client_id / _attempt(entry_point, attempt)).exists():
+        while True:
+            folder = self.round_folder(round_number) / client.client_id / _attempt(entry_point, attempt)
+            next_state = self.client_folder(client.client_id) / f"{round_number}-{_attempt(entry_point, attempt)}"
+            # A version without such a folder was left by a controller that was killed before it made the folder.
+            if not folder.exists() and _is_removed(next_state):
+                break
             attempt += 1
-        version = f"{round_number}-{_attempt(entry_point, attempt)}"
-        next_state = self.client_folder(client.client_id) / version
-        remove_tree(next_state)  # left by a controller that was killed before the task's folder was made
         config = self.config
         data_path = None if client.data_path is None else self.home / client.data_path
         return Task(
@@ -196,7 +202,20 @@ class SessionContext:
             if folder.is_dir():
                 for version in folder.iterdir():
                     if version.name != current:
-                        remove_tree(version)
+                        _is_removed(version)
+
+
+def _is_removed(version: Path) -> bool:
+    """Remove a version of a client's state that no row names; where its client has seen to it that none can, it stays.
+
+    `fedpkg home check` then tells of it.
+    """
+    try:
+        remove_tree(version)
+    except OSError as error:
+        event(logger, logging.WARNING, "state.left", path=version, error=error)
+        return False
+    return True
 
 
 def _attempt(entry_point: str, attempt: int) -> str:

@@ -43,6 +43,7 @@ class Limits:
     cpu_s: float | None = None
     file_bytes: int | None = None
     folder_bytes: int | None = None
+    folder_files: int | None = None
     open_files: int | None = None
     processes: int | None = None
 

@@ -25,6 +25,7 @@ from fedpkg.dispatch.isolation import Walls, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of
 from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
+from fedpkg.dispatch.states import check_state, is_disarmed
 from fedpkg.dispatch.travel import travelled
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
@@ -290,6 +291,9 @@ class LocalExecutor:
             if failure is not None:
                 return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
             reply = _collect(task, staged.out)
+            keeps_state = not self._copies.take_back(task)
+            if keeps_state:
+                check_state(task)
         except Refused as refusal:
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, refusal.failure)
         except (KeeperGone, DispatchError, OSError, RecursionError) as error:
@@ -306,7 +310,9 @@ class LocalExecutor:
             metadata_path(input_path(task)).unlink(missing_ok=True)
         except OSError:
             pass  # the task put something else in its place
-        return self._ended(task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply)
+        return self._ended(
+            task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply, keeps_state=keeps_state
+        )
 
     def _run_call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
         if self._walls is None:
@@ -363,20 +369,18 @@ class LocalExecutor:
         failure: Failure | None = None,
         *,
         reply: Reply | None = None,
+        keeps_state: bool = False,
     ) -> TaskResult:
-        fills = failure is not None and failure.kind in ("file_size", "folder_size")
+        fills = failure is not None and failure.kind in ("file_size", "folder_size", "folder_files")
         if failure is not None and not fills and is_full(task.folder):  # looked at now: below, room is made
             failure = Failure("no_space", failure.message)
-        keeps_state = False
         try:
-            if status == "ok":
-                keeps_state = not self._copies.take_back(task)
-            else:
+            if status != "ok":
                 self._models.release(task)
                 self._copies.discard(task)
             if status == "cancelled" and outcome is None:  # it never ran
                 remove_tree(task.folder)
-            if fills:
+            elif fills or not is_disarmed(task.folder):
                 remove_leftovers(task)
         except (OSError, RecursionError) as error:  # no row will ever name this version
             event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)

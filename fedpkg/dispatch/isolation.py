@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.dispatch.base import Isolation, Task
 from fedpkg.dispatch.keepers import Call
+from fedpkg.dispatch.staging import shared_files
 from fedpkg.errors import ConfigError, NotIsolated
 from fedpkg.files import remove_tree
 
@@ -206,7 +207,8 @@ class Walls:
             "links": view.links,
             "folders": view.folders,
             "write": write,
-            "guarded": _guarded(os.path.join(write[0], f"in{task.suffix}")),
+            # Which the task, their owner, could make writable: they are the same files for all clients.
+            "guarded": [os.path.realpath(path) for path in shared_files(task)],
             "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
             "empty": {"/tmp": os.path.join(scratch, "tmp"), "/dev/shm": os.path.join(scratch, "shm")},
             "root": os.path.realpath(self._root),
@@ -220,7 +222,7 @@ class Walls:
     def put_back(self, task: Task, call: Call) -> None:
         """The task's processes are gone: so is its scratch, and its record is again as it was given."""
         assert call.isolation is not None
-        os.chmod(task.folder, 0o755)
+        os.chmod(task.folder, 0o700)
         gone = self._folder / os.urandom(8).hex()
         self._gone.setdefault(task.task_id, []).append(gone)
         try:
@@ -245,11 +247,6 @@ def _note(task: Task, order: Mapping[str, Any]) -> None:
     path = task.folder / "task.json"
     what = {"by": order["by"], "network": order["network"], "landlock": means().landlock}
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
-
-
-def _guarded(model: str) -> list[str]:
-    """The input, which its task could make writable, if it is the same file for all clients."""
-    return [model] if os.path.exists(model) and os.stat(model).st_nlink > 1 else []
 
 
 def _replace(call: Call, order: dict[str, Any], task: Task, scratch: str) -> Call:

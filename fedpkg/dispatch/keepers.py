@@ -63,7 +63,9 @@ class Call:
     log_bytes: int
     timeout_s: float | None
     limits: Limits = NO_LIMITS
-    folders: Sequence[Path] = ()  # whose bytes are counted
+    folders: Sequence[Path] = ()  # whose bytes and files are counted,
+    given_files: int = 0  # but the files of the package
+    shared_inodes: Sequence[int] = ()  # and the bytes of files that other tasks have, too
     shell: str | None = None
     script: str | None = None
     module: str | None = None
@@ -81,6 +83,7 @@ class Call:
             "timeout_s": self.timeout_s,
             "limits": {**vars(self.limits), "threads": self.limits.threads, "sessions": self.limits.sessions},
             "folders": [str(folder) for folder in self.folders],
+            "given": {"files": self.given_files, "inodes": list(self.shared_inodes)},
             "isolation": self.isolation,
         }
         if self.shell is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.devices import all_memory
 from fedpkg.dispatch.base import LEAST_SESSIONS, PROCESSES_EACH, Failure, Limits
+from fedpkg.files import walk
 
 if TYPE_CHECKING:
     from fedpkg.config import LimitsConfig
@@ -27,6 +28,7 @@ def limits_of(config: LimitsConfig) -> Limits:
         cpu_s=config.cpu_s,
         file_bytes=config.file_bytes,
         folder_bytes=config.folder_bytes,
+        folder_files=config.folder_files,
         open_files=config.open_files,
         processes=config.processes,
     )
@@ -39,6 +41,11 @@ _ENDED = {
     "memory_bytes": ("memory", "memory_bytes", "was ended with {:.0f} bytes of memory in use"),
     "cpu_s": ("cpu_time", "cpu_s", "was ended after {:.1f} s of processor time"),
     "folder_bytes": ("folder_size", "folder_bytes", "had {:.0f} bytes in its folders and in files without a name"),
+    "folder_files": (
+        "folder_files",
+        "folder_files",
+        "had {:.0f} files and folders in its folders besides those of its package",
+    ),
     "processes": (
         "processes",
         "processes",
@@ -56,8 +63,7 @@ _ENDED = {
 def failure_of(name: str, limits: Limits, outcome: Outcome, folders: Iterable[Path]) -> Failure | None:
     """The limit that ended a task, or that it met and gave up: then the signal or its log tells, or a file's size."""
     if outcome.limit is not None:
-        kind, key, words = _ENDED[outcome.limit]
-        return _failure(kind, f"{name} {words.format(outcome.measured)}", key, limits)
+        return exceeded(name, outcome.limit, outcome.measured, limits)
     ended = f"{name} ended with " + (f"signal {outcome.signal}" if outcome.signal else f"code {outcome.exit_code}")
     if limits.cpu_s is not None and _died_of(signal.SIGXCPU, outcome):
         return _failure("cpu_time", f"{ended} for want of processor time", "cpu_s", limits)
@@ -69,6 +75,14 @@ def failure_of(name: str, limits: Limits, outcome: Outcome, folders: Iterable[Pa
     if limits.open_files is not None and outcome.exit_code and _says(errno.EMFILE, outcome):
         return _failure("open_files", f"{ended} because of too many open files", "open_files", limits)
     return None
+
+
+def exceeded(name: str, limit: str, measured: float, limits: Limits) -> Failure:
+    """The failure of a task that was found to use more than a limit."""
+    if limit == "path":
+        return Failure("bad_state", f"{name} made folders in folders, deeper than any path can reach")
+    kind, key, words = _ENDED[limit]
+    return _failure(kind, f"{name} {words.format(measured)}", key, limits)
 
 
 def _failure(kind: str, what: str, key: str, limits: Limits) -> Failure:
@@ -86,8 +100,8 @@ def _says(number: int, outcome: Outcome) -> bool:
 
 def _files(folders: Iterable[Path]) -> Iterator[Path]:
     for top in folders:
-        for folder, _, names in os.walk(top):
-            yield from (Path(folder, name) for name in names)
+        for _, entries in walk(top):
+            yield from (Path(entry.path) for entry in entries)
 
 
 def _size(path: Path) -> int:

@@ -12,7 +12,8 @@ from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
-from fedpkg.dispatch.staging import StagedTask, base_environ
+from fedpkg.dispatch.staging import StagedTask, base_environ, shared_files
+from fedpkg.dispatch.working_copies import inventory
 
 COLD = "cold"
 
@@ -49,6 +50,8 @@ def shell_call(task: Task, staged: StagedTask) -> Call:
         timeout_s=task.timeout_s,
         limits=task.limits,
         folders=(task.folder, task.next_state),
+        given_files=inventory(task.package.root).files,
+        shared_inodes=[path.stat().st_ino for path in shared_files(task)],
         shell=shell_line(command, staged.appended),
     )
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import stat
 import sys
 import threading
 from collections.abc import Mapping
@@ -195,11 +196,24 @@ def input_path(task: Task) -> Path:
     return task.folder / f"in{task.suffix}"
 
 
+def shared_files(task: Task) -> list[Path]:
+    """Files among those of a staged task that other tasks have under names of their own."""
+    return [path for path in [input_path(task)] if _is_shared(path)]
+
+
+def _is_shared(path: Path) -> bool:
+    try:
+        facts = path.lstat()
+    except OSError:  # absent
+        return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
+
+
 def stage(
     task: Task, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private_input: bool = False
 ) -> StagedTask:
     """Lay out the files of a task for ``slot``. Its folders ``folder`` and ``next_state`` must not exist yet."""
-    task.folder.mkdir(parents=True)
+    task.folder.mkdir(parents=True, mode=0o700)
     task.next_state.parent.mkdir(parents=True, exist_ok=True)
     copies.put(task)
     cwd = working_folder(task)

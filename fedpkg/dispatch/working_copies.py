@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import stat
 import threading
 import time
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from fedpkg.dispatch.base import Task, leads_elsewhere, working_folder
 from fedpkg.errors import DispatchError
-from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files
+from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files, walk
 
 # Inodes' times move in ticks of 1 to 10 ms: what was written within the same tick cannot be told apart by them.
 _TICKS_NS = 100_000_000
@@ -29,6 +29,19 @@ class _Copy:
     path: Path
     facts: _Facts
     settled: bool = False  # when it was given out the facts were so old that any change since shows in them
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a package's tree holds."""
+
+    files: int  # and folders
+
+
+@functools.lru_cache(maxsize=16)
+def inventory(root: Path) -> Inventory:
+    """What an unpacked package's tree holds; it does not change while fedpkg runs."""
+    return Inventory(sum(len(entries) for _, entries in walk(root)))
 
 
 class WorkingCopies:
@@ -58,7 +71,7 @@ class WorkingCopies:
             copy.path.rename(task.next_state)
             copy.settled = time.time_ns() - max(facts[-1] for facts in copy.facts.values()) > _TICKS_NS
         else:
-            task.next_state.mkdir()
+            task.next_state.mkdir(mode=0o700)
             copy_tree(task.package.root, task.next_state / "package")
             (task.next_state / "state").mkdir()
             _link(task)
@@ -139,16 +152,12 @@ def _unlink(task: Task) -> None:
 
 def _facts(folder: Path) -> _Facts:
     found: _Facts = {}
-    pending = [str(folder)]
-    top = len(pending[0])
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                facts = entry.stat(follow_symlinks=False)
-                what = (facts.st_mode, facts.st_ino, facts.st_nlink, facts.st_size)
-                found[entry.path[top:]] = (*what, facts.st_mtime_ns, facts.st_ctime_ns)
-                if stat.S_ISDIR(facts.st_mode):
-                    pending.append(entry.path)
+    top = len(str(folder))
+    for _, entries in walk(folder):
+        for entry in entries:
+            facts = entry.stat(follow_symlinks=False)
+            what = (facts.st_mode, facts.st_ino, facts.st_nlink, facts.st_size)
+            found[entry.path[top:]] = (*what, facts.st_mtime_ns, facts.st_ctime_ns)
     return found
 
 

@@ -481,6 +481,7 @@ class Keeper:
         supervisor = _fedpkg_limits.Supervisor(
             order["limits"],
             order["folders"],
+            order["given"],
             pid,
             threads=int(order["env"].get("OMP_NUM_THREADS") or 1),
             used_before=child is not None and order["resident"],

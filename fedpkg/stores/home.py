@@ -80,6 +80,8 @@ class Home:
         try:
             for folder in (home.models, home.packages, home.data, home.sessions):
                 folder.mkdir(parents=True, exist_ok=True)
+            if home.sessions.stat().st_mode & 0o077:  # clients' states and working copies are no other user's to see
+                home.sessions.chmod(0o700)
             ignore = home.root / ".gitignore"  # homes lie inside people's repositories and get big
             if not ignore.exists():
                 ignore.write_text("*\n")

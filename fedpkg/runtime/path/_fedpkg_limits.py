@@ -5,6 +5,7 @@ Runs inside a task's interpreter and in its keeper: standard library only, impor
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import resource
@@ -24,7 +25,7 @@ from _fedpkg_processes import (  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any
 
 TICK_S = 0.025  # between two counts of the processes; a task that ends before the first one costs nothing
@@ -113,10 +114,19 @@ class Supervisor:
     """
 
     def __init__(
-        self, limits: dict[str, Any], folders: Iterable[str], main: int, *, threads: int, used_before: bool
+        self,
+        limits: dict[str, Any],
+        folders: Iterable[str],
+        given: Mapping[str, Any],
+        main: int,
+        *,
+        threads: int,
+        used_before: bool,
     ) -> None:
         self.limits = limits
         self.folders = list(folders)
+        self.given_files: int = given["files"]  # files and folders that the task found there
+        self.given_inodes = frozenset(given["inodes"])  # of files that it shares with others
         self.main = main
         self.threads = threads  # that it was given
         self.crowded = 0  # sums in a row that found too many running
@@ -140,15 +150,27 @@ class Supervisor:
         if not self._look_at_processes(spare):
             if self.limits["folder_bytes"] is not None or self.limits["memory_bytes"] is not None:
                 self.open_files.go_on()
-            if self.limits["folder_bytes"] is not None:
+            if self._watches_files():
                 self.in_folders.go_on()
         self.due = time.monotonic() + TICK_S
         return self.exceeded is not None
 
     def look_at_the_end(self) -> bool:
         """All its processes are gone: has it left too much in its folders?"""
-        most = self.limits["folder_bytes"]
-        return most is not None and any(self._is_over("folder_bytes", total) for total in self._sizes())
+        self.nameless_bytes = 0
+        return self._watches_files() and any(self._has_too_much(*totals) for totals in self._sizes())
+
+    def _watches_files(self) -> bool:
+        return self.limits["folder_bytes"] is not None or self.limits["folder_files"] is not None
+
+    def _has_too_much(self, size_bytes: int, files: int, too_deep: bool) -> bool:
+        if too_deep:
+            self.exceeded = "path"
+        return (
+            too_deep
+            or self._is_over("folder_bytes", size_bytes + self.nameless_bytes)
+            or self._is_over("folder_files", files - self.given_files)
+        )
 
     def _is_over(self, name: str, value: float, limit: float | None = None) -> bool:
         limit = limit or self.limits[name]
@@ -246,14 +268,17 @@ class Supervisor:
         self.nameless_bytes = sum(file.size_bytes for key, file in found.items() if key not in memory)
 
     def _look_into_folders(self) -> Iterator[None]:
-        for total in self._sizes():
-            if self._is_over("folder_bytes", total + self.nameless_bytes):
+        for totals in self._sizes():
+            if self._has_too_much(*totals):
                 return
             yield
 
-    def _sizes(self) -> Iterator[int]:
-        """The bytes that all in the folders takes on the disk, as they add up. Follows no links."""
-        total = 0
+    def _sizes(self) -> Iterator[tuple[int, int, bool]]:
+        """The bytes and the number of all in the folders, as they add up; whether some is too deep to be seen.
+
+        Follows no links. A file counts as it would if it were copied: in full, whatever it has of holes and names.
+        """
+        total = files = 0
         folders = list(self.folders)
         while folders:
             try:
@@ -261,12 +286,22 @@ class Supervisor:
                     for entry in entries:
                         try:
                             facts = entry.stat(follow_symlinks=False)
-                        except OSError:
+                        except OSError as error:
+                            if error.errno == errno.ENAMETOOLONG:
+                                raise
                             continue
-                        # A share of a file that has other names, too: the model is one file for all clients.
-                        total += max(ENTRY_BYTES, facts.st_blocks * 512 // max(1, facts.st_nlink))
+                        # The model, and big files of the package, are the same for all clients.
+                        shared = facts.st_nlink > 1 and facts.st_ino in self.given_inodes
+                        total += ENTRY_BYTES if shared else size_of(facts)
+                        files += 1
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.path)
-                        yield total
-            except OSError:  # removed meanwhile, or its path is too long
-                continue
+                        yield total, files, False
+            except OSError as error:  # removed meanwhile, mostly
+                if error.errno == errno.ENAMETOOLONG:
+                    yield total, files, True
+
+
+def size_of(facts: os.stat_result) -> int:
+    """Bytes that a file or folder counts."""
+    return max(ENTRY_BYTES, facts.st_size, facts.st_blocks * 512)

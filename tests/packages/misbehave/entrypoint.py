@@ -286,6 +286,94 @@ def write_state_exit3(call):
     sys.exit(3)
 
 
+# --- what it leaves as its state: most of this is honest otherwise --------------------------------------------------
+
+
+def leaving(change):
+    """A client whose update is in order, and which leaves ``change(folder of its state)`` behind."""
+
+    def train(call):
+        call.write_update()
+        change(Path(os.environ["FEDPKG_STATE_DIR"]))
+
+    return train
+
+
+def deep_state(folder):
+    os.chdir(folder)
+    for _ in range(1000):
+        os.mkdir("d")
+        os.chdir("d")
+
+
+def sparse_state(folder):
+    with open(folder / "hole", "wb") as file:
+        file.truncate(3_000_000_000)
+
+
+def linked_state(folder):
+    (folder / "one").write_bytes(b"x")
+    (folder / "other").unlink(missing_ok=True)
+    os.link(folder / "one", folder / "other")
+
+
+def many_files_state(folder):
+    for number in range(3000):
+        (folder / str(number)).touch()
+
+
+def mounted_state(folder):
+    import ctypes
+
+    (folder / "mounted").mkdir()
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "kept").touch()
+    places = [os.fsencode(folder / name) for name in ("elsewhere", "mounted")]
+    if ctypes.CDLL(None, use_errno=True).mount(*places, None, 4096, None):
+        sys.exit("cannot mount")
+
+
+def closed_state(folder):
+    (folder / "closed").mkdir(exist_ok=True)
+    (folder / "closed" / "file").write_bytes(b"x")
+    (folder / "closed" / "file").chmod(0)
+    (folder / "closed").chmod(0)
+
+
+def privileged_state(folder):
+    """A set-uid program, another one's file, a pipe, a socket; where that is possible, also a device."""
+    import socket
+
+    (folder / "program").write_bytes(b"#!/bin/sh")
+    try:
+        (folder / "program").chmod(0o6755)
+        (folder / "shared").mkdir(exist_ok=True)
+        (folder / "shared").chmod(0o2777)
+    except PermissionError:  # isolated by Landlock alone
+        pass
+    os.mkfifo(folder / "pipe")
+    try:
+        os.chdir(folder)
+        socket.socket(socket.AF_UNIX).bind("socket")
+        os.mknod(folder / "device", 0o20666, os.makedev(1, 3))
+        (folder / "another's").touch()
+        os.chown(folder / "another's", 1000, 1000)
+    except PermissionError:
+        pass
+
+
+def immutable_state(folder):
+    import fcntl
+
+    (folder / "immutable").mkdir(exist_ok=True)
+    (folder / "immutable" / "file").touch()
+    for path in (folder / "immutable" / "file", folder / "immutable"):
+        try:
+            fcntl.ioctl(os.open(path, os.O_RDONLY), 0x40086602, bytes([0x10, 0, 0, 0, 0, 0, 0, 0]))
+        except OSError:  # not root, or another kind of file system
+            pass
+
+
 def spy(call):
     """Looks for what is not its own: another client's data, a home, the network."""
     import socket
@@ -365,6 +453,14 @@ TRAIN = {
     "write_state_exit3": write_state_exit3,
     "env": env,
     "spy": spy,
+    "deep_state": leaving(deep_state),
+    "sparse_state": leaving(sparse_state),
+    "linked_state": leaving(linked_state),
+    "many_files_state": leaving(many_files_state),
+    "mounted_state": leaving(mounted_state),
+    "closed_state": leaving(closed_state),
+    "privileged_state": leaving(privileged_state),
+    "immutable_state": leaving(immutable_state),
 }
 
 

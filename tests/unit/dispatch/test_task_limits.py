@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from workbench import Bench, inline, is_alive, log, marked, run_tests_as_nobody
+from workbench import Bench, inline, is_alive, log, marked, run_tests_as_nobody, write_model
 
 from fedpkg.dispatch.base import Limits, TaskResult
 
@@ -326,6 +326,8 @@ FILLERS = {
     "os.write(fd, bytes(40 << 20))\ntime.sleep(100)",
     "without a name, and closed": "import mmap, time\nfd = os.open('big', os.O_CREAT | os.O_RDWR)\nos.unlink('big')\n"
     "os.write(fd, bytes(40 << 20))\nhoard = mmap.mmap(fd, 40 << 20)\nos.close(fd)\ntime.sleep(100)",
+    "holes": "open('hole', 'wb').truncate(3 << 30)\ntell()",
+    "names of one file": "open('0', 'wb').write(bytes(4 << 20))\nfor n in range(1, 10): os.link('0', f'{n}')\ntell()",
     "in the end": "os.posix_fallocate(os.open('big', os.O_CREAT | os.O_RDWR), 0, 40 << 20)\ntell()",
 }
 
@@ -345,15 +347,44 @@ def test_only_what_takes_room_in_its_own_folders_counts(bench: Bench, tmp_path: 
     import time
     os.symlink({str(tmp_path / "elsewhere")!r}, "link to a folder")
     os.symlink({str(tmp_path / "elsewhere" / "big")!r}, "link to a file")
-    open("hole", "wb").truncate(1 << 30)
-    with open("one file", "wb") as file:
-        file.write(bytes(5 << 20))
-    for n in range(20):
-        os.link("one file", f"its name {{n}}")
+    os.link(sys.argv[1], sys.argv[1] + ", which all have")
     time.sleep(0.4)
     tell()
     """
-    assert bench.told(inline(tmp_path, code), limits=Limits(folder_bytes=12 * MIB)) == {}
+    model = write_model(tmp_path / "big.npz", size=5_000_000)
+    assert bench.told(inline(tmp_path, code), model=model, limits=Limits(folder_bytes=12 * MIB)) == {}
+
+
+MANY = {
+    "while it runs": "for n in range(10**6): open(f'{n}', 'w').close()",
+    "in the end": "for n in range(500): os.mkdir(f'{n}')\ntell()",
+    "out of sight": "os.mkdir('x')\nfor n in range(500): open(f'x/{n}', 'w').close()\ntell()\nos.chmod('x', 0)",
+}
+
+
+@pytest.mark.parametrize("how", MANY)
+def test_task_that_makes_too_many_files_is_ended(bench: Bench, tmp_path: Path, how: str) -> None:
+    result = bench.run(inline(tmp_path, MANY[how]), limits=Limits(folder_files=400))
+    failed(result, "folder_files", "limits.folder_files")
+    assert {path.name for path in result.task.folder.iterdir()} == {"task.json", "stdout.log", "stderr.log"}
+
+
+def test_files_of_the_package_are_not_counted_as_the_tasks(bench: Bench, tmp_path: Path) -> None:
+    package = inline(tmp_path, "open('new', 'w').close()\ntell()", **{f"file{n}": "" for n in range(50)})
+    assert bench.told(package, limits=Limits(folder_files=30)) == {}
+
+
+def test_files_deeper_than_any_path_are_not_out_of_the_limits_sight(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    for _ in range(20):
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    open("big", "wb").write(bytes(20 << 20))
+    """
+    result = bench.run(inline(tmp_path, code), limits=Limits(folder_bytes=10 * MIB))
+    assert result.failure is not None
+    assert (result.failure.kind, result.task.next_state.exists()) == ("bad_state", False), result.failure
+    assert "deeper than any path" in result.failure.message
 
 
 # ---- open files

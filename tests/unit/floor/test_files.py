@@ -5,11 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from fedpkg.files import LINK_ABOVE_BYTES, atomic_write, copy_tree, remove_tree, sha256_file, stage_file
+from fedpkg.files import (
+    LINK_ABOVE_BYTES,
+    atomic_write,
+    copy_file,
+    copy_tree,
+    fsync_tree,
+    remove_tree,
+    same_bytes,
+    sha256_file,
+    stage_file,
+)
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -118,3 +129,53 @@ def test_folders_are_copied_down_to_200_levels(tmp_path: Path) -> None:
         copy_tree(deep_folder(tmp_path / "many", 1500), tmp_path / "no copy")
     for name in ("some", "copy", "many", "no copy"):  # or pytest would have to
         remove_tree(tmp_path / name)
+
+
+def test_deep_folders_are_made_durable_as_far_as_paths_go(tmp_path: Path) -> None:
+    fsync_tree(deep_folder(tmp_path / "deep", 1500))
+    remove_tree(tmp_path / "deep")
+
+
+def test_holes_stay_holes_in_a_copy(tmp_path: Path) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(10 << 20)
+        for start, block in ((0, b"a"), (5 << 20, b"middle" * 1000), ((20 << 20) - 1, b"z")):
+            file.seek(start)
+            file.write(block)
+        file.truncate(64 << 20)
+    copy_file(tmp_path / "sparse", tmp_path / "copy")
+    assert same_bytes(tmp_path / "sparse", tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_size == 64 << 20
+    assert (tmp_path / "copy").stat().st_blocks <= (tmp_path / "sparse").stat().st_blocks + 8
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mark files as immutable")
+def test_what_is_marked_as_immutable_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "kept for ever"
+    (folder / "inner" / "innermost").mkdir(parents=True)
+    (folder / "inner" / "innermost" / "file").touch()
+    flags = {"inner/innermost/file": "+i", "inner/innermost": "+a", "inner": "+i", ".": "+i"}
+    try:
+        for name, flag in flags.items():
+            subprocess.run(["chattr", flag, folder / name], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this file system has no such marks")
+    finally:
+        remove_tree(folder)
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("where", [".", "inner", "inner/innermost"])
+def test_what_is_mounted_somewhere_is_not_removed(tmp_path: Path, where: str) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "precious").touch()
+    (tmp_path / "tree" / "inner" / "innermost").mkdir(parents=True)
+    if subprocess.run(["mount", "--bind", tmp_path / "source", tmp_path / "tree" / where], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(OSError, match=r"Something is mounted there|Device or resource busy"):
+            remove_tree(tmp_path / "tree")
+        assert (tmp_path / "source" / "precious").exists()
+    finally:
+        subprocess.run(["umount", tmp_path / "tree" / where], check=True)

@@ -1,0 +1,119 @@
+"""What a task leaves in its folders: made harmless; what cannot be kept as its client's state is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedpkg.dispatch.base import Task
+from fedpkg.dispatch.collect import Refused
+from fedpkg.dispatch.limits import exceeded
+from fedpkg.dispatch.working_copies import inventory
+from fedpkg.files import MAX_LEVELS, copy_file, mount_of, open_folder
+
+MAX_PATH_BYTES = 2048  # inside a state: with the path of the state's own folder, every system call still takes it
+ENTRY_BYTES = 4096  # the least that a file or folder counts, as for the task's keeper
+
+
+@dataclass(frozen=True)
+class _Found:
+    size_bytes: int
+    files: int  # and folders
+
+
+def check_state(task: Task) -> None:
+    """Make what a task left in its version folder fit to be copied for the next one, whoever runs fedpkg.
+
+    Sockets, pipes and devices are removed, set-id bits are cleared, a file with several names becomes several files,
+    and everything is its owner's to read and write.
+
+    Raises:
+        Refused: it cannot be kept (`bad_state`), or exceeds a limit on the task's folders.
+    """
+    found = _secure(task.next_state, as_state=True)
+    measured = {"folder_bytes": found.size_bytes, "folder_files": found.files - inventory(task.package.root).files}
+    for limit, value in measured.items():
+        most = getattr(task.limits, limit)
+        if most is not None and value > most:
+            failure = exceeded(f"'{task.entry_point}'", limit, value, task.limits)
+            raise Refused(failure.kind, failure.message)
+
+
+def is_disarmed(folder: Path) -> bool:
+    """Make harmless what a task left in its own folder; False where that cannot be done."""
+    try:
+        _secure(folder, as_state=False)
+    except Refused:
+        return not os.path.lexists(folder)
+    return True
+
+
+def _secure(top: Path, *, as_state: bool) -> _Found:
+    size_bytes = files = 0
+    pending = [(str(top), 0)]
+    try:
+        owner = top.parent.stat().st_uid  # not always the user's own id: some network file systems change it
+        mount = _mount_of(str(top.parent))
+        _mend(str(top), top.lstat(), owner, as_state=as_state)
+        while pending:
+            path, level = pending.pop()
+            if level > MAX_LEVELS:
+                raise _bad(f"has folders nested deeper than {MAX_LEVELS} levels")
+            if len(os.fsencode(path)) - len(os.fsencode(top)) > MAX_PATH_BYTES:
+                raise _bad(f"has paths longer than {MAX_PATH_BYTES} bytes")
+            if _mount_of(path) != mount:
+                raise _bad(f"has something mounted on {os.path.relpath(path, top)!r}")
+            with os.scandir(path) as entries:
+                for entry in list(entries):  # some of them are replaced
+                    facts = entry.stat(follow_symlinks=False)
+                    size_bytes += max(ENTRY_BYTES, facts.st_size, facts.st_blocks * 512)
+                    files += 1
+                    if as_state and stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1:
+                        facts = _split(Path(entry.path))
+                    _mend(entry.path, facts, owner, as_state=as_state)
+                    if stat.S_ISDIR(facts.st_mode):
+                        pending.append((entry.path, level + 1))
+    except OSError as error:
+        name = "" if error.filename is None else f" {os.path.relpath(error.filename, top)!r}"
+        raise _bad(f"has something that cannot be kept:{name} {os.strerror(error.errno or errno.EIO)}") from error
+    return _Found(size_bytes, files)
+
+
+def _bad(what: str) -> Refused:
+    return Refused("bad_state", f"what it left in its folders {what}")
+
+
+def _mount_of(path: str) -> str:
+    fd = open_folder(path)
+    try:
+        return mount_of(fd)
+    finally:
+        os.close(fd)
+
+
+def _split(path: Path) -> os.stat_result:
+    """Give a file that has other names bytes of its own: what is done to those must not reach the state."""
+    copy = path.with_name(f".{os.urandom(8).hex()}")
+    copy_file(path, copy)
+    copy.replace(path)
+    return path.lstat()
+
+
+def _mend(path: str, facts: os.stat_result, owner: int, *, as_state: bool) -> None:
+    """Give a file the owner, and the permissions, that what is kept must have; remove what is no file."""
+    if facts.st_uid != owner:
+        os.chown(path, owner, -1, follow_symlinks=False)
+    if stat.S_ISLNK(facts.st_mode):
+        return
+    is_folder = stat.S_ISDIR(facts.st_mode)
+    if not (is_folder or stat.S_ISREG(facts.st_mode)):
+        os.unlink(path)
+        return
+    mode = stat.S_IMODE(facts.st_mode) & ~(stat.S_ISUID | stat.S_ISGID)
+    if as_state or is_folder:
+        mode |= 0o700 if is_folder else 0o600
+    if mode != stat.S_IMODE(facts.st_mode):
+        os.chmod(path, mode)
