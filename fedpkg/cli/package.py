@@ -114,23 +114,31 @@ def inspect(settings: Settings, path: Path) -> None:
     \b
       fedpkg package inspect package.tar.gz
 
-    PACKAGE is an archive or a folder. Nothing of it is run.
+    PACKAGE is an archive or a folder. Nothing of it is run. What warm executors import before a task begins is found by
+    reading the scripts; imports that start threads are found only when a run tries them.
     """
     import tempfile
 
-    from fedpkg.compute_package.inspect import inspect_package
+    from fedpkg.compute_package.inspect import report_of
+    from fedpkg.compute_package.unpack import open_package
     from fedpkg.config import LimitsConfig
+    from fedpkg.dispatch.base import PackageOnDisk
+    from fedpkg.dispatch.forkserver import preloads_for
 
     limits = LimitsConfig()
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as temporary:
         home = settings.home_path  # looking at a package makes no home, but where there is one its cache is used
         cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
-        report = inspect_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
+        package = open_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
+        report = report_of(package)
+        found = preloads_for(PackageOnDisk(package.digest, package.root, package.folder, package.spec))
+    preloads = list(dict.fromkeys(found.values()))
     for warning in report.warnings:
         output.words(f"warning: {shown(warning)}")
     signers = signers_of(path, report.digest)
     if settings.json:
-        output.document({**report.to_json(), "signers": signers})
+        preloaded = [preload.to_json() for preload in preloads]
+        output.document({**report.to_json(), "signers": signers, "preload": preloaded})
         return
     output.facts(
         [
@@ -144,6 +152,12 @@ def inspect(settings: Settings, path: Path) -> None:
     output.result()
     output.table(["entry point", "command"], [[name, line] for name, line in report.entry_points.items()])
     output.result()
+    for preload in preloads:
+        named = ", ".join(preload.scripts)
+        rows = [["preloaded", ", ".join([*preload.settings, *preload.modules]) or "nothing"]]
+        rows += [["imported in every task", f"{left.module}: {left.because}"] for left in preload.left_out]
+        output.table(["warm executors", named], rows)
+        output.result()
     output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in report.files])
 
 

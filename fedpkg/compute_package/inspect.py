@@ -37,7 +37,10 @@ def inspect_package(path: Path, cache: Path, *, max_bytes: int, max_members: int
     Raises:
         PackageError: as ``open_package``.
     """
-    package = open_package(path, cache, max_bytes=max_bytes, max_members=max_members)
+    return report_of(open_package(path, cache, max_bytes=max_bytes, max_members=max_members))
+
+
+def report_of(package: UnpackedPackage) -> PackageReport:
     return PackageReport(
         digest=package.digest,
         size_bytes=package.size_bytes,

@@ -1,4 +1,4 @@
-"""What deserves a second look before a package is handed out: big files, secrets, scripts that are not there."""
+"""What deserves a second look before a package is handed out: big files, secrets, scripts that cannot run."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ _SECRET_CONTENTS = (
 )
 _SCANNED_BYTES = 1 << 20  # keys stand in small files; a package with gigabytes of data must still build fast
 
+_SHELL = re.compile(rb"#!.*\b(?:ba|da|z|k)?sh\b")
+_SHELL_NAME = re.compile(r"(?:.*/)?(?:ba|da|z|k)?sh")
 _INTERPRETER = re.compile(r"(python[\d.]*|pypy[\d.]*|bash|sh|dash|zsh|Rscript|julia|node|perl|ruby)")
 _ASSIGNMENT = re.compile(r"\w+=")
 
@@ -41,10 +43,15 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
     """Warnings about the package in ``folder``, which holds fedn.yaml; ``files`` are names relative to it and sizes."""
     sizes = dict(files)
     warnings = []
+    scripts = {script_of(one.command): one.command for one in spec.entry_points.values()}
     for name, size_bytes in sizes.items():
         if size_bytes > BIG_FILE_BYTES:
             warnings.append(f"{name} is big ({size_bytes / (1 << 20):.1f} MiB); every client gets a copy")
-        secret = _secret(folder / name, name)
+        with open_regular(folder / name) as file:
+            content = file.read(_SCANNED_BYTES)
+        if line_ends := _line_ends(name, content, scripts.get(name)):
+            warnings.append(line_ends)
+        secret = _secret(name, content)
         if secret:
             warnings.append(f"{name} {secret}; everyone who gets the package can read it")
     for entry_point in spec.entry_points.values():
@@ -60,12 +67,7 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
 
 def script_of(command: str) -> str | None:
     """The package's file that a command runs (``python -u ./train.py …`` → ``train.py``), if that is plain to see."""
-    try:
-        words = shlex.split(command)
-    except ValueError:  # quotes that only bash can make sense of
-        return None
-    while words and (_ASSIGNMENT.match(words[0]) or words[0] == "exec"):
-        words.pop(0)
+    words = _words(command)
     if not words:
         return None
     script = words[0]
@@ -80,10 +82,31 @@ def script_of(command: str) -> str | None:
     return normpath(script)
 
 
-def _secret(path: Path, name: str) -> str | None:
+def _words(command: str) -> list[str]:
+    """The program that a command runs, and its arguments; none where only bash can tell."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes that only bash can make sense of
+        return []
+    while words and (_ASSIGNMENT.match(words[0]) or words[0] == "exec"):
+        words.pop(0)
+    return words
+
+
+def _line_ends(name: str, content: bytes, command: str | None) -> str | None:
+    """A warning if a script has Windows line ends where they break it; ``command`` is one that runs it, if any does."""
+    convert = f"convert it (sed -i 's/\\r$//' {name})"
+    first, _, _ = content.partition(b"\n")
+    program = (_words(command or "") or [""])[0]
+    if b"\r\n" in content and (name.endswith(".sh") or _SHELL_NAME.fullmatch(program) or _SHELL.match(first)):
+        return f"{name} has Windows line ends, which a shell reads as parts of words: {convert}"
+    if first.startswith(b"#!") and first.endswith(b"\r") and normpath(program) == name:
+        return f"{name} has Windows line ends, so the interpreter in its first line is not found: {convert}"
+    return None
+
+
+def _secret(name: str, content: bytes) -> str | None:
     base = name.rpartition("/")[2].lower()
     if any(fnmatchcase(base, pattern) for pattern in _SECRET_NAMES):
         return "looks like a secret by its name"
-    with open_regular(path) as file:
-        content = file.read(_SCANNED_BYTES)
     return next((f"seems to contain {what}" for pattern, what in _SECRET_CONTENTS if pattern.search(content)), None)

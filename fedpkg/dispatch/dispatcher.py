@@ -393,6 +393,10 @@ class LocalExecutor:
             seconds=wall_s,
             **({} if failure is None else {"failure": failure.kind, "message": failure.message}),
         )
+        if outcome is not None and outcome.imported:
+            modules = ", ".join(outcome.imported)
+            took = sum(outcome.imported.values())
+            event(logger, logging.DEBUG, "task.imported", task=task.task_id, modules=modules, seconds=took)
         return TaskResult(
             task,
             status,

@@ -8,14 +8,16 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedpkg.devices import Gpu, Slot, visible_to
 from fedpkg.dispatch import isolation
 from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.imports import imports_of, own_modules, sources_of
+from fedpkg.dispatch.imports import own_modules, sources_of
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
+from fedpkg.dispatch.preload import LeftOut, Preload, is_slow, preloads_of
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
 from fedpkg.dispatch.staging import StagedTask, base_environ
 from fedpkg.errors import DispatchError
@@ -49,22 +51,18 @@ class ForkserverLauncher:
         self._environment = environment
         self._log_folder = log_folder
         self._lock = threading.Lock()
+        self._preloads: dict[str, dict[str, Preload]] = {}  # by package
         self._zygotes: dict[str, Zygote] = {}
         self._cold: ProcessLauncher | None = None
         self._told: set[str] = set()
         self._closed = False
 
     def prestart(self, package: PackageOnDisk) -> None:
-        """Start the package's zygote now, in the background, before its first task is there."""
+        """Start the package's zygotes now, in the background, before its first task is there."""
         environ = base_environ(self._environment, threads=1, python=package.python)
-        for entry_point in package.spec.entry_points.values():
-            try:
-                call = python_call(expand(entry_point.command, environ), environ)
-            except NotSimple:
-                continue
+        for call in calls_of(package, environ):
             if self._why_not_forked(call) is None:
                 self._zygote(call, package)
-            return
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         command = task.package.spec.entry_point(task.entry_point).command
@@ -80,16 +78,23 @@ class ForkserverLauncher:
         if why_cold := self._why_not_forked(python):
             self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold
-        key, zygote = self._zygote(python, task.package)
-        why_cold = zygote.ready()["why_cold"]
+        key, zygote, preload = self._zygote(python, task.package)
+        greeting = zygote.ready()
         if self._closed:
             raise DispatchError("this executor is closed")
-        if why_cold:
+        if why_cold := greeting["why_cold"]:
             self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold
-        args = (*python.args, *staged.appended)
+        slow = [one for one in preload.left_out if is_slow(one.module)]
+        self._tell_what_is_left_out(slow, greeting["left_out"])
         return key, dataclasses.replace(
-            cold, shell=None, script=python.script, module=python.module, args=args, resident=self._resident
+            cold,
+            shell=None,
+            script=python.script,
+            module=python.module,
+            args=(*python.args, *staged.appended),
+            resident=self._resident and not slow,
+            watch_imports=logger.isEnabledFor(logging.DEBUG),
         )
 
     def keeper(self, key: str) -> Keeper:
@@ -118,45 +123,85 @@ class ForkserverLauncher:
             return f"it is isolated, and {python.interpreter} is not the interpreter that runs fedpkg"
         return None if isolation.means().warm is not None else "it is isolated, and only bubblewrap can do that here"
 
-    def _zygote(self, python: PythonCall, package: PackageOnDisk) -> tuple[str, Zygote]:
-        key = f"{python.interpreter} {package.digest}"
+    def _zygote(self, python: PythonCall, package: PackageOnDisk) -> tuple[str, Zygote, Preload]:
         with self._lock:
             if self._closed:
                 raise DispatchError("this executor is closed")
+            if package.digest not in self._preloads:
+                self._preloads[package.digest] = preloads_for(package, settings=not self.isolated)
+            preload = self._preloads[package.digest].get(_name(python), NOTHING)
+            key = f"{python.interpreter} {package.digest} {' '.join(preload.scripts)}"
             if key not in self._zygotes:
                 scripts = scripts_of(package)
                 environ = _zygote_environ(self._environment, self._gpus, package.python)
                 self._zygotes[key] = Zygote(
                     python.interpreter,
-                    imports_of(package.folder, scripts),
+                    preload.steps,
                     own=own_modules(package.folder, scripts),
                     sources=sources_of(package.folder, scripts),
                     environ=isolation.passed(environ, self._environment) if self.isolated else environ,
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
                     apart=self.isolated and isolation.means().warm == "namespaces",
                 )
-            return key, self._zygotes[key]
+            return key, self._zygotes[key], preload
 
-    def _tell(self, message: str) -> None:
+    def _tell_what_is_left_out(self, by_reading: Sequence[LeftOut], by_trying: Sequence[Mapping[str, Any]]) -> None:
+        """One warning for each reason why tasks import something anew."""
+        reasons: dict[str, list[str]] = {}
+        for one in by_reading:
+            reasons.setdefault(one.because, []).append(one.module)
+        for because, modules in reasons.items():
+            stays = ", and every task gets an interpreter of its own" if self._resident else ""
+            what = f"every task imports {', '.join(modules)} anew{stays}"
+            hint = "where it need not come first, move it below the imports"
+            self._tell(f"{what}, because {because}, which could change the import: {hint}", "executor.left_out")
+        for left in by_trying:
+            if left["kind"] == "threads":
+                place = "in every interpreter" if self._resident else "in every task"
+                what = f"{left['module']} is imported anew {place} (about {left['seconds']:.1f} s)"
+                why = f"{left['why']}, and forking a process with threads is unsafe"
+                self._tell(f"{what}, because {why}; the rest of the package stays warm", "executor.left_out")
+            else:
+                event(logger, logging.DEBUG, "executor.left_out", module=left["module"], reason=left["why"])
+
+    def _tell(self, message: str, what: str = "executor.cold") -> None:
         with self._lock:
             if message in self._told:
                 return
             self._told.add(message)
-        event(logger, logging.WARNING, "executor.cold", reason=message)
+        event(logger, logging.WARNING, what, reason=message)
+
+
+NOTHING = Preload((), ())  # for scripts that the package's commands do not name in plain sight
+
+
+def calls_of(package: PackageOnDisk, environ: Mapping[str, str]) -> list[PythonCall]:
+    """The package's commands that are calls of Python."""
+    found = []
+    for entry_point in package.spec.entry_points.values():
+        try:
+            found.append(python_call(expand(entry_point.command, environ), environ))
+        except NotSimple:
+            continue
+    return found
 
 
 def scripts_of(package: PackageOnDisk) -> list[str]:
     """Scripts that the package's Python commands name, relative to its folder."""
-    environ = base_environ({}, threads=1, python=package.python)
-    scripts: dict[str, None] = {}  # a set that keeps its order
-    for entry_point in package.spec.entry_points.values():
-        try:
-            call = python_call(expand(entry_point.command, environ), environ)
-        except NotSimple:
-            continue
-        if call.script is not None and not Path(call.script).is_absolute():
-            scripts[call.script] = None
-    return list(scripts)
+    calls = calls_of(package, base_environ({}, threads=1, python=package.python))
+    named = [call.script for call in calls if call.script is not None and not Path(call.script).is_absolute()]
+    return list(dict.fromkeys(named))
+
+
+def preloads_for(package: PackageOnDisk, *, settings: bool = True) -> dict[str, Preload]:
+    """What is preloaded for each script, and for each module (``-m name``), that the package's commands run."""
+    calls = calls_of(package, base_environ({}, threads=1, python=package.python))
+    modules = dict.fromkeys(call.module for call in calls if call.module is not None)
+    return preloads_of(package.folder, scripts_of(package), modules, settings=settings)
+
+
+def _name(call: PythonCall) -> str:
+    return call.script or f"-m {call.module}"
 
 
 def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...], python: Path | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import ast
 import contextlib
 import mmap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
@@ -25,10 +25,9 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     ``scripts`` are further files (relative to ``folder``) that are Python whatever their name. Files that do not parse
     are skipped: the task itself will say what is wrong with them.
     """
-    files = _python_files(folder)
-    own = {path.stem for path in files} | {path.name for path in folder.rglob("*") if path.is_dir()}
+    own = own_names(folder)
     found: dict[str, None] = {}  # a dict keeps the order of the files
-    for tree in _trees(folder, scripts, files):
+    for tree in trees_of(folder, scripts).values():
         for name in _imports(tree):
             if name.partition(".")[0] not in own:
                 found[name] = None
@@ -37,6 +36,11 @@ def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     if "fedpkg" in found:
         found["fedpkg.client"] = None  # ``from fedpkg import client``
     return list(found)
+
+
+def own_names(folder: Path) -> set[str]:
+    """Names of files and folders anywhere below ``folder`` that a script could make importable."""
+    return {path.stem for path in python_files(folder)} | {path.name for path in folder.rglob("*") if path.is_dir()}
 
 
 def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
@@ -50,7 +54,7 @@ def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
 def sources_of(folder: Path, scripts: Iterable[str] = ()) -> list[Path]:
     """Files that tasks may run or import, scripts first, as many as are soon compiled."""
     found, room = [], PRECOMPILED_BYTES
-    for path in dict.fromkeys([*(folder / script for script in scripts), *_python_files(folder)]):
+    for path in dict.fromkeys([*(folder / script for script in scripts), *python_files(folder)]):
         try:
             room -= path.stat().st_size
         except OSError:
@@ -68,7 +72,7 @@ def helper_named(folder: Path, scripts: Iterable[str] = ()) -> str | None:
     """
     known = get_args(NpzHelper) + get_args(BareHelper)
     found: set[str] = set()
-    for tree in _trees(folder, scripts, _python_files(folder)):
+    for tree in trees_of(folder, scripts).values():
         found.update(name.rpartition(".")[2] for name in _imports(tree))
         found.update(
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
@@ -90,15 +94,19 @@ def mentions(folder: Path, words: Iterable[str]) -> bool:
     return False
 
 
-def _python_files(folder: Path) -> list[Path]:
+def python_files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*.py")) if path.is_file()][:MOST_FILES]
 
 
-def _trees(folder: Path, scripts: Iterable[str], files: Iterable[Path]) -> Iterator[ast.AST]:
-    """The scripts and files, parsed; each once, as long as there is room."""
+def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module]:
+    """The scripts and the Python files below ``folder``, parsed, as long as there is room.
+
+    Files that cannot be parsed, or are too big, are left out.
+    """
     room = ALL_FILES
+    trees = {}
     named = [folder / script for script in scripts if (folder / script).is_file()]
-    for path in dict.fromkeys([*named, *files]):
+    for path in dict.fromkeys([*named, *python_files(folder)]):
         try:
             size_bytes = path.stat().st_size
             if size_bytes > min(BIGGEST_FILE, room):
@@ -106,10 +114,10 @@ def _trees(folder: Path, scripts: Iterable[str], files: Iterable[Path]) -> Itera
             room -= size_bytes
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # invalid escapes and the like are the package's own affair
-                tree = ast.parse(path.read_bytes())
+                trees[path] = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
-        yield tree
+    return trees
 
 
 def _imports(tree: ast.AST) -> list[str]:

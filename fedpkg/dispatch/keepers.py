@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.dispatch.base import NO_LIMITS, Limits
 from fedpkg.dispatch.cgroups import Delegated, Group, Slot, delegated, open_group
+from fedpkg.dispatch.preload import OPTIMISER, Step
 from fedpkg.errors import DispatchError, NotIsolated
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ START_PATIENCE_S = 120.0
 # A keeper ends its task at the time limit, or when it is cancelled. One that has not answered this much later will not:
 # somebody (its task, say) has stopped it. Then both are killed from here.
 OVERDUE_S = 3.0
+MOST_LEFT_OUT = 10  # imports that make a zygote start again; at the next one, the rest is left out, too
 FORK_PATIENCE_S = 5.0  # a zygote takes some milliseconds to fork a keeper
 LOOK_AGAIN_S = 0.5  # how soon a new deadline is seen by a thread that waits
 # Else a keeper's death would end a program in which SIGPIPE has its default action.
@@ -71,6 +73,7 @@ class Call:
     module: str | None = None
     args: Sequence[str] = ()
     resident: bool = False  # in an interpreter that stays for the next one
+    watch_imports: bool = False  # say what it imports that the interpreter had not imported yet
     isolation: Mapping[str, Any] | None = None  # what `dispatch.isolation` made of the task's
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ class Call:
         }
         if self.shell is not None:
             return {**order, "shell": self.shell}
-        order = {**order, "args": list(self.args), "resident": self.resident}
+        order |= {"args": list(self.args), "resident": self.resident, "watch_imports": self.watch_imports}
         return {**order, "module": self.module} if self.module is not None else {**order, "script": self.script}
 
 
@@ -108,6 +111,7 @@ class Outcome:
     limit: str | None = None  # a key of `Limits`
     measured: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)  # of the machine's monotonic clock
+    imported: Mapping[str, float] = field(default_factory=dict)  # module → seconds, where that was watched
 
 
 class Keeper:
@@ -264,7 +268,9 @@ class Zygote:
 
     Args:
         interpreter: the Python of the package's environment.
-        modules: what it imports before it forks.
+        steps: what it does before it forks, from `dispatch.preload`. A step that starts threads or fails half-way is
+            left out: the interpreter starts again without it.
+        forbidden: names of modules that none of the steps may import.
         own: names of the package's own modules, which none of the imports may have taken.
         sources: files of which tasks will run or import copies.
         environ: its environment (threads at 1; a task sets its own).
@@ -276,10 +282,11 @@ class Zygote:
     def __init__(
         self,
         interpreter: str,
-        modules: Sequence[str],
+        steps: Sequence[Step],
         *,
         environ: Mapping[str, str],
         log: Path,
+        forbidden: Sequence[str] = (),
         own: Sequence[str] = (),
         sources: Sequence[Path] = (),
         cgroup: Delegated | None = None,
@@ -287,7 +294,9 @@ class Zygote:
     ) -> None:
         self.interpreter = interpreter
         files = [str(source) for source in sources]
-        self._order = {"modules": list(modules), "own": list(own), "sources": files, "apart": apart}
+        self._steps = list(steps)
+        self._left_out: list[dict[str, Any]] = []
+        self._order = {"forbidden": list(forbidden), "own": list(own), "sources": files, "apart": apart}
         self._environ = dict(environ)
         self._log = log
         self._greeting_lock = threading.Lock()
@@ -317,10 +326,29 @@ class Zygote:
                 raise DispatchError(f"cannot start the interpreter {self.interpreter}: {error}") from error
             finally:
                 theirs.close()
-        _send(self._control, self._order)
+        self._send_order()
+
+    def _send_order(self) -> None:
+        _send(self._control, {**self._order, "steps": self._steps})
+
+    def _leave_out(self, offence: dict[str, Any]) -> None:
+        """Go on without a step, and without what else imports that module by name."""
+        number, part = offence["step"], offence["part"]
+        step = self._steps[number]
+        module = "torch._dynamo" if step == OPTIMISER else f"{step[1]}.{part}" if part else step[1]
+        kept = self._steps[:number]
+        if part is not None:
+            kept.append((*step[:2], tuple(name for name in step[2] if name != part)))
+        if len(self._left_out) < MOST_LEFT_OUT:
+            later = self._steps[number + 1 :]
+            kept += [one for one in later if one[0] != "import" or not f"{one[1]}.".startswith(f"{module}.")]
+        self._steps = kept
+        self._left_out.append({"module": module, **offence})
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it has imported what it should; what it says of that: ``failed``, ``seconds``, ``why_cold``.
+        """Wait until it has imported what it should; what it says of that.
+
+        ``failed``, ``seconds``, ``why_cold``, and ``left_out``: of each step that is left out, module, kind and reason.
 
         With ``why_cold`` it cannot fork, or it died, and it has no keepers to give.
         """
@@ -333,16 +361,20 @@ class Zygote:
         how = "ended while it started"
         try:
             self._control.settimeout(START_PATIENCE_S)
-            if (greeting := _receive(self._control)) is not None:
+            while (greeting := _receive(self._control)) is not None and "again" in greeting:
+                self._leave_out(greeting["again"])
+                self._send_order()
+            if greeting is not None:
                 self._control.settimeout(None)
-                return greeting
+                return {**greeting, "left_out": self._left_out}
         except TimeoutError:
             how = f"had not done its imports after {START_PATIENCE_S:g} s"
             self._end()
         except OSError:
             pass
         tail = self._log.read_text(errors="replace")[-2000:].strip()
-        return {"why_cold": f"the interpreter {self.interpreter} {how}: {tail or 'no output'}"}
+        why_cold = f"the interpreter {self.interpreter} {how}: {tail or 'no output'}"
+        return {"why_cold": why_cold, "left_out": self._left_out}
 
     def keeper(self, *, warm: bool) -> Keeper:
         """A new keeper, for one slot. Should somebody have killed the zygote, another one is started.

@@ -3,7 +3,7 @@
 It is exec'ed by the dispatcher with the interpreter of the package's environment, and needs only the standard library
 (Python 3.9 or newer); fedpkg need not be installed there. One zygote has one *keeper* per slot:
 
-    controller ── socket ── zygote            imports what the package's scripts import, never starts a thread
+    controller ── socket ── zygote            takes the steps of dispatch/preload.py, never starts a thread
         │                     └─ fork ─┐
         └──────── socket ─────────── keeper   one per slot; the subreaper of the one task that it runs at a time
                                        └─ task, and whatever the task starts
@@ -43,6 +43,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "pat
 import _fedpkg_isolation  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_limits  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
+import _fedpkg_task  # type: ignore[import-not-found]  # noqa: E402
 from _fedpkg_processes import (  # type: ignore[import-not-found]  # noqa: E402
     KILL_PATIENCE_S,
     children_of,
@@ -111,24 +112,113 @@ def count_threads() -> int:
         return threading.active_count()
 
 
-def preload(modules: Iterable[str]) -> tuple[dict[str, str], str | None]:
-    """Import modules; say which failed, and which one (if any) makes forking unsafe by starting threads."""
+class Offence(Exception):
+    """A step that must be left out: ``part`` is the name that was taken from a module, if it was that."""
+
+    def __init__(self, number: int, part: str | None, why: str, kind: str, seconds: float) -> None:
+        super().__init__(why)
+        self.told = {"step": number, "part": part, "why": why, "kind": kind, "seconds": seconds}
+
+
+def preload(steps: Iterable[list[Any]], forbidden: Iterable[str]) -> dict[str, str]:
+    """Take the steps of `dispatch.preload` in their order; say which imports failed without leaving anything behind.
+
+    Raises:
+        Offence: the interpreter cannot be used as it is now.
+    """
     failed = {}
-    why_cold = None
-    for name in modules:
-        try:
-            __import__(name)
-        except BaseException as error:  # whatever a module does at import, the task itself will show it to its user
-            failed[name] = "%s: %s" % (type(error).__name__, error)
-        if why_cold is None and count_threads() > 1:
-            why_cold = "importing '%s' starts threads, and forking a process with threads is unsafe" % name
-    if "torch" in sys.modules and why_cold is None:
-        step_an_optimiser(sys.modules["torch"])
-        if count_threads() > 1:
-            why_cold = "PyTorch's first optimiser step starts threads"
-        if why_cold is None and os.environ.get("CUDA_VISIBLE_DEVICES") and not fork_has_cuda(sys.modules["torch"]):
-            why_cold = "one of its imports uses CUDA at once, and then a forked process cannot use it"
-    return failed, why_cold
+    before = dict(os.environ)
+    given = dict(before)  # what the script sets, too
+    native = set()
+    for number, step in enumerate(steps):
+        kind = step[0]
+        if kind == "environ":
+            _, how, name, value = step
+            if name in _fedpkg_task.THREAD_VARIABLES:  # here they stay at 1, lest threads start
+                if how == "set":
+                    _fedpkg_main.THREADS_OF_SCRIPT[name] = value
+                continue
+            if how == "putenv":
+                os.putenv(name, value)
+                native.add(name)
+            elif how == "set" or name not in os.environ:
+                os.environ[name] = given[name] = value
+        elif kind == "warnings":
+            set_warning_filter(*step[1:])
+        elif kind == "optimiser":
+            if "torch" in sys.modules:
+                attempt(number, None, "torch", step_an_optimiser, (sys.modules["torch"],), forbidden)
+        else:
+            module = step[1]
+            problem = attempt(number, None, module, __import__, (module,), forbidden)
+            if problem is not None:
+                failed[module] = problem
+                continue
+            for part in step[2]:
+                attempt(number, part, "%s.%s" % (module, part), take, (module, part), forbidden)
+    _fedpkg_main.SET_BY_IMPORTS.update((k, v) for k, v in os.environ.items() if given.get(k) != v and k not in before)
+    _fedpkg_main.set_environment(before)
+    for name in native:
+        os.putenv(name, before[name]) if name in before else os.unsetenv(name)
+    return failed
+
+
+def attempt(
+    number: int, part: str | None, name: str, action: Any, arguments: tuple[Any, ...], forbidden: Iterable[str]
+) -> str | None:
+    """Do one import; why it failed, if it left nothing behind.
+
+    Raises:
+        Offence: it started threads, left modules half imported, or imported what must not be imported yet.
+    """
+    known = set(sys.modules)
+    started = time.monotonic()
+    problem = None
+    try:
+        action(*arguments)
+    except BaseException as error:  # whatever a module does at import, the task itself will show it to its user
+        problem = "%s: %s" % (type(error).__name__, error)
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        is_itself_missing = missing is not None and (name + ".").startswith(missing + ".")  # its parents are whole
+        if not is_itself_missing and set(sys.modules) - known:
+            raise Offence(number, part, problem, "failed", time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if count_threads() > 1:
+        raise Offence(number, part, "importing '%s' starts threads" % name, "threads", seconds)
+    for other in forbidden:
+        if other in sys.modules:
+            raise Offence(number, part, "importing '%s' imports '%s'" % (name, other), "forbidden", seconds)
+    return problem
+
+
+def take(module: str, part: str) -> None:
+    """``from module import part``: an attribute, which the module may make only now, or a module of it."""
+    try:
+        getattr(sys.modules[module], part)
+    except AttributeError:
+        __import__("%s.%s" % (module, part))
+
+
+def set_warning_filter(function: str, arguments: list[Any], named: list[list[Any]]) -> None:
+    import builtins
+    import warnings
+
+    def value(given: Any) -> Any:
+        return getattr(builtins, given[0]) if isinstance(given, list) else given
+
+    try:
+        getattr(warnings, function)(*map(value, arguments), **{name: value(given) for name, given in named})
+    except Exception:
+        pass  # the script will show it to its user
+
+
+def start_again(control: socket.socket, environ: dict[str, str], offence: Offence) -> None:
+    """A new interpreter in this process, as threads and modules cannot be taken back; it gets a new order."""
+    send(control, {"again": offence.told})
+    os.set_inheritable(control.fileno(), True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, os.path.abspath(__file__), sys.argv[1]], environ)
 
 
 def shadowed(own: Iterable[str]) -> str | None:
@@ -204,10 +294,18 @@ def main() -> None:
     os.chdir("/")
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)
+    environ = dict(os.environ)
     before = _fedpkg_isolation.open_files()
-    failed, why_cold = preload(order["modules"])
+    try:
+        failed = preload(order["steps"], order["forbidden"])
+    except Offence as offence:
+        start_again(control, environ, offence)
+        raise  # it does not come back
     of_imports = frozenset(_fedpkg_isolation.open_files() - before)
-    why_cold = why_cold or shadowed(order["own"])
+    why_cold = shadowed(order["own"])
+    torch = sys.modules.get("torch")
+    if torch is not None and os.environ.get("CUDA_VISIBLE_DEVICES") and not fork_has_cuda(torch):
+        why_cold = why_cold or "one of its imports uses CUDA at once, and then a forked process cannot use it"
     if why_cold is None:
         _fedpkg_main.precompile(order["sources"])
         disown_finalizers()
@@ -505,12 +603,13 @@ class Keeper:
         if ending in ("exit", "answered") and supervisor.look_at_the_end():
             ending = "limit"
         tails = [log.close() for log in logs]
-        times = answer.get("times", {})
+        times, imported = answer.get("times", {}), answer.get("imported", {})
         not_isolated = walls.problem(status) if walls is not None else None
         if child is not None and self.resident is None:
             if order.get("isolation") is not None:
                 not_isolated = why_not_isolated(child.wire)
-            times = times or read_times(child.report)
+            report = read_report(child.report)
+            times, imported = times or report["times"], imported or report["imported"]
             child.close()
         return {
             "ending": "exit" if ending == "answered" else ending,
@@ -525,6 +624,7 @@ class Keeper:
             "cpu_s": cpu_s,
             "max_rss_bytes": max_rss_bytes,
             "times": dict(times, started=started, ended=ended, cleaned=time.monotonic()),
+            "imported": imported,
             "not_isolated": not_isolated,
         }
 
@@ -560,6 +660,7 @@ class Keeper:
                 "cpu_s": float(said["cpu_s"]),
                 "max_rss_bytes": int(said["max_rss_bytes"]),
                 "times": {str(name): float(value) for name, value in said["times"].items()},
+                "imported": imported_of(said),
             }
             if answer["status"] == 0 and said["clean"] and not children_of(child.pid) and is_silent(child.wire):
                 self.resident = child
@@ -659,13 +760,19 @@ def why_not_isolated(wire: socket.socket) -> str | None:
     return None if said is None else said["not_isolated"]
 
 
-def read_times(report: mmap.mmap) -> dict[str, float]:
-    """What the child noted of its times. This is only shown, never trusted: its script may have found the place."""
+def imported_of(said: dict[str, Any]) -> dict[str, float]:
+    """Modules that a task says it has imported anew, and their seconds."""
+    return {str(name): float(value) for name, value in said["imported"].items()}
+
+
+def read_report(report: mmap.mmap) -> dict[str, dict[str, float]]:
+    """What the child noted of its times and imports: only shown, as its script may have found the place."""
     try:
         said = json.loads(report[:].rstrip(b"\0"))
-        return {str(name): float(value) for name, value in said.items()}
+        times = {str(name): float(value) for name, value in said["times"].items()}
+        return {"times": times, "imported": imported_of(said)}
     except Exception:
-        return {}
+        return {"times": {}, "imported": {}}
 
 
 # ---------------------------------------------------------------- the warm child
@@ -699,7 +806,7 @@ def warm_child(wire: socket.socket, report: mmap.mmap, of_imports: frozenset[int
         return 1
     status = _fedpkg_main.finish(status)
     times["finished"] = time.monotonic()
-    text = json.dumps(times).encode()
+    text = json.dumps({"times": times, "imported": _fedpkg_main.imported()}).encode()
     report[: len(text)] = text
     return int(status)
 

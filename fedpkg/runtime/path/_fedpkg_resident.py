@@ -80,6 +80,7 @@ def serve(
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         rss = after.ru_maxrss * 1024
         answer = {"status": status, "clean": clean, "times": times, "cpu_s": cpu_s, "max_rss_bytes": rss}
+        answer["imported"] = _fedpkg_main.imported()
         send({"answer_to": order["answer_to"], **answer})
         if status or not clean:
             return int(status)

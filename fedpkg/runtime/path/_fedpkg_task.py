@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
 def prepare(environ: Mapping[str, str]) -> None:
     """Seed the global generators of random, NumPy and torch (FEDPKG_SEED), and set torch's threads (OMP_NUM_THREADS).
 
@@ -84,22 +93,27 @@ class _AfterImport:
         return spec
 
 
-def set_loaded_thread_pools(threads: int) -> None:
+def set_loaded_thread_pools(environ: Mapping[str, str]) -> None:
     """Tell BLAS and OpenMP libraries that are loaded already how many threads they may use (warm tasks; Linux).
 
-    Environment variables are read once, when a library loads. Where the loaded libraries cannot be listed, nothing is
-    done.
+    They read the environment once, when they load: at 1, in the zygote. Where the loaded libraries cannot be listed,
+    nothing is done.
     """
+    variables = {"blas": "OPENBLAS_NUM_THREADS", "mkl_rt": "MKL_NUM_THREADS", "omp": "OMP_NUM_THREADS"}
+    numbers = {kind: environ.get(name, "") for kind, name in variables.items()}
+    threads = {kind: int(number) for kind, number in numbers.items() if number.isdigit() and number not in ("0", "1")}
+    if not threads:
+        return
     import ctypes
 
-    setters = (
-        "openblas_set_num_threads",
-        "openblas_set_num_threads64_",
-        "scipy_openblas_set_num_threads",
-        "scipy_openblas_set_num_threads64_",
-        "MKL_Set_Num_Threads",
-        "omp_set_num_threads",
-    )
+    setters = {
+        "openblas_set_num_threads": "blas",
+        "openblas_set_num_threads64_": "blas",
+        "scipy_openblas_set_num_threads": "blas",
+        "scipy_openblas_set_num_threads64_": "blas",
+        "MKL_Set_Num_Threads": "mkl_rt",
+        "omp_set_num_threads": "omp",
+    }
     try:
         with open("/proc/self/maps") as maps:
             paths = {line.split(None, 5)[-1].strip() for line in maps if ".so" in line}
@@ -107,12 +121,12 @@ def set_loaded_thread_pools(threads: int) -> None:
         return
     for path in sorted(paths):
         name = os.path.basename(path)
-        if "blas" not in name and "mkl_rt" not in name and "omp" not in name:
+        if not any(kind in name for kind in variables):
             continue
         try:
             library = ctypes.CDLL(path)
         except OSError:
             continue
-        for setter in setters:
-            if hasattr(library, setter):
-                getattr(library, setter)(ctypes.c_int(threads))
+        for setter, kind in setters.items():
+            if kind in threads and hasattr(library, setter):
+                getattr(library, setter)(ctypes.c_int(threads[kind]))

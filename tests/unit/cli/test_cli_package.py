@@ -41,6 +41,30 @@ def test_build_prints_path_digest_and_size(here):
     assert set(inspected["entry_points"]) == {"build", "train", "validate"}
 
 
+def test_inspect_says_what_is_preloaded_and_why_something_is_not(here):
+    (here / "client").mkdir()
+    commands = {"train": "python train.py", "validate": "python -m check", "predict": "bash x.sh"}
+    entry_points = {name: {"command": command} for name, command in commands.items()}
+    (here / "client" / "fedn.yaml").write_text(json.dumps({"entry_points": entry_points}))
+    settings = ["import os", "os.environ['A'] = '1'", "import numpy as np", "from scipy import stats"]
+    train = [*settings, "os.environ['B'] = os.getcwd()", "import torch"]
+    (here / "client" / "train.py").write_text("\n".join(train))
+    (here / "client" / "check.py").write_text("import numpy\n")
+    train, check = fedpkg("package", "inspect", "client", "--json").json()["preload"]
+    assert train == {
+        "scripts": ["train.py"],
+        "settings": ["os.environ['A'] = '1'"],
+        "modules": ["os", "numpy", "scipy.stats"],
+        "left_out": [
+            {"module": "torch", "because": "train.py:5 changes os.environ"},
+        ],
+    }
+    assert (check["scripts"], check["modules"], check["left_out"]) == (["-m check"], ["numpy"], [])
+    lines = fedpkg("package", "inspect", "client").out.splitlines()
+    assert "preloaded               os.environ['A'] = '1', os, numpy, scipy.stats" in lines
+    assert "imported in every task  torch: train.py:5 changes os.environ" in lines
+
+
 def test_build_into_a_place_that_cannot_be_written_is_an_ordinary_error(here):
     (here / "file").touch()
     os.mkfifo(here / "fifo")

@@ -258,6 +258,30 @@ def test_missing_script_and_python_env_get_a_warning(client: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("command", "name", "content", "reason"),
+    [
+        ("bash train", "train", b"set -e\r\n", "which a shell reads as parts of words"),
+        ("A=1 exec /bin/sh ./train x", "train", b"set -e\r\n", "which a shell reads as parts of words"),
+        ("python entrypoint.py", "lib/x.sh", b"set -e\r\n", "which a shell reads as parts of words"),
+        ("./train", "train", b"#!/bin/bash\r\ntrue\r\n", "which a shell reads as parts of words"),
+        ("./train.py", "train.py", b"#!/usr/bin/env python3\r\n", "so the interpreter in its first line is not found"),
+        ("python train.py", "train.py", b"#!/usr/bin/env python3\r\nimport os\r\n", None),
+        ("bash train", "train", b"set -e\n", None),
+        ("bash train", "data.csv", b"1,2\r\n", None),
+    ],
+)
+def test_script_with_windows_line_ends_gets_a_warning_where_they_break_it(
+    client: Path, tmp_path: Path, command: str, name: str, content: bytes, reason: str | None
+) -> None:
+    (client / "train").write_bytes(b"")
+    (client / name).parent.mkdir(exist_ok=True)
+    (client / name).write_bytes(content)
+    (client / "fedn.yaml").write_text(f"entry_points:\n  train: {{command: {command}}}\n", encoding="utf-8")
+    expected = f"{name} has Windows line ends, {reason}: convert it (sed -i 's/\\r$//' {name})"
+    assert build_package(client, tmp_path / "p.tar.gz").warnings == ((expected,) if reason else ())
+
+
+@pytest.mark.parametrize(
     ("command", "script"),
     [
         ("python train.py", "train.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,17 +45,73 @@ def outside_module(tmp_path: Path, name: str, code: str) -> str:
     return str(site)
 
 
-def test_import_that_starts_a_thread_makes_the_package_run_cold(
+def test_import_that_starts_a_thread_is_left_out_with_what_needs_it_and_the_rest_stays_warm(
     open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    package = inline(tmp_path, "import starts_a_thread\n" + TELL_PARENT)
-    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "starts_a_thread", THREAD))
-    for _ in range(3):
-        assert "parent" in bench.told(package)
-    assert warnings_of(caplog) == [
-        "executor.cold reason=the package runs cold, with a new interpreter for every task: "
-        "importing 'starts_a_thread' starts threads, and forking a process with threads is unsafe"
+    code = """
+    import first_one, starts_a_thread, needs_it, last_one
+    tell(anew=[m.__name__ for m in (first_one, starts_a_thread, needs_it, last_one) if m.PID == os.getpid()])
+    """
+    package = inline(tmp_path, code)
+    pid = "import os\nPID = os.getpid()\n"
+    for name, text in [
+        ("first_one", ""),
+        ("starts_a_thread", THREAD),
+        ("needs_it", "import starts_a_thread"),
+        ("last_one", ""),
+    ]:
+        path = outside_module(tmp_path, name, pid + text)
+    bench = open_warm(package, PYTHONPATH=path)
+    for _ in range(2):
+        assert bench.told(package) == {"anew": ["starts_a_thread", "needs_it"]}
+    assert [message.partition(" (about")[0] for message in warnings_of(caplog)] == [
+        "executor.left_out reason=starts_a_thread is imported anew in every task",
+        "executor.left_out reason=needs_it is imported anew in every task",
     ]
+    assert all(
+        "starts threads, and forking a process with threads is unsafe" in message for message in warnings_of(caplog)
+    )
+
+
+def test_what_a_name_needs_is_imported_before_the_fork(open_warm: Callable[..., Bench], tmp_path: Path) -> None:
+    site = tmp_path / "site" / "lazy"
+    site.mkdir(parents=True)
+    lazy = """
+    import importlib
+    def __getattr__(name):
+        if name in ("made", "broken"):
+            return importlib.import_module(f"lazy.its_{name}").thing
+        raise AttributeError(name)
+    """
+    (site / "__init__.py").write_text(textwrap.dedent(lazy))
+    (site / "its_made.py").write_text("thing = 1\n")
+    (site / "its_broken.py").write_text(
+        "import os\nif 'FEDPKG_TASK' not in os.environ:\n    raise OSError\nthing = 2\n"
+    )
+    (site / "inner.py").write_text("")
+    code = """
+    loaded = sorted(name for name in sys.modules if name.startswith("lazy"))
+    from lazy import broken, inner, made
+    tell(loaded=loaded, values=[broken, made])
+    """
+    package = inline(tmp_path, code)
+    bench = open_warm(package, PYTHONPATH=str(site.parent))
+    assert bench.told(package) == {"loaded": ["lazy", "lazy.inner", "lazy.its_made"], "values": [2, 1]}
+
+
+def test_debug_log_says_what_a_task_imports_anew(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = inline(
+        tmp_path, "name = 'only_now'\n__import__(name)\n__import__('own')\ntell(n=1)\n", own__py="import csv"
+    )
+    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "only_now", "import wave\n"))
+    bench.told(package)
+    with caplog.at_level(logging.DEBUG, "fedpkg.dispatch"):
+        bench.told(package)
+        bench.executor.close()
+    (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("task.imported")]
+    assert " modules=only_now seconds=" in said
 
 
 def test_import_that_ends_the_interpreter_makes_the_package_run_cold(
