@@ -53,7 +53,13 @@ from fedpkg.errors import (
 )
 from fedpkg.files import NO_SPACE, sha256_file
 from fedpkg.log import event
-from fedpkg.preflight import check_clients, check_entry_points, warn_of_unread_parameters, warn_of_unused
+from fedpkg.preflight import (
+    check_clients,
+    check_entry_points,
+    suggest_isolation,
+    warn_of_unread_parameters,
+    warn_of_unused,
+)
 from fedpkg.rules import refusal
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
@@ -110,6 +116,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             event(logger, logging.WARNING, "package.warning", about=warning)
         warn_of_unread_parameters(config, package, strategy)
         warn_of_unused(config, strategy)
+        suggest_isolation(config)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
         on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)

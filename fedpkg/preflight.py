@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fedpkg.compute_package.review import script_of
@@ -129,6 +130,20 @@ def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
         keys = ", ".join(f"sampler.{key}" for key in unused)
         about = f"{name} chooses the clients that train itself; for these it makes no use of {keys}"
         event(logger, logging.WARNING, "sampler.unused", about=about)
+
+
+def suggest_isolation(config: RunConfig) -> None:
+    """Say once that there is isolation, where it can be had, for an archive: a package that somebody has handed on."""
+    from fedpkg.dispatch.isolation import means
+
+    if config.isolate.enabled or config.executor.name == "resident" or Path(config.package).is_dir():
+        return
+    if means().cold is not None:
+        about = (
+            "the package is an archive, and its programs can do all that you can; if it is not your own, run it with "
+            "--isolate, so that they see only their package and data"
+        )
+        event(logger, logging.WARNING, "isolate.off", about=about)
 
 
 def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:

@@ -6,6 +6,8 @@ import shutil
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
+from fedpkg.dispatch.isolation import means
+
 
 @pytest.fixture
 def package(here):
@@ -101,6 +103,7 @@ def test_run_without_a_run_yaml_takes_only_what_it_allows(package, here):
         assert os.listdir(".fedpkg/packages") == []
     ended = fedpkg("run", "--package", package, "--rounds", "1", "trust.allow=[alice.pub]", "executor.name=process")
     assert ended.code == 0, ended.err
+    assert ended.err.count("--isolate") == (means().cold is not None)  # an archive may be somebody else's
     assert f"signed by   {signer('alice')}\n" in fedpkg("session", "show").out
 
 

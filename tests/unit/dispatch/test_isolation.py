@@ -24,6 +24,7 @@ from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfi
 from fedpkg.dispatch import isolation
 from fedpkg.dispatch.base import Isolation, Limits
 from fedpkg.errors import ConfigError
+from fedpkg.preflight import suggest_isolation
 from fedpkg.types import ReplyKind
 
 SECRET = "nobody else may know this"
@@ -790,6 +791,29 @@ tell = [
 ]
 print(json.dumps(tell))
 """
+
+
+def test_isolation_is_suggested_for_archives_where_it_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    can = isolation.Means(3, "", "", None, "bwrap is not on PATH")
+    cannot = isolation.Means(0, "no Landlock", "not permitted", None, "bwrap is not on PATH")
+    archive, isolated = str(tmp_path / "package.tar.gz"), IsolateConfig(enabled=True)
+    cases: list[tuple[isolation.Means, str, dict[str, Any]]] = [
+        (can, archive, {}),
+        (can, archive, {"executor": ExecutorConfig(name="process")}),
+        (can, str(tmp_path), {}),
+        (can, archive, {"isolate": isolated}),
+        (can, archive, {"executor": ExecutorConfig(name="resident")}),
+        (cannot, archive, {}),
+    ]
+    suggested = []
+    for here, package, sections in cases:
+        monkeypatch.setattr(isolation, "means", lambda here=here: here)
+        caplog.clear()
+        suggest_isolation(RunConfig(package, 1, ClientsConfig(count=1), **sections))
+        suggested.append([record.getMessage().count("--isolate") for record in caplog.records])
+    assert suggested == [[1], [1], [], [], [], []]
 
 
 @pytest.mark.parametrize("abi", [3, 4, 5])
