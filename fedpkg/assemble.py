@@ -37,6 +37,7 @@ from fedpkg.config import (
     load_config,
 )
 from fedpkg.config_shape import Places
+from fedpkg.controller.events import ExecutorStarted, Preparing
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.command import without_container
@@ -119,16 +120,18 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         suggest_isolation(config)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
+        watch(Preparing("the package's Python environment"))
         on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         with _executor(config, on_disk, folder) as executor:
-            from fedpkg.controller.events import BuildStarted
+            watch(ExecutorStarted(lambda: executor.is_warming))
+            watch(Preparing("the clients' data"))
             from fedpkg.controller.session import begin_session
             from fedpkg.data.clients import prepare_clients
 
             clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
             check_clients(config, [client.client_id for client in clients], strategy, sampler)
             if config.seed_model is None:
-                watch(BuildStarted())
+                watch(Preparing("the package builds its seed model"))
             weights, form = _seed_model(config, on_disk, executor, folder, session_id)
             now = clock()
             entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}
@@ -193,9 +196,11 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
+        watch(Preparing("the package's Python environment"))
         package = _on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
         _check_data(home, store.list_clients(session.session_id))
         with _executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
+            watch(ExecutorStarted(lambda: executor.is_warming))
             from fedpkg.formats.base import ModelForm
 
             seed = store.get_model(f"{session.session_id}.0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,9 +14,10 @@ from fedpkg.cli import output
 from fedpkg.cli.options import Settings
 from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table
 from fedpkg.controller.events import (
-    BuildStarted,
     Event,
+    ExecutorStarted,
     PhaseStarted,
+    Preparing,
     RoundFinished,
     SessionEnded,
     SessionStarted,
@@ -86,16 +87,21 @@ class Progress:
         self.metric: str | None = None
         self.finished: list[float] = []  # when each round of this run ended
         self.started = 0.0
-        self.build_started: float | None = None
+        self.preparing = "the package"
+        self.is_warming: Callable[[], bool] = lambda: False
+        self.since = time.monotonic()  # it does what it does now
 
     def take(self, event: Event) -> None:
-        if isinstance(event, BuildStarted):
-            self.build_started = time.monotonic()
+        if isinstance(event, Preparing):
+            self.preparing, self.since = event.what, time.monotonic()
+        elif isinstance(event, ExecutorStarted):
+            self.is_warming = event.is_warming
         elif isinstance(event, SessionStarted):
             self.session, self.first_round = event.session, event.first_round
             self.started = time.monotonic()
         elif isinstance(event, PhaseStarted):
             self.round_number, self.phase, self.batch = event.round_number, event.phase, event.batch
+            self.since = time.monotonic()
             if event.batch == 1:
                 self.num_clients = self.ok = self.failed = 0
             self.num_clients += event.num_clients
@@ -107,6 +113,19 @@ class Progress:
             self.finished.append(time.monotonic())
         else:
             self.session = event.session
+
+    @property
+    def waits_for(self) -> str:
+        """What the session does now, as far as no task tells of it; nothing while tasks end one after the other."""
+        took = f"  {time.monotonic() - self.since:.0f} s"
+        if self.session is None:
+            warms = self.is_warming() and self.preparing.startswith("the package builds")
+            return f"{self.preparing}{', warming the interpreter' * warms}{took}"
+        if self.phase and self.ok + self.failed == 0 and self.is_warming():
+            return f"warming the interpreter{took}"
+        if self.phase == "train" and self.batch == 1 and 0 < self.num_clients <= self.ok + self.failed:
+            return "aggregating"
+        return ""
 
     @property
     def share_done(self) -> float:
@@ -216,7 +235,7 @@ class LiveDisplay(PlainLines):
         self._live.console.print(Text(shown_lines(text)), soft_wrap=True)
 
     def show(self, event: Event) -> None:
-        if isinstance(event, BuildStarted):
+        if isinstance(event, Preparing):
             self._live.refresh()  # it may be over before the next one
         if not isinstance(
             event, (SessionStarted, RoundFinished)
@@ -231,10 +250,7 @@ class LiveDisplay(PlainLines):
 
         progress = self.progress
         if progress.session is None:
-            what = "package, data, seed model"
-            if progress.build_started is not None:
-                what = f"the package builds its seed model  {time.monotonic() - progress.build_started:.0f} s"
-            self._spinner.text = Text(f"starting: {what}")
+            self._spinner.text = Text(f"starting: {progress.waits_for}")
             return self._spinner
         top = Table.grid(padding=(0, 2))
         for _ in range(5):
@@ -255,6 +271,8 @@ class LiveDisplay(PlainLines):
         ]
         line = Text("  ".join(parts[:1]))
         line.append(f"  {parts[1]}", style="red" if progress.failed else "dim")
+        if waits_for := progress.waits_for:
+            line.append(f"  {waits_for}", style="dim")
         if progress.metric is not None:
             line.append(f"  {progress.metric}", style="green")
         self._spinner.text = line

@@ -11,8 +11,17 @@ from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
 
 
 @dataclass(frozen=True)
-class BuildStarted:
-    """Before the session starts: the package makes the seed model."""
+class Preparing:
+    """Before the session starts or goes on: what is done now, in words."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class ExecutorStarted:
+    """Before the session starts or goes on. ``is_warming()``: tasks wait for an interpreter that does its imports."""
+
+    is_warming: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -48,5 +57,7 @@ class SessionEnded:
     session: SessionRow
 
 
-Event: TypeAlias = "BuildStarted | SessionStarted | PhaseStarted | TaskEnded | RoundFinished | SessionEnded"
+Event: TypeAlias = (
+    "Preparing | ExecutorStarted | SessionStarted | PhaseStarted | TaskEnded | RoundFinished | SessionEnded"
+)
 Watcher: TypeAlias = "Callable[[Event], None]"

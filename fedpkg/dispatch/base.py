@@ -189,6 +189,11 @@ class Executor(Protocol):
         """How many tasks run at the same time."""
         ...
 
+    @property
+    def is_warming(self) -> bool:
+        """Whether a task that is submitted now would wait for an interpreter to be ready. For people who wait."""
+        ...
+
     def submit(self, task: Task) -> Future[TaskResult]:
         """Queue a task. Its future always gets a `TaskResult`, never an exception, unless fedpkg itself is at fault."""
         ...

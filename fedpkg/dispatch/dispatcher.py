@@ -48,6 +48,11 @@ class Launcher(Protocol):
 
     isolated: bool
 
+    @property
+    def is_warming(self) -> bool:
+        """Whether an interpreter that tasks need is still doing its imports."""
+        ...
+
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         """What to run for a task, and the key of the zygote whose keeper shall run it."""
         ...
@@ -154,6 +159,10 @@ class LocalExecutor:
     @property
     def slots(self) -> int:
         return len(self._slots)
+
+    @property
+    def is_warming(self) -> bool:
+        return self._launcher.is_warming
 
     def submit(self, task: Task) -> Future[TaskResult]:
         future: Future[TaskResult] = Future()

@@ -64,6 +64,10 @@ class ForkserverLauncher:
             if self._why_not_forked(call) is None:
                 self._zygote(call, package)
 
+    @property
+    def is_warming(self) -> bool:
+        return any(not zygote.is_ready for zygote in list(self._zygotes.values()))
+
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         command = task.package.spec.entry_point(task.entry_point).command
         cold = shell_call(task, staged)

@@ -345,6 +345,11 @@ class Zygote:
         self._steps = kept
         self._left_out.append({"module": module, **offence})
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `ready` has an answer at once. It stays False until somebody has asked it."""
+        return self._greeting is not None
+
     def ready(self) -> dict[str, Any]:
         """Wait until it has imported what it should; what it says of that.
 

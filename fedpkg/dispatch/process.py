@@ -21,6 +21,8 @@ COLD = "cold"
 class ProcessLauncher:
     """Hands every command to bash. Its zygote imports nothing: it is there as the reaper of what tasks leave behind."""
 
+    is_warming = False
+
     def __init__(self, environment: Mapping[str, str], log_folder: Path, *, isolated: bool = False) -> None:
         self.isolated = isolated
         environ = base_environ(environment, threads=1)

@@ -23,6 +23,7 @@ class AtOnce:
     """
 
     slots = 1
+    is_warming = False
 
     def __init__(self, fails: Iterable[str] = ()) -> None:
         self.fails = frozenset(fails)

@@ -21,7 +21,7 @@ from federation import Arrivals
 
 from fedpkg import assemble
 from fedpkg.config import config_from_json
-from fedpkg.controller.events import BuildStarted, Event
+from fedpkg.controller.events import Event, ExecutorStarted, Preparing
 from fedpkg.stores import models, prune
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import SqlStore
@@ -82,7 +82,7 @@ def main() -> None:
 
     def watch(happened: Event) -> None:
         nonlocal seen
-        if isinstance(happened, BuildStarted):  # there is no session yet
+        if isinstance(happened, (Preparing, ExecutorStarted)):  # there is no session yet
             return
         seen += 1
         task = f" {happened.result.task.task_id}" if hasattr(happened, "result") else ""

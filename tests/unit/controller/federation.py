@@ -14,7 +14,7 @@ import msgspec
 from fedpkg import assemble
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
-from fedpkg.controller.events import BuildStarted, Event, TaskEnded
+from fedpkg.controller.events import Event, ExecutorStarted, Preparing, TaskEnded
 from fedpkg.formats.model_file import read_model
 from fedpkg.stores.base import SessionRow, TaskRow
 from fedpkg.stores.check import Finding, check_home
@@ -71,7 +71,7 @@ class Look(SqliteStore):
 
 def of_session(watch: Callable[[Event], None]) -> Callable[[Event], None]:
     """Shows a watcher what happens once there is a session."""
-    return lambda event: None if isinstance(event, BuildStarted) else watch(event)
+    return lambda event: None if isinstance(event, (Preparing, ExecutorStarted)) else watch(event)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Federation:
     def resume(
         self, ref: str, *, rounds: int | None = None, watch: Callable[[Event], None] | None = None
     ) -> SessionRow:
-        return assemble.resume(ref, self.home, watch=watch or self.events.append, rounds=rounds)
+        return assemble.resume(ref, self.home, watch=of_session(watch or self.events.append), rounds=rounds)
 
     def findings(self) -> list[Finding]:
         """What `fedpkg home check` would tell."""

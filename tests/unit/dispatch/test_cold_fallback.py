@@ -210,3 +210,16 @@ def test_module_that_fails_to_import_is_the_tasks_own_affair(
     bench = open_warm(package, PYTHONPATH=path)
     assert bench.told(package) == {"e": "no licence"}
     assert warnings_of(caplog) == []
+
+
+def test_executor_tells_whether_its_interpreter_is_still_warming(
+    open_warm: Callable[..., Bench], tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go on"
+    waits = f"import os, time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.01)\n"
+    package = inline(tmp_path, "import waits_for_a_file\n" + TELL_PARENT)
+    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "waits_for_a_file", waits))
+    assert bench.executor.is_warming
+    go_on.touch()
+    assert "parent" in bench.told(package)
+    assert not bench.executor.is_warming
