@@ -57,9 +57,11 @@ from fedpkg.log import event
 from fedpkg.preflight import (
     check_clients,
     check_entry_points,
+    check_seed_model,
     suggest_isolation,
     warn_of_unread_parameters,
     warn_of_unused,
+    warn_of_whole_numbers,
 )
 from fedpkg.rules import refusal
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
@@ -132,7 +134,9 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             check_clients(config, [client.client_id for client in clients], strategy, sampler)
             if config.seed_model is None:
                 watch(Preparing("the package builds its seed model"))
-            weights, form = _seed_model(config, on_disk, executor, folder, session_id)
+            weights, form, told = _seed_model(config, on_disk, executor, folder, session_id)
+            check_seed_model(config, weights, strategy, told=told)
+            warn_of_whole_numbers(config, weights, [client.client_id for client in clients], strategy, sampler)
             now = clock()
             entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}
             store.add_package(
@@ -386,7 +390,9 @@ def _context(
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
     from fedpkg.strategies import make_strategy
+    from fedpkg.strategies.master import with_master
 
+    strategy = make_strategy(config.strategy)
     return SessionContext(
         session=session,
         config=config,
@@ -397,7 +403,7 @@ def _context(
         store=store,
         models=ModelStore(home.models),
         executor=executor,
-        strategy=make_strategy(config.strategy),
+        strategy=with_master(strategy) if session.rules >= 2 else strategy,
         sampler=make_sampler(config.sampler),
         clock=clock,
         watch=watch,
@@ -427,8 +433,9 @@ def _on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bo
 
 def _seed_model(
     config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str
-) -> tuple[Weights, ModelForm]:
-    """The configured seed model, or the one that the package's build entry point makes."""
+) -> tuple[Weights, ModelForm, bool]:
+    """The configured seed model, or the one that the package's build entry point makes; are its buffers told?"""
+    from fedpkg.formats.buffers import are_told
     from fedpkg.formats.model_file import read_seed_model
 
     path = (
@@ -437,9 +444,22 @@ def _seed_model(
         else build_seed(config, package, executor, folder, session_id)
     )
     weights, form = read_seed_model(path, buffers=config.buffers, bare=_bare_form(config, package))
-    if bad := weights.first_non_finite():
-        raise ConfigError(f"seed model {path}: tensor '{bad}' has NaN or infinite values")
-    return weights, form
+    if bad := _non_finite(weights):
+        raise ConfigError(
+            f"seed model {path}: tensor '{bad}' has NaN or infinite values",
+            hint="if it is a constant of the module (a causal mask), keep it out of the file by register_buffer(…, "
+            f'persistent=False), or say that it is a buffer: buffers: ["{bad}"] in the run.yaml',
+        )
+    return weights, form, are_told(weights, path, patterns=config.buffers)
+
+
+def _non_finite(seed_model: Weights) -> str | None:
+    """The first tensor that is not finite; constant buffers may be (a causal mask), running statistics may not."""
+    from fedpkg.formats.buffers import usual_buffers
+    from fedpkg.weights.weights import Weights
+
+    statistics = frozenset(usual_buffers(seed_model))
+    return seed_model.first_non_finite(Weights(seed_model, buffers=seed_model.buffers - statistics))
 
 
 def _bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
@@ -565,7 +585,7 @@ def call_entry_point(
         if model is not None:
             staged, template, suffix = _input_model(model, folder, bare)
         content = str(facts.get("reply", "gradient" if entry_point == "gradient" else "weights"))
-        if template is not None and content != "weights":
+        if template is not None and content != "weights" and not facts.get("rest"):
             template = template.filter(frozenset(template.parameters).__contains__)
         sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
         input_sets = tuple(map(str, facts.get("input_sets", ())))
@@ -635,7 +655,7 @@ def _checked_seed(result: TaskResult) -> TaskResult:
         weights, _form = read_seed_model(result.reply)
     except ModelFileError as error:
         return dataclasses.replace(result, status="failed", failure=Failure("bad_file", error.message), reply=None)
-    if bad := weights.first_non_finite():
+    if bad := _non_finite(weights):
         failure = Failure("not_finite", f"tensor '{bad}' has NaN or infinite values")
         return dataclasses.replace(result, status="failed", failure=failure, reply=None)
     return dataclasses.replace(result, weights=weights)

@@ -156,7 +156,9 @@ class RunConfig(Section, frozen=True):
     # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
     # the package names.
     helper: NpzHelper | BareHelper | None = None
-    buffers: list[str] = []  # patterns: tensors of the seed model that are buffers, besides those it is known to have
+    # Patterns: tensors of the seed model that are buffers, besides those that its metadata or names tell; []: it has
+    # none at all.
+    buffers: list[str] | None = None
     # Who is asked in a round: a name and its parameters, and the options of all samplers (`fedpkg sampler list`).
     sampler: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "uniform"})
     clock: ClockConfig | None = None
@@ -471,7 +473,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "package": _PATH,
     "seed_model": _PATH,
     "rounds": _whole(1, 10**9),
-    "buffers": ("a list of patterns, none of them empty", all),
+    "buffers": ("a list of patterns, none of them empty", lambda value: value is None or all(value)),
     "name": (
         "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
         lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,

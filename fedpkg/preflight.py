@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedpkg.log import event
 if TYPE_CHECKING:
     from fedpkg.samplers.cohort import CohortSampler
     from fedpkg.strategies.base import SteppingStrategy, Strategy
+    from fedpkg.weights.weights import Weights
 
     AnyStrategy: TypeAlias = Strategy | SteppingStrategy
 
@@ -144,6 +146,88 @@ def suggest_isolation(config: RunConfig) -> None:
             "--isolate, so that they see only their package and data"
         )
         event(logger, logging.WARNING, "isolate.off", about=about)
+
+
+def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrategy, *, told: bool) -> None:
+    """Refuse or warn of a model whose parameters and buffers the strategy would take for one another, or cannot move.
+
+    Args:
+        told: the configuration, the seed's metadata or usual names say which tensors are buffers.
+
+    Raises:
+        ConfigError: nothing says so, and the tensors look like BatchNorm's; or a model has no parameters.
+    """
+    from fedpkg.formats.buffers import are_numbered, running_statistics, usual_buffers
+    from fedpkg.strategies.base import transforms_of, treatment_of
+
+    name, treatment = config.strategy["name"], treatment_of(strategy)
+    sends_differences = bool(transforms_of(strategy)) or getattr(strategy, "reply", "weights") != "weights"
+    if not seed_model.parameters:
+        if treatment in ("step", "parameters") or sends_differences:
+            raise ConfigError(
+                f"strategy {name} moves parameters (floating tensors that are no buffers), and the seed model has none",
+                hint="save the model's numbers as floats, or use an aggregator alone, as strategy: {name: fedavg}",
+                key="strategy",
+            )
+        return
+    if usual := [tensor for tensor in usual_buffers(seed_model) if tensor not in seed_model.buffers]:
+        about = f"{_listed(usual)} count as parameters, though running statistics have such names"
+        event(logger, logging.WARNING, "buffers.parameters", about=about)
+    if treatment == "parameters" and (still := _statistics(seed_model)):
+        about = (
+            f"strategy {name} moves parameters alone: {len(still)} buffers ({_listed(still)}) stay as the seed model "
+            "has them, and the global model is validated with these. Use layers without running statistics (GroupNorm, "
+            "LayerNorm), or a seed model whose statistics are those of trained layers"
+        )
+        event(logger, logging.WARNING, "buffers.stay", about=about)
+    if told or (treatment == "mean" and not sends_differences):
+        return
+    if found := running_statistics(seed_model):
+        raise ConfigError(
+            f"the seed model's tensors {_listed(found)} look like running means and variances of BatchNorm, and "
+            f"nothing says that they are buffers: strategy {name} would treat them as parameters",
+            hint=f"write in the run.yaml: buffers: {json.dumps(found)} (if they are parameters: buffers: [])",
+            key="buffers",
+        )
+    if are_numbered(seed_model):
+        about = (
+            f"the seed model's tensors have positions for names, so nothing says which of them are buffers (running "
+            f"statistics); strategy {name} treats all {len(seed_model.parameters)} floating ones as parameters. "
+            'If that is right, write in the run.yaml: buffers: []; else list them, as buffers: ["4", "5"]'
+        )
+        event(logger, logging.WARNING, "buffers.unknown", about=about)
+
+
+def warn_of_whole_numbers(
+    config: RunConfig, seed_model: Weights, clients: Sequence[str], strategy: AnyStrategy, sampler: CohortSampler
+) -> None:
+    """Say so where a model without parameters would be averaged: integers come from one client."""
+    from fedpkg.data.clients import client_groups
+    from fedpkg.strategies.base import sampled_from, treatment_of
+
+    if seed_model.parameters or treatment_of(strategy) is None:
+        return
+    groups = client_groups(config.clients, list(clients))
+    if sampler.target(sampled_from(strategy, clients, groups), groups) == 1:
+        return
+    how = "come from the client with the most examples" if treatment_of(strategy) == "mean" else "are lower medians"
+    about = f"the seed model has no floating parameters, and strategy {config.strategy['name']} does not average "
+    about += f"integers: in each round they {how}. One client a round (sampler.count: 1) goes on from one to the next"
+    event(logger, logging.WARNING, "integers.alone", about=about)
+
+
+def _statistics(seed_model: Weights) -> list[str]:
+    """The buffers that training moves, as far as that can be told: floating ones that are finite."""
+    constant = seed_model.non_finite_buffers()
+    return [
+        name
+        for name, tensor in seed_model.items()
+        if name in seed_model.buffers and name not in constant and tensor.is_floating_point()
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:

@@ -256,7 +256,8 @@ def _plain(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
         raise ClientError(f"save needs the model: the strategy asks for its {given.task.reply}")
     weights = _weights(model, given)
     if given.task.reply == "delta":
-        return {name: weights[name] - given.weights[name] for name in given.parameter_names}
+        rest = {name: weights[name] for name in given.names if given.task.rest and name not in given.parameter_names}
+        return {**{name: weights[name] - given.weights[name] for name in given.parameter_names}, **rest}
     return weights
 
 

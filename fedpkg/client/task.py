@@ -21,6 +21,7 @@ class Task:
         by_hand: no fedpkg has called: all else is at its default.
         parameters: of the strategy.
         reply: what to send: ``weights``, ``delta`` or ``gradient``.
+        rest: a delta has the tensors that are no parameters as well, as they are.
         input_sets: names of the sets in the input; none: it is one plain model.
         reply_sets: names of the sets that are asked for; none: one plain model.
         parameter_names: of the global model's tensors, as its file has them, those that are parameters; None: unknown.
@@ -40,6 +41,7 @@ class Task:
     run_config: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reply: str = "weights"
+    rest: bool = False
     input_sets: tuple[str, ...] = ()
     reply_sets: tuple[str, ...] = ()
     parameter_names: tuple[str, ...] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import tempfile
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
+from fedpkg.log import event
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
 from fedpkg.strategies.base import Payload, Reply, Request, takes_empty_rounds
@@ -28,6 +30,9 @@ from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
+logger = logging.getLogger("fedpkg.controller")
+
+_REST_OF_DELTAS = 2  # the rules from which on deltas have buffers and integers as well
 _KINDS = (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS)
 
 
@@ -290,7 +295,8 @@ class Asking:
         if client.client_id in self.states:
             client = dataclasses.replace(client, state_version=self.states[client.client_id])
         template = payload if isinstance(payload, Weights) else self.model
-        if request.reply != "weights":
+        rest = request.rest and request.reply == "delta" and self.ctx.session.rules >= _REST_OF_DELTAS
+        if request.reply != "weights" and not rest:
             template = template.filter(frozenset(template.parameters).__contains__)
         return self.ctx.task(
             client,
@@ -351,7 +357,7 @@ class Asking:
         content = request.download.encode(payload, payload, seed=seed, is_difference=True).content
         folder = self.ctx.round_folder(self.round_number)
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, prefix=".payload-") as file:
                 file.write(content)
                 file.flush()
@@ -360,7 +366,7 @@ class Asking:
             if error.errno not in NO_SPACE:
                 raise
             raise _disk_is_full(self.ctx, f"{folder}: {error.strerror}") from error
-        if name := received.first_non_finite():
+        if name := received.first_non_finite(payload):
             raise SessionFailed(
                 f"{self._where(request.request_id)}: tensor '{name}' is not finite after the transforms of the download"
             )
@@ -442,6 +448,11 @@ class Asking:
         if result.status == "ok" and result.num_examples is None:
             result = dataclasses.replace(result, num_examples=self.reported_weight(result)[0])
         row = record(self.ctx, result)
+        if result.converted is not None and "converted" not in self.ctx.said:
+            self.ctx.said.add("converted")
+            about = f"{task.client_id} replies in another precision: {result.converted}. Such replies are converted to "
+            about += "the global model's; this is said once"
+            event(logger, logging.WARNING, "reply.converted", round=self.round_number, about=about)
         self.settle(asked, position, result, row, wanted=wanted)
         self._waiting[task.client_id].popleft()
         self._advance(task.client_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,10 @@ logger = logging.getLogger("fedpkg.controller")
 
 @dataclass(frozen=True)
 class SessionContext:
-    """Everything a session's rounds are run with. ``folder`` is the session's own, stored paths start at ``home``."""
+    """Everything a session's rounds are run with. ``folder`` is the session's own, stored paths start at ``home``.
+
+    ``said`` has the warnings that are given once.
+    """
 
     session: SessionRow
     config: RunConfig
@@ -52,6 +55,7 @@ class SessionContext:
     sampler: CohortSampler
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
+    said: set[str] = field(default_factory=set)
 
     @functools.cached_property
     def limits(self) -> Limits:

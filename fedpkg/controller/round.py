@@ -21,6 +21,7 @@ from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.dispatch.base import Failure
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
 from fedpkg.files import remove_tree
+from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
 from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
@@ -119,7 +120,13 @@ class _Training:
         check_state(state, f"round {self.round_number}: a step returns its next state")
         if misfit := state["model"].mismatch(self.state["model"]):
             raise SessionFailed(f"round {self.round_number}: the next model is another one: {misfit}")
-        finite(state["model"])
+        finite(state["model"], like=self.state["model"])
+        if negative := negative_variances(self.state["model"], state["model"]):
+            about = (
+                f"{', '.join(negative[:6])} of the next global model have negative values, which no variance has: is a "
+                "running statistic taken for a parameter? The run.yaml's `buffers` says which tensors are none"
+            )
+            event(logger, logging.WARNING, "round.negative_variance", round=self.round_number, about=about)
         self._virtual_time(state)
         return state
 

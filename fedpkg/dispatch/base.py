@@ -162,6 +162,7 @@ class TaskResult:
     reply: Path | None = None
     reply_bytes: int = 0
     sent_bytes: int | None = None  # what travelled from the client, if that was not the reply's file as it is
+    converted: str | None = None  # which dtypes of the reply were not the global model's
     weights: Weights | None = None
     sets: Mapping[str, Weights] = field(default_factory=dict)
     num_examples: float | None = None

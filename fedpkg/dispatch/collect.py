@@ -44,6 +44,7 @@ class Reply:
     size_bytes: int
     metadata: Mapping[str, Json]
     sent_bytes: int | None = None
+    converted: str | None = None  # which dtypes of it are not the global model's
     weights: Weights | None = None
     sets: Mapping[str, Weights] = field(default_factory=dict)
     num_examples: float | None = None
@@ -105,23 +106,29 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
         return Reply(kept, size_bytes, metadata, metrics=metrics)
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
-        sets = open_reply(task, kept, max_bytes=limit)
-        examples = _examples(task, metadata, _largest(sets))
-        return Reply(kept, size_bytes, metadata, weights=sets[""], num_examples=examples)
+        sets, converted = _opened(task, kept, max_bytes=limit)
+        examples = _examples(task, metadata, _largest(task, sets, converted))
+        return Reply(kept, size_bytes, metadata, converted=converted, weights=sets[""], num_examples=examples)
     if task.reply_kind is ReplyKind.SETS:
-        sets = open_reply(task, kept, max_bytes=limit)
-        return Reply(kept, size_bytes, metadata, sets=sets, num_examples=_examples(task, metadata, _largest(sets)))
+        sets, converted = _opened(task, kept, max_bytes=limit)
+        examples = _examples(task, metadata, _largest(task, sets, converted))
+        return Reply(kept, size_bytes, metadata, converted=converted, sets=sets, num_examples=examples)
     return Reply(kept, size_bytes, metadata)
 
 
 def open_reply(task: Task, kept: Path, *, max_bytes: int | None = None) -> dict[str, Weights]:
     """Map an update (the set ``""``), or the sets that the task names in its order. Numbers are not looked at.
 
-    Each has the order and the buffers of what it must fit.
+    Each has the order, the dtypes and the buffers of what it must fit.
 
     Raises:
         Refused: the file is damaged, or does not fit.
     """
+    return _opened(task, kept, max_bytes=max_bytes)[0]
+
+
+def _opened(task: Task, kept: Path, *, max_bytes: int | None) -> tuple[dict[str, Weights], str | None]:
+    """The sets as `open_reply` gives them, and in words which of their dtypes were converted."""
     from fedpkg.formats.model_file import read_model, read_sets
 
     templates = _set_templates(task)
@@ -135,17 +142,42 @@ def open_reply(task: Task, kept: Path, *, max_bytes: int | None = None) -> dict[
             raise Refused("mismatch", f"missing set '{name}'{nearest(name, found)}")
     if extra := next((name for name in found if name not in templates), None):
         raise Refused("mismatch", f"extra set '{extra}'")
-    return {name: _fitted(found[name], template, name) for name, template in templates.items()}
+    sent = {name: _renamed(found[name], template) for name, template in templates.items()}
+    if task.content == "delta" and task.template is not None and is_update:
+        sent[""] = _with_rest(sent[""], task.template)
+    fitted = {name: _fitted(sent[name], template, name) for name, template in templates.items()}
+    conversions = (_conversion(sent[name], fitted[name]) for name in templates)
+    return fitted, next(filter(None, conversions), None)
+
+
+def _conversion(sent: Weights, fitted: Weights) -> str | None:
+    """The first tensor of a reply whose dtype was converted, in words for a message."""
+    from fedpkg.weights.weights import dtype_name
+
+    for name, tensor in sent.items():
+        if tensor.dtype != fitted[name].dtype:
+            return f"tensor '{name}' is {dtype_name(tensor)}, in the global model it is {dtype_name(fitted[name])}"
+    return None
 
 
 def reply_limit(task: Task) -> int | None:
-    """Bytes that a model file from a client may have: as configured, else twice what is asked for and some room."""
+    """Bytes that a model file from a client may have: as configured, else twice what is asked for and some room.
+
+    What is asked for in a half-precision dtype may come in float64.
+    """
     if task.reply_bytes is not None:
         return task.reply_bytes
     asked = list(_set_templates(task).values())
-    sizes = [template.num_bytes for template in asked if template is not None]
     factor = 4 if task.suffix == ".txt" else 2  # as text, 8 bytes take 25
-    return factor * sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
+    sizes = [_most_bytes(template, factor) for template in asked if template is not None]
+    return sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
+
+
+def _most_bytes(template: Weights, factor: int) -> int:
+    return sum(
+        tensor.numel() * max(factor * tensor.element_size(), 8 if tensor.is_floating_point() else 0)
+        for tensor in template.values()
+    )
 
 
 def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
@@ -205,29 +237,46 @@ def _fitted(weights: Weights, template: Weights | None, name: str) -> Weights:
     """The weights in the order of what they must fit, and with its buffers."""
     if template is None:
         return weights
-    weights = _renamed(weights, template)
+    weights = weights.in_dtypes_of(template)
     if reason := weights.mismatch(template):
         raise Refused("mismatch", _of_set(name) + reason)
     return weights.reordered_like(template)
 
 
-def _renamed(weights: Weights, template: Weights) -> Weights:
+def _with_rest(delta: Weights, template: Weights) -> Weights:
+    """A delta with the tensors that are no parameters: of a client that sends none, those that it was sent."""
+    from fedpkg.weights.weights import Weights
+
+    parameters = template.filter(frozenset(template.parameters).__contains__)
+    delta = _renamed(delta, parameters)
+    if not delta or len(parameters) == len(template) or delta.keys() != parameters.keys():
+        return delta
+    return Weights({name: delta.get(name, tensor) for name, tensor in template.items()})
+
+
+def _renamed(weights: Weights, template: Weights | None) -> Weights:
     """Where a model has positions for names, a set of some of its tensors counts 0, 1, 2 … on its own."""
     from fedpkg.formats.base import keys_of
     from fedpkg.weights.weights import Weights
 
+    if template is None:
+        return weights
     if len(weights) == len(template) and keys_of(weights) == "positions" and all(map(str.isdecimal, template)):
         return Weights(dict(zip(template, weights.values(), strict=True)))
     return weights
 
 
-def _largest(sets: Mapping[str, Weights]) -> float:
-    """The largest value in float32 or a narrower dtype; all values must be finite."""
+def _largest(task: Task, sets: Mapping[str, Weights], converted: str | None) -> float:
+    """The largest value in float32 or a narrower dtype; all values must be finite, but for unchanged buffers."""
+    templates = _set_templates(task)
     largest = 0.0
     for set_name, weights in sets.items():
         for name, magnitude in weights.magnitudes():
             if not math.isfinite(magnitude):
-                raise Refused("not_finite", f"{_of_set(set_name)}tensor '{name}' has NaN or infinite values")
+                if weights.is_unchanged_buffer(name, templates[set_name]):
+                    continue
+                reason = f"{_of_set(set_name)}tensor '{name}' has NaN or infinite values"
+                raise Refused("not_finite", reason + (f" after a conversion ({converted})" if converted else ""))
             if weights[name].itemsize < 8:
                 largest = max(largest, magnitude)
     return largest

@@ -413,6 +413,7 @@ class LocalExecutor:
             reply=None if reply is None else reply.path,
             reply_bytes=0 if reply is None else reply.size_bytes,
             sent_bytes=None if reply is None else reply.sent_bytes,
+            converted=None if reply is None else reply.converted,
             weights=None if reply is None else reply.weights,
             sets={} if reply is None else reply.sets,
             num_examples=None if reply is None else reply.num_examples,

@@ -310,6 +310,7 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "run_config": dict(task.run_config),
         "parameters": dict(task.parameters),
         "reply": task.content,
+        "rest": has_rest(task),
         "input_sets": list(task.input_sets),
         "reply_sets": list(task.sets),
         "parameter_names": None if task.template is None else list(task.template.parameters),
@@ -318,6 +319,12 @@ def task_record(task: Task, slot: Slot) -> dict[str, Json]:
         "links": {name: str(target) for name, target in task.links.items()},
         "python": None if task.package.python is None else str(task.package.python),
     }
+
+
+def has_rest(task: Task) -> bool:
+    """Whether a delta comes with the tensors that are no parameters, as they are."""
+    template = task.template
+    return task.content == "delta" and template is not None and len(template.parameters) < len(template)
 
 
 def remove_leftovers(task: Task) -> None:

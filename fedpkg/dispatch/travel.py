@@ -53,7 +53,7 @@ def travelled(task: Task, reply: Reply, chain: Chain) -> Reply:
     arrived = read_reply(task, path, size_bytes=path.stat().st_size)
     if sent.lost is not None:
         _write_lost(task, sent.lost)
-    return dataclasses.replace(arrived, sent_bytes=len(sent.content))
+    return dataclasses.replace(arrived, sent_bytes=len(sent.content), converted=reply.converted)
 
 
 def _read_lost(task: Task) -> Tensor | None:

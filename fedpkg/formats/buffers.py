@@ -1,32 +1,44 @@
-"""Which of a model's tensors are buffers (running means, counters): seed models say so, or their names do."""
+"""Which of a model's tensors are buffers (running means, counters): a run.yaml, a seed model or their names say so.
+
+Where none of them does, `running_statistics` recognises BatchNorm by its tensors.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from fedpkg.errors import ConfigError, ModelFileError, nearest
 from fedpkg.formats.metadata import metadata_path, read_metadata
 from fedpkg.weights.weights import Weights
 
 KEY = "buffers"  # in the seed's metadata, and in a run's configuration
-USUAL_NAMES = ("running_mean", "running_var", "num_batches_tracked")  # of PyTorch's normalising layers
+# Of PyTorch's and Keras's normalising layers.
+VARIANCES = ("running_var", "moving_variance")
+USUAL_NAMES = ("running_mean", "moving_mean", *VARIANCES, "num_batches_tracked")
 
 
-def with_buffers(weights: Weights, path: Path, *, patterns: Sequence[str] = ()) -> Weights:
+def with_buffers(weights: Weights, path: Path, *, patterns: Sequence[str] | None = None) -> Weights:
     """A seed model with its buffers told apart: those that the metadata beside ``path`` lists, else the usual names.
 
     Args:
-        patterns: of the run's configuration (``"*.ema"``); what they match is a buffer too.
+        patterns: of the run's configuration (``"*.ema"``); what they match is a buffer too. An empty list says that
+            there are no buffers.
 
     Raises:
         ModelFileError: the metadata is damaged, or lists what is no tensor of the model.
         ConfigError: a pattern matches no tensor.
     """
     listed = _listed(weights, path)
-    found = set(_usual(weights) if listed is None else listed)
-    for pattern in patterns:
+    if patterns is not None and not patterns:
+        return Weights(weights)
+    found = set(usual_buffers(weights) if listed is None else listed)
+    for pattern in patterns or ():
         matching = [name for name in weights if fnmatch.fnmatchcase(name, pattern)]
         if not matching:
             raise ConfigError(
@@ -38,8 +50,68 @@ def with_buffers(weights: Weights, path: Path, *, patterns: Sequence[str] = ()) 
     return Weights(weights, buffers=found)
 
 
-def _usual(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.rpartition(".")[2] in USUAL_NAMES]
+def are_told(weights: Weights, path: Path, *, patterns: Sequence[str] | None = None) -> bool:
+    """Whether a run.yaml, the metadata beside ``path``, or the usual names say which tensors are buffers."""
+    return patterns is not None or _listed(weights, path) is not None or bool(usual_buffers(weights))
+
+
+def usual_buffers(names: Iterable[str]) -> list[str]:
+    """The names that only buffers have."""
+    return [name for name in names if _last_part(name) in USUAL_NAMES]
+
+
+def are_numbered(names: Iterable[str]) -> bool:
+    """Whether tensors have positions for names (of FEDn's and Keras's lists, of ``numpy.savez(path, *arrays)``)."""
+    return all(re.fullmatch(r"(arr_)?\d+", name) for name in names)
+
+
+def running_statistics(weights: Weights) -> list[str]:
+    """The tensors that look like the running means and variances of BatchNorm layers, by their order and values.
+
+    PyTorch has mean, variance (not negative) and a counter, a 0-d integer. Keras has no counter, so its layers are
+    recognised as long as they are new: beta is 0, the mean 0 and the variance 1.
+    """
+    names, tensors = list(weights), list(weights.values())
+    found = []
+    for i in range(1, len(names)):
+        mean, variance = tensors[i - 1], tensors[i]
+        if not _are_vectors(mean, variance):
+            continue
+        has_counter = i + 1 < len(names) and _is_counter(tensors[i + 1]) and bool((variance >= 0).all())
+        is_new = i > 1 and _are_vectors(tensors[i - 2], mean) and not (tensors[i - 2].any() or mean.any())
+        if has_counter or (is_new and bool((variance == 1).all())):
+            found += [names[i - 1], names[i]]
+    return found
+
+
+def negative_variances(before: Weights, after: Weights) -> list[str]:
+    """The running variances of a global model (told by their names or places) that the next one has below zero."""
+    names, tensors = list(before), list(before.values())
+    found = []
+    for i in range(1, len(names)):
+        mean, variance = tensors[i - 1], tensors[i]
+        if not _are_vectors(mean, variance):
+            continue
+        are_buffers = {names[i - 1], names[i]} <= before.buffers
+        has_counter = i + 1 < len(names) and _is_counter(tensors[i + 1])
+        is_one = _last_part(names[i]) in VARIANCES or are_buffers or has_counter
+        if is_one and bool((variance >= 0).all()) and bool((after[names[i]] < 0).any()):
+            found.append(names[i])
+    return found
+
+
+def _are_vectors(one: Tensor, other: Tensor) -> bool:
+    """Whether both are lists of as many floating numbers."""
+    are_floating = one.is_floating_point() and other.is_floating_point()
+    return are_floating and one.dim() == 1 and one.shape == other.shape and one.numel() > 0
+
+
+def _is_counter(tensor: Tensor) -> bool:
+    return tensor.dim() == 0 and not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _last_part(name: str) -> str:
+    return re.split(r"[./]", name)[-1].removesuffix(":0")  # Keras: batch_normalization/moving_mean:0
 
 
 def _listed(weights: Weights, path: Path) -> list[str] | None:

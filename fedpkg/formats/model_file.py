@@ -161,7 +161,7 @@ def _dump(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) 
 
 
 def read_seed_model(
-    path: Path, *, buffers: Sequence[str] = (), bare: Suffix | None = None
+    path: Path, *, buffers: Sequence[str] | None = None, bare: Suffix | None = None
 ) -> tuple[Weights, ModelForm]:
     """A seed model, its buffers told apart (see ``with_buffers``), and the form in which its global models are staged.
 

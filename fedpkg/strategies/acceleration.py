@@ -47,6 +47,7 @@ class Accelerated:
 
     entry_points = ("gradient", "prox")
     chooses_clients = True
+    treatment = "step"
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from fedpkg.strategies.virtual_clock import VirtualClock
+from fedpkg.transforms.stage import Stage
 from fedpkg.types import Json, ReplyKind
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # to list strategies must not cost PyTorch
 State: TypeAlias = dict[str, Any]
 Payload: TypeAlias = "Weights | Mapping[str, Weights]"
 Content: TypeAlias = Literal["weights", "delta", "gradient"]
+Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Request:
             sets), ``sets``, or ``metrics``.
         reply: what the tensors of an update are: ``weights`` of a model; or a ``delta`` or ``gradient``, which have the
             parameters alone. The entry point finds it in task.json.
+        rest: a ``delta`` has the other tensors as well, as they are (where a client sends none, the payload's).
         sets: that a reply of kind ``sets`` holds, and what each must fit; None: the payload's parameters (of several
             sets: the global model's).
         parameters: travel in task.json and in the input's metadata (e.g. ``proximal_mu``).
@@ -58,6 +61,7 @@ class Request:
     sets: Mapping[str, Weights | None] = field(default_factory=dict)
     parameters: Mapping[str, Json] = field(default_factory=dict)
     reply: Content = "weights"
+    rest: bool = False
     transforms: Chain | None = None
     download: Chain | None = None
     group: str | None = None
@@ -180,6 +184,8 @@ class SteppingStrategy(Protocol):
     whom the sampler chooses says ``chooses_clients``, and one that goes on with whoever answers no ``heeds_required``:
     a run that gives a sampler, or ``round.required``, is told that it does nothing. ``clients_read`` are parameters of
     which the clients' package must know one, or one of the ``client_lines`` of `fedpkg.client`: else it is warned of.
+    Its ``treatment`` of the tensors (`treatment_of`) decides what a run is warned of, and whether a model of half
+    precision is kept in float32 between its steps (`fedpkg.strategies.master`).
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -272,6 +278,23 @@ def sampled_from(
     """The clients without those that a strategy asks apart from the sample."""
     apart = {name for group in getattr(strategy, "apart", ()) for name in groups.get(group, ())}
     return [name for name in clients if name not in apart]
+
+
+def treatment_of(strategy: Strategy | SteppingStrategy) -> Treatment | None:
+    """What a strategy does with parameters and with the rest, buffers and integers; None: it does not say.
+
+    ``mean``: all floating tensors get the same mean. ``aggregate``: parameters follow a rule, the rest another one.
+    ``step``: parameters take a step of the server, the rest is averaged. ``parameters``: these alone move.
+    """
+    found: Treatment | None = getattr(strategy, "treatment", None)
+    return found
+
+
+def transforms_of(strategy: Strategy | SteppingStrategy) -> list[Any]:
+    """All transforms of a strategy that change numbers."""
+    ways = ("transforms", "server_transforms", "download_transforms")
+    steps = [step for way in ways for step in getattr(strategy, way, ())]
+    return [step for step in steps if step.stage != Stage.PACK]
 
 
 def needs_of(strategy: Strategy | SteppingStrategy) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
 from fedpkg.errors import ConfigError
+from fedpkg.log import event
 from fedpkg.registry import Count, NotNegative, Part, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
 from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Step, StepContext
@@ -20,8 +24,11 @@ from fedpkg.transforms.noise import Clip, Probability, with_noise
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from fedpkg.weights.weights import Weights
+
+logger = logging.getLogger("fedpkg.strategies")
 
 Quantile = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 AtLeastOne = Annotated[float, msgspec.Meta(ge=1)]
@@ -56,6 +63,9 @@ class DpFedAvg:
 
     A step is taken however few answer (a round that stops would tell of them), so ``round.required`` does nothing.
 
+    Tied tensors (bit-equal copies in the seed model and in all updates) get the same noise. Noise is added to all
+    parameters, also to those that clients do not train: list frozen ones under ``buffers`` of the run.yaml.
+
     The promise is for the global models: buffers stay as they are, and nothing is promised for the metrics, numbers of
     examples and logs that clients send. Draws come from the session's seed, so that a run can be repeated and who knows
     the seed can take the noise away; with ``secret_noise`` they come from the operating system's randomness, kept in
@@ -78,6 +88,7 @@ class DpFedAvg:
     transforms: Transforms = ()
     takes_empty_rounds: ClassVar[bool] = True  # the noise must come, also when nobody was drawn
     heeds_required: ClassVar[bool] = False
+    treatment: ClassVar[str] = "parameters"
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.noise_multiplier == 0:
@@ -90,11 +101,15 @@ class DpFedAvg:
             check_installed()
 
     def init(self, seed_model: Weights) -> State:
-        state: State = {"model": seed_model, "clip_norm": self.clip_norm, "spent": []}
+        from fedpkg.strategies.tied import tied_parameters
+
+        tied = tied_parameters(seed_model)
+        state: State = {"model": seed_model, "clip_norm": self.clip_norm, "spent": [], "tied": tied}
         return {**state, "secret": os.urandom(16).hex()} if self.secret_noise else state
 
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import real_parameters_of, with_parameters
+        from fedpkg.strategies.tied import still_tied
         from fedpkg.weights.weights import Weights
 
         model, clip = state["model"], float(state["clip_norm"])
@@ -108,11 +123,14 @@ class DpFedAvg:
         replies: Replies = yield Request(payload=model, transforms=self._transforms(clip))
         rng = self._rng(state, ctx)
         total, short, count = self._sum(replies, model, clip)
-        noisy = {name: with_noise(tensor, noise * clip * scale, rng) for name, tensor in total.items()}
+        tied = still_tied(state.get("tied", []), total)
+        noisy = self._noisy(total, tied, noise * clip * scale, rng)
         step = Weights(noisy) / expected
         moved = with_parameters(model, real_parameters_of(model) + step)
 
-        found: State = {**state, "spent": [list(part) for part in spent]}
+        found: State = {**state, "spent": [list(part) for part in spent], "tied": tied}
+        if count and ctx.round_number == 1 and noise:
+            _say_where(total, tied)
         if self.target_quantile is not None:
             share = short / count if count else self.target_quantile
             if self.noise_multiplier:  # centred, so that each adds 1/2 at most
@@ -204,6 +222,14 @@ class DpFedAvg:
             count += 1
         return (fold.result() * count if count else start.zeros_like()), short, count
 
+    def _noisy(
+        self, total: Weights, tied: Sequence[Sequence[str]], std: float, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """The sum with noise, which tied tensors share."""
+        first = {name: group[0] for group in tied for name in group[1:]}
+        noisy = {name: with_noise(tensor, std, rng) for name, tensor in total.items() if name not in first}
+        return {name: noisy[first.get(name, name)] for name in total}
+
     def _was_short(self, reply: Reply, length: float, clip: float) -> bool:
         return not reply.metadata.get("clipped") if self.at == "client" else length <= clip
 
@@ -211,6 +237,20 @@ class DpFedAvg:
         import numpy as np
 
         return np.random.default_rng([int(state["secret"], 16), ctx.round_number]) if self.secret_noise else ctx.rng
+
+
+def _say_where(total: Weights, tied: Sequence[Sequence[str]]) -> None:
+    """Of tensors that get noise otherwise than a person may think."""
+    if tied:
+        about = f"tied tensors ({'; '.join(' = '.join(group) for group in tied)}) get the same noise"
+        event(logger, logging.WARNING, "dp_fedavg.tied", about=about)
+    if frozen := [name for name, tensor in total.items() if not tensor.any()]:
+        some = ", ".join(frozen[:6]) + (" …" if len(frozen) > 6 else "")
+        about = (
+            f"no client has changed {some}, but noise is added to all parameters. If these are frozen, leave them out: "
+            f"buffers: {json.dumps(frozen)} in the run.yaml"
+        )
+        event(logger, logging.WARNING, "dp_fedavg.frozen", about=about)
 
 
 def _extended(spent: list[Any], scheme: str, rate: float, noise_multiplier: float) -> list[Spent]:

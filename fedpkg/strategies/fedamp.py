@@ -34,6 +34,7 @@ class FedAmp:
     regularisation: NotNegative = 1.0  # lambda
 
     clients_read, client_lines = ("proximal_mu",), ("fedprox", "proximal_term")
+    treatment = "aggregate"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "personal": {}}

@@ -38,6 +38,7 @@ class FedBuff:
     b: NotNegative = 4.0
     chooses_clients: ClassVar[bool] = True
     heeds_required: ClassVar[bool] = False
+    treatment: ClassVar[str] = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

@@ -30,6 +30,7 @@ class FedDyn:
     alpha: Positive = 0.01
 
     clients_read, client_lines = ("alpha",), ("FedDyn",)
+    treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "h": parameters_alone(seed_model).zeros_like()}

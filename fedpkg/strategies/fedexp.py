@@ -27,6 +27,8 @@ class FedExP:
 
     epsilon: NotNegative = 1e-3
 
+    treatment = "step"
+
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}
 

@@ -35,6 +35,8 @@ class FedNova:
     steps_key: str = "num_steps"
     momentum: BelowOne = 0.0
 
+    treatment = "step"
+
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.strategies.steps import moved
         from fedpkg.weights.fold import MIN_WEIGHT, MeanFold

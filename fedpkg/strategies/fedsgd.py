@@ -27,6 +27,7 @@ class FedSgd:
     server_optimiser: Annotated[Any, Part("server_optimiser")] = "sgd"
 
     entry_points = ("gradient",)
+    treatment = "parameters"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "memory": {}}

@@ -82,6 +82,7 @@ class FLTrustOfServer:
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None
 
     groups = apart = ("server",)
+    treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "memory": {}}

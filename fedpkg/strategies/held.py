@@ -107,7 +107,8 @@ class Updates:
         """The next global model: these parameters, and the rest of the tensors by its rule.
 
         **The rest**: of buffers (running means and variances) the coordinate-wise median, of integers and booleans the
-        lower median, each an element that some client sent. An average would let one attacker set them, whatever is
+        lower median, each an element that some client sent; constant buffers, those of the model that are not finite,
+        stay. An average would let one attacker set them, whatever is
         done for the parameters, and the rule of the mean (integers come from who has most examples) would believe what
         a client says of itself. With ``trusted``, the rest is that update's.
 
@@ -121,6 +122,8 @@ class Updates:
                 name: parameters[name] if name in parameters else tensor.clone()  # the file goes with the round
                 for name, tensor in self._held[trusted].items()
             }
+        constant = {name: self.model[name] for name in self.model.non_finite_buffers()}
+        parameters = {**parameters, **constant}
         rest = [name for name in self.model if name not in parameters]
         floating = [name for name in rest if self.model[name].is_floating_point() or self.model[name].is_complex()]
         made = {**parameters, **self.made(floating, lambda rows, _: middle(rows))}
@@ -130,7 +133,8 @@ class Updates:
         return finite(
             Weights(
                 {name: made[name].to(tensor.dtype) for name, tensor in self.model.items()}, buffers=self.model.buffers
-            )
+            ),
+            like=self.model,
         )
 
     def _lower_median(self, name: str) -> Tensor:
@@ -180,13 +184,13 @@ def weighted_sum(rows: Tensor, weights: Tensor) -> Tensor:
     return total
 
 
-def finite(model: Weights) -> Weights:
+def finite(model: Weights, *, like: Weights) -> Weights:
     """The model itself.
 
     Raises:
-        AggregationError: a tensor is not finite.
+        AggregationError: a tensor is not finite, and no unchanged buffer of ``like``.
     """
-    if name := model.first_non_finite():
+    if name := model.first_non_finite(like):
         raise AggregationError(
             f"tensor {name!r} of the next global model is not finite in {dtype_name(model[name])}",
             hint="the clients' weights or the server's steps diverge: smaller learning rates may help",

@@ -41,6 +41,7 @@ class Ifca:
     spread: NotNegative = 0.1
 
     entry_points = ("validate", "train")
+    treatment = "aggregate"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "clusters": [], "cluster_of": {}}

@@ -27,6 +27,8 @@ class WeightedMean:
     See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
     """
 
+    treatment = "mean"
+
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.weights.fold import MeanFold
 

@@ -22,6 +22,7 @@ class _Mime:
     corrects: bool  # Mime; else MimeLite
 
     entry_points = ("gradient", "train")
+    treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "m": parameters_alone(seed_model).zeros_like()}

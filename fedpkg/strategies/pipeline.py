@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from fedpkg.registry import Part
-from fedpkg.strategies.base import Reply, Request, State
+from fedpkg.strategies.base import Reply, Request, State, Treatment
 from fedpkg.strategies.mean import WeightedMean
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.transforms.chain import chain_of, check_way
@@ -63,7 +63,8 @@ class Pipeline:
         transforms: of the updates, by their clients.
         server_transforms: of the updates when they have arrived; nothing travels less for them.
         download_transforms: of the global model on its way to the clients.
-        reply: what clients send: the weights of their model, or the delta of its parameters to those that they got.
+        reply: what clients send: the weights of their model, or the delta of its parameters to those that they got
+            (buffers and integers come with it as they are).
         parameters: for the clients, whose task.json has them.
         method: of a method that is the clients' own: parameters, too, which it does nothing without.
         client_lines: what of `fedpkg.client` does that; nothing, if it is enough to load and save by it.
@@ -96,6 +97,12 @@ class Pipeline:
         return int(getattr(self.aggregator, "needs", 1))
 
     @property
+    def treatment(self) -> Treatment | None:
+        """What it does with parameters and with the rest: as its aggregator, or a step."""
+        found: Treatment | None = getattr(self.aggregator, "treatment", None)
+        return found if self.server_optimiser is None else "step"
+
+    @property
     def clients_read(self) -> tuple[str, ...]:
         """Parameters of which the clients' package must read one."""
         return tuple(self.method)
@@ -113,6 +120,7 @@ class Pipeline:
             payload=state["model"],
             parameters={**self.method, **(self.parameters or {})},
             reply=self.reply,
+            rest=self.reply == "delta",
             transforms=chain_of(self.transforms),
             download=chain_of(self.download_transforms),
         )
@@ -149,11 +157,11 @@ class Pipeline:
 
 
 def _moved_by(model: Weights, delta: Weights) -> Weights:
-    """The model and a difference of its parameters; all else stays."""
+    """The model and a difference of its parameters; all else is the delta's, as it came with it, or stays."""
     from fedpkg.weights.weights import Weights
 
     moved = {name: model[name] + delta[name] for name in model.parameters}
-    return Weights({**model, **moved}, buffers=model.buffers)
+    return Weights({**model, **delta, **moved}, buffers=model.buffers)
 
 
 @register_strategy(

@@ -38,6 +38,8 @@ class QFedAvg:
     learning_rate: Positive = 0.1
     loss_key: str = "train_loss"
 
+    treatment = "step"
+
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.strategies.steps import gradient_of, moved, squared_norm
         from fedpkg.weights.fold import MAX_WEIGHT, MeanFold

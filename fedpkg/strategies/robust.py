@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class RobustAggregator(ABC):
     """An aggregator over updates that are mapped side by side; each client counts once, whatever it says of itself."""
 
+    treatment = "aggregate"
+
     @property
     def needs(self) -> int:
         """The fewest updates that it is defined for."""

@@ -31,6 +31,8 @@ class Scaffold:
 
     learning_rate: Positive = 1.0  # eta_g
 
+    treatment = "step"
+
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "c": parameters_alone(seed_model).zeros_like()}
 

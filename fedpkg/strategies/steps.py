@@ -71,7 +71,7 @@ def with_parameters(aggregate: Weights, parameters: Mapping[str, Tensor]) -> Wei
         like = aggregate[name]
         is_pairs = like.is_complex() and not tensor.is_complex()
         made[name] = (torch.view_as_complex(tensor.contiguous()) if is_pairs else tensor).to(like.dtype)
-    return finite(Weights(made, buffers=aggregate.buffers))
+    return finite(Weights(made, buffers=aggregate.buffers), like=aggregate)
 
 
 def squared_norm(vector: Mapping[str, Tensor]) -> float:

@@ -32,6 +32,7 @@ class Svrp:
 
     entry_points = ("gradient", "prox")
     chooses_clients = True
+    treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

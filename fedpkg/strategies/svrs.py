@@ -41,6 +41,7 @@ class Svrs:
     entry_points = ("gradient", "prox")
     groups = ("server",)
     chooses_clients = True
+    treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

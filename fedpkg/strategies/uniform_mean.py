@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class UniformMean:
     """The mean of the clients' models; whoever has more examples has no more say."""
 
+    treatment = "mean"
+
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.weights.fold import MeanFold
 

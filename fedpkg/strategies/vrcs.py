@@ -44,6 +44,7 @@ class Vrcs:
     entry_points = ("gradient", "prox")
     groups = ("f", "g", "server")
     chooses_clients = True
+    treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

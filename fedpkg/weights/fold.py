@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -39,8 +39,8 @@ class MeanFold:
     and a tree agree bit for bit, as long as partials are merged block by block.
 
     Floating tensors accumulate in float32 (float64 and complex stay) and return in their own dtype. Integer and boolean
-    tensors come from the contributor with the largest weight, the first of them if several have it. A single
-    contributor is returned as it is.
+    tensors, and the template's constant buffers (those that are not finite), come from the contributor with the largest
+    weight, the first of them if several have it. A single contributor is returned as it is.
 
     Memory: one accumulator, and one block partial from the second block on. One update waits for another, to be added
     with it.
@@ -48,6 +48,7 @@ class MeanFold:
 
     def __init__(self, template: Weights) -> None:
         self._template = template
+        self._constant = template.non_finite_buffers()
         self._clear()
 
     def _clear(self) -> None:
@@ -92,7 +93,7 @@ class MeanFold:
                 self._first_block = block
             self._last_block = block
         if self._open is None:
-            self._open, self._spare = self._spare or _Partial(self._template), None
+            self._open, self._spare = self._spare or _Partial(self._template, self._constant), None
         self._open.add(update, float(weight))
         self._next_position = position + 1
 
@@ -138,7 +139,7 @@ class MeanFold:
             raise AggregationError("no updates to average", hint="at least one client must answer with a usable update")
         mean = Weights(self._done.mean(), buffers=self._template.buffers)
         self._clear()
-        if name := mean.first_non_finite():
+        if name := mean.first_non_finite(self._template):
             raise AggregationError(
                 f"the mean of tensor {name!r} is not finite in {dtype_name(mean[name])}",
                 hint="the clients' weights diverge: a smaller learning rate may help",
@@ -166,16 +167,16 @@ class _Partial:
     After the last `add`, and before `merge` or `mean`, `add_pending` adds what still waits.
     """
 
-    def __init__(self, template: Weights) -> None:
+    def __init__(self, template: Weights, constant: Collection[str]) -> None:
         self._template = template
         self._sums = {
             name: torch.empty(t.shape, dtype=_sum_dtype(t), device=t.device)
             for name, t in template.items()
-            if _is_averaged(t)
+            if _is_averaged(t) and name not in constant
         }
         self._small = [name for name, t in self._sums.items() if t.numel() <= _PIECE and template[name].dtype in _WIDE]
         self._large = [name for name in self._sums if name not in self._small]
-        self._chosen = {name: torch.empty_like(t) for name, t in template.items() if not _is_averaged(t)}
+        self._chosen = {name: torch.empty_like(t) for name, t in template.items() if name not in self._sums}
         self.clear()
 
     def clear(self) -> None:
@@ -265,9 +266,10 @@ def weighted_mean_reference(updates: Sequence[tuple[int, Weights, float]], templ
     blocks = [list(block) for _, block in itertools.groupby(updates, key=lambda entry: entry[0] // BLOCK)]
     total = _sum(_sum(weight for _, _, weight in block) for block in blocks)
     largest = max(updates, key=lambda entry: entry[2])[1]  # the first of them
+    constant = template.non_finite_buffers()
 
     def mean(name: str, expected: Tensor) -> Tensor:
-        if not _is_averaged(expected):
+        if not _is_averaged(expected) or name in constant:
             return largest[name].clone()
         dtype = _sum_dtype(expected)
         partials = []

@@ -388,9 +388,43 @@ class Weights(Mapping[str, Tensor]):
                 low, high = torch.aminmax(_as_real(tensor))
                 yield name, low.abs().maximum(high.abs()).item()
 
-    def first_non_finite(self) -> str | None:
-        """Name of the first tensor that holds a NaN or an infinity, or None. One pass."""
-        return next((name for name, magnitude in self.magnitudes() if not math.isfinite(magnitude)), None)
+    def first_non_finite(self, like: Weights | None = None) -> str | None:
+        """Name of the first tensor that holds a NaN or an infinity, or None. One pass.
+
+        Buffers that have the same bits in ``like`` (a causal mask holds -inf) are passed over.
+        """
+        for name, magnitude in self.magnitudes():
+            if not math.isfinite(magnitude) and not self.is_unchanged_buffer(name, like):
+                return name
+        return None
+
+    def is_unchanged_buffer(self, name: str, like: Weights | None) -> bool:
+        """Whether a tensor is a buffer of ``like`` and has the same bits there."""
+        if like is None or name not in like.buffers or self[name].dtype != like[name].dtype:
+            return False
+        return torch.equal(raw_bytes(self[name]), raw_bytes(like[name]))
+
+    def non_finite_buffers(self) -> frozenset[str]:
+        """Names of the buffers that hold a NaN or an infinity: constants, which no arithmetic may touch."""
+        magnitudes = Weights({name: self[name] for name in self.buffers}).magnitudes()
+        return frozenset(name for name, magnitude in magnitudes if not math.isfinite(magnitude))
+
+    def in_dtypes_of(self, template: Weights) -> Weights:
+        """These weights with floating (or complex) tensors converted to the template's dtypes; itself if none differ.
+
+        Tensors whose name or shape does not fit stay as they are, as do integers.
+        """
+        converted = {
+            name: tensor.to(template[name].dtype)
+            for name, tensor in self._tensors.items()
+            if name in template
+            and tensor.dtype != template[name].dtype
+            and tensor.shape == template[name].shape
+            and tensor.is_floating_point() == template[name].is_floating_point()
+            and tensor.is_complex() == template[name].is_complex()
+            and _is_real_valued(tensor)
+        }
+        return Weights({**self._tensors, **converted}, buffers=self.buffers) if converted else self
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:

@@ -436,7 +436,7 @@ TRAIN = {
     "huge_values": with_value(1e38),
     "wrong_shape": with_tensors(lambda update: {**update, "w": update["w"][:, :-1]}),
     "broadcast_shape": with_tensors(lambda update: {**update, "w": update["w"][:1]}),
-    "wrong_dtype": with_tensors(lambda update: {**update, "w": update["w"].astype(np.float64)}),
+    "wrong_dtype": with_tensors(lambda update: {**update, "w": update["w"].astype(np.int32)}),
     "missing_tensor": with_tensors(lambda update: {name: update[name] for name in update if name != "b"}),
     "extra_tensor": with_tensors(lambda update: {**update, "c": np.ones(3, np.float32)}),
     "zero_examples": with_examples(0),

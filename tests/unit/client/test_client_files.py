@@ -94,6 +94,11 @@ def test_a_delta_and_a_gradient_have_the_parameters_alone(calls: Calls, by_posit
     delta = calls(train, came, reply="delta", **facts)
     assert list(delta) == names
     assert all(np.allclose(delta[name], 1, atol=1e-5) for name in names)
+    whole = calls(train, came, reply="delta", rest=True, **facts)  # what is no parameter comes with it, as it is
+    own = list(values(model, by_position=by_position).values())
+    assert [np.array_equal(array, own[i]) for i, array in enumerate(whole.values())] == [
+        name not in PARAMETERS for name in model.state_dict()
+    ]
     found = calls(gradient, came, reply="gradient", **facts)
     assert list(found) == names and all((found[name] == 3).all() for name in names)
 

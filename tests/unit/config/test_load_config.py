@@ -298,7 +298,7 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
         ),
         (
             MINIMAL + "buffers: bn.*\n",
-            "run.yaml, line 4: 'buffers' must be a list of text, found text 'bn.*'",
+            "run.yaml, line 4: 'buffers' must be a list of text or null, found text 'bn.*'",
         ),
         (MINIMAL + "buffers:\n  - a\n  - 3\n", "run.yaml, line 6: 'buffers.1' must be text, found 3"),
         (
@@ -459,7 +459,8 @@ def test_a_file_that_cannot_be_read_is_refused(folder: Path) -> None:
 
 
 def test_patterns_of_buffers_are_a_list(folder: Path) -> None:
-    assert load(folder, MINIMAL).config.buffers == []
+    assert load(folder, MINIMAL).config.buffers is None
+    assert load(folder, MINIMAL + "buffers: []\n").config.buffers == []
     loaded = load(folder, MINIMAL + "buffers: ['*.ema', count]\n")
     assert loaded.config.buffers == ["*.ema", "count"]
     assert loaded.origins["buffers"].endswith("run.yaml:4")

@@ -27,7 +27,7 @@ FAILURES = {
     "huge_values": ("too_large", "too large to average over 10 examples"),
     "wrong_shape": ("mismatch", "has shape"),
     "broadcast_shape": ("mismatch", "has shape"),
-    "wrong_dtype": ("mismatch", "float64"),
+    "wrong_dtype": ("mismatch", "int32"),
     "missing_tensor": ("mismatch", "missing tensor"),
     "extra_tensor": ("mismatch", "extra tensor"),
     "zero_examples": ("num_examples", "num_examples is zero"),

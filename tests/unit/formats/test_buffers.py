@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fedpkg.errors import ConfigError, ModelFileError
 from fedpkg.formats.base import ModelForm
+from fedpkg.formats.buffers import negative_variances, running_statistics
 from fedpkg.formats.metadata import metadata_path, write_metadata
 from fedpkg.formats.model_file import read_seed_model, write_model
 from fedpkg.types import Json
@@ -29,7 +31,7 @@ def seed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def buffers(path: Path, *patterns: str) -> set[str]:
-    return set(read_seed_model(path, buffers=patterns)[0].buffers)
+    return set(read_seed_model(path, buffers=patterns or None)[0].buffers)
 
 
 def test_usual_names_are_buffers_where_nothing_else_is_said(seed: Path) -> None:
@@ -94,3 +96,85 @@ def test_damaged_metadata_is_refused(seed: Path) -> None:
     metadata_path(seed).write_bytes(b"{")
     with pytest.raises(ModelFileError, match="is not JSON"):
         read_seed_model(seed)
+
+
+def test_empty_list_says_that_there_are_none(seed: Path) -> None:
+    write_metadata(seed, {"buffers": ["0.bias"]})
+    assert read_seed_model(seed, buffers=[])[0].buffers == frozenset()
+
+
+def test_buffers_of_keras_have_usual_names(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    np.savez(path, **{f"bn/{name}:0": np.ones(2) for name in ("gamma", "beta", "moving_mean", "moving_variance")})
+    assert buffers(path) == {"bn/moving_mean:0", "bn/moving_variance:0"}
+
+
+# ---- the pattern of BatchNorm, where nothing has a name
+
+
+def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {str(i): tensor for i, tensor in enumerate(model.state_dict().values())}
+
+
+def trained(model: torch.nn.Module) -> torch.nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        for _ in range(3):
+            model(torch.randn(8, 4) * 3 + 1)
+    return model
+
+
+def keras(*, scale: bool = True, dense_bias: bool = False) -> dict[str, torch.Tensor]:
+    """What ``get_weights()`` has: kernel, (bias), (gamma), beta, moving_mean, moving_variance, kernel, bias."""
+    zeros, ones = torch.zeros(5), torch.ones(5)
+    found = [torch.randn(4, 5), *([zeros] if dense_bias else []), *([ones] if scale else []), zeros, zeros, ones]
+    return {str(i): tensor for i, tensor in enumerate([*found, torch.randn(5, 3), torch.zeros(3)])}
+
+
+BN = torch.nn.BatchNorm1d
+PATTERNS = {
+    "torch": (tensors(trained(torch.nn.Sequential(torch.nn.Linear(4, 5), BN(5), torch.nn.Linear(5, 2)))), ["4", "5"]),
+    "torch, not affine": (
+        tensors(trained(torch.nn.Sequential(torch.nn.Linear(4, 5), BN(5, affine=False)))),
+        ["2", "3"],
+    ),
+    "torch, two layers": (
+        tensors(trained(torch.nn.Sequential(BN(4), torch.nn.Linear(4, 5), BN(5)))),
+        ["2", "3", "9", "10"],
+    ),
+    "keras": (keras(), ["3", "4"]),
+    "keras after a dense layer with a bias": (keras(dense_bias=True), ["4", "5"]),
+    "keras without scale": (keras(scale=False), ["2", "3"]),
+    "keras without scale, with a bias": (keras(scale=False, dense_bias=True), ["3", "4"]),
+    # What is none.
+    "transformer": (tensors(torch.nn.TransformerEncoderLayer(8, 2, 16)), []),
+    "rnn": (tensors(torch.nn.LSTM(4, 4)), []),
+    "group norm and prelu": (tensors(torch.nn.Sequential(torch.nn.GroupNorm(1, 4), torch.nn.PReLU(4))), []),
+    "layer norms": (tensors(torch.nn.Sequential(*(torch.nn.LayerNorm(4) for _ in range(3)))), []),
+    "step counter": ({"0": torch.ones(3, 3), "1": torch.ones(3), "2": torch.tensor(7)}, []),
+    "signed": ({"0": torch.ones(3), "1": -torch.ones(3), "2": torch.tensor(7)}, []),
+    "flag": ({"0": torch.ones(3), "1": torch.ones(3), "2": torch.tensor(True)}, []),
+    "empty": ({"0": torch.ones(0), "1": torch.ones(0), "2": torch.tensor(1)}, []),
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+def test_running_statistics_are_recognised_by_the_order_and_the_values_of_tensors(case: str) -> None:
+    model, expected = PATTERNS[case]
+    assert running_statistics(Weights(model)) == expected
+
+
+def test_variances_that_fall_below_zero_are_found_by_name_place_or_buffers() -> None:
+    def models(names: str, *, last: bool = False, told: bool = False) -> tuple[Weights, Weights]:
+        values = [torch.zeros(3), torch.ones(3), *([torch.tensor(2)] if last else [])]
+        before = Weights(dict(zip(names.split(), values, strict=False)), buffers=names.split()[:2] if told else [])
+        mean, variance, *_rest = before
+        return before, Weights({**before, mean: before[mean] - 1, variance: torch.tensor([1.0, -0.1, 1.0])})
+
+    assert negative_variances(*models("bn.running_mean bn.running_var")) == ["bn.running_var"]
+    assert negative_variances(*models("0 1 2", last=True)) == ["1"]
+    assert negative_variances(*models("0 1", told=True)) == ["1"]
+    assert negative_variances(*models("0 1")) == []
+    _, after = models("0 1", told=True)
+    assert negative_variances(after, after) == []  # it was said when it happened

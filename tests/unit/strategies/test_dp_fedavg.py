@@ -112,6 +112,31 @@ def test_all_clients_count_alike_and_buffers_stay() -> None:
         assert torch.equal(state["model"][name], start[name])
 
 
+def tied(first: float, second: float, *, frozen: float = 1.0) -> Weights:
+    """A model with two tied tensors, two that are only of one value, and one that is not trained."""
+    copies = {"head": torch.tensor([first, 2.0]), "embedding": torch.tensor([second, 2.0])}
+    return Weights({**copies, "a": torch.ones(3) * first, "b": torch.ones(3) * first, "frozen": torch.ones(2) * frozen})
+
+
+def test_tied_tensors_get_the_same_noise_and_frozen_ones_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    strategy = DpFedAvg(noise_multiplier=0.5)
+    state, _ = step(strategy, strategy.init(tied(0.0, 0.0)), [tied(0.1, 0.1), tied(0.2, 0.2)])
+    model = state["model"]
+    assert torch.equal(model["head"], model["embedding"]) and not torch.equal(model["head"], torch.tensor([0.15, 2.0]))
+    assert not torch.equal(model["a"], model["b"])
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert "head = embedding" in told and 'buffers: ["frozen"]' in told
+
+
+def test_copies_that_clients_train_apart_get_noise_of_their_own_from_then_on() -> None:
+    strategy = DpFedAvg(noise_multiplier=0.5)
+    state = strategy.init(tied(0.0, 0.0))
+    for updates in ([tied(0.1, 0.1), tied(0.2, 0.3)], [tied(0.1, 0.1)]):
+        state, _ = step(strategy, state, updates)
+        assert not torch.equal(state["model"]["head"] - updates[0]["head"], state["model"]["embedding"])
+        assert state["tied"] == []
+
+
 def test_updates_that_change_nothing_change_nothing() -> None:
     strategy = DpFedAvg(noise_multiplier=0.0, target_quantile=0.5)
     start = weights(0)

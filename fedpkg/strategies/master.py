@@ -1,0 +1,164 @@
+"""Steps of the server in float32, for models in half precision: small steps add up instead of being rounded away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fedpkg.strategies.base import (
+    Payload,
+    Replies,
+    Reply,
+    Request,
+    State,
+    Step,
+    StepContext,
+    SteppingStrategy,
+    Strategy,
+    take_step,
+    treatment_of,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedpkg.weights.weights import Weights
+
+    Dtypes: TypeAlias = Mapping[str, torch.dtype]
+
+_KEY = "master"
+
+
+def with_master(strategy: Strategy | SteppingStrategy) -> Strategy | SteppingStrategy:
+    """The strategy, in float32 where it takes steps of its own and the model has parameters in half precision."""
+    return WithMaster(strategy) if treatment_of(strategy) in ("step", "parameters") else strategy
+
+
+@dataclass(frozen=True)
+class WithMaster:
+    """A strategy whose model has parameters in float32, while clients and the trail of models get them rounded.
+
+    The float32 model is ``state["master"]``, and ``state["model"]`` is it in the dtypes of the seed model. A client
+    trains from the rounded model, so the difference to the float32 one is added to the weights that it sends back: what
+    it changed is then applied to the float32 model. A seed model without parameters in half precision changes nothing.
+
+    What else the strategy says of itself (`fedpkg.strategies.base.SteppingStrategy`), it says through this.
+    """
+
+    strategy: Strategy | SteppingStrategy
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "strategy":
+            raise AttributeError(name)
+        return getattr(self.strategy, name)
+
+    def init(self, seed_model: Weights) -> State:
+        dtypes = _half_dtypes(seed_model)
+        if not dtypes:
+            return self.strategy.init(seed_model)
+        state = self.strategy.init(_widened(seed_model))
+        return {**state, "model": _rounded(state["model"], dtypes), _KEY: state["model"]}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        if _KEY not in state:
+            return (yield from take_step(self.strategy, state, ctx))
+        dtypes = _half_dtypes(state["model"])
+        own: State = {name: value for name, value in state.items() if name != _KEY} | {"model": state[_KEY]}
+        step = take_step(self.strategy, own, ctx)
+        answers: Any = None
+        try:
+            while True:
+                asks = step.send(answers)
+                several = [asks] if isinstance(asks, Request) else asks
+                requests = [_sent(request, dtypes, {id(own["model"]): state["model"]}) for request in several]
+                found: tuple[Replies, ...] = yield requests
+                wide = tuple(_Wide(*one) for one in zip(found, several, requests, strict=True))
+                answers = wide[0] if isinstance(asks, Request) else wide
+        except StopIteration as end:
+            own = end.value
+        finally:
+            step.close()
+        return {**own, "model": _rounded(own["model"], dtypes), _KEY: own["model"]}
+
+
+class _Wide:
+    """Replies in float32, moved by what rounding took from the payload of their request."""
+
+    def __init__(self, replies: Replies, asked: Request, sent: Request) -> None:
+        self._replies = replies
+        self._lost: dict[str, Weights] = {}
+        if asked.reply == "weights":
+            rounded = _sets(sent.payload)
+            self._lost = {name: _lost(exact, rounded[name]) for name, exact in _sets(asked.payload).items()}
+
+    @property
+    def request_id(self) -> str:
+        return self._replies.request_id
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        return self._replies.asked
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        return self._replies.missing
+
+    def __iter__(self) -> Iterator[Reply]:
+        return self
+
+    def __next__(self) -> Reply:
+        reply = next(self._replies)
+        return replace(reply, sets={name: self._moved(name, weights) for name, weights in reply.sets.items()})
+
+    def _moved(self, name: str, weights: Weights) -> Weights:
+        from fedpkg.weights.weights import Weights
+
+        wide, lost = _widened(weights), self._lost.get(name)
+        moved = {key: wide[key] + tensor for key, tensor in (lost or {}).items() if key in wide}
+        return Weights({**wide, **moved}, buffers=wide.buffers)
+
+
+def _sent(request: Request, dtypes: Dtypes, rounded: Mapping[int, Weights]) -> Request:
+    """A request as the clients get it. ``rounded``: by the id of a payload, what there is of it already."""
+    payload: Payload
+    if id(request.payload) in rounded:
+        payload = rounded[id(request.payload)]
+    else:
+        sets = {name: _rounded(weights, dtypes) for name, weights in _sets(request.payload).items()}
+        payload = sets[""] if set(sets) == {""} else sets
+    fits = {name: None if like is None else _rounded(like, dtypes) for name, like in request.sets.items()}
+    return replace(request, payload=payload, sets=fits)
+
+
+def _sets(payload: Payload) -> Mapping[str, Weights]:
+    from fedpkg.weights.weights import Weights
+
+    return {"": payload} if isinstance(payload, Weights) else payload
+
+
+def _half_dtypes(model: Weights) -> Dtypes:
+    """The dtypes of the parameters in half precision, or less."""
+    found = {name: model[name].dtype for name in model.parameters}
+    return {name: dtype for name, dtype in found.items() if dtype.is_floating_point and dtype.itemsize < 4}
+
+
+def _widened(weights: Weights) -> Weights:
+    from fedpkg.weights.weights import Weights
+
+    wide = {name: weights[name].float() for name in _half_dtypes(weights)}
+    return Weights({**weights, **wide}, buffers=weights.buffers) if wide else weights
+
+
+def _rounded(weights: Weights, dtypes: Dtypes) -> Weights:
+    from fedpkg.weights.weights import Weights
+
+    narrow = {name: weights[name].to(dtype) for name, dtype in dtypes.items() if name in weights}
+    return Weights({**weights, **narrow}, buffers=weights.buffers)
+
+
+def _lost(exact: Weights, rounded: Weights) -> Weights:
+    """What rounding took."""
+    from fedpkg.weights.weights import Weights
+
+    return Weights({name: exact[name].float() - rounded[name].float() for name in _half_dtypes(rounded)})
