@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, find_session, model_ref
 from fedpkg.cli.package import call_and_show, copy_whole, parse_arguments, temporary_folder
-from fedpkg.errors import ModelFileError
+from fedpkg.errors import ModelFileError, NotFound, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedpkg.formats.base import ModelForm
-    from fedpkg.stores.base import ModelRow
+    from fedpkg.stores.base import ModelRow, StateStore
     from fedpkg.stores.home import Home
     from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
@@ -45,17 +46,62 @@ def command() -> None:
 @command.command("list")
 @click.argument("session_ref", metavar="[SESSION]", required=False)
 @click.option("--all", "of_all", is_flag=True, help="Of all sessions, not only the newest.")
+@click.option("--best", metavar="METRIC", help="Only the model with the best value of this validation metric.")
+@click.option("--lowest/--highest", "lowest", default=None, help="With --best: which end is the best one.")
 @common_options
 @click.pass_obj
-def list_models(settings: Settings, session_ref: str | None, of_all: bool) -> None:
-    """List a session's global models.
+def list_models(
+    settings: Settings, session_ref: str | None, of_all: bool, best: str | None, lowest: bool | None
+) -> None:
+    """List a session's global models by round, with what validation measured of them.
 
     \b
       fedpkg model list
+      fedpkg model list --best accuracy
+      fedpkg model list --best score --lowest
+
+    For --best, the highest value is the best; the lowest, where the metric's name says loss or error (loss, error,
+    mse, mae, rmse, perplexity). --lowest and --highest decide it. Of models with the same value, the earliest counts.
+    Values that are not finite do not count.
     """
+    if lowest is not None and best is None:
+        raise click.UsageError("--lowest and --highest belong to --best METRIC")
     with settings.reading() as (home, store):
         session_id = None if of_all else find_session(store, session_ref).session_id
-        _show_models(settings, home, store.list_models(session_id))
+        models, metrics = store.list_models(session_id), _metrics(store, session_id)
+        if best is not None:
+            models = [_best(models, metrics, best, lowest=is_lower_better(best) if lowest is None else lowest)]
+        _show_models(settings, home, models, metrics)
+
+
+def _metrics(store: StateStore, session_id: str | None) -> dict[str, dict[str, Any]]:
+    """What validation measured, by model."""
+    sessions = [session_id] if session_id is not None else [session.session_id for session in store.list_sessions()]
+    rounds = (row for one in sessions for row in store.list_rounds(one))
+    return {f"{row.session_id}.{row.round_number}": row.metrics for row in rounds}
+
+
+def is_lower_better(metric: str) -> bool:
+    words = re.split(r"[^a-z]+", metric.lower())
+    return any(word in {"loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity"} for word in words)
+
+
+def _best(models: list[ModelRow], metrics: Mapping[str, Mapping[str, Any]], name: str, *, lowest: bool) -> ModelRow:
+    from fedpkg.cli.report import metric_names
+
+    values: dict[str, Any] = {model.model_id: metrics.get(model.model_id, {}).get(name) for model in models}
+    measured = [model for model in models if is_finite_number(values[model.model_id])]
+    if not measured:
+        known = metric_names({key: value for one in metrics.values() for key, value in one.items()})
+        raise NotFound(
+            f"no model has a finite value of '{name}'{nearest(name, known)}",
+            hint=f"metrics of these models: {', '.join(known)}" if known else "no round has been validated",
+        )
+    return (min if lowest else max)(measured, key=lambda model: values[model.model_id])
+
+
+def is_finite_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 @command.command()
@@ -70,16 +116,32 @@ def trail(settings: Settings, ref: str | None) -> None:
     """
     with settings.reading() as (home, store):
         model = store.get_model(model_ref(store, ref))
-        _show_models(settings, home, store.model_trail(model.model_id))
+        trail_of = store.model_trail(model.model_id)
+        _show_models(settings, home, trail_of, _metrics(store, model.session_id))
 
 
-def _show_models(settings: Settings, home: Home, models: list[ModelRow]) -> None:
+def _show_models(
+    settings: Settings, home: Home, models: list[ModelRow], metrics: Mapping[str, Mapping[str, Any]]
+) -> None:
+    from fedpkg.cli.report import METRIC_COLUMNS, metric_names
     from fedpkg.stores.models import ModelStore
 
     files = ModelStore(home.models)
     if settings.json:
-        output.document([{**asdict(model), "path": files.path(model.digest, model.suffix)} for model in models])
+        output.document(
+            [
+                {
+                    **asdict(model),
+                    "metrics": dict(metrics.get(model.model_id, {})),
+                    "path": files.path(model.digest, model.suffix),
+                }
+                for model in models
+            ]
+        )
         return
+    measured = [metrics.get(model.model_id, {}) for model in models]
+    names = metric_names({name: value for one in reversed(measured) for name, value in one.items()})[:METRIC_COLUMNS]
+    columns = [output.measures([one.get(name) for one in measured]) for name in names]
     rows = [
         [
             model.model_id,
@@ -89,11 +151,12 @@ def _show_models(settings: Settings, home: Home, models: list[ModelRow]) -> None
             output.number(math.fsum(part.get("num_examples") or 0.0 for part in model.contributors))
             if model.contributors
             else "-",
+            *(column[i] for column in columns),
             output.size(model.size_bytes) if model.pruned is None else f"pruned (kept: {model.pruned})",
         ]
-        for model in models
+        for i, model in enumerate(models)
     ]
-    output.table(["model", "sha256", "made", "of", "examples", "size"], rows)
+    output.table(["model", "sha256", "made", "of", "examples", *names, "size"], rows)
 
 
 @command.command()

@@ -11,6 +11,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, find_session
+from fedpkg.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow, StateStore
@@ -227,20 +228,23 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
         output.result(f"… and {len(tasks) - len(shown)} more tasks (--json has all)")
 
 
-@command.command()
+@command.command(context_settings={"allow_extra_args": True})
 @_SESSION
 @click.option("--rounds", type=click.IntRange(1, 10**9), metavar="N", help="Go on until N rounds in all are done.")
 @common_options
-@click.pass_obj
-def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> None:
+@click.pass_context
+def resume(context: click.Context, session_ref: str | None, rounds: int | None) -> None:
     """Go on with a session, or give it more rounds.
 
     \b
       fedpkg session resume
       fedpkg session resume digits --rounds 20
 
-    It may have been interrupted, stopped, killed, or have failed: the result is the same as if it had not.
+    It may have been interrupted, stopped, killed, or have failed: the result is the same as if it had not. A session
+    keeps the configuration that it began with, but for the number of rounds.
     """
+    settings: Settings = context.obj
+    _check_no_changes([session_ref or "", *context.args])
     from fedpkg import assemble
     from fedpkg.cli.progress import follow
     from fedpkg.stores.sqlite import SqliteStore
@@ -255,6 +259,18 @@ def resume(settings: Settings, session_ref: str | None, rounds: int | None) -> N
     if session.status == "finished" and not session.error and (rounds or 0) <= session.num_rounds and not settings.json:
         again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
         output.words(f"it was finished; for more rounds: {again}")
+
+
+def _check_no_changes(words: list[str]) -> None:
+    """Refuse what `run` takes and `resume` does not: KEY=VALUE."""
+    if change := next((word for word in words if "=" in word), None):
+        key, _, value = change.partition("=")
+        advice = "for another configuration, start a new run: fedpkg run RUN.yaml " + change
+        if key == "rounds":
+            advice = f"for more rounds: fedpkg session resume --rounds {value}"
+        raise ConfigError(f"a session keeps the configuration that it began with: {change} cannot be set", hint=advice)
+    if words[1:]:
+        raise click.UsageError(f"one session at a time: got '{words[0]}' and '{words[1]}'")
 
 
 @command.command()

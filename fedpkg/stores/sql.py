@@ -604,7 +604,7 @@ class SqlStore(StateStore):
         )
 
     def list_models(self, session_id: str | None = None) -> list[ModelRow]:
-        return self._select(MODELS, {"session_id": session_id}, order="created_at, session_id, round_number")
+        return self._select(MODELS, {"session_id": session_id}, order="session_id, round_number")
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
         where, parameters = _where(MODELS, {"session_id": session_id, "digest": digest})

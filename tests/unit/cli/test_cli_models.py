@@ -1,6 +1,9 @@
 """``fedpkg model`` and ``validation``: what a finished session has left."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,51 @@ def test_model_list_and_trail_name_the_models_in_order(home):
     assert trail == listed[::-1]
     assert [part["client_id"] for part in trail[0]["contributors"]] == ["client-0", "client-2"]
     assert fedpkg("model", "list", "--all", "--home", home).out.count("3 clients") == 1
+
+
+@pytest.fixture
+def measured(finished, here):
+    """A home whose rounds have these metrics; its clock was set back before the second round."""
+    shutil.copytree(finished[0], here / "uppmätt", symlinks=True)
+    metrics = [{"accuracy": 0.9, "val_loss": 0.5, "score": 1}, {"accuracy": 0.7, "val_loss": 0.25, "score": 1}]
+    with closing(sqlite3.connect(here / "uppmätt" / "state.db")) as connection, connection:
+        for number, values in enumerate(metrics, 1):
+            connection.execute("update rounds set metrics = ? where round_number = ?", (json.dumps(values), number))
+        connection.execute("update models set created_at = 1.0 where round_number = 2")
+    return here / "uppmätt"
+
+
+def test_model_list_shows_metrics_in_the_order_of_rounds_whatever_the_clock_said(measured):
+    lines = fedpkg("model", "list", "--home", measured).out.splitlines()
+    assert lines[0].split()[-4:] == ["accuracy", "val_loss", "score", "size"]
+    assert [line.split()[0].rpartition(".")[2] for line in lines[1:]] == ["0", "1", "2"]
+    assert "0.9" in lines[2]
+    assert "0.25" in lines[3]
+    listed = fedpkg("model", "list", "--home", measured, "--json").json()
+    assert [model["metrics"].get("accuracy") for model in listed] == [None, 0.9, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("words", "round_number"),
+    [
+        (["accuracy"], 1),
+        (["accuracy", "--lowest"], 2),
+        (["val_loss"], 2),
+        (["val_loss", "--highest"], 1),
+        (["score"], 1),  # both have the same: the earlier
+        (["accuracy", "--all"], 1),
+    ],
+)
+def test_best_model_by_a_metric(measured, words, round_number):
+    (best,) = fedpkg("model", "list", "--best", *words, "--home", measured, "--json").json()
+    assert best["round_number"] == round_number
+
+
+def test_best_of_a_metric_that_nobody_measured_says_which_there_are(measured):
+    ended = fedpkg("model", "list", "--best", "acuracy", "--home", measured)
+    assert "no model has a finite value of 'acuracy'; did you mean 'accuracy'?" in ended.err
+    assert "accuracy, val_loss, score" in ended.err
+    assert fedpkg("model", "list", "--lowest", "--home", measured).code == 2
 
 
 @pytest.mark.parametrize("name", ["model.npz", "my model.safetensors"])

@@ -201,6 +201,13 @@ def test_resume_of_a_finished_session_says_so_and_more_rounds_go_on(here):
     assert again.code == 0
     assert "all 1 rounds are done already" in again.err
     assert "--rounds 2" in again.err
+    for words in (["latest", "round.required=2"], ["round.required=2"]):
+        refused = fedpkg("session", "resume", *words)
+        assert refused.code == 3
+        assert "a session keeps the configuration that it began with: round.required=2 cannot be set" in refused.err
+        assert "start a new run: fedpkg run RUN.yaml round.required=2" in refused.err
+    assert "fedpkg session resume --rounds 2" in fedpkg("session", "resume", "latest", "rounds=2").err
+    assert fedpkg("session", "resume", "latest", "another").code == 2
     more = fedpkg("session", "resume", "latest", "--rounds", "2")
     assert more.code == 0
     assert "round 2/2  3 ok 0 failed" in more.err

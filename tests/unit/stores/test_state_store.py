@@ -592,7 +592,7 @@ def test_model_trail_leads_back_to_the_seed_model(running: StateStore) -> None:
 
 def test_models_of_one_session_or_of_all(running: StateStore) -> None:
     running.create_session(session("other"), seed_model=model(0, "other", created_at=1.0))
-    assert [row.model_id for row in running.list_models()] == ["other.0", "digits-1.0"]
+    assert [row.model_id for row in running.list_models()] == ["digits-1.0", "other.0"]
     assert [row.model_id for row in running.list_models("other")] == ["other.0"]
 
 
