@@ -10,7 +10,14 @@ from __future__ import annotations
 CURRENT = 2
 
 # Number of the rules → strategies that changed with it and no longer have their former way, with the reason.
-_STRATEGIES: dict[int, dict[str, str]] = {2: {}}
+_SECOND_POINT = "its second point no longer has buffers, which reset the model's running statistics in each round"
+_STRATEGIES: dict[int, dict[str, str]] = {
+    2: {
+        "accsvrs": _SECOND_POINT,
+        "accvrcs": _SECOND_POINT,
+        "fedexp": "the model of a round is now the mean of the last two iterates",
+    }
+}
 
 
 def refusal(rules: int, strategy: str) -> str | None:

@@ -313,6 +313,7 @@ class Asking:
             content=request.reply,
             transforms=request.transforms,
             sent_bytes=asked.sent_bytes,
+            use=request.use,
             request_id=request.request_id,
             request_number=asked.row.number,
             attempt=self._attempts.get((client.client_id, request.entry_point), 0) + 1,

@@ -13,6 +13,7 @@ from fedpkg.controller.context import SessionContext
 from fedpkg.controller.seeds import step_rng
 from fedpkg.errors import NotFound, SessionFailed
 from fedpkg.samplers.base import Candidates, History, Sample
+from fedpkg.shares import share_of
 from fedpkg.stores.base import ClientRow
 from fedpkg.strategies.base import Payload, sampled_from, takes_empty_rounds
 from fedpkg.weights.weights import Weights
@@ -99,11 +100,14 @@ class Choosing:
 
     def to_validate(self) -> list[ClientRow]:
         """Who measures the round's model: of those who train, and of those held out, as many as ``validation`` says."""
-        config = self.ctx.config.validation
+        config, is_former = self.ctx.config.validation, self.ctx.session.rules < 2
         held_out = [client for client in self._clients if client.client_id in self.ctx.held_out]
         chosen: set[str] = set()
         for purpose, clients in (("validate", self.may_train), ("validate-held-out", held_out)):
-            count = max(1, math.ceil(config.fraction * len(clients))) if config.count is None else config.count
+            count = config.count
+            if count is None:
+                total = len(clients)
+                count = max(1, math.ceil(config.fraction * total) if is_former else share_of(config.fraction, total))
             if self.ctx.sampler.availability is not None:
                 clients = [client for client in clients if client.client_id in self._there]
             if count < len(clients):

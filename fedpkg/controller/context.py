@@ -26,7 +26,7 @@ from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.models import ModelStore
 from fedpkg.strategies.base import SteppingStrategy, Strategy, needs_of
 from fedpkg.strategies.virtual_clock import VirtualClock
-from fedpkg.types import Json, ReplyKind
+from fedpkg.types import Json, ReplyKind, Use
 
 if TYPE_CHECKING:
     from fedpkg.transforms.chain import Chain
@@ -71,7 +71,8 @@ class SessionContext:
     @functools.cached_property
     def held_out(self) -> frozenset[str]:
         """Clients that never train."""
-        return held_out_clients(self.sampler.held_out, self._client_ids, held_out_rng(self.session.seed))
+        rng, rules = held_out_rng(self.session.seed), self.session.rules
+        return held_out_clients(self.sampler.held_out, self._client_ids, rng, rules=rules)
 
     @functools.cached_property
     def _client_ids(self) -> list[str]:
@@ -130,6 +131,7 @@ class SessionContext:
         content: str = "weights",
         transforms: Chain | None = None,
         sent_bytes: int | None = None,
+        use: Use = "averaged",
         request_id: str | None = None,
         request_number: int = 1,
         attempt: int = 1,
@@ -179,6 +181,7 @@ class SessionContext:
             content=content,
             transforms=transforms,
             sent_bytes=sent_bytes,
+            use=use if self.session.rules >= 2 else "former",
             request_id=request_id,
             seed=task_seed(self.session.seed, round_number, client.client_id, request_number),
             arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},

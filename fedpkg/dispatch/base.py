@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fedpkg.shown import shown
-from fedpkg.types import Json, ReplyKind
+from fedpkg.types import Json, ReplyKind, Use
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
@@ -100,6 +100,7 @@ class Task:
     transforms: Chain | None = None  # on an update's way to the controller
     sent_bytes: int | None = None  # what travelled to the client, if that was not the model's file as it is
     request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
+    use: Use = "averaged"  # what becomes of the reply's numbers, which says how large they may be
     # An update must say its num_examples, else all weigh the same, 1. Metrics may say it: then it must be usable.
     weighted: bool = True
     input_sets: tuple[str, ...] = ()  # names of the sets in ``model``, if it holds several

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import stat
@@ -16,16 +17,24 @@ from fedpkg.dispatch.staging import SEED_SUFFIXES
 from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree, same_bytes
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
-from fedpkg.types import Json, ReplyKind
+from fedpkg.types import Json, ReplyKind, Use
 
 if TYPE_CHECKING:
+    import torch
+
     from fedpkg.dispatch.keepers import Call, Outcome
     from fedpkg.weights.weights import Weights
 
 DEFAULT_REPLY_BYTES = 16 << 20
 JSON_BYTES = 16 << 20
-# A weighted sum of 2**24 such terms stays below the largest float32: one client cannot make the mean infinite.
-LARGEST_TERM = 3.4e38 * 2.0**-24
+# A weighted sum of 2**24 terms of this share of the largest number of its dtype is finite: no client makes it infinite.
+TERM = 2.0**-24
+LARGEST_FORMER_TERM = 3.4e38 * TERM
+# Parameters of which steps are made: their squares, and sums of 2**27 of these, are finite in float32. In wider dtypes,
+# too: a method may make a step as long in all tensors as it is in one.
+LARGEST_STEPPED = 2.0**50
+# A server's step may leave the range of the replies: momentum 0.9 by a factor of 14 (over all rounds together).
+ROOM_FOR_STEPS = 32
 
 
 class Refused(Exception):
@@ -107,11 +116,11 @@ def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = N
     limit = limit or reply_limit(task)
     if task.reply_kind is ReplyKind.UPDATE:
         sets, converted = _opened(task, kept, max_bytes=limit)
-        examples = _examples(task, metadata, _largest(task, sets, converted))
+        examples = _checked(task, sets, metadata, converted)
         return Reply(kept, size_bytes, metadata, converted=converted, weights=sets[""], num_examples=examples)
     if task.reply_kind is ReplyKind.SETS:
         sets, converted = _opened(task, kept, max_bytes=limit)
-        examples = _examples(task, metadata, _largest(task, sets, converted))
+        examples = _checked(task, sets, metadata, converted)
         return Reply(kept, size_bytes, metadata, converted=converted, sets=sets, num_examples=examples)
     return Reply(kept, size_bytes, metadata)
 
@@ -266,20 +275,45 @@ def _renamed(weights: Weights, template: Weights | None) -> Weights:
     return weights
 
 
-def _largest(task: Task, sets: Mapping[str, Weights], converted: str | None) -> float:
-    """The largest value in float32 or a narrower dtype; all values must be finite, but for unchanged buffers."""
+def _checked(task: Task, sets: Mapping[str, Weights], metadata: dict[str, Json], converted: str | None) -> float:
+    """The weight of a reply whose numbers are finite, and make nothing infinite that a method makes of them.
+
+    Unchanged buffers may hold what is not finite. A number that is refused here is that client's failure. Later it would be nobody's, and stop the session.
+    """
     templates = _set_templates(task)
-    largest = 0.0
-    for set_name, weights in sets.items():
-        for name, magnitude in weights.magnitudes():
-            if not math.isfinite(magnitude):
-                if weights.is_unchanged_buffer(name, templates[set_name]):
-                    continue
-                reason = f"{_of_set(set_name)}tensor '{name}' has NaN or infinite values"
+    magnitudes = []
+    for name, weights in sets.items():
+        for key, largest in weights.magnitudes():
+            if math.isfinite(largest):
+                magnitudes.append((name, key, largest))
+            elif not weights.is_unchanged_buffer(key, templates[name]):
+                reason = f"{_of_set(name)}tensor '{key}' has NaN or infinite values"
                 raise Refused("not_finite", reason + (f" after a conversion ({converted})" if converted else ""))
-            if weights[name].itemsize < 8:
-                largest = max(largest, magnitude)
-    return largest
+    examples = _examples(task, metadata)
+    for name, key, largest in magnitudes:
+        tensor, is_parameter = sets[name][key], key not in sets[name].buffers
+        limits = value_limits(tensor.dtype, task.use, is_parameter=is_parameter)
+        if largest * examples > limits[0] or largest > limits[1]:
+            where = f"{_of_set(name)}tensor '{key}' has values up to {largest:.3g}"
+            if largest <= limits[1]:
+                raise Refused("too_large", f"{where}, too large to average over {examples:g} examples")
+            raise Refused("too_large", f"{where}; this strategy takes parameters up to {limits[1]:.3g}")
+    return examples
+
+
+@functools.cache
+def value_limits(dtype: torch.dtype, use: Use, *, is_parameter: bool = True) -> tuple[float, float]:
+    """How large a number of a reply may be: times its weight, and by itself."""
+    import torch
+
+    if use == "former":
+        return LARGEST_FORMER_TERM if dtype.itemsize < 8 else math.inf, math.inf
+    real = dtype.to_real() if dtype.is_complex else dtype
+    arithmetic = torch.promote_types(real, torch.float32) if real.itemsize > 1 else torch.float32
+    term = torch.finfo(arithmetic).max * TERM
+    if use == "averaged" or not is_parameter:
+        return term, math.inf
+    return term, min(LARGEST_STEPPED, torch.finfo(real).max / ROOM_FOR_STEPS)
 
 
 def _of_set(name: str) -> str:
@@ -296,15 +330,12 @@ def _check_weight(metrics: Json, metadata: dict[str, Json]) -> None:
                 raise Refused("num_examples", error.message) from error
 
 
-def _examples(task: Task, metadata: dict[str, Json], largest: float) -> float:
-    """The weight of a reply, which must not make a weighted sum infinite."""
+def _examples(task: Task, metadata: dict[str, Json]) -> float:
+    """The weight of a reply."""
     try:
-        examples = num_examples(metadata) if task.weighted else 1.0
+        return num_examples(metadata) if task.weighted else 1.0
     except ModelFileError as error:
         advice = ""
         if "num_examples" not in metadata:
             advice = " (packages for FEDn before 0.5 never say it; with round.weighting=equal all weigh the same)"
         raise Refused("num_examples", error.message + advice) from error
-    if largest * examples > LARGEST_TERM:
-        raise Refused("too_large", f"values up to {largest:.3g} are too large to average over {examples:g} examples")
-    return examples

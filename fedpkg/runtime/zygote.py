@@ -160,6 +160,8 @@ def preload(steps: Iterable[list[Any]], forbidden: Iterable[str]) -> dict[str, s
     _fedpkg_main.set_environment(before)
     for name in native:
         os.putenv(name, before[name]) if name in before else os.unsetenv(name)
+    if "torch" in sys.modules:
+        _fedpkg_task.warm_vector_math(sys.modules["torch"])
     return failed
 
 

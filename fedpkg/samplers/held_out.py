@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from fedpkg.errors import ConfigError, nearest
+from fedpkg.rules import CURRENT
+from fedpkg.shares import share_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,8 +16,12 @@ if TYPE_CHECKING:
 HeldOut: TypeAlias = "int | float | list[str] | None"
 
 
-def held_out_clients(which: HeldOut, client_ids: Sequence[str], rng: np.random.Generator) -> frozenset[str]:
+def held_out_clients(
+    which: HeldOut, client_ids: Sequence[str], rng: np.random.Generator, *, rules: int = CURRENT
+) -> frozenset[str]:
     """So many clients, a share of them (at least one; both drawn), or those that the patterns mean.
+
+    Rules of computation below 2 counted a share in binary, halves to the even number.
 
     Raises:
         ConfigError: a pattern matches nobody, or nobody is left to train.
@@ -34,8 +40,9 @@ def held_out_clients(which: HeldOut, client_ids: Sequence[str], rng: np.random.G
                 )
             found.update(names)
     else:
-        number = which if isinstance(which, int) else max(1, round(which * len(client_ids)))
-        number = min(number, len(client_ids))
+        total = len(client_ids)
+        number = which if isinstance(which, int) else share_of(which, total) if rules >= 2 else round(which * total)
+        number = min(max(1, number), total)
         found = {client_ids[i] for i in rng.choice(len(client_ids), size=number, replace=False)}
     if len(found) == len(client_ids):
         raise ConfigError(

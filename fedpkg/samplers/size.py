@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+
+from fedpkg.shares import share_of
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,7 @@ class Size:
     """A share of the clients or a count of them, no fewer than a minimum, and some more whom nobody waits for.
 
     Of N clients, target = min(N, max(min_clients, round(fraction N) or count, 1)), halves rounded up, and
-    asked = min(N, ceil(target (1 + over_selection))); both with the decimals as they were written, so that
-    10 (1 + 0.1) is 11 and not, as in binary, a little more.
+    asked = min(N, target + ceil(over_selection target)); both by the rule of `fedpkg.shares.share_of`.
     """
 
     fraction: float | None = 1.0
@@ -25,17 +24,13 @@ class Size:
         """How many answers are wanted of ``total`` clients."""
         number = self.count
         if number is None:
-            number = int((_exact(self.fraction or 0.0) * total).to_integral_value(ROUND_HALF_UP))
+            number = share_of(self.fraction or 0.0, total)
         return min(total, max(self.min_clients, number, 1))
 
     def asked(self, target: int) -> int:
         """How many are asked for so many answers, if there are as many."""
-        return math.ceil(target * (1 + _exact(self.over_selection)))
+        return target + share_of(self.over_selection, target, "up")
 
     def share(self, total: int) -> float:
         """The chance of each of ``total`` clients."""
         return self.fraction or 0.0 if self.count is None else min(1.0, self.count / total)
-
-
-def _exact(number: float) -> Decimal:
-    return Decimal(repr(float(number)))

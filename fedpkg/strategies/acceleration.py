@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fedpkg.strategies.base import Asks, State, Step, StepContext
-from fedpkg.strategies.requests import gradient_at
+from fedpkg.strategies.requests import gradient_at, parameters_alone
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -37,6 +37,9 @@ class Accelerated:
         x = tau z + (1 - tau) y;  y <- epoch(x);  G = q (grad h_1(x) - grad h_1(y) + (x - y) / theta)
         z <- argmin_v |v - z|^2 / (2 alpha) + <G, v> + mu/2 |v - y|^2 = (z / alpha + mu y - G) / (1 / alpha + mu)
 
+    z is a vector, no model: it has the parameters alone, and all that x has besides (running means and variances) is
+    y's, as the clients left it.
+
     [Allen-Zhu 2018, Katyusha X, arXiv:1802.03866; Lin et al. 2023, arXiv:2304.07504, Alg. 2]
     """
 
@@ -54,7 +57,7 @@ class Accelerated:
         return self.method.groups
 
     def init(self, seed_model: Weights) -> State:
-        return {"model": seed_model, "z": seed_model}
+        return {"model": seed_model, "z": parameters_alone(seed_model)}
 
     def step(self, state: State, ctx: StepContext) -> Step:
         y, z = state["model"], state["z"]
@@ -64,6 +67,6 @@ class Accelerated:
         x = tau * z + (1 - tau) * y
         y = yield from self.method.epoch(x, ctx)
         (at_x,), (at_y,) = yield [gradient_at(x, group="server"), gradient_at(y, group="server")]
-        big_g = q * (at_x.weights - at_y.weights) + (q / theta) * (x - y)
-        z = (z / alpha + mu * y - big_g) / (1 / alpha + mu)
+        big_g = q * (at_x.weights - at_y.weights) + (q / theta) * parameters_alone(x - y)
+        z = (z / alpha + mu * parameters_alone(y) - big_g) / (1 / alpha + mu)
         return {"model": y, "z": z}

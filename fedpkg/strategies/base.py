@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ru
 
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.transforms.stage import Stage
-from fedpkg.types import Json, ReplyKind
+from fedpkg.types import Json, ReplyKind, Use
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
     import numpy as np
@@ -49,6 +49,8 @@ class Request:
         sets: that a reply of kind ``sets`` holds, and what each must fit; None: the payload's parameters (of several
             sets: the global model's).
         parameters: travel in task.json and in the input's metadata (e.g. ``proximal_mu``).
+        use: ``averaged``, if nothing is made of the replies' numbers but means, medians and the like, which lie between
+            them; otherwise they must not be so large that a square or a step of them is not finite.
         required: usable replies without which the round fails; None: as many as ``round.required`` says, if so many
             are asked.
     """
@@ -66,6 +68,7 @@ class Request:
     download: Chain | None = None
     group: str | None = None
     required: int | None = None
+    use: Use = "stepped"
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 @register_asking_strategy(
     "fedexp",
-    equation="D_i = w - w_i, D = mean D_i;  eta = max(1, sum_i |D_i|^2 / (2 M (|D|^2 + eps)));  w <- w - eta D",
+    equation="D_i = w - w_i, D = mean D_i;  eta = max(1, sum_i |D_i|^2 / (2 M (|D|^2 + eps)));  w <- w - eta D;  "
+    "the model of a round is (w + its predecessor) / 2",
     paper="Jhunjhunwala et al. 2023, FedExP: Speeding Up Federated Averaging, arXiv:2301.09604, Alg. 1",
 )
 @dataclass(frozen=True)
 class FedExP:
     """Federated averaging that extrapolates. All M clients weigh the same.
 
-    The paper evaluates the mean of the last two models; here it is the last.
+    The last iterate oscillates (the paper's Section 4, which evaluates the mean of the last two instead). So the model
+    of a round, which is validated and kept, is the mean of the last two iterates; clients train the iterate itself.
     """
 
     epsilon: NotNegative = 1e-3
@@ -30,13 +32,13 @@ class FedExP:
     treatment = "step"
 
     def init(self, seed_model: Weights) -> State:
-        return {"model": seed_model}
+        return {"model": seed_model, "iterate": seed_model}
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        from fedpkg.strategies.steps import gradient_of, moved, squared_norm
+        from fedpkg.strategies.steps import descended, gradient_of, parameters_of, squared_norm, with_parameters
         from fedpkg.weights.fold import MeanFold
 
-        w = state["model"]
+        w = state["iterate"]
         fold, squares, size = MeanFold(w), 0.0, 0
         replies: Replies = yield Request(payload=w)
         for reply in replies:
@@ -44,6 +46,8 @@ class FedExP:
             squares += squared_norm(gradient_of(w, reply.weights))
             size += 1
         mean = fold.result()
-        of_mean = squared_norm(gradient_of(w, mean)) + self.epsilon
+        direction = gradient_of(w, mean)
+        of_mean = squared_norm(direction) + self.epsilon
         eta = max(1.0, squares / (2 * size * of_mean)) if of_mean else 1.0
-        return {"model": moved(w, mean, eta)}
+        last = descended(w, mean, direction, eta) if eta > 1 else mean
+        return {"model": with_parameters(last, (parameters_of(w) + parameters_of(last)) / 2), "iterate": last}

@@ -28,6 +28,7 @@ class WeightedMean:
     """
 
     treatment = "mean"
+    only_averages = True
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.weights.fold import MeanFold

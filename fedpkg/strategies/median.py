@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Median(RobustAggregator):
     """The coordinate-wise median; of an even number of clients the mean of the two in the middle."""
 
+    only_averages = True
+
     def stands(self, count: int) -> int:
         return (count - 1) // 2
 

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 class Aggregator(Protocol):
-    """Makes one model out of the clients' updates."""
+    """Makes one model out of the clients' updates.
+
+    One that says ``only_averages`` squares nothing, and its result lies between the updates: they may then have larger
+    numbers (`fedpkg.strategies.base.Request.use`).
+    """
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         """Fold replies to the global model ``model``; they come in cohort order.
@@ -123,8 +127,15 @@ class Pipeline:
             rest=self.reply == "delta",
             transforms=chain_of(self.transforms),
             download=chain_of(self.download_transforms),
+            use="averaged" if self._only_averages else "stepped",
         )
         return state, [request]
+
+    @property
+    def _only_averages(self) -> bool:
+        """Whether no parameter of the next model is outside the range of the replies'."""
+        goes_on = self.server_optimiser is not None or self.server_transforms or self.reply == "delta"
+        return bool(getattr(self.aggregator, "only_averages", False)) and not goes_on
 
     def tell(self, state: State, replies: Iterator[Reply]) -> State:
         model, state = state["model"], dict(state)

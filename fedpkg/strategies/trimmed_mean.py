@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from fedpkg.registry import CountOrZero
+from fedpkg.shares import share_of
 from fedpkg.strategies.registry import register_aggregator
 from fedpkg.strategies.robust import RobustAggregator
 
@@ -21,18 +22,32 @@ if TYPE_CHECKING:
 @register_aggregator(
     "trimmed_mean",
     strategy="fedtrimmedavg",
-    equation="w[i] <- mean of w_1[i] … w_n[i] without the k largest and the k smallest,  k = floor(beta n)",
+    equation="w[i] <- mean of w_1[i] … w_n[i] without the k largest and the k smallest,  k = floor(beta n) or f",
     paper="Yin et al. 2018, Byzantine-Robust Distributed Learning, arXiv:1803.01498, Alg. 1, option II",
-    attackers="floor(beta n)",
+    attackers="floor(beta n), or f = attackers; then it needs n >= 2 f + 1",
 )
 @dataclass(frozen=True)
 class TrimmedMean(RobustAggregator):
-    """The coordinate-wise mean without a share of the elements at either end."""
+    """The coordinate-wise mean without a share of the elements at either end.
+
+    ``attackers``, where it is given, is how many elements that is, and ``beta`` is not used. A beta n that is less than
+    ``leeway`` below a whole number counts as that: one that a program made of f / n.
+    """
 
     beta: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] = 0.2
+    attackers: CountOrZero | None = None
+    leeway: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] = 1e-9
+
+    only_averages = True
+
+    @property
+    def needs(self) -> int:
+        return 1 if self.attackers is None else 2 * self.attackers + 1
 
     def stands(self, count: int) -> int:
-        return int(Decimal(repr(float(self.beta))) * count)  # as it was written: 0.29 of 100 are 29
+        if self.attackers is not None:
+            return self.attackers if count >= self.needs else 0
+        return share_of(self.beta, count, "down", leeway=self.leeway)
 
     def combine(self, updates: Updates) -> Weights:
         from fedpkg.strategies.order import in_order

@@ -19,6 +19,7 @@ class UniformMean:
     """The mean of the clients' models; whoever has more examples has no more say."""
 
     treatment = "mean"
+    only_averages = True
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.weights.fold import MeanFold

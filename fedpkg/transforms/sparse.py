@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedpkg.registry import Share
+from fedpkg.shares import share_of
 from fedpkg.transforms.registry import register_transform
 from fedpkg.transforms.stage import Stage
 
@@ -25,7 +26,7 @@ class _Chosen:
 
     def count(self, size: int) -> int:
         """How many of so many numbers travel: at least one, if there are any."""
-        return min(size, max(1, round(self.share * size)))
+        return min(size, max(1, share_of(self.share, size)))
 
 
 @register_transform(

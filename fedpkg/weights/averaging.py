@@ -10,7 +10,7 @@ from torch import nn
 
 from fedpkg.errors import AggregationError, ModelMismatch
 from fedpkg.weights.fold import MeanFold
-from fedpkg.weights.weights import Weights, dtype_name
+from fedpkg.weights.weights import Weights, bare, dtype_name
 
 
 @torch.no_grad()
@@ -22,10 +22,12 @@ def average_gradients(models: Sequence[nn.Module], weights: Sequence[float] | No
 
     For all the rest see `average_parameters_weighted`.
     """
-    present = {name for model in models for name, parameter in model.named_parameters() if parameter.grad is not None}
+    present = {
+        name for model in models for name, parameter in bare(model).named_parameters() if parameter.grad is not None
+    }
     mean = _mean(models, lambda model: Weights.from_grads(model).filter(present.__contains__), weights)
     for model in models:
-        for name, parameter in model.named_parameters():
+        for name, parameter in bare(model).named_parameters():
             if name not in present:
                 continue
             if parameter.grad is None or parameter.grad.layout != torch.strided:

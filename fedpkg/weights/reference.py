@@ -15,11 +15,11 @@ from fedpkg.weights.weights import Weights
 
 
 def add(x: Weights, y: Weights) -> Weights:
-    return x.from_flat(x.to_flat() + _flat(y, like=x))
+    return _with_rest(x.from_flat(x.to_flat() + _flat(y, like=x)), [x, y], [1, 1])
 
 
 def subtract(x: Weights, y: Weights) -> Weights:
-    return x.from_flat(x.to_flat() - _flat(y, like=x))
+    return _with_rest(x.from_flat(x.to_flat() - _flat(y, like=x)), [x, y], [1, 1])
 
 
 def scale(x: Weights, a: float | Tensor) -> Weights:
@@ -45,11 +45,11 @@ def norm(x: Weights, p: float = 2) -> Tensor:
 
 def mean(updates: Sequence[Weights], weights: Sequence[float]) -> Weights:
     terms = [a * _flat(x, like=updates[0]) for a, x in zip(weights, updates, strict=True)]
-    return updates[0].from_flat(torch.stack(terms).sum(0) / sum(weights))
+    return _with_rest(updates[0].from_flat(torch.stack(terms).sum(0) / sum(weights)), updates, weights)
 
 
 def axpby(alpha: float, x: Weights, beta: float, y: Weights) -> Weights:
-    return x.from_flat(alpha * x.to_flat() + beta * _flat(y, like=x))
+    return _with_rest(x.from_flat(alpha * x.to_flat() + beta * _flat(y, like=x)), [x, y], [alpha, beta])
 
 
 def add_(x: Weights, y: Weights, alpha: float = 1.0) -> Weights:
@@ -67,6 +67,20 @@ def axpby_(x: Weights, alpha: float, y: Weights, beta: float) -> Weights:
 def _flat(y: Weights, *, like: Weights) -> Tensor:
     """The parameters of ``y``, one after the other in the order of ``like``."""
     return Weights({name: y[name] for name in like.parameters}).to_flat()
+
+
+def _with_rest(made: Weights, operands: Sequence[Weights], coefficients: Sequence[float]) -> Weights:
+    """What is no parameter, of those operands that have it: averaged by |coefficient|, or, not floating, the larger."""
+    rest: dict[str, Tensor] = {}
+    for name in dict.fromkeys(name for x in operands for name in x if name not in x.parameters):
+        found = [(x[name], abs(a)) for x, a in zip(operands, coefficients, strict=True) if name in x]
+        total = sum(a for _, a in found)
+        tensors = torch.stack([tensor for tensor, _ in found])
+        if tensors.is_floating_point():
+            rest[name] = sum((tensor * (a / total) for tensor, a in found), torch.zeros_like(tensors[0]))
+        else:
+            rest[name] = tensors.amax(0)
+    return Weights({**made, **rest}, buffers=made.buffers.union(*(x.buffers for x in operands)))
 
 
 @torch.no_grad()

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree
 
 from fedpkg.errors import ModelMismatch, nearest
+from fedpkg.weights.vector_math import warm_vector_math
+
+warm_vector_math()  # here, as whoever computes with tensors of models imports this
+
+# Sums are in float64: one of 10^7 equal numbers in float32 is wrong by a percent. A piece that is converted stays in a
+# core's cache, so that costs no memory and little time (10^7 elements: 8 ms, 2 ms in float32).
+_PIECE = 1 << 14
+# Modules that are another module in a wrapper: name of their class → where that one is.
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",  # torch.compile
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "GradSampleModule": "_module",  # Opacus
+}
 
 
 class Weights(Mapping[str, Tensor]):
@@ -23,16 +41,23 @@ class Weights(Mapping[str, Tensor]):
     Attributes:
         parameters: names of the tensors that take part in the algebra.
 
-    **Algebra.** ``x + y``, ``x - y``, ``a * x``, ``x / a``, ``-x``, ``Weights.dot(x, y)`` and ``x.norm(p)`` are those
-    of the vector of parameters: floating (or complex) tensors that are not buffers. The others ride along, unchanged,
-    from the left operand. Operands pair up by name, in any order; one may have no buffers (gradients have none). It
-    is differentiable wherever an input is, so a loss may be written in Weights::
+    **Algebra.** ``x + y``, ``x - y``, ``a * x``, ``x / a``, ``-x``, ``x.dot(y)`` (also ``x @ y``) and ``x.norm(p)``
+    are those of the vector of parameters: floating (or complex) tensors that are not buffers. Operands pair up by name,
+    in any order. It is differentiable wherever an input is, so a loss may be written in Weights::
 
         x = Weights.from_model(model)                       # the model's own parameters
         loss = Weights.dot(alpha * grad_x, x) + (x - x_t).norm(p=2)
         loss.backward()                                     # fills the model's .grad
 
-    Methods ending in ``_`` work in place, on the data alone, and return the object.
+    **Buffers** and integers are no part of the vector: scalars leave them as they are. Of an operation on two
+    ``Weights``, the result has what either operand has: a tensor of only one of them as it is; of both, floating ones
+    averaged (equally for ``+`` and ``-``, by the coefficients for `mean` and `axpby`), of others the larger elements.
+    So ``x + y`` and ``y + x`` agree, and a running variance never leaves the range of the operands'.
+
+    Methods ending in ``_`` work in place, on the parameters' data alone, and return the object.
+
+    ``Weights`` are a pytree whose leaves are the parameters: ``torch.func.grad`` and ``torch.vmap`` take and return
+    them.
 
     Long lists of tensors go through one call of PyTorch's ``_foreach`` operations where that is the faster way, as
     ``tests/benchmarks/weights.py`` measures it; `fedpkg.weights.reference` says the same plainly.
@@ -88,14 +113,30 @@ class Weights(Mapping[str, Tensor]):
     # ---- from and to a model
 
     @classmethod
-    def from_model(cls, model: nn.Module) -> Weights:
+    def from_model(cls, model: nn.Module, *, trainable: bool = False) -> Weights:
         """The model's own parameters and buffers: what is computed from them flows back into its gradients.
 
-        A parameter that the model has under several names (tied) is here once, under the first of them.
+        A parameter that the model has under several names (tied) is here once, under the first of them. Of a wrapped
+        model (torch.compile, DataParallel, DistributedDataParallel, Opacus), names are those without the wrapper.
+
+        Args:
+            trainable: take only the parameters that require a gradient, and no buffers.
+
+        Raises:
+            ModelMismatch: a lazy layer's parameter has no shape yet.
         """
-        buffers = dict(model.named_buffers())
+        model = bare(model)
+        buffers = {} if trainable else dict(model.named_buffers())
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad or not trainable}
+        for name, tensor in (parameters | buffers).items():
+            if nn.parameter.is_lazy(tensor):
+                raise ModelMismatch(
+                    f"tensor {name!r} of a lazy layer has no shape yet",
+                    hint="call the model once on an input of the right shape",
+                    tensor=name,
+                )
         kept = model.state_dict(keep_vars=True)
-        named = {**dict(model.named_parameters()), **{name: buffers[name] for name in buffers if name in kept}}
+        named = {**parameters, **{name: buffers[name] for name in buffers if name in kept}}
         return cls({name: named[name] for name in kept if name in named}, buffers=set(buffers) & kept.keys())
 
     @classmethod
@@ -107,21 +148,26 @@ class Weights(Mapping[str, Tensor]):
                 return torch.zeros_like(parameter)
             return parameter.grad.detach().clone().to_dense()  # those of embeddings may be sparse
 
-        return cls({name: copy(parameter) for name, parameter in model.named_parameters()})
+        return cls({name: copy(parameter) for name, parameter in bare(model).named_parameters()})
 
     @torch.no_grad()
-    def to_model(self, model: nn.Module) -> None:
+    def to_model(self, model: nn.Module, *, strict: bool = True) -> None:
         """Copy the data, and nothing of a graph, into the model's parameters and (those there are) its buffers.
 
         Of a tensor that the model has under several names (tied), the first counts.
 
+        Args:
+            strict: False: tensors that only one of the two has are passed over.
+
         Raises:
-            ModelMismatch: a parameter is missing or extra, or has another shape; the model is then as it was.
+            ModelMismatch: a parameter is missing or extra, has another shape, or is on the device ``meta``, which
+                holds no data; the model is then as it was.
         """
+        model = bare(model)
         target = Weights.from_model(model)
         pairs = []
         for name in target:
-            if name not in self and name in target.buffers:
+            if name not in self and (name in target.buffers or not strict):
                 continue
             if name not in self:
                 raise ModelMismatch(f"missing tensor {name!r}", tensor=name)
@@ -130,9 +176,17 @@ class Weights(Mapping[str, Tensor]):
                     f"tensor {name!r} has shape {tuple(self[name].shape)}, the model's has {tuple(target[name].shape)}",
                     tensor=name,
                 )
+            if target[name].is_meta or self[name].is_meta:
+                whose = "the model's tensor" if target[name].is_meta else "tensor"
+                raise ModelMismatch(
+                    f"{whose} {name!r} is on the device 'meta', which holds no data",
+                    hint="first model.to_empty(device='cpu')" if target[name].is_meta else None,
+                    tensor=name,
+                )
             pairs.append((target[name], self[name]))
         known = model.state_dict().keys()  # also the other names of tied tensors
-        if extra := next((name for name in self if name not in target and name not in known), None):
+        extra = next((name for name in self if name not in target and name not in known), None)
+        if strict and extra is not None:
             raise ModelMismatch(f"extra tensor {extra!r}{nearest(extra, target)}", tensor=extra)
         for tensor, value in pairs:
             tensor.copy_(value)
@@ -143,17 +197,27 @@ class Weights(Mapping[str, Tensor]):
         """A copy with memory of its own and without autograd history, every tensor contiguous."""
         return self._map(lambda tensor: tensor.detach().clone(memory_format=torch.contiguous_format))
 
+    def detach(self) -> Weights:
+        """The same memory, without autograd history: where it is a model's, it changes as the model does."""
+        return self._map(Tensor.detach)
+
     def freeze(self) -> Weights:
-        """Take no part in autograd from now on (the tensors themselves, a model's parameters, do); returns itself."""
-        self._tensors = {name: tensor.detach() for name, tensor in self._tensors.items()}
+        """Take no part in autograd from now on, and, where the tensors are a model's own, copy them; returns itself.
+
+        So they keep their values while the model is trained. `detach` shares the memory instead.
+        """
+        is_of_model = any(isinstance(tensor, nn.Parameter) for tensor in self._tensors.values())
+        self._tensors = (self.clone() if is_of_model else self.detach())._tensors
         return self
 
     def zeros_like(self) -> Weights:
         """Zeros for the parameters, copies of the rest."""
         return self._with([torch.zeros_like(tensor) for tensor in self._vector()]).clone()
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Weights:
-        """On another device; with ``dtype``, the parameters in it (buffers keep theirs)."""
+    def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Weights:
+        """On another device; with ``dtype``, which may also come first, the parameters in it (buffers keep theirs)."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
         if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
             raise ValueError(f"parameters cannot be {dtype}: the algebra needs a floating dtype")
         taking_part = set(self.parameters)
@@ -193,12 +257,15 @@ class Weights(Mapping[str, Tensor]):
     def __add__(self, other: Weights) -> Weights:
         if not isinstance(other, Weights):
             return NotImplemented
-        return self._with(_foreach(torch._foreach_add, self._vector(), self._paired(other)))
+        return self._joined(_foreach(torch._foreach_add, self._vector(), self._paired(other)), other)
+
+    def __radd__(self, other: object) -> Weights:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # sum() begins with it
 
     def __sub__(self, other: Weights) -> Weights:
         if not isinstance(other, Weights):
             return NotImplemented
-        return self._with(_foreach(torch._foreach_sub, self._vector(), self._paired(other)))
+        return self._joined(_foreach(torch._foreach_sub, self._vector(), self._paired(other)), other)
 
     def __mul__(self, scalar: float | Tensor) -> Weights:
         if not _is_scalar(scalar):
@@ -217,44 +284,82 @@ class Weights(Mapping[str, Tensor]):
     def __neg__(self) -> Weights:
         return self._with(_foreach(torch._foreach_neg, self._vector()))
 
-    @staticmethod
-    def dot(x: Weights, y: Weights) -> Tensor:
-        """<x, y> = sum_i x_i y_i over all parameters, a 0-d tensor; narrow dtypes are summed in float32."""
-        products = []
-        for a, b in zip(map(_wide, x._vector()), map(_wide, x._paired(y)), strict=True):
-            if a.dtype != b.dtype:
-                dtype = torch.promote_types(a.dtype, b.dtype)
-                a, b = a.to(dtype), b.to(dtype)
-            products.append(torch.dot(a.reshape(-1), b.reshape(-1)))
-        return torch.stack(products).sum() if products else torch.zeros(())
+    def map(self, function: Callable[..., Tensor], *others: Weights) -> Weights:
+        """What a function makes of each parameter, and of the others' of that name: ``x.map(torch.maximum, y)``.
+
+        Raises:
+            ModelMismatch: it makes another shape of one.
+        """
+        pairs = zip(self._vector(), *(self._paired(other) for other in others), strict=True)
+        vector = [function(*tensors) for tensors in pairs]
+        for name, tensor, made in zip(self.parameters, self._vector(), vector, strict=True):
+            if made.shape != tensor.shape:
+                raise ModelMismatch(
+                    f"map: of parameter {name!r} of shape {tuple(tensor.shape)} the function made {tuple(made.shape)}",
+                    tensor=name,
+                )
+        return self._joined(vector, *others)
+
+    def dot(self, other: Weights) -> Tensor:
+        """<x, y> = sum_i conj(x_i) y_i over all parameters, summed in float64; a 0-d tensor of at least float32."""
+        vector, others = self._vector(), self._paired(other)
+        terms = []
+        for x, y in zip(vector, others, strict=True):
+            dtype = _exact_dtype(x, y)
+            terms += [torch.vdot(a.to(dtype), b.to(dtype)) for a, b in zip(_pieces(x), _pieces(y), strict=True)]
+        return torch.stack(terms).sum().to(_sum_dtype(*vector, *others)) if terms else torch.zeros(())
+
+    def __matmul__(self, other: Weights) -> Tensor:
+        return self.dot(other) if isinstance(other, Weights) else NotImplemented
 
     def norm(self, p: float = 2) -> Tensor:
         """|x|_p over all parameters, a 0-d tensor; p >= 1, also ``math.inf``. At 0 its gradient is 0.
 
-        The norm of the tensors' norms: a square root of a sum of squares would have the gradient NaN at 0. Where a
-        graph goes through it, of one vector: of norms, the second derivative is NaN where one of the tensors is 0.
+        It is made in float64, as the norm of the norms of pieces: a square root of a sum of squares would have the
+        gradient NaN at 0. Where a graph goes through it, it is that of one vector: of norms, the second derivative is
+        NaN where one of them is 0.
         """
-        if not p >= 1:
-            raise ValueError(f"a norm needs p >= 1, not {p}")
-        vector = [_wide(tensor) for tensor in self._vector() if tensor.numel()]
+        if not (isinstance(p, numbers.Real) and p >= 1):
+            raise ValueError(
+                f"a norm needs a number p >= 1, not {p!r}: 2 is that of Euclid (of matrices, of Frobenius), "
+                "math.inf the largest magnitude"
+            )
+        vector = [tensor for tensor in self._vector() if tensor.numel()]
+        if not vector:
+            return torch.zeros(())
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in vector):
-            vector = [torch.cat([tensor.reshape(-1) for tensor in vector])]
-        norms = [torch.linalg.vector_norm(tensor, p) for tensor in vector]
-        return torch.linalg.vector_norm(torch.stack(norms), p) if norms else torch.zeros(())
+            norms = torch.cat([tensor.reshape(-1).to(_exact_dtype(tensor)) for tensor in vector])
+        else:
+            pieces = (piece.to(_exact_dtype(piece)) for tensor in vector for piece in _pieces(tensor))
+            norms = torch.stack([torch.linalg.vector_norm(piece, p) for piece in pieces])
+        length: Tensor = torch.linalg.vector_norm(norms, p)
+        dtype = _sum_dtype(*vector)
+        return length.to(dtype.to_real() if dtype.is_complex else dtype)
 
     @staticmethod
     def mean(updates: Sequence[Weights], weights: Sequence[float | Tensor] | None = None) -> Weights:
-        """sum_k a_k x_k / sum_k a_k (a_k = 1 by default); what is no parameter rides along from the first.
+        """sum_k a_k x_k / sum_k a_k (a_k = 1 by default); buffers likewise, by |a_k|.
 
         For a fold over clients' files, with its rules for dtypes and order, see ``fedpkg.weights.fold.MeanFold``.
+
+        Raises:
+            ValueError: there are none, not as many weights, or weights of sum 0.
         """
         scales = [1.0] * len(updates) if weights is None else list(weights)
         if not updates or len(updates) != len(scales):
             raise ValueError(f"a mean of {len(updates)} weights with {len(scales)} scales")
-        total = scales[0] * updates[0]
-        for scale, update in zip(scales[1:], updates[1:], strict=True):
-            total = total + scale * update
-        return total / sum(scales[1:], start=scales[0])
+        divisor = sum(scales[1:], start=scales[0])
+        if not _in_transform() and not divisor:
+            raise ValueError("a mean needs weights whose sum is not 0")
+        first, *others = updates
+        total = _scaled(first._vector(), scales[0])
+        for scale, update in zip(scales[1:], others, strict=True):
+            total = _foreach(torch._foreach_add, total, _scaled(first._paired(update), scale))
+        return first._joined(
+            (first._with(total) / divisor)._vector(),
+            *others,
+            shares=[scale.abs() if isinstance(scale, Tensor) else abs(scale) for scale in scales],
+        )
 
     # ---- in place
 
@@ -284,12 +389,12 @@ class Weights(Mapping[str, Tensor]):
 
     @staticmethod
     def axpby(alpha: float, x: Weights, beta: float, y: Weights) -> Weights:
-        """alpha x + beta y, without a temporary; what is no parameter rides along from ``x``."""
-        scaled, paired = _scaled(x._vector(), alpha), x._paired(y)
-        if any(a.dtype != b.dtype for a, b in zip(scaled, paired, strict=True)):
-            return x._with(_foreach(torch._foreach_add, scaled, paired, alpha=beta))
+        """alpha x + beta y, without a temporary; buffers are averaged by |alpha| and |beta|."""
+        scaled, paired, shares = _scaled(x._vector(), alpha), x._paired(y), (abs(alpha), abs(beta))
+        if _in_transform() or any(a.dtype != b.dtype for a, b in zip(scaled, paired, strict=True)):
+            return x._joined(_foreach(torch._foreach_add, scaled, paired, alpha=beta), y, shares=shares)
         _foreach(torch._foreach_add_, scaled, paired, alpha=beta)
-        return x._with(scaled)
+        return x._joined(scaled, y, shares=shares)
 
     # ---- inside
 
@@ -301,6 +406,23 @@ class Weights(Mapping[str, Tensor]):
         made = Weights.__new__(Weights)  # names and buffers were checked: small lists would feel it
         made._tensors = {**self._tensors, **dict(zip(self.parameters, vector, strict=True))}
         made.buffers, made.parameters = self.buffers, self.parameters
+        return made
+
+    def _joined(
+        self, vector: Sequence[Tensor], *others: Weights, shares: Sequence[float | Tensor] | None = None
+    ) -> Weights:
+        """These weights with other parameters; the rest is that of all operands, averaged with these shares."""
+        made = self._with(vector)
+        if all(len(other._tensors) == len(other.parameters) for other in others):
+            return made
+        found: dict[str, list[tuple[Tensor, float | Tensor]]] = {}
+        for operand, share in zip((self, *others), shares or [1.0] * (1 + len(others)), strict=True):
+            taking_part = set(operand.parameters)
+            for name, tensor in operand._tensors.items():
+                if name not in taking_part:
+                    found.setdefault(name, []).append((tensor, share))
+        made._tensors |= {name: _blended(name, terms) for name, terms in found.items()}
+        made.buffers = self.buffers.union(*(other.buffers for other in others))
         return made
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Weights:
@@ -359,6 +481,18 @@ class Weights(Mapping[str, Tensor]):
         """
         return self.mismatch(other) is None and all(
             torch.equal(raw_bytes(tensor), raw_bytes(other[name])) for name, tensor in self._tensors.items()
+        )
+
+    def allclose(self, other: Weights, *, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
+        """Whether the parameters agree within |x_i - y_i| <= atol + rtol |y_i|; buffers are not looked at.
+
+        Raises:
+            ModelMismatch: they do not have the same names and shapes.
+        """
+        return all(
+            torch.allclose(x.to(dtype), y.to(dtype), rtol=rtol, atol=atol)
+            for x, y in zip(self._vector(), self._paired(other), strict=True)
+            for dtype in (torch.promote_types(x.dtype, y.dtype),)
         )
 
     def mismatch(self, template: Weights) -> str | None:
@@ -442,11 +576,50 @@ def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def bare(model: nn.Module) -> nn.Module:
+    """The module in its wrappers, whose names have no prefix. (That of `fedpkg.client`, which stands alone.)"""
+    while attribute := next((_WRAPPERS[c.__name__] for c in type(model).__mro__ if c.__name__ in _WRAPPERS), None):
+        model = getattr(model, attribute)
+    return model
+
+
+def _blended(name: str, terms: Sequence[tuple[Tensor, float | Tensor]]) -> Tensor:
+    """One tensor, which is no parameter, of several operands: floating ones averaged, of others the larger elements."""
+    first, *others = (tensor for tensor, _ in terms)
+    if all(tensor is first for tensor in others):
+        return first
+    for tensor in others:
+        if tensor.shape != first.shape:
+            raise ModelMismatch(
+                f"operands do not fit: tensor {name!r} has shapes {tuple(first.shape)} and {tuple(tensor.shape)}",
+                tensor=name,
+            )
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in others), first.dtype)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return functools.reduce(torch.maximum, (tensor.to(dtype) for tensor in others), first.to(dtype))
+    total = sum(share for _, share in terms)
+    if not _in_transform() and not total:
+        terms, total = [(tensor, 1.0) for tensor, _ in terms], len(terms)
+    parts = [_wide(tensor.detach().to(dtype)) * (share / total) for tensor, share in terms]
+    return functools.reduce(torch.add, parts).to(dtype)
+
+
+def _in_transform() -> bool:
+    """Whether a transform of torch.func (vmap, grad …) is at work: `_foreach` operations have no rules for vmap."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _foreach(
-    operation: Callable[..., Sequence[Tensor] | None], vector: Sequence[Tensor], *args: object, **more: object
+    operation: Callable[..., Sequence[Tensor] | None], vector: Sequence[Tensor], *args: Any, **more: Any
 ) -> Sequence[Tensor]:
     """One call for a list of tensors, where there are any: an empty list is an error to torch."""
-    return (operation(vector, *args, **more) or ()) if vector else ()
+    if not vector:
+        return ()
+    if _in_transform():
+        plain = getattr(torch.Tensor, operation.__name__.removeprefix("_foreach_"))
+        rows = zip(vector, *(arg if isinstance(arg, list) else itertools.repeat(arg) for arg in args), strict=False)
+        return [plain(*row, **more) for row in rows]
+    return operation(vector, *args, **more) or ()
 
 
 def _scaled(vector: Sequence[Tensor], scalar: float | Tensor) -> Sequence[Tensor]:
@@ -473,6 +646,22 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
 
 
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
+    return torch.split(tensor.reshape(-1), _PIECE)
+
+
+def _exact_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype in which their sums are made."""
+    if tensors[0].device.type == "mps":  # it has no float64
+        return _sum_dtype(*tensors)
+    return torch.complex128 if any(tensor.is_complex() for tensor in tensors) else torch.float64
+
+
+def _sum_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype of their product or norm: that of the widest, and at least float32."""
+    return functools.reduce(torch.promote_types, (_wide(tensor.new_empty(0)).dtype for tensor in tensors))
+
+
 def _can_be_non_finite(tensor: Tensor) -> bool:
     return _is_real_valued(tensor) and tensor.numel() > 0
 
@@ -482,3 +671,30 @@ def _as_real(tensor: Tensor) -> Tensor:
         return torch.view_as_real(tensor.resolve_conj())
     # The 8-bit floats have no reductions of their own.
     return tensor.float() if tensor.element_size() == 1 else tensor
+
+
+class _Rest:
+    """What a tree of `Weights` keeps beside its leaves: trees fit one another if the names do, whatever the buffers."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.parameters, self.buffers = weights.parameters, weights.buffers
+        taking_part = set(weights.parameters)
+        self.tensors: dict[str, Any] = {
+            name: None if name in taking_part else tensor for name, tensor in weights.items()
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rest) and self.parameters == other.parameters
+
+    def __hash__(self) -> int:
+        return hash(self.parameters)
+
+
+def _unflattened(leaves: Iterable[Any], rest: _Rest) -> Weights:
+    made = Weights.__new__(Weights)  # leaves may be anything: trees are also mapped to sizes, or to None
+    made._tensors = {**rest.tensors, **dict(zip(rest.parameters, leaves, strict=True))}
+    made.buffers, made.parameters = rest.buffers, rest.parameters
+    return made
+
+
+_pytree.register_pytree_node(Weights, lambda weights: (weights._vector(), _Rest(weights)), _unflattened)

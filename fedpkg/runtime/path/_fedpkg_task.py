@@ -23,6 +23,12 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+# What PyTorch, built with oneMKL, may leave to its vector math. Also in fedpkg/weights/vector_math.py.
+VECTOR_MATH = (
+    "acos asin atan ceil cos cosh erf erfc erfinv exp expm1 floor log log10 log1p log2 reciprocal round rsqrt sigmoid "
+    "sin sinh sqrt tan tanh trunc"
+)
+_warmed: list[bool] = []
 
 
 def prepare(environ: Mapping[str, str]) -> None:
@@ -56,9 +62,26 @@ def _prepare_torch(torch: ModuleType, seed: int, threads: int) -> None:
         torch.manual_seed(seed)
     else:  # without accelerators in the build, the other generators that manual_seed prepares (slowly) do not exist
         torch.default_generator.manual_seed(seed)
+    warm_vector_math(torch)
     if threads:
         # Also in a cold task, where OMP_NUM_THREADS would do: this call switches MKL's own choice of threads off.
         torch.set_num_threads(threads)
+
+
+def warm_vector_math(torch: ModuleType) -> None:
+    """Call each function of oneMKL's vector math once, on one thread.
+
+    At its first call it chooses a kernel. Where several threads make that call at once, one of them may get a less
+    accurate one, for that call alone: rarely, a task's first square root differed in half of a tensor
+    (https://github.com/pytorch/pytorch/issues/188792; oneMKL before 2025).
+    """
+    if _warmed:
+        return
+    _warmed.append(True)
+    for dtype in (torch.float32, torch.float64):
+        number = torch.full((1,), 0.5, dtype=dtype, device="cpu")
+        for name in VECTOR_MATH.split():
+            getattr(number, name)()
 
 
 class _AfterImport:

@@ -108,3 +108,43 @@ def test_room_for_sets_is_that_of_all_their_templates(tmp_path: Path) -> None:
     assert reply_limit(task(tmp_path, ReplyKind.SETS, None, sets=sets)) is None
     assert reply_limit(task(tmp_path, ReplyKind.SETS, sets=sets, reply_bytes=7)) == 7
     assert reply_limit(task(tmp_path, ReplyKind.UPDATE)) == 2 * MODEL.num_bytes + DEFAULT_REPLY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "value", "use", "message"),
+    [
+        ("float64", "w", 1.7e308, "averaged", r"'w' has values up to 1\.7e\+308, too large to average over 5 examples"),
+        ("float64", "w", 1e300, "averaged", None),
+        (
+            "float64",
+            "w",
+            1e16,
+            "stepped",
+            r"'w' has values up to 1e\+16; this strategy takes parameters up to 1\.13e\+15",
+        ),
+        ("float64", "w", 1.7e308, "former", None),
+        ("complex64", "w", 1e38, "averaged", "too large to average"),
+        ("float32", "w", 1e30, "averaged", None),
+        ("float32", "w", 1e20, "stepped", "this strategy takes parameters up to"),
+        ("float32", "w", 1e20, "former", None),
+        ("float32", "w", 1e38, "former", "too large to average"),
+        ("float32", "bn.var", 1e20, "stepped", None),
+        ("float16", "w", 60_000.0, "averaged", None),
+        ("float16", "w", 60_000.0, "stepped", r"parameters up to 2\.05e\+03"),
+        ("float16", "bn.var", 60_000.0, "stepped", None),
+    ],
+)
+def test_number_that_would_make_the_round_infinite_is_its_clients_failure(
+    tmp_path: Path, dtype: str, name: str, value: float, use: str, message: str | None
+) -> None:
+    kind = getattr(torch, dtype)
+    model = Weights({"w": torch.ones(3, dtype=kind), "bn.var": torch.ones(3, dtype=kind)}, buffers=["bn.var"])
+    large = Weights({**model, name: torch.tensor([0.0, -value, 1.0], dtype=kind)}, buffers=model.buffers)
+    path = sent(tmp_path, {"x": large}, ModelForm(".safetensors"))
+    asked = task(tmp_path, ReplyKind.SETS, model, sets={"x": model}, use=use)
+    if message is None:
+        assert read(asked, path).sets["x"].equal(large)
+    else:
+        with pytest.raises(Refused, match=message) as caught:
+            read(asked, path)
+        assert caught.value.failure.kind == "too_large"

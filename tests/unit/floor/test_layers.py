@@ -24,7 +24,7 @@ ROWS = [
     {"config_shape", "yaml_places"},
     {"devices", "files"},
     {"log", "control_groups"},
-    {"errors", "types", "rules", "shown"},
+    {"errors", "types", "rules", "shown", "shares"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
 

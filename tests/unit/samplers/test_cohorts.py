@@ -137,7 +137,7 @@ def test_held_out_are_so_many_a_share_or_those_that_are_named() -> None:
         return sorted(held_out_clients(which, names(10), np.random.default_rng(seed)))
 
     assert len(held_out(3)) == 3 and held_out(3) == held_out(3) != held_out(3, seed=1)
-    assert len(held_out(0.25)) == 2 and len(held_out(0.01)) == 1
+    assert len(held_out(0.25)) == 3 and len(held_out(0.01)) == 1
     assert held_out(["Ort [89]", "Ort 1"]) == ["Ort 1", "Ort 8", "Ort 9"]
     with pytest.raises(ConfigError, match=r"sampler.held_out: no client is called 'Ost 1'; did you mean 'Ort"):
         held_out(["Ost 1"])

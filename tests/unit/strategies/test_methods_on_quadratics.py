@@ -131,12 +131,31 @@ def test_fedexp_extrapolates_by_how_much_clients_disagree() -> None:
     )
     state = rounds(federation, {"name": "fedexp", "epsilon": 0.0}, 1)
     eta = (16 + 9) / (2 * 2 * (4 + 2.25))
-    np.testing.assert_allclose(vector(state["model"]), eta * np.mean(ends, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(vector(state["iterate"]), eta * np.mean(ends, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(vector(state["model"]), eta / 2 * np.mean(ends, axis=0), rtol=1e-12)
     ends[:] = [np.ones(SIZE), np.ones(SIZE)]
     state = rounds(federation, {"name": "fedexp", "epsilon": 0.0}, 1)
-    np.testing.assert_allclose(vector(state["model"]), np.ones(SIZE), rtol=1e-12, err_msg="never less than the mean")
+    np.testing.assert_allclose(vector(state["iterate"]), np.ones(SIZE), rtol=1e-12, err_msg="never less than the mean")
     ends[:] = [np.zeros(SIZE), np.zeros(SIZE)]
     assert not vector(rounds(federation, {"name": "fedexp", "epsilon": 0.0}, 1)["model"]).any()
+
+
+def test_fedexps_models_are_the_means_of_two_iterates_and_its_clients_train_the_iterates() -> None:
+    asked = []
+
+    def train(name: str, request: Request) -> Mapping[str, Vector]:
+        asked.append(vector(request.payload))  # type: ignore[arg-type]
+        return {"": np.eye(SIZE)[len(asked) % SIZE] * len(asked)}
+
+    federation = Federation({"client-0": {"": Quadratic(np.eye(SIZE), np.zeros(SIZE))}}, train=train)
+    strategy, models = make_strategy({"name": "fedexp"}), []
+    state = strategy.init(weights(np.zeros(SIZE)))
+    for number in range(4):
+        state = federation.step(strategy, state, number)  # type: ignore[arg-type]
+        models.append(vector(state["model"]))
+    iterates = [*asked, vector(state["iterate"])]
+    np.testing.assert_allclose(models, (np.array(iterates[1:]) + np.array(iterates[:-1])) / 2, rtol=1e-12)
+    assert not np.allclose(models[-1], iterates[-1])
 
 
 def test_fedsgd_takes_the_step_of_gradient_descent() -> None:

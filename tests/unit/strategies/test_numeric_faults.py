@@ -10,8 +10,11 @@ import pytest
 import torch
 from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, replies, section_of, state_after, stepped, told, weights
 
+from fedpkg.dispatch.collect import value_limits
 from fedpkg.errors import AggregationError, FedpkgError
+from fedpkg.strategies.base import Client, StepContext
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
+from fedpkg.types import Use
 from fedpkg.weights.weights import Weights
 
 MODEL = weights(500)
@@ -157,6 +160,42 @@ def test_no_updates_are_an_error(name: str) -> None:
         told(section_of(name), MODEL, [])
 
 
+def largest_taken(dtype: torch.dtype, use: Use, examples: float, *, is_parameter: bool) -> float:
+    """What a client's number may be at most, by the door (`fedpkg.dispatch.collect`) and its dtype."""
+    of_terms, alone = value_limits(dtype, use, is_parameter=is_parameter)
+    return min(of_terms / examples, alone, torch.finfo(dtype).max)
+
+
+def as_large_as_the_door_lets_in(update: Weights, use: Use, examples: float, seed: int) -> Weights:
+    """The update of one client, all of whose numbers are so large, some of them negative."""
+    signs = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, tensor in update.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            bound = largest_taken(tensor.dtype, use, examples, is_parameter=name not in update.buffers) * (1 - 2**-6)
+            turned = torch.randint(0, 2, tensor.shape, generator=signs) * 2 - 1
+            made[name] = (turned.double() * bound).to(tensor.dtype)
+            assert float(made[name].abs().max() if tensor.numel() else 0) <= bound / (1 - 2**-6)
+    return Weights({**update, **made}, buffers=update.buffers)
+
+
+@every
+def test_largest_numbers_that_are_let_in_make_no_model_infinite(name: str) -> None:
+    strategy: Any = make_strategy(section_of(name))
+    _, (request,) = strategy.ask(strategy.init(MODEL), np.random.default_rng(0))
+    for who in (0, COUNT - 1)["trusted" in str(section_of(name)) :]:  # whom a run trusts is none of its clients
+        rounds = [
+            [
+                as_large_as_the_door_lets_in(w, request.use, 20.0, seed) if k == who else w
+                for k, w in enumerate(cohort())
+            ]
+            for seed in range(4)
+        ]
+        assert state_after(section_of(name), MODEL, rounds)["model"].first_non_finite() is None
+    alone = [[as_large_as_the_door_lets_in(weights(0), request.use, 20.0, seed)] * COUNT for seed in range(4)]
+    assert state_after(section_of(name), MODEL, alone)["model"].first_non_finite() is None
+
+
 # ---- methods whose step asks for more than to train
 
 
@@ -182,6 +221,16 @@ def test_no_step_ends_at_a_model_that_is_not_finite(name: str, value: float, who
     except (AggregationError, AssertionError):
         return
     assert made.first_non_finite() is None or name in ("fedamp", "svrp"), "these take a client's model as it is"
+
+
+@every_step
+def test_largest_numbers_that_are_let_in_make_no_step_infinite(name: str) -> None:
+    updates = cohort()
+    for who in (0, COUNT - 1)[name == "fltrust" :]:  # the first is the server's own
+        bad = [
+            as_large_as_the_door_lets_in(w, "stepped", 60_000.0, who) if k == who else w for k, w in enumerate(updates)
+        ]
+        assert steps_taken(section_of(name), MODEL, bad, rounds=3)["model"].first_non_finite() is None
 
 
 @every_step
@@ -228,3 +277,17 @@ def test_a_step_with_clients_that_change_nothing_ends(name: str) -> None:
     nothing = Weights({n: torch.zeros_like(t) for n, t in MODEL.items()}, buffers=MODEL.buffers)
     made = steps_taken(section, nothing, [nothing.clone() for _ in range(COUNT)])["model"]
     assert made.first_non_finite() is None and not any(made[n].count_nonzero() for n in made.parameters)
+
+
+@pytest.mark.parametrize("name", ["accsvrs", "accvrcs"])
+def test_running_statistics_of_accelerated_methods_are_those_that_clients_trained(name: str) -> None:
+    updates, buffers = cohort(), ("bn.running_var", "bn.num_batches_tracked")
+    state = steps_taken(section_of(name), MODEL, updates, rounds=1)
+    clients = tuple(Client(f"client-{k}", ("server",) if k == 0 else ("f", "g")) for k in range(COUNT))
+    strategy: Any = make_strategy(section_of(name))
+    step = strategy.step(state, StepContext(2, np.random.default_rng(2), clients, lambda: ()))
+    point = next(step)[0].payload
+    for which in (state["model"], point):
+        assert all(torch.equal(which[buffer], updates[0][buffer]) for buffer in buffers), "and not the seed's"
+        assert which.buffers == MODEL.buffers
+    assert not torch.equal(point["fc.weight"], updates[0]["fc.weight"]), "a combination of two points"

@@ -85,13 +85,28 @@ def test_median_is_that_of_each_coordinate(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "beta", "trimmed"), [(5, 0.2, 1), (9, 0.2, 1), (100, 0.29, 29), (3, 0.4, 1), (4, 0, 0)]
+    ("count", "beta", "trimmed"), [(5, 0.2, 1), (9, 0.2, 1), (100, 0.29, 29), (3, 0.4, 1), (4, 0, 0), (7, 3 / 7, 3)]
 )
 def test_trimmed_mean_leaves_out_both_ends(count: int, beta: float, trimmed: int) -> None:
     updates = cohort(count)
     assert TrimmedMean(beta).stands(count) == trimmed
     kept = stacked(updates).sort(dim=0).values[trimmed : count - trimmed]
     close(told({"name": "trimmed_mean", "beta": beta}, MODEL, updates), kept.mean(dim=0))
+
+
+def test_trimmed_mean_of_a_share_that_a_program_computed_stands_as_many_attackers() -> None:
+    for count in range(1, 200):
+        for attackers in range((count + 1) // 2):
+            assert TrimmedMean(attackers / count).stands(count) == attackers
+
+
+def test_trimmed_mean_is_told_its_attackers_as_others_are() -> None:
+    updates = cohort(7)
+    by_count = told({"name": "trimmed_mean", "attackers": 2}, MODEL, updates)
+    assert by_count.equal(told({"name": "trimmed_mean", "beta": 2 / 7}, MODEL, updates))
+    assert TrimmedMean(attackers=2).needs == 5 and TrimmedMean().needs == 1
+    with pytest.raises(AggregationError, match="TrimmedMean needs 5 updates, there are 4"):
+        told({"name": "fedtrimmedavg", "attackers": 2}, MODEL, updates[:4])
 
 
 @pytest.mark.parametrize(("count", "attackers"), [(5, 1), (7, 2), (9, 0), (20, 5)])

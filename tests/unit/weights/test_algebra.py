@@ -1,4 +1,4 @@
-"""The algebra of Weights is that of one flat vector of parameters: values, gradients, and what rides along."""
+"""The algebra of Weights is that of one flat vector of parameters: values, gradients, and what is no parameter."""
 
 from __future__ import annotations
 
@@ -86,18 +86,19 @@ def gradients(x: Weights) -> Tensor:
 @settings(max_examples=25)
 @given(shapes=SHAPES)
 def test_operation_agrees_with_the_reference_in_values_and_gradients(name: str, shapes: list[tuple[int, ...]]) -> None:
-    results, slopes = [], []
+    results, slopes, rests = [], [], []
     for operation in OPERATIONS[name]:
         x, y = weights_of(shapes, 1, requires_grad=True), weights_of(shapes, 2, requires_grad=True)
         result = operation(x, reordered(y))
         if result.to_flat().numel():
             result.to_flat().square().sum().backward()
         assert list(result) == list(x) and result.buffers == x.buffers
-        assert result["running_mean"] is x["running_mean"] and result["num_batches_tracked"] == 1
+        rests.append({name: result[name] for name in result.buffers})
         results.append(result.to_flat())
         slopes.append(torch.cat([gradients(x), gradients(y)]))
     torch.testing.assert_close(*results)
     torch.testing.assert_close(*slopes)
+    torch.testing.assert_close(*rests)
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
@@ -255,9 +256,192 @@ def test_clone_and_freeze_leave_the_model_alone() -> None:
     clone = Weights.from_model(model).clone()
     clone.add_(clone)
     assert torch.equal(clone["first.bias"], 2 * model.first.bias)
-    frozen = Weights.from_model(model).freeze()
+    frozen, detached = Weights.from_model(model).freeze(), Weights.from_model(model).detach()
     assert not frozen["first.bias"].requires_grad and model.first.bias.requires_grad
-    assert frozen["first.bias"].data_ptr() == model.first.bias.data_ptr()
+    assert not detached["first.bias"].requires_grad
+    before = frozen.clone()
+    with torch.no_grad():
+        model.first.bias += 1
+        assert model.norm.running_mean is not None
+        model.norm.running_mean += 1
+    assert frozen.equal(before), "they keep their values while the model is trained"
+    assert torch.equal(detached["first.bias"], model.first.bias)
+    own = Weights({"w": torch.ones(2, requires_grad=True)})
+    assert own.freeze() is own and not own["w"].requires_grad
+
+
+def test_frozen_weights_of_a_model_give_the_gradients_of_their_first_listing() -> None:
+    """``x_t.clone()``, whose result is not kept, then ``x_t.freeze()``: x_t is the point that the step began at."""
+    model = trained_net()
+    x_t = Weights.from_model(model)
+    x_t.clone()
+    x_t.freeze()
+    start = Weights.from_model(model).clone()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    model.zero_grad()
+    x = Weights.from_model(model)
+    loss = (x - x_t).norm() ** 2 / 2
+    loss.backward()
+    difference = (x - start).to_flat()
+    assert difference.any()
+    torch.testing.assert_close(Weights.from_grads(model).to_flat(), difference.detach())
+
+
+BUFFERS = st.lists(st.integers(-(10**6), 10**6).map(lambda n: n / 7), min_size=2, max_size=2)
+
+
+@settings(max_examples=60)
+@given(one=BUFFERS, other=BUFFERS, counts=st.tuples(st.integers(0, 9), st.integers(0, 9)))
+def test_sums_agree_in_all_bits_whichever_operand_comes_first(
+    one: list[float], other: list[float], counts: tuple[int, int]
+) -> None:
+    def made(values: list[float], count: int) -> Weights:
+        tensors = {"w": torch.tensor(values), "var": torch.tensor(values), "seen": torch.tensor(count)}
+        return Weights(tensors, buffers=["var", "seen"])
+
+    a, b = made(one, counts[0]), made(other, counts[1])
+    gradient = Weights({"w": torch.ones(2)})
+    for x, y in ((a, b), (a, gradient), (a, made(one, counts[0]))):
+        assert (x + y).equal(y + x)
+        assert torch.equal((x - y).to_flat(), -(y - x).to_flat()) and torch.equal((x - y)["var"], (y - x)["var"])
+        assert Weights.axpby(0.5, x, 2.0, y).equal(Weights.axpby(2.0, y, 0.5, x))
+        assert Weights.mean([x, y], [1, 3]).equal(Weights.mean([y, x], [3, 1]))
+    for x in (a + b, a - b, Weights.axpby(3.0, a, -0.5, b), Weights.mean([a, b], [-1, 2])):
+        low, high = torch.minimum(a["var"], b["var"]), torch.maximum(a["var"], b["var"])
+        room = 1e-6 * high.abs().maximum(low.abs())
+        assert torch.all((x["var"] >= low - room) & (x["var"] <= high + room)), "within the operands' range"
+        assert int(x["seen"]) == max(counts)
+    assert (gradient + a)["var"] is a["var"] and (a - gradient)["var"] is a["var"]
+
+
+def test_weights_are_summed_multiplied_mapped_and_compared() -> None:
+    x, y = weights_of([(2, 3), ()], 1), weights_of([(2, 3), ()], 2)
+    assert sum([x, y]).equal(x + y) and sum([x]) is x  # type: ignore[union-attr]
+    assert x.dot(y) == Weights.dot(x, y) == x @ y
+    torch.testing.assert_close(x.map(torch.abs).to_flat(), x.to_flat().abs())
+    torch.testing.assert_close(x.map(torch.maximum, reordered(y)).to_flat(), x.to_flat().maximum(y.to_flat()))
+    assert x.map(torch.abs)["running_mean"] is x["running_mean"]
+    with pytest.raises(ModelMismatch, match=r"map: of parameter 'p0' of shape \(2, 3\) the function made \(\)"):
+        x.map(torch.sum)
+    assert (x + y - y).allclose(x) and not x.allclose(y) and x.to(torch.float32).allclose(x, rtol=1e-6)
+    with pytest.raises(ModelMismatch, match="only one of them has"):
+        x.allclose(x.filter("p0"))
+    assert x.to(torch.float32)["p0"].dtype == torch.float32 == x.to("cpu", torch.float32)["p0"].dtype
+    with pytest.raises(TypeError):
+        1 + x  # type: ignore[operator]
+    with pytest.raises(TypeError):
+        x @ 2  # type: ignore[operator]
+
+
+def test_complex_products_are_conjugated_in_the_left() -> None:
+    x = Weights({"w": torch.tensor([1j, 2.0])})
+    y = Weights({"w": torch.tensor([1j, 1j])})
+    assert (x @ y, x @ x) == (torch.vdot(x["w"], y["w"]), 5)
+    assert float(x.norm()) == pytest.approx(5**0.5) and not x.norm().is_complex()
+
+
+@pytest.mark.parametrize("weights", [[1, -1], [0.0, 0.0], [torch.tensor(2.0), torch.tensor(-2.0)]])
+def test_mean_with_weights_of_sum_0_is_an_error(weights: list[float]) -> None:
+    x = weights_of([(2,)], 1)
+    with pytest.raises(ValueError, match="sum is not 0"):
+        Weights.mean([x, x], weights)
+
+
+def test_long_sums_are_right_to_six_digits() -> None:
+    """10^7 equal numbers: a plain sum in float32 is wrong in the third digit."""
+    x = Weights({"w": torch.full((10_000_000,), 0.1)})
+    exact = float(torch.tensor(0.1).double()) ** 2 * 1e7
+    for found, expected in ((x.norm(), exact**0.5), (x @ x, exact), (x.norm(1), (exact * 1e7) ** 0.5)):
+        assert found.dtype == torch.float32 and float(found) == pytest.approx(expected, rel=1e-6)
+    x["w"].requires_grad_()
+    assert float(x.norm().detach()) == pytest.approx(exact**0.5, rel=1e-6)
+
+
+def test_transforms_of_functions_take_and_return_weights() -> None:
+    x, y = weights_of([(2, 3), (4,)], 1), weights_of([(2, 3), (4,)], 2)
+
+    def loss(x: Weights) -> Tensor:
+        return (2 * x - y).norm() ** 2 / 2 + x.dot(y) + Weights.axpby(1.0, x, -1.0, y).dot(Weights.mean([x, y]))
+
+    slope = torch.func.grad(loss)(x)
+    own = Weights({name: tensor.clone().requires_grad_(name in x.parameters) for name, tensor in x.items()})
+    loss(Weights(own, buffers=x.buffers)).backward()
+    assert isinstance(slope, Weights) and slope.buffers == x.buffers
+    torch.testing.assert_close(slope.to_flat(), torch.cat([own[name].grad.reshape(-1) for name in x.parameters]))  # type: ignore[union-attr]
+
+    both = _stacked(x, 2 * x)
+    norms = torch.func.vmap(lambda x: (x + y).norm())(both)
+    torch.testing.assert_close(norms, torch.stack([(x + y).norm(), (2 * x + y).norm()]))
+    slopes = torch.func.vmap(torch.func.grad(loss))(both)
+    torch.testing.assert_close(slopes["p0"][0], slope["p0"])
+    layer = nn.Linear(2, 1)
+    found = torch.func.functional_call(layer, dict(Weights.from_model(layer) * 0), torch.ones(1, 2))
+    assert torch.equal(found, torch.zeros(1, 1))
+
+
+def _stacked(*rows: Weights) -> Weights:
+    return Weights({name: torch.stack([row[name] for row in rows]) for name in rows[0].parameters})
+
+
+def test_only_what_is_trained_leaves_and_enters_a_model() -> None:
+    model, other = Net(), trained_net()
+    model.first.weight.requires_grad_(False)
+    x = Weights.from_model(model, trainable=True)
+    assert "first.weight" not in x and not x.buffers and "first.bias" in x
+    before = other.first.weight.detach().clone()
+    (2 * x).to_model(other, strict=False)
+    assert torch.equal(other.first.bias, 2 * model.first.bias) and torch.equal(other.first.weight, before)
+    Weights({"of another model": torch.ones(1), "last.bias": torch.ones(2)}).to_model(other, strict=False)
+    assert other.last.bias.sum() == 2
+    with pytest.raises(ModelMismatch, match="shape"):
+        Weights({"last.bias": torch.ones(3)}).to_model(other, strict=False)
+
+
+def test_wrapped_models_have_the_names_of_what_is_in_the_wrapper() -> None:
+    model = trained_net()
+    x = Weights.from_model(model)
+    for wrapped in (nn.DataParallel(model), GradSampleModule(model), GradSampleModule(nn.DataParallel(model))):
+        assert not any(name in x for name in wrapped.state_dict())
+        assert list(Weights.from_model(wrapped)) == list(x)
+        assert Weights.from_grads(wrapped).equal(Weights.from_grads(model))
+        (x + x).to_model(wrapped)
+        assert Weights.from_model(wrapped)["first.bias"] is model.first.bias
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.compile imports
+def test_compiled_model_has_the_names_of_the_model() -> None:
+    model = Net()
+    compiled = torch.compile(model)
+    assert "_orig_mod.first.weight" in compiled.state_dict()
+    assert list(Weights.from_model(compiled)) == list(Weights.from_model(model))
+
+
+class GradSampleModule(nn.Module):
+    """As Opacus has it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+
+
+def test_models_without_data_or_shapes_are_refused() -> None:
+    with torch.device("meta"):
+        empty = Net()
+    x = Weights.from_model(Net())
+    with pytest.raises(
+        ModelMismatch, match=r"(?s)'first.weight' is on the device 'meta', which holds no data.*to_empty"
+    ):
+        x.to_model(empty)
+    model = Net()
+    before = Weights.from_model(model).clone()
+    with pytest.raises(ModelMismatch, match=r"tensor 'first\.weight' is on the device 'meta'"):
+        Weights.from_model(empty).to_model(model)
+    assert Weights.from_model(model).equal(before)
+    with pytest.raises(ModelMismatch, match=r"(?s)'weight' of a lazy layer has no shape yet.*call the model once"):
+        Weights.from_model(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match="a norm needs a number p >= 1, not 'fro'"):
+        x.norm("fro")  # type: ignore[arg-type]
 
 
 def test_tied_parameter_counts_once() -> None:

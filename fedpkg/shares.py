@@ -1,0 +1,23 @@
+"""So many of a number: the one rule by which a share, such as ``fraction_train: 0.3``, is counted."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+Rounding: TypeAlias = Literal["nearest", "down", "up"]
+
+
+def share_of(share: float, total: int, rounding: Rounding = "nearest", *, leeway: float = 1e-9) -> int:
+    """How many ``share`` of ``total`` are: the nearest number, halves up; or that below, or above.
+
+    The product is that of the decimals as they are written: 0.28 of 25 are 7, although in binary it is a little more.
+    What is less than ``leeway`` off a whole number (for ``nearest``, a half) counts as that: a program that divides f
+    by n gets f of n again.
+    """
+    exact, room = (Decimal(repr(float(number))) for number in (share, leeway))
+    if rounding == "up":
+        return math.ceil(exact * total - room)
+    half = Decimal("0.5") if rounding == "nearest" else 0
+    return math.floor(exact * total + half + room)
