@@ -78,10 +78,13 @@ def warm_vector_math(torch: ModuleType) -> None:
     if _warmed:
         return
     _warmed.append(True)
-    for dtype in (torch.float32, torch.float64):
-        number = torch.full((1,), 0.5, dtype=dtype, device="cpu")
-        for name in VECTOR_MATH.split():
-            getattr(number, name)()
+    try:
+        for dtype in (torch.float32, torch.float64):
+            number = torch.full((1,), 0.5, dtype=dtype, device="cpu")
+            for name in VECTOR_MATH.split():
+                getattr(number, name)()
+    except Exception:  # a module of that name, or a build without one of them: the task itself may not need it
+        pass
 
 
 class _AfterImport:
