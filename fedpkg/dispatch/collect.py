@@ -278,8 +278,8 @@ def _renamed(weights: Weights, template: Weights | None) -> Weights:
 def _checked(task: Task, sets: Mapping[str, Weights], metadata: dict[str, Json], converted: str | None) -> float:
     """The weight of a reply whose numbers are finite, and make nothing infinite that a method makes of them.
 
-    Unchanged buffers may hold what is not finite. A number that is refused here is that client's failure. Later it would
-    be nobody's, and stop the session.
+    Unchanged buffers may hold what is not finite. A number that is refused here is that client's failure. Later it
+    would be nobody's, and stop the session.
     """
     templates = _set_templates(task)
     magnitudes = []
