@@ -51,8 +51,11 @@ def with_buffers(weights: Weights, path: Path, *, patterns: Sequence[str] | None
 
 
 def are_told(weights: Weights, path: Path, *, patterns: Sequence[str] | None = None) -> bool:
-    """Whether a run.yaml, the metadata beside ``path``, or the usual names say which tensors are buffers."""
-    return patterns is not None or _listed(weights, path) is not None or bool(usual_buffers(weights))
+    """Whether a run.yaml, the metadata beside ``path``, or the usual names say which tensors are buffers.
+
+    An empty list in the metadata does not: an exported model has one, also where nothing was known of it.
+    """
+    return patterns is not None or bool(_listed(weights, path)) or bool(usual_buffers(weights))
 
 
 def usual_buffers(names: Iterable[str]) -> list[str]:
