@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from fedpkg.compute_package.build import write_archive
 from fedpkg.compute_package.members import (
+    MAX_DEPTH,
     FileEntry,
     Kind,
     Members,
@@ -358,6 +359,7 @@ def _strangers(entry: Path, contents: _Contents) -> list[str]:
 
 def _fill(entry: Path, archive: _Archive) -> _Contents:
     """Unpack into a sibling, then put it in place whole."""
+    _check_count(archive)
     remove_tree(entry)
     temporary = entry.with_name(f".unpack-{entry.name}")
     try:
@@ -466,6 +468,26 @@ class _Comparer:
     def _expect(holds: bool) -> None:
         if not holds:
             raise _Differs
+
+
+def _check_count(archive: _Archive) -> None:
+    """Refuse too many members before the first of them is written. Raises Refused."""
+    archive.file.seek(0)
+    stream = TarStream(archive.file, max_stream_bytes=archive.stream_limit[0], too_big=archive.stream_limit[1])
+    known, too_many = {""}, None
+    with suppress(Refused):  # for any other reason: it is said when the archive is read in earnest
+        for raw in stream.names():
+            name = raw.rstrip("/")
+            if name.startswith((".", "/")) or "//" in name or "/." in name or name.count("/") >= MAX_DEPTH:
+                name = normal_name(name)
+            while name not in known:
+                known.add(name)
+                name = name.rpartition("/")[0]
+            if len(known) > archive.max_members + 1:
+                too_many = raw
+                break
+    if too_many is not None:
+        raise too_many_members(archive.max_members, member=too_many)
 
 
 def _extract(archive: _Archive, sink: _Sink) -> _Contents:
