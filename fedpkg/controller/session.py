@@ -102,7 +102,7 @@ def _what_breaks_models(ctx: SessionContext) -> str:
     """What to look at when a model has become much worse at once."""
     places = ["the learning rates of the server (section strategy) and of the clients"]
     if ctx.form.keys == "positions" and not ctx.store.get_model(f"{ctx.session.session_id}.0").buffers:
-        places.append("buffers: (a model by positions has no buffers unless that key names them, as BatchNorm's are)")
+        places.append("buffers: (the model's tensors have positions for names, and none is known to be a buffer)")
     return ", and at ".join(places)
 
 

@@ -1,5 +1,6 @@
 """What is shown of metrics: their averages and what they are averages of; and of clients that write to the terminal."""
 
+import numpy as np
 import pytest
 from cli_support import fedpkg
 
@@ -124,3 +125,12 @@ def test_table_says_what_the_weights_are_where_clients_do_not_report_them(here):
         "metrics of rounds 1: averaged by equal weights, as not every client reports num_examples with its metrics"
     )
     assert second.startswith("metrics of rounds 2: averaged by each client's num_examples in training, as not every")
+
+
+def test_what_an_error_quotes_cannot_look_like_another_message(ran, here):
+    np.savez("seed.npz", **{"w\nerror: all is well\x1b[2J": np.full(2, np.nan, "float32")})
+    package = ran[0].parent / "client"
+    words = ["--package", package, "--clients", 1, "--rounds", 1, "executor.name=process", "seed_model=seed.npz"]
+    ended = fedpkg("run", *words)
+    assert ended.code == 3 and r"error: all is well\x1b[2J' has NaN" in ended.err
+    assert sum(line.startswith("error:") for line in ended.err.splitlines()) == 1
