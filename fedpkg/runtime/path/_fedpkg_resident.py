@@ -255,8 +255,10 @@ class Baseline:
             if (known := self.modules.get(name)) is module:
                 continue
             place = _place(name, module)
-            built_in = getattr(getattr(module, "__spec__", None), "origin", None) == "built-in"  # others hold it
-            if not built_in and (place is None or os.path.realpath(place).startswith(root)):
+            # Others hold these: the second kind is made by Cython's extension modules, without a file.
+            shared = getattr(getattr(module, "__spec__", None), "origin", None) == "built-in"
+            shared = shared or name == "cython_runtime" or name.startswith("_cython_")
+            if not shared and (place is None or os.path.realpath(place).startswith(root)):
                 del sys.modules[name]
                 self._forget(module)
             elif known is None:

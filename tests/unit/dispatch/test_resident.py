@@ -35,6 +35,13 @@ def test_interpreter_stays(bench: Bench, tmp_path: Path) -> None:
     assert len({tells(bench, tmp_path, PID)["pid"] for _ in range(5)}) == 1
 
 
+def test_interpreter_stays_where_modules_without_a_file_belong_to_libraries(bench: Bench, tmp_path: Path) -> None:
+    code = "import numpy.random\ntell(pid=os.getpid(), cython='cython_runtime' in sys.modules)"
+    told = [tells(bench, tmp_path, code) for _ in range(3)]
+    assert told[0]["cython"]
+    assert told[1:] == told[:-1]
+
+
 # What a task does, and how the next one would notice. Each pair runs in one interpreter.
 LEAKS = {
     "a module of the package": ("import state\nstate.seen = 1", "import state\ntell(leak=hasattr(state, 'seen'))"),
