@@ -67,7 +67,9 @@ from fedpkg.rules import refusal
 from fedpkg.shares import Rounding, share_of
 from fedpkg.stores.base import ClientRow, ModelRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
+from fedpkg.stores.leftovers import mark_beginning, of_build, sweep
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.prune import remove
 from fedpkg.stores.sqlite import SqliteStore
 from fedpkg.types import Json, ReplyKind
 
@@ -113,6 +115,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
 
     config = resolved(config, Places("run configuration"))
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, "start it again"):
+        sweep(home, store)
         config, package, signatures = _admit_package(config, home, store)
         strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
         check_entry_points(config, package, strategy)
@@ -125,6 +128,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         folder = home.session_folder(session_id)
         watch(Preparing("the package's Python environment"))
         on_disk = _on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
+        mark = mark_beginning(folder)
         with _executor(config, on_disk, folder) as executor:
             watch(ExecutorStarted(lambda: executor.is_warming))
             watch(Preparing("the clients' data"))
@@ -135,7 +139,11 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             check_clients(config, [client.client_id for client in clients], strategy, sampler)
             if config.seed_model is None:
                 watch(Preparing("the package builds its seed model"))
-            weights, form, told = _seed_model(config, on_disk, executor, folder, session_id)
+            try:
+                weights, form, told = _seed_model(config, on_disk, executor, folder, session_id)
+            except EntryPointFailed:  # its logs are in the folder, which must stay
+                mark.unlink()
+                raise
             check_seed_model(config, weights, strategy, told=told)
             warn_of_whole_numbers(config, weights, [client.client_id for client in clients], strategy, sampler)
             now = clock()
@@ -174,6 +182,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             ctx = _context(session, config, home, store, on_disk, form, executor, watch=watch, clock=clock)
             begin_session(ctx, rows, weights)
             note_session(session_id)
+            remove(of_build(folder))
             return _run(ctx)
 
 
@@ -188,6 +197,7 @@ def resume(
     """
     advice = f"fedpkg session resume {ref}"
     with home.lock() as note_session, SqliteStore(home.state_db) as store, _naming_a_full_disk(home, advice):
+        sweep(home, store)
         session = store.get_session(ref)
         note_session(session.session_id)
         config = config_from_json(_by_its_rules(session))

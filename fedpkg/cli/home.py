@@ -13,6 +13,7 @@ from fedpkg.shown import shown
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import StateStore
+    from fedpkg.stores.check import Checkup
     from fedpkg.stores.home import Home
     from fedpkg.stores.prune import Removal
 
@@ -38,8 +39,9 @@ def check(context: click.Context) -> None:
     \b
       fedpkg home check
 
-    Reads the database, every model file and every unpacked package, and changes nothing; a session may run meanwhile.
-    Exits with 7 if something is damaged; what is only left over is a note.
+    It reads the database, every model file, every unpacked package, the clients' states, the recorded replies and the
+    data files that fedpkg has split, and compares their checksums. It changes nothing; a session may run meanwhile.
+    The exit code is 7 if something is damaged; files that are only left over are notes.
     """
     from fedpkg.compute_package.unpack import package_problems
     from fedpkg.stores.check import check_home
@@ -56,8 +58,13 @@ def check(context: click.Context) -> None:
             output.result(f"{'damaged' if finding.damaged else 'note':7}  {shown(output.near(finding.place))}")
             output.result(f"         {shown(finding.problem)}")
             output.result(f"    try  {finding.advice}")
-        parts = [(checkup.sessions, "session"), (checkup.models, "model"), (checkup.packages, "package")]
-        counts = ", ".join(f"{number} {noun}{'s' * (number != 1)}" for number, noun in parts)
+        parts = [
+            (checkup.sessions, "session", "sessions"),
+            (checkup.models, "model", "models"),
+            (checkup.packages, "package", "packages"),
+            *(part for part in _looked_at(checkup) if part[0]),
+        ]
+        counts = ", ".join(f"{number} {one if number == 1 else many}" for number, one, many in parts)
         output.result(f"checked {counts}; {output.size(checkup.size_bytes)} were read")
         notes = len(findings) - damaged
         output.result(f"{damaged or 'nothing'} damaged, {notes} note{'s' * (notes != 1)}")
@@ -65,6 +72,14 @@ def check(context: click.Context) -> None:
             output.words("somebody is at work in this home: leftovers were not looked for")
     if damaged:
         context.exit(DAMAGED)
+
+
+def _looked_at(checkup: Checkup) -> list[tuple[int, str, str]]:
+    return [
+        (checkup.states, "client state", "client states"),
+        (checkup.replies, "recorded reply", "recorded replies"),
+        (checkup.data_files, "data file", "data files"),
+    ]
 
 
 @command.command()
@@ -145,6 +160,7 @@ def _prune(
     marks: bool,
 ) -> list[Removal]:
     """Without ``marks`` nothing goes that must first be marked in the database."""
+    from fedpkg.stores import leftovers
     from fedpkg.stores import prune as pruning
     from fedpkg.stores.models import ModelStore
 
@@ -159,13 +175,15 @@ def _prune(
         due += pruning.due_task_folders(
             home.session_folder(session.session_id), folder_rule, done=done, keep_updates=keep.get("updates", False)
         )
-        due += pruning.unnamed_states(home, store, session.session_id)
+    due += leftovers.of_sessions(home, store, sessions, all_rounds=True)
     if session_id is None:
-        due += pruning.temporary_files(home)
+        due += leftovers.temporary_files(home)
+        due += leftovers.never_begun(home, store)
+        due += pruning.half_unpacked(home)
         due += pruning.unneeded_models(home, store, pruned=True)
         due += pruning.unneeded_packages(home, store)
     if orphans:
         due += pruning.unneeded_models(home, store, pruned=False)
-        due += pruning.unknown_sessions(home, store)
+        due += leftovers.unknown_sessions(home, store)
     gone = pruning.prune_models(store, ModelStore(home.models), models, dry_run=dry_run)
     return gone + pruning.remove(due, dry_run=dry_run)

@@ -20,7 +20,7 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, open_reply, read_reply
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
-from fedpkg.files import NO_SPACE
+from fedpkg.files import NO_SPACE, remove_tree, tree_checksum
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
@@ -31,7 +31,6 @@ from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
-
 _REST_OF_DELTAS = 2  # the rules from which on deltas have buffers and integers as well
 _KINDS = (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS)
 
@@ -374,7 +373,7 @@ class Asking:
         return received, len(content)
 
     def _from_record(self, asked: Asked, task: Task) -> tuple[TaskResult | None, TaskRow | None]:
-        """The result that is on record; None if there is none, or its file did not survive."""
+        """The result that is on record; None if there is none, or its files are not as they were recorded."""
         rows = [
             row
             for row in self._recorded.get((asked.row.request_id, task.client_id), ())
@@ -387,18 +386,19 @@ class Asking:
             failure = Failure(recorded.failure or "unknown", recorded.message or "")
             return TaskResult(task, "failed", failure=failure), recorded
         update = self._updates.get(recorded.task_id)
-        if update is None:
-            return None, None
+        damage, folder = "its reply is not on record", self.ctx.reply_folder(recorded)
+        if update is not None:
+            damage = damage_of_state(self.ctx, recorded) or _damage(folder, update.checksum, "reply")
         next_state = task.next_state
         if recorded.state_version is not None:
             next_state = self.ctx.client_folder(task.client_id) / recorded.state_version
-            if not next_state.is_dir():
-                return None, None
         try:
-            if Path(update.path).stat().st_size != update.size_bytes:
-                return None, None
-            reply = read_reply(task, Path(update.path), size_bytes=update.size_bytes)
-        except (OSError, Refused):
+            if update is not None and not damage:
+                reply = read_reply(task, folder / Path(update.path).name, size_bytes=update.size_bytes)
+        except (OSError, Refused) as error:
+            damage = str(error)
+        if damage or update is None:
+            disown(self.ctx, recorded, damage)
             return None, None
         result = TaskResult(
             dataclasses.replace(task, task_id=recorded.task_id, next_state=next_state),
@@ -718,6 +718,7 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
         command=result.command,
         log_tail=result.log_tail,
         state_version=state_version(result),
+        state_checksum=result.state_checksum,
         phases=dict(result.phases),
         request_id=task.request_id,
         bytes_down=_bytes_down(task),
@@ -731,10 +732,38 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
             size_bytes=result.reply_bytes,
             num_examples=result.num_examples,
             metadata=dict(result.metadata),
+            checksum=result.reply_checksum,
         )
     ctx.store.record_task(row, update=update, validation=validation)
     ctx.watch(TaskEnded(result))
     return row
+
+
+def damage_of_state(ctx: SessionContext, row: TaskRow) -> str:
+    """What is wrong with the state that a recorded task left; empty: nothing."""
+    if row.state_version is None:
+        return ""
+    return _damage(ctx.client_folder(row.client_id) / row.state_version, row.state_checksum, "state")
+
+
+def _damage(folder: Path, checksum: str, what: str) -> str:
+    """Uncommitted files are not synchronised to the disk: after a power loss they may be empty, partial or zero."""
+    if not checksum:
+        return f"its {what} was recorded without a checksum"
+    try:
+        return "" if tree_checksum(folder) == checksum else f"its {what} has another checksum than when it was recorded"
+    except OSError as error:
+        return f"its {what} cannot be read: {error.strerror}"
+
+
+def disown(ctx: SessionContext, row: TaskRow, damage: str) -> None:
+    """Take back that a task was answered: what it left is damaged, and goes; the task runs again."""
+    event(logger, logging.WARNING, "task.again", task=row.task_id, reason=damage)
+    reason = f"run again, because {damage}"
+    ctx.store.record_task(dataclasses.replace(row, status="cancelled", message=reason, state_version=None))
+    if row.state_version is not None:
+        remove_tree(ctx.client_folder(row.client_id) / row.state_version)
+    remove_tree(ctx.reply_folder(row))
 
 
 def _disk_is_full(ctx: SessionContext, what: str) -> StoreError:

@@ -17,12 +17,13 @@ from fedpkg.data.clients import client_groups
 from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
 from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
-from fedpkg.files import fsync_tree, remove_tree
+from fedpkg.errors import StoreError
+from fedpkg.files import fsync_folder, fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
 from fedpkg.log import event
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
-from fedpkg.stores.base import ClientRow, SessionRow, StateStore
+from fedpkg.stores.base import ClientRow, SessionRow, StateStore, TaskRow
 from fedpkg.stores.models import ModelStore
 from fedpkg.strategies.base import SteppingStrategy, Strategy, needs_of
 from fedpkg.strategies.virtual_clock import VirtualClock
@@ -111,8 +112,32 @@ class SessionContext:
         """Where the versions of a client's working copy and state are."""
         return self.folder / "clients" / client_id
 
+    def state_of(self, client_id: str, version: str | None) -> Path | None:
+        """The folder of a version of a client's state; None: the client starts from the package.
+
+        Raises:
+            StoreError: it is missing. Without it the client would start anew, and the models would be other ones.
+        """
+        if version is None:
+            return None
+        folder = self.client_folder(client_id) / version
+        if not folder.is_dir():
+            raise StoreError(
+                f"the state of {client_id} is missing: {folder}",
+                hint="put the folder back from a copy of the home (`fedpkg home check` lists all that is missing), "
+                f"then `fedpkg session resume {self.session.session_id}`; without a copy, start a new run: the same "
+                "configuration and seed give the same models",
+                client_id=client_id,
+                path=str(folder),
+            )
+        return folder
+
     def round_folder(self, round_number: int) -> Path:
         return self.folder / f"round-{round_number}"
+
+    def reply_folder(self, task: TaskRow) -> Path:
+        """Where the reply of a recorded task is kept; the home may have been moved since."""
+        return self.round_folder(task.round_number) / task.client_id / f"{Path(task.folder or '').name}.reply"
 
     def task(
         self,
@@ -162,7 +187,7 @@ class SessionContext:
             reply_kind=reply_kind,
             folder=folder,
             next_state=next_state,
-            state=None if client.state_version is None else self.client_folder(client.client_id) / client.state_version,
+            state=self.state_of(client.client_id, client.state_version),
             attempt=attempt,
             position=position,
             partition_id=client.position,
@@ -198,9 +223,14 @@ class SessionContext:
 
     def save_states(self, clients: Mapping[str, str | None]) -> None:
         """Have these versions of clients' states survive a power cut, before the store names them."""
-        for client_id, version in clients.items():
-            if version is not None:
-                fsync_tree(self.client_folder(client_id) / version)
+        saved = [
+            self.client_folder(client_id) / version for client_id, version in clients.items() if version is not None
+        ]
+        for folder in saved:
+            fsync_tree(folder)
+            fsync_folder(folder.parent)
+        for folder in [self.folder / "clients", self.folder, self.folder.parent] if saved else ():
+            fsync_folder(folder)
 
     def forget_states(self, clients: Mapping[str, str | None]) -> None:
         """Remove every version of these clients' folders but the named one, which the store says is current."""

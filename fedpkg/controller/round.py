@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from fedpkg.controller.asking import Asking, record, state_version
+from fedpkg.controller.asking import Asking, damage_of_state, disown, record, state_version
 from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RoundFinished
@@ -323,14 +323,18 @@ def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[list
     clients = ctx.store.list_clients(row.session_id)
     chosen = Choosing(ctx, row.round_number, clients).to_validate()
     ctx.watch(PhaseStarted(row.round_number, "validate", len(chosen)))
+    versions: dict[str, str | None] = {}
+    attempts: dict[str, int] = {}
+    for earlier in ctx.store.list_tasks(row.session_id, round_number=row.round_number, entry_point="validate"):
+        attempts[earlier.client_id] = max(earlier.attempt, attempts.get(earlier.client_id, 0))
+        if earlier.request_id is None and earlier.status == "ok" and earlier.state_version is not None:
+            if damage := damage_of_state(ctx, earlier):
+                disown(ctx, earlier, damage)
+            else:
+                versions[earlier.client_id] = earlier.state_version
     found = {
         validation.client_id: validation
         for validation in ctx.store.list_validations(row.session_id, round_number=row.round_number)
-    }
-    versions: dict[str, str | None] = {
-        task.client_id: task.state_version
-        for task in ctx.store.list_tasks(row.session_id, round_number=row.round_number, entry_point="validate")
-        if task.request_id is None and task.status == "ok" and task.state_version is not None
     }
     tasks = [
         ctx.task(
@@ -341,6 +345,7 @@ def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[list
             entry_point="validate",
             reply_kind=ReplyKind.METRICS,
             model=ctx.models.path(model.digest, model.suffix),
+            attempt=attempts.get(client.client_id, 0) + 1,
         )
         for client in chosen
         if client.client_id not in found

@@ -54,9 +54,11 @@ def run_session(ctx: SessionContext) -> SessionRow:
     done = max((row.round_number for row in rounds if row.status in ("aggregated", "finished")), default=0)
     unfinished = [row.round_number for row in rounds if row.status == "aggregated"]
     ctx.store.set_session_status(session_id, "running")
-    num_clients = len(ctx.store.list_clients(session_id))
-    ctx.watch(SessionStarted(ctx.session, num_clients, first_round=unfinished[0] if unfinished else done + 1))
+    clients = ctx.store.list_clients(session_id)
+    ctx.watch(SessionStarted(ctx.session, len(clients), first_round=unfinished[0] if unfinished else done + 1))
     try:
+        for client in clients:  # now, and not hours later when the client is asked
+            ctx.state_of(client.client_id, client.state_version)
         state = _load_state(ctx, done)
         finished = (row for row in rounds if row.status == "finished")
         collapses = CollapseWatch(finished, hint=_what_breaks_models(ctx))

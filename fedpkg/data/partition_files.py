@@ -19,7 +19,7 @@ from fedpkg.data.base import Indices, Partitioner
 from fedpkg.data.datasets import Dataset, missing_scikit_learn, read_dataset
 from fedpkg.data.dirichlet import DirichletPartitioner
 from fedpkg.data.iid import IidPartitioner
-from fedpkg.files import remove_tree, sha256_file
+from fedpkg.files import fsync_folder, fsync_tree, remove_tree, sha256_file
 from fedpkg.log import event
 
 _LOG = logging.getLogger("fedpkg.data")
@@ -66,13 +66,14 @@ def partition_files(data: DataConfig, num_partitions: int, *, cache: Path, seed:
             return files
         dataset = read_dataset(data.dataset)
         train, test = _split(dataset, settings, num_partitions, seed)
-        # No fsync: a cache can be made again, and sizes are compared before it is used.
         unfinished = folder.with_name(f".{folder.name}.tmp")
         remove_tree(unfinished)
         unfinished.mkdir()
         _write(dataset, train, test, unfinished, key)
         remove_tree(folder)
+        fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave as they were
         unfinished.replace(folder)
+        fsync_folder(cache)
     event(_LOG, logging.INFO, "data.partitioned", dataset=data.dataset, clients=num_partitions, folder=folder)
     files = _complete(folder)
     assert files is not None

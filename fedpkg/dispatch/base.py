@@ -162,6 +162,7 @@ class TaskResult:
     failure: Failure | None = None
     reply: Path | None = None
     reply_bytes: int = 0
+    reply_checksum: str = ""  # of the reply's folder
     sent_bytes: int | None = None  # what travelled from the client, if that was not the reply's file as it is
     converted: str | None = None  # which dtypes of the reply were not the global model's
     weights: Weights | None = None
@@ -174,6 +175,7 @@ class TaskResult:
     command: str = ""
     log_tail: str = ""
     keeps_state: bool = False  # ``task.next_state`` is there, and differs from the package as it was unpacked
+    state_checksum: str = ""  # of ``task.next_state``, if it is kept
     started_at: float = 0.0  # seconds since the epoch
     wall_s: float = 0.0
     phases: Mapping[str, float] = field(default_factory=dict)  # seconds by what they were spent on

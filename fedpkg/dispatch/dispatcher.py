@@ -5,6 +5,7 @@ Executors differ only in how warm it is.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
 import signal
@@ -29,11 +30,13 @@ from fedpkg.dispatch.states import check_state, is_disarmed
 from fedpkg.dispatch.travel import travelled
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
-from fedpkg.files import NO_SPACE, is_full, remove_tree
+from fedpkg.files import NO_SPACE, is_full, remove_tree, tree_checksum
 from fedpkg.formats.metadata import metadata_path
 from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.dispatch")
+LOST_TRIES = 3  # of a task whose keeper is killed from outside each time; then that is recorded as the client's failure
+AGAIN = ".again-"  # in the names of the folders of a task that is run again (stores/leftovers.py knows it too)
 
 
 class _InputSpoilt(Exception):
@@ -245,30 +248,44 @@ class LocalExecutor:
     def _run(self, lane: _Lane, turn: object, task: Task) -> TaskResult:
         if self._is_cancelled(task):
             return TaskResult(task, "cancelled")
-        for folder in (task.folder, task.next_state):
-            if folder.exists():  # and is not to be cleared away below, should the task fail
-                raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
-        try:
-            return self._attempt(lane, turn, task)
-        except _InputSpoilt:
-            event(logger, logging.WARNING, "task.again", task=task.task_id, reason="a task wrote to the shared input")
-            turn = lane.line_up()
+        given, tries, lost, wrote_input = task, 1, 0, False
+        while True:
+            for folder in (task.folder, task.next_state):
+                if folder.exists():  # and is not to be cleared away below, should the task fail
+                    raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
             try:
-                return self._attempt(lane, turn, task, again=True)
+                return self._attempt(lane, turn, task, private_input=wrote_input, is_last=lost == LOST_TRIES - 1)
+            except _InputSpoilt:
+                wrote_input, reason = True, "a task wrote to the shared input"
+            except KeeperGone as gone:
+                lost, reason = lost + 1, str(gone)
             finally:
                 lane.leave(turn)
+            self._clear_away(task)
+            event(logger, logging.WARNING, "task.again", task=task.task_id, reason=reason)
+            # In another place: what a killed keeper watched over is killed too, but nothing tells when it has ended.
+            folder = given.folder.with_name(f"{given.folder.name}{AGAIN}{tries}")
+            next_state = given.next_state.with_name(f"{given.next_state.name}{AGAIN}{tries}")
+            task, tries = dataclasses.replace(given, folder=folder, next_state=next_state), tries + 1
+            turn = lane.line_up()
 
-    def _attempt(self, lane: _Lane, turn: object, task: Task, *, again: bool = False) -> TaskResult:
+    def _clear_away(self, task: Task) -> None:
+        """Remove what is left of a try that does not count."""
+        try:
+            self._models.release(task)
+            self._copies.discard(task)
+            remove_tree(task.folder)
+        except OSError as error:  # a process of its is still there; whoever gets the home's lock next removes the rest
+            event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
+
+    def _attempt(self, lane: _Lane, turn: object, task: Task, *, private_input: bool, is_last: bool) -> TaskResult:
         clock = time.monotonic
         started_at, started = time.time(), clock()
         phases: dict[str, float] = {}
         outcome: Outcome | None = None
         command = task.package.spec.entry_point(task.entry_point).command
         try:
-            if again:
-                remove_tree(task.folder)
-                self._copies.discard(task)
-            staged = stage(task, lane.place, self._models, self._copies, private_input=again)
+            staged = stage(task, lane.place, self._models, self._copies, private_input=private_input)
             steps = [(task, staged)]
             if task.starts_up and STARTUP in task.package.spec.entry_points:
                 steps.insert(0, startup(task, staged))
@@ -293,7 +310,7 @@ class LocalExecutor:
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
             if not self._models.is_as_given(task):
-                if again:
+                if private_input:
                     raise Refused("wrote_input", "it changed its read-only input file")
                 self._models.release(task)
                 raise _InputSpoilt
@@ -303,11 +320,15 @@ class LocalExecutor:
             keeps_state = not self._copies.take_back(task)
             if keeps_state:
                 check_state(task)
+            reply_checksum = "" if task.request_id is None else tree_checksum(reply.path.parent)
+            state_checksum = tree_checksum(task.next_state) if keeps_state else ""
         except Refused as refusal:
             return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, refusal.failure)
         except (KeeperGone, DispatchError, OSError, RecursionError) as error:
             if self._is_cancelled(task):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
+            if isinstance(error, KeeperGone) and not is_last:
+                raise
             kind = "isolation" if isinstance(error, NotIsolated) else "executor"
             kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else kind
             message = error.message if isinstance(error, FedpkgError) else str(error) or type(error).__name__
@@ -319,9 +340,10 @@ class LocalExecutor:
             metadata_path(input_path(task)).unlink(missing_ok=True)
         except OSError:
             pass  # the task put something else in its place
-        return self._ended(
+        result = self._ended(
             task, "ok", command, outcome, started_at, clock() - started, phases, reply=reply, keeps_state=keeps_state
         )
+        return dataclasses.replace(result, reply_checksum=reply_checksum, state_checksum=state_checksum)
 
     def _run_call(self, slot: _Slot, task: Task, key: str, call: Call) -> Outcome:
         if self._walls is None:

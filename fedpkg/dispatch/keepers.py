@@ -304,10 +304,12 @@ class Zygote:
         self._keepers: list[Keeper] = []
         self._closed = False
         self._group = open_group(cgroup or delegated())
+        self._starts = 0
         self._start()
 
     def _start(self) -> None:
         self._greeting: dict[str, Any] | None = None
+        self._starts += 1
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "ab") as output:
             self._control, theirs = socket.socketpair()
@@ -389,12 +391,13 @@ class Zygote:
             DispatchError: there is none to be had.
         """
         with self._keeper_lock:
-            if not self.ready()["why_cold"] and self._process.poll() is not None and not self._closed:
+            may_start_again = self._starts > 1 or not self.ready()["why_cold"]
+            if may_start_again and self._process.poll() is not None and not self._closed:
                 with self._greeting_lock:
                     self._control.close()
                     self._start()
             if why_not := self.ready()["why_cold"]:
-                raise DispatchError(why_not)
+                raise KeeperGone(why_not) if self._starts > 1 else DispatchError(why_not)
             ours, theirs = socket.socketpair()
             keeper = Keeper(ours)
             self._keepers = [*(known for known in self._keepers if not known.closed), keeper]

@@ -549,6 +549,12 @@ class Keeper:
         self.files = [open(order[name], "xb", buffering=0) for name in ("stdout", "stderr")]  # noqa: SIM115
         if "shell" in order:
             walls = _fedpkg_isolation.Walls(order.get("isolation"), order["cwd"])
+
+            def before_exec() -> None:
+                prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+                _fedpkg_limits.apply(order["limits"])
+                walls.put_up()
+
             try:
                 process = subprocess.Popen(
                     walls.command(["bash", "-c", order["shell"]]),
@@ -560,7 +566,7 @@ class Keeper:
                     bufsize=0,
                     start_new_session=True,
                     pass_fds=walls.fds,
-                    preexec_fn=lambda: (_fedpkg_limits.apply(order["limits"]), walls.put_up()),  # no threads: safe
+                    preexec_fn=before_exec,  # no threads: safe
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 return {"error": "%s: %s" % (type(error).__name__, error), "not_isolated": walls.problem()}

@@ -179,6 +179,7 @@ class TaskRow:
     command: str | None = None
     log_tail: str | None = None
     state_version: str | None = None
+    state_checksum: str = ""  # of that version's folder; "": the row is of an older fedpkg
     phases: dict[str, float] = field(default_factory=dict)  # seconds
     request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
     bytes_down: int = 0  # of the input model
@@ -194,6 +195,7 @@ class UpdateRow:
     size_bytes: int
     num_examples: float
     metadata: dict[str, Any] = field(default_factory=dict)
+    checksum: str = ""  # of the folder of ``path``; "": the row is of an older fedpkg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,7 +343,7 @@ class StateStore(Protocol):
         """
 
     def list_models(self, session_id: str | None = None) -> list[ModelRow]:
-        """Models of one session or of all, oldest first."""
+        """Models of one session or of all, by session and round: the clock may have been set back."""
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
         """Models that are not pruned, of a session or with a digest, by session and round."""

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpkg.errors import OtherSchema, StoreError
-from fedpkg.files import sha256_file
+from fedpkg.files import sha256_file, tree_checksum
 from fedpkg.stores.base import SessionRow, StateStore
 from fedpkg.stores.home import Home
+from fedpkg.stores.leftovers import never_begun, of_sessions, temporary_files, unknown_sessions
 from fedpkg.stores.models import ModelStore
-from fedpkg.stores.prune import (
-    model_files,
-    packages,
-    size_of,
-    temporary_files,
-    unknown_sessions,
-    unnamed_states,
-    unneeded_models,
-    unneeded_packages,
-)
+from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, unneeded_models, unneeded_packages
 from fedpkg.stores.sqlite import SqliteStore
 
 _RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
@@ -46,7 +41,10 @@ class Checkup:
     sessions: int = 0
     models: int = 0
     packages: int = 0
-    size_bytes: int = 0  # of the models and packages
+    states: int = 0  # versions of clients' states that have a checksum
+    replies: int = 0  # recorded ones that are kept, or that a session needs to go on
+    data_files: int = 0  # of clients' data that fedpkg has split
+    size_bytes: int = 0  # of all these
     leftovers: bool = True  # whether they were looked for
     findings: list[Finding] = field(default_factory=list)
 
@@ -78,7 +76,8 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
                 found += _missing_models(home, store)
                 found += _missing_packages(home, sessions)
                 for session in sessions:
-                    found += _session(home, store, session)
+                    found += _session(home, store, session, checkup)
+                found += _damaged_data(home, store, sessions, checkup)
                 if checkup.leftovers:
                     found += _leftovers(home, store)
         except OtherSchema:
@@ -95,7 +94,7 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
             if problems:
                 found.append(Finding(str(path), "; ".join(problems[:3]) + more, f"remove it, then {_UNPACK}", True))
     if checkup.leftovers:
-        for removal in temporary_files(home):
+        for removal in (*temporary_files(home), *half_unpacked(home)):
             found.append(Finding(str(removal.path), removal.why, _PRUNE, False))
     return checkup
 
@@ -143,10 +142,9 @@ def _missing_packages(home: Home, sessions: list[SessionRow]) -> Iterator[Findin
             yield Finding(path, "the unpacked package of a session that is not finished is missing", _UNPACK, True)
 
 
-def _session(home: Home, store: StateStore, session: SessionRow) -> Iterator[Finding]:
+def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checkup) -> Iterator[Finding]:
     session_id, folder = session.session_id, home.session_folder(session.session_id)
-    rounds = store.list_rounds(session_id)
-    if rounds and not folder.is_dir():
+    if store.list_rounds(session_id) and not folder.is_dir():
         yield Finding(str(folder), f"the folder of session {session_id} is missing", _RESTORE, True)
         return
 
@@ -165,19 +163,116 @@ def _session(home: Home, store: StateStore, session: SessionRow) -> Iterator[Fin
                 path = home.root / client.data_path
                 yield path, f"the data of {client.client_id} is missing: session {session_id} cannot go on"
 
-    def updates() -> Iterable[tuple[Path, str]]:
-        if not session.config.get("keep", {}).get("updates"):
-            return
-        for row in rounds:
-            for update in store.list_updates(session_id, row.round_number) if row.status == "finished" else ():
-                parts = Path(update.path).parts  # the home may have been moved since
-                where = len(parts) - 1 - parts[::-1].index(session_id) if session_id in parts else -1
-                path = folder.joinpath(*parts[where + 1 :])
-                yield path, f"a kept update of session {session_id}, round {row.round_number}, is missing"
-
-    for look in (states, data, updates):
+    for look in (states, data):
         for path, problem in _missing(look):
             yield Finding(str(path), problem, _RESTORE, True)
+    yield from _damaged_states(folder, store, session_id, checkup)
+    yield from _damaged_replies(folder, store, session, checkup)
+
+
+def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: Checkup) -> Iterator[Finding]:
+    """Committed states whose bytes are not as the task left them; those that are missing are told elsewhere."""
+
+    def claims() -> Iterator[_Claim]:
+        checksums: dict[int, dict[tuple[str, str | None], str]] = {}  # by round
+        for client in store.list_clients(session_id):
+            if client.state_version is None:
+                continue
+            number = int(client.state_version.partition("-")[0])
+            if number not in checksums:
+                tasks = store.list_tasks(session_id, round_number=number)
+                checksums[number] = {(task.client_id, task.state_version): task.state_checksum for task in tasks}
+            path = folder / "clients" / client.client_id / client.state_version
+            if (checksum := checksums[number].get((client.client_id, client.state_version))) and path.exists():
+                yield _Claim(path, checksum, f"the state of {client.client_id} in session {session_id}", _RESTORE)
+
+    first, found = _broken(claims)
+    checkup.states += len(first)
+    checkup.size_bytes += sum(map(size_of, first))
+    yield from found
+
+
+def _damaged_replies(folder: Path, store: StateStore, session: SessionRow, checkup: Checkup) -> Iterator[Finding]:
+    """Recorded replies and states of rounds that are not committed, and kept updates, that are not as recorded."""
+    session_id = session.session_id
+    resume = f"nothing is lost: `fedpkg session resume {session_id}` runs the task again"
+    keeps_updates = session.config.get("keep", {}).get("updates")
+
+    def claims() -> Iterator[_Claim]:
+        for row in store.list_rounds(session_id):
+            is_committed = row.status in ("aggregated", "finished")
+            if is_committed and not keeps_updates:
+                continue
+            updates = {update.task_id: update for update in store.list_updates(session_id, row.round_number)}
+            for task in store.list_tasks(session_id, round_number=row.round_number) if updates else ():
+                if (update := updates.get(task.task_id)) is None:
+                    continue
+                whose = f"of {task.client_id} in session {session_id}, round {row.round_number}"
+                place = folder / f"round-{row.round_number}" / task.client_id / f"{Path(task.folder or '').name}.reply"
+                what = "a kept update" if is_committed else "the recorded reply"
+                advice = _RESTORE if is_committed else resume
+                yield _Claim(place, update.checksum, f"{what} {whose}", advice)
+                if not is_committed and task.state_version is not None:
+                    state = folder / "clients" / task.client_id / task.state_version
+                    yield _Claim(state, task.state_checksum, f"the uncommitted state {whose}", advice)
+
+    first, found = _broken(claims)
+    replies = [path for path in first if path.suffix == ".reply"]
+    checkup.replies += len(replies)
+    checkup.states += len(first) - len(replies)
+    checkup.size_bytes += sum(map(size_of, first))
+    yield from found
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What the rows say of a folder; without a checksum, only that it is there."""
+
+    path: Path
+    checksum: str
+    what: str
+    advice: str
+
+    def problem(self) -> str:
+        try:
+            if self.checksum and tree_checksum(self.path) != self.checksum:
+                return f"{self.what} is damaged: its bytes changed"
+        except OSError as error:
+            return f"{self.what} cannot be read: {error.strerror}" if self.path.exists() else f"{self.what} is missing"
+        return "" if self.path.exists() else f"{self.what} is missing"
+
+
+def _broken(claims: Callable[[], Iterator[_Claim]]) -> tuple[list[Path], list[Finding]]:
+    """Paths that were looked at; what is broken, also when rows and files are looked at once more."""
+    first = {claim.path: claim.problem() for claim in claims()}
+    if not any(first.values()):
+        return list(first), []
+    again = [(claim, claim.problem()) for claim in claims() if first.get(claim.path)]
+    return list(first), [Finding(str(claim.path), problem, claim.advice, True) for claim, problem in again if problem]
+
+
+def _damaged_data(home: Home, store: StateStore, sessions: list[SessionRow], checkup: Checkup) -> Iterator[Finding]:
+    """Clients' data files that fedpkg has made: each .npz has a checksum for every array."""
+    paths = {
+        home.root / client.data_path
+        for session in sessions
+        for client in store.list_clients(session.session_id)
+        if client.data_path is not None
+        and client.data_path.endswith(".npz")
+        and not Path(client.data_path).is_absolute()
+    }
+    for path in sorted(path for path in paths if path.is_file()):
+        checkup.data_files += 1
+        checkup.size_bytes += size_of(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                array = archive.testzip()
+            problem = "" if array is None else f"its array '{array.removesuffix('.npy')}' is damaged"
+        except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+            problem = f"it cannot be read: {error}"
+        if problem:
+            advice = f"remove the folder {path.parent}: the next run with this data and seed makes the same files"
+            yield Finding(str(path), problem, advice, True)
 
 
 def _missing(look: Callable[[], Iterable[tuple[Path, str]]]) -> list[tuple[Path, str]]:
@@ -187,12 +282,13 @@ def _missing(look: Callable[[], Iterable[tuple[Path, str]]]) -> list[tuple[Path,
 
 
 def _leftovers(home: Home, store: StateStore) -> Iterator[Finding]:
-    for session in store.list_sessions():
-        for removal in unnamed_states(home, store, session.session_id):
-            yield Finding(str(removal.path), removal.why, _PRUNE, False)
-    for look in (unneeded_models(home, store, pruned=True), unneeded_packages(home, store)):
-        for removal in look:
-            yield Finding(str(removal.path), removal.why, _PRUNE, False)
-    for look in (unneeded_models(home, store, pruned=False), unknown_sessions(home, store)):
-        for removal in look:
-            yield Finding(str(removal.path), removal.why, _ORPHAN, False)
+    prunable = (
+        of_sessions(home, store, store.list_sessions(), all_rounds=True),
+        never_begun(home, store),
+        unneeded_models(home, store, pruned=True),
+        unneeded_packages(home, store),
+    )
+    orphans = (unneeded_models(home, store, pruned=False), unknown_sessions(home, store))
+    for looks, advice in ((prunable, _PRUNE), (orphans, _ORPHAN)):
+        for removal in itertools.chain(*looks):
+            yield Finding(str(removal.path), removal.why, advice, False)

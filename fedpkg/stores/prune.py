@@ -22,11 +22,12 @@ _MODEL_NAME = re.compile(r"([0-9a-f]{64})(\.[^/]+)")
 
 @dataclass(frozen=True)
 class Removal:
-    """A file or folder that may go, and why."""
+    """A file or folder that may go, and why. With ``contents`` the folder itself stays, empty."""
 
     path: Path
     size_bytes: int
     why: str
+    contents: bool = False
 
 
 def rounds_done(store: StateStore, session_id: str) -> int:
@@ -88,7 +89,7 @@ def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) 
     if keep.kind == "all":
         return []
     due = []
-    for round_folder in _entries(folder):
+    for round_folder in entries(folder):
         number = round_folder.name.removeprefix("round-")
         if number == round_folder.name or not number.isdecimal():
             continue
@@ -98,34 +99,19 @@ def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) 
         if keep_updates and not round_folder.is_symlink():
             paths = [
                 p
-                for client in _entries(round_folder)
+                for client in entries(round_folder)
                 if not client.is_symlink()
-                for p in _entries(client)
+                for p in entries(client)
                 if p.suffix != ".reply"
             ]
         due += [Removal(path, size_of(path), f"task folders: keep {rule}") for path in paths]
     return due
 
 
-def temporary_files(home: Home) -> Iterator[Removal]:
-    """What was being written when its writer was killed."""
-    patterns = [(home.root, ".*.tmp"), (home.models, ".*.tmp"), (home.data, ".*.tmp"), (home.packages, ".unpack-*")]
-    for folder, pattern in patterns:
-        for path in sorted(folder.glob(pattern)):
-            yield Removal(path, size_of(path), "half written")
-
-
-def unnamed_states(home: Home, store: StateStore, session_id: str) -> Iterator[Removal]:
-    """Versions of clients' states that no row names: of tasks that were cut off."""
-    named = {(client.client_id, client.state_version) for client in store.list_clients(session_id)}
-    for row in store.list_rounds(session_id):
-        if row.status != "finished":  # its replies are on record, but not yet the clients' new states
-            tasks = store.list_tasks(session_id, round_number=row.round_number)
-            named |= {(task.client_id, task.state_version) for task in tasks}
-    for client in _entries(home.session_folder(session_id) / "clients"):
-        for version in _entries(client):
-            if (client.name, version.name) not in named:
-                yield Removal(version, size_of(version), "a client's state that no row names")
+def half_unpacked(home: Home) -> Iterator[Removal]:
+    """What was being unpacked to the cache of packages when that was cut off."""
+    for path in sorted(home.packages.glob(".unpack-*")):
+        yield Removal(path, size_of(path), "half written")
 
 
 def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[Removal]:
@@ -138,17 +124,9 @@ def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[
             yield Removal(path, size_of(path), "of a pruned model" if pruned else "a model file that no row names")
 
 
-def unknown_sessions(home: Home, store: StateStore) -> Iterator[Removal]:
-    """Folders of sessions that are not on record: their runs ended before they began, or the record was lost."""
-    known = {session.session_id for session in store.list_sessions()}
-    for folder in _entries(home.sessions):
-        if folder.name not in known:
-            yield Removal(folder, size_of(folder), "a session's folder without a session")
-
-
 def packages(home: Home) -> Iterator[Path]:
     """Folders of the cache of unpacked compute packages, each named by its archive's digest."""
-    yield from (path for path in _entries(home.packages) if re.fullmatch("[0-9a-f]{64}", path.name))
+    yield from (path for path in entries(home.packages) if re.fullmatch("[0-9a-f]{64}", path.name))
 
 
 def unneeded_packages(home: Home, store: StateStore) -> Iterator[Removal]:
@@ -161,9 +139,9 @@ def unneeded_packages(home: Home, store: StateStore) -> Iterator[Removal]:
 
 def model_files(home: Home) -> Iterator[Path]:
     """Every file that is named as a model is."""
-    for folder in _entries(home.models):
+    for folder in entries(home.models):
         if re.fullmatch("[0-9a-f]{2}", folder.name):
-            yield from (path for path in _entries(folder) if _MODEL_NAME.fullmatch(path.name))
+            yield from (path for path in entries(folder) if _MODEL_NAME.fullmatch(path.name))
 
 
 def remove(removals: Iterable[Removal], *, dry_run: bool = False) -> list[Removal]:
@@ -172,7 +150,8 @@ def remove(removals: Iterable[Removal], *, dry_run: bool = False) -> list[Remova
     for removal in removals:
         try:
             if not dry_run:
-                remove_tree(removal.path)
+                for path in entries(removal.path) if removal.contents else (removal.path,):
+                    remove_tree(path)
         except (OSError, RecursionError) as error:
             event(logger, logging.WARNING, "prune.failed", path=removal.path, error=error)
         else:
@@ -196,7 +175,8 @@ def size_of(path: Path) -> int:
     return size_bytes
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing, where there is none."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

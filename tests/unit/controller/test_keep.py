@@ -114,7 +114,9 @@ def test_kept_updates_outlive_their_task_folders(federation: Federation) -> None
     assert [path.name for path in first.iterdir()] == ["train.reply"]
     assert_clean(federation)
     Path(updates[0].path).unlink()
-    assert [finding.place for finding in federation.findings() if finding.damaged] == [updates[0].path]
+    assert [finding.place for finding in federation.findings() if finding.damaged] == [
+        str(Path(updates[0].path).parent)
+    ]
 
 
 def test_pruned_model_says_which_rule_it_was(federation: Federation) -> None:

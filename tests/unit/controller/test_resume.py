@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -173,25 +174,64 @@ def test_killed_at_every_step_of_keeping_a_model_a_session_resumes_to_the_same_b
     federation: Federation, undisturbed: Federation
 ) -> None:
     config = write_config(federation, config_of(federation, sampler={}))
-    killed(federation, "--run", config, "--kill-at-step", "before:create_session:1")
-    assert federation.store.list_sessions() == []
     killed(federation, "--run", config, "--kill-at-step", "after:create_session:1")
     (session,) = federation.store.list_sessions()
-    # How many half written files there are then: from the rename on it is the model itself, which the next one finds.
-    steps = {"before:write:1": 1, "after:write:2": 2, "before:fsync:1": 3, "before:rename:1": 4, "after:rename:1": 4}
-    steps |= {"after:fsync:3": 5, "before:commit_round:1": 5, "after:commit_round:1": 5}
-    for step, half_written in steps.items():
+    # Whether there is a half written file then: from the rename on it is the model itself, which the next one finds.
+    steps = {"before:write:1": True, "after:write:2": True, "before:fsync:1": True, "before:rename:1": True}
+    steps |= {"after:rename:1": False, "after:fsync:3": True, "before:commit_round:1": False}
+    steps |= {"after:commit_round:1": False}
+    for step, is_half_written in steps.items():
         killed(federation, "--kill-at-step", step, "--resume", session.session_id)
         findings = federation.findings()
         assert not [finding for finding in findings if finding.damaged], step
         in_models = [finding for finding in findings if finding.place.startswith(f"{federation.home.models}/.")]
-        assert [finding.problem for finding in in_models] == ["half written"] * half_written, step
+        assert [finding.problem for finding in in_models] == ["half written"] * is_half_written, step
     with drive(federation, "--prune") as pruning:
         assert pruning.wait(60) == 0
     assert federation.findings() == []
     federation.resume(session.session_id)
     expected = outcome_of(undisturbed, undisturbed.store.list_sessions()[0].session_id)
     assert outcome_of(federation, session.session_id) == expected
+
+
+def files_of(federation: Federation) -> list[str]:
+    """Files of a home with one session, by what they are for: a later attempt at a task has other folders."""
+    found = []
+    for path in federation.home.root.rglob("*"):
+        name = str(path.relative_to(federation.home.root)).replace(federation.store.list_sessions()[0].session_id, "ID")
+        if path.is_file() and not name.startswith(("state.db", "config.json", "lock")):
+            found.append(re.sub(r"(train|validate)-\d+", r"\1", name))
+    return sorted(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killed_controllers_leave_no_files(federation: Federation, undisturbed: Federation) -> None:
+    """Killed again and again, a home holds in the end what an undisturbed one holds; whatever is left over is seen."""
+    config = write_config(federation, config_of(federation, sampler={}))
+    killed(federation, "--run", config, "--kill-at-step", "before:create_session:1")
+    assert federation.store.list_sessions() == []
+    (folder,) = federation.home.sessions.iterdir()
+    assert ("a session that ended before it was on record", False) in [
+        (finding.problem.removeprefix("of "), finding.damaged) for finding in federation.findings()
+    ]
+    killed(federation, "--run", config, "--kill-at-step", "after:create_session:1")
+    assert not folder.exists()
+    (session,) = federation.store.list_sessions()
+    words = ["--resume", session.session_id]
+    # Tasks in flight and ended, before and after a commit, then while the second round's model is validated.
+    for step in ("before:record_task:2", "before:commit_round:1", "after:commit_round:1", "before:record_task:6"):
+        killed(federation, *words, "--kill-at-step", step)
+        wait_until_gone(federation)
+        findings = federation.findings()
+        assert findings, step
+        assert not [finding for finding in findings if finding.damaged], step
+    federation.resume(session.session_id)
+    assert federation.findings() == []
+    assert outcome_of(federation, session.session_id) == outcome_of(
+        undisturbed, undisturbed.store.list_sessions()[0].session_id
+    )
+    assert files_of(federation) == files_of(undisturbed)
 
 
 @pytest.mark.slow

@@ -14,7 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workbench import Bench, inline, is_alive, log, make_bench, marked, parent_of, run_tests_as_nobody, wait_until
+from workbench import (
+    PATIENCE_S,
+    Bench,
+    inline,
+    is_alive,
+    log,
+    make_bench,
+    marked,
+    parent_of,
+    run_tests_as_nobody,
+    wait_until,
+)
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.dispatch.base import PackageOnDisk
@@ -243,7 +254,56 @@ futures[0].result()
     assert all_gone([int(path.name) for path in (tmp_path / "pids").iterdir()])
 
 
-def test_killed_keeper_fails_its_task_and_the_next_one_works(
+# A task that does to the processes above it what the kernel may do when memory runs out, as often as --times says.
+UNLUCKY = """
+import signal, time
+times = int(next(word for word in sys.argv if word.startswith("--times=")).partition("=")[2])
+tries = open("../../../tries", "a+")
+tries.write(f"{os.getpid()} {os.getcwd()}\\n")
+tries.seek(0)
+keeper = os.getppid()
+stat = open(f"/proc/{keeper}/stat").read().rpartition(")")[2].split()
+open("state.txt", "a").write("x")
+if len(list(tries)) <= times:
+    for pid in [int(stat[1]), keeper] if "--zygote=true" in sys.argv else [keeper]:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(600)
+tell(seed=os.environ["FEDPKG_SEED"], state=open("state.txt").read())
+"""
+
+
+@pytest.mark.parametrize("what", ["keeper", "zygote"])
+def test_task_whose_keeper_is_killed_runs_again_twice_from_the_same_state(
+    open_bench: Callable[..., Bench], tmp_path: Path, what: str
+) -> None:
+    bench = open_bench(slots=1)
+    package = inline(tmp_path, UNLUCKY)
+    task = bench.task(package, arguments={"times": 2, "zygote": str(what == "zygote").lower()}, seed=7)
+    result = bench.executor.submit(task).result(PATIENCE_S)
+    assert result.status == "ok", result.failure
+    assert result.metrics == {"seed": "7", "state": "x"}
+    assert (result.task.next_state / "state").is_dir()
+    tries = [line.split(maxsplit=1) for line in (task.folder.parent / "tries").read_text().splitlines()]
+    assert len({folder for _, folder in tries}) == 3, "each in a place that no earlier one can write to"
+    left = sorted(path.name for path in task.folder.parent.iterdir() if path.name != "tries")
+    assert left == ["state.again-2", "task.again-2", "task.again-2.reply"]
+    wait_until(lambda: all_gone([int(pid) for pid, _ in tries[:-1]]), "the end of those that were lost")
+
+
+def test_task_whose_keeper_is_killed_three_times_fails_and_the_next_one_works(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = open_bench(slots=1)
+    task = bench.task(inline(tmp_path, UNLUCKY), arguments={"times": 3})
+    result = bench.executor.submit(task).result(PATIENCE_S)
+    assert result.failure is not None
+    assert (result.status, result.failure.kind) == ("failed", "executor")
+    assert "keeper" in result.failure.message
+    assert bench.told(inline(tmp_path, "tell(next=True)")) == {"next": True}
+
+
+@pytest.mark.slow
+def test_killed_keeper_takes_its_task_s_family_with_it(
     open_bench: Callable[..., Bench], tmp_path: Path, pids: Callable[[], list[int]]
 ) -> None:
     bench = open_bench(slots=1)
@@ -251,14 +311,10 @@ def test_killed_keeper_fails_its_task_and_the_next_one_works(
     task = bench.task(inline(tmp_path, code), arguments={"pids": str(tmp_path / "pids")})
     future = bench.executor.submit(task)
     family = pids()
-    main = int((task.next_state.parent / "main").read_text())
-    os.kill(parent_of(main), signal.SIGKILL)
-    result = future.result(10)
-    assert result.failure is not None
-    assert (result.status, result.failure.kind) == ("failed", "executor")
-    assert "keeper" in result.failure.message
+    os.kill(parent_of(int((task.next_state.parent / "main").read_text())), signal.SIGKILL)
     wait_until(lambda: all_gone(family), "the end of the killed keeper's task")
-    assert bench.told(inline(tmp_path, "tell(next=True)")) == {"next": True}
+    bench.executor.cancel(task.task_id)
+    assert future.result(PATIENCE_S).status == "cancelled"
 
 
 def test_killed_spare_is_replaced(tmp_path: Path, open_bench: Callable[..., Bench]) -> None:

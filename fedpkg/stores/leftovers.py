@@ -1,0 +1,156 @@
+"""Files of killed controllers that nothing will ever use: the records do not name them, or no longer need them.
+
+Only the holder of the home's lock may remove them: no other controller is then at work, and what is not on record by
+then never will be.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedpkg.errors import StoreError
+from fedpkg.log import event
+from fedpkg.stores.base import RoundRow, SessionRow, StateStore
+from fedpkg.stores.home import Home
+from fedpkg.stores.prune import Removal, entries, remove, size_of
+
+logger = logging.getLogger("fedpkg.stores")
+BEGINNING = ".beginning"  # in the folder of a session that is not on record yet
+_BUILD = re.compile(r"build(\.work)?(\.again-\d+)?(\.reply)?")
+
+
+def sweep(home: Home, store: StateStore) -> list[Removal]:
+    """Remove leftovers before a session begins or goes on; what went.
+
+    Rounds that were finished earlier are not looked at: that would take the longer, the more a home holds. Their
+    leftovers were removed before they were finished, unless an older fedpkg wrote them; `home prune` looks at all.
+    """
+    try:
+        sessions = store.list_sessions()
+        found = [
+            *temporary_files(home),
+            *never_begun(home, store),
+            *of_sessions(home, store, sessions, all_rounds=False),
+        ]
+    except StoreError as error:  # a row is damaged, which need not concern what is about to run
+        event(logger, logging.WARNING, "home.not_swept", error=error.message)
+        return []
+    gone = remove(found)
+    if gone:
+        size_bytes = sum(removal.size_bytes for removal in gone)
+        event(logger, logging.INFO, "home.swept", leftovers=len(gone), size_bytes=size_bytes)
+    return gone
+
+
+def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, all_rounds: bool) -> Iterator[Removal]:
+    """Leftovers of these sessions."""
+    for session in sessions:
+        folder = home.session_folder(session.session_id)
+        for name in ("models", "copies", "walls"):
+            yield from _if_there(folder / "executor" / name, "what tasks shared")
+        yield from of_build(folder)
+        if not all_rounds and session.status == "finished":
+            continue
+        rounds = store.list_rounds(session.session_id)
+        if all_rounds or any(row.status != "finished" for row in rounds):
+            yield from _unnamed_states(folder, store, session.session_id, rounds)
+        for row in rounds:
+            if all_rounds or row.status != "finished":
+                yield from _of_round(folder / f"round-{row.round_number}", store, session, row)
+
+
+def of_build(folder: Path) -> Iterator[Removal]:
+    """In the folder of a session that is on record: its seed model is in the store."""
+    for path in _inside(folder):
+        if _BUILD.fullmatch(path.name):
+            yield Removal(path, size_of(path), "of making a seed model that is in the store now")
+    yield from _if_there(folder / BEGINNING, "the mark of a session that is on record now")
+
+
+def temporary_files(home: Home) -> Iterator[Removal]:
+    """What was being written when its writer was killed. The cache of packages has a lock, and a sweep, of its own."""
+    for folder in (home.root, home.models, home.data):
+        for path in sorted(folder.glob(".*.tmp")):
+            yield Removal(path, size_of(path), "half written")
+
+
+def mark_beginning(folder: Path) -> Path:
+    """Make the folder of a session; as long as the returned file is in it, and no record, it may be removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BEGINNING).touch()
+    return folder / BEGINNING
+
+
+def never_begun(home: Home, store: StateStore) -> Iterator[Removal]:
+    """Folders of sessions that ended before they were on record."""
+    for folder in _not_on_record(home, store):
+        if (folder / BEGINNING).exists():
+            yield Removal(folder, size_of(folder), "of a session that ended before it was on record")
+
+
+def unknown_sessions(home: Home, store: StateStore) -> Iterator[Removal]:
+    """Other folders of sessions that are not on record: making the seed model failed, or the record was lost."""
+    for folder in _not_on_record(home, store):
+        if not (folder / BEGINNING).exists():
+            yield Removal(folder, size_of(folder), "a session's folder without a session")
+
+
+def _not_on_record(home: Home, store: StateStore) -> list[Path]:
+    known = {session.session_id for session in store.list_sessions()}
+    return [folder for folder in entries(home.sessions) if folder.name not in known]
+
+
+def _unnamed_states(folder: Path, store: StateStore, session_id: str, rounds: list[RoundRow]) -> Iterator[Removal]:
+    """Versions of clients' states that no row names: of tasks that were cut off."""
+    named = {(client.client_id, client.state_version) for client in store.list_clients(session_id)}
+    for row in rounds:
+        if row.status != "finished":  # its replies are on record, but not yet the clients' new states
+            tasks = store.list_tasks(session_id, round_number=row.round_number)
+            named |= {(task.client_id, task.state_version) for task in tasks}
+    for client in _inside(folder / "clients"):
+        for version in _inside(client):
+            if (client.name, version.name) not in named:
+                yield Removal(version, size_of(version), "a client's state that no row names")
+
+
+def _of_round(folder: Path, store: StateStore, session: SessionRow, row: RoundRow) -> Iterator[Removal]:
+    """Folders of tasks and replies that are not on record, replies that were used, and inputs of requests."""
+    if not (found := _inside(folder)):
+        return
+    tasks = store.list_tasks(session.session_id, round_number=row.round_number)
+    requests = store.list_requests(session.session_id, round_number=row.round_number)
+    recorded = {(task.client_id, Path(task.folder).name): task for task in tasks if task.folder is not None}
+    entry_points = "|".join(re.escape(name) for name in {"validate", *(request.entry_point for request in requests)})
+    own = re.compile(rf"((?:{entry_points})(?:-\d+)?(?:\.again-\d+)?)(\.reply)?")
+    is_committed = row.status in ("aggregated", "finished")
+    keeps_updates = bool(session.config.get("keep", {}).get("updates"))
+    for client in found:
+        if client.name.startswith("."):
+            yield Removal(client, size_of(client), "an input of requests, written anew when they are asked again")
+            continue
+        for path in _inside(client):
+            if (name := own.fullmatch(path.name)) is None:
+                continue
+            task = recorded.get((client.name, name[1]))
+            if name[2] is None:
+                # The empty folder stays: no later attempt may have the place to which a task may still write.
+                if task is None and (path.is_symlink() or _inside(path)):
+                    why = "of a task that was cut off"
+                    yield Removal(path, size_of(path), why, contents=not path.is_symlink())
+            elif task is None or task.status == "cancelled":
+                yield Removal(path, size_of(path), "a reply that is not on record")
+            elif task.status == "ok" and (task.request_id is None or (is_committed and not keeps_updates)):
+                yield Removal(path, size_of(path), "a reply that was used")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder. A link is not followed: a task may have made it, and it may lead anywhere."""
+    return [] if folder.is_symlink() else entries(folder)
+
+
+def _if_there(path: Path, why: str) -> Iterator[Removal]:
+    if path.exists():
+        yield Removal(path, size_of(path), why)
