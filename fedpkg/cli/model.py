@@ -53,7 +53,7 @@ def command() -> None:
 def list_models(
     settings: Settings, session_ref: str | None, of_all: bool, best: str | None, lowest: bool | None
 ) -> None:
-    """List a session's global models by round, with what validation measured of them.
+    """List a session's global models by round, with their metrics.
 
     \b
       fedpkg model list

@@ -58,7 +58,7 @@ def remove_model(home):
 def make_model_a_pipe(home):
     path = remove_model(home)[0]
     os.mkfifo(path)
-    return path, "its bytes changed"
+    return path, "not a regular file"
 
 
 def change_row(home):
