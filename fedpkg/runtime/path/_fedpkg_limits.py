@@ -33,6 +33,7 @@ SUM_EVERY_S = 0.1  # between two sums of what they use,
 SCAN_EVERY_S = 0.25  # and two looks at the files; or longer, so that
 SHARE = 0.1  # each takes no bigger share of the keeper's time,
 SLICE_S = 0.005  # nor a look at files longer at once
+MAPPED_EVERY = 4  # looks at open files there is one at mapped files: 2 ms for each process that uses PyTorch
 FEW = 32  # processes, which may come at once
 ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
 BUSY = 2  # threads that may run at ordinary priority, for each that a task was given
@@ -49,6 +50,10 @@ def apply(limits: dict[str, Any], *, for_good: bool = True) -> None:
     With ``for_good`` only root can raise them again; else whoever called can.
     """
     _set(resource.RLIMIT_CORE, 0, for_good)
+    if for_good:  # so that a task whose keeper lowers its priority cannot raise it again
+        for name in ("RLIMIT_NICE", "RLIMIT_RTPRIO"):
+            if hasattr(resource, name):
+                _set(getattr(resource, name), 0, for_good)
     if limits["file_bytes"] is not None:
         _set(resource.RLIMIT_FSIZE, limits["file_bytes"], for_good)
     if limits["open_files"] is not None:
@@ -135,9 +140,12 @@ class Supervisor:
         self.measured = 0.0
         self.in_folders = Walk(self._look_into_folders)
         self.open_files = Walk(self._look_at_open_files)
-        self.nameless_bytes = 0  # of files on a disk
-        self.in_memory: dict[tuple[int, int], NamelessFile] = {}
+        self.nameless_bytes = 0
+        self.on_disk: dict[tuple[int, int], NamelessFile] = {}  # nameless files,
+        self.in_memory: dict[tuple[int, int], NamelessFile] = {}  # by device and inode
+        self.only_mapped: dict[tuple[int, int], NamelessFile] = {}
         self.memory_devices: set[int] | None = None
+        self.looks_at_files = 0
         self.next_sum = 0.0
         self.pids = [main]
         self.count = 0
@@ -157,7 +165,7 @@ class Supervisor:
 
     def look_at_the_end(self) -> bool:
         """All its processes are gone: has it left too much in its folders?"""
-        self.nameless_bytes = 0
+        self._count_nameless({})
         return self._watches_files() and any(self._has_too_much(*totals) for totals in self._sizes())
 
     def _watches_files(self) -> bool:
@@ -166,6 +174,8 @@ class Supervisor:
     def _has_too_much(self, size_bytes: int, files: int, too_deep: bool) -> bool:
         if too_deep:
             self.exceeded = "path"
+        if self.on_disk and size_bytes + self.nameless_bytes > (self.limits["folder_bytes"] or math.inf):
+            self._count_nameless(_still_nameless(self.on_disk))
         return (
             too_deep
             or self._is_over("folder_bytes", size_bytes + self.nameless_bytes)
@@ -211,11 +221,11 @@ class Supervisor:
             return True
         self._share_processors(processes, threads)
         memory = self.limits["memory_bytes"]
-        at_most = sum(process.rss_bytes for process in processes) + self._in_memory_bytes()
+        at_most = sum(process.rss_bytes for process in processes) + _bytes_of(self.in_memory)
         if memory is not None and at_most > memory:  # the quick look
-            self.in_memory = {key: file for key, file in self.in_memory.items() if file.look_again()}
+            self.in_memory = _still_nameless(self.in_memory)
             used = sum(process.memory_bytes(apart=self.in_memory) for process in processes)
-            self._is_over("memory_bytes", used + self._in_memory_bytes())
+            self._is_over("memory_bytes", used + _bytes_of(self.in_memory))
         self.next_sum = time.monotonic() + max(SUM_EVERY_S, (time.thread_time() - started) / SHARE)
         return self.exceeded is not None
 
@@ -249,23 +259,28 @@ class Supervisor:
         for pid in others.values():
             slow_down_session(pid)
 
-    def _in_memory_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.in_memory.values())
-
     def _look_at_open_files(self) -> Iterator[None]:
         """Add up files that have no name: they take room on the disk or in memory that nothing else shows."""
         if self.memory_devices is None:
             self.memory_devices = memory_devices()
-        found: dict[tuple[int, int], NamelessFile] = {}
+        mapped = self.looks_at_files % MAPPED_EVERY == 1  # never at the first look, which meets short tasks, too
+        self.looks_at_files += 1
+        found = {} if mapped else dict(self.only_mapped)
         for pid in self.pids:
-            for file in nameless_files(pid):
+            for file in nameless_files(pid, mapped=mapped):
                 if file is not None and (file.key not in found or found[file.key].path is None):
                     found[file.key] = file
                 yield
+        if mapped:
+            self.only_mapped = {key: file for key, file in found.items() if file.path is None}
         memory = {key for key in found if key[0] in self.memory_devices}
         # Memory that is mapped and not open is counted as the process's own.
         self.in_memory = {key: found[key] for key in memory if found[key].path is not None}
-        self.nameless_bytes = sum(file.size_bytes for key, file in found.items() if key not in memory)
+        self._count_nameless({key: file for key, file in found.items() if key not in memory})
+
+    def _count_nameless(self, on_disk: dict[tuple[int, int], NamelessFile]) -> None:
+        self.on_disk = on_disk
+        self.nameless_bytes = _bytes_of(on_disk)
 
     def _look_into_folders(self) -> Iterator[None]:
         for totals in self._sizes():
@@ -305,3 +320,12 @@ class Supervisor:
 def size_of(facts: os.stat_result) -> int:
     """Bytes that a file or folder counts."""
     return max(ENTRY_BYTES, facts.st_size, facts.st_blocks * 512)
+
+
+def _bytes_of(files: dict[tuple[int, int], NamelessFile]) -> int:
+    return sum(file.size_bytes for file in files.values())
+
+
+def _still_nameless(files: dict[tuple[int, int], NamelessFile]) -> dict[tuple[int, int], NamelessFile]:
+    """Those that are still there without a name, with their sizes now: some time has passed since they were found."""
+    return {key: file for key, file in files.items() if file.look_again()}

@@ -241,13 +241,15 @@ class NamelessFile:
         self.path = path  # to look at it again
 
     def look_again(self) -> bool:
-        """Take its size once more; False if it is not there now."""
+        """Take its size once more; False if it is no longer open there, or has got a name (linkat)."""
+        if self.path is None:
+            return True
         try:
-            facts = os.stat(self.path or "")
+            facts = os.stat(self.path)
         except OSError:
             return False
         self.size_bytes = facts.st_blocks * 512
-        return (facts.st_dev, facts.st_ino) == self.key
+        return (facts.st_dev, facts.st_ino) == self.key and facts.st_nlink == 0
 
 
 def memory_devices() -> set[int]:
@@ -263,8 +265,11 @@ def memory_devices() -> set[int]:
     return found
 
 
-def nameless_files(pid: int) -> Iterator[NamelessFile | None]:
-    """Those of one process; None for each other open file, so that the caller can interrupt a long walk."""
+def nameless_files(pid: int, *, mapped: bool) -> Iterator[NamelessFile | None]:
+    """Those of one process; None for each other open file, so that the caller can interrupt a long walk.
+
+    With ``mapped`` also those that it has only mapped: the kernel needs 1 ms to list what PyTorch maps.
+    """
     try:
         with os.scandir("/proc/%d/fd" % pid) as entries:
             for entry in entries:
@@ -275,9 +280,15 @@ def nameless_files(pid: int) -> Iterator[NamelessFile | None]:
                 nameless = facts.st_nlink == 0 and stat.S_ISREG(facts.st_mode)
                 key = (facts.st_dev, facts.st_ino)
                 yield NamelessFile(key, facts.st_blocks * 512, entry.path) if nameless else None
-        with open("/proc/%d/maps" % pid, "rb") as mappings:
-            deleted = [line.split(None, 5) for line in mappings if line.endswith(b" (deleted)\n")]
-        for addresses, _, offset, device, inode, _ in deleted:
+        if not mapped:
+            return
+        with open("/proc/%d/maps" % pid, "rb", buffering=0) as file:
+            mappings = file.readall()
+        lines = mappings.splitlines() if b" (deleted)\n" in mappings else []
+        for line in lines:
+            if not line.endswith(b" (deleted)"):
+                continue
+            addresses, _, offset, device, inode, _ = line.split(None, 5)
             start, _, end = addresses.partition(b"-")
             extent = int(offset, 16) + int(end, 16) - int(start, 16)  # all that an ordinary user may know
             yield NamelessFile((_device(device), int(inode)), extent, None)

@@ -217,6 +217,7 @@ ATTEMPTS = {
     "move the keeper": "os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0))",
     "make the keeper wait": "os.setpriority(os.PRIO_PROCESS, os.getppid(), 0)",
     "make everything of this user wait": "os.setpriority(os.PRIO_USER, 0, 0)",
+    "take back a lower priority": "os.setpriority(os.PRIO_PROCESS, 0, 5) or os.setpriority(os.PRIO_PROCESS, 0, 0)",
     "trace the keeper": "call(101, 16, os.getppid(), 0, 0)",
     "trace its own child": "child(lambda: call(101, 0, 0, 0, 0))",
     "read the keeper's memory": "call(310, os.getppid(), 0, 0, 0, 0, 0)",

@@ -340,6 +340,22 @@ def test_task_that_fills_its_folders_is_ended(bench: Bench, tmp_path: Path, how:
     fine(bench, tmp_path)
 
 
+def test_file_that_gets_its_name_late_counts_once(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import time
+    try:
+        fd = os.open(".", os.O_TMPFILE | os.O_RDWR)
+    except OSError:  # this file system has no such files
+        sys.exit(tell(size=20 << 20))
+    os.write(fd, bytes(20 << 20))
+    time.sleep(0.4)
+    os.link(f"/proc/self/fd/{fd}", "late", src_dir_fd=fd, follow_symlinks=True)
+    time.sleep(0.6)
+    tell(size=os.stat("late").st_size)
+    """
+    assert bench.told(inline(tmp_path, code), limits=Limits(folder_bytes=30 * MIB)) == {"size": 20 * MIB}
+
+
 def test_only_what_takes_room_in_its_own_folders_counts(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "big").write_bytes(bytes(20 * MIB))
