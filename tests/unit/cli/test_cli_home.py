@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from cli_support import MISBEHAVE, fedpkg
+from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
 from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
@@ -309,3 +309,15 @@ def test_pruning_waits_for_nobody(home):
         checked = fedpkg("home", "check", "--home", home.root)
     assert checked.code == 0
     assert "at work" in checked.err
+
+
+def test_logs_of_a_failed_build_outlive_the_next_run(here):
+    package = here / "bygger inte"
+    package.mkdir()
+    command = "{command: sh -c 'echo why >&2; exit 3'}"
+    (package / "fedn.yaml").write_text(f"entry_points:\n  build: {command}\n  train: {command}\n")
+    run_yaml = write_run_yaml(here, package=str(package))
+    for _ in range(2):
+        assert fedpkg("run", run_yaml, "--home", "home").code == 8
+    logs = sorted((here / "home" / "sessions").glob("*/build/stderr.log"))
+    assert [path.read_text() for path in logs] == ["why\n"] * 2

@@ -234,6 +234,28 @@ def test_killed_controllers_leave_no_files(federation: Federation, undisturbed: 
     assert files_of(federation) == files_of(undisturbed)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+def test_killed_around_every_record_a_session_leaves_the_files_of_an_undisturbed_one(
+    tmp_path: Path, undisturbed: Federation, executor: str
+) -> None:
+    expected = outcome_of(undisturbed, undisturbed.store.list_sessions()[0].session_id)
+    steps = [("record_task", 16), ("record_request", 6), ("begin_round", 3), ("commit_round", 3), ("finish_round", 3)]
+    for step in [f"{moment}:{name}:{k + 1}" for name, n in steps for k in range(n) for moment in ("before", "after")]:
+        federation = Federation(Home.open(tmp_path / step.replace(":", " ") / ".fedpkg"))
+        config = config_of(federation, sampler={}, executor={"name": executor, "workers": 2})
+        killed(federation, "--run", write_config(federation, config), "--kill-at-step", step)
+        wait_until_gone(federation)
+        session_id = federation.store.list_sessions()[0].session_id
+        federation.resume(session_id)
+        assert outcome_of(federation, session_id) == expected, step
+        assert federation.findings() == [], step
+        logs = {"process": "cold", "forkserver": "warm-0", "resident": "warm-0"}
+        left = [name.replace("executor/warm-0", f"executor/{logs[executor]}") for name in files_of(undisturbed)]
+        assert files_of(federation) == sorted(left), step
+
+
 @pytest.mark.slow
 def test_answers_that_counted_still_do_when_a_controller_is_killed(federation: Federation, tmp_path: Path) -> None:
     """Of four clients the first three to answer count: who they were is not decided again."""

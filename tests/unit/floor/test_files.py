@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import stat
 import subprocess
 from pathlib import Path
@@ -20,6 +21,7 @@ from fedpkg.files import (
     same_bytes,
     sha256_file,
     stage_file,
+    tree_checksum,
 )
 
 
@@ -179,3 +181,41 @@ def test_what_is_mounted_somewhere_is_not_removed(tmp_path: Path, where: str) ->
         assert (tmp_path / "source" / "precious").exists()
     finally:
         subprocess.run(["umount", tmp_path / "tree" / where], check=True)
+
+
+def change_bytes(path: Path, place: int, new: bytes) -> None:
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(new)
+
+
+def test_checksum_of_a_tree_finds_what_a_power_loss_leaves(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    tree = tmp_path / "zustand é"
+    (tree / "inner" / "empty").mkdir(parents=True)
+    (tree / "big").write_bytes(rng.randbytes(3 << 20))
+    (tree / "inner" / "odd size").write_bytes(rng.randbytes((1 << 20) + 7))
+    (tree / "inner" / "link").symlink_to("../big")
+    os.mkfifo(tree / "pipe")  # which no copy has
+    whole = tree_checksum(tree)
+    copy_tree(tree, tmp_path / "copy")
+    assert tree_checksum(tmp_path / "copy") == whole
+    big, odd = (tree / "big").read_bytes(), (tree / "inner" / "odd size").read_bytes()
+    damages = {
+        "a bit": lambda: change_bytes(tree / "big", 1234567, bytes([big[1234567] ^ 1])),
+        "a page of zeros": lambda: change_bytes(tree / "big", 8192, bytes(4096)),
+        "two pages in each other's place": lambda: change_bytes(tree / "big", 0, big[4096:8192] + big[:4096]),
+        "the last byte": lambda: change_bytes(tree / "inner" / "odd size", len(odd) - 1, bytes([odd[-1] ^ 128])),
+        "an emptied file": lambda: (tree / "inner" / "odd size").write_bytes(b""),
+        "a file of zeros": lambda: (tree / "big").write_bytes(bytes(3 << 20)),
+        "a lost file": (tree / "inner" / "odd size").unlink,
+        "a lost folder": (tree / "inner" / "empty").rmdir,
+        "another link": lambda: ((tree / "inner" / "link").unlink(), (tree / "inner" / "link").symlink_to("../bog")),
+        "another name": lambda: (tree / "big").rename(tree / "bag"),
+    }
+    for what, damage in damages.items():
+        damage()
+        assert tree_checksum(tree) != whole, what
+        remove_tree(tree)
+        copy_tree(tmp_path / "copy", tree)
+        assert tree_checksum(tree) == whole
