@@ -114,6 +114,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "reply_sets": ["x"],
         "parameter_names": None,
         "reply": "weights",
+        "rest": False,
         "weighted": True,
         "python": sys.executable,
         "environment": bench.environment,
