@@ -24,7 +24,8 @@ from fedpkg.dispatch.collect import Refused, Reply, collect, keep_logs
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.isolation import Walls, remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
-from fedpkg.dispatch.limits import failure_of
+from fedpkg.dispatch.limits import failure_of, says_forbidden
+from fedpkg.dispatch.package_files import PackageFiles
 from fedpkg.dispatch.staging import STARTUP, SharedModels, StagedTask, input_path, remove_leftovers, stage, startup
 from fedpkg.dispatch.states import check_state, is_disarmed
 from fedpkg.dispatch.travel import travelled
@@ -39,8 +40,8 @@ LOST_TRIES = 3  # of a task whose keeper is killed from outside each time; then 
 AGAIN = ".again-"  # in the names of the folders of a task that is run again (stores/leftovers.py knows it too)
 
 
-class _InputSpoilt(Exception):
-    """While a task ran, somebody wrote to the input that it shared with others."""
+class _NotAlone(Exception):
+    """A task must run again on files of its own: somebody wrote to what it shared with others, or it may not."""
 
 
 class Launcher(Protocol):
@@ -144,7 +145,7 @@ class LocalExecutor:
         self._taking = threading.Lock()
         self._closing = False
         self._models = SharedModels(folder / "models")
-        self._copies = WorkingCopies(folder / "copies")
+        self._copies = WorkingCopies(folder / "copies", PackageFiles(folder / "package"))
         self._walls = Walls(folder / "walls") if launcher.isolated else None
         self._slots = [_Slot() for _ in slots]
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
@@ -248,15 +249,15 @@ class LocalExecutor:
     def _run(self, lane: _Lane, turn: object, task: Task) -> TaskResult:
         if self._is_cancelled(task):
             return TaskResult(task, "cancelled")
-        given, tries, lost, wrote_input = task, 1, 0, False
+        given, tries, lost, private = task, 1, 0, False
         while True:
             for folder in (task.folder, task.next_state):
                 if folder.exists():  # and is not to be cleared away below, should the task fail
                     raise DispatchError(f"task {task.task_id}: {folder} exists; each attempt needs folders of its own")
             try:
-                return self._attempt(lane, turn, task, private_input=wrote_input, is_last=lost == LOST_TRIES - 1)
-            except _InputSpoilt:
-                wrote_input, reason = True, "a task wrote to the shared input"
+                return self._attempt(lane, turn, task, private=private, is_last=lost == LOST_TRIES - 1)
+            except _NotAlone as not_alone:
+                private, reason = True, str(not_alone)
             except KeeperGone as gone:
                 lost, reason = lost + 1, str(gone)
             finally:
@@ -278,14 +279,14 @@ class LocalExecutor:
         except OSError as error:  # a process of its is still there; whoever gets the home's lock next removes the rest
             event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
 
-    def _attempt(self, lane: _Lane, turn: object, task: Task, *, private_input: bool, is_last: bool) -> TaskResult:
+    def _attempt(self, lane: _Lane, turn: object, task: Task, *, private: bool, is_last: bool) -> TaskResult:
         clock = time.monotonic
         started_at, started = time.time(), clock()
         phases: dict[str, float] = {}
         outcome: Outcome | None = None
         command = task.package.spec.entry_point(task.entry_point).command
         try:
-            staged = stage(task, lane.place, self._models, self._copies, private_input=private_input)
+            staged = stage(task, lane.place, self._models, self._copies, private=private)
             steps = [(task, staged)]
             if task.starts_up and STARTUP in task.package.spec.entry_points:
                 steps.insert(0, startup(task, staged))
@@ -310,10 +311,14 @@ class LocalExecutor:
             if outcome.ending == "cancelled" or (outcome.ending != "exit" and self._is_cancelled(task)):
                 return self._ended(task, "cancelled", command, outcome, started_at, clock() - started, phases)
             if not self._models.is_as_given(task):
-                if private_input:
+                if private:
                     raise Refused("wrote_input", "it changed its read-only input file")
                 self._models.release(task)
-                raise _InputSpoilt
+                raise _NotAlone("a task wrote to the shared input")
+            if not self._copies.is_as_given(task):
+                raise _NotAlone("a task changed a big file of the package, which tasks share")
+            if failure is not None and self._copies.has_links(task) and says_forbidden(outcome):
+                raise _NotAlone("it failed, perhaps because big files of its package are read-only")
             if failure is not None:
                 return self._ended(task, "failed", command, outcome, started_at, clock() - started, phases, failure)
             reply = _collect(task, staged.out)

@@ -89,6 +89,11 @@ def _failure(kind: str, what: str, key: str, limits: Limits) -> Failure:
     return Failure(kind, f"{what}; limits.{key} is {getattr(limits, key)}")
 
 
+def says_forbidden(outcome: Outcome) -> bool:
+    """Whether a task's last words are that it may not change a file."""
+    return any(_says(number, outcome) for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY))
+
+
 def _died_of(number: int, outcome: Outcome) -> bool:
     return outcome.signal == number or outcome.exit_code == 128 + number  # as a shell says it
 

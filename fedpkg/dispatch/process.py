@@ -12,8 +12,8 @@ from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
+from fedpkg.dispatch.package_files import inventory
 from fedpkg.dispatch.staging import StagedTask, base_environ, shared_files
-from fedpkg.dispatch.working_copies import inventory
 
 COLD = "cold"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from fedpkg.devices import Slot
 from fedpkg.dispatch.base import Task, working_folder
 from fedpkg.dispatch.command import COMMANDS, format_flags
+from fedpkg.dispatch.package_files import inventory, package_folder
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
 from fedpkg.types import Json, ReplyKind
@@ -198,7 +199,12 @@ def input_path(task: Task) -> Path:
 
 def shared_files(task: Task) -> list[Path]:
     """Files among those of a staged task that other tasks have under names of their own."""
-    return [path for path in [input_path(task)] if _is_shared(path)]
+    folder = package_folder(task.next_state)
+    return [
+        path
+        for path in [input_path(task), *(folder / name for name in inventory(task.package.root).big)]
+        if _is_shared(path)
+    ]
 
 
 def _is_shared(path: Path) -> bool:
@@ -209,18 +215,19 @@ def _is_shared(path: Path) -> bool:
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
 
 
-def stage(
-    task: Task, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private_input: bool = False
-) -> StagedTask:
-    """Lay out the files of a task for ``slot``. Its folders ``folder`` and ``next_state`` must not exist yet."""
+def stage(task: Task, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private: bool = False) -> StagedTask:
+    """Lay out the files of a task for ``slot``; with ``private`` no other task has any of them.
+
+    Its folders ``folder`` and ``next_state`` must not exist yet.
+    """
     task.folder.mkdir(parents=True, mode=0o700)
     task.next_state.parent.mkdir(parents=True, exist_ok=True)
-    copies.put(task)
+    copies.put(task, private=private)
     cwd = working_folder(task)
     out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
     paths = [str(out)] if _takes_a_path(task) else []
     if task.model is not None:
-        model = models.put(task, private=private_input)
+        model = models.put(task, private=private)
         model.with_name(f"{model.name}-metadata").write_text(json.dumps({**task.run_config, **task.parameters}))
         paths.insert(0, str(model))
     task_json = task.folder / "task.json"

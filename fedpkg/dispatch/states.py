@@ -11,7 +11,7 @@ from pathlib import Path
 from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.collect import Refused
 from fedpkg.dispatch.limits import exceeded
-from fedpkg.dispatch.working_copies import inventory
+from fedpkg.dispatch.package_files import inventory
 from fedpkg.files import MAX_LEVELS, copy_file, mount_of, open_folder
 
 MAX_PATH_BYTES = 2048  # inside a state: with the path of the state's own folder, every system call still takes it

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import json
 import os
 import threading
 import time
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from fedpkg.dispatch.base import Task, leads_elsewhere, working_folder
+from fedpkg.dispatch.package_files import PackageFiles, Shared, drop_unchanged, inventory, package_folder
 from fedpkg.errors import DispatchError
 from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files, walk
 
@@ -21,27 +23,20 @@ _TICKS_NS = 100_000_000
 _Facts: TypeAlias = "dict[str, tuple[int, ...]]"
 
 
+NOTE = (
+    "package-files.json"  # in a version of a client's state: files of the package that are not in it, but as they were
+)
+
+
 @dataclass
 class _Copy:
     """Untouched as far as we know, with ``facts`` as we left them."""
 
     root: Path  # of the package
     path: Path
+    links: Mapping[str, Shared]
     facts: _Facts
     settled: bool = False  # when it was given out the facts were so old that any change since shows in them
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What a package's tree holds."""
-
-    files: int  # and folders
-
-
-@functools.lru_cache(maxsize=16)
-def inventory(root: Path) -> Inventory:
-    """What an unpacked package's tree holds; it does not change while fedpkg runs."""
-    return Inventory(sum(len(entries) for _, entries in walk(root)))
 
 
 class WorkingCopies:
@@ -51,62 +46,94 @@ class WorkingCopies:
     copied anew (0.3 ms instead of 1.8). Whether it is as it was is read off its inodes: the time of a status change is
     nothing that a program can set. Only where that time is too coarse to tell, just after the copying, are the bytes
     compared.
+
+    Big files of the package are links to a file that tasks share (`PackageFiles`). A client's state does not hold them:
+    a note in it names those that are to be linked again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: PackageFiles) -> None:
         self._folder = folder
+        self._files = files
         self._lock = threading.Lock()
         self._count = 0
         self._spare: list[_Copy] = []
-        self._given: dict[str, _Copy] = {}  # by task
+        self._given: dict[str, _Copy] = {}  # by task: what it got of the package as it was unpacked
+        self._links: dict[str, Mapping[str, Shared]] = {}  # by task
+        self._private: dict[str, list[str]] = {}  # by task that runs again: big files that it got as its own
 
-    def put(self, task: Task) -> None:
-        """Make ``task.next_state``, which must not exist: from the client's state, else from the package."""
+    def put(self, task: Task, *, private: bool = False) -> None:
+        """Make ``task.next_state``, which must not exist: from the client's state, else from the package.
+
+        With ``private`` nobody else has any of its files.
+        """
+        root = task.package.root
         if task.state is not None:
-            copy_tree(task.state, task.next_state)
+            copy_tree(task.state, task.next_state, but=(NOTE,))
+            links = self._put_big_files(task, _read_note(task.state), private=private)
             _link(task)
-            return
-        copy = None if task.links else self._take(task.package.root)
-        if copy is not None:
+        elif not (task.links or private) and (copy := self._take(root)) is not None:
             copy.path.rename(task.next_state)
             copy.settled = time.time_ns() - max(facts[-1] for facts in copy.facts.values()) > _TICKS_NS
+            links = dict(copy.links)
+            self._given[task.task_id] = copy
         else:
             task.next_state.mkdir(mode=0o700)
-            copy_tree(task.package.root, task.next_state / "package")
+            copy_tree(root, package_folder(task.next_state), but=inventory(root).big)
+            links = self._put_big_files(task, inventory(root).big, private=private)
             (task.next_state / "state").mkdir()
             _link(task)
-            copy = _Copy(task.package.root, task.next_state, _facts(task.next_state))
-        with self._lock:
-            self._given[task.task_id] = copy
+            facts = _facts(task.next_state, links)
+            self._given[task.task_id] = _Copy(root, task.next_state, links, facts)
+        self._links[task.task_id] = links
+
+    def _put_big_files(self, task: Task, names: Sequence[str], *, private: bool) -> dict[str, Shared]:
+        links = {}
+        for name in names:
+            target = package_folder(task.next_state) / name
+            if shared := self._files.put(task.package.root / name, target, private=private):
+                links[name] = shared
+        if private:
+            self._private[task.task_id] = list(names)
+        return links
 
     def _take(self, root: Path) -> _Copy | None:
         with self._lock:
             for number, copy in enumerate(self._spare):
-                if copy.root == root:
+                if copy.root == root and self._files.are_as_given(copy.path, copy.links):
                     return self._spare.pop(number)
         return None
 
+    def has_links(self, task: Task) -> bool:
+        return bool(self._links.get(task.task_id))
+
+    def is_as_given(self, task: Task) -> bool:
+        """A task has ended: has it left alone what it shares with others, and others likewise?"""
+        return self._files.are_as_given(task.next_state, self._links.get(task.task_id, {}))
+
     def take_back(self, task: Task) -> bool:
         """A task is done, its processes are gone: did it leave its client nothing to keep? Then its folder goes."""
-        with self._lock:
-            copy = self._given.pop(task.task_id, None)
-        if copy is None:
-            _unlink(task)
-            return False
+        copy, links = self._given.pop(task.task_id, None), self._links.pop(task.task_id, {})
         try:
-            touched = not _is_untouched(task.next_state, copy.facts)
+            touched = copy is None or not _is_untouched(task.next_state, copy)
             _unlink(task)
-            if (touched or not copy.settled) and not _is_as_unpacked(task, big_files=not touched):
-                return False
+            is_as_unpacked = copy is not None and (
+                (copy.settled and not touched) or _is_as_unpacked(task, links, big_files=not touched)
+            )
         except FileNotFoundError:  # it removed its own folder: nothing to keep, either
-            touched = True
+            touched = is_as_unpacked = True
         except OSError:  # it cannot be read: then it is as the client wants it
-            return False
-        if touched or task.links:  # such a copy is its client's own
-            remove_tree(task.next_state)
-        else:
+            touched, is_as_unpacked = True, False
+        if copy is not None and is_as_unpacked and not touched and not task.links:
+            self._private.pop(task.task_id, None)
             self._put_by(copy, task.next_state)
-        return True
+            return True
+        names = self._files.take(task.next_state, links)
+        names += drop_unchanged(task.package.root, task.next_state, self._private.pop(task.task_id, ()))
+        if copy is not None and is_as_unpacked:  # such a copy is its client's own
+            remove_tree(task.next_state)
+            return True
+        _write_note(task.next_state, names)
+        return False
 
     def _put_by(self, copy: _Copy, folder: Path) -> None:
         with self._lock:
@@ -119,8 +146,9 @@ class WorkingCopies:
 
     def discard(self, task: Task) -> None:
         """A task failed: it leaves no trace in its client's state."""
-        with self._lock:
-            self._given.pop(task.task_id, None)
+        self._given.pop(task.task_id, None)
+        self._private.pop(task.task_id, None)
+        self._files.take(task.next_state, self._links.pop(task.task_id, {}))
         remove_tree(task.next_state)
 
     def clear(self) -> None:
@@ -128,6 +156,7 @@ class WorkingCopies:
         with self._lock:
             self._spare.clear()
             remove_tree(self._folder)
+        self._files.clear()
 
 
 def _link(task: Task) -> None:
@@ -150,29 +179,49 @@ def _unlink(task: Task) -> None:
             link.unlink()
 
 
-def _facts(folder: Path) -> _Facts:
+def _read_note(state: Path) -> list[str]:
+    """Names of the files of the package that are to be put into a copy of a state."""
+    try:
+        return [str(name) for name in json.loads((state / NOTE).read_bytes())]
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise DispatchError(f"{state / NOTE} is damaged: {error}") from error
+
+
+def _write_note(version: Path, names: list[str]) -> None:
+    if version.is_symlink():  # it is refused
+        return
+    remove_tree(version / NOTE)  # which the task may have put there
+    if names:
+        (version / NOTE).write_text(json.dumps(names))
+
+
+def _facts(folder: Path, links: Container[str]) -> _Facts:
     found: _Facts = {}
     top = len(str(folder))
     for _, entries in walk(folder):
         for entry in entries:
             facts = entry.stat(follow_symlinks=False)
             what = (facts.st_mode, facts.st_ino, facts.st_nlink, facts.st_size)
-            found[entry.path[top:]] = (*what, facts.st_mtime_ns, facts.st_ctime_ns)
+            name = entry.path[top:]
+            is_link = name.startswith("/package/") and name[len("/package/") :] in links  # it is looked at elsewhere
+            found[name] = (*what[:2], 0) if is_link else (*what, facts.st_mtime_ns, facts.st_ctime_ns)
     return found
 
 
-def _is_untouched(folder: Path, facts: _Facts) -> bool:
+def _is_untouched(folder: Path, copy: _Copy) -> bool:
     try:
-        return _facts(folder) == facts
+        return _facts(folder, copy.links) == copy.facts
     except OSError:  # it took away permissions, or nested folders deeper than any path can say
         return False
 
 
-def _is_as_unpacked(task: Task, *, big_files: bool) -> bool:
+def _is_as_unpacked(task: Task, links: Container[str], *, big_files: bool) -> bool:
     """Whether a working copy holds what the package holds, byte for byte. Big files are worth reading only if asked."""
-    folder = task.next_state
+    folder, root = task.next_state, task.package.root
     return (
         sorted(os.listdir(folder)) == ["package", "state"]
         and not os.listdir(folder / "state")
-        and same_files(task.package.root, folder / "package", max_bytes=None if big_files else LINK_ABOVE_BYTES)
+        and same_files(root, package_folder(folder), max_bytes=None if big_files else LINK_ABOVE_BYTES, but=links)
     )

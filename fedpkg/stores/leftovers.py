@@ -49,7 +49,7 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
     """Leftovers of these sessions."""
     for session in sessions:
         folder = home.session_folder(session.session_id)
-        for name in ("models", "copies", "walls"):
+        for name in ("models", "copies", "package", "walls"):
             yield from _if_there(folder / "executor" / name, "what tasks shared")
         yield from of_build(folder)
         if not all_rounds and session.status == "finished":

@@ -11,6 +11,7 @@ import pytest
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.dispatch import working_copies
 from fedpkg.dispatch.base import PackageOnDisk, Task
+from fedpkg.dispatch.package_files import PackageFiles
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.types import ReplyKind
 
@@ -45,7 +46,7 @@ def new_task(tmp_path: Path) -> Callable[..., Task]:
 def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> WorkingCopies:
     """Working copies that trust inodes' times at once, or never."""
     monkeypatch.setattr(working_copies, "_TICKS_NS", 0 if request.param else 1 << 62)
-    return WorkingCopies(tmp_path / "spare")
+    return WorkingCopies(tmp_path / "spare", PackageFiles(tmp_path / "package"))
 
 
 def script_of(task: Task) -> Path:
