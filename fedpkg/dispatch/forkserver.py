@@ -19,12 +19,14 @@ from fedpkg.dispatch.imports import own_modules, sources_of
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.preload import LeftOut, Preload, is_slow, preloads_of
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
-from fedpkg.dispatch.staging import StagedTask, base_environ
+from fedpkg.dispatch.staging import StagedTask, base_environ, of_clients
 from fedpkg.errors import DispatchError
 from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.dispatch")
 
+# Files that a library reads from the working directory, when it is imported; a zygote is not in a client's.
+READ_AT_IMPORT = {"matplotlibrc": "matplotlib", ".numba_config.yaml": "numba"}
 NOT_SOURCE = (".pyc", ".pyz", ".zip")  # Python runs these too
 
 
@@ -97,7 +99,7 @@ class ForkserverLauncher:
             script=python.script,
             module=python.module,
             args=(*python.args, *staged.appended),
-            resident=self._resident and not slow,
+            resident=self._resident and not slow and all(one["kind"] != "reads" for one in greeting["left_out"]),
             watch_imports=logger.isEnabledFor(logging.DEBUG),
         )
 
@@ -141,6 +143,8 @@ class ForkserverLauncher:
                 self._zygotes[key] = Zygote(
                     python.interpreter,
                     preload.steps,
+                    forbidden=[module for file, module in READ_AT_IMPORT.items() if (package.folder / file).exists()],
+                    of_clients=of_clients(self._environment),
                     own=own_modules(package.folder, scripts),
                     sources=sources_of(package.folder, scripts),
                     environ=isolation.passed(environ, self._environment) if self.isolated else environ,
@@ -159,12 +163,16 @@ class ForkserverLauncher:
             what = f"every task imports {', '.join(modules)} anew{stays}"
             hint = "where it need not come first, move it below the imports"
             self._tell(f"{what}, because {because}, which could change the import: {hint}", "executor.left_out")
+        why_bad = {
+            "threads": "and forking a process with threads is unsafe",
+            "imports": "which reads a file of the package's folder",
+            "reads": "which differs between clients",
+        }
         for left in by_trying:
-            if left["kind"] == "threads":
-                place = "in every interpreter" if self._resident else "in every task"
+            if reason := why_bad.get(left["kind"]):
+                place = "in every interpreter" if self._resident and left["kind"] == "threads" else "in every task"
                 what = f"{left['module']} is imported anew {place} (about {left['seconds']:.1f} s)"
-                why = f"{left['why']}, and forking a process with threads is unsafe"
-                self._tell(f"{what}, because {why}; the rest of the package stays warm", "executor.left_out")
+                self._tell(f"{what}, because {left['why']}, {reason}; the rest stays warm", "executor.left_out")
             else:
                 event(logger, logging.DEBUG, "executor.left_out", module=left["module"], reason=left["why"])
 

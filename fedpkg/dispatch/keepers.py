@@ -271,6 +271,7 @@ class Zygote:
         steps: what it does before it forks, from `dispatch.preload`. A step that starts threads or fails half-way is
             left out: the interpreter starts again without it.
         forbidden: names of modules that none of the steps may import.
+        of_clients: variables that are not the same for all clients, which none of the steps may read.
         own: names of the package's own modules, which none of the imports may have taken.
         sources: files of which tasks will run or import copies.
         environ: its environment (threads at 1; a task sets its own).
@@ -287,6 +288,7 @@ class Zygote:
         environ: Mapping[str, str],
         log: Path,
         forbidden: Sequence[str] = (),
+        of_clients: Sequence[str] = (),
         own: Sequence[str] = (),
         sources: Sequence[Path] = (),
         cgroup: Delegated | None = None,
@@ -296,7 +298,13 @@ class Zygote:
         files = [str(source) for source in sources]
         self._steps = list(steps)
         self._left_out: list[dict[str, Any]] = []
-        self._order = {"forbidden": list(forbidden), "own": list(own), "sources": files, "apart": apart}
+        self._order = {
+            "forbidden": list(forbidden),
+            "of_clients": list(of_clients),
+            "own": list(own),
+            "sources": files,
+            "apart": apart,
+        }
         self._environ = dict(environ)
         self._log = log
         self._greeting_lock = threading.Lock()

@@ -295,6 +295,11 @@ PLACEHOLDERS = ("client_id", "data_path", "partition_id", "num_partitions", "rou
 _PLACEHOLDER = re.compile("{(" + "|".join(PLACEHOLDERS) + ")}")
 
 
+def of_clients(environment: Mapping[str, str]) -> list[str]:
+    """Names of the variables that are not the same for all clients, or rounds."""
+    return ["FEDN_DATA_PATH", *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
+
+
 def fill(text: str, names: Mapping[str, str]) -> str:
     """Replace ``{client_id}``, ``{data_path}`` … in an argument or variable; other braces stay as they are."""
     return _PLACEHOLDER.sub(lambda match: names[match.group(1)], text)

@@ -120,7 +120,19 @@ class Offence(Exception):
         self.told = {"step": number, "part": part, "why": why, "kind": kind, "seconds": seconds}
 
 
-def preload(steps: Iterable[list[Any]], forbidden: Iterable[str]) -> dict[str, str]:
+class Reads(dict):  # type: ignore[type-arg]
+    """The variables behind ``os.environ``, which notes the names that are looked up."""
+
+    def __init__(self, variables: dict[bytes, bytes]) -> None:
+        super().__init__(variables)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: bytes) -> bytes:
+        self.names.add(os.fsdecode(name))
+        return dict.__getitem__(self, name)  # type: ignore[no-any-return]
+
+
+def preload(steps: Iterable[list[Any]], forbidden: Iterable[str], of_clients: Iterable[str]) -> dict[str, str]:
     """Take the steps of `dispatch.preload` in their order; say which imports failed without leaving anything behind.
 
     Raises:
@@ -130,6 +142,7 @@ def preload(steps: Iterable[list[Any]], forbidden: Iterable[str]) -> dict[str, s
     before = dict(os.environ)
     given = dict(before)  # what the script sets, too
     native = set()
+    banned = {"imports": list(forbidden), "reads": list(of_clients)}
     for number, step in enumerate(steps):
         kind = step[0]
         if kind == "environ":
@@ -147,15 +160,15 @@ def preload(steps: Iterable[list[Any]], forbidden: Iterable[str]) -> dict[str, s
             set_warning_filter(*step[1:])
         elif kind == "optimiser":
             if "torch" in sys.modules:
-                attempt(number, None, "torch", step_an_optimiser, (sys.modules["torch"],), forbidden)
+                attempt(number, None, "torch", step_an_optimiser, (sys.modules["torch"],), banned)
         else:
             module = step[1]
-            problem = attempt(number, None, module, __import__, (module,), forbidden)
+            problem = attempt(number, None, module, __import__, (module,), banned)
             if problem is not None:
                 failed[module] = problem
                 continue
             for part in step[2]:
-                attempt(number, part, "%s.%s" % (module, part), take, (module, part), forbidden)
+                attempt(number, part, "%s.%s" % (module, part), take, (module, part), banned)
     _fedpkg_main.SET_BY_IMPORTS.update((k, v) for k, v in os.environ.items() if given.get(k) != v and k not in before)
     _fedpkg_main.set_environment(before)
     for name in native:
@@ -166,16 +179,18 @@ def preload(steps: Iterable[list[Any]], forbidden: Iterable[str]) -> dict[str, s
 
 
 def attempt(
-    number: int, part: str | None, name: str, action: Any, arguments: tuple[Any, ...], forbidden: Iterable[str]
+    number: int, part: str | None, name: str, action: Any, arguments: tuple[Any, ...], banned: dict[str, list[str]]
 ) -> str | None:
     """Do one import; why it failed, if it left nothing behind.
 
     Raises:
-        Offence: it started threads, left modules half imported, or imported what must not be imported yet.
+        Offence: it started threads, left modules half imported, or met what is ``banned``.
     """
     known = set(sys.modules)
     started = time.monotonic()
     problem = None
+    plain = os.environ._data  # type: ignore[attr-defined]
+    reads = os.environ._data = Reads(plain)  # type: ignore[attr-defined]
     try:
         action(*arguments)
     except BaseException as error:  # whatever a module does at import, the task itself will show it to its user
@@ -184,12 +199,17 @@ def attempt(
         is_itself_missing = missing is not None and (name + ".").startswith(missing + ".")  # its parents are whole
         if not is_itself_missing and set(sys.modules) - known:
             raise Offence(number, part, problem, "failed", time.monotonic() - started)
+    finally:
+        plain.clear()
+        plain.update(reads)
+        os.environ._data = plain  # type: ignore[attr-defined]
     seconds = time.monotonic() - started
     if count_threads() > 1:
         raise Offence(number, part, "importing '%s' starts threads" % name, "threads", seconds)
-    for other in forbidden:
-        if other in sys.modules:
-            raise Offence(number, part, "importing '%s' imports '%s'" % (name, other), "forbidden", seconds)
+    for kind, found in (("imports", sys.modules), ("reads", reads.names)):
+        for other in banned[kind]:
+            if other in found:
+                raise Offence(number, part, "importing '%s' %s '%s'" % (name, kind, other), kind, seconds)
     return problem
 
 
@@ -299,7 +319,7 @@ def main() -> None:
     environ = dict(os.environ)
     before = _fedpkg_isolation.open_files()
     try:
-        failed = preload(order["steps"], order["forbidden"])
+        failed = preload(order["steps"], order["forbidden"], order["of_clients"])
     except Offence as offence:
         start_again(control, environ, offence)
         raise  # it does not come back

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import PRELUDE, make_bench, marked
+from workbench import PRELUDE, inline, make_bench, marked
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.dispatch.base import PackageOnDisk
@@ -23,6 +24,7 @@ SEEN = {
     "argument": sys.argv[-1] == "changed", "patched": getattr(os, "patched", None), "mode": switch.MODE,
 }
 PID = os.getpid()
+os.environ.setdefault("SET_BY_LIBRARY", "1")
 """.replace("import ctypes", "import switch, ctypes")
 SWITCH = "MODE = 'usual'\ndef use(mode):\n    global MODE\n    MODE = mode\nactivate = use\nrun = use\ntable = {}\n"
 
@@ -81,7 +83,7 @@ REPORT = """
 import os as real_os
 seen = sys.modules["observer"]
 half = half_of.STATE if "half_of" in globals() else None
-environ = {name: real_os.environ.get(name) for name in ("FLAG", "OTHER", "CONFIGURED")}
+environ = {name: real_os.environ.get(name) for name in ("FLAG", "OTHER", "CONFIGURED", "SET_BY_LIBRARY")}
 tell(seen=seen.SEEN, environ=environ, half=half, mine=seen.PID == os.getpid())
 """
 
@@ -132,3 +134,22 @@ def test_script_finds_the_same_warm_as_cold(told: dict[str, dict[str, list[Any]]
     for executor in ("forkserver", "resident"):
         for answer in told[executor].get(name, []):
             assert (executor, answer) == (executor, {**cold, "mine": not warm})
+
+
+@pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+def test_library_that_reads_what_differs_between_clients_is_imported_in_each_task(
+    tmp_path: Path, executor: str
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "cache.py").write_text("import os\nPLACE = os.environ.get('CACHE')\n")
+    (site / "plotting.py").write_text("import matplotlib\n")
+    (site / "matplotlib.py").write_text("import os\nREAD = os.path.exists('matplotlibrc')\n")
+    code = "import cache, plotting\ntell(place=cache.PLACE, read=plotting.matplotlib.READ)"
+    package = inline(tmp_path, code, matplotlibrc="")
+    bench = make_bench(executor, tmp_path, package, slots=1, PYTHONPATH=str(site), CACHE="of {client_id}")
+    try:
+        for client in ("a", "b"):
+            assert bench.told(package, client_id=client) == {"place": f"of {client}", "read": True}
+    finally:
+        bench.executor.close()

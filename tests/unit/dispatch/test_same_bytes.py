@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_numpy_uses_the_threads_it_may(bench: Bench, tmp_path: Path, threads: in
     tell(threads=len(os.listdir("/proc/self/task")))
     """
     assert bench.told(numpy_package(tmp_path, code), threads=threads) == {"threads": threads}
+
+
+def test_numpy_uses_the_threads_that_the_script_sets_before_its_import(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "2"
+    import numpy as np
+    np.ones((600, 600)) @ np.ones((600, 600))
+    tell(threads=len(os.listdir("/proc/self/task")), variable=os.environ["OMP_NUM_THREADS"])
+    """
+    package = dataclasses.replace(inline(tmp_path, code), digest="inline with numpy at 2")
+    assert bench.told(package, threads=1) == {"threads": 2, "variable": "2"}
 
 
 def numpy_package(folder: Path, code: str) -> PackageOnDisk:
