@@ -104,12 +104,24 @@ def prctl(option: int, value: int) -> None:
 
 
 def count_threads() -> int:
+    """Threads of this process; without jemalloc's (pyarrow has one, and much imports pyarrow), which is made for forks.
+
+    jemalloc holds all its locks while a process forks, and goes on without the thread in the child.
+    """
     try:
-        return len(os.listdir("/proc/self/task"))
+        return sum(_name_of_thread(thread) != "jemalloc_bg_thd" for thread in os.listdir("/proc/self/task"))
     except OSError:
         import threading
 
         return threading.active_count()
+
+
+def _name_of_thread(thread: str) -> str:
+    try:
+        with open("/proc/self/task/%s/comm" % thread) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 class Offence(Exception):

@@ -73,6 +73,26 @@ def test_import_that_starts_a_thread_is_left_out_with_what_needs_it_and_the_rest
     )
 
 
+def test_thread_of_jemalloc_which_is_made_for_forks_leaves_nothing_out(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = """
+    import ctypes, os, threading
+    PID = os.getpid()
+    named = threading.Event()
+    def run():
+        ctypes.CDLL(None).prctl(15, b"jemalloc_bg_thd", 0, 0, 0)
+        named.set()
+        threading.Event().wait()
+    threading.Thread(target=run, daemon=True).start()
+    named.wait()
+    """
+    package = inline(tmp_path, "import allocates\ntell(anew=allocates.PID == os.getpid())\n")
+    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "allocates", textwrap.dedent(module)))
+    assert bench.told(package) == {"anew": False}
+    assert warnings_of(caplog) == []
+
+
 def test_what_a_name_needs_is_imported_before_the_fork(open_warm: Callable[..., Bench], tmp_path: Path) -> None:
     site = tmp_path / "site" / "lazy"
     site.mkdir(parents=True)
