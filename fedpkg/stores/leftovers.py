@@ -55,8 +55,7 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
         if not all_rounds and session.status == "finished":
             continue
         rounds = store.list_rounds(session.session_id)
-        if all_rounds or any(row.status != "finished" for row in rounds):
-            yield from _unnamed_states(folder, store, session.session_id, rounds)
+        yield from _unnamed_states(folder, store, session.session_id, rounds)
         for row in rounds:
             if all_rounds or row.status != "finished":
                 yield from _of_round(folder / f"round-{row.round_number}", store, session, row)

@@ -219,8 +219,9 @@ def test_killed_controllers_leave_no_files(federation: Federation, undisturbed: 
     assert not folder.exists()
     (session,) = federation.store.list_sessions()
     words = ["--resume", session.session_id]
-    # Tasks in flight and ended, before and after a commit, then while the second round's model is validated.
-    for step in ("before:record_task:2", "before:commit_round:1", "after:commit_round:1", "before:record_task:6"):
+    # Tasks in flight and ended, before and after a commit, while the second round's model is validated, and after that.
+    steps = ("before:record_task:2", "before:commit_round:1", "after:commit_round:1", "before:record_task:6")
+    for step in (*steps, "after:finish_round:1"):
         killed(federation, *words, "--kill-at-step", step)
         wait_until_gone(federation)
         findings = federation.findings()
