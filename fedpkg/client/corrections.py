@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.client.errors import ClientError
 from fedpkg.client.models import Given
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,7 +35,7 @@ class Correction:
         self.mu = float(mu)
         self._terms = [
             (p, linear[name].to(p) if name in linear else None, anchor[name].to(p) if name in anchor else None)
-            for name, p in model.named_parameters()
+            for name, p in bare(model).named_parameters()
             if name in linear or name in anchor
         ]
 
@@ -69,7 +70,7 @@ def proximal_term(model: nn.Module, anchor: Tensors, mu: float) -> Tensor:
     """mu/2 |y - a|^2 over the model's parameters y, to be added to a loss; ``anchor`` may be ``given.shared``."""
     import torch
 
-    squares = [((p - anchor[name].to(p)) ** 2).sum() for name, p in model.named_parameters() if name in anchor]
+    squares = [((p - anchor[name].to(p)) ** 2).sum() for name, p in bare(model).named_parameters() if name in anchor]
     return mu / 2 * torch.stack(squares).sum() if squares else torch.zeros(())
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fedpkg.client.corrections import Correction
 from fedpkg.client.models import Given
 from fedpkg.client.state import keep, kept
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,5 +39,5 @@ class FedDyn:
     def finish(self) -> None:
         """Keep the new g."""
         if self._alpha:
-            y = self._model.state_dict()
+            y = bare(self._model).state_dict()
             keep(_STATE, {name: self._g[name] - self._alpha * (y[name].to(x) - x) for name, x in self._x.items()})

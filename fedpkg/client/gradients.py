@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.client.errors import ClientError
 from fedpkg.client.models import Given
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,8 +27,8 @@ def gradient(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> dict[str, 
     """
     import torch
 
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    parameters = dict(model.named_parameters())
+    before = {name: buffer.clone() for name, buffer in bare(model).named_buffers()}
+    parameters = dict(bare(model).named_parameters())
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
     total = 0
@@ -41,10 +42,12 @@ def gradient(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> dict[str, 
     if not total:
         raise ClientError("there is no batch to take a gradient of")
     with torch.no_grad():
-        for name, buffer in model.named_buffers():
+        for name, buffer in bare(model).named_buffers():
             buffer.copy_(before[name])
     # Tied parameters go by all their names, as they do in the global model.
-    return {name: sums[_first(parameters, p)] / total for name, p in model.named_parameters(remove_duplicate=False)}
+    return {
+        name: sums[_first(parameters, p)] / total for name, p in bare(model).named_parameters(remove_duplicate=False)
+    }
 
 
 def gradients(model: nn.Module, given: Given, loss: Loss, batches: Iterable[Any]) -> dict[str, dict[str, Tensor]]:
@@ -56,16 +59,16 @@ def gradients(model: nn.Module, given: Given, loss: Loss, batches: Iterable[Any]
     import torch
 
     batches = list(batches)
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own = {name: tensor.clone() for name, tensor in bare(model).state_dict().items()}
     generator = torch.get_rng_state()
     found = {}
     for name, point in given.sets.items():
-        model.load_state_dict({**own, **point, **given.own})
+        bare(model).load_state_dict({**own, **point, **given.own})
         torch.set_rng_state(generator)
         found[name] = gradient(model, loss, batches)
         for local in found[name].keys() & given.local:
             found[name][local].zero_()
-    model.load_state_dict(own)
+    bare(model).load_state_dict(own)
     return found
 
 

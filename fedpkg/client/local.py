@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.client.errors import ClientError
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,7 @@ def matching(model: nn.Module, *patterns: str) -> list[str]:
     Raises:
         ClientError: a pattern matches none.
     """
-    names = list(model.state_dict())
+    names = list(bare(model).state_dict())
     found: set[str] = set()
     for pattern in patterns:
         these = fnmatch.filter(names, pattern)
@@ -34,7 +35,7 @@ def matching(model: nn.Module, *patterns: str) -> list[str]:
 def others(model: nn.Module, *patterns: str) -> list[str]:
     """Names of the tensors that match none of the patterns."""
     those = set(matching(model, *patterns))
-    return [name for name in model.state_dict() if name not in those]
+    return [name for name in bare(model).state_dict() if name not in those]
 
 
 def norm_layers(model: nn.Module) -> list[str]:
@@ -45,8 +46,8 @@ def norm_layers(model: nn.Module) -> list[str]:
     kinds = [_NormBase, nn.LayerNorm, nn.GroupNorm]
     if hasattr(nn, "RMSNorm"):  # since PyTorch 2.4
         kinds.append(nn.RMSNorm)
-    layers = {name for name, layer in model.named_modules() if isinstance(layer, tuple(kinds))}
-    return [name for name in model.state_dict() if name.rpartition(".")[0] in layers]
+    layers = {name for name, layer in bare(model).named_modules() if isinstance(layer, tuple(kinds))}
+    return [name for name in bare(model).state_dict() if name.rpartition(".")[0] in layers]
 
 
 def names_of_strategy(model: nn.Module, parameters: Mapping[str, Any]) -> list[str]:
@@ -71,7 +72,7 @@ def only(model: nn.Module, *patterns: str) -> Iterator[None]:
     Batch normalisation goes on to count its statistics, wherever it is.
     """
     chosen = set(matching(model, *patterns))
-    frozen = [p for name, p in model.named_parameters() if name not in chosen and p.requires_grad]
+    frozen = [p for name, p in bare(model).named_parameters() if name not in chosen and p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)
         parameter.grad = None

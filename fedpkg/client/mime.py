@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.client.gradients import gradient
 from fedpkg.client.models import Given
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,14 +31,14 @@ class Mime:
         self._beta = float(given.parameters.get("momentum", 0.0))
         if self._c is not None:
             self._x = copy.deepcopy(model)
-            self._x.load_state_dict(dict(given.start))
+            bare(self._x).load_state_dict(dict(given.start))
 
     def correct_gradients(self, batch: Any) -> None:
         """Call it with the batch whose gradient the model has now, before each step of plain SGD."""
         if self._m is None:
             return
         at_x = None if self._c is None else gradient(self._x, self._loss, [batch])
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in bare(self._model).named_parameters():
             if parameter.grad is None or name in self._local:
                 continue
             if at_x is not None and self._c is not None:

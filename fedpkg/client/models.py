@@ -13,6 +13,7 @@ from fedpkg.client.errors import ClientError
 from fedpkg.client.local import names_of_strategy
 from fedpkg.client.state import keep, kept
 from fedpkg.client.task import Task, task
+from fedpkg.client.wrapped import bare, bare_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,6 +71,9 @@ class Given:
 def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
     """Fill a module with the global model, and put back what stays with this client.
 
+    A wrapped module (torch.compile, DataParallel, DistributedDataParallel, Opacus) is seen through here, as everywhere
+    in `fedpkg.client`: names are those of what is in the wrapper.
+
     Args:
         local: names of tensors that stay with this client (see `matching`, `norm_layers`); those that the strategy
             names do besides. Before it has any of its own, they are the global model's.
@@ -77,6 +81,7 @@ def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
     Raises:
         ClientError: the file does not fit the module, or what is local is no tensor of it; says which.
     """
+    model = bare(model)
     now, path = task(), os.fspath(path)
     names = tuple(model.state_dict())
     found = _split(arrays.read(path), now)
@@ -121,6 +126,7 @@ def save(
         ClientError: what is asked for is missing; says what.
     """
     path, sets = os.fspath(path), sets or {}
+    model = None if model is None else bare(model)
     if given is None:
         if model is None or task().entry_point in ("train", "gradient", "prox"):
             raise ClientError(
@@ -206,9 +212,19 @@ def _check(sets: Mapping[str, Tensors], point: str, model: nn.Module, path: str)
     """All tensors of the sets are the module's, in shape too; of the set that it is filled with, none is missing."""
     own = model.state_dict()
     hint = "the seed model and the module that the entry point makes must be of one shape"
-    for name in own:
+    for name, tensor in own.items():
         if name not in sets[point]:
+            if bare_name(name) in sets[point]:
+                raise ClientError(
+                    f"{path}: what the file calls {bare_name(name)!r} is {name!r} in the module",
+                    "load into the module before its layers are wrapped (compiled), and save what is in the wrapper",
+                )
             raise ClientError(f"{path}: the file has no tensor {name!r}", hint)
+        if tensor.is_meta:
+            raise ClientError(
+                f"{path}: the module's tensor {name!r} is on the device 'meta', which holds no data",
+                "first model.to_empty(device='cpu')",
+            )
     for tensors in sets.values():
         for name, tensor in tensors.items():
             if name not in own:

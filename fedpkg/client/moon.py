@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.client.models import Given
 from fedpkg.client.state import keep, kept
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,9 +48,9 @@ class Moon:
         self.temperature = float(given.parameters.get("moon_temperature", 0.5) if temperature is None else temperature)
         if self.mu:
             self.global_model = _frozen(model)
-            self.global_model.load_state_dict(dict(given.start))
+            bare(self.global_model).load_state_dict(dict(given.start))
             self.previous = _frozen(model)
-            self.previous.load_state_dict(kept(_STATE) or dict(given.start))
+            bare(self.previous).load_state_dict(kept(_STATE) or dict(given.start))
 
     def loss(self, z: Tensor, features: Callable[[nn.Module], Tensor]) -> Tensor:
         """mu times `moon_loss` of the features z; ``features`` makes another model's: ``lambda m: m.body(x)``."""
@@ -64,7 +65,7 @@ class Moon:
     def finish(self) -> None:
         """Keep the model for the next round."""
         if self.mu:
-            keep(_STATE, self._model.state_dict())
+            keep(_STATE, bare(self._model).state_dict())
 
 
 def _frozen(model: nn.Module) -> nn.Module:

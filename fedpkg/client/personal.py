@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedpkg.client.corrections import Correction
 from fedpkg.client.models import Given
 from fedpkg.client.state import keep, kept
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,13 +24,13 @@ def personal_model(model: nn.Module, name: str = _STATE) -> nn.Module:
     own.zero_grad(set_to_none=True)
     found = kept(name)
     if found is not None:
-        own.load_state_dict(found)
+        bare(own).load_state_dict(found)
     return own
 
 
 def keep_model(model: nn.Module, name: str = _STATE) -> None:
     """Keep a model's weights for this client's later tasks."""
-    keep(name, model.state_dict())
+    keep(name, bare(model).state_dict())
 
 
 def fine_tuned(model: nn.Module, tune: Callable[[nn.Module], object]) -> nn.Module:
@@ -55,7 +56,7 @@ class Ditto:
         self.active = lam is not None
         self.model = personal_model(model)
         if kept(_STATE) is None:  # the model may have been trained by now
-            self.model.load_state_dict(dict(given.start))
+            bare(self.model).load_state_dict(dict(given.start))
         self._correction = Correction(self.model, anchor=given.shared, mu=lam or 0.0)
 
     def correct_gradients(self) -> None:
@@ -81,20 +82,20 @@ class PFedMe:
         self._model = model
         self.lam = float(given.parameters.get("pfedme_lambda", 0.0) if lam is None else lam)
         self.eta = float(given.parameters.get("pfedme_eta", 0.005) if eta is None else eta)
-        self._w = {name: p.detach().clone() for name, p in model.named_parameters() if name not in given.local}
+        self._w = {name: p.detach().clone() for name, p in bare(model).named_parameters() if name not in given.local}
 
     def correct_gradients(self) -> None:
         """Call it before each step of the optimiser of theta."""
         import torch
 
         with torch.no_grad():
-            for name, theta in self._model.named_parameters():
+            for name, theta in bare(self._model).named_parameters():
                 if theta.grad is not None and name in self._w:
                     theta.grad.add_(theta - self._w[name], alpha=self.lam)
 
     def step(self) -> None:
         """A batch's theta is found: w takes its step."""
-        parameters = dict(self._model.named_parameters())
+        parameters = dict(bare(self._model).named_parameters())
         for name, w in self._w.items():
             w.add_(parameters[name].detach() - w, alpha=self.eta * self.lam)
 
@@ -102,4 +103,4 @@ class PFedMe:
         """Keep theta, which `personal_model` gives back, and put w into the model, to be saved."""
         if self.lam:
             keep_model(self._model)
-            self._model.load_state_dict(self._w, strict=False)
+            bare(self._model).load_state_dict(self._w, strict=False)

@@ -9,6 +9,7 @@ from fedpkg.client.corrections import Correction
 from fedpkg.client.errors import ClientError
 from fedpkg.client.models import Given
 from fedpkg.client.state import keep, kept
+from fedpkg.client.wrapped import bare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +57,7 @@ class Scaffold:
                 "finish(learning_rate=lr), and correct_gradients() before each optimizer.step()",
             )
         else:
-            y, scale = self._model.state_dict(), 1 / (self._steps * learning_rate)
+            y, scale = bare(self._model).state_dict(), 1 / (self._steps * learning_rate)
             after = {name: self._own[name] - c + scale * (self._x[name] - y[name].to(c)) for name, c in self._c.items()}
         after.update({name: self._own[name] for name in self._local if name in after})
         keep(_STATE, after)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedpkg import client
-from fedpkg.client import arrays
+from fedpkg.client import ClientError, arrays
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model, read_seed_model, write_model
 from fedpkg.weights.weights import Weights
@@ -311,3 +312,57 @@ def test_a_metric_that_json_does_not_have_is_named(tmp_path: Path, value: Any) -
     assert not list(tmp_path.iterdir())
     client.save_metrics(tmp_path / "ü.json", {"right": torch.tensor(2), "rest": np.float32(0.5), "none": {}})
     assert json.loads((tmp_path / "ü.json").read_text()) == {"right": 2, "rest": 0.5, "none": {}}
+
+
+class GradSampleModule(nn.Module):
+    """As Opacus has it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self._module(x)
+        return out
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, GradSampleModule, lambda m: GradSampleModule(nn.DataParallel(m))])
+@pytest.mark.parametrize("by_position", [False, True])
+def test_wrapped_models_are_seen_through(calls: Calls, wrapper: Any, by_position: bool) -> None:
+    model = net()
+    wrapped, came = wrapper(model), values(model, by_position=by_position)
+    for tensor in model.state_dict().values():
+        tensor.zero_()
+    assert not set(model.state_dict()) & set(wrapped.state_dict())
+
+    def train(in_path: str, out_path: str) -> None:
+        given = client.load(in_path, wrapped)
+        correction = client.fedprox(wrapped, given, mu=1.0)
+        add_one(model)
+        correction.correct_gradients()
+        first = model.state_dict()
+        assert all(torch.equal(p.grad, p - given.weights[name]) for name, p in model.named_parameters())  # type: ignore[arg-type]
+        assert client.matching(wrapped, "*") == list(first)
+        client.save(out_path, wrapped, given, num_examples=1)
+
+    went = calls(train, came)
+    assert list(went) == list(came)
+    for key, tensor in zip(came, model.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(went[key], tensor.numpy())
+
+
+def test_module_that_cannot_be_filled_is_refused_with_both_names(calls: Calls) -> None:
+    model = net()
+    came = values(model)
+    inner = nn.Sequential(*[GradSampleModule(layer) for layer in model]) if isinstance(model, nn.Sequential) else None
+    assert inner is not None
+    with torch.device("meta"):
+        empty = net()
+    name = next(iter(came))
+    layer, _, rest = name.partition(".")
+    for module, words in (
+        (inner, f"what the file calls '{name}' is '{layer}._module.{rest}' in the module"),
+        (empty, f"the module's tensor '{name}' is on the device 'meta'"),
+    ):
+        with pytest.raises(ClientError, match=re.escape(words)):
+            calls(lambda in_path, _, module=module: client.load(in_path, module), came)  # type: ignore[misc]
