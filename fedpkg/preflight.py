@@ -155,10 +155,12 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
         told: the configuration, the seed's metadata or usual names say which tensors are buffers.
 
     Raises:
-        ConfigError: nothing says so, and the tensors look like BatchNorm's; or a model has no parameters.
+        ConfigError: nothing says so, and the tensors look like BatchNorm's; or a model has no parameters, or some that
+            the server's optimiser does not take.
     """
     from fedpkg.formats.buffers import are_numbered, running_statistics, usual_buffers
     from fedpkg.strategies.base import transforms_of, treatment_of
+    from fedpkg.strategies.pipeline import ParticularOptimiser
 
     name, treatment = config.strategy["name"], treatment_of(strategy)
     sends_differences = bool(transforms_of(strategy)) or getattr(strategy, "reply", "weights") != "weights"
@@ -170,6 +172,8 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
                 key="strategy",
             )
         return
+    if isinstance(optimiser := getattr(strategy, "server_optimiser", None), ParticularOptimiser):
+        optimiser.check(seed_model)
     if usual := [tensor for tensor in usual_buffers(seed_model) if tensor not in seed_model.buffers]:
         about = f"{_listed(usual)} count as parameters, though running statistics have such names"
         event(logger, logging.WARNING, "buffers.parameters", about=about)

@@ -57,6 +57,15 @@ class ServerOptimiser(Protocol):
         ...
 
 
+@runtime_checkable
+class ParticularOptimiser(Protocol):
+    """A server optimiser that cannot step every model, and says so before the session starts."""
+
+    def check(self, model: Weights) -> None:
+        """Raises ConfigError: it cannot step a model of these shapes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A round: the sampled clients train the global model, their updates are aggregated, the model takes a step.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fedpkg.errors import ConfigError, nearest
+from fedpkg.errors import AggregationError, ConfigError, nearest
 from fedpkg.registry import BelowOne, NotNegative, Part, Positive
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_server_optimiser
@@ -28,6 +28,23 @@ class TorchOptimiser:
     options: dict[str, Any] = field(default_factory=dict)
     schedule: Any = None
 
+    def check(self, model: Weights) -> None:
+        """Take a step that moves nothing.
+
+        Raises:
+            ConfigError: the optimiser does not take the model's tensors (Muon: matrices alone).
+        """
+        try:
+            self.step(model, model, {})
+        except AggregationError:  # it divides by a gradient, which is 0 here
+            return
+        except Exception as error:  # each has its own way to refuse shapes, some not before they step
+            raise ConfigError(
+                f"torch.optim.{self.optimiser} does not suit this model: {error}",
+                hint="choose another optimiser, as strategy: {name: fedopt, optimiser: AdamW}",
+                key="strategy.optimiser",
+            ) from error
+
     def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
         import torch
 
@@ -39,10 +56,7 @@ class TorchOptimiser:
         parameters = {
             name: tensor.detach().clone().requires_grad_() for name, tensor in real_parameters_of(model).items()
         }
-        try:
-            optimiser = getattr(torch.optim, self.optimiser)(list(parameters.values()), lr=rate, **self.options)
-        except ValueError as error:  # Muon: matrices alone
-            raise ConfigError(f"torch.optim.{self.optimiser} does not suit this model: {error}") from error
+        optimiser = getattr(torch.optim, self.optimiser)(list(parameters.values()), lr=rate, **self.options)
         for name, parameter in parameters.items():
             parameter.grad = gradient[name]
             kept = {key: weights[name].clone() for key, weights in memory.get("tensors", {}).items() if name in weights}

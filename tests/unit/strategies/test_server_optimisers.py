@@ -11,7 +11,9 @@ import torch
 from cohorts import close, flat, replies, stacked, state_after, told, weights
 from torch import Tensor
 
+from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.errors import AggregationError, ConfigError
+from fedpkg.preflight import check_seed_model
 from fedpkg.strategies.fedopt import Adagrad, Adam, Yogi
 from fedpkg.strategies.lamb import Lamb
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
@@ -169,10 +171,24 @@ def test_what_torch_has_not_is_a_clear_error(section: dict[str, Any], words: str
 def test_an_optimiser_of_matrices_is_refused_where_the_model_has_others() -> None:
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no optimiser of matrices alone")
-    muon, matrix = {"name": "fedopt", "optimiser": "Muon"}, Weights({"w": torch.zeros(2, 3)})
-    told(muon, matrix, [matrix])
-    with pytest.raises(ConfigError, match="Muon does not suit this model"):
-        told(muon, vectors := Weights({"b": torch.zeros(3)}), [vectors])
+    muon, matrix = {"name": "torch", "optimiser": "Muon"}, Weights({"w": torch.zeros(2, 3)})
+    told({**muon, "name": "fedopt"}, matrix, [matrix])
+    for section in ({**muon, "name": "fedopt"}, {"name": "fltrust", "server_optimiser": muon, "transforms": ["zstd"]}):
+        strategy, config = (
+            make_strategy(section),
+            RunConfig(package="p", rounds=1, clients=ClientsConfig(count=1), strategy=section),
+        )
+        check_seed_model(config, matrix, strategy, told=True)
+        with pytest.raises(ConfigError, match=r"torch\.optim\.Muon does not suit this model: Muon only supports 2D"):
+            check_seed_model(config, Weights({**matrix, "b": torch.zeros(3)}), strategy, told=True)
+
+
+def test_optimisers_of_any_shape_are_not_refused_before_the_first_round() -> None:
+    shapes: list[tuple[int, ...]] = [(3, 4), (3,), ()]
+    model = Weights({str(len(shape)): torch.ones(shape) for shape in shapes})
+    for name in ("SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop"):
+        optimiser: Any = make_strategy({"name": "fedopt", "optimiser": name})
+        optimiser.server_optimiser.check(model)
 
 
 # ---- schedules

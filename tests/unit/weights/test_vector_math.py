@@ -51,6 +51,7 @@ def test_first_square_roots_of_fresh_processes_are_right() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("where", ["controller", "task"])
 def test_first_square_roots_of_two_hundred_fresh_processes_are_right(where: str) -> None:
     assert wrong_first_roots(where, 200) == 0
