@@ -39,7 +39,7 @@ from fedpkg.config import (
 from fedpkg.config_shape import Places
 from fedpkg.controller.events import ExecutorStarted, Preparing
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
-from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult
+from fedpkg.dispatch.base import Executor, Failure, PackageOnDisk, Task, TaskResult, told_in
 from fedpkg.dispatch.command import without_container
 from fedpkg.dispatch.isolation import isolation_of
 from fedpkg.dispatch.limits import limits_of
@@ -598,6 +598,7 @@ def call_entry_point(
     python_env: PythonEnv = "auto",
     record: Mapping[str, Any] | None = None,
     allow: Sequence[str] | None = None,
+    seed_suffix: Suffix = ".npz",
 ) -> TaskResult:
     """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
 
@@ -642,7 +643,7 @@ def call_entry_point(
     runner = make_executor(config, on_disk, folder / "executor", slots=_slots(config))
     try:
         bare = _bare_form(config, on_disk)
-        staged, template, suffix = None, None, bare or ".npz"
+        staged, template, suffix = None, None, bare or seed_suffix
         if model is not None:
             staged, template, suffix = _input_model(model, folder, bare)
         content = str(facts.get("reply", "gradient" if entry_point == "gradient" else "weights"))
@@ -727,11 +728,12 @@ def entry_point_failed(result: TaskResult, *, hint: str | None, tail_lines: int 
     message = result.failure.message if result.failure else result.status
     lines = [message, f"    command  {result.command}"]
     tail = result.log_tail.splitlines()[-tail_lines:]
-    log = result.task.folder / "stderr.log"
+    log = told_in(result.task.folder, message)
+    stream = log.name.split(".")[-2]
     if tail:
-        lines += [f"    stderr   {log}, last lines:", *(f"             {line}" for line in tail)]
+        lines += [f"    {stream}   {log}, last lines:", *(f"             {line}" for line in tail)]
     elif log.exists():
-        lines.append(f"    stderr   {log} (nothing was written)")
+        lines.append(f"    {stream}   {log} (nothing was written)")
     return EntryPointFailed(
         "\n".join(lines),
         hint=hint,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -220,7 +220,9 @@ class LoadedConfig:
 def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> LoadedConfig:
     """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
 
-    An override's value is YAML (``3``, ``null``, ``[1, 2]``); a mapping is merged key by key, anything else replaces.
+    An override's value is YAML (``3``, ``null``, ``[1, 2]``) and replaces what is there; only a mapping for a section
+    of fixed keys (``executor={workers: 2}``) is merged key by key. So ``strategy={name: krum}`` leaves no parameter of
+    the file's strategy, and ``strategy.attackers=2`` sets one.
     Relative paths count from the folder of the file or, when given as overrides, from the current directory.
 
     Args:
@@ -250,6 +252,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
 def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
     """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
 
+    But a mapping in an override never replaces a section: of ``tree``, some arguments and links were found, not written.
+
     Raises:
         ConfigError: as for a file, "on the command line".
     """
@@ -257,15 +261,21 @@ def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolv
 
     places = Places("the options")
     places.override((), dict(tree))
-    return _checked(dict(tree), overrides, places, Path("options"), resolve).config
+    return _checked(dict(tree), overrides, places, Path("options"), resolve, replaces=False).config
 
 
 def _checked(
-    tree: dict[str, Any], overrides: Sequence[str], places: Places, path: Path, resolve: Resolve | None
+    tree: dict[str, Any],
+    overrides: Sequence[str],
+    places: Places,
+    path: Path,
+    resolve: Resolve | None,
+    *,
+    replaces: bool = True,
 ) -> LoadedConfig:
     from fedpkg.config_shape import check_shape
 
-    tree = _merge(tree, overrides, places)
+    tree = _merge(tree, overrides, places, replaces=replaces)
     _environment_as_text(tree)
     check_shape(tree, RunConfig, places)
     _absolute_paths(tree, places, folder=path.parent)
@@ -307,7 +317,7 @@ def render(loaded: LoadedConfig) -> list[tuple[str, Json, str]]:
 # ---- merging
 
 
-def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places) -> dict[str, Any]:
+def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, replaces: bool) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -315,6 +325,9 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places) -> d
     try:
         merged: Any = OmegaConf.create(tree)
         for keys, value in assignments:
+            if replaces and isinstance(value, dict) and _is_free(keys):
+                _remove(merged, keys)
+                places.override(keys, None)
             places.override(keys, value)
             nested = value
             for key in reversed(keys):
@@ -340,6 +353,24 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places) -> d
         ) from error
     result: dict[str, Any] = _only(resolved, given)
     return result
+
+
+def _is_free(keys: Sequence[str]) -> bool:
+    """Whether a path leads to a section of free keys, such as ``strategy``, or into one."""
+    kind: Any = RunConfig
+    for key in keys:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            kind = {field.name: field.type for field in msgspec.structs.fields(kind)}.get(key)
+            sections = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)]
+            kind = sections[0] if sections else kind
+    return get_origin(kind) is dict
+
+
+def _remove(tree: Any, keys: Sequence[str]) -> None:
+    for key in keys[:-1]:
+        tree = tree.get(key) if hasattr(tree, "get") else None
+    if hasattr(tree, "pop") and hasattr(tree, "get"):
+        tree.pop(keys[-1], None)
 
 
 def _defaults() -> dict[str, Json]:

@@ -211,12 +211,14 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
       fedpkg model seed packages/digits -o seed.npz --seed 1
     """
     from fedpkg.cli.package import show_tensors
+    from fedpkg.dispatch.staging import SEED_SUFFIXES
     from fedpkg.files import remove_tree
 
     suffix = _check_target(target, force)
     folder = temporary_folder()
     try:
-        result = call_and_show(package, "build", folder, seed=seed, arguments=parse_arguments(arguments))
+        asked = {"seed_suffix": suffix} if suffix in SEED_SUFFIXES else {}
+        result = call_and_show(package, "build", folder, seed=seed, arguments=parse_arguments(arguments), **asked)
         assert result.reply is not None and result.weights is not None
         from fedpkg.formats.base import ModelForm
         from fedpkg.formats.model_file import detect_form, write_model

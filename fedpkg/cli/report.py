@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings
+from fedpkg.dispatch.base import is_of_startup, told_in
 from fedpkg.dispatch.command import format_flags
+from fedpkg.dispatch.staging import STARTUP
 from fedpkg.shown import shown
 from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
@@ -242,9 +244,12 @@ def failure_lines(
     lines = [f"  {who}: {shown(message)}"]
     if folder is not None and folder.is_dir():
         last = next((line for line in reversed((log_tail or "").splitlines()) if line.strip()), "")
-        lines.append(f"    stderr   {output.near(folder / 'stderr.log')}")
+        log = told_in(folder, message)
+        lines.append(f"    {log.name.split('.')[-2]}   {output.near(log)}")
         if last:
             lines.append(f"             … {shown(last.strip()[:200])}")
+        if is_of_startup(message):
+            entry_point, arguments = STARTUP, {}
         lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments, isolated=isolated)}")
     return lines
 

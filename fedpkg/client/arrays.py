@@ -95,7 +95,11 @@ def _write_npz(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
             try:
                 array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
             except TypeError as error:  # as with bfloat16
-                raise ClientError(f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}") from error
+                raise ClientError(
+                    f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}, a .safetensors file can",
+                    "the seed model decides the form of all model files: let the command of build name its file, "
+                    "`command: python main.py build seed.safetensors`, or set seed_model to a .safetensors file",
+                ) from error
             # A ZipInfo without a time of its own: the same tensors make the same bytes.
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)

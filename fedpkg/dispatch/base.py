@@ -149,6 +149,19 @@ class Failure:
         object.__setattr__(self, "message", shown(self.message))
 
 
+def is_of_startup(message: str) -> bool:
+    """Whether a failure's message says that `startup`, which comes before a client's first task, failed."""
+    return message.startswith("'startup' ")
+
+
+def told_in(folder: Path, message: str) -> Path:
+    """The log of a failed task whose end is reported: stderr's, or stdout's where stderr has nothing."""
+    call = "startup." if is_of_startup(message) else ""
+    stdout, stderr = (folder / f"{call}{name}.log" for name in ("stdout", "stderr"))
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in (stdout, stderr)]
+    return stdout if sizes[0] and not sizes[1] else stderr
+
+
 @dataclass(frozen=True)
 class TaskResult:
     """What became of a task; a value, also when it failed.

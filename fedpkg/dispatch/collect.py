@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.base import Failure, Task, leads_elsewhere, working_folder
-from fedpkg.dispatch.staging import SEED_SUFFIXES
+from fedpkg.dispatch.staging import SEED_SUFFIXES, model_words, named_seeds
 from fedpkg.errors import ModelFileError, nearest
 from fedpkg.files import remove_tree, same_bytes
 from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
@@ -68,8 +68,9 @@ def collect(task: Task, out: Path) -> Reply:
     """
     if task.reply_kind is ReplyKind.NOTHING:
         return Reply(out, 0, {})
+    asked = out
     if task.reply_kind is ReplyKind.SEED:
-        out = next(_seeds(task, out), out)
+        out = next(_seeds(task, out), None) or _no_seed(task, out)
     limit = JSON_BYTES if task.reply_kind is ReplyKind.METRICS else reply_limit(task)
     kept = task.folder.with_name(task.folder.name + ".reply") / out.name
     try:
@@ -78,24 +79,41 @@ def collect(task: Task, out: Path) -> Reply:
         remove_tree(kept.parent)
         kept.parent.mkdir()
     size_bytes = take(out, kept, max_bytes=limit)
-    metadata_file = metadata_path(out)
+    metadata_file = next(filter(os.path.lexists, (metadata_path(out), metadata_path(asked))), metadata_path(out))
     if metadata_file.exists() or metadata_file.is_symlink():
         take(metadata_file, metadata_path(kept), max_bytes=JSON_BYTES)
     return read_reply(task, kept, size_bytes=size_bytes, limit=limit)
 
 
 def _seeds(task: Task, out: Path) -> Iterator[Path]:
-    """Where `build` may have written: as asked, or as FEDn's packages do, beside the package's folder or in it."""
-    yield from [out] if os.path.lexists(out) else []
+    """Where `build` may have written: as asked, as its command says, or as FEDn's packages do.
+
+    Files that a command names must be in the working copy of the package, or beside it.
+    """
+    beside = out.with_name(f"{out.name}.npz")  # np.savez adds the suffix, where a .safetensors file was asked for
+    yield from filter(os.path.lexists, (out, beside))
     if leads_elsewhere(task):
         return
     given, own = task.package.folder, working_folder(task)
+    for word in named_seeds(task):
+        path = own / word
+        if os.path.lexists(path) and path.parent.resolve().is_relative_to(own.parent.resolve()):
+            yield path
     for folder, before in ((own.parent, given.parent if given != task.package.root else None), (own, given)):
         for suffix in SEED_SUFFIXES:
             path = folder / f"seed{suffix}"
             earlier = None if before is None else before / path.name
             if os.path.lexists(path) and not (earlier and earlier.is_file() and same_bytes(path, earlier)):
                 yield path
+
+
+def _no_seed(task: Task, out: Path) -> Path:
+    """The file that is missed, for the message; what the command names is told with where it would be taken from."""
+    named = [word for word in model_words(task) if word in named_seeds(task) or os.path.isabs(word)]
+    if named:
+        where = "in the package's folder or beside it, where it is looked for"
+        raise Refused("no_file", f"its command names '{named[0]}', but there is no such file {where}")
+    return out
 
 
 def read_reply(task: Task, kept: Path, *, size_bytes: int, limit: int | None = None) -> Reply:

@@ -273,10 +273,19 @@ def _takes_a_path(task: Task) -> bool:
     written.
     """
     if task.reply_kind is ReplyKind.SEED:
-        words = task.package.spec.entry_point(task.entry_point).command.split()
-        named = [word.strip("\"'") for word in words]
-        return not any(word.endswith(SEED_SUFFIXES) and not (task.package.folder / word).exists() for word in named)
+        return not named_seeds(task)
     return task.reply_kind is not ReplyKind.NOTHING
+
+
+def named_seeds(task: Task) -> list[str]:
+    """Model files that the command of `build` names, and that the package does not have: what it will write."""
+    return [word for word in model_words(task) if not (task.package.folder / word).exists()]
+
+
+def model_words(task: Task) -> list[str]:
+    """The words of a task's command that are called like a model file."""
+    words = (word.strip("\"'") for word in task.package.spec.entry_point(task.entry_point).command.split())
+    return [word for word in words if word.endswith(SEED_SUFFIXES)]
 
 
 def own_environ(task: Task) -> dict[str, str]:

@@ -198,6 +198,33 @@ def test_a_model_that_npz_cannot_hold_is_refused_with_its_reason(here):
     assert fedpkg("model", "seed", package, "-o", "model.safetensors").code == 0
 
 
+BF16 = """
+import sys, torch
+from fedpkg import client
+client.save(sys.argv[1], torch.nn.Linear(2, 1).to(torch.bfloat16))
+"""
+
+
+def test_seed_asks_build_for_the_form_of_the_name(here):
+    """A package that writes what it is asked for, one that names its own file, and one that always writes npz."""
+    package = here / "by suffix"
+    package.mkdir()
+    (package / "main.py").write_text(BF16)
+    spec = package / "fedn.yaml"
+    spec.write_text("entry_points: {build: {command: python main.py}}")
+    assert fedpkg("model", "seed", package, "-o", "model.safetensors").code == 0
+    ended = fedpkg("model", "seed", package, "-o", "model.npz")
+    assert ended.code == 8 and "an .npz file cannot hold torch.bfloat16, a .safetensors file can" in ended.err
+    assert "command: python main.py build seed.safetensors" in ended.err and not (here / "model.npz").exists()
+    spec.write_text("entry_points: {build: {command: python main.py ../init_model.safetensors}}")
+    assert fedpkg("model", "seed", package, "-o", "named.safetensors").code == 0
+    (package / "main.py").write_text("import sys, numpy\nnumpy.savez(sys.argv[1], w=numpy.zeros(2))")
+    spec.write_text("entry_points: {build: {command: python main.py}}")
+    assert fedpkg("model", "seed", package, "-o", "of npz.safetensors").code == 0
+    assert fedpkg("model", "seed", package, "-o", "of npz.npz").code == 0
+    assert fedpkg("model", "diff", "of npz.npz", "of npz.safetensors", "--json").json()["identical"]
+
+
 def test_validation_list_shows_who_measured_what(home):
     ended = fedpkg("validation", "list", "--round", "2", "--home", home)
     assert ended.out.splitlines()[0].split() == ["round", "client", "w_mean", "steps", "weight", "from"]

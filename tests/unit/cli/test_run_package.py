@@ -190,8 +190,21 @@ def test_startup_runs_once_for_each_client_and_its_failure_is_the_clients(here):
         assert failed[0]["message"].startswith("'startup' exited with code 1")
         assert failed[0]["log_tail"] == "no data today"
         assert failed[0]["command"] == "python startup.py"
+        for text in (ended.err, fedpkg("session", "show", "--home", executor).out):
+            assert "stderr   " in text and "2/train/startup.stderr.log" in text, text
+            assert "fedpkg package call p/client startup --task " in text, text
     finals = {path.read_bytes() for path in here.glob("*/models/*/*.npz")}
     assert len(finals) == 3  # seed and two rounds, the same in every executor
+
+
+def test_log_that_is_shown_is_the_one_that_says_something(here):
+    client = write_package(here / "p", "print('the data are gone')\nsys.exit(3)", startup="true")
+    ended = fedpkg("run", "--package", "p/client", "--clients", "1", "--rounds", "1", "executor.name=process")
+    assert "stdout   " in ended.err and "train/stdout.log" in ended.err and "stderr.log" not in ended.err, ended.err
+    assert "the data are gone" in ended.err and "package call p/client train --task" in ended.err, ended.err
+    (client / "model.py").write_text("print('no room')\nraise SystemExit(4)")
+    ended = fedpkg("package", "call", "build", "--path", "p/client")
+    assert "stdout   " in ended.err and "stdout.log, last lines:" in ended.err and "stderr" not in ended.err, ended.err
 
 
 def test_startup_is_called_by_hand_without_paths(here):
@@ -278,4 +291,7 @@ def test_configuration_from_options_names_the_command_line():
     ):
         config_of(tree)
     config = config_of(tree, ["rounds=2"])
+    found = {**tree, "rounds": 1, "arguments": {"train": {"data": "found"}}}
+    added = config_of(found, ["arguments={train: {lr: 1}}"]).arguments
+    assert added == {"train": {"data": "found", "lr": 1}}, "what was found stays"
     assert config.package == str(Path.cwd() / "p") and config.rounds == 2

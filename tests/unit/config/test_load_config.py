@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -119,9 +119,9 @@ def test_override_values_are_yaml(folder: Path, text: str, value: object) -> Non
     assert type(loaded.config.arguments["train"]["x"]) is type(value)
 
 
-def test_override_with_a_mapping_merges_key_by_key(folder: Path) -> None:
-    loaded = load(folder, MINIMAL + "arguments: {train: {lr: 1, b: 2}}\n", "arguments.train={lr: 3}")
-    assert loaded.config.arguments == {"train": {"lr": 3, "b": 2}}
+def test_override_with_a_mapping_for_a_section_of_fixed_keys_merges_key_by_key(folder: Path) -> None:
+    loaded = load(folder, MINIMAL + "executor: {workers: 1, needs: {gpus: 2}}\n", "executor={workers: 3, needs: {}}")
+    assert (loaded.config.executor.workers, loaded.config.executor.needs.gpus) == (3, 2)
 
 
 def test_the_last_override_wins(folder: Path) -> None:
@@ -530,3 +530,53 @@ def test_number_of_many_digits_may_be_text(folder: Path) -> None:
     ).config
     assert config.environment["A"] == "9" * 5000 and config.run_config["b"] == "9" * 30
     assert "beyond 64 bits" in refusal(folder, MINIMAL, "run_config.a=" + "9" * 5000)
+
+
+FREE = """\
+package: p
+rounds: 2
+clients: {count: 2, groups: {a: [client-0]}}
+clock: {seconds: {slow: 3}}
+strategy: {name: krum, attackers: 1}
+sampler: {name: uniform, count: 1}
+arguments: {train: {lr: 0.1, epochs: 2}}
+run_config: {deep: {x: 1, y: 2}}
+environment: {A: "1"}
+executor: {workers: 2, threads: 3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("strategy={name: fedavg}", "strategy", {"name": "fedavg"}),
+        ("strategy={aggregator: {name: median}}", "strategy", {"aggregator": {"name": "median"}}),
+        ("strategy.attackers=2", "strategy", {"name": "krum", "attackers": 2}),
+        ("sampler={name: weighted}", "sampler", {"name": "weighted"}),
+        ("sampler.fraction_train=0.5", "sampler", {"name": "uniform", "count": 1, "fraction_train": 0.5}),
+        ("arguments={validate: {k: 1}}", "arguments", {"validate": {"k": 1}}),
+        ("arguments.train={lr: 1}", "arguments", {"train": {"lr": 1}}),
+        ("run_config.deep={z: 3}", "run_config", {"deep": {"z": 3}}),
+        ("run_config={}", "run_config", {}),
+        ("environment={B: 2}", "environment", {"B": "2"}),
+        ("clients.groups={b: [client-1]}", "clients", {"groups": {"b": ["client-1"]}}),
+        ("clock.seconds={fast: 1}", "clock", {"seconds": {"fast": 1.0}}),
+        ("executor={workers: 4}", "executor", {"workers": 4, "threads": 3}),
+        ("clients={count: 3}", "clients", {"count": 3, "groups": {"a": ["client-0"]}}),
+    ],
+)
+def test_mapping_replaces_a_section_of_free_keys(folder: Path, override: str, key: str, value: dict[str, Any]) -> None:
+    loaded = load(folder, FREE, override)
+    found = dump_config(loaded.config)[key]
+    assert isinstance(found, dict)
+    fixed = key in ("executor", "clients", "clock")
+    assert {name: found[name] for name in value} == value if fixed else found == value
+    assert set(loaded.origins) >= {f"{key}.{name}" for name in value if not isinstance(value[name], dict)}
+
+
+def test_replaced_section_comes_from_the_command_line(folder: Path) -> None:
+    origins = load(folder, FREE, "strategy={name: fedavg}", "strategy.beta=1").origins
+    assert {key: origin for key, origin in origins.items() if key.startswith("strategy")} == {
+        "strategy.name": "command line",
+        "strategy.beta": "command line",
+    }

@@ -190,6 +190,27 @@ def test_results_and_seeds_are_taken_without_looking_inside(bench: Bench, misbeh
     }
 
 
+BUILD = "import numpy as np, pathlib\npath = pathlib.Path(sys.argv[1])\npath.parent.mkdir(exist_ok=True)\n"
+BUILD += "with open(path, 'wb') as file: np.savez(file, w=np.zeros(2))"
+
+
+@pytest.mark.parametrize("name", ["../init_model.npz", "first.npz", "'models/first.npz'", "x.safetensors"])
+def test_build_may_write_the_file_that_its_command_names(bench: Bench, tmp_path: Path, name: str) -> None:
+    package = inline(tmp_path, BUILD, command=f"python entrypoint.py {name}")
+    result = bench.run(package, reply_kind=ReplyKind.SEED)
+    assert result.reply is not None, (result.failure, log(result))
+    assert result.reply.name == Path(name.strip("'")).name and list(read_model(result.reply)) == ["w"]
+
+
+@pytest.mark.parametrize("name", ["../../../../taken.npz", "{folder}/taken.npz"])
+def test_file_that_build_writes_elsewhere_stays_there(bench: Bench, tmp_path: Path, name: str) -> None:
+    """Whose it is, nobody knows: it may be a file that the person has."""
+    name = name.format(folder=tmp_path)
+    result = bench.run(inline(tmp_path, BUILD, command=f"python entrypoint.py '{name}'"), reply_kind=ReplyKind.SEED)
+    assert result.failure is not None and result.failure.kind == "no_file"
+    assert f"its command names '{name}', but there is no such file in the package's folder" in result.failure.message
+
+
 def send_sets(tmp_path: Path, code: str, examples: str = "3") -> PackageOnDisk:
     """A client whose reply are the arrays named in ``arrays``; ``model`` is what it was given."""
     script = f"""
