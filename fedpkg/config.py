@@ -252,7 +252,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
 def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
     """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
 
-    But a mapping in an override never replaces a section: of ``tree``, some arguments and links were found, not written.
+    But a mapping in an override never replaces a section: some arguments and links of ``tree`` were found.
 
     Raises:
         ConfigError: as for a file, "on the command line".
