@@ -10,6 +10,7 @@ task. Libraries that are not installed are named as untried.
 import importlib.util
 import json
 import logging
+import re
 import statistics
 import sys
 import tempfile
@@ -74,11 +75,9 @@ class Warnings(logging.Handler):
         self.said = []
 
     def emit(self, record):
-        said = record.getMessage()
-        if "imported anew" in said:
-            self.said.append(said.partition("reason=")[2].partition(" is imported")[0])
-        else:
-            self.said.append(said.partition("reason=")[2])
+        said = record.getMessage().partition("reason=")[2]
+        found = re.match(r"every task imports (.*?) anew|(\S+) is imported anew", said)
+        self.said.append((found[1] or found[2]) if found else said)
 
 
 def measure(script, folder, executor_name, repeat):

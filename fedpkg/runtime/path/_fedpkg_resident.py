@@ -578,4 +578,15 @@ def _belongs_to_a_task(fd: int) -> bool:
     if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
         torch = sys.modules.get("torch")
         return torch is None or not torch.cuda.is_initialized()
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return (stat.S_ISREG(mode) and not _is_of_a_library(fd)) or stat.S_ISDIR(mode)
+
+
+def _is_of_a_library(fd: int) -> bool:
+    """Whether it is an installed file that is only read: matplotlib, for one, keeps its fonts open."""
+    try:
+        path = os.readlink("/proc/self/fd/%d" % fd)
+        reads = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    except OSError:
+        return False
+    places = {os.path.realpath(place) + os.sep for place in (sys.prefix, sys.base_prefix)}
+    return reads and path.startswith(tuple(places))

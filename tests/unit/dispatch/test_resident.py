@@ -42,6 +42,16 @@ def test_interpreter_stays_where_modules_without_a_file_belong_to_libraries(benc
     assert told[1:] == told[:-1]
 
 
+def test_installed_files_that_libraries_keep_open_stay_open(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import string
+    string.font = getattr(string, "font", None) or os.open(string.__file__, os.O_RDONLY)
+    tell(byte=len(os.pread(string.font, 1, 0)), pid=os.getpid())
+    """
+    first, second = (tells(bench, tmp_path, code) for _ in range(2))
+    assert first == second
+
+
 # What a task does, and how the next one would notice. Each pair runs in one interpreter.
 LEAKS = {
     "a module of the package": ("import state\nstate.seen = 1", "import state\ntell(leak=hasattr(state, 'seen'))"),
