@@ -82,13 +82,13 @@ class PackageFiles:
         """Whether a task has left its links, by their names in its version folder, where and as they were."""
         with self._lock:
             return not any(self._is_spoilt(shared) for shared in links.values()) and all(
-                _is_in_place(version, name, shared.facts[0]) for name, shared in links.items()
+                is_in_place(version, name, shared.facts[0]) for name, shared in links.items()
             )
 
     def take(self, version: Path, links: Mapping[str, Shared]) -> list[str]:
         """Remove links from a version folder; names of those that were in their place."""
         with self._lock:
-            taken = [name for name, shared in links.items() if _is_in_place(version, name, shared.facts[0])]
+            taken = [name for name, shared in links.items() if is_in_place(version, name, shared.facts[0])]
             for name in taken:
                 self._change(links[name], (package_folder(version) / name).unlink)
         return taken
@@ -148,7 +148,7 @@ def drop_unchanged(root: Path, version: Path, names: Iterable[str]) -> list[str]
     dropped = []
     for name in names:
         path = package_folder(version) / name
-        if _is_in_place(version, name) and _mode_in_copy(root / name) == _mode(path) and same_bytes(root / name, path):
+        if is_in_place(version, name) and _mode_in_copy(root / name) == _mode(path) and same_bytes(root / name, path):
             path.unlink()
             dropped.append(name)
     return dropped
@@ -162,7 +162,7 @@ def _mode_in_copy(source: Path) -> int:
     return _mode(source) | stat.S_IWUSR
 
 
-def _is_in_place(version: Path, name: str, inode: int | None = None) -> bool:
+def is_in_place(version: Path, name: str, inode: int | None = None) -> bool:
     """Whether a regular file lies where the package had it, and no link on the way leads elsewhere."""
     path = package_folder(version) / name
     around = os.path.join(os.path.realpath(version), os.path.relpath(path.parent, version))

@@ -18,7 +18,7 @@ from pathlib import Path
 from fedpkg.devices import Slot
 from fedpkg.dispatch.base import Task, working_folder
 from fedpkg.dispatch.command import COMMANDS, format_flags
-from fedpkg.dispatch.package_files import inventory, package_folder
+from fedpkg.dispatch.package_files import inventory, is_in_place, package_folder
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
 from fedpkg.types import Json, ReplyKind
@@ -198,13 +198,13 @@ def input_path(task: Task) -> Path:
 
 
 def shared_files(task: Task) -> list[Path]:
-    """Files among those of a staged task that other tasks have under names of their own."""
+    """Files among those of a staged task that other tasks have under names of their own.
+
+    Once `startup` has run, links may lead from the package's folders to files of the machine: those are none of them.
+    """
+    big = [name for name in inventory(task.package.root).big if is_in_place(task.next_state, name)]
     folder = package_folder(task.next_state)
-    return [
-        path
-        for path in [input_path(task), *(folder / name for name in inventory(task.package.root).big)]
-        if _is_shared(path)
-    ]
+    return [path for path in (input_path(task), *(folder / name for name in big)) if _is_shared(path)]
 
 
 def _is_shared(path: Path) -> bool:

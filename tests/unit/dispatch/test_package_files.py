@@ -14,8 +14,9 @@ from workbench import Bench, inline, log, make_bench, run_tests_as_nobody
 
 from fedpkg.dispatch import isolation
 from fedpkg.dispatch.base import PackageOnDisk, TaskResult
-from fedpkg.dispatch.package_files import PackageFiles, inventory
-from fedpkg.dispatch.working_copies import NOTE
+from fedpkg.dispatch.package_files import PackageFiles, inventory, package_folder
+from fedpkg.dispatch.staging import shared_files
+from fedpkg.dispatch.working_copies import NOTE, WorkingCopies
 from fedpkg.files import sha256_file
 
 BYTES = b"x" * (3 << 20)
@@ -162,6 +163,26 @@ def test_only_the_biggest_files_are_shared(tmp_path: Path) -> None:
             file.truncate((1 << 20) + number)
     found = inventory(tmp_path)
     assert (found.files, len(found.big), found.big[0]) == (71, 64, "a/69")
+
+
+def test_file_that_a_link_leads_to_is_none_of_those_that_tasks_share(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    package = with_big_file(tmp_path, "")
+    bench = make_bench("process", tmp_path, package)
+    request.addfinalizer(bench.executor.close)
+    task = bench.task(package)
+    task.next_state.parent.mkdir()
+    copies = WorkingCopies(tmp_path / "copies", PackageFiles(tmp_path / "shared"))
+    copies.put(task)
+    data = package_folder(task.next_state) / "client" / "data"
+    assert shared_files(task) == [data / "big"]
+    (tmp_path / "machine").mkdir()
+    (tmp_path / "machine" / "big").touch()
+    os.link(tmp_path / "machine" / "big", tmp_path / "its other name")
+    data.rename(data.with_name("moved"))  # as `startup` may do before the walls of `train` are up
+    data.symlink_to(tmp_path / "machine")
+    assert shared_files(task) == [], "or the task would see what is not its own"
 
 
 @pytest.mark.parametrize("name", ["process", "forkserver"])
