@@ -156,17 +156,16 @@ class _File:
 
     def origin(self, node: ast.AST) -> str | None:
         """The dotted name of what an expression refers to, if that lies outside the package."""
-        if isinstance(node, ast.Name):
-            found = self.names.get(node.id)
-            return (
-                f"builtins.{node.id}"
-                if found is None and node.id not in self.own and hasattr(builtins, node.id)
-                else found
-            )
-        if isinstance(node, ast.Attribute):
-            base = self.origin(node.value)
-            return f"{base}.{node.attr}" if base else None
-        return None
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return None
+        base = self.names.get(node.id)
+        if base is None and node.id not in self.own and hasattr(builtins, node.id):
+            base = f"builtins.{node.id}"
+        return ".".join([base, *reversed(parts)]) if base else None
 
     def place(self, node: ast.AST) -> str:
         return f"{self.shown}:{getattr(node, 'lineno', 1)}"
@@ -280,7 +279,11 @@ class _Reader:
             self.stop(f"{self.package.shown(path)} cannot be read")
             return
         self.changes[path] = _changes_in(file)
-        self.body(file.tree.body, file, path, main, certain=True)
+        try:
+            self.body(file.tree.body, file, path, main, certain=True)
+        except RecursionError:  # an ``elif`` is a level deeper than the one before it
+            self.unsettled = self.unsettled or f"{file.shown} has too many blocks in one another"
+            self.stop(self.unsettled)
 
     def body(self, nodes: Iterable[ast.stmt], file: _File, path: Path, main: bool, *, certain: bool) -> None:
         for node in nodes:
@@ -445,10 +448,12 @@ def _expressions(node: ast.stmt) -> Iterator[ast.AST]:
 
 
 def _walk(node: ast.AST, *, stop: type[ast.AST]) -> Iterator[ast.AST]:
-    if not isinstance(node, stop):
-        yield node
-        for child in ast.iter_child_nodes(node):
-            yield from _walk(child, stop=stop)
+    pending = [node]
+    while pending:  # a sum of a thousand terms is a thousand levels deep
+        node = pending.pop()
+        if not isinstance(node, stop):
+            yield node
+            pending += reversed(list(ast.iter_child_nodes(node)))
 
 
 def _known(test: ast.expr, main: bool) -> bool | None:

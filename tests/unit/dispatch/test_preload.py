@@ -140,3 +140,14 @@ def test_settings_of_isolated_scripts_are_not_made_outside_their_walls(tmp_path:
     code = "import csv, os\nos.environ['OPENSSL_CONF'] = 'evil.cnf'\nimport ssl\n"
     found = preloads(tmp_path, {"a.py": code}, settings=False)["a.py"]
     assert (found.settings, found.modules, [one.module for one in found.left_out]) == ([], ["csv", "os"], ["ssl"])
+
+
+def test_deep_code_is_followed_as_far_as_that_goes(tmp_path: Path) -> None:
+    files = {
+        "a.py": f"import lib_a\nx = {' + '.join(['1'] * 1200)}\ny = a{'.b' * 1200}\nimport lib_b\n",
+        "b.py": "import lib_a\nif x: pass\n" + "elif x: pass\n" * 600 + "def f(): import lib_b\n",
+    }
+    found = preloads(tmp_path, files, "a.py", "b.py")
+    assert found["a.py"].modules == ["lib_a", "lib_b"]
+    assert (found["b.py"].modules, found["b.py"].left_out[0].module) == (["lib_a"], "lib_b")
+    assert found["b.py"].left_out[0].because == "b.py has too many blocks in one another"
