@@ -208,7 +208,7 @@ class Executor(Protocol):
 
     @property
     def is_warming(self) -> bool:
-        """Whether a task that is submitted now would wait for an interpreter to be ready. For people who wait."""
+        """Whether a task waits for an interpreter that does its imports. For people who wait."""
         ...
 
     def submit(self, task: Task) -> Future[TaskResult]:

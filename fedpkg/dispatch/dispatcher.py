@@ -54,7 +54,7 @@ class Launcher(Protocol):
 
     @property
     def is_warming(self) -> bool:
-        """Whether an interpreter that tasks need is still doing its imports."""
+        """Whether a task waits for an interpreter that is still doing its imports."""
         ...
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:

@@ -68,7 +68,7 @@ class ForkserverLauncher:
 
     @property
     def is_warming(self) -> bool:
-        return any(not zygote.is_ready for zygote in list(self._zygotes.values()))
+        return any(zygote.is_awaited for zygote in list(self._zygotes.values()))
 
     def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
         command = task.package.spec.entry_point(task.entry_point).command

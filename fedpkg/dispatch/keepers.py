@@ -356,9 +356,9 @@ class Zygote:
         self._left_out.append({"module": module, **offence})
 
     @property
-    def is_ready(self) -> bool:
-        """Whether `ready` has an answer at once. It stays False until somebody has asked it."""
-        return self._greeting is not None
+    def is_awaited(self) -> bool:
+        """Whether somebody waits in `ready`."""
+        return self._greeting is None and self._greeting_lock.locked()
 
     def ready(self) -> dict[str, Any]:
         """Wait until it has imported what it should; what it says of that.

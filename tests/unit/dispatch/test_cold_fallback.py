@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from workbench import Bench, inline, log, make_bench, marked, parent_of
+from workbench import Bench, inline, log, make_bench, marked, parent_of, wait_until
 
 from fedpkg.dispatch.base import PackageOnDisk
 
@@ -232,14 +232,16 @@ def test_module_that_fails_to_import_is_the_tasks_own_affair(
     assert warnings_of(caplog) == []
 
 
-def test_executor_tells_whether_its_interpreter_is_still_warming(
+def test_executor_tells_whether_a_task_waits_for_its_interpreter(
     open_warm: Callable[..., Bench], tmp_path: Path
 ) -> None:
     go_on = tmp_path / "go on"
     waits = f"import os, time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.01)\n"
     package = inline(tmp_path, "import waits_for_a_file\n" + TELL_PARENT)
     bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "waits_for_a_file", waits))
-    assert bench.executor.is_warming
+    assert not bench.executor.is_warming, "no task needs it yet; perhaps none ever will"
+    task = bench.submit(package)
+    wait_until(lambda: bench.executor.is_warming, "the task waits")
     go_on.touch()
-    assert "parent" in bench.told(package)
+    assert "parent" in task.result().metrics
     assert not bench.executor.is_warming
