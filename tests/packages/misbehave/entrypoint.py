@@ -218,6 +218,11 @@ def with_tensors(change):
     return train
 
 
+def largest_value(call):
+    """Of its dtype: 1.8e308, 3.4e38, 65504."""
+    with_value(np.finfo(call.model["w"].dtype).max)(call)
+
+
 def with_value(value):
     """A client with ``value`` in one place of its update."""
 
@@ -341,10 +346,17 @@ def closed_state(folder):
 
 
 def privileged_state(folder):
-    """A set-uid program, another one's file, a pipe, a socket; where that is possible, also a device."""
+    """A set-uid program, one with capabilities, another one's file, a pipe, a socket; where possible, a device."""
     import socket
+    import struct
 
     (folder / "program").write_bytes(b"#!/bin/sh")
+    (folder / "capable").write_bytes(b"#!/bin/sh")
+    (folder / "capable").chmod(0o755)
+    try:  # all capabilities, effective at once: struct vfs_cap_data of version 2
+        os.setxattr(folder / "capable", "security.capability", struct.pack("<5I", 0x2000001, 0xFFFFFFFF, 0, 0x1FF, 0))
+    except OSError:
+        pass
     try:
         (folder / "program").chmod(0o6755)
         (folder / "shared").mkdir(exist_ok=True)
@@ -434,6 +446,7 @@ TRAIN = {
     "nan": with_value(np.nan),
     "inf": with_value(np.inf),
     "huge_values": with_value(1e38),
+    "largest_value": largest_value,
     "wrong_shape": with_tensors(lambda update: {**update, "w": update["w"][:, :-1]}),
     "broadcast_shape": with_tensors(lambda update: {**update, "w": update["w"][:1]}),
     "wrong_dtype": with_tensors(lambda update: {**update, "w": update["w"].astype(np.int32)}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federation import Federation
 
@@ -88,6 +89,29 @@ def test_bad_clients_leave_no_state(session: tuple[Federation, SessionRow]) -> N
     folder = federation.home.session_folder(row.session_id) / "clients"
     honest = {f"client-{len(FAILURES) + k:02d}" for k in range(2)}
     assert {client.name for client in folder.iterdir() if any(client.iterdir())} == honest
+
+
+@pytest.mark.parametrize(
+    ("dtype", "strategy"),
+    [
+        ("float64", {"name": "fedavg"}),
+        ("float32", {"name": "fedyogi"}),
+        ("float16", {"name": "fedavgm"}),
+    ],
+)
+def test_largest_number_of_a_dtype_is_its_clients_failure_and_the_session_goes_on(
+    tmp_path: Path, dtype: str, strategy: dict[str, str]
+) -> None:
+    federation = Federation(Home.open(tmp_path / ".fedpkg"))
+    seed = {"w": np.ones((10, 32), dtype), "b": np.zeros(10, dtype), "steps": np.array(0)}
+    np.savez(tmp_path / "seed.npz", **seed)
+    facts = {"strategy": strategy, "seed_model": str(tmp_path / "seed.npz"), "plan": {"client-1": "largest_value"}}
+    row = federation.run(federation.config(**facts))
+    row = federation.resume(row.session_id, rounds=2)
+    assert row.status == "finished"
+    tasks = federation.store.list_tasks(row.session_id)
+    assert [(task.client_id, task.failure) for task in tasks if task.status != "ok"] == [("client-1", "too_large")] * 2
+    assert all(federation.model(f"{row.session_id}.{number}").first_non_finite() is None for number in (1, 2))
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
