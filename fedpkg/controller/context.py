@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,7 +252,7 @@ def _is_removed(version: Path) -> bool:
         remove_tree(version)
     except OSError as error:
         event(logger, logging.WARNING, "state.left", path=version, error=error)
-        return False
+        return not os.path.lexists(version)  # its folder may be what cannot be read: another name would not help
     return True
 
 

@@ -27,8 +27,8 @@ class _Found:
 def check_state(task: Task) -> None:
     """Make what a task left in its version folder fit to be copied for the next one, whoever runs fedpkg.
 
-    Sockets, pipes and devices are removed, set-id bits are cleared, a file with several names becomes several files,
-    and everything is its owner's to read and write.
+    Sockets, pipes and devices are removed, set-id bits and capabilities are cleared, a file with several names becomes
+    several files, and everything is its owner's to read and write.
 
     Raises:
         Refused: it cannot be kept (`bad_state`), or exceeds a limit on the task's folders.
@@ -71,7 +71,8 @@ def _secure(top: Path, *, as_state: bool) -> _Found:
                     facts = entry.stat(follow_symlinks=False)
                     size_bytes += max(ENTRY_BYTES, facts.st_size, facts.st_blocks * 512)
                     files += 1
-                    if as_state and stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1:
+                    has_names = as_state and stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
+                    if has_names or _has_capabilities(entry.path, facts):
                         facts = _split(Path(entry.path))
                     _mend(entry.path, facts, owner, as_state=as_state)
                     if stat.S_ISDIR(facts.st_mode):
@@ -94,8 +95,18 @@ def _mount_of(path: str) -> str:
         os.close(fd)
 
 
+def _has_capabilities(path: str, facts: os.stat_result) -> bool:
+    """Whether a program's file gives powers of root to all who run it (``setcap``)."""
+    if not (stat.S_ISREG(facts.st_mode) and facts.st_mode & 0o111 and hasattr(os, "listxattr")):
+        return False
+    try:
+        return "security.capability" in os.listxattr(path, follow_symlinks=False)
+    except OSError:  # there are no attributes on this file system
+        return False
+
+
 def _split(path: Path) -> os.stat_result:
-    """Give a file that has other names bytes of its own: what is done to those must not reach the state."""
+    """Replace a file by a copy: it has no other names, which may be changed from outside, and no attributes."""
     copy = path.with_name(f".{os.urandom(8).hex()}")
     copy_file(path, copy)
     copy.replace(path)

@@ -846,7 +846,7 @@ def warm_child(wire: socket.socket, report: mmap.mmap, of_imports: frozenset[int
         return 1
     status = _fedpkg_main.finish(status)
     times["finished"] = time.monotonic()
-    text = json.dumps({"times": times, "imported": _fedpkg_main.imported()}).encode()
+    text = json.dumps({"times": times, "imported": _fedpkg_main.imported()}).encode()[:REPORT_BYTES]
     report[: len(text)] = text
     return int(status)
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -81,7 +81,8 @@ class Home:
             for folder in (home.models, home.packages, home.data, home.sessions):
                 folder.mkdir(parents=True, exist_ok=True)
             if home.sessions.stat().st_mode & 0o077:  # clients' states and working copies are no other user's to see
-                home.sessions.chmod(0o700)
+                with suppress(PermissionError):  # of another owner, or on a file system without permissions
+                    home.sessions.chmod(0o700)
             ignore = home.root / ".gitignore"  # homes lie inside people's repositories and get big
             if not ignore.exists():
                 ignore.write_text("*\n")

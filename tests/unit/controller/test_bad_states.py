@@ -13,6 +13,7 @@ import pytest
 from federation import Federation
 
 from fedpkg.dispatch import isolation
+from fedpkg.files import remove_tree
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 
@@ -91,6 +92,7 @@ def test_nothing_privileged_survives_in_what_a_task_leaves(left: Left) -> None:
     home = left.federation.home
     (version,) = left.versions("privileged_state")
     assert sorted(path.name for path in (version / "state").iterdir() if path.name != "another's") == [
+        "capable",
         "program",
         *(["shared"] if (version / "state" / "shared").exists() else []),
     ]
@@ -98,6 +100,7 @@ def test_nothing_privileged_survives_in_what_a_task_leaves(left: Left) -> None:
         facts = path.lstat()
         assert not facts.st_mode & (stat.S_ISUID | stat.S_ISGID), path
         assert facts.st_uid == os.geteuid(), path
+        assert "security.capability" not in os.listxattr(path, follow_symlinks=False), path
         assert stat.S_ISREG(facts.st_mode) or stat.S_ISDIR(facts.st_mode) or stat.S_ISLNK(facts.st_mode), path
 
 
@@ -117,3 +120,14 @@ def test_states_are_out_of_other_users_reach(left: Left) -> None:
 def test_states_that_were_closed_to_everybody_can_be_read_again(left: Left) -> None:
     (version,) = left.versions("closed_state")
     assert stat.S_IMODE((version / "state" / "closed" / "file").stat().st_mode) == 0o600
+
+
+def test_client_whose_folder_is_no_folder_fails_alone(tmp_path: Path) -> None:
+    federation = Federation(Home.open(tmp_path / ".fedpkg"))
+    session = federation.run()
+    folder = federation.home.session_folder(session.session_id) / "clients" / "client-1"
+    remove_tree(folder)
+    folder.touch()
+    session = federation.resume(session.session_id, rounds=2)
+    assert session.status == "finished"
+    assert [federation.task(session, f"client-{number}").status for number in range(3)] == ["ok", "failed", "ok"]
