@@ -240,11 +240,20 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
     from fedpkg.strategies.base import client_lines_of, read_by_clients
 
     names, lines = read_by_clients(strategy), client_lines_of(strategy)
-    if not names or mentions(package.folder, (*names, *lines)):
+    sends_delta = getattr(strategy, "reply", None) == "delta"
+    if not names and not sends_delta:
         return
     scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]
     imports = "fedpkg.client" in imports_of(package.folder, [script for script in scripts if script is not None])
-    if imports and not lines:  # to load and save by it is enough
+    if sends_delta and not imports and not mentions(package.folder, ["delta"]):
+        about = (
+            "reply: delta: the package does not seem to read reply of task.json, nor does it import fedpkg.client; a "
+            "whole model that it sends is added to the global model as if it were a difference"
+        )
+        event(logger, logging.WARNING, "strategy.unread", about=about)
+    if (
+        not names or mentions(package.folder, (*names, *lines)) or (imports and not lines)
+    ):  # loading and saving is enough
         return
     missing = f"use client.{' or client.'.join(lines)}" if imports else "import fedpkg.client"
     about = (

@@ -280,6 +280,12 @@ def _plain(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
 def _weights(model: nn.Module, given: Given) -> dict[str, Tensor]:
     """The model's tensors in the dtypes of the global model; what stays here is kept, and goes as it came."""
     came, own = given.weights, model.state_dict()
+    missing = next((name for name in given.names if name not in own), None)
+    if missing is not None:
+        raise ClientError(
+            f"save: the module has no tensor {missing!r}; its first is {next(iter(own), None)!r}",
+            "give save the module that load filled: model in wrapper = Wrapper(model)",
+        )
     if given.local:
         keep(LOCAL, {name: own[name] for name in given.local})
     return {

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import stat
 import sys
 import threading
@@ -284,7 +285,11 @@ def named_seeds(task: Task) -> list[str]:
 
 def model_words(task: Task) -> list[str]:
     """The words of a task's command that are called like a model file."""
-    words = (word.strip("\"'") for word in task.package.spec.entry_point(task.entry_point).command.split())
+    command = task.package.spec.entry_point(task.entry_point).command
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote inside a word of the shell's own language
+        words = [word.strip("\"'") for word in command.split()]
     return [word for word in words if word.endswith(SEED_SUFFIXES)]
 
 

@@ -98,6 +98,8 @@ class Weights(Mapping[str, Tensor]):
         return id(self)
 
     def __repr__(self) -> str:
+        if not all(isinstance(leaf, torch.Tensor) for leaf in self._tensors.values()):  # torch.func.jacrev nests them
+            return f"Weights({self._tensors})"
         return f"Weights({len(self)} tensors, {self.num_parameters} parameters, {self.num_bytes} bytes)"
 
     @property
@@ -157,7 +159,7 @@ class Weights(Mapping[str, Tensor]):
         Of a tensor that the model has under several names (tied), the first counts.
 
         Args:
-            strict: False: tensors that only one of the two has are passed over.
+            strict: False: tensors that only one of the two has are passed over, unless there are no others.
 
         Raises:
             ModelMismatch: a parameter is missing or extra, has another shape, or is on the device ``meta``, which
@@ -186,8 +188,9 @@ class Weights(Mapping[str, Tensor]):
             pairs.append((target[name], self[name]))
         known = model.state_dict().keys()  # also the other names of tied tensors
         extra = next((name for name in self if name not in target and name not in known), None)
-        if strict and extra is not None:
-            raise ModelMismatch(f"extra tensor {extra!r}{nearest(extra, target)}", tensor=extra)
+        if extra is not None and (strict or not pairs):
+            alone = "" if strict else ", and none is in both"
+            raise ModelMismatch(f"extra tensor {extra!r}{nearest(extra, target)}{alone}", tensor=extra)
         for tensor, value in pairs:
             tensor.copy_(value)
 
@@ -289,10 +292,13 @@ class Weights(Mapping[str, Tensor]):
 
         Raises:
             ModelMismatch: it makes another shape of one.
+            TypeError: it makes something else than a tensor.
         """
         pairs = zip(self._vector(), *(self._paired(other) for other in others), strict=True)
         vector = [function(*tensors) for tensors in pairs]
         for name, tensor, made in zip(self.parameters, self._vector(), vector, strict=True):
+            if not isinstance(made, torch.Tensor):
+                raise TypeError(f"map: of parameter {name!r} the function made {type(made).__name__}, not a tensor")
             if made.shape != tensor.shape:
                 raise ModelMismatch(
                     f"map: of parameter {name!r} of shape {tuple(tensor.shape)} the function made {tuple(made.shape)}",
@@ -343,14 +349,16 @@ class Weights(Mapping[str, Tensor]):
         For a fold over clients' files, with its rules for dtypes and order, see ``fedpkg.weights.fold.MeanFold``.
 
         Raises:
-            ValueError: there are none, not as many weights, or weights of sum 0.
+            ValueError: there are none, not as many weights, or the weights' sum is 0 or not finite.
         """
         scales = [1.0] * len(updates) if weights is None else list(weights)
         if not updates or len(updates) != len(scales):
             raise ValueError(f"a mean of {len(updates)} weights with {len(scales)} scales")
         divisor = sum(scales[1:], start=scales[0])
-        if not _in_transform() and not divisor:
-            raise ValueError("a mean needs weights whose sum is not 0")
+        if not _in_transform():
+            value = float(divisor.detach() if isinstance(divisor, Tensor) else divisor)
+            if not value or not math.isfinite(value):
+                raise ValueError(f"a mean needs weights whose sum is finite and not 0, found {value}")
         first, *others = updates
         total = _scaled(first._vector(), scales[0])
         for scale, update in zip(scales[1:], others, strict=True):
@@ -430,6 +438,8 @@ class Weights(Mapping[str, Tensor]):
 
     def _paired(self, other: Weights) -> list[Tensor]:
         """The other operand's parameters, in this one's order."""
+        if not isinstance(other, Weights):
+            raise TypeError(f"the other operand must be Weights, not {type(other).__name__}")
         names, others = self.parameters, other.parameters
         if names != others and set(names) != set(others):
             alone = sorted(set(names) ^ set(others))[0]

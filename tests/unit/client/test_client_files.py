@@ -351,6 +351,20 @@ def test_wrapped_models_are_seen_through(calls: Calls, wrapper: Any, by_position
         np.testing.assert_array_equal(went[key], tensor.numpy())
 
 
+def test_save_of_another_module_than_load_filled_is_refused_with_both_names(calls: Calls) -> None:
+    model = net()
+    came = values(model)
+    name = next(iter(came))
+
+    def train(in_path: str, out_path: str) -> None:
+        given = client.load(in_path, model)
+        client.save(out_path, nn.Sequential(model), given, num_examples=1)
+
+    words = f"save: the module has no tensor '{name}'; its first is '0.{name}'"
+    with pytest.raises(ClientError, match=re.escape(words)):
+        calls(train, came)
+
+
 def test_module_that_cannot_be_filled_is_refused_with_both_names(calls: Calls) -> None:
     model = net()
     came = values(model)

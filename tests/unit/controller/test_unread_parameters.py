@@ -87,6 +87,26 @@ def test_a_package_with_the_client_module_but_not_the_methods_line_is_warned_of(
 
 
 @pytest.mark.parametrize(
+    ("line", "warned"),
+    [("import numpy", True), ("from fedpkg import client", False), ('if task["reply"] == "delta":\n    pass', False)],
+)
+def test_a_package_that_would_send_weights_for_a_delta_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str, warned: bool
+) -> None:
+    package = tmp_path / "Paket"
+    package.mkdir()
+    (package / "x.py").write_text(f"{line}\n")
+    (package / "fedn.yaml").write_text(json.dumps({"entry_points": {"train": {"command": "python x.py"}}}))
+    strategy = {"name": "fedavg", "reply": "delta"}
+    config = config_from_json({"package": str(package), "rounds": 1, "clients": {"count": 1}, "strategy": strategy})
+    with caplog.at_level(logging.WARNING, "fedpkg.preflight"):
+        opened = open_package(package, tmp_path / "cache", max_bytes=1 << 20, max_members=10)
+        warn_of_unread_parameters(config, opened, make_strategy(strategy))
+    assert bool(caplog.records) == warned
+    assert not warned or "as if it were a difference" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("strategy", "warned"), [({"name": "dp_fedavg", "noise_multiplier": 0.0}, True), ({"name": "fedavg"}, False)]
 )
 def test_a_required_number_that_does_nothing_is_warned_of(

@@ -194,7 +194,9 @@ BUILD = "import numpy as np, pathlib\npath = pathlib.Path(sys.argv[1])\npath.par
 BUILD += "with open(path, 'wb') as file: np.savez(file, w=np.zeros(2))"
 
 
-@pytest.mark.parametrize("name", ["../init_model.npz", "first.npz", "'models/first.npz'", "x.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../init_model.npz", "first.npz", "'models/first.npz'", "x.safetensors", "'../a b.npz'"]
+)
 def test_build_may_write_the_file_that_its_command_names(bench: Bench, tmp_path: Path, name: str) -> None:
     package = inline(tmp_path, BUILD, command=f"python entrypoint.py {name}")
     result = bench.run(package, reply_kind=ReplyKind.SEED)

@@ -333,6 +333,10 @@ def test_weights_are_summed_multiplied_mapped_and_compared() -> None:
         1 + x  # type: ignore[operator]
     with pytest.raises(TypeError):
         x @ 2  # type: ignore[operator]
+    with pytest.raises(TypeError, match="must be Weights, not int"):
+        x.allclose(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="map: of parameter 'p0' the function made float, not a tensor"):
+        x.map(lambda tensor: float(tensor.sum()))  # type: ignore[arg-type,return-value]
 
 
 def test_complex_products_are_conjugated_in_the_left() -> None:
@@ -342,10 +346,12 @@ def test_complex_products_are_conjugated_in_the_left() -> None:
     assert float(x.norm()) == pytest.approx(5**0.5) and not x.norm().is_complex()
 
 
-@pytest.mark.parametrize("weights", [[1, -1], [0.0, 0.0], [torch.tensor(2.0), torch.tensor(-2.0)]])
-def test_mean_with_weights_of_sum_0_is_an_error(weights: list[float]) -> None:
+@pytest.mark.parametrize(
+    "weights", [[1, -1], [0.0, 0.0], [torch.tensor(2.0), torch.tensor(-2.0)], [1, math.nan], [math.inf, 1]]
+)
+def test_mean_with_weights_of_sum_0_or_without_a_finite_sum_is_an_error(weights: list[float]) -> None:
     x = weights_of([(2,)], 1)
-    with pytest.raises(ValueError, match="sum is not 0"):
+    with pytest.raises(ValueError, match="sum is finite and not 0"):
         Weights.mean([x, x], weights)
 
 
@@ -377,6 +383,8 @@ def test_transforms_of_functions_take_and_return_weights() -> None:
     slopes = torch.func.vmap(torch.func.grad(loss))(both)
     torch.testing.assert_close(slopes["p0"][0], slope["p0"])
     layer = nn.Linear(2, 1)
+    second = torch.func.jacrev(lambda x: 2 * x)(x)
+    assert torch.equal(second["p1"]["p1"], 2 * torch.eye(4)) and repr(second).startswith("Weights({'p0': Weights(")
     found = torch.func.functional_call(layer, dict(Weights.from_model(layer) * 0), torch.ones(1, 2))
     assert torch.equal(found, torch.zeros(1, 1))
 
@@ -397,6 +405,8 @@ def test_only_what_is_trained_leaves_and_enters_a_model() -> None:
     assert other.last.bias.sum() == 2
     with pytest.raises(ModelMismatch, match="shape"):
         Weights({"last.bias": torch.ones(3)}).to_model(other, strict=False)
+    with pytest.raises(ModelMismatch, match="extra tensor 'another', and none is in both"):
+        Weights({"another": torch.ones(3)}).to_model(other, strict=False)
 
 
 def test_wrapped_models_have_the_names_of_what_is_in_the_wrapper() -> None:
