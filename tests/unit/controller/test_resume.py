@@ -95,14 +95,16 @@ def wait_until_gone(federation: Federation, within_s: float = 60.0) -> None:
 
 
 @pytest.mark.timeout(400)  # a new controller for every event: a minute, on a quiet machine
-@pytest.mark.slow
-def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Federation) -> None:
+@pytest.mark.parametrize(
+    "every", [pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
+)
+def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Federation, every: int) -> None:
     undisturbed = federation.run(config_of(federation))
     expected = outcome_of(federation, undisturbed.session_id)
     assert any(row[3] for row in expected[1]), "some client failed"  # type: ignore[attr-defined]
     events = len(federation.events)
     config = write_config(federation, config_of(federation))
-    for kill_at in range(1, events):
+    for kill_at in range(1, events, every):
         killed(federation, "--run", config, "--kill-at", str(kill_at))
         wait_until_gone(federation)
         session = federation.store.list_sessions()[-1]
@@ -130,9 +132,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     return federation
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+@pytest.mark.parametrize(
+    ("executor", "workers"),
+    [
+        pytest.param(executor, workers, marks=pytest.mark.slow if is_sample else pytest.mark.soak)
+        for executor, sampled in (("process", 1), ("forkserver", 2), ("resident", 4))
+        for workers in (1, 2, 4)
+        for is_sample in [workers == sampled]
+    ],
+)
 def test_killed_at_random_instants_a_session_resumes_to_the_same_bits(
     federation: Federation, undisturbed: Federation, tmp_path: Path, executor: str, workers: int
 ) -> None:

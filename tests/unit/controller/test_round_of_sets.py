@@ -79,12 +79,14 @@ def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> No
 
 
 @pytest.mark.timeout(400)  # a new controller for each event: half a minute, on a quiet machine
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "every", [pytest.param(8, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
+)
 @pytest.mark.parametrize(("keys", "first"), [("names", 1), ("positions", 2)])
 def test_killed_at_any_event_a_session_of_sets_resumes_to_the_same_bits(
-    federation: Federation, keys: str, first: int
+    federation: Federation, keys: str, first: int, every: int
 ) -> None:
-    """Each takes every other event; together they take all."""
+    """With names and with positions, every other event is taken; together they take all."""
     arguments = {"build": {"keys": keys}, "train": {"fails": "client-1@2,client-2@3,client-0@1"}}
     undisturbed = federation.run(config_of(federation, rounds=2, arguments=arguments))
     expected = outcome_of(federation, undisturbed.session_id)
@@ -92,7 +94,7 @@ def test_killed_at_any_event_a_session_of_sets_resumes_to_the_same_bits(
     assert any(row[3] for row in expected[1]), "some client failed"  # type: ignore[attr-defined]
     events = len(federation.events)
     config = write_config(federation, config_of(federation, rounds=2, arguments=arguments))
-    for kill_at in range(first, events, 2):
+    for kill_at in range(first, events, every):
         process = drive(federation, "--run", config, "--kill-at", str(kill_at))
         process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL, kill_at

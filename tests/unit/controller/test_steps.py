@@ -150,10 +150,12 @@ def test_states_of_a_client_follow_each_other_within_a_round(federation: Federat
     assert len(calls) == len(rows)
 
 
-@pytest.mark.timeout(400)  # a new controller for every other event: a quarter of a minute, on a quiet machine
-@pytest.mark.slow
-def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federation) -> None:
-    """Every other one: what lies between two requests is much the same for each; `test_resume.py` takes all."""
+@pytest.mark.timeout(400)  # a new controller for each event that is taken
+@pytest.mark.parametrize(
+    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
+)
+def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federation, every: int) -> None:
+    """What lies between two requests is much the same for each; `test_resume.py` takes all events."""
     changes: dict[str, object] = {"rounds": 1, "validation": {"every": 0}}
     undisturbed = federation.run(config_of(federation, **changes))
     expected = all_of(federation, undisturbed.session_id)
@@ -161,7 +163,7 @@ def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federat
     assert len(expected[3]) > 4, "requests"  # type: ignore[arg-type]
     events = len(federation.events)
     config = write_config(federation, config_of(federation, **changes))
-    for kill_at in range(1, events, 2):
+    for kill_at in range(1, events, every):
         process = drive(federation, "--run", config, "--kill-at", str(kill_at))
         process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL, kill_at

@@ -38,8 +38,7 @@ def replies(package: PackageOnDisk, folder: Path, entry_point: str, threads: int
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)])
 def test_training_with_torch_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
     package = unpacked("random-draws", tmp_path)
     seeds = replies(package, tmp_path, "build", threads, reply_kind=ReplyKind.SEED)
