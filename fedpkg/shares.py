@@ -1,4 +1,4 @@
-"""So many of a number: the one rule by which a share, such as ``fraction_train: 0.3``, is counted."""
+"""How many clients, or tensors, a share such as ``fraction_train: 0.3`` means: one rule for all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Rounding: TypeAlias = Literal["nearest", "down", "up"]
 
 
 def share_of(share: float, total: int, rounding: Rounding = "nearest", *, leeway: float = 1e-9) -> int:
-    """How many ``share`` of ``total`` are: the nearest number, halves up; or that below, or above.
+    """The whole number nearest to ``share`` times ``total``, halves up; or the one below, or above.
 
     The product is that of the decimals as they are written: 0.28 of 25 are 7, although in binary it is a little more.
     What is less than ``leeway`` off a whole number (for ``nearest``, a half) counts as that: a program that divides f
