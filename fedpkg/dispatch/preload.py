@@ -308,9 +308,10 @@ class _Reader:
     def absolute(self, node: ast.ImportFrom, path: Path) -> str:
         if not node.level:
             return node.module or ""
-        place = path.parents[node.level - 1]
-        relative = place.relative_to(self.package.folder).parts if place.is_relative_to(self.package.folder) else ()
-        return ".".join([*relative, *filter(None, [node.module])])
+        place = path.parents[node.level - 1] if node.level <= len(path.parents) else None
+        if place is None or not place.is_relative_to(self.package.folder):  # it fails, in every task
+            return ""
+        return ".".join([*place.relative_to(self.package.folder).parts, *filter(None, [node.module])])
 
     def module(self, name: str, names: tuple[str, ...], path: Path) -> None:
         if name == "__future__":

@@ -142,6 +142,11 @@ def test_settings_of_isolated_scripts_are_not_made_outside_their_walls(tmp_path:
     assert (found.settings, found.modules, [one.module for one in found.left_out]) == ([], ["csv", "os"], ["ssl"])
 
 
+def test_relative_import_beyond_the_root_is_the_scripts_own_affair(tmp_path: Path) -> None:
+    found = preloads(tmp_path, {"a.py": f"import lib_a\nfrom {'.' * 100}own import x\nimport lib_b\n"})["a.py"]
+    assert found.modules == ["lib_a", "lib_b"]
+
+
 def test_deep_code_is_followed_as_far_as_that_goes(tmp_path: Path) -> None:
     files = {
         "a.py": f"import lib_a\nx = {' + '.join(['1'] * 1200)}\ny = a{'.b' * 1200}\nimport lib_b\n",
