@@ -13,7 +13,29 @@ import numpy as np
 
 from fedpkg.dispatch.base import Failure, Task, TaskResult
 from fedpkg.dispatch.collect import Refused, collect
+from fedpkg.dispatch.travel import travelled
 from fedpkg.types import Json
+
+
+def answer_of(task: Task, out: Path) -> TaskResult:
+    """What an executor makes of a task that wrote ``out``."""
+    try:
+        found = collect(task, out)
+        found = found if task.transforms is None else travelled(task, found, task.transforms)
+    except Refused as refused:
+        return TaskResult(task, "failed", failure=refused.failure, started_at=time.time())
+    return TaskResult(
+        task,
+        "ok",
+        reply=found.path,
+        reply_bytes=found.size_bytes,
+        converted=found.converted,
+        weights=found.weights,
+        num_examples=found.num_examples,
+        metadata=found.metadata,
+        metrics=found.metrics,
+        started_at=time.time(),
+    )
 
 
 class AtOnce:
@@ -54,21 +76,7 @@ class AtOnce:
                 "loss": 1 / (1 + who) + rng.random(),
             }
             Path(f"{out}-metadata").write_text(json.dumps(said))
-        try:
-            reply = collect(task, out)
-        except Refused as refused:
-            return TaskResult(task, "failed", failure=refused.failure, started_at=time.time())
-        return TaskResult(
-            task,
-            "ok",
-            reply=reply.path,
-            reply_bytes=reply.size_bytes,
-            weights=reply.weights,
-            num_examples=reply.num_examples,
-            metadata=reply.metadata,
-            metrics=reply.metrics,
-            started_at=time.time(),
-        )
+        return answer_of(task, out)
 
     def cancel(self, task_id: str) -> None:
         """Too late."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from at_once import answer_of
 from federation import Federation
 from torch import nn
 
 from fedpkg import assemble
 from fedpkg.dispatch.base import Task, TaskResult
-from fedpkg.dispatch.collect import Refused, collect
-from fedpkg.dispatch.travel import travelled
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.formats.base import ModelForm, keys_of
 from fedpkg.formats.model_file import read_model, write_model
@@ -55,23 +53,7 @@ class Here:
             reply = Weights(dict(self.train(task, model)))
             write_model(out, reply, ModelForm(task.suffix, keys_of(reply)))  # type: ignore[arg-type]
             Path(f"{out}-metadata").write_text(json.dumps({"num_examples": 10}))
-        try:
-            found = collect(task, out)
-            found = found if task.transforms is None else travelled(task, found, task.transforms)
-        except Refused as refused:
-            return TaskResult(task, "failed", failure=refused.failure, started_at=time.time())
-        return TaskResult(
-            task,
-            "ok",
-            reply=found.path,
-            reply_bytes=found.size_bytes,
-            converted=found.converted,
-            weights=found.weights,
-            num_examples=found.num_examples,
-            metadata=found.metadata,
-            metrics=found.metrics,
-            started_at=time.time(),
-        )
+        return answer_of(task, out)
 
     def cancel(self, task_id: str) -> None:
         """Too late."""
