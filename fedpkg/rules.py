@@ -25,6 +25,6 @@ def refusal(rules: int, strategy: str) -> str | None:
     if rules > CURRENT:
         return f"it was begun by a newer version of fedpkg (rules {rules}; this version knows rules up to {CURRENT})"
     for number in range(rules + 1, CURRENT + 1):
-        if reason := _STRATEGIES[number].get(strategy):
+        if reason := _STRATEGIES.get(number, {}).get(strategy):
             return f"it was begun by an older version of fedpkg, and strategy {strategy} has changed since: {reason}"
     return None

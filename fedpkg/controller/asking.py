@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedpkg.controller.choosing import Choosing
-from fedpkg.controller.context import SessionContext
+from fedpkg.controller.context import SessionContext, remove_version
 from fedpkg.controller.events import PhaseStarted, TaskEnded
 from fedpkg.controller.gather import OPEN_BYTES, Gathering
 from fedpkg.controller.metrics import Weight
@@ -762,7 +762,7 @@ def disown(ctx: SessionContext, row: TaskRow, damage: str) -> None:
     reason = f"run again, because {damage}"
     ctx.store.record_task(dataclasses.replace(row, status="cancelled", message=reason, state_version=None))
     if row.state_version is not None:
-        remove_tree(ctx.client_folder(row.client_id) / row.state_version)
+        remove_version(ctx.client_folder(row.client_id) / row.state_version)
     remove_tree(ctx.reply_folder(row))
 
 

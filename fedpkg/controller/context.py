@@ -173,7 +173,7 @@ class SessionContext:
             folder = self.round_folder(round_number) / client.client_id / _attempt(entry_point, attempt)
             next_state = self.client_folder(client.client_id) / f"{round_number}-{_attempt(entry_point, attempt)}"
             # A version without such a folder was left by a controller that was killed before it made the folder.
-            if not folder.exists() and _is_removed(next_state):
+            if not folder.exists() and remove_version(next_state):
                 break
             attempt += 1
         config = self.config
@@ -240,13 +240,13 @@ class SessionContext:
             if folder.is_dir():
                 for version in folder.iterdir():
                     if version.name != current:
-                        _is_removed(version)
+                        remove_version(version)
 
 
-def _is_removed(version: Path) -> bool:
-    """Remove a version of a client's state that no row names; where its client has seen to it that none can, it stays.
+def remove_version(version: Path) -> bool:
+    """Remove a version of a client's state that no row names; False if its place cannot be used again.
 
-    `fedpkg home check` then tells of it.
+    Where the client has made its removal impossible, it stays, and `fedpkg home check` lists it.
     """
     try:
         remove_tree(version)

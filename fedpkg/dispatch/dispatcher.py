@@ -410,16 +410,13 @@ class LocalExecutor:
         fills = failure is not None and failure.kind in ("file_size", "folder_size", "folder_files")
         if failure is not None and not fills and is_full(task.folder):  # looked at now: below, room is made
             failure = Failure("no_space", failure.message)
-        try:
-            if status != "ok":
-                self._models.release(task)
-                self._copies.discard(task)
-            if status == "cancelled" and outcome is None:  # it never ran
-                remove_tree(task.folder)
-            elif fills or not is_disarmed(task.folder):
-                remove_leftovers(task)
-        except (OSError, RecursionError) as error:  # no row will ever name this version
-            event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
+        if status != "ok":
+            _tidy(task, self._models.release)
+            _tidy(task, self._copies.discard)
+        if status == "cancelled" and outcome is None:  # it never ran
+            _tidy(task, lambda task: remove_tree(task.folder))
+        else:
+            _tidy(task, lambda task: None if not fills and is_disarmed(task.folder) else remove_leftovers(task))
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
         event(
             logger,
@@ -455,6 +452,14 @@ class LocalExecutor:
             wall_s=wall_s,
             phases=phases,
         )
+
+
+def _tidy(task: Task, step: Callable[[Task], object]) -> None:
+    """Remove something of a task that has ended. What cannot be removed stays: no row will ever name it."""
+    try:
+        step(task)
+    except (OSError, RecursionError) as error:
+        event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
 
 
 def _collect(task: Task, out: Path) -> Reply:

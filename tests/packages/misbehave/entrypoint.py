@@ -328,8 +328,12 @@ def many_files_state(folder):
 
 
 def mounted_state(folder):
+    """A state that cannot be removed, and a set-uid program in the task's folder."""
     import ctypes
 
+    program = Path(os.environ["FEDPKG_TASK"]).with_name("program")
+    program.touch()
+    program.chmod(0o4755)
     (folder / "mounted").mkdir()
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "kept").touch()
