@@ -122,6 +122,8 @@ def wrong_value(
     """The one form of all messages about a value that is not allowed."""
     key = ".".join(path)
     place, hint = path, None
+    if isinstance(value, str) and key in ("strategy", "sampler", "executor"):
+        hint = f"name it: {key}: {{name: {value}}}, or {key}.name={value} on the command line"
     if isinstance(value, dict):  # it may be a section only because the command line set a key in it
         place = next(((*path, name) for name in value if places.line((*path, name)) == COMMAND_LINE), path)
         if list(value.values()) == [None]:  # {client_id} without quotes is a section of YAML

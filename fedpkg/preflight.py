@@ -103,13 +103,15 @@ def _check_counts(
         strategy.check(Sampling(*sampler.sampling(clients, groups)), len(clients))
     if needed > target:
         raise ConfigError(
-            f"strategy: it needs {needed} updates a round; of {len(clients)} clients a round wants {target} answers",
+            f"strategy: it needs {needed} updates a round, but each round collects only {target} (from {len(clients)} "
+            "clients)",
             hint="expect fewer attackers, or raise sampler.fraction_train or sampler.count",
             key="strategy",
         )
     if config.round.required > target:
         raise ConfigError(
-            f"round.required is {config.round.required}, but of {len(clients)} clients a round wants {target} answers",
+            f"round.required is {config.round.required}, but each round collects only {target} replies (from "
+            f"{len(clients)} clients)",
             hint="lower round.required, or raise sampler.fraction_train or sampler.count",
         )
 

@@ -69,7 +69,7 @@ def check(context: click.Context) -> None:
         notes = len(findings) - damaged
         output.result(f"{damaged or 'nothing'} damaged, {notes} note{'s' * (notes != 1)}")
         if not checkup.leftovers:
-            output.words("somebody is at work in this home: leftovers were not looked for")
+            output.words("another process uses this home, so leftovers were not searched for")
     if damaged:
         context.exit(DAMAGED)
 

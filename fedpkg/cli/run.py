@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     "--clients",
     metavar="N",
     type=click.IntRange(1),
-    help="With --package: so many.  [default: one for each match of --data; without data, 2]",
+    help="With --package: number of clients.  [default: one for each match of --data; without data, 2]",
 )
-@click.option("--data", metavar="PATTERN", help="With --package: each match is the data of one client.")
-@click.option("--rounds", metavar="N", type=click.IntRange(1), help="Run so many.  [default: as RUN.yaml says, else 5]")
+@click.option("--data", metavar="PATTERN", help="With --package: each matching path is the data of one client.")
+@click.option(
+    "--rounds", metavar="N", type=click.IntRange(1), help="Number of rounds.  [default: that of RUN.yaml, else 5]"
+)
 @click.option(
     "--seed-model",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Begin with this model.  [default: as RUN.yaml says, else what `build` makes]",
+    help="The model to begin with.  [default: that of RUN.yaml, else what `build` makes]",
 )
 @env_option
 @click.option("--isolate", is_flag=True, help="Let clients see only their package and data; no network (Linux).")
@@ -56,9 +58,10 @@ def command(
       fedpkg run examples/digits/run.yaml rounds=3 arguments.train.lr=0.02
       fedpkg run --package client --data 'data/clients/*/mnist.pt'
 
-    With --package, that is a compute package (FEDn's, too), a folder or an archive. Its data goes where its programs
-    look for it. With --json, every event is a JSON object on a line of its own. Ctrl-C stops; `fedpkg session resume`
-    goes on.
+    --package runs a compute package (a folder or an archive, also one of FEDn) without a RUN.yaml; its data is put
+    where its programs look for it. KEY=VALUE sets a key of the configuration: `rounds=3`, `strategy.name=fedadam`;
+    `strategy={name: fedadam, beta_1: 0.9}` replaces the whole section. With --json, each event is a JSON object on one
+    line. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
     from fedpkg import assemble
     from fedpkg.cli.progress import follow

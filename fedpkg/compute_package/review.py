@@ -46,7 +46,7 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
     scripts = {script_of(one.command): one.command for one in spec.entry_points.values()}
     for name, size_bytes in sizes.items():
         if size_bytes > BIG_FILE_BYTES:
-            warnings.append(f"{name} is big ({size_bytes / (1 << 20):.1f} MiB); every client gets a copy")
+            warnings.append(f"{name} is big ({size_bytes / (1 << 20):.1f} MiB); a client that changes it gets a copy")
         with open_regular(folder / name) as file:
             content = file.read(_SCANNED_BYTES)
         if line_ends := _line_ends(name, content, scripts.get(name)):

@@ -44,14 +44,14 @@ NO_SIGPIPE = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class KeeperGone(Exception):
-    """The keeper's process ended (killed by somebody, or out of memory) before it answered.
+    """The keeper's process ended (killed from outside, or because memory ran out) before it answered.
 
     ``unread``: it has not read all that it was sent last.
     """
 
     def __init__(self, reason: str, *, unread: bool = False) -> None:
         self.unread = unread
-        super().__init__(f"the task's keeper is gone, killed by somebody or for want of memory: {reason}")
+        super().__init__(f"the task's keeper was killed from outside, or because memory ran out: {reason}")
 
 
 @dataclass(frozen=True)

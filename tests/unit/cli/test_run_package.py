@@ -260,6 +260,7 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
             "p/client/*.py matches 2, and clients.count is 3",
         ),
         (("run", "--package", "p/client", "round=3"), "on the command line: 'round' must be a section"),
+        (("run", "--package", "p/client", "strategy=fedadam"), "name it: strategy: {name: fedadam}"),
         (("package", "call", "build"), "name a package and one of its entry points"),
     ],
 )

@@ -221,7 +221,7 @@ def test_big_file_gets_a_warning(client: Path, tmp_path: Path) -> None:
     with open(client / "data.bin", "wb") as file:
         file.truncate((10 << 20) + 1)
     assert build_package(client, tmp_path / "p.tar.gz").warnings == (
-        "data.bin is big (10.0 MiB); every client gets a copy",
+        "data.bin is big (10.0 MiB); a client that changes it gets a copy",
     )
 
 

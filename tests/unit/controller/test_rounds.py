@@ -77,7 +77,9 @@ KRUM = {"name": "krum", "attackers": 1}
 def test_strategy_that_can_never_have_enough_replies_is_refused_before_anything_runs(
     federation: Federation, strategy: dict[str, object], needs: int
 ) -> None:
-    with pytest.raises(ConfigError, match=f"it needs {needs} updates a round; of 8 clients a round wants 4") as caught:
+    with pytest.raises(
+        ConfigError, match=rf"it needs {needs} updates a round, but each round collects only 4 \(from 8"
+    ) as caught:
         federation.run(clients=8, sampler={"fraction_train": 0.5}, strategy=strategy)
     assert "expect fewer attackers" in (caught.value.hint or "")
     assert federation.store.list_sessions() == []

@@ -73,6 +73,24 @@ def test_import_that_starts_a_thread_is_left_out_with_what_needs_it_and_the_rest
     )
 
 
+def test_threads_that_have_ended_leave_nothing_out(
+    open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = """
+    import os, threading
+    PID = os.getpid()
+    threads = [threading.Thread(target=sum, args=(range(1000),)) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    """
+    package = inline(tmp_path, "import ended\ntell(anew=ended.PID == os.getpid())\n")
+    bench = open_warm(package, PYTHONPATH=outside_module(tmp_path, "ended", textwrap.dedent(module)))
+    assert bench.told(package) == {"anew": False}
+    assert warnings_of(caplog) == []
+
+
 def test_thread_of_jemalloc_which_is_made_for_forks_leaves_nothing_out(
     open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
