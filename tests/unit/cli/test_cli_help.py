@@ -1,8 +1,10 @@
 """Help texts, and what a command costs before it does anything."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -37,6 +39,16 @@ def test_every_command_has_help_for_people_and_an_example(path):
 def test_every_command_takes_the_common_options(path):
     names = {name for parameter in ALL[path].params for name in parameter.opts}
     assert {"--home", "-v", "--json"} <= names
+
+
+def test_every_option_on_the_pages_of_docs_exists():
+    options = {name for command in ALL.values() for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    pages = sorted((Path(__file__).parents[3] / "docs").glob("*.md"))
+    written = {
+        (page.name, word) for page in pages for word in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text())
+    }
+    assert len(written) > 5
+    assert [(page, word) for page, word in sorted(written) if word not in options] == []
 
 
 def test_combiner_run_and_build_are_the_same_commands():
