@@ -176,7 +176,7 @@ def read_seed_model(
         ConfigError: one of the patterns in ``buffers`` matches no tensor.
     """
     if path.suffix in TORCH_SUFFIXES:
-        weights = Weights(_state_dict(path)).freeze()
+        weights = Weights(_state_dict(path)).detach()
         form = ModelForm(".npz" if all(can_hold(tensor) for tensor in weights.values()) else ".safetensors")
     elif bare is not None:
         file = MappedFile(path, max_bytes=None)

@@ -205,12 +205,11 @@ class Weights(Mapping[str, Tensor]):
         return self._map(Tensor.detach)
 
     def freeze(self) -> Weights:
-        """Take no part in autograd from now on, and, where the tensors are a model's own, copy them; returns itself.
+        """Take no part in autograd from now on, and keep these values whatever happens to the model; returns itself.
 
-        So they keep their values while the model is trained. `detach` shares the memory instead.
+        The tensors are copied, as they may be a model's own. `detach` shares the memory instead.
         """
-        is_of_model = any(isinstance(tensor, nn.Parameter) for tensor in self._tensors.values())
-        self._tensors = (self.clone() if is_of_model else self.detach())._tensors
+        self._tensors = self.clone()._tensors
         return self
 
     def zeros_like(self) -> Weights:

@@ -259,6 +259,7 @@ def test_clone_and_freeze_leave_the_model_alone() -> None:
     clone.add_(clone)
     assert torch.equal(clone["first.bias"], 2 * model.first.bias)
     frozen, detached = Weights.from_model(model).freeze(), Weights.from_model(model).detach()
+    from_dict = Weights(model.state_dict()).freeze()
     assert not frozen["first.bias"].requires_grad and model.first.bias.requires_grad
     assert not detached["first.bias"].requires_grad
     before = frozen.clone()
@@ -267,6 +268,7 @@ def test_clone_and_freeze_leave_the_model_alone() -> None:
         assert model.norm.running_mean is not None
         model.norm.running_mean += 1
     assert frozen.equal(before), "they keep their values while the model is trained"
+    assert torch.equal(from_dict["first.bias"], before["first.bias"])
     assert torch.equal(detached["first.bias"], model.first.bias)
     own = Weights({"w": torch.ones(2, requires_grad=True)})
     assert own.freeze() is own and not own["w"].requires_grad
