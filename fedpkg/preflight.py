@@ -253,9 +253,8 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
             "whole model that it sends is added to the global model as if it were a difference"
         )
         event(logger, logging.WARNING, "strategy.unread", about=about)
-    if (
-        not names or mentions(package.folder, (*names, *lines)) or (imports and not lines)
-    ):  # loading and saving is enough
+    is_enough = imports and not lines  # the method has no line of fedpkg.client besides load and save
+    if not names or is_enough or mentions(package.folder, (*names, *lines)):
         return
     missing = f"use client.{' or client.'.join(lines)}" if imports else "import fedpkg.client"
     about = (

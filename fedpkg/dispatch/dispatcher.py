@@ -271,13 +271,14 @@ class LocalExecutor:
             turn = lane.line_up()
 
     def _clear_away(self, task: Task) -> None:
-        """Remove what is left of a try that does not count."""
-        try:
-            self._models.release(task)
-            self._copies.discard(task)
-            remove_tree(task.folder)
-        except OSError as error:  # a process of its is still there; whoever gets the home's lock next removes the rest
-            event(logger, logging.WARNING, "task.files_left", task=task.task_id, error=error)
+        """Remove what is left of a try that does not count. The next holder of the home's lock removes what stays."""
+        self._give_back(task)
+        _tidy(task, _remove_folder)
+
+    def _give_back(self, task: Task) -> None:
+        """Give back the input and the working copy of a task that keeps neither."""
+        _tidy(task, self._models.release)
+        _tidy(task, self._copies.discard)
 
     def _attempt(self, lane: _Lane, turn: object, task: Task, *, private: bool, is_last: bool) -> TaskResult:
         clock = time.monotonic
@@ -411,10 +412,9 @@ class LocalExecutor:
         if failure is not None and not fills and is_full(task.folder):  # looked at now: below, room is made
             failure = Failure("no_space", failure.message)
         if status != "ok":
-            _tidy(task, self._models.release)
-            _tidy(task, self._copies.discard)
+            self._give_back(task)
         if status == "cancelled" and outcome is None:  # it never ran
-            _tidy(task, lambda task: remove_tree(task.folder))
+            _tidy(task, _remove_folder)
         else:
             _tidy(task, lambda task: None if not fills and is_disarmed(task.folder) else remove_leftovers(task))
         tail = "" if outcome is None else (outcome.stderr_tail.strip() or outcome.stdout_tail.strip())
@@ -452,6 +452,10 @@ class LocalExecutor:
             wall_s=wall_s,
             phases=phases,
         )
+
+
+def _remove_folder(task: Task) -> None:
+    remove_tree(task.folder)
 
 
 def _tidy(task: Task, step: Callable[[Task], object]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedpkg.dispatch.staging import THREAD_VARIABLES
 from fedpkg.weights.vector_math import VECTOR_MATH
 
 TASK = Path(__file__).resolve().parents[3] / "fedpkg/runtime/path/_fedpkg_task.py"
@@ -42,6 +43,7 @@ def test_controller_and_tasks_call_the_same_functions_first() -> None:
     names: dict[str, object] = {}
     exec(compile(TASK.read_text(), str(TASK), "exec"), names)
     assert names["VECTOR_MATH"] == VECTOR_MATH
+    assert names["THREAD_VARIABLES"] == THREAD_VARIABLES, "those that a task's environment is given"
     assert all(hasattr(torch.Tensor, name) for name in VECTOR_MATH.split())
 
 
