@@ -162,7 +162,7 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
     """
     from fedpkg.formats.buffers import are_numbered, running_statistics, usual_buffers
     from fedpkg.strategies.base import transforms_of, treatment_of
-    from fedpkg.strategies.pipeline import ParticularOptimiser
+    from fedpkg.strategies.server_optimisers.base import ParticularOptimiser
 
     name, treatment = config.strategy["name"], treatment_of(strategy)
     sends_differences = bool(transforms_of(strategy)) or getattr(strategy, "reply", "weights") != "weights"

@@ -26,7 +26,7 @@ from fedpkg.log import event
 from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, take_step
-from fedpkg.strategies.held import finite
+from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.weights import Weights

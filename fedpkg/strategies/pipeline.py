@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fedpkg.registry import Part
+from fedpkg.strategies.aggregators.base import RememberingAggregator
+from fedpkg.strategies.aggregators.mean import WeightedMean
 from fedpkg.strategies.base import Reply, Request, State, Treatment
-from fedpkg.strategies.mean import WeightedMean
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.transforms.chain import chain_of, check_way
 
@@ -17,53 +18,6 @@ if TYPE_CHECKING:
 
     from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
-
-
-class Aggregator(Protocol):
-    """Makes one model out of the clients' updates.
-
-    One that says ``only_averages`` squares nothing, and its result lies between the updates: they may then have larger
-    numbers (`fedpkg.strategies.base.Request.use`).
-    """
-
-    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
-        """Fold replies to the global model ``model``; they come in cohort order.
-
-        Raises:
-            AggregationError: no replies, too few of them, or no finite result.
-        """
-        ...
-
-
-@runtime_checkable
-class RememberingAggregator(Protocol):
-    """An aggregator that keeps something from round to round, or draws."""
-
-    def aggregate_next(
-        self, replies: Iterator[Reply], model: Weights, memory: State, rng: np.random.Generator
-    ) -> tuple[Weights, State]:
-        """Like `Aggregator.aggregate`; ``memory`` is what the last round returned, at first empty."""
-        ...
-
-
-class ServerOptimiser(Protocol):
-    """Takes the step from the global model that the aggregate of a round points to."""
-
-    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
-        """The next global model. ``memory`` (moments, as `Weights`) is what the last step returned, at first empty.
-
-        The gradient is ``model - aggregate``, of parameters; all other tensors of the next model are the aggregate's.
-        """
-        ...
-
-
-@runtime_checkable
-class ParticularOptimiser(Protocol):
-    """A server optimiser that cannot step every model, and says so before the session starts."""
-
-    def check(self, model: Weights) -> None:
-        """Raises ConfigError: it cannot step a model of these shapes."""
-        ...
 
 
 @dataclass(frozen=True)

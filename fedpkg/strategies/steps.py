@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from fedpkg.strategies.base import State
-from fedpkg.strategies.held import at_least_float32, finite
+from fedpkg.strategies.updates.held import at_least_float32, finite
 from fedpkg.weights.weights import Weights
 
 if TYPE_CHECKING:
-    from fedpkg.strategies.schedules import Schedule
+    from fedpkg.strategies.server_optimisers.schedules import Schedule
 
 
 def parameters_of(model: Weights) -> Weights:

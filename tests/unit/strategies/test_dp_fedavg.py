@@ -15,7 +15,7 @@ from cohorts import weights
 from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.strategies.accounting import Spent, epsilon
 from fedpkg.strategies.base import Client, Reply, Request, Sampling, State, StepContext
-from fedpkg.strategies.dp_fedavg import DpFedAvg
+from fedpkg.strategies.methods.dp_fedavg import DpFedAvg
 from fedpkg.strategies.registry import make_strategy
 from fedpkg.weights.weights import Weights
 

@@ -13,8 +13,8 @@ from cohorts import close, replies, stacked, told, weights
 from fedpkg.errors import AggregationError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model, write_model
-from fedpkg.strategies import held
-from fedpkg.strategies.held import Updates
+from fedpkg.strategies.updates import held
+from fedpkg.strategies.updates.held import Updates
 from fedpkg.weights.weights import Weights
 
 

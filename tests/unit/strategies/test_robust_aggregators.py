@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedpkg.errors import AggregationError
-from fedpkg.strategies.bulyan import Bulyan
-from fedpkg.strategies.centered_clipping import CenteredClipping
-from fedpkg.strategies.distances import squared_distances
-from fedpkg.strategies.held import Updates
-from fedpkg.strategies.order import in_order
+from fedpkg.strategies.aggregators.bulyan import Bulyan
+from fedpkg.strategies.aggregators.centered_clipping import CenteredClipping
+from fedpkg.strategies.aggregators.robust import RobustAggregator
+from fedpkg.strategies.aggregators.trimmed_mean import TrimmedMean
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
-from fedpkg.strategies.robust import RobustAggregator
-from fedpkg.strategies.trimmed_mean import TrimmedMean
+from fedpkg.strategies.updates.distances import squared_distances
+from fedpkg.strategies.updates.held import Updates
+from fedpkg.strategies.updates.order import in_order
 from fedpkg.weights.weights import Weights
 
 MODEL = weights(1000)

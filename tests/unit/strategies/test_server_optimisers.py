@@ -14,12 +14,12 @@ from torch import Tensor
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.preflight import check_seed_model
-from fedpkg.strategies.fedopt import Adagrad, Adam, Yogi
-from fedpkg.strategies.lamb import Lamb
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
-from fedpkg.strategies.schedules import Cosine, Exponential, Polynomial, Steps
-from fedpkg.strategies.sgd import Sgd
-from fedpkg.strategies.torch_optimiser import TorchOptimiser, adamw
+from fedpkg.strategies.server_optimisers.fedopt import Adagrad, Adam, Yogi
+from fedpkg.strategies.server_optimisers.lamb import Lamb
+from fedpkg.strategies.server_optimisers.schedules import Cosine, Exponential, Polynomial, Steps
+from fedpkg.strategies.server_optimisers.sgd import Sgd
+from fedpkg.strategies.server_optimisers.torch_optimiser import TorchOptimiser, adamw
 from fedpkg.weights.weights import Weights
 
 STEPS = 6

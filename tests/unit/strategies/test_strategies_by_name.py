@@ -16,15 +16,15 @@ from fedpkg.config import dump_config, render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
 from fedpkg.strategies import make_strategy, resolve_strategy
-from fedpkg.strategies.bucketing import Bucketing
-from fedpkg.strategies.fedopt import Adam
-from fedpkg.strategies.krum import Krum
-from fedpkg.strategies.mean import WeightedMean
-from fedpkg.strategies.median import Median
+from fedpkg.strategies.aggregators.bucketing import Bucketing
+from fedpkg.strategies.aggregators.krum import Krum
+from fedpkg.strategies.aggregators.mean import WeightedMean
+from fedpkg.strategies.aggregators.median import Median
 from fedpkg.strategies.pipeline import Pipeline
 from fedpkg.strategies.registry import STRATEGIES
-from fedpkg.strategies.schedules import Cosine
-from fedpkg.strategies.sgd import Sgd
+from fedpkg.strategies.server_optimisers.fedopt import Adam
+from fedpkg.strategies.server_optimisers.schedules import Cosine
+from fedpkg.strategies.server_optimisers.sgd import Sgd
 from fedpkg.weights.weights import Weights
 
 HEAD = "package: p\nrounds: 1\nclients: {count: 9}\nstrategy:\n"
@@ -220,7 +220,7 @@ def test_parameters_that_do_not_go_together_are_an_error() -> None:
     ("section", "words"),
     [
         ({"name": "os:getcwd"}, "strategy 'os:getcwd', of os, makes a str, which is no strategy"),
-        ({"name": "fedpkg.strategies.krum:Krum"}, "makes a Krum, which is no strategy"),
+        ({"name": "fedpkg.strategies.aggregators.krum:Krum"}, "makes a Krum, which is no strategy"),
         ({"name": "os:getpgid", "pid": "x"}, "strategy 'os:getpgid', of os: TypeError"),
     ],
 )
@@ -240,7 +240,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fedpkg.strategies import register_strategy, register_aggregator
 from fedpkg.strategies.pipeline import Pipeline
-from fedpkg.strategies.mean import WeightedMean
+from fedpkg.strategies.aggregators.mean import WeightedMean
 
 @register_strategy("mine", equation="w <- w")
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedpkg.errors import AggregationError
 from fedpkg.strategies.base import Reply
-from fedpkg.strategies.order import in_order
+from fedpkg.strategies.updates.order import in_order
 from fedpkg.weights.weights import Weights, dtype_name
 
 _PIECE = 1 << 14  # elements of a client's row: those of 32 clients stay in a core's cache, and one thread does them

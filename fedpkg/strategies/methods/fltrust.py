@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fedpkg.errors import AggregationError, nearest
 from fedpkg.registry import Part
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.base import Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import STRATEGIES, register_asking_strategy
 from fedpkg.strategies.requests import mean_of
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -88,7 +88,7 @@ class FLTrustOfServer:
         return {"model": seed_model, "memory": {}}
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        from fedpkg.strategies.held import Updates
+        from fedpkg.strategies.updates.held import Updates
 
         w = state["model"]
         own, others = yield [Request("server", payload=w, group="server"), Request("train", payload=w)]
@@ -105,7 +105,7 @@ def _trusting(updates: Updates, first: int) -> Weights:
     """The global model after a step that is measured by one of the updates."""
     import torch
 
-    from fedpkg.strategies.held import weighted_sum
+    from fedpkg.strategies.updates.held import weighted_sum
 
     names = updates.model.parameters
     products = torch.zeros(len(updates), dtype=torch.float64)

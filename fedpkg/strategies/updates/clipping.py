@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedpkg.strategies.distances import squared_norms
-from fedpkg.strategies.held import Updates, weighted_sum
+from fedpkg.strategies.updates.distances import squared_norms
+from fedpkg.strategies.updates.held import Updates, weighted_sum
 
 
 def clipped_mean(

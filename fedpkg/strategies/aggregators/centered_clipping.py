@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive, Repeats
+from fedpkg.strategies.aggregators.robust import RememberingRobustAggregator
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RememberingRobustAggregator
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -37,8 +37,8 @@ class CenteredClipping(RememberingRobustAggregator):
         return count // 10
 
     def combine_next(self, updates: Updates, memory: State, rng: np.random.Generator) -> tuple[Weights, State]:
-        from fedpkg.strategies.clipping import clipped_mean
         from fedpkg.strategies.steps import parameters_of
+        from fedpkg.strategies.updates.clipping import clipped_mean
         from fedpkg.weights.weights import Weights
 
         before = parameters_of(updates.model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedpkg.errors import AggregationError
-from fedpkg.strategies.held import Updates
+from fedpkg.strategies.updates.held import Updates
 
 _CHUNK = 1 << 12
 _CANCELLED = 1e-4  # |a - b|^2 of less than this of |a|^2 + |b|^2 would have lost more than 4 of its 16 digits

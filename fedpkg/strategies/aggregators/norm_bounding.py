@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -38,7 +38,7 @@ class NormBounding(RobustAggregator):
         return 0
 
     def combine(self, updates: Updates) -> Weights:
-        from fedpkg.strategies.clipping import clipped_mean
+        from fedpkg.strategies.updates.clipping import clipped_mean
 
         weights = updates.num_examples if self.by_examples else None
         return updates.with_rest(clipped_mean(updates, None, self.max_norm, weights))

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import CountOrZero
-from fedpkg.strategies.krum import krum_order
+from fedpkg.strategies.aggregators.krum import krum_order
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -38,7 +38,7 @@ class Bulyan(RobustAggregator):
         return self.attackers if count >= self.needs else 0
 
     def combine(self, updates: Updates) -> Weights:
-        from fedpkg.strategies.distances import squared_distances
+        from fedpkg.strategies.updates.distances import squared_distances
 
         chosen = self._selected(squared_distances(updates))
         kept = len(chosen) - 2 * self.attackers
@@ -61,7 +61,7 @@ def _mean_around_median(rows: Tensor, kept: int) -> Tensor:
     """
     import torch
 
-    from fedpkg.strategies.order import in_order
+    from fedpkg.strategies.updates.order import in_order
 
     count = len(rows)
     ordered = list(in_order(rows, 0, count))

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Count, CountOrZero
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 _PAPER = "Blanchard et al. 2017, Machine Learning with Adversaries, NeurIPS, arXiv:1703.02757"
@@ -67,7 +67,7 @@ class MultiKrum(RobustAggregator):
 
 
 def _mean_of_nearest(updates: Updates, attackers: int, *, select: int) -> Weights:
-    from fedpkg.strategies.distances import squared_distances
+    from fedpkg.strategies.updates.distances import squared_distances
 
     chosen = sorted(krum_order(squared_distances(updates), attackers)[:select])
 

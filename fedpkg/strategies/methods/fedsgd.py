@@ -9,7 +9,7 @@ from fedpkg.registry import Part
 from fedpkg.strategies.base import Replies, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
-from fedpkg.strategies.sgd import Sgd
+from fedpkg.strategies.server_optimisers.sgd import Sgd
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive, Repeats
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -39,8 +39,8 @@ class GeometricMedian(RobustAggregator):
     def combine(self, updates: Updates) -> Weights:
         import torch
 
-        from fedpkg.strategies.distances import products
-        from fedpkg.strategies.held import middle, weighted_sum
+        from fedpkg.strategies.updates.distances import products
+        from fedpkg.strategies.updates.held import middle, weighted_sum
 
         names = updates.model.parameters
         gram = torch.zeros(len(updates), len(updates), dtype=torch.float64)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fedpkg.registry import Count, Part
+from fedpkg.strategies.aggregators.robust import RememberingRobustAggregator, RobustAggregator
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RememberingRobustAggregator, RobustAggregator
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 

@@ -12,7 +12,7 @@ from fedpkg.strategies.base import Reply, State
 if TYPE_CHECKING:
     import numpy as np
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -44,7 +44,7 @@ class RobustAggregator(ABC):
         """
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
-        from fedpkg.strategies.held import Updates
+        from fedpkg.strategies.updates.held import Updates
 
         return self.combine(self.enough(Updates(replies, model)))
 
@@ -79,6 +79,6 @@ class RememberingRobustAggregator(RobustAggregator):
     def aggregate_next(
         self, replies: Iterator[Reply], model: Weights, memory: State, rng: np.random.Generator
     ) -> tuple[Weights, State]:
-        from fedpkg.strategies.held import Updates
+        from fedpkg.strategies.updates.held import Updates
 
         return self.combine_next(self.enough(Updates(replies, model)), memory, rng)

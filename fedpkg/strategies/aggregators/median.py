@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -30,6 +30,6 @@ class Median(RobustAggregator):
         return (count - 1) // 2
 
     def combine(self, updates: Updates) -> Weights:
-        from fedpkg.strategies.held import middle
+        from fedpkg.strategies.updates.held import middle
 
         return updates.with_rest(updates.made(updates.model.parameters, lambda rows, _: middle(rows)))

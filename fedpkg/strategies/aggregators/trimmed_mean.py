@@ -9,13 +9,13 @@ import msgspec
 
 from fedpkg.registry import CountOrZero
 from fedpkg.shares import share_of
+from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
-from fedpkg.strategies.robust import RobustAggregator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedpkg.strategies.held import Updates
+    from fedpkg.strategies.updates.held import Updates
     from fedpkg.weights.weights import Weights
 
 
@@ -50,7 +50,7 @@ class TrimmedMean(RobustAggregator):
         return share_of(self.beta, count, "down", leeway=self.leeway)
 
     def combine(self, updates: Updates) -> Weights:
-        from fedpkg.strategies.order import in_order
+        from fedpkg.strategies.updates.order import in_order
 
         count = len(updates)
         trimmed = self.stands(count)

@@ -1,0 +1,1 @@
+"""Aggregators: what makes one model out of the updates of a round."""

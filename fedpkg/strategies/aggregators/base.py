@@ -1,0 +1,39 @@
+"""The protocol of aggregators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fedpkg.strategies.base import Reply, State
+    from fedpkg.weights.weights import Weights
+
+
+class Aggregator(Protocol):
+    """Makes one model out of the clients' updates.
+
+    One that says ``only_averages`` squares nothing, and its result lies between the updates: they may then have larger
+    numbers (`fedpkg.strategies.base.Request.use`).
+    """
+
+    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
+        """Fold replies to the global model ``model``; they come in cohort order.
+
+        Raises:
+            AggregationError: no replies, too few of them, or no finite result.
+        """
+        ...
+
+
+@runtime_checkable
+class RememberingAggregator(Protocol):
+    """An aggregator that keeps something from round to round, or draws."""
+
+    def aggregate_next(
+        self, replies: Iterator[Reply], model: Weights, memory: State, rng: np.random.Generator
+    ) -> tuple[Weights, State]:
+        """Like `Aggregator.aggregate`; ``memory`` is what the last round returned, at first empty."""
+        ...

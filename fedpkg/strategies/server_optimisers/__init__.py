@@ -1,0 +1,1 @@
+"""Server optimisers, and the schedules of their learning rates."""
