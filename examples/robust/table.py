@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from fedpkg.assemble import load
 from fedpkg.controller.seeds import step_rng
 from fedpkg.data.clients import client_groups, prepare_clients
+from fedpkg.session.configuration import load
 from fedpkg.strategies import make_strategy
 from fedpkg.strategies.base import Client, Reply, Request, StepContext, sampled_from, take_step
 from fedpkg.weights.weights import Weights

@@ -236,7 +236,7 @@ def call(
     from fedpkg.compute_package.spec import FORMER_NAMES
     from fedpkg.config import IsolateConfig
     from fedpkg.files import remove_tree
-    from fedpkg.package_run import DataWays, call_ways
+    from fedpkg.session.package_run import DataWays, call_ways
 
     if path is not None:
         words = (str(path), *words)
@@ -298,11 +298,11 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
         EntryPointFailed: it failed. ``folder`` then holds a file ``failed``: it has the logs, and shall stay.
         FedpkgError: the package or the input cannot be used.
     """
-    from fedpkg import assemble
     from fedpkg.dispatch.staging import folders_of, naming, own_environ
+    from fedpkg.session import by_hand, failed_call
 
     with _Logs([folder / "task" / "stdout.log", folder / "task" / "stderr.log"]):
-        result = assemble.call_entry_point(package, entry_point, folder=folder, **options)
+        result = by_hand.call_entry_point(package, entry_point, folder=folder, **options)
     if result.status == "ok":
         return result
     (folder / "failed").touch()
@@ -317,7 +317,7 @@ def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any)
         hint = f"look into {output.near(folder / 'task')}"
     if result.task.isolation is not None:  # nor be that
         hint = f"look into {output.near(folder / 'task')}; what it may see is told by `fedpkg doctor` and the README"
-    raise assemble.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
+    raise failed_call.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
 
 
 def temporary_folder() -> Path:

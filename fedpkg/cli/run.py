@@ -63,8 +63,8 @@ def command(
     `strategy={name: fedadam, beta_1: 0.9}` replaces the whole section. With --json, each event is a JSON object on one
     line. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
-    from fedpkg import assemble
     from fedpkg.cli.progress import follow
+    from fedpkg.session import beginning, configuration
 
     if env is not None:
         words = (*words, f"python_env={env}")
@@ -82,10 +82,10 @@ def command(
             )
         options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
         overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-        config = assemble.load(Path(words[0]), [*overrides, *words[1:]]).config
+        config = configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
         home = settings.open_home(create=True)
     with follow(settings, home, num_rounds=config.rounds) as watch:
-        assemble.run(config, home, watch=watch)
+        beginning.run(config, home, watch=watch)
 
 
 def _of_package(
@@ -98,9 +98,9 @@ def _of_package(
     rounds: int | None,
     seed_model: Path | None,
 ) -> RunConfig:
-    from fedpkg.assemble import resolved
     from fedpkg.config import config_of
-    from fedpkg.package_run import package_config
+    from fedpkg.session.configuration import resolved
+    from fedpkg.session.package_run import package_config
 
     if words and "=" not in words[0]:
         raise click.UsageError(f"'{words[0]}': with --package there is no RUN.yaml; KEY=VALUE sets any of its keys")

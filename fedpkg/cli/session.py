@@ -245,8 +245,8 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     """
     settings: Settings = context.obj
     _check_no_changes([session_ref or "", *context.args])
-    from fedpkg import assemble
     from fedpkg.cli.progress import follow
+    from fedpkg.session import resuming
     from fedpkg.stores.sqlite import SqliteStore
 
     home = settings.open_home()
@@ -255,7 +255,7 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     with SqliteStore(home.state_db, read_only=True) as store:
         session = find_session(store, session_ref)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
-        assemble.resume(session.session_id, home, watch=watch, rounds=rounds)
+        resuming.resume(session.session_id, home, watch=watch, rounds=rounds)
     if session.status == "finished" and not session.error and (rounds or 0) <= session.num_rounds and not settings.json:
         again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
         output.words(f"it was finished; for more rounds: {again}")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fedpkg import assemble
 from fedpkg.formats.model_file import read_model
+from fedpkg.session import beginning, configuration
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -93,7 +93,7 @@ def test_a_real_federation_comes_to_the_same(attack: str, name: str, table: Modu
     else:
         overrides.append(f"strategy.aggregator={table.STRATEGIES[name]['aggregator']}")
     home = Home.open(tmp_path / "ein Heim ü" / ".fedpkg")
-    session = assemble.run(assemble.load(EXAMPLE / "run.yaml", overrides).config, home, watch=lambda event: None)
+    session = beginning.run(configuration.load(EXAMPLE / "run.yaml", overrides).config, home, watch=lambda event: None)
     with SqliteStore(home.state_db, read_only=True) as store:
         row = store.get_model(f"{session.session_id}.{rounds}")
         failures = {task.client_id: task.failure for task in store.list_tasks(session.session_id) if task.failure}

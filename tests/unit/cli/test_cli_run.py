@@ -311,7 +311,7 @@ def test_closed_standard_streams_are_no_error(closed, finished, environment):
 
 
 def test_a_fault_of_fedpkg_says_so(here, monkeypatch):
-    monkeypatch.setattr("fedpkg.assemble.run", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("fedpkg.session.beginning.run", lambda *_, **__: 1 / 0)
     ended = fedpkg("run", write_run_yaml(here))
     assert ended.code == 70
     assert "ZeroDivisionError" in ended.err

@@ -9,7 +9,7 @@ import pytest
 from cli_support import fedpkg
 
 from fedpkg.config import config_of
-from fedpkg.package_run import session_name
+from fedpkg.session.package_run import session_name
 
 HELLO = """
 import json, os, sys

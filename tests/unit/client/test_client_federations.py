@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpkg import assemble, client
+from fedpkg import client
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded
 from fedpkg.dispatch.isolation import means
 from fedpkg.errors import SessionFailed
 from fedpkg.formats.model_file import read_model
+from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -114,7 +115,7 @@ class Sessions:
         return row.digest, weights["x"].numpy().copy()
 
     def run(self, section: dict[str, Any], **more: Any) -> str:
-        session = assemble.run(self.config(section, **more), self.home, watch=self.watch)
+        session = beginning.run(self.config(section, **more), self.home, watch=self.watch)
         assert session.status == "finished" and not self.failures, self.failures
         return str(session.session_id)
 
@@ -145,10 +146,10 @@ def test_feddyn_goes_on_from_what_it_kept_when_it_is_resumed(sessions: Sessions)
             raise Stop
 
     with pytest.raises((Stop, SessionFailed)):
-        assemble.run(sessions.config({"name": "feddyn", "alpha": 0.4}, rounds=3), sessions.home, watch=stop)
+        beginning.run(sessions.config({"name": "feddyn", "alpha": 0.4}, rounds=3), sessions.home, watch=stop)
     with SqliteStore(sessions.home.state_db, read_only=True) as store:
         stopped = store.list_sessions()[-1].session_id
-    assert assemble.resume(stopped, sessions.home, watch=sessions.watch).status == "finished"
+    assert resuming.resume(stopped, sessions.home, watch=sessions.watch).status == "finished"
     np.testing.assert_allclose(sessions.model(stopped, 3)[1], feddyn(3, 2, 0.4), rtol=1e-12)
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from side_by_side import MODELS, NAMES, clients_of
 
-from fedpkg import assemble, client
+from fedpkg import client
 from fedpkg.config import config_from_json
+from fedpkg.session import beginning
 from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
 
@@ -42,7 +43,7 @@ def test_methods_of_the_clients_make_the_difference_that_they_should(
         "executor": {"name": "resident", "workers": 1},
         "validation": {"every": 2},
     }
-    session = assemble.run(config_from_json(config), home, watch=lambda event: None)
+    session = beginning.run(config_from_json(config), home, watch=lambda event: None)
     assert session.status == "finished"
     with SqliteStore(home.state_db, read_only=True) as store:
         metrics = {row.client_id: row.metrics for row in store.list_validations(session.session_id, round_number=2)}

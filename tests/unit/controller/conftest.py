@@ -8,7 +8,7 @@ import pytest
 from at_once import AtOnce
 from federation import Federation
 
-from fedpkg import assemble
+from fedpkg.session import executors
 from fedpkg.stores.home import Home
 
 
@@ -21,5 +21,5 @@ def federation(tmp_path: Path) -> Federation:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> AtOnce:
     """From now on sessions run without processes."""
     executor = AtOnce()
-    monkeypatch.setattr(assemble, "make_executor", lambda *_, **__: executor)
+    monkeypatch.setattr(executors, "make_executor", lambda *_, **__: executor)
     return executor

@@ -19,9 +19,9 @@ from typing import Any
 
 from federation import Arrivals
 
-from fedpkg import assemble
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event, ExecutorStarted, Preparing
+from fedpkg.session import beginning, resuming
 from fedpkg.stores import models, prune
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import SqlStore
@@ -99,11 +99,11 @@ def main() -> None:
     if int(event) == 0:
         timer.start()
     if options.run:
-        assemble.run(config_from_json(json.loads(Path(options.run).read_text())), home, watch=watch)
+        beginning.run(config_from_json(json.loads(Path(options.run).read_text())), home, watch=watch)
     elif options.resume:
         if arrivals is not None:
             arrivals.catch_up(home, options.resume)
-        assemble.resume(options.resume, home, watch=watch)
+        resuming.resume(options.resume, home, watch=watch)
     else:
         from fedpkg.cli.main import run_command
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from fedpkg import assemble
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
 from fedpkg.controller.events import Event, ExecutorStarted, Preparing, TaskEnded
 from fedpkg.formats.model_file import read_model
+from fedpkg.session import beginning, resuming
 from fedpkg.stores.base import SessionRow, TaskRow
 from fedpkg.stores.check import Finding, check_home
 from fedpkg.stores.home import Home
@@ -100,12 +100,12 @@ class Federation:
     def run(
         self, config: RunConfig | None = None, *, watch: Callable[[Event], None] | None = None, **changes: Any
     ) -> SessionRow:
-        return assemble.run(config or self.config(**changes), self.home, watch=of_session(watch or self.events.append))
+        return beginning.run(config or self.config(**changes), self.home, watch=of_session(watch or self.events.append))
 
     def resume(
         self, ref: str, *, rounds: int | None = None, watch: Callable[[Event], None] | None = None
     ) -> SessionRow:
-        return assemble.resume(ref, self.home, watch=of_session(watch or self.events.append), rounds=rounds)
+        return resuming.resume(ref, self.home, watch=of_session(watch or self.events.append), rounds=rounds)
 
     def findings(self) -> list[Finding]:
         """What `fedpkg home check` would tell."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg import assemble
 from fedpkg.errors import ConfigError
 from fedpkg.rules import CURRENT, refusal
+from fedpkg.session import resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
 
@@ -40,7 +40,7 @@ def expected() -> dict[str, dict[str, list[object]]]:
 
 @pytest.mark.parametrize("name", KEPT)
 def test_session_of_older_rules_resumes_to_the_bits_and_metrics_of_its_own_version(home: Home, name: str) -> None:
-    assemble.resume(ref(name), home, watch=lambda _: None, rounds=4)
+    resuming.resume(ref(name), home, watch=lambda _: None, rounds=4)
     with SqliteStore(home.state_db) as store:
         assert store.get_session(ref(name)).rules == 1
         models = [store.get_model(f"{ref(name)}.{number}").digest for number in range(5)]
@@ -52,7 +52,7 @@ def test_session_of_older_rules_resumes_to_the_bits_and_metrics_of_its_own_versi
 @pytest.mark.parametrize("name", REFUSED)
 def test_session_whose_strategy_has_changed_is_refused_with_the_reason(home: Home, name: str) -> None:
     with pytest.raises(ConfigError, match=REFUSED[name]) as caught:
-        assemble.resume(ref(name), home, watch=lambda _: None, rounds=4)
+        resuming.resume(ref(name), home, watch=lambda _: None, rounds=4)
     assert "--seed-model" in str(caught.value)
 
 

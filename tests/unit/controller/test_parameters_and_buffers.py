@@ -15,11 +15,11 @@ from at_once import answer_of
 from federation import Federation
 from torch import nn
 
-from fedpkg import assemble
 from fedpkg.dispatch.base import Task, TaskResult
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.formats.base import ModelForm, keys_of
 from fedpkg.formats.model_file import read_model, write_model
+from fedpkg.session import beginning, executors
 from fedpkg.stores.base import SessionRow
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -70,7 +70,7 @@ def here(monkeypatch: pytest.MonkeyPatch, federation: Federation, tmp_path: Path
         train: Train, seed: Weights | dict[str, Any], *, validate: Any = lambda model: {}, **changes: Any
     ) -> SessionRow:
         executor = Here(train, validate)
-        monkeypatch.setattr(assemble, "make_executor", lambda *_, **__: executor)
+        monkeypatch.setattr(executors, "make_executor", lambda *_, **__: executor)
         weights = Weights(dict(seed))
         path = tmp_path / "Saat.safetensors"
         write_model(path, weights, ModelForm(".safetensors", keys_of(weights)))
@@ -258,12 +258,12 @@ def test_buffers_stay_where_a_delta_has_parameters_alone(
 def test_sessions_of_before_send_deltas_of_parameters_alone(
     here: Callable[..., SessionRow], federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = assemble.SessionRow
+    row = beginning.SessionRow
     with monkeypatch.context() as patched:
-        patched.setattr(assemble, "SessionRow", lambda **fields: row(**fields, rules=1))
+        patched.setattr(beginning, "SessionRow", lambda **fields: row(**fields, rules=1))
         session = here(delta("fc"), NORM, strategy={"name": "fedavg", "reply": "delta"})
     executor = Here(delta(*NORM))
-    monkeypatch.setattr(assemble, "make_executor", lambda *_, **__: executor)
+    monkeypatch.setattr(executors, "make_executor", lambda *_, **__: executor)
     with pytest.raises(Exception, match=r"extra tensor 'bn\.running_mean'"):
         federation.resume(session.session_id, rounds=2)
 
@@ -437,7 +437,7 @@ def test_a_killed_session_in_half_precision_resumes_to_the_same_bits(
     with pytest.raises(Interrupted):
         here(dies, seed, **changes)
     session_id = federation.store.list_sessions()[-1].session_id
-    assemble.make_executor(None, None, None, slots=[]).train = train  # type: ignore[arg-type,attr-defined]
+    executors.make_executor(None, None, None, slots=[]).train = train  # type: ignore[arg-type,attr-defined]
     federation.resume(session_id)
     assert federation.digests(session_id) == expected
 

@@ -13,10 +13,10 @@ import torch
 from federation import PACKAGES, Federation
 from test_resume import drive, outcome_of, wait_until_gone, write_config
 
-from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, SessionStarted
 from fedpkg.errors import SessionFailed, StoreError
+from fedpkg.session.by_hand import call_entry_point
 from fedpkg.stores.base import SessionRow
 from fedpkg.strategies.base import Request, State
 from fedpkg.strategies.pipeline import Pipeline

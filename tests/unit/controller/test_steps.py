@@ -15,10 +15,10 @@ import torch
 from federation import PACKAGES, Federation
 from test_resume import drive, outcome_of, wait_until_gone, write_config
 
-from fedpkg.assemble import call_entry_point
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, FedpkgError, Interrupted, SessionFailed
+from fedpkg.session.by_hand import call_entry_point
 from fedpkg.strategies.base import Request, State, StepContext
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights

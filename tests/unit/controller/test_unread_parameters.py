@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpkg import assemble
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import config_from_json
 from fedpkg.dispatch.imports import imports_of, mentions
 from fedpkg.preflight import warn_of_unread_parameters, warn_of_unused
+from fedpkg.session import beginning
 from fedpkg.stores.home import Home
 from fedpkg.strategies import make_strategy
 
@@ -51,7 +51,7 @@ def test_a_package_that_reads_nothing_of_the_method_is_warned_of_once(
         }
     )
     with caplog.at_level(logging.WARNING, "fedpkg.preflight"):
-        session = assemble.run(config, Home.open(tmp_path / ".fedpkg"), watch=lambda event: None)
+        session = beginning.run(config, Home.open(tmp_path / ".fedpkg"), watch=lambda event: None)
     assert session.status == "finished"
     said = [
         record.getMessage() for record in caplog.records if "does not seem to read proximal_mu" in record.getMessage()

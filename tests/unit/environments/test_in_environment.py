@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from wheelhouse import write_package
 
-from fedpkg import assemble
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.config import RunConfig, config_from_json
 from fedpkg.controller.events import Event, RoundFinished
@@ -30,6 +29,7 @@ from fedpkg.dispatch.resident import resident_executor
 from fedpkg.dispatch.staging import base_environ
 from fedpkg.errors import SessionFailed
 from fedpkg.formats.model_file import read_model
+from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sqlite import SqliteStore
@@ -111,7 +111,7 @@ def call(
 def test_a_task_finds_the_environment_and_nothing_else(
     python: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(assemble.__file__).parents[1]))  # made for another interpreter
+    monkeypatch.setenv("PYTHONPATH", str(Path(beginning.__file__).parents[2]))  # made for another interpreter
     code = """
 import importlib.util, random, shutil, subprocess, tiny
 absent = [name for name in ("fedpkg.errors", "numpy", "torch", "click") if importlib.util.find_spec(name) is None]
@@ -239,7 +239,7 @@ def test_two_packages_with_two_versions_of_a_module_in_one_home(
     for number, version in ((1, "1.0"), (5, "2.0")):
         package = write_package(tmp_path / f"p {number}", number=number, version=version)
         executor = {"name": name, "workers": 1}
-        session = assemble.run(config(package, seed, executor=executor), home, watch=lambda _event: None)
+        session = beginning.run(config(package, seed, executor=executor), home, watch=lambda _event: None)
         assert session.status == "finished"
         assert steps(home, session.session_id, 2) == [2.0 * number] * 4
 
@@ -259,13 +259,13 @@ def test_a_session_resumes_in_its_environment_which_is_made_again(
             raise Stop
 
     with pytest.raises((Stop, SessionFailed)):
-        assemble.run(config(package, seed), home, watch=stop)
+        beginning.run(config(package, seed), home, watch=stop)
     (made,) = root.iterdir()
     shutil.rmtree(made)
     shutil.rmtree(package)
     with SqliteStore(home.state_db, read_only=True) as store:
         (session,) = store.list_sessions()
-    assert assemble.resume(session.session_id, home, watch=lambda _event: None).status == "finished"
+    assert resuming.resume(session.session_id, home, watch=lambda _event: None).status == "finished"
     assert [path.name for path in root.iterdir()] == [made.name]
     assert caplog.text.count("environment.making") == 2
     assert steps(home, session.session_id, 2) == [6.0] * 4

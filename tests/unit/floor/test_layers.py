@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3] / "fedpkg"
 # From the top. A row imports rows below it, never its neighbours; within one name everything goes.
 ROWS = [
     {"cli"},
-    {"assemble", "package_run"},
+    {"session"},
     {"preflight"},
     {"controller"},
     {"dispatch"},

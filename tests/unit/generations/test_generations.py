@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from fedpkg import assemble
 from fedpkg.compute_package.build import build_package
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
 from fedpkg.errors import ConfigError, ModelFileError, SessionFailed
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model, write_model
+from fedpkg.session import beginning, by_hand, resuming
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.check import check_home
 from fedpkg.stores.home import Home
@@ -109,7 +109,7 @@ class Clients:
 
     def run(self, name: str, executor: str, **changes: Any) -> tuple[SessionRow, Home]:
         home = Home.open(self.folder / f"Heim {executor}" / ".fedpkg")
-        return assemble.run(self.config(name, executor, **changes), home, watch=lambda _: None), home
+        return beginning.run(self.config(name, executor, **changes), home, watch=lambda _: None), home
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_bare_models_are_resumed_and_are_seeds_as_they_are_and_exported(
 ) -> None:
     once, home = clients.run(name, "forkserver", rounds=3)
     begun, _ = clients.run(name, "forkserver", rounds=1)
-    resumed = assemble.resume(begun.session_id, home, watch=lambda _: None, rounds=3)
+    resumed = resuming.resume(begun.session_id, home, watch=lambda _: None, rounds=3)
     with SqliteStore(home.state_db, read_only=True) as store:
         models = store.list_models(once.session_id)
         assert [row.digest for row in store.list_models(resumed.session_id)] == [row.digest for row in models]
@@ -204,7 +204,7 @@ def test_models_that_no_bare_form_holds_are_refused_before_anything_is_recorded(
 def test_infer_is_called_predict_now(clients: Clients, tmp_path: Path) -> None:
     npz(**{"fc.weight": np.ones((1, 2)), "fc.bias": np.ones(1)})(tmp_path / "model.npz")
     data = tmp_path / "clients" / "1" / "data.npz"
-    result = assemble.call_entry_point(
+    result = by_hand.call_entry_point(
         PACKAGES / "fedn-0.5-get-helper",
         "predict",
         folder=tmp_path / "call",

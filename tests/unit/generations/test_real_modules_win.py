@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg import assemble
+import fedpkg
+from fedpkg.session import by_hand
 
 EXECUTORS = ("process", "forkserver", "resident")
 SCRIPT = """\
@@ -58,7 +59,7 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def modules_of(package: Path, executor: str, folder: Path) -> dict[str, str]:
-    result = assemble.call_entry_point(package, "predict", folder=folder, executor=executor)  # type: ignore[arg-type]
+    result = by_hand.call_entry_point(package, "predict", folder=folder, executor=executor)  # type: ignore[arg-type]
     assert result.reply is not None, (result.failure, result.log_tail)
     found: dict[str, str] = json.loads(result.reply.read_text())
     return found
@@ -79,18 +80,18 @@ def test_installed_modules_win(
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     found = modules_of(make_package(tmp_path, str(interpreter)), executor, tmp_path / "call")
-    ours = str(Path(assemble.__file__).parent / "runtime" / "compat")
+    ours = str(Path(fedpkg.__file__).parent / "runtime" / "compat")
     assert found["fedn"].startswith(str(interpreter.parent.parent))
     assert found["docker"] == str(interpreter.parent.parent.parent / "docker source" / "docker" / "__init__.py")
     assert found["scaleoututil"].startswith(ours)  # nobody else has that
     assert found["fedpkg"].startswith(str(interpreter.parent.parent))
-    assert found["fedpkg.client"] == str(Path(assemble.__file__).parent / "client" / "__init__.py")
+    assert found["fedpkg.client"] == str(Path(fedpkg.__file__).parent / "client" / "__init__.py")
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_modules_are_there_where_none_is_installed(executor: str, tmp_path: Path) -> None:
     found = modules_of(make_package(tmp_path, sys.executable), executor, tmp_path / "call")
-    here = os.path.dirname(assemble.__file__)
+    here = os.path.dirname(fedpkg.__file__)
     ours = os.path.join(here, "runtime", "compat", "")
     assert found.pop("fedpkg.client") == os.path.join(here, "client", "__init__.py")
     assert found.pop("fedpkg").endswith(os.path.join("fedpkg", "__init__.py"))  # the one that is installed here

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from candidates import SECTIONS, candidates, places, sample
 
-from fedpkg.assemble import load
 from fedpkg.config import config_from_json, dump_config, render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.samplers import make_sampler, resolve_sampler
 from fedpkg.samplers.registry import OPTIONS, SAMPLERS
+from fedpkg.session.configuration import load
 
 HEAD = "package: p\nrounds: 1\nclients: {count: 9}\nsampler:\n"
 HERE = Places("here")

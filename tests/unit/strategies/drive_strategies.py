@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-from fedpkg import assemble
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event
+from fedpkg.session import beginning
 from fedpkg.stores.home import Home
 
 if __name__ == "__main__":
@@ -31,7 +31,7 @@ def run_and_die(home: str, config: dict[str, object], kill_at: int) -> None:
         if seen == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    assemble.run(config_from_json(config), Home.open(Path(home)), watch=watch)
+    beginning.run(config_from_json(config), Home.open(Path(home)), watch=watch)
 
 
 def main() -> None:

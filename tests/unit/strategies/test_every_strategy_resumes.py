@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, STRATEGY_SPECS, section_of
 
-from fedpkg import assemble
 from fedpkg.config import RunConfig, config_from_json, dump_config
 from fedpkg.controller.events import Event, TaskEnded
+from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
 
@@ -89,7 +89,7 @@ def test_killed_in_its_last_round_it_resumes_to_the_same_bits(
 ) -> None:
     calm, killed = (Home.open(tmp_path / folder / ".fedpkg") for folder in ("in Ruhe", "getötet"))
     events: list[Event] = []
-    assemble.run(config_of(SECTIONS[name]), calm, watch=events.append)
+    beginning.run(config_of(SECTIONS[name]), calm, watch=events.append)
     ends = [number for number, event in enumerate(events, 1) if isinstance(event, TaskEnded)]
     kill_at = ends[-min(4, len(ends) // 2)]
     order = {"home": str(killed.root), "config": dump_config(config_of(SECTIONS[name])), "kill_at": kill_at}
@@ -99,7 +99,7 @@ def test_killed_in_its_last_round_it_resumes_to_the_same_bits(
     assert int(controllers.stdout.readline()) == -signal.SIGKILL
     with SqliteStore(killed.state_db, read_only=True) as store:
         session_id = store.list_sessions()[-1].session_id
-    assemble.resume(session_id, killed, watch=lambda event: None)
+    resuming.resume(session_id, killed, watch=lambda event: None)
     models, state = outcome_of(calm)
     assert len(models) == 3 and len(set(models)) == 3, "every round made another model"
     assert outcome_of(killed) == (models, state)

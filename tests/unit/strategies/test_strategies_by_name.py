@@ -11,10 +11,10 @@ import pytest
 import torch
 from cohorts import STRATEGY_NAMES, close, flat, section_of, stacked, told, weights
 
-from fedpkg.assemble import load
 from fedpkg.config import dump_config, render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
+from fedpkg.session.configuration import load
 from fedpkg.strategies import make_strategy, resolve_strategy
 from fedpkg.strategies.aggregators.bucketing import Bucketing
 from fedpkg.strategies.aggregators.krum import Krum

@@ -1,0 +1,1 @@
+"""From a configuration to a running session. The one place that knows every layer."""

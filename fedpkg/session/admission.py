@@ -1,0 +1,104 @@
+"""The package of a run: whether it may run, the files of it, and the interpreter that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fedpkg.compute_package.review import script_of
+from fedpkg.compute_package.signing import Signature
+from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
+from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
+from fedpkg.config import PythonEnv, RunConfig
+from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.command import without_container
+from fedpkg.errors import PackageError
+from fedpkg.log import event
+from fedpkg.stores.base import SessionRow, StateStore
+from fedpkg.stores.home import Home
+
+if TYPE_CHECKING:
+    pass
+
+
+logger = logging.getLogger("fedpkg.session")
+
+
+def admit_package(
+    config: RunConfig, home: Home, store: StateStore
+) -> tuple[RunConfig, UnpackedPackage, tuple[Signature, ...]]:
+    """The run's package, if its ``trust`` allows it; the configuration with signers instead of the files of their keys.
+
+    Its digest decides before anything of it is parsed.
+    """
+    trust = config.trust
+    signatures: list[Signature] = []
+    if trust.allow is not None:
+        trust = msgspec.structs.replace(trust, allow=resolve_allowed(trust.allow))
+        config = msgspec.structs.replace(config, trust=trust)
+    check = gate(Path(config.package), trust.allow, signature=trust.signature)
+    package = open_package(
+        Path(config.package),
+        home.packages,
+        max_bytes=config.limits.package_bytes,
+        max_members=config.limits.package_members,
+        admit=lambda digest: signatures.extend(check(digest)),
+        on_record={row.package_digest: row.package_contents for row in store.list_sessions() if row.package_contents},
+    )
+    return config, package, tuple(signatures)
+
+
+def package_again(config: RunConfig, home: Home, session: SessionRow) -> UnpackedPackage:
+    """The package that a session began with: the archive mends the cache if it is still the same one."""
+    admit_again(session.package_digest, config.trust.allow, session.signatures)
+    digests: list[str] = []  # of what lies where the package was
+
+    def is_same(digest: str) -> None:
+        digests.append(digest)
+        if digest != session.package_digest:
+            raise PackageError("another package")
+
+    with contextlib.suppress(PackageError):  # moved away, changed, or just being edited
+        return open_package(
+            Path(config.package),
+            home.packages,
+            max_bytes=config.limits.package_bytes,
+            max_members=config.limits.package_members,
+            admit=is_same,
+            on_record={session.package_digest: session.package_contents},
+        )
+    if digests and digests != [session.package_digest]:
+        event(
+            logger,
+            logging.WARNING,
+            "package.changed",
+            about=f"{config.package} has changed; the session goes on with the package as it was. For the changed one, "
+            "start a new run",
+        )
+    return find_package(session.package_digest, home.packages, contents=session.package_contents)
+
+
+def put_on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool) -> PackageOnDisk:
+    """The package as it is run, with its interpreter; making an environment for it may take minutes."""
+    from fedpkg.environments.choose import choose_python
+
+    entry_points = {
+        name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
+        for name, entry_point in package.spec.entry_points.items()
+    }
+    spec = dataclasses.replace(package.spec, entry_points=entry_points)
+    scripts = [script_of(entry_point.command) for entry_point in entry_points.values()]
+    python = choose_python(
+        package.folder,
+        python_env,
+        package=package.top or package.digest[:12],
+        python_env=spec.python_env,
+        scripts=[script for script in scripts if script is not None],
+        only_wheels=only_wheels,
+    )
+    return PackageOnDisk(package.digest, package.root, package.folder, spec, python)

@@ -1,0 +1,76 @@
+"""The executor that a run names, on the slots that this machine has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.config import RunConfig
+from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
+from fedpkg.dispatch.base import Executor, PackageOnDisk
+from fedpkg.dispatch.isolation import isolation_of
+from fedpkg.errors import Interrupted
+from fedpkg.log import event
+
+if TYPE_CHECKING:
+    pass
+
+
+logger = logging.getLogger("fedpkg.session")
+
+
+def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]) -> Executor:
+    """The executor that a configuration names."""
+    options: dict[str, Any] = {"slots": slots, "environment": config.environment, "log_folder": log_folder}
+    isolated = isolation_of(config) is not None
+    if config.executor.name == "process":
+        from fedpkg.dispatch.process import process_executor
+
+        return process_executor(**options, isolated=isolated)
+    if config.executor.name == "resident":
+        from fedpkg.dispatch.resident import resident_executor
+
+        return resident_executor(**options, package=package)
+    from fedpkg.dispatch.forkserver import forkserver_executor
+
+    return forkserver_executor(**options, package=package, isolated=isolated)
+
+
+@contextmanager
+def running_executor(
+    config: RunConfig, package: PackageOnDisk, folder: Path, session_id: str | None = None
+) -> Iterator[Executor]:
+    """The run's executor, closed in the end. ``session_id``: of a session that is on record already."""
+    slots = slots_of(config, or_fewer=session_id is not None)
+    executor = make_executor(config, package, folder / "executor", slots=slots)
+    try:
+        yield executor
+    except KeyboardInterrupt:
+        if session_id is not None:
+            raise Interrupted(
+                f"interrupted before session {session_id} went on", hint=f"fedpkg session resume {session_id}"
+            ) from None
+        raise Interrupted("interrupted before the session began; nothing was recorded") from None
+    finally:
+        executor.close()
+
+
+def slots_of(config: RunConfig, *, or_fewer: bool = False) -> list[Slot]:
+    """The run's slots on this machine. ``or_fewer``: for want of GPUs a session goes on more slowly; its bits stay."""
+    wanted, asked = config.executor.needs, config.executor.workers
+    needs = Needs(config.executor.threads, wanted.gpus, wanted.memory_bytes, wanted.gpu_memory_bytes)
+    machine = this_machine(with_gpus=wanted.gpus > 0)
+    slots = plan_slots(machine, needs, asked, or_fewer=or_fewer)
+    if asked != "auto" and len(slots) < asked:
+        reason = f"executor.workers is {asked}; the GPUs that are free hold {len(slots)} tasks"
+        event(logger, logging.WARNING, "executor.fewer", reason=reason)
+    if (needs.memory_bytes or 0) * len(slots) > machine.free_bytes:
+        reason = "executor.workers times executor.needs.memory_bytes is more memory than is free"
+        event(logger, logging.WARNING, "executor.memory", reason=reason)
+    if wanted.gpus:
+        where = " ".join(f"{slot.number}:{slot.environment[VISIBLE]}" for slot in slots)
+        event(logger, logging.INFO, "executor.gpus", slots=where)
+    return slots

@@ -1,0 +1,74 @@
+"""What a session that was begun before keeps of its rules, and when it cannot be resumed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.config import RunConfig
+from fedpkg.errors import ConfigError
+from fedpkg.rules import refusal
+from fedpkg.shares import Rounding, share_of
+from fedpkg.stores.base import ModelRow, SessionRow
+from fedpkg.types import Json
+
+if TYPE_CHECKING:
+    from fedpkg.controller.context import SessionContext
+
+
+def check_rules(session: SessionRow, config: RunConfig) -> None:
+    """Refuse a session whose results this version would compute in another way."""
+    if reason := refusal(session.rules, str(config.strategy["name"])):
+        raise _cannot_resume(session, reason)
+
+
+def _cannot_resume(session: SessionRow, reason: str) -> ConfigError:
+    return ConfigError(
+        f"session {session.session_id} cannot be resumed: {reason}",
+        hint=f"start a new session from its last model: fedpkg model export {session.session_id} -o seed.npz, then "
+        "fedpkg run … --seed-model seed.npz; or resume it with the version that began it",
+        key="strategy",
+    )
+
+
+def by_its_rules(session: SessionRow) -> dict[str, Json]:
+    """A session's configuration, with what sections of former rules must say to mean what they did."""
+    if session.rules < 2:
+        for section in _sections(session.config["strategy"]):
+            if section.get("name") in ("trimmed_mean", "fedtrimmedavg"):
+                section.setdefault("leeway", 0.0)
+    return session.config
+
+
+def check_former_shares(ctx: SessionContext, seed: ModelRow) -> None:
+    """Refuse a session of rules below 2 that counted a share of clients or tensors in another way than now."""
+    from fedpkg.controller.session import read_stored_model
+
+    sizes = (ctx.sampler.size, *ctx.sampler.groups.values())
+    counts = range(len(ctx.store.list_clients(ctx.session.session_id)) + 1)
+    of_clients: list[tuple[float, Rounding]] = [(size.fraction or 0.0, "nearest") for size in sizes]
+    of_clients += [(size.over_selection, "up") for size in sizes]
+    changed = [
+        share
+        for share, how in of_clients
+        for n in counts
+        if share_of(share, n, how) != share_of(share, n, how, leeway=0)
+    ]
+    sections = [one for one in _sections(ctx.config.strategy) if one.get("name") in ("top_k", "random_k")]
+    if sections:
+        model = read_stored_model(ctx, seed)
+        n = sum(model[name].numel() * (2 if model[name].is_complex() else 1) for name in model.parameters)
+        changed += [one["share"] for one in sections if round(one["share"] * n) != share_of(one["share"], n)]
+    if changed:
+        raise _cannot_resume(
+            ctx.session, f"it was begun by an older version of fedpkg, which rounded the share {changed[0]} otherwise"
+        )
+
+
+def _sections(value: Any) -> Iterator[dict[str, Any]]:
+    """All sections of a configuration, also those in others."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    for part in value if isinstance(value, list) else ():
+        yield from _sections(part)

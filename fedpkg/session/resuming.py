@@ -1,0 +1,91 @@
+"""Going on with a session.
+
+PyTorch is imported inside the functions, after the warm interpreter was started: the two imports then run side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.config import RunConfig, config_from_json, dump_config
+from fedpkg.controller.events import ExecutorStarted, Preparing
+from fedpkg.errors import ConfigError, DataError
+from fedpkg.files import sha256_file
+from fedpkg.log import event
+from fedpkg.session.admission import package_again, put_on_disk
+from fedpkg.session.context import context_of, naming_a_full_disk
+from fedpkg.session.executors import running_executor
+from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_rules
+from fedpkg.stores.base import ClientRow, SessionRow
+from fedpkg.stores.home import Home
+from fedpkg.stores.leftovers import sweep
+from fedpkg.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from fedpkg.controller.events import Watcher
+
+
+logger = logging.getLogger("fedpkg.session")
+
+
+def resume(
+    ref: str, home: Home, *, watch: Watcher, rounds: int | None = None, clock: Callable[[], float] = time.time
+) -> SessionRow:
+    """Go on with a session that was killed, interrupted, stopped or failed; with ``rounds``, up to so many in all.
+
+    Raises:
+        NotFound: no such session.
+        FedpkgError: what stopped it again.
+    """
+    advice = f"fedpkg session resume {ref}"
+    with home.lock() as note_session, SqliteStore(home.state_db) as store, naming_a_full_disk(home, advice):
+        sweep(home, store)
+        session = store.get_session(ref)
+        note_session(session.session_id)
+        config = config_from_json(by_its_rules(session))
+        check_rules(session, config)
+        unpacked = package_again(config, home, session)
+        warn_of_other_files(config)
+        if rounds is not None:
+            if rounds < (begun := len(store.list_rounds(session.session_id))):
+                raise ConfigError(
+                    f"session {session.session_id} has begun {begun} rounds; it cannot end after {rounds}"
+                )
+            config = config_from_json({**dump_config(config), "rounds": rounds})
+            store.extend_session(session.session_id, dump_config(config), rounds)
+        watch(Preparing("the package's Python environment"))
+        package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
+        check_data(home, store.list_clients(session.session_id))
+        with running_executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
+            watch(ExecutorStarted(lambda: executor.is_warming))
+            from fedpkg.controller.session import run_session
+            from fedpkg.formats.base import ModelForm
+
+            seed = store.get_model(f"{session.session_id}.0")
+            form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
+            ctx = context_of(session, config, home, store, package, form, executor, watch=watch, clock=clock)
+            if session.rules < 2:
+                check_former_shares(ctx, seed)
+            return run_session(ctx)
+
+
+def check_data(home: Home, clients: list[ClientRow]) -> None:
+    for client in clients:
+        if client.data_path is not None and not (home.root / client.data_path).exists():
+            raise DataError(
+                f"the data of {client.client_id} is gone: {home.root / client.data_path}",
+                hint="put it back, or start a new run",
+                client_id=client.client_id,
+            )
+
+
+def warn_of_other_files(config: RunConfig) -> None:
+    for kind, section in (("strategy", config.strategy), ("sampler", config.sampler)):
+        file, digest = section.get("file"), section.get("file_sha256")
+        if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
+            about = f"{file} has changed; the session goes on with it as it is now. For rounds of one kind, "
+            event(logger, logging.WARNING, f"{kind}.changed", about=about + "start a new run")

@@ -1,0 +1,107 @@
+"""The model that a session begins with: a file, or what the package's build entry point makes."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.config import RunConfig
+from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
+from fedpkg.dispatch.isolation import isolation_of
+from fedpkg.dispatch.limits import limits_of
+from fedpkg.errors import ConfigError, StoreError
+from fedpkg.session.failed_call import entry_point_failed
+from fedpkg.types import ReplyKind
+
+if TYPE_CHECKING:
+    from fedpkg.formats.base import ModelForm, Suffix
+    from fedpkg.weights.weights import Weights
+
+
+def seed_model_of(
+    config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str
+) -> tuple[Weights, ModelForm, bool]:
+    """The configured seed model, or the one that the package's build entry point makes; are its buffers told?"""
+    from fedpkg.formats.buffers import are_told
+    from fedpkg.formats.model_file import read_seed_model
+
+    path = (
+        Path(config.seed_model)
+        if config.seed_model is not None
+        else build_seed(config, package, executor, folder, session_id)
+    )
+    weights, form = read_seed_model(path, buffers=config.buffers, bare=bare_form(config, package))
+    if bad := non_finite(weights):
+        raise ConfigError(
+            f"seed model {path}: tensor '{bad}' has NaN or infinite values",
+            hint="if it is a constant of the module (a causal mask), keep it out of the file by register_buffer(…, "
+            f'persistent=False), or say that it is a buffer: buffers: ["{bad}"] in the run.yaml',
+        )
+    return weights, form, are_told(weights, path, patterns=config.buffers)
+
+
+def non_finite(seed_model: Weights) -> str | None:
+    """The first tensor that is not finite; constant buffers may be (a causal mask), running statistics may not."""
+    from fedpkg.formats.buffers import usual_buffers
+    from fedpkg.weights.weights import Weights
+
+    statistics = frozenset(usual_buffers(seed_model))
+    return seed_model.first_non_finite(Weights(seed_model, buffers=seed_model.buffers - statistics))
+
+
+def bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
+    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
+    from fedpkg.dispatch.forkserver import scripts_of
+    from fedpkg.dispatch.imports import helper_named
+    from fedpkg.formats.base import BARE
+
+    return BARE.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
+
+
+def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:
+    """Run the build entry point; the model file that it wrote.
+
+    Raises:
+        EntryPointFailed: it failed; with the end of its log.
+        StoreError: … because the disk is full.
+    """
+    task = Task(
+        task_id=f"{session_id}/build",
+        session_id=session_id,
+        round_number=0,
+        client_id="",
+        entry_point="build",
+        package=package,
+        reply_kind=ReplyKind.SEED,
+        folder=folder / "build",
+        next_state=folder / "build.work",
+        suffix=bare_form(config, package) or ".npz",
+        seed=config.seed,
+        arguments=config.arguments.get("build", {}),
+        run_config=config.run_config,
+        environment=config.environment,
+        threads=config.executor.threads,
+        timeout_s=config.executor.timeout_s,
+        limits=limits_of(config.limits),
+        isolation=isolation_of(config),
+        log_bytes=config.limits.log_bytes,
+    )
+    result = executor.submit(task).result()
+    if result.failure is not None and result.failure.kind == "no_space":
+        raise StoreError(
+            f"the disk of {folder} is full: build failed ({result.failure.message}); nothing was recorded",
+            hint="free space (`fedpkg home prune` helps), then start it again",
+            path=str(folder),
+        )
+    if result.reply is None:
+        raise entry_point_failed(result, hint=_build_by_hand(config, f"seed{task.suffix}"))
+    return result.reply
+
+
+def _build_by_hand(config: RunConfig, output: str) -> str:
+    gpus = f" --gpus {math.ceil(config.executor.needs.gpus)}" if config.executor.needs.gpus else ""
+    isolate = " --isolate" if config.isolate.enabled else ""
+    env = "" if config.python_env == "auto" else f" --env {config.python_env}"
+    return f"fedpkg package call {shlex.quote(config.package)} build --output {output}{gpus}{env}{isolate}"
