@@ -14,6 +14,7 @@ from fedpkg.config import RunConfig
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, SpecError
 from fedpkg.log import event
+from fedpkg.strategies.traits import traits_of
 
 if TYPE_CHECKING:
     from fedpkg.samplers.cohort import CohortSampler
@@ -27,9 +28,7 @@ logger = logging.getLogger("fedpkg.preflight")
 
 def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Raises SpecError or ConfigError: the package lacks one that the strategy uses, or that makes the seed model."""
-    from fedpkg.strategies.base import entry_points_of
-
-    for name in entry_points_of(strategy):
+    for name in traits_of(strategy).entry_points:
         package.spec.entry_point(name)
     if config.seed_model is None:
         try:
@@ -52,7 +51,6 @@ def check_clients(config: RunConfig, clients: Sequence[str], strategy: AnyStrate
     from fedpkg.controller.seeds import held_out_rng
     from fedpkg.data.clients import client_groups
     from fedpkg.samplers.held_out import held_out_clients
-    from fedpkg.strategies.base import sampled_from
 
     _check_availability(config, clients, sampler)
     found = client_groups(config.clients, list(clients))
@@ -60,7 +58,7 @@ def check_clients(config: RunConfig, clients: Sequence[str], strategy: AnyStrate
     may_train = [client_id for client_id in clients if client_id not in held_out]
     groups = {name: [one for one in ids if one not in held_out] for name, ids in found.items()}
     _check_groups(may_train, groups, strategy)
-    _check_counts(config, sampled_from(strategy, may_train, groups), groups, strategy, sampler)
+    _check_counts(config, traits_of(strategy).sampled(may_train, groups), groups, strategy, sampler)
 
 
 def _check_availability(config: RunConfig, clients: Sequence[str], sampler: CohortSampler) -> None:
@@ -77,9 +75,7 @@ def _check_availability(config: RunConfig, clients: Sequence[str], sampler: Coho
 
 
 def _check_groups(clients: Sequence[str], groups: Mapping[str, Collection[str]], strategy: AnyStrategy) -> None:
-    from fedpkg.strategies.base import groups_of
-
-    for name in groups_of(strategy):
+    for name in traits_of(strategy).groups:
         if not groups.get(name):
             raise ConfigError(
                 f"strategy: it asks the clients of a group '{name}', and clients.groups has none of that name",
@@ -96,9 +92,9 @@ def _check_counts(
     sampler: CohortSampler,
 ) -> None:
     """``clients``: those whom the sampler may choose."""
-    from fedpkg.strategies.base import ParticularStrategy, Sampling, needs_of
+    from fedpkg.strategies.base import ParticularStrategy, Sampling
 
-    target, needed = sampler.target(clients, groups), needs_of(strategy)
+    target, needed = sampler.target(clients, groups), traits_of(strategy).needs
     if isinstance(strategy, ParticularStrategy):
         strategy.check(Sampling(*sampler.sampling(clients, groups)), len(clients))
     if needed > target:
@@ -119,13 +115,12 @@ def _check_counts(
 def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
     """Of options that do nothing, as the strategy says itself who is asked, or goes on however few answer."""
     from fedpkg.samplers import resolve_sampler
-    from fedpkg.strategies.base import chooses_clients, heeds_required
 
     name, required = config.strategy["name"], config.round.required
-    if required > 1 and not heeds_required(strategy):
+    if required > 1 and not traits_of(strategy).heeds_required:
         about = f"{name} takes its step however few answer: round.required={required} does nothing"
         event(logger, logging.WARNING, "required.unused", about=about)
-    if not chooses_clients(strategy):
+    if not traits_of(strategy).chooses_clients:
         return
     usual = resolve_sampler({}, Places("run configuration"))
     usual["held_out"] = config.sampler.get("held_out")
@@ -161,11 +156,11 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
             the server's optimiser does not take.
     """
     from fedpkg.formats.buffers import are_numbered, running_statistics, usual_buffers
-    from fedpkg.strategies.base import transforms_of, treatment_of
     from fedpkg.strategies.server_optimisers.base import ParticularOptimiser
 
-    name, treatment = config.strategy["name"], treatment_of(strategy)
-    sends_differences = bool(transforms_of(strategy)) or getattr(strategy, "reply", "weights") != "weights"
+    traits = traits_of(strategy)
+    name, treatment = config.strategy["name"], traits.treatment
+    sends_differences = traits.changes_numbers or traits.reply != "weights"
     if not seed_model.parameters:
         if treatment in ("step", "parameters") or sends_differences:
             raise ConfigError(
@@ -174,8 +169,8 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
                 key="strategy",
             )
         return
-    if isinstance(optimiser := getattr(strategy, "server_optimiser", None), ParticularOptimiser):
-        optimiser.check(seed_model)
+    if isinstance(traits.server_optimiser, ParticularOptimiser):
+        traits.server_optimiser.check(seed_model)
     if usual := [tensor for tensor in usual_buffers(seed_model) if tensor not in seed_model.buffers]:
         about = f"{_listed(usual)} count as parameters, though running statistics have such names"
         event(logger, logging.WARNING, "buffers.parameters", about=about)
@@ -209,14 +204,14 @@ def warn_of_whole_numbers(
 ) -> None:
     """Say so where a model without parameters would be averaged: integers come from one client."""
     from fedpkg.data.clients import client_groups
-    from fedpkg.strategies.base import sampled_from, treatment_of
 
-    if seed_model.parameters or treatment_of(strategy) is None:
+    traits = traits_of(strategy)
+    if seed_model.parameters or traits.treatment is None:
         return
     groups = client_groups(config.clients, list(clients))
-    if sampler.target(sampled_from(strategy, clients, groups), groups) == 1:
+    if sampler.target(traits.sampled(clients, groups), groups) == 1:
         return
-    how = "come from the client with the most examples" if treatment_of(strategy) == "mean" else "are lower medians"
+    how = "come from the client with the most examples" if traits.treatment == "mean" else "are lower medians"
     about = f"the seed model has no floating parameters, and strategy {config.strategy['name']} does not average "
     about += f"integers: in each round they {how}. One client a round (sampler.count: 1) goes on from one to the next"
     event(logger, logging.WARNING, "integers.alone", about=about)
@@ -239,10 +234,9 @@ def _listed(names: Sequence[str]) -> str:
 def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Say so where a method does nothing without its clients, and their package seems to know nothing of it."""
     from fedpkg.dispatch.imports import imports_of, mentions
-    from fedpkg.strategies.base import client_lines_of, read_by_clients
 
-    names, lines = read_by_clients(strategy), client_lines_of(strategy)
-    sends_delta = getattr(strategy, "reply", None) == "delta"
+    traits = traits_of(strategy)
+    names, lines, sends_delta = traits.clients_read, traits.client_lines, traits.reply == "delta"
     if not names and not sends_delta:
         return
     scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]

@@ -21,7 +21,8 @@ from fedpkg.controller.seeds import step_rng
 from fedpkg.data.clients import client_groups, prepare_clients
 from fedpkg.session.configuration import load
 from fedpkg.strategies import make_strategy
-from fedpkg.strategies.base import Client, Reply, Request, StepContext, sampled_from, take_step
+from fedpkg.strategies.base import Client, Reply, Request, StepContext, take_step
+from fedpkg.strategies.traits import traits_of
 from fedpkg.weights.weights import Weights
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ class Federation:
         self.clients = clients  # and their numbers of examples
         self.groups = groups
         self.strategy = make_strategy(section)
-        self.sampled = sampled_from(self.strategy, clients, groups)
+        self.sampled = traits_of(self.strategy).sampled(clients, groups)
         self.state = self.strategy.init(Weights(first_model()))
 
     def step(self, round_number: int, updates: Mapping[str, Weights]) -> None:

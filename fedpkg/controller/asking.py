@@ -25,7 +25,7 @@ from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
-from fedpkg.strategies.base import Payload, Reply, Request, takes_empty_rounds
+from fedpkg.strategies.base import Payload, Reply, Request
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
 from fedpkg.weights.weights import Weights
@@ -63,7 +63,7 @@ class Asking:
         self.states: dict[str, str | None] = {}
         self.replies: list[Path] = []
         self.waited_s = self.virtual_s = 0.0
-        self.takes_empty_rounds = takes_empty_rounds(ctx.strategy)
+        self.takes_empty_rounds = ctx.traits.takes_empty_rounds
         self._model_file = model_file
         self._batch: list[Asked] = []
         self._batches = 0

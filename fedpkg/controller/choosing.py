@@ -15,7 +15,7 @@ from fedpkg.errors import NotFound, SessionFailed
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.shares import share_of
 from fedpkg.stores.base import ClientRow
-from fedpkg.strategies.base import Payload, sampled_from, takes_empty_rounds
+from fedpkg.strategies.base import Payload
 from fedpkg.weights.weights import Weights
 
 VIRTUAL_TIME = "virtual_time"  # in a round's phases: the session's virtual seconds up to its end
@@ -38,7 +38,7 @@ class Choosing:
         self.round_number = round_number
         self._clients = clients
         self.may_train = [client for client in clients if client.client_id not in ctx.held_out]
-        ids = sampled_from(ctx.strategy, (client.client_id for client in self.may_train), ctx.groups)
+        ids = ctx.traits.sampled((client.client_id for client in self.may_train), ctx.groups)
         of = set(ids) if len(ids) < len(self.may_train) else None
         self._may_be_drawn = [client for client in self.may_train if of is None or client.client_id in of]
         self.sampled: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class Choosing:
             ids = self._there
             there = [i for i, client in enumerate(self._may_be_drawn) if client.client_id in ids]
         sample = sampler.sample(self._candidates(), self._rng(purpose), there=there)
-        if len(sample.clients) < ctx.least_updates and not takes_empty_rounds(ctx.strategy):
+        if len(sample.clients) < ctx.least_updates and not ctx.traits.takes_empty_rounds:
             if sampler.availability is not None and self._time_of_enough is None:
                 raise SessionFailed(
                     f"round {self.round_number}: from second {self._time_before:g} of the virtual clock on, "
@@ -129,7 +129,7 @@ class Choosing:
         if availability is None or availability.trace is None or not availability.goes_by_time:
             return now
         ids = [client.client_id for client in self._may_be_drawn]
-        needed = 1 if takes_empty_rounds(ctx.strategy) else ctx.least_updates
+        needed = 1 if ctx.traits.takes_empty_rounds else ctx.least_updates
 
         def is_enough(there: list[str]) -> bool:
             return ctx.sampler.most(ids, ctx.groups, there) >= needed

@@ -26,7 +26,8 @@ from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore, TaskRow
 from fedpkg.stores.models import ModelStore
-from fedpkg.strategies.base import SteppingStrategy, Strategy, needs_of
+from fedpkg.strategies.base import SteppingStrategy, Strategy
+from fedpkg.strategies.traits import Traits, traits_of
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind, Use
 
@@ -86,9 +87,13 @@ class SessionContext:
         return VirtualClock(clock.seconds, clock.spread, clock.jitter, clock.bytes_per_s) if clock else None
 
     @functools.cached_property
+    def traits(self) -> Traits:
+        return traits_of(self.strategy)
+
+    @functools.cached_property
     def least_updates(self) -> int:
         """Fewer are of no use to a round."""
-        return max(self.config.round.required, needs_of(self.strategy))
+        return max(self.config.round.required, self.traits.needs)
 
     def reported_weight(self, client: ClientRow, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
         """What a client's metrics say that they weigh; `equal` where they do not say it."""

@@ -22,9 +22,9 @@ class Poisson:
     """Draw each client for itself, with the chance ``fraction_train``; ``count`` is how many that makes on average.
 
     So cohorts differ in size. A round that draws nobody, or fewer than ``round.required``, asks nobody: its model is
-    the one before, and the session goes on. A strategy that must take its step even then, because it adds noise, says
-    ``takes_empty_rounds`` and gets no replies. ``min_clients`` and ``over_selection`` would change the chances: they
-    are refused. N is how many may train, whether or not they are there in a round (``availability``).
+    the one before, and the session goes on. A strategy that must take its step even then, because it adds noise, has
+    the trait ``takes_empty_rounds`` and gets no replies. ``min_clients`` and ``over_selection`` would change the
+    chances: they are refused. N is how many may train, whether or not they are there in a round (``availability``).
     """
 
     def draw(self, candidates: Candidates, share: float, rng: np.random.Generator) -> Any:

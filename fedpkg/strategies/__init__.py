@@ -8,8 +8,10 @@ from fedpkg.strategies.registry import (
     register_strategy,
     resolve_strategy,
 )
+from fedpkg.strategies.traits import Traits
 
 __all__ = [
+    "Traits",
     "make_strategy",
     "register_aggregator",
     "register_schedule",

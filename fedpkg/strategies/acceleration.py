@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fedpkg.strategies.base import Asks, State, Step, StepContext
 from fedpkg.strategies.requests import gradient_at, parameters_alone
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -23,7 +24,7 @@ class Epoch(Protocol):
     def q(self) -> float: ...
 
     @property
-    def groups(self) -> tuple[str, ...]: ...
+    def traits(self) -> Traits: ...
 
     def epoch(self, x: Weights, ctx: StepContext) -> Asks[Weights]:
         """The point after an epoch that begins at x."""
@@ -48,13 +49,9 @@ class Accelerated:
     tau: float | None = None
     alpha: float | None = None
 
-    entry_points = ("gradient", "prox")
-    chooses_clients = True
-    treatment = "step"
-
     @property
-    def groups(self) -> tuple[str, ...]:
-        return self.method.groups
+    def traits(self) -> Traits:
+        return self.method.traits
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "z": parameters_alone(seed_model)}

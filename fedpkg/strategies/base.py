@@ -9,12 +9,12 @@ a virtual clock, ``"time"`` is the session's virtual seconds up to here, for a m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from fedpkg.strategies.traits import Content
 from fedpkg.strategies.virtual_clock import VirtualClock
-from fedpkg.transforms.stage import Stage
 from fedpkg.types import Json, ReplyKind, Use
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
@@ -25,8 +25,6 @@ if TYPE_CHECKING:  # to list strategies must not cost PyTorch
 
 State: TypeAlias = dict[str, Any]
 Payload: TypeAlias = "Weights | Mapping[str, Weights]"
-Content: TypeAlias = Literal["weights", "delta", "gradient"]
-Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -180,15 +178,7 @@ class ParticularStrategy(Protocol):
 class SteppingStrategy(Protocol):
     """A method as it is written on paper: a step that asks as often as it likes, and returns the state after it.
 
-    It may also say ``entry_points`` and ``groups``, those that it uses: they are then looked for before the session
-    starts; and ``takes_empty_rounds``, if it has something to do also when the sampler finds nobody to ask. Groups that
-    it says are ``apart`` are asked beside the sampled clients: the sampler leaves them out. And ``needs``, the fewest
-    replies of sampled clients that it is defined for: a run that cannot have so many is refused. One that never asks
-    whom the sampler chooses says ``chooses_clients``, and one that goes on with whoever answers no ``heeds_required``:
-    a run that gives a sampler, or ``round.required``, is told that it does nothing. ``clients_read`` are parameters of
-    which the clients' package must know one, or one of the ``client_lines`` of `fedpkg.client`: else it is warned of.
-    Its ``treatment`` of the tensors (`treatment_of`) decides what a run is warned of, and whether a model of half
-    precision is kept in float32 between its steps (`fedpkg.strategies.master`).
+    What it is besides, it says in its ``traits`` (`fedpkg.strategies.traits.Traits`).
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -238,68 +228,3 @@ def _ask_and_tell(strategy: Strategy, state: State, ctx: StepContext) -> Step:
     state, requests = strategy.ask(state, ctx.rng)
     replies: tuple[Replies, ...] = yield requests
     return strategy.tell(state, itertools.chain.from_iterable(replies))
-
-
-def entry_points_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
-    """The entry points that a strategy says it uses."""
-    return tuple(getattr(strategy, "entry_points", ("train",)))
-
-
-def groups_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
-    """The groups of clients that a strategy says it needs."""
-    return tuple(getattr(strategy, "groups", ()))
-
-
-def read_by_clients(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
-    """The parameters of which a strategy says that clients who read none of them do nothing but train."""
-    return tuple(getattr(strategy, "clients_read", ()))
-
-
-def client_lines_of(strategy: Strategy | SteppingStrategy) -> tuple[str, ...]:
-    """What of `fedpkg.client` does their part for them; nothing, if it is enough to load and save by it."""
-    return tuple(getattr(strategy, "client_lines", ()))
-
-
-def heeds_required(strategy: Strategy | SteppingStrategy) -> bool:
-    """Whether a round of fewer usable replies than ``round.required`` stops the session."""
-    return bool(getattr(strategy, "heeds_required", True))
-
-
-def takes_empty_rounds(strategy: Strategy | SteppingStrategy) -> bool:
-    """Whether a strategy takes its step with whom the sampler finds, be it nobody; others then keep their state."""
-    return bool(getattr(strategy, "takes_empty_rounds", False))
-
-
-def chooses_clients(strategy: Strategy | SteppingStrategy) -> bool:
-    """Whether a strategy says itself who is asked, and makes no use of the sampler."""
-    return bool(getattr(strategy, "chooses_clients", False))
-
-
-def sampled_from(
-    strategy: Strategy | SteppingStrategy, clients: Iterable[str], groups: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """The clients without those that a strategy asks apart from the sample."""
-    apart = {name for group in getattr(strategy, "apart", ()) for name in groups.get(group, ())}
-    return [name for name in clients if name not in apart]
-
-
-def treatment_of(strategy: Strategy | SteppingStrategy) -> Treatment | None:
-    """What a strategy does with parameters and with the rest, buffers and integers; None: it does not say.
-
-    ``mean``: all floating tensors get the same mean. ``aggregate``: parameters follow a rule, the rest another one.
-    ``step``: parameters take a step of the server, the rest is averaged. ``parameters``: these alone move.
-    """
-    found: Treatment | None = getattr(strategy, "treatment", None)
-    return found
-
-
-def transforms_of(strategy: Strategy | SteppingStrategy) -> list[Any]:
-    """All transforms of a strategy that change numbers."""
-    ways = ("transforms", "server_transforms", "download_transforms")
-    steps = [step for way in ways for step in getattr(strategy, way, ())]
-    return [step for step in steps if step.stage != Stage.PACK]
-
-
-def needs_of(strategy: Strategy | SteppingStrategy) -> int:
-    """The fewest usable replies of sampled clients that a strategy says it is defined for."""
-    return int(getattr(strategy, "needs", 1))

@@ -17,8 +17,8 @@ from fedpkg.strategies.base import (
     SteppingStrategy,
     Strategy,
     take_step,
-    treatment_of,
 )
+from fedpkg.strategies.traits import Traits, traits_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ _KEY = "master"
 
 def with_master(strategy: Strategy | SteppingStrategy) -> Strategy | SteppingStrategy:
     """The strategy, in float32 where it takes steps of its own and the model has parameters in half precision."""
-    return WithMaster(strategy) if treatment_of(strategy) in ("step", "parameters") else strategy
+    return WithMaster(strategy) if traits_of(strategy).treatment in ("step", "parameters") else strategy
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,14 @@ class WithMaster:
     trains from the rounded model, so the difference to the float32 one is added to the weights that it sends back: what
     it changed is then applied to the float32 model. A seed model without parameters in half precision changes nothing.
 
-    What else the strategy says of itself (`fedpkg.strategies.base.SteppingStrategy`), it says through this.
+    Its traits are the strategy's.
     """
 
     strategy: Strategy | SteppingStrategy
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "strategy":
-            raise AttributeError(name)
-        return getattr(self.strategy, name)
+    @property
+    def traits(self) -> Traits:
+        return traits_of(self.strategy)
 
     def init(self, seed_model: Weights) -> State:
         dtypes = _half_dtypes(seed_model)

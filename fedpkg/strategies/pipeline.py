@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fedpkg.registry import Part
 from fedpkg.strategies.aggregators.base import RememberingAggregator
 from fedpkg.strategies.aggregators.mean import WeightedMean
-from fedpkg.strategies.base import Reply, Request, State, Treatment
+from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.registry import Transforms, register_strategy
+from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
 
 if TYPE_CHECKING:
@@ -59,20 +60,20 @@ class Pipeline:
                 raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback: only clients can")
 
     @property
-    def needs(self) -> int:
-        """The fewest updates that the aggregator is defined for."""
-        return int(getattr(self.aggregator, "needs", 1))
-
-    @property
-    def treatment(self) -> Treatment | None:
-        """What it does with parameters and with the rest: as its aggregator, or a step."""
-        found: Treatment | None = getattr(self.aggregator, "treatment", None)
-        return found if self.server_optimiser is None else "step"
-
-    @property
-    def clients_read(self) -> tuple[str, ...]:
-        """Parameters of which the clients' package must read one."""
-        return tuple(self.method)
+    def traits(self) -> Traits:
+        """Those of its aggregator, and what the other parts make of them."""
+        of = traits_of(self.aggregator)
+        goes_on = self.server_optimiser is not None or self.server_transforms or self.reply == "delta"
+        return replace(
+            of,
+            treatment=of.treatment if self.server_optimiser is None else "step",
+            only_averages=of.only_averages and not goes_on,
+            reply=self.reply,
+            changes_numbers=change_numbers(self.transforms, self.server_transforms, self.download_transforms),
+            server_optimiser=self.server_optimiser,
+            clients_read=tuple(self.method),
+            client_lines=self.client_lines,
+        )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "step": 0}
@@ -90,15 +91,9 @@ class Pipeline:
             rest=self.reply == "delta",
             transforms=chain_of(self.transforms),
             download=chain_of(self.download_transforms),
-            use="averaged" if self._only_averages else "stepped",
+            use="averaged" if self.traits.only_averages else "stepped",
         )
         return state, [request]
-
-    @property
-    def _only_averages(self) -> bool:
-        """Whether no parameter of the next model is outside the range of the replies'."""
-        goes_on = self.server_optimiser is not None or self.server_transforms or self.reply == "delta"
-        return bool(getattr(self.aggregator, "only_averages", False)) and not goes_on
 
     def tell(self, state: State, replies: Iterator[Reply]) -> State:
         model, state = state["model"], dict(state)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.strategies.base import Request, State, Step, StepContext, SteppingStrategy
+from fedpkg.strategies.base import ParticularStrategy, Request, Sampling, State, Step, StepContext, SteppingStrategy
+from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
 from fedpkg.types import ReplyKind
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class Travelling:
     """A method whose updates, or models, are transformed on their way. What a group is asked stays with the server.
 
-    What else the method says of itself (`fedpkg.strategies.base.SteppingStrategy`), it says through this.
+    Its traits and its `check` are the method's.
     """
 
     method: SteppingStrategy
@@ -29,10 +30,14 @@ class Travelling:
         check_way("transforms", self.transforms)
         check_way("download_transforms", self.download_transforms, of_models=True)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "method":
-            raise AttributeError(name)
-        return getattr(self.method, name)
+    @property
+    def traits(self) -> Traits:
+        changes = change_numbers(self.transforms, self.download_transforms)
+        return replace(traits_of(self.method), changes_numbers=changes)
+
+    def check(self, sampling: Sampling, num_clients: int) -> None:
+        if isinstance(self.method, ParticularStrategy):
+            self.method.check(sampling, num_clients)
 
     def init(self, seed_model: Weights) -> State:
         return self.method.init(seed_model)

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 
 
 class Aggregator(Protocol):
-    """Makes one model out of the clients' updates.
-
-    One that says ``only_averages`` squares nothing, and its result lies between the updates: they may then have larger
-    numbers (`fedpkg.strategies.base.Request.use`).
+    """Makes one model out of the clients' updates. What it is besides, it says in its ``traits``
+    (`fedpkg.strategies.traits.Traits`).
     """
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:

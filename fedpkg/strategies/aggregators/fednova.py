@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedpkg.registry import BelowOne
 from fedpkg.strategies.base import Reply
 from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.traits import Traits
 from fedpkg.strategies.weighing import Said, with_numbers
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class FedNova:
     steps_key: str = "num_steps"
     momentum: BelowOne = 0.0
 
-    treatment = "step"
+    traits = Traits(treatment="step")
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.strategies.steps import moved

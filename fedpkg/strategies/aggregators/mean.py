@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.strategies.base import Reply
 from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -27,8 +28,7 @@ class WeightedMean:
     See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
     """
 
-    treatment = "mean"
-    only_averages = True
+    traits = Traits(treatment="mean", only_averages=True)
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.weights.fold import MeanFold

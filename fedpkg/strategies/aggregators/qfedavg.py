@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedpkg.registry import NotNegative, Positive
 from fedpkg.strategies.base import Reply
 from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.traits import Traits
 from fedpkg.strategies.weighing import Said, with_numbers
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class QFedAvg:
     learning_rate: Positive = 0.1
     loss_key: str = "train_loss"
 
-    treatment = "step"
+    traits = Traits(treatment="step")
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.strategies.steps import gradient_of, moved, squared_norm

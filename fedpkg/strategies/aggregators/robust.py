@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.errors import AggregationError
 from fedpkg.strategies.base import Reply, State
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 class RobustAggregator(ABC):
     """An aggregator over updates that are mapped side by side; each client counts once, whatever it says of itself."""
 
-    treatment = "aggregate"
+    only_averages = False
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(treatment="aggregate", needs=self.needs, only_averages=self.only_averages)
 
     @property
     def needs(self) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.strategies.base import Reply
 from fedpkg.strategies.registry import register_aggregator
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 class UniformMean:
     """The mean of the clients' models; whoever has more examples has no more say."""
 
-    treatment = "mean"
-    only_averages = True
+    traits = Traits(treatment="mean", only_averages=True)
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         from fedpkg.weights.fold import MeanFold

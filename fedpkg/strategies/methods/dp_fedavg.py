@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,7 @@ from fedpkg.registry import Count, NotNegative, Part, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
 from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Step, StepContext
 from fedpkg.strategies.registry import Transforms, register_strategy
+from fedpkg.strategies.traits import Traits, change_numbers
 from fedpkg.transforms.chain import Chain
 from fedpkg.transforms.delta import Delta
 from fedpkg.transforms.noise import Clip, Probability, with_noise
@@ -86,9 +87,16 @@ class DpFedAvg:
     secret_noise: bool = False
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None
     transforms: Transforms = ()
-    takes_empty_rounds: ClassVar[bool] = True  # the noise must come, also when nobody was drawn
-    heeds_required: ClassVar[bool] = False
-    treatment: ClassVar[str] = "parameters"
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            takes_empty_rounds=True,  # the noise must come, also when nobody was drawn
+            heeds_required=False,
+            treatment="parameters",
+            changes_numbers=change_numbers(self.transforms),
+            server_optimiser=self.server_optimiser,
+        )
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.noise_multiplier == 0:

@@ -10,6 +10,7 @@ from fedpkg.registry import NotNegative, Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import enough
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -33,8 +34,7 @@ class FedAmp:
     sigma: Positive = 1.0
     regularisation: NotNegative = 1.0  # lambda
 
-    clients_read, client_lines = ("proximal_mu",), ("fedprox", "proximal_term")
-    treatment = "aggregate"
+    traits = Traits(treatment="aggregate", clients_read=("proximal_mu",), client_lines=("fedprox", "proximal_term"))
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "personal": {}}

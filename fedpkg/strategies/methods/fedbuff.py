@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fedpkg.registry import Count, NotNegative, Positive
 from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
 from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -36,9 +37,8 @@ class FedBuff:
     staleness: Staleness = "polynomial"
     a: NotNegative = 0.5
     b: NotNegative = 4.0
-    chooses_clients: ClassVar[bool] = True
-    heeds_required: ClassVar[bool] = False
-    treatment: ClassVar[str] = "step"
+
+    traits = Traits(chooses_clients=True, heeds_required=False, treatment="step")
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

@@ -9,6 +9,7 @@ from fedpkg.registry import Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import mean_of, parameters_alone
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -29,8 +30,7 @@ class FedDyn:
 
     alpha: Positive = 0.01
 
-    clients_read, client_lines = ("alpha",), ("FedDyn",)
-    treatment = "step"
+    traits = Traits(treatment="step", clients_read=("alpha",), client_lines=("FedDyn",))
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "h": parameters_alone(seed_model).zeros_like()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fedpkg.registry import NotNegative
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -29,7 +30,7 @@ class FedExP:
 
     epsilon: NotNegative = 1e-3
 
-    treatment = "step"
+    traits = Traits(treatment="step")
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "iterate": seed_model}

@@ -10,6 +10,7 @@ from fedpkg.strategies.base import Replies, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
 from fedpkg.strategies.server_optimisers.sgd import Sgd
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -26,8 +27,9 @@ class FedSgd:
 
     server_optimiser: Annotated[Any, Part("server_optimiser")] = "sgd"
 
-    entry_points = ("gradient",)
-    treatment = "parameters"
+    @property
+    def traits(self) -> Traits:
+        return Traits(entry_points=("gradient",), treatment="parameters", server_optimiser=self.server_optimiser)
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "memory": {}}

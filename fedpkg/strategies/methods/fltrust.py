@@ -12,6 +12,7 @@ from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.base import Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import STRATEGIES, register_asking_strategy
 from fedpkg.strategies.requests import mean_of
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,8 +82,10 @@ class FLTrustOfServer:
 
     server_optimiser: Annotated[Any, Part("server_optimiser")] = None
 
-    groups = apart = ("server",)
-    treatment = "step"
+    @property
+    def traits(self) -> Traits:
+        server = ("server",)
+        return Traits(groups=server, apart=server, treatment="step", server_optimiser=self.server_optimiser)
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "memory": {}}

@@ -12,6 +12,7 @@ from fedpkg.registry import NotNegative, Repeats
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import enough, mean_of
+from fedpkg.strategies.traits import Traits
 from fedpkg.strategies.weighing import with_numbers
 from fedpkg.types import ReplyKind
 
@@ -40,8 +41,7 @@ class Ifca:
     loss: str = "loss"
     spread: NotNegative = 0.1
 
-    entry_points = ("validate", "train")
-    treatment = "aggregate"
+    traits = Traits(entry_points=("validate", "train"), treatment="aggregate")
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "clusters": [], "cluster_of": {}}

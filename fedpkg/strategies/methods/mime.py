@@ -9,6 +9,7 @@ from fedpkg.registry import BelowOne
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -21,8 +22,7 @@ class _Mime:
     momentum: BelowOne  # beta
     corrects: bool  # Mime; else MimeLite
 
-    entry_points = ("gradient", "train")
-    treatment = "step"
+    traits = Traits(entry_points=("gradient", "train"), treatment="step")
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "m": parameters_alone(seed_model).zeros_like()}

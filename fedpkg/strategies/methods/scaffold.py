@@ -9,6 +9,7 @@ from fedpkg.registry import Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import parameters_alone
+from fedpkg.strategies.traits import Traits
 from fedpkg.types import ReplyKind
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Scaffold:
 
     learning_rate: Positive = 1.0  # eta_g
 
-    treatment = "step"
+    traits = Traits(treatment="step")
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "c": parameters_alone(seed_model).zeros_like()}

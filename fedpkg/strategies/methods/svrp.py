@@ -9,6 +9,7 @@ from fedpkg.registry import Positive, Share
 from fedpkg.strategies.base import Replies, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import enough, gradient_at, mean_of, parameters_alone, prox
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -30,9 +31,7 @@ class Svrp:
     theta: Positive
     p: Share
 
-    entry_points = ("gradient", "prox")
-    chooses_clients = True
-    treatment = "step"
+    traits = Traits(entry_points=("gradient", "prox"), chooses_clients=True, treatment="step")
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

@@ -10,6 +10,7 @@ from fedpkg.strategies.acceleration import Accelerated
 from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -41,10 +42,9 @@ class Vrcs:
     p: BelowOne
     q: Share
 
-    entry_points = ("gradient", "prox")
-    groups = ("f", "g", "server")
-    chooses_clients = True
-    treatment = "step"
+    traits = Traits(
+        entry_points=("gradient", "prox"), groups=("f", "g", "server"), chooses_clients=True, treatment="step"
+    )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

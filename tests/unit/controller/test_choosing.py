@@ -17,6 +17,7 @@ from fedpkg.controller.events import Event, RoundFinished, TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, FedpkgError, SessionFailed
 from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.stores.home import Home
+from fedpkg.strategies import Traits
 from fedpkg.strategies.base import Request, State, Step, StepContext
 
 SAMPLER_NAMES = [spec.name for spec in SAMPLERS.specs("sampler") if spec.source == "fedpkg"]
@@ -173,7 +174,7 @@ class Asking:
 
     ask: ClassVar[dict[str, Any]] = {}
     seen: ClassVar[list[tuple[str, ...]]] = []
-    takes_empty_rounds = True
+    traits = Traits(takes_empty_rounds=True)
 
     def init(self, seed_model: Any) -> State:
         return {"model": seed_model, "empty": 0}

@@ -18,6 +18,7 @@ from fedpkg.controller.metrics import (
 )
 from fedpkg.errors import ModelFileError
 from fedpkg.stores.base import ClientRow, RoundRow
+from fedpkg.strategies import Traits
 from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -185,7 +186,7 @@ def test_metrics_that_are_not_finite_are_counted(federation: Federation, at_once
 class Asks:
     """Asks all clients for metrics, and keeps what they weigh."""
 
-    entry_points = ("validate",)
+    traits = Traits(entry_points=("validate",))
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

@@ -19,6 +19,7 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, FedpkgError, Interrupted, SessionFailed
 from fedpkg.session.by_hand import call_entry_point
+from fedpkg.strategies import Traits
 from fedpkg.strategies.base import Request, State, StepContext
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -231,7 +232,7 @@ def test_files_of_former_states_go_with_the_round_that_replaces_them(federation:
 class Astray:
     """Yields, or returns, what no step does; as its state says."""
 
-    entry_points = ()
+    traits = Traits(entry_points=())
 
     def __init__(self, way: str = "") -> None:
         self.way = way

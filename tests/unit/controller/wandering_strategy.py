@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedpkg.strategies import Traits
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
 from fedpkg.types import ReplyKind
 from fedpkg.weights.fold import MeanFold
@@ -18,8 +19,7 @@ def mean(replies: Replies, template: Weights) -> Weights:
 class Wandering:
     """All that a step may do, and nothing that makes sense."""
 
-    entry_points = ("train", "gradient", "validate")
-    groups = ("odd", "even")
+    traits = Traits(entry_points=("train", "gradient", "validate"), groups=("odd", "even"))
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "missing": [], "losses": []}

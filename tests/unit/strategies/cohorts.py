@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from fedpkg.registry import Spec
-from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy, sampled_from
+from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
+from fedpkg.strategies.traits import traits_of
 from fedpkg.weights.weights import Weights
 
 # What those strategies need that have no default for it, or read what clients of these tests say.
@@ -159,7 +160,7 @@ def stepped(strategy: SteppingStrategy, state: State, updates: Sequence[Weights]
     """
     names = [f"client-{k}" for k in range(len(updates))]
     groups = {"server": names[:1], "f": names[1:3], "g": names[3:]}
-    sampled = tuple(sampled_from(strategy, names, groups))
+    sampled = tuple(traits_of(strategy).sampled(names, groups))
 
     def answers(request: Request) -> Answers:
         cohort = request.clients or groups.get(request.group or "") or sampled

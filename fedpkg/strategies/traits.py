@@ -1,0 +1,107 @@
+"""What a strategy, or an aggregator, says of itself: one typed value that the rest of fedpkg reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from fedpkg.errors import ConfigError
+from fedpkg.transforms.stage import Stage
+
+if TYPE_CHECKING:
+    from fedpkg.transforms.message import Transform
+
+Content: TypeAlias = Literal["weights", "delta", "gradient"]
+Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a strategy is. The defaults hold for a strategy without ``traits``; an aggregator has ``needs``,
+    ``treatment`` and ``only_averages`` alone.
+
+    Args:
+        entry_points: those that the strategy uses. The package must have them.
+        groups: the groups of clients that the strategy asks. The run.yaml must name clients for each.
+        apart: groups that are asked beside the sampled clients. The sampler leaves their clients out.
+        needs: the fewest usable replies of sampled clients for which the method is defined. A run whose rounds collect
+            fewer is refused.
+        treatment: what is done with parameters and with the rest, buffers and integers. ``mean``: all floating tensors
+            get the same mean. ``aggregate``: parameters follow one rule, the rest another. ``step``: parameters take a
+            step of the server, the rest is averaged. ``parameters``: only parameters change. None: not known. It
+            decides which warnings a run gets, and whether a model in half precision is kept in float32 between rounds
+            (`fedpkg.strategies.master`).
+        only_averages: nothing is squared, and each result lies between the replies, which may therefore hold larger
+            numbers (`fedpkg.strategies.base.Request.use`).
+        reply: what the tensors of the clients' updates are.
+        changes_numbers: transforms change the numbers of what travels (`change_numbers`).
+        server_optimiser: the server optimiser. One that has ``check`` is asked whether it can step the seed model.
+        takes_empty_rounds: the step is taken even if the sampler finds no clients. Otherwise the round keeps the state.
+        heeds_required: a round with fewer usable replies than ``round.required`` stops the session.
+        chooses_clients: the strategy chooses all clients and does not use the sampler.
+        clients_read: parameters of which the package must read at least one. Otherwise the clients train as under
+            FedAvg, and the run gets a warning.
+        client_lines: names of `fedpkg.client` that implement the clients' part. Empty: loading and saving with
+            `fedpkg.client` is enough.
+    """
+
+    entry_points: tuple[str, ...] = ("train",)
+    groups: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
+    needs: int = 1
+    treatment: Treatment | None = None
+    only_averages: bool = False
+    reply: Content = "weights"
+    changes_numbers: bool = False
+    server_optimiser: Any = None
+    takes_empty_rounds: bool = False
+    heeds_required: bool = True
+    chooses_clients: bool = False
+    clients_read: tuple[str, ...] = ()
+    client_lines: tuple[str, ...] = ()
+
+    def sampled(self, clients: Iterable[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+        """The clients that the sampler may choose: all but those of the groups that are asked apart."""
+        apart = {name for group in self.apart for name in groups.get(group, ())}
+        return [name for name in clients if name not in apart]
+
+
+@runtime_checkable
+class HasTraits(Protocol):
+    """A strategy or an aggregator that says what it is."""
+
+    @property
+    def traits(self) -> Traits: ...
+
+
+# Attributes that said this before there were `Traits`. Without them, a strategy would silently be another one.
+_FORMER = frozenset(field.name for field in fields(Traits)) - {"reply", "changes_numbers", "server_optimiser"}
+
+
+def traits_of(one: object) -> Traits:
+    """The traits of a strategy or an aggregator; the defaults, if it has none.
+
+    Raises:
+        ConfigError: its ``traits`` are something else, or one of them is an attribute of its own.
+    """
+    name = type(one).__name__
+    if isinstance(one, HasTraits):
+        if isinstance(one.traits, Traits):
+            return one.traits
+        raise ConfigError(
+            f"{name}: 'traits' is a {type(one.traits).__name__}, not a fedpkg.strategies.Traits", key="strategy"
+        )
+    if former := sorted(each for each in _FORMER if hasattr(one, each)):
+        said = ", ".join(f"{each}=…" for each in former)
+        raise ConfigError(
+            f"{name}: fedpkg does not read the attribute '{former[0]}'; it is one of the traits",
+            hint=f"write traits = Traits({said}), with: from fedpkg.strategies import Traits",
+            key="strategy",
+        )
+    return Traits()
+
+
+def change_numbers(*ways: Iterable[Transform]) -> bool:
+    """Whether any of these transforms changes numbers, rather than packing them."""
+    return any(step.stage != Stage.PACK for way in ways for step in way)
