@@ -68,7 +68,7 @@ class Federation:
             while True:
                 replies = tuple(self._replies(request, updates) for request in step.send(replies))
         except StopIteration as stop:
-            self.state = stop.value
+            self.state = stop.value.state
 
     def _replies(self, request: Request, updates: Mapping[str, Weights]) -> Iterator[Reply]:
         cohort = self.sampled if request.group is None else self.groups[request.group]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedpkg.controller.asking import Asking, damage_of_state, disown, record, state_version
@@ -25,7 +25,7 @@ from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
 from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, take_step
+from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
@@ -34,7 +34,7 @@ from fedpkg.weights.weights import Weights
 logger = logging.getLogger("fedpkg.controller")
 
 
-def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[State, RoundRow]:
+def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[StepResult, RoundRow]:
     """Take the session one step further: from the state after the last round to the state after this one.
 
     The returned row is committed as ``aggregated``; `finish_round` closes the round.
@@ -70,10 +70,10 @@ class _Training:
         model_file = ctx.models.path(self.parent.digest, self.parent.suffix)
         self.asking = Asking(ctx, round_number, state["model"], model_file)
 
-    def run(self) -> tuple[State, RoundRow]:
+    def run(self) -> tuple[StepResult, RoundRow]:
         self.ctx.store.begin_round(self.row)
         try:
-            state = self._step()
+            result = self._step()
         except (AggregationError, ConfigError, SessionFailed, SpecError) as error:
             self._record_failed(error.message.splitlines()[0])
             if isinstance(error, (ConfigError, SpecError)):  # a session keeps its configuration: resuming is no help
@@ -88,16 +88,12 @@ class _Training:
         stepped_s, waited_s = time.monotonic() - self.started, self.asking.waited_s
         phases = {"train": waited_s, "fold": stepped_s - waited_s}
         if self.ctx.virtual_clock is not None:
-            phases[VIRTUAL_TIME] = self._virtual_time(state)
-        return state, self._commit(state, phases=phases)
+            phases[VIRTUAL_TIME] = self._virtual_time(result)
+        return result, self._commit(result, phases=phases)
 
-    def _step(self) -> State:
-        """Let the strategy take its step: send it the replies to what it asks, until it returns the state after it."""
+    def _step(self) -> StepResult:
+        """Let the strategy take its step: send it the replies to what it asks, until it returns what it comes to."""
         step = take_step(self.ctx.strategy, self.state, self._step_context())
-        if not isinstance(step, Generator):
-            raise SessionFailed(
-                f"round {self.round_number}: a step is a generator: it yields requests, and this does not"
-            )
         try:
             asks = next(step)
             while True:
@@ -109,34 +105,36 @@ class _Training:
                 replies = self.asking.ask(requests)
                 asks = step.send(replies[0] if isinstance(asks, Request) else replies)
         except StopIteration as stop:
-            state: State = stop.value
+            result: StepResult = stop.value
         except NobodyToAsk as reason:
             event(logger, logging.WARNING, "round.nobody", round=self.round_number, reason=str(reason))
-            state = self.state
+            result = StepResult.of(self.state)
         finally:
             step.close()
         self.asking.finish()
         self.asking.check_answered()
-        check_state(state, f"round {self.round_number}: a step returns its next state")
-        if misfit := state["model"].mismatch(self.state["model"]):
+        check_state(result.state, f"round {self.round_number}: a step returns its next state")
+        encode([result.metrics, result.finished], lambda weights: ("", ()))
+        model = result.model
+        if misfit := model.mismatch(self.state["model"]):
             raise SessionFailed(f"round {self.round_number}: the next model is another one: {misfit}")
-        finite(state["model"], like=self.state["model"])
-        if negative := negative_variances(self.state["model"], state["model"]):
+        finite(model, like=self.state["model"])
+        if negative := negative_variances(self.state["model"], model):
             about = (
                 f"{', '.join(negative[:6])} of the next global model have negative values, which no variance has: is a "
                 "running statistic taken for a parameter? The run.yaml's `buffers` says which tensors are none"
             )
             event(logger, logging.WARNING, "round.negative_variance", round=self.round_number, about=about)
-        self._virtual_time(state)
-        return state
+        self._virtual_time(result)
+        return result
 
-    def _virtual_time(self, state: State) -> float:
-        if self.ctx.virtual_clock is None or "time" not in state:
+    def _virtual_time(self, result: StepResult) -> float:
+        if self.ctx.virtual_clock is None or result.time_s is None:
             return self.asking.choosing.time_s + self.asking.virtual_s
-        time_s = finite_number(state["time"])
+        time_s = finite_number(result.time_s)
         if time_s is None:
             raise SessionFailed(
-                f"round {self.round_number}: the state's 'time' is {state['time']!r:.60}, not a number: with a clock, "
+                f"round {self.round_number}: the state's 'time' is {result.time_s!r:.60}, not a number: with a clock, "
                 "it is the session's virtual seconds",
                 hint="keep what else the strategy means by it under another key",
             )
@@ -175,7 +173,7 @@ class _Training:
         row = dataclasses.replace(self._totals(), status="failed", finished_at=self.ctx.clock(), error=error)
         self.ctx.store.finish_round(row, requests=self.asking.failed_requests())
 
-    def _commit(self, state: State, *, phases: dict[str, float]) -> RoundRow:
+    def _commit(self, result: StepResult, *, phases: dict[str, float]) -> RoundRow:
         ctx, asking, row = self.ctx, self.asking, self._totals()
         before = time.monotonic()
         replied = {client_id: asking.last[client_id] for client_id in row.cohort if client_id in asking.last}
@@ -183,7 +181,7 @@ class _Training:
         model = store_model(
             ctx.models,
             ctx.form,
-            state["model"],
+            result.model,
             session_id=row.session_id,
             round_number=self.round_number,
             created_at=ctx.clock(),
@@ -195,11 +193,11 @@ class _Training:
         form = ctx.form.of_state
 
         def put(weights: Weights) -> tuple[str, list[str]]:
-            if weights is state["model"]:
+            if weights is result.model:
                 return model.digest, model.buffers
             return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
 
-        saved = encode(state, put)
+        saved = encode(result.kept, put)
         source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
         trained = average((dict(metadata), (number, source)) for number, metadata in replied.values())
         row = dataclasses.replace(
@@ -207,7 +205,7 @@ class _Training:
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in asking.states],
             num_examples=float(sum(examples.values())),
-            strategy_metrics=dict(state.get("metrics", {})),
+            strategy_metrics=dict(result.metrics),
             train_metrics=trained.values,
             averages={"train": trained.about},
             model_id=model.model_id,

@@ -19,7 +19,7 @@ from fedpkg.formats.model_file import read_model
 from fedpkg.log import event
 from fedpkg.stores.base import ClientRow, ModelRow, SessionRow, SessionStatus
 from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
-from fedpkg.strategies.base import State
+from fedpkg.strategies.base import State, StepResult
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
@@ -59,20 +59,20 @@ def run_session(ctx: SessionContext) -> SessionRow:
     try:
         for client in clients:  # now, and not hours later when the client is asked
             ctx.state_of(client.client_id, client.state_version)
-        state = _load_state(ctx, done)
+        result = StepResult.of(_load_state(ctx, done))
         finished = (row for row in rounds if row.status == "finished")
         collapses = CollapseWatch(finished, hint=_what_breaks_models(ctx))
         for round_number in unfinished:
             row = ctx.store.get_round(session_id, round_number)
-            collapses.look(finish_round(ctx, row, is_last=bool(state.get("finished"))))
+            collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
         _prune(ctx, done)  # also what a controller that was killed in between could not
         for round_number in range(done + 1, ctx.config.rounds + 1):
-            if state.get("finished"):
+            if result.finished:
                 break
             if ctx.store.stop_requested(session_id):
                 return _end(ctx, "stopped")
-            state, row = train_round(ctx, round_number, state)
-            collapses.look(finish_round(ctx, row, is_last=bool(state.get("finished"))))
+            result, row = train_round(ctx, round_number, result.state)
+            collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
             _prune(ctx, round_number)
     except KeyboardInterrupt:
         _end(ctx, "interrupted")
@@ -97,7 +97,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
         if failed is None:
             raise
         raise failed from error
-    return _end(ctx, "finished", reason=state.get("finished"))
+    return _end(ctx, "finished", reason=result.finished)
 
 
 def _what_breaks_models(ctx: SessionContext) -> str:

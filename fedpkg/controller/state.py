@@ -38,7 +38,7 @@ def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> A
     if state is None or isinstance(state, (bool, int, float, str)):
         return state
     raise SessionFailed(
-        f"a strategy's state is data; it cannot hold a {type(state).__name__}",
+        f"a strategy's state and metrics are data; they cannot hold a {type(state).__name__}",
         hint="keep Weights, numbers, text, and lists and dicts of them",
     )
 

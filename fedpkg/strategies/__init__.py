@@ -1,5 +1,6 @@
 """What is asked of the clients, and what is made of their replies."""
 
+from fedpkg.strategies.base import StepResult
 from fedpkg.strategies.registry import (
     make_strategy,
     register_aggregator,
@@ -11,6 +12,7 @@ from fedpkg.strategies.registry import (
 from fedpkg.strategies.traits import Traits
 
 __all__ = [
+    "StepResult",
     "Traits",
     "make_strategy",
     "register_aggregator",

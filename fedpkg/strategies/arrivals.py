@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from fedpkg.strategies.base import Asks, Replies, Request, State, StepContext
+from fedpkg.strategies.base import Asks, Replies, Request, State, StepContext, StepResult
 from fedpkg.strategies.requests import enough
 
 if TYPE_CHECKING:
@@ -68,16 +68,17 @@ class Arrivals:
         self.time, version = self.running.pop(client_id)
         return client_id, version
 
-    def state(self, model: Weights) -> State:
+    def result(self, model: Weights) -> StepResult:
         """With the next global model: what is to be kept of the others, too."""
         begun = {version for _, version in self.running.values()}
-        return {
+        state: State = {
             "model": model,
             "version": self.version + 1,
             "time": self.time,
             "running": {name: list(how) for name, how in self.running.items()},
             "models": {str(version): self.models[version] for version in sorted(begun)},
         }
+        return StepResult(state, time_s=self.time)
 
 
 def staleness_factor(kind: Staleness, staleness: int, *, a: float, b: float) -> float:

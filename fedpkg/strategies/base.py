@@ -1,9 +1,7 @@
 """The protocol of a strategy: one step over plain state, and what passes between it and the clients.
 
 A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
-controller saves after every step, so every method resumes. The state's ``"model"`` is the global model. If there are,
-``"metrics"`` are numbers that are shown with the round, ``"finished"`` is why the session shall end after it, and, with
-a virtual clock, ``"time"`` is the session's virtual seconds up to here, for a method that keeps its own.
+controller saves after every step, so every method resumes. The state's ``"model"`` is the global model.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from fedpkg.errors import SessionFailed
 from fedpkg.strategies.traits import Content
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind, Use
@@ -160,10 +159,49 @@ class StepContext:
         return tuple(client.client_id for client in self.clients if name in client.groups)
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What a step comes to. A step with nothing else to tell may return the state alone (`StepResult.of`).
+
+    Args:
+        state: the state after the step.
+        metrics: numbers that are shown with the round.
+        finished: why the session ends after this round; None: it goes on.
+        time_s: the session's virtual seconds after the step, from a strategy that counts them itself; None: the
+            controller counts them. Without a virtual clock it is not looked at.
+    """
+
+    state: State
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    finished: str | None = None
+    time_s: float | None = None
+
+    @classmethod
+    def of(cls, found: State | StepResult) -> StepResult:
+        """What a step returned, or what was kept of one. Beside a plain state, its keys ``metrics``, ``finished`` and
+        ``time`` say the rest.
+        """
+        if isinstance(found, StepResult):
+            return found
+        said = found if isinstance(found, Mapping) else {}
+        return cls(found, said.get("metrics", {}), said.get("finished"), said.get("time"))
+
+    @property
+    def model(self) -> Weights:
+        """The global model."""
+        model: Weights = self.state["model"]
+        return model
+
+    @property
+    def kept(self) -> State:
+        """What is saved: the state, and why the session ends, which whoever resumes it must know (see `of`)."""
+        return self.state if self.finished is None else {**self.state, "finished": self.finished}
+
+
 _Found = TypeVar("_Found")
 # Yields a request and receives its `Replies`, or yields several, to be asked at once, and receives a tuple of those.
 Asks: TypeAlias = Generator[Request | Sequence[Request], Any, _Found]
-Step: TypeAlias = Asks[State]
+Step: TypeAlias = Asks["State | StepResult"]
 
 
 @runtime_checkable
@@ -186,7 +224,7 @@ class SteppingStrategy(Protocol):
         ...
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        """Take one outer step, a round: from the state after the last one to the state after this one.
+        """Take one outer step, a round: from the state after the last one to the state after this one (`StepResult`).
 
         A round that was killed takes the step again, from the same state and with the same draws, and its requests
         find their results on record: the step must depend on nothing else.
@@ -208,7 +246,7 @@ class Strategy(Protocol):
         """The next requests. ``rng`` is keyed by (session seed, step), so a repeated step asks the same."""
         ...
 
-    def tell(self, state: State, replies: Iterator[Reply]) -> State:
+    def tell(self, state: State, replies: Iterator[Reply]) -> State | StepResult:
         """The state after the step. ``replies`` may block until the next client has answered.
 
         Raises:
@@ -217,11 +255,16 @@ class Strategy(Protocol):
         ...
 
 
-def take_step(strategy: Strategy | SteppingStrategy, state: State, ctx: StepContext) -> Step:
-    """The step of any strategy: its own, or one that asks and tells."""
-    if hasattr(strategy, "step"):
-        return strategy.step(state, ctx)
-    return _ask_and_tell(strategy, state, ctx)
+def take_step(strategy: Strategy | SteppingStrategy, state: State, ctx: StepContext) -> Asks[StepResult]:
+    """The step of any strategy: its own, or one that asks and tells.
+
+    Raises:
+        SessionFailed: its step is no generator.
+    """
+    step = strategy.step(state, ctx) if hasattr(strategy, "step") else _ask_and_tell(strategy, state, ctx)
+    if not isinstance(step, Generator):
+        raise SessionFailed(f"round {ctx.round_number}: a step is a generator: it yields requests, and this does not")
+    return StepResult.of((yield from step))
 
 
 def _ask_and_tell(strategy: Strategy, state: State, ctx: StepContext) -> Step:

@@ -15,6 +15,7 @@ from fedpkg.strategies.base import (
     Step,
     StepContext,
     SteppingStrategy,
+    StepResult,
     Strategy,
     take_step,
 )
@@ -56,8 +57,7 @@ class WithMaster:
         dtypes = _half_dtypes(seed_model)
         if not dtypes:
             return self.strategy.init(seed_model)
-        state = self.strategy.init(_widened(seed_model))
-        return {**state, "model": _rounded(state["model"], dtypes), _KEY: state["model"]}
+        return _with_master(self.strategy.init(_widened(seed_model)), dtypes)
 
     def step(self, state: State, ctx: StepContext) -> Step:
         if _KEY not in state:
@@ -75,10 +75,14 @@ class WithMaster:
                 wide = tuple(_Wide(*one) for one in zip(found, several, requests, strict=True))
                 answers = wide[0] if isinstance(asks, Request) else wide
         except StopIteration as end:
-            own = end.value
+            result: StepResult = end.value
         finally:
             step.close()
-        return {**own, "model": _rounded(own["model"], dtypes), _KEY: own["model"]}
+        return replace(result, state=_with_master(result.state, dtypes))
+
+
+def _with_master(state: State, dtypes: Dtypes) -> State:
+    return {**state, "model": _rounded(state["model"], dtypes), _KEY: state["model"]}
 
 
 class _Wide:

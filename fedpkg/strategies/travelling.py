@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.strategies.base import ParticularStrategy, Request, Sampling, State, Step, StepContext, SteppingStrategy
+from fedpkg.strategies.base import (
+    ParticularStrategy,
+    Request,
+    Sampling,
+    State,
+    Step,
+    StepContext,
+    SteppingStrategy,
+    StepResult,
+)
 from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
 from fedpkg.types import ReplyKind
@@ -52,7 +61,7 @@ class Travelling:
                 sent = [self._on_its_way(request) for request in several]
                 answers = yield sent[0] if isinstance(asks, Request) else sent
         except StopIteration as end:
-            found: State = end.value
+            found: State | StepResult = end.value
             return found
         finally:
             step.close()

@@ -16,7 +16,7 @@ from fedpkg.errors import ConfigError
 from fedpkg.log import event
 from fedpkg.registry import Count, NotNegative, Part, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
-from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Step, StepContext
+from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Step, StepContext, StepResult
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.strategies.traits import Traits, change_numbers
 from fedpkg.transforms.chain import Chain
@@ -148,14 +148,16 @@ class DpFedAvg:
         if self.server_optimiser is not None:
             memory = state.get("server_optimiser", {})
             moved, found["server_optimiser"] = self.server_optimiser.step(model, moved, memory)
-        found.update(model=moved, clip_norm=clip, metrics={} if self.target_quantile is None else {"clip_norm": clip})
+        found.update(model=moved, clip_norm=clip)
+        metrics = {} if self.target_quantile is None else {"clip_norm": clip}
         if self.noise_multiplier:
-            found["metrics"] = {"epsilon": cost, **found["metrics"]}
+            metrics = {"epsilon": cost, **metrics}
+        finished = None
         if self.budget is not None:
             following = _extended(found["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
             if (cost := self._epsilon(following, population)) > self.budget:
-                found["finished"] = f"the next round would spend epsilon {cost:.4g}; the budget is {self.budget:g}"
-        return found
+                finished = f"the next round would spend epsilon {cost:.4g}; the budget is {self.budget:g}"
+        return StepResult(found, metrics, finished)
 
     def check(self, sampling: Sampling, num_clients: int) -> None:
         """Refuse what cannot be promised, before anything runs.

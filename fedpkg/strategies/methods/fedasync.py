@@ -57,4 +57,4 @@ class FedAsync:
         w = state["model"]
         for reply in replies:
             w = moved(w, reply.weights.clone(), self.alpha * s)
-        return arrivals.state(w)
+        return arrivals.result(w)

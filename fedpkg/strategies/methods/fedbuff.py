@@ -61,4 +61,4 @@ class FedBuff:
                 step = step + s * (parameters_of(reply.weights) - parameters_of(arrivals.models[begun]))
                 fold.add(position, reply.weights, max(s, MIN_WEIGHT))  # of it, what are no parameters
                 size += 1
-        return arrivals.state(with_parameters(fold.result(), parameters_of(w) + self.learning_rate / size * step))
+        return arrivals.result(with_parameters(fold.result(), parameters_of(w) + self.learning_rate / size * step))

@@ -20,7 +20,7 @@ from fedpkg.controller.events import TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, FedpkgError, Interrupted, SessionFailed
 from fedpkg.session.by_hand import call_entry_point
 from fedpkg.strategies import Traits
-from fedpkg.strategies.base import Request, State, StepContext
+from fedpkg.strategies.base import Request, State, StepContext, StepResult
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
 
@@ -260,6 +260,8 @@ class Astray:
             return {"model": x.to(dtype=torch.float32)}
         if self.way == "a set":
             return {"model": x, "seen": {1}}
+        if self.way == "metrics":
+            return StepResult({"model": x}, {"x": x["x"]})  # type: ignore[dict-item]
         if self.way == "raises":
             raise KeyError("Tippfehler")
         return {"model": (0.0 * x) / 0.0} if self.way == "nan" else None
@@ -277,7 +279,8 @@ class Astray:
         ("numbers", "a payload is Weights, or several named Weights"),
         ("tensors", "parameters must be JSON: .*Tensor"),
         ("another", "round 1: the next model is another one: tensor 'x' has dtype float32"),
-        ("a set", "a strategy's state is data; it cannot hold a set"),
+        ("metrics", "a strategy's state and metrics are data; they cannot hold a Tensor"),
+        ("a set", "a strategy's state and metrics are data; they cannot hold a set"),
         ("raises", r"round 1: KeyError: 'Tippfehler'\n.*test_steps.py, line \d+, in step"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fedpkg.registry import Spec
-from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy
+from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy, StepResult
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
 from fedpkg.strategies.traits import traits_of
 from fedpkg.weights.weights import Weights
@@ -183,4 +183,4 @@ def stepped(strategy: SteppingStrategy, state: State, updates: Sequence[Weights]
         while True:
             asks = step.send(answers(asks) if isinstance(asks, Request) else tuple(map(answers, asks)))
     except StopIteration as stop:
-        return dict(stop.value)
+        return dict(StepResult.of(stop.value).state)

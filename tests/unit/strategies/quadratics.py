@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from cohorts import Answers
 
-from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy
+from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy, StepResult
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -78,7 +78,7 @@ class Federation:
                 else:
                     asks = step.send(tuple(self._answers(request) for request in asks))
         except StopIteration as stop:
-            return dict(stop.value)
+            return dict(StepResult.of(stop.value).state)
 
     def _answers(self, request: Request) -> Answers:
         self.calls[request.group or "clients"] += 1

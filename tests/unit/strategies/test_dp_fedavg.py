@@ -14,7 +14,7 @@ from cohorts import weights
 
 from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.strategies.accounting import Spent, epsilon
-from fedpkg.strategies.base import Client, Reply, Request, Sampling, State, StepContext
+from fedpkg.strategies.base import Client, Reply, Request, Sampling, State, StepContext, StepResult
 from fedpkg.strategies.methods.dp_fedavg import DpFedAvg
 from fedpkg.strategies.registry import make_strategy
 from fedpkg.weights.weights import Weights
@@ -36,7 +36,7 @@ class Answers:
         return next(self.replies)
 
 
-def step(
+def result_of(
     strategy: DpFedAvg,
     state: State,
     updates: Iterable[Weights],
@@ -46,7 +46,7 @@ def step(
     sampling: Sampling | None = None,
     clients: int | None = None,
     said: Any = None,
-) -> tuple[State, Request]:
+) -> tuple[StepResult, Request]:
     """One round with these updates; all clients are asked, if nothing else is said."""
     updates = list(updates)
     asked = asked or len(updates)
@@ -65,6 +65,12 @@ def step(
     with pytest.raises(StopIteration) as stop:
         taken.send(Answers(replies, names))
     return stop.value.value, request
+
+
+def step(*args: Any, **options: Any) -> tuple[State, Request]:
+    """The state after that round."""
+    result, request = result_of(*args, **options)
+    return result.state, request
 
 
 def vector(*values: float) -> Weights:
@@ -196,9 +202,10 @@ def test_bound_goes_to_the_quantile_of_the_lengths() -> None:
     start = vector(0.0)
     state, lengths = strategy.init(start), np.linspace(1, 10, 40)
     for _ in range(200):
-        state, _ = step(strategy, {**state, "model": start}, [vector(float(length)) for length in lengths])
+        found, _ = result_of(strategy, {**state, "model": start}, [vector(float(length)) for length in lengths])
+        state = found.state
     assert state["clip_norm"] == pytest.approx(float(np.quantile(lengths, 0.7)), rel=0.1)
-    assert state["metrics"] == {"clip_norm": state["clip_norm"]}
+    assert found.metrics == {"clip_norm": state["clip_norm"]}
 
 
 def test_bound_moves_by_the_paper_s_step() -> None:
@@ -273,8 +280,9 @@ def test_account_of_a_federation_grows_and_is_shown() -> None:
     found = []
     for number in range(1, 4):
         sampling = Sampling("poisson", 0.1)
-        state, _ = step(strategy, state, [vector(0.0)], clients=10, round_number=number, sampling=sampling)
-        found.append(state["metrics"]["epsilon"])
+        result, _ = result_of(strategy, state, [vector(0.0)], clients=10, round_number=number, sampling=sampling)
+        state = result.state
+        found.append(result.metrics["epsilon"])
     assert state["spent"] == [["poisson", 0.1, 1.0, 3]]
     expected = [epsilon([Spent("poisson", 0.1, 1.0, rounds)], 1e-5, population=10) for rounds in (1, 2, 3)]
     assert found == expected and expected == sorted(expected)
