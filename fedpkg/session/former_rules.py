@@ -10,10 +10,14 @@ from fedpkg.errors import ConfigError
 from fedpkg.rules import refusal
 from fedpkg.shares import Rounding, share_of
 from fedpkg.stores.base import ModelRow, SessionRow
+from fedpkg.strategies.traits import traits_of
 from fedpkg.types import Json
 
 if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
+
+SAME_SUMS = 256
+"""Means of up to so many cohort positions have the same bits under all rules."""
 
 
 def check_rules(session: SessionRow, config: RunConfig) -> None:
@@ -62,6 +66,23 @@ def check_former_shares(ctx: SessionContext, seed: ModelRow) -> None:
     if changed:
         raise _cannot_resume(
             ctx.session, f"it was begun by an older version of fedpkg, which rounded the share {changed[0]} otherwise"
+        )
+
+
+def check_former_sums(ctx: SessionContext) -> None:
+    """Refuse a session of rules below 3 whose means have more positions than were always added in the order of now."""
+    if traits_of(ctx.strategy).treatment == "aggregate":  # it has no mean
+        return
+    ids = [client.client_id for client in ctx.store.list_clients(ctx.session.session_id)]
+    numbers = [len(row.cohort) for row in ctx.store.list_requests(ctx.session.session_id)]
+    numbers.append(ctx.sampler.most(ids, ctx.groups, ids))
+    if ctx.config.strategy["name"] == "fedamp":  # the mean of all clients
+        numbers.append(len(ids))
+    if max(numbers) > SAME_SUMS:
+        raise _cannot_resume(
+            ctx.session,
+            f"it was begun by an older version of fedpkg, which added the updates of more than {SAME_SUMS} clients "
+            f"({max(numbers)} here) in another order, so that the last bits of its models differ",
         )
 
 

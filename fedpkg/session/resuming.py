@@ -19,7 +19,7 @@ from fedpkg.log import event
 from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.executors import running_executor
-from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_rules
+from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import sweep
@@ -70,6 +70,8 @@ def resume(
             ctx = context_of(session, config, home, store, package, form, executor, watch=watch, clock=clock)
             if session.rules < 2:
                 check_former_shares(ctx, seed)
+            if session.rules < 3:
+                check_former_sums(ctx)
             return run_session(ctx)
 
 

@@ -1,4 +1,4 @@
-"""The weighted mean of model updates, as a fold whose partial sums can be made anywhere and still agree bit for bit."""
+"""The weighted mean of model updates, as a 16-ary sum: made in parts anywhere, the mean has the same bits."""
 
 from __future__ import annotations
 
@@ -6,70 +6,101 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from fedpkg.errors import AggregationError
+from fedpkg.weights.weighted_sum import Layout, WeightedSum, is_averaged, sum_dtype
 from fedpkg.weights.weights import Weights, dtype_name
 
 BLOCK = 16
-"""Cohort positions 16b … 16b+15 form block b. It is part of the result's definition: never change it."""
+"""How many terms a sum has: 16 cohort positions are a block. It is part of the result's definition: never change it."""
 
 MIN_WEIGHT, MAX_WEIGHT = 2.0**-64, 2.0**64
 """Beyond these, n_k w_k leaves the range of float32."""
 
-# Updates are added two at a time, and of these a piece at a time: the sum's piece (2 MiB of float32) then stays in a
-# core's cache, as does what is converted from a narrow dtype. Memory has to carry little more than the updates.
-_TOGETHER = 2
-_PIECE = 1 << 19
 _T = TypeVar("_T", float, Tensor)
-_WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What a range of cohort positions adds to a mean: named tensors and numbers, and nothing else.
+
+    `fedpkg.formats.partial_file` writes and reads it.
+
+    Attributes:
+        start, stop: it covers the positions ``start`` … ``stop - 1``: 16^k positions from a multiple of 16^k on, or the
+            first of the 16 parts of such a range.
+        count: how many of them contributed.
+        weight: sum_k n_k.
+        largest: the largest n_k.
+        sums: sum_k n_k w_k of the tensors that are averaged, in the dtypes of their sums (of a single contributor:
+            w_k); the other tensors are those of the contributor with the largest weight.
+        numbers: further numbers of each contributor, in the order of positions.
+    """
+
+    start: int
+    stop: int
+    count: int = 0
+    weight: float = 0.0
+    largest: float = 0.0
+    sums: Weights = field(default_factory=lambda: Weights({}))
+    numbers: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class MeanFold:
-    """FedAvg's average of client weights, folded one update at a time.
+    """FedAvg's average of client weights, folded one update or one partial sum at a time.
 
         w_{t+1} = sum_k (n_k / n) w_k,  n = sum_k n_k          [McMahan et al. 2017, arXiv:1602.05629, Alg. 1]
 
-    The sum has a fixed shape: within a block of 16 cohort positions s = n_1 w_1, then s += n_k w_k (a fused
-    multiply-add) in the order of positions; then the block partials are added in order. So a flat fold, a fold per node
-    and a tree agree bit for bit, as long as partials are merged block by block.
+    The sum has a fixed shape, a 16-ary tree over the cohort's positions. Within a block of 16 positions s = n_1 w_1,
+    then s += n_k w_k (a fused multiply-add) in the order of positions. Then the sums of 16 blocks are added in order,
+    the sums of 16 of those, and so on. Positions without a contributor are left out. So folds of any aligned ranges of
+    positions, merged in any order, make the same bits as one fold of all updates.
 
     Floating tensors accumulate in float32 (float64 and complex stay) and return in their own dtype. Integer and boolean
     tensors, and the template's constant buffers (those that are not finite), come from the contributor with the largest
     weight, the first of them if several have it. A single contributor is returned as it is.
 
-    Memory: one accumulator, and one block partial from the second block on. One update waits for another, to be added
-    with it.
+    Memory: one sum for each level of the tree with more than one part: one up to 16 positions, two up to 256. One
+    update waits for another, to be added with it. A fold that starts inside a block keeps one sum for each contributor
+    up to the block's end, likewise for each level above.
+
+    Args:
+        template: what every update must fit.
+        start: the first cohort position that this fold is for.
     """
 
-    def __init__(self, template: Weights) -> None:
-        self._template = template
-        self._constant = template.non_finite_buffers()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._done: _Partial | None = None  # the closed blocks, added up
-        self._open: _Partial | None = None  # the block that takes positions now
-        self._spare: _Partial | None = None  # a closed block's memory, for the next one
-        self._first_block = 0
-        self._last_block = -1
-        self._next_position = 0
+    def __init__(self, template: Weights, *, start: int = 0) -> None:
+        self._layout = Layout(template)
+        self._start = self._stop = start  # what is folded: positions start … stop-1
+        self._pieces: list[_Piece] = []  # of these positions, in order: with start 0, one for each level
+        self._waiting: dict[int, Partial] = {}  # by its start: comes after positions that are not yet there
 
     @property
     def num_contributors(self) -> int:
-        return sum(partial.count for partial in (self._done, self._open) if partial)
+        return sum(piece.sum.count for piece in self._pieces if piece.sum)
 
     @property
-    def weight(self) -> float:
-        """n, the sum of the contributors' weights."""
-        return sum(partial.weight for partial in (self._done, self._open) if partial)
+    def numbers(self) -> dict[str, list[float]]:
+        """The contributors' further numbers, in the order of positions."""
+        found: dict[str, list[float]] = {}
+        for piece in self._pieces:
+            for name, values in piece.sum.numbers.items() if piece.sum else ():
+                found.setdefault(name, []).extend(values)
+        return found
 
-    def add(self, position: int, update: Weights, weight: float) -> None:
+    def add(self, position: int, update: Weights, weight: float, numbers: Mapping[str, float] | None = None) -> None:
         """Fold in one client's update; ``position`` is the client's place in the cohort.
+
+        Positions between those already folded and this one count as clients that did not contribute.
+
+        Args:
+            numbers: of this contributor, beside its weight; each contributor must have the same ones.
 
         Raises:
             AggregationError: the weight is not a usable number, the update does not fit the template, or the position
@@ -81,65 +112,94 @@ class MeanFold:
             )
         if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
             raise AggregationError(f"cohort position {position}: weight {weight} is out of range", position=position)
-        if reason := update.mismatch(self._template):
+        if reason := update.mismatch(self._layout.template):
             raise AggregationError(f"cohort position {position}: {reason}", position=position)
-        if position < self._next_position:
+        if position < self._stop:
             raise AggregationError(f"cohort position {position} comes after a later one was folded", position=position)
+        self._refuse_gaps()
 
-        block = position // BLOCK
-        if self._last_block != block:
-            self._close_block()
-            if self._done is None:
-                self._first_block = block
-            self._last_block = block
-        if self._open is None:
-            self._open, self._spare = self._spare or _Partial(self._template, self._constant), None
-        self._open.add(update, float(weight))
-        self._next_position = position + 1
+        self._skip_to(position)
+        own = {name: [number] for name, number in (numbers or {}).items()}
+        one = WeightedSum(self._layout, 1, float(weight), own, waiting=[(update, float(weight))])
+        self._push(_Piece(position, position + 1, one))
 
-    def merge(self, other: MeanFold) -> None:
-        """Fold in the partial sum of later blocks, and leave ``other`` empty: its memory is taken over.
+    def merge(self, partial: Partial) -> None:
+        """Fold in the sum over a range of positions, and take over its memory: ``partial`` must not be used afterwards.
+
+        Partial sums may come in any order: one waits until those of all positions before it are there.
 
         Raises:
-            AggregationError: ``other`` does not start after this fold's last block, has another template, or holds
-                several blocks while this fold is not empty (adding up sums of several blocks rounds differently).
+            AggregationError: it does not fit the template, its range is not part of the tree, or some of its positions
+                were folded before.
         """
-        if other.num_contributors == 0:
-            return
-        if reason := other._template.mismatch(self._template):
+        if partial.count and (reason := self._layout.misfit(partial.sums)):
             raise AggregationError(f"a partial mean does not fit: {reason}")
-        if self.num_contributors and other._first_block <= self._last_block:
+        if not _is_in_tree(partial.start, partial.stop):
             raise AggregationError(
-                f"a partial mean starts at block {other._first_block}, but block {self._last_block} was already folded",
-                hint="merge partial means in the order of their blocks, and split a cohort between blocks only",
+                f"a partial mean of {_positions(partial.start, partial.stop)} is no part of a 16-ary sum",
+                hint="`MeanFold.partials` splits any range of positions into parts that can be merged",
             )
-        if self.num_contributors and other._first_block != other._last_block:
+        folded = [(self._start, self._stop), *((other.start, other.stop) for other in self._waiting.values())]
+        if partial.start < self._start:
             raise AggregationError(
-                f"a partial mean covers blocks {other._first_block} to {other._last_block}; it must cover one",
-                hint="merge one fold per block: the result is then the same bits as that of a flat fold",
+                f"a partial mean of {_positions(partial.start, partial.stop)} is not for this fold, which starts at "
+                f"position {self._start}"
             )
-        other._close_block()
-        self._close_block()
-        if self._done is None:
-            self._first_block = other._first_block
-        self._open, other._done = other._done, None
-        self._last_block = other._last_block
-        self._close_block()
-        self._next_position = (self._last_block + 1) * BLOCK
-        other._clear()
+        for start, stop in folded:
+            if partial.start < stop and start < partial.stop:
+                overlap = _positions(max(start, partial.start), min(stop, partial.stop))
+                raise AggregationError(
+                    f"a partial mean of {_positions(partial.start, partial.stop)} overlaps what was folded before: "
+                    f"{overlap}",
+                    hint="each position of a cohort counts once",
+                )
+        self._waiting[partial.start] = partial
+        while (following := self._waiting.pop(self._stop, None)) is not None:
+            self._push(_Piece.of(following, self._layout))
 
-    def result(self) -> Weights:
+    def partials(self, stop: int | None = None) -> list[Partial]:
+        """The sums over all positions so far, and the fold starts again after them: its memory is given away.
+
+        Of 16^k positions from a multiple of 16^k on it is one; other ranges are covered by the fewest that can be
+        merged.
+
+        Args:
+            stop: the positions before it that are not folded count as clients that did not contribute.
+
+        Raises:
+            AggregationError: ``stop`` lies before the last position, or positions are missing.
+        """
+        if stop is not None and stop < self._stop:
+            raise AggregationError(f"a partial mean up to position {stop - 1} has position {self._stop - 1} already")
+        self._refuse_gaps()
+        self._skip_to(self._stop if stop is None else stop)
+        pieces, self._pieces, self._start = self._pieces, [], self._stop
+        return [piece.partial() for piece in pieces]
+
+    def result(self, stop: int | None = None) -> Weights:
         """The mean. The fold is empty afterwards: the mean takes over its memory.
 
+        Args:
+            stop: the number of positions, all of which must be covered; None: those after the last one did not
+                contribute.
+
         Raises:
-            AggregationError: no contributors, or the mean of a tensor is not finite in its dtype.
+            AggregationError: no contributors, positions are missing, or the mean of a tensor is not finite in its
+                dtype.
         """
-        self._close_block()
-        if self._done is None:
+        self._refuse_gaps()
+        if self._start:
+            raise _missing(0, self._start)
+        if stop is not None and stop > self._stop:
+            raise _missing(self._stop, stop)
+        pieces, self._pieces, self._start, self._stop = self._pieces, [], 0, 0
+        sums = [piece.sum for piece in pieces if piece.sum]
+        if not sums:
             raise AggregationError("no updates to average", hint="at least one client must answer with a usable update")
-        mean = Weights(self._done.mean(), buffers=self._template.buffers)
-        self._clear()
-        if name := mean.first_non_finite(self._template):
+        template = self._layout.template
+        total = functools.reduce(lambda later, before: before.plus(later), reversed(sums))
+        mean = Weights(total.mean(), buffers=template.buffers)
+        if name := mean.first_non_finite(template):
             raise AggregationError(
                 f"the mean of tensor {name!r} is not finite in {dtype_name(mean[name])}",
                 hint="the clients' weights diverge: a smaller learning rate may help",
@@ -147,113 +207,65 @@ class MeanFold:
             )
         return mean
 
-    def _close_block(self) -> None:
-        """Add the open block's partial to the sum of those before it."""
-        if self._open is None:
-            return
-        self._open.add_pending()
-        if self._done is None:
-            self._done = self._open  # 0 + s == s: no second buffer, no pass over memory
+    def _push(self, piece: _Piece) -> None:
+        """Append what comes next, and add up what is complete."""
+        self._stop = piece.stop
+        while self._pieces and self._pieces[-1].takes(piece):
+            piece = self._pieces.pop().plus(piece)
+        if self._pieces and (before := self._pieces[-1].sum):
+            before.add_waiting()
+        self._pieces.append(piece)
+
+    def _skip_to(self, position: int) -> None:
+        """Pass over the positions up to ``position - 1``: nobody there contributes."""
+        while self._stop < position:
+            size = 1
+            while self._stop % (size * BLOCK) == 0 and self._stop + size * BLOCK <= position:
+                size *= BLOCK
+            self._push(_Piece(self._stop, self._stop + size, None))
+
+    def _refuse_gaps(self) -> None:
+        if self._waiting:
+            raise _missing(self._stop, min(self._waiting))
+
+
+@dataclass
+class _Piece:
+    """The sum over a range of positions, if anyone there contributed."""
+
+    start: int
+    stop: int
+    sum: WeightedSum | None
+
+    def takes(self, following: _Piece) -> bool:
+        """Whether ``following`` is a term of the sum that this piece begins, the next one."""
+        size = following.stop - following.start
+        parent = size * BLOCK
+        return _is_power(size) and self.stop == following.start and self.start == following.start // parent * parent
+
+    def plus(self, following: _Piece) -> _Piece:
+        if self.sum is None or following.sum is None:
+            total = self.sum or following.sum
+        elif following.stop - following.start == 1:
+            total = self.sum.plus_one(following.sum)
         else:
-            self._done.merge(self._open)
-            self._spare = self._open
-            self._spare.clear()
-        self._open = None
+            total = self.sum.plus(following.sum)
+        return _Piece(self.start, following.stop, total)
 
+    @classmethod
+    def of(cls, partial: Partial, layout: Layout) -> _Piece:
+        if not partial.count:
+            return cls(partial.start, partial.stop, None)
+        numbers = {name: [*values] for name, values in partial.numbers.items()}
+        found = WeightedSum(layout, partial.count, partial.weight, numbers, partial.largest, dict(partial.sums))
+        return cls(partial.start, partial.stop, found)
 
-class _Partial:
-    """sum_k n_k w_k and sum_k n_k over some contributors, in memory that can be used again.
-
-    After the last `add`, and before `merge` or `mean`, `add_pending` adds what still waits.
-    """
-
-    def __init__(self, template: Weights, constant: Collection[str]) -> None:
-        self._template = template
-        self._sums = {
-            name: torch.empty(t.shape, dtype=_sum_dtype(t), device=t.device)
-            for name, t in template.items()
-            if _is_averaged(t) and name not in constant
-        }
-        self._small = [name for name, t in self._sums.items() if t.numel() <= _PIECE and template[name].dtype in _WIDE]
-        self._large = [name for name in self._sums if name not in self._small]
-        self._chosen = {name: torch.empty_like(t) for name, t in template.items() if name not in self._sums}
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all contributors, and keep the memory."""
-        self._pending: list[tuple[Weights, float]] = []
-        self._is_empty = True  # the sums hold nothing yet
-        self._unscaled: float | None = None  # weight of the only contributor in the sums, who alone is the mean
-        self._chosen_weight = 0.0
-        self.count = 0
-        self.weight = 0.0
-
-    def add(self, update: Weights, weight: float) -> None:
-        """Add a later contributor."""
-        if weight > self._chosen_weight:
-            for name, tensor in self._chosen.items():
-                tensor.copy_(update[name])
-            self._chosen_weight = weight
-        self.count += 1
-        self.weight += weight
-        self._pending.append((update, weight))
-        if len(self._pending) == _TOGETHER:
-            self.add_pending()
-
-    def add_pending(self) -> None:
-        """Add those who wait for others."""
-        terms, self._pending = self._pending, []
-        if not (terms and self._sums):
-            return
-        self._scale()
-        if self._is_empty and len(terms) == 1:
-            self._unscaled = terms[0][1]
-        small = [self._sums[name] for name in self._small]
-        for number, (update, weight) in enumerate(terms):
-            if not small:
-                break
-            if self._is_empty and number == 0:
-                torch._foreach_copy_(small, [update[name] for name in self._small])
-                if self._unscaled is None:
-                    torch._foreach_mul_(small, weight)
-            else:
-                torch._foreach_add_(small, [update[name] for name in self._small], alpha=weight)
-        for name in self._large:
-            pieces = torch.split(self._sums[name].view(-1), _PIECE)
-            split = [(torch.split(update[name].reshape(-1), _PIECE), weight) for update, weight in terms]
-            for place, piece in enumerate(pieces):
-                for number, (its_pieces, weight) in enumerate(split):
-                    if self._is_empty and number == 0:
-                        piece.copy_(its_pieces[place])
-                        if self._unscaled is None:
-                            piece.mul_(weight)
-                    else:
-                        piece.add_(its_pieces[place].to(piece.dtype), alpha=weight)
-        self._is_empty = False
-
-    def merge(self, other: _Partial) -> None:
-        """Add a partial of later contributors, whose memory is then free to be used again."""
-        self._scale()
-        other._scale()
-        if self._sums:
-            torch._foreach_add_(list(self._sums.values()), list(other._sums.values()))
-        if other._chosen_weight > self._chosen_weight:
-            self._chosen, other._chosen = other._chosen, self._chosen
-            self._chosen_weight = other._chosen_weight
-        self.count += other.count
-        self.weight += other.weight
-
-    def mean(self) -> dict[str, Tensor]:
-        """The mean, made in place and cast to the template's dtypes."""
-        if self._sums and self.count > 1:
-            torch._foreach_div_(list(self._sums.values()), self.weight)
-        means = self._sums | self._chosen
-        return {name: means[name].to(tensor.dtype) for name, tensor in self._template.items()}
-
-    def _scale(self) -> None:
-        if self._unscaled is not None:
-            torch._foreach_mul_(list(self._sums.values()), self._unscaled)
-            self._unscaled = None
+    def partial(self) -> Partial:
+        if (found := self.sum) is None:
+            return Partial(self.start, self.stop)
+        found.add_waiting()
+        sums = Weights(found.tensors)
+        return Partial(self.start, self.stop, found.count, found.weight, found.largest, sums, found.numbers)
 
 
 def weighted_mean_reference(updates: Sequence[tuple[int, Weights, float]], template: Weights) -> Weights:
@@ -263,37 +275,61 @@ def weighted_mean_reference(updates: Sequence[tuple[int, Weights, float]], templ
     if len(updates) == 1:
         return updates[0][1].clone().reordered_like(template)
 
-    blocks = [list(block) for _, block in itertools.groupby(updates, key=lambda entry: entry[0] // BLOCK)]
-    total = _sum(_sum(weight for _, _, weight in block) for block in blocks)
+    blocks = [(number, [*block]) for number, block in itertools.groupby(updates, key=lambda entry: entry[0] // BLOCK)]
+    total = _sum_in_tree([(number, left_to_right(weight for _, _, weight in block)) for number, block in blocks])
     largest = max(updates, key=lambda entry: entry[2])[1]  # the first of them
     constant = template.non_finite_buffers()
 
     def mean(name: str, expected: Tensor) -> Tensor:
-        if not _is_averaged(expected) or name in constant:
+        if not is_averaged(expected) or name in constant:
             return largest[name].clone()
-        dtype = _sum_dtype(expected)
-        partials = []
-        for (_, first, weight), *others in blocks:
-            partial = first[name].to(dtype) * weight
+        dtype = sum_dtype(expected)
+        sums = []
+        for number, ((_, first, weight), *others) in blocks:
+            found = first[name].to(dtype) * weight
             for _, update, weight in others:
-                partial = torch.add(partial, update[name].to(dtype), alpha=weight)
-            partials.append(partial)
-        return (_sum(partials) / total).to(expected.dtype)
+                found = torch.add(found, update[name].to(dtype), alpha=weight)
+            sums.append((number, found))
+        return (_sum_in_tree(sums) / total).to(expected.dtype)
 
     return Weights({name: mean(name, tensor) for name, tensor in template.items()}, buffers=template.buffers)
 
 
-def _sum(terms: Iterable[_T]) -> _T:
-    """Left to right, from the first term on (the built-in sum() of floats compensates since Python 3.12)."""
+def _sum_in_tree(terms: list[tuple[int, _T]]) -> _T:
+    """The sums of 16 neighbours, by their numbers, then the sums of 16 of those, until there is one."""
+    while len(terms) > 1:
+        neighbours = itertools.groupby(terms, key=lambda term: term[0] // BLOCK)
+        terms = [(number, left_to_right(value for _, value in group)) for number, group in neighbours]
+    return terms[0][1]
+
+
+def left_to_right(terms: Iterable[_T]) -> _T:
+    """A sum in the order of its terms (the built-in sum() of floats compensates since Python 3.12)."""
     return functools.reduce(operator.add, terms)
 
 
-def _is_averaged(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+def _is_in_tree(start: int, stop: int) -> bool:
+    """Whether positions are a node of the tree, 16^k from a multiple of 16^k on, or the first of its parts."""
+    size = part = stop - start
+    if start < 0 or size < 1:
+        return False
+    while part % BLOCK == 0:
+        part //= BLOCK
+    return part < BLOCK and start % (size if part == 1 else size // part * BLOCK) == 0
 
 
-def _sum_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype that a tensor's weighted sum is made in."""
-    if tensor.dtype in _WIDE:
-        return tensor.dtype
-    return torch.complex64 if tensor.is_complex() else torch.float32
+def _is_power(size: int) -> bool:
+    while size % BLOCK == 0:
+        size //= BLOCK
+    return size == 1
+
+
+def _missing(start: int, stop: int) -> AggregationError:
+    return AggregationError(
+        f"the mean has a gap: {_positions(start, stop)}",
+        hint="merge the partial means of all positions before and between, also of those where no client answered",
+    )
+
+
+def _positions(start: int, stop: int) -> str:
+    return f"position {start}" if stop - start == 1 else f"positions {start} to {stop - 1}"

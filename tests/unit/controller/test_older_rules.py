@@ -10,7 +10,7 @@ import pytest
 
 from fedpkg.errors import ConfigError
 from fedpkg.rules import CURRENT, refusal
-from fedpkg.session import resuming
+from fedpkg.session import former_rules, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.sqlite import SqliteStore
 
@@ -54,6 +54,16 @@ def test_session_whose_strategy_has_changed_is_refused_with_the_reason(home: Hom
     with pytest.raises(ConfigError, match=REFUSED[name]) as caught:
         resuming.resume(ref(name), home, watch=lambda _: None, rounds=4)
     assert "--seed-model" in str(caught.value)
+
+
+def test_older_session_with_means_that_are_added_in_another_order_now_is_refused(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(former_rules, "SAME_SUMS", 2)
+    with pytest.raises(ConfigError, match=r"added the updates of more than 2 clients \(3 here\) in another order"):
+        resuming.resume(ref("momentum"), home, watch=lambda _: None, rounds=5)
+    for name in ("mean", "trimmed"):  # one client in each cohort; no mean
+        resuming.resume(ref(name), home, watch=lambda _: None, rounds=4)
 
 
 def test_session_of_a_newer_version_is_refused() -> None:

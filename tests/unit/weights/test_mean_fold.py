@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import math
+import random
 import weakref
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
+from golden_means import COHORTS, GOLDEN, contributors, digest
+from golden_means import folded as golden_fold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpkg.errors import AggregationError
-from fedpkg.weights.fold import _PIECE, BLOCK, MeanFold, weighted_mean_reference
+from fedpkg.errors import AggregationError, ModelFileError
+from fedpkg.formats.base import ModelForm
+from fedpkg.formats.model_file import write_sets
+from fedpkg.formats.partial_file import read_partial, write_partial
+from fedpkg.weights.fold import BLOCK, MeanFold, Partial, weighted_mean_reference
+from fedpkg.weights.weighted_sum import _PIECE
 from fedpkg.weights.weights import Weights
 
 Updates = list[tuple[int, Weights, float]]
@@ -53,10 +63,30 @@ def folded(updates: Updates, template: Weights = TEMPLATE) -> Weights:
 
 
 @st.composite
-def cohorts(draw: st.DrawFn) -> Updates:
-    positions = sorted(draw(st.sets(st.integers(0, 5 * BLOCK), min_size=1, max_size=40)))
+def cohorts(draw: st.DrawFn, most: int = 2 * BLOCK * BLOCK) -> Updates:
+    positions = draw(st.lists(st.integers(0, draw(st.sampled_from([BLOCK, 5 * BLOCK, most]))), min_size=1, max_size=40))
     weight = st.one_of(st.integers(1, 60_000).map(float), st.floats(1e-3, 1e6))
-    return [(position, weights(draw(st.integers(0, 2**31))), draw(weight)) for position in positions]
+    return [(position, weights(draw(st.integers(0, 2**31))), draw(weight)) for position in sorted({*positions})]
+
+
+def parts(updates: Updates, starts: Sequence[int], stop: int) -> list[Partial]:
+    """Partial sums of ranges of positions, each folded by itself; a range without an update has its part too."""
+    found: list[Partial] = []
+    for start, end in itertools.pairwise([*starts, stop]):
+        fold = MeanFold(TEMPLATE, start=start)
+        for position, update, weight in updates:
+            if start <= position < end:
+                fold.add(position, update, weight, {"weight": weight})
+        found += fold.partials(end)
+    return found
+
+
+@pytest.mark.parametrize("name", COHORTS)
+def test_means_have_the_bits_of_the_golden_file(name: str) -> None:
+    expected = json.loads(GOLDEN.read_text())[name]
+    assert digest(golden_fold(name)) == expected
+    if COHORTS[name][0] <= 600:
+        assert digest(weighted_mean_reference(list(contributors(name)), next(contributors(name))[1])) == expected
 
 
 @settings(max_examples=40)
@@ -65,32 +95,88 @@ def test_fold_agrees_with_the_reference_bit_for_bit(updates: Updates) -> None:
     assert folded(updates).equal(weighted_mean_reference(updates, TEMPLATE))
 
 
-@settings(max_examples=40)
-@given(cohorts())
-def test_merged_block_folds_agree_with_a_flat_fold_bit_for_bit(updates: Updates) -> None:
+@settings(max_examples=60)
+@given(cohorts(), st.sets(st.integers(1, 2 * BLOCK * BLOCK)), st.randoms(use_true_random=False), st.booleans())
+def test_parts_of_a_cohort_merge_to_the_bits_of_a_flat_fold_in_any_order(
+    updates: Updates, cuts: set[int], rng: random.Random, again: bool
+) -> None:
+    size = 2 * BLOCK * BLOCK + 1
+    found = parts(updates, [0, *sorted(cuts)], size)
+    if again:  # one level of combiners more, each of which merges what it gets of its own range
+        halves = [MeanFold(TEMPLATE), MeanFold(TEMPLATE, start=BLOCK * BLOCK)]
+        found = parts(updates, sorted({0, BLOCK * BLOCK, *cuts}), size)
+        rng.shuffle(found)
+        for partial in found:
+            halves[partial.start >= BLOCK * BLOCK].merge(partial)
+        found = [*halves[0].partials(BLOCK * BLOCK), *halves[1].partials(size)]
+        assert (found[0].start, found[0].stop) == (0, BLOCK * BLOCK), "an aligned range is one part"
+    rng.shuffle(found)
     total = MeanFold(TEMPLATE)
-    for _, block in itertools.groupby(updates, key=lambda entry: entry[0] // BLOCK):
-        part = MeanFold(TEMPLATE)
-        for position, update, weight in block:
-            part.add(position, update, weight)
-        total.merge(part)
+    for partial in found:
+        total.merge(partial)
     assert total.num_contributors == len(updates)
-    assert total.weight == pytest.approx(sum(weight for _, _, weight in updates))
+    assert total.numbers == {"weight": [weight for _, _, weight in updates]}
+    assert total.result(size).equal(folded(updates))
+
+
+def test_parts_from_files_merge_to_the_same_bits(tmp_path: Path) -> None:
+    updates = [(position, weights(position), 0.1 + position) for position in range(600) if position % 5 != 2]
+    found = parts(updates, [0, 7, 16, 32, 256, 300, 512], 600)
+    assert sorted({partial.count for partial in found})[0] == 0, "a part without contributors"
+    total = MeanFold(TEMPLATE)
+    for number, partial in enumerate(reversed(found)):
+        write_partial(tmp_path / str(number), partial)
+        total.merge(read_partial(tmp_path / str(number), max_bytes=100_000))
+    assert total.numbers == {"weight": [weight for _, _, weight in updates]}
     assert total.result().equal(folded(updates))
 
 
-def test_fold_goes_on_after_a_merge() -> None:
+def test_aligned_range_is_one_part_and_other_ranges_are_a_few() -> None:
+    def ranges(start: int, stop: int) -> list[tuple[int, int]]:
+        fold = MeanFold(TEMPLATE, start=start)
+        fold.add(stop - 1, weights(1), 1.0)
+        return [(partial.start, partial.stop) for partial in fold.partials()]
+
+    for size in (1, BLOCK, BLOCK**2, BLOCK**3):
+        assert ranges(3 * size, 4 * size) == [(3 * size, 4 * size)]
+    assert ranges(0, 600) == [(0, 512), (512, 592), (592, 600)], "one for each level"
+    assert ranges(14, 40) == [(14, 15), (15, 16), (16, 32), (32, 40)]
+
+
+def test_fold_of_a_part_goes_on_after_it() -> None:
     updates = [(position, weights(position), position + 1.0) for position in range(3 * BLOCK)]
-    fold, later = MeanFold(TEMPLATE), MeanFold(TEMPLATE)
-    for entry in updates[:BLOCK]:
-        fold.add(*entry)
-    for entry in updates[BLOCK : 2 * BLOCK]:
-        later.add(*entry)
-    fold.merge(later)
-    assert later.num_contributors == 0
-    for entry in updates[2 * BLOCK :]:
-        fold.add(*entry)
-    assert fold.result().equal(folded(updates))
+    root, node = MeanFold(TEMPLATE), MeanFold(TEMPLATE)
+    for position, update, weight in updates:
+        node.add(position, update, weight)
+        if position in (BLOCK - 1, 3 * BLOCK - 1):
+            for partial in node.partials():
+                root.merge(partial)
+    assert node.num_contributors == 0
+    assert root.result().equal(folded(updates))
+
+
+@pytest.mark.parametrize(
+    ("sets", "reason"),
+    [
+        ({"": Weights({"w": torch.ones(2)})}, "it does not say of/start"),
+        ({"of": Weights({"start": torch.tensor(0.0)})}, "it does not say of/start"),
+        ({"count": torch.tensor(3)}, "contradict"),
+        ({"weight": torch.tensor(math.nan).double()}, "contradict"),
+        ({"largest": torch.tensor(0.0).double()}, "contradict"),
+        ({"numbers.x": torch.ones(3).double()}, "contradict"),
+        ({"numbers.x": torch.ones(1)}, "it does not say of/numbers.x"),
+    ],
+)
+def test_file_that_is_no_partial_sum_is_an_error(
+    tmp_path: Path, sets: dict[str, Weights] | dict[str, torch.Tensor], reason: str
+) -> None:
+    if not any(isinstance(each, Weights) for each in sets.values()):
+        counts = {"start": torch.tensor(0), "stop": torch.tensor(2), "count": torch.tensor(1)}
+        measures = {"weight": torch.tensor(1.0).double(), "largest": torch.tensor(1.0).double()}
+        sets = {"of": Weights({**counts, **measures, **sets})}  # type: ignore[dict-item]
+    write_sets(tmp_path / "partial", sets, ModelForm(".npz"))  # type: ignore[arg-type]
+    with pytest.raises(ModelFileError, match=f"partial: is not a partial sum: .*{reason}"):
+        read_partial(tmp_path / "partial")
 
 
 def test_mean_is_the_weighted_mean() -> None:
@@ -193,24 +279,67 @@ def test_positions_must_increase() -> None:
             fold.add(position, weights(1), 1.0)
 
 
-def test_merge_refuses_what_would_round_differently() -> None:
-    def fold_of(*positions: int) -> MeanFold:
-        fold = MeanFold(TEMPLATE)
-        for position in positions:
-            fold.add(position, weights(position), 1.0)
-        return fold
+def part(start: int, stop: int, *positions: int) -> Partial:
+    fold = MeanFold(TEMPLATE, start=start)
+    for position in positions:
+        fold.add(position, weights(position), 1.0)
+    (found,) = fold.partials(stop)
+    return found
 
-    with pytest.raises(AggregationError, match="block 0 was already folded"):
-        fold_of(0, 1).merge(fold_of(2))
-    with pytest.raises(AggregationError, match="covers blocks 1 to 2; it must cover one"):
-        fold_of(0).merge(fold_of(BLOCK, 2 * BLOCK))
-    with pytest.raises(AggregationError, match="does not fit"):
-        MeanFold(Weights({})).merge(fold_of(0))
-    several = MeanFold(TEMPLATE)
-    several.merge(fold_of(0, BLOCK))  # into an empty fold, nothing is added up
-    with pytest.raises(AggregationError, match="after a later one"):
-        several.add(2 * BLOCK - 1, weights(0), 1.0)
-    assert several.num_contributors == 2
+
+def test_parts_that_overlap_are_an_error() -> None:
+    fold = MeanFold(TEMPLATE)
+    fold.merge(part(0, 4, 0, 2))
+    fold.merge(part(16, 32, 20))
+    for other, overlap in [
+        (part(3, 4), "of position 3 overlaps what was folded before: position 3"),
+        (part(0, 16, 7), "overlaps what was folded before: positions 0 to 3"),
+        (part(20, 21), "overlaps what was folded before: position 20"),
+        (part(0, 512, 300), "overlaps what was folded before: positions 0 to 3"),
+    ]:
+        with pytest.raises(AggregationError, match=overlap):
+            fold.merge(other)
+    assert fold.num_contributors == 2, "the one that waits is not counted"
+
+
+def test_gaps_between_parts_and_before_the_end_are_an_error() -> None:
+    fold = MeanFold(TEMPLATE)
+    fold.merge(part(0, 4, 0))
+    fold.merge(part(16, 32, 20))
+    for use in (fold.result, fold.partials, lambda: fold.add(40, weights(1), 1.0)):
+        with pytest.raises(AggregationError, match="the mean has a gap: positions 4 to 15"):
+            use()
+    for position in range(4, 16):
+        fold.merge(part(position, position + 1))
+    with pytest.raises(AggregationError, match="the mean has a gap: positions 32 to 99"):
+        fold.result(100)
+    with pytest.raises(AggregationError, match="the mean has a gap: positions 0 to 15"):
+        MeanFold(TEMPLATE, start=16).result()
+    with pytest.raises(AggregationError, match="up to position 7 has position 31 already"):
+        fold.partials(8)
+    assert fold.result(32).equal(folded([(0, weights(0), 1.0), (20, weights(20), 1.0)]))
+
+
+def test_parts_that_are_none_of_this_sum_are_an_error() -> None:
+    with pytest.raises(AggregationError, match="does not fit: extra tensor"):
+        MeanFold(Weights({})).merge(part(0, 16, 0))
+    half = MeanFold(Weights({"w": torch.ones(3).half()}))
+    with pytest.raises(AggregationError, match="does not fit: tensor 'w' has dtype float16"):
+        half.merge(Partial(0, 1, 1, 1.0, 1.0, Weights({"w": torch.ones(3).half()})))
+    for start, stop in [(0, 17), (0, 0), (-16, 0), (8, 24), (4, 12), (16, 48)]:
+        with pytest.raises(AggregationError, match="is no part of a 16-ary sum"):
+            half.merge(Partial(start, stop))
+    with pytest.raises(AggregationError, match="which starts at position 16"):
+        MeanFold(TEMPLATE, start=16).merge(part(0, 16, 3))
+
+
+def test_memory_is_one_sum_a_level() -> None:
+    fold = MeanFold(TEMPLATE)
+    for position in range(2 * BLOCK**2):
+        fold.add(position, weights(position), 1.0)
+        assert len(fold._pieces) <= 3
+    kept = {id(tensor) for piece in fold._pieces if piece.sum for tensor in piece.sum.tensors.values()}
+    assert len(kept) <= 3 * len(TEMPLATE)
 
 
 def test_at_most_one_update_is_kept() -> None:
