@@ -110,7 +110,7 @@ def prune(
     """
     from fedpkg.errors import ConfigError
     from fedpkg.files import is_full
-    from fedpkg.stores.sqlite import SqliteStore
+    from fedpkg.stores.opening import open_store
 
     for option, rule in (("--keep-models", keep_models), ("--keep-task-folders", keep_task_folders)):
         _check_rule(option, rule)
@@ -122,7 +122,7 @@ def prune(
     with home.lock():
         # On a full disk the database can only be read. What needs no word in it goes first, and makes room.
         for reading in (True, False) if not read_only and is_full(home.root) else (read_only,):
-            with SqliteStore(home.state_db, read_only=reading) as store:
+            with open_store(home, read_only=reading) as store:
                 session_id = None if session_ref is None else find_session(store, session_ref).session_id
                 rules = (keep_models, keep_task_folders)
                 gone += _prune(

@@ -41,10 +41,10 @@ class Settings:
     @contextmanager
     def reading(self) -> Iterator[tuple[Home, StateStore]]:
         """The home and its store, to look at; a controller may be writing meanwhile."""
-        from fedpkg.stores.sqlite import SqliteStore
+        from fedpkg.stores.opening import open_store
 
         home = self.open_home()
-        with SqliteStore(home.state_db, read_only=True) as store:
+        with open_store(home, read_only=True) as store:
             yield home, store
 
     def command(self, words: str) -> str:

@@ -26,7 +26,7 @@ from fedpkg.controller.events import (
 from fedpkg.errors import FedpkgError
 from fedpkg.shown import shown, shown_lines
 from fedpkg.stores.models import ModelStore
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,12 +60,12 @@ def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watch
             yield watch
     except FedpkgError:
         if progress.session is not None and not settings.json:
-            with SqliteStore(home.state_db, read_only=True) as store:
+            with open_store(home, read_only=True) as store:
                 if rounds_done(store.list_rounds(progress.session.session_id)):
                     rounds_table(store, progress.session.session_id)
         raise
     if progress.session is not None and not settings.json:
-        with SqliteStore(home.state_db, read_only=True) as store:
+        with open_store(home, read_only=True) as store:
             final_report(settings, home, store, progress.session)
 
 

@@ -247,12 +247,12 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     _check_no_changes([session_ref or "", *context.args])
     from fedpkg.cli.progress import follow
     from fedpkg.session import resuming
-    from fedpkg.stores.sqlite import SqliteStore
+    from fedpkg.stores.opening import open_store
 
     home = settings.open_home()
     if home.state_db.exists():
-        SqliteStore(home.state_db).close()  # that of an older fedpkg is brought up to date
-    with SqliteStore(home.state_db, read_only=True) as store:
+        open_store(home).close()  # that of an older fedpkg is brought up to date
+    with open_store(home, read_only=True) as store:
         session = find_session(store, session_ref)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         resuming.resume(session.session_id, home, watch=watch, rounds=rounds)
@@ -285,15 +285,15 @@ def stop(settings: Settings, session_ref: str | None) -> None:
 
     It may run in another terminal.
     """
-    from fedpkg.stores.sqlite import SqliteStore
+    from fedpkg.stores.opening import open_store
 
     home = settings.open_home()
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         session = find_session(store, session_ref)
         running = running_session(home)
     can_stop = _status(session, running) in ("running", "created")
     if can_stop:
-        with SqliteStore(home.state_db) as store:
+        with open_store(home) as store:
             store.request_stop(session.session_id)
     if settings.json:
         output.document({**_summary(session, running), "stop_requested": can_stop})

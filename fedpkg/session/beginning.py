@@ -34,8 +34,8 @@ from fedpkg.session.seed_model import seed_model_of
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import mark_beginning, of_build, sweep
+from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import remove
-from fedpkg.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher
@@ -54,7 +54,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
     from fedpkg.strategies import make_strategy
 
     config = resolved(config, Places("run configuration"))
-    with home.lock() as note_session, SqliteStore(home.state_db) as store, naming_a_full_disk(home, "start it again"):
+    with home.lock() as note_session, open_store(home) as store, naming_a_full_disk(home, "start it again"):
         sweep(home, store)
         config, package, signatures = admit_package(config, home, store)
         strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)

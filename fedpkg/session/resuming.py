@@ -23,7 +23,7 @@ from fedpkg.session.former_rules import by_its_rules, check_former_shares, check
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import sweep
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher
@@ -42,7 +42,7 @@ def resume(
         FedpkgError: what stopped it again.
     """
     advice = f"fedpkg session resume {ref}"
-    with home.lock() as note_session, SqliteStore(home.state_db) as store, naming_a_full_disk(home, advice):
+    with home.lock() as note_session, open_store(home) as store, naming_a_full_disk(home, advice):
         sweep(home, store)
         session = store.get_session(ref)
         note_session(session.session_id)

@@ -15,8 +15,8 @@ from fedpkg.stores.base import SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import never_begun, of_sessions, temporary_files, unknown_sessions
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, unneeded_models, unneeded_packages
-from fedpkg.stores.sqlite import SqliteStore
 
 _RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
 _UNPACK = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
@@ -67,7 +67,7 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
     used: set[str] | None = None  # packages of sessions, if that is known
     if home.state_db.exists() or any(home.sessions.glob("*")) or any(model_files(home)):
         try:
-            with SqliteStore(home.state_db, read_only=True) as store:
+            with open_store(home, read_only=True) as store:
                 sessions = store.list_sessions()
                 used = {session.package_digest for session in sessions}
                 checkup.sessions = len(sessions)

@@ -49,7 +49,7 @@ class Home:
 
     ::
 
-        state.db      sessions, rounds, tasks … (``SqliteStore``)
+        state.db      sessions, rounds, tasks … (`fedpkg.stores.opening`)
         models/       global models by their content (``ModelStore``)
         packages/     unpacked compute packages (a cache)
         data/         the clients' partitions

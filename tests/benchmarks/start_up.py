@@ -38,9 +38,9 @@ def heavy_modules(code, arguments):
 def make_home(path):
     """A home without sessions."""
     from fedpkg.stores.home import Home
-    from fedpkg.stores.sqlite import SqliteStore
+    from fedpkg.stores.opening import open_store
 
-    SqliteStore(Home.open(path).state_db).close()
+    open_store(Home.open(path)).close()
 
 
 def main():

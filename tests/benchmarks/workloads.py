@@ -123,9 +123,9 @@ class Fedpkg:
 @contextlib.contextmanager
 def _open_store(root):
     from fedpkg.stores.home import Home
-    from fedpkg.stores.sqlite import SqliteStore
+    from fedpkg.stores.opening import open_store
 
-    with SqliteStore(Home(root).state_db) as store:
+    with open_store(Home(root)) as store:
         yield store
 
 

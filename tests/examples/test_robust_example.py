@@ -16,7 +16,7 @@ from fedpkg.formats.model_file import read_model
 from fedpkg.session import beginning, configuration
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 from fedpkg.strategies import make_strategy
 from fedpkg.weights.weights import Weights
 
@@ -94,7 +94,7 @@ def test_a_real_federation_comes_to_the_same(attack: str, name: str, table: Modu
         overrides.append(f"strategy.aggregator={table.STRATEGIES[name]['aggregator']}")
     home = Home.open(tmp_path / "ein Heim ü" / ".fedpkg")
     session = beginning.run(configuration.load(EXAMPLE / "run.yaml", overrides).config, home, watch=lambda event: None)
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         row = store.get_model(f"{session.session_id}.{rounds}")
         failures = {task.client_id: task.failure for task in store.list_tasks(session.session_id) if task.failure}
     attackers = {f"client-{number}" for number in range(CLIENTS - ATTACKERS, CLIENTS)}

@@ -10,7 +10,7 @@ import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
 from fedpkg.stores.home import Home
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def home(finished, here):
 
 
 def model_file(home, ref):
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         model = store.get_model(f"{store.list_sessions()[-1].session_id}.{ref}")
     return home.models / model.digest[:2] / f"{model.digest}{model.suffix}"
 
@@ -254,7 +254,7 @@ def test_orphans_go_on_request(home):
 
 
 def test_what_an_unfinished_session_needs_is_never_pruned(home):
-    with SqliteStore(home.state_db) as store:
+    with open_store(home) as store:
         session = store.list_sessions()[-1].session_id
     rules = ["--keep-models", "last 1", "--keep-task-folders", "last 1"]
     with closing(sqlite3.connect(home.state_db)) as connection, connection:

@@ -22,7 +22,7 @@ from fedpkg.formats.model_file import read_model
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 PACKAGE = Path(__file__).resolve().parents[2] / "packages" / "methods"
 RATE, STEPS = 0.05, 5
@@ -108,7 +108,7 @@ class Sessions:
 
     def model(self, session_id: str, number: int) -> tuple[str, Any]:
         """A round's global model: its digest, and its point."""
-        with SqliteStore(self.home.state_db, read_only=True) as store:
+        with open_store(self.home, read_only=True) as store:
             row = store.get_model(f"{session_id}.{number}")
         weights = read_model(ModelStore(self.home.models).path(row.digest, row.suffix))
         assert not weights["ema"].any(), "a buffer, as the metadata of the seed says"
@@ -147,7 +147,7 @@ def test_feddyn_goes_on_from_what_it_kept_when_it_is_resumed(sessions: Sessions)
 
     with pytest.raises((Stop, SessionFailed)):
         beginning.run(sessions.config({"name": "feddyn", "alpha": 0.4}, rounds=3), sessions.home, watch=stop)
-    with SqliteStore(sessions.home.state_db, read_only=True) as store:
+    with open_store(sessions.home, read_only=True) as store:
         stopped = store.list_sessions()[-1].session_id
     assert resuming.resume(stopped, sessions.home, watch=sessions.watch).status == "finished"
     np.testing.assert_allclose(sessions.model(stopped, 3)[1], feddyn(3, 2, 0.4), rtol=1e-12)
@@ -171,7 +171,7 @@ def test_fedprox_and_personal_models_where_fedpkg_is_not_installed(sessions: Ses
     session = sessions.run(section, package=str(package), validation={"every": 1})
     x = sessions.model(session, 2)[1]
     np.testing.assert_allclose(x, fedprox(2, 2, 0.6), rtol=1e-12)
-    with SqliteStore(sessions.home.state_db, read_only=True) as store:
+    with open_store(sessions.home, read_only=True) as store:
         found = {row.client_id: row.metrics for row in store.list_validations(session, round_number=2)}
     for who in range(2):
         rows, targets = DATA[who]

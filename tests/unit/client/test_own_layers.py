@@ -13,7 +13,7 @@ from fedpkg import client
 from fedpkg.config import config_from_json
 from fedpkg.session import beginning
 from fedpkg.stores.home import Home
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 PACKAGE = Path(__file__).resolve().parents[2] / "packages" / "own-layers"
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def test_methods_of_the_clients_make_the_difference_that_they_should(
     }
     session = beginning.run(config_from_json(config), home, watch=lambda event: None)
     assert session.status == "finished"
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         metrics = {row.client_id: row.metrics for row in store.list_validations(session.session_id, round_number=2)}
 
     seed, first, second = MODELS["fedavg"]

@@ -20,6 +20,7 @@ from fedpkg.stores.base import SessionRow, TaskRow
 from fedpkg.stores.check import Finding, check_home
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.opening import open_store
 from fedpkg.stores.sqlite import SqliteStore
 from fedpkg.weights.weights import Weights
 
@@ -46,7 +47,7 @@ class Arrivals:
 
     def catch_up(self, home: Home, session_id: str) -> None:
         """Tell what was recorded by a controller that did not come to tell it."""
-        with SqliteStore(home.state_db, read_only=True) as store:
+        with open_store(home, read_only=True) as store:
             for task in store.list_tasks(session_id, entry_point="train"):
                 self._tell(task.round_number, task.client_id)
 

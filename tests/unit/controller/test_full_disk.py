@@ -19,6 +19,7 @@ from fedpkg.errors import StoreError
 from fedpkg.files import remove_tree
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
 from fedpkg.stores.sqlite import SqliteStore
 
 
@@ -109,10 +110,10 @@ def test_home_on_a_full_disk_can_be_pruned(small_disk: Path) -> None:
     assert run_command(["home", "prune", "--home", str(home.home.root), "--keep-task-folders", "last 1"]) == 0
     rounds = sorted(path.name for path in home.home.session_folder(session.session_id).glob("round-*"))
     assert rounds == ["round-3"]
-    with SqliteStore(home.home.state_db) as store:
+    with open_store(home.home) as store:
         assert len(store.list_kept_models()) == 4
     assert run_command(["home", "prune", "--home", str(home.home.root), "--keep-models", "last 1"]) == 0
-    with SqliteStore(home.home.state_db) as store:
+    with open_store(home.home) as store:
         assert [model.round_number for model in store.list_kept_models()] == [0, 2, 3]  # a state names the second
 
 

@@ -16,7 +16,7 @@ from fedpkg.dispatch import isolation
 from fedpkg.errors import ConfigError
 from fedpkg.session import resuming
 from fedpkg.stores.home import Home
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 HOMES = Path(__file__).resolve().parents[2] / "homes"
 TOLD: dict[str, Any] = json.loads((HOMES / "rules-2.json").read_text())
@@ -60,7 +60,7 @@ def test_session_of_a_home_before_resumes_to_the_bits_of_an_undisturbed_run(home
     if name == "own":
         mend_strategy(session_id, home)
     resuming.resume(session_id, home, watch=lambda _: None, rounds=3)
-    with SqliteStore(home.state_db) as store:
+    with open_store(home) as store:
         models = [store.get_model(f"{session_id}.{number}").digest for number in range(4)]
         metrics = [row.metrics for row in store.list_rounds(session_id)]
     assert models == TOLD["outcomes"][name]["models"]
@@ -72,7 +72,7 @@ def test_session_of_a_home_before_resumes_to_the_bits_of_an_undisturbed_run(home
 
 def answered(home: Home, name: str) -> tuple[str, set[tuple[str, str | None, str]]]:
     """The session of that name, and its tasks of round 2 that succeeded, with their requests and clients."""
-    with SqliteStore(home.state_db) as store:
+    with open_store(home) as store:
         (session_id,) = (row.session_id for row in store.list_sessions() if row.name == name)
         tasks = store.list_tasks(session_id, round_number=2)
     return session_id, {(task.task_id, task.request_id, task.client_id) for task in tasks if task.status == "ok"}

@@ -12,7 +12,7 @@ from fedpkg.errors import ConfigError
 from fedpkg.rules import CURRENT, refusal
 from fedpkg.session import former_rules, resuming
 from fedpkg.stores.home import Home
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 HOMES = Path(__file__).resolve().parents[2] / "homes"
 REFUSED = {
@@ -41,7 +41,7 @@ def expected() -> dict[str, dict[str, list[object]]]:
 @pytest.mark.parametrize("name", KEPT)
 def test_session_of_older_rules_resumes_to_the_bits_and_metrics_of_its_own_version(home: Home, name: str) -> None:
     resuming.resume(ref(name), home, watch=lambda _: None, rounds=4)
-    with SqliteStore(home.state_db) as store:
+    with open_store(home) as store:
         assert store.get_session(ref(name)).rules == 1
         models = [store.get_model(f"{ref(name)}.{number}").digest for number in range(5)]
         metrics = [row.metrics for row in store.list_rounds(ref(name))]

@@ -229,9 +229,9 @@ def test_logs_of_every_client_stay(federation: Federation) -> None:
 def test_stop_request_ends_the_session_between_rounds(federation: Federation) -> None:
     def stop_after_the_first(event: object) -> None:
         if isinstance(event, RoundFinished):
-            from fedpkg.stores.sqlite import SqliteStore
+            from fedpkg.stores.opening import open_store
 
-            with SqliteStore(federation.home.state_db) as store:
+            with open_store(federation.home) as store:
                 store.request_stop(event.round.session_id)
 
     session = federation.run(federation.config(rounds=5), watch=stop_after_the_first)

@@ -32,7 +32,7 @@ from fedpkg.formats.model_file import read_model
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 from fedpkg.types import ReplyKind
 
 Choose = Callable[..., "Path | None"]
@@ -225,7 +225,7 @@ def seed(tmp_path: Path) -> Path:
 
 
 def steps(home: Home, session_id: str, round_number: int) -> list[float]:
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         row = store.get_model(f"{session_id}.{round_number}")
     return [float(value) for value in read_model(ModelStore(home.models).path(row.digest, row.suffix))["w"]]
 
@@ -263,7 +263,7 @@ def test_a_session_resumes_in_its_environment_which_is_made_again(
     (made,) = root.iterdir()
     shutil.rmtree(made)
     shutil.rmtree(package)
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         (session,) = store.list_sessions()
     assert resuming.resume(session.session_id, home, watch=lambda _event: None).status == "finished"
     assert [path.name for path in root.iterdir()] == [made.name]

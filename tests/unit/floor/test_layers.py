@@ -92,6 +92,13 @@ def test_client_needs_numpy_and_torch_only_when_they_are_used() -> None:
             assert top in {*sys.stdlib_module_names, "fedpkg", "numpy", "torch"}, f"{path}:{line}: {name}"
 
 
+def test_the_database_of_a_home_is_chosen_in_one_place() -> None:
+    who = {
+        str(path.relative_to(ROOT)) for path in modules() for _, name in imports_of(path) if name.endswith(".sqlite")
+    }
+    assert who == {"stores/opening.py"}
+
+
 def test_every_module_says_what_it_is_for() -> None:
     for path in ROOT.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"

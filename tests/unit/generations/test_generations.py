@@ -24,6 +24,7 @@ from fedpkg.stores.base import SessionRow
 from fedpkg.stores.check import check_home
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.opening import open_store
 from fedpkg.stores.sqlite import SqliteStore
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages" / "generations"
@@ -136,7 +137,7 @@ def test_package_gives_the_same_models_on_every_executor(
     digests, metrics = [], []
     for executor in EXECUTORS:
         session, home = clients.run(name, executor)
-        with SqliteStore(home.state_db, read_only=True) as store:
+        with open_store(home, read_only=True) as store:
             assert [row.num_ok for row in store.list_rounds(session.session_id)] == [2, 2]
             models = store.list_models(session.session_id)
             path = ModelStore(home.models).path(models[-1].digest, models[-1].suffix)
@@ -157,7 +158,7 @@ def test_package_that_never_says_num_examples_fails_unless_all_weigh_the_same(cl
     with pytest.raises(SessionFailed, match=r"num_examples is absent.*FEDn before 0.5.*round.weighting=equal"):
         clients.run(name, "forkserver", round={"required": 2})
     session, home = clients.run(name, "forkserver")
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         assert {row.num_examples for row in store.list_rounds(session.session_id)} == {2.0}
 
 
@@ -168,7 +169,7 @@ def test_bare_models_are_resumed_and_are_seeds_as_they_are_and_exported(
     once, home = clients.run(name, "forkserver", rounds=3)
     begun, _ = clients.run(name, "forkserver", rounds=1)
     resumed = resuming.resume(begun.session_id, home, watch=lambda _: None, rounds=3)
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         models = store.list_models(once.session_id)
         assert [row.digest for row in store.list_models(resumed.session_id)] == [row.digest for row in models]
     assert {row.suffix for row in models} == {suffix}
@@ -179,7 +180,7 @@ def test_bare_models_are_resumed_and_are_seeds_as_they_are_and_exported(
     write_model(clients.folder / "exported.npz", read_model(files[1]), ModelForm(".npz", "positions"))
     for seed in ("weights of round 1.bin", "exported.npz"):
         session, _ = clients.run(name, "forkserver", rounds=1, seed_model=str(clients.folder / seed))
-        with SqliteStore(home.state_db, read_only=True) as store:
+        with open_store(home, read_only=True) as store:
             found = [row.digest for row in store.list_models(session.session_id)]
         assert found == [row.digest for row in models[1:3]]
 
@@ -220,7 +221,7 @@ def test_scaleout_package_runs_from_its_archive(clients: Clients) -> None:
     archive = build_package(PACKAGES / "scaleout-1", clients.folder / "package.tgz")
     assert not any(entry.name.endswith("notes.txt") for entry in archive.files)
     session, home = clients.run("scaleout-1", "forkserver", package=str(archive.path))
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         assert [row.num_ok for row in store.list_rounds(session.session_id)] == [2, 2]
 
 
@@ -231,6 +232,6 @@ def test_package_of_the_containers_time_runs_isolated(clients: Clients, executor
         walled, _ = clients.run("fedn-0.4-entrypoint", executor, rounds=1, isolate={"enabled": True})
     except ConfigError as error:
         pytest.skip(error.message)  # this machine cannot
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         models = [store.list_models(session.session_id)[-1].digest for session in (free, walled)]
     assert models[0] == models[1]

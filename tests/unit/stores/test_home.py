@@ -16,7 +16,7 @@ import pytest
 from fedpkg.errors import HomeLocked, NotFound, StoreError
 from fedpkg.stores.base import PackageRow, SessionRow
 from fedpkg.stores.home import Home
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 HOLDER = """
 import sys
@@ -137,7 +137,7 @@ def test_session_ids_are_readable_and_never_taken_twice(root: Path) -> None:
     home = Home.open(root)
     now = 1767225600.0
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    with SqliteStore(home.state_db) as store:
+    with open_store(home) as store:
         store.add_package(PackageRow(digest="p", name="p", size_bytes=1, entry_points={}, created_at=1.0))
         ids = []
         for _ in range(3):
@@ -172,7 +172,7 @@ def test_session_ids_are_readable_and_never_taken_twice(root: Path) -> None:
 )
 def test_any_name_makes_an_id_that_is_one_folder(root: Path, name: str, word: str) -> None:
     home = Home.open(root)
-    with SqliteStore(home.state_db) as store:
+    with open_store(home) as store:
         session_id = home.new_session_id(name, store, clock=lambda: 0.0)
     assert session_id.startswith(f"{word}-19")
     home.session_folder(session_id).mkdir()

@@ -17,7 +17,7 @@ from fedpkg.config import RunConfig, config_from_json, dump_config
 from fedpkg.controller.events import Event, TaskEnded
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
-from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.stores.opening import open_store
 
 DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
 QUADRATIC = DRIFTING.with_name("quadratic")
@@ -77,7 +77,7 @@ def controllers() -> Iterator[subprocess.Popen[str]]:
 
 
 def outcome_of(home: Home) -> tuple[list[str], Any]:
-    with SqliteStore(home.state_db, read_only=True) as store:
+    with open_store(home, read_only=True) as store:
         session_id = store.list_sessions()[-1].session_id
         return [model.digest for model in store.list_models(session_id)], store.load_strategy_state(session_id)
 
@@ -97,7 +97,7 @@ def test_killed_in_its_last_round_it_resumes_to_the_same_bits(
     controllers.stdin.write(json.dumps(order) + "\n")
     controllers.stdin.flush()
     assert int(controllers.stdout.readline()) == -signal.SIGKILL
-    with SqliteStore(killed.state_db, read_only=True) as store:
+    with open_store(killed, read_only=True) as store:
         session_id = store.list_sessions()[-1].session_id
     resuming.resume(session_id, killed, watch=lambda event: None)
     models, state = outcome_of(calm)
