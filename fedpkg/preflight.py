@@ -92,11 +92,11 @@ def _check_counts(
     sampler: CohortSampler,
 ) -> None:
     """``clients``: those whom the sampler may choose."""
-    from fedpkg.strategies.base import ParticularStrategy, Sampling
+    from fedpkg.strategies.base import ParticularStrategy
 
     target, needed = sampler.target(clients, groups), traits_of(strategy).needs
     if isinstance(strategy, ParticularStrategy):
-        strategy.check(Sampling(*sampler.sampling(clients, groups)), len(clients))
+        strategy.check(sampler.sampling(clients, groups), len(clients))
     if needed > target:
         raise ConfigError(
             f"strategy: it needs {needed} updates a round, but each round collects only {target} (from {len(clients)} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -30,3 +31,29 @@ class ReplyKind(str, Enum):
     SEED = "seed"
     RESULT = "result"
     NOTHING = "nothing"
+
+
+class Scheme(str, Enum):
+    """How a sampler draws, as far as promises of privacy depend on it.
+
+    ``poisson``: each client by an independent draw, all with the same probability.
+    ``without_replacement``: a fixed number of clients, each set of that size with the same probability.
+    ``data_free``: a fixed number, in another way that does not depend on what clients report, such as in turns.
+    ``other``: not known, or by what clients report.
+    """
+
+    POISSON = "poisson"
+    WITHOUT_REPLACEMENT = "without_replacement"
+    DATA_FREE = "data_free"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the cohorts of a session are drawn.
+
+    ``rate`` is the share of all clients that is asked, or its expectation; 1 where nothing is known of it.
+    """
+
+    scheme: Scheme = Scheme.OTHER
+    rate: float = 1.0

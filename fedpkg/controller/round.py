@@ -25,7 +25,7 @@ from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
 from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Client, Request, Sampling, State, StepContext, StepResult, take_step
+from fedpkg.strategies.base import Client, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json, ReplyKind
@@ -152,7 +152,7 @@ class _Training:
             for client in asking.choosing.may_train
         )
         rng = step_rng(ctx.session.seed, self.round_number, "ask")
-        sampling = Sampling(*ctx.sampler.sampling([client.client_id for client in clients], ctx.groups))
+        sampling = ctx.sampler.sampling([client.client_id for client in clients], ctx.groups)
         clock = ctx.virtual_clock or VirtualClock()
         required = ctx.config.round.required
         return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock, required)

@@ -1,5 +1,6 @@
 """Who is asked in a round."""
 
 from fedpkg.samplers.registry import make_sampler, register_sampler, resolve_sampler
+from fedpkg.types import Scheme
 
-__all__ = ["make_sampler", "register_sampler", "resolve_sampler"]
+__all__ = ["Scheme", "make_sampler", "register_sampler", "resolve_sampler"]

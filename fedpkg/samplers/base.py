@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from fedpkg.errors import ConfigError, nearest
+from fedpkg.types import Scheme
 
 if TYPE_CHECKING:  # to list samplers must not cost NumPy
     import numpy as np
@@ -135,3 +136,34 @@ class SamplerOfAnySize(Protocol):
     def draw(self, candidates: Candidates, share: float, rng: np.random.Generator) -> Sequence[int] | Any:
         """The places of those drawn. ``share`` is what ``fraction_train`` (or ``count``) says, of all who may train."""
         ...
+
+
+@runtime_checkable
+class SamplerOfScheme(Protocol):
+    """A sampler that says how it draws, for what depends on it: the accounting of differential privacy."""
+
+    @property
+    def scheme(self) -> Scheme: ...
+
+
+def scheme_of(sampler: Sampler | SamplerOfAnySize) -> Scheme:
+    """How a sampler says that it draws; ``other``, if it says nothing.
+
+    Raises:
+        ConfigError: it says no `Scheme`, or one that does not go with the method that it has.
+    """
+    if not isinstance(sampler, SamplerOfScheme):
+        return Scheme.OTHER
+    of_any_size, said = isinstance(sampler, SamplerOfAnySize), sampler.scheme
+    known = (Scheme.POISSON,) if of_any_size else (Scheme.WITHOUT_REPLACEMENT, Scheme.DATA_FREE)
+    scheme: Scheme
+    for scheme in (*known, Scheme.OTHER):
+        if said == scheme:
+            return scheme
+    raise ConfigError(
+        f"sampler {type(sampler).__name__}: a sampler with '{'draw' if of_any_size else 'choose'}' cannot have the "
+        f"scheme {said!r:.60}",
+        hint=f"write scheme = {' or '.join(f'Scheme.{each.name}' for each in (*known, Scheme.OTHER))}, with: from "
+        "fedpkg.samplers import Scheme",
+        key="sampler",
+    )

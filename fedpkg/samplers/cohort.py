@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.samplers.availability import Availability
-from fedpkg.samplers.base import Candidates, Sample, Sampler, SamplerOfAnySize
+from fedpkg.samplers.base import Candidates, Sample, Sampler, SamplerOfAnySize, scheme_of
 from fedpkg.samplers.held_out import HeldOut
 from fedpkg.samplers.size import Size
+from fedpkg.types import Sampling, Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,31 +37,33 @@ class CohortSampler:
     dropout: float = 0.0
     held_out: HeldOut = None
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError: the sampler says a scheme that it cannot have."""
+        scheme_of(self.sampler)
+
     @property
     def has_any_size(self) -> bool:
         return isinstance(self.sampler, SamplerOfAnySize)
 
-    def sampling(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> tuple[str, float]:
-        """How cohorts of those who may train are drawn, and which share of them is asked: what `Sampling` says.
+    def sampling(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> Sampling:
+        """How cohorts of those who may train are drawn.
 
-        That somebody drops out by chance, or is not there when ``poisson`` draws, makes nobody's chance larger.
+        That somebody drops out by chance, or is not there when ``poisson`` draws, makes nobody's chance larger. Where
+        all are asked, nothing is chosen: that tells of nobody.
         """
-        from fedpkg.samplers.least_reused import LeastReused
-        from fedpkg.samplers.poisson import Poisson
-        from fedpkg.samplers.round_robin import RoundRobin
-        from fedpkg.samplers.uniform import Uniform
-
-        total = len(client_ids)
-        if not isinstance(self.sampler, (Uniform, Poisson, RoundRobin, LeastReused)):
-            return "by_data", min(1.0, self.target(client_ids, groups) / total)
-        if not self.has_any_size:
-            is_plain = not self.groups and not self.size.over_selection and self.availability is None
-            scheme = "without_replacement" if is_plain and isinstance(self.sampler, Uniform) else "other"
-            return scheme, self.target(client_ids, groups) / total
-        if not self.groups:
-            return ("poisson" if isinstance(self.sampler, Poisson) else "other"), self.size.share(total)
-        members = {name: len(set(client_ids).intersection(groups[name])) for name in self.groups}
-        return "other", sum(size.share(members[name]) * members[name] for name, size in self.groups.items()) / total
+        scheme, total = scheme_of(self.sampler), len(client_ids)
+        if scheme is Scheme.OTHER or not self.has_any_size:
+            rate = min(1.0, self.target(client_ids, groups) / total)
+        elif not self.groups:
+            rate = self.size.share(total)
+        else:
+            members = {name: len(set(client_ids).intersection(groups[name])) for name in self.groups}
+            rate = sum(size.share(members[name]) * members[name] for name, size in self.groups.items()) / total
+        if scheme is Scheme.OTHER:
+            return Sampling(Scheme.DATA_FREE if rate >= 1 and not self.has_any_size else scheme, rate)
+        is_fixed = not self.has_any_size
+        is_plain = not self.groups and not (is_fixed and (self.size.over_selection or self.availability is not None))
+        return Sampling(scheme if is_plain else Scheme.DATA_FREE, rate)
 
     def sample(self, candidates: Candidates, rng: np.random.Generator, *, there: Sequence[int] | None = None) -> Sample:
         """The cohort, of those who may train; ``there``: the places of those who can be asked, None: all.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.samplers.base import Candidates
 from fedpkg.samplers.registry import register_sampler
+from fedpkg.types import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ class Poisson:
     the trait ``takes_empty_rounds`` and gets no replies. ``min_clients`` and ``over_selection`` would change the
     chances: they are refused. N is how many may train, whether or not they are there in a round (``availability``).
     """
+
+    scheme = Scheme.POISSON
 
     def draw(self, candidates: Candidates, share: float, rng: np.random.Generator) -> Any:
         return (rng.random(len(candidates)) < share).nonzero()[0]

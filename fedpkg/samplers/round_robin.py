@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.samplers.base import Candidates
 from fedpkg.samplers.registry import register_sampler
+from fedpkg.types import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +20,8 @@ class RoundRobin:
 
     Who was not there when its turn came (``availability``) is asked as soon as it is.
     """
+
+    scheme = Scheme.DATA_FREE
 
     def choose(self, candidates: Candidates, number: int, rng: np.random.Generator) -> Any:
         return candidates.times_asked.argsort(kind="stable")[:number]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.samplers.base import Candidates
 from fedpkg.samplers.registry import register_sampler
+from fedpkg.types import Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Uniform:
     """Draw uniformly, without replacement: the default."""
+
+    scheme = Scheme.WITHOUT_REPLACEMENT
 
     def choose(self, candidates: Candidates, number: int, rng: np.random.Generator) -> Any:
         return rng.choice(len(candidates), size=number, replace=False, shuffle=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_che
 from fedpkg.errors import SessionFailed
 from fedpkg.strategies.traits import Content
 from fedpkg.strategies.virtual_clock import VirtualClock
-from fedpkg.types import Json, ReplyKind, Use
+from fedpkg.types import Json, ReplyKind, Sampling, Use
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
     import numpy as np
@@ -125,21 +125,6 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the session's sampler draws a cohort, as far as promises of privacy rest on it.
-
-    Args:
-        scheme: ``poisson`` (each client for itself, with the same chance), ``without_replacement`` (so many of all,
-            each cohort with the same chance), ``by_data`` (by numbers that clients report, or nobody knows how), or
-            ``other``.
-        rate: of all clients, the share that is asked, or is expected to be.
-    """
-
-    scheme: str = "other"
-    rate: float = 1.0
-
-
-@dataclass(frozen=True)
 class StepContext:
     """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
 
@@ -151,7 +136,7 @@ class StepContext:
     rng: np.random.Generator
     clients: tuple[Client, ...]
     sample: Callable[[], tuple[str, ...]]  # the session's sampler; each call draws anew
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     clock: VirtualClock = field(default_factory=VirtualClock)
     required: int = 1
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
 from fedpkg.registry import Part, Registry
+from fedpkg.strategies.travelling import Travelling
 from fedpkg.transforms.registry import TRANSFORMS
 
 if TYPE_CHECKING:
@@ -68,9 +70,10 @@ STRATEGIES = Registry(
 )
 
 Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
+_MEAN, _PIPELINE = "weighted_mean", "pipeline"  # the aggregator, and the strategy, where none is said
 # What a run.yaml may say of a pipeline besides one part: types and defaults.
 _PARTS: Mapping[str, tuple[Any, Any]] = {
-    "aggregator": (Annotated[Any, Part("aggregator")], "weighted_mean"),
+    "aggregator": (Annotated[Any, Part("aggregator")], _MEAN),
     "server_optimiser": (Annotated[Any, Part("server_optimiser")], None),
 }
 _TRANSFORMS = dict.fromkeys(("transforms", "server_transforms", "download_transforms"), (Transforms, ()))
@@ -134,8 +137,6 @@ def register_asking_strategy(name: str, **facts: Any) -> Callable[[_Made], _Made
 
         @functools.wraps(make, updated=())
         def strategy(**given: Any) -> Strategy | SteppingStrategy:
-            from fedpkg.strategies.travelling import Travelling
-
             ways = {way: given.pop(way, ()) for way in more}
             method: SteppingStrategy = make(**given)
             return Travelling(method, **ways) if any(ways.values()) else method
@@ -164,10 +165,13 @@ def _composed(
 
     @functools.wraps(make, updated=())
     def strategy(**given: Any) -> Strategy:
-        from fedpkg.strategies.pipeline import Pipeline
-
-        of_the_pipeline = {name: given.pop(name) for name in more if name in given}
-        return Pipeline(**{part: make(**given)}, **of_the_pipeline, **fixed)
+        places = Places("fedpkg")
+        said = {name: given.pop(name) for name in more if name in given}
+        if "aggregator" not in said:
+            said["aggregator"] = STRATEGIES.make("aggregator", {"name": _MEAN}, places, ())
+        whole = STRATEGIES.find("strategy", _PIPELINE, places, ()).make(**said)
+        made: Strategy = replace(whole, **{part: make(**given)}, **fixed)
+        return made
 
     strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
     return strategy
@@ -184,7 +188,7 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     is_named = given.get("name") is not None or "aggregator" in given
     is_from = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
     if given.get("name") is None:
-        given["name"] = "pipeline"
+        given["name"] = _PIPELINE
     resolved = STRATEGIES.resolve("strategy", given, places, path)
     return {"name": resolved["name"], **is_from, **resolved}
 

@@ -13,7 +13,7 @@ from fedpkg.strategies.updates.held import at_least_float32, finite
 from fedpkg.weights.weights import Weights
 
 if TYPE_CHECKING:
-    from fedpkg.strategies.server_optimisers.schedules import Schedule
+    from fedpkg.strategies.server_optimisers.base import Schedule
 
 
 def parameters_of(model: Weights) -> Weights:

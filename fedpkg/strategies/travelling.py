@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.strategies.base import (
     ParticularStrategy,
     Request,
-    Sampling,
     State,
     Step,
     StepContext,
@@ -17,7 +16,7 @@ from fedpkg.strategies.base import (
 )
 from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
-from fedpkg.types import ReplyKind
+from fedpkg.types import ReplyKind, Sampling
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights

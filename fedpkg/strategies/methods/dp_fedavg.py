@@ -16,12 +16,13 @@ from fedpkg.errors import ConfigError
 from fedpkg.log import event
 from fedpkg.registry import Count, NotNegative, Part, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
-from fedpkg.strategies.base import Replies, Reply, Request, Sampling, State, Step, StepContext, StepResult
+from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext, StepResult
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.strategies.traits import Traits, change_numbers
 from fedpkg.transforms.chain import Chain
 from fedpkg.transforms.delta import Delta
 from fedpkg.transforms.noise import Clip, Probability, with_noise
+from fedpkg.types import Sampling, Scheme
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,6 +121,7 @@ class DpFedAvg:
         from fedpkg.strategies.tied import still_tied
         from fedpkg.weights.weights import Weights
 
+        self._check_drawn(ctx.sampling)  # of a session that an older version has let in
         model, clip = state["model"], float(state["clip_norm"])
         population, expected, cohort = self._sizes(ctx.sampling, len(ctx.clients))
         spent = _extended(state["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
@@ -174,12 +176,7 @@ class DpFedAvg:
             )
         if not self.noise_multiplier:
             return
-        if sampling.scheme == "by_data" and sampling.rate < 1:
-            raise ConfigError(
-                "dp_fedavg: whom the sampler chooses tells of what clients report, and no noise covers that",
-                hint="sampler.name: poisson, uniform, round_robin or least_reused",
-                key="sampler.name",
-            )
+        self._check_drawn(sampling)
         self._noises(cohort)
         spent = _extended([], sampling.scheme, cohort / population, self.noise_multiplier)
         if (cost := self._epsilon(spent, population)) > (self.budget or math.inf):
@@ -187,6 +184,15 @@ class DpFedAvg:
                 f"dp_fedavg: one round spends epsilon {cost:.4g}; the budget is {self.budget:g}",
                 hint="a larger noise_multiplier, a smaller cohort, or a larger budget",
                 key="strategy.budget",
+            )
+
+    def _check_drawn(self, sampling: Sampling) -> None:
+        if self.noise_multiplier and sampling.scheme is Scheme.OTHER:
+            raise ConfigError(
+                "dp_fedavg: whom the sampler chooses tells of what clients report, and no noise covers that",
+                hint="sampler.name: poisson, uniform, round_robin or least_reused; a sampler of your own that does not "
+                "look at what clients report says how it draws: scheme = Scheme.DATA_FREE (fedpkg.samplers)",
+                key="sampler.name",
             )
 
     def _sizes(self, sampling: Sampling, num_clients: int) -> tuple[int, float, float]:
@@ -263,9 +269,10 @@ def _say_where(total: Weights, tied: Sequence[Sequence[str]]) -> None:
         event(logger, logging.WARNING, "dp_fedavg.frozen", about=about)
 
 
-def _extended(spent: list[Any], scheme: str, rate: float, noise_multiplier: float) -> list[Spent]:
+def _extended(spent: list[Any], scheme: Scheme, rate: float, noise_multiplier: float) -> list[Spent]:
     """The rounds so far and one more."""
     parts = [Spent(*part) for part in spent]
-    if parts and parts[-1][:3] == (scheme, rate, noise_multiplier):
+    drawn = scheme.value if scheme in (Scheme.POISSON, Scheme.WITHOUT_REPLACEMENT) else "other"
+    if parts and parts[-1][:3] == (drawn, rate, noise_multiplier):
         return [*parts[:-1], parts[-1]._replace(rounds=parts[-1].rounds + 1)]
-    return [*parts, Spent(scheme, rate, noise_multiplier, 1)]
+    return [*parts, Spent(drawn, rate, noise_multiplier, 1)]

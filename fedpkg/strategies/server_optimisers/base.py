@@ -1,4 +1,4 @@
-"""The protocol of server optimisers."""
+"""The protocols of server optimisers and of the schedules of their learning rates."""
 
 from __future__ import annotations
 
@@ -26,4 +26,12 @@ class ParticularOptimiser(Protocol):
 
     def check(self, model: Weights) -> None:
         """Raises ConfigError: it cannot step a model of these shapes."""
+        ...
+
+
+class Schedule(Protocol):
+    """A factor of the learning rate."""
+
+    def factor(self, step: int) -> float:
+        """Of this step, from 1."""
         ...

@@ -20,7 +20,7 @@ from fedpkg.strategies.registry import register_server_optimiser
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedpkg.strategies.server_optimisers.schedules import Schedule
+    from fedpkg.strategies.server_optimisers.base import Schedule
     from fedpkg.weights.weights import Weights
 
 _PAPER = "Reddi et al. 2021, Adaptive Federated Optimization, arXiv:2003.00295, Alg. 2"

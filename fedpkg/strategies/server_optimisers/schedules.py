@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import msgspec
 
@@ -12,14 +12,6 @@ from fedpkg.registry import Count, CountOrZero, Positive, Share
 from fedpkg.strategies.registry import register_schedule
 
 FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Schedule(Protocol):
-    """A factor of the learning rate."""
-
-    def factor(self, step: int) -> float:
-        """Of this step, from 1."""
-        ...
 
 
 @register_schedule("steps", equation="gamma^floor((t - 1) / every)")

@@ -15,6 +15,8 @@ from test_resume import killed, outcome_of, write_config
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, FedpkgError, SessionFailed
+from fedpkg.samplers import Scheme
+from fedpkg.samplers.base import Candidates
 from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.stores.home import Home
 from fedpkg.strategies import Traits
@@ -326,6 +328,29 @@ def test_strategy_that_takes_empty_rounds_takes_those_in_which_everybody_failed(
     rows = federation.store.list_rounds(session.session_id)
     assert [row.num_ok for row in rows] == [3, 0, 3]
     assert len(set(federation.digests(session.session_id))) == 4, "the noise comes all the same"
+
+
+class Own:
+    """A sampler that does not say how it draws."""
+
+    def choose(self, candidates: Candidates, number: int, rng: Any) -> Any:
+        return rng.choice(len(candidates), size=number, replace=False)
+
+
+class OwnOfScheme(Own):
+    scheme = Scheme.WITHOUT_REPLACEMENT
+
+
+def test_sampler_of_ones_own_serves_privacy_if_it_says_how_it_draws(federation: Federation, at_once: AtOnce) -> None:
+    def epsilons(name: str) -> list[Any]:
+        changes: dict[str, Any] = {"rounds": 2, "sampler": {"name": name, "count": 2}}
+        session = federation.run(strategy={"name": "dp_fedavg", "noise_multiplier": 1.0}, **changes)
+        return [row.strategy_metrics["epsilon"] for row in federation.store.list_rounds(session.session_id)]
+
+    with pytest.raises(ConfigError, match="whom the sampler chooses tells of what clients report") as caught:
+        epsilons("test_choosing:Own")
+    assert "scheme = Scheme.DATA_FREE" in (caught.value.hint or "")
+    assert epsilons("test_choosing:OwnOfScheme") == epsilons("uniform")
 
 
 HEEDLESS = """

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpkg.errors import ConfigError
-from fedpkg.samplers import make_sampler
+from fedpkg.samplers import Scheme, make_sampler
+from fedpkg.samplers.base import Candidates
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.samplers.registry import SAMPLERS
+from fedpkg.samplers.size import Size
 
 
 @pytest.mark.parametrize(
@@ -157,15 +159,61 @@ def test_what_promises_of_privacy_rest_on_is_said() -> None:
     groups = {"a": names(10)[:4]}
 
     def sampling(**section: object) -> tuple[str, float]:
-        return make_sampler(section).sampling(names(10), groups)  # type: ignore[arg-type]
+        found = make_sampler(section).sampling(names(10), groups)  # type: ignore[arg-type]
+        return found.scheme.value, found.rate
 
     assert sampling(name="poisson", fraction_train=0.125) == ("poisson", 0.125), "and not rounded to a number"
     assert sampling(name="poisson", count=3, availability={"rate": 0.5}, dropout=0.5) == ("poisson", 0.3)
     assert sampling(count=3, dropout=0.5) == ("without_replacement", 0.3)
     assert sampling() == ("without_replacement", 1.0)
-    assert sampling(count=3, over_selection=0.5) == ("other", 0.3), "who is quick is no chance"
-    assert sampling(count=3, availability={"rate": 0.5}) == ("other", 0.3)
-    assert sampling(name="round_robin", count=3) == ("other", 0.3)
-    assert sampling(name="weighted", count=3) == ("by_data", 0.3)
-    assert sampling(groups={"a": 2}) == ("other", 0.2)
-    assert sampling(name="poisson", groups={"a": 0.5}) == ("other", 0.2)
+    assert sampling(count=3, over_selection=0.5) == ("data_free", 0.3), "who is quick is no chance"
+    assert sampling(count=3, availability={"rate": 0.5}) == ("data_free", 0.3)
+    assert sampling(name="round_robin", count=3) == ("data_free", 0.3)
+    assert sampling(name="weighted", count=3) == ("other", 0.3)
+    assert sampling(groups={"a": 2}) == ("data_free", 0.2)
+    assert sampling(name="poisson", groups={"a": 0.5}) == ("data_free", 0.2)
+
+
+class Own:
+    """The first ones."""
+
+    def choose(self, candidates: Candidates, number: int, rng: object) -> list[int]:
+        return list(range(number))
+
+
+class OwnOfAnySize:
+    """All of them."""
+
+    def draw(self, candidates: Candidates, share: float, rng: object) -> list[int]:
+        return list(range(len(candidates)))
+
+
+def scheme_of_own(own: type, size: Size, **said: object) -> tuple[Scheme, float]:
+    sampler = type(own.__name__, (own,), said)()
+    found = CohortSampler(sampler, size).sampling(names(10), {})
+    return found.scheme, found.rate
+
+
+def test_sampler_of_ones_own_says_how_it_draws() -> None:
+    few = Size(count=3)
+    assert scheme_of_own(Own, few, scheme=Scheme.WITHOUT_REPLACEMENT) == (Scheme.WITHOUT_REPLACEMENT, 0.3)
+    assert scheme_of_own(Own, few, scheme=Scheme.DATA_FREE) == (Scheme.DATA_FREE, 0.3)
+    assert scheme_of_own(OwnOfAnySize, few, scheme=Scheme.POISSON) == (Scheme.POISSON, 0.3)
+    assert scheme_of_own(Own, few) == (Scheme.OTHER, 0.3)
+    assert scheme_of_own(OwnOfAnySize, few) == (Scheme.OTHER, 1.0)
+    assert scheme_of_own(Own, Size(fraction=1.0)) == (Scheme.DATA_FREE, 1.0), "it has nothing to choose"
+
+
+@pytest.mark.parametrize(
+    ("own", "scheme", "has"),
+    [
+        (Own, Scheme.POISSON, "with 'choose' cannot have the scheme <Scheme.POISSON"),
+        (OwnOfAnySize, Scheme.WITHOUT_REPLACEMENT, "with 'draw' cannot have the scheme <Scheme.WITHOUT"),
+        (OwnOfAnySize, Scheme.DATA_FREE, "with 'draw' cannot have the scheme <Scheme.DATA_FREE"),
+        (Own, 0.1, "with 'choose' cannot have the scheme 0.1"),
+    ],
+)
+def test_scheme_that_a_sampler_cannot_have_is_refused(own: type, scheme: object, has: str) -> None:
+    with pytest.raises(ConfigError, match=has) as caught:
+        scheme_of_own(own, Size(count=3), scheme=scheme)
+    assert "scheme = Scheme." in (caught.value.hint or "")

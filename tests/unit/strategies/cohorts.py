@@ -13,6 +13,7 @@ from fedpkg.registry import Spec
 from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy, StepResult
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
 from fedpkg.strategies.traits import traits_of
+from fedpkg.types import Sampling, Scheme
 from fedpkg.weights.weights import Weights
 
 # What those strategies need that have no default for it, or read what clients of these tests say.
@@ -177,7 +178,8 @@ def stepped(strategy: SteppingStrategy, state: State, updates: Sequence[Weights]
         return Answers(request, found)
 
     clients = tuple(Client(name, tuple(group for group in groups if name in groups[group])) for name in names)
-    step = strategy.step(state, StepContext(number, np.random.default_rng(number), clients, lambda: sampled))
+    everyone, rng = Sampling(Scheme.DATA_FREE), np.random.default_rng(number)
+    step = strategy.step(state, StepContext(number, rng, clients, lambda: sampled, everyone))
     try:
         asks = next(step)
         while True:

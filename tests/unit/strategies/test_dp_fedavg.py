@@ -14,9 +14,10 @@ from cohorts import weights
 
 from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.strategies.accounting import Spent, epsilon
-from fedpkg.strategies.base import Client, Reply, Request, Sampling, State, StepContext, StepResult
+from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, StepResult
 from fedpkg.strategies.methods.dp_fedavg import DpFedAvg
 from fedpkg.strategies.registry import make_strategy
+from fedpkg.types import Sampling, Scheme
 from fedpkg.weights.weights import Weights
 
 
@@ -53,7 +54,7 @@ def result_of(
     names = tuple(f"client-{number}" for number in range(asked))
     everyone = tuple(Client(f"client-{number}") for number in range(clients or asked))
     rng = np.random.default_rng([7, round_number])
-    sampling = sampling or Sampling("without_replacement", asked / len(everyone))
+    sampling = sampling or Sampling(Scheme.WITHOUT_REPLACEMENT, asked / len(everyone))
     ctx = StepContext(round_number, rng, everyone, lambda: names, sampling)
     taken = strategy.step(state, ctx)
     request = next(taken)
@@ -222,8 +223,8 @@ def test_counts_and_updates_share_what_the_multiplier_allows() -> None:
     state, _ = step(strategy, strategy.init(start), [start] * 5)
     assert float(state["model"]["w"].double().std()) == pytest.approx(share / 5, rel=0.02)
     with pytest.raises(ConfigError, match="the counts alone spend more"):
-        dataclasses.replace(strategy, count_std=0.4).check(Sampling(), 5)
-    dataclasses.replace(strategy, count_std=None).check(Sampling(), 5)  # small cohorts, too
+        dataclasses.replace(strategy, count_std=0.4).check(Sampling(Scheme.DATA_FREE), 5)
+    dataclasses.replace(strategy, count_std=None).check(Sampling(Scheme.DATA_FREE), 5)  # small cohorts, too
 
 
 def test_clients_clip_and_tell_and_the_server_clips_again() -> None:
@@ -279,7 +280,7 @@ def test_account_of_a_federation_grows_and_is_shown() -> None:
     state: State = strategy.init(vector(0.0))
     found = []
     for number in range(1, 4):
-        sampling = Sampling("poisson", 0.1)
+        sampling = Sampling(Scheme.POISSON, 0.1)
         result, _ = result_of(strategy, state, [vector(0.0)], clients=10, round_number=number, sampling=sampling)
         state = result.state
         found.append(result.metrics["epsilon"])
@@ -310,10 +311,18 @@ def test_what_takes_another_s_place_costs_as_replacing_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "sampling", "words"),
     [
-        ({"noise_cohort_size": 100.0}, Sampling(), "a cohort of 100 cannot be drawn from a population of 4"),
-        ({}, Sampling("by_data", 0.5), "whom the sampler chooses tells of what clients report"),
-        ({"accountant": "pld"}, Sampling("without_replacement", 0.5), "'pld' cannot account for cohorts of a fixed"),
-        ({"budget": 0.1}, Sampling("poisson", 0.5), r"one round spends epsilon [\d.]+; the budget is 0.1"),
+        (
+            {"noise_cohort_size": 100.0},
+            Sampling(Scheme.DATA_FREE),
+            "a cohort of 100 cannot be drawn from a population of 4",
+        ),
+        ({}, Sampling(Scheme.OTHER, 0.5), "whom the sampler chooses tells of what clients report"),
+        (
+            {"accountant": "pld"},
+            Sampling(Scheme.WITHOUT_REPLACEMENT, 0.5),
+            "'pld' cannot account for cohorts of a fixed",
+        ),
+        ({"budget": 0.1}, Sampling(Scheme.POISSON, 0.5), r"one round spends epsilon [\d.]+; the budget is 0.1"),
     ],
 )
 def test_what_cannot_be_promised_is_refused(changes: dict[str, Any], sampling: Sampling, words: str) -> None:
@@ -329,3 +338,10 @@ def test_transforms_that_do_not_go_together_are_refused_at_once() -> None:
 def test_a_budget_needs_noise() -> None:
     with pytest.raises(ConfigError, match="a budget needs noise"):
         make_strategy({"name": "dp_fedavg", "noise_multiplier": 0.0, "budget": 1.0})
+
+
+def test_session_that_goes_on_is_refused_where_the_choice_of_clients_is_not_known() -> None:
+    strategy = DpFedAvg(noise_multiplier=1.0)
+    with pytest.raises(ConfigError, match="whom the sampler chooses") as caught:
+        step(strategy, strategy.init(vector(0.0)), [vector(0.0)], sampling=Sampling(Scheme.OTHER))
+    assert "scheme = Scheme.DATA_FREE" in (caught.value.hint or "")

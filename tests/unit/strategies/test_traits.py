@@ -9,10 +9,10 @@ import pytest
 
 from fedpkg.errors import ConfigError
 from fedpkg.strategies import Traits, make_strategy
-from fedpkg.strategies.base import Sampling
 from fedpkg.strategies.master import with_master
 from fedpkg.strategies.pipeline import Pipeline
 from fedpkg.strategies.traits import traits_of
+from fedpkg.types import Sampling
 
 TOP_K = {"name": "top_k", "share": 0.1}
 
