@@ -254,7 +254,7 @@ def failure_lines(
     return lines
 
 
-def task_failure_lines(session: SessionRow, task: TaskRow) -> Sequence[str]:
+def task_failure_lines(home: Home, session: SessionRow, task: TaskRow) -> Sequence[str]:
     """`failure_lines` of a task in the store."""
     given = session.config.get("arguments", {})
     return failure_lines(
@@ -262,7 +262,7 @@ def task_failure_lines(session: SessionRow, task: TaskRow) -> Sequence[str]:
         task.message or "",
         package=session.config["package"],
         entry_point=task.entry_point,
-        folder=None if task.folder is None else Path(task.folder),
+        folder=None if task.folder is None else home.root / task.folder,
         arguments={**given.get("all", {}), **given.get(task.entry_point, {})},
         log_tail=task.log_tail,
         isolated=session.config.get("isolate", {}).get("enabled", False),

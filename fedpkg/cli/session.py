@@ -14,7 +14,7 @@ from fedpkg.cli.options import Settings, common_options, find_session
 from fedpkg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import SessionRow, StateStore
+    from fedpkg.stores.base import SessionRow, StateStore, TaskRow
     from fedpkg.stores.home import Home
 
 SHOWN_TASKS = 50
@@ -81,7 +81,7 @@ def show(settings: Settings, session_ref: str | None, round_number: int | None) 
     with settings.reading() as (home, store):
         session = find_session(store, session_ref)
         if round_number is not None:
-            _show_round(settings, store, session, round_number)
+            _show_round(settings, home, store, session, round_number)
         elif settings.json:
             _document(home, store, session)
         else:
@@ -121,7 +121,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     if failed:
         output.result(f"\n{len(failed)} failed task{'s' * (len(failed) != 1)}:")
         for task in failed[-20:]:
-            for line in task_failure_lines(session, task):
+            for line in task_failure_lines(home, session, task):
                 output.result(line)
         if len(failed) > 20:
             output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
@@ -158,7 +158,7 @@ def _data_words(clients: dict[str, Any]) -> str:
 
 def _document(home: Home, store: StateStore, session: SessionRow) -> None:
     session_id = session.session_id
-    failed = [asdict(task) for task in store.list_tasks(session_id) if task.status == "failed"]
+    failed = [_task(home, task) for task in store.list_tasks(session_id) if task.status == "failed"]
     output.document(
         {
             **_summary(session, running_session(home)),
@@ -171,16 +171,20 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
     )
 
 
-def _show_round(settings: Settings, store: StateStore, session: SessionRow, round_number: int) -> None:
+def _task(home: Home, task: TaskRow) -> dict[str, Any]:
+    """A task's row for programs, which need not know that rows name folders from the home."""
+    return {**asdict(task), "folder": None if task.folder is None else str(home.root / task.folder)}
+
+
+def _show_round(settings: Settings, home: Home, store: StateStore, session: SessionRow, round_number: int) -> None:
     from fedpkg.cli.report import metric_text, requests_table, weight_source
 
     row = store.get_round(session.session_id, round_number)
     tasks = store.list_tasks(session.session_id, round_number=round_number)
     requests = store.list_requests(session.session_id, round_number=round_number)
     if settings.json:
-        output.document(
-            {**asdict(row), "requests": [asdict(one) for one in requests], "tasks": [asdict(task) for task in tasks]}
-        )
+        of_round = {"requests": [asdict(one) for one in requests], "tasks": [_task(home, task) for task in tasks]}
+        output.document({**asdict(row), **of_round})
         return
     is_many = len(requests) > 1
     asked = len({client_id for request in requests for client_id in request.cohort})
@@ -213,7 +217,7 @@ def _show_round(settings: Settings, store: StateStore, session: SessionRow, roun
             output.size(task.bytes_down),
             output.size(task.bytes_up),
             f"{task.wall_s:.2f}",
-            output.near(task.folder or ""),
+            output.near(home.root / task.folder) if task.folder else "",
             task.message or "",
         ]
         for task in shown

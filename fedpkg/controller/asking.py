@@ -25,6 +25,7 @@ from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
+from fedpkg.stores.home import stored_path
 from fedpkg.strategies.base import Payload, Reply, Request
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.fold import BLOCK
@@ -714,7 +715,7 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
         signal=result.signal,
         started_at=result.started_at,
         wall_s=result.wall_s,
-        folder=str(task.folder),
+        folder=stored_path(task.folder, ctx.home),
         command=result.command,
         log_tail=result.log_tail,
         state_version=state_version(result),
@@ -728,7 +729,7 @@ def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | 
     if result.status == "ok" and result.num_examples is not None and result.reply is not None:
         update = UpdateRow(
             task_id=task.task_id,
-            path=str(result.reply),
+            path=stored_path(result.reply, ctx.home),
             size_bytes=result.reply_bytes,
             num_examples=result.num_examples,
             metadata=dict(result.metadata),

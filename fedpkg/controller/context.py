@@ -142,8 +142,8 @@ class SessionContext:
         return self.folder / f"round-{round_number}"
 
     def reply_folder(self, task: TaskRow) -> Path:
-        """Where the reply of a recorded task is kept; the home may have been moved since."""
-        return self.round_folder(task.round_number) / task.client_id / f"{Path(task.folder or '').name}.reply"
+        """Where the reply of a recorded task is kept."""
+        return self.home / f"{task.folder}.reply"
 
     def task(
         self,

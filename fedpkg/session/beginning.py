@@ -32,7 +32,7 @@ from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.executors import running_executor
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
-from fedpkg.stores.home import Home
+from fedpkg.stores.home import Home, stored_path
 from fedpkg.stores.leftovers import mark_beginning, of_build, sweep
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import remove
@@ -114,7 +114,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
                     session_id=session_id,
                     client_id=client.client_id,
                     position=client.partition_id,
-                    data_path=None if client.path is None else below(home, client.path),
+                    data_path=None if client.path is None else stored_path(client.path, home.root),
                     num_examples=client.num_examples,
                 )
                 for client in clients
@@ -124,8 +124,3 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
             note_session(session_id)
             remove(of_build(folder))
             return run_session(ctx)
-
-
-def below(home: Home, path: Path) -> str:
-    """A path as it is stored: relative to the home where it lies below it, so that a home may be moved."""
-    return str(path.relative_to(home.root)) if path.is_relative_to(home.root) else str(path)

@@ -60,7 +60,7 @@ class ClientRow:
     session_id: str
     client_id: str
     position: int
-    data_path: str | None = None
+    data_path: str | None = None  # from the home, where it lies there; else absolute
     num_examples: int | None = None  # from the data split
     last_num_examples: float | None = None  # what its last counted train reply said
     state_version: str | None = None
@@ -175,7 +175,7 @@ class TaskRow:
     message: str | None = None
     exit_code: int | None = None
     signal: int | None = None
-    folder: str | None = None
+    folder: str | None = None  # from the home
     command: str | None = None
     log_tail: str | None = None
     state_version: str | None = None
@@ -191,7 +191,7 @@ class UpdateRow:
     """The reply that a task left for the strategy."""
 
     task_id: str
-    path: str
+    path: str  # from the home
     size_bytes: int
     num_examples: float
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -167,7 +167,7 @@ def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checku
         for path, problem in _missing(look):
             yield Finding(str(path), problem, _RESTORE, True)
     yield from _damaged_states(folder, store, session_id, checkup)
-    yield from _damaged_replies(folder, store, session, checkup)
+    yield from _damaged_replies(home, store, session, checkup)
 
 
 def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: Checkup) -> Iterator[Finding]:
@@ -192,9 +192,9 @@ def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: C
     yield from found
 
 
-def _damaged_replies(folder: Path, store: StateStore, session: SessionRow, checkup: Checkup) -> Iterator[Finding]:
+def _damaged_replies(home: Home, store: StateStore, session: SessionRow, checkup: Checkup) -> Iterator[Finding]:
     """Recorded replies and states of rounds that are not committed, and kept updates, that are not as recorded."""
-    session_id = session.session_id
+    session_id, folder = session.session_id, home.session_folder(session.session_id)
     resume = f"nothing is lost: `fedpkg session resume {session_id}` runs the task again"
     keeps_updates = session.config.get("keep", {}).get("updates")
 
@@ -208,7 +208,7 @@ def _damaged_replies(folder: Path, store: StateStore, session: SessionRow, check
                 if (update := updates.get(task.task_id)) is None:
                     continue
                 whose = f"of {task.client_id} in session {session_id}, round {row.round_number}"
-                place = folder / f"round-{row.round_number}" / task.client_id / f"{Path(task.folder or '').name}.reply"
+                place = home.root / f"{task.folder}.reply"
                 what = "a kept update" if is_committed else "the recorded reply"
                 advice = _RESTORE if is_committed else resume
                 yield _Claim(place, update.checksum, f"{what} {whose}", advice)

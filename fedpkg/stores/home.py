@@ -190,6 +190,14 @@ class Home:
         return session_id
 
 
+def stored_path(path: Path, root: Path) -> str:
+    """A path as rows keep it: relative to the home's ``root`` where it lies in it, so that a home can be moved.
+
+    ``root / row.folder`` is the path again, also where the row has an absolute one.
+    """
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def _unwritable(root: Path, error: OSError) -> StoreError:
     return StoreError(
         f"the home {root} cannot be used: {error.strerror or error}",

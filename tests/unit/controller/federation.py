@@ -127,6 +127,11 @@ class Federation:
         """The last attempt of a client."""
         return self.store.list_tasks(session.session_id, client_id=client_id, entry_point=entry_point)[-1]
 
+    def folder(self, task: TaskRow) -> Path:
+        """Where a task's logs are."""
+        assert task.folder is not None and not Path(task.folder).is_absolute()
+        return self.home.root / task.folder
+
     def steps_taken(self, session: SessionRow, round_number: int) -> float:
         """How much was added to the seed's first tensor: an honest client adds 1.0 a round."""
         grown = self.model(f"{session.session_id}.{round_number}")["w"] - self.model(f"{session.session_id}.0")["w"]

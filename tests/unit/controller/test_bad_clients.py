@@ -67,7 +67,7 @@ def test_bad_client_is_a_recorded_failure(session: tuple[Federation, SessionRow]
     word, message = FAILURES[kind]
     assert (task.status, task.failure) == ("failed", word), task.message
     assert message in (task.message or "")
-    assert task.folder is not None and (Path(task.folder) / "in.npz").is_file(), "kept, to repeat the call by hand"
+    assert (federation.folder(task) / "in.npz").is_file(), "kept, to repeat the call by hand"
 
 
 def test_bad_clients_do_not_change_the_mean(session: tuple[Federation, SessionRow]) -> None:

@@ -136,7 +136,7 @@ def test_client_that_drops_out_is_a_failure_that_costs_nothing_and_is_asked_agai
     first = federation.store.list_tasks(session.session_id)
     assert {task.failure for task in first} == {None, "dropout"} and len(first) == 6
     for task in first:
-        assert Path(task.folder or "").exists() == (task.bytes_down > 0) == (task.status == "ok")
+        assert federation.folder(task).exists() == (task.bytes_down > 0) == (task.status == "ok")
     for _ in range(12):  # in each attempt, those who are asked again draw again
         try:
             federation.resume(session.session_id)

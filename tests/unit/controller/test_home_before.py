@@ -31,7 +31,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     with closing(sqlite3.connect(folder / "home" / "state.db")) as database, database:
         moved = {"old": TOLD["folder"], "new": json.dumps(str(folder), ensure_ascii=False)[1:-1]}
         database.execute("update sessions set config = replace(config, :old, :new)", moved)
-    return Home.open(folder / "home", create=False)
+    home = Home.open(folder / "home", create=False)
+    open_store(home).close()  # brings it up to date, as resuming a session does
+    return home
 
 
 @pytest.mark.slow
@@ -46,6 +48,8 @@ def test_home_before_is_shown_and_is_whole(home: Home, capsys: pytest.CaptureFix
         shown = printed("session", "show", row["session_id"])
         assert shown["rounds"][0]["status"] == "finished"
         assert printed("session", "show", row["session_id"], "--round", "2"), row["name"]
+        folders = [failure["folder"] for failure in shown["failures"]]
+        assert all(Path(folder).is_dir() for folder in folders), "paths of the rows lie in the home where it is now"
     printed("home", "check")
 
 

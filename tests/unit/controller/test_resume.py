@@ -16,6 +16,7 @@ import psutil
 import pytest
 from federation import DRIFTING, Arrivals, Federation, feasible
 
+from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.errors import SessionFailed
 from fedpkg.stores.home import Home
@@ -290,6 +291,27 @@ def test_answers_that_counted_still_do_when_a_controller_is_killed(federation: F
     arrivals.catch_up(federation.home, session_id)
     federation.resume(session_id, watch=arrivals)
     assert outcome_of(federation, session_id) == expected
+
+
+@pytest.mark.slow
+def test_moved_home_shows_checks_and_resumes_to_the_same_bits(
+    federation: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"count": 4, "data": {"dataset": "sklearn/iris"}}
+    config = config_of(federation, sampler={}, clients=data, round={"required": 2}, keep={"updates": True})
+    expected = outcome_of(federation, federation.run(config).session_id)
+    killed(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_request:4")
+    wait_until_gone(federation)
+    moved = Federation(Home(federation.home.root.rename(federation.home.root.with_name("umgezogen nach hier"))))
+    assert [finding for finding in moved.findings() if finding.damaged] == []
+    session = moved.store.list_sessions()[-1]
+    assert run_command(["session", "show", session.session_id, "--home", str(moved.home.root)]) == 0
+    failures = [line for line in capsys.readouterr().out.splitlines() if "stderr.log" in line]
+    assert failures and all("umgezogen nach hier" in line for line in failures)
+    moved.resume(session.session_id)
+    assert outcome_of(moved, session.session_id) == expected
+    tasks = moved.store.list_tasks(session.session_id)
+    assert not [task for task in tasks if task.status == "cancelled"], "what was on record was not run again"
 
 
 @pytest.mark.slow

@@ -55,11 +55,11 @@ def test_sets_go_out_and_come_back(federation: Federation) -> None:
 def test_failed_task_of_sets_can_be_repeated_by_hand(federation: Federation, tmp_path: Path) -> None:
     session = federation.run(config_of(federation, clients=2, rounds=1, arguments={"train": {"fails": "client-1@1"}}))
     task = federation.task(session, "client-1")
-    assert task.status == "failed" and task.folder is not None
-    record = json.loads(Path(task.folder, "task.json").read_text())
+    assert task.status == "failed"
+    record = json.loads((federation.folder(task) / "task.json").read_text())
     assert (record["input_sets"], record["reply_sets"]) == (["x", "control"], ["x", "control"])
     result = call_entry_point(
-        CONTROL, "train", folder=tmp_path / "noch mal", model=Path(task.folder, "in.npz"), record=record
+        CONTROL, "train", folder=tmp_path / "noch mal", model=federation.folder(task) / "in.npz", record=record
     )
     assert (result.status, list(result.sets)) == ("ok", ["x", "control"]), result
 

@@ -89,11 +89,11 @@ def test_failed_call_for_a_gradient_can_be_repeated_by_hand(federation: Federati
         config_of(federation, clients=clients, rounds=1, strategy=strategy, arguments=arguments, sampler={})
     )
     task = federation.task(session, "client-4", "gradient")
-    assert task.status == "failed" and task.folder is not None
-    record = json.loads(Path(task.folder, "task.json").read_text())
+    assert task.status == "failed"
+    record = json.loads((federation.folder(task) / "task.json").read_text())
     assert (record["reply"], record["parameters"]) == ("gradient", {"part": "g"})
     again = call_entry_point(
-        QUADRATIC, "gradient", folder=tmp_path / "noch mal", model=Path(task.folder, "in.npz"), record=record
+        QUADRATIC, "gradient", folder=tmp_path / "noch mal", model=federation.folder(task) / "in.npz", record=record
     )
     assert again.status == "ok" and again.weights is not None and list(again.weights) == ["x"]
 
