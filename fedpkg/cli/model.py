@@ -76,9 +76,7 @@ def list_models(
 
 def _metrics(store: StateStore, session_id: str | None) -> dict[str, dict[str, Any]]:
     """What validation measured, by model."""
-    sessions = [session_id] if session_id is not None else [session.session_id for session in store.list_sessions()]
-    rounds = (row for one in sessions for row in store.list_rounds(one))
-    return {f"{row.session_id}.{row.round_number}": row.metrics for row in rounds}
+    return {f"{row.session_id}.{row.round_number}": row.metrics for row in store.list_rounds(session_id)}
 
 
 def is_lower_better(metric: str) -> bool:

@@ -117,12 +117,12 @@ def find_session(store: StateStore, ref: str | None) -> SessionRow:
     """The session that an id, the beginning of one, ``latest`` or nothing (the newest) means."""
     if ref not in (None, "latest"):
         return store.get_session(str(ref))
-    sessions = store.list_sessions()
+    sessions = store.list_sessions(newest_first=True, limit=1)
     if not sessions:
         from fedpkg.errors import NotFound
 
         raise NotFound("this home has no session yet", hint="fedpkg run RUN.yaml starts one; --home names another home")
-    return sessions[-1]
+    return sessions[0]
 
 
 def model_ref(store: StateStore, ref: str | None) -> str:

@@ -61,7 +61,7 @@ def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watch
     except FedpkgError:
         if progress.session is not None and not settings.json:
             with open_store(home, read_only=True) as store:
-                if rounds_done(store.list_rounds(progress.session.session_id)):
+                if rounds_done(store, progress.session.session_id):
                     rounds_table(store, progress.session.session_id)
         raise
     if progress.session is not None and not settings.json:

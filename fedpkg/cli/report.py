@@ -269,6 +269,6 @@ def task_failure_lines(home: Home, session: SessionRow, task: TaskRow) -> Sequen
     )
 
 
-def rounds_done(rounds: Sequence[RoundRow]) -> int:
+def rounds_done(store: StateStore, session_id: str) -> int:
     """How many rounds have made a model."""
-    return sum(row.status in ("aggregated", "finished") for row in rounds)
+    return store.count_rounds(session_id, status=("aggregated", "finished"))

@@ -46,7 +46,7 @@ def list_sessions(settings: Settings) -> None:
 
     with settings.reading() as (home, store):
         running = running_session(home)
-        found = [(session, rounds_done(store.list_rounds(session.session_id))) for session in store.list_sessions()]
+        found = [(session, rounds_done(store, session.session_id)) for session in store.list_sessions()]
     if settings.json:
         documents = [{**_summary(session, running), "rounds_done": done} for session, done in found]
         output.document(documents)
@@ -114,7 +114,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     output.facts(pairs)
     output.result()
     rounds_table(store, session.session_id)
-    failed = [task for task in store.list_tasks(session.session_id) if task.status == "failed"]
+    failed = store.list_tasks(session.session_id, status="failed")
     if gone := sum(task.failure == "dropout" for task in failed):
         output.result(f"\n{gone} time{'s' * (gone != 1)} a client dropped out, as sampler.dropout has it")
         failed = [task for task in failed if task.failure != "dropout"]
@@ -125,7 +125,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
                 output.result(line)
         if len(failed) > 20:
             output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
-    is_short = not session.error and rounds_done(store.list_rounds(session.session_id)) < session.num_rounds
+    is_short = not session.error and rounds_done(store, session.session_id) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
 
@@ -158,7 +158,7 @@ def _data_words(clients: dict[str, Any]) -> str:
 
 def _document(home: Home, store: StateStore, session: SessionRow) -> None:
     session_id = session.session_id
-    failed = [_task(home, task) for task in store.list_tasks(session_id) if task.status == "failed"]
+    failed = [_task(home, task) for task in store.list_tasks(session_id, status="failed")]
     output.document(
         {
             **_summary(session, running_session(home)),

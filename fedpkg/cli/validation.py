@@ -50,11 +50,7 @@ def list_validations(
                 f"session {session.session_id} has no client {client_id!r}{nearest(client_id, known)}",
                 hint=f"it has {len(known)}: {', '.join(known[:5])}{' …' if len(known) > 5 else ''}",
             )
-        found = [
-            row
-            for row in store.list_validations(session.session_id, round_number=round_number)
-            if client_id in (None, row.client_id)
-        ]
+        found = store.list_validations(session.session_id, round_number=round_number, client_id=client_id)
     if settings.json:
         output.document([asdict(row) for row in found])
         return

@@ -51,7 +51,7 @@ def resume(
         unpacked = package_again(config, home, session)
         warn_of_other_files(config)
         if rounds is not None:
-            if rounds < (begun := len(store.list_rounds(session.session_id))):
+            if rounds < (begun := store.count_rounds(session.session_id)):
                 raise ConfigError(
                     f"session {session.session_id} has begun {begun} rounds; it cannot end after {rounds}"
                 )

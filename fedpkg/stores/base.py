@@ -5,7 +5,7 @@ Times are seconds since the epoch. Rows are values: changing the store means rec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias
@@ -15,6 +15,7 @@ from fedpkg.types import Json
 
 SessionStatus: TypeAlias = Literal["created", "running", "interrupted", "stopped", "failed", "finished"]
 RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
+UNFINISHED: tuple[RoundStatus, ...] = ("training", "aggregated", "failed")
 TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
@@ -228,6 +229,9 @@ class StateStore(Protocol):
     a power cut does not either. Methods may be called from any thread. Floats in columns must not be NaN; inside JSON
     values (metrics, config, metadata, state) NaN and infinities survive.
 
+    What lists rows gives those that pass all filters; of several values of a filter, one is enough. ``newest_first``
+    turns the order around that the method says, and only ``limit`` rows are read.
+
     Raises (all methods):
         StoreError: the database is damaged, full, locked, not writable, or refuses the rows.
         NotFound: a session, round, client or model that a method names is not there.
@@ -244,7 +248,7 @@ class StateStore(Protocol):
     def get_session(self, ref: str) -> SessionRow:
         """The session with this id, or the only one whose id starts so."""
 
-    def list_sessions(self) -> list[SessionRow]:
+    def list_sessions(self, *, newest_first: bool = False, limit: int | None = None) -> list[SessionRow]:
         """All sessions, oldest first."""
 
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
@@ -270,7 +274,16 @@ class StateStore(Protocol):
     def record_request(self, row: RequestRow) -> None:
         """Record that a round asks this, or which replies to it count: before they are folded."""
 
-    def list_requests(self, session_id: str, *, round_number: int | None = None) -> list[RequestRow]:
+    def list_requests(
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        entry_point: str | None = None,
+        status: RequestStatus | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[RequestRow]:
         """Requests by round, in the order in which they were asked."""
 
     def record_task(
@@ -312,8 +325,17 @@ class StateStore(Protocol):
         clients have answered it is known what each weighs.
         """
 
-    def list_rounds(self, session_id: str) -> list[RoundRow]:
-        """The session's rounds in order."""
+    def list_rounds(
+        self,
+        session_id: str | None = None,
+        *,
+        status: RoundStatus | Sequence[RoundStatus] | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[RoundRow]:
+        """Rounds by session, in order."""
+
+    def count_rounds(self, session_id: str, *, status: RoundStatus | Sequence[RoundStatus] | None = None) -> int: ...
 
     def get_round(self, session_id: str, round_number: int) -> RoundRow: ...
 
@@ -322,16 +344,36 @@ class StateStore(Protocol):
         session_id: str,
         *,
         round_number: int | None = None,
-        entry_point: str | None = None,
+        request_id: str | None = None,
         client_id: str | None = None,
+        entry_point: str | None = None,
+        status: TaskStatus | Sequence[TaskStatus] | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
     ) -> list[TaskRow]:
         """Tasks by round, entry point, position and attempt."""
 
-    def list_updates(self, session_id: str, round_number: int) -> list[UpdateRow]:
-        """A round's updates by cohort position, then attempt."""
+    def list_updates(
+        self,
+        session_id: str,
+        round_number: int | None = None,
+        *,
+        request_id: str | None = None,
+        client_id: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> list[UpdateRow]:
+        """Updates by round, cohort position and attempt; ``request_id`` and ``client_id`` are those of their tasks."""
 
     def list_validations(
-        self, session_id: str, *, round_number: int | None = None, model_id: str | None = None
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        model_id: str | None = None,
+        client_id: str | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
     ) -> list[ValidationRow]:
         """Validations by round and cohort position."""
 
@@ -342,7 +384,9 @@ class StateStore(Protocol):
         the same bytes a digest names the newest.
         """
 
-    def list_models(self, session_id: str | None = None) -> list[ModelRow]:
+    def list_models(
+        self, session_id: str | None = None, *, newest_first: bool = False, limit: int | None = None
+    ) -> list[ModelRow]:
         """Models of one session or of all, by session and round: the clock may have been set back."""
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:

@@ -144,7 +144,7 @@ def _missing_packages(home: Home, sessions: list[SessionRow]) -> Iterator[Findin
 
 def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checkup) -> Iterator[Finding]:
     session_id, folder = session.session_id, home.session_folder(session.session_id)
-    if store.list_rounds(session_id) and not folder.is_dir():
+    if store.count_rounds(session_id) and not folder.is_dir():
         yield Finding(str(folder), f"the folder of session {session_id} is missing", _RESTORE, True)
         return
 

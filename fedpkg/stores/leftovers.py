@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fedpkg.errors import StoreError
 from fedpkg.log import event
-from fedpkg.stores.base import RoundRow, SessionRow, StateStore
+from fedpkg.stores.base import UNFINISHED, RoundRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.prune import Removal, entries, remove, size_of
 
@@ -54,11 +54,10 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
         yield from of_build(folder)
         if not all_rounds and session.status == "finished":
             continue
-        rounds = store.list_rounds(session.session_id)
+        rounds = store.list_rounds(session.session_id, status=None if all_rounds else UNFINISHED)
         yield from _unnamed_states(folder, store, session.session_id, rounds)
         for row in rounds:
-            if all_rounds or row.status != "finished":
-                yield from _of_round(folder / f"round-{row.round_number}", store, session, row)
+            yield from _of_round(folder / f"round-{row.round_number}", store, session, row)
 
 
 def of_build(folder: Path) -> Iterator[Removal]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedpkg.config import KeepRule
 from fedpkg.files import remove_tree
 from fedpkg.log import event
-from fedpkg.stores.base import ModelRow, StateStore
+from fedpkg.stores.base import UNFINISHED, ModelRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 
@@ -32,12 +32,9 @@ class Removal:
 
 def rounds_done(store: StateStore, session_id: str) -> int:
     """How many rounds of a session are finished: nothing of these runs again."""
-    done = 0
-    for row in store.list_rounds(session_id):
-        if row.status != "finished" or row.round_number != done + 1:
-            break
-        done += 1
-    return done
+    for row in store.list_rounds(session_id, status=UNFINISHED, limit=1):
+        return row.round_number - 1
+    return store.count_rounds(session_id)
 
 
 def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> list[ModelRow]:

@@ -5,8 +5,8 @@ import shutil
 
 from cli_support import REPO, fedpkg, write_run_yaml
 
+from fedpkg.stores.database import MIGRATIONS, migrate
 from fedpkg.stores.home import Home
-from fedpkg.stores.sql import MIGRATIONS, migrate
 from fedpkg.stores.sqlite import SqliteDatabase
 
 QUADRATIC = REPO / "tests" / "packages" / "quadratic"

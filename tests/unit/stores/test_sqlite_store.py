@@ -14,7 +14,7 @@ import pytest
 
 from fedpkg.errors import StoreError
 from fedpkg.stores.base import ModelRow, PackageRow, SessionRow
-from fedpkg.stores.sql import MIGRATIONS, migrate
+from fedpkg.stores.database import MIGRATIONS, migrate
 from fedpkg.stores.sqlite import SqliteDatabase, SqliteStore
 
 NEWEST = max(int(file.name[:4]) for file in MIGRATIONS.glob("*.sql"))

@@ -379,6 +379,49 @@ def test_tasks_and_updates_are_listed_in_cohort_order_and_filtered(running: Stat
     assert running.list_tasks("another") == []
 
 
+def test_tasks_are_filtered_by_all_that_is_asked_for_and_only_the_newest_are_read(running: StateStore) -> None:
+    rows = [
+        task(f"t-{number}-{k}", round_number=number, position=k, client_id=f"client-{k}", request_id=f"r-{k % 2}")
+        for number in (1, 2, 3)
+        for k in range(3)
+    ]
+    rows = [dataclasses.replace(row, status=("ok", "failed", "cancelled")[row.position]) for row in rows]
+    updates = [UpdateRow(task_id=row.task_id, path="p", size_bytes=1, num_examples=1.0) for row in rows]
+    running.record_tasks(TaskRecord(task=row, update=one) for row, one in zip(rows, updates, strict=True))
+    assert running.list_tasks("digits-1", status="failed") == [rows[1], rows[4], rows[7]]
+    assert running.list_tasks("digits-1", status=("failed", "cancelled"), round_number=2) == rows[4:6]
+    assert running.list_tasks("digits-1", request_id="r-0", status="cancelled", limit=2) == [rows[2], rows[5]]
+    assert running.list_tasks("digits-1", newest_first=True, limit=4) == rows[:4:-1]
+    assert running.list_tasks("digits-1", status=()) == []
+    assert running.list_tasks("digits-1", limit=0) == []
+    assert running.list_updates("digits-1") == updates
+    assert running.list_updates("digits-1", 2, client_id="client-1") == [updates[4]]
+    assert running.list_updates("digits-1", request_id="r-1", newest_first=True, limit=1) == [updates[7]]
+
+
+def test_rounds_and_requests_are_filtered_and_counted(running: StateStore) -> None:
+    statuses = ("finished", "finished", "aggregated", "failed")
+    rows = [dataclasses.replace(round_row(number), status=status) for number, status in enumerate(statuses, 1)]
+    for row in rows:
+        running.begin_round(row)
+    assert running.list_rounds("digits-1", status="finished", newest_first=True) == [rows[1], rows[0]]
+    assert running.list_rounds("digits-1", status=("aggregated", "failed"), limit=1) == [rows[2]]
+    assert running.list_rounds(newest_first=True, limit=1) == [rows[3]]
+    assert running.count_rounds("digits-1") == 4
+    assert running.count_rounds("digits-1", status=("aggregated", "finished")) == 3
+    for number, status in ((1, "answered"), (2, "asked"), (3, "failed")):
+        running.record_request(request_row("ask", round_number=number, status=status))
+    assert [row.round_number for row in running.list_requests("digits-1", status="asked")] == [2]
+    assert [row.round_number for row in running.list_requests("digits-1", newest_first=True, limit=2)] == [3, 2]
+
+
+def test_newest_session_and_newest_models_are_read_alone(running: StateStore) -> None:
+    running.create_session(session("digits-2", created_at=99.0))
+    assert [row.session_id for row in running.list_sessions(newest_first=True, limit=1)] == ["digits-2"]
+    commit(running, model(1))
+    assert [row.round_number for row in running.list_models("digits-1", newest_first=True, limit=1)] == [1]
+
+
 def test_what_programs_say_need_not_be_text(running: StateStore) -> None:
     running.record_task(task("t", status="failed", log_tail="\x00 end \udcff ü", message="\x00"))
     row = running.list_tasks("digits-1")[0]
@@ -428,6 +471,8 @@ def test_validations_are_filtered_by_round_and_model(running: StateStore) -> Non
     assert running.list_validations("digits-1") == rows
     assert running.list_validations("digits-1", round_number=1) == rows[3:]
     assert running.list_validations("digits-1", model_id="digits-1.0") == rows[:3]
+    assert running.list_validations("digits-1", client_id="client-1") == [rows[1], rows[4]]
+    assert running.list_validations("digits-1", newest_first=True, limit=2) == rows[:3:-1]
 
 
 def test_threads_record_tasks_at_the_same_time(running: StateStore) -> None:
