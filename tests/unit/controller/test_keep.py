@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 from federation import DRIFTING, Federation
@@ -109,13 +108,13 @@ def test_kept_updates_outlive_their_task_folders(federation: Federation) -> None
     session = federation.run(config_of(federation, updates=True, task_folders="last 1"))
     updates = [update for n in range(1, 7) for update in federation.store.list_updates(session.session_id, n)]
     assert len(updates) == 12
-    assert all(Path(update.path).is_file() for update in updates)
+    assert all((federation.home.root / update.path).is_file() for update in updates)
     first = federation.home.session_folder(session.session_id) / "round-1" / "client-0"
     assert [path.name for path in first.iterdir()] == ["train.reply"]
     assert_clean(federation)
-    Path(updates[0].path).unlink()
+    (federation.home.root / updates[0].path).unlink()
     assert [finding.place for finding in federation.findings() if finding.damaged] == [
-        str(Path(updates[0].path).parent)
+        str((federation.home.root / updates[0].path).parent)
     ]
 
 

@@ -39,7 +39,7 @@ def test_mean_is_weighted_by_num_examples(federation: Federation) -> None:
     session = federation.run(package=str(DRIFTING), clients=3, keep={"updates": True})
     updates = federation.store.list_updates(session.session_id, 1)
     assert [update.num_examples for update in updates] == [3, 8, 13]
-    tensors = [np.load(update.path)["w"].astype(np.float64) for update in updates]
+    tensors = [np.load(federation.home.root / update.path)["w"].astype(np.float64) for update in updates]
     expected = (3 * tensors[0] + 8 * tensors[1] + 13 * tensors[2]) / 24
     model = federation.model(f"{session.session_id}.1")
     np.testing.assert_allclose(model["w"].numpy(), expected, atol=1e-6)

@@ -53,7 +53,9 @@ def test_what_a_client_wrote_does_not_leave_it(federation: Federation) -> None:
     session = federation.run(
         strategy={"name": "fedavg", "transforms": [{"name": "clip", "norm": 0.1}]}, keep={"updates": True}
     )
-    (path,) = {Path(row.path).parent for row in federation.store.list_updates(session.session_id, 1)[:1]}
+    (path,) = {
+        (federation.home.root / row.path).parent for row in federation.store.list_updates(session.session_id, 1)[:1]
+    }
     assert sorted(file.name for file in path.iterdir()) == [
         "received.safetensors",
         "received.safetensors-metadata",
