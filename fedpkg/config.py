@@ -321,7 +321,7 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, r
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    assignments = [_parse_override(override) for override in overrides]
+    assignments = [parse_override(override) for override in overrides]
     try:
         merged: Any = OmegaConf.create(tree)
         for keys, value in assignments:
@@ -391,7 +391,8 @@ def _only(resolved: Any, given: Any) -> Any:
     return resolved
 
 
-def _parse_override(override: str) -> tuple[tuple[str, ...], Json]:
+def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
+    """The keys and the value of a ``key.sub=value``. Raises ConfigError: it is none."""
     from fedpkg.yaml_places import read_yaml
 
     key, equals, text = override.partition("=")

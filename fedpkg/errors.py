@@ -17,6 +17,7 @@
     │   ├── NotIsolated                  … not as isolated as it was to be, and so it was not run
     │   └── EntryPointFailed             … or it ran and failed
     ├── AggregationError             9   updates cannot be folded
+    │   └── NotSaid                      … a client does not say the number that its update is weighed by
     ├── SessionFailed               10   too few clients answered, the session stopped
     └── Interrupted                130   the person (or a signal) stopped the run; it can be resumed
 
@@ -121,6 +122,10 @@ class EntryPointFailed(DispatchError):
 
 class AggregationError(FedpkgError):
     exit_code = 9
+
+
+class NotSaid(AggregationError):
+    pass
 
 
 class SessionFailed(FedpkgError):

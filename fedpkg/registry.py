@@ -73,7 +73,6 @@ class Spec:
         equation: what it computes, on a line or two.
         paper: authors, year, title, arXiv.
         attackers: how many of n clients it stands, in words.
-        folds: whether partial results of groups of clients can be folded in a tree.
         source: where it comes from: fedpkg, a file, a module, or an installed package.
     """
 
@@ -84,7 +83,6 @@ class Spec:
     equation: str = ""
     paper: str = ""
     attackers: str = "none"
-    folds: bool = False
     source: str = "fedpkg"
 
     @property
@@ -158,13 +156,12 @@ class Registry:
         equation: str = "",
         paper: str = "",
         attackers: str = "none",
-        folds: bool = False,
     ) -> Callable[[_Made], _Made]:
         """Decorate a class or function: from now on ``name`` means it. Its signature says the parameters."""
 
         def decorate(make: _Made) -> _Made:
             source = "fedpkg" if make.__module__ in self.modules else self._source or make.__module__
-            spec = Spec(kind, name, make, aliases, equation, paper, attackers, folds, source)
+            spec = Spec(kind, name, make, aliases, equation, paper, attackers, source)
             for word in (name, *aliases):
                 earlier = self._specs.get((kind, word))
                 if earlier is not None and earlier.source != source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
                 ", ".join(names_of(twins)),
                 ", ".join(spec.kind.replace("_", " ") for spec in twins),
                 twins[0].attackers if whole else "",
-                ("yes" if twins[0].folds else "no") if whole else "",
+                ("yes" if _folds(twins[0]) else "no") if whole else "",
                 twins[0].about,
             ]
         )
@@ -74,14 +75,19 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
 
 @command.command("show")
 @click.argument("name", metavar="NAME")
+@click.argument("parameters", metavar="[KEY=VALUE]...", nargs=-1)
 @file_option
 @common_options
 @click.pass_obj
-def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
+def show_strategy(settings: Settings, name: str, parameters: tuple[str, ...], file: Path | None) -> None:
     """Show its equation, paper, and parameters.
+
+    With parameters, as a run.yaml would give them, it also checks them, and tells whether the strategy that they make
+    folds in a tree.
 
     \b
       fedpkg strategy show krum
+      fedpkg strategy show fedprox aggregator=krum
     """
     from fedpkg.config_shape import Places
     from fedpkg.registry import names_of
@@ -89,8 +95,9 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
 
     specs = [spec for spec in _all_specs(file) if name in names_of([spec])]
     specs = specs or [STRATEGIES.find(STRATEGIES.kinds[0], name, Places("fedpkg strategy show"), ())]
+    section = _section(parameters)
     if settings.json:
-        output.document([_facts(spec) for spec in specs])
+        output.document([_facts(spec, section) for spec in specs])
         return
     by_words: dict[str | None, list[Spec]] = {}  # a strategy and its part are one thing, or two of one name (fltrust)
     for spec in specs:
@@ -98,12 +105,15 @@ def show_strategy(settings: Settings, name: str, file: Path | None) -> None:
     for number, twins in enumerate(by_words.values()):
         if number:
             output.result("\n")
-        _show(twins)
+        _show(twins, section)
 
 
-def _show(specs: list[Spec]) -> None:
+def _show(specs: list[Spec], section: dict[str, Any] | None) -> None:
     spec = specs[0]
     is_whole = spec.kind in _WHOLE
+    folds = "yes" if _folds(spec, section) else "no: it needs all updates in one place"
+    if section is None and "aggregator" in spec.parameters:
+        folds += f"; another aggregator decides otherwise: fedpkg strategy show {spec.name} aggregator=…"
     show_spec(
         spec,
         [
@@ -112,7 +122,7 @@ def _show(specs: list[Spec]) -> None:
             ("equation", spec.equation),
             ("paper", spec.paper),
             ("stands attackers", spec.attackers if is_whole else ""),
-            ("folds in a tree", ("yes" if spec.folds else "no: it needs all updates in one place") if is_whole else ""),
+            ("folds in a tree", folds if is_whole else ""),
             ("from", spec.source),
         ],
     )
@@ -128,5 +138,24 @@ def _all_specs(file: Path | None) -> list[Spec]:
     return [spec for registry in (STRATEGIES, TRANSFORMS) for kind in registry.kinds for spec in registry.specs(kind)]
 
 
-def _facts(spec: Spec) -> dict[str, Any]:
-    return {**facts_of(spec), "attackers": spec.attackers, "folds_in_a_tree": spec.folds}
+def _facts(spec: Spec, section: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {**facts_of(spec), "attackers": spec.attackers, "folds_in_a_tree": _folds(spec, section)}
+
+
+def _folds(spec: Spec, section: dict[str, Any] | None = None) -> bool:
+    from fedpkg.strategies.registry import folds_in_a_tree
+
+    return spec.kind in _WHOLE and folds_in_a_tree(spec, section)
+
+
+def _section(parameters: Sequence[str]) -> dict[str, Any] | None:
+    """What ``key.sub=value`` words say of a strategy; None: nothing."""
+    from fedpkg.config import parse_override
+
+    section: dict[str, Any] = {}
+    for keys, value in map(parse_override, parameters):
+        at = section
+        for key in keys[:-1]:
+            at = at.setdefault(key, {})
+        at[keys[-1]] = value
+    return section or None

@@ -10,7 +10,8 @@ from fedpkg.errors import ConfigError
 from fedpkg.rules import refusal
 from fedpkg.shares import Rounding, share_of
 from fedpkg.stores.base import ModelRow, SessionRow
-from fedpkg.strategies.traits import traits_of
+from fedpkg.strategies.master import WithMaster
+from fedpkg.strategies.pipeline import Pipeline
 from fedpkg.types import Json
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def check_former_shares(ctx: SessionContext, seed: ModelRow) -> None:
 
 def check_former_sums(ctx: SessionContext) -> None:
     """Refuse a session of rules below 3 whose means have more positions than were always added in the order of now."""
-    if traits_of(ctx.strategy).treatment == "aggregate":  # it has no mean
+    strategy = ctx.strategy.strategy if isinstance(ctx.strategy, WithMaster) else ctx.strategy
+    if isinstance(strategy, Pipeline) and strategy.fold is None:  # its aggregator has no mean
         return
     ids = [client.client_id for client in ctx.store.list_clients(ctx.session.session_id)]
     numbers = [len(row.cohort) for row in ctx.store.list_requests(ctx.session.session_id)]

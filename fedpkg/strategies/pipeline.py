@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from fedpkg.registry import Part
 from fedpkg.strategies.aggregators.base import RememberingAggregator
 from fedpkg.strategies.aggregators.mean import WeightedMean
 from fedpkg.strategies.base import Reply, Request, State
+from fedpkg.strategies.folds import Changed, Fold, fold_of, folded
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
@@ -26,7 +27,7 @@ class Pipeline:
     """A round: the sampled clients train the global model, their updates are aggregated, the model takes a step.
 
     Args:
-        aggregator: an `Aggregator` or `RememberingAggregator`.
+        aggregator: a `FoldingAggregator`, `Aggregator` or `RememberingAggregator`.
         server_optimiser: a `ServerOptimiser`; None: the aggregate is the next model.
         transforms: of the updates, by their clients.
         server_transforms: of the updates when they have arrived; nothing travels less for them.
@@ -95,34 +96,49 @@ class Pipeline:
         )
         return state, [request]
 
+    @property
+    def fold(self) -> Callable[..., Fold[Weights]] | None:
+        """How a round's replies are folded, given the state after `ask`; None: the aggregator needs all of them."""
+        if (of_aggregator := fold_of(self.aggregator)) is None:
+            return None
+
+        def fold(state: State, start: int = 0) -> Fold[Weights]:
+            return Changed(of_aggregator(state["model"], start), self._arriving(state))
+
+        return fold
+
     def tell(self, state: State, replies: Iterator[Reply]) -> State:
-        model, state = state["model"], dict(state)
-        draw = state.pop("draw", 0)
-        if self.reply == "delta":
-            replies = (reply.with_weights(_moved_by(model, reply.weights)) for reply in replies)
-        if self.server_transforms:
-            replies = self._transformed(replies, model, draw)
-        if isinstance(self.aggregator, RememberingAggregator):
+        model = state["model"]
+        kept = {name: value for name, value in state.items() if name != "draw"}
+        if (fold := self.fold) is not None:
+            aggregate = folded(fold(state), replies)
+        elif isinstance(self.aggregator, RememberingAggregator):
             import numpy as np
 
-            rng = np.random.default_rng(draw)
-            aggregate, state["aggregator"] = self.aggregator.aggregate_next(
-                replies, model, state.get("aggregator", {}), rng
+            rng, memory = np.random.default_rng(state.get("draw", 0)), state.get("aggregator", {})
+            aggregate, kept["aggregator"] = self.aggregator.aggregate_next(
+                map(self._arriving(state), replies), model, memory, rng
             )
         else:
-            aggregate = self.aggregator.aggregate(replies, model)
+            aggregate = self.aggregator.aggregate(map(self._arriving(state), replies), model)
         if self.server_optimiser is None:
-            return {**state, "model": aggregate}
-        stepped, state["server_optimiser"] = self.server_optimiser.step(
-            model, aggregate, state.get("server_optimiser", {})
-        )
-        return {**state, "model": stepped}
+            return {**kept, "model": aggregate}
+        memory = state.get("server_optimiser", {})
+        stepped, kept["server_optimiser"] = self.server_optimiser.step(model, aggregate, memory)
+        return {**kept, "model": stepped}
 
-    def _transformed(self, replies: Iterator[Reply], model: Weights, draw: int) -> Iterator[Reply]:
-        chain = chain_of(self.server_transforms)
-        assert chain is not None
-        for reply in replies:
-            yield reply.with_weights(chain.there_and_back(reply.weights, model, seed=draw + reply.position))
+    def _arriving(self, state: State) -> Callable[[Reply], Reply]:
+        """What is done to a reply before it is aggregated."""
+        model, draw, chain = state["model"], state.get("draw", 0), chain_of(self.server_transforms)
+
+        def arrived(reply: Reply) -> Reply:
+            if self.reply == "delta":
+                reply = reply.with_weights(_moved_by(model, reply.weights))
+            if chain is not None:
+                reply = reply.with_weights(chain.there_and_back(reply.weights, model, seed=draw + reply.position))
+            return reply
+
+        return arrived
 
 
 def _moved_by(model: Weights, delta: Weights) -> Weights:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from fedpkg.config_shape import Places
-from fedpkg.registry import Part, Registry
+from fedpkg.registry import Part, Registry, Spec
+from fedpkg.strategies.folds import fold_of
 from fedpkg.strategies.travelling import Travelling
 from fedpkg.transforms.registry import TRANSFORMS
 
@@ -62,7 +63,7 @@ STRATEGIES = Registry(
     group="fedpkg.strategies",
     able={
         "strategy": (("init", "step"), ("init", "ask", "tell")),
-        "aggregator": (("aggregate",), ("aggregate_next",)),
+        "aggregator": (("fold",), ("aggregate",), ("aggregate_next",)),
         "server_optimiser": (("step",),),
         "schedule": (("factor",),),
     },
@@ -106,7 +107,7 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
         STRATEGIES.register("server_optimiser", name, aliases=(strategy,) if strategy else (), **facts)(make)
         if strategy:
             of_a_mean = _composed(make, "server_optimiser")
-            STRATEGIES.register("strategy", strategy, folds=True, **facts)(of_a_mean)
+            STRATEGIES.register("strategy", strategy, **facts)(of_a_mean)
         return make
 
     return decorate
@@ -122,7 +123,7 @@ def register_client_method(
 
     def decorate(make: _Made) -> _Made:
         whole = _composed(make, "method", {**_PARTS, **_AFTER_ONE_PART}, client_lines=lines)
-        STRATEGIES.register("strategy", name, aliases=aliases, folds=True, **facts)(whole)
+        STRATEGIES.register("strategy", name, aliases=aliases, **facts)(whole)
         return make
 
     return decorate
@@ -174,6 +175,7 @@ def _composed(
         return made
 
     strategy.__signature__ = own.replace(parameters=[*own.parameters.values(), *more.values()])  # type: ignore[attr-defined]
+    strategy.part = part  # type: ignore[attr-defined]
     return strategy
 
 
@@ -191,6 +193,21 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
         given["name"] = _PIPELINE
     resolved = STRATEGIES.resolve("strategy", given, places, path)
     return {"name": resolved["name"], **is_from, **resolved}
+
+
+def folds_in_a_tree(spec: Spec, section: Mapping[str, Json] | None = None) -> bool:
+    """Whether a strategy or an aggregator can be folded in parts, with what a section of a run.yaml says of it.
+
+    Without a section its defaults decide; where a parameter has none, its class.
+
+    Raises:
+        ConfigError: the section is wrong.
+    """
+    if section is None and any(parameter.is_required for parameter in spec.parameters.values()):
+        part = getattr(spec.make, "part", "aggregator")
+        return fold_of(inspect.unwrap(spec.make) if part == "aggregator" else make_strategy({})) is not None
+    one = {"name": spec.name, **(section or {})}
+    return fold_of(make_strategy({"aggregator": one} if spec.kind == "aggregator" else one)) is not None
 
 
 def make_strategy(section: Mapping[str, Json]) -> Strategy:

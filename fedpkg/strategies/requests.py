@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.errors import AggregationError
 from fedpkg.strategies.base import Replies, Reply, Request
+from fedpkg.strategies.folds import Fold, MeansFold, Term, folded
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -66,12 +67,18 @@ def mean_of(
 
     See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
     """
-    from fedpkg.weights.fold import MeanFold
+    return folded(mean_fold(template, of=of, weight=weight), replies)
 
-    fold = MeanFold(template)
-    for reply in replies:
-        fold.add(reply.position, of(reply), weight(reply))
-    return fold.result()
+
+def mean_fold(
+    template: Weights,
+    *,
+    of: Callable[[Reply], Weights] = lambda reply: reply.weights,
+    weight: Callable[[Reply], float] = lambda reply: 1.0,
+    start: int = 0,
+) -> Fold[Weights]:
+    """The fold of `mean_of`, from a cohort position on."""
+    return MeansFold(template, lambda reply: Term(of(reply), weight(reply)), lambda mean: mean.weights, start)
 
 
 def enough(answers: Collection[Replies], required: int, *, by: str = "round.required") -> None:

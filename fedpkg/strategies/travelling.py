@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fedpkg.strategies.base import (
     SteppingStrategy,
     StepResult,
 )
+from fedpkg.strategies.folds import Fold, fold_of
 from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
 from fedpkg.types import ReplyKind, Sampling
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 class Travelling:
     """A method whose updates, or models, are transformed on their way. What a group is asked stays with the server.
 
-    Its traits and its `check` are the method's.
+    Its traits, its `fold` and its `check` are the method's.
     """
 
     method: SteppingStrategy
@@ -42,6 +44,10 @@ class Travelling:
     def traits(self) -> Traits:
         changes = change_numbers(self.transforms, self.download_transforms)
         return replace(traits_of(self.method), changes_numbers=changes)
+
+    @property
+    def fold(self) -> Callable[..., Fold[Any]] | None:
+        return fold_of(self.method)
 
     def check(self, sampling: Sampling, num_clients: int) -> None:
         if isinstance(self.method, ParticularStrategy):

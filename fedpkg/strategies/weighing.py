@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fedpkg.errors import AggregationError
+from fedpkg.errors import NotSaid
 from fedpkg.log import event
 from fedpkg.strategies.base import Reply
 
@@ -23,10 +23,10 @@ class Said:
     what: str  # "a number of local steps"
 
     def of(self, reply: Reply) -> float:
-        """Raises AggregationError where a client does not say it."""
+        """Raises NotSaid."""
         value = reply.metadata.get(self.key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.least <= value <= self.most:
-            raise AggregationError(
+            raise NotSaid(
                 f"{reply.client_id}: {self.key!r} in its metadata is {value!r}, not {self.what}",
                 hint=f'clients must write {{"num_examples": …, "{self.key}": …}} beside their model',
                 client_id=reply.client_id,
@@ -45,7 +45,7 @@ def with_numbers(replies: Iterator[Reply], number_of: Callable[[Reply], float]) 
     for reply in replies:
         try:
             number = number_of(reply)
-        except AggregationError as error:
+        except NotSaid as error:
             refused = refused or error
             event(logger, logging.WARNING, "update.left_out", client=reply.client_id, reason=error.message)
             continue

@@ -112,8 +112,7 @@ class MeanFold:
             )
         if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
             raise AggregationError(f"cohort position {position}: weight {weight} is out of range", position=position)
-        if reason := update.mismatch(self._layout.template):
-            raise AggregationError(f"cohort position {position}: {reason}", position=position)
+        check_fits(position, update, self._layout.template)
         if position < self._stop:
             raise AggregationError(f"cohort position {position} comes after a later one was folded", position=position)
         self._refuse_gaps()
@@ -266,6 +265,12 @@ class _Piece:
         found.add_waiting()
         sums = Weights(found.tensors)
         return Partial(self.start, self.stop, found.count, found.weight, found.largest, sums, found.numbers)
+
+
+def check_fits(position: int, update: Weights, template: Weights) -> None:
+    """Raises AggregationError: the update at this cohort position does not fit the template."""
+    if reason := update.mismatch(template):
+        raise AggregationError(f"cohort position {position}: {reason}", position=position)
 
 
 def weighted_mean_reference(updates: Sequence[tuple[int, Weights, float]], template: Weights) -> Weights:

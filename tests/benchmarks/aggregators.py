@@ -46,6 +46,7 @@ def measure(what, folder):
 
     from fedpkg.formats.model_file import read_model
     from fedpkg.strategies.base import Reply
+    from fedpkg.strategies.folds import folded
     from fedpkg.strategies.registry import make_strategy
     from fedpkg.weights.weights import Weights
 
@@ -81,8 +82,10 @@ def measure(what, folder):
             import numpy as np
 
             aggregator.aggregate_next(replies, model, {}, np.random.default_rng(0))
-        else:
+        elif hasattr(aggregator, "aggregate"):
             aggregator.aggregate(replies, model)
+        else:
+            folded(aggregator.fold(model), replies)
     seconds = time.perf_counter() - started
     done.set()
     watcher.join()

@@ -9,13 +9,25 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fedpkg.strategies.base import Reply, State
+    from fedpkg.strategies.folds import Fold
     from fedpkg.weights.weights import Weights
 
 
-class Aggregator(Protocol):
-    """Makes one model out of the clients' updates. What it is besides, it says in its ``traits``
-    (`fedpkg.strategies.traits.Traits`).
+class FoldingAggregator(Protocol):
+    """Makes one model out of sums over the clients' updates, which can be made in parts, anywhere. What it is besides,
+    it says in its ``traits`` (`fedpkg.strategies.traits.Traits`).
     """
+
+    def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
+        """The fold of the replies to the global model ``model``, from a cohort position on; it makes the aggregate.
+
+        An aggregator whose parameters decide whether it can be folded has a property instead, which may be None.
+        """
+        ...
+
+
+class Aggregator(Protocol):
+    """Makes one model out of the clients' updates, of which it needs all in one place. ``traits``: as above."""
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
         """Fold replies to the global model ``model``; they come in cohort order.

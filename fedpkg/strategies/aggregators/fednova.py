@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import BelowOne
 from fedpkg.strategies.base import Reply
+from fedpkg.strategies.folds import Fold, Folded, MeansFold, Term
 from fedpkg.strategies.registry import register_aggregator
 from fedpkg.strategies.traits import Traits
-from fedpkg.strategies.weighing import Said, with_numbers
+from fedpkg.strategies.weighing import Said
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     equation="w <- w - t sum_k p_k (w - w_k) / a_k,  t = sum_k p_k a_k,  p_k = n_k / n;  a_k = s_k, with momentum "
     "rho: (s_k - rho (1 - rho^s_k) / (1 - rho)) / (1 - rho)",
     paper="Wang et al. 2020, Tackling the Objective Inconsistency Problem, arXiv:2007.07481",
-    folds=True,
 )
 @dataclass(frozen=True)
 class FedNova:
@@ -38,23 +37,24 @@ class FedNova:
 
     traits = Traits(treatment="step")
 
-    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
+    def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
         from fedpkg.strategies.steps import moved
-        from fedpkg.weights.fold import MIN_WEIGHT, MeanFold
+        from fedpkg.weights.fold import MIN_WEIGHT
 
         said = Said(self.steps_key, 1, 1e9, "a number of local steps")
 
-        # The mean m with weights n_k / a_k is such that sum_k p_k (w - w_k) / a_k = (sum_k n_k / a_k) / n (w - m).
-        fold = MeanFold(model)
-        examples = weights = lengths = 0.0
-        for reply, steps in with_numbers(replies, said.of):
-            length = self._length(steps)
+        def term(reply: Reply) -> Term:
+            length = self._length(said.of(reply))
             weight = max(reply.num_examples / length, MIN_WEIGHT)
-            fold.add(reply.position, reply.weights, weight)
-            examples += reply.num_examples
-            weights += weight
-            lengths += reply.num_examples * length
-        return moved(model, fold.result(), (lengths / examples) * (weights / examples) if examples else 1.0)
+            numbers = {"examples": reply.num_examples, "weights": weight, "lengths": reply.num_examples * length}
+            return Term(reply.weights, weight, numbers)
+
+        # The mean m with weights n_k / a_k is such that sum_k p_k (w - w_k) / a_k = (sum_k n_k / a_k) / n (w - m).
+        def finish(mean: Folded) -> Weights:
+            examples, weights, lengths = (mean.total(name) for name in ("examples", "weights", "lengths"))
+            return moved(model, mean.weights, (lengths / examples) * (weights / examples) if examples else 1.0)
+
+        return MeansFold(model, term, finish, start)
 
     def _length(self, steps: float) -> float:
         """a_k, the 1-norm of the weights with which gradients enter a client's step."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.strategies.base import Reply
+from fedpkg.strategies.folds import Fold, MeansFold, Term
 from fedpkg.strategies.registry import register_aggregator
 from fedpkg.strategies.traits import Traits
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     strategy="fedavg",
     equation="w <- sum_k (n_k / n) w_k,  n = sum_k n_k",
     paper="McMahan et al. 2017, Communication-Efficient Learning of Deep Networks, arXiv:1602.05629",
-    folds=True,
 )
 @dataclass(frozen=True)
 class WeightedMean:
@@ -30,10 +28,5 @@ class WeightedMean:
 
     traits = Traits(treatment="mean", only_averages=True)
 
-    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
-        from fedpkg.weights.fold import MeanFold
-
-        fold = MeanFold(model)
-        for reply in replies:
-            fold.add(reply.position, reply.weights, reply.num_examples)
-        return fold.result()
+    def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
+        return MeansFold(model, lambda reply: Term(reply.weights, reply.num_examples), lambda mean: mean.weights, start)

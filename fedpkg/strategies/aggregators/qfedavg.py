@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import NotNegative, Positive
 from fedpkg.strategies.base import Reply
+from fedpkg.strategies.folds import Fold, Folded, MeansFold, Term
 from fedpkg.strategies.registry import register_aggregator
 from fedpkg.strategies.traits import Traits
-from fedpkg.strategies.weighing import Said, with_numbers
+from fedpkg.strategies.weighing import Said
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -24,7 +24,6 @@ _LEAST_LOSS = 1e-10  # as in the authors' code: F^(q - 1) is not defined at 0
     equation="D_k = L (w - w_k), L = 1 / lr;  h_k = q F_k^(q-1) |D_k|^2 + L F_k^q;  "
     "w <- w - sum_k F_k^q D_k / sum_k h_k",
     paper="Li et al. 2020, Fair Resource Allocation in Federated Learning, arXiv:1905.10497, Alg. 2",
-    folds=True,
 )
 @dataclass(frozen=True)
 class QFedAvg:
@@ -41,23 +40,27 @@ class QFedAvg:
 
     traits = Traits(treatment="step")
 
-    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
+    def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
         from fedpkg.strategies.steps import gradient_of, moved, squared_norm
-        from fedpkg.weights.fold import MAX_WEIGHT, MeanFold
+        from fedpkg.weights.fold import MAX_WEIGHT, check_fits, left_to_right
 
-        # The mean m with weights F_k^q is such that sum_k F_k^q D_k = L (sum_k F_k^q) (w - m).
         said = Said(self.loss_key, 0, 1e30, "a loss")
-        fold = MeanFold(model)
         inverse_rate = 1 / self.learning_rate
-        weights = steps = 0.0
-        for reply, loss in with_numbers(replies, said.of):
-            loss = max(loss, _LEAST_LOSS)
+
+        def term(reply: Reply) -> Term:
+            loss = max(said.of(reply), _LEAST_LOSS)
             limit = math.log(MAX_WEIGHT)  # no loss, however it was come by, leaves the range of the fold
             weight = math.exp(min(max(self.q * math.log(loss), -limit), limit))
-            fold.add(reply.position, reply.weights, weight)
-            weights += weight
-            steps += inverse_rate * weight
-            if self.q:
-                squared = inverse_rate**2 * squared_norm(gradient_of(model, reply.weights))
-                steps += self.q * (weight / loss) * squared
-        return moved(model, fold.result(), inverse_rate * weights / steps if steps else 1.0)
+            if not self.q:
+                return Term(reply.weights, weight, {"weights": weight, "h": 0.0})
+            check_fits(reply.position, reply.weights, model)
+            squared = inverse_rate**2 * squared_norm(gradient_of(model, reply.weights))
+            return Term(reply.weights, weight, {"weights": weight, "h": self.q * (weight / loss) * squared})
+
+        # The mean m with weights F_k^q is such that sum_k F_k^q D_k = L (sum_k F_k^q) (w - m).
+        def finish(mean: Folded) -> Weights:
+            pairs = zip(mean.numbers["weights"], mean.numbers["h"], strict=True)
+            steps = left_to_right(number for weight, h in pairs for number in (inverse_rate * weight, h))
+            return moved(model, mean.weights, inverse_rate * mean.total("weights") / steps if steps else 1.0)
+
+        return MeansFold(model, term, finish, start)

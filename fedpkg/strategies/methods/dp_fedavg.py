@@ -17,6 +17,7 @@ from fedpkg.log import event
 from fedpkg.registry import Count, NotNegative, Part, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext, StepResult
+from fedpkg.strategies.folds import Fold, Folded, MeansFold, Term, folded
 from fedpkg.strategies.registry import Transforms, register_strategy
 from fedpkg.strategies.traits import Traits, change_numbers
 from fedpkg.transforms.chain import Chain
@@ -132,7 +133,7 @@ class DpFedAvg:
 
         replies: Replies = yield Request(payload=model, transforms=self._transforms(clip))
         rng = self._rng(state, ctx)
-        total, short, count = self._sum(replies, model, clip)
+        total, short, count = folded(self.fold(state), replies)
         tied = still_tied(state.get("tied", []), total)
         noisy = self._noisy(total, tied, noise * clip * scale, rng)
         step = Weights(noisy) / expected
@@ -223,20 +224,22 @@ class DpFedAvg:
         steps = (*bound, *(step for step in self.transforms if not (bound and isinstance(step, Delta))))
         return Chain(steps) if steps else None
 
-    def _sum(self, replies: Replies, model: Weights, clip: float) -> tuple[Weights, float, int]:
+    def fold(self, state: State, start: int = 0) -> Fold[tuple[Weights, float, int]]:
         """The sum of the clipped updates; how many were no longer than C (believing clients that clip), of how many."""
         from fedpkg.strategies.steps import real_parameters_of, squared_norm
-        from fedpkg.weights.fold import MeanFold
 
-        start = real_parameters_of(model)
-        fold, short, count = MeanFold(start), 0.0, 0
-        for reply in replies:
-            update = real_parameters_of(reply.weights) - start
+        w, clip = real_parameters_of(state["model"]), float(state["clip_norm"])
+
+        def term(reply: Reply) -> Term:
+            update = real_parameters_of(reply.weights) - w
             length = math.sqrt(squared_norm(update))
-            fold.add(reply.position, update * min(1.0, clip / length) if length > 0 else update, 1.0)
-            short += 1.0 if self._was_short(reply, length, clip) else 0.0
-            count += 1
-        return (fold.result() * count if count else start.zeros_like()), short, count
+            clipped = update * min(1.0, clip / length) if length > 0 else update
+            return Term(clipped, numbers={"short": 1.0 if self._was_short(reply, length, clip) else 0.0})
+
+        def finish(mean: Folded) -> tuple[Weights, float, int]:
+            return mean.weights * mean.count, mean.total("short"), mean.count
+
+        return MeansFold(w, term, finish, start, empty=lambda: (w.zeros_like(), 0.0, 0))
 
     def _noisy(
         self, total: Weights, tied: Sequence[Sequence[str]], std: float, rng: np.random.Generator

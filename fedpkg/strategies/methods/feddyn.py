@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.folds import Fold, folded
 from fedpkg.strategies.registry import register_asking_strategy
-from fedpkg.strategies.requests import mean_of, parameters_alone
+from fedpkg.strategies.requests import mean_fold, parameters_alone
 from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
@@ -35,12 +36,15 @@ class FedDyn:
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "h": parameters_alone(seed_model).zeros_like()}
 
+    def fold(self, state: State, start: int = 0) -> Fold[Weights]:
+        return mean_fold(state["model"], start=start)
+
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import parameters_of, with_parameters
 
         x, h = state["model"], state["h"]
         replies: Replies = yield Request(payload=x, parameters={"alpha": self.alpha})
-        mean = mean_of(replies, x)
+        mean = folded(self.fold(state), replies)
         size = len(replies.asked) - len(replies.missing)
         h = h - self.alpha * size / len(ctx.clients) * (parameters_of(mean) - parameters_of(x))
         x = with_parameters(mean, parameters_of(mean) - h / self.alpha)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import NotNegative
-from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
+from fedpkg.strategies.folds import Fold, Folded, MeansFold, Term, folded
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.traits import Traits
 
@@ -35,20 +36,25 @@ class FedExP:
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "iterate": seed_model}
 
-    def step(self, state: State, ctx: StepContext) -> Step:
-        from fedpkg.strategies.steps import descended, gradient_of, parameters_of, squared_norm, with_parameters
-        from fedpkg.weights.fold import MeanFold
+    def fold(self, state: State, start: int = 0) -> Fold[Folded]:
+        from fedpkg.strategies.steps import gradient_of, squared_norm
 
         w = state["iterate"]
-        fold, squares, size = MeanFold(w), 0.0, 0
+
+        def term(reply: Reply) -> Term:
+            return Term(reply.weights, numbers={"square": squared_norm(gradient_of(w, reply.weights))})
+
+        return MeansFold(w, term, lambda mean: mean, start)
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        from fedpkg.strategies.steps import descended, gradient_of, parameters_of, squared_norm, with_parameters
+
+        w = state["iterate"]
         replies: Replies = yield Request(payload=w)
-        for reply in replies:
-            fold.add(reply.position, reply.weights, 1.0)
-            squares += squared_norm(gradient_of(w, reply.weights))
-            size += 1
-        mean = fold.result()
+        found = folded(self.fold(state), replies)
+        mean = found.weights
         direction = gradient_of(w, mean)
         of_mean = squared_norm(direction) + self.epsilon
-        eta = max(1.0, squares / (2 * size * of_mean)) if of_mean else 1.0
+        eta = max(1.0, found.total("square") / (2 * found.count * of_mean)) if of_mean else 1.0
         last = descended(w, mean, direction, eta) if eta > 1 else mean
         return {"model": with_parameters(last, (parameters_of(w) + parameters_of(last)) / 2), "iterate": last}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fedpkg.registry import Part
 from fedpkg.strategies.base import Replies, State, Step, StepContext
+from fedpkg.strategies.folds import Fold, folded
 from fedpkg.strategies.registry import register_asking_strategy
-from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone
+from fedpkg.strategies.requests import gradient_at, mean_fold, parameters_alone
 from fedpkg.strategies.server_optimisers.sgd import Sgd
 from fedpkg.strategies.traits import Traits
 
@@ -34,12 +35,15 @@ class FedSgd:
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "memory": {}}
 
+    def fold(self, state: State, start: int = 0) -> Fold[Weights]:
+        return mean_fold(parameters_alone(state["model"]), weight=lambda reply: reply.num_examples, start=start)
+
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import parameters_of, with_parameters
 
         w = state["model"]
         replies: Replies = yield gradient_at(w)
-        g = mean_of(replies, parameters_alone(w), weight=lambda reply: reply.num_examples)
+        g = folded(self.fold(state), replies)
         aggregate = with_parameters(w, parameters_of(w) - parameters_of(g))  # of which w - aggregate is g
         optimiser = Sgd(momentum=0.0) if self.server_optimiser == "sgd" else self.server_optimiser
         model, memory = optimiser.step(w, aggregate, state["memory"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.errors import AggregationError
+from fedpkg.errors import NotSaid
 from fedpkg.registry import NotNegative, Repeats
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
@@ -74,7 +74,7 @@ class Ifca:
         metrics = reply.metrics if isinstance(reply.metrics, Mapping) else {}
         value = metrics.get(self.loss)
         if not isinstance(value, (int, float)):
-            raise AggregationError(
+            raise NotSaid(
                 f"{reply.client_id}: its metrics have no number '{self.loss}', which strategy ifca goes by",
                 hint=f"set strategy.loss to one of: {', '.join(metrics) or 'nothing was reported'}",
                 client_id=reply.client_id,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.registry import Positive
 from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.strategies.folds import Fold, Folded, MeansFold, Term, folded
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import parameters_alone
 from fedpkg.strategies.traits import Traits
@@ -37,17 +38,16 @@ class Scaffold:
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "c": parameters_alone(seed_model).zeros_like()}
 
+    def fold(self, state: State, start: int = 0) -> Fold[Folded]:
+        templates = {"x": state["model"], "dc": state["c"]}
+        return MeansFold(templates, lambda reply: Term(reply.sets), lambda means: means, start)
+
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import moved
-        from fedpkg.weights.fold import MeanFold
 
         x, c = state["model"], state["c"]
         replies: Replies = yield Request(payload={"x": x, "c": c}, reply_kind=ReplyKind.SETS, sets={"x": x, "dc": None})
-        y, dc, size = MeanFold(x), MeanFold(c), 0
-        for reply in replies:
-            y.add(reply.position, reply.sets["x"], 1.0)
-            dc.add(reply.position, reply.sets["dc"], 1.0)
-            size += 1
-        x = moved(x, y.result(), self.learning_rate)
-        c = c + size / len(ctx.clients) * dc.result()
+        means = folded(self.fold(state), replies)
+        x = moved(x, means.sets["x"], self.learning_rate)
+        c = c + means.count / len(ctx.clients) * means.sets["dc"]
         return {"model": x, "c": c}
