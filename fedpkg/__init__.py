@@ -1,6 +1,62 @@
 """fedpkg: federated learning whose client code is a compute package.
 
-Importing this module loads neither torch nor numpy.
+docs/python.md says how programs and notebooks use it. Importing this module loads neither torch nor numpy: each name
+is imported when it is first used.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedpkg.errors import FedpkgError
+    from fedpkg.library import load, prepare, run
+    from fedpkg.samplers import register_sampler
+    from fedpkg.session.session import Session
+    from fedpkg.strategies import (
+        register_aggregator,
+        register_schedule,
+        register_server_optimiser,
+        register_strategy,
+    )
+    from fedpkg.weights.weights import Weights
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "FedpkgError": "fedpkg.errors",
+    "Session": "fedpkg.session.session",
+    "Weights": "fedpkg.weights.weights",
+    "load": "fedpkg.library",
+    "prepare": "fedpkg.library",
+    "register_aggregator": "fedpkg.strategies",
+    "register_sampler": "fedpkg.samplers",
+    "register_schedule": "fedpkg.strategies",
+    "register_server_optimiser": "fedpkg.strategies",
+    "register_strategy": "fedpkg.strategies",
+    "run": "fedpkg.library",
+}
+__all__ = [
+    "FedpkgError",
+    "Session",
+    "Weights",
+    "load",
+    "prepare",
+    "register_aggregator",
+    "register_sampler",
+    "register_schedule",
+    "register_server_optimiser",
+    "register_strategy",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedpkg' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,6 +19,7 @@
     ├── AggregationError             9   updates cannot be folded
     │   └── NotSaid                      … a client does not say the number that its update is weighed by
     ├── SessionFailed               10   too few clients answered, the session stopped
+    ├── SessionError                11   a session cannot be started, resumed or read as it stands
     └── Interrupted                130   the person (or a signal) stopped the run; it can be resumed
 
 An error says what happened and where (``message``) and what to do (``hint``); further facts are in ``fields``.
@@ -130,6 +131,10 @@ class NotSaid(AggregationError):
 
 class SessionFailed(FedpkgError):
     exit_code = 10
+
+
+class SessionError(FedpkgError):
+    exit_code = 11
 
 
 class Interrupted(FedpkgError):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options, find_session
+from fedpkg.cli.options import Settings, common_options
+from fedpkg.session.record import find_session
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options, find_session, model_ref
+from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.cli.package import call_and_show, copy_whole, parse_arguments, temporary_folder
 from fedpkg.errors import ModelFileError, NotFound, nearest
+from fedpkg.session.record import find_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

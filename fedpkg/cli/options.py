@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import SessionRow, StateStore
+    from fedpkg.stores.base import StateStore
     from fedpkg.stores.home import Home
 
 DEFAULT_HOME = ".fedpkg"
@@ -113,20 +113,10 @@ def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> 
     context.ensure_object(Settings).json |= value
 
 
-def find_session(store: StateStore, ref: str | None) -> SessionRow:
-    """The session that an id, the beginning of one, ``latest`` or nothing (the newest) means."""
-    if ref not in (None, "latest"):
-        return store.get_session(str(ref))
-    sessions = store.list_sessions(newest_first=True, limit=1)
-    if not sessions:
-        from fedpkg.errors import NotFound
-
-        raise NotFound("this home has no session yet", hint="fedpkg run RUN.yaml starts one; --home names another home")
-    return sessions[0]
-
-
 def model_ref(store: StateStore, ref: str | None) -> str:
     """``latest`` (or nothing) and ``latest.3`` as ids of the newest session; other references as they are."""
+    from fedpkg.session.record import find_session
+
     if ref is None or ref == "latest" or ref.startswith("latest."):
         return find_session(store, None).session_id + (ref or "latest").removeprefix("latest")
     return ref

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings
 from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table
 from fedpkg.controller.events import (
     Event,
@@ -31,6 +30,7 @@ from fedpkg.stores.opening import open_store
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fedpkg.cli.options import Settings
     from fedpkg.controller.events import Watcher
     from fedpkg.dispatch.base import TaskResult
     from fedpkg.stores.base import RoundRow, SessionRow
@@ -42,21 +42,9 @@ SHOWN_FAILURES = 5  # of one phase; the store has them all
 @contextmanager
 def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watcher]:
     """Show a session while it runs inside the block, and at the end its rounds, its model and how to look further."""
-    progress = Progress(settings, home, num_rounds)
-    shown: Display
-    if settings.json:
-        shown = JsonLines(progress)
-    elif sys.stderr.isatty():
-        shown = LiveDisplay(progress)
-    else:
-        shown = PlainLines(progress)
-
-    def watch(event: Event) -> None:
-        progress.take(event)
-        shown.show(event)
-
+    progress = Progress(settings.command, home, num_rounds)
     try:
-        with shown:
+        with displayed(JsonLines(progress) if settings.json else display_of(progress)) as watch:
             yield watch
     except FedpkgError:
         if progress.session is not None and not settings.json:
@@ -69,11 +57,48 @@ def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watch
             final_report(settings, home, store, progress.session)
 
 
+def display_of(progress: Progress) -> PlainLines:
+    """Lines that move, on a terminal and in a notebook that can show them; plain lines elsewhere."""
+    return LiveDisplay(progress) if sys.stderr.isatty() or _is_notebook() else PlainLines(progress)
+
+
+def _is_notebook() -> bool:
+    from importlib.util import find_spec
+
+    if "ipykernel" not in sys.modules or find_spec("ipywidgets") is None:  # rich shows moving lines by a widget
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
+
+
+@contextmanager
+def displayed(display: Display) -> Iterator[Watcher]:
+    """A watcher that has a display show what happens, until the block is left.
+
+    Raises:
+        OSError: the display could not be written, as on a full disk.
+    """
+    errors: list[OSError] = []
+
+    def watch(event: Event) -> None:
+        display.progress.take(event)
+        try:
+            display.show(event)
+        except OSError as error:  # the session goes on, but whoever reads must know that lines are missing
+            errors.append(error)
+
+    with display:
+        yield watch
+    if errors:
+        raise errors[0]
+
+
 class Progress:
     """Where the session stands, as its events tell."""
 
-    def __init__(self, settings: Settings, home: Home, num_rounds: int) -> None:
-        self.settings = settings
+    def __init__(self, command: Callable[[str], str], home: Home, num_rounds: int) -> None:
+        self.command = command  # a fedpkg command to suggest, for the same home
         self.models = ModelStore(home.models)
         self.num_rounds = num_rounds
         self.session: SessionRow | None = None
@@ -147,6 +172,8 @@ class Progress:
 
 
 class Display(Protocol):
+    progress: Progress
+
     def show(self, event: Event) -> None: ...
 
     def __enter__(self) -> object: ...
@@ -200,7 +227,7 @@ class PlainLines:
             self.say("\n".join(lines))
         elif self.failures == SHOWN_FAILURES + 1:
             words = f"session show {session.session_id} --round {result.task.round_number}"
-            command = self.progress.settings.command(words)
+            command = self.progress.command(words)
             self.say(f"  more clients fail; all of them: {command}")
 
 

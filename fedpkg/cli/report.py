@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings
 from fedpkg.dispatch.base import is_of_startup, told_in
 from fedpkg.dispatch.command import format_flags
 from fedpkg.dispatch.staging import STARTUP
@@ -18,6 +17,7 @@ from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
+    from fedpkg.cli.options import Settings
     from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, SessionRow, StateStore, TaskRow
     from fedpkg.stores.home import Home
     from fedpkg.types import Json

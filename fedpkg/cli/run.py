@@ -64,7 +64,8 @@ def command(
     line. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
     from fedpkg.cli.progress import follow
-    from fedpkg.session import beginning, configuration
+    from fedpkg.session import configuration
+    from fedpkg.session.session import prepare
 
     if env is not None:
         words = (*words, f"python_env={env}")
@@ -84,8 +85,10 @@ def command(
         overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
         config = configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
         home = settings.open_home(create=True)
+    session = prepare(config, home)
     with follow(settings, home, num_rounds=config.rounds) as watch:
-        beginning.run(config, home, watch=watch)
+        session.watch(watch)
+        session.run()
 
 
 def _of_package(
@@ -98,25 +101,13 @@ def _of_package(
     rounds: int | None,
     seed_model: Path | None,
 ) -> RunConfig:
-    from fedpkg.config import config_of
-    from fedpkg.session.configuration import resolved
-    from fedpkg.session.package_run import package_config
+    from fedpkg.session.package_run import run_of_package
 
     if words and "=" not in words[0]:
         raise click.UsageError(f"'{words[0]}': with --package there is no RUN.yaml; KEY=VALUE sets any of its keys")
-    first = [word for word in words if word.startswith(("trust", "limits"))]  # they count before the package is read
-    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
-    tree, ways = package_config(
-        package,
-        cache=home.packages,
-        clients=clients,
-        rounds=rounds,
-        data=data,
-        seed_model=seed_model,
-        limits=asked.limits,
-        trust=asked.trust,
+    config, ways = run_of_package(
+        package, words, cache=home.packages, clients=clients, rounds=rounds, data=data, seed_model=seed_model
     )
-    config = config_of(tree, words, resolve=resolved)
     if ways:
         output.words(f"data     {', '.join(ways)}")
     elif data is not None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options, find_session
+from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
+from fedpkg.session.record import find_session, running_session, status_of
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow, StateStore, TaskRow
@@ -54,7 +55,7 @@ def list_sessions(settings: Settings) -> None:
     rows = [
         [
             session.session_id,
-            _status(session, running),
+            status_of(session, running),
             f"{done}/{max(done, session.num_rounds)}",
             output.when(session.created_at),
             output.near(session.config.get("package", "")),
@@ -92,7 +93,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     from fedpkg.cli.report import rounds_done, rounds_table, task_failure_lines
 
     config = session.config
-    status = _status(session, running_session(home))
+    status = status_of(session, running_session(home))
     clients = store.list_clients(session.session_id)
     pairs = [
         ("session", session.session_id),
@@ -250,7 +251,7 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     settings: Settings = context.obj
     _check_no_changes([session_ref or "", *context.args])
     from fedpkg.cli.progress import follow
-    from fedpkg.session import resuming
+    from fedpkg.session.session import Session
     from fedpkg.stores.opening import open_store
 
     home = settings.open_home()
@@ -258,8 +259,10 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
         open_store(home).close()  # that of an older fedpkg is brought up to date
     with open_store(home, read_only=True) as store:
         session = find_session(store, session_ref)
+    running = Session(home, session_id=session.session_id)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
-        resuming.resume(session.session_id, home, watch=watch, rounds=rounds)
+        running.watch(watch)
+        running.run_again(rounds)
     if session.status == "finished" and not session.error and (rounds or 0) <= session.num_rounds and not settings.json:
         again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
         output.words(f"it was finished; for more rounds: {again}")
@@ -295,7 +298,7 @@ def stop(settings: Settings, session_ref: str | None) -> None:
     with open_store(home, read_only=True) as store:
         session = find_session(store, session_ref)
         running = running_session(home)
-    can_stop = _status(session, running) in ("running", "created")
+    can_stop = status_of(session, running) in ("running", "created")
     if can_stop:
         with open_store(home) as store:
             store.request_stop(session.session_id)
@@ -311,24 +314,11 @@ def stop(settings: Settings, session_ref: str | None) -> None:
         output.result(f"{session.session_id} does not run: nothing to stop; go on with it: {resume_command}")
 
 
-def running_session(home: Home) -> str | None:
-    """Id of the session that a controller runs in this home now; an empty one where it has not begun."""
-    holder = home.holder()
-    return holder.session_id if holder is not None and holder.is_alive() else None
-
-
-def _status(session: SessionRow, running: str | None) -> str:
-    """Its status in the store; a session whose controller was killed still stands there as running."""
-    if session.status in ("running", "created") and session.session_id != running:
-        return "killed"
-    return session.status
-
-
 def _summary(session: SessionRow, running: str | None) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "name": session.name,
-        "status": _status(session, running),
+        "status": status_of(session, running),
         "error": session.error,
         "num_rounds": session.num_rounds,
         "seed": session.seed,

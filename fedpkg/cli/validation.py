@@ -7,7 +7,8 @@ from dataclasses import asdict
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.options import Settings, common_options, find_session
+from fedpkg.cli.options import Settings, common_options
+from fedpkg.session.record import find_session
 
 
 @click.group("validation")

@@ -31,6 +31,7 @@ from fedpkg.session.configuration import resolved
 from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.executors import running_executor
 from fedpkg.session.seed_model import seed_model_of
+from fedpkg.session.stop import Stop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home, stored_path
 from fedpkg.stores.leftovers import mark_beginning, of_build, sweep
@@ -44,8 +45,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fedpkg.session")
 
 
-def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], float] = time.time) -> SessionRow:
-    """Run a new session to its end.
+def run(
+    config: RunConfig,
+    home: Home,
+    watch: Watcher,
+    stop: Stop | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> SessionRow:
+    """Run a new session to its end, in this thread. ``watch`` is called where an event happens, and must not linger.
 
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
@@ -69,7 +77,7 @@ def run(config: RunConfig, home: Home, *, watch: Watcher, clock: Callable[[], fl
         watch(Preparing("the package's Python environment"))
         on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         mark = mark_beginning(folder)
-        with running_executor(config, on_disk, folder) as executor:
+        with running_executor(config, on_disk, folder, stop or Stop()) as executor:
             watch(ExecutorStarted(lambda: executor.is_warming))
             watch(Preparing("the clients' data"))
             from fedpkg.controller.session import begin_session, run_session

@@ -18,6 +18,7 @@ from fedpkg.log import event
 if TYPE_CHECKING:
     pass
 
+from fedpkg.session.stop import Stop
 
 logger = logging.getLogger("fedpkg.session")
 
@@ -41,13 +42,16 @@ def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *
 
 @contextmanager
 def running_executor(
-    config: RunConfig, package: PackageOnDisk, folder: Path, session_id: str | None = None
+    config: RunConfig, package: PackageOnDisk, folder: Path, stop: Stop, session_id: str | None = None
 ) -> Iterator[Executor]:
-    """The run's executor, closed in the end. ``session_id``: of a session that is on record already."""
+    """The run's executor, closed in the end; ``stop`` interrupts whoever waits for its tasks.
+
+    ``session_id``: of a session that is on record already.
+    """
     slots = slots_of(config, or_fewer=session_id is not None)
     executor = make_executor(config, package, folder / "executor", slots=slots)
     try:
-        yield executor
+        yield stop.guard(executor)
     except KeyboardInterrupt:
         if session_id is not None:
             raise Interrupted(

@@ -17,8 +17,9 @@ from typing import Any
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
-from fedpkg.config import ClientsConfig, LimitsConfig, TrustConfig
+from fedpkg.config import ClientsConfig, LimitsConfig, RunConfig, TrustConfig, config_of
 from fedpkg.data.clients import prepare_clients
+from fedpkg.session.configuration import resolved
 
 DEFAULT_ROUNDS = 5  # as FEDn's sessions
 DEFAULT_CLIENTS = 2  # of a package that is given no data
@@ -38,6 +39,40 @@ class DataWays:
     arguments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     words: Sequence[str] = ()
+
+
+def run_of_package(
+    package: Path,
+    overrides: Sequence[str],
+    *,
+    cache: Path,
+    clients: int | None = None,
+    rounds: int | None = None,
+    data: str | None = None,
+    seed_model: Path | None = None,
+) -> tuple[RunConfig, Sequence[str]]:
+    """The configuration of a run of this package, and how its clients get their data, in words.
+
+    Args:
+        overrides: ``key.sub=value``, as on the command line.
+
+    Raises:
+        ConfigError: an override is wrong.
+        PackageError, DataError: see `package_config`.
+    """
+    first = [word for word in overrides if word.startswith(("trust", "limits"))]  # before the package is read
+    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
+    tree, ways = package_config(
+        package,
+        cache=cache,
+        clients=clients,
+        rounds=rounds,
+        data=data,
+        seed_model=seed_model,
+        limits=asked.limits,
+        trust=asked.trust,
+    )
+    return config_of(tree, overrides, resolve=resolved), ways
 
 
 def package_config(

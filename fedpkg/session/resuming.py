@@ -20,6 +20,7 @@ from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.executors import running_executor
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
+from fedpkg.session.stop import Stop
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import sweep
@@ -33,7 +34,13 @@ logger = logging.getLogger("fedpkg.session")
 
 
 def resume(
-    ref: str, home: Home, *, watch: Watcher, rounds: int | None = None, clock: Callable[[], float] = time.time
+    ref: str,
+    home: Home,
+    watch: Watcher,
+    stop: Stop | None = None,
+    *,
+    rounds: int | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> SessionRow:
     """Go on with a session that was killed, interrupted, stopped or failed; with ``rounds``, up to so many in all.
 
@@ -60,7 +67,8 @@ def resume(
         watch(Preparing("the package's Python environment"))
         package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
         check_data(home, store.list_clients(session.session_id))
-        with running_executor(config, package, home.session_folder(session.session_id), session.session_id) as executor:
+        folder = home.session_folder(session.session_id)
+        with running_executor(config, package, folder, stop or Stop(), session.session_id) as executor:
             watch(ExecutorStarted(lambda: executor.is_warming))
             from fedpkg.controller.session import run_session
             from fedpkg.formats.base import ModelForm

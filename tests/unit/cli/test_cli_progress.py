@@ -35,7 +35,7 @@ def warming():
 @pytest.fixture
 def see(tmp_path, warming):
     """Tells the display of events, and gives what it shows then."""
-    progress = Progress(Settings(), Home.open(tmp_path / "home"), 2)
+    progress = Progress(Settings().command, Home.open(tmp_path / "home"), 2)
     progress.take(ExecutorStarted(lambda: warming.now))
     display = LiveDisplay(progress)
     display._spinner = Spinner("dots")

@@ -1,0 +1,136 @@
+"""What `import fedpkg` offers to Python programs and notebooks; docs/python.md is its page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fedpkg.config import RunConfig, config_of, dump_config
+from fedpkg.errors import ConfigError
+from fedpkg.session.configuration import load as load_configuration
+from fedpkg.session.configuration import resolved
+from fedpkg.session.package_run import run_of_package
+from fedpkg.session.session import Session
+from fedpkg.session.session import prepare as prepare_session
+from fedpkg.stores.home import Home
+
+if TYPE_CHECKING:
+    from fedpkg.controller.events import Watcher
+    from fedpkg.weights.weights import Weights
+
+What: TypeAlias = "RunConfig | Mapping[str, Any] | Path | str"
+
+
+def run(
+    what: What,
+    home: Home | Path | str | None = None,
+    *,
+    progress: bool = True,
+    watch: Watcher | None = None,
+    **changes: Any,
+) -> Session:
+    """Run a federation to its end in this thread; Ctrl-C stops it.
+
+    Args:
+        progress: show it on standard error, in a notebook below the cell.
+        what, home, watch, changes: see `prepare`.
+
+    Raises:
+        FedpkgError: what stopped it. Once it is on record it can be resumed: ``Session.open(home).resume()``.
+    """
+    place = _home(home)
+    config = _configuration(what, place, changes)
+    session = _prepared(config, place, watch)
+    if not progress:
+        session.run()
+        return session
+    from fedpkg.cli.progress import Progress, display_of, displayed
+
+    def command(words: str) -> str:
+        return f"fedpkg {words} --home {shlex.quote(str(place.root))}"
+
+    with displayed(display_of(Progress(command, place, config.rounds))) as show:
+        session.watch(show)
+        session.run()
+    return session
+
+
+def prepare(
+    what: What, home: Home | Path | str | None = None, *, watch: Watcher | None = None, **changes: Any
+) -> Session:
+    """A new session that is not started: `Session.start` runs it in a thread of its own.
+
+    Args:
+        what: a run.yaml, a compute package (a folder or an archive), a mapping with the keys of a run.yaml, or a
+            `RunConfig`.
+        home: the folder that keeps it; None: ``$FEDPKG_HOME``, else ``.fedpkg``.
+        watch: is called with each event; see `Session.watch`.
+        changes: keys of the run.yaml, as ``rounds=3`` or ``strategy={"name": "fedadam"}``; keys in a section as
+            ``**{"arguments.train.lr": 0.02}``. Of a package also ``clients=3`` (how many) and
+            ``data="clients/*/mnist.pt"``.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+        PackageError: the package cannot be used.
+    """
+    place = _home(home)
+    return _prepared(_configuration(what, place, changes), place, watch)
+
+
+def load(file: Path | str) -> Weights:
+    """The model in a file (npz, safetensors, or a state dict of PyTorch), with the buffers that its metadata names.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
+    from fedpkg.formats.model_file import read_seed_model
+
+    weights, _form = read_seed_model(Path(file))
+    return weights
+
+
+def _home(home: Home | Path | str | None) -> Home:
+    return home if isinstance(home, Home) else Home.open(Path(home or os.environ.get("FEDPKG_HOME") or ".fedpkg"))
+
+
+def _prepared(config: RunConfig, home: Home, watch: Watcher | None) -> Session:
+    session = prepare_session(config, home)
+    if watch is not None:
+        session.watch(watch)
+    return session
+
+
+def _configuration(what: What, home: Home, changes: dict[str, Any]) -> RunConfig:
+    if isinstance(what, (str, Path)):
+        if _is_package(Path(what)):
+            clients, data = changes.pop("clients", None), changes.pop("data", None)
+            config, _ways = run_of_package(
+                Path(what), _overrides(changes), cache=home.packages, clients=clients, data=data
+            )
+            return config
+        return load_configuration(Path(what), _overrides(changes)).config
+    tree = dump_config(what) if isinstance(what, RunConfig) else dict(what)
+    return config_of(tree, _overrides(changes), resolve=resolved)
+
+
+def _is_package(path: Path) -> bool:
+    if path.is_dir():
+        return True
+    return path.suffix not in (".yaml", ".yml")
+
+
+def _overrides(changes: Mapping[str, Any]) -> list[str]:
+    try:
+        return [f"{key}={json.dumps(value, default=_plain)}" for key, value in changes.items()]
+    except TypeError as error:
+        raise ConfigError(f"a key of a run.yaml cannot have this value: {error}") from error
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} is a {type(value).__name__}")

@@ -1,0 +1,38 @@
+"""What the record says of sessions: which one is meant, and how it stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedpkg.errors import NotFound
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import SessionRow, StateStore
+    from fedpkg.stores.home import Home
+
+
+def find_session(store: StateStore, ref: str | None) -> SessionRow:
+    """The session that an id, the beginning of one, ``latest`` or nothing (the newest) means.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if ref not in (None, "latest"):
+        return store.get_session(str(ref))
+    sessions = store.list_sessions(newest_first=True, limit=1)
+    if not sessions:
+        raise NotFound("this home has no session yet", hint="fedpkg run RUN.yaml starts one; --home names another home")
+    return sessions[0]
+
+
+def running_session(home: Home) -> str | None:
+    """Id of the session that a controller runs in this home now; an empty one where it has not begun."""
+    holder = home.holder()
+    return holder.session_id if holder is not None and holder.is_alive() else None
+
+
+def status_of(session: SessionRow, running: str | None) -> str:
+    """Its status in the store; a session whose controller was killed still stands there as running."""
+    if session.status in ("running", "created") and session.session_id != running:
+        return "killed"
+    return session.status

@@ -1,0 +1,67 @@
+"""How a session is told to stop by another thread: as by Ctrl-C, its own thread is interrupted where it waits."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from fedpkg.dispatch.base import Executor, Task, TaskResult
+
+
+class Stop:
+    """Raises KeyboardInterrupt in the session's thread: where it waits for a task, asks for one, or tells an event."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waited_for: set[Future[Any]] = set()
+        self._is_requested = False
+
+    def request(self) -> None:
+        with self._lock:
+            self._is_requested = True
+            waited_for, self._waited_for = self._waited_for, set()
+        for future in waited_for:
+            future.set_exception(KeyboardInterrupt())
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if the session shall stop."""
+        if self._is_requested:
+            raise KeyboardInterrupt
+
+    def guard(self, executor: Executor) -> Executor:
+        """The executor as the session uses it. Its tasks go on until it is closed."""
+        return cast("Executor", _Guarded(executor, self))
+
+    def follow(self, running: Future[Any]) -> Future[Any]:
+        """A future that has the result of another, unless the session is to stop before that one has it."""
+        follower: Future[Any] = Future()
+        with self._lock:
+            self.check()
+            self._waited_for.add(follower)
+        running.add_done_callback(lambda done: self._pass_on(done, follower))
+        return follower
+
+    def _pass_on(self, done: Future[Any], follower: Future[Any]) -> None:
+        with self._lock:
+            if follower not in self._waited_for:
+                return
+            self._waited_for.remove(follower)
+        if error := done.exception():
+            follower.set_exception(error)
+        else:
+            follower.set_result(done.result())
+
+
+class _Guarded:
+    def __init__(self, executor: Executor, stop: Stop) -> None:
+        self._executor = executor
+        self._stop = stop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def submit(self, task: Task) -> Future[TaskResult]:
+        self._stop.check()
+        return self._stop.follow(self._executor.submit(task))

@@ -1,0 +1,99 @@
+"""Events on their way to those who watch a session: each watcher has a queue and a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from fedpkg.controller.events import Event, TaskEnded, Watcher
+
+logger = logging.getLogger("fedpkg.session")
+
+MAX_WAITING = 4096  # events of one watcher
+PATIENCE_S = 10.0
+
+
+class Watchers:
+    """Hands events on to watchers, and never waits for one: see `Line`."""
+
+    def __init__(self, watchers: Iterable[Watcher]) -> None:
+        self._lines = [Line(watcher) for watcher in watchers]
+
+    def put(self, event: Event) -> None:
+        for line in self._lines:
+            line.put(event)
+
+    def close(self, patience_s: float = PATIENCE_S) -> None:
+        """Return when all watchers have had all events, or ``patience_s`` is over."""
+        for line in self._lines:
+            line.finish()
+        deadline = time.monotonic() + patience_s
+        for line in self._lines:
+            line.join(max(0.0, deadline - time.monotonic()))
+
+
+class Line:
+    """The events that wait for one watcher, and the thread that hands them over, in order.
+
+    An exception of the watcher is logged, the first one only; it gets the later events all the same. When
+    ``max_waiting`` events wait, those about single tasks are dropped, and if all wait for something else the oldest
+    half: the first time, that is logged.
+    """
+
+    def __init__(self, watcher: Watcher, *, max_waiting: int = MAX_WAITING) -> None:
+        self._watcher = watcher
+        self._max_waiting = max_waiting
+        self._waiting: deque[Event] = deque()
+        self._changed = threading.Condition()
+        self._is_finished = self._has_failed = self._has_dropped = False
+        self._thread = threading.Thread(target=self._hand_over, name="fedpkg-watcher", daemon=True)
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        with self._changed:
+            if len(self._waiting) >= self._max_waiting:
+                self._drop()
+            self._waiting.append(event)
+            self._changed.notify()
+
+    def finish(self) -> None:
+        """There will be no more events."""
+        with self._changed:
+            self._is_finished = True
+            self._changed.notify()
+
+    def join(self, patience_s: float) -> None:
+        self._thread.join(patience_s)
+        if self._thread.is_alive():
+            with self._changed:
+                left = len(self._waiting)
+                self._waiting.clear()
+            logger.warning("watcher.hangs watcher=%r events_left=%d", self._watcher, left)
+
+    def _drop(self) -> None:
+        kept = [event for event in self._waiting if not isinstance(event, TaskEnded)]
+        if len(kept) > self._max_waiting // 2:
+            kept = kept[-(self._max_waiting // 2) :]
+        dropped = len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
+        if not self._has_dropped:
+            self._has_dropped = True
+            logger.warning("watcher.slow watcher=%r dropped=%d; said once", self._watcher, dropped)
+
+    def _hand_over(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._is_finished:
+                        return
+                    self._changed.wait()
+                event = self._waiting.popleft()
+            try:
+                self._watcher(event)
+            except BaseException:  # also what would end a thread: it is the session's business no more
+                if not self._has_failed:
+                    self._has_failed = True
+                    logger.exception("watcher.failed watcher=%r; said once", self._watcher)
