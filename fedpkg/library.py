@@ -16,6 +16,7 @@ from fedpkg.session.configuration import resolved
 from fedpkg.session.package_run import run_of_package
 from fedpkg.session.session import Session
 from fedpkg.session.session import prepare as prepare_session
+from fedpkg.session.record import open_home
 from fedpkg.stores.home import Home
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def run(
     Raises:
         FedpkgError: what stopped it. Once it is on record it can be resumed: ``Session.open(home).resume()``.
     """
-    place = _home(home)
+    place = open_home(home, create=True)
     config = _configuration(what, place, changes)
     session = _prepared(config, place, watch)
     if not progress:
@@ -77,7 +78,7 @@ def prepare(
         ConfigError: a key or value is wrong.
         PackageError: the package cannot be used.
     """
-    place = _home(home)
+    place = open_home(home, create=True)
     return _prepared(_configuration(what, place, changes), place, watch)
 
 
@@ -91,10 +92,6 @@ def load(file: Path | str) -> Weights:
 
     weights, _form = read_seed_model(Path(file))
     return weights
-
-
-def _home(home: Home | Path | str | None) -> Home:
-    return home if isinstance(home, Home) else Home.open(Path(home or os.environ.get("FEDPKG_HOME") or ".fedpkg"))
 
 
 def _prepared(config: RunConfig, home: Home, watch: Watcher | None) -> Session:

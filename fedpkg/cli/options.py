@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fedpkg.session.record import DEFAULT_HOME, usual_home
+
 if TYPE_CHECKING:
     from fedpkg.stores.base import StateStore
     from fedpkg.stores.home import Home
 
-DEFAULT_HOME = ".fedpkg"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -31,7 +32,7 @@ class Settings:
 
     @property
     def home_path(self) -> Path:
-        return self.home or Path(os.environ.get("FEDPKG_HOME") or DEFAULT_HOME)
+        return self.home or usual_home()
 
     def open_home(self, *, create: bool = False) -> Home:
         from fedpkg.stores.home import Home

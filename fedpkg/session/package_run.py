@@ -18,7 +18,6 @@ from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import ClientsConfig, LimitsConfig, RunConfig, TrustConfig, config_of
-from fedpkg.data.clients import prepare_clients
 from fedpkg.session.configuration import resolved
 
 DEFAULT_ROUNDS = 5  # as FEDn's sessions
@@ -112,6 +111,8 @@ def package_config(
         tree["seed_model"] = str(seed_model)
     if data is None:
         return {**tree, "clients": {"count": clients or DEFAULT_CLIENTS}}, ()
+    from fedpkg.data.clients import prepare_clients  # here: it imports NumPy
+
     found = prepare_clients(ClientsConfig(count=clients, folders=data), cache=cache, seed=0)
     ways = data_ways(unpacked.folder, unpacked.spec, [client.path for client in found if client.path is not None])
     tree["clients"] = {"folders": data, "links": dict(ways.links)}

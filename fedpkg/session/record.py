@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.errors import NotFound
@@ -9,6 +11,26 @@ from fedpkg.errors import NotFound
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow, StateStore
     from fedpkg.stores.home import Home
+
+
+DEFAULT_HOME = ".fedpkg"
+
+
+def usual_home() -> Path:
+    """The folder of the home where none is named: ``$FEDPKG_HOME``, else ``.fedpkg``."""
+    return Path(os.environ.get("FEDPKG_HOME") or DEFAULT_HOME)
+
+
+def open_home(home: Home | Path | str | None, *, create: bool) -> Home:
+    """The home that is meant; None is the usual one.
+
+    Raises:
+        NotFound: it is absent and ``create`` is False.
+        StoreError: it cannot be made.
+    """
+    from fedpkg.stores.home import Home
+
+    return home if isinstance(home, Home) else Home.open(Path(home or usual_home()), create=create)
 
 
 def find_session(store: StateStore, ref: str | None) -> SessionRow:

@@ -12,7 +12,7 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, SessionEnded, SessionStarted, Watcher
 from fedpkg.errors import Interrupted, NotFound, SessionError
 from fedpkg.session import beginning, resuming
-from fedpkg.session.record import find_session, running_session, status_of
+from fedpkg.session.record import find_session, open_home, running_session, status_of
 from fedpkg.session.stop import Stop
 from fedpkg.session.watchers import Watchers
 from fedpkg.stores.base import ModelRow, RoundRow, SessionRow, StateStore
@@ -52,13 +52,13 @@ class Session:
         self._error: BaseException | None = None
 
     @classmethod
-    def open(cls, home: Home | Path | str, ref: str | None = None) -> Session:
-        """A session that is on record: an id or its beginning; None is the newest.
+    def open(cls, home: Home | Path | str | None = None, ref: str | None = None) -> Session:
+        """A session that is on record in a home (see `fedpkg.prepare`): an id or its beginning; None is the newest.
 
         Raises:
             NotFound: there is no such home or session.
         """
-        home = home if isinstance(home, Home) else Home.open(Path(home), create=False)
+        home = open_home(home, create=False)
         with open_store(home, read_only=True) as store:
             return cls(home, session_id=find_session(store, ref).session_id)
 
