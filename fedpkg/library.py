@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import load as load_configuration
 from fedpkg.session.configuration import resolved
 from fedpkg.session.package_run import run_of_package
+from fedpkg.session.record import open_home
 from fedpkg.session.session import Session
 from fedpkg.session.session import prepare as prepare_session
-from fedpkg.session.record import open_home
 from fedpkg.stores.home import Home
 
 if TYPE_CHECKING:

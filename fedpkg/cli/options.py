@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from fedpkg.session.record import DEFAULT_HOME, usual_home
+from fedpkg.session.record import usual_home
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import StateStore

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedpkg.controller.events import Event, PhaseStarted, RoundFinished, SessionEnded, SessionStarted
-from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, SessionFailed
+from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, SessionFailed, StoreError
 from fedpkg.library import prepare, run
 from fedpkg.session.session import Session
 from fedpkg.stores.home import Home
@@ -139,11 +139,11 @@ def test_an_exception_of_a_watcher_does_not_touch_the_session(home: Home, caplog
 def test_wrong_keys_and_values_are_refused_before_anything_runs(home: Home) -> None:
     with pytest.raises(ConfigError, match="did you mean 'rounds'"):
         prepare(configuration(), home, rouds=3)
-    with pytest.raises(ConfigError, match="set cannot|is a set"):
+    with pytest.raises(ConfigError, match="is a set"):
         prepare(configuration(), home, rounds={3})
     with pytest.raises(NotFound, match="no fedpkg home"):
         Session.open(home.root / "nowhere")
-    with pytest.raises(NotFound, match="no session|no such|state"):
+    with pytest.raises(StoreError, match="no state database"):
         Session.open(home)
 
 
