@@ -225,9 +225,9 @@ class TaskRecord:
 class StateStore(Protocol):
     """Sessions, rounds, tasks and what came of them.
 
-    Every method is one transaction; when it returns, a killed process loses nothing of it, and after ``commit_round``
-    a power cut does not either. Methods may be called from any thread. Floats in columns must not be NaN; inside JSON
-    values (metrics, config, metadata, state) NaN and infinities survive.
+    Every method but ``record_task`` is one transaction; when it returns, a killed process loses nothing of it, and
+    after ``commit_round`` a power cut does not either. Methods may be called from any thread. Floats in columns must
+    not be NaN; inside JSON values (metrics, config, metadata, state) NaN and infinities survive.
 
     What lists rows gives those that pass all filters; of several values of a filter, one is enough. ``newest_first``
     turns the order around that the method says, and only ``limit`` rows are read.
@@ -289,7 +289,10 @@ class StateStore(Protocol):
     def record_task(
         self, task: TaskRow, *, update: UpdateRow | None = None, validation: ValidationRow | None = None
     ) -> None:
-        """``record_tasks`` for one task."""
+        """``record_tasks`` for one task, which is written within 50 ms, and before the next call reads or writes.
+
+        Until then a killed process loses it: the task counts as in flight.
+        """
 
     def record_tasks(self, records: Iterable[TaskRecord]) -> None:
         """Record tasks with their updates and validations, replacing all that is there under the same task ids."""

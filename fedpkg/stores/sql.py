@@ -53,6 +53,7 @@ from fedpkg.stores.tables import (
     Table,
     to_json,
 )
+from fedpkg.stores.write_behind import UpToDate, WriteBehind, encoded, write
 
 _STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # as `to_json` writes it
 _WITH_TASKS = "join tasks on tasks.task_id = {}.task_id"
@@ -63,12 +64,16 @@ class SqlStore(StateStore):
     """``StateStore`` over any ``Database`` with portable SQL."""
 
     def __init__(self, database: Database, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
-        self._database = database
+        self._behind = WriteBehind(database)
+        self._database: Database = UpToDate(database, self._behind.flush)
         self._clock = clock
         migrate(database, read_only=read_only)
 
     def close(self) -> None:
-        self._database.close()
+        try:
+            self._behind.close()
+        finally:
+            self._database.close()
 
     def __enter__(self) -> SqlStore:
         return self
@@ -185,20 +190,10 @@ class SqlStore(StateStore):
     def record_task(
         self, task: TaskRow, *, update: UpdateRow | None = None, validation: ValidationRow | None = None
     ) -> None:
-        self.record_tasks([TaskRecord(task=task, update=update, validation=validation)])
+        self._behind.add(TaskRecord(task=task, update=update, validation=validation))
 
     def record_tasks(self, records: Iterable[TaskRecord]) -> None:
-        records = list(records)
-        ids = [{"task_id": record.task.task_id} for record in records]
-        tasks = [TASKS.encode(record.task) for record in records]
-        updates = [UPDATES.encode(record.update) for record in records if record.update]
-        validations = [VALIDATIONS.encode(record.validation) for record in records if record.validation]
-        with self._database.transaction() as transaction:
-            transaction.run_many("delete from updates where task_id = :task_id", ids)
-            transaction.run_many("delete from validations where task_id = :task_id", ids)
-            transaction.run_many(TASKS.upsert, tasks)
-            transaction.run_many(UPDATES.insert, updates)
-            transaction.run_many(VALIDATIONS.insert, validations)
+        write(self._database, [encoded(record) for record in records])
 
     def commit_round(
         self,

@@ -4,6 +4,7 @@ python drive.py HOME --run CONFIG_JSON | --resume SESSION | --prune
     [--kill-at N]                          kill -9 oneself at the Nth event of the session
     [--kill-after N:SECONDS]               … so long after the Nth event (0: after the start), whatever is done then
     [--kill-at-step before|after:STEP:N]   … at the Nth call of a method of the store, or of one of STEPS
+    [--unflushed]                          tasks are only written to the database by what must follow on them
     [--arrivals FOLDER]                    tell the clients there who has arrived (see federation.Arrivals)
 """
 
@@ -14,6 +15,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from federation import Arrivals
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event, ExecutorStarted, Preparing
 from fedpkg.session import beginning, resuming
-from fedpkg.stores import models, prune
+from fedpkg.stores import models, prune, write_behind
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import SqlStore
 
@@ -40,6 +42,12 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_with(args: Sequence[Any]) -> None:
+    if isinstance(args[0], SqlStore) and write_behind.WITHIN_S < 1:
+        args[0].list_sessions()  # what waits is written
+    die()
+
+
 def kill_at_step(moment: str, step: str, number: str, *, home: Home) -> None:
     owner, name = STEPS.get(step, (SqlStore, step))
     original = getattr(owner, name)
@@ -50,10 +58,10 @@ def kill_at_step(moment: str, step: str, number: str, *, home: Home) -> None:
         if step not in ("fsync", "rename") or is_below(args[0], home.models):
             calls += 1
             if calls == int(number) and moment == "before":
-                die()
+                die_with(args)
         result = original(*args, **more)
         if calls == int(number):
-            die()
+            die_with(args)
         return result
 
     setattr(owner, name, dying)
@@ -72,6 +80,7 @@ def main() -> None:
     parser.add_argument("--prune", action="store_true")
     parser.add_argument("--kill-at", type=int, default=0)
     parser.add_argument("--arrivals", type=Path)
+    parser.add_argument("--unflushed", action="store_true")
     options = parser.parse_args()
     home = Home.open(options.home)
     arrivals = None if options.arrivals is None else Arrivals(options.arrivals)
@@ -94,6 +103,8 @@ def main() -> None:
         if seen == int(event):
             timer.start()
 
+    if options.unflushed:
+        write_behind.WITHIN_S = 1e6
     if options.kill_at_step:
         kill_at_step(*options.kill_at_step.split(":"), home=home)
     if int(event) == 0:

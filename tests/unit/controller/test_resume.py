@@ -330,7 +330,7 @@ def test_retry_that_is_killed_is_a_retry_again(federation: Federation) -> None:
 def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation: Federation) -> None:
     undisturbed = federation.run(config_of(federation))
     config = write_config(federation, config_of(federation))
-    killed(federation, "--run", config, "--kill-at", "4")  # after the second task of the first round
+    killed(federation, "--run", config, "--kill-at-step", "after:record_task:2")
     session = federation.store.list_sessions()[-1]
     assert len(federation.store.list_tasks(session.session_id, round_number=1)) == 2
     federation.resume(session.session_id)
@@ -339,6 +339,26 @@ def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation
     ]
     assert len(attempts) == 3, "the two recorded tasks were not run again"
     assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+
+
+@pytest.mark.slow
+def test_tasks_that_were_not_written_when_a_controller_was_killed_run_again(federation: Federation) -> None:
+    """Of each round, the tasks before the kill are answered and wait to be written together."""
+    undisturbed = federation.run(config_of(federation))
+    config = write_config(federation, config_of(federation))
+    killed(federation, "--run", config, "--unflushed", "--kill-at-step", "after:record_task:2")
+    session = federation.store.list_sessions()[-1]
+    assert federation.store.list_tasks(session.session_id) == []
+    wait_until_gone(federation)
+    words = ["--resume", session.session_id, "--unflushed", "--kill-at-step"]
+    killed(federation, *words, "after:record_task:5")
+    tasks = federation.store.list_tasks(session.session_id, round_number=1)
+    assert len(tasks) == 3, "those that a committed round rests on are on record"
+    wait_until_gone(federation)
+    killed(federation, *words, "before:finish_round:2")
+    federation.resume(session.session_id)
+    assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+    assert federation.findings() == []
 
 
 @pytest.mark.parametrize("changes", [{"executor": {"workers": 1}}, {"executor": {"workers": 4}}])

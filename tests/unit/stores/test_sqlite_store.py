@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -32,11 +33,15 @@ def prepare(path):
                                     created_at=1.0, updated_at=1.0))
     return store
 
-def record(store, number, log_tail=None):
-    store.record_task(
+def rows(number, log_tail=None):
+    return (
         TaskRow(task_id=f"t-{number}", session_id="s", round_number=1, client_id="c", position=number, wall_s=1.0,
                 entry_point="train", attempt=1, status="ok", started_at=1.0, log_tail=log_tail),
-        update=UpdateRow(task_id=f"t-{number}", path="/p", size_bytes=1, num_examples=1.0))
+        UpdateRow(task_id=f"t-{number}", path="/p", size_bytes=1, num_examples=1.0))
+
+def record(store, number, log_tail=None):
+    task, update = rows(number, log_tail)
+    store.record_tasks([TaskRecord(task=task, update=update)])
 """
 
 
@@ -367,6 +372,66 @@ for number in range(1_000_000):
         tasks, updates = store.list_tasks("s"), store.list_updates("s", 1)
     assert reported <= len(tasks) <= reported + 1
     assert [row.task_id for row in tasks] == [row.task_id for row in updates] == [f"t-{n}" for n in range(len(tasks))]
+
+
+def test_kill_loses_tasks_that_wait_to_be_written_and_nothing_else(path: Path) -> None:
+    code = """
+from fedpkg.stores import write_behind
+write_behind.WITHIN_S = 1000.0  # no timer interferes
+store = prepare(sys.argv[1])
+for number in range(30):
+    task, update = rows(number)
+    store.record_task(task, update=update)
+    if number == 19:
+        store.request_stop("s")  # as any other call, it comes after what was recorded before
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run(python("import os, signal" + code, path), timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    with SqliteStore(path) as store:
+        tasks, updates = store.list_tasks("s"), store.list_updates("s")
+        assert store.stop_requested("s")
+    assert [row.task_id for row in tasks] == [row.task_id for row in updates] == [f"t-{n}" for n in range(20)]
+
+
+def test_tasks_are_written_without_another_call(path: Path) -> None:
+    code = """
+store = prepare(sys.argv[1])
+task, update = rows(0)
+store.record_task(task, update=update)
+print("recorded", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(python(code, path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "recorded\n"
+        with SqliteStore(path, read_only=True) as store:
+            while not store.list_tasks("s"):  # by another process, which does nothing any more
+                assert process.poll() is None
+        process.stdin.close()
+
+
+def test_tasks_that_cannot_be_written_are_told_by_the_next_call(path: Path) -> None:
+    code = """
+from fedpkg.errors import StoreError
+from fedpkg.stores import write_behind
+write_behind.WITHIN_S = 1000.0
+store = prepare(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+for number in range(100):
+    task, update = rows(number, "x" * 20_000)
+    store.record_task(task, update=update)
+try:
+    store.request_stop("s")
+except StoreError as error:
+    print(error.hint)
+store.request_stop("s")  # it is told once; what could not be written is not tried again
+store.close()
+"""
+    output = subprocess.run(python(code, path), capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "free space" in output
+    with SqliteStore(path) as store:
+        assert store.stop_requested("s") and store.list_tasks("s") == []
 
 
 def test_interrupt_inside_a_transaction_undoes_it(path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Rows of tasks that are written together: one transaction for all tasks that end within a moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+from fedpkg.errors import StoreError
+from fedpkg.stores.base import TaskRecord
+from fedpkg.stores.database import Database, Parameters, Transaction
+from fedpkg.stores.tables import TASKS, UPDATES, VALIDATIONS
+
+WITHIN_S = 0.05  # a row waits so long at most
+
+
+class Encoded(NamedTuple):
+    """A task's record as parameters of statements."""
+
+    task: Parameters
+    update: Parameters | None
+    validation: Parameters | None
+
+
+def encoded(record: TaskRecord) -> Encoded:
+    """Raises StoreError: a value cannot be kept."""
+    return Encoded(
+        TASKS.encode(record.task),
+        None if record.update is None else UPDATES.encode(record.update),
+        None if record.validation is None else VALIDATIONS.encode(record.validation),
+    )
+
+
+def write(database: Database, records: Iterable[Encoded]) -> None:
+    """Write records in one transaction; each replaces all that is there under its task's id."""
+    records = list(records)
+    tasks = [record.task for record in records]
+    with database.transaction() as transaction:
+        transaction.run_many("delete from updates where task_id = :task_id", tasks)
+        transaction.run_many("delete from validations where task_id = :task_id", tasks)
+        transaction.run_many(TASKS.upsert, tasks)
+        transaction.run_many(UPDATES.insert, [record.update for record in records if record.update])
+        transaction.run_many(VALIDATIONS.insert, [record.validation for record in records if record.validation])
+
+
+class WriteBehind:
+    """Records before a database. A killed process loses those that wait: the tasks count as in flight, and run again.
+
+    Where they cannot be written, they are lost, and the next call of a method raises the reason: whoever would build on
+    them learns it first.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: dict[str, Encoded] = {}  # by task: its last record counts
+        self._changed = threading.Condition()  # guards all of these
+        self._error: StoreError | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._writing = threading.Lock()  # so that `flush` also waits for what another thread is writing
+
+    def add(self, record: TaskRecord) -> None:
+        self._raise_error()
+        one = encoded(record)
+        if self._closed:  # which the database tells
+            write(self._database, [one])
+        with self._changed:
+            self._waiting.pop(record.task.task_id, None)
+            self._waiting[record.task.task_id] = one
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="fedpkg-write-behind", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def flush(self) -> None:
+        """Write all that waits.
+
+        Raises:
+            StoreError: it cannot be written, or earlier records could not.
+        """
+        if self._thread is not None:
+            self._write()
+            self._raise_error()
+
+    def close(self) -> None:
+        """Flush, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self.flush()
+            self._thread = None
+
+    def _run(self) -> None:
+        while not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._changed.wait_for(lambda: self._closed, timeout=WITHIN_S)
+            self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            with self._changed:
+                records, self._waiting = self._waiting, {}
+            try:
+                if records:
+                    write(self._database, records.values())
+            except StoreError as error:
+                with self._changed:
+                    self._error = error
+            except BaseException:  # Ctrl-C
+                with self._changed:
+                    self._waiting = records | self._waiting
+                raise
+
+    def _raise_error(self) -> None:
+        with self._changed:
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+class UpToDate:
+    """A database that is read and written only after the records that wait for it."""
+
+    def __init__(self, database: Database, flush: Callable[[], None]) -> None:
+        self._database = database
+        self._flush = flush
+
+    @property
+    def where(self) -> str:
+        return self._database.where
+
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> list[Sequence[Any]]:
+        self._flush()
+        return self._database.rows(sql, parameters or {})
+
+    def has_table(self, name: str, /) -> bool:
+        return self._database.has_table(name)
+
+    def transaction(self, *, durable: bool = False) -> AbstractContextManager[Transaction]:
+        self._flush()
+        return self._database.transaction(durable=durable)
+
+    def check(self) -> list[str]:
+        self._flush()
+        return self._database.check()
+
+    def close(self) -> None:
+        self._database.close()
