@@ -13,6 +13,7 @@
     │   ├── HomeLocked                   … another controller holds it
     │   ├── OtherSchema                  … its database is of an older or newer fedpkg
     │   └── NotFound                     … it has no such session, model or round
+    ├── WaistError                   1   what should be an order, an answer or a part of one is none
     ├── DispatchError                8   an entry point cannot be run at all
     │   ├── NotIsolated                  … not as isolated as it was to be, and so it was not run
     │   └── EntryPointFailed             … or it ran and failed
@@ -107,6 +108,10 @@ class OtherSchema(StoreError):
 
 class NotFound(StoreError):
     pass
+
+
+class WaistError(FedpkgError):
+    """What should be an order, an answer or a part of one is none."""
 
 
 class DispatchError(FedpkgError):

@@ -147,6 +147,19 @@ def tree_checksum(folder: Path) -> str:
     return f"{crc:08x}"
 
 
+def damage_of(folder: Path, checksum: str) -> str:
+    """What is wrong with a folder whose checksum was recorded, in words; empty: nothing.
+
+    Uncommitted files are not synchronised to the disk: after a power loss they may be empty, partial or zero.
+    """
+    if not checksum:
+        return "was recorded without a checksum"
+    try:
+        return "" if tree_checksum(folder) == checksum else "has another checksum than when it was recorded"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
 def _file_checksum(path: Path) -> int:
     """CRC-32 of a file; of each full MiB only the sums of its 4 KiB pages enter it, which is 5 times as fast."""
     crc = 0

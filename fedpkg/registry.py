@@ -334,6 +334,23 @@ class Registry:
             )
         return made
 
+    def section_of(self, kind: str, made: Any) -> dict[str, Any]:
+        """The inverse of `make`, for what is made by a class whose parameters are its attributes.
+
+        Raises:
+            ConfigError: nothing that could be found again has made it.
+        """
+        self._load()
+        maker = type(made)
+        spec = next((spec for spec in self._specs.values() if spec.kind == kind and spec.make is maker), None)
+        if spec is None:
+            name = f"{maker.__module__}:{maker.__qualname__}"
+            where = f"a {_said(kind)} of the class {name}"
+            spec = Spec(kind, name, _imported(name, where), source=maker.__module__)
+            if spec.make is not maker:
+                raise ConfigError(f"{where} cannot be found by its name", hint=f"register the class as a {_said(kind)}")
+        return {"name": spec.name, **{name: getattr(made, name) for name in spec.parameters}}
+
     def _parts(self, part: Part, value: Any, places: Places, path: tuple[str, ...], *, resolve: bool) -> Any:
         """What a parameter that is something by name, or a list of such, is resolved or made to."""
         registry = part.registry or self

@@ -10,6 +10,8 @@ Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json
 # What becomes of a reply's numbers: means and the like, which stay between them; or steps, squares, distances.
 # ``former``: the bounds of sessions with rules below 2 (`fedpkg/rules.py`).
 Use: TypeAlias = Literal["averaged", "stepped", "former"]
+# What the tensors of an update are.
+Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
 SPEC_FILE = "fedn.yaml"
 SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts

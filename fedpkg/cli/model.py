@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,30 +212,34 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
     from fedpkg.cli.package import show_tensors
     from fedpkg.dispatch.staging import SEED_SUFFIXES
     from fedpkg.files import remove_tree
+    from fedpkg.session.by_hand import Call
 
     suffix = _check_target(target, force)
     folder = temporary_folder()
     try:
-        asked = {"seed_suffix": suffix} if suffix in SEED_SUFFIXES else {}
-        result = call_and_show(package, "build", folder, seed=seed, arguments=parse_arguments(arguments), **asked)
-        assert result.reply is not None and result.weights is not None
+        call = Call(package, "build", folder, seed=seed, arguments=parse_arguments(arguments))
+        if suffix in SEED_SUFFIXES:
+            call = replace(call, seed_suffix=suffix)  # type: ignore[arg-type]
+        called = call_and_show(call)
+        reply, weights = called.reply, called.sets[""]
+        assert reply is not None
         from fedpkg.formats.base import ModelForm
         from fedpkg.formats.model_file import detect_form, write_model
 
-        form = detect_form(result.reply)
+        form = detect_form(reply)
         if form.suffix == suffix:
-            copy_whole(result.reply, target)
+            copy_whole(reply, target)
         else:
-            write_model(target, result.weights, ModelForm(suffix, form.keys))  # type: ignore[arg-type]
-        _put_beside(target, result.metadata)  # which tensors are buffers, say
+            write_model(target, weights, ModelForm(suffix, form.keys))  # type: ignore[arg-type]
+        _put_beside(target, called.answer.metadata)  # which tensors are buffers, say
         if settings.json:
             from fedpkg.files import sha256_file
 
-            facts = {"path": target, "digest": sha256_file(target), "num_parameters": result.weights.num_parameters}
+            facts = {"path": target, "digest": sha256_file(target), "num_parameters": weights.num_parameters}
             output.document(facts)
         else:
-            output.result(f"{target}  ({result.weights.num_parameters} parameters)\n")
-            show_tensors(result.weights)
+            output.result(f"{target}  ({weights.num_parameters} parameters)\n")
+            show_tensors(weights)
     finally:
         if not (folder / "failed").exists():
             remove_tree(folder)

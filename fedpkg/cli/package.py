@@ -23,7 +23,7 @@ from fedpkg.shown import shown, shown_lines
 
 if TYPE_CHECKING:
     from fedpkg.config import PythonEnv
-    from fedpkg.dispatch.base import TaskResult
+    from fedpkg.session.by_hand import Call, Called
 
 _PATH = click.Path(path_type=Path)
 NEED_A_MODEL = ("train", "validate", "predict")
@@ -122,8 +122,8 @@ def inspect(settings: Settings, path: Path) -> None:
     from fedpkg.compute_package.inspect import report_of
     from fedpkg.compute_package.unpack import open_package
     from fedpkg.config import LimitsConfig
-    from fedpkg.dispatch.base import PackageOnDisk
     from fedpkg.dispatch.forkserver import preloads_for
+    from fedpkg.dispatch.site import PackageOnDisk
 
     limits = LimitsConfig()
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as temporary:
@@ -236,6 +236,7 @@ def call(
     from fedpkg.compute_package.spec import FORMER_NAMES
     from fedpkg.config import IsolateConfig
     from fedpkg.files import remove_tree
+    from fedpkg.session.by_hand import Call
     from fedpkg.session.package_run import DataWays, call_ways
 
     if path is not None:
@@ -261,63 +262,79 @@ def call(
         ways = DataWays()
         if data_path is not None and task_folder is None:  # which has them on record
             ways = call_ways(package, data_path, cache=folder / "packages", allow=allow or None)
-        result = call_and_show(
-            package,
-            entry_point,
-            folder,
-            executor=executor,
-            model=None if model is None else model.absolute(),
-            data_path=data_path,
-            client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
-            seed=int(record.get("seed", 0)) if seed is None else seed,
-            timeout_s=timeout_s,
-            arguments={**ways.arguments.get(entry_point, {}), **arguments},
-            environment=ways.environment,
-            links={} if data_path is None else {name: data_path / to for name, to in ways.links.items()},
-            gpus=gpus,
-            isolate=IsolateConfig(enabled=isolate or "isolation" in record),
-            python_env=env or _python_env(record),
-            record=record,
-            allow=allow or None,
+        called = call_and_show(
+            Call(
+                package,
+                entry_point,
+                folder,
+                executor=executor,
+                model=None if model is None else model.absolute(),
+                data_path=data_path,
+                client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
+                seed=int(record.get("seed", 0)) if seed is None else seed,
+                timeout_s=timeout_s,
+                arguments={**ways.arguments.get(entry_point, {}), **arguments},
+                environment=ways.environment,
+                links={} if data_path is None else {name: data_path / to for name, to in ways.links.items()},
+                gpus=gpus,
+                isolate=IsolateConfig(enabled=isolate or "isolation" in record),
+                python_env=env or _python_env(record),
+                record=record,
+                allow=allow or None,
+            )
         )
         if target is not None:
-            _copy_reply(result, target)
+            _copy_reply(called, target)
         if settings.json:
-            output.document(_document(result, target, folder if keep else None))
+            output.document(_document(called, target, folder if keep else None))
         else:
-            _show(result, target, folder if keep else None)
+            _show(called, target, folder if keep else None)
     finally:
         if not keep and not (folder / "failed").exists():
             remove_tree(folder)
 
 
-def call_and_show(package: Path, entry_point: str, folder: Path, **options: Any) -> TaskResult:
-    """Call an entry point with its output shown on standard error as it comes; its result, which is ok.
+def call_and_show(call: Call) -> Called:
+    """Call an entry point with its output shown on standard error as it comes; what came of it, which is ok.
 
     Raises:
-        EntryPointFailed: it failed. ``folder`` then holds a file ``failed``: it has the logs, and shall stay.
+        EntryPointFailed: it failed. The call's folder then holds a file ``failed``: it has the logs, and shall stay.
         FedpkgError: the package or the input cannot be used.
     """
-    from fedpkg.dispatch.staging import folders_of, naming, own_environ
-    from fedpkg.session import by_hand, failed_call
+    from fedpkg.session import by_hand
+    from fedpkg.session.failed_call import entry_point_failed
 
-    with _Logs([folder / "task" / "stdout.log", folder / "task" / "stderr.log"]):
-        result = by_hand.call_entry_point(package, entry_point, folder=folder, **options)
-    if result.status == "ok":
-        return result
-    (folder / "failed").touch()
-    root = package if package.is_dir() else result.task.package.folder
-    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(result.task).items())
-    if (python := result.task.package.python) is not None:
+    folder = call.folder / "task"
+    with _Logs([folder / "stdout.log", folder / "stderr.log"]):
+        called = by_hand.call_entry_point(call)
+    if called.answer.status == "ok":
+        return called
+    (call.folder / "failed").touch()
+    order = called.job.order
+    hint = f"cd {output.near_quoted(_root_of(call, called))} && {_variables(called)}{called.answer.command}"
+    if order.links:  # that command would not have them
+        hint = f"look into {output.near(folder)}"
+    if order.isolation is not None:  # nor be that
+        hint = f"look into {output.near(folder)}; what it may see is told by `fedpkg doctor` and the README"
+    # One line of its log: all of it was shown already.
+    raise entry_point_failed(order.entry_point, called.answer, folder, hint=hint, tail_lines=1)
+
+
+def _root_of(call: Call, called: Called) -> Path:
+    return call.package if call.package.is_dir() else called.job.package.folder
+
+
+def _variables(called: Called) -> str:
+    """What a person's shell has to set, so that the call is repeated as it was."""
+    from fedpkg.dispatch.staging import folders_of, naming, own_environ
+
+    job = called.job
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(job).items())
+    if (python := job.package.python) is not None:
         variables += "".join(f"{name}={shlex.quote(value)} " for name, value in naming(python).items())
         if python != Path(sys.executable) or naming(python):
             variables += f'PATH={":".join(map(shlex.quote, folders_of(python)))}:"$PATH" '
-    hint = f"cd {output.near_quoted(root)} && {variables}{result.command}"
-    if result.task.links:  # that command would not have them
-        hint = f"look into {output.near(folder / 'task')}"
-    if result.task.isolation is not None:  # nor be that
-        hint = f"look into {output.near(folder / 'task')}; what it may see is told by `fedpkg doctor` and the README"
-    raise failed_call.entry_point_failed(result, hint=hint, tail_lines=1)  # all of it was shown already
+    return variables
 
 
 def temporary_folder() -> Path:
@@ -431,14 +448,14 @@ class _Logs(threading.Thread):
                 output.silence(sys.stderr)
 
 
-def _copy_reply(result: TaskResult, target: Path) -> None:
+def _copy_reply(called: Called, target: Path) -> None:
     """The reply and its metadata; metadata of an earlier reply do not stay beside it."""
     from fedpkg.formats.metadata import metadata_path
 
-    assert result.reply is not None
-    copy_whole(result.reply, target)
-    if metadata_path(result.reply).exists():
-        copy_whole(metadata_path(result.reply), metadata_path(target))
+    assert called.reply is not None
+    copy_whole(called.reply, target)
+    if metadata_path(called.reply).exists():
+        copy_whole(metadata_path(called.reply), metadata_path(target))
     else:
         metadata_path(target).unlink(missing_ok=True)
 
@@ -458,11 +475,12 @@ def copy_whole(source: Path, target: Path) -> None:
         raise ModelFileError(f"{target}: cannot be written: {error.strerror}") from error
 
 
-def _document(result: TaskResult, target: Path | None, folder: Path | None) -> dict[str, Any]:
+def _document(called: Called, target: Path | None, folder: Path | None) -> dict[str, Any]:
     from fedpkg.weights.weights import dtype_name
 
+    result = called.answer
     return {
-        "entry_point": result.task.entry_point,
+        "entry_point": called.job.order.entry_point,
         "status": result.status,
         "seconds": result.wall_s,
         "command": result.command,
@@ -471,24 +489,25 @@ def _document(result: TaskResult, target: Path | None, folder: Path | None) -> d
         "metrics": result.metrics,
         "tensors": [
             {"name": name, "shape": list(tensor.shape), "dtype": dtype_name(tensor)}
-            for name, tensor in _tensors(result).items()
+            for name, tensor in _tensors(called).items()
         ],
-        "size_bytes": result.reply_bytes,
+        "size_bytes": result.reply.size_bytes if result.reply else 0,
         "output": target,
         "folder": folder,
     }
 
 
-def _show(result: TaskResult, target: Path | None, folder: Path | None) -> None:
-    pairs = [(result.task.entry_point, f"ok after {output.seconds(result.wall_s)}")]
+def _show(called: Called, target: Path | None, folder: Path | None) -> None:
+    result = called.answer
+    pairs = [(called.job.order.entry_point, f"ok after {output.seconds(result.wall_s)}")]
     if result.num_examples is not None:
         pairs.append(("num_examples", output.number(result.num_examples)))
     if further := {name: value for name, value in result.metadata.items() if name != "num_examples"}:
         pairs.append(("metadata", json.dumps(further)))
-    if result.weights is not None:
-        pairs.append(("model", f"{result.weights.num_parameters} parameters, {output.size(result.weights.num_bytes)}"))
+    if (weights := called.sets.get("")) is not None:
+        pairs.append(("model", f"{weights.num_parameters} parameters, {output.size(weights.num_bytes)}"))
     elif result.metrics is None:
-        pairs.append(("reply", output.size(result.reply_bytes)))
+        pairs.append(("reply", output.size(result.reply.size_bytes if result.reply else 0)))
     if target is not None:
         pairs.append(("output", str(target)))
     if folder is not None:
@@ -496,15 +515,15 @@ def _show(result: TaskResult, target: Path | None, folder: Path | None) -> None:
     output.facts(pairs)
     if result.metrics is not None:
         output.document(result.metrics)
-    if tensors := _tensors(result):
+    if tensors := _tensors(called):
         output.result()
         show_tensors(tensors)
 
 
-def _tensors(result: TaskResult) -> Mapping[str, Any]:
+def _tensors(called: Called) -> Mapping[str, Any]:
     """The tensors of a reply; those of named sets as they are called in its file."""
-    sets = result.sets.items()
-    return result.weights or {f"{name}/{key}": tensor for name, weights in sets for key, tensor in weights.items()}
+    sets = called.sets.items()
+    return {f"{name}/{key}" if name else key: tensor for name, weights in sets for key, tensor in weights.items()}
 
 
 def show_tensors(weights: Mapping[str, Any]) -> None:

@@ -28,13 +28,16 @@ from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
 
     from fedpkg.cli.options import Settings
     from fedpkg.controller.events import Watcher
-    from fedpkg.dispatch.base import TaskResult
     from fedpkg.stores.base import RoundRow, SessionRow
     from fedpkg.stores.home import Home
+    from fedpkg.waist.answer import Answer
+    from fedpkg.waist.order import Order
 
 SHOWN_FAILURES = 5  # of one phase; the store has them all
 
@@ -99,6 +102,7 @@ class Progress:
 
     def __init__(self, command: Callable[[str], str], home: Home, num_rounds: int) -> None:
         self.command = command  # a fedpkg command to suggest, for the same home
+        self.home = home.root
         self.models = ModelStore(home.models)
         self.num_rounds = num_rounds
         self.session: SessionRow | None = None
@@ -131,8 +135,8 @@ class Progress:
                 self.num_clients = self.ok = self.failed = 0
             self.num_clients += event.num_clients
         elif isinstance(event, TaskEnded):
-            self.ok += event.result.status == "ok"
-            self.failed += event.result.status == "failed"
+            self.ok += event.answer.status == "ok"
+            self.failed += event.answer.status == "failed"
         elif isinstance(event, RoundFinished):
             self.metric = headline(event.round) or self.metric
             self.finished.append(time.monotonic())
@@ -202,31 +206,30 @@ class PlainLines:
             self.say(_beginning(event, progress.num_rounds))
         elif isinstance(event, PhaseStarted):
             self.failures = 0 if event.batch == 1 else self.failures
-        elif isinstance(event, TaskEnded) and event.result.status == "failed":
-            if event.result.failure is None or event.result.failure.kind != "dropout":  # as it was ordered
-                self._failure(event.result)
+        elif isinstance(event, TaskEnded) and event.answer.status == "failed":
+            if event.answer.failure is None or event.answer.failure.kind != "dropout":  # as it was ordered
+                self._failure(event.order, event.answer)
         elif isinstance(event, RoundFinished):
             self.say(_round_line(event.round, progress.num_rounds))
 
-    def _failure(self, result: TaskResult) -> None:
+    def _failure(self, order: Order, answer: Answer) -> None:
         session = self.progress.session
         assert session is not None
         self.failures += 1
         if self.failures <= SHOWN_FAILURES:
-            task = result.task
             lines = failure_lines(
-                f"{task.client_id}, round {task.round_number}",
-                result.failure.message if result.failure else "",
+                f"{order.client_id}, round {order.round_number}",
+                answer.failure.message if answer.failure else "",
                 package=session.config["package"],
-                entry_point=task.entry_point,
-                folder=task.folder,
-                arguments=task.arguments,
-                log_tail=result.log_tail,
-                isolated=task.isolation is not None,
+                entry_point=order.entry_point,
+                folder=self.progress.home / answer.folder if answer.folder else None,
+                arguments=order.arguments,
+                log_tail=answer.log_tail,
+                isolated=order.isolation is not None,
             )
             self.say("\n".join(lines))
         elif self.failures == SHOWN_FAILURES + 1:
-            words = f"session show {session.session_id} --round {result.task.round_number}"
+            words = f"session show {session.session_id} --round {order.round_number}"
             command = self.progress.command(words)
             self.say(f"  more clients fail; all of them: {command}")
 
@@ -335,8 +338,8 @@ class JsonLines:
             )
         elif isinstance(event, PhaseStarted):
             output.event_line(event="phase_started", **asdict(event))
-        elif isinstance(event, TaskEnded) and event.result.status == "failed":
-            output.event_line(event="task_failed", **_failed_task(event.result))
+        elif isinstance(event, TaskEnded) and event.answer.status == "failed":
+            output.event_line(event="task_failed", **_failed_task(event.order, event.answer, self.progress.home))
         elif isinstance(event, RoundFinished):
             model = event.model
             path = self.progress.models.path(model.digest, model.suffix)
@@ -349,19 +352,18 @@ class JsonLines:
             )
 
 
-def _failed_task(result: TaskResult) -> dict[str, Any]:
-    task = result.task
+def _failed_task(order: Order, answer: Answer, home: Path) -> dict[str, Any]:
     return {
-        "round_number": task.round_number,
-        "client_id": task.client_id,
-        "entry_point": task.entry_point,
-        "failure": result.failure.kind if result.failure else None,
-        "message": result.failure.message if result.failure else None,
-        "exit_code": result.exit_code,
-        "signal": result.signal,
-        "seconds": result.wall_s,
-        "folder": task.folder,
-        "log_tail": result.log_tail,
+        "round_number": order.round_number,
+        "client_id": order.client_id,
+        "entry_point": order.entry_point,
+        "failure": answer.failure.kind if answer.failure else None,
+        "message": answer.failure.message if answer.failure else None,
+        "exit_code": answer.exit_code,
+        "signal": answer.signal,
+        "seconds": answer.wall_s,
+        "folder": home / answer.folder if answer.folder else None,
+        "log_tail": answer.log_tail,
     }
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
-from fedpkg.dispatch.base import is_of_startup, told_in
 from fedpkg.dispatch.command import format_flags
-from fedpkg.dispatch.staging import STARTUP
 from fedpkg.shown import shown
 from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
+from fedpkg.waist.place import STARTUP, is_of_startup, told_in
 
 if TYPE_CHECKING:
     from fedpkg.cli.options import Settings

@@ -5,34 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedpkg.controller.choosing import Choosing
-from fedpkg.controller.context import SessionContext, remove_version
-from fedpkg.controller.events import PhaseStarted, TaskEnded
-from fedpkg.controller.gather import OPEN_BYTES, Gathering
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.events import PhaseStarted
+from fedpkg.controller.gather import Gathering
+from fedpkg.controller.ledger import Came, Ledger, came_of
 from fedpkg.controller.metrics import Weight
-from fedpkg.controller.seeds import step_rng
-from fedpkg.dispatch.base import Failure, Task, TaskResult
-from fedpkg.dispatch.collect import Refused, open_reply, read_reply
-from fedpkg.errors import ModelFileError, SessionFailed, StoreError
-from fedpkg.files import NO_SPACE, remove_tree, tree_checksum
-from fedpkg.formats.model_file import write_model, write_sets
+from fedpkg.controller.orders import Ordering, Payloads, session_order
+from fedpkg.controller.receiving import Received
+from fedpkg.errors import SessionFailed
 from fedpkg.log import event
 from fedpkg.samplers.base import Sample
-from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
-from fedpkg.stores.home import stored_path
-from fedpkg.strategies.base import Payload, Reply, Request
+from fedpkg.stores.base import ModelRow, RequestRow
+from fedpkg.strategies.base import Reply, Request
 from fedpkg.types import Json, ReplyKind
-from fedpkg.weights.fold import BLOCK
+from fedpkg.waist.answer import Answer, Failure
+from fedpkg.waist.order import Order
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
-_REST_OF_DELTAS = 2  # the rules from which on deltas have buffers and integers as well
 _KINDS = (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS)
 
 
@@ -45,45 +41,35 @@ class Asking:
     Attributes:
         rows: the requests so far, as they were last recorded.
         last: number of examples and metadata of each client's last reply of weights that counts.
-        states: versions of the clients' states after their last task that counts.
+        states: tokens of the clients' states after their last task that counts.
         replies: the files of all replies that count.
         waited_s: for clients.
         virtual_s: what the round has taken by the virtual clock.
     """
 
-    def __init__(self, ctx: SessionContext, round_number: int, model: Weights, model_file: Path) -> None:
-        session_id = ctx.session.session_id
+    def __init__(
+        self, ctx: SessionContext, round_number: int, model: Weights | None, model_row: ModelRow, ledger: Ledger
+    ) -> None:
         self.ctx = ctx
         self.round_number = round_number
-        self.model = model  # the global model that the round starts from
-        clients = ctx.store.list_clients(session_id)
+        self.model = model  # the global model that clients are sent; None: its file alone is of interest
+        clients = ctx.store.list_clients(ctx.session.session_id)
         self.clients = {client.client_id: client for client in clients}
         self.choosing = Choosing(ctx, round_number, clients)
+        self.ledger = ledger
+        self.common = session_order(ctx, len(clients))
         self.rows: list[RequestRow] = []
         self.last: dict[str, tuple[float, Mapping[str, Json]]] = {}
         self.states: dict[str, str | None] = {}
         self.replies: list[Path] = []
         self.waited_s = self.virtual_s = 0.0
         self.takes_empty_rounds = ctx.traits.takes_empty_rounds
-        self._model_file = model_file
+        self.payloads = Payloads(ctx, round_number, model, model_row)
         self._batch: list[Asked] = []
         self._batches = 0
-        self._open: dict[tuple[int, int], int] = {}  # bytes of replies that are mapped and wait to be folded
         self._waiting: dict[str, deque[tuple[Asked, int]]] = {}  # by client: its tasks; the first may be in flight
         self._in_flight: dict[str, tuple[Asked, int]] = {}  # by task
         self._anew: set[str] = set()  # clients of whom a task has run: what is on record of later ones began elsewhere
-        self._payloads: dict[int, tuple[Payload, Path]] = {}
-        self._earlier = {row.request_id: row for row in ctx.store.list_requests(session_id, round_number=round_number)}
-        self._recorded: dict[tuple[str, str], list[TaskRow]] = {}
-        self._attempts: dict[tuple[str, str], int] = {}
-        self._updates: dict[str, UpdateRow] = {}
-        if self._earlier:
-            self._updates = {row.task_id: row for row in ctx.store.list_updates(session_id, round_number)}
-            tasks = ctx.store.list_tasks(session_id, round_number=round_number)
-            for task in sorted(tasks, key=lambda task: task.attempt):
-                self._attempts[task.client_id, task.entry_point] = task.attempt
-                if task.request_id is not None:
-                    self._recorded.setdefault((task.request_id, task.client_id), []).append(task)
 
     def ask(self, requests: Sequence[Request]) -> tuple[Asked, ...]:
         """Ask these at once; what was asked before is brought to its end.
@@ -93,23 +79,37 @@ class Asking:
             StoreError: the disk is full.
         """
         self.finish()
-        self._gathering = Gathering(self.ctx.executor, timeout_s=self.ctx.config.round.timeout_s)
-        self._batches += 1
+        self.open_gathering()
         # All are chosen before any is put on record: where one finds nobody, none of them is asked.
         chosen = [self._chosen(request, len(self.rows) + place) for place, request in enumerate(requests, 1)]
+        return self._ask(chosen)
+
+    def open_gathering(self) -> None:
+        """From now on tasks are of another batch, with the round's time before it."""
+        self._gathering = Gathering(self.ctx.executor, timeout_s=self.ctx.config.round.timeout_s)
+        self._batches += 1
+
+    def _ask(self, chosen: Sequence[tuple[Request, Sample]]) -> tuple[Asked, ...]:
         for request, sample in chosen:
             self._batch.append(self._begin(request, sample))
-        if len(requests) > 1:  # who steps in, and when, would depend on when it is seen that somebody failed
+        if len(chosen) > 1:  # who steps in, and when, would depend on when it is seen that somebody failed
             for asked in self._batch:
                 asked.reserve.clear()
-        num_tasks = sum(len(asked.cohort) for asked in self._batch)
-        self.ctx.watch(PhaseStarted(self.round_number, "train", num_tasks, batch=self._batches))
+        self._tell(sum(len(asked.cohort) for asked in self._batch))
         order = [(asked, position) for asked in self._batch for position in asked.first_asked]
         for asked, position in order:
             self._waiting.setdefault(asked.cohort[position], deque()).append((asked, position))
         for client_id in dict.fromkeys(asked.cohort[position] for asked, position in order):
             self._advance(client_id)
         return tuple(self._batch)
+
+    def _tell(self, num_tasks: int) -> None:
+        """Tell those who watch that tasks begin."""
+        self.ctx.watch(PhaseStarted(self.round_number, "train", num_tasks, batch=self._batches))
+
+    def durations(self, request: Request, row: RequestRow) -> list[float] | None:
+        """Virtual seconds that the tasks of a request take; None without a virtual clock."""
+        return self.choosing.durations(row.cohort, request.payload, row.number)
 
     def sample(self) -> tuple[str, ...]:
         """The clients that the session's sampler chooses; at each call others."""
@@ -120,14 +120,8 @@ class Asking:
         for asked in self._batch:
             asked.finish()
         self.virtual_s += max((asked.virtual_s for asked in self._batch), default=0.0)
-        for asked in self._batch:
-            for position in asked.settled:  # a strategy that reads them later opens them again
-                self.let_go(asked, position)
         self._batch = []
-        for payload, path in self._payloads.values():
-            if payload is not self.model:
-                path.unlink(missing_ok=True)
-        self._payloads.clear()
+        self.payloads.clear()
 
     def check_answered(self) -> None:
         """Was anything answered at all?
@@ -184,20 +178,8 @@ class Asking:
             target=sample.target,
             started_at=self.ctx.clock(),
         )
-        earlier = self._earlier.get(request.request_id)
-        if self._batches > 1 and all(one.status == "failed" for one in self._earlier.values()):
-            earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
-        if earlier is not None:
-            self._check_same(row, earlier)
-        if earlier is None:
-            self.ctx.store.record_request(row)
-        elif earlier.status == "failed":  # those who failed are asked again, also if this attempt is killed
-            row = dataclasses.replace(row, cohort=earlier.cohort, target=earlier.target)
-            self.ctx.store.record_request(row)
-        else:
-            row = earlier
-        self.rows.append(row)
-        return Asked(self, request, row)
+        self.rows.append(self.ledger.begin(row, is_first=self._batches == 1))
+        return Asked(self, request, self.rows[-1])
 
     def _check(self, request: Request) -> None:
         where = self._where(request.request_id)
@@ -219,7 +201,7 @@ class Asking:
             raise SessionFailed(f"{where}: parameters must be JSON: {error}") from error
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
-        self.ctx.package.spec.entry_point(request.entry_point)
+        self.ctx.spec.entry_point(request.entry_point)
 
     def _cohort(self, request: Request) -> Sample:
         clients = request.clients
@@ -241,16 +223,6 @@ class Asking:
             raise SessionFailed(f"{self._where(request.request_id)}: a strategy asks {what}")
         return Sample(clients, target=len(clients))
 
-    def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
-        for field in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
-            if getattr(row, field) != getattr(earlier, field):
-                raise SessionFailed(
-                    f"{self._where(row.request_id)}: the strategy does not ask as it did before it was stopped "
-                    f"({field}: {getattr(earlier, field)}, now {getattr(row, field)})",
-                    hint="a step must depend on nothing but its state, its replies and ctx.rng; for a changed strategy "
-                    "start a new run",
-                )
-
     def _where(self, request_id: str) -> str:
         return f"round {self.round_number}" + (f", request {request_id}" if self.rows else "")
 
@@ -261,260 +233,139 @@ class Asking:
         waiting = self._waiting[client_id]
         while waiting:
             asked, position = waiting[0]
-            task = self._task(asked, position)
-            result, recorded = (None, None) if client_id in self._anew else self._from_record(asked, task)
-            if asked.row.counted is not None and client_id not in asked.row.counted:
-                failed = result is not None and result.failure is not None
-                self.settle(asked, position, result if failed else None, recorded)
-            elif result is not None:
-                self.settle(asked, position, result, recorded)
-            elif asked.wants_no_more:
-                self.settle(asked, position, None)
-            elif self._drops_out(asked, task):
-                gone = Failure("dropout", "dropped out, as sampler.dropout has it")
-                task = dataclasses.replace(task, sent_bytes=None)  # nothing travelled
-                result = TaskResult(task, "failed", failure=gone, started_at=self.ctx.clock())
-                self._attempts[client_id, task.entry_point] = task.attempt
-                self.settle(asked, position, result, record(self.ctx, result))
-            else:
-                task = dataclasses.replace(task, model=self._payload(asked.payload))
-                self._attempts[client_id, task.entry_point] = task.attempt
+            if not self._settled_at_once(asked, position, client_id):
+                order = self._order(asked, position, sends=True)
+                self.ledger.begun(order)
                 self._anew.add(client_id)
-                self._in_flight[task.task_id] = (asked, position)
-                self._gathering.submit(task)
+                self._in_flight[order.task_id] = (asked, position)
+                self._gathering.submit(order, asked.ordering.receive)
                 return
             waiting.popleft()
 
-    def _drops_out(self, asked: Asked, task: Task) -> bool:
-        rows = self._recorded.get((asked.row.request_id, task.client_id), ())
-        return self.choosing.drops_out(task.client_id, sum(row.failure == "dropout" for row in rows))
+    def _settled_at_once(self, asked: Asked, position: int, client_id: str) -> bool:
+        """Settle a client's part in a request, if nothing has to run for it."""
+        row, ordering = asked.row, asked.ordering
+        recorded = None
+        if client_id not in self._anew:
+            recorded = self.ledger.recall(row, client_id, ordering.reading, ordering.receive.sent)
+        came, task = recorded or (None, None)
+        if row.counted is not None and client_id not in row.counted:
+            has_failed = came is not None and came.failure is not None
+            bytes_moved = (0, 0) if task is None else (task.bytes_down, task.bytes_up)
+            self.settle(asked, position, came if has_failed else None, bytes_moved)
+        elif came is not None and task is not None:
+            self.settle(asked, position, came, (task.bytes_down, task.bytes_up))
+        elif asked.wants_no_more:
+            self.settle(asked, position, None)
+        elif self._drops_out(asked, client_id):
+            self._fail(asked, position, Failure("dropout", "dropped out, as sampler.dropout has it"), self.ctx.clock())
+        else:
+            return False
+        return True
 
-    def _task(self, asked: Asked, position: int) -> Task:
-        request, payload = asked.request, asked.payload
+    def _drops_out(self, asked: Asked, client_id: str) -> bool:
+        return self.choosing.drops_out(client_id, self.ledger.times_dropped_out(asked.row, client_id))
+
+    def _order(self, asked: Asked, position: int, *, sends: bool = False) -> Order:
         client = self.clients[asked.cohort[position]]
-        if client.client_id in self.states:
-            client = dataclasses.replace(client, state_version=self.states[client.client_id])
-        template = payload if isinstance(payload, Weights) else self.model
-        rest = request.rest and request.reply == "delta" and self.ctx.session.rules >= _REST_OF_DELTAS
-        if request.reply != "weights" and not rest:
-            template = template.filter(frozenset(template.parameters).__contains__)
-        return self.ctx.task(
+        return asked.ordering.order(
             client,
-            round_number=self.round_number,
-            position=position,
-            num_clients=len(self.clients),
-            entry_point=request.entry_point,
-            reply_kind=request.reply_kind,
-            model=None,
-            template=template,
-            input_sets=() if isinstance(payload, Weights) else tuple(payload),
-            sets=request.sets,
-            parameters=dict(request.parameters),
-            content=request.reply,
-            transforms=request.transforms,
-            sent_bytes=asked.sent_bytes,
-            use=request.use,
-            request_id=request.request_id,
-            request_number=asked.row.number,
-            attempt=self._attempts.get((client.client_id, request.entry_point), 0) + 1,
+            attempt=self.ledger.next_attempt(client.client_id, asked.request.entry_point),
+            state=self.states.get(client.client_id, client.state_version),
             is_first=client.client_id not in self.states,
+            file=self.payloads.input(asked.payload) if sends else None,
         )
 
-    def _payload(self, payload: Payload) -> Path:
-        """The file that a request's tasks get: the global model's own, or one that is written for it.
+    def _fail(self, asked: Asked, position: int, failure: Failure, started_at: float) -> None:
+        """Put on record that a client has failed without a task that ran."""
+        order = self._order(asked, position)
+        self.ledger.begun(order)
+        answer = Answer(task_id=order.task_id, status="failed", failure=failure, started_at=started_at)
+        received = Received(order, answer)
+        self.ledger.record(received, position=position, bytes_down=0)
+        self.settle(asked, position, came_of(received))
 
-        It is made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
-
-        Raises:
-            ModelFileError: the session's form of model files cannot hold it.
-            StoreError: the disk is full.
-        """
-        if payload is self.model:
-            return self._model_file
-        if id(payload) in self._payloads:
-            return self._payloads[id(payload)][1]
-        name = f".payload-{self._batches}-{len(self._payloads) + 1}{self.ctx.form.suffix}"
-        path = self.ctx.round_folder(self.round_number) / name  # no client's id begins with a dot
-        try:
-            if isinstance(payload, Weights):
-                write_model(path, payload, self.ctx.form)
-            else:
-                write_sets(path, payload, self.ctx.form)
-        except ModelFileError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            if error.__cause__.errno in NO_SPACE:
-                raise _disk_is_full(self.ctx, error.message) from error
-            resume = f"fedpkg session resume {self.ctx.session.session_id}"
-            raise StoreError(error.message, hint=f"when the cause is mended: {resume}", path=str(path)) from error
-        self._payloads[id(payload)] = (payload, path)
-        return path
-
-    def sent(self, request: Request) -> tuple[Weights, int]:
-        """What clients get of a payload that is transformed on its way, and the bytes that travel to each."""
-        assert request.download is not None and isinstance(request.payload, Weights)
-        payload = request.payload
-        seed = int(step_rng(self.ctx.session.seed, self.round_number, "download").integers(1 << 62))
-        content = request.download.encode(payload, payload, seed=seed, is_difference=True).content
-        folder = self.ctx.round_folder(self.round_number)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=".payload-") as file:
-                file.write(content)
-                file.flush()
-                received, _ = request.download.decode(Path(file.name), payload, is_difference=True)
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            raise _disk_is_full(self.ctx, f"{folder}: {error.strerror}") from error
-        if name := received.first_non_finite(payload):
-            raise SessionFailed(
-                f"{self._where(request.request_id)}: tensor '{name}' is not finite after the transforms of the download"
-            )
-        return received, len(content)
-
-    def _from_record(self, asked: Asked, task: Task) -> tuple[TaskResult | None, TaskRow | None]:
-        """The result that is on record; None if there is none, or its files are not as they were recorded."""
-        rows = [
-            row
-            for row in self._recorded.get((asked.row.request_id, task.client_id), ())
-            if row.status == "ok" or row.started_at >= asked.row.started_at
-        ]
-        recorded = rows[-1] if rows else None
-        if recorded is None or recorded.status == "cancelled":
-            return None, None
-        if recorded.status == "failed":
-            failure = Failure(recorded.failure or "unknown", recorded.message or "")
-            return TaskResult(task, "failed", failure=failure), recorded
-        update = self._updates.get(recorded.task_id)
-        damage, folder = "its reply is not on record", self.ctx.reply_folder(recorded)
-        if update is not None:
-            damage = damage_of_state(self.ctx, recorded) or _damage(folder, update.checksum, "reply")
-        next_state = task.next_state
-        if recorded.state_version is not None:
-            next_state = self.ctx.client_folder(task.client_id) / recorded.state_version
-        try:
-            if update is not None and not damage:
-                reply = read_reply(task, folder / Path(update.path).name, size_bytes=update.size_bytes)
-        except (OSError, Refused) as error:
-            damage = str(error)
-        if damage or update is None:
-            disown(self.ctx, recorded, damage)
-            return None, None
-        result = TaskResult(
-            dataclasses.replace(task, task_id=recorded.task_id, next_state=next_state),
-            "ok",
-            keeps_state=recorded.state_version is not None,
-            reply=reply.path,
-            reply_bytes=reply.size_bytes,
-            weights=reply.weights,
-            sets=reply.sets,
-            num_examples=update.num_examples,
-            metadata=reply.metadata,
-            metrics=reply.metrics,
-        )
-        return result, recorded
-
-    def wait(self, wanted: tuple[int, int]) -> bool:
-        """Wait for one more result, of any request; False when there is none left, or no time.
-
-        ``wanted``: the request and position whose turn it is.
-        """
+    def wait(self) -> bool:
+        """Wait for one more answer, to any request; False when there is none left, or no time."""
         before = time.monotonic()
-        result = self._gathering.next()
+        received = self._gathering.next()
         self.waited_s += time.monotonic() - before
-        if result is not None:
-            self._take(result, wanted)
-        return result is not None
+        if received is not None:
+            self._take(received)
+        return received is not None
 
     def cut(self, asked: Asked, late: Failure | None) -> None:
         """Settle all that is not, of one request: its tasks are ended, or not begun."""
         task_ids = [task_id for task_id, (owner, _) in self._in_flight.items() if owner is asked]
-        for result in self._gathering.cut(late=late, only=task_ids):
-            self._take(result)
+        for received in self._gathering.cut(late=late, only=task_ids):
+            self._take(received)
         for position in range(len(asked.cohort)):
             if position not in asked.settled:  # it waits for its client to have done something else, or for its turn
                 waiting = self._waiting.get(asked.cohort[position], deque())
                 if (asked, position) in waiting:
                     waiting.remove((asked, position))
-                missed = None
-                if late is not None:
-                    missed = TaskResult(self._task(asked, position), "failed", failure=late, started_at=time.time())
-                    record(self.ctx, missed)
-                self.settle(asked, position, missed)
+                if late is None:
+                    self.settle(asked, position, None)
+                else:
+                    self._fail(asked, position, late, time.time())
 
-    def _take(self, result: TaskResult, wanted: tuple[int, int] | None = None) -> None:
-        """A result has arrived: record it, and let its client go on."""
-        task = result.task
-        asked, position = self._in_flight.pop(task.task_id)
-        if result.status == "ok" and result.num_examples is None:
-            result = dataclasses.replace(result, num_examples=self.reported_weight(result)[0])
-        row = record(self.ctx, result)
-        if result.converted is not None and "converted" not in self.ctx.said:
+    def _take(self, received: Received) -> None:
+        """An answer has arrived: record it, and let its client go on."""
+        order, answer = received.order, received.answer
+        asked, position = self._in_flight.pop(order.task_id)
+        is_metrics = answer.status == "ok" and asked.request.reply_kind is ReplyKind.METRICS
+        weight = self._reported_weight(order.client_id, answer.metrics, answer.metadata) if is_metrics else None
+        down = asked.sent_bytes
+        if down is None:
+            down = 0 if order.input is None else order.input.size_bytes
+        self.ledger.record(received, position=position, bytes_down=down, weight=weight)
+        if answer.converted is not None and "converted" not in self.ctx.said:
             self.ctx.said.add("converted")
-            about = f"{task.client_id} replies in another precision: {result.converted}. Such replies are converted to "
+            about = (
+                f"{order.client_id} replies in another precision: {answer.converted}. Such replies are converted to "
+            )
             about += "the global model's; this is said once"
             event(logger, logging.WARNING, "reply.converted", round=self.round_number, about=about)
-        self.settle(asked, position, result, row, wanted=wanted)
-        self._waiting[task.client_id].popleft()
-        self._advance(task.client_id)
+        came = came_of(received)
+        if weight is not None:
+            came = dataclasses.replace(came, num_examples=weight[0])
+        self.settle(asked, position, came, (down, received.bytes_up))
+        self._waiting[order.client_id].popleft()
+        self._advance(order.client_id)
 
-    def settle(
-        self,
-        asked: Asked,
-        position: int,
-        result: TaskResult | None,
-        row: TaskRow | None = None,
-        *,
-        wanted: tuple[int, int] | None = None,
-    ) -> None:
-        """Note a result. Few replies stay open until it is their turn (``wanted``); others are opened again."""
-        place = (asked.row.number, position)
-        if result is not None and weights_of(result):
-            is_much = len(self._open) >= BLOCK or sum(self._open.values()) + result.reply_bytes > OPEN_BYTES
-            if is_much and place != wanted:
-                result = result.closed()
-            else:
-                self._open[place] = result.reply_bytes
-        asked.settled[position] = result
-        if row is not None:
-            asked.bytes_down += row.bytes_down
-            asked.bytes_up += row.bytes_up
-        if result is not None and result.status == "ok":
+    def settle(self, asked: Asked, position: int, came: Came | None, bytes_moved: tuple[int, int] = (0, 0)) -> None:
+        """Note what came of a client's part in a request; ``bytes_moved``: to it, and from it."""
+        asked.settled[position] = came
+        asked.bytes_down += bytes_moved[0]
+        asked.bytes_up += bytes_moved[1]
+        if came is not None and came.is_ok:
             asked.num_ok += 1
-            client_id = result.task.client_id
-            self.states[client_id] = state_version(result)
+            self.states[came.client_id] = came.state
             if asked.request.reply_kind is not ReplyKind.METRICS:
-                self.last[client_id] = (result.num_examples or 0.0, result.metadata)
-            if result.reply is not None:
-                self.replies.append(result.reply)
-        elif result is not None and asked.reserve:  # the next by the virtual clock takes its place
+                self.last[came.client_id] = (came.num_examples or 0.0, came.metadata)
+            if came.reply is not None:
+                self.replies.append(came.reply)
+        elif came is not None and asked.reserve:  # the next by the virtual clock takes its place
             position = asked.reserve.popleft()
             waiting = self._waiting.setdefault(asked.cohort[position], deque())
             waiting.append((asked, position))
             if len(waiting) == 1:
                 self._advance(asked.cohort[position])
 
-    def reported_weight(self, result: TaskResult) -> Weight:
+    def _reported_weight(self, client_id: str, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
         """What metrics say that they weigh."""
-        return self.ctx.reported_weight(self.clients[result.task.client_id], result.metrics, result.metadata)
+        return self.ctx.reported_weight(self.clients[client_id], metrics, metadata)
 
-    def weights_of_metrics(self, results: Sequence[TaskResult]) -> dict[str, float]:
+    def weights_of_metrics(self, came: Sequence[Came]) -> dict[str, float]:
         """What the replies of one request weigh, by client: which source they have depends on all of them."""
-        ids = [result.task.client_id for result in results]
-        reported = [self.reported_weight(result) for result in results]
+        ids = [one.client_id for one in came]
+        reported = [self._reported_weight(one.client_id, one.metrics, one.metadata) for one in came]
         weights = self.ctx.weights_of_metrics([self.clients[client_id] for client_id in ids], reported)
         return {client_id: weight for client_id, (weight, _) in zip(ids, weights, strict=True)}
 
-    def let_go(self, asked: Asked, position: int) -> None:
-        """A reply has been folded: its mapping may go."""
-        self._open.pop((asked.row.number, position), None)
-        result = asked.settled[position]
-        asked.settled[position] = None if result is None else result.closed()
-
     def note(self, row: RequestRow) -> None:
         """Write down how a request was answered."""
-        self.ctx.store.record_request(row)
+        self.ledger.note(row)
         self.rows[row.number - 1] = row
 
 
@@ -530,16 +381,18 @@ class Asked:
         self.row = row
         self.payload, self.sent_bytes = request.payload, None  # what the clients get
         if request.download is not None:
-            self.payload, self.sent_bytes = asking.sent(request)
+            self.payload, self.sent_bytes = asking.payloads.travelled(request)
+        received = dataclasses.replace(request, payload=self.payload)
+        self.ordering = Ordering.of(asking.ctx, asking.common, received, asking.model, row)
         self.cohort = tuple(row.cohort)
-        self.settled: dict[int, TaskResult | None] = {}  # None: it was not asked in the end
+        self.settled: dict[int, Came | None] = {}  # None: it was not asked in the end
         self.num_ok = 0
         self.bytes_down = self.bytes_up = 0
         self._asking = asking
         self._open_for_more = True
         self._started = time.monotonic()
         self._replies = self._in_order()
-        self._durations = asking.choosing.durations(self.cohort, request.payload, row.number)
+        self._durations = asking.durations(request, row)
         self.first_asked, self.reserve = list(range(len(self.cohort))), deque[int]()
         if self._durations is not None and row.counted is None and row.target < len(self.cohort):
             by_time = sorted(self.first_asked, key=self._durations.__getitem__)
@@ -585,13 +438,13 @@ class Asked:
         for position in range(len(self.cohort)):
             self._settle(position)
         results = [self.settled[position] for position in range(len(self.cohort))]
-        counted = [result.task.client_id for result in results if result is not None and result.status == "ok"]
+        counted = [came.client_id for came in results if came is not None and came.is_ok]
         if self.row.counted == counted:
             return
         row = dataclasses.replace(
             self.row,
             num_ok=len(counted),
-            num_failed=sum(result is not None and result.status == "failed" for result in results),
+            num_failed=sum(came is not None and came.status == "failed" for came in results),
             bytes_down=self.bytes_down,
             bytes_up=self.bytes_up,
             wall_s=time.monotonic() - self._started,
@@ -614,20 +467,18 @@ class Asked:
         weights: Mapping[str, float] = {}
         if self.request.reply_kind is ReplyKind.METRICS:
             self.finish()
-            results = [self.settled[position] for position in range(len(self.cohort))]
-            weights = self._asking.weights_of_metrics([one for one in results if one and one.status == "ok"])
+            settled = [self.settled[position] for position in range(len(self.cohort))]
+            weights = self._asking.weights_of_metrics([came for came in settled if came is not None and came.is_ok])
         for position in range(len(self.cohort)):
             self._settle(position)
-            result = self.settled[position]
-            if result is not None and result.status == "ok":
-                yield self._reply(result, weights.get(result.task.client_id, result.num_examples))
-                self._asking.let_go(self, position)
-            del result  # while others are waited for, nothing of it shall stay in memory
+            came = self.settled[position]
+            if came is not None and came.is_ok:
+                yield self._reply(position, came, weights.get(came.client_id, came.num_examples))
         self.finish()
 
     def _settle(self, position: int) -> None:
         while position not in self.settled:
-            if not self.wants_no_more and self._asking.wait((self.row.number, position)):
+            if not self.wants_no_more and self._asking.wait():
                 continue
             timeout_s = self._asking.ctx.config.round.timeout_s
             late = None
@@ -636,32 +487,25 @@ class Asked:
             self._open_for_more = False
             self._asking.cut(self, late)
 
-    def _reply(self, result: TaskResult, weight: float | None) -> Reply:
-        assert result.reply is not None and weight is not None
-        task, sets = result.task, weights_of(result)
-        if task.reply_kind is not ReplyKind.METRICS and not sets:  # let go of, to keep few files open
-            sets = open_reply(task, result.reply)
-        return Reply(
-            self.request_id,
-            task.position,
-            task.client_id,
-            sets,
-            weight,
-            result.metadata,
-            result.metrics,
-        )
+    def _reply(self, position: int, came: Came, weight: float | None) -> Reply:
+        """The reply as the strategy gets it: its file is mapped now, and only as long as somebody has it."""
+        assert came.reply is not None and weight is not None
+        sets: Mapping[str, Weights] = {}
+        if self.request.reply_kind is not ReplyKind.METRICS:
+            sets = self.ordering.reading.open(came.reply, self.ordering.receive.sent).sets
+        return Reply(self.request_id, position, came.client_id, sets, weight, came.metadata, came.metrics)
 
     def _too_few(self, num_counted: int) -> SessionFailed:
         round_number = self.row.round_number
-        results = [result for _, result in sorted(self.settled.items())]
-        failures = [result for result in results if result is not None and result.failure is not None]
+        settled = [came for _, came in sorted(self.settled.items())]
+        failures = [came for came in settled if came is not None and came.failure is not None]
         where = f"round {round_number}"
         if self.row.number > 1:
             where += f", request {self.request_id} ({self.request.entry_point})"
         by = "round.required" if self._required <= self._asking.ctx.config.round.required else "by the strategy"
         message = f"{where}: {num_counted} usable updates, {self._required} are required ({by})"
-        for result in failures[:3]:
-            message += f"\n    {result.task.client_id}: {result.failure.message if result.failure else ''}"
+        for came in failures[:3]:
+            message += f"\n    {came.client_id}: {came.failure.message if came.failure else ''}"
         if len(failures) > 3:
             message += f"\n    … and {len(failures) - 3} more failed clients"
         return SessionFailed(
@@ -670,108 +514,3 @@ class Asked:
             session_id=self.row.session_id,
             round_number=round_number,
         )
-
-
-def weights_of(result: TaskResult) -> Mapping[str, Weights]:
-    """The sets of a reply, while it is open; an update is one without a name."""
-    return result.sets if result.weights is None else {"": result.weights}
-
-
-def _bytes_down(task: Task) -> int:
-    """What travelled to a client for this task."""
-    if task.sent_bytes is not None:
-        return task.sent_bytes
-    return 0 if task.model is None else task.model.stat().st_size
-
-
-def state_version(result: TaskResult) -> str | None:
-    """The version of its client's state that a task left; None: none, the next task starts from the package."""
-    return result.task.next_state.name if result.keeps_state else None
-
-
-def record(ctx: SessionContext, result: TaskResult, validation: ValidationRow | None = None) -> TaskRow:
-    """Write down what became of a task, and tell those who watch.
-
-    Raises:
-        StoreError: the task failed on a full disk. That may not be its client's fault, and without that client the
-            model would be another one: nothing is written down, and resuming runs the task again.
-    """
-    task = result.task
-    if result.failure is not None and result.failure.kind == "no_space":
-        what = f"{task.entry_point} of {task.client_id} in round {task.round_number} failed"
-        raise _disk_is_full(ctx, f"{what} ({result.failure.message})")
-    row = TaskRow(
-        task_id=task.task_id,
-        session_id=task.session_id,
-        round_number=task.round_number,
-        client_id=task.client_id,
-        position=task.position,
-        entry_point=task.entry_point,
-        attempt=task.attempt,
-        status=result.status,
-        failure=result.failure.kind if result.failure else None,
-        message=result.failure.message if result.failure else None,
-        exit_code=result.exit_code,
-        signal=result.signal,
-        started_at=result.started_at,
-        wall_s=result.wall_s,
-        folder=stored_path(task.folder, ctx.home),
-        command=result.command,
-        log_tail=result.log_tail,
-        state_version=state_version(result),
-        state_checksum=result.state_checksum,
-        phases=dict(result.phases),
-        request_id=task.request_id,
-        bytes_down=_bytes_down(task),
-        bytes_up=result.reply_bytes if result.sent_bytes is None else result.sent_bytes,
-    )
-    update = None
-    if result.status == "ok" and result.num_examples is not None and result.reply is not None:
-        update = UpdateRow(
-            task_id=task.task_id,
-            path=stored_path(result.reply, ctx.home),
-            size_bytes=result.reply_bytes,
-            num_examples=result.num_examples,
-            metadata=dict(result.metadata),
-            checksum=result.reply_checksum,
-        )
-    ctx.store.record_task(row, update=update, validation=validation)
-    ctx.watch(TaskEnded(result))
-    return row
-
-
-def damage_of_state(ctx: SessionContext, row: TaskRow) -> str:
-    """What is wrong with the state that a recorded task left; empty: nothing."""
-    if row.state_version is None:
-        return ""
-    return _damage(ctx.client_folder(row.client_id) / row.state_version, row.state_checksum, "state")
-
-
-def _damage(folder: Path, checksum: str, what: str) -> str:
-    """Uncommitted files are not synchronised to the disk: after a power loss they may be empty, partial or zero."""
-    if not checksum:
-        return f"its {what} was recorded without a checksum"
-    try:
-        return "" if tree_checksum(folder) == checksum else f"its {what} has another checksum than when it was recorded"
-    except OSError as error:
-        return f"its {what} cannot be read: {error.strerror}"
-
-
-def disown(ctx: SessionContext, row: TaskRow, damage: str) -> None:
-    """Take back that a task was answered: what it left is damaged, and goes; the task runs again."""
-    event(logger, logging.WARNING, "task.again", task=row.task_id, reason=damage)
-    reason = f"run again, because {damage}"
-    ctx.store.record_task(dataclasses.replace(row, status="cancelled", message=reason, state_version=None))
-    if row.state_version is not None:
-        remove_version(ctx.client_folder(row.client_id) / row.state_version)
-    remove_tree(ctx.reply_folder(row))
-
-
-def _disk_is_full(ctx: SessionContext, what: str) -> StoreError:
-    session_id = ctx.session.session_id
-    return StoreError(
-        f"the disk of the home {ctx.home} is full: {what}",
-        hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
-        session_id=session_id,
-        path=str(ctx.home),
-    )

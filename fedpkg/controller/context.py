@@ -1,11 +1,9 @@
-"""What a session needs to run, put together once; and the tasks that are made of it."""
+"""What a session needs to run, put together once."""
 
 from __future__ import annotations
 
 import functools
-import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,29 +11,24 @@ from typing import TYPE_CHECKING
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
 from fedpkg.controller.metrics import Weight, common_weights, reported_examples, weight_by_rules_1
-from fedpkg.controller.seeds import held_out_rng, task_seed
+from fedpkg.controller.seeds import held_out_rng
 from fedpkg.data.clients import client_groups
-from fedpkg.dispatch.base import Executor, Isolation, Limits, PackageOnDisk, Task
-from fedpkg.dispatch.isolation import isolation_of
-from fedpkg.dispatch.limits import limits_of
 from fedpkg.errors import StoreError
-from fedpkg.files import fsync_folder, fsync_tree, remove_tree
 from fedpkg.formats.base import ModelForm
-from fedpkg.log import event
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
-from fedpkg.stores.base import ClientRow, SessionRow, StateStore, TaskRow
+from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.models import ModelStore
 from fedpkg.strategies.base import SteppingStrategy, Strategy
 from fedpkg.strategies.traits import Traits, traits_of
 from fedpkg.strategies.virtual_clock import VirtualClock
-from fedpkg.types import Json, ReplyKind, Use
+from fedpkg.types import Json
+from fedpkg.waist.executor import Executor
+from fedpkg.waist.order import Isolation, Limits
+from fedpkg.waist.place import round_folder
 
 if TYPE_CHECKING:
-    from fedpkg.transforms.chain import Chain
-    from fedpkg.weights.weights import Weights
-
-logger = logging.getLogger("fedpkg.controller")
+    from fedpkg.compute_package.spec import PackageSpec
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,9 @@ class SessionContext:
     config: RunConfig
     folder: Path
     home: Path
-    package: PackageOnDisk
+    spec: PackageSpec
+    limits: Limits
+    isolation: Isolation | None
     form: ModelForm
     store: StateStore
     models: ModelStore
@@ -59,11 +54,6 @@ class SessionContext:
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
     said: set[str] = field(default_factory=set)
-
-    @functools.cached_property
-    def limits(self) -> Limits:
-        """What each task may use; worked out once, as the machine's files tell it."""
-        return limits_of(self.config.limits)
 
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
@@ -110,156 +100,34 @@ class SessionContext:
         numbers = [number if source == "reply" else None for number, source in reported]
         return common_weights(numbers, clients, weighting=self.config.round.weighting)
 
-    @functools.cached_property
-    def isolation(self) -> Isolation | None:
-        return isolation_of(self.config)
-
-    def client_folder(self, client_id: str) -> Path:
-        """Where the versions of a client's working copy and state are."""
-        return self.folder / "clients" / client_id
-
-    def state_of(self, client_id: str, version: str | None) -> Path | None:
-        """The folder of a version of a client's state; None: the client starts from the package.
-
-        Raises:
-            StoreError: it is missing. Without it the client would start anew, and the models would be other ones.
-        """
-        if version is None:
-            return None
-        folder = self.client_folder(client_id) / version
-        if not folder.is_dir():
-            raise StoreError(
-                f"the state of {client_id} is missing: {folder}",
-                hint="put the folder back from a copy of the home (`fedpkg home check` lists all that is missing), "
-                f"then `fedpkg session resume {self.session.session_id}`; without a copy, start a new run: the same "
-                "configuration and seed give the same models",
-                client_id=client_id,
-                path=str(folder),
-            )
-        return folder
-
     def round_folder(self, round_number: int) -> Path:
-        return self.folder / f"round-{round_number}"
+        return round_folder(self.folder, round_number)
 
-    def reply_folder(self, task: TaskRow) -> Path:
-        """Where the reply of a recorded task is kept."""
-        return self.home / f"{task.folder}.reply"
-
-    def task(
-        self,
-        client: ClientRow,
-        *,
-        round_number: int,
-        position: int,
-        num_clients: int,
-        entry_point: str,
-        reply_kind: ReplyKind,
-        model: Path | None,
-        template: Weights | None = None,
-        input_sets: tuple[str, ...] = (),
-        sets: Mapping[str, Weights | None] | None = None,
-        parameters: dict[str, Json] | None = None,
-        content: str = "weights",
-        transforms: Chain | None = None,
-        sent_bytes: int | None = None,
-        use: Use = "averaged",
-        request_id: str | None = None,
-        request_number: int = 1,
-        attempt: int = 1,
-        is_first: bool = True,
-    ) -> Task:
-        """A new call of one client's entry point; it gets folders that no earlier one of the round has used.
-
-        Args:
-            attempt: the first number that may be free.
-            is_first: in this round, so it may be the client's first of all.
-        """
-        while True:
-            folder = self.round_folder(round_number) / client.client_id / _attempt(entry_point, attempt)
-            next_state = self.client_folder(client.client_id) / f"{round_number}-{_attempt(entry_point, attempt)}"
-            # A version without such a folder was left by a controller that was killed before it made the folder.
-            if not folder.exists() and remove_version(next_state):
-                break
-            attempt += 1
-        config = self.config
-        data_path = None if client.data_path is None else self.home / client.data_path
-        return Task(
-            task_id=f"{self.session.session_id}/{round_number}/{client.client_id}/{_attempt(entry_point, attempt)}",
-            session_id=self.session.session_id,
-            round_number=round_number,
-            client_id=client.client_id,
-            entry_point=entry_point,
-            package=self.package,
-            reply_kind=reply_kind,
-            folder=folder,
-            next_state=next_state,
-            state=self.state_of(client.client_id, client.state_version),
-            attempt=attempt,
-            position=position,
-            partition_id=client.position,
-            num_partitions=num_clients,
-            model=model,
-            suffix=self.form.suffix,
-            template=template,
-            weighted=self.session.rules > 1
-            if reply_kind is ReplyKind.METRICS
-            else config.round.weighting == "examples",
-            input_sets=input_sets,
-            sets=sets or {},
-            starts_up=is_first and client.state_version is None and client.last_num_examples is None,
-            data_path=data_path,
-            links={} if data_path is None else {name: data_path / to for name, to in config.clients.links.items()},
-            content=content,
-            transforms=transforms,
-            sent_bytes=sent_bytes,
-            use=use if self.session.rules >= 2 else "former",
-            request_id=request_id,
-            seed=task_seed(self.session.seed, round_number, client.client_id, request_number),
-            arguments={**config.arguments.get("all", {}), **config.arguments.get(entry_point, {})},
-            parameters=parameters or {},
-            run_config=config.run_config,
-            environment=config.environment,
-            threads=config.executor.threads,
-            timeout_s=config.executor.timeout_s,
-            limits=self.limits,
-            isolation=self.isolation,
-            log_bytes=config.limits.log_bytes,
-            reply_bytes=config.limits.reply_bytes,
+    def disk_is_full(self, what: str) -> StoreError:
+        """The error for a home without room; the session stops, and can be resumed."""
+        session_id = self.session.session_id
+        return StoreError(
+            f"the disk of the home {self.home} is full: {what}",
+            hint=f"free space (`fedpkg home prune` helps), then `fedpkg session resume {session_id}`",
+            session_id=session_id,
+            path=str(self.home),
         )
 
-    def save_states(self, clients: Mapping[str, str | None]) -> None:
-        """Have these versions of clients' states survive a power cut, before the store names them."""
-        saved = [
-            self.client_folder(client_id) / version for client_id, version in clients.items() if version is not None
-        ]
-        for folder in saved:
-            fsync_tree(folder)
-            fsync_folder(folder.parent)
-        for folder in [self.folder / "clients", self.folder, self.folder.parent] if saved else ():
-            fsync_folder(folder)
+    def check_states(self, clients: Iterable[ClientRow]) -> None:
+        """Is every client's state there?
 
-    def forget_states(self, clients: Mapping[str, str | None]) -> None:
-        """Remove every version of these clients' folders but the named one, which the store says is current."""
-        for client_id, current in clients.items():
-            folder = self.client_folder(client_id)
-            if folder.is_dir():
-                for version in folder.iterdir():
-                    if version.name != current:
-                        remove_version(version)
-
-
-def remove_version(version: Path) -> bool:
-    """Remove a version of a client's state that no row names; False if its place cannot be used again.
-
-    Where the client has made its removal impossible, it stays, and `fedpkg home check` lists it.
-    """
-    try:
-        remove_tree(version)
-    except OSError as error:
-        event(logger, logging.WARNING, "state.left", path=version, error=error)
-        return not os.path.lexists(version)  # its folder may be what cannot be read: another name would not help
-    return True
-
-
-def _attempt(entry_point: str, attempt: int) -> str:
-    return entry_point if attempt == 1 else f"{entry_point}-{attempt}"
+        Raises:
+            StoreError: one is missing. Without it the client would start anew, and the models would be other ones.
+        """
+        session_id = self.session.session_id
+        for client in clients:
+            if client.state_version is None:
+                continue
+            if damage := self.executor.states.damage(session_id, client.client_id, client.state_version):
+                raise StoreError(
+                    f"the state of {client.client_id} {damage}",
+                    hint="put the folder back from a copy of the home (`fedpkg home check` lists all that is missing), "
+                    f"then `fedpkg session resume {session_id}`; without a copy, start a new run: the same "
+                    "configuration and seed give the same models",
+                    client_id=client.client_id,
+                )

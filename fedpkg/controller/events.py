@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from fedpkg.dispatch.base import TaskResult
 from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import Order
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class PhaseStarted:
 
 @dataclass(frozen=True)
 class TaskEnded:
-    result: TaskResult
+    order: Order
+    answer: Answer
 
 
 @dataclass(frozen=True)

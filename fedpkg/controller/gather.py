@@ -1,60 +1,56 @@
-"""Tasks in flight: submit them, take results as they arrive, up to a deadline or a number of answers."""
+"""Tasks in flight: submit them, take what is received as it arrives, up to a deadline or a number of answers."""
 
 from __future__ import annotations
 
 import functools
 import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Collection
 from concurrent.futures import Future
+from typing import TypeAlias
 
-from fedpkg.dispatch.base import Executor, Failure, Task, TaskResult
+from fedpkg.controller.receiving import Received, Receiver
 from fedpkg.files import remove_tree
+from fedpkg.waist.answer import Answer, Failure
+from fedpkg.waist.executor import Executor
+from fedpkg.waist.order import Order
 
-OPEN_BYTES = 64 << 20  # of replies that wait: parts of a mapped file may be copies in memory
+_Arrived: TypeAlias = "tuple[Order, Received | BaseException]"
 
 
 class Gathering:
     """Tasks that are asked for together, or one after the other.
 
-    `next` gives results in order of arrival, until ``timeout_s`` after the first task. After `cut`, tasks that still
-    run are ended, and what they might have answered does not count.
+    `next` gives what is received in order of arrival, until ``timeout_s`` after the first task. After `cut`, tasks that
+    still run are ended, and what they might have answered does not count.
     """
 
     def __init__(self, executor: Executor, *, timeout_s: float | None) -> None:
         self._executor = executor
         self._timeout_s = timeout_s
         self._deadline: float | None = None
-        self._arrived: queue.SimpleQueue[tuple[Task, TaskResult | BaseException]] = queue.SimpleQueue()
-        self._open_bytes = 0  # of replies that have arrived, are mapped, and wait to be taken
-        self._lock = threading.Lock()
+        self._arrived: queue.SimpleQueue[_Arrived] = queue.SimpleQueue()
         self._waiting: set[str] = set()
-        self._put_by: deque[TaskResult] = deque()  # arrived while others were being cut
+        self._put_by: deque[Received] = deque()  # arrived while others were being cut
 
-    def submit(self, task: Task) -> None:
+    def submit(self, order: Order, receive: Receiver) -> None:
         if self._deadline is None and self._timeout_s is not None:
             self._deadline = time.monotonic() + self._timeout_s
-        self._waiting.add(task.task_id)
-        self._executor.submit(task).add_done_callback(functools.partial(self._arrive, task))
+        self._waiting.add(order.task_id)
+        self._executor.submit(order).add_done_callback(functools.partial(self._arrive, order, receive))
 
-    def _arrive(self, task: Task, done: Future[TaskResult]) -> None:
-        """An executor's thread hands in a result. Few that wait stay open, or memory would grow with clients."""
-        if error := done.exception():
-            self._arrived.put((task, error))
-            return
-        result = done.result()
-        if result.weights is not None or result.sets:
-            with self._lock:
-                if self._open_bytes and self._open_bytes + result.reply_bytes > OPEN_BYTES:
-                    result = result.closed()
-                else:
-                    self._open_bytes += result.reply_bytes
-        self._arrived.put((task, result))
+    def _arrive(self, order: Order, receive: Receiver, done: Future[Answer]) -> None:
+        """A thread of the executor's hands in an answer; what takes time is done there."""
+        received: Received | BaseException
+        try:
+            received = receive(order, done.result())
+        except BaseException as error:  # whoever waits raises it
+            received = error
+        self._arrived.put((order, received))
 
-    def next(self) -> TaskResult | None:
-        """The next result; None when none is left or the deadline has passed.
+    def next(self) -> Received | None:
+        """What arrives next; None when nothing is left or the deadline has passed.
 
         Raises:
             Exception: whatever the executor itself failed with.
@@ -69,49 +65,48 @@ class Gathering:
         except queue.Empty:
             return None
 
-    def cut(self, *, late: Failure | None, only: Collection[str] | None = None) -> list[TaskResult]:
-        """End what still runs (``only`` these tasks of it) and wait until it has; one result each.
+    def cut(self, *, late: Failure | None, only: Collection[str]) -> list[Received]:
+        """End what still runs of ``only`` these tasks, and wait until it has; each as it then counts.
 
         With ``late`` these tasks failed (they missed the deadline), else they are cancelled: nobody needs them.
         """
-        left = self._waiting & set(self._waiting if only is None else only)
+        left = self._waiting & set(only)
         for task_id in left:
             self._executor.cancel(task_id)
-        results = []
+        ended = []
         while left:
-            result = self._take()
-            if result.task.task_id not in left:
-                self._put_by.append(result)
+            received = self._take()
+            if received.order.task_id not in left:
+                self._put_by.append(received)
                 continue
-            left.remove(result.task.task_id)
-            results.append(_ended(result, late))
-        return results
+            left.remove(received.order.task_id)
+            ended.append(self._ended(received, late))
+        return ended
 
-    def _take(self, timeout_s: float | None = None) -> TaskResult:
-        task, result = self._arrived.get(timeout=timeout_s)
-        self._waiting.remove(task.task_id)
-        if isinstance(result, BaseException):
-            raise result
-        if result.weights is not None or result.sets:
-            with self._lock:
-                self._open_bytes -= result.reply_bytes
-        return result
+    def _take(self, timeout_s: float | None = None) -> Received:
+        order, received = self._arrived.get(timeout=timeout_s)
+        self._waiting.remove(order.task_id)
+        if isinstance(received, BaseException):
+            raise received
+        return received
 
-
-def _ended(result: TaskResult, late: Failure | None) -> TaskResult:
-    """What a result that came too late counts as; one that failed by itself stays."""
-    if result.status == "ok":  # it answered while it was being ended
-        remove_tree(result.task.next_state)
-        if result.reply is not None:
-            remove_tree(result.reply.parent)
-    if result.status == "failed":
-        return result
-    return TaskResult(
-        result.task,
-        "cancelled" if late is None else "failed",
-        failure=late,
-        command=result.command,
-        log_tail=result.log_tail,
-        started_at=result.started_at or time.time(),
-        wall_s=result.wall_s,
-    )
+    def _ended(self, received: Received, late: Failure | None) -> Received:
+        """What came too late counts as; one that failed by itself stays."""
+        order, answer = received.order, received.answer
+        if answer.status == "failed":
+            return received
+        if answer.status == "ok":  # it answered while it was being ended
+            if received.path is not None:
+                remove_tree(received.path.parent)
+            self._executor.discard(order, answer)
+        ended = Answer(
+            task_id=order.task_id,
+            status="cancelled" if late is None else "failed",
+            failure=late,
+            command=answer.command,
+            log_tail=answer.log_tail,
+            folder=answer.folder,
+            started_at=answer.started_at or time.time(),
+            wall_s=answer.wall_s,
+        )
+        return Received(order, ended)

@@ -8,27 +8,27 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedpkg.controller.asking import Asking, damage_of_state, disown, record, state_version
-from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
+from fedpkg.controller.asking import Asking
+from fedpkg.controller.choosing import VIRTUAL_TIME, NobodyToAsk
 from fedpkg.controller.context import SessionContext
-from fedpkg.controller.events import PhaseStarted, RoundFinished
-from fedpkg.controller.gather import Gathering
+from fedpkg.controller.events import RoundFinished
+from fedpkg.controller.ledger import Ledger
 from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
 from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import check_state, encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
-from fedpkg.dispatch.base import Failure
+from fedpkg.controller.validation import VALIDATE, Validation, validate
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
 from fedpkg.files import remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
-from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RoundRow, ValidationRow, WeightSource
+from fedpkg.stores.base import ModelRow, RoundRow, WeightSource
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Client, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
-from fedpkg.types import Json, ReplyKind
+from fedpkg.waist.place import PAYLOAD
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
@@ -67,8 +67,7 @@ class _Training:
             row = dataclasses.replace(row, counted=None, started_at=ctx.clock())
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
-        model_file = ctx.models.path(self.parent.digest, self.parent.suffix)
-        self.asking = Asking(ctx, round_number, state["model"], model_file)
+        self.asking = Asking(ctx, round_number, state["model"], self.parent, Ledger(ctx, round_number))
 
     def run(self) -> tuple[StepResult, RoundRow]:
         self.ctx.store.begin_round(self.row)
@@ -211,7 +210,7 @@ class _Training:
             model_id=model.model_id,
             phases=phases,
         )
-        ctx.save_states(asking.states)
+        ctx.executor.states.commit(row.session_id, asking.states)
         last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()}
         for client_id, (_, metadata) in replied.items():
             last[client_id] = examples_of(asking.clients[client_id], metadata)
@@ -219,9 +218,9 @@ class _Training:
         superseded = ctx.store.state_digests(row.session_id)
         said = {client_id: numbers_of(metadata) for client_id, (_, metadata) in replied.items()}
         ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients, metrics=said)
-        ctx.forget_states(asking.states)
+        ctx.executor.states.forget(row.session_id, asking.states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
-        for path in ctx.round_folder(self.round_number).glob(".payload*"):
+        for path in ctx.round_folder(self.round_number).glob(f"{PAYLOAD}*"):
             remove_tree(path)
         if not ctx.config.keep.updates:
             for path in asking.replies:
@@ -236,35 +235,25 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
     round_number = row.round_number
     before = time.monotonic()
     clients = {client.client_id: client for client in ctx.store.list_clients(row.session_id)}
-    metrics: dict[str, float | None] = {}
-    averages = dict(row.averages)
-    validations: list[ValidationRow] = []
-    versions: dict[str, str | None] = {}
     model = _current_model(ctx, round_number)
+    found = Validation()
     if is_validation_due(ctx, round_number, is_last=is_last):
-        validations, versions = _validate(ctx, row, model)
-        among = _weighted(ctx, clients, [one for one in validations if one.client_id not in ctx.held_out])
-        apart = _weighted(ctx, clients, [one for one in validations if one.client_id in ctx.held_out])
-        validations = among + apart
-        metrics, averages["validate"] = _average(among)
-        if apart:
-            held_out, averages["held_out"] = _average(apart)
-            metrics |= {f"{HELD_OUT}{name}": value for name, value in held_out.items()}
+        found = validate(ctx, round_number, model)
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
         row,
         status="finished",
         finished_at=ctx.clock(),
         wall_s=(row.wall_s or 0.0) + validate_s,
-        metrics=metrics,
-        averages=averages,
+        metrics=dict(found.metrics),
+        averages={**row.averages, **found.averages},
         phases={**row.phases, "validate": validate_s},
     )
-    ctx.save_states(versions)
-    states = {name: (version, clients[name].last_num_examples) for name, version in versions.items()}
-    measured = {one.client_id: numbers_of(one.metrics) for one in validations}
-    ctx.store.finish_round(row, clients=states, metrics=measured, validations=validations)
-    ctx.forget_states(versions)
+    ctx.executor.states.commit(row.session_id, found.states)
+    states = {name: (version, clients[name].last_num_examples) for name, version in found.states.items()}
+    measured = {one.client_id: numbers_of(one.metrics) for one in found.rows}
+    ctx.store.finish_round(row, clients=states, metrics=measured, validations=found.rows)
+    ctx.executor.states.forget(row.session_id, found.states)
     event(
         logger,
         logging.INFO,
@@ -274,28 +263,10 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
         failed=row.num_failed,
         examples=row.num_examples,
         seconds=row.wall_s or 0.0,
-        **_not_finite(averages),
+        **_not_finite(row.averages),
     )
     ctx.watch(RoundFinished(row, model))
     return row
-
-
-def _weighted(
-    ctx: SessionContext, clients: Mapping[str, ClientRow], validations: Sequence[ValidationRow]
-) -> list[ValidationRow]:
-    """The validations of one average, each with its weight."""
-    weights = ctx.weights_of_metrics(
-        [clients[one.client_id] for one in validations], [(one.weight, one.weight_source) for one in validations]
-    )
-    return [
-        dataclasses.replace(one, weight=weight, weight_source=source)
-        for one, (weight, source) in zip(validations, weights, strict=True)
-    ]
-
-
-def _average(validations: Sequence[ValidationRow]) -> tuple[dict[str, float | None], dict[str, Json]]:
-    found = average((one.metrics, (one.weight, one.weight_source)) for one in validations)
-    return found.values, found.about
 
 
 def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -311,71 +282,9 @@ def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool = False) -> bool:
     """Every k-th round and the last one, for packages that can validate."""
     every = ctx.config.validation.every
-    if every == 0 or "validate" not in ctx.package.spec.entry_points:
+    if every == 0 or VALIDATE not in ctx.spec.entry_points:
         return False
     return round_number % every == 0 or round_number == ctx.config.rounds or is_last
-
-
-def _validate(ctx: SessionContext, row: RoundRow, model: ModelRow) -> tuple[list[ValidationRow], dict[str, str | None]]:
-    """Ask clients to validate the round's global model; what each measured, and the state versions left."""
-    clients = ctx.store.list_clients(row.session_id)
-    chosen = Choosing(ctx, row.round_number, clients).to_validate()
-    ctx.watch(PhaseStarted(row.round_number, "validate", len(chosen)))
-    versions: dict[str, str | None] = {}
-    attempts: dict[str, int] = {}
-    for earlier in ctx.store.list_tasks(row.session_id, round_number=row.round_number, entry_point="validate"):
-        attempts[earlier.client_id] = max(earlier.attempt, attempts.get(earlier.client_id, 0))
-        if earlier.request_id is None and earlier.status == "ok" and earlier.state_version is not None:
-            if damage := damage_of_state(ctx, earlier):
-                disown(ctx, earlier, damage)
-            else:
-                versions[earlier.client_id] = earlier.state_version
-    found = {
-        validation.client_id: validation
-        for validation in ctx.store.list_validations(row.session_id, round_number=row.round_number)
-    }
-    tasks = [
-        ctx.task(
-            client,
-            round_number=row.round_number,
-            position=client.position,
-            num_clients=len(clients),
-            entry_point="validate",
-            reply_kind=ReplyKind.METRICS,
-            model=ctx.models.path(model.digest, model.suffix),
-            attempt=attempts.get(client.client_id, 0) + 1,
-        )
-        for client in chosen
-        if client.client_id not in found
-    ]
-    by_id = {client.client_id: client for client in clients}
-    gathering = Gathering(ctx.executor, timeout_s=ctx.config.round.timeout_s)
-    for task in tasks:
-        gathering.submit(task)
-    while (result := gathering.next()) is not None:
-        validation = None
-        if result.status == "ok":
-            client_id = result.task.client_id
-            weight, source = ctx.reported_weight(by_id[client_id], result.metrics, result.metadata)
-            if result.keeps_state:
-                versions[client_id] = state_version(result)
-            validation = found[client_id] = ValidationRow(
-                task_id=result.task.task_id,
-                session_id=row.session_id,
-                round_number=row.round_number,
-                model_id=model.model_id,
-                client_id=client_id,
-                metrics=result.metrics,
-                weight=weight,
-                weight_source=source,
-            )
-        record(ctx, result, validation)
-        if result.reply is not None:
-            remove_tree(result.reply.parent)  # the metrics are in the store
-    for result in gathering.cut(late=Failure("round_timeout", "no answer within the round's time")):
-        record(ctx, result)
-    # In the order of the clients, so that the average does not depend on who was first.
-    return [found[one.client_id] for one in clients if one.client_id in found], versions
 
 
 def _current_model(ctx: SessionContext, round_number: int) -> ModelRow:

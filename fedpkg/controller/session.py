@@ -57,8 +57,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
     clients = ctx.store.list_clients(session_id)
     ctx.watch(SessionStarted(ctx.session, len(clients), first_round=unfinished[0] if unfinished else done + 1))
     try:
-        for client in clients:  # now, and not hours later when the client is asked
-            ctx.state_of(client.client_id, client.state_version)
+        ctx.check_states(clients)  # now, and not hours later when a client is asked
         result = StepResult.of(_load_state(ctx, done))
         finished = (row for row in rounds if row.status == "finished")
         collapses = CollapseWatch(finished, hint=_what_breaks_models(ctx))

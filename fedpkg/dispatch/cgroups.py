@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpkg.control_groups import own_groups
-from fedpkg.dispatch.base import NO_LIMITS, Limits
+from fedpkg.waist.order import Limits
 
 CONTROLLERS = ("memory", "pids")
 PREFIX = "fedpkg-"  # then the process id of who made it
@@ -94,7 +94,7 @@ class Slot:
 
     def __init__(self, folder: Path, pid: int) -> None:
         self._folder = folder
-        self._limits = NO_LIMITS
+        self._limits = Limits()
         folder.mkdir()
         (folder / "cgroup.procs").write_text(str(pid))
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from fedpkg.devices import Gpu, Slot, visible_to
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.imports import own_modules, sources_of
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.preload import LeftOut, Preload, is_slow, preloads_of
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
+from fedpkg.dispatch.site import Job, PackageOnDisk, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, of_clients
 from fedpkg.errors import DispatchError
 from fedpkg.log import event
@@ -70,9 +70,8 @@ class ForkserverLauncher:
     def is_warming(self) -> bool:
         return any(zygote.is_awaited for zygote in list(self._zygotes.values()))
 
-    def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
-        command = task.package.spec.entry_point(task.entry_point).command
-        cold = shell_call(task, staged)
+    def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
+        command, cold = job.command, shell_call(job, staged)
         try:
             python = python_call(expand(command, staged.environ), staged.environ)
             if python.script and ((staged.cwd / python.script).is_dir() or python.script.endswith(NOT_SOURCE)):
@@ -84,7 +83,7 @@ class ForkserverLauncher:
         if why_cold := self._why_not_forked(python):
             self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
             return COLD, cold
-        key, zygote, preload = self._zygote(python, task.package)
+        key, zygote, preload = self._zygote(python, job.package)
         greeting = zygote.ready()
         if self._closed:
             raise DispatchError("this executor is closed")
@@ -232,6 +231,7 @@ def gpus_of(slots: Sequence[Slot]) -> tuple[Gpu, ...]:
 
 
 def forkserver_executor(
+    site: Site,
     *,
     slots: Sequence[Slot],
     environment: Mapping[str, str],
@@ -245,4 +245,4 @@ def forkserver_executor(
     """
     launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots), isolated=isolated)
     launcher.prestart(package)
-    return LocalExecutor(launcher, slots=slots, folder=log_folder)
+    return LocalExecutor(site, launcher, slots=slots, folder=log_folder)

@@ -21,16 +21,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fedpkg.dispatch.base import Isolation, Task
 from fedpkg.dispatch.keepers import Call
+from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.staging import shared_files
-from fedpkg.errors import ConfigError, NotIsolated
+from fedpkg.errors import NotIsolated
 from fedpkg.files import remove_tree
-
-if TYPE_CHECKING:
-    from fedpkg.config import RunConfig
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 OURS = tuple(
@@ -39,7 +36,6 @@ OURS = tuple(
 PROBE = RUNTIME / "path" / "_fedpkg_isolation.py"
 PROBE_PATIENCE_S = 30.0
 LEAST_LANDLOCK = 3  # without namespaces: who may read a file must not be able to empty it
-SCRATCH = "scratch"  # of a task's folder: its /tmp, /dev/shm and home; gone after the task
 
 
 # ---------------------------------------------------------------- by what means
@@ -98,33 +94,6 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_PATIENCE_S, stdin=subprocess.DEVNULL)
 
 
-def isolation_of(config: RunConfig) -> Isolation | None:
-    """A run's isolation on this machine.
-
-    Raises:
-        ConfigError: this machine, or the executor, cannot keep it.
-    """
-    if not config.isolate.enabled:
-        return None
-    if config.executor.name == "resident":
-        raise ConfigError(
-            "the executor 'resident' isolates nothing: its interpreters go from client to client",
-            hint="take forkserver or process",
-            key="isolate.enabled",
-        )
-    here = means()
-    if here.cold is None:
-        raise ConfigError(
-            "isolate.enabled: this machine cannot isolate a task: namespaces: "
-            f"{here.why_not_namespaces}; Landlock: {here.why_not_landlock or f'ABI {here.landlock} is too old'}; "
-            f"bubblewrap: {here.why_not_bubblewrap}",
-            hint="install bubblewrap (bwrap) on Linux, and see `fedpkg doctor`; or, for a package that you trust, run "
-            "it without isolation",
-            key="isolate.enabled",
-        )
-    return Isolation(network=config.isolate.network, read=tuple(Path(path) for path in config.isolate.read))
-
-
 # ---------------------------------------------------------------- what it may see
 
 # Programs and libraries; for the rest of /etc nobody but the machine has a use, and some of it is secret.
@@ -174,21 +143,21 @@ class Walls:
         self._gone: dict[str, list[Path]] = {}  # by task: what is still to be removed
         self._root.mkdir(parents=True, exist_ok=True)
 
-    def confine(self, call: Call, task: Task) -> Call:
+    def confine(self, call: Call, job: Job) -> Call:
         """The call of a staged task, held to what the task may see.
 
         Raises:
             NotIsolated: it cannot be.
         """
-        isolation = task.isolation
+        isolation = job.order.isolation
         assert isolation is not None
         by = means().warm if call.shell is None else means().cold
         if by is None:
             raise NotIsolated("this machine cannot isolate a task")
-        data = () if task.data_path is None else (str(task.data_path),)
-        own = [str(task.folder), str(task.next_state)]
+        data = () if job.data_path is None else (str(job.data_path),)
+        own = [str(job.place.folder), str(job.place.version)]
         programs = _system(call.environ["PATH"], call.environ.get("FEDPKG_PYTHON"), isolation.network)
-        view = trace((*programs, *map(str, isolation.read), *data, *own))
+        view = trace((*programs, *isolation.read, *data, *own))
         write = [os.path.realpath(folder) for folder in own]
         read = [path for path in view.read if path not in write]
         for path in read:
@@ -197,10 +166,10 @@ class Walls:
                     raise NotIsolated(
                         f"{path}, which it may read, holds its own folder {folder}, and so other clients'"
                     )
-        scratch = os.path.join(write[0], SCRATCH)
+        scratch = os.path.join(write[0], job.place.scratch.name)
         for name in ("", "tmp", "shm", "home"):
             os.mkdir(os.path.join(scratch, name))
-        order: dict[str, Any] = {
+        walls: dict[str, Any] = {
             "by": by,
             "network": isolation.network,
             "read": read,
@@ -208,33 +177,33 @@ class Walls:
             "folders": view.folders,
             "write": write,
             # Which the task, their owner, could make writable: they are the same files for all clients.
-            "guarded": [os.path.realpath(path) for path in shared_files(task)],
+            "guarded": [os.path.realpath(path) for path in shared_files(job)],
             "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
             "empty": {"/tmp": os.path.join(scratch, "tmp"), "/dev/shm": os.path.join(scratch, "shm")},
             "root": os.path.realpath(self._root),
         }
         if by == "bubblewrap":
-            order["argv"] = _bubblewrap(order, call.cwd)
-        _note(task, order)
-        order["record"] = (task.folder / "task.json").read_text()
-        return _replace(call, order, task, scratch)
+            walls["argv"] = _bubblewrap(walls, call.cwd)
+        _note(job, walls)
+        walls["record"] = job.place.task_json.read_text()
+        return _replace(call, walls, job, scratch)
 
-    def put_back(self, task: Task, call: Call) -> None:
+    def put_back(self, job: Job, call: Call) -> None:
         """The task's processes are gone: so is its scratch, and its record is again as it was given."""
         assert call.isolation is not None
-        os.chmod(task.folder, 0o700)
+        os.chmod(job.place.folder, 0o700)
         gone = self._folder / os.urandom(8).hex()
-        self._gone.setdefault(task.task_id, []).append(gone)
+        self._gone.setdefault(job.task_id, []).append(gone)
         try:
-            (task.folder / SCRATCH).rename(gone)
+            job.place.scratch.rename(gone)
         except OSError:  # the task has changed it, or this is another file system
-            remove_tree(task.folder / SCRATCH)
-        remove_tree(task.folder / "task.json")  # by which somebody may repeat it
-        (task.folder / "task.json").write_text(call.isolation["record"])
+            remove_tree(job.place.scratch)
+        remove_tree(job.place.task_json)  # by which somebody may repeat it
+        job.place.task_json.write_text(call.isolation["record"])
 
-    def sweep(self, task: Task) -> None:
+    def sweep(self, job: Job) -> None:
         """Remove what a task left in its scratch, now that its result is known: that may take a while."""
-        for gone in self._gone.pop(task.task_id, ()):
+        for gone in self._gone.pop(job.task_id, ()):
             with suppress(OSError):  # else in the end
                 remove_tree(gone)
 
@@ -242,21 +211,21 @@ class Walls:
         remove_tree(self._folder)
 
 
-def _note(task: Task, order: Mapping[str, Any]) -> None:
+def _note(job: Job, walls: Mapping[str, Any]) -> None:
     """Put on record, in task.json, how the task was isolated."""
-    path = task.folder / "task.json"
-    what = {"by": order["by"], "network": order["network"], "landlock": means().landlock}
+    path = job.place.task_json
+    what = {"by": walls["by"], "network": walls["network"], "landlock": means().landlock}
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
 
 
-def _replace(call: Call, order: dict[str, Any], task: Task, scratch: str) -> Call:
-    environ = passed(call.environ, task.environment)
+def _replace(call: Call, walls: dict[str, Any], job: Job, scratch: str) -> Call:
+    environ = passed(call.environ, job.order.environment)
     # A short path, where it can be: those of Unix sockets have at most 107 bytes.
-    environ["TMPDIR"] = os.path.join(scratch, "tmp") if order["by"] == "landlock" else "/tmp"
+    environ["TMPDIR"] = os.path.join(scratch, "tmp") if walls["by"] == "landlock" else "/tmp"
     environ.setdefault("HOME", os.path.join(scratch, "home"))
     if site.ENABLE_USER_SITE:  # which Python looks for in the home
         environ.setdefault("PYTHONUSERBASE", site.getuserbase())
-    return dataclasses.replace(call, environ=environ, isolation=order)
+    return dataclasses.replace(call, environ=environ, isolation=walls)
 
 
 def passed(environ: Mapping[str, str], wanted: Iterable[str]) -> dict[str, str]:
@@ -266,9 +235,9 @@ def passed(environ: Mapping[str, str], wanted: Iterable[str]) -> dict[str, str]:
     return {name: environ[name] for name in dict.fromkeys((*harmless, *filter(environ.__contains__, wanted)))}
 
 
-def remark(task: Task, log_tail: str) -> str:
+def remark(job: Job, log_tail: str) -> str:
     """What to add to the message of a task that failed: what its log says of the walls it met."""
-    if task.isolation is not None:
+    if job.order.isolation is not None:
         for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EXDEV):
             if os.strerror(number) in log_tail:
                 return f"; it ran isolated, and its log says {os.strerror(number)!r}"
@@ -362,19 +331,19 @@ def _way(path: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...], str |
     return tuple(links), tuple(folders), done if os.path.exists(done) and not left else None
 
 
-def _bubblewrap(order: Mapping[str, Any], cwd: Path) -> list[str]:
+def _bubblewrap(walls: Mapping[str, Any], cwd: Path) -> list[str]:
     program = means().bubblewrap
     assert program is not None
-    words = [program, *BARE, *(() if order["network"] else ("--unshare-net",))]
-    mounts: dict[str, tuple[str, ...]] = dict.fromkeys(order["folders"], ("--dir",))
-    mounts.update({path: ("--ro-bind", path) for path in (*order["read"], *order["guarded"])})
-    mounts.update({path: ("--dev-bind", path) for path in order["devices"] if path not in _DEVICES})
-    mounts.update({path: ("--bind", path) for path in order["write"]})
-    mounts.update({path: ("--bind", source) for path, source in order["empty"].items()})
-    mounts.update({path: ("--symlink", target) for path, target in order["links"]})
+    words = [program, *BARE, *(() if walls["network"] else ("--unshare-net",))]
+    mounts: dict[str, tuple[str, ...]] = dict.fromkeys(walls["folders"], ("--dir",))
+    mounts.update({path: ("--ro-bind", path) for path in (*walls["read"], *walls["guarded"])})
+    mounts.update({path: ("--dev-bind", path) for path in walls["devices"] if path not in _DEVICES})
+    mounts.update({path: ("--bind", path) for path in walls["write"]})
+    mounts.update({path: ("--bind", source) for path, source in walls["empty"].items()})
+    mounts.update({path: ("--symlink", target) for path, target in walls["links"]})
     for path, option in sorted(mounts.items()):  # folders come before what is in them
         words += [*option, path]
     for path, is_folder in means().covered:
-        words += ["--ro-bind", order["root"] if is_folder else "/dev/null", path]
+        words += ["--ro-bind", walls["root"] if is_folder else "/dev/null", path]
     # Root owns /proc/sys, also in bubblewrap's user namespace.
     return [*words, "--remount-ro", "/proc", "--remount-ro", "/", "--chdir", str(cwd)]

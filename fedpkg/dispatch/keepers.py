@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.dispatch.base import NO_LIMITS, Limits
+import msgspec
+
 from fedpkg.dispatch.cgroups import Delegated, Group, Slot, delegated, open_group
 from fedpkg.dispatch.preload import OPTIMISER, Step
 from fedpkg.errors import DispatchError, NotIsolated
+from fedpkg.waist.order import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
     import psutil
@@ -77,6 +79,7 @@ class Call:
     isolation: Mapping[str, Any] | None = None  # what `dispatch.isolation` made of the task's
 
     def to_json(self) -> dict[str, Any]:
+        limits = self.limits
         order: dict[str, Any] = {
             "cwd": str(self.cwd),
             "env": dict(self.environ),
@@ -84,7 +87,7 @@ class Call:
             "stderr": str(self.stderr),
             "log_bytes": self.log_bytes,
             "timeout_s": self.timeout_s,
-            "limits": {**vars(self.limits), "threads": self.limits.threads, "sessions": self.limits.sessions},
+            "limits": {**msgspec.to_builtins(limits), "threads": limits.threads, "sessions": limits.sessions},
             "folders": [str(folder) for folder in self.folders],
             "given": {"files": self.given_files, "inodes": list(self.shared_inodes)},
             "isolation": self.isolation,

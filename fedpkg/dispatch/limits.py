@@ -1,4 +1,4 @@
-"""What one task may use: the limits of a run, and how a task that exceeds one is recorded."""
+"""How a task that exceeds one of its limits is recorded."""
 
 from __future__ import annotations
 
@@ -9,32 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.devices import all_memory
-from fedpkg.dispatch.base import LEAST_SESSIONS, PROCESSES_EACH, Failure, Limits
 from fedpkg.files import walk
+from fedpkg.waist.answer import Failure
+from fedpkg.waist.order import LEAST_SESSIONS, PROCESSES_EACH, Limits
 
 if TYPE_CHECKING:
-    from fedpkg.config import LimitsConfig
     from fedpkg.dispatch.keepers import Outcome
-
-MEMORY_SHARE = 0.9  # of the machine: what exceeds it is the task, not whatever the kernel would end
-
-
-def limits_of(config: LimitsConfig) -> Limits:
-    """A run's limits on this machine."""
-    memory = config.memory_bytes
-    return Limits(
-        memory_bytes=int(MEMORY_SHARE * all_memory()) if memory == "auto" else memory,
-        cpu_s=config.cpu_s,
-        file_bytes=config.file_bytes,
-        folder_bytes=config.folder_bytes,
-        folder_files=config.folder_files,
-        open_files=config.open_files,
-        processes=config.processes,
-    )
-
-
-# ---- what is recorded
 
 # The failure's one word, the limit's key, and what is said of a task that its keeper ended.
 _ENDED = {

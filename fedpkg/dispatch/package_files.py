@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, reflink, remove_tree, same_bytes, walk
+from fedpkg.waist.place import package_in
 
 MOST_SHARED = 64  # files; for isolated tasks each is a mount
 
@@ -33,11 +34,6 @@ def inventory(root: Path) -> Inventory:
         (name for name, size in sizes.items() if size > LINK_ABOVE_BYTES), key=lambda name: (-sizes[name], name)
     )
     return Inventory(len(entries), tuple(big[:MOST_SHARED]))
-
-
-def package_folder(version: Path) -> Path:
-    """Where the package lies in a version folder."""
-    return version / "package"
 
 
 @dataclass
@@ -90,7 +86,7 @@ class PackageFiles:
         with self._lock:
             taken = [name for name, shared in links.items() if is_in_place(version, name, shared.facts[0])]
             for name in taken:
-                self._change(links[name], (package_folder(version) / name).unlink)
+                self._change(links[name], (package_in(version) / name).unlink)
         return taken
 
     def clear(self) -> None:
@@ -147,7 +143,7 @@ def drop_unchanged(root: Path, version: Path, names: Iterable[str]) -> list[str]
     """Remove from a version folder private copies that are still the package's file, byte for byte; their names."""
     dropped = []
     for name in names:
-        path = package_folder(version) / name
+        path = package_in(version) / name
         if is_in_place(version, name) and _mode_in_copy(root / name) == _mode(path) and same_bytes(root / name, path):
             path.unlink()
             dropped.append(name)
@@ -164,7 +160,7 @@ def _mode_in_copy(source: Path) -> int:
 
 def is_in_place(version: Path, name: str, inode: int | None = None) -> bool:
     """Whether a regular file lies where the package had it, and no link on the way leads elsewhere."""
-    path = package_folder(version) / name
+    path = package_in(version) / name
     around = os.path.join(os.path.realpath(version), os.path.relpath(path.parent, version))
     try:
         facts = path.lstat()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from fedpkg.devices import Slot
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.base import Task
 from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.package_files import inventory
+from fedpkg.dispatch.site import Job, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, shared_files
 
 COLD = "cold"
@@ -30,8 +30,8 @@ class ProcessLauncher:
         apart = isolated and isolation.means().cold == "namespaces"
         self._zygote = Zygote(sys.executable, [], environ=environ, log=log_folder / "cold.log", apart=apart)
 
-    def prepare(self, task: Task, staged: StagedTask) -> tuple[str, Call]:
-        return COLD, shell_call(task, staged)
+    def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
+        return COLD, shell_call(job, staged)
 
     def keeper(self, key: str) -> Keeper:
         return self._zygote.keeper(warm=False)
@@ -40,27 +40,27 @@ class ProcessLauncher:
         self._zygote.close()
 
 
-def shell_call(task: Task, staged: StagedTask) -> Call:
+def shell_call(job: Job, staged: StagedTask) -> Call:
     """The task's command, as bash runs it."""
-    command = task.package.spec.entry_point(task.entry_point).command
+    order, place = job.order, job.place
     return Call(
         cwd=staged.cwd,
         environ=staged.environ,
         stdout=staged.stdout,
         stderr=staged.stderr,
-        log_bytes=task.log_bytes,
-        timeout_s=task.timeout_s,
-        limits=task.limits,
-        folders=(task.folder, task.next_state),
-        given_files=inventory(task.package.root).files,
-        shared_inodes=[path.stat().st_ino for path in shared_files(task)],
-        shell=shell_line(command, staged.appended),
+        log_bytes=order.log_bytes,
+        timeout_s=order.timeout_s,
+        limits=order.limits,
+        folders=(place.folder, place.version),
+        given_files=inventory(job.package.root).files,
+        shared_inodes=[path.stat().st_ino for path in shared_files(job)],
+        shell=shell_line(job.command, staged.appended),
     )
 
 
 def process_executor(
-    *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, isolated: bool = False
+    site: Site, *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, isolated: bool = False
 ) -> LocalExecutor:
     """An executor that starts a new process for every task; with ``isolated``, for isolated tasks only."""
     launcher = ProcessLauncher(environment, log_folder, isolated=isolated)
-    return LocalExecutor(launcher, slots=slots, folder=log_folder)
+    return LocalExecutor(site, launcher, slots=slots, folder=log_folder)

@@ -12,15 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedpkg.devices import Slot
-from fedpkg.dispatch.base import PackageOnDisk
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import ForkserverLauncher, gpus_of
+from fedpkg.dispatch.site import PackageOnDisk, Site
 
 
 def resident_executor(
-    *, slots: Sequence[Slot], environment: Mapping[str, str], log_folder: Path, package: PackageOnDisk
+    site: Site,
+    *,
+    slots: Sequence[Slot],
+    environment: Mapping[str, str],
+    log_folder: Path,
+    package: PackageOnDisk,
 ) -> LocalExecutor:
     """An executor whose interpreters stay from task to task."""
     launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots), resident=True)
     launcher.prestart(package)
-    return LocalExecutor(launcher, slots=slots, folder=log_folder)
+    return LocalExecutor(site, launcher, slots=slots, folder=log_folder)

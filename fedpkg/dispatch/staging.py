@@ -16,16 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from fedpkg.devices import Slot
-from fedpkg.dispatch.base import Task, working_folder
 from fedpkg.dispatch.command import COMMANDS, format_flags
-from fedpkg.dispatch.package_files import inventory, is_in_place, package_folder
+from fedpkg.dispatch.package_files import inventory, is_in_place
+from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
+from fedpkg.replies.reading import Reading
 from fedpkg.types import Json, ReplyKind
+from fedpkg.waist.order import ReplySpec
+from fedpkg.waist.place import STARTUP
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
-STARTUP = "startup"
 SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that build may name, or write of its own accord
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -117,39 +121,39 @@ class SharedModels:
         self._shared: dict[Path, _Input] = {}  # by stored model: what tasks get now
         self._given: dict[str, _Input] = {}  # what a running task got
 
-    def put(self, task: Task, *, private: bool = False) -> Path:
+    def put(self, job: Job, *, private: bool = False) -> Path:
         """Put a task's input into its folder; with ``private`` nobody else has that file."""
-        assert task.model is not None
-        target = input_path(task)
-        if private or task.model.stat().st_size <= LINK_ABOVE_BYTES:
-            copy_file(task.model, target)
+        assert job.model is not None
+        target = job.place.input
+        if private or job.model.stat().st_size <= LINK_ABOVE_BYTES:
+            copy_file(job.model, target)
             target.chmod(0o444)
             if private:
                 with self._lock:
-                    self._given[task.task_id] = _Input(target, task.model, _facts(target))
+                    self._given[job.task_id] = _Input(target, job.model, _facts(target))
             return target
         with self._lock:
-            shared = self._shared.get(task.model)
+            shared = self._shared.get(job.model)
             if shared is None or self._is_spoilt(shared):
-                shared = self._copy(task.model)
+                shared = self._copy(job.model)
             stage_file(shared.path, target)
             shared.facts = _facts(shared.path)  # our own name changed them
-            self._given[task.task_id] = shared
+            self._given[job.task_id] = shared
         return target
 
-    def is_as_given(self, task: Task) -> bool:
+    def is_as_given(self, job: Job) -> bool:
         """A task has ended: did nobody write to its input meanwhile?"""
         with self._lock:
-            given = self._given.get(task.task_id)
+            given = self._given.get(job.task_id)
             return given is None or not self._is_spoilt(given)
 
-    def release(self, task: Task, *, remove: bool = False) -> None:
+    def release(self, job: Job, *, remove: bool = False) -> None:
         """A task needs its input no more; with ``remove`` nor does anybody who would repeat the task by hand."""
         with self._lock:
-            given = self._given.pop(task.task_id, None)
+            given = self._given.pop(job.task_id, None)
             spoilt = given is not None and self._is_spoilt(given)
             if remove:
-                input_path(task).unlink(missing_ok=True)
+                job.place.input.unlink(missing_ok=True)
                 if given is not None and not spoilt:
                     given.facts = _facts(given.path)
 
@@ -193,19 +197,14 @@ def _facts(path: Path) -> tuple[int, int, int]:
     return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
-def input_path(task: Task) -> Path:
-    """Where a task finds its input model."""
-    return task.folder / f"in{task.suffix}"
-
-
-def shared_files(task: Task) -> list[Path]:
+def shared_files(job: Job) -> list[Path]:
     """Files among those of a staged task that other tasks have under names of their own.
 
     Once `startup` has run, links may lead from the package's folders to files of the machine: those are none of them.
     """
-    big = [name for name in inventory(task.package.root).big if is_in_place(task.next_state, name)]
-    folder = package_folder(task.next_state)
-    return [path for path in (input_path(task), *(folder / name for name in big)) if _is_shared(path)]
+    place = job.place
+    big = [name for name in inventory(job.package.root).big if is_in_place(place.version, name)]
+    return [path for path in (place.input, *(place.package / name for name in big)) if _is_shared(path)]
 
 
 def _is_shared(path: Path) -> bool:
@@ -216,76 +215,84 @@ def _is_shared(path: Path) -> bool:
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
 
 
-def stage(task: Task, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private: bool = False) -> StagedTask:
+def stage(job: Job, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private: bool = False) -> StagedTask:
     """Lay out the files of a task for ``slot``; with ``private`` no other task has any of them.
 
-    Its folders ``folder`` and ``next_state`` must not exist yet.
+    The folders of its place must not exist yet.
     """
-    task.folder.mkdir(parents=True, mode=0o700)
-    task.next_state.parent.mkdir(parents=True, exist_ok=True)
-    copies.put(task, private=private)
-    cwd = working_folder(task)
-    out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
-    paths = [str(out)] if _takes_a_path(task) else []
-    if task.model is not None:
-        model = models.put(task, private=private)
-        model.with_name(f"{model.name}-metadata").write_text(json.dumps({**task.run_config, **task.parameters}))
-        paths.insert(0, str(model))
-    task_json = task.folder / "task.json"
-    task_json.write_text(json.dumps(task_record(task, slot)))
+    order, place = job.order, job.place
+    place.folder.mkdir(parents=True, mode=0o700)
+    place.version.parent.mkdir(parents=True, exist_ok=True)
+    copies.put(job, private=private)
+    paths = [str(place.out)] if _takes_a_path(job) else []
+    if job.model is not None:
+        models.put(job, private=private)
+        place.input_metadata.write_text(json.dumps({**order.run_config, **order.parameters}))
+        paths.insert(0, str(place.input))
+    place.task_json.write_text(json.dumps(task_record(job, slot)))
+    names = _names(job)
+    flags = format_flags(
+        {key: fill(value, names) if isinstance(value, str) else value for key, value in order.arguments.items()}
+    )
+    return StagedTask(
+        cwd=job.working_folder,
+        appended=(*paths, *flags),
+        environ=_environ(job, slot),
+        out=place.out,
+        stdout=place.log("stdout"),
+        stderr=place.log("stderr"),
+    )
+
+
+def _environ(job: Job, slot: Slot) -> dict[str, str]:
+    order = job.order
     environ = {
-        **base_environ(task.environment, threads=task.threads, python=task.package.python),
-        "FEDPKG_TASK": str(task_json),
-        "FEDPKG_STATE_DIR": str(task.next_state / "state"),
-        "FEDPKG_SEED": str(task.seed),
+        **base_environ(order.environment, threads=order.threads, python=job.package.python),
+        "FEDPKG_TASK": str(job.place.task_json),
+        "FEDPKG_STATE_DIR": str(job.place.state),
+        "FEDPKG_SEED": str(order.seed),
     }
-    if task.data_path is not None:
-        environ["FEDN_DATA_PATH"] = str(task.data_path)
-    names = _names(task)
-    for name in task.environment:
+    if job.data_path is not None:
+        environ["FEDN_DATA_PATH"] = str(job.data_path)
+    names = _names(job)
+    for name in order.environment:
         environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
     environ.update(slot.environment)
     if slot.gpus:
         environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
-    flags = format_flags(
-        {key: fill(value, names) if isinstance(value, str) else value for key, value in task.arguments.items()}
-    )
-    return StagedTask(
-        cwd=cwd,
-        appended=(*paths, *flags),
-        environ=environ,
-        out=out,
-        stdout=task.folder / "stdout.log",
-        stderr=task.folder / "stderr.log",
-    )
+    return environ
 
 
-def startup(task: Task, staged: StagedTask) -> tuple[Task, StagedTask]:
+def startup(job: Job, staged: StagedTask) -> tuple[Job, StagedTask]:
     """The call of ``startup`` that comes before a client's first task, in the same place, with logs of its own."""
-    stdout, stderr = (task.folder / f"{STARTUP}.{name}.log" for name in ("stdout", "stderr"))
-    call = dataclasses.replace(task, entry_point=STARTUP, reply_kind=ReplyKind.NOTHING, arguments={})
+    stdout, stderr = (job.place.log(stream, of_startup=True) for stream in ("stdout", "stderr"))
+    order = msgspec.structs.replace(job.order, entry_point=STARTUP, arguments={})
+    call = dataclasses.replace(job, order=order, reading=_NOTHING)
     return call, dataclasses.replace(staged, appended=(), stdout=stdout, stderr=stderr)
 
 
-def _takes_a_path(task: Task) -> bool:
+_NOTHING = Reading(ReplySpec(kind=ReplyKind.NOTHING))
+
+
+def _takes_a_path(job: Job) -> bool:
     """Whether the path of the reply is appended: not where nothing is asked for, or `build` says itself what it writes.
 
     FEDn's packages have had ``command: python entrypoint.py init_seed ../seed.npz``. What the package has is not
     written.
     """
-    if task.reply_kind is ReplyKind.SEED:
-        return not named_seeds(task)
-    return task.reply_kind is not ReplyKind.NOTHING
+    if job.spec.kind is ReplyKind.SEED:
+        return not named_seeds(job)
+    return job.spec.kind is not ReplyKind.NOTHING
 
 
-def named_seeds(task: Task) -> list[str]:
+def named_seeds(job: Job) -> list[str]:
     """Model files that the command of `build` names, and that the package does not have: what it will write."""
-    return [word for word in model_words(task) if not (task.package.folder / word).exists()]
+    return [word for word in model_words(job) if not (job.package.folder / word).exists()]
 
 
-def model_words(task: Task) -> list[str]:
+def model_words(job: Job) -> list[str]:
     """The words of a task's command that are called like a model file."""
-    command = task.package.spec.entry_point(task.entry_point).command
+    command = job.command
     try:
         words = shlex.split(command)
     except ValueError:  # a quote inside a word of the shell's own language
@@ -293,15 +300,15 @@ def model_words(task: Task) -> list[str]:
     return [word for word in words if word.endswith(SEED_SUFFIXES)]
 
 
-def own_environ(task: Task) -> dict[str, str]:
+def own_environ(job: Job) -> dict[str, str]:
     """Of a task's environment, what its run's configuration and its client decide."""
-    names = _names(task)
-    data = {} if task.data_path is None else {"FEDN_DATA_PATH": str(task.data_path)}
-    return {**{name: fill(value, names) for name, value in task.environment.items()}, **data}
+    names = _names(job)
+    data = {} if job.data_path is None else {"FEDN_DATA_PATH": str(job.data_path)}
+    return {**{name: fill(value, names) for name, value in job.order.environment.items()}, **data}
 
 
-def _names(task: Task) -> dict[str, str]:
-    values = {name: getattr(task, name) for name in PLACEHOLDERS}
+def _names(job: Job) -> dict[str, str]:
+    values = {name: job.data_path if name == "data_path" else getattr(job.order, name) for name in PLACEHOLDERS}
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
@@ -319,47 +326,40 @@ def fill(text: str, names: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: names[match.group(1)], text)
 
 
-def task_record(task: Task, slot: Slot) -> dict[str, Json]:
-    """The content of task.json."""
+def task_record(job: Job, slot: Slot) -> dict[str, Json]:
+    """The content of task.json: of the order and of what its reply must be, what a program may have a use for.
+
+    Added are the places of this machine: the device, the data, the interpreter.
+    """
+    order, spec = job.order, job.spec
+    record = {name: getattr(order, name) for name in _OF_THE_ORDER}
     return {
-        "session_id": task.session_id,
-        "round_number": task.round_number,
-        "client_id": task.client_id,
-        "partition_id": task.partition_id,
-        "num_partitions": task.num_partitions,
-        "entry_point": task.entry_point,
-        "attempt": task.attempt,
-        "seed": task.seed,
+        **record,
         "device": slot.device,
         "gpus": [gpu.visible_as for gpu in slot.gpus],
-        "data_path": None if task.data_path is None else str(task.data_path),
-        "run_config": dict(task.run_config),
-        "parameters": dict(task.parameters),
-        "reply": task.content,
-        "rest": has_rest(task),
-        "input_sets": list(task.input_sets),
-        "reply_sets": list(task.sets),
-        "parameter_names": None if task.template is None else list(task.template.parameters),
-        "weighted": task.weighted,
-        "environment": dict(task.environment),
-        "links": {name: str(target) for name, target in task.links.items()},
-        "python": None if task.package.python is None else str(task.package.python),
+        "data_path": None if job.data_path is None else str(job.data_path),
+        "reply": spec.reply,
+        "rest": spec.has_rest,
+        "input_sets": [] if order.input is None else list(order.input.sets),
+        "reply_sets": list(spec.sets),
+        "parameter_names": spec.parameter_names,
+        "weighted": spec.weighted,
+        "links": {name: str(target) for name, target in job.links.items()},
+        "python": None if job.package.python is None else str(job.package.python),
     }
 
 
-def has_rest(task: Task) -> bool:
-    """Whether a delta comes with the tensors that are no parameters, as they are."""
-    template = task.template
-    return task.content == "delta" and template is not None and len(template.parameters) < len(template)
+_OF_THE_ORDER = (
+    *("session_id", "round_number", "client_id", "partition_id", "num_partitions", "entry_point", "attempt", "seed"),
+    *("run_config", "parameters", "environment"),
+)
 
 
-def remove_leftovers(task: Task) -> None:
+def remove_leftovers(job: Job) -> None:
     """Remove from a task's folder what the task itself put there, so that it cannot fill the disk, round after round.
 
     What it was given and its logs stay, to repeat it by hand.
     """
-    given = input_path(task).name
-    logs = {f"{call}{name}.log" for call in ("", f"{STARTUP}.") for name in ("stdout", "stderr")}
-    for path in task.folder.iterdir():
-        if path.name not in {given, f"{given}-metadata", "task.json", *logs}:
+    for path in job.place.folder.iterdir():
+        if path.name not in job.place.given:
             remove_tree(path)

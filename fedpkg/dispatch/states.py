@@ -8,11 +8,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedpkg.dispatch.base import Task
-from fedpkg.dispatch.collect import Refused
 from fedpkg.dispatch.limits import exceeded
 from fedpkg.dispatch.package_files import inventory
+from fedpkg.dispatch.site import Job
 from fedpkg.files import MAX_LEVELS, copy_file, mount_of, open_folder
+from fedpkg.waist.answer import Refused
 
 MAX_PATH_BYTES = 2048  # inside a state: with the path of the state's own folder, every system call still takes it
 ENTRY_BYTES = 4096  # the least that a file or folder counts, as for the task's keeper
@@ -24,7 +24,7 @@ class _Found:
     files: int  # and folders
 
 
-def check_state(task: Task) -> None:
+def check_state(job: Job) -> None:
     """Make what a task left in its version folder fit to be copied for the next one, whoever runs fedpkg.
 
     Sockets, pipes and devices are removed, set-id bits and capabilities are cleared, a file with several names becomes
@@ -33,12 +33,12 @@ def check_state(task: Task) -> None:
     Raises:
         Refused: it cannot be kept (`bad_state`), or exceeds a limit on the task's folders.
     """
-    found = _secure(task.next_state, as_state=True)
-    measured = {"folder_bytes": found.size_bytes, "folder_files": found.files - inventory(task.package.root).files}
+    found = _secure(job.place.version, as_state=True)
+    measured = {"folder_bytes": found.size_bytes, "folder_files": found.files - inventory(job.package.root).files}
     for limit, value in measured.items():
-        most = getattr(task.limits, limit)
+        most = getattr(job.order.limits, limit)
         if most is not None and value > most:
-            failure = exceeded(f"'{task.entry_point}'", limit, value, task.limits)
+            failure = exceeded(f"'{job.order.entry_point}'", limit, value, job.order.limits)
             raise Refused(failure.kind, failure.message)
 
 

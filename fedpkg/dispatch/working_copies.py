@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from fedpkg.dispatch.base import Task, leads_elsewhere, working_folder
-from fedpkg.dispatch.package_files import PackageFiles, Shared, drop_unchanged, inventory, package_folder
+from fedpkg.dispatch.package_files import PackageFiles, Shared, drop_unchanged, inventory
+from fedpkg.dispatch.site import Job
 from fedpkg.errors import DispatchError
 from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files, walk
+from fedpkg.waist.place import package_in
 
 # Inodes' times move in ticks of 1 to 10 ms: what was written within the same tick cannot be told apart by them.
 _TICKS_NS = 100_000_000
@@ -61,39 +62,39 @@ class WorkingCopies:
         self._links: dict[str, Mapping[str, Shared]] = {}  # by task
         self._private: dict[str, list[str]] = {}  # by task that runs again: big files that it got as its own
 
-    def put(self, task: Task, *, private: bool = False) -> None:
-        """Make ``task.next_state``, which must not exist: from the client's state, else from the package.
+    def put(self, job: Job, *, private: bool = False) -> None:
+        """Make ``job.place.version``, which must not exist: from the client's state, else from the package.
 
         With ``private`` nobody else has any of its files.
         """
-        root = task.package.root
-        if task.state is not None:
-            copy_tree(task.state, task.next_state, but=(NOTE,))
-            links = self._put_big_files(task, _read_note(task.state), private=private)
-            _link(task)
-        elif not (task.links or private) and (copy := self._take(root)) is not None:
-            copy.path.rename(task.next_state)
+        root = job.package.root
+        if job.state is not None:
+            copy_tree(job.state, job.place.version, but=(NOTE,))
+            links = self._put_big_files(job, _read_note(job.state), private=private)
+            _link(job)
+        elif not (job.links or private) and (copy := self._take(root)) is not None:
+            copy.path.rename(job.place.version)
             copy.settled = time.time_ns() - max(facts[-1] for facts in copy.facts.values()) > _TICKS_NS
             links = dict(copy.links)
-            self._given[task.task_id] = copy
+            self._given[job.task_id] = copy
         else:
-            task.next_state.mkdir(mode=0o700)
-            copy_tree(root, package_folder(task.next_state), but=inventory(root).big)
-            links = self._put_big_files(task, inventory(root).big, private=private)
-            (task.next_state / "state").mkdir()
-            _link(task)
-            facts = _facts(task.next_state, links)
-            self._given[task.task_id] = _Copy(root, task.next_state, links, facts)
-        self._links[task.task_id] = links
+            job.place.version.mkdir(mode=0o700)
+            copy_tree(root, package_in(job.place.version), but=inventory(root).big)
+            links = self._put_big_files(job, inventory(root).big, private=private)
+            (job.place.version / "state").mkdir()
+            _link(job)
+            facts = _facts(job.place.version, links)
+            self._given[job.task_id] = _Copy(root, job.place.version, links, facts)
+        self._links[job.task_id] = links
 
-    def _put_big_files(self, task: Task, names: Sequence[str], *, private: bool) -> dict[str, Shared]:
+    def _put_big_files(self, job: Job, names: Sequence[str], *, private: bool) -> dict[str, Shared]:
         links = {}
         for name in names:
-            target = package_folder(task.next_state) / name
-            if shared := self._files.put(task.package.root / name, target, private=private):
+            target = package_in(job.place.version) / name
+            if shared := self._files.put(job.package.root / name, target, private=private):
                 links[name] = shared
         if private:
-            self._private[task.task_id] = list(names)
+            self._private[job.task_id] = list(names)
         return links
 
     def _take(self, root: Path) -> _Copy | None:
@@ -103,36 +104,36 @@ class WorkingCopies:
                     return self._spare.pop(number)
         return None
 
-    def has_links(self, task: Task) -> bool:
-        return bool(self._links.get(task.task_id))
+    def has_links(self, job: Job) -> bool:
+        return bool(self._links.get(job.task_id))
 
-    def is_as_given(self, task: Task) -> bool:
+    def is_as_given(self, job: Job) -> bool:
         """A task has ended: has it left alone what it shares with others, and others likewise?"""
-        return self._files.are_as_given(task.next_state, self._links.get(task.task_id, {}))
+        return self._files.are_as_given(job.place.version, self._links.get(job.task_id, {}))
 
-    def take_back(self, task: Task) -> bool:
+    def take_back(self, job: Job) -> bool:
         """A task is done, its processes are gone: did it leave its client nothing to keep? Then its folder goes."""
-        copy, links = self._given.pop(task.task_id, None), self._links.pop(task.task_id, {})
+        copy, links = self._given.pop(job.task_id, None), self._links.pop(job.task_id, {})
         try:
-            touched = copy is None or not _is_untouched(task.next_state, copy)
-            _unlink(task)
+            touched = copy is None or not _is_untouched(job.place.version, copy)
+            _unlink(job)
             is_as_unpacked = copy is not None and (
-                (copy.settled and not touched) or _is_as_unpacked(task, links, big_files=not touched)
+                (copy.settled and not touched) or _is_as_unpacked(job, links, big_files=not touched)
             )
         except FileNotFoundError:  # it removed its own folder: nothing to keep, either
             touched = is_as_unpacked = True
         except OSError:  # it cannot be read: then it is as the client wants it
             touched, is_as_unpacked = True, False
-        if copy is not None and is_as_unpacked and not touched and not task.links:
-            self._private.pop(task.task_id, None)
-            self._put_by(copy, task.next_state)
+        if copy is not None and is_as_unpacked and not touched and not job.links:
+            self._private.pop(job.task_id, None)
+            self._put_by(copy, job.place.version)
             return True
-        names = self._files.take(task.next_state, links)
-        names += drop_unchanged(task.package.root, task.next_state, self._private.pop(task.task_id, ()))
+        names = self._files.take(job.place.version, links)
+        names += drop_unchanged(job.package.root, job.place.version, self._private.pop(job.task_id, ()))
         if copy is not None and is_as_unpacked:  # such a copy is its client's own
-            remove_tree(task.next_state)
+            remove_tree(job.place.version)
             return True
-        _write_note(task.next_state, names)
+        _write_note(job.place.version, names)
         return False
 
     def _put_by(self, copy: _Copy, folder: Path) -> None:
@@ -144,12 +145,12 @@ class WorkingCopies:
             copy.path = folder.rename(self._folder / str(self._count))
             self._spare.append(copy)
 
-    def discard(self, task: Task) -> None:
+    def discard(self, job: Job) -> None:
         """A task failed: it leaves no trace in its client's state."""
-        self._given.pop(task.task_id, None)
-        self._private.pop(task.task_id, None)
-        self._files.take(task.next_state, self._links.pop(task.task_id, {}))
-        remove_tree(task.next_state)
+        self._given.pop(job.task_id, None)
+        self._private.pop(job.task_id, None)
+        self._files.take(job.place.version, self._links.pop(job.task_id, {}))
+        remove_tree(job.place.version)
 
     def clear(self) -> None:
         """Remove the copies that no task has."""
@@ -159,22 +160,22 @@ class WorkingCopies:
         self._files.clear()
 
 
-def _link(task: Task) -> None:
+def _link(job: Job) -> None:
     """Put links to the client's data where its package looks for them; what has their names gives way."""
-    if task.links and leads_elsewhere(task):  # what we remove and make would be there
-        raise DispatchError(f"{task.client_id} has kept a link in the place of its working folder")
-    for name, target in task.links.items():
-        link = working_folder(task) / name
+    if job.links and job.leads_elsewhere:  # what we remove and make would be there
+        raise DispatchError(f"{job.order.client_id} has kept a link in the place of its working folder")
+    for name, target in job.links.items():
+        link = job.working_folder / name
         remove_tree(link)
         link.symlink_to(target)
 
 
-def _unlink(task: Task) -> None:
+def _unlink(job: Job) -> None:
     """Take the links away again: they are no part of the client's state."""
-    if not task.links or leads_elsewhere(task):
+    if not job.links or job.leads_elsewhere:
         return
-    for name in task.links:
-        link = working_folder(task) / name
+    for name in job.links:
+        link = job.working_folder / name
         if link.is_symlink():
             link.unlink()
 
@@ -217,11 +218,11 @@ def _is_untouched(folder: Path, copy: _Copy) -> bool:
         return False
 
 
-def _is_as_unpacked(task: Task, links: Container[str], *, big_files: bool) -> bool:
+def _is_as_unpacked(job: Job, links: Container[str], *, big_files: bool) -> bool:
     """Whether a working copy holds what the package holds, byte for byte. Big files are worth reading only if asked."""
-    folder, root = task.next_state, task.package.root
+    folder, root = job.place.version, job.package.root
     return (
         sorted(os.listdir(folder)) == ["package", "state"]
         and not os.listdir(folder / "state")
-        and same_files(root, package_folder(folder), max_bytes=None if big_files else LINK_ABOVE_BYTES, but=links)
+        and same_files(root, package_in(folder), max_bytes=None if big_files else LINK_ABOVE_BYTES, but=links)
     )

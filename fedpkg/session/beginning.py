@@ -77,7 +77,7 @@ def run(
         watch(Preparing("the package's Python environment"))
         on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         mark = mark_beginning(folder)
-        with running_executor(config, on_disk, folder, stop or Stop()) as executor:
+        with running_executor(config, home.root, on_disk, folder, stop or Stop()) as executor:
             watch(ExecutorStarted(lambda: executor.is_warming))
             watch(Preparing("the clients' data"))
             from fedpkg.controller.session import begin_session, run_session
@@ -127,7 +127,7 @@ def run(
                 )
                 for client in clients
             ]
-            ctx = context_of(session, config, home, store, on_disk, form, executor, watch=watch, clock=clock)
+            ctx = context_of(session, config, home, store, on_disk.spec, form, executor, watch=watch, clock=clock)
             begin_session(ctx, rows, weights)
             note_session(session_id)
             remove(of_build(folder))

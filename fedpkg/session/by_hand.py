@@ -2,134 +2,182 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, LimitsConfig, NeedsConfig, PythonEnv, RunConfig
-from fedpkg.dispatch.base import Failure, Task, TaskResult
-from fedpkg.dispatch.isolation import isolation_of
-from fedpkg.dispatch.limits import limits_of
+from fedpkg.dispatch.site import Job, PackageOnDisk, Site
 from fedpkg.errors import ModelFileError
+from fedpkg.replies.reading import tensors_of
 from fedpkg.session.admission import put_on_disk
 from fedpkg.session.executors import make_executor, slots_of
+from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.session.seed_model import bare_form, non_finite
 from fedpkg.types import Json, ReplyKind
+from fedpkg.waist.answer import Answer, Failure
+from fedpkg.waist.order import Input, Order, ReplySpec, digest_of
+from fedpkg.waist.place import Place
 
 if TYPE_CHECKING:
     from fedpkg.formats.base import Suffix
     from fedpkg.weights.weights import Weights
 
 
-def call_entry_point(
-    package: Path,
-    entry_point: str,
-    *,
-    folder: Path,
-    executor: Literal["process", "forkserver", "resident"] = "process",
-    model: Path | None = None,
-    data_path: Path | None = None,
-    client_id: str = "client-0",
-    seed: int = 0,
-    timeout_s: float | None = None,
-    arguments: Mapping[str, Json] | None = None,
-    environment: Mapping[str, str] | None = None,
-    links: Mapping[str, Path] | None = None,
-    gpus: int | None = None,
-    isolate: IsolateConfig | None = None,
-    python_env: PythonEnv = "auto",
-    record: Mapping[str, Any] | None = None,
-    allow: Sequence[str] | None = None,
-    seed_suffix: Suffix = ".npz",
-) -> TaskResult:
-    """Call one entry point just as a session would, and check its reply. Nothing outside ``folder`` is written.
-
-    Its files are in ``folder / "task"`` (logs, task.json, what it was given); the package is unpacked beside it.
+@dataclass(frozen=True)
+class Call:
+    """What is called by hand, and as whom.
 
     Args:
+        folder: nothing outside it is written. The task's files are in ``folder / "task"`` (logs, task.json, what it was
+            given); the package is unpacked beside it.
         model: the input, in any form that a seed model can have.
         environment, links: as of a run's clients; those of ``record`` go before them.
         gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
         record: a task.json; round, partition, parameters, names of sets, run config, environment and links of the
             call are taken from it.
         allow: digests and signers, as in a run's ``trust.allow``; None: every package.
+    """
+
+    package: Path
+    entry_point: str
+    folder: Path
+    executor: Literal["process", "forkserver", "resident"] = "process"
+    model: Path | None = None
+    data_path: Path | None = None
+    client_id: str = "client-0"
+    seed: int = 0
+    timeout_s: float | None = None
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, Path] = field(default_factory=dict)
+    gpus: int | None = None
+    isolate: IsolateConfig = field(default_factory=IsolateConfig)
+    python_env: PythonEnv = "auto"
+    record: Mapping[str, Any] = field(default_factory=dict)
+    allow: Sequence[str] | None = None
+    seed_suffix: Suffix = ".npz"
+
+    def config(self) -> RunConfig:
+        """The configuration of a run that would call it so."""
+        told = {str(name): str(value) for name, value in self.record.get("environment", {}).items()}
+        gpus = len(self.record.get("gpus", ())) if self.gpus is None else self.gpus
+        return RunConfig(
+            package=str(self.package),
+            rounds=1,
+            clients=ClientsConfig(count=1),
+            executor=ExecutorConfig(name=self.executor, workers=1, needs=NeedsConfig(gpus=gpus)),
+            environment={**self.environment, **told},
+            isolate=self.isolate,
+        )
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a call by hand came to.
+
+    Args:
+        reply: its file; None: there is none.
+        sets: what it holds, mapped: a model is one set without a name.
+    """
+
+    job: Job
+    answer: Answer
+    reply: Path | None = None
+    sets: Mapping[str, Weights] = field(default_factory=dict)
+
+
+class _Bench(Site):
+    """A site for one task, whose folders are in plain sight."""
+
+    def place(self, order: Order, spec: ReplySpec) -> Place:
+        place = super().place(order, spec)
+        return Place(self.home / "task", self.home / "work", place.suffix, place.out_name)
+
+
+def call_entry_point(call: Call) -> Called:
+    """Call one entry point just as a session would, and check its reply.
 
     Raises:
-        FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the result.
+        FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the answer.
     """
-    facts = record or {}
-    environment = {
-        **(environment or {}),
-        **{str(name): str(value) for name, value in facts.get("environment", {}).items()},
-    }
-    links = {**(links or {}), **{str(name): Path(target) for name, target in facts.get("links", {}).items()}}
-    limits = LimitsConfig()
-    gpus = len(facts.get("gpus", ())) if gpus is None else gpus
+    config, limits = call.config(), LimitsConfig()
     unpacked = open_package(
-        package,
-        folder / "packages",
+        call.package,
+        call.folder / "packages",
         max_bytes=limits.package_bytes,
         max_members=limits.package_members,
-        admit=gate(package, allow),
+        admit=gate(call.package, call.allow),
     )
-    unpacked.spec.entry_point(entry_point)
-    on_disk = put_on_disk(unpacked, python_env, only_wheels=isolate is not None and isolate.enabled)
-    config = RunConfig(
-        package=str(package),
-        rounds=1,
-        clients=ClientsConfig(count=1),
-        executor=ExecutorConfig(name=executor, workers=1, needs=NeedsConfig(gpus=gpus)),
-        environment=environment,
-        isolate=isolate or IsolateConfig(),
-    )
-    runner = make_executor(config, on_disk, folder / "executor", slots=slots_of(config))
+    unpacked.spec.entry_point(call.entry_point)
+    package = put_on_disk(unpacked, call.python_env, only_wheels=call.isolate.enabled)
+    site = _Bench(call.folder, package)
+    runner = make_executor(config, site, package, call.folder / "executor", slots=slots_of(config))
     try:
-        bare = bare_form(config, on_disk)
-        staged, template, suffix = None, None, bare or seed_suffix
-        if model is not None:
-            staged, template, suffix = _input_model(model, folder, bare)
-        content = str(facts.get("reply", "gradient" if entry_point == "gradient" else "weights"))
-        if template is not None and content != "weights" and not facts.get("rest"):
-            template = template.filter(frozenset(template.parameters).__contains__)
-        sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
-        input_sets = tuple(map(str, facts.get("input_sets", ())))
-        task = Task(
-            task_id=f"by-hand/{entry_point}",
-            session_id=str(facts.get("session_id", "by-hand")),
-            round_number=int(facts.get("round_number", 1)),
-            client_id=client_id,
-            entry_point=entry_point,
-            package=on_disk,
-            reply_kind=ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point, ReplyKind.RESULT),
-            folder=folder / "task",
-            next_state=folder / "work",
-            partition_id=int(facts.get("partition_id", 0)),
-            num_partitions=int(facts.get("num_partitions", 1)),
-            model=staged,
-            suffix=suffix,
-            weighted=bool(facts.get("weighted", True)),
-            template=None if sets or input_sets else template,  # what sets must fit is on no record
-            content=content,
-            input_sets=input_sets,
-            sets=sets,
-            data_path=data_path,
-            seed=seed,
-            arguments=arguments or {},
-            parameters=facts.get("parameters", {}),
-            run_config=facts.get("run_config", {}),
-            environment=environment,
-            links=links,
-            timeout_s=timeout_s,
-            limits=limits_of(limits),
-            isolation=isolation_of(config),
-        )
-        result = runner.submit(task).result()
-        return _checked_seed(result) if task.reply_kind is ReplyKind.SEED else result
+        order, spec = _order(call, config, package)
+        site.know(spec, order.reply_spec)
+        answer = runner.submit(order).result()
+        return _called(site.job(order), answer)
     finally:
         runner.close()
+
+
+def _order(call: Call, config: RunConfig, package: PackageOnDisk) -> tuple[Order, ReplySpec]:
+    facts, bare = call.record, bare_form(config, package)
+    staged, template, suffix = None, None, bare or call.seed_suffix
+    if call.model is not None:
+        staged, template, suffix = _input_model(call.model, call.folder, bare)
+    spec = _spec(call, template, suffix)
+    links = {**call.links, **{str(name): target for name, target in facts.get("links", {}).items()}}
+    given = None
+    if staged is not None:
+        names = tuple(map(str, facts.get("input_sets", ())))
+        given = Input(reference=str(staged), size_bytes=staged.stat().st_size, sets=names)
+    order = Order(
+        task_id=f"by-hand/{call.entry_point}",
+        session_id=str(facts.get("session_id", "by-hand")),
+        round_number=int(facts.get("round_number", 1)),
+        client_id=call.client_id,
+        entry_point=call.entry_point,
+        package=package.digest,
+        reply_spec=digest_of(spec),
+        partition_id=int(facts.get("partition_id", 0)),
+        num_partitions=int(facts.get("num_partitions", 1)),
+        input=given,
+        arguments=dict(call.arguments),
+        parameters=facts.get("parameters", {}),
+        run_config=facts.get("run_config", {}),
+        environment=config.environment,
+        seed=call.seed,
+        data=None if call.data_path is None else str(call.data_path),
+        links={name: str(target) for name, target in links.items()},
+        timeout_s=call.timeout_s,
+        limits=limits_of(LimitsConfig()),
+        isolation=isolation_of(config),
+    )
+    return order, spec
+
+
+def _spec(call: Call, template: Weights | None, suffix: str) -> ReplySpec:
+    facts, entry_point = call.record, call.entry_point
+    reply = facts.get("reply", "gradient" if entry_point == "gradient" else "weights")
+    if template is not None and reply != "weights" and not facts.get("rest"):
+        template = template.filter(frozenset(template.parameters).__contains__)
+    sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
+    is_known = template is not None and not (sets or facts.get("input_sets"))  # what sets must fit is on no record
+    return ReplySpec(
+        kind=ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point, ReplyKind.RESULT),
+        tensors=tensors_of(template) if is_known and template is not None else None,
+        reply=reply,
+        sets=sets,
+        weighted=bool(facts.get("weighted", True)),
+        suffix=suffix,
+    )
 
 
 _REPLY_KINDS = {
@@ -153,16 +201,24 @@ def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, W
     return path, weights, form.suffix
 
 
-def _checked_seed(result: TaskResult) -> TaskResult:
+def _called(job: Job, answer: Answer) -> Called:
     from fedpkg.formats.model_file import read_seed_model
 
-    if result.reply is None:
-        return result
+    if answer.reply is None:
+        return Called(job, answer)
+    reply = job.place.reply / answer.reply.name
+    if job.spec.kind in (ReplyKind.UPDATE, ReplyKind.SETS):
+        return Called(job, answer, reply, job.reading.open(reply, job.sent).sets)
+    if job.spec.kind is not ReplyKind.SEED:
+        return Called(job, answer, reply)
     try:
-        weights, _form = read_seed_model(result.reply)
+        weights, _form = read_seed_model(reply)
     except ModelFileError as error:
-        return dataclasses.replace(result, status="failed", failure=Failure("bad_file", error.message), reply=None)
+        return Called(job, _failed(answer, Failure("bad_file", error.message)))
     if bad := non_finite(weights):
-        failure = Failure("not_finite", f"tensor '{bad}' has NaN or infinite values")
-        return dataclasses.replace(result, status="failed", failure=failure, reply=None)
-    return dataclasses.replace(result, weights=weights)
+        return Called(job, _failed(answer, Failure("not_finite", f"tensor '{bad}' has NaN or infinite values")))
+    return Called(job, answer, reply, {"": weights})
+
+
+def _failed(answer: Answer, failure: Failure) -> Answer:
+    return msgspec.structs.replace(answer, status="failed", failure=failure, reply=None)

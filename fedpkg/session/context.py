@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
-from fedpkg.dispatch.base import Executor, PackageOnDisk
 from fedpkg.errors import StoreError
 from fedpkg.files import NO_SPACE
+from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.stores.base import SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.waist.executor import Executor
 
 if TYPE_CHECKING:
+    from fedpkg.compute_package.spec import PackageSpec
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
     from fedpkg.formats.base import ModelForm
@@ -25,7 +27,7 @@ def context_of(
     config: RunConfig,
     home: Home,
     store: StateStore,
-    package: PackageOnDisk,
+    spec: PackageSpec,
     form: ModelForm,
     executor: Executor,
     *,
@@ -43,7 +45,9 @@ def context_of(
         config=config,
         folder=home.session_folder(session.session_id),
         home=home.root,
-        package=package,
+        spec=spec,
+        limits=limits_of(config.limits),
+        isolation=isolation_of(config),
         form=form,
         store=store,
         models=ModelStore(home.models),

@@ -6,50 +6,49 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedpkg.config import RunConfig
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
-from fedpkg.dispatch.base import Executor, PackageOnDisk
-from fedpkg.dispatch.isolation import isolation_of
+from fedpkg.dispatch.site import PackageOnDisk, Site
 from fedpkg.errors import Interrupted
 from fedpkg.log import event
-
-if TYPE_CHECKING:
-    pass
-
+from fedpkg.session.limits import isolation_of
 from fedpkg.session.stop import Stop
+from fedpkg.waist.executor import Executor
 
 logger = logging.getLogger("fedpkg.session")
 
 
-def make_executor(config: RunConfig, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]) -> Executor:
+def make_executor(
+    config: RunConfig, site: Site, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]
+) -> Executor:
     """The executor that a configuration names."""
     options: dict[str, Any] = {"slots": slots, "environment": config.environment, "log_folder": log_folder}
     isolated = isolation_of(config) is not None
     if config.executor.name == "process":
         from fedpkg.dispatch.process import process_executor
 
-        return process_executor(**options, isolated=isolated)
+        return process_executor(site, **options, isolated=isolated)
     if config.executor.name == "resident":
         from fedpkg.dispatch.resident import resident_executor
 
-        return resident_executor(**options, package=package)
+        return resident_executor(site, **options, package=package)
     from fedpkg.dispatch.forkserver import forkserver_executor
 
-    return forkserver_executor(**options, package=package, isolated=isolated)
+    return forkserver_executor(site, **options, package=package, isolated=isolated)
 
 
 @contextmanager
 def running_executor(
-    config: RunConfig, package: PackageOnDisk, folder: Path, stop: Stop, session_id: str | None = None
+    config: RunConfig, home: Path, package: PackageOnDisk, folder: Path, stop: Stop, session_id: str | None = None
 ) -> Iterator[Executor]:
     """The run's executor, closed in the end; ``stop`` interrupts whoever waits for its tasks.
 
     ``session_id``: of a session that is on record already.
     """
     slots = slots_of(config, or_fewer=session_id is not None)
-    executor = make_executor(config, package, folder / "executor", slots=slots)
+    executor = make_executor(config, Site(home, package), package, folder / "executor", slots=slots)
     try:
         yield stop.guard(executor)
     except KeyboardInterrupt:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from fedpkg.dispatch.base import TaskResult, told_in
+from pathlib import Path
+
 from fedpkg.errors import EntryPointFailed
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.place import told_in
 
 
-def entry_point_failed(result: TaskResult, *, hint: str | None, tail_lines: int = 8) -> EntryPointFailed:
-    """The error for a call that failed: what, its command, and the end of its log."""
-    message = result.failure.message if result.failure else result.status
-    lines = [message, f"    command  {result.command}"]
-    tail = result.log_tail.splitlines()[-tail_lines:]
-    log = told_in(result.task.folder, message)
+def entry_point_failed(
+    entry_point: str, answer: Answer, folder: Path, *, hint: str | None, tail_lines: int = 8
+) -> EntryPointFailed:
+    """The error for a call that failed: what, its command, and the end of its log, which is in ``folder``."""
+    message = answer.failure.message if answer.failure else answer.status
+    lines = [message, f"    command  {answer.command}"]
+    tail = answer.log_tail.splitlines()[-tail_lines:]
+    log = told_in(folder, message)
     stream = log.name.split(".")[-2]
     if tail:
         lines += [f"    {stream}   {log}, last lines:", *(f"             {line}" for line in tail)]
@@ -20,10 +25,10 @@ def entry_point_failed(result: TaskResult, *, hint: str | None, tail_lines: int 
     return EntryPointFailed(
         "\n".join(lines),
         hint=hint,
-        entry_point=result.task.entry_point,
-        failure=result.failure.kind if result.failure else None,
-        exit_status=result.exit_code,
-        command=result.command,
-        folder=str(result.task.folder),
-        log_tail=result.log_tail,
+        entry_point=entry_point,
+        failure=answer.failure.kind if answer.failure else None,
+        exit_status=answer.exit_code,
+        command=answer.command,
+        folder=str(folder),
+        log_tail=answer.log_tail,
     )

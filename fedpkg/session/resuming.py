@@ -68,14 +68,14 @@ def resume(
         package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
         check_data(home, store.list_clients(session.session_id))
         folder = home.session_folder(session.session_id)
-        with running_executor(config, package, folder, stop or Stop(), session.session_id) as executor:
+        with running_executor(config, home.root, package, folder, stop or Stop(), session.session_id) as executor:
             watch(ExecutorStarted(lambda: executor.is_warming))
             from fedpkg.controller.session import run_session
             from fedpkg.formats.base import ModelForm
 
             seed = store.get_model(f"{session.session_id}.0")
             form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
-            ctx = context_of(session, config, home, store, package, form, executor, watch=watch, clock=clock)
+            ctx = context_of(session, config, home, store, package.spec, form, executor, watch=watch, clock=clock)
             if session.rules < 2:
                 check_former_shares(ctx, seed)
             if session.rules < 3:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
-from fedpkg.dispatch.base import Executor, PackageOnDisk, Task
-from fedpkg.dispatch.isolation import isolation_of
-from fedpkg.dispatch.limits import limits_of
+from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import ConfigError, StoreError
 from fedpkg.session.failed_call import entry_point_failed
+from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.types import ReplyKind
+from fedpkg.waist.executor import Executor
+from fedpkg.waist.order import Order, ReplySpec, digest_of
+from fedpkg.waist.place import BUILD, reply_of
 
 if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm, Suffix
@@ -67,37 +69,41 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         EntryPointFailed: it failed; with the end of its log.
         StoreError: … because the disk is full.
     """
-    task = Task(
+    suffix = bare_form(config, package) or ".npz"
+    spec = ReplySpec(kind=ReplyKind.SEED, suffix=suffix)
+    digest = digest_of(spec)
+    order = Order(
         task_id=f"{session_id}/build",
         session_id=session_id,
         round_number=0,
         client_id="",
-        entry_point="build",
-        package=package,
-        reply_kind=ReplyKind.SEED,
-        folder=folder / "build",
-        next_state=folder / "build.work",
-        suffix=bare_form(config, package) or ".npz",
+        entry_point=BUILD,
+        package=package.digest,
+        reply_spec=digest,
         seed=config.seed,
-        arguments=config.arguments.get("build", {}),
-        run_config=config.run_config,
-        environment=config.environment,
+        arguments=dict(config.arguments.get(BUILD, {})),
+        run_config=dict(config.run_config),
+        environment=dict(config.environment),
         threads=config.executor.threads,
         timeout_s=config.executor.timeout_s,
         limits=limits_of(config.limits),
         isolation=isolation_of(config),
         log_bytes=config.limits.log_bytes,
     )
-    result = executor.submit(task).result()
-    if result.failure is not None and result.failure.kind == "no_space":
+    executor.know(spec, digest)
+    answer = executor.submit(order).result()
+    if answer.failure is not None and answer.failure.kind == "no_space":
         raise StoreError(
-            f"the disk of {folder} is full: build failed ({result.failure.message}); nothing was recorded",
+            f"the disk of {folder} is full: build failed ({answer.failure.message}); nothing was recorded",
             hint="free space (`fedpkg home prune` helps), then start it again",
             path=str(folder),
         )
-    if result.reply is None:
-        raise entry_point_failed(result, hint=_build_by_hand(config, f"seed{task.suffix}"))
-    return result.reply
+    if answer.reply is None:
+        hint = _build_by_hand(config, f"seed{suffix}")
+        raise entry_point_failed(BUILD, answer, folder / Path(answer.folder).name, hint=hint)
+    reply = reply_of(folder / BUILD)
+    executor.fetch(order, answer, reply)
+    return reply / answer.reply.name
 
 
 def _build_by_hand(config: RunConfig, output: str) -> str:

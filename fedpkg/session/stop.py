@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from fedpkg.dispatch.base import Executor, Task, TaskResult
+    from fedpkg.waist.answer import Answer
+    from fedpkg.waist.executor import Executor
+    from fedpkg.waist.order import Order
 
 
 class Stop:
@@ -62,6 +64,6 @@ class _Guarded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
-    def submit(self, task: Task) -> Future[TaskResult]:
+    def submit(self, order: Order) -> Future[Answer]:
         self._stop.check()
-        return self._stop.follow(self._executor.submit(task))
+        return self._stop.follow(self._executor.submit(order))

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from fedpkg.errors import SessionFailed
-from fedpkg.strategies.traits import Content
 from fedpkg.strategies.virtual_clock import VirtualClock
-from fedpkg.types import Json, ReplyKind, Sampling, Use
+from fedpkg.types import Content, Json, ReplyKind, Sampling, Use
 
 if TYPE_CHECKING:  # to list strategies must not cost PyTorch
     import numpy as np

@@ -11,8 +11,8 @@ from fedpkg.transforms.stage import Stage
 
 if TYPE_CHECKING:
     from fedpkg.transforms.message import Transform
+    from fedpkg.types import Content
 
-Content: TypeAlias = Literal["weights", "delta", "gradient"]
 Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters"]
 
 

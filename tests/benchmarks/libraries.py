@@ -84,10 +84,10 @@ def measure(script, folder, executor_name, repeat):
     """Median seconds of a task, and what was said; the first task of an executor is not counted."""
     from fedpkg.compute_package.spec import EntryPoint, PackageSpec
     from fedpkg.devices import cpu_slots
-    from fedpkg.dispatch.base import PackageOnDisk, Task
     from fedpkg.dispatch.forkserver import forkserver_executor
     from fedpkg.dispatch.process import process_executor
     from fedpkg.dispatch.resident import resident_executor
+    from fedpkg.dispatch.site import PackageOnDisk, Task
     from fedpkg.types import ReplyKind
 
     source = folder / "client"

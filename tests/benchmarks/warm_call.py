@@ -33,6 +33,7 @@ class Bench:
 
     def task(self, name, number, **fields):
         from fedpkg.dispatch.base import Task
+
         from fedpkg.formats.model_file import read_model
         from fedpkg.types import ReplyKind
 
@@ -62,7 +63,7 @@ def load_module(path):
 
 def make_bench(source, folder):
     from fedpkg.compute_package.unpack import open_package
-    from fedpkg.dispatch.base import PackageOnDisk
+    from fedpkg.dispatch.site import PackageOnDisk
 
     opened = open_package(source, folder / "packages", max_bytes=1 << 30, max_members=1000)
     package = PackageOnDisk(digest=opened.digest, root=opened.root, folder=opened.folder, spec=opened.spec)

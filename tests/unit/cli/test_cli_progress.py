@@ -12,6 +12,7 @@ from fedpkg.cli.progress import LiveDisplay, Progress
 from fedpkg.controller.events import ExecutorStarted, PhaseStarted, Preparing, RoundFinished, SessionStarted, TaskEnded
 from fedpkg.stores.base import RoundRow, SessionRow
 from fedpkg.stores.home import Home
+from fedpkg.waist.answer import Answer
 
 SESSION = SessionRow(
     session_id="digits-1\x1b[2J",
@@ -23,7 +24,7 @@ SESSION = SessionRow(
     created_at=0.0,
     updated_at=0.0,
 )
-ENDED = TaskEnded(SimpleNamespace(status="ok"))
+ENDED = TaskEnded(SimpleNamespace(), Answer(task_id="t", status="ok"))
 
 
 @pytest.fixture

@@ -103,8 +103,8 @@ class Sessions:
         )
 
     def watch(self, event: Event) -> None:
-        if isinstance(event, TaskEnded) and event.result.failure is not None:
-            self.failures.append(f"{event.result.failure}\n{event.result.log_tail}")
+        if isinstance(event, TaskEnded) and event.answer.failure is not None:
+            self.failures.append(f"{event.answer.failure}\n{event.result.log_tail}")
 
     def model(self, session_id: str, number: int) -> tuple[str, Any]:
         """A round's global model: its digest, and its point."""

@@ -21,5 +21,5 @@ def federation(tmp_path: Path) -> Federation:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> AtOnce:
     """From now on sessions run without processes."""
     executor = AtOnce()
-    monkeypatch.setattr(executors, "make_executor", lambda *_, **__: executor)
+    monkeypatch.setattr(executors, "make_executor", executor.make)
     return executor

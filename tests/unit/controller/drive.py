@@ -94,7 +94,7 @@ def main() -> None:
         if isinstance(happened, (Preparing, ExecutorStarted)):  # there is no session yet
             return
         seen += 1
-        task = f" {happened.result.task.task_id}" if hasattr(happened, "result") else ""
+        task = f" {happened.order.task_id}" if hasattr(happened, "order") else ""
         print(f"{type(happened).__name__}{task}", flush=True)
         if arrivals is not None:
             arrivals(happened)

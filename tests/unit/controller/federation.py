@@ -42,8 +42,8 @@ class Arrivals:
         return {"arrivals": str(self.folder), "order": json.dumps(order)}
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, TaskEnded) and event.result.task.entry_point == "train":
-            self._tell(event.result.task.round_number, event.result.task.client_id)
+        if isinstance(event, TaskEnded) and event.order.entry_point == "train":
+            self._tell(event.order.round_number, event.order.client_id)
 
     def catch_up(self, home: Home, session_id: str) -> None:
         """Tell what was recorded by a controller that did not come to tell it."""

@@ -4,62 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from at_once import answer_of
+from at_once import InProcess
 from federation import Federation
 from torch import nn
 
-from fedpkg.dispatch.base import Task, TaskResult
+from fedpkg.dispatch.site import Job
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.formats.base import ModelForm, keys_of
 from fedpkg.formats.model_file import read_model, write_model
 from fedpkg.session import beginning, executors
 from fedpkg.stores.base import SessionRow
 from fedpkg.types import ReplyKind
+from fedpkg.waist.order import Order
 from fedpkg.weights.weights import Weights
 
-Train = Callable[[Task, Weights], "Weights | dict[str, torch.Tensor]"]
+Train = Callable[[Order, Weights], "Weights | dict[str, torch.Tensor]"]
 
 
-class Here:
-    """An executor without processes: ``train`` makes a client's reply of what it was sent."""
-
-    slots = 1
-    is_warming = False
+class Here(InProcess):
+    """``train`` makes a client's reply of what it was sent."""
 
     def __init__(self, train: Train, validate: Callable[[Weights], dict[str, float]] = lambda model: {}) -> None:
         self.train, self.validate = train, validate
 
-    def submit(self, task: Task) -> Future[TaskResult]:
-        done: Future[TaskResult] = Future()
-        done.set_result(self._answer(task))
-        return done
-
-    def _answer(self, task: Task) -> TaskResult:
-        task.folder.mkdir(parents=True)
-        (task.next_state / "state").mkdir(parents=True)
-        assert task.model is not None
-        model = read_model(task.model)
-        out = task.folder / ("out.json" if task.reply_kind is ReplyKind.METRICS else f"out{task.suffix}")
-        if task.reply_kind is ReplyKind.METRICS:
+    def write(self, job: Job) -> None:
+        assert job.model is not None
+        model, out = read_model(job.model), job.place.out
+        if job.spec.kind is ReplyKind.METRICS:
             out.write_text(json.dumps(self.validate(model)))
         else:
-            reply = Weights(dict(self.train(task, model)))
-            write_model(out, reply, ModelForm(task.suffix, keys_of(reply)))  # type: ignore[arg-type]
+            reply = Weights(dict(self.train(job.order, model)))
+            write_model(out, reply, ModelForm(job.spec.suffix, keys_of(reply)))  # type: ignore[arg-type]
             Path(f"{out}-metadata").write_text(json.dumps({"num_examples": 10}))
-        return answer_of(task, out)
-
-    def cancel(self, task_id: str) -> None:
-        """Too late."""
-
-    def close(self) -> None:
-        """Nothing runs."""
 
 
 @pytest.fixture
@@ -70,7 +52,7 @@ def here(monkeypatch: pytest.MonkeyPatch, federation: Federation, tmp_path: Path
         train: Train, seed: Weights | dict[str, Any], *, validate: Any = lambda model: {}, **changes: Any
     ) -> SessionRow:
         executor = Here(train, validate)
-        monkeypatch.setattr(executors, "make_executor", lambda *_, **__: executor)
+        monkeypatch.setattr(executors, "make_executor", executor.make)
         weights = Weights(dict(seed))
         path = tmp_path / "Saat.safetensors"
         write_model(path, weights, ModelForm(".safetensors", keys_of(weights)))
@@ -119,7 +101,7 @@ class Digits:
         model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
         return model
 
-    def train(self, task: Task, weights: Weights) -> dict[str, torch.Tensor]:
+    def train(self, task: Order, weights: Weights) -> dict[str, torch.Tensor]:
         torch.manual_seed(task.seed % 1000)
         model = self._model(weights)
         mine = torch.arange(task.partition_id, 1500, 3)
@@ -200,13 +182,13 @@ def test_with_the_line_batch_norm_trains_and_without_it_negative_variances_are_t
 NORM = {"fc": torch.ones(2, 3), "bn.running_mean": torch.zeros(2), "bn.num_batches_tracked": torch.tensor(0)}
 
 
-def moving(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+def moving(task: Order, model: Weights) -> dict[str, torch.Tensor]:
     """Each tensor one more, also those that are no parameters."""
     return {name: tensor + 1 for name, tensor in model.items()}
 
 
 def delta(*names: str) -> Train:
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         return {name: torch.ones_like(model[name]) if name == "fc" else model[name] + 1 for name in names}
 
     return train
@@ -245,7 +227,7 @@ def test_buffers_stay_where_a_delta_has_parameters_alone(
 ) -> None:
     by_position = {str(i): tensor for i, tensor in enumerate(NORM.values())}
 
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         return {"0": torch.ones(2, 3)}
 
     for seed, clients in ((NORM, delta("fc")), (by_position, train)):
@@ -263,7 +245,7 @@ def test_sessions_of_before_send_deltas_of_parameters_alone(
         patched.setattr(beginning, "SessionRow", lambda **fields: row(**fields, rules=1))
         session = here(delta("fc"), NORM, strategy={"name": "fedavg", "reply": "delta"})
     executor = Here(delta(*NORM))
-    monkeypatch.setattr(executors, "make_executor", lambda *_, **__: executor)
+    monkeypatch.setattr(executors, "make_executor", executor.make)
     with pytest.raises(Exception, match=r"extra tensor 'bn\.running_mean'"):
         federation.resume(session.session_id, rounds=2)
 
@@ -313,7 +295,7 @@ FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 def test_floating_replies_are_taken_into_the_dtype_of_the_global_model_and_that_is_said_once(
     here: Callable[..., SessionRow], federation: Federation, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         dtype = FLOATS[(task.round_number + task.partition_id) % 4]
         return {name: (tensor + 1).to(dtype) for name, tensor in model.items()}
 
@@ -328,7 +310,7 @@ def test_floating_replies_are_taken_into_the_dtype_of_the_global_model_and_that_
 def test_values_that_a_conversion_makes_infinite_and_integers_are_the_clients_failure(
     here: Callable[..., SessionRow], federation: Federation
 ) -> None:
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         sent = [torch.full((3,), 1e300, dtype=torch.float64), torch.ones(3, dtype=torch.int32), model["w"] + 1]
         return {"w": sent[task.partition_id]}
 
@@ -363,7 +345,7 @@ def test_constant_buffers_that_are_not_finite_come_through_bit_by_bit(
     if "transforms" in strategy:
         pytest.importorskip("zstandard")
 
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         changed = {name: tensor + task.partition_id + 1.0 for name, tensor in model.items() if name != "mask"}
         if task.partition_id == 3:  # it has been trained
             return {**model, "mask": model["mask"] + 1}
@@ -405,7 +387,7 @@ def test_small_steps_of_the_server_add_up_in_half_precision(
 ) -> None:
     step = float(torch.finfo(dtype).eps)  # the least that a client can move 1.0 up by
 
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         return {"w": model["w"] + step, "statistic": model["statistic"] + step}
 
     def moved(dtype: torch.dtype) -> torch.Tensor:
@@ -422,11 +404,11 @@ def test_small_steps_of_the_server_add_up_in_half_precision(
 def test_a_killed_session_in_half_precision_resumes_to_the_same_bits(
     here: Callable[..., SessionRow], federation: Federation
 ) -> None:
-    def train(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def train(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         rng = torch.Generator().manual_seed(task.seed)
         return {"w": model["w"] + 0.01 * torch.randn(5, generator=rng).to(torch.bfloat16)}
 
-    def dies(task: Task, model: Weights) -> dict[str, torch.Tensor]:
+    def dies(task: Order, model: Weights) -> dict[str, torch.Tensor]:
         if task.round_number == 3 and task.partition_id == 1:
             raise KeyboardInterrupt
         return train(task, model)

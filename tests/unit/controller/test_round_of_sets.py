@@ -16,7 +16,7 @@ from test_resume import drive, outcome_of, wait_until_gone, write_config
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, SessionStarted
 from fedpkg.errors import SessionFailed, StoreError
-from fedpkg.session.by_hand import call_entry_point
+from fedpkg.session.by_hand import Call, call_entry_point
 from fedpkg.stores.base import SessionRow
 from fedpkg.strategies.base import Request, State
 from fedpkg.strategies.pipeline import Pipeline
@@ -55,13 +55,12 @@ def test_sets_go_out_and_come_back(federation: Federation) -> None:
 def test_failed_task_of_sets_can_be_repeated_by_hand(federation: Federation, tmp_path: Path) -> None:
     session = federation.run(config_of(federation, clients=2, rounds=1, arguments={"train": {"fails": "client-1@1"}}))
     task = federation.task(session, "client-1")
-    assert task.status == "failed"
-    record = json.loads((federation.folder(task) / "task.json").read_text())
+    assert task.status == "failed" and task.folder is not None
+    folder = federation.folder(task)
+    record = json.loads((folder / "task.json").read_text())
     assert (record["input_sets"], record["reply_sets"]) == (["x", "control"], ["x", "control"])
-    result = call_entry_point(
-        CONTROL, "train", folder=tmp_path / "noch mal", model=federation.folder(task) / "in.npz", record=record
-    )
-    assert (result.status, list(result.sets)) == ("ok", ["x", "control"]), result
+    called = call_entry_point(Call(CONTROL, "train", tmp_path / "noch mal", model=folder / "in.npz", record=record))
+    assert (called.answer.status, list(called.sets)) == ("ok", ["x", "control"]), called.answer
 
 
 def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> None:

@@ -18,7 +18,7 @@ from test_resume import drive, outcome_of, wait_until_gone, write_config
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, FedpkgError, Interrupted, SessionFailed
-from fedpkg.session.by_hand import call_entry_point
+from fedpkg.session.by_hand import Call, call_entry_point
 from fedpkg.strategies import Traits
 from fedpkg.strategies.base import Request, State, StepContext, StepResult
 from fedpkg.types import ReplyKind
@@ -89,13 +89,12 @@ def test_failed_call_for_a_gradient_can_be_repeated_by_hand(federation: Federati
         config_of(federation, clients=clients, rounds=1, strategy=strategy, arguments=arguments, sampler={})
     )
     task = federation.task(session, "client-4", "gradient")
-    assert task.status == "failed"
-    record = json.loads((federation.folder(task) / "task.json").read_text())
+    assert task.status == "failed" and task.folder is not None
+    folder = federation.folder(task)
+    record = json.loads((folder / "task.json").read_text())
     assert (record["reply"], record["parameters"]) == ("gradient", {"part": "g"})
-    again = call_entry_point(
-        QUADRATIC, "gradient", folder=tmp_path / "noch mal", model=federation.folder(task) / "in.npz", record=record
-    )
-    assert again.status == "ok" and again.weights is not None and list(again.weights) == ["x"]
+    again = call_entry_point(Call(QUADRATIC, "gradient", tmp_path / "noch mal", model=folder / "in.npz", record=record))
+    assert again.answer.status == "ok" and list(again.sets[""]) == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -333,7 +332,7 @@ def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(event: object) -> None:
-        if isinstance(event, TaskEnded) and event.result.task.entry_point == "validate":
+        if isinstance(event, TaskEnded) and event.order.entry_point == "validate":
             raise KeyboardInterrupt
 
     config = config_of(federation, strategy={"name": "test_steps:Fickle"}, rounds=1, arguments={})

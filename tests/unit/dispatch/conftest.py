@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from workbench import Bench, inline, make_bench, marked, unpacked, write_model
 
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.site import PackageOnDisk
 
 
 @pytest.fixture(scope="module", params=["process", "forkserver", "resident"])

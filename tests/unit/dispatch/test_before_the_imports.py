@@ -10,7 +10,7 @@ import pytest
 from workbench import PRELUDE, inline, make_bench, marked
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.types import ReplyKind
 
 # An installed library that looks at everything when it is imported, and one that depends on it.

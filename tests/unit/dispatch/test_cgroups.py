@@ -13,9 +13,9 @@ import pytest
 from workbench import wait_until
 
 from fedpkg.control_groups import own_groups
-from fedpkg.dispatch.base import Limits
 from fedpkg.dispatch.cgroups import Delegated, Group, clear, delegated
 from fedpkg.dispatch.keepers import Call, Zygote
+from fedpkg.waist.order import Limits
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from workbench import Bench, inline, log, make_bench, marked, parent_of, wait_until
 
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.site import PackageOnDisk
 
 THREAD = """
 import threading

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Bench, inline, log, unpacked, write_model
+from workbench import Bench, Ran, inline, log, unpacked, write_model
 
-from fedpkg.dispatch.base import PackageOnDisk, TaskResult
+from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.types import ReplyKind
 
 # ---- command line
@@ -93,6 +93,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         data_path=tmp_path / "Daten",
         parameters={"proximal_mu": 0.1},
         run_config={"a": [1, {"b": None}]},
+        model=write_model(tmp_path / "sets.npz"),
         input_sets=("x", "control"),
         sets={"x": None},
     )
@@ -291,14 +292,13 @@ def test_copy_is_kept_only_where_the_task_changed_it(bench: Bench, tmp_path: Pat
         assert (result.keeps_state, result.task.next_state.exists()) == (keeps, keeps), code
 
 
-def test_folders_that_exist_are_refused_and_left_alone(bench: Bench, tmp_path: Path) -> None:
-    from fedpkg.errors import DispatchError
-
+def test_folders_that_exist_are_left_alone(bench: Bench, tmp_path: Path) -> None:
     task = bench.task(inline(tmp_path, "open('state', 'w').close()\ntell()"))
-    assert bench.executor.submit(task).result(60).status == "ok"
-    with pytest.raises(DispatchError, match="exists; each attempt needs folders of its own"):
-        bench.executor.submit(task).result(60)
-    assert (task.next_state / "package").is_dir()
+    first, second = (bench.executor.submit(task).result(60) for _ in range(2))
+    assert (first.status, second.status) == ("ok", "ok")
+    assert first.task.folder == task.folder and second.task.folder == task.folder.with_name("task.again-1")
+    assert first.task.next_state == task.next_state and (task.next_state / "package").is_dir()
+    assert second.task.next_state == task.next_state.with_name("state.again-1")
 
 
 # ---- as plain Python has it
@@ -540,7 +540,7 @@ def test_who_writes_to_a_shared_input_fails_alone(bench: Bench, tmp_path: Path, 
     big = write_model(tmp_path / "big.npz", size=400_000)
     package = inline(tmp_path, SHARED)
 
-    def submit(who: str, other: str, **more: str) -> Future[TaskResult]:
+    def submit(who: str, other: str, **more: str) -> Future[Ran]:
         arguments = {"who": who, "other": other, "place": str(tmp_path), **more}
         return bench.submit(package, model=big, arguments=arguments)
 

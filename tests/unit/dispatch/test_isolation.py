@@ -22,10 +22,11 @@ from workbench import MARK, Bench, inline, log, make_bench, marked, run_tests_as
 
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.base import Isolation, Limits
 from fedpkg.errors import ConfigError
 from fedpkg.preflight import suggest_isolation
+from fedpkg.session import limits
 from fedpkg.types import ReplyKind
+from fedpkg.waist.order import Isolation, Limits
 
 SECRET = "nobody else may know this"
 ISOLATED = Isolation()
@@ -511,9 +512,10 @@ def test_paths_may_go_up_and_through_links(bench: Bench, tmp_path: Path) -> None
     package = inline(tmp_path, "tell(data=open(os.environ['FEDN_DATA_PATH']).read())")
     for way in ("oben/../ein Haus ü", "a link/../../ein Haus ü", "./oben/./darin ü/../../ein Haus ü/."):
         home = Path(f"{tmp_path}/{way}") / f"{len(way)}"
-        given = {"folder": home / "task", "next_state": home / "state"}
         task = bench.task(package, isolation=ISOLATED, data_path=tmp_path / "a link/../../Daten ü/data.csv")
-        result = bench.executor.submit(dataclasses.replace(task, **given)).result()
+        place = dataclasses.replace(task.place, folder=home / "task", version=home / "state")
+        bench.site.places[task.task_id] = place
+        result = bench.executor.submit(dataclasses.replace(task, place=place)).result()
         assert result.status == "ok", (result.failure, log(result))
         assert result.metrics == {"data": "1,2"}
 
@@ -522,12 +524,12 @@ def test_what_is_given_to_read_can_be_read(bench: Bench, tmp_path: Path) -> None
     (tmp_path / "mehr").mkdir()
     (tmp_path / "mehr" / "file").write_text("shared by all")
     code = f"tell(text=open({str(tmp_path / 'mehr' / 'file')!r}).read())"
-    given = Isolation(read=(tmp_path / "mehr", tmp_path / "not there"))
+    given = Isolation(read=(str(tmp_path / "mehr"), str(tmp_path / "not there")))
     assert bench.told(inline(tmp_path, code), isolation=given) == {"text": "shared by all"}
 
 
 def test_what_is_given_to_read_must_not_hold_the_clients_folders(bench: Bench, tmp_path: Path) -> None:
-    result = bench.run(inline(tmp_path, "tell()"), isolation=Isolation(read=(bench.folder.parent,)))
+    result = bench.run(inline(tmp_path, "tell()"), isolation=Isolation(read=(str(bench.folder.parent),)))
     assert result.failure is not None
     assert result.failure.kind == "isolation"
     assert "holds its own folder" in result.failure.message
@@ -662,7 +664,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from workbench import inline, make_bench
-from fedpkg.dispatch.base import Isolation
+from fedpkg.waist.order import Isolation
 package = inline(Path({str(tmp_path)!r}), "import time\\nos.fork()\\nopen(f'{{os.getpid()}}', 'w')\\ntime.sleep(600)")
 bench = make_bench({name!r}, Path({str(tmp_path)!r}), package, isolated=True)
 futures = [bench.submit(package, isolation=Isolation()) for _ in range(2)]
@@ -738,9 +740,9 @@ def config(**isolate: Any) -> RunConfig:
 
 def test_machine_without_any_means_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = isolation.Means(2, "", "not permitted", None, "bwrap is not on PATH")
-    monkeypatch.setattr(isolation, "means", lambda: nothing)
+    monkeypatch.setattr(limits, "means", lambda: nothing)
     with pytest.raises(ConfigError, match="cannot isolate a task: namespaces: not permitted; Landlock: ABI 2 is too"):
-        isolation.isolation_of(config())
+        limits.isolation_of(config())
 
 
 def test_resident_executor_refuses_isolation() -> None:
@@ -748,7 +750,7 @@ def test_resident_executor_refuses_isolation() -> None:
         "", 1, ClientsConfig(count=1), executor=ExecutorConfig(name="resident"), isolate=IsolateConfig(enabled=True)
     )
     with pytest.raises(ConfigError, match="'resident' isolates nothing"):
-        isolation.isolation_of(resident)
+        limits.isolation_of(resident)
 
 
 def test_only_fedpkg_s_own_interpreter_is_forked(

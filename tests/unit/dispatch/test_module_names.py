@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from workbench import inline, make_bench
 
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.site import PackageOnDisk
 
 SCRIPT = """
 import data, model, train

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Bench, inline, log, make_bench, run_tests_as_nobody
+from workbench import Bench, Ran, inline, log, make_bench, run_tests_as_nobody
 
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.base import PackageOnDisk, TaskResult
-from fedpkg.dispatch.package_files import PackageFiles, inventory, package_folder
+from fedpkg.dispatch.package_files import PackageFiles, inventory
+from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.dispatch.staging import shared_files
 from fedpkg.dispatch.working_copies import NOTE, WorkingCopies
 from fedpkg.files import sha256_file
+from fedpkg.waist.order import Isolation
 
 BYTES = b"x" * (3 << 20)
 
@@ -37,7 +38,7 @@ def runs(folder: Path) -> int:
     return len((folder / "runs").read_text())
 
 
-def ok(result: TaskResult) -> Any:
+def ok(result: Ran) -> Any:
     assert result.status == "ok", (result.failure, log(result))
     return result.metrics
 
@@ -171,11 +172,11 @@ def test_file_that_a_link_leads_to_is_none_of_those_that_tasks_share(
     package = with_big_file(tmp_path, "")
     bench = make_bench("process", tmp_path, package)
     request.addfinalizer(bench.executor.close)
-    task = bench.task(package)
-    task.next_state.parent.mkdir()
+    task = bench.site.job(bench.task(package).order)
+    task.place.version.parent.mkdir()
     copies = WorkingCopies(tmp_path / "copies", PackageFiles(tmp_path / "shared"))
     copies.put(task)
-    data = package_folder(task.next_state) / "client" / "data"
+    data = task.place.package / "client" / "data"
     assert shared_files(task) == [data / "big"]
     (tmp_path / "machine").mkdir()
     (tmp_path / "machine" / "big").touch()
@@ -204,7 +205,7 @@ def test_isolated_task_cannot_reach_the_file_that_all_share(
     script.write_text("\n".join(line for line in script.read_text().splitlines() if "'r')" not in line))
     bench = make_bench(name, tmp_path, package, isolated=True)
     request.addfinalizer(bench.executor.close)
-    result = bench.run(package, isolation=isolation.Isolation())
+    result = bench.run(package, isolation=Isolation())
     assert ok(result)["start"] == "mine"
     shared = [path for path in (bench.folder / "logs" / "package").iterdir() if path.is_file()]
     assert [path.read_bytes() == BYTES for path in shared] == [True]

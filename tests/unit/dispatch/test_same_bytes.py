@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workbench import Bench, inline, log, make_bench, unpacked
 
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.types import ReplyKind
 
 EXECUTORS = ("process", "forkserver", "resident")

@@ -15,7 +15,7 @@ import pytest
 from workbench import PATIENCE_S, Bench, inline, make_bench
 
 from fedpkg.devices import Gpu, Machine, Needs, Slot, cpu_slots, plan_slots
-from fedpkg.dispatch.base import PackageOnDisk
+from fedpkg.dispatch.site import PackageOnDisk
 
 SEES = """
 with open(os.environ["FEDPKG_TASK"]) as file:

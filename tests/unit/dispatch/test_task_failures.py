@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from workbench import Bench, inline, log
+from workbench import Bench, Ran, inline, log
 
-from fedpkg.dispatch.base import PackageOnDisk, TaskResult
+from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.files import remove_tree
 from fedpkg.formats.model_file import read_model
 from fedpkg.types import ReplyKind
@@ -58,7 +58,7 @@ def template(model: Path) -> Weights:
     return read_model(model)
 
 
-def assert_failed(result: TaskResult, kind: str, words: str) -> None:
+def assert_failed(result: Ran, kind: str, words: str) -> None:
     assert result.status == "failed"
     assert result.failure is not None
     assert result.failure.kind == kind, (result.failure, log(result))

@@ -8,14 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from workbench import Bench, inline, is_alive, log, marked, run_tests_as_nobody, write_model
+from workbench import Bench, Ran, inline, is_alive, log, marked, run_tests_as_nobody, write_model
 
-from fedpkg.dispatch.base import Limits, TaskResult
+from fedpkg.waist.order import Limits
 
 MIB = 1 << 20
 
 
-def failed(result: TaskResult, kind: str, key: str) -> TaskResult:
+def failed(result: Ran, kind: str, key: str) -> Ran:
     """The result, which must have failed for this limit, and name its key and value."""
     assert result.failure is not None, log(result)
     assert result.failure.kind == kind, (result.failure, log(result))

@@ -10,14 +10,17 @@ import pytest
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.dispatch import working_copies
-from fedpkg.dispatch.base import PackageOnDisk, Task
 from fedpkg.dispatch.package_files import PackageFiles
+from fedpkg.dispatch.site import Job, PackageOnDisk
 from fedpkg.dispatch.working_copies import WorkingCopies
+from fedpkg.replies.reading import Reading
 from fedpkg.types import ReplyKind
+from fedpkg.waist.order import Order, ReplySpec
+from fedpkg.waist.place import Place
 
 
 @pytest.fixture
-def new_task(tmp_path: Path) -> Callable[..., Task]:
+def new_task(tmp_path: Path) -> Callable[..., Job]:
     root = tmp_path / "Paket ü"
     (root / "client").mkdir(parents=True)
     (root / "client" / "entrypoint.py").write_text("print('hello')\n")
@@ -26,18 +29,18 @@ def new_task(tmp_path: Path) -> Callable[..., Task]:
     package = PackageOnDisk("p", root, root / "client", spec)
     (tmp_path / "clients").mkdir()
 
-    def make(name: str) -> Task:
-        return Task(
+    def make(name: str) -> Job:
+        order = Order(
             task_id=name,
             session_id="s",
             round_number=1,
             client_id=name,
             entry_point="train",
-            package=package,
-            reply_kind=ReplyKind.RESULT,
-            folder=tmp_path / name,
-            next_state=tmp_path / "clients" / name,
+            package=package.digest,
+            reply_spec="",
         )
+        place = Place(tmp_path / name, tmp_path / "clients" / name)
+        return Job(order, Reading(ReplySpec(kind=ReplyKind.RESULT)), package, place, tmp_path)
 
     return make
 
@@ -49,27 +52,27 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     return WorkingCopies(tmp_path / "spare", PackageFiles(tmp_path / "package"))
 
 
-def script_of(task: Task) -> Path:
-    return task.next_state / "package" / "client" / "entrypoint.py"
+def script_of(task: Job) -> Path:
+    return task.place.version / "package" / "client" / "entrypoint.py"
 
 
-def settle(copies: WorkingCopies, first: Task) -> int:
+def settle(copies: WorkingCopies, first: Job) -> int:
     """One task that changes nothing; the inode of its script."""
     copies.put(first)
     inode = script_of(first).stat().st_ino
     assert copies.take_back(first)
-    assert not first.next_state.exists()
+    assert not first.place.version.exists()
     return inode
 
 
-def test_untouched_copy_serves_the_next_client(copies: WorkingCopies, new_task: Callable[..., Task]) -> None:
+def test_untouched_copy_serves_the_next_client(copies: WorkingCopies, new_task: Callable[..., Job]) -> None:
     inode = settle(copies, new_task("a"))
     second, third = new_task("b"), new_task("c")
     copies.put(second)
     assert script_of(second).stat().st_ino == inode
     copies.put(third)
     assert script_of(third).stat().st_ino != inode, "each has one of its own"
-    assert sorted(os.listdir(third.next_state)) == ["package", "state"]
+    assert sorted(os.listdir(third.place.version)) == ["package", "state"]
     copies.take_back(second)
     copies.clear()
     assert script_of(third).read_text() == "print('hello')\n"
@@ -93,41 +96,41 @@ CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_touched_copy_reaches_nobody_else(copies: WorkingCopies, new_task: Callable[..., Task], what: str) -> None:
+def test_touched_copy_reaches_nobody_else(copies: WorkingCopies, new_task: Callable[..., Job], what: str) -> None:
     change, is_state = CHANGES[what]
     inode = settle(copies, new_task("a"))
     second, third = new_task("b"), new_task("c")
     copies.put(second)
     change(script_of(second))
     assert copies.take_back(second) is not is_state
-    assert second.next_state.exists() == is_state, "kept where it is its client's state"
+    assert second.place.version.exists() == is_state, "kept where it is its client's state"
     copies.put(third)
     assert script_of(third).stat().st_ino != inode or not is_state
     assert script_of(third).read_text() == "print('hello')\n"
     assert script_of(third).stat().st_nlink == 1
     assert script_of(third).stat().st_mode & 0o002 == 0
-    assert (third.next_state / "package" / "client" / "weights.bin").exists()
+    assert (third.place.version / "package" / "client" / "weights.bin").exists()
 
 
-def test_folder_that_a_task_removed_is_nothing_to_keep(copies: WorkingCopies, new_task: Callable[..., Task]) -> None:
+def test_folder_that_a_task_removed_is_nothing_to_keep(copies: WorkingCopies, new_task: Callable[..., Job]) -> None:
     task = new_task("a")
     copies.put(task)
-    working_copies.remove_tree(task.next_state)
+    working_copies.remove_tree(task.place.version)
     assert copies.take_back(task)
 
 
-def test_failed_task_leaves_no_copy(copies: WorkingCopies, new_task: Callable[..., Task]) -> None:
+def test_failed_task_leaves_no_copy(copies: WorkingCopies, new_task: Callable[..., Job]) -> None:
     first, second = new_task("a"), new_task("b")
     copies.put(first)
     inode = script_of(first).stat().st_ino
-    os.link(script_of(first), first.next_state.parent / "holds the inode")
+    os.link(script_of(first), first.place.version.parent / "holds the inode")
     copies.discard(first)
-    assert not first.next_state.exists()
+    assert not first.place.version.exists()
     copies.put(second)
     assert script_of(second).stat().st_ino != inode
 
 
-def test_package_with_a_big_file_is_served_again_too(copies: WorkingCopies, new_task: Callable[..., Task]) -> None:
+def test_package_with_a_big_file_is_served_again_too(copies: WorkingCopies, new_task: Callable[..., Job]) -> None:
     first, second = new_task("a"), new_task("b")
     (first.package.folder / "big.bin").write_bytes(bytes(3 << 20))
     inode = settle(copies, first)

@@ -12,8 +12,9 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,17 @@ import pytest
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec, read_spec
 from fedpkg.devices import Slot, cpu_slots
-from fedpkg.dispatch.base import PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
 from fedpkg.dispatch.process import process_executor
 from fedpkg.dispatch.resident import resident_executor
+from fedpkg.dispatch.site import Job, PackageOnDisk, Site
+from fedpkg.replies.reading import tensors_of
+from fedpkg.transforms.sections import sections_of
 from fedpkg.types import ReplyKind
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import Input, Order, ReplySpec, digest_of
+from fedpkg.waist.place import Place
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
 PATIENCE_S = 100.0
@@ -68,13 +74,109 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+@dataclass(frozen=True)
+class Task:
+    """An order, and where it runs."""
+
+    order: Order
+    place: Place
+
+    @property
+    def task_id(self) -> str:
+        return self.order.task_id
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.order, name)
+
+    @property
+    def folder(self) -> Path:
+        return self.place.folder
+
+    @property
+    def next_state(self) -> Path:
+        return self.place.version
+
+
+class Ran:
+    """What became of a task: its answer, with what a test asks of it."""
+
+    def __init__(self, task: Task, answer: Answer, job: Job, home: Path) -> None:
+        folder = home / answer.folder
+        self.task = replace(task, place=replace(task.place, folder=folder)) if answer.folder else task
+        self.answer = answer
+        self.job = job
+        self.keeps_state = answer.state is not None
+        if answer.state is not None:
+            version = task.next_state.parent / answer.state
+            self.task = replace(self.task, place=replace(self.task.place, version=version))
+        self.reply = None if answer.reply is None else self.task.place.reply / answer.reply.name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.answer, name)
+
+    @property
+    def sets(self) -> Mapping[str, Any]:
+        if self.reply is None or self.job.spec.kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
+            return {}
+        return self.job.reading.open(self.reply, self.job.sent).sets
+
+    @property
+    def weights(self) -> Any:
+        return self.sets.get("")
+
+
+class BenchSite(Site):
+    """Tasks have the places that they were given."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.places: dict[str, Place] = {}
+        self.packages: dict[str, PackageOnDisk] = {}  # several of the tests have the same digest
+
+    def job(self, order: Order) -> Job:
+        self.add(self.packages[order.task_id])
+        return super().job(order)
+
+    def place(self, order: Order, spec: ReplySpec) -> Place:
+        place = super().place(order, spec)
+        return replace(place, folder=self.places[order.task_id].folder, version=self.places[order.task_id].version)
+
+
+class BenchExecutor:
+    """An executor that is asked with tasks, and says what ran."""
+
+    def __init__(self, site: BenchSite, executor: LocalExecutor) -> None:
+        self.site = site
+        self.inner = executor
+
+    def submit(self, task: Task) -> Future[Ran]:
+        ran: Future[Ran] = Future()
+        job = self.site.job(task.order)
+
+        def pass_on(done: Future[Answer]) -> None:
+            if error := done.exception():
+                ran.set_exception(error)
+            else:
+                ran.set_result(Ran(task, done.result(), job, self.site.home))
+
+        self.inner.submit(task.order).add_done_callback(pass_on)
+        return ran
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+_OF_THE_REPLY = ("weighted", "use", "suffix")
+
+
 class Bench:
     """An executor, and tasks for it: each call gets folders of its own below ``folder``."""
 
-    def __init__(self, name: str, folder: Path, executor: LocalExecutor, environment: dict[str, str]) -> None:
+    def __init__(self, name: str, site: BenchSite, executor: LocalExecutor, environment: dict[str, str]) -> None:
         self.name = name
-        self.folder = folder
-        self.executor = executor
+        self.folder = site.home
+        self.site = site
+        self.executor = BenchExecutor(site, executor)
         self.environment = environment
         self.mark = environment[MARK]
         self._numbers = itertools.count()
@@ -82,25 +184,36 @@ class Bench:
     def task(self, package: PackageOnDisk, entry_point: str = "validate", **fields: Any) -> Task:
         number = next(self._numbers)
         home = self.folder / f"Läufe und mehr {number}"
-        fields.setdefault("reply_kind", ReplyKind.UPDATE if entry_point == "train" else ReplyKind.METRICS)
         fields.setdefault("timeout_s", PATIENCE_S)
         fields.setdefault("client_id", f"client {number} ü")
-        return Task(
+        spec = reply_spec(entry_point, fields)
+        self.site.know(spec, digest_of(spec))
+        sets = fields.pop("input_sets", ())
+        if (model := fields.pop("model", None)) is not None:
+            fields["input"] = Input(reference=str(model), size_bytes=model.stat().st_size, sets=sets)
+        if (data := fields.pop("data_path", None)) is not None:
+            fields["data"] = str(data)
+        fields["links"] = {name: str(target) for name, target in fields.pop("links", {}).items()}
+        if (state := fields.pop("state", None)) is not None:
+            fields["state"] = str(state)
+        order = Order(
             task_id=fields.pop("task_id", f"task-{number}"),
             session_id="session-1",
             round_number=fields.pop("round_number", 1),
             entry_point=entry_point,
             environment={**self.environment, **fields.pop("environment", {})},
-            package=package,
-            folder=home / "task",
-            next_state=home / "state",
+            package=package.digest,
+            reply_spec=digest_of(spec),
             **fields,
         )
+        place = Place(home / "task", home / "state", spec.suffix)
+        self.site.places[order.task_id], self.site.packages[order.task_id] = place, package
+        return Task(order, place)
 
-    def submit(self, package: PackageOnDisk, entry_point: str = "validate", **fields: Any) -> Future[TaskResult]:
+    def submit(self, package: PackageOnDisk, entry_point: str = "validate", **fields: Any) -> Future[Ran]:
         return self.executor.submit(self.task(package, entry_point, **fields))
 
-    def run(self, package: PackageOnDisk, entry_point: str = "validate", **fields: Any) -> TaskResult:
+    def run(self, package: PackageOnDisk, entry_point: str = "validate", **fields: Any) -> Ran:
         return self.submit(package, entry_point, **fields).result(PATIENCE_S)
 
     def told(self, package: PackageOnDisk, entry_point: str = "validate", **fields: Any) -> Any:
@@ -110,7 +223,22 @@ class Bench:
         return result.metrics
 
 
-def log(result: TaskResult, stream: str = "stderr") -> str:
+def reply_spec(entry_point: str, fields: dict[str, Any]) -> ReplySpec:
+    """What is said of the reply in a task's fields, which are taken out."""
+    template, chain, sets = fields.pop("template", None), fields.pop("transforms", None), fields.pop("sets", {})
+    parameters = None if template is None else tensors_of(template.filter(frozenset(template.parameters).__contains__))
+    return ReplySpec(
+        kind=fields.pop("reply_kind", ReplyKind.UPDATE if entry_point == "train" else ReplyKind.METRICS),
+        tensors=None if template is None else tensors_of(template),
+        reply=fields.pop("content", "weights"),
+        sets={name: parameters if one is None else tensors_of(one) for name, one in sets.items()},
+        transforms=sections_of(chain),
+        max_bytes=fields.pop("reply_bytes", None),
+        **{name: fields.pop(name) for name in _OF_THE_REPLY if name in fields},
+    )
+
+
+def log(result: Ran, stream: str = "stderr") -> str:
     return (result.task.folder / f"{stream}.log").read_text(errors="replace")
 
 
@@ -127,13 +255,14 @@ def make_bench(
     environment = {MARK: uuid.uuid4().hex, **environment}
     folder = folder / f"Werkbank {environment[MARK][:6]}"
     options: dict[str, Any] = {"slots": slots, "environment": environment, "log_folder": folder / "logs"}
+    site = BenchSite(folder)
     if name == "process":
-        executor = process_executor(**options, isolated=isolated)
+        executor = process_executor(site, **options, isolated=isolated)
     elif name == "resident":
-        executor = resident_executor(**options, package=package)
+        executor = resident_executor(site, **options, package=package)
     else:
-        executor = forkserver_executor(**options, package=package, isolated=isolated)
-    return Bench(name, folder, executor, environment)
+        executor = forkserver_executor(site, **options, package=package, isolated=isolated)
+    return Bench(name, site, executor, environment)
 
 
 def unpacked(name: str, folder: Path) -> PackageOnDisk:

@@ -21,11 +21,11 @@ from fedpkg.config import RunConfig, config_from_json
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.devices import cpu_slots
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.base import Isolation, Limits, PackageOnDisk, Task, TaskResult
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
 from fedpkg.dispatch.process import process_executor
 from fedpkg.dispatch.resident import resident_executor
+from fedpkg.dispatch.site import PackageOnDisk, Site
 from fedpkg.dispatch.staging import base_environ
 from fedpkg.errors import SessionFailed
 from fedpkg.formats.model_file import read_model
@@ -34,6 +34,8 @@ from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 from fedpkg.types import ReplyKind
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import Isolation, Limits, Order, ReplySpec, digest_of
 
 Choose = Callable[..., "Path | None"]
 EXECUTORS = ["process", "forkserver", "resident"]
@@ -61,14 +63,13 @@ def python(shared_root: Path, tmp_path_factory: pytest.TempPathFactory, uv_cache
 
 
 def executor_of(name: str, folder: Path, package: PackageOnDisk, *, isolated: bool = False) -> LocalExecutor:
+    site, slots = Site(folder.parent, package), cpu_slots(1)
     if name == "process":
-        return process_executor(slots=cpu_slots(1), environment={}, log_folder=folder, isolated=isolated)
+        return process_executor(site, slots=slots, environment={}, log_folder=folder, isolated=isolated)
     if isolated:
-        return forkserver_executor(
-            slots=cpu_slots(1), environment={}, log_folder=folder, package=package, isolated=True
-        )
+        return forkserver_executor(site, slots=slots, environment={}, log_folder=folder, package=package, isolated=True)
     warm = resident_executor if name == "resident" else forkserver_executor
-    return warm(slots=cpu_slots(1), environment={}, log_folder=folder, package=package)
+    return warm(site, slots=slots, environment={}, log_folder=folder, package=package)
 
 
 def on_disk(folder: Path, code: str, python: Path | None) -> PackageOnDisk:
@@ -83,26 +84,25 @@ def on_disk(folder: Path, code: str, python: Path | None) -> PackageOnDisk:
 
 def call(
     name: str, folder: Path, package: PackageOnDisk, *, times: int = 1, isolated: bool = False, **fields: Any
-) -> TaskResult:
+) -> Answer:
     executor = executor_of(name, folder / "executor", package, isolated=isolated)
+    spec = ReplySpec(kind=ReplyKind.METRICS)
+    executor.know(spec, digest_of(spec))
     try:
         for number in range(times):
-            home = folder / f"task {number}"
-            task = Task(
+            order = Order(
                 task_id=f"task-{number}",
                 session_id="s",
-                round_number=1,
+                round_number=number,
                 client_id="client ä",
                 entry_point="validate",
-                package=package,
-                reply_kind=ReplyKind.METRICS,
-                folder=home / "task",
-                next_state=home / "state",
+                package=package.digest,
+                reply_spec=digest_of(spec),
                 timeout_s=60,
                 **fields,
             )
-            result = executor.submit(task).result(90)
-        return result
+            answer = executor.submit(order).result(90)
+        return answer
     finally:
         executor.close()
 
@@ -131,7 +131,7 @@ tell(prefix=sys.prefix, absent=absent, number=tiny.NUMBER, child=child.stdout.st
         "virtual_env": prefix,
         "which": str(python),
     }
-    assert json.loads((result.task.folder / "task.json").read_text())["python"] == str(python)
+    assert json.loads((tmp_path / result.folder / "task.json").read_text())["python"] == str(python)
 
 
 HOG = """

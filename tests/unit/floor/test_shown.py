@@ -9,9 +9,9 @@ import unicodedata
 
 import pytest
 
-from fedpkg.dispatch.base import Failure
 from fedpkg.log import configure, event
 from fedpkg.shown import shown, shown_json, shown_lines
+from fedpkg.waist.answer import Failure
 
 # Signs that stand before or around digits, and format controls of hieroglyphs: a font draws them.
 SEEN = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}

@@ -205,16 +205,18 @@ def test_models_that_no_bare_form_holds_are_refused_before_anything_is_recorded(
 def test_infer_is_called_predict_now(clients: Clients, tmp_path: Path) -> None:
     npz(**{"fc.weight": np.ones((1, 2)), "fc.bias": np.ones(1)})(tmp_path / "model.npz")
     data = tmp_path / "clients" / "1" / "data.npz"
-    result = by_hand.call_entry_point(
-        PACKAGES / "fedn-0.5-get-helper",
-        "predict",
-        folder=tmp_path / "call",
-        model=tmp_path / "model.npz",
-        data_path=data,
-        record={"environment": {"ENTRYPOINT_OPTS": f"--data_path={data}"}},
+    called = by_hand.call_entry_point(
+        by_hand.Call(
+            PACKAGES / "fedn-0.5-get-helper",
+            "predict",
+            tmp_path / "call",
+            model=tmp_path / "model.npz",
+            data_path=data,
+            record={"environment": {"ENTRYPOINT_OPTS": f"--data_path={data}"}},
+        )
     )
-    assert result.reply is not None, result.log_tail
-    assert np.array(json.loads(result.reply.read_text())).shape == (4, 1)
+    assert called.reply is not None, called.answer.log_tail
+    assert np.array(json.loads(called.reply.read_text())).shape == (4, 1)
 
 
 def test_scaleout_package_runs_from_its_archive(clients: Clients) -> None:

@@ -59,9 +59,9 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def modules_of(package: Path, executor: str, folder: Path) -> dict[str, str]:
-    result = by_hand.call_entry_point(package, "predict", folder=folder, executor=executor)  # type: ignore[arg-type]
-    assert result.reply is not None, (result.failure, result.log_tail)
-    found: dict[str, str] = json.loads(result.reply.read_text())
+    called = by_hand.call_entry_point(by_hand.Call(package, "predict", folder, executor=executor))  # type: ignore[arg-type]
+    assert called.reply is not None, (called.answer.failure, called.answer.log_tail)
+    found: dict[str, str] = json.loads(called.reply.read_text())
     return found
 
 

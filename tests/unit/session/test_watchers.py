@@ -99,4 +99,4 @@ def test_a_watcher_that_hangs_is_left_behind(caplog: pytest.LogCaptureFixture) -
     assert [record.message.split()[0] for record in caplog.records] == ["watcher.hangs"]
 
 
-ENDED = TaskEnded(result=None)  # type: ignore[arg-type]  # nobody looks into it
+ENDED = TaskEnded(None, None)  # type: ignore[arg-type]  # nobody looks into it

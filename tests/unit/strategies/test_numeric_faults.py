@@ -10,8 +10,8 @@ import pytest
 import torch
 from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, replies, section_of, state_after, stepped, told, weights
 
-from fedpkg.dispatch.collect import value_limits
 from fedpkg.errors import AggregationError, FedpkgError
+from fedpkg.replies.numbers import value_limits
 from fedpkg.strategies.base import Client, StepContext
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
 from fedpkg.types import Use
@@ -161,7 +161,7 @@ def test_no_updates_are_an_error(name: str) -> None:
 
 
 def largest_taken(dtype: torch.dtype, use: Use, examples: float, *, is_parameter: bool) -> float:
-    """What a client's number may be at most, by the door (`fedpkg.dispatch.collect`) and its dtype."""
+    """What a client's number may be at most, by the door (`fedpkg.replies.numbers`) and its dtype."""
     of_terms, alone = value_limits(dtype, use, is_parameter=is_parameter)
     return min(of_terms / examples, alone, torch.finfo(dtype).max)
 

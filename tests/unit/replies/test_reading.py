@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fedpkg.compute_package.spec import PackageSpec
-from fedpkg.dispatch.base import PackageOnDisk, Task
-from fedpkg.dispatch.collect import DEFAULT_REPLY_BYTES, Refused, Reply, read_reply, reply_limit
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import write_metadata
 from fedpkg.formats.model_file import write_model, write_sets
+from fedpkg.replies.reading import DEFAULT_REPLY_BYTES, Checked, Opened, Reading, tensors_of
 from fedpkg.types import ReplyKind
+from fedpkg.waist.answer import Refused
+from fedpkg.waist.order import ReplySpec
 from fedpkg.weights.weights import Weights
 
 MODEL = Weights(
@@ -29,20 +30,13 @@ MODEL = Weights(
 POSITIONS = Weights({str(i): tensor for i, tensor in enumerate(MODEL.values())}, buffers=["1"])
 
 
-def task(folder: Path, kind: ReplyKind, template: Weights | None = MODEL, **fields: Any) -> Task:
-    return Task(
-        task_id="t",
-        session_id="s",
-        round_number=1,
-        client_id="c",
-        entry_point="train",
-        package=PackageOnDisk("digest", folder, folder, PackageSpec({})),
-        reply_kind=kind,
-        folder=folder / "task",
-        next_state=folder / "state",
-        template=template,
-        **fields,
-    )
+def reading(
+    kind: ReplyKind, model: Weights | None = MODEL, sets: Mapping[str, Weights | None] | None = None, **fields: Any
+) -> Reading:
+    """How replies are read to a request for updates of ``model``, or for sets, which by default fit its parameters."""
+    parameters = None if model is None else tensors_of(model.filter(frozenset(model.parameters).__contains__))
+    asked = {name: parameters if one is None else tensors_of(one) for name, one in (sets or {}).items()}
+    return Reading(ReplySpec(kind=kind, tensors=None if model is None else tensors_of(model), sets=asked, **fields))
 
 
 def sent(folder: Path, sets: dict[str, Weights], form: ModelForm) -> Path:
@@ -52,51 +46,51 @@ def sent(folder: Path, sets: dict[str, Weights], form: ModelForm) -> Path:
     return path
 
 
-def read(task: Task, path: Path) -> Reply:
-    return read_reply(task, path, size_bytes=path.stat().st_size)
+def read(asked: Reading, path: Path) -> tuple[Opened, Checked]:
+    checked = asked.check(path, lambda name: MODEL)
+    return asked.open(path, lambda name: MODEL), checked
 
 
 def test_update_has_the_order_and_the_buffers_of_the_global_model(tmp_path: Path) -> None:
     path = tmp_path / "out.npz"
     write_model(path, Weights({name: MODEL[name] for name in reversed(list(MODEL))}), ModelForm(".npz"))
     write_metadata(path, {"num_examples": 5})
-    reply = read(task(tmp_path, ReplyKind.UPDATE), path)
-    assert reply.weights is not None
-    assert list(reply.weights) == list(MODEL)
-    assert reply.weights.buffers == MODEL.buffers
+    opened, _ = read(reading(ReplyKind.UPDATE), path)
+    assert list(opened.sets[""]) == list(MODEL)
+    assert opened.sets[""].buffers == MODEL.buffers
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_sets_fit_the_parameters_unless_they_have_a_template(tmp_path: Path, suffix: Any) -> None:
     control = MODEL.filter("fc.*")
     path = sent(tmp_path, {"control": control, "x": MODEL}, ModelForm(suffix))
-    reply = read(task(tmp_path, ReplyKind.SETS, sets={"x": MODEL, "control": None}), path)
+    reply, checked = read(reading(ReplyKind.SETS, sets={"x": MODEL, "control": None}), path)
     assert list(reply.sets) == ["x", "control"]
     assert reply.sets["x"].equal(MODEL)
     assert reply.sets["x"].buffers == MODEL.buffers
     assert reply.sets["control"].equal(control)
-    assert (reply.weights, reply.num_examples) == (None, 5.0)
+    assert checked.num_examples == 5.0
     with pytest.raises(Refused, match=r"set 'x': extra tensor 'bn\.running_mean'"):
-        read(task(tmp_path, ReplyKind.SETS, sets={"x": None, "control": None}), path)
+        read(reading(ReplyKind.SETS, sets={"x": None, "control": None}), path)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_positions_of_a_set_are_those_of_its_template(tmp_path: Path, suffix: Any) -> None:
     control = Weights({"0": torch.full((2, 3), 2.0), "1": torch.full((2,), 3.0)})  # weight and bias
     path = sent(tmp_path, {"control": control, "x": POSITIONS}, ModelForm(suffix, "positions"))
-    reply = read(task(tmp_path, ReplyKind.SETS, POSITIONS, sets={"control": None, "x": POSITIONS}), path)
+    reply, _ = read(reading(ReplyKind.SETS, POSITIONS, sets={"control": None, "x": POSITIONS}), path)
     assert list(reply.sets["control"]) == ["0", "3"]
     assert reply.sets["control"]["3"].tolist() == [3.0, 3.0]
     assert (POSITIONS + reply.sets["control"])["3"].tolist() == [4.0, 4.0]
     assert list(reply.sets["x"]) == ["0", "1", "2", "3"]
     with pytest.raises(Refused, match="set 'control': missing tensor"):  # the model itself has names
-        read(task(tmp_path, ReplyKind.SETS, sets={"control": None, "x": POSITIONS}), path)
+        read(reading(ReplyKind.SETS, sets={"control": None, "x": POSITIONS}), path)
 
 
 def test_misspelt_set_is_told(tmp_path: Path) -> None:
     path = sent(tmp_path, {"contrl": MODEL}, ModelForm(".npz"))
     with pytest.raises(Refused, match="missing set 'control'; did you mean 'contrl'") as caught:
-        read(task(tmp_path, ReplyKind.SETS, sets={"control": MODEL}), path)
+        read(reading(ReplyKind.SETS, sets={"control": MODEL}), path)
     assert caught.value.failure.kind == "mismatch"
 
 
@@ -104,10 +98,10 @@ def test_room_for_sets_is_that_of_all_their_templates(tmp_path: Path) -> None:
     parameters = MODEL.filter("fc.*").num_bytes
     sets = {"x": MODEL, "a": None, "b": None}
     expected = 2 * (MODEL.num_bytes + 2 * parameters) + DEFAULT_REPLY_BYTES
-    assert reply_limit(task(tmp_path, ReplyKind.SETS, sets=sets)) == expected
-    assert reply_limit(task(tmp_path, ReplyKind.SETS, None, sets=sets)) is None
-    assert reply_limit(task(tmp_path, ReplyKind.SETS, sets=sets, reply_bytes=7)) == 7
-    assert reply_limit(task(tmp_path, ReplyKind.UPDATE)) == 2 * MODEL.num_bytes + DEFAULT_REPLY_BYTES
+    assert reading(ReplyKind.SETS, sets=sets).max_bytes == expected
+    assert reading(ReplyKind.SETS, None, sets=sets).max_bytes is None
+    assert reading(ReplyKind.SETS, sets=sets, max_bytes=7).max_bytes == 7
+    assert reading(ReplyKind.UPDATE).max_bytes == 2 * MODEL.num_bytes + DEFAULT_REPLY_BYTES
 
 
 @pytest.mark.parametrize(
@@ -141,9 +135,9 @@ def test_number_that_would_make_the_round_infinite_is_its_clients_failure(
     model = Weights({"w": torch.ones(3, dtype=kind), "bn.var": torch.ones(3, dtype=kind)}, buffers=["bn.var"])
     large = Weights({**model, name: torch.tensor([0.0, -value, 1.0], dtype=kind)}, buffers=model.buffers)
     path = sent(tmp_path, {"x": large}, ModelForm(".safetensors"))
-    asked = task(tmp_path, ReplyKind.SETS, model, sets={"x": model}, use=use)
+    asked = reading(ReplyKind.SETS, model, sets={"x": model}, use=use)
     if message is None:
-        assert read(asked, path).sets["x"].equal(large)
+        assert read(asked, path)[0].sets["x"].equal(large)
     else:
         with pytest.raises(Refused, match=message) as caught:
             read(asked, path)

@@ -1,0 +1,349 @@
+"""What is on record of a round: its requests, tasks and replies. What an earlier controller wrote is taken up."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.events import TaskEnded
+from fedpkg.controller.metrics import Weight
+from fedpkg.controller.receiving import Received
+from fedpkg.errors import SessionFailed
+from fedpkg.files import damage_of, remove_tree
+from fedpkg.log import event
+from fedpkg.replies.reading import Checked, Reading
+from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
+from fedpkg.stores.home import stored_path
+from fedpkg.types import Json
+from fedpkg.waist.answer import Failure, Refused, Status
+from fedpkg.waist.order import Order
+from fedpkg.waist.place import reply_of
+
+if TYPE_CHECKING:
+    from fedpkg.replies.reading import Sent
+
+logger = logging.getLogger("fedpkg.controller")
+
+
+@dataclass(frozen=True)
+class Came:
+    """What a client answered to a request, as it is on record.
+
+    Args:
+        reply: its file.
+        state: token of the state that the task left its client.
+    """
+
+    client_id: str
+    status: Status
+    failure: Failure | None = None
+    reply: Path | None = None
+    num_examples: float | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Json = None
+    state: str | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        return self.status == "ok"
+
+
+def came_of(received: Received) -> Came:
+    """What was received, as what came."""
+    answer = received.answer
+    return Came(
+        received.order.client_id,
+        answer.status,
+        answer.failure,
+        received.path,
+        answer.num_examples,
+        answer.metadata,
+        answer.metrics,
+        answer.state,
+    )
+
+
+class Ledger:
+    """The records of one round, read once and written as things happen.
+
+    Attributes:
+        earlier: the requests that an earlier controller has put on record.
+    """
+
+    def __init__(self, ctx: SessionContext, round_number: int) -> None:
+        self.ctx = ctx
+        self.round_number = round_number
+        self.earlier: dict[str, RequestRow] = {}
+        self._recorded: dict[tuple[str, str], list[TaskRow]] = {}
+        self._attempts: dict[tuple[str, str], int] = {}
+        self._updates: dict[str, UpdateRow] = {}
+        self._load()
+
+    def _load(self) -> None:
+        store, session_id = self.ctx.store, self.ctx.session.session_id
+        requests = store.list_requests(session_id, round_number=self.round_number)
+        self.earlier = {row.request_id: row for row in requests}
+        if self.earlier:
+            self._updates = {row.task_id: row for row in store.list_updates(session_id, self.round_number)}
+            for task in self._tasks():
+                if task.request_id is not None:
+                    self._recorded.setdefault((task.request_id, task.client_id), []).append(task)
+
+    def _tasks(self) -> list[TaskRow]:
+        """The recorded tasks, in the order of their attempts, which are counted."""
+        found = self.ctx.store.list_tasks(self.ctx.session.session_id, round_number=self.round_number)
+        tasks = sorted(found, key=lambda task: task.attempt)
+        for task in tasks:
+            self._attempts[task.client_id, task.entry_point] = task.attempt
+        return tasks
+
+    # ---- requests
+
+    def begin(self, row: RequestRow, *, is_first: bool) -> RequestRow:
+        """Put a request on record; the row that counts, if it was begun before.
+
+        Args:
+            is_first: nothing was answered before in this round.
+
+        Raises:
+            SessionFailed: an earlier controller was asked something else.
+        """
+        earlier = self.earlier.get(row.request_id)
+        if not is_first and all(one.status == "failed" for one in self.earlier.values()):
+            earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
+        if earlier is None:
+            self.ctx.store.record_request(row)
+            return row
+        self._check_same(row, earlier)
+        if earlier.status != "failed":
+            return earlier
+        # Those who failed are asked again, also if this attempt is killed.
+        row = dataclasses.replace(row, cohort=earlier.cohort, target=earlier.target)
+        self.ctx.store.record_request(row)
+        return row
+
+    def note(self, row: RequestRow) -> None:
+        """Write down how a request was answered."""
+        self.ctx.store.record_request(row)
+
+    def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
+        for name in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
+            if getattr(row, name) != getattr(earlier, name):
+                where = f"round {self.round_number}" + (f", request {row.request_id}" if row.number > 1 else "")
+                raise SessionFailed(
+                    f"{where}: the strategy does not ask as it did before it was stopped "
+                    f"({name}: {getattr(earlier, name)}, now {getattr(row, name)})",
+                    hint="a step must depend on nothing but its state, its replies and ctx.rng; for a changed strategy "
+                    "start a new run",
+                )
+
+    # ---- tasks
+
+    def next_attempt(self, client_id: str, entry_point: str) -> int:
+        return self._attempts.get((client_id, entry_point), 0) + 1
+
+    def begun(self, order: Order) -> None:
+        """No other task may have that order's attempt."""
+        self._attempts[order.client_id, order.entry_point] = order.attempt
+
+    def times_dropped_out(self, row: RequestRow, client_id: str) -> int:
+        rows = self._recorded.get((row.request_id, client_id), ())
+        return sum(one.failure == "dropout" for one in rows)
+
+    def recall(self, row: RequestRow, client_id: str, reading: Reading, sent: Sent) -> tuple[Came, TaskRow] | None:
+        """What is on record of a client's answer; None: nothing, or its files are not as they were recorded."""
+        rows = [
+            one
+            for one in self._recorded.get((row.request_id, client_id), ())
+            if one.status == "ok" or one.started_at >= row.started_at
+        ]
+        task = rows[-1] if rows else None
+        if task is None or task.status == "cancelled":
+            return None
+        if task.status == "failed":
+            failure = Failure(task.failure or "unknown", task.message or "")
+            return Came(client_id, "failed", failure), task
+        update = self._updates.get(task.task_id)
+        checked, damage = None, "its reply is not on record"
+        if update is not None:
+            folder = self._reply_folder(task)
+            damage = self._damage_of_state(task) or _said("reply", damage_of(folder, update.checksum))
+            if not damage:
+                checked, damage = _read(reading, folder / Path(update.path).name, sent)
+        if checked is None or update is None:
+            self.disown(task, damage)
+            return None
+        reply = self._reply_folder(task) / Path(update.path).name
+        return (
+            Came(
+                client_id,
+                "ok",
+                None,
+                reply,
+                update.num_examples,
+                checked.metadata,
+                checked.metrics,
+                task.state_version,
+            ),
+            task,
+        )
+
+    def record(self, received: Received, *, position: int, bytes_down: int, weight: Weight | None = None) -> TaskRow:
+        """Write down what became of a task, and tell those who watch.
+
+        Args:
+            position: of its client in the request's cohort.
+            weight: what metrics say that they weigh.
+
+        Raises:
+            StoreError: the task failed on a full disk. That may not be its client's fault, and without that client the
+                model would be another one: nothing is written down, and resuming runs the task again.
+        """
+        ctx, order, answer = self.ctx, received.order, received.answer
+        if answer.failure is not None and answer.failure.kind == "no_space":
+            what = f"{order.entry_point} of {order.client_id} in round {order.round_number} failed"
+            raise ctx.disk_is_full(f"{what} ({answer.failure.message})")
+        row = task_row(received, position=position, bytes_down=bytes_down)
+        update, validation = self._reply_rows(received, weight)
+        ctx.store.record_task(row, update=update, validation=validation)
+        ctx.watch(TaskEnded(order, answer))
+        return row
+
+    def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:
+        """What is put on record of a reply."""
+        answer = received.answer
+        number = answer.num_examples if weight is None else weight[0]
+        if answer.status != "ok" or number is None or received.path is None:
+            return None, None
+        update = UpdateRow(
+            task_id=answer.task_id,
+            path=stored_path(received.path, self.ctx.home),
+            size_bytes=received.size_bytes,
+            num_examples=number,
+            metadata=dict(answer.metadata),
+            checksum=received.checksum,
+        )
+        return update, None
+
+    # ---- damage
+
+    def _damage_of_state(self, task: TaskRow) -> str:
+        """What is wrong with the state that a recorded task left; empty: nothing."""
+        if task.state_version is None:
+            return ""
+        states = self.ctx.executor.states
+        damage = states.damage(task.session_id, task.client_id, task.state_version, task.state_checksum)
+        return _said("state", damage)
+
+    def disown(self, task: TaskRow, damage: str) -> None:
+        """Take back that a task was answered: what it left is damaged, and goes; the task runs again."""
+        event(logger, logging.WARNING, "task.again", task=task.task_id, reason=damage)
+        reason = f"run again, because {damage}"
+        row = dataclasses.replace(task, status="cancelled", message=reason, state_version=None)
+        self.ctx.store.record_task(row)
+        if task.state_version is not None:
+            self.ctx.executor.states.discard(task.session_id, task.client_id, task.state_version)
+        remove_tree(self._reply_folder(task))
+
+    def _reply_folder(self, task: TaskRow) -> Path:
+        """Where the reply of a recorded task is kept."""
+        return reply_of(self.ctx.home / (task.folder or ""))
+
+
+def task_row(received: Received, *, position: int, bytes_down: int) -> TaskRow:
+    """The row of a task."""
+    order, answer = received.order, received.answer
+    return TaskRow(
+        task_id=order.task_id,
+        session_id=order.session_id,
+        round_number=order.round_number,
+        client_id=order.client_id,
+        position=position,
+        entry_point=order.entry_point,
+        attempt=order.attempt,
+        status=answer.status,
+        failure=answer.failure.kind if answer.failure else None,
+        message=answer.failure.message if answer.failure else None,
+        exit_code=answer.exit_code,
+        signal=answer.signal,
+        started_at=answer.started_at,
+        wall_s=answer.wall_s,
+        folder=answer.folder or None,
+        command=answer.command,
+        log_tail=answer.log_tail,
+        state_version=answer.state,
+        state_checksum=answer.state_checksum,
+        phases=dict(answer.phases),
+        request_id=order.request_id,
+        bytes_down=bytes_down,
+        bytes_up=received.bytes_up,
+    )
+
+
+class ValidationLedger(Ledger):
+    """The records of a round's validation: what counts are its rows of what clients measured.
+
+    Attributes:
+        found: what clients have measured, by client.
+        states: tokens of what they were left with.
+    """
+
+    def __init__(self, ctx: SessionContext, round_number: int, model_id: str) -> None:
+        self._model_id = model_id
+        self.found: dict[str, ValidationRow] = {}
+        self.states: dict[str, str | None] = {}
+        super().__init__(ctx, round_number)
+
+    def _load(self) -> None:
+        rows = self.ctx.store.list_validations(self.ctx.session.session_id, round_number=self.round_number)
+        self.found = {row.client_id: row for row in rows}
+        for task in self._tasks():
+            is_ours = task.entry_point == "validate" and task.request_id is None
+            if is_ours and task.status == "ok" and task.state_version is not None:
+                if damage := self._damage_of_state(task):
+                    self.disown(task, damage)
+                else:
+                    self.states[task.client_id] = task.state_version
+
+    def begin(self, row: RequestRow, *, is_first: bool) -> RequestRow:
+        return row
+
+    def note(self, row: RequestRow) -> None:
+        """A validation is no request of the strategy's."""
+
+    def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:
+        order, answer = received.order, received.answer
+        if answer.status != "ok" or weight is None:
+            return None, None
+        row = ValidationRow(
+            task_id=order.task_id,
+            session_id=order.session_id,
+            round_number=order.round_number,
+            model_id=self._model_id,
+            client_id=order.client_id,
+            metrics=answer.metrics,
+            weight=weight[0],
+            weight_source=weight[1],
+        )
+        self.found[order.client_id] = row
+        if answer.state is not None:
+            self.states[order.client_id] = answer.state
+        if received.path is not None:
+            remove_tree(received.path.parent)  # the metrics are in the store
+        return None, row
+
+
+def _said(what: str, damage: str) -> str:
+    return damage and f"its {what} {damage}"
+
+
+def _read(reading: Reading, path: Path, sent: Sent) -> tuple[Checked | None, str]:
+    try:
+        return reading.check(path, sent), ""
+    except (OSError, Refused) as error:
+        return None, str(error)

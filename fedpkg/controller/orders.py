@@ -1,0 +1,242 @@
+"""What is asked, as data: a session's orders, and the files of what they get as their input."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.receiving import Receiver
+from fedpkg.controller.seeds import step_rng, task_seed
+from fedpkg.errors import ModelFileError, SessionFailed, StoreError
+from fedpkg.files import NO_SPACE
+from fedpkg.formats.model_file import write_model, write_sets
+from fedpkg.replies.reading import Reading, tensors_of
+from fedpkg.stores.base import ClientRow, ModelRow, RequestRow
+from fedpkg.strategies.base import Payload, Request
+from fedpkg.transforms.sections import sections_of
+from fedpkg.types import ReplyKind
+from fedpkg.waist.order import Input, Order, ReplySpec, digest_of, name_of_call
+from fedpkg.waist.place import PAYLOAD
+from fedpkg.weights.weights import Weights
+
+_REST_OF_DELTAS = 2  # the rules from which on deltas have buffers and integers as well
+
+
+def session_order(ctx: SessionContext, num_partitions: int) -> Order:
+    """What all orders of a session have in common."""
+    config = ctx.config
+    return Order(
+        task_id="",
+        session_id=ctx.session.session_id,
+        round_number=0,
+        client_id="",
+        entry_point="",
+        package=ctx.session.package_digest,
+        reply_spec="",
+        num_partitions=num_partitions,
+        run_config=dict(config.run_config),
+        environment=dict(config.environment),
+        threads=config.executor.threads,
+        timeout_s=config.executor.timeout_s,
+        limits=ctx.limits,
+        isolation=ctx.isolation,
+        log_bytes=config.limits.log_bytes,
+    )
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """The orders of one request: all that is the same for its clients is worked out once.
+
+    Args:
+        common: with the request's part of an order.
+        receive: takes in what they are answered.
+    """
+
+    ctx: SessionContext
+    common: Order
+    reading: Reading
+    receive: Receiver
+    number: int
+
+    @classmethod
+    def of(
+        cls, ctx: SessionContext, common: Order, request: Request, model: Weights | None, row: RequestRow
+    ) -> Ordering:
+        """Hand the request's specification of replies over, and begin its orders.
+
+        Args:
+            common: the session's.
+            model: the global model; None: nothing is checked against it.
+        """
+        config, round_number = ctx.config, row.round_number
+        template = _template(ctx, request, model)
+        spec = _spec(ctx, request, template)
+        digest = digest_of(spec)
+        ctx.executor.know(spec, digest)
+        common = msgspec.structs.replace(
+            common,
+            round_number=round_number,
+            entry_point=request.entry_point,
+            reply_spec=digest,
+            request_id=request.request_id or None,
+            arguments={**config.arguments.get("all", {}), **config.arguments.get(request.entry_point, {})},
+            parameters=dict(request.parameters),
+        )
+        reading = Reading(spec)
+
+        def sent(name: str) -> Weights | None:
+            own = request.sets.get(name)
+            return template if own is None else own
+
+        receive = Receiver(ctx.executor, ctx.folder, reading, sent)
+        return cls(ctx, common, reading, receive, row.number)
+
+    def order(self, client: ClientRow, *, attempt: int, state: str | None, is_first: bool, file: Input | None) -> Order:
+        """One client's order.
+
+        Args:
+            state: token of the state from which it starts.
+            is_first: in this round, so it may be the client's first of all.
+        """
+        ctx, common = self.ctx, self.common
+        call = name_of_call(common.entry_point, attempt)
+        return msgspec.structs.replace(
+            common,
+            task_id=f"{common.session_id}/{common.round_number}/{client.client_id}/{call}",
+            client_id=client.client_id,
+            partition_id=client.position,
+            attempt=attempt,
+            input=file,
+            seed=task_seed(ctx.session.seed, common.round_number, client.client_id, self.number),
+            data=client.data_path,
+            links={} if client.data_path is None else dict(ctx.config.clients.links),
+            state=state,
+            starts_up=is_first and state is None and client.last_num_examples is None,
+        )
+
+
+def _template(ctx: SessionContext, request: Request, model: Weights | None) -> Weights | None:
+    """What an update must fit: of a delta or gradient, the parameters."""
+    template = request.payload if isinstance(request.payload, Weights) else model
+    rest = request.rest and request.reply == "delta" and ctx.session.rules >= _REST_OF_DELTAS
+    if template is None or request.reply == "weights" or rest:
+        return template
+    return template.filter(frozenset(template.parameters).__contains__)
+
+
+def _spec(ctx: SessionContext, request: Request, template: Weights | None) -> ReplySpec:
+    is_metrics = request.reply_kind is ReplyKind.METRICS
+    parameters = None
+    if request.sets and template is not None:
+        parameters = tensors_of(template.filter(frozenset(template.parameters).__contains__))
+    sets = {name: parameters if one is None else tensors_of(one) for name, one in request.sets.items()}
+    return ReplySpec(
+        kind=request.reply_kind,
+        tensors=None if template is None else tensors_of(template),
+        reply=request.reply,
+        sets=sets,
+        transforms=sections_of(request.transforms),
+        weighted=ctx.session.rules > 1 if is_metrics else ctx.config.round.weighting == "examples",
+        use=request.use if ctx.session.rules > 1 else "former",
+        suffix=ctx.form.suffix,
+        max_bytes=ctx.config.limits.reply_bytes,
+    )
+
+
+class Payloads:
+    """The files of what requests send: the global model's own, or one that is written for a request.
+
+    They are made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
+    """
+
+    def __init__(self, ctx: SessionContext, round_number: int, model: Weights | None, row: ModelRow) -> None:
+        self._ctx = ctx
+        self._round_number = round_number
+        self._model = model
+        path = ctx.models.path(row.digest, row.suffix)
+        self._file = self._input(path, digest=row.digest)
+        self._written: dict[int, tuple[Payload, Input, Path]] = {}
+        self._batches = 0
+
+    def input(self, payload: Payload) -> Input:
+        """The file that a request's tasks get.
+
+        Raises:
+            ModelFileError: the session's form of model files cannot hold it.
+            StoreError: the disk is full.
+        """
+        if payload is self._model:
+            return self._file
+        if id(payload) not in self._written:
+            self._written[id(payload)] = self._write(payload)
+        return self._written[id(payload)][1]
+
+    @property
+    def of_the_model(self) -> Input:
+        """The global model's own file."""
+        return self._file
+
+    def clear(self) -> None:
+        """All requests so far have been answered."""
+        for _, _, path in self._written.values():
+            path.unlink(missing_ok=True)
+        self._written.clear()
+        self._batches += 1
+
+    def travelled(self, request: Request) -> tuple[Weights, int]:
+        """What clients get of a payload that is transformed on its way, and the bytes that travel to each."""
+        assert request.download is not None and isinstance(request.payload, Weights)
+        ctx, payload = self._ctx, request.payload
+        seed = int(step_rng(ctx.session.seed, self._round_number, "download").integers(1 << 62))
+        content = request.download.encode(payload, payload, seed=seed, is_difference=True).content
+        folder = ctx.round_folder(self._round_number)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{PAYLOAD}-") as file:
+                file.write(content)
+                file.flush()
+                received, _ = request.download.decode(Path(file.name), payload, is_difference=True)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            raise ctx.disk_is_full(f"{folder}: {error.strerror}") from error
+        if name := received.first_non_finite(payload):
+            raise SessionFailed(
+                f"round {self._round_number}, request {request.request_id}: tensor '{name}' is not finite after the "
+                "transforms of the download"
+            )
+        return received, len(content)
+
+    def _write(self, payload: Payload) -> tuple[Payload, Input, Path]:
+        ctx = self._ctx
+        name = f"{PAYLOAD}-{self._batches}-{len(self._written) + 1}{ctx.form.suffix}"
+        path = ctx.round_folder(self._round_number) / name
+        sets: tuple[str, ...] = ()
+        model = ""
+        try:
+            if isinstance(payload, Weights):
+                write_model(path, payload, ctx.form)
+            else:
+                write_sets(path, payload, ctx.form)
+                sets, model = tuple(payload), self._set_of_the_model(payload)
+        except ModelFileError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            if error.__cause__.errno in NO_SPACE:
+                raise ctx.disk_is_full(error.message) from error
+            resume = f"fedpkg session resume {ctx.session.session_id}"
+            raise StoreError(error.message, hint=f"when the cause is mended: {resume}", path=str(path)) from error
+        return payload, self._input(path, sets=sets, model=model), path
+
+    def _set_of_the_model(self, payload: Mapping[str, Weights]) -> str:
+        return next((name for name, weights in payload.items() if weights is self._model), "")
+
+    def _input(self, path: Path, *, digest: str = "", sets: tuple[str, ...] = (), model: str = "") -> Input:
+        reference = str(path.relative_to(self._ctx.home))
+        return Input(reference=reference, size_bytes=path.stat().st_size, digest=digest, sets=sets, model=model)

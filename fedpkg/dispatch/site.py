@@ -1,0 +1,152 @@
+"""The side that runs orders on this machine: what it has of packages, models, data and states, and where."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpkg.errors import DispatchError
+from fedpkg.replies.reading import Reading
+from fedpkg.types import ReplyKind
+from fedpkg.waist.order import Order, ReplySpec
+from fedpkg.waist.place import Place, place_of, states_folder
+
+if TYPE_CHECKING:
+    from fedpkg.compute_package.spec import PackageSpec
+    from fedpkg.weights.weights import Weights
+
+
+@dataclass(frozen=True)
+class PackageOnDisk:
+    """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml.
+
+    ``python`` is what its commands find as ``python``: by default the interpreter that runs fedpkg, or that of an
+    environment of its own; None: whatever PATH says.
+    """
+
+    digest: str
+    root: Path
+    folder: Path
+    spec: PackageSpec
+    python: Path | None = Path(sys.executable)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An order where it runs: with its package, and with the paths that everything has on this machine.
+
+    Args:
+        reading: how its reply is read.
+        model: the file to stage as its input.
+        state: the client's current version folder; None: it starts from the package.
+    """
+
+    order: Order
+    reading: Reading
+    package: PackageOnDisk
+    place: Place
+    home: Path
+    model: Path | None = None
+    state: Path | None = None
+    data_path: Path | None = None
+    links: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def task_id(self) -> str:
+        return self.order.task_id
+
+    @property
+    def spec(self) -> ReplySpec:
+        return self.reading.spec
+
+    @property
+    def command(self) -> str:
+        return self.package.spec.entry_point(self.order.entry_point).command
+
+    @property
+    def folder_name(self) -> str:
+        """Where its logs are, below the site's home."""
+        folder = self.place.folder
+        return str(folder.relative_to(self.home) if folder.is_relative_to(self.home) else folder)
+
+    @property
+    def working_folder(self) -> Path:
+        """The folder of fedn.yaml in the task's working copy, where it runs."""
+        return self.place.package / self.package.folder.relative_to(self.package.root)
+
+    @property
+    def leads_elsewhere(self) -> bool:
+        """Whether the task has put a link in the place of its working folder, or of one around it."""
+        inside = os.path.relpath(self.working_folder, self.place.version)
+        return os.path.realpath(self.working_folder) != os.path.join(os.path.realpath(self.place.version), inside)
+
+    def sent(self, name: str) -> Weights | None:
+        """What the client was sent under the name of a set, ``""`` for the model: see `Reading`."""
+        sets = self._input
+        given = self.order.input
+        model = given.model if given is not None else ""
+        return sets.get(name, sets.get(model)) if name else sets.get(model)
+
+    @functools.cached_property
+    def _input(self) -> Mapping[str, Weights]:
+        from fedpkg.formats.model_file import read_model, read_sets
+
+        if self.model is None or self.order.input is None:
+            return {}
+        return read_sets(self.model) if self.order.input.sets else {"": read_model(self.model)}
+
+
+class Site:
+    """What this machine has that orders name. Sessions lie below ``home``, inputs and data are named relative to it."""
+
+    def __init__(self, home: Path, *packages: PackageOnDisk) -> None:
+        self.home = home
+        self._packages = {package.digest: package for package in packages}
+        self._readings: dict[str, Reading] = {}
+
+    def add(self, package: PackageOnDisk) -> None:
+        self._packages[package.digest] = package
+
+    def know(self, spec: ReplySpec, digest: str) -> None:
+        self._readings.setdefault(digest, Reading(spec))
+
+    def session_folder(self, session_id: str) -> Path:
+        return self.home / "sessions" / session_id
+
+    def place(self, order: Order, spec: ReplySpec) -> Place:
+        """Where the first try of an order runs."""
+        out_name = "out.json" if spec.kind is ReplyKind.METRICS else f"out{spec.suffix}"
+        return place_of(self.session_folder(order.session_id), order, suffix=spec.suffix, out_name=out_name)
+
+    def version(self, session_id: str, client_id: str, token: str) -> Path:
+        """The folder of a version of a client's state."""
+        return states_folder(self.session_folder(session_id), client_id) / token
+
+    def job(self, order: Order) -> Job:
+        """The order, as it runs here.
+
+        Raises:
+            DispatchError: it names a package, or a specification of replies, that is not here.
+        """
+        package, reading = self._packages.get(order.package), self._readings.get(order.reply_spec)
+        if package is None or reading is None:
+            what = "compute package" if package is None else "specification of replies"
+            raise DispatchError(f"task {order.task_id} names a {what} that this executor was not given")
+        data_path = None if order.data is None else self.home / order.data
+        token = order.state
+        return Job(
+            order,
+            reading,
+            package,
+            self.place(order, reading.spec),
+            self.home,
+            model=None if order.input is None else self.home / order.input.reference,
+            state=None if token is None else self.version(order.session_id, order.client_id, token),
+            data_path=data_path,
+            links={} if data_path is None else {name: data_path / to for name, to in order.links.items()},
+        )

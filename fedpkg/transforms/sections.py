@@ -1,0 +1,29 @@
+"""Transforms as data: the sections of a run.yaml, and the chain that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedpkg.config_shape import Places
+from fedpkg.transforms.chain import Chain, chain_of
+from fedpkg.transforms.registry import TRANSFORMS
+
+
+def sections_of(chain: Chain | None) -> tuple[dict[str, Any], ...]:
+    """Transforms as data: the sections of a run.yaml that make them.
+
+    Raises:
+        ConfigError: one of them is of a class that no name leads to.
+    """
+    return () if chain is None else tuple(TRANSFORMS.section_of("transform", step) for step in chain.steps)
+
+
+def chain_of_sections(sections: Sequence[Mapping[str, Any]]) -> Chain | None:
+    """The inverse of `sections_of`.
+
+    Raises:
+        ConfigError: there is no such transform here, or they do not go together.
+    """
+    places = Places("an order's transforms")
+    return chain_of([TRANSFORMS.make("transform", section, places, ("transforms",)) for section in sections])

@@ -1,0 +1,1 @@
+"""What crosses the seam between the controller and whoever runs its tasks: plain data, and the protocol itself."""

@@ -1,0 +1,136 @@
+"""Every file name of a task: where an attempt's folder, its client's states and its reply are below a session's folder.
+
+round-3/client-0/train-2/         the second call of train for client-0 in round 3
+round-3/client-0/train-2.reply/   its reply, out of its reach
+clients/client-0/3-train-2/       what it leaves its client: package/ and state/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedpkg.waist.order import Order
+
+AGAIN = ".again-"  # and a number: of an attempt whose keeper was killed, or that must not share files
+REPLY = ".reply"
+STARTUP = "startup"
+TASK_JSON = "task.json"
+METADATA = "-metadata"
+BUILD = "build"
+PAYLOAD = ".payload"  # begins the names of requests' inputs; no client's id begins with a dot
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of one attempt at an order. ``folder`` is the task's own; ``version`` what it leaves its client."""
+
+    folder: Path
+    version: Path
+    suffix: str = ".npz"  # of the model files
+    out_name: str = "out.npz"
+
+    def again(self, number: int) -> Place:
+        """The place of another try of the same attempt."""
+        folder, version = (path.with_name(f"{path.name}{AGAIN}{number}") for path in (self.folder, self.version))
+        return Place(folder, version, self.suffix, self.out_name)
+
+    @property
+    def input(self) -> Path:
+        return self.folder / f"in{self.suffix}"
+
+    @property
+    def input_metadata(self) -> Path:
+        return self.folder / f"in{self.suffix}{METADATA}"
+
+    @property
+    def out(self) -> Path:
+        """What the task is told to write."""
+        return self.folder / self.out_name
+
+    @property
+    def task_json(self) -> Path:
+        return self.folder / TASK_JSON
+
+    @property
+    def reply(self) -> Path:
+        """The folder to which the reply is taken, out of the task's reach."""
+        return reply_of(self.folder)
+
+    @property
+    def package(self) -> Path:
+        """The task's copy of the package's tree."""
+        return package_in(self.version)
+
+    @property
+    def state(self) -> Path:
+        """``FEDPKG_STATE_DIR``."""
+        return self.version / "state"
+
+    @property
+    def scratch(self) -> Path:
+        """An isolated task's /tmp, /dev/shm and home; gone after it."""
+        return self.folder / "scratch"
+
+    def log(self, stream: str, *, of_startup: bool = False) -> Path:
+        """``stdout.log`` or ``stderr.log``, of the call or of the ``startup`` before it."""
+        return log_of(self.folder, stream, of_startup=of_startup)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names in the task's folder of what it was given, and of its logs: enough to repeat it by hand."""
+        logs = (self.log(stream, of_startup=first).name for stream in ("stdout", "stderr") for first in (False, True))
+        return frozenset((self.input.name, self.input_metadata.name, TASK_JSON, *logs))
+
+
+def package_in(version: Path) -> Path:
+    """Where the package lies in a version of a client's state."""
+    return version / "package"
+
+
+def log_of(folder: Path, stream: str, *, of_startup: bool = False) -> Path:
+    """The log of a stream in a task's folder."""
+    return folder / f"{f'{STARTUP}.' if of_startup else ''}{stream}.log"
+
+
+def reply_of(folder: Path) -> Path:
+    """Where the reply of the task with this folder is taken to."""
+    return folder.with_name(f"{folder.name}{REPLY}")
+
+
+def round_folder(session: Path, round_number: int) -> Path:
+    return session / f"round-{round_number}"
+
+
+def states_folder(session: Path, client_id: str) -> Path:
+    """Where the versions of a client's state are, by their tokens."""
+    return session / "clients" / client_id
+
+
+def place_of(session: Path, order: Order, *, suffix: str = ".npz", out_name: str = "out.npz") -> Place:
+    """Where the first try of an order runs. An order without a client builds the seed."""
+    if not order.client_id:
+        return Place(session / BUILD, session / f"{BUILD}.work", suffix, out_name)
+    folder = round_folder(session, order.round_number) / order.client_id / order.call
+    version = states_folder(session, order.client_id) / f"{order.round_number}-{order.call}"
+    return Place(folder, version, suffix, out_name)
+
+
+def names_of_calls(entry_points: Iterable[str]) -> re.Pattern[str]:
+    """Matches the names of the folders of tasks (group 1) and of their replies, in a client's folder of a round."""
+    names = "|".join(map(re.escape, entry_points))
+    return re.compile(rf"((?:{names})(?:-\d+)?(?:{re.escape(AGAIN)}\d+)?)({re.escape(REPLY)})?")
+
+
+def is_of_startup(message: str) -> bool:
+    """Whether a failure's message says that `startup`, which comes before a client's first task, failed."""
+    return message.startswith(f"'{STARTUP}' ")
+
+
+def told_in(folder: Path, message: str) -> Path:
+    """The log of a failed task whose end is reported: stderr's, or stdout's where stderr has nothing."""
+    stdout, stderr = (log_of(folder, name, of_startup=is_of_startup(message)) for name in ("stdout", "stderr"))
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in (stdout, stderr)]
+    return stdout if sizes[0] and not sizes[1] else stderr
