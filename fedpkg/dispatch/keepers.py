@@ -100,7 +100,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: ``ending`` is exit, timeout, limit (which, and what was ``measured``) or cancelled."""
+    """How a command ended: ``ending`` is exit, timeout, limit (which, and what was ``measured``) or cancelled.
+
+    ``cpu_s`` and ``peak_memory_bytes`` are of the command's main process and its descendants as far as the keeper sees
+    them (``runtime/path/_fedpkg_usage.py`` documents what it does not see); both are 0 if the keeper was killed.
+    """
 
     ending: str
     exit_code: int | None
@@ -110,7 +114,7 @@ class Outcome:
     stdout_tail: str
     wall_s: float
     cpu_s: float
-    max_rss_bytes: int
+    peak_memory_bytes: int
     limit: str | None = None  # a key of `Limits`
     measured: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)  # of the machine's monotonic clock
@@ -186,7 +190,7 @@ class Keeper:
                 stdout_tail="",
                 wall_s=ended - started,
                 cpu_s=0.0,
-                max_rss_bytes=0,
+                peak_memory_bytes=0,
                 times={"ended": ended, "cleaned": ended},
             )
         if problem := answer.pop("not_isolated", None):
@@ -198,7 +202,7 @@ class Keeper:
         if killed == self._killed or outcome.ending != "exit" or outcome.exit_code == 0:
             return outcome
         self._killed = killed
-        return dataclasses.replace(outcome, ending="limit", limit="memory_bytes", measured=outcome.max_rss_bytes)
+        return dataclasses.replace(outcome, ending="limit", limit="memory_bytes", measured=outcome.peak_memory_bytes)
 
     def _answer(self) -> dict[str, Any] | None:
         """Its next frame; None when it is overdue."""

@@ -44,6 +44,7 @@ import _fedpkg_isolation  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_limits  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_task  # type: ignore[import-not-found]  # noqa: E402
+import _fedpkg_usage  # type: ignore[import-not-found]  # noqa: E402
 from _fedpkg_processes import (  # type: ignore[import-not-found]  # noqa: E402
     KILL_PATIENCE_S,
     children_of,
@@ -625,13 +626,14 @@ class Keeper:
                 os.close(before)  # which takes some milliseconds: now that a task runs, nobody waits for us
         logs = [Log(file, fd, order["log_bytes"]) for file, fd in zip(self.files, (out, err))]
         deadline = started + (order["timeout_s"] or math.inf)
+        meter = _fedpkg_usage.Meter(pid, used_before=child is not None and order["resident"])
         supervisor = _fedpkg_limits.Supervisor(
             order["limits"],
             order["folders"],
             order["given"],
             pid,
             threads=int(order["env"].get("OMP_NUM_THREADS") or 1),
-            used_before=child is not None and order["resident"],
+            meter=meter,
         )
         ending = self.wait(pid, logs, deadline, supervisor, child.wire if child and order["resident"] else None)
         answer: dict[str, Any] = {}
@@ -639,16 +641,15 @@ class Keeper:
             answer = self.answer_of(child, order)
             if self.resident is None:  # it failed, or is not as it was before: the next task gets another
                 self.end(pid)
-        status, cpu_s, max_rss_bytes = answer.get("status"), answer.get("cpu_s"), answer.get("max_rss_bytes")
-        number = None
+        status, number = answer.get("status"), None
         if self.resident is None:
             _, wait_status, usage = os.wait4(pid, 0)
+            meter.count(usage)
             if status is None:
                 status = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else None
                 number = os.WTERMSIG(wait_status) if os.WIFSIGNALED(wait_status) else None
-                cpu_s, max_rss_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
         ended = time.monotonic()
-        survivors = kill_children(spare=self.waiting())
+        survivors = kill_children(spare=self.waiting(), count=meter.count)
         if ending in ("exit", "answered") and supervisor.look_at_the_end():
             ending = "limit"
         tails = [log.close() for log in logs]
@@ -670,8 +671,7 @@ class Keeper:
             "stdout_tail": tails[0],
             "stderr_tail": tails[1],
             "wall_s": ended - started,
-            "cpu_s": cpu_s,
-            "max_rss_bytes": max_rss_bytes,
+            **meter.result(main_stays=self.resident is not None),
             "times": dict(times, started=started, ended=ended, cleaned=time.monotonic()),
             "imported": imported,
             "not_isolated": not_isolated,
@@ -706,8 +706,6 @@ class Keeper:
                 return {}
             answer = {
                 "status": int(said["status"]),
-                "cpu_s": float(said["cpu_s"]),
-                "max_rss_bytes": int(said["max_rss_bytes"]),
                 "times": {str(name): float(value) for name, value in said["times"].items()},
                 "imported": imported_of(said),
             }

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any
 
+    import _fedpkg_usage  # type: ignore[import-not-found]
+
 TICK_S = 0.025  # between two counts of the processes; a task that ends before the first one costs nothing
 SUM_EVERY_S = 0.1  # between two sums of what they use,
 SCAN_EVERY_S = 0.25  # and two looks at the files; or longer, so that
@@ -38,6 +40,7 @@ FEW = 32  # processes, which may come at once
 ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
 BUSY = 2  # threads that may run at ordinary priority, for each that a task was given
 LONG = 10  # sums in a row with more: its first thread loses its priority, too, as what that starts inherits it
+PEAK_STEP = 1.1  # the memory of several processes is measured again once their resident sets have grown by this factor
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
 
@@ -126,7 +129,7 @@ class Supervisor:
         main: int,
         *,
         threads: int,
-        used_before: bool,
+        meter: _fedpkg_usage.Meter,
     ) -> None:
         self.limits = limits
         self.folders = list(folders)
@@ -134,10 +137,12 @@ class Supervisor:
         self.given_inodes = frozenset(given["inodes"])  # of files that it shares with others
         self.main = main
         self.threads = threads  # that it was given
+        self.meter = meter
         self.crowded = 0  # sums in a row that found too many running
         self.due = time.monotonic() + TICK_S if any(limits.values()) else math.inf
         self.exceeded: str | None = None
         self.measured = 0.0
+        self.next_peak = 0.0
         self.in_folders = Walk(self._look_into_folders)
         self.open_files = Walk(self._look_at_open_files)
         self.nameless_bytes = 0
@@ -149,9 +154,6 @@ class Supervisor:
         self.next_sum = 0.0
         self.pids = [main]
         self.count = 0
-        # Of processes that are no longer there: orphans, which we wait for. What an interpreter that stays has used
-        # already was for the tasks before.
-        self.cpu_s = -Process(main).cpu_s if used_before and os.path.isdir("/proc/self") else 0.0
 
     def look(self, spare: Collection[int]) -> bool:
         """Does the task exceed a limit? ``spare`` are the keeper's children that are not the task's."""
@@ -211,7 +213,7 @@ class Supervisor:
             except (OSError, ValueError):  # it has just ended
                 continue
         threads = sum(process.threads for process in processes)
-        cpu_s = self.cpu_s + sum(process.cpu_s for process in processes)
+        cpu_s = self.meter.cpu_s + sum(process.cpu_s for process in processes)
         if self.limits["threads"] and self._is_over("processes", threads, self.limits["threads"]):
             return True
         if self._is_over("cpu_s", cpu_s):
@@ -220,14 +222,21 @@ class Supervisor:
         if self.limits["sessions"] and self._is_over("sessions", len(sessions)):
             return True
         self._share_processors(processes, threads)
-        memory = self.limits["memory_bytes"]
-        at_most = sum(process.rss_bytes for process in processes) + _bytes_of(self.in_memory)
-        if memory is not None and at_most > memory:  # the quick look
-            self.in_memory = _still_nameless(self.in_memory)
-            used = sum(process.memory_bytes(apart=self.in_memory) for process in processes)
-            self._is_over("memory_bytes", used + _bytes_of(self.in_memory))
+        self._look_at_memory(processes)
         self.next_sum = time.monotonic() + max(SUM_EVERY_S, (time.thread_time() - started) / SHARE)
         return self.exceeded is not None
+
+    def _look_at_memory(self, processes: list[Process]) -> None:
+        """First the resident sets, which are quick to be had; if they are too much, or a new peak, what is used."""
+        at_most = sum(process.rss_bytes for process in processes) + _bytes_of(self.in_memory)
+        is_peak = len(processes) > 1 and at_most > self.next_peak
+        if not is_peak and at_most <= (self.limits["memory_bytes"] or math.inf):
+            return
+        self.in_memory = _still_nameless(self.in_memory)
+        used = sum(process.memory_bytes(apart=self.in_memory) for process in processes) + _bytes_of(self.in_memory)
+        self.meter.peak_bytes = max(self.meter.peak_bytes, used)
+        self.next_peak = max(self.next_peak, PEAK_STEP * at_most)
+        self._is_over("memory_bytes", used)
 
     def _bury(self, spare: Collection[int]) -> None:
         """Wait for orphans that have ended: we are their parent now."""
@@ -235,8 +244,7 @@ class Supervisor:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None or ended.si_pid == self.main or ended.si_pid in spare:
                 return
-            usage = os.wait4(ended.si_pid, 0)[2]
-            self.cpu_s += usage.ru_utime + usage.ru_stime
+            self.meter.count(os.wait4(ended.si_pid, 0)[2])
 
     def _share_processors(self, processes: list[Process], threads: int) -> None:
         """Where very many threads run, let those beyond the first count as much as the task was given."""

@@ -20,7 +20,7 @@ import time
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 KILL_PATIENCE_S = 5.0
 PAGE = resource.getpagesize()
@@ -50,10 +50,10 @@ def children_of(pid: int) -> list[int]:
 
 
 def _listed(path: str) -> list[int]:
-    return [int(word) for word in _read(path).split()]
+    return [int(word) for word in read(path).split()]
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = os.read(fd, 8192)
@@ -87,13 +87,18 @@ def descendants(spare: Collection[int], *, stop_above: float = 0) -> tuple[list[
             return list(found), stopping
 
 
-def kill_children(spare: Collection[int]) -> int:
-    """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience."""
+def kill_children(spare: Collection[int], count: Callable[[resource.struct_rusage], object] = id) -> int:
+    """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience.
+
+    ``count`` is told what each that has ended had used.
+    """
     deadline = time.monotonic() + KILL_PATIENCE_S
     killed: set[int] = set()
     while True:
         try:
-            if os.waitpid(-1, os.WNOHANG)[0] != 0:
+            pid, _, usage = os.wait3(os.WNOHANG)
+            if pid != 0:
+                count(usage)
                 continue
         except ChildProcessError:
             return 0
@@ -142,13 +147,14 @@ class Process:
     """What the kernel says of one process: its state, and what it used so far."""
 
     def __init__(self, pid: int) -> None:
-        text = _read("/proc/%d/stat" % pid)
+        text = read("/proc/%d/stat" % pid)
         words = text[text.rindex(b")") + 2 :].split()
         self.pid = pid
         self.is_zombie = words[0] in (b"Z", b"X")
         self.is_running = words[0] == b"R"  # its first thread
         self.session = int(words[3])
-        self.cpu_s = sum(map(int, words[11:15])) / TICKS_PER_S  # its own, and of children that it has waited for
+        self.children_cpu_s = sum(map(int, words[13:15])) / TICKS_PER_S  # of those that it has waited for
+        self.cpu_s = sum(map(int, words[11:13])) / TICKS_PER_S + self.children_cpu_s
         self.threads = int(words[17])
         self.rss_bytes = int(words[21]) * PAGE
 
@@ -159,7 +165,7 @@ class Process:
         found = []
         for thread in os.listdir("/proc/%d/task" % self.pid):
             try:
-                text = _read("/proc/%d/task/%s/stat" % (self.pid, thread))
+                text = read("/proc/%d/task/%s/stat" % (self.pid, thread))
             except OSError:  # it has just ended
                 continue
             if text[text.rindex(b")") + 2 :].startswith(b"R"):
@@ -172,7 +178,7 @@ class Process:
         Mappings of the files in ``apart`` (device and inode) are left out. The kernel needs milliseconds for that.
         """
         try:
-            words = _read("/proc/%d/smaps_rollup" % self.pid).split()
+            words = read("/proc/%d/smaps_rollup" % self.pid).split()
             mapped = self._mapped_bytes(apart) if apart else 0
         except ProcessLookupError:
             return 0

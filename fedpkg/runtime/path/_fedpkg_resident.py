@@ -72,15 +72,10 @@ def serve(
     """Run orders until there are none, or one fails or leaves something behind; the exit status of the last one."""
     baseline = Baseline()
     while order is not None:
-        before = resource.getrusage(resource.RUSAGE_SELF)
         status, clean, times = _run(order)
         clean = baseline.restore(order["cwd"]) and clean
         times["finished"] = time.monotonic()
-        after = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        rss = after.ru_maxrss * 1024
-        answer = {"status": status, "clean": clean, "times": times, "cpu_s": cpu_s, "max_rss_bytes": rss}
-        answer["imported"] = _fedpkg_main.imported()
+        answer = {"status": status, "clean": clean, "times": times, "imported": _fedpkg_main.imported()}
         send({"answer_to": order["answer_to"], **answer})
         if status or not clean:
             return int(status)

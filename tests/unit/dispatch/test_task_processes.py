@@ -400,7 +400,7 @@ def test_file_that_a_library_opened_as_it_was_imported_stays_open(tmp_path: Path
 def test_words_in_every_open_file_reach_no_later_task(bench: Bench, tmp_path: Path) -> None:
     code = """
     import struct
-    answer = {"status": 0, "clean": True, "times": {}, "cpu_s": 0, "max_rss_bytes": 0, "answer_to": "", "exit_code": 0}
+    answer = {"status": 0, "clean": True, "times": {}, "imported": {}, "answer_to": "", "exit_code": 0}
     body = json.dumps(answer).encode()
     found = [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2]
     for fd in found:
