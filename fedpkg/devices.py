@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedpkg.control_groups import cpu_shares, memory_limits
 from fedpkg.errors import ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -197,11 +197,57 @@ def free_memory() -> int:
     return int(words[words.index("MemAvailable:") + 1]) << 10 if "MemAvailable:" in words else all_memory()
 
 
+def cpu_shares(root: Path = Path("/")) -> Iterator[float]:
+    """How many processors each of this process's control groups allows, where it limits them (as for a container)."""
+    for folder in _control_groups("cpu", root):
+        v1 = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
+        for words in (_words(folder / "cpu.max"), v1):
+            if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):  # else "max", or -1
+                yield int(words[0]) / int(words[1])
+
+
+def memory_limits(root: Path = Path("/")) -> Iterator[int]:
+    """How many bytes each of this process's control groups allows, where it limits them."""
+    for folder in _control_groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            yield from (int(word) for word in _words(folder / name) if word.isdigit())
+
+
+def _control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """This process's group of version 2, and that of version 1 with ``controller``; each, then those above it.
+
+    Only what is mounted where this process sees it: in a container the groups around it may not be.
+    """
+    groups: dict[str, str] = {}
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _number, names, group = line.split(":", 2)
+        groups.update(dict.fromkeys(names.split(","), group))
+    for line in _text(root / "proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _source, options = after.split(" ", 2)
+        path = groups.get("") if kind == "cgroup2" else None
+        if kind == "cgroup" and controller in options.split(","):
+            path = groups.get(controller)
+        if path is None:
+            continue
+        mounted, place = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), word) for word in before.split()[3:5])
+        inside = os.path.relpath(path, mounted)
+        if inside.startswith(".."):  # what is mounted here is not ours
+            continue
+        top = root / place.lstrip("/")
+        folder = top / inside
+        yield from (group for group in (folder, *folder.parents) if group.is_relative_to(top))
+
+
 def _words(path: Path) -> list[str]:
+    return _text(path).split()
+
+
+def _text(path: Path) -> str:
     try:
-        return path.read_text().split()
+        return path.read_text()
     except OSError:
-        return []
+        return ""
 
 
 def _gpus(environ: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import dataclasses
 import json
 import math
 import os
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fedpkg.dispatch.cgroups import Delegated, Group, Slot, delegated, open_group
 from fedpkg.dispatch.preload import OPTIMISER, Step
 from fedpkg.errors import DispatchError, NotIsolated
 from fedpkg.waist.order import NO_LIMITS, Limits
@@ -129,8 +127,6 @@ class Keeper:
         self._sock = sock
         self._writing = threading.Lock()
         self._pid: int | None = None
-        self._slot: Slot | None = None
-        self._killed = 0  # processes that the kernel has ended in that slot
         self._deadline = math.inf  # when its answer is overdue
         self._cancelled = False
 
@@ -138,8 +134,8 @@ class Keeper:
     def closed(self) -> bool:
         return self._sock.fileno() < 0
 
-    def greet(self, group: Group | None = None) -> None:
-        """Wait until it is there; it says its process id, and gets a place in ``group``.
+    def greet(self) -> None:
+        """Wait until it is there; it says its process id.
 
         Raises:
             KeeperGone: it is not, after some patience.
@@ -149,9 +145,6 @@ class Keeper:
             raise KeeperGone(f"there was none after {FORK_PATIENCE_S:g} s")
         self._pid = greeting["pid"]
         self._deadline = math.inf
-        if group is not None:
-            with suppress(OSError):  # then it watches alone
-                self._slot = group.slot(greeting["pid"])
 
     def start(self, call: Call) -> None:
         """Hand over a command; `outcome` waits for its end.
@@ -160,8 +153,6 @@ class Keeper:
             KeeperGone: the keeper died.
         """
         self._cancelled = False
-        if self._slot is not None:
-            self._slot.hold(call.limits)
         self._deadline = math.inf if call.timeout_s is None else time.monotonic() + call.timeout_s + OVERDUE_S
         try:
             self.send(call.to_json())
@@ -197,12 +188,7 @@ class Keeper:
             raise NotIsolated(f"it could not be isolated, and was not run: {problem}")
         if "error" in answer:
             raise DispatchError(f"cannot start the command: {answer['error']}")
-        outcome = Outcome(**answer)
-        killed = 0 if self._slot is None else self._slot.kills()
-        if killed == self._killed or outcome.ending != "exit" or outcome.exit_code == 0:
-            return outcome
-        self._killed = killed
-        return dataclasses.replace(outcome, ending="limit", limit="memory_bytes", measured=outcome.peak_memory_bytes)
+        return Outcome(**answer)
 
     def _answer(self) -> dict[str, Any] | None:
         """Its next frame; None when it is overdue."""
@@ -259,8 +245,6 @@ class Keeper:
         if self._pid is not None and not self.closed:
             poller.register(self._sock, 0)  # wakes at its end only, and leaves what it said to be read
             if not poller.poll(1000 * patience_s):
-                if self._slot is not None:
-                    self._slot.kill()
                 kill_tree(self._pid)
         _shut(self._sock, socket.SHUT_RDWR)
         self._sock.close()
@@ -283,7 +267,6 @@ class Zygote:
         sources: files of which tasks will run or import copies.
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
-        cgroup: where its keepers get cgroups of their own; default: where the system lets us.
         apart: each keeper and its task have processes of their own (a PID namespace).
     """
 
@@ -298,7 +281,6 @@ class Zygote:
         of_clients: Sequence[str] = (),
         own: Sequence[str] = (),
         sources: Sequence[Path] = (),
-        cgroup: Delegated | None = None,
         apart: bool = False,
     ) -> None:
         self.interpreter = interpreter
@@ -318,7 +300,6 @@ class Zygote:
         self._keeper_lock = threading.Lock()
         self._keepers: list[Keeper] = []
         self._closed = False
-        self._group = open_group(cgroup or delegated())
         self._starts = 0
         self._start()
 
@@ -420,11 +401,9 @@ class Zygote:
                 with theirs:
                     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
                     self._control.sendmsg([b"k"], rights, NO_SIGPIPE)
-                    if warm and self._group is None:
+                    if warm:
                         keeper.warm_up()
-                keeper.greet(self._group)
-                if warm and self._group is not None:  # what it forks is where it is itself
-                    keeper.warm_up()
+                keeper.greet()
             except (OSError, KeeperGone) as error:
                 keeper.close()
                 if not isinstance(error, KeeperGone):
@@ -447,8 +426,6 @@ class Zygote:
         self._end()
         for keeper in list(self._keepers):
             keeper.close()
-        if self._group is not None:
-            self._group.close()
 
     def _end(self) -> None:
         # shutdown, not only close: another thread may sit in recv, and the zygote must see the end of file at once.

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpkg import devices
-from fedpkg.control_groups import cpu_shares, memory_limits
-from fedpkg.devices import Gpu, Machine, Needs, Slot, plan_slots, this_machine
+from fedpkg.devices import Gpu, Machine, Needs, Slot, cpu_shares, memory_limits, plan_slots, this_machine
 from fedpkg.errors import ConfigError
 
 GB = 10**9

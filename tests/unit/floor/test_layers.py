@@ -25,7 +25,7 @@ ROWS = [
     {"config_shape", "yaml_places"},
     {"waist"},
     {"devices", "files"},
-    {"log", "control_groups"},
+    {"log"},
     {"errors", "types", "rules", "shown", "shares"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
