@@ -18,7 +18,7 @@ from typing import Literal
 from fedpkg.cli import output
 from fedpkg.devices import Machine, Needs, describe, plan_slots, this_machine
 
-LIBRARIES = ("numpy", "click", "filelock", "fire", "msgspec", "omegaconf", "psutil", "pyyaml", "rich", "safetensors")
+LIBRARIES = ("numpy", "click", "filelock", "fire", "msgspec", "omegaconf", "psutil", "pyyaml", "rich")
 _PR_GET_CHILD_SUBREAPER = 37
 
 

@@ -1,7 +1,8 @@
 """The .safetensors format: a JSON header and the tensors' bytes. Read mapped, written with the same bytes each time.
 
-Source: the format section of https://github.com/huggingface/safetensors. Read here rather than by that library, so that
-limits, errors, alignment and the order of names are those of the other format.
+Source: the format section of https://github.com/huggingface/safetensors. That library is not used: it opens files by
+path, whereas a client's file must be mapped from the descriptor that was checked. Here the mapping, its budget, the
+limits of the header, the alignment and the order of names are those of the other format. Tests compare both.
 """
 
 from __future__ import annotations
