@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import io
 import json
 import math
 import mmap
@@ -326,7 +327,34 @@ def use_huge_pages() -> None:
             madvise(start, end - start, MADV_COLLAPSE)
 
 
+def open_streams_as_pipes() -> None:
+    """Make the standard streams anew, as pipes: those of tasks are, whereas the zygote's own are a file.
+
+    A text stream asks only once whether it can seek. One that believes it can fails in ``sys.stdout.reconfigure``.
+    """
+    ends = os.pipe()
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        was = getattr(sys, name)
+        was.flush()
+        file = os.dup(fd)
+        os.dup2(ends[1], fd)
+        raw = io.FileIO(fd, "w", closefd=False)
+        raw.name = was.name
+        errors, lines, through = was.errors, was.line_buffering, was.write_through
+        stream = io.TextIOWrapper(
+            io.BufferedWriter(raw), was.encoding, errors, line_buffering=lines, write_through=through
+        )
+        stream.mode = "w"  # type: ignore[misc]
+        setattr(sys, name, stream)
+        setattr(sys, "__%s__" % name, stream)
+        os.dup2(file, fd)
+        os.close(file)
+    for end in ends:
+        os.close(end)
+
+
 def main() -> None:
+    open_streams_as_pipes()
     control = socket.socket(fileno=int(sys.argv[1]))
     order = receive(control)
     if order is None:

@@ -1,8 +1,9 @@
 """A resident interpreter: runs task after task, and puts itself back between them.
 
-Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What a task changed is put back
-where that can be done. Where it cannot (a thread that goes on, a function of the package that a library still refers
-to), the interpreter says so and is replaced. ``docs/resident.md`` lists what is neither put back nor detected.
+Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What scripts often change is put
+back. Of the rest a fingerprint is taken: if it differs, or if something of the task goes on (a thread, a function of
+the package that a library still refers to), the interpreter says so and is replaced. ``docs/resident.md`` lists all
+three, and what is neither put back nor detected.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import copyreg
 import faulthandler
 import fcntl
 import gc
-import io
 import linecache
 import locale
 import logging
@@ -46,20 +46,23 @@ _SETTINGS_MODULES = (  # whose own names are settings, or are replaced by script
 )
 _STREAMS = ("stdin", "stdout", "stderr")
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _ARITHMETIC = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
 _FIRST_PRIVATE_FD = 200  # out of the way of what a task opens
 _ONE, _SMALLEST = 1.0, 5e-324  # variables, lest the compiler computes with them
 _TRACE = "__fedpkg_trace__"
 
-# Of PyTorch: functions that tell a setting; one with "_get_" in its name has a twin that sets it.
+# Of PyTorch: `torch._C._get_…` and `_set_…`; and functions whose answers are compared.
 _TORCH_SETTINGS = (
-    *("_C._get_cudnn_enabled", "_C._get_cudnn_benchmark", "_C._get_cudnn_deterministic", "_C._get_cudnn_allow_tf32"),
-    *("_C._get_mkldnn_enabled", "_C._get_mkldnn_deterministic", "_C._get_nnpack_enabled", "_C._get_warnAlways"),
-    *("_C._get_deterministic_fill_uninitialized_memory", "_C._get_flash_sdp_enabled", "_C._get_math_sdp_enabled"),
-    *("_C._get_mem_efficient_sdp_enabled", "_C._get_cudnn_sdp_enabled", "_C._get_cublas_allow_tf32"),
-    *("_C._get_float32_matmul_precision", "_C._is_any_autocast_enabled", "_C._is_multithreading_enabled"),
+    *("cudnn_enabled", "cudnn_benchmark", "cudnn_deterministic", "cudnn_allow_tf32", "cublas_allow_tf32"),
+    *("mkldnn_enabled", "mkldnn_deterministic", "nnpack_enabled", "warnAlways", "float32_matmul_precision"),
+    "deterministic_fill_uninitialized_memory",
+)
+_TORCH_FINGERPRINT = (
+    *("_C._get_flash_sdp_enabled", "_C._get_math_sdp_enabled", "_C._get_mem_efficient_sdp_enabled"),
+    *("_C._get_cudnn_sdp_enabled", "_C._is_any_autocast_enabled", "_C._is_multithreading_enabled"),
     *("_C._len_torch_function_stack", "_C._len_torch_dispatch_stack", "is_inference_mode_enabled"),
-    *("distributed.is_initialized",),
+    *("is_anomaly_enabled", "is_anomaly_check_nan_enabled", "distributed.is_initialized"),
 )
 _PRECISIONS = [(device, of) for device in ("generic", "cuda", "mkldnn") for of in ("all", "matmul", "conv", "rnn")]
 
@@ -125,7 +128,6 @@ class Baseline:
         self.variables: set[bytes] = set()  # of the environment, that may have been set or unset
         self._watch_environment()
         self.pickling = dict(copyreg.dispatch_table)
-        self.pickling_ids = _ids(self.pickling)
         self.names = vars(builtins)
         self.builtins = dict(self.names)
         loaded = [sys.modules[name] for name in _SETTINGS_MODULES if name in sys.modules]
@@ -133,12 +135,12 @@ class Baseline:
         self.sys_lists = [(value, list(value)) for value in vars(sys).values() if isinstance(value, list)]
         self.stream_forms = {name: _form(getattr(sys, name)) for name in _STREAMS}
         self.signals = {number: getsignal(number) for number in _SIGNALS}
-        self.limits = {name: getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
-        self.soft_limits = {name: resource.getrlimit(number)[0] for name, number in self.limits.items()}
+        self.limits_were = {number: resource.getrlimit(number) for number in _LIMITS}
         self.umask = os.umask(0o022)
         os.umask(self.umask)
         self.loggers = {name: _logger_state(logger) for name, logger in _loggers().items()}
         self.settings = [(setting, setting.told()) for setting in _settings()]
+        self.fingerprint = _Fingerprint()
         self.threads = set(threading.enumerate())
         gc.collect()
         gc.freeze()
@@ -154,12 +156,13 @@ class Baseline:
         self._registrations()
         self._environment()
         self._interpreter()
-        clean = self._settings()
+        self._settings()
         self._loggers()
         os.chdir("/")
-        clean = self._is_gone(root) and clean
-        self._files()
-        return clean and not self.spent and set(threading.enumerate()) <= self.threads
+        is_gone = self._is_gone(root)
+        has_streams = self._files()
+        same = self.fingerprint.is_same() and all(setting.told() == was for setting, was in self.settings)
+        return is_gone and has_streams and same and not self.spent and set(threading.enumerate()) <= self.threads
 
     def _watch_what_goes_once(self, torch: Any) -> None:
         set_for_good = torch.set_num_interop_threads
@@ -186,11 +189,7 @@ class Baseline:
 
     def _registrations(self) -> None:
         """Put back what was registered before; a function of the package that is new here is found by `_is_gone`."""
-        table = copyreg.dispatch_table
-        if _ids(table) != self.pickling_ids:
-            self.pickling = {**table, **self.pickling}
-            table.update(self.pickling)
-            self.pickling_ids = _ids(table)
+        copyreg.dispatch_table.update(self.pickling)
         typing: Any = sys.modules.get("typing")
         for forget in getattr(typing, "_cleanups", ()):  # Optional[Net] is remembered, and Net with it
             forget()
@@ -293,23 +292,18 @@ class Baseline:
         sys.settrace(None)
         sys.setprofile(None)
         os.umask(self.umask)
-        for name, number in self.limits.items():
-            soft, hard = resource.getrlimit(number)
-            if soft != self.soft_limits[name]:
-                try:
-                    resource.setrlimit(number, (self.soft_limits[name], hard))
-                except (OSError, ValueError):
-                    pass  # the task lowered the hard limit, too
+        for number, were in self.limits_were.items():
+            if resource.getrlimit(number) != were:
+                with contextlib.suppress(OSError, ValueError):  # the task lowered the hard limit, too: `_fingerprint`
+                    resource.setrlimit(number, were)
         multiprocessing = sys.modules.get("multiprocessing.util")
         if multiprocessing is not None:
             multiprocessing._exiting = False  # type: ignore[attr-defined]
 
-    def _settings(self) -> bool:
-        """Whether all are as they were, or are so again."""
-        changed = [(setting, was) for setting, was in self.settings if setting.told() != was]
-        for setting, was in changed:
-            setting.put_back(was)
-        return not changed or all(setting.told() == was for setting, was in self.settings)
+    def _settings(self) -> None:
+        for setting, was in self.settings:
+            if setting.told() != was:
+                setting.put_back(was)
 
     def _loggers(self) -> None:
         for name, logger in _loggers().items():
@@ -324,114 +318,69 @@ class Baseline:
                 logger.handlers[:] = was[3]
                 logger.filters[:] = was[4]
 
-    def _files(self) -> None:
+    def _files(self) -> bool:
+        """Whether the standard streams are good for the next task: one that Python has closed is not opened again."""
         for fd, kept in enumerate(self.streams):
             os.dup2(kept, fd)
-            self._stream(fd, _STREAMS[fd])
         for fd in _open_files() - self.files:
             if _belongs_to_a_task(fd):
                 os.close(fd)
-
-    def _stream(self, fd: int, name: str) -> None:
-        """Open a standard stream again that the task has closed; what it has reconfigured is put back."""
-        stream, form = getattr(sys, name), self.stream_forms[name]
-        now = _form(stream)
-        if now == form or form is None:
-            return
-        if now is not None:
-            stream.reconfigure(**form)
-            return
-        raw = io.FileIO(fd, "r" if fd == 0 else "w", closefd=False)
-        raw.name = "<%s>" % name
-        stream = io.TextIOWrapper(io.BufferedReader(raw) if fd == 0 else io.BufferedWriter(raw), **form)
-        stream.mode = raw.mode[0]  # type: ignore[misc]
-        for names, were, ids in self.settings_modules:
-            if names is vars(sys):
-                were[name] = names[name] = were["__%s__" % name] = names["__%s__" % name] = stream
-                ids[:] = _ids(names)
+        for name, form in self.stream_forms.items():
+            stream = getattr(sys, name)
+            if form is not None and (now := _form(stream)) != form:
+                if now is None:
+                    return False
+                stream.reconfigure(**form)
+        return True
 
 
 class Setting:
-    """One thing that scripts change, besides names of modules: how to tell it, and how to put it back, if that goes."""
+    """What many scripts change, besides names of modules: how to tell it, and how to put it back."""
 
-    def __init__(self, tell: Callable[[], Any], put: Callable[[Any], object] | None = None) -> None:
+    def __init__(self, tell: Callable[[], Any], put: Callable[[Any], object]) -> None:
         self.tell = tell
         self.put = put
 
     def told(self) -> Any:
-        try:
-            return self.tell()
-        except Exception as error:  # so PyTorch answers where its older and newer ways to say something were mixed
-            return type(error)
+        return _told(self.tell)
 
     def put_back(self, was: Any) -> None:
-        if self.put is not None:
-            with contextlib.suppress(Exception):  # it is looked at once more
-                self.put(was)
+        with contextlib.suppress(Exception):  # it is looked at once more
+            self.put(was)
+
+
+def _told(tell: Callable[[], Any]) -> Any:
+    try:
+        return tell()
+    except Exception as error:  # so PyTorch answers where its older and newer ways to say something were mixed
+        return type(error)
 
 
 def _settings() -> list[Setting]:
-    """Of the process and its interpreter, of NumPy and of PyTorch, if they are there."""
-    limits = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    """Of the interpreter, of NumPy and of PyTorch, if they are there."""
     settings = [
-        Setting(lambda: os.nice(0)),
-        Setting(lambda: (os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups())),
-        Setting(lambda: [resource.getrlimit(limit)[1] for limit in limits]),
-        # Rounding, and whether the smallest numbers become 0. As text: where they do, they also equal 0.
-        Setting(lambda: "%r %r %r" % (_SMALLEST * _ONE, _ONE / 3, 2 * _ONE / 3)),
-        Setting(lambda: locale.setlocale(locale.LC_ALL), lambda was: locale.setlocale(locale.LC_ALL, was)),
         Setting(lambda: list(warnings.filters), _set_warning_filters),
         Setting(lambda: logging.root.manager.disable, logging.disable),
-        Setting(lambda: dict(logging._levelToName), _set_level_names),
+        Setting(sys.getrecursionlimit, sys.setrecursionlimit),
+        Setting(lambda: locale.setlocale(locale.LC_ALL), lambda was: locale.setlocale(locale.LC_ALL, was)),
+        Setting(socket.getdefaulttimeout, socket.setdefaulttimeout),
         Setting(gc.isenabled, lambda was: gc.enable() if was else gc.disable()),
         Setting(gc.get_threshold, lambda was: gc.set_threshold(*was)),
-        Setting(gc.get_debug, gc.set_debug),
-        Setting(lambda: list(gc.callbacks), lambda was: gc.callbacks.__setitem__(slice(None), was)),
-        Setting(sys.getrecursionlimit, sys.setrecursionlimit),
-        Setting(sys.getswitchinterval, sys.setswitchinterval),
-        Setting(sys.get_coroutine_origin_tracking_depth, sys.set_coroutine_origin_tracking_depth),
-        Setting(sys.get_asyncgen_hooks, lambda was: sys.set_asyncgen_hooks(*was)),
-        Setting(threading.stack_size, threading.stack_size),
         Setting(faulthandler.is_enabled, lambda was: faulthandler.enable() if was else faulthandler.disable()),
-        Setting(socket.getdefaulttimeout, socket.setdefaulttimeout),
         Setting(_start_method, _set_start_method),
     ]
-    if "decimal" in sys.modules:
-        context = sys.modules["decimal"].DefaultContext
-        settings.append(Setting(lambda: _arithmetic(context), lambda was: _set_arithmetic(context, was)))
-    if hasattr(os, "sched_getaffinity"):
-        settings.append(Setting(lambda: os.sched_getaffinity(0), lambda was: os.sched_setaffinity(0, was)))
-    if hasattr(sys, "get_int_max_str_digits"):
-        settings.append(Setting(sys.get_int_max_str_digits, sys.set_int_max_str_digits))
     if "numpy" in sys.modules:
-        settings += _numpy_settings(sys.modules["numpy"])
+        numpy = sys.modules["numpy"]
+        settings.append(Setting(numpy.geterr, lambda was: numpy.seterr(**was)))
+        settings.append(Setting(partial(_print_options, numpy), lambda was: numpy.set_printoptions(**was)))
     if "torch" in sys.modules:
         settings += _torch_settings(sys.modules["torch"])
     return settings
 
 
-def _arithmetic(context: Any) -> list[Any]:
-    """What new threads compute decimals with."""
-    numbers = [getattr(context, name) for name in _ARITHMETIC]
-    return [*numbers, dict(context.flags), dict(context.traps)]
-
-
-def _set_arithmetic(context: Any, was: list[Any]) -> None:
-    for name, value in zip(_ARITHMETIC, was):
-        setattr(context, name, value)
-    context.flags, context.traps = was[-2:]
-
-
 def _set_warning_filters(was: list[Any]) -> None:
     warnings.filters[:] = was  # type: ignore[index]
     getattr(warnings, "_filters_mutated", lambda: None)()
-
-
-def _set_level_names(was: dict[int, str]) -> None:
-    for level in logging._levelToName.keys() - was.keys():
-        logging._nameToLevel.pop(logging._levelToName.pop(level), None)
-    for level, name in was.items():
-        logging.addLevelName(level, name)
 
 
 def _start_method() -> Any:
@@ -444,19 +393,8 @@ def _set_start_method(was: Any) -> None:
     sys.modules["multiprocessing.context"]._default_context._actual_context = was
 
 
-def _numpy_settings(numpy: Any) -> list[Setting]:
-    def print_options() -> dict[str, Any]:
-        return {name: value for name, value in numpy.get_printoptions().items() if name != "override_repr"}
-
-    settings = [
-        Setting(numpy.geterr, lambda was: numpy.seterr(**was)),
-        Setting(numpy.geterrcall, numpy.seterrcall),
-        Setting(numpy.getbufsize, numpy.setbufsize),
-        Setting(print_options, lambda was: numpy.set_printoptions(**was)),
-    ]
-    if hasattr(numpy.random, "get_bit_generator"):  # since NumPy 1.24
-        settings.append(Setting(numpy.random.get_bit_generator, numpy.random.set_bit_generator))
-    return settings
+def _print_options(numpy: Any) -> dict[str, Any]:
+    return {name: value for name, value in numpy.get_printoptions().items() if name != "override_repr"}
 
 
 def _torch_settings(torch: Any) -> list[Setting]:
@@ -475,28 +413,73 @@ def _torch_settings(torch: Any) -> list[Setting]:
         Setting(cuda_device, torch.cuda.set_device),
         Setting(torch.is_grad_enabled, torch.set_grad_enabled),
         Setting(deterministic, lambda was: torch.use_deterministic_algorithms(was[0], warn_only=was[1])),
-        Setting(
-            lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
-            lambda was: torch.autograd.set_detect_anomaly(*was),
-        ),
         Setting(lambda: dict(vars(torch._tensor_str.PRINT_OPTS)), vars(torch._tensor_str.PRINT_OPTS).update),
-        Setting(lambda: torch._C._autograd._top_saved_tensors_default_hooks(True)),
     ]
-    for path in _TORCH_SETTINGS:
-        tell, put = _at(torch, path), None
-        if "_sdp_" in path:
-            put = _at(torch, path.replace("_get_", "_set_sdp_use_").replace("_sdp_enabled", ""))
-        elif "_get_" in path:
-            put = _at(torch, path.replace("_get_", "_set_"))
-        if tell is not None:
+    for name in _TORCH_SETTINGS:
+        tell, put = getattr(torch._C, "_get_" + name, None), getattr(torch._C, "_set_" + name, None)
+        if tell is not None and put is not None:
             settings.append(Setting(tell, put))
     if hasattr(torch._C, "_get_fp32_precision_getter"):  # since PyTorch 2.9
         tell, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
         settings += [Setting(partial(tell, *of), partial(put, *of)) for of in _PRECISIONS]
+    return settings
+
+
+class _Fingerprint:
+    """What few scripts change, and what cannot be put back: it is only compared."""
+
+    def __init__(self) -> None:
+        self.tells = _of_the_process()
+        if "decimal" in sys.modules:
+            self.tells.append(partial(_arithmetic, sys.modules["decimal"].DefaultContext))
+        if "numpy" in sys.modules:
+            numpy = sys.modules["numpy"]
+            self.tells += [numpy.geterrcall, numpy.getbufsize]
+            if hasattr(numpy.random, "get_bit_generator"):  # since NumPy 1.24
+                self.tells.append(numpy.random.get_bit_generator)
+        if "torch" in sys.modules:
+            self.tells += _of_torch(sys.modules["torch"])
+        self.were = [_told(tell) for tell in self.tells]
+
+    def is_same(self) -> bool:
+        return all(_told(tell) == was for tell, was in zip(self.tells, self.were))
+
+
+def _of_the_process() -> list[Callable[[], Any]]:
+    tells: list[Callable[[], Any]] = [
+        partial(os.nice, 0),
+        lambda: (os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups()),
+        lambda: [resource.getrlimit(limit)[1] for limit in _LIMITS],
+        # Rounding, and whether the smallest numbers become 0. As text: where they do, they also equal 0.
+        lambda: "%r %r %r" % (_SMALLEST * _ONE, _ONE / 3, 2 * _ONE / 3),
+        lambda: dict(logging._levelToName),
+        gc.get_debug,
+        lambda: list(gc.callbacks),
+        sys.getswitchinterval,
+        sys.get_coroutine_origin_tracking_depth,
+        sys.get_asyncgen_hooks,
+        threading.stack_size,
+    ]
+    if hasattr(os, "sched_getaffinity"):
+        tells.append(partial(os.sched_getaffinity, 0))
+    if hasattr(sys, "get_int_max_str_digits"):
+        tells.append(sys.get_int_max_str_digits)
+    return tells
+
+
+def _arithmetic(context: Any) -> list[Any]:
+    """What new threads compute decimals with."""
+    numbers = [getattr(context, name) for name in _ARITHMETIC]
+    return [*numbers, dict(context.flags), dict(context.traps)]
+
+
+def _of_torch(torch: Any) -> list[Callable[[], Any]]:
+    tells = [_at(torch, path) for path in _TORCH_FINGERPRINT]
+    tells.append(partial(torch._C._autograd._top_saved_tensors_default_hooks, True))
     for name in ("torch.nn.modules.module", "torch.optim.optimizer"):
         hooks = [value for key, value in vars(sys.modules[name]).items() if key.startswith("_global_") and value == {}]
-        settings.append(Setting(lambda hooks=hooks: [list(kind) for kind in hooks]))  # type: ignore[misc]
-    return settings
+        tells.append(lambda hooks=hooks: [list(kind) for kind in hooks])
+    return [tell for tell in tells if tell is not None]
 
 
 def _at(place: Any, path: str) -> Any:

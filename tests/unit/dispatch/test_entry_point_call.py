@@ -561,3 +561,15 @@ def test_input_that_is_linked_or_removed_is_no_reason_to_run_again(bench: Bench,
     for code in ("os.link(sys.argv[1], 'mine.npz')", "os.remove(sys.argv[1])", "os.chmod(sys.argv[1], 0o600)"):
         assert bench.told(inline(tmp_path, f"{start}{code}\ntell(fine=True)"), model=big) == {"fine": True}
     assert runs.read_text() == "xxx"
+
+
+def test_script_may_give_its_streams_another_encoding(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="latin-1", errors="ignore")
+    print("grün")
+    tell(encodings=[sys.stdout.encoding, sys.stderr.encoding])
+    """
+    result = bench.run(inline(tmp_path, code))
+    assert result.metrics == {"encodings": ["latin-1", "latin-1"]}, log(result)
+    assert (result.task.folder / "stdout.log").read_bytes() == "grün\n".encode("latin-1")
