@@ -96,6 +96,7 @@ class Attempt:
     command: str = ""
     failure: Failure | None = None
     phases: dict[str, float] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)  # of all its calls
     started_at: float = field(default_factory=time.time)
     started: float = field(default_factory=time.monotonic)
     ran_at: float = 0.0
@@ -150,6 +151,7 @@ class Attempt:
     def _goes_on(self, step: Step, outcome: Outcome) -> bool:
         """A call has ended: does the task go on?"""
         self.command, self.outcome = shell_line(step.job.command, step.appended), outcome
+        self.usage = _with(self.usage, outcome)
         keep_logs(step.call, outcome)
         self.failure = _failure(step.job, outcome)
         return self.failure is None
@@ -230,7 +232,7 @@ class Attempt:
             started_at=self.started_at,
             wall_s=wall_s,
             phases=self.phases,
-            usage=Usage(),
+            usage=self.usage,
         )
 
     def _tidy_up(self, status: Status, *, fills: bool) -> None:
@@ -248,6 +250,14 @@ class Attempt:
         if self.outcome is not None and self.outcome.imported:
             modules, took = ", ".join(self.outcome.imported), sum(self.outcome.imported.values())
             event(logger, logging.DEBUG, "task.imported", task=self.job.task_id, modules=modules, seconds=took)
+
+
+def _with(usage: Usage, outcome: Outcome) -> Usage:
+    """What calls used that ran one after the other."""
+    if outcome.cpu_s is None:
+        return usage
+    peak = max(usage.peak_memory_bytes or 0, outcome.peak_memory_bytes or 0)
+    return Usage(cpu_s=(usage.cpu_s or 0.0) + outcome.cpu_s, peak_memory_bytes=peak)
 
 
 def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:

@@ -101,7 +101,7 @@ class Outcome:
     """How a command ended: ``ending`` is exit, timeout, limit (which, and what was ``measured``) or cancelled.
 
     ``cpu_s`` and ``peak_memory_bytes`` are of the command's main process and its descendants as far as the keeper sees
-    them (``runtime/path/_fedpkg_usage.py`` documents what it does not see); both are 0 if the keeper was killed.
+    them (``runtime/path/_fedpkg_usage.py`` documents what it does not see); None if the keeper was killed.
     """
 
     ending: str
@@ -111,8 +111,8 @@ class Outcome:
     stderr_tail: str
     stdout_tail: str
     wall_s: float
-    cpu_s: float
-    peak_memory_bytes: int
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
     limit: str | None = None  # a key of `Limits`
     measured: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)  # of the machine's monotonic clock
@@ -180,8 +180,6 @@ class Keeper:
                 stderr_tail="fedpkg: the process that watched over this task did not answer; both were killed",
                 stdout_tail="",
                 wall_s=ended - started,
-                cpu_s=0.0,
-                peak_memory_bytes=0,
                 times={"ended": ended, "cleaned": ended},
             )
         if problem := answer.pop("not_isolated", None):

@@ -573,3 +573,16 @@ def test_script_may_give_its_streams_another_encoding(bench: Bench, tmp_path: Pa
     result = bench.run(inline(tmp_path, code))
     assert result.metrics == {"encodings": ["latin-1", "latin-1"]}, log(result)
     assert (result.task.folder / "stdout.log").read_bytes() == "grün\n".encode("latin-1")
+
+
+def test_answer_says_what_the_task_used(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import time
+    began = time.process_time()
+    block = b"x" * (100 << 20)
+    while time.process_time() < began + 0.2: pass
+    tell()
+    """
+    usage = bench.run(inline(tmp_path, code)).answer.usage
+    assert usage.cpu_s is not None and usage.cpu_s >= 0.2
+    assert usage.peak_memory_bytes is not None and usage.peak_memory_bytes >= 100 << 20
