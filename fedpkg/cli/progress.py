@@ -14,13 +14,13 @@ from fedpkg.cli import output
 from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table
 from fedpkg.controller.events import (
     Event,
-    ExecutorStarted,
     PhaseStarted,
     Preparing,
     RoundFinished,
     SessionEnded,
     SessionStarted,
     TaskEnded,
+    Warming,
 )
 from fedpkg.errors import FedpkgError
 from fedpkg.shown import shown, shown_lines
@@ -117,13 +117,13 @@ class Progress:
         self.finished: list[float] = []  # when each round of this run ended
         self.started = 0.0
         self.preparing = "the package"
-        self.is_warming: Callable[[], bool] = lambda: False
+        self.is_warming = False
         self.since = time.monotonic()  # it does what it does now
 
     def take(self, event: Event) -> None:
         if isinstance(event, Preparing):
             self.preparing, self.since = event.what, time.monotonic()
-        elif isinstance(event, ExecutorStarted):
+        elif isinstance(event, Warming):
             self.is_warming = event.is_warming
         elif isinstance(event, SessionStarted):
             self.session, self.first_round = event.session, event.first_round
@@ -140,7 +140,7 @@ class Progress:
         elif isinstance(event, RoundFinished):
             self.metric = headline(event.round) or self.metric
             self.finished.append(time.monotonic())
-        else:
+        elif isinstance(event, SessionEnded):
             self.session = event.session
 
     @property
@@ -148,9 +148,9 @@ class Progress:
         """What the session does now, as far as no task tells of it; nothing while tasks end one after the other."""
         took = f"  {time.monotonic() - self.since:.0f} s"
         if self.session is None:
-            warms = self.is_warming() and self.preparing.startswith("the package builds")
+            warms = self.is_warming and self.preparing.startswith("the package builds")
             return f"{self.preparing}{', warming the interpreter' * warms}{took}"
-        if self.phase and self.ok + self.failed == 0 and self.is_warming():
+        if self.phase and self.ok + self.failed == 0 and self.is_warming:
             return f"warming the interpreter{took}"
         if self.phase == "train" and self.batch == 1 and 0 < self.num_clients <= self.ok + self.failed:
             return "aggregating"
@@ -337,7 +337,13 @@ class JsonLines:
                 num_rounds=self.progress.num_rounds,
             )
         elif isinstance(event, PhaseStarted):
-            output.event_line(event="phase_started", **asdict(event))
+            output.event_line(
+                event="phase_started",
+                round_number=event.round_number,
+                phase=event.phase,
+                num_clients=event.num_clients,
+                batch=event.batch,
+            )
         elif isinstance(event, TaskEnded) and event.answer.status == "failed":
             output.event_line(event="task_failed", **_failed_task(event.order, event.answer, self.progress.home))
         elif isinstance(event, RoundFinished):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.context import SessionContext
-from fedpkg.controller.events import PhaseStarted
+from fedpkg.controller.events import PhaseStarted, RequestAsked, TaskStarted
 from fedpkg.controller.gather import Gathering
 from fedpkg.controller.ledger import Came, Ledger, came_of
 from fedpkg.controller.metrics import Weight
@@ -92,6 +92,7 @@ class Asking:
     def _ask(self, chosen: Sequence[tuple[Request, Sample]]) -> tuple[Asked, ...]:
         for request, sample in chosen:
             self._batch.append(self._begin(request, sample))
+            self.ctx.watch(RequestAsked(request=self._batch[-1].row))
         if len(chosen) > 1:  # who steps in, and when, would depend on when it is seen that somebody failed
             for asked in self._batch:
                 asked.reserve.clear()
@@ -105,7 +106,8 @@ class Asking:
 
     def _tell(self, num_tasks: int) -> None:
         """Tell those who watch that tasks begin."""
-        self.ctx.watch(PhaseStarted(self.round_number, "train", num_tasks, batch=self._batches))
+        number, batch = self.round_number, self._batches
+        self.ctx.watch(PhaseStarted(round_number=number, phase="train", num_clients=num_tasks, batch=batch))
 
     def durations(self, request: Request, row: RequestRow) -> list[float] | None:
         """Virtual seconds that the tasks of a request take; None without a virtual clock."""
@@ -239,6 +241,7 @@ class Asking:
                 self._anew.add(client_id)
                 self._in_flight[order.task_id] = (asked, position)
                 self._gathering.submit(order, asked.ordering.receive)
+                self.ctx.watch(TaskStarted(order=order))
                 return
             waiting.popleft()
 

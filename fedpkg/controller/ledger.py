@@ -211,7 +211,7 @@ class Ledger:
         row = task_row(received, position=position, bytes_down=bytes_down)
         update, validation = self._reply_rows(received, weight)
         ctx.store.record_task(row, update=update, validation=validation)
-        ctx.watch(TaskEnded(order, answer))
+        ctx.watch(TaskEnded(order=order, answer=answer))
         return row
 
     def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:

@@ -265,7 +265,7 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
         seconds=row.wall_s or 0.0,
         **_not_finite(row.averages),
     )
-    ctx.watch(RoundFinished(row, model))
+    ctx.watch(RoundFinished(round=row, model=model))
     return row
 
 

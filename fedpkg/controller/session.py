@@ -55,7 +55,9 @@ def run_session(ctx: SessionContext) -> SessionRow:
     unfinished = [row.round_number for row in rounds if row.status == "aggregated"]
     ctx.store.set_session_status(session_id, "running")
     clients = ctx.store.list_clients(session_id)
-    ctx.watch(SessionStarted(ctx.session, len(clients), first_round=unfinished[0] if unfinished else done + 1))
+    first = unfinished[0] if unfinished else done + 1
+    num_clients, num_rounds = len(clients), ctx.config.rounds
+    ctx.watch(SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds))
     try:
         ctx.check_states(clients)  # now, and not hours later when a client is asked
         result = StepResult.of(_load_state(ctx, done))
@@ -115,7 +117,7 @@ def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = Non
     except StoreError:  # a full disk: the cause itself is about to be raised
         row = dataclasses.replace(ctx.session, status=status, error=reason)
     event(logger, logging.INFO, f"session.{status}", session=session_id)
-    ctx.watch(SessionEnded(row))
+    ctx.watch(SessionEnded(session=row))
     return row
 
 

@@ -45,7 +45,7 @@ class _Validating(Asking):
 
     def validate(self) -> None:
         chosen = self.choosing.to_validate()
-        self.ctx.watch(PhaseStarted(self.round_number, VALIDATE, len(chosen)))
+        self.ctx.watch(PhaseStarted(round_number=self.round_number, phase=VALIDATE, num_clients=len(chosen)))
         left = tuple(client.client_id for client in chosen if client.client_id not in self.found.found)
         request = Request(
             payload=self.model,  # type: ignore[arg-type]  # its file alone is sent

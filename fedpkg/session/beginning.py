@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_shape import Places
-from fedpkg.controller.events import ExecutorStarted, Preparing
+from fedpkg.controller.events import Preparing
 from fedpkg.errors import EntryPointFailed
 from fedpkg.log import event
 from fedpkg.preflight import (
@@ -29,9 +29,9 @@ from fedpkg.preflight import (
 from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
 from fedpkg.session.context import context_of, naming_a_full_disk
+from fedpkg.session.control import Control
 from fedpkg.session.executors import running_executor
 from fedpkg.session.seed_model import seed_model_of
-from fedpkg.session.stop import Stop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home, stored_path
 from fedpkg.stores.leftovers import mark_beginning, of_build, sweep
@@ -49,7 +49,7 @@ def run(
     config: RunConfig,
     home: Home,
     watch: Watcher,
-    stop: Stop | None = None,
+    control: Control | None = None,
     *,
     clock: Callable[[], float] = time.time,
 ) -> SessionRow:
@@ -74,19 +74,18 @@ def run(
         suggest_isolation(config)
         session_id = home.new_session_id(config.name, store, clock=clock)
         folder = home.session_folder(session_id)
-        watch(Preparing("the package's Python environment"))
+        watch(Preparing(what="the package's Python environment"))
         on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         mark = mark_beginning(folder)
-        with running_executor(config, home.root, on_disk, folder, stop or Stop()) as executor:
-            watch(ExecutorStarted(lambda: executor.is_warming))
-            watch(Preparing("the clients' data"))
+        with running_executor(config, home.root, on_disk, folder, control or Control()) as executor:
+            watch(Preparing(what="the clients' data"))
             from fedpkg.controller.session import begin_session, run_session
             from fedpkg.data.clients import prepare_clients
 
             clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
             check_clients(config, [client.client_id for client in clients], strategy, sampler)
             if config.seed_model is None:
-                watch(Preparing("the package builds its seed model"))
+                watch(Preparing(what="the package builds its seed model"))
             try:
                 weights, form, told = seed_model_of(config, on_disk, executor, folder, session_id)
             except EntryPointFailed:  # its logs are in the folder, which must stay

@@ -13,8 +13,8 @@ from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.site import PackageOnDisk, Site
 from fedpkg.errors import Interrupted
 from fedpkg.log import event
+from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of
-from fedpkg.session.stop import Stop
 from fedpkg.waist.executor import Executor
 
 logger = logging.getLogger("fedpkg.session")
@@ -41,16 +41,16 @@ def make_executor(
 
 @contextmanager
 def running_executor(
-    config: RunConfig, home: Path, package: PackageOnDisk, folder: Path, stop: Stop, session_id: str | None = None
+    config: RunConfig, home: Path, package: PackageOnDisk, folder: Path, control: Control, session_id: str | None = None
 ) -> Iterator[Executor]:
-    """The run's executor, closed in the end; ``stop`` interrupts whoever waits for its tasks.
+    """The run's executor, closed in the end; ``control`` interrupts whoever waits for its tasks.
 
     ``session_id``: of a session that is on record already.
     """
     slots = slots_of(config, or_fewer=session_id is not None)
     executor = make_executor(config, Site(home, package), package, folder / "executor", slots=slots)
     try:
-        yield stop.guard(executor)
+        yield control.guard(executor)
     except KeyboardInterrupt:
         if session_id is not None:
             raise Interrupted(

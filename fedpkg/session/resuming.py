@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig, config_from_json, dump_config
-from fedpkg.controller.events import ExecutorStarted, Preparing
+from fedpkg.controller.events import Preparing
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.log import event
 from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import context_of, naming_a_full_disk
+from fedpkg.session.control import Control
 from fedpkg.session.executors import running_executor
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
-from fedpkg.session.stop import Stop
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import sweep
@@ -37,7 +37,7 @@ def resume(
     ref: str,
     home: Home,
     watch: Watcher,
-    stop: Stop | None = None,
+    control: Control | None = None,
     *,
     rounds: int | None = None,
     clock: Callable[[], float] = time.time,
@@ -64,12 +64,11 @@ def resume(
                 )
             config = config_from_json({**dump_config(config), "rounds": rounds})
             store.extend_session(session.session_id, dump_config(config), rounds)
-        watch(Preparing("the package's Python environment"))
+        watch(Preparing(what="the package's Python environment"))
         package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
         check_data(home, store.list_clients(session.session_id))
         folder = home.session_folder(session.session_id)
-        with running_executor(config, home.root, package, folder, stop or Stop(), session.session_id) as executor:
-            watch(ExecutorStarted(lambda: executor.is_warming))
+        with running_executor(config, home.root, package, folder, control or Control(), session.session_id) as executor:
             from fedpkg.controller.session import run_session
             from fedpkg.formats.base import ModelForm
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -12,9 +13,9 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, SessionEnded, SessionStarted, Watcher
 from fedpkg.errors import Interrupted, NotFound, SessionError
 from fedpkg.session import beginning, resuming
+from fedpkg.session.control import Control
 from fedpkg.session.record import find_session, open_home, running_session, status_of
-from fedpkg.session.stop import Stop
-from fedpkg.session.watchers import Watchers
+from fedpkg.session.watchers import Watchers, telling_of_warmth
 from fedpkg.stores.base import ModelRow, RoundRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 _Read = TypeVar("_Read")
-_Body: TypeAlias = "Callable[[Watcher, Stop], SessionRow]"
+_Body: TypeAlias = "Callable[[Watcher, Control], SessionRow]"
 
 
 def prepare(config: RunConfig, home: Home) -> Session:
@@ -46,7 +47,7 @@ class Session:
         self._id = session_id
         self._body = body
         self._watchers: list[Watcher] = []
-        self._stop = Stop()
+        self._control = Control()
         self._thread: threading.Thread | None = None
         self._row: SessionRow | None = None
         self._error: BaseException | None = None
@@ -112,7 +113,7 @@ class Session:
         `join` then raises Interrupted. Nothing happens to a session that does not run. The making of the package's
         Python environment, and the folding of a round, are not interrupted.
         """
-        self._stop.request()
+        self._control.stop()
 
     def join(self, timeout_s: float | None = None) -> SessionRow:
         """Wait for its end; its row. By then its watchers have had all events.
@@ -161,7 +162,7 @@ class Session:
                 hint="resume() goes on with a session that is on record",
             )
         body, self._body = self._body, None
-        self._stop, self._row, self._error = Stop(), None, None
+        self._control, self._row, self._error = Control(), None, None
         return body
 
     def _run_to_join(self, body: _Body) -> None:
@@ -173,17 +174,21 @@ class Session:
             self._error = error
 
     def _run(self, body: _Body) -> SessionRow:
-        watchers, stop = Watchers(self._watchers), self._stop
+        watchers, control = Watchers(self._watchers), self._control
+
+        def put(event: Event) -> None:
+            watchers.put(event.at(self._id, time.time()))
 
         def tell(event: Event) -> None:
             if isinstance(event, SessionStarted):
                 self._id = event.session.session_id
-            watchers.put(event)
+            put(event)
             if not isinstance(event, SessionEnded):
-                stop.check()
+                control.check()
 
         try:
-            self._row = body(tell, stop)
+            with telling_of_warmth(control, put):
+                self._row = body(tell, control)
         finally:
             watchers.close()
         return self._row

@@ -6,14 +6,18 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from fedpkg.controller.events import Event, TaskEnded, Watcher
+from fedpkg.controller.events import Event, RequestAsked, TaskEnded, TaskStarted, Warming, Watcher
+from fedpkg.session.control import Control
 
 logger = logging.getLogger("fedpkg.session")
 
 MAX_WAITING = 4096  # events of one watcher
 PATIENCE_S = 10.0
+LOOK_S = 0.1
+_OF_TASKS = (RequestAsked, TaskStarted, TaskEnded)
 
 
 class Watchers:
@@ -35,12 +39,33 @@ class Watchers:
             line.join(max(0.0, deadline - time.monotonic()))
 
 
+@contextmanager
+def telling_of_warmth(control: Control, put: Watcher) -> Iterator[None]:
+    """In the block, tell when tasks begin and cease to wait for an interpreter: no executor says so by itself."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        was_warming = False
+        while not is_over.wait(LOOK_S):
+            if control.is_warming != was_warming:
+                was_warming = not was_warming
+                put(Warming(is_warming=was_warming))
+
+    thread = threading.Thread(target=look, name="fedpkg-warmth", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
 class Line:
     """The events that wait for one watcher, and the thread that hands them over, in order.
 
     An exception of the watcher is logged, the first one only; it gets the later events all the same. When
-    ``max_waiting`` events wait, those about single tasks are dropped, and if all wait for something else the oldest
-    half: the first time, that is logged.
+    ``max_waiting`` events wait, those about tasks and requests are dropped, and of the others the oldest if they are
+    more than half: the first time, that is logged.
     """
 
     def __init__(self, watcher: Watcher, *, max_waiting: int = MAX_WAITING) -> None:
@@ -74,7 +99,7 @@ class Line:
             logger.warning("watcher.hangs watcher=%r events_left=%d", self._watcher, left)
 
     def _drop(self) -> None:
-        kept = [event for event in self._waiting if not isinstance(event, TaskEnded)]
+        kept = [event for event in self._waiting if not isinstance(event, _OF_TASKS)]
         if len(kept) > self._max_waiting // 2:
             kept = kept[-(self._max_waiting // 2) :]
         dropped = len(self._waiting) - len(kept)

@@ -1,7 +1,6 @@
 """What the live display says while no task ends."""
 
 import io
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -9,10 +8,11 @@ from rich.spinner import Spinner
 
 from fedpkg.cli.options import Settings
 from fedpkg.cli.progress import LiveDisplay, Progress
-from fedpkg.controller.events import ExecutorStarted, PhaseStarted, Preparing, RoundFinished, SessionStarted, TaskEnded
+from fedpkg.controller.events import PhaseStarted, Preparing, RoundFinished, SessionStarted, TaskEnded, Warming
 from fedpkg.stores.base import RoundRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import Order
 
 SESSION = SessionRow(
     session_id="digits-1\x1b[2J",
@@ -24,20 +24,17 @@ SESSION = SessionRow(
     created_at=0.0,
     updated_at=0.0,
 )
-ENDED = TaskEnded(SimpleNamespace(), Answer(task_id="t", status="ok"))
+ORDER = Order(
+    task_id="t", session_id="s", round_number=1, client_id="c", entry_point="train", package="p", reply_spec="r"
+)
+ENDED = TaskEnded(order=ORDER, answer=Answer(task_id="t", status="ok"))
 
 
 @pytest.fixture
-def warming():
-    """Whether the interpreter is."""
-    return SimpleNamespace(now=True)
-
-
-@pytest.fixture
-def see(tmp_path, warming):
+def see(tmp_path):
     """Tells the display of events, and gives what it shows then."""
     progress = Progress(Settings().command, Home.open(tmp_path / "home"), 2)
-    progress.take(ExecutorStarted(lambda: warming.now))
+    progress.take(Warming(is_warming=True))
     display = LiveDisplay(progress)
     display._spinner = Spinner("dots")
 
@@ -51,24 +48,25 @@ def see(tmp_path, warming):
     return look
 
 
-def test_before_the_session_it_says_what_is_prepared(see, warming):
-    assert "starting: the package's Python environment" in see(Preparing("the package's Python environment"))
-    assert "warming" not in see(Preparing("the clients' data")), "nothing waits for the interpreter yet"
+def test_before_the_session_it_says_what_is_prepared(see):
+    assert "starting: the package's Python environment" in see(Preparing(what="the package's Python environment"))
+    assert "warming" not in see(Preparing(what="the clients' data")), "nothing waits for the interpreter yet"
     built = "the package builds its seed model"
-    assert f"starting: {built}, warming the interpreter" in see(Preparing(built))
-    warming.now = False
-    assert f"starting: {built}  " in see()
+    assert f"starting: {built}, warming the interpreter" in see(Preparing(what=built))
+    assert f"starting: {built}  " in see(Warming(is_warming=False))
 
 
-def test_in_the_session_it_says_that_the_interpreter_warms_until_a_task_has_ended(see, warming):
-    shown = see(SessionStarted(SESSION, 10, 1), PhaseStarted(1, "train", 2))
+def test_in_the_session_it_says_that_the_interpreter_warms_until_a_task_has_ended(see):
+    shown = see(
+        SessionStarted(session=SESSION, num_clients=10, first_round=1, num_rounds=2),
+        PhaseStarted(round_number=1, phase="train", num_clients=2),
+    )
     assert "train: 0 of 2 clients" in shown and "warming the interpreter" in shown
     assert r"digits-1\x1b[2J" in shown and "\x1b" not in shown
-    warming.now = False
-    assert "warming" not in see()
+    assert "warming" not in see(Warming(is_warming=False))
     assert "aggregating" not in see(ENDED)
     assert "train: 2 of 2 clients" in see(ENDED) and "aggregating" in see()
-    shown = see(PhaseStarted(1, "validate", 2))
+    shown = see(PhaseStarted(round_number=1, phase="validate", num_clients=2))
     assert "validate: 0 of 2 clients" in shown and "aggregating" not in shown
     row = RoundRow(session_id="s", round_number=1, cohort=[], target=0, started_at=0.0, metrics={"[red]acc\x9b": 0.5})
-    assert r"[red]acc\x9b 0.500" in see(RoundFinished(row, None))
+    assert r"[red]acc\x9b 0.500" in see(RoundFinished(round=row, model=None))

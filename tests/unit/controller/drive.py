@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from federation import Arrivals
+from federation import QUIET, Arrivals
 
 from fedpkg.config import config_from_json
-from fedpkg.controller.events import Event, ExecutorStarted, Preparing
+from fedpkg.controller.events import Event
 from fedpkg.session import beginning, resuming
 from fedpkg.stores import models, prune, write_behind
 from fedpkg.stores.home import Home
@@ -91,7 +91,7 @@ def main() -> None:
 
     def watch(happened: Event) -> None:
         nonlocal seen
-        if isinstance(happened, (Preparing, ExecutorStarted)):  # there is no session yet
+        if isinstance(happened, QUIET):
             return
         seen += 1
         task = f" {happened.order.task_id}" if hasattr(happened, "order") else ""

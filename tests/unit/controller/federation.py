@@ -13,7 +13,7 @@ import msgspec
 
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig, config_from_json
-from fedpkg.controller.events import Event, ExecutorStarted, Preparing, TaskEnded
+from fedpkg.controller.events import Event, Preparing, RequestAsked, TaskEnded, TaskStarted
 from fedpkg.formats.model_file import read_model
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.base import SessionRow, TaskRow
@@ -26,6 +26,9 @@ from fedpkg.weights.weights import Weights
 
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
 MISBEHAVE, DRIFTING = PACKAGES / "misbehave", PACKAGES / "drifting"
+
+
+QUIET = (Preparing, RequestAsked, TaskStarted)
 
 
 class Arrivals:
@@ -71,8 +74,8 @@ class Look(SqliteStore):
 
 
 def of_session(watch: Callable[[Event], None]) -> Callable[[Event], None]:
-    """Shows a watcher what happens once there is a session."""
-    return lambda event: None if isinstance(event, (Preparing, ExecutorStarted)) else watch(event)
+    """Shows a watcher what happens once there is a session, and what is on record then."""
+    return lambda event: None if isinstance(event, QUIET) else watch(event)
 
 
 @dataclass

@@ -9,6 +9,8 @@ import pytest
 
 from fedpkg.controller.events import Event, Preparing, TaskEnded
 from fedpkg.session.watchers import Line, Watchers
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import Order
 
 
 def said(number: int) -> Preparing:
@@ -99,4 +101,7 @@ def test_a_watcher_that_hangs_is_left_behind(caplog: pytest.LogCaptureFixture) -
     assert [record.message.split()[0] for record in caplog.records] == ["watcher.hangs"]
 
 
-ENDED = TaskEnded(None, None)  # type: ignore[arg-type]  # nobody looks into it
+ORDER = Order(
+    task_id="t", session_id="s", round_number=1, client_id="c", entry_point="train", package="p", reply_spec="r"
+)
+ENDED = TaskEnded(order=ORDER, answer=Answer(task_id="t", status="ok"))

@@ -1,4 +1,4 @@
-"""How a session is told to stop by another thread: as by Ctrl-C, its own thread is interrupted where it waits."""
+"""How another thread stops a running session: as by Ctrl-C, the session's thread is interrupted where it waits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from fedpkg.waist.order import Order
 
 
-class Stop:
+class Control:
     """Raises KeyboardInterrupt in the session's thread: where it waits for a task, asks for one, or tells an event."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waited_for: set[Future[Any]] = set()
         self._is_requested = False
+        self._executor: Executor | None = None
 
-    def request(self) -> None:
+    def stop(self) -> None:
         with self._lock:
             self._is_requested = True
             waited_for, self._waited_for = self._waited_for, set()
@@ -34,7 +35,13 @@ class Stop:
 
     def guard(self, executor: Executor) -> Executor:
         """The executor as the session uses it. Its tasks go on until it is closed."""
+        self._executor = executor
         return cast("Executor", _Guarded(executor, self))
+
+    @property
+    def is_warming(self) -> bool:
+        """Whether a task of the session waits for an interpreter that does its imports."""
+        return self._executor is not None and self._executor.is_warming
 
     def follow(self, running: Future[Any]) -> Future[Any]:
         """A future that has the result of another, unless the session is to stop before that one has it."""
@@ -57,13 +64,13 @@ class Stop:
 
 
 class _Guarded:
-    def __init__(self, executor: Executor, stop: Stop) -> None:
+    def __init__(self, executor: Executor, control: Control) -> None:
         self._executor = executor
-        self._stop = stop
+        self._control = control
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
     def submit(self, order: Order) -> Future[Answer]:
-        self._stop.check()
-        return self._stop.follow(self._executor.submit(order))
+        self._control.check()
+        return self._control.follow(self._executor.submit(order))
