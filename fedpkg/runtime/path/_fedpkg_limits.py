@@ -40,7 +40,8 @@ FEW = 32  # processes, which may come at once
 ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
 BUSY = 2  # threads that may run at ordinary priority, for each that a task was given
 LONG = 10  # sums in a row with more: its first thread loses its priority, too, as what that starts inherits it
-PEAK_STEP = 1.1  # the memory of several processes is measured again once their resident sets have grown by this factor
+FEW_MEASURED = 16  # processes, up to which the peak of their memory together is measured;
+PEAK_STEP = 1.1  # again once their resident sets have grown by this factor
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
 
@@ -229,7 +230,7 @@ class Supervisor:
     def _look_at_memory(self, processes: list[Process]) -> None:
         """First the resident sets, which are quick to be had; if they are too much, or a new peak, what is used."""
         at_most = sum(process.rss_bytes for process in processes) + _bytes_of(self.in_memory)
-        is_peak = len(processes) > 1 and at_most > self.next_peak
+        is_peak = 1 < len(processes) <= FEW_MEASURED and at_most > self.next_peak  # a bomb would outrun us
         if not is_peak and at_most <= (self.limits["memory_bytes"] or math.inf):
             return
         self.in_memory = _still_nameless(self.in_memory)
