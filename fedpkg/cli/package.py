@@ -233,8 +233,8 @@ def call(
     checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
     --output is written.
     """
-    from fedpkg.compute_package.spec import FORMER_NAMES
     from fedpkg.config import IsolateConfig
+    from fedpkg.fedn.names import FORMER_ENTRY_POINTS
     from fedpkg.files import remove_tree
     from fedpkg.session.by_hand import Call
     from fedpkg.session.package_run import DataWays, call_ways
@@ -244,7 +244,7 @@ def call(
     if len(words) < 2 or words[1].startswith("-"):
         raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
     package, arguments = Path(words[0]), parse_arguments(words[2:])
-    entry_point = FORMER_NAMES.get(words[1], words[1])
+    entry_point = FORMER_ENTRY_POINTS.get(words[1], words[1])
     record: Mapping[str, Any] = {}
     if task_folder is not None:
         record, model = _task(task_folder, model)

@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fedpkg.errors import PackageError
+from fedpkg.fedn import names
 from fedpkg.files import read_bounded
 
-IGNORE_FILES = (".fedpkgignore", ".fednignore", ".scaleoutignore")
+IGNORE_FILES = (".fedpkgignore", *names.IGNORE_FILES)
 ALWAYS_IGNORED = (".git", "__pycache__", "*.pyc", ".venv", ".fedpkg", ".DS_Store", *IGNORE_FILES)
 _MAX_BYTES = 1 << 20
 

@@ -13,12 +13,9 @@ import yaml
 
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.errors import SpecError, nearest
+from fedpkg.fedn.names import FORMER_ENTRY_POINTS, SPLIT_LEARNING
 from fedpkg.files import read_bounded
 from fedpkg.types import ENTRY_POINTS, SPEC_FILE, SPEC_FILES
-
-FORMER_NAMES = {"infer": "predict"}  # in FEDn 0.5 to 0.8
-# FEDn's split learning calls these two; such packages are read, so that their other entry points can run.
-SPLIT_LEARNING = ("forward", "backward")
 
 _MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second
 _MAX_NESTING = 8
@@ -101,14 +98,14 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     top = _mapping(where, root, "the file", ("entry_points", "python_env"))
     if "entry_points" not in top:
         raise _error(where, _line(root), "the key 'entry_points' is missing")
-    known = (*ENTRY_POINTS, *SPLIT_LEARNING, *FORMER_NAMES)
+    known = (*ENTRY_POINTS, *SPLIT_LEARNING, *FORMER_ENTRY_POINTS)
     commands = _mapping(where, top["entry_points"], "'entry_points'", known, noun="entry point")
     if not commands:
         raise _error(where, _line(top["entry_points"]), "'entry_points' is empty", hint="it needs at least 'train:'")
 
     entry_points = {}
     for written, node in commands.items():
-        name = FORMER_NAMES.get(written, written)
+        name = FORMER_ENTRY_POINTS.get(written, written)
         place = f"entry point '{written}'"
         if written != name and name in commands:
             problem = f"'{written}' is the former name of '{name}', which is there too"

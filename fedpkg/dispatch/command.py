@@ -150,15 +150,6 @@ def python_call(words: Sequence[str], environ: Mapping[str, str]) -> PythonCall:
     return PythonCall(interpreter, script=rest[0], module=None, args=tuple(rest[1:]))
 
 
-# The interpreter of FEDn's container images. Packages up to 0.8 call it by this path, which few machines have.
-_CONTAINER_PYTHON = re.compile(r"""(?<![^\s"';&|(])/venv/bin/(?=python[\d.]*(?:[\s"']|$))""")
-
-
-def without_container(command: str) -> str:
-    """``/venv/bin/python x.py`` → ``python x.py``, where there is no such file: the package's own interpreter."""
-    return command if Path("/venv/bin").is_dir() else _CONTAINER_PYTHON.sub("", command)
-
-
 def is_python(command: str) -> bool:
     """Whether a command looks like Python, so that someone would expect it to run warm."""
     first = command.split(maxsplit=1)[:1]

@@ -8,15 +8,15 @@ import mmap
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
 
-from fedpkg.config import BareHelper, NpzHelper
+from fedpkg.fedn.helpers import HELPERS
+from fedpkg.fedn.names import WITH_HELPERS
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
 ALL_FILES = 4 << 20  # 10 s at the worst
 PRECOMPILED_BYTES = 1 << 18  # some 0.2 s
-USES_NUMPY = ("fedn", "scaleoututil", "fedpkg")  # their helpers import it when they are first asked for one
+USES_NUMPY = (*WITH_HELPERS, "fedpkg")  # their helpers import it when they are first asked for one
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
@@ -70,14 +70,13 @@ def helper_named(folder: Path, scripts: Iterable[str] = ()) -> str | None:
 
     None if they name several.
     """
-    known = get_args(NpzHelper) + get_args(BareHelper)
     found: set[str] = set()
     for tree in trees_of(folder, scripts).values():
         found.update(name.rpartition(".")[2] for name in _imports(tree))
         found.update(
             node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
         )
-    found.intersection_update(known)
+    found.intersection_update(HELPERS)
     return found.pop() if len(found) == 1 else None
 
 

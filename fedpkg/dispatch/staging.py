@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-import platform
 import re
 import shlex
 import stat
@@ -23,6 +22,8 @@ from fedpkg.dispatch.command import COMMANDS, format_flags
 from fedpkg.dispatch.package_files import inventory, is_in_place
 from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.working_copies import WorkingCopies
+from fedpkg.fedn.containers import name_the_host
+from fedpkg.fedn.names import DATA_PATH
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
 from fedpkg.replies.reading import Reading
 from fedpkg.types import Json, ReplyKind
@@ -73,7 +74,7 @@ def base_environ(
     environ["PATH"] = os.pathsep.join(filter(None, [*first, environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = "0"
-    environ.setdefault("HOSTNAME", platform.node())  # as in the containers that FEDn's clients lived in
+    name_the_host(environ)
     environ["PYTHONUNBUFFERED"] = "1"  # what a task printed before it was killed is in its log
     environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is no state of a client
     for name in THREAD_VARIABLES:
@@ -253,7 +254,7 @@ def _environ(job: Job, slot: Slot) -> dict[str, str]:
         "FEDPKG_SEED": str(order.seed),
     }
     if job.data_path is not None:
-        environ["FEDN_DATA_PATH"] = str(job.data_path)
+        environ[DATA_PATH] = str(job.data_path)
     names = _names(job)
     for name in order.environment:
         environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
@@ -303,7 +304,7 @@ def model_words(job: Job) -> list[str]:
 def own_environ(job: Job) -> dict[str, str]:
     """Of a task's environment, what its run's configuration and its client decide."""
     names = _names(job)
-    data = {} if job.data_path is None else {"FEDN_DATA_PATH": str(job.data_path)}
+    data = {} if job.data_path is None else {DATA_PATH: str(job.data_path)}
     return {**{name: fill(value, names) for name, value in job.order.environment.items()}, **data}
 
 
@@ -318,7 +319,7 @@ _PLACEHOLDER = re.compile("{(" + "|".join(PLACEHOLDERS) + ")}")
 
 def of_clients(environment: Mapping[str, str]) -> list[str]:
     """Names of the variables that are not the same for all clients, or rounds."""
-    return ["FEDN_DATA_PATH", *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
+    return [DATA_PATH, *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
 
 
 def fill(text: str, names: Mapping[str, str]) -> str:

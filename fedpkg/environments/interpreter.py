@@ -17,8 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.environments.wanted import SERVED, Item, PythonWish, Wanted
+from fedpkg.environments.wanted import Item, PythonWish, Wanted
 from fedpkg.errors import EnvironmentFailed
+from fedpkg.fedn.names import SERVED
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from fedpkg.errors import ConfigError, SpecError, nearest
+from fedpkg.fedn.names import SERVED
 from fedpkg.files import read_bounded
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 ENV_FILE = "python_env.yaml"
 KEYS = ("name", "python", "python_version", "build_dependencies", "dependencies")
-# What the compatibility modules in runtime/compat stand in for.
-SERVED = ("fedn", "scaleout", "scaleoututil")
 WHEEL = ".whl"
 
 _MAX_BYTES = 1 << 20

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Suffix = Literal[".npz", ".safetensors", ".f64", ".f32", ".txt"]
 SUFFIXES: tuple[Suffix, ...] = get_args(Suffix)
-BARE: Mapping[str, Suffix] = {"binaryhelper": ".f64", "androidhelper": ".f32", "numpyarrayhelper": ".txt"}
-"""By the names of FEDn's helpers, the forms of one bare array; those of all others say themselves what they are."""
+BARE: tuple[Suffix, ...] = (".f64", ".f32", ".txt")
+"""The forms of one bare array; files of all others say themselves what they are."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ModelForm:
     @property
     def of_state(self) -> ModelForm:
         """The form of a strategy's own weights: under their names, and not as one bare array."""
-        return ModelForm(".npz" if self.suffix in BARE.values() else self.suffix)
+        return ModelForm(".npz" if self.suffix in BARE else self.suffix)
 
 
 def keys_of(names: Collection[str]) -> Literal["names", "positions"]:

@@ -71,7 +71,7 @@ def detect_form(path: Path) -> ModelForm:
     """
     file = MappedFile(path, max_bytes=None)
     suffix = _suffix_of(file)
-    if suffix in BARE.values():
+    if suffix in BARE:
         return ModelForm(suffix, "positions")
     return ModelForm(suffix, keys_of(npz_names(file) if suffix == ".npz" else safetensors_names(file)))
 
@@ -154,7 +154,7 @@ def _dump(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) 
             )
     if form.suffix == ".npz":
         dump_npz(file, named)
-    elif form.suffix in BARE.values():
+    elif form.suffix in BARE:
         dump_bare(file, named, form.suffix)
     else:
         dump_safetensors(file, named)
@@ -191,7 +191,7 @@ def read_seed_model(
 
 def _load(file: MappedFile) -> dict[str, Tensor]:
     suffix = _suffix_of(file)
-    if suffix in BARE.values():
+    if suffix in BARE:
         return load_bare(file, suffix)
     return load_npz(file) if suffix == ".npz" else load_safetensors(file)
 
@@ -204,7 +204,7 @@ def _weights(tensors: dict[str, Tensor]) -> Weights:
 
 
 def _suffix_of(file: MappedFile) -> Suffix:
-    for suffix in BARE.values():
+    for suffix in BARE:
         if file.path.suffix == suffix:
             return suffix
     start = bytes(file.view[:9])

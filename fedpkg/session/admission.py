@@ -15,9 +15,9 @@ from fedpkg.compute_package.signing import Signature
 from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import PythonEnv, RunConfig
-from fedpkg.dispatch.command import without_container
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import PackageError
+from fedpkg.fedn.containers import without_container
 from fedpkg.log import event
 from fedpkg.stores.base import SessionRow, StateStore
 from fedpkg.stores.home import Home

@@ -18,12 +18,13 @@ from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import ClientsConfig, LimitsConfig, RunConfig, TrustConfig, config_of
+from fedpkg.fedn.names import CLIENT_SETTINGS_FILE, CLIENT_SETTINGS_PATH, DATA_PATH
 from fedpkg.session.configuration import resolved
 
 DEFAULT_ROUNDS = 5  # as FEDn's sessions
 DEFAULT_CLIENTS = 2  # of a package that is given no data
 CLIENT_ENTRY_POINTS = ("train", "validate", "predict")
-SETTINGS_FILES = ("client.yaml", "client_settings.yaml", "settings.yaml")
+SETTINGS_FILES = ("client.yaml", CLIENT_SETTINGS_FILE, "settings.yaml")
 _OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
 _PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # what bash takes as it stands
 _BIGGEST_SOURCE = 1 << 20
@@ -157,7 +158,7 @@ def data_ways(folder: Path, spec: PackageSpec, paths: Sequence[Path]) -> DataWay
     arguments: dict[str, dict[str, str]] = {}
     links: dict[str, str] = {}
     words = []
-    by_variable = sources.mention("FEDN_DATA_PATH")
+    by_variable = sources.mention(DATA_PATH)
     if any(_OPTIONS_VARIABLE.search(entry.command) for entry in spec.entry_points.values()):
         value = "{data_path}"
         if not all(_PLAIN_PATH.fullmatch(str(path)) for path in paths):  # the shell would split or expand it
@@ -175,11 +176,11 @@ def data_ways(folder: Path, spec: PackageSpec, paths: Sequence[Path]) -> DataWay
         if sources.mention(name) and (within := _in_all(paths, name)):
             links[name] = within
             words.append(f"its own {name} beside fedn.yaml")
-    if sources.mention("FEDN_CLIENT_SETTINGS_PATH") and (inner := _in_all(paths, "client_settings.yaml")):
-        environment["FEDN_CLIENT_SETTINGS_PATH"] = "{data_path}" if inner == "." else f"{{data_path}}/{inner}"
-        words.append("FEDN_CLIENT_SETTINGS_PATH")
+    if sources.mention(CLIENT_SETTINGS_PATH) and (inner := _in_all(paths, CLIENT_SETTINGS_FILE)):
+        environment[CLIENT_SETTINGS_PATH] = "{data_path}" if inner == "." else f"{{data_path}}/{inner}"
+        words.append(CLIENT_SETTINGS_PATH)
     if by_variable:
-        words.insert(0, "FEDN_DATA_PATH")
+        words.insert(0, DATA_PATH)
     elif not words and (place := sources.place_of(paths)) is not None:
         links[place] = "."
         words.append(f"as {place} beside fedn.yaml")

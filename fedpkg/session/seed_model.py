@@ -57,9 +57,9 @@ def bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
     """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
     from fedpkg.dispatch.forkserver import scripts_of
     from fedpkg.dispatch.imports import helper_named
-    from fedpkg.formats.base import BARE
+    from fedpkg.fedn.helpers import BARE_SUFFIXES
 
-    return BARE.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
+    return BARE_SUFFIXES.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
 
 
 def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:

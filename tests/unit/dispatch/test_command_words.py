@@ -17,8 +17,8 @@ from fedpkg.dispatch.command import (
     is_python,
     python_call,
     shell_line,
-    without_container,
 )
+from fedpkg.fedn.containers import without_container
 
 VALUES = {
     "A": "plain",

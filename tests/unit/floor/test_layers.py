@@ -17,6 +17,7 @@ ROWS = [
     {"preflight"},
     {"controller", "dispatch"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
+    {"fedn"},
     {"replies"},
     {"transforms"},
     {"formats"},

@@ -62,7 +62,7 @@ def test_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, erro
         read_model(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", BARE.values())
+@pytest.mark.parametrize("suffix", BARE)
 def test_more_values_than_allowed_are_refused(tmp_path: Path, suffix: Suffix) -> None:
     dtype = torch.float32 if suffix == ".f32" else torch.float64
     path = tmp_path / f"m{suffix}"
@@ -81,7 +81,7 @@ def test_more_values_than_allowed_are_refused(tmp_path: Path, suffix: Suffix) ->
         {"0": torch.zeros(0, dtype=torch.float64)},
     ],
 )
-@pytest.mark.parametrize("suffix", BARE.values())
+@pytest.mark.parametrize("suffix", BARE)
 def test_model_that_does_not_fit_the_form_is_refused(
     tmp_path: Path, tensors: dict[str, torch.Tensor], suffix: Suffix
 ) -> None:
