@@ -285,12 +285,13 @@ def _check_no_changes(words: list[str]) -> None:
 @common_options
 @click.pass_obj
 def stop(settings: Settings, session_ref: str | None) -> None:
-    """Ask a running session to stop after its round.
+    """Stop a running session.
 
     \b
       fedpkg session stop
 
-    It may run in another terminal.
+    It may run in another terminal. Its tasks in flight are ended, as by Ctrl-C; what was committed, and the replies
+    that are on record, are kept.
     """
     from fedpkg.stores.opening import open_store
 
@@ -307,7 +308,7 @@ def stop(settings: Settings, session_ref: str | None) -> None:
         return
     resume_command = settings.command(f"session resume {session.session_id}")
     if can_stop:
-        output.result(f"{session.session_id} stops after the round it is in; go on later: {resume_command}")
+        output.result(f"{session.session_id} is being stopped; go on later: {resume_command}")
     elif session.status == "finished":
         output.result(f"{session.session_id} is finished: nothing to stop")
     else:

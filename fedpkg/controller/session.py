@@ -76,6 +76,8 @@ def run_session(ctx: SessionContext) -> SessionRow:
             collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
             _prune(ctx, round_number)
     except KeyboardInterrupt:
+        if ctx.store.stop_requested(session_id):
+            return _end(ctx, "stopped")
         _end(ctx, "interrupted")
         raise Interrupted(
             f"interrupted; all that was committed is kept in session {session_id}",

@@ -29,7 +29,7 @@ from fedpkg.preflight import (
 from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
 from fedpkg.session.context import context_of, naming_a_full_disk
-from fedpkg.session.control import Control
+from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.executors import running_executor
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
@@ -62,6 +62,7 @@ def run(
     from fedpkg.strategies import make_strategy
 
     config = resolved(config, Places("run configuration"))
+    control = control or Control()
     with home.lock() as note_session, open_store(home) as store, naming_a_full_disk(home, "start it again"):
         sweep(home, store)
         config, package, signatures = admit_package(config, home, store)
@@ -77,7 +78,7 @@ def run(
         watch(Preparing(what="the package's Python environment"))
         on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
         mark = mark_beginning(folder)
-        with running_executor(config, home.root, on_disk, folder, control or Control()) as executor:
+        with running_executor(config, home.root, on_disk, folder, control) as executor:
             watch(Preparing(what="the clients' data"))
             from fedpkg.controller.session import begin_session, run_session
             from fedpkg.data.clients import prepare_clients
@@ -130,4 +131,5 @@ def run(
             begin_session(ctx, rows, weights)
             note_session(session_id)
             remove(of_build(folder))
-            return run_session(ctx)
+            with heeding_requests(home, session_id, control):
+                return run_session(ctx)

@@ -1,15 +1,24 @@
-"""How another thread stops a running session: as by Ctrl-C, the session's thread is interrupted where it waits."""
+"""How another thread or process stops a running session: as by Ctrl-C, its thread is interrupted where it waits."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
+
+from fedpkg.errors import StoreError
+from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
 
 if TYPE_CHECKING:
     from fedpkg.waist.answer import Answer
     from fedpkg.waist.executor import Executor
     from fedpkg.waist.order import Order
+
+
+LOOKS_EVERY_S = 0.1  # a query of one row takes 15 µs
 
 
 class Control:
@@ -61,6 +70,27 @@ class Control:
             follower.set_exception(error)
         else:
             follower.set_result(done.result())
+
+
+@contextmanager
+def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[None]:
+    """Pass on a request to stop that any process puts on record (`StateStore.request_stop`)."""
+    ended = threading.Event()
+
+    def look() -> None:
+        with suppress(StoreError), open_store(home, read_only=True) as store:  # the session meets the error, too
+            while not ended.wait(LOOKS_EVERY_S):
+                if store.stop_requested(session_id):
+                    control.stop()
+                    break
+
+    thread = threading.Thread(target=look, name="fedpkg-stop-requests", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class _Guarded:

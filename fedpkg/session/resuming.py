@@ -18,7 +18,7 @@ from fedpkg.files import sha256_file
 from fedpkg.log import event
 from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import context_of, naming_a_full_disk
-from fedpkg.session.control import Control
+from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.executors import running_executor
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
 from fedpkg.stores.base import ClientRow, SessionRow
@@ -49,9 +49,11 @@ def resume(
         FedpkgError: what stopped it again.
     """
     advice = f"fedpkg session resume {ref}"
+    control = control or Control()
     with home.lock() as note_session, open_store(home) as store, naming_a_full_disk(home, advice):
         sweep(home, store)
         session = store.get_session(ref)
+        store.withdraw_stop(session.session_id)
         note_session(session.session_id)
         config = config_from_json(by_its_rules(session))
         check_rules(session, config)
@@ -68,7 +70,7 @@ def resume(
         package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
         check_data(home, store.list_clients(session.session_id))
         folder = home.session_folder(session.session_id)
-        with running_executor(config, home.root, package, folder, control or Control(), session.session_id) as executor:
+        with running_executor(config, home.root, package, folder, control, session.session_id) as executor:
             from fedpkg.controller.session import run_session
             from fedpkg.formats.base import ModelForm
 
@@ -79,7 +81,8 @@ def resume(
                 check_former_shares(ctx, seed)
             if session.rules < 3:
                 check_former_sums(ctx)
-            return run_session(ctx)
+            with heeding_requests(home, session.session_id, control):
+                return run_session(ctx)
 
 
 def check_data(home: Home, clients: list[ClientRow]) -> None:

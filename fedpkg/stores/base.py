@@ -252,13 +252,16 @@ class StateStore(Protocol):
         """All sessions, oldest first."""
 
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
-        """Set status and error. ``running`` also clears an earlier request to stop."""
+        """Set status and error."""
 
     def extend_session(self, session_id: str, config: dict[str, Any], num_rounds: int) -> None:
         """Give a session another number of rounds; ``config`` is its configuration with them."""
 
     def request_stop(self, session_id: str) -> None:
-        """Ask whoever runs the session to stop it after the tasks in flight."""
+        """Ask whatever process runs the session to stop it. The request stays on record until it is withdrawn."""
+
+    def withdraw_stop(self, session_id: str) -> None:
+        """Forget earlier requests to stop: the session is to go on."""
 
     def stop_requested(self, session_id: str) -> bool: ...
 

@@ -112,12 +112,11 @@ class SqlStore(StateStore):
         return self._select(SESSIONS, order=order, newest_first=newest_first, limit=limit)
 
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
-        clear_stop = ", stop_requested = false" if status == "running" else ""
         with self._database.transaction() as transaction:
             self._update_session(
                 transaction,
                 session_id,
-                f", status = :status, error = :error{clear_stop}",
+                ", status = :status, error = :error",
                 {"status": status, "error": SESSIONS.value("error", error)},
             )
 
@@ -129,6 +128,10 @@ class SqlStore(StateStore):
     def request_stop(self, session_id: str) -> None:
         with self._database.transaction() as transaction:
             self._update_session(transaction, session_id, ", stop_requested = true")
+
+    def withdraw_stop(self, session_id: str) -> None:
+        with self._database.transaction() as transaction:
+            self._update_session(transaction, session_id, ", stop_requested = false")
 
     def _update_session(
         self, transaction: Transaction, session_id: str, changes: str = "", parameters: Parameters | None = None

@@ -398,7 +398,10 @@ def test_no_process_outlives_a_controller_that_ends(federation: Federation, numb
     assert session.status == ("interrupted" if number == signal.SIGINT else "running")
 
 
-def test_interrupted_session_resumes_to_the_same_bits(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("how", "status"), [("signal", "interrupted"), ("session stop", "stopped")])
+def test_session_that_was_ended_in_a_round_resumes_to_the_same_bits(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, how: str, status: str
+) -> None:
     config = federation.config(clients=2, rounds=2)
     expected = federation.digests(federation.run(config).session_id)
     monkeypatch.setenv("MISBEHAVE", "sleep")
@@ -407,10 +410,13 @@ def test_interrupted_session_resumes_to_the_same_bits(federation: Federation, mo
     for line in process.stdout:
         if line.startswith("PhaseStarted"):
             break
-    process.send_signal(signal.SIGINT)
+    if how == "signal":
+        process.send_signal(signal.SIGINT)
+    else:
+        assert run_command(["session", "stop", "--home", str(federation.home.root)]) == 0
     process.communicate(timeout=200)
     monkeypatch.delenv("MISBEHAVE")
     session = federation.store.list_sessions()[-1]
-    assert session.status == "interrupted"
-    federation.resume(session.session_id)
+    assert session.status == status
+    assert federation.resume(session.session_id).status == "finished"
     assert federation.digests(session.session_id) == expected

@@ -191,6 +191,7 @@ def test_unknown_session_names_the_near_ones(store: StateStore) -> None:
     for call in (
         lambda: store.set_session_status("nobody", "failed"),
         lambda: store.request_stop("nobody"),
+        lambda: store.withdraw_stop("nobody"),
         lambda: store.stop_requested("nobody"),
         lambda: store.begin_round(round_row(1, "nobody")),
     ):
@@ -226,6 +227,7 @@ def test_status_and_stop_request(store: StateStore) -> None:
     row = store.get_session("digits-1")
     assert (row.status, row.error, row.stop_requested, row.updated_at) == ("stopped", "nur 1 von 3 …", True, 1001.0)
     store.set_session_status("digits-1", "running")
+    store.withdraw_stop("digits-1")
     row = store.get_session("digits-1")
     assert (row.status, row.error, row.stop_requested) == ("running", None, False)
 
