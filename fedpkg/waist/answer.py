@@ -11,7 +11,7 @@ from fedpkg.shown import shown
 Status: TypeAlias = Literal["ok", "failed", "cancelled"]
 
 
-class Failure(msgspec.Struct, frozen=True):
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why a task did not give what was asked. ``kind`` is one word for machines, ``message`` is a line for people.
 
     The message may quote what the client wrote, so it is escaped here, before it reaches the store or a terminal.
@@ -32,7 +32,7 @@ class Refused(Exception):
         self.failure = Failure(kind, message)
 
 
-class ReplyFile(msgspec.Struct, frozen=True, kw_only=True):
+class ReplyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reply, as it lies where the task ran until it is fetched.
 
     Args:
@@ -46,7 +46,7 @@ class ReplyFile(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a task's processes used; None: not known.
 
     Args:
@@ -58,7 +58,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What became of an order; a value, also when the task failed.
 
     Args:

@@ -14,7 +14,7 @@ THREADS_EACH = 8  # on average: `processes` counts processes, but none may have 
 LEAST_SESSIONS, PROCESSES_EACH = 8, 32
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one task may use; None: as much as there is. `LimitsConfig` says what each means."""
 
     memory_bytes: int | None = None
@@ -39,7 +39,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 NO_LIMITS = Limits()
 
 
-class Isolation(msgspec.Struct, frozen=True, kw_only=True):
+class Isolation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """That a task sees its package, its folders and its data only; what else it may have is said here."""
 
     network: bool = False
@@ -56,7 +56,7 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
     is_buffer: bool = False
 
 
-class ReplySpec(msgspec.Struct, frozen=True, kw_only=True):
+class ReplySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a reply must be. Equal for all clients of a request, it is handed over once, and named by its digest.
 
     Args:
@@ -97,7 +97,7 @@ def digest_of(spec: ReplySpec) -> str:
     return hashlib.sha256(to_json(spec)).hexdigest()
 
 
-class Input(msgspec.Struct, frozen=True, kw_only=True):
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file that a task gets as its input model.
 
     Args:
@@ -115,7 +115,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One call of one entry point for one client: everything that the side which runs it has to know.
 
     Args:

@@ -13,16 +13,24 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def to_json(value: msgspec.Struct) -> bytes:
-    """A value as one line of JSON. Numbers that are not finite stay what they are, as Python's json has them."""
-    plain = msgspec.to_builtins(value)
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """A value as one line of JSON. Numbers that are not finite stay what they are, as Python's json has them.
+
+    Raises:
+        WaistError: what it holds is no JSON, or is nested too deeply.
+    """
+    try:
+        plain = msgspec.to_builtins(value)
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WaistError(f"this {type(value).__name__} cannot be written as JSON: {error}") from error
+    return text.encode(errors="surrogatepass")  # an environment may hold bytes that are no text
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
     """The value that `to_json` wrote.
 
     Raises:
-        WaistError: it is none of that kind; says where.
+        WaistError: it is none of that kind, or has a field more; says where.
     """
     try:
         return msgspec.convert(json.loads(data), kind)
