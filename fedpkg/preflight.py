@@ -133,7 +133,7 @@ def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
 
 def suggest_isolation(config: RunConfig) -> None:
     """Say once that there is isolation, where it can be had, for an archive: a package that somebody has handed on."""
-    from fedpkg.dispatch.isolation import means
+    from fedpkg.means import means
 
     if config.isolate.enabled or config.executor.name == "resident" or Path(config.package).is_dir():
         return
@@ -233,7 +233,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Say so where a method does nothing without its clients, and their package seems to know nothing of it."""
-    from fedpkg.dispatch.imports import imports_of, mentions
+    from fedpkg.compute_package.imports import imports_of, mentions
 
     traits = traits_of(strategy)
     names, lines, sends_delta = traits.clients_read, traits.client_lines, traits.reply == "delta"

@@ -58,7 +58,7 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    from fedpkg.dispatch.staging import naming
+    from fedpkg.interpreters import naming
 
     also = ", in tasks also as python" if naming(Path(sys.executable)) else ""
     found = f"{platform.python_version()} ({sys.executable}{also})"
@@ -207,7 +207,7 @@ def _limits() -> Finding:
 
 def _isolation() -> Finding:
     """What `--isolate` promises here."""
-    from fedpkg.dispatch.isolation import means
+    from fedpkg.means import means
 
     here = means()
     purpose = "--isolate: clients see only their package and data"

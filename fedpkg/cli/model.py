@@ -210,8 +210,8 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
       fedpkg model seed packages/digits -o seed.npz --seed 1
     """
     from fedpkg.cli.package import show_tensors
-    from fedpkg.dispatch.staging import SEED_SUFFIXES
     from fedpkg.files import remove_tree
+    from fedpkg.formats.base import SEED_SUFFIXES
     from fedpkg.session.by_hand import Call
 
     suffix = _check_target(target, force)

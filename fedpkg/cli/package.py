@@ -122,8 +122,7 @@ def inspect(settings: Settings, path: Path) -> None:
     from fedpkg.compute_package.inspect import report_of
     from fedpkg.compute_package.unpack import open_package
     from fedpkg.config import LimitsConfig
-    from fedpkg.dispatch.forkserver import preloads_for
-    from fedpkg.dispatch.site import PackageOnDisk
+    from fedpkg.session.inspection import preloads_of_package
 
     limits = LimitsConfig()
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as temporary:
@@ -131,8 +130,7 @@ def inspect(settings: Settings, path: Path) -> None:
         cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
         package = open_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
         report = report_of(package)
-        found = preloads_for(PackageOnDisk(package.digest, package.root, package.folder, package.spec))
-    preloads = list(dict.fromkeys(found.values()))
+        preloads = preloads_of_package(package)
     for warning in report.warnings:
         output.words(f"warning: {shown(warning)}")
     signers = signers_of(path, report.digest)
@@ -311,7 +309,7 @@ def call_and_show(call: Call) -> Called:
         return called
     (call.folder / "failed").touch()
     order = called.job.order
-    hint = f"cd {output.near_quoted(_root_of(call, called))} && {_variables(called)}{called.answer.command}"
+    hint = f"cd {output.near_quoted(_root_of(call, called))} && {called.variables()}{called.answer.command}"
     if order.links:  # that command would not have them
         hint = f"look into {output.near(folder)}"
     if order.isolation is not None:  # nor be that
@@ -322,19 +320,6 @@ def call_and_show(call: Call) -> Called:
 
 def _root_of(call: Call, called: Called) -> Path:
     return call.package if call.package.is_dir() else called.job.package.folder
-
-
-def _variables(called: Called) -> str:
-    """What a person's shell has to set, so that the call is repeated as it was."""
-    from fedpkg.dispatch.staging import folders_of, naming, own_environ
-
-    job = called.job
-    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(job).items())
-    if (python := job.package.python) is not None:
-        variables += "".join(f"{name}={shlex.quote(value)} " for name, value in naming(python).items())
-        if python != Path(sys.executable) or naming(python):
-            variables += f'PATH={":".join(map(shlex.quote, folders_of(python)))}:"$PATH" '
-    return variables
 
 
 def temporary_folder() -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
-from fedpkg.dispatch.command import format_flags
+from fedpkg.compute_package.command import format_flags
 from fedpkg.shown import shown
 from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fedpkg.compute_package.command import shell_line
 from fedpkg.devices import Slot
 from fedpkg.dispatch.collect import collect, keep_logs
-from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.isolation import remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of, says_forbidden
@@ -69,7 +69,7 @@ class Step:
 
 
 @dataclass
-class Means:
+class Tools:
     """What a try needs of its executor.
 
     Args:
@@ -89,7 +89,7 @@ class Attempt:
     """A try of a job. ``private``: on files that no other task has. ``is_last``: a keeper that is lost is a failure."""
 
     job: Job
-    means: Means
+    tools: Tools
     private: bool = False
     is_last: bool = False
     outcome: Outcome | None = None
@@ -114,7 +114,7 @@ class Attempt:
         except Refused as refusal:
             return self._failed(refusal.failure)
         except (KeeperGone, DispatchError, OSError, RecursionError) as error:
-            if self.means.is_cancelled(self.job):
+            if self.tools.is_cancelled(self.job):
                 return self._ended("cancelled")
             if isinstance(error, KeeperGone) and not self.is_last:
                 raise
@@ -123,12 +123,12 @@ class Attempt:
     def _run(self) -> Answer:
         steps = self._staged()
         staged_at = time.monotonic()
-        sent_at, self.ran_at = self.means.run(self.job, steps, self._goes_on)
+        sent_at, self.ran_at = self.tools.run(self.job, steps, self._goes_on)
         outcome = self.outcome
         assert outcome is not None
         self.phases = {"stage": staged_at - self.started, **_phases(outcome, sent=sent_at, received=self.ran_at)}
         self.started += sent_at - staged_at  # to wait for a slot is no part of a task's time
-        if outcome.ending == "cancelled" or (outcome.ending != "exit" and self.means.is_cancelled(self.job)):
+        if outcome.ending == "cancelled" or (outcome.ending != "exit" and self.tools.is_cancelled(self.job)):
             return self._ended("cancelled")
         self._check_alone(outcome)
         if self.failure is not None:
@@ -138,15 +138,15 @@ class Attempt:
         return answer
 
     def _staged(self) -> list[Step]:
-        job, means = self.job, self.means
-        staged = stage(job, means.slot, means.models, means.copies, private=self.private)
+        job, tools = self.job, self.tools
+        staged = stage(job, tools.slot, tools.models, tools.copies, private=self.private)
         calls = [(job, staged)]
         if job.order.starts_up and STARTUP in job.package.spec.entry_points:
             calls.insert(0, startup(job, staged))
-        if (job.order.isolation is not None) != means.launcher.isolated:
-            kind = "isolated" if means.launcher.isolated else "other"
+        if (job.order.isolation is not None) != tools.launcher.isolated:
+            kind = "isolated" if tools.launcher.isolated else "other"
             raise NotIsolated(f"this executor is for {kind} tasks only")
-        return [Step(call, files.appended, *means.launcher.prepare(call, files)) for call, files in calls]
+        return [Step(call, files.appended, *tools.launcher.prepare(call, files)) for call, files in calls]
 
     def _goes_on(self, step: Step, outcome: Outcome) -> bool:
         """A call has ended: does the task go on?"""
@@ -158,7 +158,7 @@ class Attempt:
 
     def _check_alone(self, outcome: Outcome) -> None:
         """Raises NotAlone: something that the task shared with others was written to, or had to be."""
-        job, models, copies = self.job, self.means.models, self.means.copies
+        job, models, copies = self.job, self.tools.models, self.tools.copies
         if not models.is_as_given(job):
             if self.private:
                 raise Refused("wrote_input", "it changed its read-only input file")
@@ -173,7 +173,7 @@ class Attempt:
         """The answer of a task whose calls went well; its reply is out of its reach, and as it was asked."""
         job = self.job
         reply, checked = take_reply(job)
-        keeps_state = not self.means.copies.take_back(job)
+        keeps_state = not self.tools.copies.take_back(job)
         if keeps_state:
             check_state(job)
         state = job.place.version.name if keeps_state else None
@@ -184,7 +184,7 @@ class Attempt:
     def _give_input_back(self) -> None:
         """A task that is ok needs its input no more; one that failed keeps it, to be repeated by hand."""
         try:
-            self.means.models.release(self.job, remove=True)
+            self.tools.models.release(self.job, remove=True)
             self.job.place.input_metadata.unlink(missing_ok=True)
         except OSError:
             pass  # the task put something else in its place
@@ -238,7 +238,7 @@ class Attempt:
     def _tidy_up(self, status: Status, *, fills: bool) -> None:
         job = self.job
         if status != "ok":
-            give_back(job, self.means)
+            give_back(job, self.tools)
         if status == "cancelled" and self.outcome is None:  # it never ran
             tidy(job, remove_folder)
         else:
@@ -286,10 +286,10 @@ def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:
     return ReplyFile(name=path.name, size_bytes=size_bytes, checksum=checksum), checked
 
 
-def give_back(job: Job, means: Means) -> None:
+def give_back(job: Job, tools: Tools) -> None:
     """Give back the input and the working copy of a task that keeps neither."""
-    tidy(job, means.models.release)
-    tidy(job, means.copies.discard)
+    tidy(job, tools.models.release)
+    tidy(job, tools.copies.discard)
 
 
 def remove_folder(job: Job) -> None:

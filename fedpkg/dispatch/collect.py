@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.dispatch.site import Job
-from fedpkg.dispatch.staging import SEED_SUFFIXES, model_words, named_seeds
+from fedpkg.dispatch.staging import model_words, named_seeds
 from fedpkg.files import remove_tree, same_bytes
+from fedpkg.formats.base import SEED_SUFFIXES
 from fedpkg.formats.metadata import metadata_path
 from fedpkg.replies.reading import JSON_BYTES
 from fedpkg.types import ReplyKind

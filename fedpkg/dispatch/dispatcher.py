@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpkg.devices import Gpu, Slot
-from fedpkg.dispatch.attempt import Attempt, Launcher, Means, NotAlone, Step, give_back, remove_folder, tidy
+from fedpkg.dispatch.attempt import Attempt, Launcher, NotAlone, Step, Tools, give_back, remove_folder, tidy
 from fedpkg.dispatch.client_states import OnSite, remove_version
 from fedpkg.dispatch.isolation import Walls
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
@@ -225,7 +225,7 @@ class LocalExecutor(OnSite):
             tries += 1
             job = _placed(given, tries)
         while True:
-            means = Means(
+            tools = Tools(
                 lane.place,
                 self._launcher,
                 self._models,
@@ -234,7 +234,7 @@ class LocalExecutor(OnSite):
                 self._is_cancelled,
             )
             try:
-                return Attempt(job, means, private=private, is_last=lost == LOST_TRIES - 1).run()
+                return Attempt(job, tools, private=private, is_last=lost == LOST_TRIES - 1).run()
             except NotAlone as not_alone:
                 private, reason = True, str(not_alone)
             except KeeperGone as gone:
@@ -242,7 +242,7 @@ class LocalExecutor(OnSite):
             finally:
                 lane.leave(turn)
             # Remove what is left of a try that does not count. The next holder of the home's lock removes what stays.
-            give_back(job, means)
+            give_back(job, tools)
             tidy(job, remove_folder)
             event(logger, logging.WARNING, "task.again", task=job.task_id, reason=reason)
             # In another place: what a killed keeper watched over is killed too, but nothing tells when it has ended.
@@ -252,7 +252,7 @@ class LocalExecutor(OnSite):
     def _run_steps(
         self, lane: _Lane, turn: object, job: Job, steps: list[Step], goes_on: Callable[[Step, Outcome], bool]
     ) -> tuple[float, float]:
-        """Run the calls of a task in a slot, when its turn has come: see `Means`."""
+        """Run the calls of a task in a slot, when its turn has come: see `Tools`."""
         with lane.slot(turn, lambda: self._is_cancelled(job)) as slot:
             sent_at = time.monotonic()
             for step in steps:

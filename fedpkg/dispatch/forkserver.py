@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpkg.compute_package.command import NotSimple, PythonCall, expand, is_python, python_call
+from fedpkg.compute_package.imports import own_modules, sources_of
 from fedpkg.devices import Gpu, Slot, visible_to
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.imports import own_modules, sources_of
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.preload import LeftOut, Preload, is_slow, preloads_of
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
@@ -22,6 +22,7 @@ from fedpkg.dispatch.site import Job, PackageOnDisk, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, of_clients
 from fedpkg.errors import DispatchError
 from fedpkg.log import event
+from fedpkg.means import means
 
 logger = logging.getLogger("fedpkg.dispatch")
 
@@ -126,7 +127,7 @@ class ForkserverLauncher:
             return None
         if Path(python.interpreter).parent != Path(sys.executable).parent:
             return f"it is isolated, and {python.interpreter} is not the interpreter that runs fedpkg"
-        return None if isolation.means().warm is not None else "it is isolated, and only bubblewrap can do that here"
+        return None if means().warm is not None else "it is isolated, and only bubblewrap can do that here"
 
     def _zygote(self, python: PythonCall, package: PackageOnDisk) -> tuple[str, Zygote, Preload]:
         with self._lock:
@@ -148,7 +149,7 @@ class ForkserverLauncher:
                     sources=sources_of(package.folder, scripts),
                     environ=isolation.passed(environ, self._environment) if self.isolated else environ,
                     log=self._log_folder / f"warm-{len(self._zygotes)}.log",
-                    apart=self.isolated and isolation.means().warm == "namespaces",
+                    apart=self.isolated and means().warm == "namespaces",
                 )
             return key, self._zygotes[key], preload
 

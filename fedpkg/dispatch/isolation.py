@@ -13,11 +13,9 @@ import os
 import re
 import shutil
 import site
-import subprocess
 import sys
 import sysconfig
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,70 +26,12 @@ from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.staging import shared_files
 from fedpkg.errors import NotIsolated
 from fedpkg.files import remove_tree
+from fedpkg.means import BARE, means
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 OURS = tuple(
     str(RUNTIME.parent / name) for name in ("runtime", "client", "__init__.py")
 )  # what a task imports of fedpkg
-PROBE = RUNTIME / "path" / "_fedpkg_isolation.py"
-PROBE_PATIENCE_S = 30.0
-LEAST_LANDLOCK = 3  # without namespaces: who may read a file must not be able to empty it
-
-
-# ---------------------------------------------------------------- by what means
-
-
-@dataclass(frozen=True)
-class Means:
-    """What this machine has; a ``why_not_…`` is empty where there is nothing in the way."""
-
-    landlock: int  # ABI, 0: none
-    why_not_landlock: str
-    why_not_namespaces: str
-    bubblewrap: str | None  # its path
-    why_not_bubblewrap: str
-    covered: Sequence[tuple[str, bool]] = ()  # what a task does not see of /proc, and which of that are folders
-
-    @property
-    def warm(self) -> str | None:
-        """How forked tasks are isolated: namespaces, landlock, or not at all."""
-        if not self.why_not_namespaces:
-            return "namespaces"
-        return "landlock" if self.landlock >= LEAST_LANDLOCK and not self.why_not_landlock else None
-
-    @property
-    def cold(self) -> str | None:
-        """How executed commands are."""
-        return "bubblewrap" if self.bubblewrap is not None and not self.why_not_bubblewrap else self.warm
-
-
-@functools.cache
-def means() -> Means:
-    """What this machine has, found out once, by trying it."""
-    bubblewrap = shutil.which("bwrap")
-    try:
-        with tempfile.TemporaryDirectory(prefix="fedpkg-") as folder:
-            done = _run([sys.executable, "-I", str(PROBE), folder])
-        found: Mapping[str, Any] = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        reason = f"it cannot be tried: {error}"
-        found = {"landlock": 0, "why_not_landlock": reason, "why_not_namespaces": reason}
-    return Means(**found, bubblewrap=bubblewrap, why_not_bubblewrap=_why_not_bubblewrap(bubblewrap))
-
-
-def _why_not_bubblewrap(program: str | None) -> str:
-    if program is None:
-        return "bwrap is not on PATH"
-    bindings = [word for folder in ("/usr", "/lib", "/lib64", "/bin") for word in ("--ro-bind-try", folder, folder)]
-    try:
-        done = _run([program, *BARE, "--unshare-net", *bindings, "--", "/bin/sh", "-c", ":"])
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_PATIENCE_S, stdin=subprocess.DEVNULL)
 
 
 # ---------------------------------------------------------------- what it may see
@@ -116,10 +56,6 @@ _PASSED = re.compile(
     r"|FEDPKG_(TASK|STATE_DIR|SEED|PYTHON)"
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # NVIDIA_API_KEY
-BARE = (
-    *("--unshare-user-try", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
-    *("--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"),
-)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedpkg.dispatch.imports import USES_NUMPY, own_names, python_files, trees_of
+from fedpkg.compute_package.imports import USES_NUMPY, own_names, python_files, trees_of
 from fedpkg.types import Json
 
 # ("import", module, names) · ("environ", "set" | "setdefault" | "putenv", name, value)

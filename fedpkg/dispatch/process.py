@@ -6,14 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedpkg.compute_package.command import shell_line
 from fedpkg.devices import Slot
 from fedpkg.dispatch import isolation
-from fedpkg.dispatch.command import shell_line
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper, Zygote
 from fedpkg.dispatch.package_files import inventory
 from fedpkg.dispatch.site import Job, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, shared_files
+from fedpkg.means import means
 
 COLD = "cold"
 
@@ -27,7 +28,7 @@ class ProcessLauncher:
         self.isolated = isolated
         environ = base_environ(environment, threads=1)
         environ = isolation.passed(environ, environment) if isolated else environ
-        apart = isolated and isolation.means().cold == "namespaces"
+        apart = isolated and means().cold == "namespaces"
         self._zygote = Zygote(sys.executable, [], environ=environ, log=log_folder / "cold.log", apart=apart)
 
     def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 import re
@@ -17,21 +16,22 @@ from pathlib import Path
 
 import msgspec
 
+from fedpkg.compute_package.command import format_flags
 from fedpkg.devices import Slot
-from fedpkg.dispatch.command import COMMANDS, format_flags
 from fedpkg.dispatch.package_files import inventory, is_in_place
 from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.fedn.containers import name_the_host
 from fedpkg.fedn.names import DATA_PATH
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
+from fedpkg.formats.base import SEED_SUFFIXES
+from fedpkg.interpreters import folders_of, naming
 from fedpkg.replies.reading import Reading
 from fedpkg.types import Json, ReplyKind
 from fedpkg.waist.order import ReplySpec
 from fedpkg.waist.place import STARTUP
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
-SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that build may name, or write of its own accord
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -80,20 +80,6 @@ def base_environ(
     for name in THREAD_VARIABLES:
         environ[name] = str(threads)
     return environ
-
-
-@functools.lru_cache(maxsize=64)
-def folders_of(python: Path) -> tuple[str, ...]:
-    """The folders that come first on PATH, so that ``python`` and ``python3`` are this interpreter."""
-    same = (os.path.realpath(python.parent / name) == os.path.realpath(python) for name in ("python", "python3"))
-    if all(same) or not all(os.access(COMMANDS / name, os.X_OK) for name in ("python", "python3")):
-        return (str(python.parent),)
-    return str(COMMANDS), str(python.parent)
-
-
-def naming(python: Path) -> dict[str, str]:
-    """What tells the commands of fedpkg's own, where they are used, which interpreter they are."""
-    return {"FEDPKG_PYTHON": str(python)} if len(folders_of(python)) > 1 else {}
 
 
 @dataclass

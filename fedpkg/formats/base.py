@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 Suffix = Literal[".npz", ".safetensors", ".f64", ".f32", ".txt"]
 SUFFIXES: tuple[Suffix, ...] = get_args(Suffix)
+SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that build may name, or write of its own accord
 BARE: tuple[Suffix, ...] = (".f64", ".f32", ".txt")
 """The forms of one bare array; files of all others say themselves what they are."""
 

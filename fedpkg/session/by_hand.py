@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,9 @@ from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, LimitsConfig, NeedsConfig, PythonEnv, RunConfig
 from fedpkg.dispatch.site import Job, PackageOnDisk, Site
+from fedpkg.dispatch.staging import own_environ
 from fedpkg.errors import ModelFileError
+from fedpkg.interpreters import folders_of, naming
 from fedpkg.replies.reading import tensors_of
 from fedpkg.session.admission import put_on_disk
 from fedpkg.session.executors import make_executor, slots_of
@@ -90,6 +94,15 @@ class Called:
     answer: Answer
     reply: Path | None = None
     sets: Mapping[str, Weights] = field(default_factory=dict)
+
+    def variables(self) -> str:
+        """What a person's shell has to set, so that the call is repeated as it was."""
+        found = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(self.job).items())
+        if (python := self.job.package.python) is not None:
+            found += "".join(f"{name}={shlex.quote(value)} " for name, value in naming(python).items())
+            if python != Path(sys.executable) or naming(python):
+                found += f'PATH={":".join(map(shlex.quote, folders_of(python)))}:"$PATH" '
+        return found
 
 
 class _Bench(Site):

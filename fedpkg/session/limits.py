@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedpkg.config import LimitsConfig, RunConfig
 from fedpkg.devices import all_memory
-from fedpkg.dispatch.isolation import means
 from fedpkg.errors import ConfigError
+from fedpkg.means import means
 from fedpkg.waist.order import Isolation, Limits
 
 MEMORY_SHARE = 0.9  # of the machine: what exceeds it is the task, not whatever the kernel would end

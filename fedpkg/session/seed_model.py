@@ -55,8 +55,8 @@ def non_finite(seed_model: Weights) -> str | None:
 
 def bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
     """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
+    from fedpkg.compute_package.imports import helper_named
     from fedpkg.dispatch.forkserver import scripts_of
-    from fedpkg.dispatch.imports import helper_named
     from fedpkg.fedn.helpers import BARE_SUFFIXES
 
     return BARE_SUFFIXES.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")

@@ -64,7 +64,7 @@ def main():
     options.add_argument("--repeat", type=int, default=40, metavar="N", help="calls of each kind (default: 40)")
     given = options.parse_args()
     os.environ.update(ONE_THREAD)
-    from fedpkg.dispatch.isolation import means
+    from fedpkg.means import means
 
     if means().warm is None:
         raise SystemExit(f"this machine cannot isolate warm tasks: {means()}")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cli_support import MISBEHAVE, fedpkg
 
-from fedpkg.dispatch.isolation import means
+from fedpkg.means import means
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
-from fedpkg.dispatch.isolation import means
+from fedpkg.means import means
 from fedpkg.stores.sqlite import SqliteStore
 
 

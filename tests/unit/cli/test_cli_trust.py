@@ -6,7 +6,7 @@ import shutil
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
-from fedpkg.dispatch.isolation import means
+from fedpkg.means import means
 
 
 @pytest.fixture

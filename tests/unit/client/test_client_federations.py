@@ -16,9 +16,9 @@ import pytest
 from fedpkg import client
 from fedpkg.config import config_from_json
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded
-from fedpkg.dispatch.isolation import means
 from fedpkg.errors import SessionFailed
 from fedpkg.formats.model_file import read_model
+from fedpkg.means import means
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore

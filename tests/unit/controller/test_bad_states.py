@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from federation import Federation
 
-from fedpkg.dispatch import isolation
 from fedpkg.files import remove_tree
+from fedpkg.means import means
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 
@@ -47,8 +47,8 @@ class Left:
 @pytest.fixture(scope="module", params=["open", "isolated"])
 def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
     isolated = request.param == "isolated"
-    if isolated and isolation.means().warm is None:
-        pytest.skip(f"no isolation here: {isolation.means()}")
+    if isolated and means().warm is None:
+        pytest.skip(f"no isolation here: {means()}")
     home = Home.open(tmp_path_factory.mktemp("hinterlassen") / ".fedpkg")
     plan = {f"client-{number}": word for number, word in enumerate(WORDS)}
     federation = Federation(home)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from fedpkg.cli.main import run_command
-from fedpkg.dispatch import isolation
 from fedpkg.errors import ConfigError
+from fedpkg.means import means
 from fedpkg.session import resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -56,8 +56,8 @@ def test_home_before_is_shown_and_is_whole(home: Home, capsys: pytest.CaptureFix
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TOLD["outcomes"])
 def test_session_of_a_home_before_resumes_to_the_bits_of_an_undisturbed_run(home: Home, name: str) -> None:
-    if name == "isolated" and isolation.means().warm is None:
-        pytest.skip(f"no isolation here: {isolation.means()}")
+    if name == "isolated" and means().warm is None:
+        pytest.skip(f"no isolation here: {means()}")
     if name == "private":
         pytest.importorskip("dp_accounting")
     session_id, before = answered(home, name)

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from federation import Federation
 
-from fedpkg.dispatch import isolation
 from fedpkg.errors import ConfigError
+from fedpkg.means import means
 
 ISOLATE = {"enabled": True}
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Any]:
-    if isolation.means().warm is None:
-        pytest.skip(f"no isolation here: {isolation.means()}")
+    if means().warm is None:
+        pytest.skip(f"no isolation here: {means()}")
     for number in range(4):
         folder = tmp_path / "Daten der Kunden" / f"client-{number}"
         folder.mkdir(parents=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fedpkg.dispatch.command import (
+from fedpkg.compute_package.command import (
     NotSimple,
     expand,
     format_flags,

@@ -23,6 +23,7 @@ from workbench import MARK, Bench, inline, log, make_bench, marked, run_tests_as
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
 from fedpkg.errors import ConfigError
+from fedpkg.means import Means, means
 from fedpkg.preflight import suggest_isolation
 from fedpkg.session import limits
 from fedpkg.types import ReplyKind
@@ -41,7 +42,7 @@ WAYS = [
 
 def only(by: str) -> isolation.Means:
     """What this machine has, with nothing better than ``by``; skips where it has not that."""
-    here = isolation.means()
+    here = means()
     reason = {
         "bubblewrap": here.why_not_bubblewrap,
         "namespaces": here.why_not_namespaces,
@@ -58,7 +59,7 @@ def only(by: str) -> isolation.Means:
 def way(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
     here = only(request.param[1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(isolation, "means", lambda: here)
+        patch.setattr("fedpkg.means.find", lambda: here)
         yield request.param
 
 
@@ -444,7 +445,7 @@ def test_isolated_task_can(bench: Bench, way: tuple[str, str], tmp_path: Path) -
     expected: dict[str, Any] = {
         "data": "1,2,3",
         "link": "{",
-        "task": {"by": way[1], "network": False, "landlock": isolation.means().landlock},
+        "task": {"by": way[1], "network": False, "landlock": means().landlock},
         "program": "Hello\n",
         "python": "1\n",
         "terminated": -15,
@@ -657,7 +658,7 @@ def test_isolated_task_is_ended_at_its_time_limit(bench: Bench, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["process", "forkserver"])
 def test_killed_holder_of_isolated_tasks_leaves_no_process(name: str, tmp_path: Path) -> None:
-    if isolation.means().warm is None:
+    if means().warm is None:
         pytest.skip("no isolation here")
     code = f"""
 import sys
@@ -739,8 +740,8 @@ def config(**isolate: Any) -> RunConfig:
 
 
 def test_machine_without_any_means_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing = isolation.Means(2, "", "not permitted", None, "bwrap is not on PATH")
-    monkeypatch.setattr(limits, "means", lambda: nothing)
+    nothing = Means(2, "", "not permitted", None, "bwrap is not on PATH")
+    monkeypatch.setattr("fedpkg.means.find", lambda: nothing)
     with pytest.raises(ConfigError, match="cannot isolate a task: namespaces: not permitted; Landlock: ABI 2 is too"):
         limits.isolation_of(config())
 
@@ -757,7 +758,7 @@ def test_only_fedpkg_s_own_interpreter_is_forked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = only("landlock")
-    monkeypatch.setattr(isolation, "means", lambda: here)
+    monkeypatch.setattr("fedpkg.means.find", lambda: here)
     other = shutil.which("python3", path="/usr/bin")
     if other is None or Path(other).parent == Path(sys.executable).parent:
         pytest.skip("there is no other Python")
@@ -799,8 +800,8 @@ print(json.dumps(tell))
 def test_isolation_is_suggested_for_archives_where_it_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    can = isolation.Means(3, "", "", None, "bwrap is not on PATH")
-    cannot = isolation.Means(0, "no Landlock", "not permitted", None, "bwrap is not on PATH")
+    can = Means(3, "", "", None, "bwrap is not on PATH")
+    cannot = Means(0, "no Landlock", "not permitted", None, "bwrap is not on PATH")
     archive, isolated = str(tmp_path / "package.tar.gz"), IsolateConfig(enabled=True)
     cases: list[tuple[isolation.Means, str, dict[str, Any]]] = [
         (can, archive, {}),
@@ -812,7 +813,7 @@ def test_isolation_is_suggested_for_archives_where_it_can_be_had(
     ]
     suggested = []
     for here, package, sections in cases:
-        monkeypatch.setattr(isolation, "means", lambda here=here: here)
+        monkeypatch.setattr("fedpkg.means.find", lambda here=here: here)
         caplog.clear()
         suggest_isolation(RunConfig(package, 1, ClientsConfig(count=1), **sections))
         suggested.append([record.getMessage().count("--isolate") for record in caplog.records])

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from workbench import Bench, Ran, inline, log, make_bench, run_tests_as_nobody
 
-from fedpkg.dispatch import isolation
 from fedpkg.dispatch.package_files import PackageFiles, inventory
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.dispatch.staging import shared_files
 from fedpkg.dispatch.working_copies import NOTE, WorkingCopies
 from fedpkg.files import sha256_file
+from fedpkg.means import means
 from fedpkg.waist.order import Isolation
 
 BYTES = b"x" * (3 << 20)
@@ -190,8 +190,8 @@ def test_file_that_a_link_leads_to_is_none_of_those_that_tasks_share(
 def test_isolated_task_cannot_reach_the_file_that_all_share(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    if isolation.means().warm is None:
-        pytest.skip(f"no isolation here: {isolation.means()}")
+    if means().warm is None:
+        pytest.skip(f"no isolation here: {means()}")
     code = """
     try:
         os.chmod("data/big", 0o600)

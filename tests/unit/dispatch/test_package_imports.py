@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.dispatch.imports import ALL_FILES, BIGGEST_FILE, helper_named, imports_of, own_modules
+from fedpkg.compute_package.imports import ALL_FILES, BIGGEST_FILE, helper_named, imports_of, own_modules
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.dispatch.imports import BIGGEST_FILE
+from fedpkg.compute_package.imports import BIGGEST_FILE
 from fedpkg.dispatch.preload import OPTIMISER, Preload, preloads_of
 
 ORDINARY = {

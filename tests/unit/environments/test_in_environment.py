@@ -20,7 +20,6 @@ from fedpkg.compute_package.spec import EntryPoint, PackageSpec
 from fedpkg.config import RunConfig, config_from_json
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.devices import cpu_slots
-from fedpkg.dispatch import isolation
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
 from fedpkg.dispatch.process import process_executor
@@ -29,6 +28,7 @@ from fedpkg.dispatch.site import PackageOnDisk, Site
 from fedpkg.dispatch.staging import base_environ
 from fedpkg.errors import SessionFailed
 from fedpkg.formats.model_file import read_model
+from fedpkg.means import means
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
@@ -175,7 +175,7 @@ def test_interpreter_in_whose_folder_there_is_no_python_is_found_by_that_name(
     tmp_path: Path, name: str, isolated: bool
 ) -> None:
     """As Debian's /usr/bin/python3; here in a virtual environment, which is found by where its own link lies."""
-    if isolated and (name == "resident" or isolation.means().cold is None):
+    if isolated and (name == "resident" or means().cold is None):
         pytest.skip("nothing isolates here, or never")
     prefix = tmp_path / "nur python3 ü"
     (prefix / "bin").mkdir(parents=True)

@@ -25,7 +25,7 @@ ROWS = [
     {"config", "registry"},
     {"config_shape", "yaml_places"},
     {"waist"},
-    {"devices", "files"},
+    {"interpreters", "means", "devices", "files"},
     {"log"},
     {"errors", "types", "rules", "shown", "shares"},
 ]
@@ -107,6 +107,12 @@ def test_there_is_no_circle_of_imports() -> None:
     while free := {name for name, imported in left.items() if not imported & left.keys()}:
         left = {name: imported for name, imported in left.items() if name not in free}
     assert not left, f"each of these imports one of the others: {', '.join(sorted(left))}"
+
+
+def test_only_a_session_knows_what_runs_its_tasks() -> None:
+    """Whoever lies above the seam sees an `Executor`: the controller is its neighbour, the others go by the session."""
+    rooms = {room_of(path) for path in modules() for _, name in imports_of(path) if name.startswith("fedpkg.dispatch")}
+    assert rooms == {"dispatch", "session"}
 
 
 def test_every_room_has_a_row() -> None:

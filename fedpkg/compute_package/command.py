@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpkg.interpreters import COMMANDS
 from fedpkg.types import Json
 
-COMMANDS = Path(__file__).resolve().parent.parent / "runtime" / "commands"  # `python`, where an interpreter has none
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)")
 _PATTERN = set("*?[\\")  # what makes bash look at file names
 _BLANKS = " \t\n"  # what bash splits unquoted values at

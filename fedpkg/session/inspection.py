@@ -1,0 +1,14 @@
+"""What a run would make of a package, without running anything of it."""
+
+from __future__ import annotations
+
+from fedpkg.compute_package.unpack import UnpackedPackage
+from fedpkg.dispatch.forkserver import preloads_for
+from fedpkg.dispatch.preload import Preload
+from fedpkg.dispatch.site import PackageOnDisk
+
+
+def preloads_of_package(package: UnpackedPackage) -> list[Preload]:
+    """What warm executors import before a task begins, once for all scripts that have it in common."""
+    found = preloads_for(PackageOnDisk(package.digest, package.root, package.folder, package.spec))
+    return list(dict.fromkeys(found.values()))
