@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fedpkg.compute_package.command import without_container
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.signing import Signature
 from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed

@@ -23,7 +23,7 @@ from workbench import MARK, Bench, inline, log, make_bench, marked, run_tests_as
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
 from fedpkg.errors import ConfigError
-from fedpkg.means import Means, means
+from fedpkg.means import PROBE, Means, means
 from fedpkg.preflight import suggest_isolation
 from fedpkg.session import limits
 from fedpkg.types import ReplyKind
@@ -824,7 +824,7 @@ def test_isolation_is_suggested_for_archives_where_it_can_be_had(
 def test_older_kernel_s_landlock_is_made_up_for(abi: int, tmp_path: Path) -> None:
     """As far as a newer one can tell: it gets the older one's ruleset, and the filter that belongs to it."""
     only("landlock")
-    command = [sys.executable, "-I", "-c", OLD, str(isolation.PROBE.parent), str(abi), str(tmp_path)]
+    command = [sys.executable, "-I", "-c", OLD, str(PROBE.parent), str(abi), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [None] * 4 + ["Operation not permitted"] * 4 + ["Permission denied"] * 2
@@ -832,7 +832,7 @@ def test_older_kernel_s_landlock_is_made_up_for(abi: int, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("abi", [0, 1, 2])
 def test_landlock_that_is_too_old_is_refused(abi: int, tmp_path: Path) -> None:
-    command = [sys.executable, "-I", "-c", OLD, str(isolation.PROBE.parent), str(abi), str(tmp_path)]
+    command = [sys.executable, "-I", "-c", OLD, str(PROBE.parent), str(abi), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
     assert "CannotIsolate: Landlock ABI 3 is needed" in done.stderr
     assert done.stdout == ""
