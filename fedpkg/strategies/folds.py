@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from fedpkg.errors import NotSaid
 from fedpkg.log import event
@@ -56,6 +56,7 @@ class Fold(Protocol[_Result_co]):
         ...
 
 
+@runtime_checkable
 class Folding(Protocol):
     """An aggregator or a strategy whose replies can be folded. ``fold`` is None where what it is made of forbids it.
 
@@ -69,8 +70,7 @@ class Folding(Protocol):
 
 def fold_of(one: object) -> Callable[..., Fold[Any]] | None:
     """How the replies to an aggregator or a strategy are folded; None: all are needed in one place."""
-    found: Callable[..., Fold[Any]] | None = getattr(one, "fold", None)
-    return found
+    return one.fold if isinstance(one, Folding) else None
 
 
 @dataclass(frozen=True)
