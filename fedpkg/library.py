@@ -60,7 +60,12 @@ def run(
 
 
 def prepare(
-    what: What, home: Home | Path | str | None = None, *, watch: Watcher | None = None, **changes: Any
+    what: What,
+    home: Home | Path | str | None = None,
+    *,
+    watch: Watcher | None = None,
+    beside: Session | None = None,
+    **changes: Any,
 ) -> Session:
     """A new session that is not started: `Session.start` runs it in a thread of its own.
 
@@ -69,6 +74,8 @@ def prepare(
             `RunConfig`.
         home: the folder that keeps it; None: ``$FEDPKG_HOME``, else ``.fedpkg``.
         watch: is called with each event; see `Session.watch`.
+        beside: a session of the same home, with the same sections ``executor``, ``environment`` and ``isolate``: both
+            can run at the same time, on the slots of one executor.
         changes: keys of the run.yaml, as ``rounds=3`` or ``strategy={"name": "fedadam"}``; keys in a section as
             ``**{"arguments.train.lr": 0.02}``. Of a package also ``clients=3`` (how many) and
             ``data="clients/*/mnist.pt"``.
@@ -77,8 +84,8 @@ def prepare(
         ConfigError: a key or value is wrong.
         PackageError: the package cannot be used.
     """
-    place = open_home(home, create=True)
-    return _prepared(_configuration(what, place, changes), place, watch)
+    place = beside.home if beside is not None and home is None else open_home(home, create=True)
+    return _prepared(_configuration(what, place, changes), place, watch, beside)
 
 
 def load(file: Path | str) -> Weights:
@@ -93,8 +100,8 @@ def load(file: Path | str) -> Weights:
     return weights
 
 
-def _prepared(config: RunConfig, home: Home, watch: Watcher | None) -> Session:
-    session = prepare_session(config, home)
+def _prepared(config: RunConfig, home: Home, watch: Watcher | None, beside: Session | None = None) -> Session:
+    session = prepare_session(config, home, beside=beside)
     if watch is not None:
         session.watch(watch)
     return session

@@ -12,7 +12,7 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
-from fedpkg.session.record import find_session, running_session, status_of
+from fedpkg.session.record import find_session, running_sessions, status_of
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow, StateStore, TaskRow
@@ -46,7 +46,7 @@ def list_sessions(settings: Settings) -> None:
     from fedpkg.cli.report import rounds_done
 
     with settings.reading() as (home, store):
-        running = running_session(home)
+        running = running_sessions(home)
         found = [(session, rounds_done(store, session.session_id)) for session in store.list_sessions()]
     if settings.json:
         documents = [{**_summary(session, running), "rounds_done": done} for session, done in found]
@@ -93,7 +93,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     from fedpkg.cli.report import rounds_done, rounds_table, task_failure_lines
 
     config = session.config
-    status = status_of(session, running_session(home))
+    status = status_of(session, running_sessions(home))
     clients = store.list_clients(session.session_id)
     pairs = [
         ("session", session.session_id),
@@ -162,7 +162,7 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
     failed = [_task(home, task) for task in store.list_tasks(session_id, status="failed")]
     output.document(
         {
-            **_summary(session, running_session(home)),
+            **_summary(session, running_sessions(home)),
             "config": session.config,
             "folder": home.session_folder(session_id),
             "clients": [asdict(client) for client in store.list_clients(session_id)],
@@ -298,7 +298,7 @@ def stop(settings: Settings, session_ref: str | None) -> None:
     home = settings.open_home()
     with open_store(home, read_only=True) as store:
         session = find_session(store, session_ref)
-        running = running_session(home)
+        running = running_sessions(home)
     can_stop = status_of(session, running) in ("running", "created")
     if can_stop:
         with open_store(home) as store:
@@ -315,7 +315,7 @@ def stop(settings: Settings, session_ref: str | None) -> None:
         output.result(f"{session.session_id} does not run: nothing to stop; go on with it: {resume_command}")
 
 
-def _summary(session: SessionRow, running: str | None) -> dict[str, Any]:
+def _summary(session: SessionRow, running: frozenset[str]) -> dict[str, Any]:
     return {
         "session_id": session.session_id,
         "name": session.name,

@@ -5,9 +5,11 @@ PyTorch is imported inside the functions, after the warm interpreter was started
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,20 +28,29 @@ from fedpkg.preflight import (
     warn_of_unused,
     warn_of_whole_numbers,
 )
+from fedpkg.samplers import make_sampler
 from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
 from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.control import Control, heeding_requests
-from fedpkg.session.executors import running_executor
 from fedpkg.session.seed_model import seed_model_of
+from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home, stored_path
-from fedpkg.stores.leftovers import mark_beginning, of_build, sweep
+from fedpkg.stores.leftovers import mark_beginning, of_build
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import remove
+from fedpkg.strategies import make_strategy
 
 if TYPE_CHECKING:
+    from fedpkg.compute_package.signing import Signature
+    from fedpkg.compute_package.unpack import UnpackedPackage
     from fedpkg.controller.events import Watcher
+    from fedpkg.data.base import ClientData
+    from fedpkg.dispatch.site import PackageOnDisk
+    from fedpkg.formats.base import ModelForm
+    from fedpkg.waist.executor import Executor
+    from fedpkg.weights.weights import Weights
 
 
 logger = logging.getLogger("fedpkg.session")
@@ -50,6 +61,7 @@ def run(
     home: Home,
     watch: Watcher,
     control: Control | None = None,
+    workshop: Workshop | None = None,
     *,
     clock: Callable[[], float] = time.time,
 ) -> SessionRow:
@@ -58,78 +70,114 @@ def run(
     Raises:
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
-    from fedpkg.samplers import make_sampler
-    from fedpkg.strategies import make_strategy
-
     config = resolved(config, Places("run configuration"))
-    control = control or Control()
-    with home.lock() as note_session, open_store(home) as store, naming_a_full_disk(home, "start it again"):
-        sweep(home, store)
-        config, package, signatures = admit_package(config, home, store)
-        strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
-        check_entry_points(config, package, strategy)
-        for warning in package_warnings(package):
-            event(logger, logging.WARNING, "package.warning", about=warning)
-        warn_of_unread_parameters(config, package, strategy)
-        warn_of_unused(config, strategy)
-        suggest_isolation(config)
-        session_id = home.new_session_id(config.name, store, clock=clock)
-        folder = home.session_folder(session_id)
-        watch(Preparing(what="the package's Python environment"))
-        on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
-        mark = mark_beginning(folder)
-        with running_executor(config, home.root, on_disk, folder, control) as executor:
-            watch(Preparing(what="the clients' data"))
+    control, workshop = control or Control(), workshop or Workshop(home)
+    with (
+        naming_a_full_disk(home, "start it again"),
+        workshop.joined(),
+        open_store(home) as store,
+        ExitStack() as held,
+    ):
+        with workshop.preparing:
+            config, package, signatures = admit_package(config, home, store)
+            _check(config, package)
+            session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
+            watch(Preparing(what="the package's Python environment"))
+            on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
+            mark = mark_beginning(home.session_folder(session.session_id))
+            executor = held.enter_context(workshop.executor(config, on_disk, session.session_id, control))
+            clients = _clients(config, home, watch)
             from fedpkg.controller.session import begin_session, run_session
-            from fedpkg.data.clients import prepare_clients
 
-            clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
-            check_clients(config, [client.client_id for client in clients], strategy, sampler)
-            if config.seed_model is None:
-                watch(Preparing(what="the package builds its seed model"))
-            try:
-                weights, form, told = seed_model_of(config, on_disk, executor, folder, session_id)
-            except EntryPointFailed:  # its logs are in the folder, which must stay
-                mark.unlink()
-                raise
-            check_seed_model(config, weights, strategy, told=told)
-            warn_of_whole_numbers(config, weights, [client.client_id for client in clients], strategy, sampler)
+            weights, form = _seed(config, on_disk, executor, home, session, clients, mark, watch)
             now = clock()
-            entry_points = {name: entry.command for name, entry in package.spec.entry_points.items()}
-            store.add_package(
-                PackageRow(
-                    digest=package.digest,
-                    name=package.top or Path(config.package).name,
-                    size_bytes=package.size_bytes,
-                    entry_points=entry_points,
-                    created_at=now,
-                )
-            )
-            session = SessionRow(
-                session_id=session_id,
-                name=config.name,
-                config=dump_config(config),
-                package_digest=package.digest,
-                seed=config.seed,
-                num_rounds=config.rounds,
-                created_at=now,
-                updated_at=now,
-                package_contents=package.contents,
-                signatures=[signature.to_json() for signature in signatures],
-            )
-            rows = [
-                ClientRow(
-                    session_id=session_id,
-                    client_id=client.client_id,
-                    position=client.partition_id,
-                    data_path=None if client.path is None else stored_path(client.path, home.root),
-                    num_examples=client.num_examples,
-                )
-                for client in clients
-            ]
+            store.add_package(_package_row(config, package, now))
+            session = dataclasses.replace(session, created_at=now, updated_at=now)
             ctx = context_of(session, config, home, store, on_disk.spec, form, executor, watch=watch, clock=clock)
-            begin_session(ctx, rows, weights)
-            note_session(session_id)
-            remove(of_build(folder))
-            with heeding_requests(home, session_id, control):
-                return run_session(ctx)
+            begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
+            remove(of_build(home.session_folder(session.session_id)))
+        with workshop.on_record(session.session_id), heeding_requests(home, session.session_id, control):
+            return run_session(ctx)
+
+
+def _check(config: RunConfig, package: UnpackedPackage) -> None:
+    """Refuse or warn of what can be seen before anything runs."""
+    strategy = make_strategy(config.strategy)
+    check_entry_points(config, package, strategy)
+    for warning in package_warnings(package):
+        event(logger, logging.WARNING, "package.warning", about=warning)
+    warn_of_unread_parameters(config, package, strategy)
+    warn_of_unused(config, strategy)
+    suggest_isolation(config)
+
+
+def _clients(config: RunConfig, home: Home, watch: Watcher) -> Sequence[ClientData]:
+    watch(Preparing(what="the clients' data"))
+    from fedpkg.data.clients import prepare_clients
+
+    clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
+    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+    check_clients(config, [client.client_id for client in clients], strategy, sampler)
+    return clients
+
+
+def _seed(
+    config: RunConfig,
+    package: PackageOnDisk,
+    executor: Executor,
+    home: Home,
+    session: SessionRow,
+    clients: Sequence[ClientData],
+    mark: Path,
+    watch: Watcher,
+) -> tuple[Weights, ModelForm]:
+    """The seed model, checked; ``mark`` goes where what made it must be looked at."""
+    folder = home.session_folder(session.session_id)
+    if config.seed_model is None:
+        watch(Preparing(what="the package builds its seed model"))
+    try:
+        weights, form, told = seed_model_of(config, package, executor, folder, session.session_id)
+    except EntryPointFailed:  # its logs are in the folder, which must stay
+        mark.unlink()
+        raise
+    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+    check_seed_model(config, weights, strategy, told=told)
+    warn_of_whole_numbers(config, weights, [client.client_id for client in clients], strategy, sampler)
+    return weights, form
+
+
+def _row(
+    config: RunConfig, package: UnpackedPackage, session_id: str, signatures: Sequence[Signature], now: float
+) -> SessionRow:
+    return SessionRow(
+        session_id=session_id,
+        name=config.name,
+        config=dump_config(config),
+        package_digest=package.digest,
+        seed=config.seed,
+        num_rounds=config.rounds,
+        created_at=now,
+        updated_at=now,
+        package_contents=package.contents,
+        signatures=[signature.to_json() for signature in signatures],
+    )
+
+
+def _package_row(config: RunConfig, package: UnpackedPackage, now: float) -> PackageRow:
+    return PackageRow(
+        digest=package.digest,
+        name=package.top or Path(config.package).name,
+        size_bytes=package.size_bytes,
+        entry_points={name: entry.command for name, entry in package.spec.entry_points.items()},
+        created_at=now,
+    )
+
+
+def _client_row(session: SessionRow, client: ClientData, home: Home) -> ClientRow:
+    return ClientRow(
+        session_id=session.session_id,
+        client_id=client.client_id,
+        position=client.partition_id,
+        data_path=None if client.path is None else stored_path(client.path, home.root),
+        num_examples=client.num_examples,
+    )

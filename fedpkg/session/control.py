@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import StoreError
 from fedpkg.stores.home import Home
@@ -42,10 +42,10 @@ class Control:
         if self._is_requested:
             raise KeyboardInterrupt
 
-    def guard(self, executor: Executor) -> Executor:
-        """The executor as the session uses it. Its tasks go on until it is closed."""
+    def guard(self, executor: Executor) -> Guarded:
+        """The executor as the session uses it. After `stop` its tasks go on until they are ended."""
         self._executor = executor
-        return cast("Executor", _Guarded(executor, self))
+        return Guarded(executor, self)
 
     @property
     def is_warming(self) -> bool:
@@ -93,14 +93,26 @@ def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[
         thread.join()
 
 
-class _Guarded:
+class Guarded:
+    """An `Executor`, as one session uses it."""
+
     def __init__(self, executor: Executor, control: Control) -> None:
         self._executor = executor
         self._control = control
+        self._in_flight: dict[str, Future[Answer]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
     def submit(self, order: Order) -> Future[Answer]:
         self._control.check()
-        return self._control.follow(self._executor.submit(order))
+        running = self._in_flight[order.task_id] = self._executor.submit(order)
+        running.add_done_callback(lambda _done: self._in_flight.pop(order.task_id, None))
+        return self._control.follow(running)
+
+    def end_tasks(self) -> None:
+        """End what is in flight, and return when it has ended."""
+        left = dict(self._in_flight)
+        for task_id in left:
+            self._executor.cancel(task_id)
+        wait(left.values())

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedpkg.config import RunConfig
 from fedpkg.devices import VISIBLE, Needs, Slot, plan_slots, this_machine
 from fedpkg.dispatch.site import PackageOnDisk, Site
-from fedpkg.errors import Interrupted
 from fedpkg.log import event
-from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of
 from fedpkg.waist.executor import Executor
 
@@ -37,28 +34,6 @@ def make_executor(
     from fedpkg.dispatch.forkserver import forkserver_executor
 
     return forkserver_executor(site, **options, package=package, isolated=isolated)
-
-
-@contextmanager
-def running_executor(
-    config: RunConfig, home: Path, package: PackageOnDisk, folder: Path, control: Control, session_id: str | None = None
-) -> Iterator[Executor]:
-    """The run's executor, closed in the end; ``control`` interrupts whoever waits for its tasks.
-
-    ``session_id``: of a session that is on record already.
-    """
-    slots = slots_of(config, or_fewer=session_id is not None)
-    executor = make_executor(config, Site(home, package), package, folder / "executor", slots=slots)
-    try:
-        yield control.guard(executor)
-    except KeyboardInterrupt:
-        if session_id is not None:
-            raise Interrupted(
-                f"interrupted before session {session_id} went on", hint=f"fedpkg session resume {session_id}"
-            ) from None
-        raise Interrupted("interrupted before the session began; nothing was recorded") from None
-    finally:
-        executor.close()
 
 
 def slots_of(config: RunConfig, *, or_fewer: bool = False) -> list[Slot]:

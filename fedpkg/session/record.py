@@ -47,14 +47,14 @@ def find_session(store: StateStore, ref: str | None) -> SessionRow:
     return sessions[0]
 
 
-def running_session(home: Home) -> str | None:
-    """Id of the session that a controller runs in this home now; an empty one where it has not begun."""
+def running_sessions(home: Home) -> frozenset[str]:
+    """Ids of the sessions that run in this home now."""
     holder = home.holder()
-    return holder.session_id if holder is not None and holder.is_alive() else None
+    return frozenset(holder.session_id.split() if holder is not None and holder.is_alive() else ())
 
 
-def status_of(session: SessionRow, running: str | None) -> str:
+def status_of(session: SessionRow, running: frozenset[str]) -> str:
     """Its status in the store; a session whose controller was killed still stands there as running."""
-    if session.status in ("running", "created") and session.session_id != running:
+    if session.status in ("running", "created") and session.session_id not in running:
         return "killed"
     return session.status

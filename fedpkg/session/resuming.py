@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,10 @@ from fedpkg.log import event
 from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.control import Control, heeding_requests
-from fedpkg.session.executors import running_executor
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
-from fedpkg.stores.base import ClientRow, SessionRow
+from fedpkg.session.workshop import Workshop
+from fedpkg.stores.base import ClientRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
-from fedpkg.stores.leftovers import sweep
 from fedpkg.stores.opening import open_store
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def resume(
     home: Home,
     watch: Watcher,
     control: Control | None = None,
+    workshop: Workshop | None = None,
     *,
     rounds: int | None = None,
     clock: Callable[[], float] = time.time,
@@ -48,29 +49,29 @@ def resume(
         NotFound: no such session.
         FedpkgError: what stopped it again.
     """
-    advice = f"fedpkg session resume {ref}"
-    control = control or Control()
-    with home.lock() as note_session, open_store(home) as store, naming_a_full_disk(home, advice):
-        sweep(home, store)
-        session = store.get_session(ref)
-        store.withdraw_stop(session.session_id)
-        note_session(session.session_id)
-        config = config_from_json(by_its_rules(session))
-        check_rules(session, config)
-        unpacked = package_again(config, home, session)
-        warn_of_other_files(config)
-        if rounds is not None:
-            if rounds < (begun := store.count_rounds(session.session_id)):
-                raise ConfigError(
-                    f"session {session.session_id} has begun {begun} rounds; it cannot end after {rounds}"
-                )
-            config = config_from_json({**dump_config(config), "rounds": rounds})
-            store.extend_session(session.session_id, dump_config(config), rounds)
-        watch(Preparing(what="the package's Python environment"))
-        package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
-        check_data(home, store.list_clients(session.session_id))
-        folder = home.session_folder(session.session_id)
-        with running_executor(config, home.root, package, folder, control, session.session_id) as executor:
+    control, workshop = control or Control(), workshop or Workshop(home)
+    with (
+        naming_a_full_disk(home, f"fedpkg session resume {ref}"),
+        workshop.joined(),
+        open_store(home) as store,
+        ExitStack() as held,
+    ):
+        with workshop.preparing:
+            session = store.get_session(ref)
+            store.withdraw_stop(session.session_id)
+            held.enter_context(workshop.on_record(session.session_id))
+            config = config_from_json(by_its_rules(session))
+            check_rules(session, config)
+            unpacked = package_again(config, home, session)
+            warn_of_other_files(config)
+            if rounds is not None:
+                config = _extended(config, session, store, rounds)
+            watch(Preparing(what="the package's Python environment"))
+            package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
+            check_data(home, store.list_clients(session.session_id))
+            executor = held.enter_context(
+                workshop.executor(config, package, session.session_id, control, is_on_record=True)
+            )
             from fedpkg.controller.session import run_session
             from fedpkg.formats.base import ModelForm
 
@@ -81,8 +82,17 @@ def resume(
                 check_former_shares(ctx, seed)
             if session.rules < 3:
                 check_former_sums(ctx)
-            with heeding_requests(home, session.session_id, control):
-                return run_session(ctx)
+        with heeding_requests(home, session.session_id, control):
+            return run_session(ctx)
+
+
+def _extended(config: RunConfig, session: SessionRow, store: StateStore, rounds: int) -> RunConfig:
+    """The session's configuration, and its row, with so many rounds in all."""
+    if rounds < (begun := store.count_rounds(session.session_id)):
+        raise ConfigError(f"session {session.session_id} has begun {begun} rounds; it cannot end after {rounds}")
+    config = config_from_json({**dump_config(config), "rounds": rounds})
+    store.extend_session(session.session_id, dump_config(config), rounds)
+    return config
 
 
 def check_data(home: Home, clients: list[ClientRow]) -> None:

@@ -14,8 +14,9 @@ from fedpkg.controller.events import Event, SessionEnded, SessionStarted, Watche
 from fedpkg.errors import Interrupted, NotFound, SessionError
 from fedpkg.session import beginning, resuming
 from fedpkg.session.control import Control
-from fedpkg.session.record import find_session, open_home, running_session, status_of
+from fedpkg.session.record import find_session, open_home, running_sessions, status_of
 from fedpkg.session.watchers import Watchers, telling_of_warmth
+from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ModelRow, RoundRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
@@ -25,12 +26,23 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 _Read = TypeVar("_Read")
-_Body: TypeAlias = "Callable[[Watcher, Control], SessionRow]"
+_Body: TypeAlias = "Callable[[Watcher, Control, Workshop], SessionRow]"
 
 
-def prepare(config: RunConfig, home: Home) -> Session:
-    """A new session, not started. What is wrong with its configuration is found when it runs."""
-    return Session(home, body=functools.partial(beginning.run, config, home))
+def prepare(config: RunConfig, home: Home, *, beside: Session | None = None) -> Session:
+    """A new session, not started. What is wrong with its configuration is found when it runs.
+
+    Args:
+        beside: of the same home: the two can run at the same time, on the slots of one executor. Their sections
+            ``executor``, ``environment`` and ``isolate`` must be alike.
+
+    Raises:
+        SessionError: ``beside`` is in another home.
+    """
+    if beside is not None and beside.home.root != home.root:
+        raise SessionError(f"sessions that share an executor have one home, not {home.root} and {beside.home.root}")
+    workshop = None if beside is None else beside.workshop
+    return Session(home, body=functools.partial(beginning.run, config, home), workshop=workshop)
 
 
 class Session:
@@ -40,12 +52,16 @@ class Session:
         home: where it is kept.
         session_id: of one that is on record.
         body: runs it, in the thread that calls; None: there is nothing to start.
+        workshop: where it runs; None: one of its own.
     """
 
-    def __init__(self, home: Home, *, session_id: str = "", body: _Body | None = None) -> None:
+    def __init__(
+        self, home: Home, *, session_id: str = "", body: _Body | None = None, workshop: Workshop | None = None
+    ) -> None:
         self.home = home
         self._id = session_id
         self._body = body
+        self.workshop = workshop or Workshop(home)
         self._watchers: list[Watcher] = []
         self._control = Control()
         self._thread: threading.Thread | None = None
@@ -188,7 +204,7 @@ class Session:
 
         try:
             with telling_of_warmth(control, put):
-                self._row = body(tell, control)
+                self._row = body(tell, control, self.workshop)
         finally:
             watchers.close()
         return self._row
@@ -212,7 +228,7 @@ class Session:
     @property
     def status(self) -> str:
         """``prepared``, ``running``, ``finished``, ``stopped``, ``interrupted``, ``failed``, or ``killed``."""
-        return status_of(self.row, running_session(self.home)) if self._id else "prepared"
+        return status_of(self.row, running_sessions(self.home)) if self._id else "prepared"
 
     @property
     def rounds(self) -> list[RoundRow]:

@@ -29,7 +29,7 @@ class Holder:
     host: str
     since: float
     command: str
-    session_id: str = ""  # that it runs, once it runs one
+    session_id: str = ""  # that it runs, once it runs one; of several, all, with spaces between them
 
     def is_alive(self) -> bool:
         """Whether that process is there; one on another host is taken to be."""

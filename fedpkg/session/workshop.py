@@ -1,0 +1,130 @@
+"""Where sessions of one home run: its lock is held, and they share one executor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import cast
+
+from fedpkg.config import RunConfig
+from fedpkg.dispatch.site import PackageOnDisk, Site
+from fedpkg.errors import ConfigError, Interrupted
+from fedpkg.session import executors
+from fedpkg.session.control import Control, Guarded
+from fedpkg.stores.home import Home
+from fedpkg.stores.leftovers import sweep
+from fedpkg.stores.opening import open_store
+from fedpkg.waist.executor import Executor
+
+
+class Workshop:
+    """Sessions join it while they run. The first one takes the home's lock and has the executor made; when the last one
+    has left, the executor is closed and the lock released.
+
+    Attributes:
+        preparing: held by a session while it prepares: ids, the caches of packages and data are for one at a time.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.preparing = threading.Lock()
+        self._lock = threading.Lock()
+        self._members = 0
+        self._held = ExitStack()
+        self._note: Callable[[str], None] = lambda sessions: None
+        self._running: list[str] = []
+        self._executor: Executor | None = None
+        self._num_users = 0  # of the executor
+        self._site: Site
+        self._made_for: RunConfig
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """A session is here.
+
+        Raises:
+            HomeLocked: another process, or another workshop, works in this home.
+        """
+        with self._lock:
+            if not self._members:
+                self._note = self._held.enter_context(self.home.lock())
+                with open_store(self.home) as store:
+                    sweep(self.home, store)
+            self._members += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._members -= 1
+                if not self._members:
+                    self._held.close()
+
+    @contextmanager
+    def on_record(self, session_id: str) -> Iterator[None]:
+        """Note that a session runs here, so that other processes see it."""
+        with self._lock:
+            self._running.append(session_id)
+            self._note(" ".join(self._running))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(session_id)
+                if self._running:
+                    self._note(" ".join(self._running))
+
+    @contextmanager
+    def executor(
+        self, config: RunConfig, package: PackageOnDisk, name: str, control: Control, *, is_on_record: bool = False
+    ) -> Iterator[Executor]:
+        """The executor, for the session called ``name``; its tasks have ended when the block is left.
+
+        Raises:
+            ConfigError: it was made for a session that says something else of it.
+        """
+        guarded = control.guard(self._join_executor(config, package, name, is_on_record=is_on_record))
+        try:
+            yield cast("Executor", guarded)
+        except KeyboardInterrupt:
+            if is_on_record:
+                raise Interrupted(
+                    f"interrupted before session {name} went on", hint=f"fedpkg session resume {name}"
+                ) from None
+            raise Interrupted("interrupted before the session began; nothing was recorded") from None
+        finally:
+            self._leave_executor(guarded)
+
+    def _join_executor(self, config: RunConfig, package: PackageOnDisk, name: str, *, is_on_record: bool) -> Executor:
+        with self._lock:
+            if self._executor is None:
+                folder = self.home.session_folder(name) / "executor"
+                site, slots = Site(self.home.root, package), executors.slots_of(config, or_fewer=is_on_record)
+                self._executor = executors.make_executor(config, site, package, folder, slots=slots)
+                self._site, self._made_for = site, config
+            else:
+                _check_alike(config, self._made_for)
+                self._site.add(package)
+            self._num_users += 1
+            return self._executor
+
+    def _leave_executor(self, guarded: Guarded) -> None:
+        with self._lock:
+            self._num_users -= 1
+            if not self._num_users and self._executor is not None:
+                executor, self._executor = self._executor, None
+                executor.close()
+                return
+        guarded.end_tasks()
+
+
+def _check_alike(config: RunConfig, first: RunConfig) -> None:
+    for key in ("executor", "environment", "isolate"):
+        here, there = getattr(config, key), getattr(first, key)
+        if here != there:
+            raise ConfigError(
+                f"this session is to share the executor of another one, but their sections '{key}' differ: {here} "
+                f"here, {there} there",
+                hint=f"give both the same '{key}', or run them one after the other",
+                key=key,
+            )

@@ -1,0 +1,103 @@
+"""Sessions that run at the same time in one process, on the slots of one executor."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedpkg.controller.events import Event, PhaseStarted
+from fedpkg.errors import ConfigError, Interrupted, SessionError
+from fedpkg.library import prepare, run
+from fedpkg.session.session import Session
+from fedpkg.stores.home import Home
+
+DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
+MISBEHAVE = DRIFTING.parent / "misbehave"
+
+
+def configuration(seed: int, executor: str = "forkserver", **changes: Any) -> dict[str, Any]:
+    return {
+        "package": str(DRIFTING),
+        "rounds": 2,
+        "seed": seed,
+        "clients": {"count": 3},
+        "executor": {"name": executor, "workers": 2},
+        **changes,
+    }
+
+
+def digests(session: Session) -> list[str]:
+    return [model.digest for model in session.models]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+def test_two_sessions_of_one_package_have_the_bits_of_each_alone(executor: str, tmp_path: Path) -> None:
+    alone = [run(configuration(seed, executor), tmp_path / "alone", progress=False) for seed in (1, 2)]
+    home = Home.open(tmp_path / "together")
+    first = prepare(configuration(1, executor), home)
+    second = prepare(configuration(2, executor), beside=first)
+    both_run_at_once = []
+
+    @first.watch
+    def look(event: Event) -> None:
+        if isinstance(event, PhaseStarted) and second.is_running:
+            both_run_at_once.append(event)
+
+    first.start()
+    second.start()
+    rows = [session.join() for session in (first, second)]
+    assert [row.status for row in rows] == ["finished"] * 2 and first.id != second.id
+    assert both_run_at_once
+    assert [digests(session) for session in (first, second)] == [digests(session) for session in alone]
+    assert digests(first) != digests(second)
+    assert home.holder() is None, "the last one has released the lock"
+
+
+def test_one_that_is_stopped_does_not_disturb_the_other(tmp_path: Path) -> None:
+    sleeps = threading.Event()
+    plan = {"arguments": {"train": {"plan": '{"client-0@1": "sleep"}'}}}
+    common = {"package": str(MISBEHAVE), "clients": {"count": 2}, "validation": {"every": 0}}
+    one = prepare(configuration(0, **common, **plan), tmp_path / "home")
+
+    @one.watch
+    def wait_for(event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            sleeps.set()
+
+    one.start()
+    sleeps.wait()
+    other = prepare(configuration(0, **common), beside=one).start()
+    assert other.join().status == "finished"
+    assert one.status == "running" and other.status == "finished"
+    one.stop()
+    with pytest.raises(Interrupted):
+        one.join()
+    assert one.status == "interrupted"
+    assert Home.open(tmp_path / "home").holder() is None
+
+
+def test_sessions_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> None:
+    has_executor = threading.Event()
+    plan = {"arguments": {"train": {"plan": '{"client-0@1": "sleep"}'}}}
+    common = {"package": str(MISBEHAVE), "clients": {"count": 1}, "validation": {"every": 0}}
+    one = prepare(configuration(0, **common, **plan), tmp_path / "home")
+    with pytest.raises(SessionError, match="one home"):
+        prepare(configuration(0), tmp_path / "other", beside=one)
+
+    @one.watch
+    def note(event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            has_executor.set()
+
+    one.start()
+    has_executor.wait()
+    other = prepare(configuration(0, "process", **common), beside=one).start()
+    with pytest.raises(ConfigError, match="their sections 'executor' differ"):
+        other.join()
+    one.stop()
+    with pytest.raises(Interrupted):
+        one.join()
