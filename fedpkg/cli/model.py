@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.call import call_and_show, copy_whole, parse_arguments, temporary_folder
 from fedpkg.cli.options import Settings, common_options, model_ref
-from fedpkg.cli.package import call_and_show, copy_whole, parse_arguments, temporary_folder
 from fedpkg.errors import ModelFileError, NotFound, nearest
 from fedpkg.session.record import find_session
 
@@ -209,7 +209,7 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
     \b
       fedpkg model seed packages/digits -o seed.npz --seed 1
     """
-    from fedpkg.cli.package import show_tensors
+    from fedpkg.cli.call import show_tensors
     from fedpkg.files import remove_tree
     from fedpkg.formats.base import SEED_SUFFIXES
     from fedpkg.session.by_hand import Call

@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 from fedpkg.compute_package.ignore import IgnoreRules, read_ignore
 from fedpkg.compute_package.members import (
+    BadMember,
     FileEntry,
     Kind,
     Members,
-    Refused,
     is_inside,
     link_target,
     normal_name,
@@ -125,16 +125,16 @@ def _collect(
             if source.kind is Kind.LINK:
                 target = str(source.path.readlink())
                 if not is_inside(link_target(source.name, target), top):
-                    raise Refused(f"its target {shown(target)} is outside the package", member=source.name)
+                    raise BadMember(f"its target {shown(target)} is outside the package", member=source.name)
             sources.append(source)
-    except Refused as error:
+    except BadMember as error:
         raise _cannot_go(folder, error) from None
     except OSError as error:
         raise PackageError(f"{error.filename or folder}: cannot be read: {error.strerror}", path=str(folder)) from error
     return sources
 
 
-def _cannot_go(folder: Path, error: Refused) -> PackageError:
+def _cannot_go(folder: Path, error: BadMember) -> PackageError:
     member = error.member or os.path.basename(os.path.abspath(folder))
     return PackageError(
         f"{folder}: {shown(member)} cannot go into a package: {error.rule}",
@@ -159,7 +159,7 @@ def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Pa
         pattern = rules.match(inner, is_folder=is_folder)
         if pattern is not None:
             if inner_path == spec_path(path) and not relative:
-                raise Refused(
+                raise BadMember(
                     f"the pattern '{pattern.pattern}' ({pattern.origin}) ignores it",
                     member=f"{name}/{inner}",
                     hint=f"a package needs its {inner}: make the pattern narrower",
@@ -173,7 +173,7 @@ def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Pa
         elif stat.S_ISLNK(status.st_mode):
             yield _Source(inner_path, member, Kind.LINK, status)
         else:
-            raise Refused("it is no file, folder or link (a socket, fifo or device)", member=member)
+            raise BadMember("it is no file, folder or link (a socket, fifo or device)", member=member)
 
 
 def _write(sources: list[_Source], file: BinaryIO) -> None:

@@ -31,7 +31,7 @@ class FileEntry(NamedTuple):
     size_bytes: int
 
 
-class Refused(Exception):
+class BadMember(Exception):
     """A rule is broken, or the archive is damaged (then ``member`` may be unknown)."""
 
     def __init__(self, rule: str, *, member: str | None = None, hint: str | None = None) -> None:
@@ -50,23 +50,23 @@ def normal_name(name: str, *, member: str | None = None) -> str:
     """``./client//a.py`` → ``client/a.py``; the archive's own root becomes ``""``.
 
     Raises:
-        Refused: the name could leave its folder, or would not mean the same everywhere.
+        BadMember: the name could leave its folder, or would not mean the same everywhere.
     """
     member = name if member is None else member
     what = "its name" if member is name else f"its target {shown(name)}"
     _check_characters(name, what, member)
     if name.startswith("/"):
-        raise Refused(f"{what} is absolute", member=member)
+        raise BadMember(f"{what} is absolute", member=member)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise Refused(f"{what} contains '..'", member=member)
+        raise BadMember(f"{what} contains '..'", member=member)
     if len(parts) > MAX_DEPTH:
-        raise Refused(f"{what} is nested deeper than {MAX_DEPTH} folders", member=member)
+        raise BadMember(f"{what} is nested deeper than {MAX_DEPTH} folders", member=member)
     normal = "/".join(parts)
     if len(normal.encode()) > MAX_NAME_BYTES:
-        raise Refused(f"{what} is longer than {MAX_NAME_BYTES} bytes", member=member)
+        raise BadMember(f"{what} is longer than {MAX_NAME_BYTES} bytes", member=member)
     if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
-        raise Refused(f"a part of {what} is longer than {MAX_PART_BYTES} bytes", member=member)
+        raise BadMember(f"a part of {what} is longer than {MAX_PART_BYTES} bytes", member=member)
     return normal
 
 
@@ -77,22 +77,22 @@ def link_target(name: str, target: str) -> str:
     after a name it could climb out of what another link points to.
 
     Raises:
-        Refused: it leaves the archive's root, or could.
+        BadMember: it leaves the archive's root, or could.
     """
     what = f"its target {shown(target)}"
     _check_characters(target, what, name)
     if not target:
-        raise Refused("its target is empty", member=name)
+        raise BadMember("its target is empty", member=name)
     if target.startswith("/"):
-        raise Refused(f"{what} is absolute", member=name)
+        raise BadMember(f"{what} is absolute", member=name)
     at = name.split("/")[:-1]
     down: list[str] = []
     for part in target.split("/"):
         if part == "..":
             if down:
-                raise Refused(f"{what} has '..' after a name", member=name)
+                raise BadMember(f"{what} has '..' after a name", member=name)
             if not at:
-                raise Refused(f"{what} is outside the package", member=name)
+                raise BadMember(f"{what} is outside the package", member=name)
             at.pop()
         elif part not in ("", "."):
             down.append(part)
@@ -128,9 +128,9 @@ class Members:
                 self._register(parent, Kind.FOLDER, member=name)
                 new_folders.append(parent)
             elif known is Kind.LINK:
-                raise Refused(f"it would be written through the link {shown(parent)}", member=name)
+                raise BadMember(f"it would be written through the link {shown(parent)}", member=name)
             elif known is Kind.FILE:
-                raise Refused(f"it lies inside {shown(parent)}, which is a file", member=name)
+                raise BadMember(f"it lies inside {shown(parent)}, which is a file", member=name)
             slash = name.find("/", slash + 1)
         known = self.kinds.get(name)
         if known is None:
@@ -138,9 +138,9 @@ class Members:
             if kind is Kind.FOLDER:
                 new_folders.append(name)
         elif name in self._explicit:
-            raise Refused("it is there twice", member=name)
+            raise BadMember("it is there twice", member=name)
         elif kind is not Kind.FOLDER:
-            raise Refused(f"it is a {kind.value} here and a folder elsewhere", member=name)
+            raise BadMember(f"it is a {kind.value} here and a folder elsewhere", member=name)
         self._explicit.add(name)
         return new_folders
 
@@ -148,22 +148,22 @@ class Members:
         folded = _fold(name)
         other = self._folded.setdefault(folded, name)
         if other != name:
-            raise Refused(f"{shown(name)} and {shown(other)} are the same name on some systems", member=member)
+            raise BadMember(f"{shown(name)} and {shown(other)} are the same name on some systems", member=member)
         self.kinds[name] = kind
         if len(self.kinds) > self._max_members:
             raise too_many_members(self._max_members, member=member)
 
 
-def too_many_members(max_members: int, *, member: str | None = None) -> Refused:
-    return Refused(
+def too_many_members(max_members: int, *, member: str | None = None) -> BadMember:
+    return BadMember(
         f"the package has more than {max_members} files and folders",
         member=member,
         hint="raise limits.package_members, if you trust the package",
     )
 
 
-def too_many_bytes(max_bytes: int, *, member: str | None = None) -> Refused:
-    return Refused(
+def too_many_bytes(max_bytes: int, *, member: str | None = None) -> BadMember:
+    return BadMember(
         f"the package unpacks to more than {max_bytes} bytes",
         member=member,
         hint="raise limits.package_bytes, if you trust the package",
@@ -179,16 +179,16 @@ def _fold(name: str) -> str:
 
 def _check_characters(text: str, what: str, member: str) -> None:
     if "\\" in text:
-        raise Refused(f"{what} contains a backslash", member=member)
+        raise BadMember(f"{what} contains a backslash", member=member)
     if _DRIVE.match(text):
-        raise Refused(f"{what} starts with a drive letter", member=member)
+        raise BadMember(f"{what} starts with a drive letter", member=member)
     if text.isascii() and text.isprintable():
         return
     for character in text:
         category = unicodedata.category(character)
         if category == "Cs":
-            raise Refused(f"{what} is not UTF-8", member=member)
+            raise BadMember(f"{what} is not UTF-8", member=member)
         if category in ("Cc", "Zl", "Zp"):
-            raise Refused(f"{what} contains a control character", member=member)
+            raise BadMember(f"{what} contains a control character", member=member)
         if character in INVISIBLE:
-            raise Refused(f"{what} contains an invisible character", member=member)
+            raise BadMember(f"{what} contains an invisible character", member=member)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedpkg.compute_package.members import Refused
+from fedpkg.compute_package.members import BadMember
 
 MAX_HEADER_BYTES = 256 << 10  # of one extended header: room for the file attributes that macOS adds
 MAX_HEADERS = 16  # extended ones in a row; writers need two or three
@@ -58,10 +58,10 @@ class TarStream:
     """Members of a tar file in their order; ``data()`` gives the bytes of the one that came last.
 
     Raises:
-        Refused: damaged, truncated, followed by something else, of another format, or above ``max_stream_bytes``.
+        BadMember: damaged, truncated, followed by something else, of another format, or above ``max_stream_bytes``.
     """
 
-    def __init__(self, file: Readable, *, max_stream_bytes: int, too_big: Refused) -> None:
+    def __init__(self, file: Readable, *, max_stream_bytes: int, too_big: BadMember) -> None:
         self._blocks = _decompressed(file)
         self._buffer = memoryview(b"")
         self._left_bytes = max_stream_bytes
@@ -160,21 +160,21 @@ class TarStream:
         name = extended.get("path", header.name)
         self._member = name
         if any(key.startswith(_SPARSE_KEYS) for key in extended):
-            raise Refused("it is a sparse file", member=name)
+            raise BadMember("it is a sparse file", member=name)
         size = extended.get("size", str(header.size))
         if not (size.isascii() and size.isdigit() and len(size) < 20):
-            raise Refused(f"its size {size[:40]!r} is no number", member=name)
+            raise BadMember(f"its size {size[:40]!r} is no number", member=name)
         if header.size not in (int(size), _MAX_OCTAL) and (header.size or int(size) <= _MAX_OCTAL):
             # Who overlooks extended headers takes the file's bytes for headers, and sees members that we do not.
-            raise Refused(f"its header states {header.size} bytes and its extended header {size}", member=name)
+            raise BadMember(f"its header states {header.size} bytes and its extended header {size}", member=name)
         kind = tarfile.REGTYPE if header.type in _FILE_TYPES else header.type
         if kind not in (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
-            raise Refused(f"it is {_TYPE_NAMES.get(kind, f'of the unknown type {kind!r}')}", member=name)
+            raise BadMember(f"it is {_TYPE_NAMES.get(kind, f'of the unknown type {kind!r}')}", member=name)
         if kind != tarfile.REGTYPE and int(size):
             # Readers disagree on whether bytes follow; one that guesses wrong takes file contents for headers.
-            raise Refused("it is no file and yet has a size", member=name)
+            raise BadMember("it is no file and yet has a size", member=name)
         if kind == tarfile.REGTYPE and name.endswith("/"):
-            raise Refused("it is a file and its name ends with '/'", member=name)
+            raise BadMember("it is a file and its name ends with '/'", member=name)
         return TarMember(
             name=name,
             type=kind,
@@ -185,7 +185,7 @@ class TarStream:
 
     def _extended_header(self, header: tarfile.TarInfo) -> bytes:
         if header.size > MAX_HEADER_BYTES:
-            raise Refused(f"an extended header of {header.size} bytes (at most {MAX_HEADER_BYTES} are read)")
+            raise BadMember(f"an extended header of {header.size} bytes (at most {MAX_HEADER_BYTES} are read)")
         data = self._exactly(header.size)
         self._exactly(-header.size % _BLOCK)
         return data
@@ -218,8 +218,8 @@ class TarStream:
             raise self._too_big
         return block
 
-    def _damaged(self, problem: str) -> Refused:
-        return Refused(f"the archive is damaged: {problem}", member=self._member)
+    def _damaged(self, problem: str) -> BadMember:
+        return BadMember(f"the archive is damaged: {problem}", member=self._member)
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
@@ -231,7 +231,7 @@ def _pax_records(data: bytes) -> dict[str, str]:
         end = start + (int(digits) if space and digits.isdigit() else 0)
         key, equals, value = data[start + len(digits) + 1 : end].partition(b"=")
         if end > len(data) or not equals or not value.endswith(b"\n"):
-            raise Refused("the archive is damaged: an extended header is malformed")
+            raise BadMember("the archive is damaged: an extended header is malformed")
         records[key.decode("utf-8", "surrogateescape")] = value[:-1].decode("utf-8", "surrogateescape")
         start = end
     return records
@@ -273,11 +273,11 @@ def _decompressed(file: Readable) -> Iterator[bytes]:
     """The tar bytes in blocks, whatever the compression; found by the first bytes, never by the file's name."""
     start = file.read(_READ_BYTES)
     if not start:
-        raise Refused("it is an empty file")
+        raise BadMember("it is an empty file")
     if _is_tar_header(start[:_BLOCK]):  # first, because a tar file starts with a name, and that could be "BZh"
         return _plain(start, file)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        raise Refused("it is a zip file", hint="pack it with tar: tar -czvf package.tar.gz client")
+        raise BadMember("it is a zip file", hint="pack it with tar: tar -czvf package.tar.gz client")
     new_decoder: Callable[[], _Decoder]
     if start.startswith(b"\x1f\x8b"):
         new_decoder = _Gunzip
@@ -288,7 +288,7 @@ def _decompressed(file: Readable) -> Iterator[bytes]:
         def new_decoder() -> _Decoder:
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
     else:
-        raise Refused("it is no tar archive", hint="a package is a .tar.gz: tar -czvf package.tar.gz client")
+        raise BadMember("it is no tar archive", hint="a package is a .tar.gz: tar -czvf package.tar.gz client")
     return _decoded(start, file, new_decoder)
 
 
@@ -320,9 +320,9 @@ def _decoded(data: bytes, file: Readable, new_decoder: Callable[[], _Decoder]) -
                 if block:
                     yield block
                 elif ended and not decoder.eof:
-                    raise Refused("the archive is damaged: it is truncated")
+                    raise BadMember("the archive is damaged: it is truncated")
         except (zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             what = str(error) if first else "something follows its end"
-            raise Refused(f"the archive is damaged: {what}") from None
+            raise BadMember(f"the archive is damaged: {what}") from None
         data = decoder.unused_data or file.read(_READ_BYTES)
         first = False

@@ -20,10 +20,10 @@ from typing import BinaryIO, NamedTuple, Protocol
 from fedpkg.compute_package.build import write_archive
 from fedpkg.compute_package.members import (
     MAX_DEPTH,
+    BadMember,
     FileEntry,
     Kind,
     Members,
-    Refused,
     is_inside,
     link_target,
     normal_name,
@@ -93,14 +93,14 @@ class _Archive:
     max_members: int
 
     @property
-    def stream_limit(self) -> tuple[int, Refused]:
+    def stream_limit(self) -> tuple[int, BadMember]:
         """How many bytes of tar may come out of it, and what is said when there are more."""
         by_limits = self.max_bytes + self.max_members * _OVERHEAD_BYTES + _SLACK_BYTES
         by_ratio = _FREE_BYTES + MAX_RATIO * self.size_bytes
         if by_limits <= by_ratio:
             return by_limits, too_many_bytes(self.max_bytes)
         hint = "pack it without compression, if you trust it: gunzip it, or tar -cf package.tar client"
-        return by_ratio, Refused(f"it unpacks to more than {MAX_RATIO} times its size", hint=hint)
+        return by_ratio, BadMember(f"it unpacks to more than {MAX_RATIO} times its size", hint=hint)
 
 
 def open_package(
@@ -211,7 +211,7 @@ def _open(
             raise too_many_bytes(max_bytes)
         if len(contents.members) > max_members:
             raise too_many_members(max_members)
-    except Refused as error:
+    except BadMember as error:
         place = f"{label}: member {shown(error.member)}" if error.member is not None else label
         raise ArchiveError(
             f"{place}: {error.rule}",
@@ -471,11 +471,11 @@ class _Comparer:
 
 
 def _check_count(archive: _Archive) -> None:
-    """Refuse too many members before the first of them is written. Raises Refused."""
+    """Refuse too many members before the first of them is written. Raises BadMember."""
     archive.file.seek(0)
     stream = TarStream(archive.file, max_stream_bytes=archive.stream_limit[0], too_big=archive.stream_limit[1])
     known, too_many = {""}, None
-    with suppress(Refused):  # for any other reason: it is said when the archive is read in earnest
+    with suppress(BadMember):  # for any other reason: it is said when the archive is read in earnest
         for raw in stream.names():
             name = raw.rstrip("/")
             if name.startswith((".", "/")) or "//" in name or "/." in name or name.count("/") >= MAX_DEPTH:
@@ -505,7 +505,7 @@ def _extract(archive: _Archive, sink: _Sink) -> _Contents:
         name, kind = normal_name(member.name), _kind(member)
         if not name:  # "./", the folder from which tar was called
             if kind is not Kind.FOLDER:
-                raise Refused("only a folder can have this name", member=member.name)
+                raise BadMember("only a folder can have this name", member=member.name)
             continue
         for folder in members.add(name, kind):
             sink.folder(folder)
@@ -517,7 +517,7 @@ def _extract(archive: _Archive, sink: _Sink) -> _Contents:
             if member.type == tarfile.LNKTYPE:
                 source = normal_name(member.target, member=name)
                 if source == name or source not in sizes:
-                    raise Refused(f"it is a hard link to {shown(member.target)}, no file before it", member=name)
+                    raise BadMember(f"it is a hard link to {shown(member.target)}, no file before it", member=name)
                 size_bytes = sizes[source]
             unpacked_bytes += size_bytes  # a file that has fewer bytes than it states is refused as truncated
             if unpacked_bytes > archive.max_bytes:
@@ -529,14 +529,14 @@ def _extract(archive: _Archive, sink: _Sink) -> _Contents:
                 digests[name] = sink.file(name, stream.data(), executable=member.executable)
             sizes[name] = size_bytes
     if file.sha256.hexdigest() != archive.digest:
-        raise Refused("the archive changed while it was read", hint="wait until it is written, then try again")
+        raise BadMember("the archive changed while it was read", hint="wait until it is written, then try again")
     spec = _spec_member(members)
     folder = spec.rpartition("/")[0]
     read_spec(sink.root / spec, where=f"{archive.label}: {spec}")
     for name, target in links.items():
         resolved = link_target(name, target)
         if is_inside(name, folder) and not is_inside(resolved, folder):
-            raise Refused(f"its target {shown(target)} is outside the package", member=name)
+            raise BadMember(f"its target {shown(target)} is outside the package", member=name)
         sink.link(name, target)
     content = {**digests, **links}
     return _Contents(
@@ -572,10 +572,10 @@ def _spec_member(members: Members) -> str:
     if not specs:
         deeper = next((name for name in members.kinds if name.endswith(tuple(f"/{file}" for file in SPEC_FILES))), None)
         where = f" ({shown(deeper)} is too deep)" if deeper else ""
-        raise Refused(f"there is no {SPEC_FILE} at its root or in a top-level folder{where}")
+        raise BadMember(f"there is no {SPEC_FILE} at its root or in a top-level folder{where}")
     if len({name.rpartition("/")[0] for name in specs}) > 1:
-        raise Refused(f"more than one top-level folder has a {SPEC_FILE}: {', '.join(map(shown, sorted(specs)))}")
+        raise BadMember(f"more than one top-level folder has a {SPEC_FILE}: {', '.join(map(shown, sorted(specs)))}")
     spec = min(specs, key=lambda name: SPEC_FILES.index(name.rpartition("/")[2]))
     if members.kinds[spec] is not Kind.FILE:
-        raise Refused(f"{spec.rpartition('/')[2]} must be an ordinary file", member=spec)
+        raise BadMember(f"{spec.rpartition('/')[2]} must be an ordinary file", member=spec)
     return spec

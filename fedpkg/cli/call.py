@@ -1,0 +1,386 @@
+"""``fedpkg package call``: one entry point of a package, called by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.options import Settings, common_options, env_option
+from fedpkg.errors import ConfigError, ModelFileError
+from fedpkg.shown import shown_lines
+
+if TYPE_CHECKING:
+    from fedpkg.config import PythonEnv
+    from fedpkg.session.by_hand import Call, Called
+
+_PATH = click.Path(path_type=Path)
+NEED_A_MODEL = ("train", "validate", "predict")
+
+
+@click.command()
+@click.argument("words", metavar="[PACKAGE] ENTRY_POINT [-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
+@click.option("-p", "--path", metavar="PACKAGE", type=_PATH, help="The package, as FEDn's commands have it.")
+@click.option("-i", "--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
+@click.option("-o", "--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")
+@click.option(
+    "--data", "data_path", metavar="PATH", type=_PATH, help="The client's data, put where the package looks for it."
+)
+@click.option("--client-id", metavar="ID", help="Which client it is.  [default: client-0]")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="For random numbers.  [default: 0]")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End it after so long."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["process", "forkserver", "resident"]),
+    default="process",
+    show_default=True,
+    help="A new process, or one forked from a warm interpreter.",
+)
+@click.option(
+    "--task",
+    "task_folder",
+    metavar="FOLDER",
+    type=_PATH,
+    help="Repeat this task of a session: same input, data, client, seed, parameters.",
+)
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
+@click.option("--isolate", is_flag=True, help="Let it see only its package, --input and --data; no network (Linux).")
+@click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
+@env_option
+@click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
+@common_options
+@click.pass_obj
+def call(
+    settings: Settings,
+    words: tuple[str, ...],
+    *,
+    path: Path | None,
+    model: Path | None,
+    target: Path | None,
+    data_path: Path | None,
+    client_id: str | None,
+    seed: int | None,
+    timeout_s: float | None,
+    executor: Literal["process", "forkserver", "resident"],
+    task_folder: Path | None,
+    gpus: int | None,
+    isolate: bool,
+    allow: tuple[str, ...],
+    env: PythonEnv | None,
+    keep: bool,
+) -> None:
+    """Call one entry point just as a session would.
+
+    \b
+      fedpkg package call packages/digits build --output seed.npz
+      fedpkg package call packages/digits train --input seed.npz --data digits.npz -- --lr=0.05
+
+    In place of `fedn run train --path client --input seed.npz --output update.npz`:
+
+    \b
+      fedpkg package call train --path client --input seed.npz --output update.npz
+
+    Likewise build, startup, validate and predict. Relative paths are those of the folder where you are. Its reply is
+    checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
+    --output is written.
+    """
+    from fedpkg.config import IsolateConfig
+    from fedpkg.fedn.names import FORMER_ENTRY_POINTS
+    from fedpkg.files import remove_tree
+    from fedpkg.session.by_hand import Call
+    from fedpkg.session.package_run import DataWays, call_ways
+
+    if path is not None:
+        words = (str(path), *words)
+    if len(words) < 2 or words[1].startswith("-"):
+        raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
+    package, arguments = Path(words[0]), parse_arguments(words[2:])
+    entry_point = FORMER_ENTRY_POINTS.get(words[1], words[1])
+    record: Mapping[str, Any] = {}
+    if task_folder is not None:
+        record, model = _task(task_folder, model)
+    if data_path is None and record.get("data_path"):
+        data_path = Path(record["data_path"])
+    if data_path is not None and not data_path.exists():
+        raise ConfigError(f"--data {data_path} does not exist", hint="name the client's folder or file")
+    if data_path is not None:
+        data_path = Path(os.path.abspath(data_path))  # an isolated task cannot go by folders that it does not see
+    if model is None and entry_point in NEED_A_MODEL:
+        make_one = f"fedpkg model seed {shlex.quote(str(package))} -o seed.npz"
+        raise click.UsageError(f"'{entry_point}' needs a model: give --input FILE; `{make_one}` makes one")
+    folder = temporary_folder()
+    try:
+        ways = DataWays()
+        if data_path is not None and task_folder is None:  # which has them on record
+            ways = call_ways(package, data_path, cache=folder / "packages", allow=allow or None)
+        called = call_and_show(
+            Call(
+                package,
+                entry_point,
+                folder,
+                executor=executor,
+                model=None if model is None else model.absolute(),
+                data_path=data_path,
+                client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
+                seed=int(record.get("seed", 0)) if seed is None else seed,
+                timeout_s=timeout_s,
+                arguments={**ways.arguments.get(entry_point, {}), **arguments},
+                environment=ways.environment,
+                links={} if data_path is None else {name: data_path / to for name, to in ways.links.items()},
+                gpus=gpus,
+                isolate=IsolateConfig(enabled=isolate or "isolation" in record),
+                python_env=env or _python_env(record),
+                record=record,
+                allow=allow or None,
+            )
+        )
+        if target is not None:
+            _copy_reply(called, target)
+        if settings.json:
+            output.document(_document(called, target, folder if keep else None))
+        else:
+            _show(called, target, folder if keep else None)
+    finally:
+        if not keep and not (folder / "failed").exists():
+            remove_tree(folder)
+
+
+def call_and_show(call: Call) -> Called:
+    """Call an entry point with its output shown on standard error as it comes; what came of it, which is ok.
+
+    Raises:
+        EntryPointFailed: it failed. The call's folder then holds a file ``failed``: it has the logs, and shall stay.
+        FedpkgError: the package or the input cannot be used.
+    """
+    from fedpkg.session import by_hand
+    from fedpkg.session.failed_call import entry_point_failed
+
+    folder = call.folder / "task"
+    with _Logs([folder / "stdout.log", folder / "stderr.log"]):
+        called = by_hand.call_entry_point(call)
+    if called.answer.status == "ok":
+        return called
+    (call.folder / "failed").touch()
+    order = called.job.order
+    hint = f"cd {output.near_quoted(_root_of(call, called))} && {called.variables()}{called.answer.command}"
+    if order.links:  # that command would not have them
+        hint = f"look into {output.near(folder)}"
+    if order.isolation is not None:  # nor be that
+        hint = f"look into {output.near(folder)}; what it may see is told by `fedpkg doctor` and the README"
+    # One line of its log: all of it was shown already.
+    raise entry_point_failed(order.entry_point, called.answer, folder, hint=hint, tail_lines=1)
+
+
+def _root_of(call: Call, called: Called) -> Path:
+    return call.package if call.package.is_dir() else called.job.package.folder
+
+
+def temporary_folder() -> Path:
+    """A folder for one call."""
+    import tempfile
+
+    return Path(tempfile.mkdtemp(prefix="fedpkg-call-"))
+
+
+def parse_arguments(words: Sequence[str]) -> dict[str, str]:
+    """``--lr=0.1 --epochs 3 --fast`` as arguments; a flag without a value is True."""
+    arguments: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not name:
+            raise click.UsageError(f"'{word}': what follows -- is passed on as --key=value, for example -- --lr=0.01")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
+        arguments[name] = value
+    return arguments
+
+
+def _python_env(record: Mapping[str, Any]) -> PythonEnv:
+    """What a task that is repeated ran with; without one, or in an environment of its own, ``auto``."""
+    python = record.get("python", "")
+    return "none" if python is None else "current" if python == sys.executable else "auto"
+
+
+def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | None]:
+    """The task.json of a task's folder, and the input that it was given. The task may have put anything there."""
+    from fedpkg.formats.base import SUFFIXES
+    from fedpkg.formats.metadata import metadata_path, read_metrics
+
+    path = folder / "task.json"
+    record: Any = None
+    with suppress(ModelFileError):
+        record = None if path.is_symlink() else read_metrics(path)
+    if not _is_record(record):
+        raise ConfigError(
+            f"--task {folder} is not the folder of a task: it has no task.json that could be read",
+            hint="`fedpkg session show --round N` lists the folders of a round's tasks",
+        )
+    if model is None:
+        places = (folder / f"in{suffix}" for suffix in SUFFIXES)
+        model = next((path for path in places if path.is_file() and not path.is_symlink()), None)
+        if model is not None and metadata_path(model).is_symlink():
+            raise ConfigError(
+                f"--task {folder}: {metadata_path(model).name} is a link, which the task has put there",
+                hint="remove it, or give another model with --input",
+            )
+        if model is None and record.get("entry_point") in NEED_A_MODEL:
+            raise ConfigError(
+                f"--task {folder}: its input is gone (only failed tasks keep theirs)",
+                hint="give it with --input; `fedpkg model export` writes a global model to a file",
+            )
+    return record, model
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it has the form of a task.json, in what is used of it."""
+    kinds: dict[type, tuple[str, ...]] = {
+        dict: ("environment", "links", "parameters", "run_config"),
+        list: ("gpus", "reply_sets", "input_sets"),
+        int: ("seed", "round_number", "partition_id", "num_partitions"),
+    }
+    if not isinstance(value, dict):
+        return False
+    if not all(isinstance(value.get(key, kind()), kind) for kind, keys in kinds.items() for key in keys):
+        return False
+    paths = [value.get("data_path") or "", *value.get("links", {}).values()]
+    return all(isinstance(path, str) for path in paths)
+
+
+class _Logs(threading.Thread):
+    """Passes on what a program writes into its log files, while it runs."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(daemon=True)
+        self._offsets = dict.fromkeys(paths, 0)
+        self._ended = threading.Event()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.1):
+            self._pass_on()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        for path, offset in self._offsets.items():
+            try:  # the program may put something else there: a link to another's file, a pipe to wait at
+                with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                        continue
+                    file.seek(offset)
+                    data = file.read()
+            except OSError:
+                continue
+            self._offsets[path] = offset + len(data)
+            try:
+                sys.stderr.write(shown_lines(data.decode(errors="replace")))
+                sys.stderr.flush()
+            except BrokenPipeError:
+                output.silence(sys.stderr)
+
+
+def _copy_reply(called: Called, target: Path) -> None:
+    """The reply and its metadata; metadata of an earlier reply do not stay beside it."""
+    from fedpkg.formats.metadata import metadata_path
+
+    assert called.reply is not None
+    copy_whole(called.reply, target)
+    if metadata_path(called.reply).exists():
+        copy_whole(metadata_path(called.reply), metadata_path(target))
+    else:
+        metadata_path(target).unlink(missing_ok=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file; ``target`` appears whole or not at all."""
+    import shutil
+
+    from fedpkg.files import atomic_write, open_regular
+
+    if target.is_dir():
+        raise ModelFileError(f"{target} is a folder", hint="name a file")
+    try:
+        with open_regular(source) as src, atomic_write(target, durable=False) as dst:
+            shutil.copyfileobj(src, dst, 1 << 20)
+    except OSError as error:
+        raise ModelFileError(f"{target}: cannot be written: {error.strerror}") from error
+
+
+def _document(called: Called, target: Path | None, folder: Path | None) -> dict[str, Any]:
+    from fedpkg.weights.weights import dtype_name
+
+    result = called.answer
+    return {
+        "entry_point": called.job.order.entry_point,
+        "status": result.status,
+        "seconds": result.wall_s,
+        "command": result.command,
+        "num_examples": result.num_examples,
+        "metadata": dict(result.metadata),
+        "metrics": result.metrics,
+        "tensors": [
+            {"name": name, "shape": list(tensor.shape), "dtype": dtype_name(tensor)}
+            for name, tensor in _tensors(called).items()
+        ],
+        "size_bytes": result.reply.size_bytes if result.reply else 0,
+        "output": target,
+        "folder": folder,
+    }
+
+
+def _show(called: Called, target: Path | None, folder: Path | None) -> None:
+    result = called.answer
+    pairs = [(called.job.order.entry_point, f"ok after {output.seconds(result.wall_s)}")]
+    if result.num_examples is not None:
+        pairs.append(("num_examples", output.number(result.num_examples)))
+    if further := {name: value for name, value in result.metadata.items() if name != "num_examples"}:
+        pairs.append(("metadata", json.dumps(further)))
+    if (weights := called.sets.get("")) is not None:
+        pairs.append(("model", f"{weights.num_parameters} parameters, {output.size(weights.num_bytes)}"))
+    elif result.metrics is None:
+        pairs.append(("reply", output.size(result.reply.size_bytes if result.reply else 0)))
+    if target is not None:
+        pairs.append(("output", str(target)))
+    if folder is not None:
+        pairs.append(("folder", str(folder)))
+    output.facts(pairs)
+    if result.metrics is not None:
+        output.document(result.metrics)
+    if tensors := _tensors(called):
+        output.result()
+        show_tensors(tensors)
+
+
+def _tensors(called: Called) -> Mapping[str, Any]:
+    """The tensors of a reply; those of named sets as they are called in its file."""
+    sets = called.sets.items()
+    return {f"{name}/{key}" if name else key: tensor for name, weights in sets for key, tensor in weights.items()}
+
+
+def show_tensors(weights: Mapping[str, Any]) -> None:
+    """Names, shapes and dtypes."""
+    from fedpkg.weights.weights import dtype_name
+
+    output.table(
+        ["tensor", "shape", "dtype"],
+        [[name, str(tuple(tensor.shape)), dtype_name(tensor)] for name, tensor in weights.items()],
+    )
