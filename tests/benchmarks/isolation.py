@@ -19,16 +19,24 @@ from warm_call import MLP, make_bench
 def open_executor(bench, slots, isolated):
     from fedpkg.devices import cpu_slots
     from fedpkg.dispatch.forkserver import forkserver_executor
+    from fedpkg.waist.order import digest_of
 
     folder = bench.folder / f"log-{slots}-{isolated}"
-    return forkserver_executor(
-        slots=cpu_slots(slots), environment={}, log_folder=folder, package=bench.package, isolated=isolated
+    executor = forkserver_executor(
+        bench.site(),
+        slots=cpu_slots(slots),
+        environment={},
+        log_folder=folder,
+        package=bench.package,
+        isolated=isolated,
     )
+    executor.know(bench.spec, digest_of(bench.spec))
+    return executor
 
 
 def run(executor, bench, name, numbers, isolated):
     """Results of tasks submitted at once, and the seconds until all were there."""
-    from fedpkg.dispatch.base import Isolation
+    from fedpkg.waist.order import Isolation
 
     tasks = [bench.task(name, number, isolation=Isolation() if isolated else None) for number in numbers]
     started = time.perf_counter()
@@ -36,7 +44,7 @@ def run(executor, bench, name, numbers, isolated):
     seconds = time.perf_counter() - started
     for result in results:
         if result.status != "ok":
-            raise SystemExit(f"{result.task.task_id} failed: {result.failure}\n{result.log_tail}")
+            raise SystemExit(f"{result.task_id} failed: {result.failure}\n{result.log_tail}")
     return results, seconds
 
 

@@ -87,38 +87,38 @@ def measure(script, folder, executor_name, repeat):
     from fedpkg.dispatch.forkserver import forkserver_executor
     from fedpkg.dispatch.process import process_executor
     from fedpkg.dispatch.resident import resident_executor
-    from fedpkg.dispatch.site import PackageOnDisk, Task
+    from fedpkg.dispatch.site import PackageOnDisk, Site
     from fedpkg.types import ReplyKind
+    from fedpkg.waist.order import Order, ReplySpec, digest_of
 
     source = folder / "client"
     source.mkdir(parents=True, exist_ok=True)
     (source / "main.py").write_text(script + TELL)
     package = PackageOnDisk("0", source, source, PackageSpec({"validate": EntryPoint("validate", "python main.py")}))
     options = {"slots": cpu_slots(1), "environment": {}, "log_folder": folder / executor_name / "log"}
+    site, spec = Site(folder, package), ReplySpec(kind=ReplyKind.METRICS)
     if executor_name == "process":
-        executor = process_executor(**options)
+        executor = process_executor(site, **options)
     else:
         make = {"forkserver": forkserver_executor, "resident": resident_executor}[executor_name]
-        executor = make(**options, package=package)
+        executor = make(site, **options, package=package)
+    executor.know(spec, digest_of(spec))
     seconds = []
     logger, handler = logging.getLogger("fedpkg.dispatch"), Warnings()
     logger.addHandler(handler)
     logger.propagate = False
     try:
         for number in range(repeat + 1):
-            home = folder / executor_name / str(number)
-            task = Task(
+            order = Order(
                 task_id=str(number),
-                session_id="libraries",
-                round_number=1,
+                session_id=executor_name,
+                round_number=number,
                 client_id="client",
                 entry_point="validate",
-                package=package,
-                reply_kind=ReplyKind.METRICS,
-                folder=home / "task",
-                next_state=home / "state",
+                package=package.digest,
+                reply_spec=digest_of(spec),
             )
-            result = executor.submit(task).result()
+            result = executor.submit(order).result()
             if result.status != "ok":
                 return None, [f"failed: {result.log_tail.strip().splitlines()[-1:]}"]
             seconds.append(result.wall_s)

@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from figures import HERE, ONE_THREAD, Figure, parser, save, spread, table
@@ -31,25 +32,34 @@ class Bench:
     model: Path
     folder: Path
 
-    def task(self, name, number, **fields):
-        from fedpkg.dispatch.base import Task
-
+    @cached_property
+    def spec(self):
+        """What an update must be."""
         from fedpkg.formats.model_file import read_model
+        from fedpkg.replies.reading import tensors_of
         from fedpkg.types import ReplyKind
+        from fedpkg.waist.order import ReplySpec
 
-        return Task(
+        return ReplySpec(kind=ReplyKind.UPDATE, tensors=tensors_of(read_model(self.model)))
+
+    def site(self):
+        from fedpkg.dispatch.site import Site
+
+        return Site(self.folder, self.package)
+
+    def task(self, name, number, **fields):
+        from fedpkg.waist.order import Input, Order, digest_of
+
+        return Order(
             task_id=f"{name}/{number}",
             session_id=name,
             round_number=1,
             client_id=f"client-{number}",
             entry_point="train",
-            package=self.package,
-            reply_kind=ReplyKind.UPDATE,
-            folder=self.folder / name / f"task-{number}",
-            next_state=self.folder / name / "clients" / f"client-{number}" / "1",
+            package=self.package.digest,
+            reply_spec=digest_of(self.spec),
             partition_id=number,
-            model=self.model,
-            template=read_model(self.model),
+            input=Input(reference=str(self.model), size_bytes=self.model.stat().st_size),
             **fields,
         )
 
@@ -96,11 +106,14 @@ def call_executor(bench, repeat, name, *, slots, resident=False):
     from fedpkg.devices import cpu_slots
     from fedpkg.dispatch.forkserver import forkserver_executor
     from fedpkg.dispatch.resident import resident_executor
+    from fedpkg.waist.order import digest_of
 
     make_executor = resident_executor if resident else forkserver_executor
+    log = bench.folder / "log"
     executor = make_executor(
-        slots=cpu_slots(slots), environment={}, log_folder=bench.folder / "log", package=bench.package
+        bench.site(), slots=cpu_slots(slots), environment={}, log_folder=log, package=bench.package
     )
+    executor.know(bench.spec, digest_of(bench.spec))
     try:
         for future in [executor.submit(bench.task(f"{name}-warm-up", number)) for number in range(2 * slots)]:
             future.result()
@@ -119,7 +132,7 @@ def call_executor(bench, repeat, name, *, slots, resident=False):
         executor.close()
     for result in results:
         if result.status != "ok":
-            raise SystemExit(f"{result.task.task_id} failed: {result.failure}\n{result.log_tail}")
+            raise SystemExit(f"{result.task_id} failed: {result.failure}\n{result.log_tail}")
     return results, waited_s, all_s
 
 
