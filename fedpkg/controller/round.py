@@ -177,26 +177,7 @@ class _Training:
         before = time.monotonic()
         replied = {client_id: asking.last[client_id] for client_id in row.cohort if client_id in asking.last}
         examples = {client_id: number for client_id, (number, _) in replied.items()}
-        model = store_model(
-            ctx.models,
-            ctx.form,
-            result.model,
-            session_id=row.session_id,
-            round_number=self.round_number,
-            created_at=ctx.clock(),
-            parent_id=self.parent.model_id,
-            contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
-        )
-
-        # Where a model has positions for names, a state of some of its tensors ("0", "3") keeps theirs.
-        form = ctx.form.of_state
-
-        def put(weights: Weights) -> tuple[str, list[str]]:
-            if weights is result.model:
-                return model.digest, model.buffers
-            return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
-
-        saved = encode(result.kept, put)
+        model, saved = self._store(result, examples)
         source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
         trained = average((dict(metadata), (number, source)) for number, metadata in replied.values())
         row = dataclasses.replace(
@@ -211,23 +192,56 @@ class _Training:
             phases=phases,
         )
         ctx.executor.states.commit(row.session_id, asking.states)
-        last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()}
-        for client_id, (_, metadata) in replied.items():
-            last[client_id] = examples_of(asking.clients[client_id], metadata)
-        clients = {client_id: (version, last[client_id]) for client_id, version in asking.states.items()}
         superseded = ctx.store.state_digests(row.session_id)
         said = {client_id: numbers_of(metadata) for client_id, (_, metadata) in replied.items()}
+        clients = self._states(replied)
         ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients, metrics=said)
         ctx.executor.states.forget(row.session_id, asking.states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
-        for path in ctx.round_folder(self.round_number).glob(f"{PAYLOAD}*"):
-            remove_tree(path)
-        if not ctx.config.keep.updates:
-            for path in asking.replies:
-                remove_tree(path.parent)
+        self._remove_used()
         # The row was committed before its own cost was known; `finish_round` writes these.
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
+
+    def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow, Any]:
+        """Keep the next model and the weights of the state; the model's row, and the state as data."""
+        ctx = self.ctx
+        model = store_model(
+            ctx.models,
+            ctx.form,
+            result.model,
+            session_id=ctx.session.session_id,
+            round_number=self.round_number,
+            created_at=ctx.clock(),
+            parent_id=self.parent.model_id,
+            contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
+        )
+        form = ctx.form.of_state  # where a model has positions for names, some of its tensors ("0", "3") keep theirs
+
+        def put(weights: Weights) -> tuple[str, list[str]]:
+            if weights is result.model:
+                return model.digest, model.buffers
+            return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
+
+        return model, encode(result.kept, put)
+
+    def _states(
+        self, replied: Mapping[str, tuple[float, Mapping[str, Any]]]
+    ) -> dict[str, tuple[str | None, float | None]]:
+        """What clients are left with: the token of their state, and how many examples they last trained on."""
+        asking = self.asking
+        last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()}
+        for client_id, (_, metadata) in replied.items():
+            last[client_id] = examples_of(asking.clients[client_id], metadata)
+        return {client_id: (token, last[client_id]) for client_id, token in asking.states.items()}
+
+    def _remove_used(self) -> None:
+        """The round is committed: its inputs go, and its replies, unless they are kept."""
+        for path in self.ctx.round_folder(self.round_number).glob(f"{PAYLOAD}*"):
+            remove_tree(path)
+        if not self.ctx.config.keep.updates:
+            for path in self.asking.replies:
+                remove_tree(path.parent)
 
 
 def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:

@@ -49,58 +49,72 @@ def run_session(ctx: SessionContext) -> SessionRow:
         Interrupted: Ctrl-C. The session can be resumed.
         FedpkgError: anything else that went wrong; the session is recorded as failed, and can be resumed.
     """
-    session_id = ctx.session.session_id
-    rounds = ctx.store.list_rounds(session_id)
+    rounds = ctx.store.list_rounds(ctx.session.session_id)
     done = max((row.round_number for row in rounds if row.status in ("aggregated", "finished")), default=0)
     unfinished = [row.round_number for row in rounds if row.status == "aggregated"]
-    ctx.store.set_session_status(session_id, "running")
-    clients = ctx.store.list_clients(session_id)
+    ctx.store.set_session_status(ctx.session.session_id, "running")
+    clients = ctx.store.list_clients(ctx.session.session_id)
     first = unfinished[0] if unfinished else done + 1
     num_clients, num_rounds = len(clients), ctx.config.rounds
     ctx.watch(SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds))
     try:
         ctx.check_states(clients)  # now, and not hours later when a client is asked
-        result = StepResult.of(_load_state(ctx, done))
         finished = (row for row in rounds if row.status == "finished")
-        collapses = CollapseWatch(finished, hint=_what_breaks_models(ctx))
-        for round_number in unfinished:
-            row = ctx.store.get_round(session_id, round_number)
-            collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
-        _prune(ctx, done)  # also what a controller that was killed in between could not
-        for round_number in range(done + 1, ctx.config.rounds + 1):
-            if result.finished:
-                break
-            if ctx.store.stop_requested(session_id):
-                return _end(ctx, "stopped")
-            result, row = train_round(ctx, round_number, result.state)
-            collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
-            _prune(ctx, round_number)
+        return _run_rounds(ctx, done, unfinished, CollapseWatch(finished, hint=_what_breaks_models(ctx)))
     except KeyboardInterrupt:
-        if ctx.store.stop_requested(session_id):
-            return _end(ctx, "stopped")
-        _end(ctx, "interrupted")
-        raise Interrupted(
-            f"interrupted; all that was committed is kept in session {session_id}",
-            hint=f"fedpkg session resume {session_id}",
-            session_id=session_id,
-        ) from None
-    except FedpkgError as error:
-        _end(ctx, "failed", reason=error.message)
-        raise
-    except OSError as error:
-        _end(ctx, "failed", reason=str(error))
-        raise StoreError(
-            f"session {session_id} stopped: {error}",
-            hint=f"when the cause is mended: fedpkg session resume {session_id}",
-            session_id=session_id,
-        ) from error
-    except Exception as error:  # a fault of fedpkg, if not of the strategy: the record must not say that it still runs
-        failed = fault_of_own(error, where=f"session {session_id}", session_id=session_id)
-        _end(ctx, "failed", reason=f"{type(error).__name__}: {error}")
-        if failed is None:
+        return _interrupted(ctx)
+    except Exception as error:
+        if (failed := _failed(ctx, error)) is error:
             raise
         raise failed from error
+
+
+def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], collapses: CollapseWatch) -> SessionRow:
+    """Run the rounds after the first ``done``, once those that are ``unfinished`` are closed."""
+    session_id = ctx.session.session_id
+    result = StepResult.of(_load_state(ctx, done))
+    for round_number in unfinished:
+        row = ctx.store.get_round(session_id, round_number)
+        collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
+    _prune(ctx, done)  # also what a controller that was killed in between could not
+    for round_number in range(done + 1, ctx.config.rounds + 1):
+        if result.finished:
+            break
+        if ctx.store.stop_requested(session_id):
+            return _end(ctx, "stopped")
+        result, row = train_round(ctx, round_number, result.state)
+        collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
+        _prune(ctx, round_number)
     return _end(ctx, "finished", reason=result.finished)
+
+
+def _interrupted(ctx: SessionContext) -> SessionRow:
+    """Somebody stopped the session: by request, or it raises Interrupted."""
+    session_id = ctx.session.session_id
+    if ctx.store.stop_requested(session_id):
+        return _end(ctx, "stopped")
+    _end(ctx, "interrupted")
+    raise Interrupted(
+        f"interrupted; all that was committed is kept in session {session_id}",
+        hint=f"fedpkg session resume {session_id}",
+        session_id=session_id,
+    ) from None
+
+
+def _failed(ctx: SessionContext, error: Exception) -> Exception:
+    """Put on record that a session has failed; the error to raise."""
+    session_id = ctx.session.session_id
+    if isinstance(error, FedpkgError):
+        _end(ctx, "failed", reason=error.message)
+        return error
+    if isinstance(error, OSError):
+        _end(ctx, "failed", reason=str(error))
+        hint = f"when the cause is mended: fedpkg session resume {session_id}"
+        return StoreError(f"session {session_id} stopped: {error}", hint=hint, session_id=session_id)
+    # A fault of fedpkg, if not of the strategy: the record must not say that it still runs.
+    of_own = fault_of_own(error, where=f"session {session_id}", session_id=session_id)
+    _end(ctx, "failed", reason=f"{type(error).__name__}: {error}")
+    return error if of_own is None else of_own
 
 
 def _what_breaks_models(ctx: SessionContext) -> str:
