@@ -23,6 +23,7 @@ BENCHMARKS = [
     ["aggregators.py"],
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
+    ["controller_cost.py"],
     ["scale.py"],
 ]
 QUICK = [
@@ -35,6 +36,7 @@ QUICK = [
     ["weights.py", "--repeat", "1"],
     ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["workloads.py", "w1", "--repeat", "1"],
+    ["controller_cost.py", "--repeat", "1", "--clients", "32", "--rounds", "2"],
 ]
 
 
