@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import TypeAlias
 
 from fedpkg.controller.receiving import Received, Receiver
-from fedpkg.files import remove_tree
+from fedpkg.files import remove_files
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order
@@ -97,7 +97,7 @@ class Gathering:
             return received
         if answer.status == "ok":  # it answered while it was being ended
             if received.path is not None:
-                remove_tree(received.path.parent)
+                remove_files(received.path.parent)
             self._executor.discard(order, answer)
         ended = Answer(
             task_id=order.task_id,

@@ -14,7 +14,7 @@ from fedpkg.controller.events import TaskEnded
 from fedpkg.controller.metrics import Weight
 from fedpkg.controller.receiving import Received
 from fedpkg.errors import SessionFailed
-from fedpkg.files import damage_of, remove_tree
+from fedpkg.files import damage_of, remove_files, remove_tree
 from fedpkg.log import event
 from fedpkg.replies.reading import Checked, Reading
 from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
@@ -334,7 +334,7 @@ class ValidationLedger(Ledger):
         if answer.state is not None:
             self.states[order.client_id] = answer.state
         if received.path is not None:
-            remove_tree(received.path.parent)  # the metrics are in the store
+            remove_files(received.path.parent)  # the metrics are in the store
         return None, row
 
 

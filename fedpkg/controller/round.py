@@ -20,7 +20,7 @@ from fedpkg.controller.state import check_state, encode
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.controller.validation import VALIDATE, Validation, validate
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
-from fedpkg.files import remove_tree
+from fedpkg.files import remove_files, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
 from fedpkg.stores.base import ModelRow, RoundRow, WeightSource
@@ -241,14 +241,13 @@ class _Training:
             remove_tree(path)
         if not self.ctx.config.keep.updates:
             for path in self.asking.replies:
-                remove_tree(path.parent)
+                remove_files(path.parent)
 
 
 def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:
     """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
     round_number = row.round_number
     before = time.monotonic()
-    clients = {client.client_id: client for client in ctx.store.list_clients(row.session_id)}
     model = _current_model(ctx, round_number)
     found = Validation()
     if is_validation_due(ctx, round_number, is_last=is_last):
@@ -263,11 +262,11 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
         averages={**row.averages, **found.averages},
         phases={**row.phases, "validate": validate_s},
     )
-    ctx.executor.states.commit(row.session_id, found.states)
-    states = {name: (version, clients[name].last_num_examples) for name, version in found.states.items()}
+    states = {name: token for name, (token, _) in found.clients.items()}
+    ctx.executor.states.commit(row.session_id, states)
     measured = {one.client_id: numbers_of(one.metrics) for one in found.rows}
-    ctx.store.finish_round(row, clients=states, metrics=measured, validations=found.rows)
-    ctx.executor.states.forget(row.session_id, found.states)
+    ctx.store.finish_round(row, clients=found.clients, metrics=measured, validations=found.rows)
+    ctx.executor.states.forget(row.session_id, states)
     event(
         logger,
         logging.INFO,

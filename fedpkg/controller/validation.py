@@ -12,7 +12,7 @@ from fedpkg.controller.events import PhaseStarted
 from fedpkg.controller.ledger import ValidationLedger
 from fedpkg.controller.metrics import average
 from fedpkg.samplers.base import Sample
-from fedpkg.stores.base import HELD_OUT, ClientRow, ModelRow, RequestRow, ValidationRow
+from fedpkg.stores.base import HELD_OUT, ClientRow, ClientUpdate, ModelRow, RequestRow, ValidationRow
 from fedpkg.strategies.base import Request
 from fedpkg.types import Json, ReplyKind
 
@@ -25,13 +25,13 @@ class Validation:
 
     Args:
         rows: what each client measured, and what that weighs.
-        states: tokens of what the clients were left with.
+        clients: tokens of what they were left with, and how many examples they last trained on.
         metrics: averages by name.
         averages: what is to be known of them, by whose they are.
     """
 
     rows: Sequence[ValidationRow] = ()
-    states: Mapping[str, str | None] = field(default_factory=dict)
+    clients: Mapping[str, ClientUpdate] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     averages: Mapping[str, dict[str, Json]] = field(default_factory=dict)
 
@@ -80,7 +80,8 @@ def validate(ctx: SessionContext, round_number: int, model: ModelRow) -> Validat
     if apart:
         held_out, averages["held_out"] = _average(apart)
         metrics |= {f"{HELD_OUT}{name}": value for name, value in held_out.items()}
-    return Validation(among + apart, asking.found.states, metrics, averages)
+    left = {name: (token, asking.clients[name].last_num_examples) for name, token in asking.found.states.items()}
+    return Validation(among + apart, left, metrics, averages)
 
 
 def _weighted(

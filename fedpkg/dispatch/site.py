@@ -64,17 +64,17 @@ class Job:
     def spec(self) -> ReplySpec:
         return self.reading.spec
 
-    @property
+    @functools.cached_property
     def command(self) -> str:
         return self.package.spec.entry_point(self.order.entry_point).command
 
-    @property
+    @functools.cached_property
     def folder_name(self) -> str:
         """Where its logs are, below the site's home."""
         folder = self.place.folder
         return str(folder.relative_to(self.home) if folder.is_relative_to(self.home) else folder)
 
-    @property
+    @functools.cached_property
     def working_folder(self) -> Path:
         """The folder of fedn.yaml in the task's working copy, where it runs."""
         return self.place.package / self.package.folder.relative_to(self.package.root)

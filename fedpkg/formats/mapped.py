@@ -14,10 +14,11 @@ from torch import Tensor
 from fedpkg.errors import ModelFileError
 
 MAX_NDIM = 64  # numpy's limit, and torch's
+READ_UP_TO_BYTES = 512 << 10  # a small file is read: page by page, a mapping is several times as slow
 
 
 class MappedFile:
-    """The bytes of a regular file, mapped privately: writing to a tensor never changes the file.
+    """The bytes of a regular file, mapped privately: writing to a tensor never changes the file. Small ones are read.
 
     The file must not be cut short while it is mapped (the operating system then kills the process that reads it), so a
     client's file is first moved out of the client's reach.
@@ -39,16 +40,13 @@ class MappedFile:
                     raise self.error("not a regular file")
                 if status.st_size == 0:
                     raise self.error("the file is empty")
-                # Python's own mmap would keep a descriptor, and thousands of updates are open side by side.
-                storage: Any = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, status.st_size)
+                self.view = (_read if status.st_size <= READ_UP_TO_BYTES else _map)(fd, status.st_size)
             finally:
                 os.close(fd)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}") from error
         except RuntimeError as error:  # torch's word for what the system refused
             raise self.error(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
-        mapped: Any = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-        self.view = memoryview(mapped)
 
     def __len__(self) -> int:
         return len(self.view)
@@ -89,3 +87,19 @@ class MappedFile:
             return tensor.reshape(shape)
         except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch cannot have
             raise self.error(str(error), name) from error
+
+
+def _read(fd: int, size_bytes: int) -> memoryview:
+    """All bytes of a small file, which the caller may write to."""
+    content: Any = torch.empty(size_bytes, dtype=torch.uint8).numpy()  # begins at a multiple of 64, as a mapping does
+    view, filled = memoryview(content), 0
+    while filled < size_bytes and (count := os.readv(fd, [view[filled:]])):
+        filled += count
+    return view[:filled]
+
+
+def _map(fd: int, size_bytes: int) -> memoryview:
+    # Python's own mmap would keep a descriptor, and thousands of updates are open side by side.
+    storage: Any = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, size_bytes)
+    mapped: Any = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    return memoryview(mapped)

@@ -60,7 +60,11 @@ class Table(Generic[Row]):
         return f"select {', '.join(f'{self.name}.{column}' for column in self.columns)} from {self.name}"
 
     def encode(self, row: Row) -> dict[str, Any]:
-        return {column: self.value(column, getattr(row, column)) for column in self.columns}
+        items = {column: getattr(row, column) for column in self.columns}
+        for column, value in items.items():
+            if value is not None and (type(value) is not int or column in self.json):
+                items[column] = self.value(column, value)
+        return items
 
     def value(self, column: str, value: Any) -> Any:
         """``value`` as every database can keep it in ``column``.
@@ -134,7 +138,10 @@ class Table(Generic[Row]):
 
 def to_json(value: Any) -> str:
     """JSON text, ASCII only: so NaN, lone surrogates and NUL come back from any database as they went in."""
-    return json.dumps(value, allow_nan=True, separators=(",", ":"))
+    return _COMPACT.encode(value)
+
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 PACKAGES = Table("packages", PackageRow, ("digest",), json=frozenset({"entry_points"}))

@@ -7,6 +7,7 @@ clients/client-0/3-train-2/       what it leaves its client: package/ and state/
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,39 +38,39 @@ class Place:
         folder, version = (path.with_name(f"{path.name}{AGAIN}{number}") for path in (self.folder, self.version))
         return Place(folder, version, self.suffix, self.out_name)
 
-    @property
+    @functools.cached_property
     def input(self) -> Path:
         return self.folder / f"in{self.suffix}"
 
-    @property
+    @functools.cached_property
     def input_metadata(self) -> Path:
         return self.folder / f"in{self.suffix}{METADATA}"
 
-    @property
+    @functools.cached_property
     def out(self) -> Path:
         """What the task is told to write."""
         return self.folder / self.out_name
 
-    @property
+    @functools.cached_property
     def task_json(self) -> Path:
         return self.folder / TASK_JSON
 
-    @property
+    @functools.cached_property
     def reply(self) -> Path:
         """The folder to which the reply is taken, out of the task's reach."""
         return reply_of(self.folder)
 
-    @property
+    @functools.cached_property
     def package(self) -> Path:
         """The task's copy of the package's tree."""
         return package_in(self.version)
 
-    @property
+    @functools.cached_property
     def state(self) -> Path:
         """``FEDPKG_STATE_DIR``."""
         return self.version / "state"
 
-    @property
+    @functools.cached_property
     def scratch(self) -> Path:
         """An isolated task's /tmp, /dev/shm and home; gone after it."""
         return self.folder / "scratch"
@@ -78,7 +79,7 @@ class Place:
         """``stdout.log`` or ``stderr.log``, of the call or of the ``startup`` before it."""
         return log_of(self.folder, stream, of_startup=of_startup)
 
-    @property
+    @functools.cached_property
     def given(self) -> frozenset[str]:
         """Names in the task's folder of what it was given, and of its logs: enough to repeat it by hand."""
         logs = (self.log(stream, of_startup=first).name for stream in ("stdout", "stderr") for first in (False, True))
