@@ -161,7 +161,10 @@ class Asking:
         """A request with its id, and who is asked."""
         request = dataclasses.replace(request, request_id=request.request_id or str(number))
         self._check(request)
-        return request, self._cohort(request)
+        sample = self._cohort(request)
+        if isinstance(request.wait, int):
+            sample = Sample(sample.clients, target=min(request.wait, sample.target))
+        return request, sample
 
     def _begin(self, request: Request, sample: Sample) -> Asked:
         number = len(self.rows) + 1
@@ -201,6 +204,8 @@ class Asking:
             json.dumps(dict(request.parameters))
         except (TypeError, ValueError) as error:
             raise SessionFailed(f"{where}: parameters must be JSON: {error}") from error
+        if reason := _cannot_wait(request):
+            raise SessionFailed(f"{where}: a strategy waits for {reason}")
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
         self.ctx.spec.entry_point(request.entry_point)
@@ -464,7 +469,7 @@ class Asked:
             return self.request.required
         if self.request.clients is None and self.request.group is None:  # whom the sampler chose
             return 0 if self._asking.takes_empty_rounds else self._asking.ctx.least_updates
-        return min(self._asking.ctx.config.round.required, len(self.cohort))
+        return min(self._asking.ctx.config.round.required, self.row.target)
 
     def _in_order(self) -> Iterator[Reply]:
         weights: Mapping[str, float] = {}
@@ -517,3 +522,13 @@ class Asked:
             session_id=self.row.session_id,
             round_number=round_number,
         )
+
+
+def _cannot_wait(request: Request) -> str:
+    """What is wrong with what a request waits for; empty: nothing."""
+    wait = request.wait
+    if wait == "all":
+        return ""
+    if not isinstance(wait, int) or wait < 1:
+        return f"{wait!r}, not for all replies or a number of them"
+    return f"{wait} replies, and requires {request.required}" if wait < (request.required or 0) else ""

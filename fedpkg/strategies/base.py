@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from fedpkg.errors import SessionFailed
 from fedpkg.strategies.virtual_clock import VirtualClock
@@ -47,6 +47,8 @@ class Request:
         parameters: travel in task.json and in the input's metadata (e.g. ``proximal_mu``).
         use: ``averaged``, if nothing is made of the replies' numbers but means, medians and the like, which lie between
             them; otherwise they must not be so large that a square or a step of them is not finite.
+        wait: for the replies of ``all`` who are asked; or for so many usable ones: the first count, and the tasks of
+            the others are ended. Which were the first is on record, and replayed when the round is resumed.
         required: usable replies without which the round fails; None: as many as ``round.required`` says, if so many
             are asked.
     """
@@ -64,6 +66,7 @@ class Request:
     download: Chain | None = None
     group: str | None = None
     required: int | None = None
+    wait: Literal["all"] | int = "all"
     use: Use = "stepped"
 
 

@@ -11,6 +11,9 @@ from federation import DRIFTING, Federation
 from fedpkg.controller.events import RoundFinished, SessionEnded, SessionStarted
 from fedpkg.errors import ConfigError, EntryPointFailed, HomeLocked, SessionFailed
 from fedpkg.stores.home import Home
+from fedpkg.strategies.base import Replies, Request, State, Step, StepContext
+from fedpkg.weights.fold import MeanFold
+from fedpkg.weights.weights import Weights
 
 
 def test_every_round_adds_what_the_clients_added(federation: Federation) -> None:
@@ -148,6 +151,30 @@ def test_fraction_and_minimum_decide_how_many_are_asked(federation: Federation) 
     assert len({tuple(cohort) for cohort in cohorts}) > 1
     again = federation.run(clients=5, rounds=3, sampler={"fraction_train": 0.2, "min_clients": 2})
     assert cohorts == [row.cohort for row in federation.store.list_rounds(again.session_id)]
+
+
+class FirstTwo:
+    """Asks everybody, and goes on with the first two."""
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        model = state["model"]
+        replies: Replies = yield Request(payload=model, clients=tuple(one.client_id for one in ctx.clients), wait=2)
+        fold = MeanFold(model)
+        for reply in replies:
+            fold.add(reply.position, reply.weights, reply.num_examples)
+        return {"model": fold.result()}
+
+
+def test_strategy_may_go_on_with_the_first_who_answer(federation: Federation) -> None:
+    session = federation.run(clients=4, plan={"client-1": "sleep"}, strategy={"name": "test_rounds:FirstTwo"})
+    (request,) = federation.store.list_requests(session.session_id, round_number=1)
+    assert (request.target, len(request.cohort), request.num_ok) == (2, 4, 2)
+    assert request.counted is not None and "client-1" not in request.counted
+    assert federation.task(session, "client-1").status == "cancelled"
+    assert federation.steps_taken(session, 1) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_first_answers_count_under_over_selection(federation: Federation) -> None:

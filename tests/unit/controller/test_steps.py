@@ -253,6 +253,8 @@ class Astray:
             yield Request(payload=x, clients="client-0")  # type: ignore[arg-type]
         if self.way == "numbers":
             yield Request(payload={"x": 3})  # type: ignore[dict-item]
+        if self.way == "waits":
+            yield Request(payload=x, clients=("client-0",), wait=1, required=2)
         if self.way == "tensors":
             yield Request(payload=x, parameters={"x": x["x"]})
         if self.way == "another":
@@ -276,6 +278,7 @@ class Astray:
         ("group", "there is no group 'nirgends'"),
         ("one id", r"the clients of a request are several ids, as \('client-0',\)"),
         ("numbers", "a payload is Weights, or several named Weights"),
+        ("waits", "a strategy waits for 1 replies, and requires 2"),
         ("tensors", "parameters must be JSON: .*Tensor"),
         ("another", "round 1: the next model is another one: tensor 'x' has dtype float32"),
         ("metrics", "a strategy's state and metrics are data; they cannot hold a Tensor"),
