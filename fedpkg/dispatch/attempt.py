@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from fedpkg.compute_package.command import shell_line
@@ -68,6 +70,23 @@ class Step:
     call: Call
 
 
+class Disk:
+    """Notes when it was full: a task may have failed for that, and another one has made room before it is looked at."""
+
+    def __init__(self) -> None:
+        self._full_at = -math.inf
+
+    def look(self, folder: Path) -> None:
+        """Call it before a task's files are removed."""
+        if is_full(folder):
+            self._full_at = time.monotonic()
+
+    def was_full(self, folder: Path, *, since: float) -> bool:
+        """Whether it is full, or was seen to be since a time of the monotonic clock."""
+        self.look(folder)
+        return self._full_at >= since
+
+
 @dataclass
 class Tools:
     """What a try needs of its executor.
@@ -80,6 +99,7 @@ class Tools:
     launcher: Launcher
     models: SharedModels
     copies: WorkingCopies
+    disk: Disk
     run: Callable[[Job, list[Step], Callable[[Step, Outcome], bool]], tuple[float, float]]
     is_cancelled: Callable[[Job], bool]
 
@@ -118,12 +138,13 @@ class Attempt:
                 return self._ended("cancelled")
             if isinstance(error, KeeperGone) and not self.is_last:
                 raise
-            return self._failed(_failure_of_ours(error))
+            return self._failed(failure_of_ours(error))
 
     def _run(self) -> Answer:
         steps = self._staged()
         staged_at = time.monotonic()
         sent_at, self.ran_at = self.tools.run(self.job, steps, self._goes_on)
+        self.tools.disk.look(self.job.place.folder)
         outcome = self.outcome
         assert outcome is not None
         self.phases = {"stage": staged_at - self.started, **_phases(outcome, sent=sent_at, received=self.ran_at)}
@@ -191,7 +212,7 @@ class Attempt:
 
     def _failed(self, failure: Failure) -> Answer:
         fills = failure.kind in ("file_size", "folder_size", "folder_files")
-        if not fills and is_full(self.job.place.folder):  # looked at now: below, room is made
+        if not fills and self.tools.disk.was_full(self.job.place.folder, since=self.started):
             failure = Failure("no_space", failure.message)
         self.failure = failure
         return self._ended("failed", fills=fills)
@@ -304,10 +325,11 @@ def tidy(job: Job, step: Callable[[Job], object]) -> None:
         event(logger, logging.WARNING, "task.files_left", task=job.task_id, error=error)
 
 
-def _failure_of_ours(error: Exception) -> Failure:
+def failure_of_ours(error: Exception) -> Failure:
     """What went wrong on our side of a task."""
     kind = "isolation" if isinstance(error, NotIsolated) else "executor"
-    kind = "no_space" if isinstance(error, OSError) and error.errno in NO_SPACE else kind
+    number = error.fields.get("errno") if isinstance(error, FedpkgError) else getattr(error, "errno", None)
+    kind = "no_space" if number in NO_SPACE else kind
     return Failure(kind, error.message if isinstance(error, FedpkgError) else str(error) or type(error).__name__)
 
 

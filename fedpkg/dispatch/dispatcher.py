@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpkg.devices import Gpu, Slot
-from fedpkg.dispatch.attempt import Attempt, Launcher, NotAlone, Step, Tools, give_back, remove_folder, tidy
+from fedpkg.dispatch.attempt import Attempt, Disk, Launcher, NotAlone, Step, Tools, give_back, remove_folder, tidy
 from fedpkg.dispatch.client_states import OnSite, remove_version
 from fedpkg.dispatch.isolation import Walls
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
@@ -114,6 +114,7 @@ class LocalExecutor(OnSite):
         self._closing = False
         self._models = SharedModels(folder / "models")
         self._copies = WorkingCopies(folder / "copies", PackageFiles(folder / "package"))
+        self._disk = Disk()
         self._walls = Walls(folder / "walls") if launcher.isolated else None
         self._slots = [_Slot() for _ in slots]
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
@@ -230,6 +231,7 @@ class LocalExecutor(OnSite):
                 self._launcher,
                 self._models,
                 self._copies,
+                self._disk,
                 functools.partial(self._run_steps, lane, turn),
                 self._is_cancelled,
             )

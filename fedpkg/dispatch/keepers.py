@@ -185,7 +185,7 @@ class Keeper:
         if problem := answer.pop("not_isolated", None):
             raise NotIsolated(f"it could not be isolated, and was not run: {problem}")
         if "error" in answer:
-            raise DispatchError(f"cannot start the command: {answer['error']}")
+            raise DispatchError(f"cannot start the command: {answer['error']}", errno=answer.get("errno"))
         return Outcome(**answer)
 
     def _answer(self) -> dict[str, Any] | None:

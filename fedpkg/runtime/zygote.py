@@ -432,6 +432,11 @@ def main() -> None:
     os._exit(0)
 
 
+def not_started(error: Exception) -> dict[str, Any]:
+    """The answer to an order whose command could not be started."""
+    return {"error": "%s: %s" % (type(error).__name__, error), "errno": getattr(error, "errno", None)}
+
+
 def receive_fd(control: socket.socket) -> int | None:
     try:
         message, fds, _flags, _address = socket.recv_fds(control, 1, 1)
@@ -594,7 +599,7 @@ class Keeper:
                 outcome = self.supervise(order)
             except OSError as error:
                 kill_children(spare=self.waiting())
-                outcome = {"error": "%s: %s" % (type(error).__name__, error)}
+                outcome = not_started(error)
             try:
                 send(self.sock, outcome)
             except OSError:
@@ -639,7 +644,7 @@ class Keeper:
                     preexec_fn=before_exec,  # no threads: safe
                 )
             except (OSError, subprocess.SubprocessError) as error:
-                return {"error": "%s: %s" % (type(error).__name__, error), "not_isolated": walls.problem()}
+                return dict(not_started(error), not_isolated=walls.problem())
             assert process.stdout is not None and process.stderr is not None
             pid, out, err = process.pid, os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno())
             process.stdout.close()

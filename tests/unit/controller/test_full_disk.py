@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,8 @@ from federation import DRIFTING, Federation
 from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event
-from fedpkg.errors import StoreError
+from fedpkg.dispatch.attempt import Disk, failure_of_ours
+from fedpkg.errors import DispatchError, StoreError
 from fedpkg.files import remove_tree
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
@@ -115,6 +118,22 @@ def test_home_on_a_full_disk_can_be_pruned(small_disk: Path) -> None:
     assert run_command(["home", "prune", "--home", str(home.home.root), "--keep-models", "last 1"]) == 0
     with open_store(home.home) as store:
         assert [model.round_number for model in store.list_kept_models()] == [0, 2, 3]  # a state names the second
+
+
+def test_disk_on_which_another_task_has_just_made_room_was_full_while_this_one_ran(small_disk: Path) -> None:
+    disk, filler = Disk(), small_disk / "filler"
+    began = time.monotonic()
+    fill(filler)
+    disk.look(small_disk)  # as the other task does when it has run
+    filler.unlink()
+    assert disk.was_full(small_disk, since=began)
+    assert not disk.was_full(small_disk, since=time.monotonic())
+
+
+def test_command_that_a_full_disk_keeps_from_starting_fails_for_want_of_space_also_when_there_is_room_again() -> None:
+    error = DispatchError("cannot start the command: OSError: …", errno=errno.ENOSPC)
+    assert failure_of_ours(error).kind == "no_space"
+    assert failure_of_ours(DispatchError("cannot start the command: OSError: …", errno=errno.EACCES)).kind == "executor"
 
 
 @pytest.mark.slow
