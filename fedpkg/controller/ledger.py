@@ -22,7 +22,6 @@ from fedpkg.stores.home import stored_path
 from fedpkg.types import Json
 from fedpkg.waist.answer import Failure, Refused, Status
 from fedpkg.waist.order import Order
-from fedpkg.waist.place import reply_of
 
 if TYPE_CHECKING:
     from fedpkg.replies.reading import Sent
@@ -171,14 +170,13 @@ class Ledger:
         update = self._updates.get(task.task_id)
         checked, damage = None, "its reply is not on record"
         if update is not None:
-            folder = self._reply_folder(task)
-            damage = self._damage_of_state(task) or _said("reply", damage_of(folder, update.checksum))
+            reply = self.ctx.home / update.path
+            damage = self._damage_of_state(task) or _said("reply", damage_of(reply.parent, update.checksum))
             if not damage:
-                checked, damage = _read(reading, folder / Path(update.path).name, sent)
+                checked, damage = _read(reading, reply, sent)
         if checked is None or update is None:
             self.disown(task, damage)
             return None
-        reply = self._reply_folder(task) / Path(update.path).name
         return (
             Came(
                 client_id,
@@ -216,12 +214,12 @@ class Ledger:
 
     def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:
         """What is put on record of a reply."""
-        answer = received.answer
+        order, answer = received.order, received.answer
         number = answer.num_examples if weight is None else weight[0]
         if answer.status != "ok" or number is None or received.path is None:
             return None, None
         update = UpdateRow(
-            task_id=answer.task_id,
+            task_id=order.task_id,
             path=stored_path(received.path, self.ctx.home),
             size_bytes=received.size_bytes,
             num_examples=number,
@@ -248,11 +246,8 @@ class Ledger:
         self.ctx.store.record_task(row)
         if task.state_version is not None:
             self.ctx.executor.states.discard(task.session_id, task.client_id, task.state_version)
-        remove_tree(self._reply_folder(task))
-
-    def _reply_folder(self, task: TaskRow) -> Path:
-        """Where the reply of a recorded task is kept."""
-        return reply_of(self.ctx.home / (task.folder or ""))
+        if (update := self._updates.get(task.task_id)) is not None:
+            remove_tree((self.ctx.home / update.path).parent)
 
 
 def task_row(received: Received, *, position: int, bytes_down: int) -> TaskRow:
