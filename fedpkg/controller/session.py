@@ -56,8 +56,10 @@ def run_session(ctx: SessionContext) -> SessionRow:
     clients = ctx.store.list_clients(ctx.session.session_id)
     first = unfinished[0] if unfinished else done + 1
     num_clients, num_rounds = len(clients), ctx.config.rounds
-    ctx.watch(SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds))
     try:
+        ctx.watch(
+            SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds)
+        )
         ctx.check_states(clients)  # now, and not hours later when a client is asked
         finished = (row for row in rounds if row.status == "finished")
         return _run_rounds(ctx, done, unfinished, CollapseWatch(finished, hint=_what_breaks_models(ctx)))

@@ -112,6 +112,9 @@ class Site:
     def add(self, package: PackageOnDisk) -> None:
         self._packages[package.digest] = package
 
+    def package(self, digest: str) -> PackageOnDisk | None:
+        return self._packages.get(digest)
+
     def know(self, spec: ReplySpec, digest: str) -> None:
         self._readings.setdefault(digest, Reading(spec))
 

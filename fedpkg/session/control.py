@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.errors import StoreError
+from fedpkg.errors import Interrupted, StoreError
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 
@@ -70,6 +70,14 @@ class Control:
             follower.set_exception(error)
         else:
             follower.set_result(done.result())
+
+
+def interrupted(session_id: str = "") -> Interrupted:
+    """What is raised of a session that was stopped before it ran; ``session_id``: of one that is on record."""
+    if session_id:
+        message, hint = f"interrupted before session {session_id} went on", f"fedpkg session resume {session_id}"
+        return Interrupted(message, hint=hint)
+    return Interrupted("interrupted before the session began; nothing was recorded")
 
 
 @contextmanager

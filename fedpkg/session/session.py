@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, SessionEnded, SessionStarted, Watcher
-from fedpkg.errors import Interrupted, NotFound, SessionError
+from fedpkg.errors import NotFound, SessionError
 from fedpkg.session import beginning, resuming
-from fedpkg.session.control import Control
+from fedpkg.session.control import Control, interrupted
 from fedpkg.session.record import find_session, open_home, running_sessions, status_of
 from fedpkg.session.watchers import Watchers, telling_of_warmth
 from fedpkg.session.workshop import Workshop
@@ -185,7 +185,7 @@ class Session:
         try:
             self._row = self._run(body)
         except KeyboardInterrupt:
-            self._error = Interrupted("interrupted before the session began; nothing was recorded")
+            self._error = interrupted(self._id)
         except BaseException as error:  # it is raised by join
             self._error = error
 

@@ -9,9 +9,9 @@ from typing import cast
 
 from fedpkg.config import RunConfig
 from fedpkg.dispatch.site import PackageOnDisk, Site
-from fedpkg.errors import ConfigError, Interrupted
+from fedpkg.errors import ConfigError
 from fedpkg.session import executors
-from fedpkg.session.control import Control, Guarded
+from fedpkg.session.control import Control, Guarded, interrupted
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import sweep
 from fedpkg.stores.opening import open_store
@@ -48,9 +48,11 @@ class Workshop:
         """
         with self._lock:
             if not self._members:
-                self._note = self._held.enter_context(self.home.lock())
-                with open_store(self.home) as store:
-                    sweep(self.home, store)
+                with ExitStack() as held:  # if it fails, the lock is released at once
+                    self._note = held.enter_context(self.home.lock())
+                    with open_store(self.home) as store:
+                        sweep(self.home, store)
+                    self._held = held.pop_all()
             self._members += 1
         try:
             yield
@@ -64,8 +66,8 @@ class Workshop:
     def on_record(self, session_id: str) -> Iterator[None]:
         """Note that a session runs here, so that other processes see it."""
         with self._lock:
+            self._note(" ".join([*self._running, session_id]))
             self._running.append(session_id)
-            self._note(" ".join(self._running))
         try:
             yield
         finally:
@@ -87,11 +89,7 @@ class Workshop:
         try:
             yield cast("Executor", guarded)
         except KeyboardInterrupt:
-            if is_on_record:
-                raise Interrupted(
-                    f"interrupted before session {name} went on", hint=f"fedpkg session resume {name}"
-                ) from None
-            raise Interrupted("interrupted before the session began; nothing was recorded") from None
+            raise interrupted(name if is_on_record else "") from None
         finally:
             self._leave_executor(guarded)
 
@@ -104,7 +102,7 @@ class Workshop:
                 self._site, self._made_for = site, config
             else:
                 _check_alike(config, self._made_for)
-                self._site.add(package)
+                _add(self._site, package)
             self._num_users += 1
             return self._executor
 
@@ -116,6 +114,17 @@ class Workshop:
                 executor.close()
                 return
         guarded.end_tasks()
+
+
+def _add(site: Site, package: PackageOnDisk) -> None:
+    if (known := site.package(package.digest)) is not None and known.python != package.python:
+        raise ConfigError(
+            "this session is to share the executor of another one, but their package is the same and its Python "
+            f"environments differ: {package.python} here, {known.python} there",
+            hint="give both the same 'python_env', or run them one after the other",
+            key="python_env",
+        )
+    site.add(package)
 
 
 def _check_alike(config: RunConfig, first: RunConfig) -> None:

@@ -65,6 +65,7 @@ class WriteBehind:
         one = encoded(record)
         if self._closed:  # which the database tells
             write(self._database, [one])
+            return
         with self._changed:
             self._waiting.pop(record.task.task_id, None)
             self._waiting[record.task.task_id] = one

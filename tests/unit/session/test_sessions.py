@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from fedpkg.config import config_of
 from fedpkg.controller.events import Event, PhaseStarted, RoundFinished, SessionEnded, SessionStarted
 from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, SessionFailed, StoreError
 from fedpkg.library import prepare, run
+from fedpkg.session import beginning
+from fedpkg.session.configuration import resolved
 from fedpkg.session.session import Session
 from fedpkg.stores.home import Home
 
@@ -110,6 +113,36 @@ def test_a_session_that_was_stopped_goes_on_to_the_bits_of_one_that_was_not(home
     assert digests(Session.open(home)) == digests(expected)
     assert Session.open(home).resume(rounds=4).join().num_rounds == 4
     assert len(Session.open(home).models) == 5
+
+
+def test_one_whose_store_cannot_be_opened_releases_the_home(home: Home) -> None:
+    home.state_db.mkdir()
+    session = prepare(configuration(), home)
+    with pytest.raises(StoreError, match="is a folder, where the state database should be"):
+        session.run()
+    home.state_db.rmdir()
+    assert prepare(configuration(), home).run().status == "finished"
+    assert session.status == "prepared"
+
+
+def test_one_that_is_stopped_as_it_begins_is_on_record_as_interrupted(home: Home) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, SessionStarted):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="all that was committed is kept"):
+        beginning.run(config_of(configuration(), resolve=resolved), home, stop)
+    assert Session.open(home).status == "interrupted"
+
+
+def test_one_that_is_stopped_before_it_goes_on_says_how_it_can_be_resumed(home: Home) -> None:
+    session = run(configuration(), home, progress=False)
+    with session.workshop.preparing:
+        session.resume(rounds=2)
+        session.stop()
+    with pytest.raises(Interrupted, match="went on") as caught:
+        session.join()
+    assert caught.value.hint == f"fedpkg session resume {session.id}"
 
 
 def test_join_raises_what_stopped_a_session(home: Home) -> None:

@@ -98,6 +98,9 @@ def test_sessions_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> 
     other = prepare(configuration(0, "process", **common), beside=one).start()
     with pytest.raises(ConfigError, match="their sections 'executor' differ"):
         other.join()
+    other = prepare(configuration(0, **common, python_env="none"), beside=one).start()
+    with pytest.raises(ConfigError, match="its Python environments differ"):
+        other.join()
     one.stop()
     with pytest.raises(Interrupted):
         one.join()
