@@ -19,6 +19,7 @@ from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.errors import ConfigError, ModelFileError
 from fedpkg.shown import shown_lines
+from fedpkg.waist.place import TASK_JSON, log_of
 
 if TYPE_CHECKING:
     from fedpkg.config import PythonEnv
@@ -168,7 +169,7 @@ def call_and_show(call: Call) -> Called:
     from fedpkg.session.failed_call import entry_point_failed
 
     folder = call.folder / "task"
-    with _Logs([folder / "stdout.log", folder / "stderr.log"]):
+    with _Logs([log_of(folder, stream) for stream in ("stdout", "stderr")]):
         called = by_hand.call_entry_point(call)
     if called.answer.status == "ok":
         return called
@@ -220,7 +221,7 @@ def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | N
     from fedpkg.formats.base import SUFFIXES
     from fedpkg.formats.metadata import metadata_path, read_metrics
 
-    path = folder / "task.json"
+    path = folder / TASK_JSON
     record: Any = None
     with suppress(ModelFileError):
         record = None if path.is_symlink() else read_metrics(path)

@@ -17,6 +17,7 @@ from fedpkg.stores.leftovers import never_begun, of_sessions, temporary_files, u
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, unneeded_models, unneeded_packages
+from fedpkg.waist.place import REPLY, reply_of, states_folder
 
 _RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
 _UNPACK = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
@@ -154,7 +155,7 @@ def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checku
     def states() -> Iterable[tuple[Path, str]]:
         for client in store.list_clients(session_id):
             if client.state_version is not None:
-                path = folder / "clients" / client.client_id / client.state_version
+                path = states_folder(folder, client.client_id) / client.state_version
                 yield path, f"the state of {client.client_id} is missing: session {session_id} cannot go on as it was"
 
     def data() -> Iterable[tuple[Path, str]]:
@@ -182,7 +183,7 @@ def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: C
             if number not in checksums:
                 tasks = store.list_tasks(session_id, round_number=number)
                 checksums[number] = {(task.client_id, task.state_version): task.state_checksum for task in tasks}
-            path = folder / "clients" / client.client_id / client.state_version
+            path = states_folder(folder, client.client_id) / client.state_version
             if (checksum := checksums[number].get((client.client_id, client.state_version))) and path.exists():
                 yield _Claim(path, checksum, f"the state of {client.client_id} in session {session_id}", _RESTORE)
 
@@ -208,16 +209,16 @@ def _damaged_replies(home: Home, store: StateStore, session: SessionRow, checkup
                 if (update := updates.get(task.task_id)) is None:
                     continue
                 whose = f"of {task.client_id} in session {session_id}, round {row.round_number}"
-                place = home.root / f"{task.folder}.reply"
+                place = reply_of(home.root / (task.folder or ""))
                 what = "a kept update" if is_committed else "the recorded reply"
                 advice = _RESTORE if is_committed else resume
                 yield _Claim(place, update.checksum, f"{what} {whose}", advice)
                 if not is_committed and task.state_version is not None:
-                    state = folder / "clients" / task.client_id / task.state_version
+                    state = states_folder(folder, task.client_id) / task.state_version
                     yield _Claim(state, task.state_checksum, f"the uncommitted state {whose}", advice)
 
     first, found = _broken(claims)
-    replies = [path for path in first if path.suffix == ".reply"]
+    replies = [path for path in first if path.suffix == REPLY]
     checkup.replies += len(replies)
     checkup.states += len(first) - len(replies)
     checkup.size_bytes += sum(map(size_of, first))

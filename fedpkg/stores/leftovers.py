@@ -7,7 +7,6 @@ then never will be.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from fedpkg.log import event
 from fedpkg.stores.base import UNFINISHED, RoundRow, SessionRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.prune import Removal, entries, remove, size_of
+from fedpkg.waist.place import STATES, is_of_build, names_of_calls, round_folder
 
 logger = logging.getLogger("fedpkg.stores")
 BEGINNING = ".beginning"  # in the folder of a session that is not on record yet
-_BUILD = re.compile(r"build(\.work)?(\.again-\d+)?(\.reply)?")
 
 
 def sweep(home: Home, store: StateStore) -> list[Removal]:
@@ -57,13 +56,13 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
         rounds = store.list_rounds(session.session_id, status=None if all_rounds else UNFINISHED)
         yield from _unnamed_states(folder, store, session.session_id, rounds)
         for row in rounds:
-            yield from _of_round(folder / f"round-{row.round_number}", store, session, row)
+            yield from _of_round(round_folder(folder, row.round_number), store, session, row)
 
 
 def of_build(folder: Path) -> Iterator[Removal]:
     """In the folder of a session that is on record: its seed model is in the store."""
     for path in _inside(folder):
-        if _BUILD.fullmatch(path.name):
+        if is_of_build(path.name):
             yield Removal(path, size_of(path), "of making a seed model that is in the store now")
     yield from _if_there(folder / BEGINNING, "the mark of a session that is on record now")
 
@@ -108,7 +107,7 @@ def _unnamed_states(folder: Path, store: StateStore, session_id: str, rounds: li
         if row.status != "finished":  # its replies are on record, but not yet the clients' new states
             tasks = store.list_tasks(session_id, round_number=row.round_number)
             named |= {(task.client_id, task.state_version) for task in tasks}
-    for client in _inside(folder / "clients"):
+    for client in _inside(folder / STATES):
         for version in _inside(client):
             if (client.name, version.name) not in named:
                 yield Removal(version, size_of(version), "a client's state that no row names")
@@ -121,8 +120,7 @@ def _of_round(folder: Path, store: StateStore, session: SessionRow, row: RoundRo
     tasks = store.list_tasks(session.session_id, round_number=row.round_number)
     requests = store.list_requests(session.session_id, round_number=row.round_number)
     recorded = {(task.client_id, Path(task.folder).name): task for task in tasks if task.folder is not None}
-    entry_points = "|".join(re.escape(name) for name in {"validate", *(request.entry_point for request in requests)})
-    own = re.compile(rf"((?:{entry_points})(?:-\d+)?(?:\.again-\d+)?)(\.reply)?")
+    own = names_of_calls({"validate", *(request.entry_point for request in requests)})
     is_committed = row.status in ("aggregated", "finished")
     keeps_updates = bool(session.config.get("keep", {}).get("updates"))
     for client in found:

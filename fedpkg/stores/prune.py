@@ -15,6 +15,7 @@ from fedpkg.log import event
 from fedpkg.stores.base import UNFINISHED, ModelRow, StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.waist.place import REPLY, round_of
 
 logger = logging.getLogger("fedpkg.stores")
 _MODEL_NAME = re.compile(r"([0-9a-f]{64})(\.[^/]+)")
@@ -86,21 +87,14 @@ def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) 
     if keep.kind == "all":
         return []
     due = []
-    for round_folder in entries(folder):
-        number = round_folder.name.removeprefix("round-")
-        if number == round_folder.name or not number.isdecimal():
+    for of_round in entries(folder):
+        number = round_of(of_round.name)
+        if number is None or number > done or keep.keeps(number, done=done):
             continue
-        if int(number) > done or keep.keeps(int(number), done=done):
-            continue
-        paths = [round_folder]
-        if keep_updates and not round_folder.is_symlink():
-            paths = [
-                p
-                for client in entries(round_folder)
-                if not client.is_symlink()
-                for p in entries(client)
-                if p.suffix != ".reply"
-            ]
+        paths = [of_round]
+        if keep_updates and not of_round.is_symlink():
+            clients = [client for client in entries(of_round) if not client.is_symlink()]
+            paths = [path for client in clients for path in entries(client) if path.suffix != REPLY]
         due += [Removal(path, size_of(path), f"task folders: keep {rule}") for path in paths]
     return due
 

@@ -21,6 +21,8 @@ STARTUP = "startup"
 TASK_JSON = "task.json"
 METADATA = "-metadata"
 BUILD = "build"
+ROUND = "round-"
+STATES = "clients"
 PAYLOAD = ".payload"  # begins the names of requests' inputs; no client's id begins with a dot
 
 
@@ -102,12 +104,23 @@ def reply_of(folder: Path) -> Path:
 
 
 def round_folder(session: Path, round_number: int) -> Path:
-    return session / f"round-{round_number}"
+    return session / f"{ROUND}{round_number}"
+
+
+def round_of(name: str) -> int | None:
+    """The number of the round whose folder has this name; None: it is none of a round."""
+    number = name.removeprefix(ROUND)
+    return int(number) if number != name and number.isdecimal() else None
+
+
+def is_of_build(name: str) -> bool:
+    """Whether this is the name of a folder of the call that builds the seed."""
+    return re.fullmatch(rf"{BUILD}(\.work)?({re.escape(AGAIN)}\d+)?({re.escape(REPLY)})?", name) is not None
 
 
 def states_folder(session: Path, client_id: str) -> Path:
     """Where the versions of a client's state are, by their tokens."""
-    return session / "clients" / client_id
+    return session / STATES / client_id
 
 
 def place_of(session: Path, order: Order, *, suffix: str = ".npz", out_name: str = "out.npz") -> Place:
