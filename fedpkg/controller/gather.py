@@ -10,7 +10,8 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from typing import TypeAlias
 
-from fedpkg.controller.receiving import Received, Receiver
+from fedpkg.controller.receiving import Received, Receiver, drop
+from fedpkg.controller.vetting import failed
 from fedpkg.files import remove_files
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.executor import Executor
@@ -56,12 +57,12 @@ class Gathering:
             Exception: whatever the executor itself failed with.
         """
         if self._put_by:
-            return self._put_by.popleft()
+            return _unasked(self._put_by.popleft())
         if not self._waiting:
             return None
         patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         try:
-            return self._take(patience)
+            return _unasked(self._take(patience))
         except queue.Empty:
             return None
 
@@ -98,7 +99,7 @@ class Gathering:
         if answer.status == "ok":  # it answered while it was being ended
             if received.path is not None:
                 remove_files(received.path.parent)
-            self._executor.discard(order, answer)
+            drop(self._executor, order, answer)
         ended = Answer(
             task_id=order.task_id,
             status="cancelled" if late is None else "failed",
@@ -110,3 +111,11 @@ class Gathering:
             wall_s=answer.wall_s,
         )
         return Received(order, ended)
+
+
+def _unasked(received: Received) -> Received:
+    """What came without a `cut`: nobody had asked for the end of that task, so it cannot be `cancelled`."""
+    if received.answer.status != "cancelled":
+        return received
+    failure = Failure("executor", "it was cancelled, and nobody had asked for that")
+    return Received(received.order, failed(received.answer, failure))

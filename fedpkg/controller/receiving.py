@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fedpkg.controller.vetting import check_name, failed, folder_name, vetted
 from fedpkg.files import NO_SPACE, remove_tree, tree_checksum
+from fedpkg.log import event
 from fedpkg.replies.reading import Reading
 from fedpkg.replies.travel import decode
-from fedpkg.types import Json
-from fedpkg.waist.answer import Answer, Failure, Refused
+from fedpkg.types import Json, ReplyKind
+from fedpkg.waist.answer import Answer, Failure, Refused, ReplyFile
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order
-from fedpkg.waist.place import reply_of, round_folder
+from fedpkg.waist.place import place_of, reply_of
 
 if TYPE_CHECKING:
     from fedpkg.replies.reading import Sent
 
 logger = logging.getLogger("fedpkg.controller")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,19 @@ class Receiver:
     sent: Sent
 
     def __call__(self, order: Order, answer: Answer) -> Received:
-        """The answer taken in. What is wrong with its reply becomes a failure."""
-        if answer.status != "ok" or answer.reply is None:
+        """The answer taken in. What is wrong with it, or with its reply, becomes a failure."""
+        is_ours, folder = self.executor.is_ours, None
+        answer = answer if is_ours else vetted(order, answer)
+        if answer.status != "ok":
             return Received(order, answer)
-        folder = reply_folder(self.session_folder, order, answer.folder)
         try:
+            if not is_ours:
+                self._check(order, answer)
+            if answer.reply is None:
+                return Received(order, answer)
+            folder = reply_folder(self.session_folder, order, answer.folder)
             self.executor.fetch(order, answer, folder)
-            return self._checked(order, answer, folder)
+            return self._opened(order, answer, answer.reply, folder)
         except Refused as refused:
             failure = refused.failure
         except OSError as error:
@@ -79,40 +85,59 @@ class Receiver:
         except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
             logger.exception("task.unreadable task=%s", order.task_id)
             failure = Failure("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}")
-        self.executor.discard(order, answer)
-        remove_tree(folder)
+        drop(self.executor, order, answer)
+        if folder is not None:
+            remove_tree(folder)
         return Received(order, failed(answer, failure))
 
-    def _checked(self, order: Order, answer: Answer, folder: Path) -> Received:
-        assert answer.reply is not None
-        if not _PLAIN_NAME.fullmatch(answer.reply.name):
-            raise Refused("bad_file", f"its reply has the name {answer.reply.name!r:.60}, which is none of a file")
-        path, checksum, bytes_up = folder / answer.reply.name, answer.reply.checksum, answer.reply.size_bytes
+    def _check(self, order: Order, answer: Answer) -> None:
+        """Raises Refused: what an answer that is ok says of its reply or state cannot be, so nothing is fetched."""
+        reply, kind = answer.reply, self.reading.spec.kind
+        if (reply is None) != (kind is ReplyKind.NOTHING):
+            what = "it was asked for none" if reply is not None else "its answer is ok, but has none"
+            raise Refused("no_file", f"there is no reply as it was asked for: {what}")
+        if reply is not None:
+            check_name(reply.name, self.reading.spec)
+            self._check_size(reply.name, reply.size_bytes)
+        if answer.state is not None:
+            states = self.executor.states
+            damage = states.damage(order.session_id, order.client_id, answer.state, answer.state_checksum)
+            if damage:
+                raise Refused("bad_state", f"the state that it left {damage}")
+
+    def _check_size(self, name: str, size_bytes: int) -> None:
+        if (most := self.reading.max_bytes) is not None and size_bytes > most:
+            raise Refused("too_big", f"'{name}' has {size_bytes} bytes; at most {most} are taken (limits.reply_bytes)")
+
+    def _opened(self, order: Order, answer: Answer, reply: ReplyFile, folder: Path) -> Received:
+        """The answer, with the reply's files in a folder."""
+        path, checksum, bytes_up = folder / reply.name, reply.checksum, reply.size_bytes
         checked = None
         if not self.executor.is_ours:
             bytes_up = path.stat().st_size
-            if checksum != (checksum := tree_checksum(folder)):
+            if checksum != tree_checksum(folder):
                 raise Refused("bad_file", "its reply was damaged on its way")
-            if (most := self.reading.max_bytes) is not None and bytes_up > most:
-                raise Refused("too_big", f"'{path.name}' had {bytes_up} bytes; at most {most} are taken")
+            self._check_size(path.name, bytes_up)
         if self.reading.spec.transforms:
             path, checked = decode(self.reading, path, self.sent)
             checksum = tree_checksum(folder)
         elif not self.executor.is_ours:
             checked = self.reading.check(path, self.sent)
+            answer = msgspec.structs.replace(answer, converted=checked.converted)
         if checked is not None:
             facts = {"metadata": dict(checked.metadata), "num_examples": checked.num_examples}
             answer = msgspec.structs.replace(answer, **facts, metrics=checked.metrics)
         return Received(order, answer, path, path.stat().st_size, checksum, bytes_up)
 
 
+def drop(executor: Executor, order: Order, answer: Answer) -> None:
+    """Tell an executor that nobody needs an answer. Where it cannot remove what came of it, that stays."""
+    try:
+        executor.discard(order, answer)
+    except OSError as error:
+        event(logger, logging.WARNING, "task.files_left", task=order.task_id, error=error)
+
+
 def reply_folder(session: Path, order: Order, folder: str) -> Path:
     """Where the reply of a task is kept; ``folder``: as its answer names the place of its logs."""
-    name = Path(folder).name
-    name = name if _PLAIN_NAME.fullmatch(name) else order.call
-    return reply_of(round_folder(session, order.round_number) / order.client_id / name)
-
-
-def failed(answer: Answer, failure: Failure) -> Answer:
-    """The answer, as one that failed."""
-    return msgspec.structs.replace(answer, status="failed", failure=failure, reply=None, num_examples=None, state=None)
+    return reply_of(place_of(session, order).folder.with_name(folder_name(order, folder)))

@@ -303,8 +303,7 @@ def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:
     except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
         logger.exception("task.unreadable task=%s", job.task_id)
         raise Refused("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}") from error
-    checksum = "" if job.order.request_id is None else tree_checksum(path.parent)
-    return ReplyFile(name=path.name, size_bytes=size_bytes, checksum=checksum), checked
+    return ReplyFile(name=path.name, size_bytes=size_bytes, checksum=tree_checksum(path.parent)), checked
 
 
 def give_back(job: Job, tools: Tools) -> None:

@@ -24,7 +24,10 @@ class LocalStates:
         self._site = site
 
     def damage(self, session_id: str, client_id: str, token: str, checksum: str | None = None) -> str:
-        folder = self._site.version(session_id, client_id, token)
+        try:
+            folder = self._site.version(session_id, client_id, token)
+        except FileNotFoundError:
+            return f"is missing: {token!r:.60} is no token"
         if checksum is None:
             return "" if folder.is_dir() else f"is missing: {folder}"
         return damage_of(folder, checksum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -127,7 +128,13 @@ class Site:
         return place_of(self.session_folder(order.session_id), order, suffix=spec.suffix, out_name=out_name)
 
     def version(self, session_id: str, client_id: str, token: str) -> Path:
-        """The folder of a version of a client's state."""
+        """The folder of a version of a client's state.
+
+        Raises:
+            FileNotFoundError: that is no token of ours, and would lead to other files.
+        """
+        if token in ("", ".", "..") or "/" in token or "\0" in token:
+            raise FileNotFoundError(errno.ENOENT, "there is no such state", token)
         return states_folder(self.session_folder(session_id), client_id) / token
 
     def job(self, order: Order) -> Job:

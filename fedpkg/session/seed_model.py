@@ -15,7 +15,7 @@ from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.types import ReplyKind
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order, ReplySpec, digest_of
-from fedpkg.waist.place import BUILD, reply_of
+from fedpkg.waist.place import BUILD
 
 if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm, Suffix
@@ -69,6 +69,9 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         EntryPointFailed: it failed; with the end of its log.
         StoreError: … because the disk is full.
     """
+    from fedpkg.controller.receiving import Receiver
+    from fedpkg.replies.reading import Reading
+
     suffix = bare_form(config, package) or ".npz"
     spec = ReplySpec(kind=ReplyKind.SEED, suffix=suffix)
     digest = digest_of(spec)
@@ -91,19 +94,18 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         log_bytes=config.limits.log_bytes,
     )
     executor.know(spec, digest)
-    answer = executor.submit(order).result()
+    received = Receiver(executor, folder, Reading(spec), lambda name: None)(order, executor.submit(order).result())
+    answer = received.answer
     if answer.failure is not None and answer.failure.kind == "no_space":
         raise StoreError(
             f"the disk of {folder} is full: build failed ({answer.failure.message}); nothing was recorded",
             hint="free space (`fedpkg home prune` helps), then start it again",
             path=str(folder),
         )
-    if answer.reply is None:
+    if received.path is None:
         hint = _build_by_hand(config, f"seed{suffix}")
         raise entry_point_failed(BUILD, answer, folder / Path(answer.folder).name, hint=hint)
-    reply = reply_of(folder / BUILD)
-    executor.fetch(order, answer, reply)
-    return reply / answer.reply.name
+    return received.path
 
 
 def _build_by_hand(config: RunConfig, output: str) -> str:

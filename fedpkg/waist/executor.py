@@ -68,7 +68,13 @@ class Executor(Protocol):
         ...
 
     def submit(self, order: Order) -> Future[Answer]:
-        """Queue an order. Its future always gets an `Answer`, never an exception, unless fedpkg itself is at fault."""
+        """Queue an order. Its future always gets an `Answer`, never an exception, unless fedpkg itself is at fault.
+
+        The future's callbacks call `fetch`, `discard` and `states`, and wait for them, in the thread that completes it.
+
+        Raises:
+            DispatchError: it is closed, or the order names a package or a specification that it was not given.
+        """
         ...
 
     def cancel(self, task_id: str) -> None:
@@ -78,13 +84,19 @@ class Executor(Protocol):
     def fetch(self, order: Order, answer: Answer, into: Path) -> None:
         """Bring the files of an answer's reply into the folder ``into``, which they alone will be in. Once.
 
+        The reply is that of the order's task; the answer is what was kept of it.
+
         Raises:
             OSError: they cannot be brought, or written there.
         """
         ...
 
     def discard(self, order: Order, answer: Answer) -> None:
-        """Nobody needs an answer that was ok: its reply, if it was not fetched, and the state that it left can go."""
+        """Nobody needs an answer that was ok: its reply, if it was not fetched, and the state that it left can go.
+
+        Raises:
+            OSError: something stays; nobody will ask for it.
+        """
         ...
 
     def close(self) -> None:

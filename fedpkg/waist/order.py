@@ -101,7 +101,8 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The file that a task gets as its input model.
 
     Args:
-        reference: names the file to the side that asks: what is under it does not change in a session.
+        reference: names the file to the side that asks. What is under it does not change while the executor lives; a
+            later one may find other bytes there, unless it has a digest.
         size_bytes: of the file.
         digest: of the file, sha256 in hexadecimal; empty where it is not known.
         sets: names of the sets in it, if it holds several.

@@ -1,0 +1,216 @@
+"""A far end that lies, or a line that damages: that client's recorded failure, and never more."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from desk import FarProcess
+from federation import Federation
+from near_end import over
+
+from fedpkg.errors import EntryPointFailed
+from fedpkg.files import tree_checksum
+from fedpkg.session import executors
+from fedpkg.stores.home import Home
+
+
+def replaced(answer: dict[str, Any], **changes: Any) -> bytes:
+    return json.dumps({**answer, **changes}).encode()
+
+
+def of_reply(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
+    return lambda answer: replaced(answer, reply={**answer["reply"], **changes})
+
+
+def told(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
+    return lambda answer: replaced(answer, **changes)
+
+
+WILD = told(
+    started_at=math.nan,
+    wall_s=-math.inf,
+    phases={"run": math.nan, "stage": 0.5, "a\x1b": 1.0},
+    exit_code=1 << 90,
+    signal=-1 << 90,
+    log_tail="x" * 100_000 + "\udcff\x00",
+    command="\ud800",
+    folder="../../../../etc",
+    metadata={"num_examples": 1e300},
+    num_examples=1e300,
+    metrics={"a": math.inf},
+    converted="\x1b[31m",
+    usage={"cpu_s": -1.0, "peak_memory_bytes": 1 << 90},
+)
+# By client: what its answer is made into, and what is recorded of that; None: it is as good as any.
+ANSWERS: list[tuple[Callable[[dict[str, Any]], bytes], str | None, str]] = [
+    (told(task_id="another"), "bad_answer", "its answer is that of another task, 'another'"),
+    (told(task_id=""), "bad_answer", "another task"),
+    (lambda answer: b"{", "executor", "this is no Answer: "),
+    (lambda answer: b'{"metrics":' + b"[" * 200_000, "executor", "this is no Answer: "),
+    (told(secret=1), "executor", "unknown field `secret`"),
+    (told(status="cancelled"), "executor", "it was cancelled, and nobody had asked for that"),
+    (told(status="failed"), "executor", "it failed, and its executor does not say why"),
+    (told(status="failed", failure={"kind": "no_space", "message": "x"}), "executor", "where it ran: x"),
+    (told(status="failed", failure={"kind": "dropout", "message": "y"}), "executor", "where it ran: y"),
+    (told(status="failed", failure={"kind": "\x1b[1m", "message": "\x1b"}), "executor", "where it ran: \\x1b"),
+    (told(reply=None), "no_file", "its answer is ok, but has none"),
+    (of_reply(name="../../out.npz"), "bad_file", "'../../out.npz', which is none of a reply's file"),
+    (of_reply(name="out.pt"), "bad_file", "'out.pt', which is none of a reply's file"),
+    (of_reply(size_bytes=10**12), "too_big", "'out.npz' has 1000000000000 bytes; at most"),
+    (of_reply(size_bytes=10), "executor", "what came of its reply is not what was said"),
+    (of_reply(size_bytes=-1), "executor", "what came of its reply is not what was said"),
+    (of_reply(checksum="00000000"), "bad_file", "its reply was damaged on its way"),
+    (told(state="no-such", state_checksum="00000000"), "bad_state", "the state that it left "),
+    (told(state="../../../..", state_checksum="00000000"), "bad_state", "the state that it left "),
+    (told(state="\x1b" * 3), "bad_state", "the state has no usable name"),
+    (told(state="x" * 5_000), "bad_state", "the state has no usable name"),
+    (WILD, None, ""),
+]
+
+
+def npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+MODEL = {"b": np.zeros(10, np.float32), "steps": np.array(0)}
+NAN = npz(w=np.full((10, 32), np.nan, np.float32), **MODEL)
+PICKLE = npz(w=np.array([{"a": 1}], dtype=object), **MODEL)
+METADATA = b'{"num_examples": 10}'
+
+
+def flipped(value: Any, body: bytes) -> tuple[Any, bytes]:
+    return value, body[:200] + bytes([body[200] ^ 1]) + body[201:]
+
+
+def larger(value: Any, body: bytes) -> tuple[Any, bytes]:
+    return [[name, size_bytes + 1_000_000] for name, size_bytes in value], body + b"x" * 2_000_000
+
+
+# By client: what its reply's files are made into.
+REPLIES: list[tuple[Callable[[Any, bytes], tuple[Any, bytes]], str, str]] = [
+    (flipped, "bad_file", "its reply was damaged on its way"),
+    (larger, "executor", "what came of its reply is not what was said"),
+    (lambda value, body: (value, body[:100]), "bad_file", "its reply was damaged on its way"),
+    (lambda value, body: ([["../x", 1]], body), "executor", "what came of its reply is not what was said: '../x'"),
+    (lambda value, body: ([["out.npz", -1]], body), "executor", "what came of its reply is not what was said"),
+    (lambda value, body: ([], b""), "executor", "No such file"),
+    (lambda value, body: (7, body), "bad_file", "its reply cannot be read: TypeError"),
+]
+# By client: a reply that is not as asked, of which the answer says that it is.
+FORGED: list[tuple[bytes, bytes, str, str]] = [
+    (NAN, METADATA, "not_finite", "tensor 'w' has NaN or infinite values"),
+    (PICKLE, METADATA, "bad_file", "object"),
+    (npz(w=np.zeros((1, 32), np.float32), **MODEL), METADATA, "mismatch", "'w'"),
+    (npz(w=np.zeros((10, 32), np.float32), **MODEL), b'{"num_examples": -1}', "num_examples", "negative"),
+    (npz(w=np.zeros((10, 32), np.float32), **MODEL), b"{", "bad_metadata", "is not JSON"),
+]
+HONEST = 2
+CLIENTS = HONEST + len(ANSWERS) + len(REPLIES) + len(FORGED)
+
+
+class Liar:
+    """Stands in the line, and makes of what each client's task sent what the lists above say."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ends = (HONEST, HONEST + len(ANSWERS), HONEST + len(ANSWERS) + len(REPLIES), CLIENTS)
+        self.answers, self.replies, self.forged = (range(a, b) for a, b in itertools.pairwise(ends))
+
+    def expected(self) -> dict[str, tuple[str | None, str]]:
+        said = [(None, "")] * HONEST + [lie[1:] for lie in ANSWERS] + [lie[1:] for lie in REPLIES]
+        said += [lie[2:] for lie in FORGED]
+        return {f"client-{number:02}": one for number, one in enumerate(said)}
+
+    def __call__(self, call: str, facts: dict[str, Any], value: Any, body: bytes) -> tuple[Any, bytes]:
+        if call == "submit" and "/train" in (answer := json.loads(body))["task_id"]:
+            who = client_of(answer["task_id"])
+            if who in self.answers:
+                return value, ANSWERS[who - self.answers.start][0](answer)
+            if who in self.forged:
+                return value, of_reply(**self.forgery(who))(answer)
+        elif call == "fetch" and "/train" in facts["task_id"]:
+            who = client_of(facts["task_id"])
+            if who in self.replies:
+                return REPLIES[who - self.replies.start][0](value, body)
+            if who in self.forged:
+                model, metadata = FORGED[who - self.forged.start][:2]
+                return [["out.npz", len(model)], ["out.npz-metadata", len(metadata)]], model + metadata
+        return value, body
+
+    def forgery(self, who: int) -> dict[str, Any]:
+        model, metadata = FORGED[who - self.forged.start][:2]
+        folder = self.folder / str(who)
+        folder.mkdir()
+        (folder / "out.npz").write_bytes(model)
+        (folder / "out.npz-metadata").write_bytes(metadata)
+        return {"size_bytes": len(model), "checksum": tree_checksum(folder)}
+
+
+def client_of(task_id: str) -> int:
+    return int(task_id.split("/")[2].partition("-")[2])
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[FarProcess]:
+    with FarProcess() as far:
+        yield far
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Federation:
+    return Federation(Home.open(tmp_path / "ein Heim" / ".fedpkg"))
+
+
+@pytest.mark.slow
+def test_each_lie_is_that_clients_failure_and_never_more(
+    far: FarProcess, federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    liar = Liar(tmp_path)
+    monkeypatch.setattr(executors, "make_executor", over(far.port, tamper=liar))
+    session = federation.run(clients=CLIENTS, executor={"name": "forkserver", "workers": 2}, round={"required": 1})
+    assert session.status == "finished"
+    expected = liar.expected()
+    tasks = {name: federation.task(session, name) for name in expected}
+    amiss = {
+        name: (tasks[name].failure, tasks[name].message)
+        for name, (kind, words) in expected.items()
+        if tasks[name].failure != kind or words not in (tasks[name].message or "")
+    }
+    assert amiss == {}
+    assert federation.steps_taken(session, 1) == pytest.approx(1.0)
+    (row,) = federation.store.list_rounds(session.session_id)
+    assert (row.num_ok, row.num_examples) == (HONEST + 1, 10.0 * (HONEST + 1))
+    wild = tasks[f"client-{HONEST + len(ANSWERS) - 1:02}"]
+    assert (wild.started_at, wild.wall_s, wild.phases, wild.exit_code, wild.signal) == (
+        0,
+        0,
+        {"stage": 0.5},
+        None,
+        None,
+    )
+    assert wild.folder == f"sessions/{session.session_id}/round-1/{wild.client_id}/train"
+    assert len(wild.log_tail or "") < 65_000
+    assert federation.findings() == []
+    assert not list(federation.home.session_folder(session.session_id).rglob("*.reply")), "what was refused is gone"
+
+
+def test_lie_of_who_builds_the_seed_begins_no_session(
+    far: FarProcess, federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lie(call: str, facts: dict[str, Any], value: Any, body: bytes) -> tuple[Any, bytes]:
+        return value, of_reply(name="../seed.npz")(json.loads(body)) if call == "submit" else body
+
+    monkeypatch.setattr(executors, "make_executor", over(far.port, tamper=lie))
+    with pytest.raises(EntryPointFailed, match=r"'\.\./seed\.npz', which is none of a reply's file"):
+        federation.run(clients=2)
+    assert federation.store.list_sessions() == []
