@@ -158,14 +158,6 @@ def test_environment_names_data_state_and_placeholders(bench: Bench, tmp_path: P
     }
 
 
-def test_variables_of_one_task_do_not_reach_the_next(bench: Bench, tmp_path: Path) -> None:
-    package = inline(tmp_path, "os.environ['LEAK'] = '1'; os.chdir('/'); sys.path.clear(); tell()")
-    look = inline(tmp_path, "tell(names=[os.environ.get('LEAK'), os.environ.get('ONCE')])")
-    for _ in range(3):
-        bench.told(package, environment={"ONCE": "x"})
-        assert bench.told(look) == {"names": [None, None]}
-
-
 def test_variables_that_are_not_text_pass_through(
     open_bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,23 +167,6 @@ def test_variables_that_are_not_text_pass_through(
 
 
 # ---- seeds
-
-DRAWS = """
-import random
-tell(random=[random.random(), random.getrandbits(64)], hash=hash("x"), order=list({"a", "b", "c", "d"}))
-"""
-
-
-def test_seed_reaches_random_and_fixes_hashes(bench: Bench, tmp_path: Path) -> None:
-    import random
-
-    package = inline(tmp_path, DRAWS)
-    told = [bench.told(package, seed=seed) for seed in (5, 5, 6)]
-    generator = random.Random(5)
-    assert told[0] == told[1]
-    assert told[0]["random"] == [generator.random(), generator.getrandbits(64)]
-    assert told[2]["random"] != told[0]["random"]
-    assert (told[2]["hash"], told[2]["order"]) == (told[0]["hash"], told[0]["order"])
 
 
 def test_seed_reaches_numpy(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:

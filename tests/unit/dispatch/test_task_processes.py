@@ -165,25 +165,6 @@ def test_death_by_signal_is_told_by_name(bench: Bench, tmp_path: Path, how: str)
 # ---- cancel and close
 
 
-def test_cancelled_task_in_the_queue_never_starts(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
-    bench = open_bench(slots=1)
-    flag, go = tmp_path / "started", tmp_path / "go"
-    os.mkfifo(go)
-    wait = inline(tmp_path, f"open({str(flag)!r}, 'w'); open({str(go)!r}).read(); tell()")
-    first = bench.submit(wait)
-    second = bench.task(inline(tmp_path, "tell()"))
-    queued = bench.executor.submit(second)
-    third = bench.submit(inline(tmp_path, "tell(third=True)"))
-    wait_until(flag.exists, "the first task")
-    bench.executor.cancel(second.task_id)
-    bench.executor.cancel("nobody")
-    assert queued.result(20).status == "cancelled", "without waiting for the first"
-    go.write_text("")
-    assert first.result(20).status == "ok"
-    assert not second.folder.exists()
-    assert third.result(20).metrics == {"third": True}
-
-
 def test_task_cancelled_before_its_interpreter_is_ready_is_cancelled(
     open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
