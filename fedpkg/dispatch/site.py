@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fedpkg.errors import DispatchError
 from fedpkg.replies.reading import Reading
 from fedpkg.types import ReplyKind
@@ -19,6 +21,7 @@ from fedpkg.waist.place import Place, place_of, states_folder
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
+    from fedpkg.waist.order import TensorSpec
     from fedpkg.weights.weights import Weights
 
 
@@ -109,6 +112,7 @@ class Site:
         self.home = home
         self._packages = {package.digest: package for package in packages}
         self._readings: dict[str, Reading] = {}
+        self._tensors: dict[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] = {}
 
     def add(self, package: PackageOnDisk) -> None:
         self._packages[package.digest] = package
@@ -117,7 +121,9 @@ class Site:
         return self._packages.get(digest)
 
     def know(self, spec: ReplySpec, digest: str) -> None:
-        self._readings.setdefault(digest, Reading(spec))
+        if digest not in self._readings:  # with a new clipping norm in each round they are many, of the same tensors
+            tensors = spec.tensors and self._tensors.setdefault(spec.tensors, spec.tensors)
+            self._readings[digest] = Reading(msgspec.structs.replace(spec, tensors=tensors))
 
     def session_folder(self, session_id: str) -> Path:
         return self.home / "sessions" / session_id

@@ -161,6 +161,7 @@ class Reading:
         return Weights({name: delta.get(name, tensor) for name, tensor in known.items()})
 
 
+@functools.lru_cache(maxsize=32)  # the specifications of a session's rounds have the same tensors
 def template_of(tensors: tuple[TensorSpec, ...] | None) -> Weights | None:
     """Weights of these names, dtypes and shapes that have no numbers (PyTorch's device ``meta``)."""
     import torch
