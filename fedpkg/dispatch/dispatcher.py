@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 import queue
 import threading
 import time
@@ -222,7 +223,7 @@ class LocalExecutor(OnSite):
         # A place that a controller was killed in, and whose files cannot be removed, is not used again.
         tries, lost, private = 0, 0, False
         job = _placed(given, tries)
-        while job.place.folder.exists() or not remove_version(job.place.version):
+        while os.path.lexists(job.place.folder) or not remove_version(job.place.version):
             tries += 1
             job = _placed(given, tries)
         while True:

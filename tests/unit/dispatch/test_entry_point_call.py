@@ -276,6 +276,15 @@ def test_folders_that_exist_are_left_alone(bench: Bench, tmp_path: Path) -> None
     assert second.task.next_state == task.next_state.with_name("state.again-1")
 
 
+def test_place_that_another_task_has_taken_with_a_link_to_nothing_is_left_alone(bench: Bench, tmp_path: Path) -> None:
+    task = bench.task(inline(tmp_path, "tell()"))
+    task.folder.parent.mkdir(parents=True)
+    task.folder.symlink_to("nothing")
+    result = bench.executor.submit(task).result(60)
+    assert result.status == "ok", result.failure
+    assert result.task.folder == task.folder.with_name("task.again-1")
+
+
 # ---- as plain Python has it
 
 WHERE = """
