@@ -59,6 +59,7 @@ def decode(reading: Reading, message: Path, sent: Sent) -> tuple[Path, Checked]:
 
     Raises:
         Refused: what arrived is not as asked.
+        OSError: what it decodes to cannot be written.
     """
     from fedpkg.formats.base import ModelForm
     from fedpkg.formats.model_file import write_model
@@ -72,7 +73,12 @@ def decode(reading: Reading, message: Path, sent: Sent) -> tuple[Path, Checked]:
     metadata = {**read_metadata_of(message), **facts}
     remove_tree(metadata_path(message))
     path = message.with_name(RECEIVED)
-    write_model(path, weights, ModelForm(".safetensors"))
+    try:
+        write_model(path, weights, ModelForm(".safetensors"))
+    except ModelFileError as error:  # a full disk is not the client's failure
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
     metadata_path(path).write_text(json.dumps(metadata))
     opened = reading.open(path, sent)
     examples = examples_of(metadata) if reading.spec.weighted else 1.0

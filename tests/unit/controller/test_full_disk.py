@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from federation import DRIFTING, Federation
 
 from fedpkg.cli.main import run_command
@@ -20,10 +21,15 @@ from fedpkg.controller.events import Event
 from fedpkg.dispatch.attempt import Disk, failure_of_ours
 from fedpkg.errors import DispatchError, StoreError
 from fedpkg.files import remove_tree
+from fedpkg.replies.reading import Reading, tensors_of
+from fedpkg.replies.travel import decode
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.sqlite import SqliteStore
+from fedpkg.types import ReplyKind
+from fedpkg.waist.order import ReplySpec
+from fedpkg.weights.weights import Weights
 
 
 @pytest.fixture
@@ -128,6 +134,19 @@ def test_disk_on_which_another_task_has_just_made_room_was_full_while_this_one_r
     filler.unlink()
     assert disk.was_full(small_disk, since=began)
     assert not disk.was_full(small_disk, since=time.monotonic())
+
+
+def test_update_that_a_full_disk_keeps_from_being_decoded_is_no_bad_file(small_disk: Path) -> None:
+    sent = Weights({"w": torch.ones(64, 64)})
+    spec = ReplySpec(kind=ReplyKind.UPDATE, tensors=tensors_of(sent), transforms=({"name": "delta"},), weighted=False)
+    reading = Reading(spec)
+    assert reading.chain is not None
+    message = small_disk / "sent"
+    message.write_bytes(reading.chain.encode(sent, sent, seed=0, is_difference=False).content)
+    fill(small_disk / "filler")
+    with pytest.raises(OSError, match="No space left") as caught:
+        decode(reading, message, lambda _name: sent)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_command_that_a_full_disk_keeps_from_starting_fails_for_want_of_space_also_when_there_is_room_again() -> None:
