@@ -272,18 +272,6 @@ def copy_tree(source: Path, target: Path, *, but: Container[str] = ()) -> None:
                         destination.chmod(stat.S_IMODE(mode) | stat.S_IWUSR)
 
 
-def stage_file(source: Path, target: Path) -> None:
-    """Put a read-only ``source`` at ``target``: small files are copied, big ones hard-linked where possible."""
-    if source.stat().st_size > LINK_ABOVE_BYTES:
-        try:
-            os.link(source, target)
-        except OSError:  # another file system, or links are not allowed here
-            copy_file(source, target)
-    else:
-        copy_file(source, target)
-    target.chmod(0o444)
-
-
 def remove_files(folder: Path) -> None:
     """`remove_tree` for a folder of our own that has files only, which takes less."""
     try:

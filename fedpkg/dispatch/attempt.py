@@ -14,11 +14,12 @@ from typing import Protocol
 from fedpkg.compute_package.command import shell_line
 from fedpkg.devices import Slot
 from fedpkg.dispatch.collect import collect, keep_logs
+from fedpkg.dispatch.inputs import SlotInput
 from fedpkg.dispatch.isolation import remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of, says_forbidden
 from fedpkg.dispatch.site import Job
-from fedpkg.dispatch.staging import SharedModels, StagedTask, remove_leftovers, stage, startup
+from fedpkg.dispatch.staging import StagedTask, remove_leftovers, stage, startup
 from fedpkg.dispatch.states import check_state, is_disarmed
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
@@ -87,20 +88,36 @@ class Disk:
         return self._full_at >= since
 
 
+@dataclass(frozen=True)
+class InSlot:
+    """How a task's steps ran in a slot.
+
+    Args:
+        sent_at: when the slot was there.
+        ended_at: when the last step that ran had ended.
+        input: gave the task its input; None: it has a copy of its own.
+        left_input: whether the task left that as it was.
+    """
+
+    sent_at: float
+    ended_at: float
+    input: SlotInput | None = None
+    left_input: bool = True
+
+
 @dataclass
 class Tools:
     """What a try needs of its executor.
 
     Args:
-        run: runs steps one after the other in a slot, until one fails; the times at which the slot was there, and done.
+        run: runs steps one after the other in a slot, until one fails.
     """
 
     slot: Slot
     launcher: Launcher
-    models: SharedModels
     copies: WorkingCopies
     disk: Disk
-    run: Callable[[Job, list[Step], Callable[[Step, Outcome], bool]], tuple[float, float]]
+    run: Callable[[Job, list[Step], Callable[[Step, Outcome], bool]], InSlot]
     is_cancelled: Callable[[Job], bool]
 
 
@@ -119,7 +136,6 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)  # of all its calls
     started_at: float = field(default_factory=time.time)
     started: float = field(default_factory=time.monotonic)
-    ran_at: float = 0.0
 
     def run(self) -> Answer:
         """What became of it.
@@ -143,24 +159,26 @@ class Attempt:
     def _run(self) -> Answer:
         steps = self._staged()
         staged_at = time.monotonic()
-        sent_at, self.ran_at = self.tools.run(self.job, steps, self._goes_on)
+        ran = self.tools.run(self.job, steps, self._goes_on)
         self.tools.disk.look(self.job.place.folder)
         outcome = self.outcome
         assert outcome is not None
-        self.phases = {"stage": staged_at - self.started, **_phases(outcome, sent=sent_at, received=self.ran_at)}
-        self.started += sent_at - staged_at  # to wait for a slot is no part of a task's time
+        self.phases = {"stage": staged_at - self.started, **_phases(outcome, sent=ran.sent_at, received=ran.ended_at)}
+        self.started += ran.sent_at - staged_at  # to wait for a slot is no part of a task's time
         if outcome.ending == "cancelled" or (outcome.ending != "exit" and self.tools.is_cancelled(self.job)):
             return self._ended("cancelled")
+        if not ran.left_input:
+            raise Refused("wrote_input", "it changed its read-only input file")
         self._check_alone(outcome)
         if self.failure is not None:
             return self._failed(self.failure)
-        answer = self._answered()
-        self._give_input_back()
+        answer = self._answered(ran)
+        self._give_input_back(ran)
         return answer
 
     def _staged(self) -> list[Step]:
         job, tools = self.job, self.tools
-        staged = stage(job, tools.slot, tools.models, tools.copies, private=self.private)
+        staged = stage(job, tools.slot, tools.copies, private=self.private)
         calls = [(job, staged)]
         if job.order.starts_up and STARTUP in job.package.spec.entry_points:
             calls.insert(0, startup(job, staged))
@@ -179,18 +197,13 @@ class Attempt:
 
     def _check_alone(self, outcome: Outcome) -> None:
         """Raises NotAlone: something that the task shared with others was written to, or had to be."""
-        job, models, copies = self.job, self.tools.models, self.tools.copies
-        if not models.is_as_given(job):
-            if self.private:
-                raise Refused("wrote_input", "it changed its read-only input file")
-            models.release(job)
-            raise NotAlone("a task wrote to the shared input")
+        job, copies = self.job, self.tools.copies
         if not copies.is_as_given(job):
             raise NotAlone("a task changed a big file of the package, which tasks share")
         if self.failure is not None and copies.has_links(job) and says_forbidden(outcome):
             raise NotAlone("it failed, perhaps because big files of its package are read-only")
 
-    def _answered(self) -> Answer:
+    def _answered(self, ran: InSlot) -> Answer:
         """The answer of a task whose calls went well; its reply is out of its reach, and as it was asked."""
         job = self.job
         reply, checked = take_reply(job)
@@ -199,13 +212,16 @@ class Attempt:
             check_state(job)
         state = job.place.version.name if keeps_state else None
         state_checksum = tree_checksum(job.place.version) if keeps_state else ""
-        self.phases["collect"] = time.monotonic() - self.ran_at
+        self.phases["collect"] = time.monotonic() - ran.ended_at
         return self._ended("ok", reply=reply, checked=checked, state=state, state_checksum=state_checksum)
 
-    def _give_input_back(self) -> None:
+    def _give_input_back(self, ran: InSlot) -> None:
         """A task that is ok needs its input no more; one that failed keeps it, to be repeated by hand."""
         try:
-            self.tools.models.release(self.job, remove=True)
+            if ran.input is None:
+                self.job.place.input.unlink(missing_ok=True)
+            else:
+                ran.input.release(self.job)
             self.job.place.input_metadata.unlink(missing_ok=True)
         except OSError:
             pass  # the task put something else in its place
@@ -259,7 +275,7 @@ class Attempt:
     def _tidy_up(self, status: Status, *, fills: bool) -> None:
         job = self.job
         if status != "ok":
-            give_back(job, self.tools)
+            tidy(job, self.tools.copies.discard)
         if status == "cancelled" and self.outcome is None:  # it never ran
             tidy(job, remove_folder)
         else:
@@ -304,12 +320,6 @@ def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:
         logger.exception("task.unreadable task=%s", job.task_id)
         raise Refused("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}") from error
     return ReplyFile(name=path.name, size_bytes=size_bytes, checksum=tree_checksum(path.parent)), checked
-
-
-def give_back(job: Job, tools: Tools) -> None:
-    """Give back the input and the working copy of a task that keeps neither."""
-    tidy(job, tools.models.release)
-    tidy(job, tools.copies.discard)
 
 
 def remove_folder(job: Job) -> None:

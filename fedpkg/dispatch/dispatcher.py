@@ -19,15 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpkg.devices import Gpu, Slot
-from fedpkg.dispatch.attempt import Attempt, Disk, Launcher, NotAlone, Step, Tools, give_back, remove_folder, tidy
+from fedpkg.dispatch.attempt import Attempt, Disk, InSlot, Launcher, NotAlone, Step, Tools, remove_folder, tidy
 from fedpkg.dispatch.client_states import OnSite, remove_version
+from fedpkg.dispatch.inputs import SlotInput, is_big
 from fedpkg.dispatch.isolation import Walls
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.package_files import PackageFiles
 from fedpkg.dispatch.site import Job, Site
-from fedpkg.dispatch.staging import SharedModels
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError
+from fedpkg.files import remove_tree
 from fedpkg.log import event
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order
@@ -40,6 +41,7 @@ LOST_TRIES = 3  # of a task whose keeper is killed from outside each time; then 
 class _Slot:
     """Runs one task at a time, with a keeper of its own for each zygote it has used."""
 
+    input: SlotInput
     keepers: dict[str, Keeper] = field(default_factory=dict)
     running: str | None = None  # task id
     keeper: Keeper | None = None  # that runs it
@@ -101,7 +103,7 @@ class LocalExecutor(OnSite):
     and lays out the next. Only where the slots are not alike there is one for each: no task shall have been laid out
     for a slot that is busy while another one is free.
 
-    ``folder`` takes the input models and working copies that tasks share or may use again.
+    ``folder`` takes the slots' input models and the working copies that tasks may use again.
     """
 
     def __init__(self, site: Site, launcher: Launcher, *, slots: Sequence[Slot], folder: Path) -> None:
@@ -113,11 +115,11 @@ class LocalExecutor(OnSite):
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._closing = False
-        self._models = SharedModels(folder / "models")
+        self._inputs = folder / "models"
         self._copies = WorkingCopies(folder / "copies", PackageFiles(folder / "package"))
         self._disk = Disk()
         self._walls = Walls(folder / "walls") if launcher.isolated else None
-        self._slots = [_Slot() for _ in slots]
+        self._slots = [_Slot(SlotInput(self._inputs / str(number))) for number in range(len(slots))]
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
         for slot, place in zip(self._slots, slots, strict=True):
             lanes.setdefault(place.gpus, _Lane(place)).free.append(slot)
@@ -175,7 +177,7 @@ class LocalExecutor(OnSite):
         self._launcher.close()
         for thread in self._threads:
             thread.join()
-        self._models.clear()
+        remove_tree(self._inputs)
         self._copies.clear()
         if self._walls is not None:
             self._walls.clear()
@@ -230,7 +232,6 @@ class LocalExecutor(OnSite):
             tools = Tools(
                 lane.place,
                 self._launcher,
-                self._models,
                 self._copies,
                 self._disk,
                 functools.partial(self._run_steps, lane, turn),
@@ -245,7 +246,7 @@ class LocalExecutor(OnSite):
             finally:
                 lane.leave(turn)
             # Remove what is left of a try that does not count. The next holder of the home's lock removes what stays.
-            give_back(job, tools)
+            tidy(job, self._copies.discard)
             tidy(job, remove_folder)
             event(logger, logging.WARNING, "task.again", task=job.task_id, reason=reason)
             # In another place: what a killed keeper watched over is killed too, but nothing tells when it has ended.
@@ -254,14 +255,20 @@ class LocalExecutor(OnSite):
 
     def _run_steps(
         self, lane: _Lane, turn: object, job: Job, steps: list[Step], goes_on: Callable[[Step, Outcome], bool]
-    ) -> tuple[float, float]:
+    ) -> InSlot:
         """Run the calls of a task in a slot, when its turn has come: see `Tools`."""
         with lane.slot(turn, lambda: self._is_cancelled(job)) as slot:
+            given = slot.input if is_big(job) else None
+            inode = None if given is None else given.put(job)
             sent_at = time.monotonic()
             for step in steps:
-                if not goes_on(step, self._run_call(slot, step.job, step.key, step.call)):
+                call = step.call
+                if inode is not None:
+                    call = dataclasses.replace(call, shared_inodes=[*call.shared_inodes, inode])
+                if not goes_on(step, self._run_call(slot, step.job, step.key, call)):
                     break
-        return sent_at, time.monotonic()
+            ended_at = time.monotonic()
+            return InSlot(sent_at, ended_at, given, given is None or given.is_as_given())
 
     def _run_call(self, slot: _Slot, job: Job, key: str, call: Call) -> Outcome:
         if self._walls is None:

@@ -9,7 +9,6 @@ import re
 import shlex
 import stat
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ import msgspec
 
 from fedpkg.compute_package.command import format_flags
 from fedpkg.devices import Slot
+from fedpkg.dispatch.inputs import copy_input, is_big
 from fedpkg.dispatch.package_files import inventory, is_in_place
 from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.fedn.containers import name_the_host
 from fedpkg.fedn.names import DATA_PATH
-from fedpkg.files import LINK_ABOVE_BYTES, copy_file, remove_tree, same_bytes, stage_file
+from fedpkg.files import remove_tree
 from fedpkg.formats.base import SEED_SUFFIXES
 from fedpkg.interpreters import folders_of, naming
 from fedpkg.replies.reading import Reading
@@ -82,108 +82,6 @@ def base_environ(
     return environ
 
 
-@dataclass
-class _Input:
-    """A file that tasks get as their input, under names of their own."""
-
-    path: Path
-    model: Path  # the stored model that it is a copy of
-    facts: tuple[int, int, int]  # as they were when we last touched it
-    spoilt: bool = False
-
-
-class SharedModels:
-    """Input models of running tasks. A big one is one file under many names, so whether a task wrote to it is checked.
-
-    The file they share is a copy of the stored model: the store itself is never within reach of a task. As nothing
-    says *which* of them wrote to it, all that had it at that time run again, each on a copy of its own (a reflink where
-    there are such), and who writes to that is to blame. What is looked at is the time of the last change of the inode,
-    which a program cannot set; as names that come and go change it too, the bytes have the last word.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._copies = 0
-        self._shared: dict[Path, _Input] = {}  # by stored model: what tasks get now
-        self._given: dict[str, _Input] = {}  # what a running task got
-
-    def put(self, job: Job, *, private: bool = False) -> Path:
-        """Put a task's input into its folder; with ``private`` nobody else has that file."""
-        assert job.model is not None
-        target = job.place.input
-        if private or job.model.stat().st_size <= LINK_ABOVE_BYTES:
-            copy_file(job.model, target)
-            target.chmod(0o444)
-            if private:
-                with self._lock:
-                    self._given[job.task_id] = _Input(target, job.model, _facts(target))
-            return target
-        with self._lock:
-            shared = self._shared.get(job.model)
-            if shared is None or self._is_spoilt(shared):
-                shared = self._copy(job.model)
-            stage_file(shared.path, target)
-            shared.facts = _facts(shared.path)  # our own name changed them
-            self._given[job.task_id] = shared
-        return target
-
-    def is_as_given(self, job: Job) -> bool:
-        """A task has ended: did nobody write to its input meanwhile?"""
-        with self._lock:
-            given = self._given.get(job.task_id)
-            return given is None or not self._is_spoilt(given)
-
-    def release(self, job: Job, *, remove: bool = False) -> None:
-        """A task needs its input no more; with ``remove`` nor does anybody who would repeat the task by hand."""
-        with self._lock:
-            given = self._given.pop(job.task_id, None)
-            spoilt = given is not None and self._is_spoilt(given)
-            if remove:
-                job.place.input.unlink(missing_ok=True)
-                if given is not None and not spoilt:
-                    given.facts = _facts(given.path)
-
-    def clear(self) -> None:
-        """Remove the copies; tasks that still have one keep theirs."""
-        with self._lock:
-            self._shared.clear()
-            remove_tree(self._folder)
-
-    def _is_spoilt(self, given: _Input) -> bool:
-        now = _facts(given.path)
-        if not given.spoilt and now != given.facts:
-            given.spoilt = now[:2] != given.facts[:2] or not same_bytes(given.path, given.model)
-            given.facts = now
-            if given.spoilt and self._shared.get(given.model) is given:
-                del self._shared[given.model]
-                given.path.unlink(missing_ok=True)
-        return given.spoilt
-
-    def _copy(self, model: Path) -> _Input:
-        in_use = {id(given) for given in self._given.values()}
-        for old, shared in list(self._shared.items()):  # the model of an earlier round
-            if id(shared) not in in_use:
-                del self._shared[old]
-                shared.path.unlink(missing_ok=True)
-        self._copies += 1
-        copy = self._folder / f"{self._copies}{model.suffix}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        copy.unlink(missing_ok=True)  # left by a controller that was killed
-        copy_file(model, copy)
-        copy.chmod(0o444)
-        shared = self._shared[model] = _Input(copy, model, _facts(copy))
-        return shared
-
-
-def _facts(path: Path) -> tuple[int, int, int]:
-    try:
-        facts = path.stat()
-    except FileNotFoundError:
-        return (-1, -1, -1)
-    return (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-
-
 def shared_files(job: Job) -> list[Path]:
     """Files among those of a staged task that other tasks have under names of their own.
 
@@ -202,10 +100,10 @@ def _is_shared(path: Path) -> bool:
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
 
 
-def stage(job: Job, slot: Slot, models: SharedModels, copies: WorkingCopies, *, private: bool = False) -> StagedTask:
-    """Lay out the files of a task for ``slot``; with ``private`` no other task has any of them.
+def stage(job: Job, slot: Slot, copies: WorkingCopies, *, private: bool = False) -> StagedTask:
+    """Lay out the files of a task for ``slot``, but a big input: see `SlotInput`.
 
-    The folders of its place must not exist yet.
+    With ``private`` no other task has any of the package's files. The folders of its place must not exist yet.
     """
     order, place = job.order, job.place
     place.folder.mkdir(parents=True, mode=0o700)
@@ -213,7 +111,8 @@ def stage(job: Job, slot: Slot, models: SharedModels, copies: WorkingCopies, *, 
     copies.put(job, private=private)
     paths = [str(place.out)] if _takes_a_path(job) else []
     if job.model is not None:
-        models.put(job, private=private)
+        if not is_big(job):
+            copy_input(job)
         place.input_metadata.write_text(json.dumps({**order.run_config, **order.parameters}))
         paths.insert(0, str(place.input))
     place.task_json.write_text(json.dumps(task_record(job, slot)))

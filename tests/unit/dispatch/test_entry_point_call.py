@@ -467,7 +467,7 @@ def test_entry_points_may_start_processes(bench: Bench, tmp_path: Path, method: 
     assert told == {"numbers": [0, 2, 4, 6], "line": "ich\n7\n"}
 
 
-def test_input_that_is_shared_and_written_to_fails_the_task_and_spares_the_next(bench: Bench, tmp_path: Path) -> None:
+def test_input_that_is_written_to_fails_the_task_and_spares_the_next(bench: Bench, tmp_path: Path) -> None:
     big = write_model(tmp_path / "big.npz", size=400_000)
     before = big.read_bytes()
     code = """
@@ -484,7 +484,8 @@ def test_input_that_is_shared_and_written_to_fails_the_task_and_spares_the_next(
     assert bench.told(look, model=big) == {"start": "PK", "links": 2}
 
 
-def test_big_models_are_copied_once_for_all_clients(bench: Bench, tmp_path: Path) -> None:
+def test_big_models_are_copied_once_for_all_tasks_of_a_slot(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+    bench = open_bench(slots=1)
     package = inline(tmp_path, "tell(inode=os.stat(sys.argv[1]).st_ino)")
     first, second = (write_model(tmp_path / f"{n}.npz", size=400_000 + n) for n in (0, 1))
     inodes = [bench.told(package, model=path)["inode"] for path in (first, first)]
@@ -494,35 +495,33 @@ def test_big_models_are_copied_once_for_all_clients(bench: Bench, tmp_path: Path
     assert len(list((bench.folder / "logs" / "models").iterdir())) == 1
 
 
-SHARED = """
+BESIDE = """
 import time
 def arg(name):
     return next((word.partition("=")[2] for word in sys.argv if word.startswith(f"--{name}=")), "")
 path, place = sys.argv[1], arg("place")
-again = os.path.exists(f"{place}/{arg('who')} was here")
-open(f"{place}/{arg('who')} was here", "w").close()
+with open(f"{place}/runs of {arg('who')}", "a") as file:
+    file.write("x")
 def wait_for(name):
     open(f"{place}/{arg('who')} {name}", "w").close()
-    while not again and not os.path.exists(f"{place}/{arg('other')} {name}"):
+    while not os.path.exists(f"{place}/{arg('other')} {name}"):
         time.sleep(0.001)
 wait_for("started")
 if arg("how"):
     os.chmod(path, 0o644)
     before = os.stat(path)
     with open(path, "r+b") as file:
-        file.write(b"spoilt" if arg("how") != "touch" else b"PK")
+        file.write(b"spoilt")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns if arg("how") == "restore" else 0))
 wait_for("done")
-if open(path, "rb").read(2) != b"PK":
-    sys.exit("my input is damaged")
-tell(again=again)
+tell(start=open(path, "rb").read(2).decode())
 """
 
 
 @pytest.mark.parametrize("how", ["write", "restore"])
-def test_who_writes_to_a_shared_input_fails_alone(bench: Bench, tmp_path: Path, how: str) -> None:
+def test_who_writes_to_its_input_fails_alone_and_nobody_runs_again(bench: Bench, tmp_path: Path, how: str) -> None:
     big = write_model(tmp_path / "big.npz", size=400_000)
-    package = inline(tmp_path, SHARED)
+    package = inline(tmp_path, BESIDE)
 
     def submit(who: str, other: str, **more: str) -> Future[Ran]:
         arguments = {"who": who, "other": other, "place": str(tmp_path), **more}
@@ -530,12 +529,23 @@ def test_who_writes_to_a_shared_input_fails_alone(bench: Bench, tmp_path: Path, 
 
     bad, good = submit("bad", "good", how=how), submit("good", "bad")
     innocent, culprit = good.result(60), bad.result(60)
-    assert (innocent.status, innocent.metrics) == ("ok", {"again": True}), innocent.failure
+    assert (innocent.status, innocent.metrics) == ("ok", {"start": "PK"}), innocent.failure
     assert culprit.failure is not None
     assert culprit.failure.kind == "wrote_input"
-    assert bench.told(inline(tmp_path, "tell(start=open(sys.argv[1], 'rb').read(2).decode())"), model=big) == {
-        "start": "PK"
-    }
+    assert [(tmp_path / f"runs of {who}").read_text() for who in ("bad", "good")] == ["x", "x"]
+    look = inline(tmp_path, "tell(start=open(sys.argv[1], 'rb').read(2).decode())")
+    assert [bench.told(look, model=big) for _ in range(2)] == [{"start": "PK"}] * 2
+
+
+def test_name_that_a_task_gives_its_input_is_no_way_into_the_next_tasks(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench = open_bench(slots=1)
+    big = write_model(tmp_path / "big.npz", size=400_000)
+    mine = tmp_path / "mine.npz"
+    bench.told(inline(tmp_path, f"os.link(sys.argv[1], {str(mine)!r})\ntell()"), model=big)
+    look = inline(tmp_path, "tell(inode=os.stat(sys.argv[1]).st_ino)")
+    assert bench.told(look, model=big)["inode"] != mine.stat().st_ino
 
 
 def test_input_that_is_linked_or_removed_is_no_reason_to_run_again(bench: Bench, tmp_path: Path) -> None:

@@ -12,15 +12,13 @@ from pathlib import Path
 import pytest
 
 from fedpkg.files import (
-    LINK_ABOVE_BYTES,
     atomic_write,
     copy_file,
     copy_tree,
     fsync_tree,
+    remove_files,
     remove_tree,
     same_bytes,
-    sha256_file,
-    stage_file,
     tree_checksum,
 )
 
@@ -75,14 +73,14 @@ def test_copy_is_writable_and_independent(tmp_path: Path) -> None:
     assert not (tmp_path / "copy" / "fifo").exists()
 
 
-@pytest.mark.parametrize("size_bytes", [10, LINK_ABOVE_BYTES + 1])
-def test_staged_file_is_read_only_and_the_same(tmp_path: Path, size_bytes: int) -> None:
-    source = tmp_path / "model"
-    source.write_bytes(b"m" * size_bytes)
-    stage_file(source, tmp_path / "in.npz")
-    assert sha256_file(source) == sha256_file(tmp_path / "in.npz")
-    assert stat.S_IMODE((tmp_path / "in.npz").stat().st_mode) == 0o444
-    assert source.samefile(tmp_path / "in.npz") == (size_bytes > LINK_ABOVE_BYTES)
+def test_folder_of_files_is_removed_and_so_is_one_with_more_in_it(tmp_path: Path) -> None:
+    for name in ("flat", "deep"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file ö").touch()
+    (tmp_path / "deep" / "inner" / "deeper").mkdir(parents=True)
+    for name in ("flat", "deep", "absent"):
+        remove_files(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_without_permissions_is_removed(tmp_path: Path) -> None:
