@@ -20,7 +20,7 @@ from fedpkg.waist.order import Order
 
 
 class Elsewhere:
-    """An executor whose answers name folders, and themselves, as another machine might."""
+    """An executor whose answers name folders as another machine might."""
 
     is_ours = False
 
@@ -37,7 +37,7 @@ class Elsewhere:
         def rename(done: Future[Answer]) -> None:
             answer = self._answers[order.task_id] = done.result()
             folder = f"work/{Path(answer.folder).name}"
-            renamed.set_result(msgspec.structs.replace(answer, task_id=order.client_id, folder=folder))
+            renamed.set_result(msgspec.structs.replace(answer, folder=folder))
 
         self._executor.submit(order).add_done_callback(rename)
         return renamed
