@@ -141,6 +141,7 @@ class Desk:
             arguments={"code": code, **fields.pop("arguments", {})},
             timeout_s=fields.pop("timeout_s", PATIENCE_S),
             request_id=fields.pop("request_id", "1"),
+            environment={MARK: self.mark, **fields.pop("environment", {})},
             **fields,
         )
         return from_json(to_json(order), Order)  # nothing but data crosses
