@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from fedpkg.controller.collapse import CollapseWatch
 from fedpkg.controller.context import SessionContext
@@ -93,8 +94,9 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
 def _interrupted(ctx: SessionContext) -> SessionRow:
     """Somebody stopped the session: by request, or it raises Interrupted."""
     session_id = ctx.session.session_id
-    if ctx.store.stop_requested(session_id):
-        return _end(ctx, "stopped")
+    with suppress(StoreError):  # the store cannot be used: then nobody has asked through it
+        if ctx.store.stop_requested(session_id):
+            return _end(ctx, "stopped")
     _end(ctx, "interrupted")
     raise Interrupted(
         f"interrupted; all that was committed is kept in session {session_id}",

@@ -47,8 +47,8 @@ def write(database: Database, records: Iterable[Encoded]) -> None:
 class WriteBehind:
     """Records before a database. A killed process loses those that wait: the tasks count as in flight, and run again.
 
-    Where they cannot be written, they are lost, and the next call of a method raises the reason: whoever would build on
-    them learns it first.
+    Where they cannot be written, they wait on, and until they are, each call of a method raises the reason: whoever
+    would build on them learns it first.
     """
 
     def __init__(self, database: Database) -> None:
@@ -108,18 +108,16 @@ class WriteBehind:
             try:
                 if records:
                     write(self._database, records.values())
-            except StoreError as error:
-                with self._changed:
-                    self._error = error
-            except BaseException:  # Ctrl-C
+                self._error = None
+            except BaseException as error:  # also Ctrl-C
                 with self._changed:
                     self._waiting = records | self._waiting
-                raise
+                if not isinstance(error, StoreError):
+                    raise
+                self._error = error
 
     def _raise_error(self) -> None:
-        with self._changed:
-            error, self._error = self._error, None
-        if error is not None:
+        if (error := self._error) is not None:
             raise error
 
 

@@ -217,3 +217,11 @@ def test_checksum_of_a_tree_finds_what_a_power_loss_leaves(tmp_path: Path) -> No
         remove_tree(tree)
         copy_tree(tmp_path / "copy", tree)
         assert tree_checksum(tree) == whole
+
+
+def test_link_in_the_place_of_a_folder_of_files_goes_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    (tmp_path / "folder").symlink_to("other")
+    remove_files(tmp_path / "folder")
+    assert not (tmp_path / "folder").is_symlink() and (tmp_path / "other" / "file").exists()
