@@ -53,25 +53,25 @@ class _Lane:
     def __init__(self, place: Slot) -> None:
         self.place = place
         self.free: list[_Slot] = []
-        self._turns: list[object] = []  # of tasks that have no slot yet
-        self._changed = threading.Condition()
+        self._turns: list[threading.Condition] = []  # of tasks that have no slot yet; each wakes its own thread alone
+        self._lock = threading.Lock()
 
-    def line_up(self) -> object:
+    def line_up(self) -> threading.Condition:
         """A turn, for `slot`."""
-        turn = object()
-        with self._changed:
+        turn = threading.Condition(self._lock)
+        with self._lock:
             self._turns.append(turn)
         return turn
 
     @contextmanager
-    def slot(self, turn: object, is_cancelled: Callable[[], bool]) -> Iterator[_Slot]:
+    def slot(self, turn: threading.Condition, is_cancelled: Callable[[], bool]) -> Iterator[_Slot]:
         """Wait for one's turn and a free slot, and have it.
 
         Raises:
             DispatchError: the task has been cancelled meanwhile.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: is_cancelled() or (bool(self.free) and self._turns[0] is turn))
+        with self._lock:
+            turn.wait_for(lambda: is_cancelled() or (bool(self.free) and self._turns[0] is turn))
             if is_cancelled():
                 raise DispatchError("cancelled")
             slot = self.free.pop(0)
@@ -79,21 +79,26 @@ class _Lane:
         try:
             yield slot
         finally:
-            with self._changed:
+            with self._lock:
                 self.free.append(slot)
-                self._changed.notify_all()
+                self._wake()
 
     def look_again(self) -> None:
         """Tasks have been cancelled."""
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
+            for turn in self._turns:
+                turn.notify()
 
-    def leave(self, turn: object) -> None:
+    def leave(self, turn: threading.Condition) -> None:
         """Its task needs no slot, or has one."""
-        with self._changed:
+        with self._lock:
             if turn in self._turns:
                 self._turns.remove(turn)
-                self._changed.notify_all()
+                self._wake()
+
+    def _wake(self) -> None:
+        if self.free and self._turns:
+            self._turns[0].notify()
 
 
 class LocalExecutor(OnSite):
@@ -219,7 +224,7 @@ class LocalExecutor(OnSite):
     def _is_cancelled(self, job: Job) -> bool:
         return self._closing or job.task_id in self._cancelled
 
-    def _run(self, lane: _Lane, turn: object, given: Job) -> Answer:
+    def _run(self, lane: _Lane, turn: threading.Condition, given: Job) -> Answer:
         if self._is_cancelled(given):
             return _cancelled(given)
         # A place that a controller was killed in, and whose files cannot be removed, is not used again.
@@ -254,7 +259,12 @@ class LocalExecutor(OnSite):
             job, turn = _placed(given, tries), lane.line_up()
 
     def _run_steps(
-        self, lane: _Lane, turn: object, job: Job, steps: list[Step], goes_on: Callable[[Step, Outcome], bool]
+        self,
+        lane: _Lane,
+        turn: threading.Condition,
+        job: Job,
+        steps: list[Step],
+        goes_on: Callable[[Step, Outcome], bool],
     ) -> InSlot:
         """Run the calls of a task in a slot, when its turn has come: see `Tools`."""
         with lane.slot(turn, lambda: self._is_cancelled(job)) as slot:
