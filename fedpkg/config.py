@@ -496,6 +496,7 @@ KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
 
 _PATHS = (
     *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "strategy.file"),
+    "strategy.folder",  # of a coordinator
     *("sampler.file", "sampler.availability.trace"),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths

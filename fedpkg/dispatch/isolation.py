@@ -15,7 +15,7 @@ import shutil
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from fedpkg.dispatch.staging import shared_files
 from fedpkg.errors import NotIsolated
 from fedpkg.files import remove_tree
 from fedpkg.means import BARE, means
+from fedpkg.waist.order import Isolation
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 OURS = tuple(
@@ -87,42 +88,73 @@ class Walls:
         """
         isolation = job.order.isolation
         assert isolation is not None
+        data = () if job.data_path is None else (job.data_path,)
+        call = self.around(
+            call,
+            isolation,
+            own=(job.place.folder, job.place.version),
+            read=data,
+            scratch=job.place.scratch,
+            wanted=job.order.environment,
+            # Which the task, their owner, could make writable: they are the same files for all clients.
+            guarded=[os.path.realpath(path) for path in shared_files(job)],
+        )
+        assert call.isolation is not None
+        _note(job, call.isolation)
+        return dataclasses.replace(call, isolation={**call.isolation, "record": job.place.task_json.read_text()})
+
+    def around(
+        self,
+        call: Call,
+        isolation: Isolation,
+        *,
+        own: Sequence[Path],
+        read: Sequence[Path],
+        scratch: Path,
+        wanted: Iterable[str],
+        guarded: Sequence[str] = (),
+    ) -> Call:
+        """A call that may change its ``own`` folders, and see what it may ``read`` and the system's programs.
+
+        Args:
+            scratch: for /tmp, /dev/shm and the home; in one of its own folders.
+            wanted: variables of its environment that it may know besides harmless ones.
+            guarded: files in its own folders that it may not change.
+
+        Raises:
+            NotIsolated: it cannot be.
+        """
         by = means().warm if call.shell is None else means().cold
         if by is None:
             raise NotIsolated("this machine cannot isolate a task")
-        data = () if job.data_path is None else (str(job.data_path),)
-        own = [str(job.place.folder), str(job.place.version)]
         programs = _system(call.environ["PATH"], call.environ.get("FEDPKG_PYTHON"), isolation.network)
-        view = trace((*programs, *isolation.read, *data, *own))
+        view = trace((*programs, *isolation.read, *map(str, (*read, *own))))
         write = [os.path.realpath(folder) for folder in own]
-        read = [path for path in view.read if path not in write]
-        for path in read:
+        reads = [path for path in view.read if path not in write]
+        for path in reads:
             for folder in write:
                 if folder.startswith(path.rstrip("/") + "/"):
                     raise NotIsolated(
                         f"{path}, which it may read, holds its own folder {folder}, and so other clients'"
                     )
-        scratch = os.path.join(write[0], job.place.scratch.name)
+        held = os.path.join(os.path.realpath(scratch.parent), scratch.name)
         for name in ("", "tmp", "shm", "home"):
-            os.mkdir(os.path.join(scratch, name))
+            os.mkdir(os.path.join(held, name))
         walls: dict[str, Any] = {
             "by": by,
             "network": isolation.network,
-            "read": read,
+            "read": reads,
             "links": view.links,
             "folders": view.folders,
             "write": write,
-            # Which the task, their owner, could make writable: they are the same files for all clients.
-            "guarded": [os.path.realpath(path) for path in shared_files(job)],
+            "guarded": guarded,
             "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
-            "empty": {"/tmp": os.path.join(scratch, "tmp"), "/dev/shm": os.path.join(scratch, "shm")},
+            "empty": {"/tmp": os.path.join(held, "tmp"), "/dev/shm": os.path.join(held, "shm")},
             "root": os.path.realpath(self._root),
         }
         if by == "bubblewrap":
             walls["argv"] = _bubblewrap(walls, call.cwd)
-        _note(job, walls)
-        walls["record"] = job.place.task_json.read_text()
-        return _replace(call, walls, job, scratch)
+        return _replace(call, walls, wanted, held)
 
     def put_back(self, job: Job, call: Call) -> None:
         """The task's processes are gone: so is its scratch, and its record is again as it was given."""
@@ -154,8 +186,8 @@ def _note(job: Job, walls: Mapping[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
 
 
-def _replace(call: Call, walls: dict[str, Any], job: Job, scratch: str) -> Call:
-    environ = passed(call.environ, job.order.environment)
+def _replace(call: Call, walls: dict[str, Any], wanted: Iterable[str], scratch: str) -> Call:
+    environ = passed(call.environ, wanted)
     # A short path, where it can be: those of Unix sockets have at most 107 bytes.
     environ["TMPDIR"] = os.path.join(scratch, "tmp") if walls["by"] == "landlock" else "/tmp"
     environ.setdefault("HOME", os.path.join(scratch, "home"))

@@ -75,6 +75,7 @@ class Call:
     resident: bool = False  # in an interpreter that stays for the next one
     watch_imports: bool = False  # say what it imports that the interpreter had not imported yet
     isolation: Mapping[str, Any] | None = None  # what `dispatch.isolation` made of the task's
+    fds: Sequence[int] = ()  # open files of its zygote that a command of the shell inherits
 
     def to_json(self) -> dict[str, Any]:
         limits = self.limits
@@ -91,7 +92,7 @@ class Call:
             "isolation": self.isolation,
         }
         if self.shell is not None:
-            return {**order, "shell": self.shell}
+            return {**order, "shell": self.shell, "fds": list(self.fds)}
         order |= {"args": list(self.args), "resident": self.resident, "watch_imports": self.watch_imports}
         return {**order, "module": self.module} if self.module is not None else {**order, "script": self.script}
 
@@ -266,6 +267,7 @@ class Zygote:
         environ: its environment (threads at 1; a task sets its own).
         log: file for what the imports print.
         apart: each keeper and its task have processes of their own (a PID namespace).
+        fds: open files that it inherits, to pass them on (`Call.fds`).
     """
 
     def __init__(
@@ -280,8 +282,10 @@ class Zygote:
         own: Sequence[str] = (),
         sources: Sequence[Path] = (),
         apart: bool = False,
+        fds: Sequence[int] = (),
     ) -> None:
         self.interpreter = interpreter
+        self._fds = list(fds)
         files = [str(source) for source in sources]
         self._steps = list(steps)
         self._left_out: list[dict[str, Any]] = []
@@ -314,7 +318,7 @@ class Zygote:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *self._fds],
                     start_new_session=True,  # a Ctrl-C in the terminal is for the controller alone
                 )
             except OSError as error:

@@ -640,7 +640,7 @@ class Keeper:
                     stderr=subprocess.PIPE,
                     bufsize=0,
                     start_new_session=True,
-                    pass_fds=walls.fds,
+                    pass_fds=[*walls.fds, *order["fds"]],
                     preexec_fn=before_exec,  # no threads: safe
                 )
             except (OSError, subprocess.SubprocessError) as error:

@@ -93,7 +93,19 @@ def run(
             now = clock()
             store.add_package(_package_row(config, package, now))
             session = dataclasses.replace(session, created_at=now, updated_at=now)
-            ctx = context_of(session, config, home, store, on_disk.spec, form, executor, watch=watch, clock=clock)
+            ctx = context_of(
+                session,
+                config,
+                home,
+                store,
+                on_disk.spec,
+                form,
+                executor,
+                control=control,
+                held=held,
+                watch=watch,
+                clock=clock,
+            )
             begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
             remove(of_build(home.session_folder(session.session_id)))
         with workshop.on_record(session.session_id), heeding_requests(home, session.session_id, control):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.errors import StoreError
 from fedpkg.files import NO_SPACE
+from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.stores.base import SessionRow, StateStore
 from fedpkg.stores.home import Home
@@ -31,15 +32,20 @@ def context_of(
     form: ModelForm,
     executor: Executor,
     *,
+    control: Control,
+    held: ExitStack,
     watch: Watcher,
     clock: Callable[[], float],
 ) -> SessionContext:
+    """``held`` is left when the session ends, and with it what only runs for it."""
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
+    from fedpkg.session.coordinator import give_workplace
     from fedpkg.strategies import make_strategy
     from fedpkg.strategies.master import with_master
 
     strategy = make_strategy(config.strategy)
+    give_workplace(strategy, session, config, home, form, control, held)
     return SessionContext(
         session=session,
         config=config,

@@ -77,7 +77,19 @@ def resume(
 
             seed = store.get_model(f"{session.session_id}.0")
             form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
-            ctx = context_of(session, config, home, store, package.spec, form, executor, watch=watch, clock=clock)
+            ctx = context_of(
+                session,
+                config,
+                home,
+                store,
+                package.spec,
+                form,
+                executor,
+                control=control,
+                held=held,
+                watch=watch,
+                clock=clock,
+            )
             if session.rules < 2:
                 check_former_shares(ctx, seed)
             if session.rules < 3:

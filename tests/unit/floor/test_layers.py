@@ -15,7 +15,7 @@ ROWS = [
     {"cli"},
     {"session"},
     {"preflight"},
-    {"controller", "dispatch"},
+    {"controller", "dispatch", "coordinators"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
     {"fedn"},
     {"replies"},

@@ -1,0 +1,290 @@
+"""For coordinators: the rounds of a session, requests to its clients, and the next model.
+
+    import numpy as np
+    from fedpkg.client import coordinator
+
+    for step in coordinator.rounds():
+        [train] = step.ask("train")
+        total = sum(reply.num_examples for reply in train)
+        arrays = [(reply.num_examples, np.load(reply.path)) for reply in train]
+        model = {name: sum(n * one[name] for n, one in arrays) / total for name in np.load(step.path)}
+        step.commit(model)
+
+fedpkg starts the program again if it, or the controller, ended early: the program then runs from its beginning (or from
+its last checkpoint) and is given the same answers. It must send the same again, so what it does may depend on nothing
+but these answers, the checkpoint and ``step.seed``. What it prints is in its logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from fedpkg.client.errors import ClientError
+
+VERSION = 1
+VARIABLE = "FEDPKG_COORDINATOR"
+Model = Union[str, "Mapping[str, Any]"]  # the path of a file, or tensors (PyTorch) or arrays (NumPy) by name
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client that may be asked. ``num_examples`` is None as long as it is not known."""
+
+    client_id: str
+    groups: Sequence[str] = ()
+    num_examples: float | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's usable reply. ``paths`` are its files of weights by the name of the set; an update is the set ""."""
+
+    client_id: str
+    num_examples: float
+    metadata: Mapping[str, Any]
+    metrics: Any
+    paths: Mapping[str, str]
+
+    @property
+    def path(self) -> str:
+        """The file of an update: .npz or .safetensors, as the seed model."""
+        return self.paths[""]
+
+    def load(self, name: str = "") -> Mapping[str, Any]:
+        """The update, or one of several sets, as PyTorch tensors."""
+        from fedpkg.client import arrays
+
+        return arrays.read(self.paths[name])
+
+
+class Replies(list):  # type: ignore[type-arg]
+    """The usable replies to one request, in the order of ``asked``. ``missing`` are clients without one."""
+
+    def __init__(self, replies: Sequence[Reply], asked: Sequence[str], missing: Sequence[str]) -> None:
+        super().__init__(replies)
+        self.asked = asked
+        self.missing = missing
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask. The fields are those of `fedpkg.strategies.base.Request`.
+
+    Args:
+        clients: who is asked; None: the group, else the clients that the session's sampler chooses.
+        payload: the model that clients get; None: the round's model.
+        required: usable replies without which the round fails; None: as ``round.required`` of the run.yaml.
+    """
+
+    entry_point: str = "train"
+    clients: Sequence[str] | None = None
+    group: str | None = None
+    reply_kind: str = "update"
+    reply: str = "weights"
+    sets: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    payload: Model | None = None
+    required: int | None = None
+
+
+class Step:
+    """One round, from its model to `commit`.
+
+    Attributes:
+        round_number: from 1.
+        seed: another one in each round, the same when the round is taken again.
+        clients: those that may be asked.
+        path: the file of the model.
+        parameters, run_config: as the run.yaml has them.
+        checkpoint: what was last kept with `commit`, in the first step after a start of the program; else None.
+    """
+
+    def __init__(self, line: _Line, told: Mapping[str, Any], checkpoint: bytes | None) -> None:
+        self._line = line
+        self.round_number: int = told["round"]
+        self.seed: int = told["seed"]
+        self.clients = [Client(**one) for one in told["clients"]]
+        self.path = line.path(told["model"])
+        self.parameters: Mapping[str, Any] = line.parameters
+        self.run_config: Mapping[str, Any] = line.run_config
+        self.checkpoint = checkpoint
+        self.is_committed = False
+        line.names = line.ids = 0  # so that they do not depend on the rounds before a checkpoint
+
+    def load(self) -> Mapping[str, Any]:
+        """The model, as PyTorch tensors."""
+        from fedpkg.client import arrays
+
+        return arrays.read(self.path)
+
+    def ask(self, *requests: Request | str, **more: Any) -> list[Replies]:
+        """Ask clients, and wait for their replies; several requests are asked at once.
+
+        ``ask("train", clients=[…])`` is short for ``ask(Request("train", clients=[…]))``.
+        """
+        wanted = [Request(one, **more) if isinstance(one, str) else one for one in requests]
+        told = self._line.call({"type": "ask", "requests": [self._line.wanted(one) for one in wanted]})
+        return [self._replies(one) for one in told["replies"]]
+
+    def _replies(self, told: Mapping[str, Any]) -> Replies:
+        path = self._line.path
+        replies = [
+            Reply(
+                one["client_id"],
+                one["num_examples"],
+                one["metadata"],
+                one["metrics"],
+                {name: path(file) for name, file in one["weights"].items()},
+            )
+            for one in told["replies"]
+        ]
+        return Replies(replies, told["asked"], told["missing"])
+
+    def commit(
+        self,
+        model: Model | None = None,
+        *,
+        metrics: Mapping[str, float | None] | None = None,
+        finished: str | None = None,
+        checkpoint: bytes | None = None,
+    ) -> None:
+        """End the round.
+
+        Args:
+            model: the next global model; None: it stays as it is.
+            finished: the session ends after this round, for this reason.
+            checkpoint: bytes from which the program can go on; it is then never given what came before them.
+        """
+        line = self._line
+        files = {"model": line.put(model), "checkpoint": line.put_bytes(checkpoint)}
+        line.send({"type": "commit", "metrics": dict(metrics or {}), "finished": finished, **files})
+        self.is_committed = True
+
+    def log(self, text: str) -> None:
+        """Add a line to the session's log."""
+        self._line.send({"type": "log", "text": text})
+
+    def fail(self, reason: str) -> None:
+        """End the session with an error."""
+        self._line.send({"type": "error", "text": reason})
+
+
+def rounds() -> Iterator[Step]:
+    """The rounds of the session, until it has no more. Each must be committed before the next one is taken."""
+    line = _Line()
+    first = line.hello()
+    kept = None
+    if first["checkpoint"] is not None:
+        with open(line.path(first["checkpoint"]), "rb") as file:
+            kept = file.read()
+    told: Mapping[str, Any] | None = first
+    while told is not None:
+        step = Step(line, told, kept)
+        yield step
+        if not step.is_committed:
+            raise ClientError("the round was not committed", "call step.commit() before the next round")
+        told, kept = line.receive(), None
+
+
+class _Line:
+    """The connection to the controller."""
+
+    def __init__(self) -> None:
+        number = os.environ.pop(VARIABLE, "")
+        if not number.isdigit():
+            raise ClientError(
+                "this program was not started as a coordinator, or asks for the rounds twice",
+                "name it in a run.yaml: strategy: {name: coordinator, command: …, folder: …}",
+            )
+        self._fd = int(number)
+        os.set_inheritable(self._fd, False)
+        self._files = self._out = ""
+        self.names = 0
+        self.ids = 0
+        self.parameters: dict[str, Any] = {}
+        self.run_config: dict[str, Any] = {}
+
+    def hello(self) -> dict[str, Any]:
+        told = self.call({"type": "hello", "protocol": VERSION})
+        self._files, self._out = told["files"], told["out"]
+        self.parameters, self.run_config = told["parameters"], told["run_config"]
+        return told
+
+    def path(self, name: str) -> str:
+        return os.path.join(self._files, name)
+
+    def wanted(self, request: Request) -> dict[str, Any]:
+        self.ids += 1
+        told = {name: getattr(request, name) for name in Request.__dataclass_fields__}
+        return {**told, "id": str(self.ids), "payload": self.put(request.payload)}
+
+    def put(self, model: Model | None) -> str | None:
+        """Write a model where the controller finds it; the name of the file."""
+        if model is None or isinstance(model, str):
+            if model is None:
+                return None
+            with open(model, "rb") as file:
+                return self.put_bytes(file.read())
+        name = self._name(".npz")
+        values = list(model.values())
+        if any(type(value).__module__.partition(".")[0] == "torch" for value in values):
+            from fedpkg.client import arrays
+
+            name = name[: -len(".npz")] + ".safetensors"
+            arrays.write(os.path.join(self._out, name), model)
+        else:
+            import numpy as np
+
+            np.savez(os.path.join(self._out, name), **model)
+        return name
+
+    def put_bytes(self, data: bytes | None) -> str | None:
+        if data is None:
+            return None
+        name = self._name(".bin")
+        with open(os.path.join(self._out, name), "xb") as file:
+            file.write(data)
+        return name
+
+    def _name(self, suffix: str) -> str:
+        self.names += 1
+        return f"{self.names}{suffix}"
+
+    def call(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        self.send(message)
+        told = self.receive()
+        if told is None:
+            raise SystemExit("the session has ended")
+        return told
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        body = json.dumps(message, allow_nan=False).encode()
+        left = memoryview(struct.pack(">I", len(body)) + body)
+        try:
+            while left:
+                left = left[os.write(self._fd, left) :]
+        except OSError:
+            raise SystemExit("the session has ended") from None
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message; None at the end of the session."""
+        header = self._exactly(4)
+        body = None if header is None else self._exactly(struct.unpack(">I", header)[0])
+        return None if body is None else json.loads(body)
+
+    def _exactly(self, count: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < count:
+            try:
+                part = os.read(self._fd, min(count - len(data), 1 << 16))
+            except ConnectionError:
+                part = b""
+            if not part:
+                return None
+            data += part
+        return bytes(data)

@@ -1,0 +1,1 @@
+"""Coordinators: processes of a person's own code outside the slots, which ask clients over a socket."""

@@ -1,0 +1,24 @@
+"""The name ``coordinator`` in a run.yaml. The strategy itself is apart: a list of strategies loads no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.registry import Positive
+from fedpkg.strategies.registry import register_strategy
+
+if TYPE_CHECKING:
+    from fedpkg.coordinators.strategy import Coordinator
+
+
+@register_strategy("coordinator", equation="w <- what a process of your own commits")
+def coordinator(
+    command: str, folder: str, parameters: dict[str, Any] | None = None, timeout_s: Positive = 600.0
+) -> Coordinator:
+    """A program of your own, which asks clients and says the next model (docs/coordinators.md)."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"folder: there is no folder {folder}")
+    from fedpkg.coordinators.strategy import Coordinator
+
+    return Coordinator(command, folder, parameters or {}, timeout_s)

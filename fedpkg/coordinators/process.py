@@ -1,0 +1,208 @@
+"""The process of a coordinator: it is started, spoken with, and gone afterwards with all that it started."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late  # another one than the built-in before Python 3.11
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedpkg.coordinators.journal import Journal, Sent
+from fedpkg.coordinators.protocol import (
+    MAX_CHECKPOINT_BYTES,
+    VARIABLE,
+    Commit,
+    Message,
+    decode,
+    encode,
+    files_of,
+    receive,
+    send,
+)
+from fedpkg.errors import SessionFailed
+from fedpkg.files import copy_file, copy_tree, open_folder, remove_tree
+from fedpkg.formats.base import ModelForm
+from fedpkg.types import Json
+
+END_PATIENCE_S = 2.0  # for a coordinator to end by itself when the session has ended
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a program ended: in words, and the end of its log. ``is_final``: another start would end in the same way."""
+
+    how: str
+    log: str = ""
+    is_final: bool = False
+
+
+class Program(Protocol):
+    """A program that was started. ``ended`` is set once it is gone, with all that it started."""
+
+    @property
+    def ended(self) -> Future[Ending]: ...
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a program is started.
+
+    Args:
+        command: a line for bash.
+        cwd: its folder, which it may change.
+        folder: for its logs; not for the program.
+        reads, writes: further folders that it may read, or change.
+        fd: an open file that it inherits; its number is in the variable ``variable``.
+        seed: of the global generators of random, NumPy and PyTorch.
+    """
+
+    command: str
+    cwd: Path
+    folder: Path
+    reads: tuple[Path, ...]
+    writes: tuple[Path, ...]
+    fd: int
+    seed: int
+    variable: str = VARIABLE
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a session gives its coordinator.
+
+    Args:
+        folder: in the session's folder.
+        start: starts a program, under the session's limits and isolation.
+        follow: a future with the result of another one, which ends early where the session is to stop.
+        seed: the session's.
+    """
+
+    folder: Path
+    form: ModelForm
+    start: Callable[[Start], Program]
+    seed: int
+    follow: Callable[[Future[Any]], Future[Any]] = lambda future: future
+    run_config: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Ended(Exception):
+    """The coordinator's process has ended."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(ending.how)
+        self.ending = ending
+
+
+class Process:
+    """One process of a coordinator, and its folder: ``work`` (a copy of the person's), ``in`` and ``out`` for files."""
+
+    def __init__(self, place: Workplace, journal: Journal, command: str, source: Path, *, timeout_s: float) -> None:
+        self._place = place
+        self._journal = journal
+        self._timeout_s = timeout_s
+        starts = place.folder / "starts"
+        starts.mkdir(parents=True, exist_ok=True)
+        self.folder = starts / str(1 + max((int(one.name) for one in starts.iterdir()), default=0))
+        self.work, self.files, self.out = (self.folder / name for name in ("work", "in", "out"))
+        self.folder.mkdir()
+        copy_tree(source, self.work)
+        self.files.mkdir()
+        self.out.mkdir()
+        self._out = open_folder(self.out)
+        self._socket, theirs = socket.socketpair()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="fedpkg-coordinator")
+        with theirs:
+            start = Start(
+                command, self.work, self.folder, (self.files,), (self.out,), fd=theirs.fileno(), seed=place.seed
+            )
+            try:
+                self._program = place.start(start)
+            except BaseException:
+                self._put_away()
+                raise
+        self._program.ended.add_done_callback(lambda _ended: self._hang_up())
+
+    def hear(self, *, max_bytes: int) -> tuple[Message, Sent]:
+        """Its next message. The files that belong to it are taken into the journal.
+
+        Raises:
+            Ended: the process ended before.
+            SessionFailed: it took too long; the message, or one of its files, cannot be used.
+        """
+        reading = self._place.follow(self._reader.submit(receive, self._socket.recv))
+        try:
+            body = reading.result(self._timeout_s)
+        except Late:
+            raise SessionFailed(
+                f"the coordinator sent nothing for {self._timeout_s:g} s",
+                hint=f"look at its logs in {self.folder}; strategy.timeout_s is the time that it has for a message",
+            ) from None
+        except OSError:
+            body = None
+        if body is None:
+            raise self._ended()
+        message = decode(body)
+        most = dict.fromkeys(files_of(message), max_bytes)
+        if isinstance(message, Commit) and message.checkpoint is not None:
+            most[message.checkpoint] = MAX_CHECKPOINT_BYTES
+        files = {name: self._journal.take(self._out, name, limit) for name, limit in most.items()}
+        return message, Sent.of(body, files)
+
+    def tell(self, message: Mapping[str, Any], files: set[str]) -> None:
+        """Send it a message, and files of the journal.
+
+        Raises:
+            Ended: it is gone.
+        """
+        for name in files:
+            if not (self.files / name).exists():
+                copy_file(self._journal.file(name), self.files / name)
+        try:
+            self._place.follow(self._reader.submit(send, self._socket.fileno(), encode(message))).result(
+                self._timeout_s
+            )
+        except Late:
+            raise SessionFailed(f"the coordinator did not read a message for {self._timeout_s:g} s") from None
+        except OSError:
+            raise self._ended() from None
+
+    def forget_files(self) -> None:
+        """Remove the files that it was given: they are of an earlier round."""
+        for path in self.files.iterdir():
+            remove_tree(path)
+
+    def close(self, *, patience_s: float = 0.0) -> None:
+        """End it and remove its folder, but for the logs."""
+        self._hang_up()
+        with suppress(Late):
+            self._program.ended.result(patience_s)
+        self._program.close()
+        self._put_away()
+
+    def _ended(self) -> Ended:
+        self._hang_up()  # if it closed its end of the socket alone, it ends now
+        try:
+            return Ended(self._program.ended.result(END_PATIENCE_S))
+        except Late:
+            return Ended(Ending("closed its connection"))
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _put_away(self) -> None:
+        self._reader.shutdown()
+        self._socket.close()
+        os.close(self._out)
+        for path in self.folder.iterdir():
+            if path.suffix != ".log":
+                remove_tree(path)

@@ -1,0 +1,149 @@
+"""What a coordinator sends and is sent: frames of JSON with a length before them, tensors as files beside them.
+
+A frame is 4 bytes of length (big-endian), then JSON. ``fedpkg/client/coordinator.py`` is the other end, which describes
+what it is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from fedpkg.errors import SessionFailed
+from fedpkg.shown import shown
+
+VERSION = 1
+VARIABLE = "FEDPKG_COORDINATOR"  # in the coordinator's environment: the number of its end of the socket
+MAX_MESSAGE_BYTES = 8 << 20
+MAX_CHECKPOINT_BYTES = 16 << 20
+MAX_REQUESTS = 1000  # in one message
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+_QUOTED = 300  # characters of a message in an error
+
+
+class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The first message."""
+
+    protocol: int
+
+
+class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file; None: the round's model."""
+
+    id: str
+    entry_point: str = "train"
+    clients: list[str] | None = None
+    group: str | None = None
+    reply_kind: Literal["update", "sets", "metrics"] = "update"
+    reply: Literal["weights", "delta", "gradient"] = "weights"
+    sets: list[str] = []
+    parameters: dict[str, Any] = {}
+    payload: str | None = None
+    required: int | None = None
+
+
+class Ask(msgspec.Struct, tag="ask", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Requests that are asked at once; the answer has the replies to all of them."""
+
+    requests: list[Wanted]
+
+
+class Commit(msgspec.Struct, tag="commit", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The end of a round. ``model`` and ``checkpoint`` name files; without a model it stays as it is."""
+
+    model: str | None = None
+    metrics: dict[str, float | None] = {}
+    finished: str | None = None
+    checkpoint: str | None = None
+
+
+class Log(msgspec.Struct, tag="log", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """A line for the session's log. It is not compared when messages are sent again."""
+
+    text: str
+
+
+class Error(msgspec.Struct, tag="error", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The coordinator gives up, and so the session fails."""
+
+    text: str
+
+
+Message: TypeAlias = Hello | Ask | Commit | Log | Error
+_decoder = msgspec.json.Decoder(Message)
+
+
+def decode(body: bytes) -> Message:
+    """Raises SessionFailed: it is none."""
+    try:
+        message: Message = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SessionFailed(f"not a message of the protocol: {error}; it sent {quoted(body)}") from error
+    files = []
+    if isinstance(message, Ask):
+        if not 0 < len(message.requests) <= MAX_REQUESTS:
+            raise SessionFailed(f"it asks {len(message.requests)} requests at once; 1 to {MAX_REQUESTS} are allowed")
+        files = [one.payload for one in message.requests]
+    if isinstance(message, Commit):
+        files = [message.model, message.checkpoint]
+    for name in files:
+        if name is not None and not _NAME.fullmatch(name):
+            raise SessionFailed(f"'{shown(name[:100])}' is not the name of a file in its folder for files")
+    return message
+
+
+def files_of(message: Message) -> list[str]:
+    """The names of the files that belong to a message."""
+    if isinstance(message, Ask):
+        return list(dict.fromkeys(one.payload for one in message.requests if one.payload is not None))
+    if isinstance(message, Commit):
+        return list(dict.fromkeys(name for name in (message.model, message.checkpoint) if name is not None))
+    return []
+
+
+def quoted(body: bytes) -> str:
+    """The beginning of a message, to be shown."""
+    text = body[:_QUOTED].decode(errors="replace")
+    return shown(text) + (" …" if len(body) > _QUOTED else "")
+
+
+def encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def send(fd: int, body: bytes) -> None:
+    """Raises OSError: the other side is gone."""
+    left = memoryview(struct.pack(">I", len(body)) + body)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def receive(read: Callable[[int], bytes]) -> bytes | None:
+    """The next frame's body; None: the other side is gone.
+
+    Raises:
+        SessionFailed: it is too long.
+    """
+    header = _exactly(read, 4)
+    if header is None:
+        return None
+    (length,) = struct.unpack(">I", header)
+    if length > MAX_MESSAGE_BYTES:
+        raise SessionFailed(f"a message of {length} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
+    return _exactly(read, length)
+
+
+def _exactly(read: Callable[[int], bytes], count: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < count:
+        part = read(min(count - len(data), 1 << 16))
+        if not part:
+            return None
+        data += part
+    return bytes(data)

@@ -1,0 +1,294 @@
+"""The strategy that asks what a coordinator says: a step is what its process sends up to its next commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fedpkg.coordinators.journal import STEADY, Differs, Journal, Round, Sent
+from fedpkg.coordinators.process import END_PATIENCE_S, Ended, Process, Workplace
+from fedpkg.coordinators.protocol import VERSION, Ask, Commit, Error, Hello, Log, Message, Wanted
+from fedpkg.errors import ModelFileError, SessionFailed
+from fedpkg.formats.model_file import read_model
+from fedpkg.log import event
+from fedpkg.strategies.base import Asks, Replies, Request, State, Step, StepContext, StepResult
+from fedpkg.strategies.traits import Traits
+from fedpkg.types import Json, ReplyKind
+from fedpkg.weights.weights import Weights
+
+logger = logging.getLogger("fedpkg.coordinators")
+
+MOST_STARTS = 3  # of a process in one round: what ends it each time will end it again
+MOST_LOG_LINES = 100  # of a round
+LONGEST_LINE = 500
+_LEAST_BYTES = 16 << 20  # of a file that it sends, whatever the size of the model
+
+
+@dataclass
+class Coordinator:
+    """A strategy that is a process of the person's own code. Its state: the model, and the rounds on record.
+
+    After a checkpoint, the rounds before it are no longer needed. ``workplace`` is given by the session that runs it;
+    the strategy itself keeps the process, which it can start again at any time, and nothing else.
+    """
+
+    command: str
+    folder: str
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    timeout_s: float = 600.0
+    workplace: Workplace | None = None
+    traits: ClassVar[Traits] = Traits(entry_points=())
+
+    def __post_init__(self) -> None:
+        self._process: Process | None = None
+        self._rounds: list[Round] = []  # that the process has seen
+        self._seen: list[dict[str, Any]] = []  # the same, as the state has them
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "rounds": [], "checkpoint": None}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        if self.workplace is None:
+            raise SessionFailed("a coordinator runs in a session alone")
+        journal = Journal(self.workplace.folder, self.workplace.form)
+        if self._process is None or self._seen != state["rounds"]:
+            self.close()
+            self._rounds = [journal.read(one) for one in state["rounds"]]
+        else:
+            self._process.forget_files()
+        round_ = Round(_start(state, ctx, journal))
+        journal.sweep([*self._rounds, round_])
+        talk = _Talk(self, journal, round_, state["model"])
+        result = None
+        try:
+            result = yield from talk.run(state)
+        except SessionFailed as error:
+            error.message = f"round {ctx.round_number}: the coordinator: {error.message}"
+            raise
+        except Differs as differs:
+            raise SessionFailed(f"round {ctx.round_number}: the coordinator: {differs}", hint=STEADY) from None
+        finally:
+            if result is None:
+                self.close()
+        self._seen = result.state["rounds"]
+        self._rounds = [*self._rounds, round_] if self._seen else []
+        return result
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close(patience_s=END_PATIENCE_S)
+
+    # ---- the process
+
+    def exchange(
+        self, journal: Journal, round_: Round, say: Mapping[str, Any] | None, deaths: list[str]
+    ) -> tuple[Message, Sent]:
+        """Say something to the process, and hear its next message; a process that has ended is started again.
+
+        Raises:
+            SessionFailed: it ends again and again, or it sends what cannot be used.
+            Differs: it sends something else than is on record.
+        """
+        most = _max_bytes(journal, round_)
+        while True:
+            try:
+                if self._process is None:
+                    assert self.workplace is not None
+                    source = Path(self.folder)
+                    self._process = Process(self.workplace, journal, self.command, source, timeout_s=self.timeout_s)
+                    self._replay(self._process, round_, most)
+                elif say is not None:
+                    self._process.tell(say, _files_of(say))
+                return self._process.hear(max_bytes=most)
+            except Ended as end:
+                assert self._process is not None
+                self._process.close()
+                self._process = None
+                deaths.append(end.ending.how)
+                if end.ending.is_final or len(deaths) >= MOST_STARTS:
+                    raise self._dead(deaths, end) from None
+                event(logger, logging.WARNING, "coordinator.ended", how=end.ending.how)
+
+    def _dead(self, deaths: Sequence[str], end: Ended) -> SessionFailed:
+        times = f" ({len(deaths)} times in this round)" if len(deaths) > 1 else ""
+        log = f"; its log ends with\n{end.ending.log}" if end.ending.log else ""
+        hint = "mend it and resume the session"
+        if end.ending.is_final:
+            hint = "a coordinator commits each round; with commit(finished=…) the session ends"
+        return SessionFailed(f"it {end.ending.how} before it committed the round{times}{log}", hint=hint)
+
+    def _replay(self, process: Process, last: Round, most: int) -> None:
+        """Bring a new process to where the last one was: give it what that was told, if it sends what that sent."""
+        message, _ = process.hear(max_bytes=most)
+        if not isinstance(message, Hello) or message.protocol != VERSION:
+            raise SessionFailed(f"it must begin with a hello of protocol {VERSION}, not {type(message).__name__}")
+        assert self.workplace is not None
+        hello: dict[str, Any] = {
+            "protocol": VERSION,
+            "files": str(process.files),
+            "out": str(process.out),
+            "parameters": dict(self.parameters),
+            "run_config": dict(self.workplace.run_config),
+        }
+        for round_ in [*self._rounds, last]:
+            start = round_.start if hello else {**round_.start, "checkpoint": None}
+            process.tell({"type": "round", **start, **hello}, _files_of(start))
+            hello = {}
+            for number, (recorded, told) in enumerate(round_.messages, 1):
+                self._expect(process, recorded, round_, number, most)
+                process.tell(told, _files_of(told))
+            if round_.commit is not None:
+                self._expect(process, round_.commit, round_, len(round_.messages) + 1, most)
+                process.forget_files()
+
+    @staticmethod
+    def _expect(process: Process, recorded: Mapping[str, Any], round_: Round, number: int, most: int) -> None:
+        while True:
+            message, sent = process.hear(max_bytes=most)
+            if not isinstance(message, Log):
+                sent.check(recorded, round_number=round_.start["round"], number=number)
+                return
+
+
+class _Talk:
+    """One round of a coordinator."""
+
+    def __init__(self, owner: Coordinator, journal: Journal, round_: Round, model: Weights) -> None:
+        self.owner = owner
+        self.journal = journal
+        self.round = round_
+        self.model = model
+        self._deaths: list[str] = []
+        self._lines = 0
+
+    def run(self, state: State) -> Asks[StepResult]:
+        """Ask what it asks, until it commits: the state after that, whose record is on disk."""
+        sending, messages = self.journal.sending(self.round.start["round"]), self.round.messages
+        said: Mapping[str, Any] | None = {**self.round.start, "checkpoint": None}
+        try:
+            while True:
+                message, sent = self._next(said)
+                sending.add(len(messages) + 1, sent)
+                if isinstance(message, Commit):
+                    self.round.commit = sent.to_json()
+                    return self._result(message, sent, state)
+                requests = [self._request(one, sent) for one in message.requests]
+                said = self._told(message, (yield requests))
+                messages.append((sent.to_json(), dict(said)))
+        except Differs:
+            raise
+        except BaseException:  # the round is taken again: what was not answered may then be another message
+            sending.forget(after=len(messages) if self._was_answered() else 0)
+            raise
+
+    def _next(self, said: Mapping[str, Any] | None) -> tuple[Ask | Commit, Sent]:
+        """The next message that asks or commits, after something was said to it."""
+        while True:
+            message, sent = self.owner.exchange(self.journal, self.round, said, self._deaths)
+            if isinstance(message, (Ask, Commit)):
+                return message, sent
+            if isinstance(message, Error):
+                raise SessionFailed(f"it gave up: {message.text[:LONGEST_LINE]}")
+            if isinstance(message, Hello):
+                raise SessionFailed("it sends a second hello")
+            self._log(message.text)
+            said = None
+
+    def _result(self, commit: Commit, sent: Sent, state: State) -> StepResult:
+        model = state["model"]
+        if commit.model is not None:
+            model = self._weights(commit.model, sent.files[commit.model]).clone()
+        rounds, checkpoint = [*state["rounds"], self.journal.write(self.round)], state["checkpoint"]
+        if commit.checkpoint is not None:
+            rounds, checkpoint = [], sent.files[commit.checkpoint]
+        state = {"model": model, "rounds": rounds, "checkpoint": checkpoint}
+        return StepResult(state, metrics=commit.metrics, finished=commit.finished)
+
+    def _request(self, wanted: Wanted, sent: Sent) -> Request:
+        payload = self.model
+        if wanted.payload is not None:
+            payload = self._weights(wanted.payload, sent.files[wanted.payload])
+        return Request(
+            request_id=wanted.id,
+            payload=payload,
+            clients=None if wanted.clients is None else tuple(wanted.clients),
+            group=wanted.group,
+            entry_point=wanted.entry_point,
+            reply_kind=ReplyKind(wanted.reply_kind),
+            reply=wanted.reply,
+            sets=dict.fromkeys(wanted.sets),
+            parameters=wanted.parameters,
+            required=wanted.required,
+        )
+
+    def _weights(self, name: str, kept: str) -> Weights:
+        try:
+            found = read_model(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
+        except ModelFileError as error:
+            raise SessionFailed(f"its file '{name}' is no model: {error.message}") from error
+        return Weights(found, buffers=[one for one in self.model.buffers if one in found])
+
+    def _told(self, message: Ask, answers: Sequence[Replies]) -> dict[str, Any]:
+        """The replies, as it is told of them; their weights are kept."""
+        told = []
+        for wanted, replies in zip(message.requests, answers, strict=True):
+            found = [
+                {
+                    "client_id": reply.client_id,
+                    "num_examples": reply.num_examples,
+                    "metadata": dict(reply.metadata),
+                    "metrics": reply.metrics,
+                    "weights": {name: self.journal.keep(weights) for name, weights in reply.sets.items()},
+                }
+                for reply in replies
+            ]
+            told.append(
+                {"id": wanted.id, "asked": list(replies.asked), "missing": list(replies.missing), "replies": found}
+            )
+        return {"type": "replies", "replies": told}
+
+    def _was_answered(self) -> bool:
+        return any(one["replies"] for _, told in self.round.messages for one in told["replies"])
+
+    def _log(self, text: str) -> None:
+        self._lines += 1
+        if self._lines <= MOST_LOG_LINES:
+            event(logger, logging.INFO, "coordinator.log", round=self.round.start["round"], text=text[:LONGEST_LINE])
+        elif self._lines == MOST_LOG_LINES + 1:
+            event(
+                logger,
+                logging.WARNING,
+                "coordinator.log",
+                round=self.round.start["round"],
+                text="further lines are left out",
+            )
+
+
+def _start(state: State, ctx: StepContext, journal: Journal) -> dict[str, Any]:
+    clients = [
+        {"client_id": one.client_id, "groups": list(one.groups), "num_examples": one.num_examples}
+        for one in ctx.clients
+    ]
+    return {
+        "round": ctx.round_number,
+        "seed": int(ctx.rng.integers(1 << 62)),
+        "clients": clients,
+        "model": journal.keep(state["model"]),
+        "checkpoint": state["checkpoint"],
+    }
+
+
+def _files_of(told: Mapping[str, Any]) -> set[str]:
+    """The files of which a message tells."""
+    if told.get("type") == "replies":
+        return Round({"model": None}, [({}, dict(told))]).files
+    return Round(dict(told)).files
+
+
+def _max_bytes(journal: Journal, round_: Round) -> int:
+    return _LEAST_BYTES + 4 * journal.file(round_.start["model"]).stat().st_size

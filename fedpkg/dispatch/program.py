@@ -1,0 +1,111 @@
+"""A program of a person's own beside the slots: under a keeper of its own, with limits and isolation as tasks have."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+import msgspec
+
+from fedpkg.dispatch.isolation import Walls
+from fedpkg.dispatch.keepers import OVERDUE_S, Call, KeeperGone, Outcome, Zygote
+from fedpkg.dispatch.staging import base_environ
+from fedpkg.errors import DispatchError
+from fedpkg.means import means
+from fedpkg.waist.order import Isolation, Limits
+
+
+class Program:
+    """A command that runs in the background.
+
+    Args:
+        call: what runs.
+        apart: it has processes of its own (a PID namespace).
+
+    Attributes:
+        ended: its outcome, once it is gone with all that it started.
+
+    Raises:
+        DispatchError: it cannot be started; `NotIsolated`: … not as isolated as it was to be.
+    """
+
+    def __init__(self, call: Call, *, apart: bool) -> None:
+        self.ended: Future[Outcome] = Future()
+        log = call.stderr.with_name("keeper.log")
+        self._zygote = Zygote(sys.executable, [], environ=call.environ, log=log, apart=apart, fds=call.fds)
+        try:
+            self._keeper = self._zygote.keeper(warm=False)
+            self._keeper.start(call)
+        except KeeperGone as error:
+            self._zygote.close()
+            raise DispatchError(f"{call.shell}: cannot be started: {error}") from error
+        except BaseException:
+            self._zygote.close()
+            raise
+        self._thread = threading.Thread(target=self._wait, name="fedpkg-program", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        try:
+            self.ended.set_result(self._keeper.outcome())
+        except BaseException as error:
+            self.ended.set_exception(error)
+
+    def close(self) -> None:
+        """End it with all that it started."""
+        self._keeper.hang_up()
+        self._thread.join(OVERDUE_S)
+        self._zygote.close()
+        self._thread.join()
+
+
+def start_program(
+    command: str,
+    *,
+    cwd: Path,
+    folder: Path,
+    reads: tuple[Path, ...],
+    writes: tuple[Path, ...],
+    fd: int,
+    variables: Mapping[str, str],
+    threads: int,
+    log_bytes: int,
+    limits: Limits,
+    isolation: Isolation | None,
+) -> Program:
+    """Start a command.
+
+    Args:
+        command: a line for bash.
+        cwd: its working directory, which it may change.
+        folder: for its logs.
+        reads, writes: further folders that it may read, and change, where it is isolated.
+        fd: an open file that it inherits.
+        variables: of its environment, besides those of this process (where it is isolated: the harmless ones).
+        limits: but that of processor time, as it lives as long as the session.
+
+    Raises:
+        DispatchError: as for `Program`.
+    """
+    call = Call(
+        cwd=cwd,
+        environ=base_environ(variables, threads=threads),
+        stdout=folder / "stdout.log",
+        stderr=folder / "stderr.log",
+        log_bytes=log_bytes,
+        timeout_s=None,
+        limits=msgspec.structs.replace(limits, cpu_s=None),
+        folders=(cwd, *writes),
+        shell=command,
+        fds=(fd,),
+    )
+    if isolation is None:
+        return Program(call, apart=False)
+    private = folder / "private"
+    private.mkdir()
+    own, walls = (*call.folders, private), Walls(folder / "walls")
+    call = walls.around(call, isolation, own=own, read=reads, scratch=private / "scratch", wanted=variables)
+    return Program(call, apart=means().cold == "namespaces")

@@ -1,0 +1,102 @@
+"""The process of a session's coordinator, if its strategy is one: started beside the slots, gone with the session."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.config import RunConfig
+from fedpkg.coordinators.process import Ending, Start, Workplace
+from fedpkg.coordinators.strategy import Coordinator
+from fedpkg.dispatch.limits import exceeded
+from fedpkg.dispatch.program import Program, start_program
+from fedpkg.errors import ConfigError
+from fedpkg.session.control import Control
+from fedpkg.session.limits import isolation_of, limits_of
+from fedpkg.stores.base import SessionRow
+from fedpkg.stores.home import Home
+
+if TYPE_CHECKING:
+    from fedpkg.dispatch.keepers import Outcome
+    from fedpkg.formats.base import ModelForm
+    from fedpkg.waist.order import Limits
+
+_LOG_CHARACTERS = 2000
+
+
+def give_workplace(
+    strategy: Any,
+    session: SessionRow,
+    config: RunConfig,
+    home: Home,
+    form: ModelForm,
+    control: Control,
+    held: ExitStack,
+) -> None:
+    """Let a coordinator start its process, until ``held`` is left; nothing for all other strategies.
+
+    Raises:
+        ConfigError: the home lies in its folder.
+    """
+    if not isinstance(strategy, Coordinator):
+        return
+    if home.root.resolve().is_relative_to(Path(strategy.folder).resolve()):
+        raise ConfigError(
+            f"strategy.folder: {strategy.folder} holds the home {home.root}; the coordinator works in a copy of it",
+            hint="put its program into a folder of its own",
+            key="strategy.folder",
+        )
+    limits, isolation = limits_of(config.limits), isolation_of(config)
+
+    def start(what: Start) -> _Started:
+        own = {what.variable: str(what.fd), "FEDPKG_SEED": str(what.seed)}
+        program = start_program(
+            what.command,
+            cwd=what.cwd,
+            folder=what.folder,
+            reads=what.reads,
+            writes=what.writes,
+            fd=what.fd,
+            variables={**config.environment, **own},
+            threads=config.executor.threads,
+            log_bytes=config.limits.log_bytes,
+            limits=limits,
+            isolation=isolation,
+        )
+        return _Started(program, limits)
+
+    strategy.workplace = Workplace(
+        folder=home.session_folder(session.session_id) / "coordinator",
+        form=form,
+        start=start,
+        seed=session.seed,
+        follow=control.follow,
+        run_config=config.run_config,
+    )
+    held.callback(strategy.close)
+
+
+class _Started:
+    """A program, whose end is told in words."""
+
+    def __init__(self, program: Program, limits: Limits) -> None:
+        self._program = program
+        self.ended: Future[Ending] = Future()
+        program.ended.add_done_callback(lambda done: self.ended.set_result(_ending(done, limits)))
+
+    def close(self) -> None:
+        self._program.close()
+
+
+def _ending(done: Future[Outcome], limits: Limits) -> Ending:
+    if error := done.exception():
+        return Ending(f"is gone: {error}")
+    outcome = done.result()
+    log = (outcome.stderr_tail or outcome.stdout_tail).strip()[-_LOG_CHARACTERS:]
+    if outcome.limit is not None:
+        return Ending(exceeded("the program", outcome.limit, outcome.measured, limits).message, log, is_final=True)
+    if outcome.signal is not None:
+        return Ending(f"ended with signal {outcome.signal}", log)
+    return Ending(f"ended with code {outcome.exit_code}", log, is_final=outcome.exit_code == 0)
