@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedpkg.waist.order import Order
+if TYPE_CHECKING:  # so that `--help` loads no msgspec
+    from fedpkg.waist.order import Order
 
 AGAIN = ".again-"  # and a number: of an attempt whose keeper was killed, or that must not share files
 REPLY = ".reply"

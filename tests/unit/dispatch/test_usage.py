@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from fedpkg.dispatch.isolation import trace
 from fedpkg.dispatch.keepers import ZYGOTE, Call, Keeper, Outcome, Zygote
 from fedpkg.dispatch.limits import Limits
-from fedpkg.means import means, trace
+from fedpkg.means import means
 
 MIB = 1 << 20
 BUSY = "import os, time\nbegan = time.process_time()\nwhile time.process_time() < began + 0.4: pass\n"
