@@ -341,9 +341,8 @@ def open_streams_as_pipes() -> None:
         raw = io.FileIO(fd, "w", closefd=False)
         raw.name = was.name
         errors, lines, through = was.errors, was.line_buffering, was.write_through
-        stream = io.TextIOWrapper(
-            io.BufferedWriter(raw), was.encoding, errors, line_buffering=lines, write_through=through
-        )
+        under = raw if through else io.BufferedWriter(raw)  # as Python itself does it where nothing is to be buffered
+        stream = io.TextIOWrapper(under, was.encoding, errors, line_buffering=lines, write_through=through)
         stream.mode = "w"  # type: ignore[misc]
         setattr(sys, name, stream)
         setattr(sys, "__%s__" % name, stream)

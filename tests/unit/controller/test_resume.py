@@ -174,7 +174,8 @@ def test_killed_at_random_instants_a_session_resumes_to_the_same_bits(
     ), about
     ended = [line.split("/")[1:3] for line in printed.splitlines() if line.startswith("TaskEnded") and "/train" in line]
     for number, order in orders.items():
-        came = [client for round_number, client in ended if round_number == str(number)]
+        # One that was told just before a kill was not yet on record: it has run again.
+        came = list(dict.fromkeys(client for round_number, client in ended if round_number == str(number)))
         assert came == [client for client in order if client in came], about
 
 

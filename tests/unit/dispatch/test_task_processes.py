@@ -587,6 +587,7 @@ def test_logs_are_open_before_a_task_can_put_something_in_their_place(
     monkeypatch.setattr(keeper, "hand_over", look)
     monkeypatch.setattr(zygote._fedpkg_limits, "apply", look)
     order = {"stdout": str(tmp_path / "stdout.log"), "stderr": str(tmp_path / "stderr.log"), "cwd": "/", "env": {}}
+    order = {**order, "fds": []}
     if kind == "warm":
         with pytest.raises(OSError, match="seen enough"):
             keeper.supervise(order)
