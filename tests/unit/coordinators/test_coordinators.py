@@ -157,7 +157,14 @@ def test_a_coordinator_that_is_killed_goes_on_to_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("at", 3), ("at", 6), ("at", 8), ("at", 13), ("step", "after:commit_round:2")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("at", 6),
+        ("step", "after:commit_round:2"),
+        *(pytest.param(("at", number), marks=pytest.mark.soak) for number in (3, 8, 13)),
+    ],
+)
 def test_a_controller_that_is_killed_goes_on_to_the_same_bits(
     federation: Federation, tmp_path: Path, words: tuple[str, object]
 ) -> None:
