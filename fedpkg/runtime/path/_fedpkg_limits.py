@@ -40,8 +40,6 @@ FEW = 32  # processes, which may come at once
 ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
 BUSY = 2  # threads that may run at ordinary priority, for each that a task was given
 LONG = 10  # sums in a row with more: its first thread loses its priority, too, as what that starts inherits it
-FEW_MEASURED = 16  # processes, up to which the peak of their memory together is measured, while none comes or goes;
-PEAK_STEP = 1.1  # again once their resident sets have grown by this factor
 ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
 
 
@@ -143,8 +141,6 @@ class Supervisor:
         self.due = time.monotonic() + TICK_S if any(limits.values()) else math.inf
         self.exceeded: str | None = None
         self.measured = 0.0
-        self.next_peak = 0.0
-        self.num_summed = 0  # processes at the last sum
         self.in_folders = Walk(self._look_into_folders)
         self.open_files = Walk(self._look_at_open_files)
         self.nameless_bytes = 0
@@ -229,16 +225,13 @@ class Supervisor:
         return self.exceeded is not None
 
     def _look_at_memory(self, processes: list[Process]) -> None:
-        """First the resident sets, which are quick to be had; if they are too much, or a new peak, what is used."""
+        """First the resident sets, which are quick to be had; if they are too much, what is used."""
         at_most = sum(process.rss_bytes for process in processes) + _bytes_of(self.in_memory)
-        is_calm, self.num_summed = len(processes) == self.num_summed, len(processes)  # a bomb would outrun us
-        is_peak = is_calm and 1 < len(processes) <= FEW_MEASURED and at_most > self.next_peak
-        if not is_peak and at_most <= (self.limits["memory_bytes"] or math.inf):
+        if at_most <= (self.limits["memory_bytes"] or math.inf):
             return
         self.in_memory = _still_nameless(self.in_memory)
         used = sum(process.memory_bytes(apart=self.in_memory) for process in processes) + _bytes_of(self.in_memory)
         self.meter.peak_bytes = max(self.meter.peak_bytes, used)
-        self.next_peak = max(self.next_peak, PEAK_STEP * at_most)
         self._is_over("memory_bytes", used)
 
     def _bury(self, spare: Collection[int]) -> None:

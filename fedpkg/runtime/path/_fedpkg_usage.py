@@ -3,12 +3,11 @@
 Runs in a task's keeper: standard library only, imports nothing of fedpkg.
 
 Processor time is exact. It counts each process that was waited for: by its parent, or by the keeper if the parent ended
-first. Peak memory is the larger of two figures: the kernel's high-water mark of a single process (pages that it shares
-with its zygote count in full), and the supervisor's samples of up to 16 processes together (if the task has limits, and
-while none comes or goes; shared pages count by shares).
+first. Peak memory is the kernel's high-water mark of a single process (pages that it shares with its zygote count
+in full), or what all were found to use together when they exceeded the limit.
 
 Not seen: processor time of processes whose parent ignores SIGCHLD, or that end with the PID namespace that the task
-made for them; of a resident interpreter, the memory of children that live for less than 0.1 s.
+made for them; the memory of several processes at the same time, below the limit.
 """
 
 from __future__ import annotations
