@@ -177,11 +177,6 @@ class Payloads:
             self._written[id(payload)] = self._write(payload)
         return self._written[id(payload)][1]
 
-    @property
-    def of_the_model(self) -> Input:
-        """The global model's own file."""
-        return self._file
-
     def clear(self) -> None:
         """All requests so far have been answered."""
         for _, _, path in self._written.values():

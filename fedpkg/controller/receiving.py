@@ -14,7 +14,7 @@ from fedpkg.files import NO_SPACE, remove_tree, tree_checksum
 from fedpkg.log import event
 from fedpkg.replies.reading import Reading
 from fedpkg.replies.travel import decode
-from fedpkg.types import Json, ReplyKind
+from fedpkg.types import ReplyKind
 from fedpkg.waist.answer import Answer, Failure, Refused, ReplyFile
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order
@@ -43,10 +43,6 @@ class Received:
     size_bytes: int = 0
     checksum: str = ""
     bytes_up: int = 0
-
-    @property
-    def metadata(self) -> dict[str, Json]:
-        return self.answer.metadata
 
 
 @dataclass(frozen=True)

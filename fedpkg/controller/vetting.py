@@ -14,7 +14,7 @@ import msgspec
 from fedpkg.shown import shown
 from fedpkg.waist.answer import Answer, Failure, Refused, Usage
 from fedpkg.waist.order import Order, ReplySpec
-from fedpkg.waist.place import place_of
+from fedpkg.waist.place import place_of, session_folder
 
 _KIND = re.compile(r"[a-z][a-z_]{0,39}")
 _OF_THE_CONTROLLER = frozenset(("no_space", "dropout", "round_timeout"))  # failures that only it can know of
@@ -77,7 +77,7 @@ def _refused(order: Order, kind: str, message: str) -> Answer:
 
 
 def _folder(order: Order) -> str:
-    return str(place_of(Path("sessions", order.session_id), order).folder)
+    return str(place_of(session_folder(Path(), order.session_id), order).folder)
 
 
 def _failure(answer: Answer) -> Failure | None:

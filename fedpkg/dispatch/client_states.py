@@ -12,7 +12,7 @@ from fedpkg.files import damage_of, fsync_folder, fsync_tree, remove_tree
 from fedpkg.log import event
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order, ReplySpec
-from fedpkg.waist.place import reply_of, states_folder
+from fedpkg.waist.place import STATES, reply_of, states_folder
 
 logger = logging.getLogger("fedpkg.dispatch")
 
@@ -38,7 +38,7 @@ class LocalStates:
             fsync_tree(folder)
             fsync_folder(folder.parent)
         session = self._site.session_folder(session_id)
-        for folder in [session / "clients", session, session.parent] if saved else ():
+        for folder in [session / STATES, session, session.parent] if saved else ():
             fsync_folder(folder)
 
     def forget(self, session_id: str, states: Mapping[str, str | None]) -> None:

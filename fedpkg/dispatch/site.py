@@ -17,7 +17,7 @@ from fedpkg.errors import DispatchError
 from fedpkg.replies.reading import Reading
 from fedpkg.types import ReplyKind
 from fedpkg.waist.order import Order, ReplySpec
-from fedpkg.waist.place import Place, place_of, states_folder
+from fedpkg.waist.place import Place, place_of, session_folder, states_folder
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
@@ -126,7 +126,7 @@ class Site:
             self._readings[digest] = Reading(msgspec.structs.replace(spec, tensors=tensors))
 
     def session_folder(self, session_id: str) -> Path:
-        return self.home / "sessions" / session_id
+        return session_folder(self.home, session_id)
 
     def place(self, order: Order, spec: ReplySpec) -> Place:
         """Where the first try of an order runs."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from fedpkg.data.base import ClientData
     from fedpkg.dispatch.site import PackageOnDisk
     from fedpkg.formats.base import ModelForm
+    from fedpkg.preflight import AnyStrategy
     from fedpkg.waist.executor import Executor
     from fedpkg.weights.weights import Weights
 
@@ -80,16 +81,24 @@ def run(
     ):
         with workshop.preparing:
             config, package, signatures = admit_package(config, home, store)
-            _check(config, package)
+            strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+            _check(config, package, strategy)
             session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
             watch(Preparing(what="the package's Python environment"))
             on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
             mark = mark_beginning(home.session_folder(session.session_id))
             executor = held.enter_context(workshop.executor(config, on_disk, session.session_id, control))
-            clients = _clients(config, home, watch)
+            watch(Preparing(what="the clients' data"))
+            from fedpkg.data.clients import prepare_clients
+
+            clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
+            ids = [client.client_id for client in clients]
+            check_clients(config, ids, strategy, sampler)
             from fedpkg.controller.session import begin_session, run_session
 
-            weights, form = _seed(config, on_disk, executor, home, session, clients, mark, watch)
+            weights, form, told = _seed(config, on_disk, executor, home, session, mark, watch)
+            check_seed_model(config, weights, strategy, told=told)
+            warn_of_whole_numbers(config, weights, ids, strategy, sampler)
             now = clock()
             store.add_package(_package_row(config, package, now))
             session = dataclasses.replace(session, created_at=now, updated_at=now)
@@ -112,9 +121,8 @@ def run(
             return run_session(ctx)
 
 
-def _check(config: RunConfig, package: UnpackedPackage) -> None:
+def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Refuse or warn of what can be seen before anything runs."""
-    strategy = make_strategy(config.strategy)
     check_entry_points(config, package, strategy)
     for warning in package_warnings(package):
         event(logger, logging.WARNING, "package.warning", about=warning)
@@ -123,39 +131,24 @@ def _check(config: RunConfig, package: UnpackedPackage) -> None:
     suggest_isolation(config)
 
 
-def _clients(config: RunConfig, home: Home, watch: Watcher) -> Sequence[ClientData]:
-    watch(Preparing(what="the clients' data"))
-    from fedpkg.data.clients import prepare_clients
-
-    clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
-    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
-    check_clients(config, [client.client_id for client in clients], strategy, sampler)
-    return clients
-
-
 def _seed(
     config: RunConfig,
     package: PackageOnDisk,
     executor: Executor,
     home: Home,
     session: SessionRow,
-    clients: Sequence[ClientData],
     mark: Path,
     watch: Watcher,
-) -> tuple[Weights, ModelForm]:
-    """The seed model, checked; ``mark`` goes where what made it must be looked at."""
+) -> tuple[Weights, ModelForm, bool]:
+    """The seed model, as `seed_model_of` has it; ``mark`` goes where what made it must be looked at."""
     folder = home.session_folder(session.session_id)
     if config.seed_model is None:
         watch(Preparing(what="the package builds its seed model"))
     try:
-        weights, form, told = seed_model_of(config, package, executor, folder, session.session_id)
+        return seed_model_of(config, package, executor, folder, session.session_id)
     except EntryPointFailed:  # its logs are in the folder, which must stay
         mark.unlink()
         raise
-    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
-    check_seed_model(config, weights, strategy, told=told)
-    warn_of_whole_numbers(config, weights, [client.client_id for client in clients], strategy, sampler)
-    return weights, form
 
 
 def _row(

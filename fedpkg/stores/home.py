@@ -17,6 +17,7 @@ from pathlib import Path
 from fedpkg.errors import HomeLocked, NotFound, StoreError
 from fedpkg.files import atomic_write
 from fedpkg.stores.base import StateStore
+from fedpkg.waist.place import SESSIONS
 
 _NOTE = "lock.json"
 
@@ -108,7 +109,7 @@ class Home:
 
     @property
     def sessions(self) -> Path:
-        return self.root / "sessions"
+        return self.root / SESSIONS
 
     def session_folder(self, session_id: str) -> Path:
         return self.sessions / session_id

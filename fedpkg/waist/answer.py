@@ -51,7 +51,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Args:
         cpu_s: processor seconds, of the system and of the task's own.
-        peak_memory_bytes: the most that was seen at a time.
+        peak_memory_bytes: the most that a single one of them had; more, where all together were found over the limit.
     """
 
     cpu_s: float | None = None

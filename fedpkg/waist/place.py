@@ -24,6 +24,7 @@ TASK_JSON = "task.json"
 METADATA = "-metadata"
 BUILD = "build"
 ROUND = "round-"
+SESSIONS = "sessions"
 STATES = "clients"
 PAYLOAD = ".payload"  # begins the names of requests' inputs; no client's id begins with a dot
 
@@ -103,6 +104,10 @@ def log_of(folder: Path, stream: str, *, of_startup: bool = False) -> Path:
 def reply_of(folder: Path) -> Path:
     """Where the reply of the task with this folder is taken to."""
     return folder.with_name(f"{folder.name}{REPLY}")
+
+
+def session_folder(home: Path, session_id: str) -> Path:
+    return home / SESSIONS / session_id
 
 
 def round_folder(session: Path, round_number: int) -> Path:
