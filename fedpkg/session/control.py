@@ -86,11 +86,14 @@ def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[
     ended = threading.Event()
 
     def look() -> None:
-        with suppress(StoreError), open_store(home, read_only=True) as store:  # the session meets the error, too
-            while not ended.wait(LOOKS_EVERY_S):
-                if store.stop_requested(session_id):
-                    control.stop()
-                    break
+        while not ended.wait(LOOKS_EVERY_S):
+            # After an error, which the session meets as well, the database is opened anew.
+            with suppress(StoreError), open_store(home, read_only=True) as store:
+                while not store.stop_requested(session_id):
+                    if ended.wait(LOOKS_EVERY_S):
+                        return
+                control.stop()
+                return
 
     thread = threading.Thread(target=look, name="fedpkg-stop-requests", daemon=True)
     thread.start()

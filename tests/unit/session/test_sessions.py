@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, Sess
 from fedpkg.library import prepare, run
 from fedpkg.session import beginning
 from fedpkg.session.configuration import resolved
+from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.session import Session
+from fedpkg.stores.base import StateStore
 from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
 
 MISBEHAVE = Path(__file__).resolve().parents[2] / "packages" / "misbehave"
 
@@ -113,6 +117,30 @@ def test_a_session_that_was_stopped_goes_on_to_the_bits_of_one_that_was_not(home
     assert digests(Session.open(home)) == digests(expected)
     assert Session.open(home).resume(rounds=4).join().num_rounds == 4
     assert len(Session.open(home).models) == 5
+
+
+def test_a_request_to_stop_is_seen_although_the_database_could_not_be_read_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, control = threading.Event(), Control()
+
+    def looked_at(home: Home, **options: bool) -> StateStore:
+        try:
+            return open_store(home, **options)
+        except StoreError:
+            failed.set()
+            raise
+
+    monkeypatch.setattr("fedpkg.session.control.open_store", looked_at)
+    session_id = run(configuration(), home, progress=False).id
+    away = home.state_db.rename(home.root / "away")
+    with heeding_requests(home, session_id, control):
+        assert failed.wait(60)
+        away.rename(home.state_db)
+        with open_store(home) as store:
+            store.request_stop(session_id)
+        with pytest.raises(KeyboardInterrupt):
+            control.follow(Future()).result(timeout=10)
 
 
 def test_one_whose_store_cannot_be_opened_releases_the_home(home: Home) -> None:
