@@ -34,6 +34,8 @@ class Workshop:
         self._held = ExitStack()
         self._note: Callable[[str], None] = lambda sessions: None
         self._running: list[str] = []
+        # Of the executor. It is held while one is closed: only then are the slots and the folder free for another one.
+        self._turn = threading.Lock()
         self._executor: Executor | None = None
         self._num_users = 0  # of the executor
         self._site: Site
@@ -94,7 +96,7 @@ class Workshop:
             self._leave_executor(guarded)
 
     def _join_executor(self, config: RunConfig, package: PackageOnDisk, name: str, *, is_on_record: bool) -> Executor:
-        with self._lock:
+        with self._turn:
             if self._executor is None:
                 folder = self.home.session_folder(name) / "executor"
                 site, slots = Site(self.home.root, package), executors.slots_of(config, or_fewer=is_on_record)
@@ -107,7 +109,7 @@ class Workshop:
             return self._executor
 
     def _leave_executor(self, guarded: Guarded) -> None:
-        with self._lock:
+        with self._turn:
             self._num_users -= 1
             if not self._num_users and self._executor is not None:
                 executor, self._executor = self._executor, None

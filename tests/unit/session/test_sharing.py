@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from fedpkg.controller.events import Event, PhaseStarted
+from fedpkg.controller.events import Event, PhaseStarted, Preparing
 from fedpkg.errors import ConfigError, Interrupted, SessionError
 from fedpkg.library import prepare, run
+from fedpkg.session import executors
 from fedpkg.session.session import Session
 from fedpkg.stores.home import Home
 
@@ -104,3 +105,42 @@ def test_sessions_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> 
     one.stop()
     with pytest.raises(Interrupted):
         one.join()
+
+
+def test_who_joins_while_an_executor_is_closed_waits_only_for_its_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_closing, may_close, make = threading.Event(), threading.Event(), executors.make_executor
+    order: list[str] = []
+
+    def make_slow_to_close(*args: Any, **options: Any) -> Any:
+        executor: Any = make(*args, **options)
+        order.append("made")
+        close = executor.close
+
+        def wait_and_close() -> None:
+            is_closing.set()
+            may_close.wait()
+            close()
+            order.append("closed")
+
+        executor.close = wait_and_close
+        return executor
+
+    monkeypatch.setattr(executors, "make_executor", make_slow_to_close)
+    common = {"package": str(MISBEHAVE), "clients": {"count": 1}, "validation": {"every": 0}, "rounds": 1}
+    one = prepare(configuration(0, "process", **common), tmp_path / "home").start()
+    try:
+        assert is_closing.wait(60)
+        prepares = threading.Event()
+
+        def note(event: Event) -> None:
+            if isinstance(event, Preparing):
+                prepares.set()
+
+        other = prepare(configuration(0, "process", **common), beside=one, watch=note).start()
+        assert prepares.wait(60)
+    finally:
+        may_close.set()
+    assert [session.join().status for session in (one, other)] == ["finished"] * 2
+    assert order == ["made", "closed", "made", "closed"], "no two executors have the same slots at once"
