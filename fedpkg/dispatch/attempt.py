@@ -308,12 +308,13 @@ def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:
     taken = collect(job)
     path, size_bytes = taken.path, taken.size_bytes
     try:
-        checked = job.reading.check(path, job.sent)
         if job.spec.transforms:
             from fedpkg.replies.travel import encode
 
-            path = encode(job.reading, path, job.place.version, job.sent, seed=job.order.seed)
+            path, checked = encode(job.reading, path, job.place.version, job.sent, seed=job.order.seed)
             size_bytes = path.stat().st_size
+        else:
+            checked = job.reading.check(path, job.sent)
     except (Refused, OSError):
         raise
     except Exception as error:  # whatever a client sent, it is that client's failure and not the session's

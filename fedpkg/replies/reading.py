@@ -93,14 +93,17 @@ class Reading:
             return Checked(metadata, metrics=self._metrics(path, metadata))
         if kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
             return Checked(metadata)
-        opened = self.open(path, sent)
-        examples = examples_of(metadata) if self.spec.weighted else 1.0
-        self.check_numbers(opened, examples, sent)
-        return Checked(metadata, examples, converted=opened.converted)
+        return self.check_opened(self.open(path, sent), metadata, sent)
 
-    def check_numbers(self, opened: Opened, examples: float, sent: Sent) -> None:
-        """Raises Refused: numbers are not finite, or too large for what becomes of them."""
+    def check_opened(self, opened: Opened, metadata: Mapping[str, Json], sent: Sent) -> Checked:
+        """Check the numbers of an update, or of sets, and their weight.
+
+        Raises:
+            Refused: numbers are not finite, or too large for what becomes of them; or the weight is unusable.
+        """
+        examples = examples_of(metadata) if self.spec.weighted else 1.0
         check_numbers(opened.sets, examples, self.spec.use, lambda name: self.known(name, sent), opened.converted)
+        return Checked(metadata, examples, converted=opened.converted)
 
     def open(self, path: Path, sent: Sent) -> Opened:
         """Map an update, or the sets that are asked for, in that order. Numbers are not looked at.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fedpkg.errors import ModelFileError
 from fedpkg.files import atomic_write, remove_tree
 from fedpkg.formats.metadata import metadata_path
-from fedpkg.replies.reading import Checked, Reading, examples_of, read_metadata_of
+from fedpkg.replies.reading import Checked, Reading, read_metadata_of
 from fedpkg.waist.answer import Refused
 
 if TYPE_CHECKING:
@@ -27,23 +27,25 @@ LOST = "lost.safetensors"  # in a version of the client's state: what error feed
 SENT, RECEIVED = "sent", "received.safetensors"
 
 
-def encode(reading: Reading, path: Path, version: Path, sent: Sent, *, seed: int) -> Path:
-    """Put in the place of a checked update what travels of it: at the client's end.
+def encode(reading: Reading, path: Path, version: Path, sent: Sent, *, seed: int) -> tuple[Path, Checked]:
+    """Check an update and put in its place what travels of it: at the client's end.
 
     Args:
         version: the folder of the client's state, where error feedback keeps what it owes.
 
     Raises:
-        Refused: somebody spoilt what the client keeps; or what the update is the change of was not sent.
+        Refused: the update is not as asked; somebody spoilt what the client keeps; or what the update is the change of
+            was not sent.
     """
     chain = reading.chain
     assert chain is not None
+    metadata, opened = read_metadata_of(path), reading.open(path, sent)
+    checked = reading.check_opened(opened, metadata, sent)
     known = reading.known("", sent)
     if known is None:
         raise Refused("mismatch", "transforms are of updates to a model, and the client was sent none")
     lost = _read_lost(version, known) if chain.feeds_back else None
-    update = reading.open(path, sent).sets[""]
-    message = chain.encode(update, known, seed=seed, is_difference=reading.spec.reply != "weights", lost=lost)
+    message = chain.encode(opened.sets[""], known, seed=seed, is_difference=reading.spec.reply != "weights", lost=lost)
     place = path.with_name(SENT)
     place.write_bytes(message.content)
     if message.lost is not None:
@@ -51,7 +53,7 @@ def encode(reading: Reading, path: Path, version: Path, sent: Sent, *, seed: int
     if metadata_path(path).exists():
         metadata_path(path).rename(metadata_path(place))
     path.unlink()
-    return place
+    return place, checked
 
 
 def decode(reading: Reading, message: Path, sent: Sent) -> tuple[Path, Checked]:
@@ -80,10 +82,7 @@ def decode(reading: Reading, message: Path, sent: Sent) -> tuple[Path, Checked]:
             raise error.__cause__ from None
         raise
     metadata_path(path).write_text(json.dumps(metadata))
-    opened = reading.open(path, sent)
-    examples = examples_of(metadata) if reading.spec.weighted else 1.0
-    reading.check_numbers(opened, examples, sent)
-    return path, Checked(metadata, examples)
+    return path, reading.check_opened(reading.open(path, sent), metadata, sent)
 
 
 def _read_lost(version: Path, known: Weights) -> Tensor | None:

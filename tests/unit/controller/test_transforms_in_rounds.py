@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from at_once import AtOnce
 from federation import DRIFTING, Federation
 
 from fedpkg.errors import ConfigError
+from fedpkg.formats import model_file
+from fedpkg.formats.model_file import read_model
 
 SPARSE = {"name": "fedavg", "transforms": [{"name": "top_k", "share": 0.5}, {"name": "quantise", "bits": 4}]}
 
@@ -77,6 +80,20 @@ def test_clients_get_what_the_download_was_decoded_to(federation: Federation) ->
     for name in before.parameters:
         rounded = before[name].bfloat16().to(before[name].dtype)
         assert (after[name] == rounded + 1).all()
+
+
+def test_an_update_is_opened_once_where_its_task_ran(
+    federation: Federation, at_once: AtOnce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def read(path: Path, **options: Any) -> Any:
+        opened.append(path.name)
+        return read_model(path, **options)
+
+    monkeypatch.setattr(model_file, "read_model", read)
+    federation.run(clients=3, rounds=2, strategy={"name": "fedavg", "transforms": ["delta"]})
+    assert opened.count("out.npz") == 1 + 3 * 2, "the seed model, and an update of each client and round"
 
 
 def package(folder: Path, first: str, train: str) -> str:
