@@ -239,7 +239,10 @@ class Ledger:
         return _said("state", damage)
 
     def disown(self, task: TaskRow, damage: str) -> None:
-        """Take back that a task was answered: what it left is damaged, and goes; the task runs again."""
+        """Take back that a task was answered: what it left is damaged, and goes; the task runs again.
+
+        Its files may go before the row is written. After a kill in between they are missing, and it is disowned again.
+        """
         event(logger, logging.WARNING, "task.again", task=task.task_id, reason=damage)
         reason = f"run again, because {damage}"
         row = dataclasses.replace(task, status="cancelled", message=reason, state_version=None)
@@ -304,6 +307,10 @@ class ValidationLedger(Ledger):
                     self.disown(task, damage)
                 else:
                     self.states[task.client_id] = task.state_version
+
+    def disown(self, task: TaskRow, damage: str) -> None:
+        super().disown(task, damage)
+        self.found.pop(task.client_id, None)
 
     def begin(self, row: RequestRow, *, is_first: bool) -> RequestRow:
         return row

@@ -52,12 +52,22 @@ def test_damaged_replies_and_states_of_an_unfinished_round_are_made_again(federa
         "train.reply",
     ]
 
+    # What is taken back loses its files before the row says so: killed in between, it is taken back once more.
+    killed(federation, "--resume", session.session_id, "--kill-at-step", "before:record_task:3", "--unflushed")
+    assert [task.status for task in federation.store.list_tasks(session.session_id, round_number=2)] == ["ok"] * 3
+    assert len([path for path in (folder / "round-2").glob("*/train.reply") if path.is_dir()]) == 1
+
     # All of the second round's training, then two of the four validations.
     killed(federation, "--resume", session.session_id, "--kill-at-step", "after:record_task:9")
     trained = federation.store.list_tasks(session.session_id, round_number=2, entry_point="train")
     again = [task for task in trained if task.status == "cancelled"]
     assert sorted(task.client_id for task in again) == sorted(recorded)
-    assert all("has another checksum" in (task.message or "") for task in again)
+    reasons = [(task.message or "").removeprefix("run again, because its ") for task in again]
+    assert sorted(reason.partition(" ")[2][:20] for reason in reasons) == [
+        "cannot be read: No s",
+        "cannot be read: No s",
+        "has another checksum",
+    ]
     validated = federation.store.list_tasks(session.session_id, round_number=2, entry_point="validate")
     assert len(validated) == 2
     remove_tree(folder / "clients" / validated[0].client_id / "2-validate")
@@ -65,6 +75,8 @@ def test_damaged_replies_and_states_of_an_unfinished_round_are_made_again(federa
     federation.resume(session.session_id)
     assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
     assert len(federation.store.list_validations(session.session_id, round_number=2)) == 4
+    states = [client.state_version or "" for client in federation.store.list_clients(session.session_id)]
+    assert all(state.startswith("2-validate") for state in states), f"each client has validated last: {states}"
     assert not [finding for finding in federation.findings() if finding.damaged]
 
 
