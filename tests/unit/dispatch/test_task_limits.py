@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from workbench import Bench, Ran, inline, is_alive, log, marked, run_tests_as_nobody, write_model
+from workbench import NOBODY_ELSE, Bench, Ran, inline, is_alive, log, marked, run_tests_as_nobody, write_model
 
 from fedpkg.waist.order import Limits
 
@@ -497,4 +497,4 @@ def test_script_may_change_its_folder(bench: Bench, tmp_path: Path) -> None:
     ["fork_bomb", "fills_its", "too_large", "memory or computes or opens_too or flood", "less_priority or very_many"],
 )
 def test_limits_hold_an_ordinary_user_too(which: str, name: str) -> None:
-    run_tests_as_nobody(f"({which}) and {name} and not ordinary", Path(__file__))
+    run_tests_as_nobody(f"({which}) and {name} and not ordinary", Path(__file__), user=NOBODY_ELSE)

@@ -311,42 +311,44 @@ def write_model(path: Path, size: int = 0) -> Path:
 # ---- as somebody who is not root
 
 NOBODY = 65534
+# For tasks that fill what the kernel counts by user: fork bombs of one would fail tasks of others at the same time.
+NOBODY_ELSE = NOBODY - 1 - int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 
-def run_tests_as_nobody(which: str, *places: Path) -> None:
-    """Run the tests of this folder that ``which`` selects as user nobody; skips where that may not run Python."""
+def run_tests_as_nobody(which: str, *places: Path, user: int = NOBODY) -> None:
+    """Run the tests of this folder that ``which`` selects as ``user``; skips where that may not run Python."""
     with tempfile.TemporaryDirectory(prefix="ein gewöhnlicher Mensch ") as folder:  # others may not enter tmp_path
-        os.chown(folder, NOBODY, NOBODY)
-        python = python_of_nobody(Path(folder))
+        os.chown(folder, user, user)
+        python = python_of_nobody(Path(folder), user)
         if python is None:
             pytest.skip("an ordinary user can read neither this Python nor fedpkg")
         options = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/tmp", "-k", which]
-        done = run_as_nobody([python, "-m", "pytest", *options, *map(str, places)], Path(folder))
+        done = run_as_nobody([python, "-m", "pytest", *options, *map(str, places)], Path(folder), user)
         assert done is not None
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
         assert " passed" in done.stdout
 
 
-def python_of_nobody(folder: Path) -> str | None:
-    """A Python that user nobody may run with this one's modules: this one itself, or the system's of its version."""
+def python_of_nobody(folder: Path, user: int = NOBODY) -> str | None:
+    """A Python that this user may run with this one's modules: this one itself, or the system's of its version."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if other := shutil.which(version, path="/usr/local/bin:/usr/bin"):
         (folder / "python").symlink_to(other)
     for python in (sys.executable, str(folder / "python")):
-        done = run_as_nobody([python, "-c", "import fedpkg, numpy, pytest"], folder)
+        done = run_as_nobody([python, "-c", "import fedpkg, numpy, pytest"], folder, user)
         if done is not None and done.returncode == 0:
             return python
     return None
 
 
-def run_as_nobody(command: list[str], folder: Path) -> subprocess.CompletedProcess[str] | None:
-    """Run a command as user nobody; None if that may not run the program at all."""
+def run_as_nobody(command: list[str], folder: Path, user: int) -> subprocess.CompletedProcess[str] | None:
+    """Run a command as this user; None if that may not run the program at all."""
     environ = {"HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": sysconfig.get_path("purelib")}
     try:
         return subprocess.run(
             command,
-            user=NOBODY,
-            group=NOBODY,
+            user=user,
+            group=user,
             extra_groups=[],
             env={**os.environ, **environ},
             cwd=Path(__file__).parents[3],
