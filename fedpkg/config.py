@@ -16,7 +16,7 @@ import msgspec
 from fedpkg.devices import ORDER, VISIBLE
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.files import read_bounded
-from fedpkg.types import ENTRY_POINTS, SPEC_FILES
+from fedpkg.types import SPEC_FILES
 
 if TYPE_CHECKING:
     from fedpkg.config_shape import Places
@@ -660,14 +660,6 @@ def _check_arguments(config: RunConfig, places: Places) -> None:
     from fedpkg.config_shape import wrong_value
 
     for entry_point, arguments in config.arguments.items():
-        known = ("all", *ENTRY_POINTS)
-        if entry_point not in known:
-            raise ConfigError(
-                f"{places.where(('arguments', entry_point))}: unknown entry point '{entry_point}' in 'arguments'"
-                f"{nearest(entry_point, known)}",
-                hint=f"arguments are given for {', '.join(known)}",
-                key=f"arguments.{entry_point}",
-            )
         for name, value in arguments.items():
             path = ("arguments", entry_point, name)
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):

@@ -12,9 +12,10 @@ from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import RunConfig
 from fedpkg.config_shape import Places
-from fedpkg.errors import ConfigError, SpecError
+from fedpkg.errors import ConfigError, SpecError, nearest
 from fedpkg.log import event
 from fedpkg.strategies.traits import traits_of
+from fedpkg.types import ENTRY_POINTS
 
 if TYPE_CHECKING:
     from fedpkg.samplers.cohort import CohortSampler
@@ -27,9 +28,18 @@ logger = logging.getLogger("fedpkg.preflight")
 
 
 def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
-    """Raises SpecError or ConfigError: the package lacks one that the strategy uses, or that makes the seed model."""
+    """Raises SpecError or ConfigError: the package lacks one that the strategy uses, that makes the seed model, or that
+    arguments are given for.
+    """
     for name in traits_of(strategy).entry_points:
         package.spec.entry_point(name)
+    known = ("all", *dict.fromkeys((*package.spec.entry_points, *ENTRY_POINTS)))
+    if unknown := next((name for name in config.arguments if name not in known), None):
+        raise ConfigError(
+            f"unknown entry point '{unknown}' in 'arguments'{nearest(unknown, known)}",
+            hint=f"arguments are given for {', '.join(known)}",
+            key=f"arguments.{unknown}",
+        )
     if config.seed_model is None:
         try:
             package.spec.entry_point("build")

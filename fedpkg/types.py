@@ -15,6 +15,7 @@ Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
 SPEC_FILE = "fedn.yaml"
 SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
+# Those that fedpkg itself calls; a strategy may ask for any other that a package has.
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 
 
@@ -23,13 +24,14 @@ class ReplyKind(str, Enum):
 
     ``update``: a model file that fits the global model, with ``num_examples`` in its metadata.
     ``sets``: several named weight sets in one model file, ``num_examples`` as for an update.
-    ``metrics``: any JSON.  ``seed``: a model file that defines the global model.  ``result``: an opaque file.
-    ``nothing``: no file.
+    ``metrics``: any JSON.  ``records``: a file of any number of named sets of tensors, and any JSON.  ``seed``: a model
+    file that defines the global model.  ``result``: an opaque file.  ``nothing``: no file.
     """
 
     UPDATE = "update"
     SETS = "sets"
     METRICS = "metrics"
+    RECORDS = "records"
     SEED = "seed"
     RESULT = "result"
     NOTHING = "nothing"

@@ -342,6 +342,7 @@ def _document(called: Called, target: Path | None, folder: Path | None) -> dict[
             {"name": name, "shape": list(tensor.shape), "dtype": dtype_name(tensor)}
             for name, tensor in _tensors(called).items()
         ],
+        **({} if called.records is None else {"sets": list(called.records.sets), "data": called.records.data}),
         "size_bytes": result.reply.size_bytes if result.reply else 0,
         "output": target,
         "folder": folder,
@@ -357,6 +358,9 @@ def _show(called: Called, target: Path | None, folder: Path | None) -> None:
         pairs.append(("metadata", json.dumps(further)))
     if (weights := called.sets.get("")) is not None:
         pairs.append(("model", f"{weights.num_parameters} parameters, {output.size(weights.num_bytes)}"))
+    elif called.records is not None:
+        named = ", ".join(map(repr, called.records.sets)) or "none"
+        pairs.append(("records", f"sets: {named}; {output.size(called.records.num_bytes)} of tensors"))
     elif result.metrics is None:
         pairs.append(("reply", output.size(result.reply.size_bytes if result.reply else 0)))
     if target is not None:
@@ -366,6 +370,8 @@ def _show(called: Called, target: Path | None, folder: Path | None) -> None:
     output.facts(pairs)
     if result.metrics is not None:
         output.document(result.metrics)
+    if called.records is not None and called.records.data is not None:
+        output.document(called.records.data)
     if tensors := _tensors(called):
         output.result()
         show_tensors(tensors)
@@ -373,8 +379,10 @@ def _show(called: Called, target: Path | None, folder: Path | None) -> None:
 
 def _tensors(called: Called) -> Mapping[str, Any]:
     """The tensors of a reply; those of named sets as they are called in its file."""
-    sets = called.sets.items()
-    return {f"{name}/{key}" if name else key: tensor for name, weights in sets for key, tensor in weights.items()}
+    records = called.records
+    sets = (called.sets if records is None else records.sets).items()
+    whole = {(name, key): tensor for name, weights in sets for key, tensor in weights.items()}
+    return {key if not name and records is None else f"{name}/{key}": one for (name, key), one in whole.items()}
 
 
 def show_tensors(weights: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ pFedMe           ``PFedMe(model, given)``: ``correct_gradients()``, after each b
 Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model`` gives what Ditto and pFedMe kept.
 ``gradient``     ``save(out, given=given, sets=gradients(model, given, loss, batches), …)``, also at several points.
 ``prox``         ``prox(model, given)`` and its ``correct_gradients()`` in the loop that trains.
+Statistics       ``load_records``, ``save_records``: named sets of NumPy arrays and JSON; no model, and no PyTorch.
 
 This folder stands alone: it needs NumPy and PyTorch when used, nothing else of fedpkg, and is found in every task, also
 where fedpkg is not installed. What is kept from round to round (`keep`, `kept`) is tensors without any pickle.
@@ -47,6 +48,7 @@ from fedpkg.client.mime import Mime
 from fedpkg.client.models import Given, load, save, save_metrics
 from fedpkg.client.moon import Moon, moon_loss
 from fedpkg.client.personal import Ditto, PFedMe, fine_tuned, keep_model, personal_model
+from fedpkg.client.records import Records, load_records, save_records
 from fedpkg.client.scaffold import Scaffold
 from fedpkg.client.state import keep, kept
 from fedpkg.client.task import Task, task
@@ -60,6 +62,7 @@ __all__ = [
     "Mime",
     "Moon",
     "PFedMe",
+    "Records",
     "Scaffold",
     "Task",
     "calibrated_logits",
@@ -72,6 +75,7 @@ __all__ = [
     "keep_model",
     "kept",
     "load",
+    "load_records",
     "matching",
     "moon_loss",
     "norm_layers",
@@ -82,5 +86,6 @@ __all__ = [
     "proximal_term",
     "save",
     "save_metrics",
+    "save_records",
     "task",
 ]

@@ -50,8 +50,9 @@ def read(path: str) -> dict[str, Tensor]:
         raise ClientError(f"{path}: cannot be read as .npz or .safetensors: {type(error).__name__}: {error}") from error
 
 
-def write(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by their keys, in the format that the path ends with (.npz, if not .safetensors).
+def write(path: str, tensors: Mapping[str, Any]) -> None:
+    """Write tensors, or what NumPy makes an array of, by their keys, in the format that the path ends with (.npz, if
+    not .safetensors).
 
     Raises:
         ClientError: the format has no place for a tensor's dtype.
@@ -87,13 +88,25 @@ def _read_npz(file: BinaryIO) -> dict[str, Tensor]:
         return {name: torch.from_numpy(native(arrays[name])) for name in arrays.files}
 
 
-def _write_npz(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+def _numbers(key: str, value: Any) -> Any:
+    """An array, in memory order and in this machine's order of bytes."""
+    import numpy as np
+
+    array = np.array(value, order="C")
+    if array.dtype.kind not in "biufc":
+        raise ClientError(f"{key!r} is no array of numbers: NumPy makes it one of {array.dtype}")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _write_npz(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
     import numpy as np
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, tensor in tensors.items():
             try:
                 array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
+            except AttributeError:  # it is none of PyTorch's
+                array = _numbers(name, tensor)
             except TypeError as error:  # as with bfloat16
                 raise ClientError(
                     f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}, a .safetensors file can",
@@ -125,9 +138,13 @@ def _read_safetensors(file: BinaryIO) -> dict[str, Tensor]:
     return found
 
 
-def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
     import torch
 
+    tensors = {
+        name: one if isinstance(one, torch.Tensor) else torch.from_numpy(_numbers(name, one))
+        for name, one in tensors.items()
+    }
     header, contents, end = {}, [], 0
     # By the size of their elements, so that all are aligned: the format allows no gaps.
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):

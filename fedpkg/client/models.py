@@ -139,7 +139,7 @@ def save(
         arrays.write(path, _reply(model, given, sets))
     if num_examples is not None:
         metadata = {"num_examples": num_examples, **metadata}
-    _write_json(path + "-metadata", metadata)
+    write_json(path + "-metadata", metadata)
 
 
 def save_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -148,14 +148,15 @@ def save_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     Raises:
         ClientError: a value is nothing that JSON has; says whose.
     """
-    _write_json(os.fspath(path), metrics)
+    write_json(os.fspath(path), metrics)
 
 
-def _write_json(path: str, content: Mapping[str, Any]) -> None:
+def write_json(path: str, content: Mapping[str, Any]) -> None:
+    """Write a JSON object. Raises ClientError: a value is nothing that JSON has; says whose."""
     entries = []
     for name, value in content.items():
         try:
-            entries.append(json.dumps({name: value}, default=_number)[1:-1])
+            entries.append(json.dumps({name: value}, default=number)[1:-1])
         except (TypeError, ValueError, RecursionError) as error:
             hint = "JSON has numbers, text, lists and mappings; a tensor of one element is a number here"
             raise ClientError(f"{path}: {name!r} cannot be written as JSON: {error}", hint) from error
@@ -164,7 +165,7 @@ def _write_json(path: str, content: Mapping[str, Any]) -> None:
         file.write(text)
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """A tensor's one element."""
     try:
         return value.item()

@@ -20,7 +20,8 @@ class Task:
     Args:
         by_hand: no fedpkg has called: all else is at its default.
         parameters: of the strategy.
-        reply: what to send: ``weights``, ``delta`` or ``gradient``.
+        reply_kind: what is expected back, as ``update``, ``metrics`` or ``records``.
+        reply: what to send of an update: ``weights``, ``delta`` or ``gradient``.
         rest: a delta has the tensors that are no parameters as well, as they are.
         input_sets: names of the sets in the input; none: it is one plain model.
         reply_sets: names of the sets that are asked for; none: one plain model.
@@ -40,6 +41,7 @@ class Task:
     data_path: str | None = None
     run_config: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    reply_kind: str = ""
     reply: str = "weights"
     rest: bool = False
     input_sets: tuple[str, ...] = ()

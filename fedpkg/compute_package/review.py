@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from posixpath import normpath
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.errors import nearest
 from fedpkg.files import open_regular
-from fedpkg.types import SPEC_FILES
+from fedpkg.types import ENTRY_POINTS, SPEC_FILES
 
 BIG_FILE_BYTES = 10 << 20
 _SECRET_NAMES = (
@@ -58,6 +59,9 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
         script = script_of(entry_point.command)
         if script is not None and script not in sizes and not (folder / script).is_symlink():
             warnings.append(f"entry point '{entry_point.name}' runs {script}, which is missing{nearest(script, sizes)}")
+        usual = difflib.get_close_matches(entry_point.name, ENTRY_POINTS, n=1, cutoff=0.8)
+        if usual and not {entry_point.name, usual[0]} & ({*ENTRY_POINTS} & {*spec.entry_points}):
+            warnings.append(f"no strategy of fedpkg asks for '{entry_point.name}'; did you mean '{usual[0]}'?")
     if all(name in sizes for name in SPEC_FILES):
         warnings.append(f"{SPEC_FILES[1]} is not read, as there is a {SPEC_FILES[0]}")
     if spec.python_env is not None and normpath(spec.python_env) not in sizes:

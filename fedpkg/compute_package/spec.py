@@ -13,9 +13,10 @@ import yaml
 
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.errors import SpecError, nearest
-from fedpkg.fedn.names import FORMER_ENTRY_POINTS, SPLIT_LEARNING
+from fedpkg.fedn.names import FORMER_ENTRY_POINTS
 from fedpkg.files import read_bounded
-from fedpkg.types import ENTRY_POINTS, SPEC_FILE, SPEC_FILES
+from fedpkg.types import SPEC_FILE, SPEC_FILES
+from fedpkg.waist.place import is_name_of_entry_point
 
 _MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second
 _MAX_NESTING = 8
@@ -98,8 +99,7 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     top = _mapping(where, root, "the file", ("entry_points", "python_env"))
     if "entry_points" not in top:
         raise _error(where, _line(root), "the key 'entry_points' is missing")
-    known = (*ENTRY_POINTS, *SPLIT_LEARNING, *FORMER_ENTRY_POINTS)
-    commands = _mapping(where, top["entry_points"], "'entry_points'", known, noun="entry point")
+    commands = _mapping(where, top["entry_points"], "'entry_points'", None, noun="entry point")
     if not commands:
         raise _error(where, _line(top["entry_points"]), "'entry_points' is empty", hint="it needs at least 'train:'")
 
@@ -183,9 +183,9 @@ def _compose(text: str, where: str) -> yaml.Node | None:
 
 
 def _mapping(
-    where: str, node: yaml.Node, what: str, known: tuple[str, ...], *, noun: str = "key", inside: str = ""
+    where: str, node: yaml.Node, what: str, known: tuple[str, ...] | None, *, noun: str = "key", inside: str = ""
 ) -> dict[str, yaml.Node]:
-    """The values of a mapping by key, each key known and there once."""
+    """The values of a mapping by key, each there once, and known; None: each is the name of an entry point."""
     if not isinstance(node, yaml.MappingNode):
         raise _error(where, _line(node), f"{what} must be a mapping (key: value), not {_describe(node)}")
     values: dict[str, yaml.Node] = {}
@@ -194,7 +194,16 @@ def _mapping(
         if not isinstance(key_node, yaml.ScalarNode):
             raise _error(where, line, f"a key must be text, not {_describe(key_node)}")
         key = key_node.value
-        if key not in known:
+        if known is None and not is_name_of_entry_point(key):
+            raise _error(
+                where,
+                line,
+                f"{_quoted(key)} cannot be the name of an entry point",
+                hint="it has up to 100 letters (a to z), digits, '_', '.' and '-', and begins with a letter or '_'; it "
+                "is not 'all', and does not end in '-' and a number, or in '.reply': folders of tasks are called so",
+                key=key,
+            )
+        if known is not None and key not in known:
             raise _error(
                 where,
                 line,

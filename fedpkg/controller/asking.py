@@ -20,16 +20,19 @@ from fedpkg.controller.orders import Ordering, Payloads, session_order
 from fedpkg.controller.receiving import Received
 from fedpkg.errors import SessionFailed
 from fedpkg.log import event
+from fedpkg.replies.reading import Opened
 from fedpkg.samplers.base import Sample
 from fedpkg.stores.base import ModelRow, RequestRow
-from fedpkg.strategies.base import Reply, Request
+from fedpkg.strategies.base import Reply, Request, sets_of
 from fedpkg.types import Json, ReplyKind
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.order import Order
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
-_KINDS = (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS)
+_KINDS = (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS, ReplyKind.RECORDS)
+_OF_WEIGHTS = (ReplyKind.UPDATE, ReplyKind.SETS)
 
 
 class Asking:
@@ -195,9 +198,9 @@ class Asking:
             raise SessionFailed(f"{where}: a strategy has transforms for {request.reply_kind.value}, not for an update")
         if request.download is not None and not isinstance(request.payload, Weights):
             raise SessionFailed(f"{where}: a strategy has transforms for a download of several sets")
-        sets = [request.payload] if isinstance(request.payload, Weights) else list(request.payload.values())
-        if not all(isinstance(one, Weights) for one in sets):
-            raise SessionFailed(f"{where}: a payload is Weights, or several named Weights")
+        is_payload = isinstance(request.payload, (Mapping, Records))
+        if not is_payload or not all(isinstance(one, Weights) for one in sets_of(request.payload).values()):
+            raise SessionFailed(f"{where}: a payload is Weights, several named Weights, or Records")
         if isinstance(request.clients, str):
             raise SessionFailed(f"{where}: the clients of a request are several ids, as ('{request.clients}',)")
         try:
@@ -349,7 +352,7 @@ class Asking:
         if came is not None and came.is_ok:
             asked.num_ok += 1
             self.states[came.client_id] = came.state
-            if asked.request.reply_kind is not ReplyKind.METRICS:
+            if asked.request.reply_kind in _OF_WEIGHTS:
                 self.last[came.client_id] = (came.num_examples or 0.0, came.metadata)
             if came.reply is not None:
                 self.replies.append(came.reply)
@@ -498,10 +501,11 @@ class Asked:
     def _reply(self, position: int, came: Came, weight: float | None) -> Reply:
         """The reply as the strategy gets it: its file is mapped now, and only as long as somebody has it."""
         assert came.reply is not None and weight is not None
-        sets: Mapping[str, Weights] = {}
+        opened = Opened()
         if self.request.reply_kind is not ReplyKind.METRICS:
-            sets = self.ordering.reading.open(came.reply, self.ordering.receive.sent).sets
-        return Reply(self.request_id, position, came.client_id, sets, weight, came.metadata, came.metrics)
+            opened = self.ordering.reading.open(came.reply, self.ordering.receive.sent)
+        facts = (came.metadata, came.metrics, opened.records)
+        return Reply(self.request_id, position, came.client_id, opened.sets, weight, *facts)
 
     def _too_few(self, num_counted: int) -> SessionFailed:
         round_number = self.row.round_number

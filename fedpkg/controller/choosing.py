@@ -15,8 +15,7 @@ from fedpkg.errors import NotFound, SessionFailed
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.shares import share_of
 from fedpkg.stores.base import ClientRow
-from fedpkg.strategies.base import Payload
-from fedpkg.weights.weights import Weights
+from fedpkg.strategies.base import Payload, sets_of
 
 VIRTUAL_TIME = "virtual_time"  # in a round's phases: the session's virtual seconds up to its end
 
@@ -90,8 +89,7 @@ class Choosing:
         clock = self.ctx.virtual_clock
         if clock is None:
             return None
-        sets = [payload] if isinstance(payload, Weights) else payload.values()
-        num_bytes = sum(one.num_bytes for one in sets)
+        num_bytes = sum(one.num_bytes for one in sets_of(payload).values())
         draws = self._rng(f"clock-{number}").standard_normal(len(cohort)).tolist()
         return [
             clock.duration(client_id, num_bytes=num_bytes, draw=draw)

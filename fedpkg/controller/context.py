@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
-from fedpkg.controller.metrics import Weight, common_weights, reported_examples, weight_by_rules_1
+from fedpkg.controller.metrics import Weight, common_weights, weight_by_rules_1
 from fedpkg.controller.seeds import held_out_rng
 from fedpkg.data.clients import client_groups
 from fedpkg.errors import StoreError
 from fedpkg.formats.base import ModelForm
+from fedpkg.formats.metadata import examples_said
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
 from fedpkg.stores.base import ClientRow, SessionRow, StateStore
@@ -90,7 +91,7 @@ class SessionContext:
         if self.session.rules == 1:
             is_equal = client.last_num_examples is not None and self.config.round.weighting == "equal"
             return weight_by_rules_1(metrics, metadata, 1.0 if is_equal else client.last_num_examples)
-        number = reported_examples(metrics, metadata)
+        number = examples_said(metrics, metadata)
         return (0.0, "equal") if number is None else (number, "reply")
 
     def weights_of_metrics(self, clients: Sequence[ClientRow], reported: Sequence[Weight]) -> list[Weight]:

@@ -35,18 +35,6 @@ def common_weights(
     return [(1.0, "equal")] * len(clients)
 
 
-def reported_examples(metrics: Json, metadata: Mapping[str, Json]) -> float | None:
-    """``num_examples`` in a client's metrics, else in the metadata beside them; None if it is in neither.
-
-    Raises:
-        ModelFileError: it is not a number that can be a weight.
-    """
-    for place in (metrics, metadata):
-        if isinstance(place, Mapping) and "num_examples" in place:
-            return num_examples(place, may_be_zero=True)
-    return None
-
-
 def weight_by_rules_1(metrics: Json, metadata: Mapping[str, Json], last_num_examples: float | None) -> Weight:
     """The weight of one client's metrics in sessions of rules 1, which mix the sources.
 

@@ -15,6 +15,7 @@ from fedpkg.controller.seeds import step_rng, task_seed
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
+from fedpkg.formats.records_file import write_records
 from fedpkg.replies.reading import Reading, tensors_of
 from fedpkg.stores.base import ClientRow, ModelRow, RequestRow
 from fedpkg.strategies.base import Payload, Request
@@ -22,6 +23,7 @@ from fedpkg.transforms.sections import sections_of
 from fedpkg.types import ReplyKind
 from fedpkg.waist.order import Input, Order, ReplySpec, digest_of, name_of_call
 from fedpkg.waist.place import PAYLOAD
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 _REST_OF_DELTAS = 2  # the rules from which on deltas have buffers and integers as well
@@ -217,6 +219,8 @@ class Payloads:
         try:
             if isinstance(payload, Weights):
                 write_model(path, payload, ctx.form)
+            elif isinstance(payload, Records):
+                write_records(path, payload, ctx.form)
             else:
                 write_sets(path, payload, ctx.form)
                 sets, model = tuple(payload), self._set_of_the_model(payload)
@@ -227,7 +231,8 @@ class Payloads:
                 raise ctx.disk_is_full(error.message) from error
             resume = f"fedpkg session resume {ctx.session.session_id}"
             raise StoreError(error.message, hint=f"when the cause is mended: {resume}", path=str(path)) from error
-        return payload, self._input(path, sets=sets, model=model), path
+        file = self._input(path, sets=sets, model=model)
+        return payload, msgspec.structs.replace(file, records=isinstance(payload, Records)), path
 
     def _set_of_the_model(self, payload: Mapping[str, Weights]) -> str:
         return next((name for name, weights in payload.items() if weights is self._model), "")

@@ -100,7 +100,7 @@ class Job:
     def _input(self) -> Mapping[str, Weights]:
         from fedpkg.formats.model_file import read_model, read_sets
 
-        if self.model is None or self.order.input is None:
+        if self.model is None or self.order.input is None or self.order.input.records:
             return {}
         return read_sets(self.model) if self.order.input.sets else {"": read_model(self.model)}
 

@@ -224,6 +224,7 @@ def task_record(job: Job, slot: Slot) -> dict[str, Json]:
         "device": slot.device,
         "gpus": [gpu.visible_as for gpu in slot.gpus],
         "data_path": None if job.data_path is None else str(job.data_path),
+        "reply_kind": spec.kind.value,
         "reply": spec.reply,
         "rest": spec.has_rest,
         "input_sets": [] if order.input is None else list(order.input.sets),

@@ -10,8 +10,6 @@ CLIENT_SETTINGS_FILE = "client_settings.yaml"
 IGNORE_FILES = (".fednignore", ".scaleoutignore")
 
 FORMER_ENTRY_POINTS = {"infer": "predict"}  # in FEDn 0.5 to 0.8
-# Split learning calls these two; such packages are read, so that their other entry points can run.
-SPLIT_LEARNING = ("forward", "backward")
 
 # Distributions that the compatibility modules in runtime/compat stand in for; of these, the modules with helpers.
 SERVED = ("fedn", "scaleout", "scaleoututil")

@@ -46,15 +46,41 @@ def read_metrics(path: Path, *, max_bytes: int = MAX_BYTES) -> Json:
         content = read_bounded(path, max_bytes)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}", path=str(path)) from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, where: str) -> Json:
+    """Any JSON; ``where`` names it in messages.
+
+    Raises:
+        ModelFileError: it is too big, nested too deeply, or not JSON in UTF-8.
+    """
+    if len(content) > MAX_BYTES:
+        raise ModelFileError(f"{where}: has {len(content)} bytes of JSON; at most {MAX_BYTES} are taken", path=where)
     if _is_deep(content):
-        raise ModelFileError(f"{path}: is nested too deeply (more than {MAX_DEPTH} levels)", path=str(path))
+        raise ModelFileError(f"{where}: is nested too deeply (more than {MAX_DEPTH} levels)", path=where)
     try:
         value: Json = json.loads(content.decode())
     except UnicodeDecodeError as error:
-        raise ModelFileError(f"{path}: is not UTF-8 text", path=str(path)) from error
+        raise ModelFileError(f"{where}: is not UTF-8 text", path=where) from error
     except ValueError as error:
-        raise ModelFileError(f"{path}: is not JSON: {error}", path=str(path)) from error
+        raise ModelFileError(f"{where}: is not JSON: {error}", path=where) from error
     return value
+
+
+def dump_json(value: Json) -> bytes:
+    """JSON that `parse_json` takes; the same value makes the same bytes.
+
+    Raises:
+        ModelFileError: it is no JSON, too big, or nested too deeply.
+    """
+    try:
+        content = json.dumps(value, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ModelFileError(f"this is no JSON: {error}") from error
+    if len(content) > MAX_BYTES or _is_deep(content):
+        raise ModelFileError(f"JSON has at most {MAX_BYTES} bytes and {MAX_DEPTH} levels, and this has more")
+    return content
 
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one without an end: linear whatever the text
@@ -106,6 +132,18 @@ def num_examples(metadata: Mapping[str, Json], *, may_be_zero: bool = False) -> 
     if value < MIN_EXAMPLES:
         raise ModelFileError(f"num_examples is too small: {_short(value)}", hint=hint)
     return float(value)
+
+
+def examples_said(*places: Json | Mapping[str, Json]) -> float | None:
+    """``num_examples`` in the first of these that says it; None if none does. It may be 0.
+
+    Raises:
+        ModelFileError: it is not a number that can be a weight.
+    """
+    for place in places:
+        if isinstance(place, Mapping) and "num_examples" in place:
+            return num_examples(place, may_be_zero=True)
+    return None
 
 
 def _short(value: int | float) -> str:

@@ -38,7 +38,7 @@ def read_model(path: Path, *, max_bytes: int | None = None) -> Weights:
     Raises:
         ModelFileError: the file is damaged, not of these formats, or holds more than ``max_bytes`` of tensors.
     """
-    return _weights(_load(MappedFile(path, max_bytes=max_bytes)))
+    return _weights(load_tensors(MappedFile(path, max_bytes=max_bytes)))
 
 
 def read_sets(path: Path, *, max_bytes: int | None = None) -> dict[str, Weights]:
@@ -51,7 +51,7 @@ def read_sets(path: Path, *, max_bytes: int | None = None) -> dict[str, Weights]
         ModelFileError: as ``read_model``; or a key names no set, though others do.
     """
     file = MappedFile(path, max_bytes=max_bytes)
-    tensors = _load(file)
+    tensors = load_tensors(file)
     if not any("/" in key for key in tensors):
         return {"": _weights(tensors)}
     sets: dict[str, dict[str, Tensor]] = {}
@@ -73,7 +73,12 @@ def detect_form(path: Path) -> ModelForm:
     suffix = _suffix_of(file)
     if suffix in BARE:
         return ModelForm(suffix, "positions")
-    return ModelForm(suffix, keys_of(npz_names(file) if suffix == ".npz" else safetensors_names(file)))
+    return ModelForm(suffix, keys_of(names_in(file)))
+
+
+def names_in(file: MappedFile) -> list[str]:
+    """The keys of a file's tensors, in its order; tensors are not looked at."""
+    return npz_names(file) if _suffix_of(file) == ".npz" else safetensors_names(file)
 
 
 def write_model(path: Path, weights: Weights, form: ModelForm, *, durable: bool = False) -> None:
@@ -82,7 +87,7 @@ def write_model(path: Path, weights: Weights, form: ModelForm, *, durable: bool 
     Raises:
         ModelFileError: the form cannot hold a tensor, or the file cannot be written.
     """
-    _write(path, lambda file: dump_model(file, weights, form), durable=durable)
+    write_whole(path, lambda file: dump_model(file, weights, form), durable=durable)
 
 
 def write_sets(path: Path, sets: Mapping[str, Weights], form: ModelForm, *, durable: bool = False) -> None:
@@ -91,10 +96,15 @@ def write_sets(path: Path, sets: Mapping[str, Weights], form: ModelForm, *, dura
     Raises:
         ModelFileError: as ``write_model``; or the sets could not be read back as they are.
     """
-    _write(path, lambda file: dump_sets(file, sets, form), durable=durable)
+    write_whole(path, lambda file: dump_sets(file, sets, form), durable=durable)
 
 
-def _write(path: Path, dump: Callable[[BinaryIO], None], *, durable: bool) -> None:
+def write_whole(path: Path, dump: Callable[[BinaryIO], None], *, durable: bool) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        ModelFileError: what ``dump`` raises, with the path; or the file cannot be written.
+    """
     try:
         with atomic_write(path, durable=durable) as file:
             dump(file)
@@ -111,7 +121,7 @@ def dump_model(file: BinaryIO, weights: Weights, form: ModelForm) -> None:
 
     ``file`` needs only ``write``, so it may be a wrapper that digests what passes.
     """
-    _dump(file, zip(keys_in_file(weights, form), weights.values(), strict=True), form)
+    dump_tensors(file, zip(keys_in_file(weights, form), weights.values(), strict=True), form)
 
 
 def dump_sets(file: BinaryIO, sets: Mapping[str, Weights], form: ModelForm) -> None:
@@ -136,7 +146,7 @@ def dump_sets(file: BinaryIO, sets: Mapping[str, Weights], form: ModelForm) -> N
             raise ModelFileError(f"set {name!r} holds no tensors, so a file cannot tell of it")
         keys = (f"{name}/{key}" for key in keys_in_file(weights, form))
         named += zip(keys, weights.values(), strict=True)
-    _dump(file, named, form)
+    dump_tensors(file, named, form)
 
 
 def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
@@ -144,7 +154,8 @@ def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
     return list(weights) if form.keys == "names" else [str(position) for position in range(len(weights))]
 
 
-def _dump(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) -> None:
+def dump_tensors(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) -> None:
+    """Write tensors under these keys to an open file."""
     named = list(named)
     for name, tensor in named:
         if odd := _oddity(tensor):
@@ -189,7 +200,8 @@ def read_seed_model(
     return with_buffers(weights, path, patterns=buffers), form
 
 
-def _load(file: MappedFile) -> dict[str, Tensor]:
+def load_tensors(file: MappedFile) -> dict[str, Tensor]:
+    """The tensors of a file by their keys."""
     suffix = _suffix_of(file)
     if suffix in BARE:
         return load_bare(file, suffix)

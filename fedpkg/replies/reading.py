@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fedpkg.errors import ModelFileError, nearest
-from fedpkg.formats.metadata import metadata_path, num_examples, read_metadata, read_metrics
+from fedpkg.formats.metadata import examples_said, metadata_path, num_examples, read_metadata, read_metrics
 from fedpkg.replies.numbers import check_numbers
 from fedpkg.types import Json, ReplyKind
 from fedpkg.waist.answer import Refused
@@ -17,12 +17,14 @@ from fedpkg.waist.answer import Refused
 if TYPE_CHECKING:
     from fedpkg.transforms.chain import Chain
     from fedpkg.waist.order import ReplySpec, TensorSpec
+    from fedpkg.weights.records import Records
     from fedpkg.weights.weights import Weights
 
     # What the client was sent under the name of a set, ``""`` for the model; None where that is not known.
     Sent: TypeAlias = Callable[[str], Weights | None]
 
 DEFAULT_REPLY_BYTES = 16 << 20
+RECORDS_BYTES = 64 << 20
 JSON_BYTES = 16 << 20
 
 
@@ -45,6 +47,7 @@ class Opened:
 
     sets: Mapping[str, Weights] = field(default_factory=dict)
     converted: str | None = None
+    records: Records | None = None
 
 
 class Reading:
@@ -71,7 +74,7 @@ class Reading:
     def max_bytes(self) -> int | None:
         """Bytes that a reply may have: as configured, else twice what is asked for and some room.
 
-        What is asked for in a half-precision dtype may come in float64.
+        What is asked for in a half-precision dtype may come in float64. Records have 64 MiB besides what the model has.
         """
         if self.spec.kind is ReplyKind.METRICS:
             return JSON_BYTES
@@ -80,6 +83,8 @@ class Reading:
         factor = 4 if self.spec.suffix == ".txt" else 2  # as text, 8 bytes take 25
         asked = list(self.templates.values())
         sizes = [_most_bytes(template, factor) for template in asked if template is not None]
+        if self.spec.kind is ReplyKind.RECORDS:
+            return sum(sizes) + RECORDS_BYTES
         return sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
 
     def check(self, path: Path, sent: Sent) -> Checked:
@@ -91,6 +96,9 @@ class Reading:
         kind, metadata = self.spec.kind, read_metadata_of(path)
         if kind is ReplyKind.METRICS:
             return Checked(metadata, metrics=self._metrics(path, metadata))
+        if kind is ReplyKind.RECORDS:
+            data = self.records(path).data
+            return Checked(metadata, _weight_said(data, metadata) if self.spec.weighted else 1.0)
         if kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
             return Checked(metadata)
         return self.check_opened(self.open(path, sent), metadata, sent)
@@ -106,11 +114,13 @@ class Reading:
         return Checked(metadata, examples, converted=opened.converted)
 
     def open(self, path: Path, sent: Sent) -> Opened:
-        """Map an update, or the sets that are asked for, in that order. Numbers are not looked at.
+        """Map an update, records, or the sets that are asked for, in that order. Numbers are not looked at.
 
         Raises:
             Refused: the file is damaged, or does not fit.
         """
+        if self.spec.kind is ReplyKind.RECORDS:
+            return Opened(records=self.records(path))
         from fedpkg.formats.model_file import read_model, read_sets
 
         templates, limit = self.templates, self.max_bytes
@@ -131,6 +141,15 @@ class Reading:
         conversions = (_conversion(came[name], fitted[name]) for name in templates)
         return Opened(fitted, next(filter(None, conversions), None))
 
+    def records(self, path: Path) -> Records:
+        """Map records. Raises Refused: the file is damaged, or holds something else."""
+        from fedpkg.formats.records_file import read_records
+
+        try:
+            return read_records(path, max_bytes=self.max_bytes)
+        except ModelFileError as error:
+            raise Refused("bad_file", error.message) from error
+
     def known(self, name: str, sent: Sent) -> Weights | None:
         """What a client was sent in place of a set of its reply, with its buffers told apart."""
         from fedpkg.weights.weights import Weights
@@ -147,7 +166,7 @@ class Reading:
         except ModelFileError as error:
             raise Refused("bad_json", error.message) from error
         if self.spec.weighted:
-            _check_weight(metrics, metadata)
+            _weight_said(metrics, metadata)
         return metrics
 
     def _with_rest(self, delta: Weights, sent: Sent) -> Weights:
@@ -218,14 +237,15 @@ def examples_of(metadata: Mapping[str, Json]) -> float:
         raise Refused("num_examples", error.message + advice) from error
 
 
-def _check_weight(metrics: Json, metadata: Mapping[str, Json]) -> None:
-    """What metrics say of their weight, if they do, must be usable: one client must not be the whole average."""
-    for place in (metrics, metadata):
-        if isinstance(place, Mapping) and "num_examples" in place:
-            try:
-                num_examples(place, may_be_zero=True)
-            except ModelFileError as error:
-                raise Refused("num_examples", error.message) from error
+def _weight_said(content: Json, metadata: Mapping[str, Json]) -> float:
+    """What metrics or records weigh as they say themselves, which must be usable: one client must not be the whole
+    average. 1 where they do not say it.
+    """
+    try:
+        weight = examples_said(content, metadata)
+    except ModelFileError as error:
+        raise Refused("num_examples", error.message) from error
+    return 1.0 if weight is None else weight
 
 
 def _fitted(weights: Weights, template: Weights | None, name: str) -> Weights:

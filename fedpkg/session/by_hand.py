@@ -30,6 +30,7 @@ from fedpkg.waist.place import Place
 
 if TYPE_CHECKING:
     from fedpkg.formats.base import Suffix
+    from fedpkg.weights.records import Records
     from fedpkg.weights.weights import Weights
 
 
@@ -88,12 +89,14 @@ class Called:
     Args:
         reply: its file; None: there is none.
         sets: what it holds, mapped: a model is one set without a name.
+        records: what it holds, if it is a file of records.
     """
 
     job: Job
     answer: Answer
     reply: Path | None = None
     sets: Mapping[str, Weights] = field(default_factory=dict)
+    records: Records | None = None
 
     def variables(self) -> str:
         """What a person's shell has to set, so that the call is repeated as it was."""
@@ -141,6 +144,8 @@ def call_entry_point(call: Call) -> Called:
 
 
 def _order(call: Call, config: RunConfig, package: PackageOnDisk) -> tuple[Order, ReplySpec]:
+    from fedpkg.formats.records_file import is_records
+
     facts, bare = call.record, bare_form(config, package)
     staged, template, suffix = None, None, bare or call.seed_suffix
     if call.model is not None:
@@ -150,7 +155,9 @@ def _order(call: Call, config: RunConfig, package: PackageOnDisk) -> tuple[Order
     given = None
     if staged is not None:
         names = tuple(map(str, facts.get("input_sets", ())))
-        given = Input(reference=str(staged), size_bytes=staged.stat().st_size, sets=names)
+        size_bytes, holds_records = staged.stat().st_size, is_records(staged)
+        given = Input(reference=str(staged), size_bytes=size_bytes, sets=names, records=holds_records)
+        template = None if holds_records else template
     order = Order(
         task_id=f"by-hand/{call.entry_point}",
         session_id=str(facts.get("session_id", "by-hand")),
@@ -184,13 +191,19 @@ def _spec(call: Call, template: Weights | None, suffix: str) -> ReplySpec:
     sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
     is_known = template is not None and not (sets or facts.get("input_sets"))  # what sets must fit is on no record
     return ReplySpec(
-        kind=ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point, ReplyKind.RESULT),
+        kind=_kind(facts.get("reply_kind"), ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point)),
         tensors=tensors_of(template) if is_known and template is not None else None,
         reply=reply,
         sets=sets,
         weighted=bool(facts.get("weighted", True)),
         suffix=suffix,
     )
+
+
+def _kind(recorded: Any, usual: ReplyKind | None) -> ReplyKind:
+    """What a task was asked for; of one that is on no record, what its entry point usually is."""
+    known = next((kind for kind in ReplyKind if kind.value == recorded), usual)
+    return ReplyKind.RESULT if known is None else known
 
 
 _REPLY_KINDS = {
@@ -222,8 +235,10 @@ def _called(job: Job, answer: Answer) -> Called:
     reply = job.place.reply / answer.reply.name
     if job.spec.kind in (ReplyKind.UPDATE, ReplyKind.SETS):
         return Called(job, answer, reply, job.reading.open(reply, job.sent).sets)
+    if job.spec.kind is ReplyKind.RECORDS:
+        return Called(job, answer, reply, records=job.reading.records(reply))
     if job.spec.kind is not ReplyKind.SEED:
-        return Called(job, answer, reply)
+        return Called(job, answer, reply, records=_records_in(reply))
     try:
         weights, _form = read_seed_model(reply)
     except ModelFileError as error:
@@ -231,6 +246,16 @@ def _called(job: Job, answer: Answer) -> Called:
     if bad := non_finite(weights):
         return Called(job, _failed(answer, Failure("not_finite", f"tensor '{bad}' has NaN or infinite values")))
     return Called(job, answer, reply, {"": weights})
+
+
+def _records_in(reply: Path) -> Records | None:
+    """What an opaque file holds, if it is a file of records."""
+    from fedpkg.formats.records_file import is_records, read_records
+
+    try:
+        return read_records(reply) if is_records(reply) else None
+    except ModelFileError:
+        return None
 
 
 def _failed(answer: Answer, failure: Failure) -> Answer:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:  # to list strategies must not cost PyTorch
     import numpy as np
 
     from fedpkg.transforms.chain import Chain
+    from fedpkg.weights.records import Records
     from fedpkg.weights.weights import Weights
 
 State: TypeAlias = dict[str, Any]
-Payload: TypeAlias = "Weights | Mapping[str, Weights]"
+Payload: TypeAlias = "Weights | Mapping[str, Weights] | Records"
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Request:
 
     Args:
         request_id: unique within the round; without one, requests are numbered from 1.
-        payload: the weights that are staged as the input model; or several named sets of them, in one file.
+        payload: the weights that are staged as the input model; or several named sets of them, or records, in one file.
         clients: who is asked, in cohort order; None: the ``group``, else whom the session's sampler chooses.
         transforms: of an update on its way from the client; None: it comes as it is.
         download: transforms of the payload on its way to the clients, who get what it is decoded to.
         group: who is asked goes by this name (`clients.groups` of the run.yaml); calls and bytes are counted by it.
         entry_point: of the compute package.
         reply_kind: what is expected back: ``update`` (it fits the payload, or the global model if that is several
-            sets), ``sets``, or ``metrics``.
+            sets or records), ``sets``, ``metrics``, or ``records``.
         reply: what the tensors of an update are: ``weights`` of a model; or a ``delta`` or ``gradient``, which have the
             parameters alone. The entry point finds it in task.json.
         rest: a ``delta`` has the other tensors as well, as they are (where a client sends none, the payload's).
@@ -76,7 +77,8 @@ class Reply:
 
     ``sets`` are those that were asked for, in that order; an update is one set without a name, ``weights``. The
     ``num_examples`` of metrics are what they weigh in an average: of one source for all replies to a request, and 0
-    for a client that measured on nothing.
+    for a client that measured on nothing. Those of records are what they say, else 1; their tensors may hold anything,
+    also NaN.
     """
 
     request_id: str
@@ -86,6 +88,7 @@ class Reply:
     num_examples: float
     metadata: Mapping[str, Json] = field(default_factory=dict)
     metrics: Json = None
+    records: Records | None = None
 
     @property
     def weights(self) -> Weights:
@@ -94,6 +97,16 @@ class Reply:
     def with_weights(self, weights: Weights) -> Reply:
         """The same answer with another update."""
         return replace(self, sets={"": weights})
+
+
+def sets_of(payload: Payload) -> Mapping[str, Weights]:
+    """The sets of a payload; plain weights are one without a name."""
+    from fedpkg.weights.records import Records
+    from fedpkg.weights.weights import Weights
+
+    if isinstance(payload, Records):
+        return payload.sets
+    return {"": payload} if isinstance(payload, Weights) else payload
 
 
 class Replies(Protocol):

@@ -17,6 +17,7 @@ from fedpkg.strategies.base import (
     SteppingStrategy,
     StepResult,
     Strategy,
+    sets_of,
     take_step,
 )
 from fedpkg.strategies.traits import Traits, traits_of
@@ -92,8 +93,8 @@ class _Wide:
         self._replies = replies
         self._lost: dict[str, Weights] = {}
         if asked.reply == "weights":
-            rounded = _sets(sent.payload)
-            self._lost = {name: _lost(exact, rounded[name]) for name, exact in _sets(asked.payload).items()}
+            rounded = sets_of(sent.payload)
+            self._lost = {name: _lost(exact, rounded[name]) for name, exact in sets_of(asked.payload).items()}
 
     @property
     def request_id(self) -> str:
@@ -124,20 +125,18 @@ class _Wide:
 
 def _sent(request: Request, dtypes: Dtypes, rounded: Mapping[int, Weights]) -> Request:
     """A request as the clients get it. ``rounded``: by the id of a payload, what there is of it already."""
+    from fedpkg.weights.records import Records
+
     payload: Payload
-    if id(request.payload) in rounded:
+    if isinstance(request.payload, Records):  # no model: it is sent as it is
+        payload = request.payload
+    elif id(request.payload) in rounded:
         payload = rounded[id(request.payload)]
     else:
-        sets = {name: _rounded(weights, dtypes) for name, weights in _sets(request.payload).items()}
+        sets = {name: _rounded(weights, dtypes) for name, weights in sets_of(request.payload).items()}
         payload = sets[""] if set(sets) == {""} else sets
     fits = {name: None if like is None else _rounded(like, dtypes) for name, like in request.sets.items()}
     return replace(request, payload=payload, sets=fits)
-
-
-def _sets(payload: Payload) -> Mapping[str, Weights]:
-    from fedpkg.weights.weights import Weights
-
-    return {"": payload} if isinstance(payload, Weights) else payload
 
 
 def _half_dtypes(model: Weights) -> Dtypes:

@@ -64,8 +64,8 @@ class ReplySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         reply: what the tensors of an update are: ``weights``, or a ``delta`` or ``gradient``.
         sets: that a reply of kind ``sets`` holds, in this order, and what each must fit; None: anything.
         transforms: of an update on its way, as sections of a run.yaml.
-        weighted: an update must say its num_examples, else all weigh the same, 1. Metrics may say it: then it must be
-            usable.
+        weighted: an update must say its num_examples, else all weigh the same, 1. Metrics and records may say it: then
+            it must be usable.
         use: what becomes of the reply's numbers, which says how large they may be.
         suffix: of the model files.
         max_bytes: of the reply's file; None: it follows from the tensors.
@@ -107,6 +107,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         digest: of the file, sha256 in hexadecimal; empty where it is not known.
         sets: names of the sets in it, if it holds several.
         model: which of these is the model that an update must fit; empty: none, or the file has one set only.
+        records: it is a file of records.
     """
 
     reference: str
@@ -114,6 +115,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     digest: str = ""
     sets: tuple[str, ...] = ()
     model: str = ""
+    records: bool = False
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -145,6 +145,15 @@ def names_of_calls(entry_points: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"((?:{names})(?:-\d+)?(?:{re.escape(AGAIN)}\d+)?)({re.escape(REPLY)})?")
 
 
+_ENTRY_POINT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
+
+
+def is_name_of_entry_point(name: str) -> bool:
+    """Whether an entry point may have this name: its tasks' folders then have names that are no other task's."""
+    is_of_another = re.search(rf"-\d+$|{re.escape(REPLY)}$|{re.escape(AGAIN)}", name) is not None
+    return _ENTRY_POINT.fullmatch(name) is not None and not is_of_another and name != "all"
+
+
 def is_of_startup(message: str) -> bool:
     """Whether a failure's message says that `startup`, which comes before a client's first task, failed."""
     return message.startswith(f"'{STARTUP}' ")

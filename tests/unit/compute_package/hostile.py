@@ -501,7 +501,7 @@ def _specs() -> Iterator[Case]:
         ("key of 50 KB", f"line 1: unknown key '{'k' * 79}…'", f"{'k' * 1000}: x"),
         ("key twice", "line 3: entry point 'train' is there twice", train + "{command: a}\n  train: {command: b}"),
         ("command twice", "line 4: key 'command' in entry point 'train' is there twice", train + "\n    command: a\n    command: b"),
-        ("unknown entry point", "line 2: unknown entry point 'post_install'", "entry_points:\n  post_install: {command: a}"),
+        ("entry point above the folder", "line 2: '../post_install' cannot be the name of an entry point", "entry_points:\n  ../post_install: {command: a}"),
         ("environment outside", "line 3: 'python_env' is '../../x.yaml', which is outside the package", train + "{command: a}\npython_env: ../../x.yaml"),
         ("absolute environment", "line 3: 'python_env' is '/etc/x.yaml', which is outside the package", train + "{command: a}\npython_env: /etc/x.yaml"),
         ("two documents", "line 2: not valid YAML: but found another document", "a: 1\n---\nb: 2"),

@@ -65,7 +65,7 @@ def test_misspelt_key_is_reported_with_file_line_place_and_nearest_key() -> None
     ("text", "message"),
     [
         ("entry_point: {}\n", "line 1: unknown key 'entry_point'; did you mean 'entry_points'?"),
-        ("entry_points:\n  trian: {command: a}", "line 2: unknown entry point 'trian'; did you mean 'train'?"),
+        ("entry_points:\n  train-2: {command: a}", "line 2: 'train-2' cannot be the name of an entry point"),
         ("entry_points:\n  train: {command: a}\n  train: {command: b}", "line 3: entry point 'train' is there twice"),
         ("entry_points:\n  train: {}", "line 2: the key 'command' is missing in entry point 'train'"),
         ("entry_points:\n  train: a b", "line 2: entry point 'train' must be a mapping (key: value), not 'a b'"),
@@ -83,6 +83,24 @@ def test_misspelt_key_is_reported_with_file_line_place_and_nearest_key() -> None
 )
 def test_each_mistake_is_reported_with_its_line(text: str, message: str) -> None:
     assert refusal(text) == f"client/fedn.yaml, {message}"
+
+
+@pytest.mark.parametrize(
+    "name", ["column-sums", "RPC_average", "v1.2", "a--b", "_private", "train-2a", "x" * 100, "on"]
+)
+def test_entry_point_may_have_a_name_of_its_own(name: str) -> None:
+    spec = parse_spec(f"entry_points: {{train: {{command: a}}, {name}: {{command: b}}}}", "fedn.yaml")
+    assert spec.entry_point(name).command == "b"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["all", "train-2", "a.reply", "a.again-1", "'a b'", "../x", ".a", "-a", "1a", "größe", "x" * 101, "''"],
+)
+def test_name_by_which_no_task_could_be_found_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match=r"line 1: .* cannot be the name of an entry point") as caught:
+        parse_spec(f"entry_points: {{{name}: {{command: b}}}}", "fedn.yaml")
+    assert "does not end in '-' and a number" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from fedpkg.controller.metrics import (
     average,
     common_weights,
     finite_number,
-    reported_examples,
     weight_by_rules_1,
 )
 from fedpkg.errors import ModelFileError
+from fedpkg.formats.metadata import examples_said
 from fedpkg.stores.base import ClientRow, RoundRow
 from fedpkg.strategies import Traits
 from fedpkg.strategies.base import Request, State, Step, StepContext
@@ -81,12 +81,12 @@ def test_all_weights_of_an_average_have_one_source(
 
 
 def test_reported_examples_may_be_zero_and_nothing_that_is_no_weight() -> None:
-    assert reported_examples({"num_examples": 0}, {"num_examples": 5}) == 0.0
-    assert reported_examples([], {"num_examples": 5}) == 5.0
-    assert reported_examples({"acc": 1}, {}) is None
+    assert examples_said({"num_examples": 0}, {"num_examples": 5}) == 0.0
+    assert examples_said([], {"num_examples": 5}) == 5.0
+    assert examples_said({"acc": 1}, {}) is None
     for value in (-1, NAN, INF, 1e308, 10**400, 1e-300, True, "7", None):
         with pytest.raises(ModelFileError, match="num_examples"):
-            reported_examples({"num_examples": value}, {})
+            examples_said({"num_examples": value}, {})
 
 
 def test_by_rules_1_weights_come_from_the_reply_then_from_training_then_are_one() -> None:

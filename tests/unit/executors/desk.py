@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from near_end import SocketExecutor
 from workbench import MARK, NOBODY, PATIENCE_S, marked, python_of_nobody, wait_until
 
@@ -26,12 +27,15 @@ from fedpkg.dispatch.process import process_executor
 from fedpkg.dispatch.resident import resident_executor
 from fedpkg.dispatch.site import PackageOnDisk, Site
 from fedpkg.files import sha256_file
+from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
+from fedpkg.formats.records_file import write_records
 from fedpkg.replies.reading import tensors_of
 from fedpkg.types import ReplyKind
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Input, Order, ReplySpec, digest_of
 from fedpkg.waist.wire import from_json, to_json
+from fedpkg.weights import Records, Weights
 
 ROOT = Path(__file__).resolve().parents[3]
 ANY_CODE = ROOT / "tests" / "packages" / "any-code"
@@ -175,10 +179,21 @@ class Desk:
         """An input, and what an update to it must be."""
         path = self.home / "Modelle" / "model.npz"
         if not path.exists():
-            path.parent.mkdir()
+            path.parent.mkdir(exist_ok=True)
             np.savez(path, w=np.arange(6, dtype=np.float32).reshape(2, 3), n=np.array(3))
         spec = ReplySpec(kind=ReplyKind.UPDATE, tensors=tensors_of(read_model(path)))
         return Input(reference="Modelle/model.npz", size_bytes=path.stat().st_size), spec
+
+    def records(self) -> Input:
+        """An input of records."""
+        path = self.home / "Modelle" / "records.npz"
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            question = Records(
+                {"edges/of x": Weights({"": torch.arange(3.0)}), "none": Weights({})}, {"column": "größe"}
+            )
+            write_records(path, question, ModelForm(".npz"))
+        return Input(reference="Modelle/records.npz", size_bytes=path.stat().st_size, records=True)
 
     def __enter__(self) -> Desk:
         return self

@@ -14,6 +14,7 @@ from desk import Desk
 from workbench import NOBODY, PATIENCE_S, is_alive, wait_until
 
 from fedpkg.errors import DispatchError
+from fedpkg.formats.records_file import read_records
 from fedpkg.types import ReplyKind
 from fedpkg.waist.order import Limits, Order, ReplySpec, digest_of
 from fedpkg.waist.wire import from_json, to_json
@@ -75,6 +76,48 @@ def test_answer_says_what_ran_how_long_and_what_it_said(desk: Desk) -> None:
 def test_update_that_is_not_as_asked_is_a_failure(desk: Desk, code: str, kind: str) -> None:
     file, spec = desk.model()
     assert failure(desk, f"import numpy as np\n{code}", input=file, spec=spec)[0] == kind
+
+
+RECORDS = "import numpy as np, json\nfrom fedpkg import client\n"
+
+
+def test_records_go_there_and_come_back_by_an_entry_point_of_any_name(desk: Desk) -> None:
+    code = f"""{RECORDS}
+task, found = client.task(), client.load_records(given)
+data = [task.entry_point, task.reply_kind, list(found.sets), found.data, os.path.basename(os.path.dirname(given))]
+client.save_records(out, {{"a/b %": {{"x": found.sets["edges/of x"][""], "nan": np.nan}}, "": {{}}}}, data)
+"""
+    spec, fields = ReplySpec(kind=ReplyKind.RECORDS), {"entry_point": "column.sums-of_all", "input": desk.records()}
+    order, answer = desk.run(code, spec=spec, **fields)
+    records = read_records(desk.fetched(order, answer))
+    name = "column.sums-of_all"
+    assert records.data == [name, "records", ["edges/of x", "none"], {"column": "größe"}, name]
+    assert [(name, list(one)) for name, one in records.sets.items()] == [("a/b %", ["x", "nan"]), ("", [])]
+    assert records.sets["a/b %"]["x"].tolist() == [0.0, 1.0, 2.0]
+    assert (answer.num_examples, answer.metrics) == (1.0, None)
+    for said, expected in (("num_examples=0", 0.0), ("data={'num_examples': 7}", 7.0)):
+        _, answer = desk.run(f"{RECORDS}client.save_records(out, {said})", spec=spec, **fields)
+        assert answer.num_examples == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("client.save_records(out, num_examples=-1)", "num_examples"),
+        ("client.save_records(out, data={'num_examples': 'many'})", "num_examples"),
+        ("np.savez(out, w=np.ones(3))", "bad_file"),
+        ("np.savez(out, **{'s/t': np.array([{}], dtype=object)})", "bad_file"),
+        ("np.savez(out, **{'a/b': 1, '%61/b': 1})", "bad_file"),
+        ("np.savez(out, **{'%json': np.frombuffer(b'[' * 99, np.uint8)})", "bad_file"),
+        ("client.save_records(out, {'s': {'t': np.zeros(2 << 20, 'u1')}})", "too_big"),
+        ("np.savez_compressed(out, **{'s/t': np.zeros(2 << 20, 'u1')})", "bad_file"),
+        ("os.symlink('/etc/hostname', out)", "not_a_file"),
+        ("pass", "no_file"),
+    ],
+)
+def test_records_that_are_none_are_a_failure(desk: Desk, code: str, kind: str) -> None:
+    spec = ReplySpec(kind=ReplyKind.RECORDS, max_bytes=1 << 20)
+    assert failure(desk, f"{RECORDS}{code}", input=desk.records(), spec=spec)[0] == kind
 
 
 def test_reply_larger_than_allowed_is_a_failure(desk: Desk) -> None:

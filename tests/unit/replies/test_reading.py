@@ -12,10 +12,12 @@ import torch
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import write_metadata
 from fedpkg.formats.model_file import write_model, write_sets
-from fedpkg.replies.reading import DEFAULT_REPLY_BYTES, Checked, Opened, Reading, tensors_of
+from fedpkg.formats.records_file import write_records
+from fedpkg.replies.reading import DEFAULT_REPLY_BYTES, RECORDS_BYTES, Checked, Opened, Reading, tensors_of
 from fedpkg.types import ReplyKind
 from fedpkg.waist.answer import Refused
 from fedpkg.waist.order import ReplySpec
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 MODEL = Weights(
@@ -142,3 +144,22 @@ def test_number_that_would_make_the_round_infinite_is_its_clients_failure(
         with pytest.raises(Refused, match=message) as caught:
             read(asked, path)
         assert caught.value.failure.kind == "too_large"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_records_hold_any_numbers_and_need_not_say_what_they_weigh(tmp_path: Path, suffix: Any) -> None:
+    path = tmp_path / f"out{suffix}"
+    records = Records({"x": Weights({"w": torch.tensor([float("nan"), float("inf")])})}, {"n": 3})
+    write_records(path, records, ModelForm(suffix))
+    opened, checked = read(reading(ReplyKind.RECORDS, suffix=suffix), path)
+    assert opened.sets == {} and opened.records is not None and opened.records.data == {"n": 3}
+    assert (checked.num_examples, checked.metadata, checked.metrics) == (1.0, {}, None)
+    write_metadata(path, {"num_examples": 5, "took": 2})
+    assert read(reading(ReplyKind.RECORDS, suffix=suffix), path)[1].num_examples == 5.0
+    assert read(reading(ReplyKind.RECORDS, suffix=suffix, weighted=False), path)[1].num_examples == 1.0
+
+
+def test_bytes_of_records_are_limited_also_where_there_is_no_model() -> None:
+    assert reading(ReplyKind.RECORDS, None).max_bytes == RECORDS_BYTES
+    assert (reading(ReplyKind.RECORDS).max_bytes or 0) > RECORDS_BYTES
+    assert reading(ReplyKind.RECORDS, None, max_bytes=7).max_bytes == 7

@@ -86,9 +86,10 @@ GOLDEN: list[tuple[Any, str]] = [
         ORDER,
         (
             '{"arguments":{"layers":[64,null],"lr":0.01},"attempt":2,"client_id":"Zürich 東京","data":"Daten/0",'
-            '"entry_point":"train","environment":{"A":"b\udcff"},"input":{"digest":"ab","model":"x","reference":'
-            '"sessions/ü-1/m.npz","sets":["x","control"],"size_bytes":12},"isolation":{"network":true,"read":["/a b",'
-            f'"/c"]}},{LIMITS},"links":{{"data":"."}},"log_bytes":5,"num_partitions":9,"package":"9f3c","parameters":'
+            '"entry_point":"train","environment":{"A":"b\udcff"},"input":{"digest":"ab","model":"x","records":false,'
+            '"reference":"sessions/ü-1/m.npz","sets":["x","control"],"size_bytes":12},"isolation":{"network":true,'
+            f'"read":["/a b","/c"]}},{LIMITS},"links":{{"data":"."}},"log_bytes":5,"num_partitions":9,'
+            '"package":"9f3c","parameters":'
             '{"proximal_mu":0.1},"partition_id":4,"reply_spec":"d1","request_id":"r","round_number":3,"run_config":'
             '{"deep":{"a":[true]}},"seed":1208925819614629174706176,"session_id":"ü-1","starts_up":true,"state":"2-train",'
             '"task_id":"ü-1/3/client-0/train-2","threads":2,"timeout_s":1.5}'
@@ -117,7 +118,9 @@ GOLDEN: list[tuple[Any, str]] = [
     ),
     (
         ORDER.input,
-        ('{"digest":"ab","model":"x","reference":"sessions/ü-1/m.npz","sets":["x","control"],"size_bytes":12}'),
+        (
+            '{"digest":"ab","model":"x","records":false,"reference":"sessions/ü-1/m.npz","sets":["x","control"],"size_bytes":12}'
+        ),
     ),
     (ORDER.limits, LIMITS.removeprefix('"limits":')),
     (ORDER.isolation, '{"network":true,"read":["/a b","/c"]}'),
