@@ -22,9 +22,12 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from fedpkg.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from fedpkg.client.records import Records
 
 VERSION = 1
 VARIABLE = "FEDPKG_COORDINATOR"
@@ -42,7 +45,10 @@ class Client:
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's usable reply. ``paths`` are its files of weights by the name of the set; an update is the set ""."""
+    """One client's usable reply. ``paths`` are its files of weights by the name of the set; an update is the set "".
+
+    Records are one file, as an update is.
+    """
 
     client_id: str
     num_examples: float
@@ -61,6 +67,12 @@ class Reply:
 
         return arrays.read(self.paths[name])
 
+    def records(self) -> Records:
+        """The records, as NumPy arrays."""
+        from fedpkg.client.records import load_records
+
+        return load_records(self.path)
+
 
 class Replies(list):  # type: ignore[type-arg]
     """The usable replies to one request, in the order of ``asked``. ``missing`` are clients without one."""
@@ -77,7 +89,7 @@ class Request:
 
     Args:
         clients: who is asked; None: the group, else the clients that the session's sampler chooses.
-        payload: the model that clients get; None: the round's model.
+        payload: the model that clients get, or `fedpkg.client.Records`; None: the round's model.
         required: usable replies without which the round fails; None: as ``round.required`` of the run.yaml.
     """
 
@@ -88,7 +100,7 @@ class Request:
     reply: str = "weights"
     sets: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    payload: Model | None = None
+    payload: Model | Records | None = None
     required: int | None = None
 
 
@@ -221,18 +233,26 @@ class _Line:
     def wanted(self, request: Request) -> dict[str, Any]:
         self.ids += 1
         told = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-        return {**told, "id": str(self.ids), "payload": self.put(request.payload)}
+        kind = {"payload_kind": "records"} if hasattr(request.payload, "sets") else {}  # else as it was always said
+        return {**told, "id": str(self.ids), "payload": self.put(request.payload), **kind}
 
-    def put(self, model: Model | None) -> str | None:
-        """Write a model where the controller finds it; the name of the file."""
+    def put(self, model: Model | Records | None) -> str | None:
+        """Write a model, or records, where the controller finds it; the name of the file."""
         if model is None or isinstance(model, str):
             if model is None:
                 return None
             with open(model, "rb") as file:
                 return self.put_bytes(file.read())
         name = self._name(".npz")
+        if not isinstance(model, Mapping):
+            from fedpkg.client.records import write_records
+
+            tensors = any(_is_tensor(value) for one in model.sets.values() for value in one.values())
+            name = name[: -len(".npz")] + ".safetensors" if tensors else name
+            write_records(os.path.join(self._out, name), model)
+            return name
         values = list(model.values())
-        if any(type(value).__module__.partition(".")[0] == "torch" for value in values):
+        if any(map(_is_tensor, values)):
             from fedpkg.client import arrays
 
             name = name[: -len(".npz")] + ".safetensors"
@@ -288,3 +308,8 @@ class _Line:
                 return None
             data += part
         return bytes(data)
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether a value is PyTorch's; it is not imported for that."""
+    return type(value).__module__.partition(".")[0] == "torch"

@@ -22,6 +22,8 @@ from fedpkg.errors import SessionFailed, StoreError
 from fedpkg.files import atomic_write, fsync_folder, remove_tree, sha256_file
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import write_model
+from fedpkg.formats.records_file import write_records
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 _CHUNK = 1 << 20
@@ -96,9 +98,16 @@ class Journal:
     def file(self, name: str) -> Path:
         return self.folder / "files" / name
 
-    def keep(self, weights: Weights) -> str:
-        """Keep weights; the name of their file."""
-        return self._keep(lambda path: write_model(path, weights, self.form, durable=True), self.form.suffix)
+    def keep(self, what: Weights | Records) -> str:
+        """Keep weights or records; the name of their file."""
+
+        def write(path: Path) -> None:
+            if isinstance(what, Records):
+                write_records(path, what, self.form, durable=True)
+            else:
+                write_model(path, what, self.form, durable=True)
+
+        return self._keep(write, self.form.suffix)
 
     def take(self, folder: int, name: str, max_bytes: int) -> str:
         """Take a file out of a coordinator's folder; its name here.

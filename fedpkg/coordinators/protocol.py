@@ -34,17 +34,20 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True, forbid_u
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file; None: the round's model."""
+    """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file, of a model or of records; None: the
+    round's model, or, without one, records with nothing in them.
+    """
 
     id: str
     entry_point: str = "train"
     clients: list[str] | None = None
     group: str | None = None
-    reply_kind: Literal["update", "sets", "metrics"] = "update"
+    reply_kind: Literal["update", "sets", "metrics", "records"] = "update"
     reply: Literal["weights", "delta", "gradient"] = "weights"
     sets: list[str] = []
     parameters: dict[str, Any] = {}
     payload: str | None = None
+    payload_kind: Literal["model", "records"] = "model"
     required: int | None = None
 
 
@@ -58,7 +61,7 @@ class Commit(msgspec.Struct, tag="commit", tag_field="type", frozen=True, forbid
     """The end of a round. ``model`` and ``checkpoint`` name files; without a model it stays as it is."""
 
     model: str | None = None
-    metrics: dict[str, float | None] = {}
+    metrics: dict[str, Any] = {}
     finished: str | None = None
     checkpoint: str | None = None
 

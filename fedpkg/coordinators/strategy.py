@@ -13,10 +13,12 @@ from fedpkg.coordinators.process import END_PATIENCE_S, Ended, Process, Workplac
 from fedpkg.coordinators.protocol import VERSION, Ask, Commit, Error, Hello, Log, Message, Wanted
 from fedpkg.errors import ModelFileError, SessionFailed
 from fedpkg.formats.model_file import read_model
+from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
-from fedpkg.strategies.base import Asks, Replies, Request, State, Step, StepContext, StepResult
+from fedpkg.strategies.base import Asks, Payload, Replies, Reply, Request, State, Step, StepContext, StepResult
 from fedpkg.strategies.traits import Traits
 from fedpkg.types import Json, ReplyKind
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.coordinators")
@@ -210,8 +212,10 @@ class _Talk:
         return StepResult(state, metrics=commit.metrics, finished=commit.finished)
 
     def _request(self, wanted: Wanted, sent: Sent) -> Request:
-        payload = self.model
-        if wanted.payload is not None:
+        payload: Payload = self.model
+        if wanted.payload is not None and wanted.payload_kind == "records":
+            payload = self._records(wanted.payload, sent.files[wanted.payload])
+        elif wanted.payload is not None:
             payload = self._weights(wanted.payload, sent.files[wanted.payload])
         return Request(
             request_id=wanted.id,
@@ -233,6 +237,12 @@ class _Talk:
             raise SessionFailed(f"its file '{name}' is no model: {error.message}") from error
         return Weights(found, buffers=[one for one in self.model.buffers if one in found])
 
+    def _records(self, name: str, kept: str) -> Records:
+        try:
+            return read_records(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
+        except ModelFileError as error:
+            raise SessionFailed(f"its file '{name}' holds no records: {error.message}") from error
+
     def _told(self, message: Ask, answers: Sequence[Replies]) -> dict[str, Any]:
         """The replies, as it is told of them; their weights are kept."""
         told = []
@@ -243,7 +253,7 @@ class _Talk:
                     "num_examples": reply.num_examples,
                     "metadata": dict(reply.metadata),
                     "metrics": reply.metrics,
-                    "weights": {name: self.journal.keep(weights) for name, weights in reply.sets.items()},
+                    "weights": {name: self.journal.keep(one) for name, one in _files_in(reply).items()},
                 }
                 for reply in replies
             ]
@@ -281,6 +291,11 @@ def _start(state: State, ctx: StepContext, journal: Journal) -> dict[str, Any]:
         "model": journal.keep(state["model"]),
         "checkpoint": state["checkpoint"],
     }
+
+
+def _files_in(reply: Reply) -> Mapping[str, Weights | Records]:
+    """What a reply has that goes to the coordinator as files; as an update, records have no name."""
+    return reply.sets if reply.records is None else {"": reply.records}
 
 
 def _files_of(told: Mapping[str, Any]) -> set[str]:

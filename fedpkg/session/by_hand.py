@@ -189,9 +189,10 @@ def _spec(call: Call, template: Weights | None, suffix: str) -> ReplySpec:
     if template is not None and reply != "weights" and not facts.get("rest"):
         template = template.filter(frozenset(template.parameters).__contains__)
     sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
+    recorded = facts.get("reply_kind") if facts.get("entry_point") == entry_point else None
     is_known = template is not None and not (sets or facts.get("input_sets"))  # what sets must fit is on no record
     return ReplySpec(
-        kind=_kind(facts.get("reply_kind"), ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point)),
+        kind=_kind(recorded, ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point)),
         tensors=tensors_of(template) if is_known and template is not None else None,
         reply=reply,
         sets=sets,

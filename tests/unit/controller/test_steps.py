@@ -277,7 +277,7 @@ class Astray:
         ("nobody", "a strategy asks unknown clients: client-9"),
         ("group", "there is no group 'nirgends'"),
         ("one id", r"the clients of a request are several ids, as \('client-0',\)"),
-        ("numbers", "a payload is Weights, or several named Weights"),
+        ("numbers", "a payload is Weights, several named Weights, or Records"),
         ("waits", "a strategy waits for 1 replies, and requires 2"),
         ("tensors", "parameters must be JSON: .*Tensor"),
         ("another", "round 1: the next model is another one: tensor 'x' has dtype float32"),

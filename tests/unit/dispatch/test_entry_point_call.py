@@ -114,6 +114,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "input_sets": ["x", "control"],
         "reply_sets": ["x"],
         "parameter_names": None,
+        "reply_kind": "metrics",
         "reply": "weights",
         "rest": False,
         "weighted": True,
