@@ -13,10 +13,10 @@ from fedpkg.session.record import find_session
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import StateStore
     from fedpkg.stores.check import Checkup
     from fedpkg.stores.home import Home
     from fedpkg.stores.prune import Removal
+    from fedpkg.stores.sql import StateStore
 
 DAMAGED = 7  # as StoreError
 

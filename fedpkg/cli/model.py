@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fedpkg.formats.base import ModelForm
-    from fedpkg.stores.base import ModelRow, StateStore
+    from fedpkg.stores.base import ModelRow
     from fedpkg.stores.home import Home
+    from fedpkg.stores.sql import StateStore
     from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 

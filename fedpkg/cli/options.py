@@ -14,8 +14,8 @@ import click
 from fedpkg.session.record import usual_home
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import StateStore
     from fedpkg.stores.home import Home
+    from fedpkg.stores.sql import StateStore
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -17,8 +17,9 @@ from fedpkg.waist.place import STARTUP, is_of_startup, told_in
 
 if TYPE_CHECKING:
     from fedpkg.cli.options import Settings
-    from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, SessionRow, StateStore, TaskRow
+    from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, SessionRow, TaskRow
     from fedpkg.stores.home import Home
+    from fedpkg.stores.sql import StateStore
     from fedpkg.types import Json
 
 METRIC_COLUMNS = 3

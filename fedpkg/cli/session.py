@@ -15,8 +15,9 @@ from fedpkg.errors import ConfigError
 from fedpkg.session.record import find_session, running_sessions, status_of
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import SessionRow, StateStore, TaskRow
+    from fedpkg.stores.base import SessionRow, TaskRow
     from fedpkg.stores.home import Home
+    from fedpkg.stores.sql import StateStore
 
 SHOWN_TASKS = 50
 _SESSION = click.argument("session_ref", metavar="[SESSION]", required=False)

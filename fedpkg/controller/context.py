@@ -18,8 +18,9 @@ from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import examples_said
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
-from fedpkg.stores.base import ClientRow, SessionRow, StateStore
+from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.sql import StateStore
 from fedpkg.strategies.base import SteppingStrategy, Strategy
 from fedpkg.strategies.traits import Traits, traits_of
 from fedpkg.strategies.virtual_clock import VirtualClock

@@ -19,8 +19,9 @@ from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import PackageError
 from fedpkg.fedn.containers import without_container
 from fedpkg.log import event
-from fedpkg.stores.base import SessionRow, StateStore
+from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
+from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
     pass

@@ -11,9 +11,10 @@ from fedpkg.errors import StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
-from fedpkg.stores.base import SessionRow, StateStore
+from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.sql import StateStore
 from fedpkg.waist.executor import Executor
 
 if TYPE_CHECKING:

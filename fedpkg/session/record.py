@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from fedpkg.errors import NotFound
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import SessionRow, StateStore
+    from fedpkg.stores.base import SessionRow
     from fedpkg.stores.home import Home
+    from fedpkg.stores.sql import StateStore
 
 
 DEFAULT_HOME = ".fedpkg"

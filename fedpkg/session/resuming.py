@@ -22,9 +22,10 @@ from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
 from fedpkg.session.workshop import Workshop
-from fedpkg.stores.base import ClientRow, SessionRow, StateStore
+from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
+from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher

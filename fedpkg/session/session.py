@@ -17,10 +17,11 @@ from fedpkg.session.control import Control, interrupted
 from fedpkg.session.record import find_session, open_home, running_sessions, status_of
 from fedpkg.session.watchers import Watchers, telling_of_warmth
 from fedpkg.session.workshop import Workshop
-from fedpkg.stores.base import ModelRow, RoundRow, SessionRow, StateStore
+from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
+from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights

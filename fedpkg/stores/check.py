@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedpkg.errors import OtherSchema, StoreError
 from fedpkg.files import sha256_file, tree_checksum
-from fedpkg.stores.base import SessionRow, StateStore
+from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import never_begun, of_sessions, temporary_files, unknown_sessions
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, unneeded_models, unneeded_packages
+from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import REPLY, reply_of, states_folder
 
 _RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
@@ -42,7 +43,7 @@ class Checkup:
     sessions: int = 0
     models: int = 0
     packages: int = 0
-    states: int = 0  # versions of clients' states that have a checksum
+    states: int = 0  # versions of clients' states
     replies: int = 0  # recorded ones that are kept, or that a session needs to go on
     data_files: int = 0  # of clients' data that fedpkg has split
     size_bytes: int = 0  # of all these
@@ -90,14 +91,17 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
         if used is None or path.name in used:  # others are leftovers
             checkup.packages += 1
             checkup.size_bytes += size_of(path)
-            problems = package_problems(path)
-            more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-            if problems:
-                found.append(Finding(str(path), "; ".join(problems[:3]) + more, f"remove it, then {_UNPACK}", True))
+            found += _package(path, package_problems(path))
     if checkup.leftovers:
         for removal in (*temporary_files(home), *half_unpacked(home)):
             found.append(Finding(str(removal.path), removal.why, _PRUNE, False))
     return checkup
+
+
+def _package(path: Path, problems: list[str]) -> Iterator[Finding]:
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        yield Finding(str(path), "; ".join(problems[:3]) + more, f"remove it, then {_UNPACK}", True)
 
 
 def _damaged_models(home: Home, checkup: Checkup) -> Iterator[Finding]:
@@ -117,23 +121,20 @@ def _damaged_models(home: Home, checkup: Checkup) -> Iterator[Finding]:
             )
 
 
-def _missing_models(home: Home, store: StateStore) -> Iterator[Finding]:
+def _missing_models(home: Home, store: StateStore) -> list[Finding]:
     files = ModelStore(home.models)
 
-    def of_rows() -> Iterable[tuple[Path, str]]:
-        for model in store.list_kept_models():
-            yield files.path(model.digest, model.suffix), f"the file of model {model.model_id} is missing"
-
-    def of_states() -> Iterable[tuple[Path, str]]:
-        for digest in sorted(store.state_digests()):
+    def claims() -> Iterator[_Claim]:
+        models = store.list_kept_models()
+        for model in models:
+            path = files.path(model.digest, model.suffix)
+            yield _Claim(path, "", f"the file of model {model.model_id}", _RESTORE)
+        for digest in sorted(store.state_digests() - {model.digest for model in models}):
             folder = home.models / digest[:2]
-            found = next(folder.glob(f"{digest}.*"), folder / digest)
-            yield found, "a file that a strategy's state names is missing"
+            path = next(folder.glob(f"{digest}.*"), folder / digest)
+            yield _Claim(path, "", "a file that a strategy's state names", _RESTORE)
 
-    missing = dict(_missing(of_rows))
-    missing |= {path: words for path, words in _missing(of_states) if path.name not in {p.stem for p in missing}}
-    for path, problem in missing.items():
-        yield Finding(str(path), problem, _RESTORE, True)
+    return _broken(claims)[1]
 
 
 def _missing_packages(home: Home, sessions: list[SessionRow]) -> Iterator[Finding]:
@@ -152,27 +153,19 @@ def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checku
     if session.status != "finished":
         store.load_strategy_state(session_id)  # raises, if it cannot be read
 
-    def states() -> Iterable[tuple[Path, str]]:
-        for client in store.list_clients(session_id):
-            if client.state_version is not None:
-                path = states_folder(folder, client.client_id) / client.state_version
-                yield path, f"the state of {client.client_id} is missing: session {session_id} cannot go on as it was"
-
-    def data() -> Iterable[tuple[Path, str]]:
+    def data() -> Iterator[_Claim]:
         for client in store.list_clients(session_id):
             if client.data_path is not None and session.status != "finished":
-                path = home.root / client.data_path
-                yield path, f"the data of {client.client_id} is missing: session {session_id} cannot go on"
+                what = f"the data of {client.client_id}, without which session {session_id} cannot go on,"
+                yield _Claim(home.root / client.data_path, "", what, _RESTORE)
 
-    for look in (states, data):
-        for path, problem in _missing(look):
-            yield Finding(str(path), problem, _RESTORE, True)
+    yield from _broken(data)[1]
     yield from _damaged_states(folder, store, session_id, checkup)
     yield from _damaged_replies(home, store, session, checkup)
 
 
 def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: Checkup) -> Iterator[Finding]:
-    """Committed states whose bytes are not as the task left them; those that are missing are told elsewhere."""
+    """Committed states that are missing, or whose bytes are not as the task left them."""
 
     def claims() -> Iterator[_Claim]:
         checksums: dict[int, dict[tuple[str, str | None], str]] = {}  # by round
@@ -184,8 +177,8 @@ def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: C
                 tasks = store.list_tasks(session_id, round_number=number)
                 checksums[number] = {(task.client_id, task.state_version): task.state_checksum for task in tasks}
             path = states_folder(folder, client.client_id) / client.state_version
-            if (checksum := checksums[number].get((client.client_id, client.state_version))) and path.exists():
-                yield _Claim(path, checksum, f"the state of {client.client_id} in session {session_id}", _RESTORE)
+            checksum = checksums[number].get((client.client_id, client.state_version), "")
+            yield _Claim(path, checksum, f"the state of {client.client_id} in session {session_id}", _RESTORE)
 
     first, found = _broken(claims)
     checkup.states += len(first)
@@ -274,12 +267,6 @@ def _damaged_data(home: Home, store: StateStore, sessions: list[SessionRow], che
         if problem:
             advice = f"remove the folder {path.parent}: the next run with this data and seed makes the same files"
             yield Finding(str(path), problem, advice, True)
-
-
-def _missing(look: Callable[[], Iterable[tuple[Path, str]]]) -> list[tuple[Path, str]]:
-    """What the rows name and is not there, also when the rows are read once more: they may just have changed."""
-    first = {path for path, _ in look() if not path.exists()}
-    return [(path, problem) for path, problem in look() if path in first and not path.exists()] if first else []
 
 
 def _leftovers(home: Home, store: StateStore) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fedpkg.errors import HomeLocked, NotFound, StoreError
 from fedpkg.files import atomic_write
-from fedpkg.stores.base import StateStore
+from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import SESSIONS
 
 _NOTE = "lock.json"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from fedpkg.errors import StoreError
 from fedpkg.log import event
-from fedpkg.stores.base import UNFINISHED, RoundRow, SessionRow, StateStore
+from fedpkg.stores.base import UNFINISHED, RoundRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.prune import Removal, entries, remove, size_of
+from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import STATES, is_of_build, names_of_calls, round_folder
 
 logger = logging.getLogger("fedpkg.stores")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from fedpkg.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import StateStore
     from fedpkg.stores.home import Home
+    from fedpkg.stores.sql import StateStore
 
 
 def open_store(home: Home, *, read_only: bool = False) -> StateStore:

@@ -12,9 +12,10 @@ from pathlib import Path
 from fedpkg.config import KeepRule
 from fedpkg.files import remove_tree
 from fedpkg.log import event
-from fedpkg.stores.base import UNFINISHED, ModelRow, StateStore
+from fedpkg.stores.base import UNFINISHED, ModelRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import REPLY, round_of
 
 logger = logging.getLogger("fedpkg.stores")

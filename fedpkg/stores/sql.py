@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from fedpkg.errors import NotFound, StoreError, nearest
@@ -23,14 +23,11 @@ from fedpkg.stores.base import (
     ModelRow,
     PackageRow,
     RequestRow,
-    RequestStatus,
     RoundRow,
     RoundStatus,
     SessionRow,
     SessionStatus,
-    StateStore,
     StrategyState,
-    TaskRecord,
     TaskRow,
     TaskStatus,
     UpdateRow,
@@ -53,29 +50,38 @@ from fedpkg.stores.tables import (
     Table,
     to_json,
 )
-from fedpkg.stores.write_behind import UpToDate, WriteBehind, encoded, write
+from fedpkg.stores.write_behind import TaskRecord, WriteBehind
 
 _STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # as `to_json` writes it
 _WITH_TASKS = "join tasks on tasks.task_id = {}.task_id"
 _BY_COHORT = ("tasks.round_number", "tasks.position", "tasks.attempt", "tasks.task_id")
 
 
-class SqlStore(StateStore):
-    """``StateStore`` over any ``Database`` with portable SQL."""
+class StateStore:
+    """Sessions, rounds, tasks and what came of them.
+
+    Every method but ``record_task`` is one transaction; when it returns, a killed process loses nothing of it, and
+    after ``commit_round`` a power cut does not either. Methods may be called from any thread. Floats in columns must
+    not be NaN; inside JSON values (metrics, config, metadata, state) NaN and infinities survive.
+
+    What lists rows gives those that pass all filters; of several values of a filter, one is enough. ``newest_first``
+    turns the order around that the method says, and only ``limit`` rows are read.
+
+    Raises (all methods):
+        StoreError: the database is damaged, full, locked, not writable, or refuses the rows.
+        NotFound: a session, round, client or model that a method names is not there.
+    """
 
     def __init__(self, database: Database, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
-        self._behind = WriteBehind(database)
-        self._database: Database = UpToDate(database, self._behind.flush)
+        self._database = WriteBehind(database)
         self._clock = clock
         migrate(database, read_only=read_only)
 
     def close(self) -> None:
-        try:
-            self._behind.close()
-        finally:
-            self._database.close()
+        """Release the database. Closing twice is fine."""
+        self._database.close()
 
-    def __enter__(self) -> SqlStore:
+    def __enter__(self) -> StateStore:
         return self
 
     def __exit__(
@@ -86,12 +92,14 @@ class SqlStore(StateStore):
     # Packages and sessions
 
     def add_package(self, package: PackageRow) -> None:
+        """Record a package; one with the same digest is kept as it is."""
         with self._database.transaction() as transaction:
             transaction.run(f"{PACKAGES.insert} on conflict (digest) do nothing", PACKAGES.encode(package))
 
     def create_session(
         self, session: SessionRow, clients: Iterable[ClientRow] = (), *, seed_model: ModelRow | None = None
     ) -> None:
+        """Record a new session, its clients and its seed model; its package must be there."""
         parameters = [CLIENTS.encode(client) for client in clients]
         with self._database.transaction() as transaction:
             transaction.run(SESSIONS.insert, SESSIONS.encode(session))
@@ -100,6 +108,7 @@ class SqlStore(StateStore):
                 transaction.run(MODELS.upsert, MODELS.encode(seed_model))
 
     def get_session(self, ref: str) -> SessionRow:
+        """The session with this id, or the only one whose id starts so."""
         ids = self._find_sessions(ref)
         if len(ids) > 1:
             raise NotFound(f"{ref!r} can mean {_some(ids)}", hint="write more of the session's id", ref=ref)
@@ -108,39 +117,37 @@ class SqlStore(StateStore):
         return self._select(SESSIONS, {"session_id": ids[0]})[0]
 
     def list_sessions(self, *, newest_first: bool = False, limit: int | None = None) -> list[SessionRow]:
+        """All sessions, oldest first."""
         order = ("created_at", "session_id")
         return self._select(SESSIONS, order=order, newest_first=newest_first, limit=limit)
 
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
-        with self._database.transaction() as transaction:
-            self._update_session(
-                transaction,
-                session_id,
-                ", status = :status, error = :error",
-                {"status": status, "error": SESSIONS.value("error", error)},
-            )
+        """Set status and error."""
+        self._change_session(session_id, status=status, error=error)
 
     def extend_session(self, session_id: str, config: dict[str, Any], num_rounds: int) -> None:
-        with self._database.transaction() as transaction:
-            values = {"config": SESSIONS.value("config", config), "num_rounds": num_rounds}
-            self._update_session(transaction, session_id, ", config = :config, num_rounds = :num_rounds", values)
+        """Give a session another number of rounds; ``config`` is its configuration with them."""
+        self._change_session(session_id, config=config, num_rounds=num_rounds)
 
     def request_stop(self, session_id: str) -> None:
-        with self._database.transaction() as transaction:
-            self._update_session(transaction, session_id, ", stop_requested = true")
+        """Ask whatever process runs the session to stop it. The request stays on record until it is withdrawn."""
+        self._change_session(session_id, stop_requested=True)
 
     def withdraw_stop(self, session_id: str) -> None:
+        """Forget earlier requests to stop: the session is to go on."""
+        self._change_session(session_id, stop_requested=False)
+
+    def _change_session(self, session_id: str, **changes: Any) -> None:
         with self._database.transaction() as transaction:
-            self._update_session(transaction, session_id, ", stop_requested = false")
+            self._update_session(transaction, session_id, changes)
 
     def _update_session(
-        self, transaction: Transaction, session_id: str, changes: str = "", parameters: Parameters | None = None
+        self, transaction: Transaction, session_id: str, changes: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
-        changed = transaction.run(
-            f"update sessions set updated_at = :updated_at{changes} where session_id = :session_id",
-            {"updated_at": self._clock(), "session_id": session_id, **(parameters or {})},
-        )
-        if not changed:
+        values = {"updated_at": self._clock(), **{name: SESSIONS.value(name, one) for name, one in changes.items()}}
+        assignments = ", ".join(f"{name} = :{name}" for name in values)
+        statement = f"update sessions set {assignments} where session_id = :session_id"
+        if not transaction.run(statement, {**values, "session_id": session_id}):
             raise self._no_session(session_id)
 
     def stop_requested(self, session_id: str) -> bool:
@@ -155,36 +162,25 @@ class SqlStore(StateStore):
         return self._select(CLIENTS, {"session_id": session_id}, order=("position", "client_id"))
 
     def list_client_history(self, session_id: str) -> list[ClientHistoryRow]:
+        """What those who were ever asked have done, by client id."""
         return self._select(CLIENT_HISTORY, {"session_id": session_id}, order=("client_id",))
 
     # Rounds and tasks
 
     def begin_round(self, row: RoundRow) -> None:
+        """Record that a round starts, or starts again."""
         with self._database.transaction() as transaction:
             self._record_round(transaction, row)
 
     def record_request(self, row: RequestRow) -> None:
+        """Record that a round asks this, or which replies to it count: before they are folded."""
         with self._database.transaction() as transaction:
             transaction.run(REQUESTS.upsert, REQUESTS.encode(row))
 
-    def list_requests(
-        self,
-        session_id: str,
-        *,
-        round_number: int | None = None,
-        entry_point: str | None = None,
-        status: RequestStatus | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
-    ) -> list[RequestRow]:
-        filters = {
-            "session_id": session_id,
-            "round_number": round_number,
-            "entry_point": entry_point,
-            "status": status,
-        }
-        order = ("round_number", "number")
-        return self._select(REQUESTS, filters, order=order, newest_first=newest_first, limit=limit)
+    def list_requests(self, session_id: str, *, round_number: int | None = None) -> list[RequestRow]:
+        """Requests by round, in the order in which they were asked."""
+        filters = {"session_id": session_id, "round_number": round_number}
+        return self._select(REQUESTS, filters, order=("round_number", "number"))
 
     def _record_round(self, transaction: Transaction, row: RoundRow) -> None:
         self._update_session(transaction, row.session_id)
@@ -193,10 +189,12 @@ class SqlStore(StateStore):
     def record_task(
         self, task: TaskRow, *, update: UpdateRow | None = None, validation: ValidationRow | None = None
     ) -> None:
-        self._behind.add(TaskRecord(task=task, update=update, validation=validation))
+        """Record a task with its update and validation, replacing all that is there under its id.
 
-    def record_tasks(self, records: Iterable[TaskRecord]) -> None:
-        write(self._database, [encoded(record) for record in records])
+        It is written within 50 ms, and before the next call reads or writes. Until then a killed process loses it: the
+        task counts as in flight.
+        """
+        self._database.add(TaskRecord.of(task, update, validation))
 
     def commit_round(
         self,
@@ -207,6 +205,12 @@ class SqlStore(StateStore):
         clients: Mapping[str, ClientUpdate] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
+        """Record an aggregated round at once: its row, model, strategy state and the clients' new state and history.
+
+        It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
+        ``metrics``: numbers that the counted said, for their history. Committing again replaces. Of the strategy's
+        states only the latest two steps are kept.
+        """
         with self._database.transaction(durable=True) as transaction:
             transaction.run(MODELS.upsert, MODELS.encode(model))
             self._record_round(transaction, row)
@@ -234,6 +238,11 @@ class SqlStore(StateStore):
         metrics: Mapping[str, Mapping[str, float]] | None = None,
         validations: Iterable[ValidationRow] = (),
     ) -> None:
+        """Record the round as it is after its validation, with the state that validating left and what it measured.
+
+        Or after its failure, with the requests that failed. ``validations`` replace those on record: only when all
+        clients have answered it is known what each weighs.
+        """
         # Durable where clients' states are named: their former ones are removed next.
         with self._database.transaction(durable=bool(clients)) as transaction:
             self._record_round(transaction, row)
@@ -267,12 +276,11 @@ class SqlStore(StateStore):
         session_id: str | None = None,
         *,
         status: RoundStatus | Sequence[RoundStatus] | None = None,
-        newest_first: bool = False,
         limit: int | None = None,
     ) -> list[RoundRow]:
+        """Rounds by session, in order."""
         filters = {"session_id": session_id, "status": status}
-        order = ("session_id", "round_number")
-        return self._select(ROUNDS, filters, order=order, newest_first=newest_first, limit=limit)
+        return self._select(ROUNDS, filters, order=("session_id", "round_number"), limit=limit)
 
     def count_rounds(self, session_id: str, *, status: RoundStatus | Sequence[RoundStatus] | None = None) -> int:
         where, parameters = _where({"session_id": session_id, "status": status})
@@ -289,65 +297,44 @@ class SqlStore(StateStore):
         session_id: str,
         *,
         round_number: int | None = None,
-        request_id: str | None = None,
         client_id: str | None = None,
         entry_point: str | None = None,
         status: TaskStatus | Sequence[TaskStatus] | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
     ) -> list[TaskRow]:
+        """Tasks by round, entry point, position and attempt."""
         filters = {
             "session_id": session_id,
             "round_number": round_number,
-            "request_id": request_id,
             "client_id": client_id,
             "entry_point": entry_point,
             "status": status,
         }
-        order = ("round_number", "entry_point", "position", "attempt", "task_id")
-        return self._select(TASKS, filters, order=order, newest_first=newest_first, limit=limit)
+        return self._select(TASKS, filters, order=("round_number", "entry_point", "position", "attempt", "task_id"))
 
-    def list_updates(
-        self,
-        session_id: str,
-        round_number: int | None = None,
-        *,
-        request_id: str | None = None,
-        client_id: str | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
-    ) -> list[UpdateRow]:
-        filters = {
-            "tasks.session_id": session_id,
-            "tasks.round_number": round_number,
-            "tasks.request_id": request_id,
-            "tasks.client_id": client_id,
-        }
-        join = _WITH_TASKS.format("updates")
-        return self._select(UPDATES, filters, join=join, order=_BY_COHORT, newest_first=newest_first, limit=limit)
+    def list_updates(self, session_id: str, round_number: int | None = None) -> list[UpdateRow]:
+        """Updates by round, cohort position and attempt."""
+        filters = {"tasks.session_id": session_id, "tasks.round_number": round_number}
+        return self._select(UPDATES, filters, join=_WITH_TASKS.format("updates"), order=_BY_COHORT)
 
     def list_validations(
-        self,
-        session_id: str,
-        *,
-        round_number: int | None = None,
-        model_id: str | None = None,
-        client_id: str | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
+        self, session_id: str, *, round_number: int | None = None, client_id: str | None = None
     ) -> list[ValidationRow]:
+        """Validations by round and cohort position."""
         filters = {
             "validations.session_id": session_id,
             "validations.round_number": round_number,
-            "validations.model_id": model_id,
             "validations.client_id": client_id,
         }
-        join = _WITH_TASKS.format("validations")
-        return self._select(VALIDATIONS, filters, join=join, order=_BY_COHORT, newest_first=newest_first, limit=limit)
+        return self._select(VALIDATIONS, filters, join=_WITH_TASKS.format("validations"), order=_BY_COHORT)
 
     # Models
 
     def get_model(self, ref: str) -> ModelRow:
+        """The model with this id, a session's latest model, or the model whose digest starts so.
+
+        Sessions, also in ``<session>.<round>``, may be shortened as far as they stay unique. Of several models with
+        the same bytes a digest names the newest.
+        """
         if models := self._select(MODELS, {"model_id": ref}):
             return models[0]
         meanings: dict[str, ModelRow] = {}  # what the reference can mean → the model
@@ -382,10 +369,12 @@ class SqlStore(StateStore):
     def list_models(
         self, session_id: str | None = None, *, newest_first: bool = False, limit: int | None = None
     ) -> list[ModelRow]:
+        """Models of one session or of all, by session and round: the clock may have been set back."""
         order = ("session_id", "round_number")
         return self._select(MODELS, {"session_id": session_id}, order=order, newest_first=newest_first, limit=limit)
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
+        """Models that are not pruned, of a session or with a digest, by session and round."""
         where, parameters = _where({"session_id": session_id, "digest": digest})
         rows = self._database.rows(
             f"{MODELS.select}{where}{' and' if where else ' where'} pruned is null order by session_id, round_number",
@@ -394,11 +383,16 @@ class SqlStore(StateStore):
         return [MODELS.decode(row) for row in rows]
 
     def state_digests(self, session_id: str | None = None) -> set[str]:
+        """Digests of the model files that kept strategy states name, of one session or of any."""
         where, parameters = ("", {}) if session_id is None else (" where session_id = :id", {"id": session_id})
         states = self._database.rows(f"select state from strategy_states{where}", parameters)
         return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(str(state))}
 
     def set_pruned(self, models: Iterable[ModelRow]) -> None:
+        """Mark models, by their ``pruned``, whose files are removed next.
+
+        This survives a power cut: no row may promise a file that is gone.
+        """
         with self._database.transaction(durable=True) as transaction:
             transaction.run_many(
                 "update models set pruned = :pruned where model_id = :model_id",
@@ -406,6 +400,7 @@ class SqlStore(StateStore):
             )
 
     def model_trail(self, model_id: str) -> list[ModelRow]:
+        """The model, its parent, and so on back to its seed model."""
         rows = self._database.rows(
             "with recursive trail (id, parent_id, depth) as ("
             "select model_id, parent_id, 0 from models where model_id = :model_id"
@@ -420,6 +415,7 @@ class SqlStore(StateStore):
         return [MODELS.decode(row) for row in rows]
 
     def load_strategy_state(self, session_id: str) -> StrategyState | None:
+        """The state after the latest committed step, or None before the first."""
         rows = self._database.rows(
             "select step, state from strategy_states where session_id = :session_id order by step desc limit 1",
             {"session_id": session_id},
@@ -438,6 +434,7 @@ class SqlStore(StateStore):
         return step, decoded
 
     def check(self) -> list[str]:
+        """What the database finds wrong with itself; nothing if it is sound."""
         return self._database.check()
 
     # Looking things up

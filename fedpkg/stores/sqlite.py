@@ -12,12 +12,12 @@ from typing import Any
 
 from fedpkg.errors import StoreError
 from fedpkg.files import is_full
-from fedpkg.stores.sql import SqlStore
+from fedpkg.stores.sql import StateStore
 
 BUSY_TIMEOUT_S = 30.0
 
 
-class SqliteStore(SqlStore):
+class SqliteStore(StateStore):
     """Sessions, rounds, tasks and models' facts in one file; see ``StateStore``.
 
     Args:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fedpkg.errors import StoreError
-from fedpkg.stores.base import TaskRecord
+from fedpkg.stores.base import TaskRow, UpdateRow, ValidationRow
 from fedpkg.stores.database import Database, Parameters, Transaction
 from fedpkg.stores.tables import TASKS, UPDATES, VALIDATIONS
 
 WITHIN_S = 0.05  # a row waits so long at most
 
 
-class Encoded(NamedTuple):
-    """A task's record as parameters of statements."""
+class TaskRecord(NamedTuple):
+    """All that one task leaves in the store, as parameters of statements."""
 
     task: Parameters
     update: Parameters | None
     validation: Parameters | None
 
+    @classmethod
+    def of(cls, task: TaskRow, update: UpdateRow | None, validation: ValidationRow | None) -> TaskRecord:
+        """Raises StoreError: a value cannot be kept."""
+        return cls(
+            TASKS.encode(task),
+            None if update is None else UPDATES.encode(update),
+            None if validation is None else VALIDATIONS.encode(validation),
+        )
 
-def encoded(record: TaskRecord) -> Encoded:
-    """Raises StoreError: a value cannot be kept."""
-    return Encoded(
-        TASKS.encode(record.task),
-        None if record.update is None else UPDATES.encode(record.update),
-        None if record.validation is None else VALIDATIONS.encode(record.validation),
-    )
 
-
-def write(database: Database, records: Iterable[Encoded]) -> None:
+def write(database: Database, records: Sequence[TaskRecord]) -> None:
     """Write records in one transaction; each replaces all that is there under its task's id."""
-    records = list(records)
     tasks = [record.task for record in records]
     with database.transaction() as transaction:
         transaction.run_many("delete from updates where task_id = :task_id", tasks)
@@ -45,15 +45,17 @@ def write(database: Database, records: Iterable[Encoded]) -> None:
 
 
 class WriteBehind:
-    """Records before a database. A killed process loses those that wait: the tasks count as in flight, and run again.
+    """A database, and the records that wait for it: it is read and written only after these.
 
+    A killed process loses those that wait: the tasks count as in flight, and run again.
     Where they cannot be written, they wait on, and until they are, each call of a method raises the reason: whoever
     would build on them learns it first.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: dict[str, Encoded] = {}  # by task: its last record counts
+        self.where = database.where
+        self._waiting: dict[str, TaskRecord] = {}  # by task: its last record counts
         self._changed = threading.Condition()  # guards all of these
         self._error: StoreError | None = None
         self._thread: threading.Thread | None = None
@@ -62,13 +64,13 @@ class WriteBehind:
 
     def add(self, record: TaskRecord) -> None:
         self._raise_error()
-        one = encoded(record)
         if self._closed:  # which the database tells
-            write(self._database, [one])
+            write(self._database, [record])
             return
+        task_id = record.task["task_id"]
         with self._changed:
-            self._waiting.pop(record.task.task_id, None)
-            self._waiting[record.task.task_id] = one
+            self._waiting.pop(task_id, None)
+            self._waiting[task_id] = record
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="fedpkg-write-behind", daemon=True)
                 self._thread.start()
@@ -85,14 +87,29 @@ class WriteBehind:
             self._raise_error()
 
     def close(self) -> None:
-        """Flush, and end the thread."""
+        """Flush, end the thread, and close the database."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self.flush()
-            self._thread = None
+        try:
+            if self._thread is not None:
+                self._thread.join()
+                self.flush()
+                self._thread = None
+        finally:
+            self._database.close()
+
+    def rows(self, sql: str, parameters: Parameters = MappingProxyType({}), /) -> list[Sequence[Any]]:
+        self.flush()
+        return self._database.rows(sql, parameters)
+
+    def transaction(self, *, durable: bool = False) -> AbstractContextManager[Transaction]:
+        self.flush()
+        return self._database.transaction(durable=durable)
+
+    def check(self) -> list[str]:
+        self.flush()
+        return self._database.check()
 
     def _run(self) -> None:
         while not self._closed:
@@ -107,7 +124,7 @@ class WriteBehind:
                 records, self._waiting = self._waiting, {}
             try:
                 if records:
-                    write(self._database, records.values())
+                    write(self._database, list(records.values()))
                 self._error = None
             except BaseException as error:  # also Ctrl-C
                 with self._changed:
@@ -119,33 +136,3 @@ class WriteBehind:
     def _raise_error(self) -> None:
         if (error := self._error) is not None:
             raise error
-
-
-class UpToDate:
-    """A database that is read and written only after the records that wait for it."""
-
-    def __init__(self, database: Database, flush: Callable[[], None]) -> None:
-        self._database = database
-        self._flush = flush
-
-    @property
-    def where(self) -> str:
-        return self._database.where
-
-    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None, /) -> list[Sequence[Any]]:
-        self._flush()
-        return self._database.rows(sql, parameters or {})
-
-    def has_table(self, name: str, /) -> bool:
-        return self._database.has_table(name)
-
-    def transaction(self, *, durable: bool = False) -> AbstractContextManager[Transaction]:
-        self._flush()
-        return self._database.transaction(durable=durable)
-
-    def check(self) -> list[str]:
-        self._flush()
-        return self._database.check()
-
-    def close(self) -> None:
-        self._database.close()

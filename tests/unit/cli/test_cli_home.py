@@ -70,7 +70,7 @@ def change_row(home):
 def remove_client_state(home):
     with closing(sqlite3.connect(home.state_db)) as connection, connection:
         connection.execute("update clients set state_version = '2-train' where client_id = 'client-0'")
-    return session_folder(home) / "clients" / "client-0" / "2-train", "state of client-0 is missing"
+    return session_folder(home) / "clients" / "client-0" / "2-train", "the state of client-0 in session"
 
 
 def package(home):

@@ -26,7 +26,7 @@ from fedpkg.controller.events import Event
 from fedpkg.session import beginning, resuming
 from fedpkg.stores import models, prune, write_behind
 from fedpkg.stores.home import Home
-from fedpkg.stores.sql import SqlStore
+from fedpkg.stores.sql import StateStore
 
 # What happens to files. Of the general ones, only calls that concern the folder of models are counted.
 STEPS: dict[str, tuple[Any, str]] = {
@@ -43,13 +43,13 @@ def die() -> None:
 
 
 def die_with(args: Sequence[Any]) -> None:
-    if isinstance(args[0], SqlStore) and write_behind.WITHIN_S < 1:
+    if isinstance(args[0], StateStore) and write_behind.WITHIN_S < 1:
         args[0].list_sessions()  # what waits is written
     die()
 
 
 def kill_at_step(moment: str, step: str, number: str, *, home: Home) -> None:
-    owner, name = STEPS.get(step, (SqlStore, step))
+    owner, name = STEPS.get(step, (StateStore, step))
     original = getattr(owner, name)
     calls = 0
 
