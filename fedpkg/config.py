@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
@@ -32,6 +33,15 @@ NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sk
 NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
 BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
 
+Count = Annotated[int, msgspec.Meta(ge=1)]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
+Width = Annotated[int, msgspec.Meta(ge=1, le=1024)]  # of what this machine does at the same time
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Spread = Annotated[float, msgspec.Meta(ge=0, le=10)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]  # three years; clocks of the system end at 1e9 to 1e10
+Files = Annotated[int, msgspec.Meta(ge=16)]
+Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all sections: immutable, and a misspelt key is an error."""
@@ -41,9 +51,9 @@ class PartitionConfig(Section, frozen=True):
     """How one dataset is split among the clients."""
 
     name: Literal["iid", "dirichlet"] = "iid"
-    alpha: float = 0.5  # Dirichlet concentration: small means skewed labels
-    min_examples: int = 1  # every client gets at least so many training examples
-    seed: int | None = None  # default: the run's seed
+    alpha: Amount = 0.5  # Dirichlet concentration: small means skewed labels
+    min_examples: Count = 1  # every client gets at least so many training examples
+    seed: CountOrZero | None = None  # default: the run's seed
 
 
 class DataConfig(Section, frozen=True):
@@ -56,7 +66,8 @@ class DataConfig(Section, frozen=True):
 class ClientsConfig(Section, frozen=True):
     """Who takes part, and where each client's data is."""
 
-    count: int | None = None  # so many clients, named client-0 …; with folders, the first so many
+    # So many clients, named client-0 …; with folders, the first so many.
+    count: Annotated[int, msgspec.Meta(ge=1, le=10**6)] | None = None
     folders: str | None = None  # a pattern: one folder (or file) per client, the client is named after it
     data: DataConfig | None = None  # needs count
     # For packages that look for their data under a name of their own, beside fedn.yaml: that name → the client's data,
@@ -67,57 +78,57 @@ class ClientsConfig(Section, frozen=True):
 
 
 class RoundConfig(Section, frozen=True):
-    required: int = 1  # usable updates without which a round (or request) stops the session; a strategy may need more
-    timeout_s: float | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
+    required: Count = 1  # usable updates without which a round (or request) stops the session; a strategy may need more
+    timeout_s: Seconds | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
     weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
 
 
 class ValidationConfig(Section, frozen=True):
-    every: int = 1  # validate every k rounds (and after the last one); 0: never
-    fraction: float = 1.0  # share of the clients asked; of those held out (sampler.held_out), the same share
-    count: int | None = None  # instead: so many, and so many of those held out
+    every: CountOrZero = 1  # validate every k rounds (and after the last one); 0: never
+    fraction: Share = 1.0  # share of the clients asked; of those held out (sampler.held_out), the same share
+    count: Count | None = None  # instead: so many, and so many of those held out
 
 
 class ClockConfig(Section, frozen=True):
     """How long clients take, in virtual seconds: who answers first then follows from this, and not from the machine."""
 
     # Ids of clients, or patterns → seconds of a task; the first that matches counts, others take 1.
-    seconds: dict[str, float] = {}
-    spread: float = 0.5  # clients differ by exp(spread z), z ~ N(0, 1)
-    jitter: float = 0.1  # and so do their tasks
-    bytes_per_s: float | None = None  # the model's way down and up
+    seconds: dict[str, Amount] = {}
+    spread: Spread = 0.5  # clients differ by exp(spread z), z ~ N(0, 1)
+    jitter: Spread = 0.1  # and so do their tasks
+    bytes_per_s: Annotated[float, msgspec.Meta(ge=1e-6, le=1e18)] | None = None  # the model's way down and up
 
 
 class NeedsConfig(Section, frozen=True):
     """What one task needs, by which `workers: auto` counts. These only reserve; what ends a task is in `limits`."""
 
     gpus: float = 0  # a share of one (0.5: two tasks on each), or a whole number; with 0, tasks see no GPU
-    gpu_memory_bytes: int | None = None  # on each of its GPUs: a GPU gets no more tasks than its free memory holds
-    memory_bytes: int | None = None
+    gpu_memory_bytes: Count | None = None  # on each of its GPUs: a GPU gets no more tasks than its free memory holds
+    memory_bytes: Count | None = None
 
 
 class ExecutorConfig(Section, frozen=True):
     name: Literal["forkserver", "process", "resident"] = "forkserver"
-    workers: int | Literal["auto"] = "auto"  # tasks at the same time; auto: as many as fit
-    threads: int = 1  # threads of one task
+    workers: Width | Literal["auto"] = "auto"  # tasks at the same time; auto: as many as fit
+    threads: Width = 1  # threads of one task
     needs: NeedsConfig = NeedsConfig()
-    timeout_s: float | None = None  # wall time of one task
+    timeout_s: Seconds | None = None  # wall time of one task
 
 
 class LimitsConfig(Section, frozen=True):
     """What one task may use (the first seven; null: as much as there is), write, and unpack."""
 
-    memory_bytes: int | Literal["auto"] | None = "auto"  # of all its processes together; auto: 90 % of the machine's
-    cpu_s: float | None = None  # processor time of all its processes together
-    file_bytes: int | None = 8 << 30  # each file that it writes
-    folder_bytes: int | None = 16 << 30  # sizes of all files in its working copy, state and task folder together
-    folder_files: int | None = 50_000  # files and folders there, besides those of its package
-    open_files: int | None = None  # in each of its processes; null: the machine's own limit
-    processes: int | None = 512  # at the same time; they may have 8 threads each, on average
-    log_bytes: int = 1 << 20  # kept of each of a task's stdout and stderr
-    reply_bytes: int | None = None  # biggest file taken from a client; default: from the seed model's size
-    package_bytes: int = 4 << 30  # unpacked size of a package
-    package_members: int = 100_000
+    memory_bytes: Count | Literal["auto"] | None = "auto"  # of all its processes together; auto: 90 % of the machine's
+    cpu_s: Seconds | None = None  # processor time of all its processes together
+    file_bytes: Count | None = 8 << 30  # each file that it writes
+    folder_bytes: Count | None = 16 << 30  # sizes of all files in its working copy, state and task folder together
+    folder_files: Count | None = 50_000  # files and folders there, besides those of its package
+    open_files: Files | None = None  # in each of its processes; null: the machine's own limit
+    processes: Count | None = 512  # at the same time; they may have 8 threads each, on average
+    log_bytes: CountOrZero = 1 << 20  # kept of each of a task's stdout and stderr
+    reply_bytes: Count | None = None  # biggest file taken from a client; default: from the seed model's size
+    package_bytes: Count = 4 << 30  # unpacked size of a package
+    package_members: Count = 100_000
 
 
 class IsolateConfig(Section, frozen=True):
@@ -148,10 +159,10 @@ class RunConfig(Section, frozen=True):
     """Everything that decides a session's result. Paths are absolute after loading."""
 
     package: str  # folder with fedn.yaml, or its archive
-    rounds: int
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
     clients: ClientsConfig
     name: str = "session"
-    seed: int = 0
+    seed: CountOrZero = 0
     seed_model: str | None = None  # default: made by the package's build entry point
     # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
     # the package names.
@@ -424,28 +435,23 @@ def _environment_as_text(tree: dict[str, Any]) -> None:
 def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
     from fedpkg.config_shape import COMMAND_LINE
 
-    keys = str(Path.cwd() if places.line(("trust", "allow")) == COMMAND_LINE else folder.absolute())
-    allow = (tree.get("trust") or {}).get("allow") or []
-    for number, entry in enumerate(allow):
-        if entry and not _TRUSTED.match(entry):
-            allow[number] = os.path.abspath(os.path.join(keys, os.path.expanduser(entry)))
+    def absolute(path: tuple[str, ...], value: str) -> str:
+        base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
+        if path[-1] == "folders" and any(sign in value for sign in "*?["):
+            base = glob.escape(base)  # only what the person wrote is a pattern
+        only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # a pattern's way to say that
+        return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
+
     for key in _PATHS:
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
             section = section.get(name) if isinstance(section, dict) else None
         value = section.get(last) if isinstance(section, dict) else None
-        if not isinstance(value, str) or not value or (last == "dataset" and not value.endswith((".npz", ".pt"))):
-            continue
-        base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
-        if last == "folders" and any(sign in value for sign in "*?["):
-            base = glob.escape(base)  # only what the person wrote is a pattern
-        section[last] = os.path.abspath(os.path.join(base, os.path.expanduser(value)))
-        if last == "folders" and value.endswith("/"):
-            section[last] += "/"  # a pattern's way to say: folders only
-    if read := (tree.get("isolate") or {}).get("read"):
-        base = str(Path.cwd() if places.line(("isolate", "read")) == COMMAND_LINE else folder.absolute())
-        tree["isolate"]["read"] = [os.path.abspath(os.path.join(base, os.path.expanduser(path))) for path in read]
+        if isinstance(value, list):
+            section[last] = [absolute(path, one) if one and not _TRUSTED.match(one) else one for one in value]
+        elif isinstance(value, str) and value and (last != "dataset" or value.endswith((".npz", ".pt"))):
+            section[last] = absolute(path, value)
 
 
 def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -469,24 +475,6 @@ def _given(tree: Any, path: tuple[str, ...]) -> bool:
 # ---- what the types cannot say
 
 
-def _whole(minimum: int, maximum: int = (1 << 63) - 1, *, or_auto: bool = False) -> tuple[str, Callable[[Any], bool]]:
-    words = f"a whole number from {minimum} to {'2^63 - 1' if maximum == (1 << 63) - 1 else maximum}"
-    if or_auto:
-        return f"{words}, or auto", lambda value: value == "auto" or minimum <= value <= maximum
-    return words, lambda value: minimum <= value <= maximum
-
-
-def _from(minimum: float, maximum: float) -> tuple[str, Callable[[Any], bool]]:
-    return f"a number from {minimum:g} to {maximum:g}", lambda value: minimum <= value <= maximum
-
-
-def _above_0(maximum: float) -> tuple[str, Callable[[Any], bool]]:
-    return f"a number above 0, at most {maximum:g}", lambda value: 0 < value <= maximum
-
-
-_SHARE = _above_0(1)
-_SECONDS = _above_0(1e8)  # three years; clocks of the system end at 1e9 to 1e10
-_SEED = _whole(0)
 _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
 
 KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
@@ -495,9 +483,8 @@ KEEP_RULE: tuple[str, Callable[[Any], bool]] = (
 )
 
 _PATHS = (
-    *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "strategy.file"),
-    "strategy.folder",  # of a coordinator
-    *("sampler.file", "sampler.availability.trace"),
+    *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "trust.allow"),
+    *("isolate.read", "strategy.file", "strategy.folder", "sampler.file", "sampler.availability.trace"),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
 _TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
@@ -505,54 +492,20 @@ _TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
 _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "package": _PATH,
     "seed_model": _PATH,
-    "rounds": _whole(1, 10**9),
     "buffers": ("a list of patterns, none of them empty", lambda value: value is None or all(value)),
     "name": (
         "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
         lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,
     ),
-    "seed": _SEED,
-    "clients.count": _whole(1, 10**6),
     "clients.folders": _PATH,
     "clients.data.dataset": (
         f"a path ending in .npz or .pt, or one of {', '.join(NAMED_DATASETS)}",
         lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
     ),
-    "clients.data.partition.alpha": _above_0(1e9),
-    "clients.data.partition.min_examples": _whole(1),
-    "clients.data.partition.seed": _SEED,
-    "clock.seconds": (
-        "a section of numbers above 0, at most 1e9",
-        lambda value: all(0 < seconds <= 1e9 for seconds in value.values()),
-    ),
-    "clock.spread": _from(0, 10),
-    "clock.jitter": _from(0, 10),
-    "clock.bytes_per_s": _from(1e-6, 1e18),
-    "round.required": _whole(1),
-    "round.timeout_s": _SECONDS,
-    "validation.every": _whole(0),
-    "validation.fraction": _SHARE,
-    "validation.count": _whole(1),
-    "executor.workers": _whole(1, 1024, or_auto=True),
-    "executor.threads": _whole(1, 1024),
     "executor.needs.gpus": (
         "0, a share of one GPU from 0.001, or a whole number up to 1024",
         lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value <= 1024 and value == int(value)),
     ),
-    "executor.needs.gpu_memory_bytes": _whole(1),
-    "executor.needs.memory_bytes": _whole(1),
-    "executor.timeout_s": _SECONDS,
-    "limits.memory_bytes": _whole(1, or_auto=True),
-    "limits.cpu_s": _SECONDS,
-    "limits.file_bytes": _whole(1),
-    "limits.folder_bytes": _whole(1),
-    "limits.folder_files": _whole(1),
-    "limits.open_files": _whole(16),
-    "limits.processes": _whole(1),
-    "limits.log_bytes": _whole(0),
-    "limits.reply_bytes": _whole(1),
-    "limits.package_bytes": _whole(1),
-    "limits.package_members": _whole(1),
     "isolate.read": ("a list of paths", lambda value: all(path and "\0" not in path for path in value)),
     "keep.models": KEEP_RULE,
     "keep.task_folders": KEEP_RULE,
@@ -577,66 +530,59 @@ def _check_values(config: RunConfig, places: Places) -> None:
         if value is not None and not holds(value):
             near = nearest(value, NAMED_DATASETS) if key == "clients.data.dataset" else ""
             raise wrong_value(path, value, allowed, places, hint_after=near)
-    _check_clients(config.clients, places)
     _check_arguments(config, places)
-    _check_environment(config, places)
+    problems = (_of_clients(config.clients), _of_links(config.clients), _of_sections(config), _of_environment(config))
+    for path, problem, hint in itertools.chain(*problems):
+        raise ConfigError(f"{places.where(path)}: {problem}", hint=hint, key=".".join(path))
+
+
+Problem: TypeAlias = tuple[tuple[str, ...], str, str]  # the path of a key, what is wrong with it, and what to do
+
+
+def _of_sections(config: RunConfig) -> Iterator[Problem]:
     if config.isolate.enabled and config.executor.name == "resident":
-        raise ConfigError(
-            f"{places.where(('isolate', 'enabled'))}: 'isolate.enabled' excludes the executor 'resident', whose "
-            "interpreters go from client to client",
-            hint="set executor.name to forkserver or process",
-            key="isolate.enabled",
-        )
+        problem = "'isolate.enabled' excludes the executor 'resident', whose interpreters go from client to client"
+        yield ("isolate", "enabled"), problem, "set executor.name to forkserver or process"
     if config.validation.count is not None and config.validation.fraction != 1.0:
-        raise ConfigError(
-            f"{places.where(('validation', 'count'))}: 'validation.count' excludes 'validation.fraction'",
-            hint="leave one out; null takes a key back",
-            key="validation.count",
-        )
-    needs = config.executor.needs
-    if needs.gpu_memory_bytes is not None and not needs.gpus:
-        raise ConfigError(
-            f"{places.where(('executor', 'needs', 'gpu_memory_bytes'))}: 'executor.needs.gpu_memory_bytes' is given, "
-            "but executor.needs.gpus is 0",
-            hint="set executor.needs.gpus to a share of a GPU, such as 0.1, or to a whole number",
-            key="executor.needs.gpu_memory_bytes",
-        )
+        problem = "'validation.count' excludes 'validation.fraction'"
+        yield ("validation", "count"), problem, "leave one out; null takes a key back"
+    if config.executor.needs.gpu_memory_bytes is not None and not config.executor.needs.gpus:
+        problem = "'executor.needs.gpu_memory_bytes' is given, but executor.needs.gpus is 0"
+        hint = "set executor.needs.gpus to a share of a GPU, such as 0.1, or to a whole number"
+        yield ("executor", "needs", "gpu_memory_bytes"), problem, hint
 
 
-def _check_clients(clients: ClientsConfig, places: Places) -> None:
-    problem = None
+def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:
+    hint = "give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back"
     if clients.folders is not None and clients.data is not None:
-        problem = "'clients.folders' excludes 'clients.data'"
+        yield ("clients",), "'clients.folders' excludes 'clients.data'", hint
     elif clients.data is not None and clients.count is None:
-        problem = "'clients.data' needs 'clients.count': among how many clients is it split?"
+        yield ("clients",), "'clients.data' needs 'clients.count': among how many clients is it split?", hint
     elif clients.folders is None and clients.count is None:
-        problem = "'clients' says neither 'count' nor 'folders'"
-    if problem:
-        raise ConfigError(
-            f"{places.where(('clients',))}: {problem}",
-            hint="give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back",
-            key="clients",
-        )
+        yield ("clients",), "'clients' says neither 'count' nor 'folders'", hint
+
+
+def _of_links(clients: ClientsConfig) -> Iterator[Problem]:
     for name, target in clients.links.items():
-        where, key = places.where(("clients", "links", name)), f"clients.links.{name}"
+        path = ("clients", "links", name)
         if not name or "/" in name or name in (".", "..", *SPEC_FILES) or "\0" in name:
-            raise ConfigError(
-                f"{where}: '{name}' in 'clients.links' cannot be the name of a link",
-                hint="a plain name, as the package's program says it, for example data or client.yaml",
-                key=key,
-            )
+            hint = "a plain name, as the package's program says it, for example data or client.yaml"
+            yield path, f"'{name}' in 'clients.links' cannot be the name of a link", hint
         if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
-            raise ConfigError(
-                f"{where}: 'clients.links.{name}' is '{target}', which is not in the client's data",
-                hint="'.' for all of it, or a path in it",
-                key=key,
-            )
+            problem = f"'clients.links.{name}' is '{target}', which is not in the client's data"
+            yield path, problem, "'.' for all of it, or a path in it"
     if clients.links and clients.folders is None and clients.data is None:
-        raise ConfigError(
-            f"{places.where(('clients', 'links'))}: 'clients.links' needs data to lead to",
-            hint="give clients.folders or clients.data",
-            key="clients.links",
-        )
+        yield ("clients", "links"), "'clients.links' needs data to lead to", "give clients.folders or clients.data"
+
+
+def _of_environment(config: RunConfig) -> Iterator[Problem]:
+    for name, value in config.environment.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+            hint = "a variable's name has letters, digits and '_', not first a digit; its value no NUL character"
+            yield ("environment", name), f"'{name}' in 'environment' cannot be set", hint
+        if name in (VISIBLE, ORDER):
+            hint = f"set executor.needs.gpus, and start fedpkg itself with {VISIBLE} to keep it to certain ones"
+            yield ("environment", name), f"'{name}' in 'environment' is for fedpkg to set", hint
 
 
 def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> None:
@@ -683,19 +629,3 @@ def _check_finite(value: Json, path: tuple[str, ...], places: Places) -> None:
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
         _check_finite(part, (*path, str(key)), places)
-
-
-def _check_environment(config: RunConfig, places: Places) -> None:
-    for name, value in config.environment.items():
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
-            raise ConfigError(
-                f"{places.where(('environment', name))}: '{name}' in 'environment' cannot be set",
-                hint="a variable's name has letters, digits and '_', not first a digit; its value no NUL character",
-                key=f"environment.{name}",
-            )
-        if name in (VISIBLE, ORDER):
-            raise ConfigError(
-                f"{places.where(('environment', name))}: '{name}' in 'environment' is for fedpkg to set",
-                hint=f"set executor.needs.gpus, and start fedpkg itself with {VISIBLE} to keep it to certain ones",
-                key=f"environment.{name}",
-            )

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import inspect
 
 from fedpkg.errors import ConfigError, nearest
+from fedpkg.shown import shown
 
 COMMAND_LINE = 0  # stands for a line number
 
@@ -95,8 +96,9 @@ def _check_section(value: dict[str, Any], kind: inspect.StructType, path: tuple[
     section = f" in '{'.'.join(path)}'" if path else ""
     for key in value:
         if key not in fields:
+            words = shown(key if len(key) <= 80 else f"{key[:79]}…")
             raise ConfigError(
-                f"{places.where((*path, key))}: unknown key '{key}'{section}{nearest(key, fields)}",
+                f"{places.where((*path, key))}: unknown key '{words}'{section}{nearest(words, fields)}",
                 hint=f"known keys here: {', '.join(fields)}",
                 key=".".join((*path, key)),
             )
@@ -169,7 +171,7 @@ def _is_within(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
 def _describe(kind: inspect.Type) -> str:
     if isinstance(kind, (inspect.IntType, inspect.FloatType)):
         bounds = [
-            f"{word} {bound:g}"
+            f"{word} {bound if isinstance(bound, int) else format(bound, 'g')}"
             for word, bound in (("above", kind.gt), ("from", kind.ge), ("below", kind.lt), ("at most", kind.le))
             if bound is not None
         ]

@@ -59,8 +59,12 @@ for _name, _pattern, _first in (
 
 
 class _PlainLoader(_Loader):
-    """For what comes from strangers: no anchors, aliases or tags, of which bombs are made, and little nesting."""
+    """For what comes from strangers: no anchors, aliases or tags, of which bombs are made, and little nesting.
 
+    Nor is ``<<`` anything but a key.
+    """
+
+    yaml_implicit_resolvers = {key: found for key, found in _Loader.yaml_implicit_resolvers.items() if key != "<"}  # noqa: RUF012
     max_nesting = MAX_PLAIN_NESTING
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -116,6 +120,9 @@ def read_yaml(
             f"{place}: not valid YAML: {error.problem or error.context}",
             hint="check the indentation, colons and quotes on this line and the one before",
         ) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, int(error.position)) + 1
+        raise ConfigError(f"{source}, line {line}: not valid YAML: {error.reason}", line=line) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{source}: not valid YAML: {str(error).splitlines()[0]}") from error
     lines: dict[KeyPath, int] = {}

@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from fedpkg.errors import ConfigError, SpecError, nearest
+import msgspec
+
+from fedpkg.errors import SpecError
 from fedpkg.fedn.names import SERVED
 from fedpkg.files import read_bounded
+from fedpkg.package_yaml import read_package_yaml, refused
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
 ENV_FILE = "python_env.yaml"
-KEYS = ("name", "python", "python_version", "build_dependencies", "dependencies")
 WHEEL = ".whl"
 
 _MAX_BYTES = 1 << 20
@@ -107,6 +109,14 @@ def read_wanted(folder: Path, *, python_env: str | None = None, scripts: Sequenc
     return None
 
 
+class _EnvFile(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None = None  # not used: environments are shared, and named by their content
+    python: str | None = None
+    python_version: str | None = None
+    build_dependencies: list[str] | None = None
+    dependencies: list[str] | None = None
+
+
 class _Reader:
     """Reads the files of one package; paths are relative to ``folder``, with ``/``."""
 
@@ -122,47 +132,23 @@ class _Reader:
         return self.read_requirements(path) if path.endswith(".txt") else self.read_env_file(path)
 
     def read_env_file(self, path: str) -> Wanted:
-        from fedpkg.yaml_places import read_yaml
-
-        text = self._text(path)
-        try:
-            tree, lines = read_yaml(text, source=path, verbatim=lambda _path: True, plain=True)
-        except ConfigError as error:
-            raise SpecError(error.message, hint=error.hint, path=path) from error
-        except RecursionError:
-            raise _error(path, None, "nested too deeply") from None
-        if not isinstance(tree, dict):
-            raise _error(path, 1, f"expected 'key: value' lines with some of {', '.join(KEYS)}")
-        for key in tree:
-            if key not in KEYS:
-                known = f"known: {', '.join(KEYS)}"
-                raise _error(path, lines[key,], f"unknown key '{key}'{nearest(key, KEYS)}", hint=known)
-        python = None
-        for key in ("python", "python_version"):
-            if tree.get(key) is not None:
-                if python is not None:
-                    raise _error(path, lines[key,], "'python' and 'python_version' are the same key", hint="keep one")
-                python = _python_wish(self._one(tree[key], key, path, lines), _at(path, lines[key,]))
-        if tree.get("name") is not None:
-            self._one(tree["name"], "name", path, lines)  # environments are shared, and named by their content
-        items = {key: tuple(self._list(tree.get(key), key, path, lines)) for key in KEYS[-2:]}
-        return Wanted(path, items["dependencies"], items["build_dependencies"], python)
-
-    def _one(self, value: Any, key: str, path: str, lines: Mapping[tuple[str, ...], int]) -> str:
-        if not isinstance(value, str):
-            raise _error(path, lines[key,], f"'{key}' must be text")
-        return value
-
-    def _list(self, values: Any, key: str, path: str, lines: Mapping[tuple[str, ...], int]) -> Iterator[Item]:
-        if values is None:
-            return
-        if not isinstance(values, list):
-            raise _error(path, lines[key,], f"'{key}' must be a list of requirements", hint="begin each with '- '")
-        for number, value in enumerate(values):
-            line = lines[key, str(number)]
-            if not isinstance(value, str):
-                raise _error(path, line, "a requirement must be text", hint="put it into quotes")
-            yield from self._line(value, path, line, ())
+        file, places = read_package_yaml(self._text(path), _EnvFile, path, verbatim=True)
+        if file.python is not None and file.python_version is not None:
+            problem = "'python' and 'python_version' are the same key"
+            raise refused(places, ("python_version",), problem, hint="keep one")
+        python, key = (
+            (file.python, "python") if file.python_version is None else (file.python_version, "python_version")
+        )
+        wish = None if python is None else _python_wish(python, places.where((key,)))
+        items = [
+            tuple(
+                item
+                for number, one in enumerate(getattr(file, key) or ())
+                for item in self._line(one, path, places.line((key, str(number))), ())
+            )
+            for key in ("dependencies", "build_dependencies")
+        ]
+        return Wanted(path, items[0], items[1], wish)
 
     def read_requirements(self, path: str) -> Wanted:
         return Wanted(path, tuple(self._requirements(path, ())))
@@ -180,7 +166,7 @@ class _Reader:
             joined = ""
         yield from self._line(joined, path, first, (*inside, path))
 
-    def _line(self, text: str, path: str, line: int, inside: tuple[str, ...]) -> Iterator[Item]:
+    def _line(self, text: str, path: str, line: int | None, inside: tuple[str, ...]) -> Iterator[Item]:
         """What one line of a list of requirements says; ``inside``: the requirements files that it is in."""
         text = re.sub(r"(^|\s)#.*$", "", text).strip()
         if not text:

@@ -60,7 +60,7 @@ class Weights(Mapping[str, Tensor]):
     them.
 
     Long lists of tensors go through one call of PyTorch's ``_foreach`` operations where that is the faster way, as
-    ``tests/benchmarks/weights.py`` measures it; `fedpkg.weights.reference` says the same plainly.
+    ``tests/benchmarks/weights.py`` measures it; ``tests/unit/weights/plain_algebra.py`` says the same plainly.
 
     Two ``Weights`` are the same (``==``, ``hash``) only if they are one object; ``equal`` compares their bits.
 

@@ -3,16 +3,21 @@
 python weights.py [--repeat 30]
 
 On the parameters of an MLP (784-64-32-10), of a ResNet-18 (62 tensors) and on ten tensors of 10 MB, in one thread.
-"Loop" is the code that one would write for a dictionary of tensors; "flat" is `fedpkg.weights.reference`, which makes
-one vector of all parameters first. A ratio above 1 says how much faster Weights is.
+"Loop" is the code that one would write for a dictionary of tensors; "flat" is
+tests/unit/weights/plain_algebra.py, which makes one vector of all parameters first. A ratio above 1 says how
+much faster Weights is.
 """
 
 import ctypes
 import os
 import statistics
+import sys
 import time
+from pathlib import Path
 
 from figures import ONE_THREAD, Figure, parser, save, table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "weights"))
 
 MLP = [(64, 784), (64,), (32, 64), (32,), (10, 32), (10,)]
 BIG = [(2500, 1000)] * 10
@@ -37,9 +42,9 @@ def resnet18():
 
 def operations():
     """Name → the same on Weights, in a loop over dictionaries, on flat vectors; all take (x, y)."""
+    import plain_algebra as reference
     import torch
 
-    from fedpkg.weights import reference
     from fedpkg.weights.weights import Weights
 
     def add_(x, y):

@@ -57,7 +57,7 @@ def test_newline_at_the_end_of_a_block_scalar_is_not_part_of_the_command() -> No
 
 def test_misspelt_key_is_reported_with_file_line_place_and_nearest_key() -> None:
     assert refusal("entry_points:\n  train:\n    # a comment\n    comand: python train.py\n") == (
-        "client/fedn.yaml, line 4: unknown key 'comand' in entry point 'train'; did you mean 'command'?"
+        "client/fedn.yaml, line 4: unknown key 'comand' in 'entry_points.train'; did you mean 'command'?"
     )
 
 
@@ -66,14 +66,17 @@ def test_misspelt_key_is_reported_with_file_line_place_and_nearest_key() -> None
     [
         ("entry_point: {}\n", "line 1: unknown key 'entry_point'; did you mean 'entry_points'?"),
         ("entry_points:\n  train-2: {command: a}", "line 2: 'train-2' cannot be the name of an entry point"),
-        ("entry_points:\n  train: {command: a}\n  train: {command: b}", "line 3: entry point 'train' is there twice"),
-        ("entry_points:\n  train: {}", "line 2: the key 'command' is missing in entry point 'train'"),
-        ("entry_points:\n  train: a b", "line 2: entry point 'train' must be a mapping (key: value), not 'a b'"),
-        ("entry_points:\n  - train", "line 2: 'entry_points' must be a mapping (key: value), not a list"),
+        (
+            "entry_points:\n  train: {command: a}\n  train: {command: b}",
+            "line 3: duplicate key 'train' (first on line 2)",
+        ),
+        ("entry_points:\n  train: {}", "line 2: missing key 'command' in 'entry_points.train'"),
+        ("entry_points:\n  train: a b", "line 2: entry point 'train' is 'a b'; write train: {command: …}"),
+        ("entry_points:\n  - train", "line 1: 'entry_points' must be a section of 'key: value' lines, found a list"),
         ("entry_points: {}", "line 1: 'entry_points' is empty"),
-        ("python_env: a.yaml", "line 1: the key 'entry_points' is missing"),
-        ("? [1]\n: 2", "line 1: a key must be text, not a list"),
-        ("- train", "line 1: the file must be a mapping (key: value), not a list"),
+        ("python_env: a.yaml", ": missing key 'entry_points'"),
+        ("? [1]\n: 2", "line 1: a key must be plain text"),
+        ("- train", ": must be a section of 'key: value' lines, found a list"),
         ("", "line 1: the file is empty"),
         ("entry_points:\n\ttrain: a", "line 2: not valid YAML: found character '\\t' that cannot start any token"),
         ("entry_points:\n  train: 'a", "line 2: not valid YAML: found unexpected end of stream"),
@@ -82,7 +85,7 @@ def test_misspelt_key_is_reported_with_file_line_place_and_nearest_key() -> None
     ],
 )
 def test_each_mistake_is_reported_with_its_line(text: str, message: str) -> None:
-    assert refusal(text) == f"client/fedn.yaml, {message}"
+    assert refusal(text) == f"client/fedn.yaml{', ' * message.startswith('line')}{message}"
 
 
 @pytest.mark.parametrize(
@@ -106,18 +109,18 @@ def test_name_by_which_no_task_could_be_found_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
-        ("7", "must be a string, not '7'"),
-        ("yes", "must be a string, not 'yes'"),
-        ("", "must be a string, not nothing"),
-        ("[a, b]", "must be a string, not a list"),
-        ("{a: b}", "must be a string, not a mapping"),
+        ("7", "must be text, found 7"),
+        ("true", "must be text, found true"),
+        ("", "must be text, found null"),
+        ("[a, b]", "must be text, found a list"),
+        ("{a: b}", "must be text, found a section with a"),
         ("' '", "is empty"),
         ('"a\\0b"', "contains a NUL character"),
     ],
 )
 def test_command_must_be_a_string_that_bash_can_run(command: str, problem: str) -> None:
     text = f"entry_points:\n  train:\n    command: {command}\n"
-    assert refusal(text) == f"client/fedn.yaml, line 3: 'command' of entry point 'train' {problem}"
+    assert refusal(text) == f"client/fedn.yaml, line 3: 'entry_points.train.command' {problem}"
 
 
 @pytest.mark.parametrize("python_env", ["../env.yaml", "/env.yaml", "a/../../env.yaml"])
@@ -129,8 +132,8 @@ def test_python_env_outside_the_package_is_refused(python_env: str) -> None:
 def test_errors_carry_file_line_and_key_for_machines() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec("entry_points:\n  train: {comand: x}", "a b/fedn.yaml")
-    assert caught.value.fields == {"path": "a b/fedn.yaml", "line": 2, "key": "comand"}
-    assert caught.value.hint == "known: command"
+    assert caught.value.fields == {"path": "a b/fedn.yaml", "line": 2, "key": "entry_points.train.comand"}
+    assert caught.value.hint == "known keys here: command"
 
 
 def test_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:

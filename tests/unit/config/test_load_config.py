@@ -206,7 +206,10 @@ def test_a_stored_configuration_comes_back_equal(folder: Path) -> None:
 
 
 def test_a_damaged_stored_configuration_is_refused() -> None:
-    with pytest.raises(ConfigError, match="stored configuration: 'rounds' must be a whole number, found text 'x'"):
+    with pytest.raises(
+        ConfigError,
+        match="stored configuration: 'rounds' must be a whole number from 1, at most 1000000000, found text 'x'",
+    ):
         config_from_json({"package": "/p", "rounds": "x", "clients": {"count": 1}})
 
 
@@ -250,7 +253,7 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
         ),
         (
             "package: p\nrounds: three\nclients: {count: 1}\n",
-            "run.yaml, line 2: 'rounds' must be a whole number, found text 'three'",
+            "run.yaml, line 2: 'rounds' must be a whole number from 1, at most 1000000000, found text 'three'",
         ),
         (
             MINIMAL + "keep: {updates: yes}\n",
@@ -268,7 +271,8 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
         ),
         (
             MINIMAL + "executor: {workers: many}\n",
-            "run.yaml, line 4: 'executor.workers' must be a whole number or 'auto', found text 'many'",
+            "run.yaml, line 4: 'executor.workers' must be a whole number from 1, at most 1024 or 'auto', found text "
+            "'many'",
         ),
         (
             MINIMAL + "executor:\n  name: forkserve\n",
@@ -316,28 +320,28 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
     [
         ("validation.fracton=1", "unknown key 'fracton' in 'validation'; did you mean 'fraction'?"),
         ("rouns=1", "unknown key 'rouns'; did you mean 'rounds'?"),
-        ("rounds=x", "'rounds' must be a whole number, found text 'x'"),
-        ("rounds=2.0", "'rounds' must be a whole number, found 2.0"),
-        ("rounds=true", "'rounds' must be a whole number, found true"),
+        ("rounds=x", "'rounds' must be a whole number from 1, at most 1000000000, found text 'x'"),
+        ("rounds=2.0", "'rounds' must be a whole number from 1, at most 1000000000, found 2.0"),
+        ("rounds=true", "'rounds' must be a whole number from 1, at most 1000000000, found true"),
         ("rounds", "'rounds' is not key=value"),
         ("a..b=1", "'a..b=1' is not key=value"),
         ("arguments.train.l.0=5", "'arguments.train.l.0' does not fit into what is there"),
-        ("rounds=0", "'rounds' must be a whole number from 1 to 1000000000, found 0"),
-        ("seed=-1", "'seed' must be a whole number from 0 to 2^63 - 1, found -1"),
-        ("validation.fraction=0", "'validation.fraction' must be a number above 0, at most 1, found 0.0"),
+        ("rounds=0", "'rounds' must be a whole number from 1, at most 1000000000, found 0"),
+        ("seed=-1", "'seed' must be a whole number from 0, found -1"),
+        ("validation.fraction=0", "'validation.fraction' must be a number above 0, at most 1, found 0"),
         ("validation.fraction=.nan", "'validation.fraction' must be a number above 0, at most 1, found nan"),
-        ("validation.count=0", "'validation.count' must be a whole number from 1 to 2^63 - 1, found 0"),
+        ("validation.count=0", "'validation.count' must be a whole number from 1 or null, found 0"),
         ("validation={count: 2, fraction: 0.5}", "'validation.count' excludes 'validation.fraction'"),
-        ("clock.spread=-0.1", "'clock.spread' must be a number from 0 to 10, found -0.1"),
+        ("clock.spread=-0.1", "'clock.spread' must be a number from 0, at most 10, found -0.1"),
         (
             "clock.seconds={slow-*: 0}",
-            "'clock.seconds' must be a section of numbers above 0, at most 1e9, found a section with slow-*",
+            "'clock.seconds.slow-*' must be a number above 0, at most 1e+09, found 0",
         ),
-        ("round.required=0", "'round.required' must be a whole number from 1 to 2^63 - 1, found 0"),
-        ("round.timeout_s=0", "'round.timeout_s' must be a number above 0, at most 1e+08, found 0.0"),
-        ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, at most 1e+08, found inf"),
-        ("executor.workers=0", "'executor.workers' must be a whole number from 1 to 1024, or auto, found 0"),
-        ("executor.threads=0", "'executor.threads' must be a whole number from 1 to 1024, found 0"),
+        ("round.required=0", "'round.required' must be a whole number from 1, found 0"),
+        ("round.timeout_s=0", "'round.timeout_s' must be a number above 0, at most 1e+08 or null, found 0"),
+        ("executor.timeout_s=.inf", "'executor.timeout_s' must be a number above 0, at most 1e+08 or null, found inf"),
+        ("executor.workers=0", "'executor.workers' must be a whole number from 1, at most 1024 or 'auto', found 0"),
+        ("executor.threads=0", "'executor.threads' must be a whole number from 1, at most 1024, found 0"),
         ("executor.needs.gpus=-1", f"{GPUS} -1.0"),
         ("executor.needs.gpus=1.5", f"{GPUS} 1.5"),
         ("executor.needs.gpus=0.0001", f"{GPUS} 0.0001"),
@@ -345,7 +349,7 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ("executor.needs.gpus=.nan", f"{GPUS} nan"),
         (
             "executor.needs.memory_bytes=0",
-            "'executor.needs.memory_bytes' must be a whole number from 1 to 2^63 - 1, found 0",
+            "'executor.needs.memory_bytes' must be a whole number from 1 or null, found 0",
         ),
         ("executor.needs.gpu=1", "unknown key 'gpu' in 'executor.needs'; did you mean 'gpus'?"),
         (
@@ -354,12 +358,12 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ),
         ("environment.CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is for fedpkg to set"),
         ("environment.CUDA_DEVICE_ORDER=x", "'CUDA_DEVICE_ORDER' in 'environment' is for fedpkg to set"),
-        ("validation.every=-1", "'validation.every' must be a whole number from 0 to 2^63 - 1, found -1"),
+        ("validation.every=-1", "'validation.every' must be a whole number from 0, found -1"),
         ("validation.fraction=1.5", "'validation.fraction' must be a number above 0, at most 1, found 1.5"),
-        ("clients.count=0", "'clients.count' must be a whole number from 1 to 1000000, found 0"),
+        ("clients.count=0", "'clients.count' must be a whole number from 1, at most 1000000 or null, found 0"),
         (
             "clients.data={dataset: a.npz, partition: {alpha: 0}}",
-            "'clients.data.partition.alpha' must be a number above 0, at most 1e+09, found 0.0",
+            "'clients.data.partition.alpha' must be a number above 0, at most 1e+09, found 0",
         ),
         (
             "clients.data.dataset=sklearn/digts",
@@ -395,7 +399,7 @@ def test_a_wrong_override_is_refused(folder: Path, override: str, message: str) 
     ("override", "message"),
     [
         ("arguments.train.2lr=1", "'2lr' in 'arguments.train' cannot be the name of an argument"),
-        ("rounds.x=3", "'rounds' must be a whole number, found a section with x"),
+        ("rounds.x=3", "'rounds' must be a whole number from 1, at most 1000000000, found a section with x"),
         ("clients.data.partition.alpha=1", "missing key 'dataset' in 'clients.data'"),
         ("environment.A.B=1", "'environment.A' must be text, found a section with B"),
     ],
@@ -465,7 +469,7 @@ def test_patterns_of_buffers_are_a_list(folder: Path) -> None:
 
 
 def test_control_characters_in_a_file_are_refused(folder: Path) -> None:
-    assert refusal(folder, "package: a\x00b\n").startswith("run.yaml: not valid YAML")
+    assert refusal(folder, "package: a\x00b\n").startswith("run.yaml, line 1: not valid YAML")
 
 
 def test_importing_the_schema_and_the_samplers_loads_nothing_heavy() -> None:

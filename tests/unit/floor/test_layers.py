@@ -22,7 +22,7 @@ ROWS = [
     {"transforms"},
     {"formats"},
     {"weights"},
-    {"config", "registry"},
+    {"config", "registry", "package_yaml"},
     {"config_shape", "yaml_places"},
     {"waist"},
     {"interpreters", "means", "devices", "files"},

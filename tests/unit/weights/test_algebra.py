@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import plain_algebra as reference
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 from fedpkg.client import wrapped as clients_module
 from fedpkg.errors import ModelMismatch
-from fedpkg.weights import reference
 from fedpkg.weights import weights as weights_module
 from fedpkg.weights.weights import Weights
 

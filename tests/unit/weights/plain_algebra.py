@@ -1,6 +1,6 @@
 """The algebra of `Weights` said plainly, on one flat vector of all parameters: what the fast form must agree with.
 
-Nothing but tests and benchmarks calls these. Each stands for the operation of `Weights` with its name, takes what that
+Each stands for the operation of `Weights` with its name, takes what that
 takes, and is differentiable where that is; all tensors have one dtype.
 """
 

@@ -1,0 +1,44 @@
+"""A small YAML file of a package, which may be a stranger's: read strictly, and checked against a schema."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from fedpkg.config_shape import Places, check_shape
+from fedpkg.errors import ConfigError, SpecError
+from fedpkg.yaml_places import read_yaml
+
+_Schema = TypeVar("_Schema", bound=msgspec.Struct)
+
+
+def read_package_yaml(
+    text: str, schema: type[_Schema], where: str, *, verbatim: bool = False
+) -> tuple[_Schema, Places]:
+    """The content of a file called ``where``, and where each key of it is.
+
+    Args:
+        verbatim: what is no list and no mapping is text, as it is written: ``1.10`` stays that.
+
+    Raises:
+        SpecError: it is not YAML, or not of this schema; says what is wrong, and in which line.
+    """
+    places = Places(where)
+    try:
+        tree, lines = read_yaml(text, source=where, verbatim=lambda _path: verbatim, plain=True)
+        if tree is None:
+            raise ConfigError(f"{where}, line 1: the file is empty", line=1)
+        places = Places(where, lines)
+        check_shape(tree, schema, places)
+    except ConfigError as error:
+        key: str | None = error.fields.get("key")
+        line = error.fields.get("line") or (places.line(tuple(key.split("."))) if key else None)
+        raise SpecError(error.message, hint=error.hint, path=where, line=line, key=key) from error
+    return msgspec.convert(tree, schema), places
+
+
+def refused(places: Places, path: tuple[str, ...], problem: str, *, hint: str | None = None) -> SpecError:
+    """The error for what a schema cannot say of the key at ``path``."""
+    fields: dict[str, Any] = {"path": places.source, "line": places.line(path), "key": ".".join(path)}
+    return SpecError(f"{places.where(path)}: {problem}", hint=hint, **fields)
