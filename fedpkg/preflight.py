@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage
-from fedpkg.config import RunConfig
+from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, SpecError, nearest
 from fedpkg.log import event
@@ -40,7 +40,9 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
             hint=f"arguments are given for {', '.join(known)}",
             key=f"arguments.{unknown}",
         )
-    if config.seed_model is None:
+    if not traits_of(strategy).has_model:
+        _check_without_model(config)
+    elif config.seed_model is None:
         try:
             package.spec.entry_point("build")
         except SpecError as error:
@@ -49,6 +51,21 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
                 hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
                 "writes one",
             ) from error
+
+
+def _check_without_model(config: RunConfig) -> None:
+    """Raises ConfigError: something is said of a model, and the strategy has none."""
+    given = [key for key in ("seed_model", "buffers", "helper") if getattr(config, key) is not None]
+    validation, usual = config.validation, ValidationConfig()
+    given += [f"validation.{key}" for key in ("fraction", "count") if getattr(validation, key) != getattr(usual, key)]
+    given += ["validation.every"] if validation.every not in (0, usual.every) else []
+    given += ["keep.models"] if config.keep.models != KeepConfig().models else []
+    if given:
+        raise ConfigError(
+            f"strategy {config.strategy['name']} has no model, and {', '.join(given)} is about one",
+            hint="leave it out of the run configuration",
+            key=given[0],
+        )
 
 
 def check_clients(config: RunConfig, clients: Sequence[str], strategy: AnyStrategy, sampler: CohortSampler) -> None:

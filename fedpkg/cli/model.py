@@ -139,6 +139,9 @@ def _show_models(
             ]
         )
         return
+    if not models:
+        output.words("there is no model")
+        return
     measured = [metrics.get(model.model_id, {}) for model in models]
     names = metric_names({name: value for one in reversed(measured) for name, value in one.items()})[:METRIC_COLUMNS]
     columns = [output.measures([one.get(name) for one in measured]) for name in names]

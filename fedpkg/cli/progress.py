@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fedpkg.cli import output
-from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table
+from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table, strategy_numbers
 from fedpkg.controller.events import (
     Event,
     PhaseStarted,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from fedpkg.cli.options import Settings
     from fedpkg.controller.events import Watcher
-    from fedpkg.stores.base import RoundRow, SessionRow
+    from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
     from fedpkg.stores.home import Home
     from fedpkg.waist.answer import Answer
     from fedpkg.waist.order import Order
@@ -347,15 +347,17 @@ class JsonLines:
         elif isinstance(event, TaskEnded) and event.answer.status == "failed":
             output.event_line(event="task_failed", **_failed_task(event.order, event.answer, self.progress.home))
         elif isinstance(event, RoundFinished):
-            model = event.model
-            path = self.progress.models.path(model.digest, model.suffix)
-            facts = {"model_id": model.model_id, "digest": model.digest, "path": path, "size_bytes": model.size_bytes}
+            facts = None if (model := event.model) is None else self._facts(model)
             output.event_line(event="round_finished", **asdict(event.round), model=facts)
         elif isinstance(event, SessionEnded):
             session = event.session
             output.event_line(
                 event="session_ended", session_id=session.session_id, status=session.status, error=session.error
             )
+
+    def _facts(self, model: ModelRow) -> dict[str, Any]:
+        path = self.progress.models.path(model.digest, model.suffix)
+        return {"model_id": model.model_id, "digest": model.digest, "path": path, "size_bytes": model.size_bytes}
 
 
 def _failed_task(order: Order, answer: Answer, home: Path) -> dict[str, Any]:
@@ -389,5 +391,5 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
     ]
     if metric := headline(row):
         parts.append(metric)
-    parts += [f"{shown(name)} {output.number(value)}" for name, value in row.strategy_metrics.items()]
+    parts += [f"{shown(name)} {output.number(value)}" for name, value in strategy_numbers(row).items()]
     return "  ".join([*parts, output.seconds(row.wall_s)])

@@ -41,6 +41,16 @@ def round_metrics(row: RoundRow) -> dict[str, Any]:
     return {name: math.nan if value is None else value for name, value in (row.metrics or row.train_metrics).items()}
 
 
+def strategy_numbers(row: RoundRow) -> dict[str, Any]:
+    """Of what a strategy tells of its step, the numbers; what else it tells is shown to programs alone."""
+    is_number = (int, float, type(None))
+    return {
+        name: value
+        for name, value in row.strategy_metrics.items()
+        if isinstance(value, is_number) and not isinstance(value, bool)
+    }
+
+
 def metric_remarks(row: RoundRow) -> dict[str, str]:
     """Of `round_metrics` that are not averages over all clients that report them: `` (1 of 2 finite)``."""
     validated = [("", "validate"), (HELD_OUT, "held_out")] if row.metrics else [("", "train")]
@@ -77,9 +87,9 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     if not rounds:
         return
     digests = {model.round_number: model.digest for model in store.list_models(session_id)}
-    found = [{**round_metrics(row), **row.strategy_metrics} for row in rounds]
+    found = [{**round_metrics(row), **strategy_numbers(row)} for row in rounds]
     remarks = [metric_remarks(row) for row in rounds]
-    told = list(dict.fromkeys(name for row in rounds for name in row.strategy_metrics))
+    told = list(dict.fromkeys(name for row in rounds for name in strategy_numbers(row)))
     names = metric_names({name: value for metrics in reversed(found) for name, value in metrics.items()})
     names = [*[name for name in names if name not in told][:METRIC_COLUMNS], *told]
     is_done = all(row.status == "finished" for row in rounds)
@@ -88,7 +98,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     columns = ["round", *([] if is_done else ["status"]), *(["requests"] if is_many else [])]
     is_timed = any("virtual_time" in row.phases for row in rounds)
     columns += ["ok", "failed", "examples", *names, "down", "up", "seconds"]
-    columns += [*(["virtual time"] if is_timed else []), "model"]
+    columns += [*(["virtual time"] if is_timed else []), *(["model"] if digests else [])]
     measured = [
         output.measures([metrics.get(name) for metrics in found], decimals=any(name in one for one in remarks))
         for name in names
@@ -109,7 +119,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
                 up,
                 "-" if row.wall_s is None else f"{row.wall_s:.1f}",
                 *([output.number(row.phases.get("virtual_time"))] if is_timed else []),
-                digests.get(row.round_number, "-")[:12],
+                *([digests.get(row.round_number, "-")[:12]] if digests else []),
             ]
         )
     output.table(columns, rows)
@@ -183,23 +193,24 @@ def final_report(settings: Settings, home: Home, store: StateStore, session: Ses
     """What a run ends with on standard output."""
     session_id = session.session_id
     rounds_table(store, session_id)
-    model = store.get_model(session_id)
+    model = next(iter(store.list_models(session_id, newest_first=True, limit=1)), None)
     output.result()
     if session.status != "finished":
         go_on = settings.command(f"session resume {session_id}")
         output.result(f"session {session_id} is {session.status}; go on: {go_on}")
     elif session.error:
         output.result(f"session {session_id} ended: {session.error}")
-    model_facts(home, model)
+    suggestions = [(settings.command(f"session show {session_id}"), "rounds, failures, configuration")]
+    if model is None:
+        suggestions.append((settings.command(f"session show {session_id} --json"), "all that each round found"))
+    else:
+        model_facts(home, model)
+        export = f"model export {model.model_id} -o {session.name}{model.suffix}"
+        suggestions.append((settings.command(f"model trail {model.model_id}"), "the models it comes from"))
+        suggestions.append((settings.command(export), "the model as a file of yours"))
     output.result()
     output.result("Look further:")
-    export = f"model export {model.model_id} -o {session.name}{model.suffix}"
-    suggestions = [
-        (settings.command(f"session show {session_id}"), "rounds, failures, configuration"),
-        (settings.command(f"model trail {model.model_id}"), "the models it comes from"),
-        (settings.command(export), "the model as a file of yours"),
-    ]
-    logs = home.session_folder(session_id) / f"round-{model.round_number}"
+    logs = home.session_folder(session_id) / f"round-{rounds_done(store, session_id)}"
     if logs.is_dir():
         suggestions.append((f"ls {output.near_quoted(logs)}", "each client's logs"))
     width = min(70, max(len(command) for command, _ in suggestions))

@@ -102,7 +102,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
         *(("signed by", str(one["signer"])) for one in session.signatures),
-        ("seed model", output.near(config["seed_model"]) if config.get("seed_model") else "made by the package"),
+        ("seed model", _seed_words(store, session)),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
         *_sampler_facts(session, [client.client_id for client in clients]),
         ("rounds", str(session.num_rounds)),
@@ -130,6 +130,13 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     is_short = not session.error and rounds_done(store, session.session_id) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
+
+
+def _seed_words(store: StateStore, session: SessionRow) -> str:
+    if not store.list_models(session.session_id, limit=1):
+        return "none (the strategy has no model)"
+    given = session.config.get("seed_model")
+    return output.near(given) if given else "made by the package"
 
 
 def _sampler_facts(session: SessionRow, clients: list[str]) -> list[tuple[str, str]]:
@@ -179,7 +186,7 @@ def _task(home: Home, task: TaskRow) -> dict[str, Any]:
 
 
 def _show_round(settings: Settings, home: Home, store: StateStore, session: SessionRow, round_number: int) -> None:
-    from fedpkg.cli.report import metric_text, requests_table, weight_source
+    from fedpkg.cli.report import metric_text, requests_table, strategy_numbers, weight_source
 
     row = store.get_round(session.session_id, round_number)
     tasks = store.list_tasks(session.session_id, round_number=round_number)
@@ -198,7 +205,7 @@ def _show_round(settings: Settings, home: Home, store: StateStore, session: Sess
             ("asked", f"{asked} clients, {row.num_ok} ok, {row.num_failed} failed" + is_many * ", of all calls"),
             *([("bytes", f"{output.size(down)} down, {output.size(up)} up")] if down else []),
             ("examples", output.number(row.num_examples)),
-            *((name, output.number(value)) for name, value in row.strategy_metrics.items()),
+            *((name, output.number(value)) for name, value in strategy_numbers(row).items()),
             *((name, metric_text(row, name)) for name in row.metrics if name != "num_examples"),
             *([("weights of metrics", source)] if (source := weight_source(row)) else []),
         ]

@@ -89,7 +89,7 @@ class Request:
 
     Args:
         clients: who is asked; None: the group, else the clients that the session's sampler chooses.
-        payload: the model that clients get, or `fedpkg.client.Records`; None: the round's model.
+        payload: the model that clients get, or `fedpkg.client.Records`; None: the round's model, if there is one.
         required: usable replies without which the round fails; None: as ``round.required`` of the run.yaml.
     """
 
@@ -111,7 +111,7 @@ class Step:
         round_number: from 1.
         seed: another one in each round, the same when the round is taken again.
         clients: those that may be asked.
-        path: the file of the model.
+        path: the file of the model; None: the session has none.
         parameters, run_config: as the run.yaml has them.
         checkpoint: what was last kept with `commit`, in the first step after a start of the program; else None.
     """
@@ -121,7 +121,7 @@ class Step:
         self.round_number: int = told["round"]
         self.seed: int = told["seed"]
         self.clients = [Client(**one) for one in told["clients"]]
-        self.path = line.path(told["model"])
+        self.path = None if told["model"] is None else line.path(told["model"])
         self.parameters: Mapping[str, Any] = line.parameters
         self.run_config: Mapping[str, Any] = line.run_config
         self.checkpoint = checkpoint
@@ -132,6 +132,8 @@ class Step:
         """The model, as PyTorch tensors."""
         from fedpkg.client import arrays
 
+        if self.path is None:
+            raise ClientError("the session has no model")
         return arrays.read(self.path)
 
     def ask(self, *requests: Request | str, **more: Any) -> list[Replies]:

@@ -51,7 +51,7 @@ class Asking:
     """
 
     def __init__(
-        self, ctx: SessionContext, round_number: int, model: Weights | None, model_row: ModelRow, ledger: Ledger
+        self, ctx: SessionContext, round_number: int, model: Weights | None, model_row: ModelRow | None, ledger: Ledger
     ) -> None:
         self.ctx = ctx
         self.round_number = round_number
@@ -211,6 +211,11 @@ class Asking:
             raise SessionFailed(f"{where}: a strategy waits for {reason}")
         if request.reply_kind is ReplyKind.SETS and not request.sets:
             raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
+        if not self.ctx.traits.has_model and _fits_nothing(request):
+            raise SessionFailed(
+                f"{where}: a strategy without a model asks for {request.reply_kind.value} that need fit nothing",
+                hint="ask for records, or send Weights that an update must fit",
+            )
         self.ctx.spec.entry_point(request.entry_point)
 
     def _cohort(self, request: Request) -> Sample:
@@ -526,6 +531,12 @@ class Asked:
             session_id=self.row.session_id,
             round_number=round_number,
         )
+
+
+def _fits_nothing(request: Request) -> bool:
+    """Whether weights are asked for that can be anything, where there is no global model."""
+    has_likeness = isinstance(request.payload, Weights) or (request.sets and None not in request.sets.values())
+    return request.reply_kind in _OF_WEIGHTS and not has_likeness
 
 
 def _cannot_wait(request: Request) -> str:

@@ -83,7 +83,7 @@ class TaskEnded(Event, frozen=True, kw_only=True):
 
 class RoundFinished(Event, frozen=True, kw_only=True):
     round: RoundRow
-    model: ModelRow
+    model: ModelRow | None
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):

@@ -157,12 +157,13 @@ class Payloads:
     They are made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
     """
 
-    def __init__(self, ctx: SessionContext, round_number: int, model: Weights | None, row: ModelRow) -> None:
+    def __init__(self, ctx: SessionContext, round_number: int, model: Weights | None, row: ModelRow | None) -> None:
         self._ctx = ctx
         self._round_number = round_number
         self._model = model
-        path = ctx.models.path(row.digest, row.suffix)
-        self._file = self._input(path, digest=row.digest)
+        self._file: Input | None = None  # of the global model
+        if row is not None:
+            self._file = self._input(ctx.models.path(row.digest, row.suffix), digest=row.digest)
         self._written: dict[int, tuple[Payload, Input, Path]] = {}
         self._batches = 0
 
@@ -173,7 +174,7 @@ class Payloads:
             ModelFileError: the session's form of model files cannot hold it.
             StoreError: the disk is full.
         """
-        if payload is self._model:
+        if payload is self._model and self._file is not None:
             return self._file
         if id(payload) not in self._written:
             self._written[id(payload)] = self._write(payload)

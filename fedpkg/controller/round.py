@@ -16,7 +16,7 @@ from fedpkg.controller.ledger import Ledger
 from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
 from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
-from fedpkg.controller.state import check_state, encode
+from fedpkg.controller.state import check_state, encode, no_weights
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
 from fedpkg.controller.validation import VALIDATE, Validation, validate
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
@@ -67,7 +67,8 @@ class _Training:
             row = dataclasses.replace(row, counted=None, started_at=ctx.clock())
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
-        self.asking = Asking(ctx, round_number, state["model"], self.parent, Ledger(ctx, round_number))
+        model = state["model"] if ctx.traits.has_model else None
+        self.asking = Asking(ctx, round_number, model, self.parent, Ledger(ctx, round_number))
 
     def run(self) -> tuple[StepResult, RoundRow]:
         self.ctx.store.begin_round(self.row)
@@ -112,9 +113,16 @@ class _Training:
             step.close()
         self.asking.finish()
         self.asking.check_answered()
-        check_state(result.state, f"round {self.round_number}: a step returns its next state")
-        encode([result.metrics, result.finished], lambda weights: ("", ()))
-        model = result.model
+        has_model = self.ctx.traits.has_model
+        check_state(result.state, f"round {self.round_number}: a step returns its next state", has_model=has_model)
+        encode([result.metrics, result.finished], no_weights)
+        if has_model:
+            self._check_model(result.model)
+        self._virtual_time(result)
+        return result
+
+    def _check_model(self, model: Weights) -> None:
+        """Raises SessionFailed or AggregationError: it cannot be the next model."""
         if misfit := model.mismatch(self.state["model"]):
             raise SessionFailed(f"round {self.round_number}: the next model is another one: {misfit}")
         finite(model, like=self.state["model"])
@@ -124,8 +132,6 @@ class _Training:
                 "running statistic taken for a parameter? The run.yaml's `buffers` says which tensors are none"
             )
             event(logger, logging.WARNING, "round.negative_variance", round=self.round_number, about=about)
-        self._virtual_time(result)
-        return result
 
     def _virtual_time(self, result: StepResult) -> float:
         if self.ctx.virtual_clock is None or result.time_s is None:
@@ -188,7 +194,7 @@ class _Training:
             strategy_metrics=dict(result.metrics),
             train_metrics=trained.values,
             averages={"train": trained.about},
-            model_id=model.model_id,
+            model_id=None if model is None else model.model_id,
             phases=phases,
         )
         ctx.executor.states.commit(row.session_id, asking.states)
@@ -203,23 +209,24 @@ class _Training:
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
 
-    def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow, Any]:
+    def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow | None, Any]:
         """Keep the next model and the weights of the state; the model's row, and the state as data."""
-        ctx = self.ctx
-        model = store_model(
-            ctx.models,
-            ctx.form,
-            result.model,
-            session_id=ctx.session.session_id,
-            round_number=self.round_number,
-            created_at=ctx.clock(),
-            parent_id=self.parent.model_id,
-            contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
-        )
+        ctx, model = self.ctx, None
+        if self.parent is not None:
+            model = store_model(
+                ctx.models,
+                ctx.form,
+                result.model,
+                session_id=ctx.session.session_id,
+                round_number=self.round_number,
+                created_at=ctx.clock(),
+                parent_id=self.parent.model_id,
+                contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
+            )
         form = ctx.form.of_state  # where a model has positions for names, some of its tensors ("0", "3") keep theirs
 
         def put(weights: Weights) -> tuple[str, list[str]]:
-            if weights is result.model:
+            if model is not None and weights is result.model:
                 return model.digest, model.buffers
             return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
 
@@ -250,7 +257,7 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
     before = time.monotonic()
     model = _current_model(ctx, round_number)
     found = Validation()
-    if is_validation_due(ctx, round_number, is_last=is_last):
+    if model is not None and is_validation_due(ctx, round_number, is_last=is_last):
         found = validate(ctx, round_number, model)
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
@@ -300,7 +307,10 @@ def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool =
     return round_number % every == 0 or round_number == ctx.config.rounds or is_last
 
 
-def _current_model(ctx: SessionContext, round_number: int) -> ModelRow:
+def _current_model(ctx: SessionContext, round_number: int) -> ModelRow | None:
+    """The model after a round; None: the session has none."""
+    if not ctx.traits.has_model:
+        return None
     return ctx.store.get_model(f"{ctx.session.session_id}.{round_number}")
 
 

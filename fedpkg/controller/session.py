@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from fedpkg.controller.collapse import CollapseWatch
 from fedpkg.controller.context import SessionContext
@@ -26,19 +27,16 @@ from fedpkg.weights.weights import Weights
 logger = logging.getLogger("fedpkg.controller")
 
 
-def begin_session(ctx: SessionContext, clients: Iterable[ClientRow], seed_model: Weights) -> None:
-    """Put a session on record, with its clients and its seed model (round 0): from now on it can be resumed.
+def begin_session(ctx: SessionContext, clients: Iterable[ClientRow], seed_model: Weights | None) -> None:
+    """Put a session on record, with its clients and its seed model (round 0), if it has one: from now on it can be
+    resumed.
 
     Its package must be in the store.
     """
-    row = store_model(
-        ctx.models,
-        ctx.form,
-        seed_model,
-        session_id=ctx.session.session_id,
-        round_number=0,
-        created_at=ctx.clock(),
-    )
+    row = None
+    if seed_model is not None:
+        session_id, now = ctx.session.session_id, ctx.clock()
+        row = store_model(ctx.models, ctx.form, seed_model, session_id=session_id, round_number=0, created_at=now)
     ctx.store.create_session(ctx.session, clients, seed_model=row)
 
 
@@ -152,10 +150,11 @@ def _prune(ctx: SessionContext, done: int) -> None:
 def _load_state(ctx: SessionContext, step: int) -> State:
     """The strategy's state after ``step`` rounds."""
     session_id = ctx.session.session_id
-    saved = ctx.store.load_strategy_state(session_id)
+    saved, has_model = ctx.store.load_strategy_state(session_id), ctx.traits.has_model
     if saved is None or step == 0:
-        state = ctx.strategy.init(read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0")))
-        check_state(state, "a strategy begins with a state")
+        seed: Any = read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0")) if has_model else None
+        state = ctx.strategy.init(seed)
+        check_state(state, "a strategy begins with a state", has_model=has_model)
         return state
     if saved[0] != step:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")

@@ -12,12 +12,18 @@ from fedpkg.weights.weights import Weights
 _BUFFERS = "buffers"
 
 
-def check_state(state: object, what: str) -> None:
+def check_state(state: object, what: str, *, has_model: bool) -> None:
     """Raises SessionFailed: it is no state of a strategy, whoever made it."""
-    if not (isinstance(state, dict) and isinstance(state.get("model"), Weights)):
+    if not isinstance(state, dict) or (has_model and not isinstance(state.get("model"), Weights)):
         keys = f" with {', '.join(map(repr, state))}" if isinstance(state, dict) else ""
-        raise SessionFailed(f"{what}, a dict with a 'model', not a {type(state).__name__}{keys}")
+        needed = "a dict with a 'model'" if has_model else "a dict"
+        raise SessionFailed(f"{what}, {needed}, not a {type(state).__name__}{keys}")
     encode(state, lambda weights: ("", ()))
+
+
+def no_weights(weights: Weights) -> tuple[str, Sequence[str]]:
+    """For `encode`, where there can be none."""
+    raise SessionFailed("a step's metrics are JSON; they cannot hold Weights", hint="keep Weights in the state")
 
 
 def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> Any:

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 @register_strategy("coordinator", equation="w <- what a process of your own commits")
 def coordinator(
-    command: str, folder: str, parameters: dict[str, Any] | None = None, timeout_s: Positive = 600.0
+    command: str,
+    folder: str,
+    parameters: dict[str, Any] | None = None,
+    timeout_s: Positive = 600.0,
+    has_model: bool = True,
 ) -> Coordinator:
     """A program of your own, which asks clients and says the next model (docs/coordinators.md)."""
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
     from fedpkg.coordinators.strategy import Coordinator
 
-    return Coordinator(command, folder, parameters or {}, timeout_s)
+    return Coordinator(command, folder, parameters or {}, timeout_s, has_model)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from fedpkg.coordinators.journal import STEADY, Differs, Journal, Round, Sent
 from fedpkg.coordinators.process import END_PATIENCE_S, Ended, Process, Workplace
@@ -15,6 +15,7 @@ from fedpkg.errors import ModelFileError, SessionFailed
 from fedpkg.formats.model_file import read_model
 from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
+from fedpkg.replies.reading import RECORDS_BYTES
 from fedpkg.strategies.base import Asks, Payload, Replies, Reply, Request, State, Step, StepContext, StepResult
 from fedpkg.strategies.traits import Traits
 from fedpkg.types import Json, ReplyKind
@@ -31,7 +32,8 @@ _LEAST_BYTES = 16 << 20  # of a file that it sends, whatever the size of the mod
 
 @dataclass
 class Coordinator:
-    """A strategy that is a process of the person's own code. Its state: the model, and the rounds on record.
+    """A strategy that is a process of the person's own code. Its state: the model, if there is one, and the rounds on
+    record.
 
     After a checkpoint, the rounds before it are no longer needed. ``workplace`` is given by the session that runs it;
     the strategy itself keeps the process, which it can start again at any time, and nothing else.
@@ -41,16 +43,20 @@ class Coordinator:
     folder: str
     parameters: Mapping[str, Json] = field(default_factory=dict)
     timeout_s: float = 600.0
+    has_model: bool = True
     workplace: Workplace | None = None
-    traits: ClassVar[Traits] = Traits(entry_points=())
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(entry_points=(), has_model=self.has_model)
 
     def __post_init__(self) -> None:
         self._process: Process | None = None
         self._rounds: list[Round] = []  # that the process has seen
         self._seen: list[dict[str, Any]] = []  # the same, as the state has them
 
-    def init(self, seed_model: Weights) -> State:
-        return {"model": seed_model, "rounds": [], "checkpoint": None}
+    def init(self, seed_model: Weights | None) -> State:
+        return {**({} if seed_model is None else {"model": seed_model}), "rounds": [], "checkpoint": None}
 
     def step(self, state: State, ctx: StepContext) -> Step:
         if self.workplace is None:
@@ -63,7 +69,7 @@ class Coordinator:
             self._process.forget_files()
         round_ = Round(_start(state, ctx, journal))
         journal.sweep([*self._rounds, round_])
-        talk = _Talk(self, journal, round_, state["model"])
+        talk = _Talk(self, journal, round_, state.get("model"))
         result = None
         try:
             result = yield from talk.run(state)
@@ -160,7 +166,7 @@ class Coordinator:
 class _Talk:
     """One round of a coordinator."""
 
-    def __init__(self, owner: Coordinator, journal: Journal, round_: Round, model: Weights) -> None:
+    def __init__(self, owner: Coordinator, journal: Journal, round_: Round, model: Weights | None) -> None:
         self.owner = owner
         self.journal = journal
         self.round = round_
@@ -202,17 +208,19 @@ class _Talk:
             said = None
 
     def _result(self, commit: Commit, sent: Sent, state: State) -> StepResult:
-        model = state["model"]
+        model = self.model
         if commit.model is not None:
+            if model is None:
+                raise SessionFailed("it commits a model, and the session has none (strategy.has_model: false)")
             model = self._weights(commit.model, sent.files[commit.model]).clone()
         rounds, checkpoint = [*state["rounds"], self.journal.write(self.round)], state["checkpoint"]
         if commit.checkpoint is not None:
             rounds, checkpoint = [], sent.files[commit.checkpoint]
-        state = {"model": model, "rounds": rounds, "checkpoint": checkpoint}
+        state = {**({} if model is None else {"model": model}), "rounds": rounds, "checkpoint": checkpoint}
         return StepResult(state, metrics=commit.metrics, finished=commit.finished)
 
     def _request(self, wanted: Wanted, sent: Sent) -> Request:
-        payload: Payload = self.model
+        payload: Payload = Records() if self.model is None else self.model
         if wanted.payload is not None and wanted.payload_kind == "records":
             payload = self._records(wanted.payload, sent.files[wanted.payload])
         elif wanted.payload is not None:
@@ -235,7 +243,8 @@ class _Talk:
             found = read_model(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
         except ModelFileError as error:
             raise SessionFailed(f"its file '{name}' is no model: {error.message}") from error
-        return Weights(found, buffers=[one for one in self.model.buffers if one in found])
+        buffers = self.model.buffers if self.model is not None else ()
+        return Weights(found, buffers=[one for one in buffers if one in found])
 
     def _records(self, name: str, kept: str) -> Records:
         try:
@@ -288,7 +297,7 @@ def _start(state: State, ctx: StepContext, journal: Journal) -> dict[str, Any]:
         "round": ctx.round_number,
         "seed": int(ctx.rng.integers(1 << 62)),
         "clients": clients,
-        "model": journal.keep(state["model"]),
+        "model": journal.keep(state["model"]) if "model" in state else None,
         "checkpoint": state["checkpoint"],
     }
 
@@ -306,4 +315,6 @@ def _files_of(told: Mapping[str, Any]) -> set[str]:
 
 
 def _max_bytes(journal: Journal, round_: Round) -> int:
-    return _LEAST_BYTES + 4 * journal.file(round_.start["model"]).stat().st_size
+    """Of a file that it sends: records may have 64 MiB where there is no model."""
+    model = round_.start["model"]
+    return RECORDS_BYTES if model is None else _LEAST_BYTES + 4 * journal.file(model).stat().st_size

@@ -29,6 +29,9 @@ class ModelForm:
         return ModelForm(".npz" if self.suffix in BARE else self.suffix)
 
 
+WITHOUT_MODEL = ModelForm(".npz")  # of sessions whose strategy has no model
+
+
 def keys_of(names: Collection[str]) -> Literal["names", "positions"]:
     """``"positions"`` if the names are exactly 0 … n-1, in any order."""
     return "positions" if names and set(names) == {str(i) for i in range(len(names))} else "names"

@@ -18,6 +18,7 @@ from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_shape import Places
 from fedpkg.controller.events import Preparing
 from fedpkg.errors import EntryPointFailed
+from fedpkg.formats.base import WITHOUT_MODEL
 from fedpkg.log import event
 from fedpkg.preflight import (
     check_clients,
@@ -41,6 +42,7 @@ from fedpkg.stores.leftovers import mark_beginning, of_build
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import remove
 from fedpkg.strategies import make_strategy
+from fedpkg.strategies.traits import traits_of
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.signing import Signature
@@ -96,9 +98,10 @@ def run(
             check_clients(config, ids, strategy, sampler)
             from fedpkg.controller.session import begin_session, run_session
 
-            weights, form, told = _seed(config, on_disk, executor, home, session, mark, watch)
-            check_seed_model(config, weights, strategy, told=told)
-            warn_of_whole_numbers(config, weights, ids, strategy, sampler)
+            weights, form = None, WITHOUT_MODEL
+            if traits_of(strategy).has_model:
+                weights, form = _seed(config, on_disk, executor, home, session, mark, watch, strategy)
+                warn_of_whole_numbers(config, weights, ids, strategy, sampler)
             now = clock()
             store.add_package(_package_row(config, package, now))
             session = dataclasses.replace(session, created_at=now, updated_at=now)
@@ -139,16 +142,19 @@ def _seed(
     session: SessionRow,
     mark: Path,
     watch: Watcher,
-) -> tuple[Weights, ModelForm, bool]:
-    """The seed model, as `seed_model_of` has it; ``mark`` goes where what made it must be looked at."""
+    strategy: AnyStrategy,
+) -> tuple[Weights, ModelForm]:
+    """The seed model, if the strategy can go on from it; ``mark`` goes where what made it must be looked at."""
     folder = home.session_folder(session.session_id)
     if config.seed_model is None:
         watch(Preparing(what="the package builds its seed model"))
     try:
-        return seed_model_of(config, package, executor, folder, session.session_id)
+        weights, form, told = seed_model_of(config, package, executor, folder, session.session_id)
     except EntryPointFailed:  # its logs are in the folder, which must stay
         mark.unlink()
         raise
+    check_seed_model(config, weights, strategy, told=told)
+    return weights, form
 
 
 def _row(

@@ -22,12 +22,13 @@ from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
 from fedpkg.session.workshop import Workshop
-from fedpkg.stores.base import ClientRow, SessionRow
+from fedpkg.stores.base import ClientRow, ModelRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
+    from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
 
 
@@ -74,10 +75,10 @@ def resume(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)
             )
             from fedpkg.controller.session import run_session
-            from fedpkg.formats.base import ModelForm
+            from fedpkg.formats.base import WITHOUT_MODEL, ModelForm
 
-            seed = store.get_model(f"{session.session_id}.0")
-            form = ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]  # written by ourselves
+            seed = next(iter(store.list_models(session.session_id, limit=1)), None)  # of round 0
+            form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
             ctx = context_of(
                 session,
                 config,
@@ -91,7 +92,8 @@ def resume(
                 watch=watch,
                 clock=clock,
             )
-            if session.rules < 2:
+            _check_still_without(ctx, seed)
+            if session.rules < 2 and seed is not None:
                 check_former_shares(ctx, seed)
             if session.rules < 3:
                 check_former_sums(ctx)
@@ -106,6 +108,16 @@ def _extended(config: RunConfig, session: SessionRow, store: StateStore, rounds:
     config = config_from_json({**dump_config(config), "rounds": rounds})
     store.extend_session(session.session_id, dump_config(config), rounds)
     return config
+
+
+def _check_still_without(ctx: SessionContext, seed: ModelRow | None) -> None:
+    """Raises ConfigError: the session has a model and its strategy now has none, or the other way round."""
+    if ctx.traits.has_model != (seed is not None):
+        raise ConfigError(
+            f"session {ctx.session.session_id} began with{'out' * (seed is None)} a model, and its strategy has "
+            f"{'one' if ctx.traits.has_model else 'none'} now",
+            hint="undo the change of the strategy, or start a new run",
+        )
 
 
 def check_data(home: Home, clients: list[ClientRow]) -> None:

@@ -267,7 +267,8 @@ class Session:
         rows = {row.round_number: row for row in self.models}
         row = rows.get(max(rows, default=0) if round_number is None else round_number)
         if row is None:
-            raise NotFound(f"session {self._id} has no model of round {round_number}; it has {sorted(rows)}")
+            what = f"model of round {round_number}; it has {sorted(rows)}" if rows else "model: its strategy keeps none"
+            raise NotFound(f"session {self._id} has no {what}")
         if row.pruned is not None:
             raise NotFound(f"model {row.model_id} was removed ({row.pruned})")
         return Weights(read_model(ModelStore(self.home.models).path(row.digest, row.suffix)), buffers=row.buffers)

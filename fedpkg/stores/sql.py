@@ -199,20 +199,22 @@ class StateStore:
     def commit_round(
         self,
         row: RoundRow,
-        model: ModelRow,
+        model: ModelRow | None,
         *,
         strategy_state: StrategyState | None = None,
         clients: Mapping[str, ClientUpdate] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Record an aggregated round at once: its row, model, strategy state and the clients' new state and history.
+        """Record an aggregated round at once: its row, its model (if the session has one), the strategy's state and the
+        clients' new state and history.
 
         It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
         ``metrics``: numbers that the counted said, for their history. Committing again replaces. Of the strategy's
         states only the latest two steps are kept.
         """
         with self._database.transaction(durable=True) as transaction:
-            transaction.run(MODELS.upsert, MODELS.encode(model))
+            if model is not None:
+                transaction.run(MODELS.upsert, MODELS.encode(model))
             self._record_round(transaction, row)
             self._set_clients(transaction, row.session_id, clients or {})
             note_asked(transaction, row, metrics or {})
@@ -358,7 +360,7 @@ class StateStore:
         if meanings:
             raise NotFound(f"{ref!r} can mean {_some(meanings)}", hint="write more of it", ref=ref)
         if len(sessions) == 1:
-            raise NotFound(f"session {sessions[0]} has no model yet", hint=_hint("model list"), ref=ref)
+            raise NotFound(f"session {sessions[0]} has no model: its strategy keeps none", ref=ref)
         known = [str(row[0]) for row in self._database.rows("select model_id from models")]
         raise NotFound(
             f"there is no model {ref!r} in {self._database.where}{nearest(ref, known)}",

@@ -1,7 +1,8 @@
 """The protocol of a strategy: one step over plain state, and what passes between it and the clients.
 
 A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
-controller saves after every step, so every method resumes. The state's ``"model"`` is the global model.
+controller saves after every step, so every method resumes. The state's ``"model"`` is the global model, unless the
+strategy has none (`fedpkg.strategies.traits.Traits.has_model`).
 """
 
 from __future__ import annotations
@@ -165,14 +166,14 @@ class StepResult:
 
     Args:
         state: the state after the step.
-        metrics: numbers that are shown with the round.
+        metrics: numbers that are shown with the round, and any other JSON, which is kept with it.
         finished: why the session ends after this round; None: it goes on.
         time_s: the session's virtual seconds after the step, from a strategy that counts them itself; None: the
             controller counts them. Without a virtual clock it is not looked at.
     """
 
     state: State
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    metrics: Mapping[str, Json] = field(default_factory=dict)
     finished: str | None = None
     time_s: float | None = None
 
@@ -188,7 +189,7 @@ class StepResult:
 
     @property
     def model(self) -> Weights:
-        """The global model."""
+        """The global model, of a strategy that has one."""
         model: Weights = self.state["model"]
         return model
 

@@ -37,6 +37,8 @@ class Traits:
         reply: what the tensors of the clients' updates are.
         changes_numbers: transforms change the numbers of what travels (`change_numbers`).
         server_optimiser: the server optimiser. One that has ``check`` is asked whether it can step the seed model.
+        has_model: the state's ``model`` is a global model. Without one, ``init`` gets None and the state is any data: a
+            session needs no seed model, its rounds keep no model, and nothing is validated.
         takes_empty_rounds: the step is taken even if the sampler finds no clients. Otherwise the round keeps the state.
         heeds_required: a round with fewer usable replies than ``round.required`` stops the session.
         chooses_clients: the strategy chooses all clients and does not use the sampler.
@@ -55,11 +57,22 @@ class Traits:
     reply: Content = "weights"
     changes_numbers: bool = False
     server_optimiser: Any = None
+    has_model: bool = True
     takes_empty_rounds: bool = False
     heeds_required: bool = True
     chooses_clients: bool = False
     clients_read: tuple[str, ...] = ()
     client_lines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: what is said of a model, where there is none."""
+        said = (self.treatment, self.server_optimiser, self.changes_numbers or None)
+        if not self.has_model and (any(one is not None for one in said) or self.reply != "weights"):
+            raise ConfigError(
+                "strategy: it has no model (has_model=False), so no treatment of one, no server optimiser, no kind of "
+                "update and no transforms of its numbers",
+                key="strategy",
+            )
 
     def sampled(self, clients: Iterable[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
         """The clients that the sampler may choose: all but those of the groups that are asked apart."""

@@ -21,7 +21,8 @@ BAD = {
     r"its file 'x\.npz' is no model: ": LINE + "open(file, 'wb').write(b'PK nothing')" + COMMITS,
     r"its file 'x\.npz' holds no records: ": LINE
     + "import numpy\nnumpy.savez(file, w=numpy.zeros(3))\n"
-    + "asks = [{'id': '1', 'payload': 'x.npz', 'payload_kind': 'records'}]\nline.send({'type': 'ask', 'requests': asks})"
+    + "asks = {'id': '1', 'payload': 'x.npz', 'payload_kind': 'records'}\n"
+    + "line.send({'type': 'ask', 'requests': [asks]})"
     + WAITS,
     "the next model is another one": LINE + "import numpy\nnumpy.savez(file, other=numpy.zeros(3))" + COMMITS,
     "must begin with a hello of protocol 1": LINE.replace(

@@ -596,7 +596,7 @@ def test_model_is_found_by_id_session_and_digest(running: StateStore) -> None:
 
 def test_digest_that_several_sessions_share_names_the_newest(running: StateStore) -> None:
     running.create_session(session("other"))
-    with pytest.raises(NotFound, match="session other has no model yet"):
+    with pytest.raises(NotFound, match="session other has no model"):
         running.get_model("other")
     commit(running, model(1, "other", digest="00" * 32, parent_id=None, created_at=500.0))
     assert running.get_model("00" * 32).model_id == "other.1"
