@@ -7,7 +7,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedpkg.config import ClientsConfig
@@ -18,12 +18,17 @@ from fedpkg.errors import DataError, nearest
 _LONGEST_ID_BYTES = 200  # ids become parts of file names
 
 
-def prepare_clients(clients: ClientsConfig, *, cache: Path, seed: int) -> list[ClientData]:
+def prepare_clients(
+    clients: ClientsConfig, *, cache: Path, seed: int, check: Callable[[], None] = lambda: None
+) -> list[ClientData]:
     """All clients, in the order that fixes their partition ids; data that fedpkg splits is on disk afterwards.
 
     - ``folders``: every match of the pattern (for a plain folder: each folder in it) is a client, in natural order
       (client2 before client10), named after the match; with ``count``, the first so many.
     - ``count``: client-0 … client-9, numbers padded to equal width; with ``data``, each has a file of it.
+
+    Args:
+        check: called before each file that is written. What it raises ends the splitting, of which nothing is left.
 
     Raises:
         DataError: nothing matches, names cannot serve as ids, or the dataset cannot be read or split.
@@ -43,7 +48,7 @@ def prepare_clients(clients: ClientsConfig, *, cache: Path, seed: int) -> list[C
     names = [f"client-{k:0{width}d}" for k in range(count)]
     if clients.data is None:
         return [ClientData(name, k, count, None, None) for k, name in enumerate(names)]
-    files = partition_files(clients.data, count, cache=cache, seed=seed)
+    files = partition_files(clients.data, count, cache=cache, seed=seed, check=check)
     return [
         ClientData(name, k, count, file.path, file.num_examples)
         for k, (name, file) in enumerate(zip(names, files, strict=True))

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ class PartitionFile:
     num_examples: int
 
 
-def partition_files(data: DataConfig, num_partitions: int, *, cache: Path, seed: int) -> list[PartitionFile]:
+def partition_files(
+    data: DataConfig, num_partitions: int, *, cache: Path, seed: int, check: Callable[[], None]
+) -> list[PartitionFile]:
     """Split a dataset into ``<cache>/<digest of dataset and settings>/<k>.npz`` (``.pt`` from a .pt dataset).
 
     Every training and test example goes to exactly one client. A client that the test split leaves empty (more clients
@@ -44,7 +47,8 @@ def partition_files(data: DataConfig, num_partitions: int, *, cache: Path, seed:
     it trains on most: so every file can be validated. A dataset without test examples gives files without test keys.
 
     Files are uncompressed and read-only, their bytes decided by dataset and settings alone. A complete folder is
-    reused without reading the dataset; a lock keeps two processes from making the same one.
+    reused without reading the dataset; a lock keeps two processes from making the same one. ``check``: see
+    `fedpkg.data.clients.prepare_clients`.
     """
     settings = data.partition
     seed = seed if settings.seed is None else settings.seed
@@ -65,14 +69,17 @@ def partition_files(data: DataConfig, num_partitions: int, *, cache: Path, seed:
         if (files := _complete(folder)) is not None:  # another process made it meanwhile
             return files
         dataset = read_dataset(data.dataset)
-        train, test = _split(dataset, settings, num_partitions, seed)
         unfinished = folder.with_name(f".{folder.name}.tmp")
         remove_tree(unfinished)
         unfinished.mkdir()
-        _write(dataset, train, test, unfinished, key)
-        remove_tree(folder)
-        fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave as they were
-        unfinished.replace(folder)
+        try:
+            _write(dataset, _split(dataset, settings, num_partitions, seed), unfinished, key, check)
+            remove_tree(folder)
+            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave as they were
+            unfinished.replace(folder)
+        except BaseException:
+            remove_tree(unfinished)
+            raise
         fsync_folder(cache)
     event(_LOG, logging.INFO, "data.partitioned", dataset=data.dataset, clients=num_partitions, folder=folder)
     files = _complete(folder)
@@ -126,10 +133,18 @@ def _borrow(own: npt.NDArray[Any], test_labels: npt.NDArray[Any], rng: np.random
     return rng.choice(candidates, size=1)
 
 
-def _write(dataset: Dataset, train: list[Indices], test: list[Indices], folder: Path, key: dict[str, Any]) -> None:
+def _write(
+    dataset: Dataset,
+    parts: tuple[list[Indices], list[Indices]],
+    folder: Path,
+    key: dict[str, Any],
+    check: Callable[[], None],
+) -> None:
+    train, test = parts
     width = len(str(len(train) - 1))
     entries = []
     for k, train_indices in enumerate(train):
+        check()
         chosen = {"train": train_indices, "test": test[k] if test else None}
         part = {name: array[chosen[name[2:]]] for name, array in dataset.arrays.items()}
         path = folder / f"{k:0{width}d}{dataset.suffix}"

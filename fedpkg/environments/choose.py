@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +24,13 @@ def choose_python(
     python_env: str | None = None,
     scripts: Sequence[str] = (),
     only_wheels: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Path | None:
     """The interpreter for the package in ``folder``, called ``package`` in messages; None: whatever PATH says.
 
     With ``auto`` an environment is made, or found made, only if the interpreter that runs fedpkg lacks something of
     what the package wants; with ``current`` that is told. ``only_wheels``: nothing is built, which would run its code.
+    ``check`` is called again and again while an environment is made; what it raises ends that.
 
     Raises:
         SpecError: the files that say what it wants are not as they should be.
@@ -46,4 +48,6 @@ def choose_python(
         return Path(sys.executable)
     event(logger, logging.DEBUG, "environment.wanted", package=package, missing=", ".join(missing))
     interpreter = find_interpreter(wanted.python, package=package)
-    return have_environment(wanted, interpreter, environments_folder(), package=package, only_wheels=only_wheels)
+    return have_environment(
+        wanted, interpreter, environments_folder(), package=package, only_wheels=only_wheels, check=check
+    )

@@ -8,6 +8,7 @@ next maker waits until these have ended, too, and begins anew.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -16,7 +17,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ RECORD = "fedpkg-environment.json"
 FORMAT = 1  # of what the digest is of
 _ID = re.compile(r"[0-9a-f]{32}")
 _TAIL_LINES = 15
+_LOOKS_EVERY_S = 0.1  # at whether the making shall end
 # Of the person's own environment, what would bend an environment that is being made.
 _BENDING = (
     "PYTHONPATH",
@@ -86,9 +88,18 @@ def _as_text(item: Item) -> str:
 
 
 def have_environment(
-    wanted: Wanted, interpreter: Interpreter, root: Path, *, package: str, only_wheels: bool = False
+    wanted: Wanted,
+    interpreter: Interpreter,
+    root: Path,
+    *,
+    package: str,
+    only_wheels: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Path:
     """The ``python`` of the environment that has what is wanted; it is made if it is not there.
+
+    Args:
+        check: called again and again meanwhile. What it raises ends the making.
 
     Raises:
         EnvironmentFailed: it cannot be made; with the end of what its maker said. Nothing of it is left.
@@ -98,9 +109,10 @@ def have_environment(
     if not _is_there(folder):
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with _lock(root / f"{name}.lock", folder):
+            with _lock(root / f"{name}.lock", folder, check):
                 if not _is_there(folder):
-                    _make(wanted, interpreter, folder, package=package, only_wheels=only_wheels)
+                    run = functools.partial(_run, folder=folder, package=package, check=check)
+                    _make(wanted, interpreter, folder, run, package=package, only_wheels=only_wheels)
         except OSError as error:
             what = "the disk is full" if error.errno in NO_SPACE else error.strerror or str(error)
             raise StoreError(
@@ -122,15 +134,18 @@ def _is_there(folder: Path) -> bool:
 
 
 @contextmanager
-def _lock(path: Path, folder: Path, *, wait: bool = True) -> Iterator[None]:
+def _lock(path: Path, folder: Path, check: Callable[[], None] | None = None) -> Iterator[None]:
     """Be the only one who makes or removes that environment.
 
     Not filelock's: the programs that make an environment hold this lock, too, as long as one of them lives (``_run``).
 
+    Args:
+        check: called again and again while somebody else has it; None: that is not waited for.
+
     Raises:
-        BlockingIOError: somebody has it, and ``wait`` is False.
+        BlockingIOError: somebody has it, and there is no ``check``.
     """
-    fd = _take(path, folder, wait=wait)
+    fd = _take(path, folder, check)
     _held[folder] = fd
     try:
         yield
@@ -138,20 +153,25 @@ def _lock(path: Path, folder: Path, *, wait: bool = True) -> Iterator[None]:
         del _held[folder]
         os.close(fd)
         with suppress(OSError):  # a program that makes it may live on, and has the lock: then the file stays
-            os.close(_take(path, folder, wait=False, remove=True))
+            os.close(_take(path, folder, None, remove=True))
 
 
-def _take(path: Path, folder: Path, *, wait: bool, remove: bool = False) -> int:
+def _take(path: Path, folder: Path, check: Callable[[], None] | None, *, remove: bool = False) -> int:
+    waits = False
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not wait:
-                os.close(fd)
+            os.close(fd)
+            if check is None:
                 raise
-            event(logger, logging.INFO, "environment.waiting", folder=folder, reason="somebody else is making it")
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            if not waits:
+                event(logger, logging.INFO, "environment.waiting", folder=folder, reason="somebody else is making it")
+            waits = True
+            check()
+            time.sleep(_LOOKS_EVERY_S)
+            continue
         if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
             if remove:
                 path.unlink()
@@ -162,39 +182,25 @@ def _take(path: Path, folder: Path, *, wait: bool, remove: bool = False) -> int:
 _held: dict[Path, int] = {}  # folder of an environment → its lock
 
 
-def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str, only_wheels: bool) -> None:
+def _make(
+    wanted: Wanted,
+    interpreter: Interpreter,
+    folder: Path,
+    run: Callable[[Sequence[str]], None],
+    *,
+    package: str,
+    only_wheels: bool,
+) -> None:
     uv = find_uv()
     maker = "uv" if uv else "pip"
     requirements = [str(item) for item in wanted.items]
-    event(
-        logger,
-        logging.INFO,
-        "environment.making",
-        package=package,
-        asked_by=wanted.source,
-        python=interpreter.version,
-        requirements=len(requirements),
-        maker=maker,
-        folder=folder,
-    )
+    facts = {"package": package, "asked_by": wanted.source, "python": interpreter.version}
+    facts |= {"requirements": str(len(requirements)), "maker": maker, "folder": str(folder)}
+    event(logger, logging.INFO, "environment.making", **facts)
     started = time.monotonic()
     try:
         remove_tree(folder)  # of a making that was cut off
-        if uv:
-            _run(
-                [uv, "venv", "--quiet", "--no-project", "--python", str(interpreter.path), str(folder)], folder, package
-            )
-        else:
-            _run([str(interpreter.path), "-I", "-m", "venv", str(folder)], folder, package)
-        asked = folder / "requirements.txt"
-        asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
-        python, what = str(python_of(folder)), ["-r", str(asked), *(["--only-binary=:all:"] if only_wheels else [])]
-        if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
-            options = ["--quiet", "--compile-bytecode", "--python", python]
-            _run([uv, "pip", "install", *options, *what], folder, package)
-        else:
-            pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
-            _run([*pip, *what], folder, package)
+        _fill(wanted, interpreter, folder, run, uv=uv, only_wheels=only_wheels)
         seconds = time.monotonic() - started
         made = Environment(
             environment_id=folder.name,
@@ -215,6 +221,30 @@ def _make(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: st
     event(logger, logging.INFO, "environment.made", seconds=seconds, distributions=len(made.installed), folder=folder)
 
 
+def _fill(
+    wanted: Wanted,
+    interpreter: Interpreter,
+    folder: Path,
+    run: Callable[[Sequence[str]], None],
+    *,
+    uv: str | None,
+    only_wheels: bool,
+) -> None:
+    if uv:
+        run([uv, "venv", "--quiet", "--no-project", "--python", str(interpreter.path), str(folder)])
+    else:
+        run([str(interpreter.path), "-I", "-m", "venv", str(folder)])
+    asked = folder / "requirements.txt"
+    asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
+    python, what = str(python_of(folder)), ["-r", str(asked), *(["--only-binary=:all:"] if only_wheels else [])]
+    if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
+        options = ["--quiet", "--compile-bytecode", "--python", python]
+        run([uv, "pip", "install", *options, *what])
+    else:
+        pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
+        run([*pip, *what])
+
+
 def _lines(items: Iterable[Item]) -> Iterator[str]:
     """Lines of a requirements file, written by us: nothing of the package's own files reaches an installer unread."""
     for item in items:
@@ -226,38 +256,24 @@ def _lines(items: Iterable[Item]) -> Iterator[str]:
         yield " ".join((line, *(f"--hash={one}" for one in item.hashes)))
 
 
-def _run(command: Sequence[str], folder: Path, package: str) -> None:
+def _run(command: Sequence[str], folder: Path, package: str, check: Callable[[], None]) -> None:
     """Run a program that makes an environment.
 
     Raises:
         EnvironmentFailed: it failed; with the end of its output.
     """
-    environ = {name: value for name, value in os.environ.items() if name not in _BENDING}
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command,
-            cwd=folder.parent,  # not the package: uv would read its configuration there
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[_held[folder]],
-            start_new_session=True,
-        )
-
-    with ThreadPoolExecutor(1) as pool:  # in a thread: a Ctrl-C in the midst of its start would lose the process
-        pool.submit(int).result()  # now the thread is there
-        starting = pool.submit(start)
-        try:
-            process = starting.result()
-            output, _ = process.communicate()
-        except BaseException:
-            process = starting.result()
-            with suppress(ProcessLookupError):
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        with ThreadPoolExecutor(1) as pool:  # in a thread: a Ctrl-C in the midst of its start would lose the process
+            pool.submit(int).result()  # now the thread is there
+            pool.submit(lambda: started.append(_start(command, folder))).result()
+        (process,) = started
+        output = _output_of(process, check)
+    except BaseException:
+        for process in started:
+            with process, suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
+        raise
     if process.returncode:
         said = output.decode(errors="replace").strip().splitlines() or ["(it said nothing)"]
         tail = "\n".join(f"    {line}" for line in said[-_TAIL_LINES:])
@@ -269,6 +285,26 @@ def _run(command: Sequence[str], folder: Path, package: str) -> None:
             command=list(command),
             output=output.decode(errors="replace")[-4000:],
         )
+
+
+def _start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=folder.parent,  # not the package: uv would read its configuration there
+        env={name: value for name, value in os.environ.items() if name not in _BENDING},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=[_held[folder]],
+        start_new_session=True,
+    )
+
+
+def _output_of(process: subprocess.Popen[bytes], check: Callable[[], None]) -> bytes:
+    while True:
+        check()
+        with suppress(subprocess.TimeoutExpired):  # without a timeout, a Ctrl-C just before the read would be lost
+            return process.communicate(timeout=_LOOKS_EVERY_S)[0]
 
 
 def _installed(folder: Path) -> Iterator[str]:
@@ -310,7 +346,7 @@ def remove_environment(root: Path, name: str) -> None:
     if not _ID.fullmatch(name) or not folder.is_dir():
         raise NotFound(f"there is no environment {name} in {root}", hint="`fedpkg environment list` lists them")
     try:
-        with _lock(root / f"{name}.lock", folder, wait=False):
+        with _lock(root / f"{name}.lock", folder):
             (folder / RECORD).unlink(missing_ok=True)  # first: what is cut off is no environment
             remove_tree(folder)
     except BlockingIOError:

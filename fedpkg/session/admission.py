@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,10 +22,6 @@ from fedpkg.log import event
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import StateStore
-
-if TYPE_CHECKING:
-    pass
-
 
 logger = logging.getLogger("fedpkg.session")
 
@@ -84,8 +80,12 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
 
-def put_on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool) -> PackageOnDisk:
-    """The package as it is run, with its interpreter; making an environment for it may take minutes."""
+def put_on_disk(
+    package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool, check: Callable[[], None] = lambda: None
+) -> PackageOnDisk:
+    """The package as it is run, with its interpreter. To make an environment may take minutes; `choose_python` has
+    ``check``.
+    """
     from fedpkg.environments.choose import choose_python
 
     entry_points = {
@@ -101,5 +101,6 @@ def put_on_disk(package: UnpackedPackage, python_env: PythonEnv, *, only_wheels:
         python_env=spec.python_env,
         scripts=[script for script in scripts if script is not None],
         only_wheels=only_wheels,
+        check=check,
     )
     return PackageOnDisk(package.digest, package.root, package.folder, spec, python)

@@ -81,19 +81,19 @@ def run(
         open_store(home) as store,
         ExitStack() as held,
     ):
-        with workshop.preparing:
+        with control.holding(workshop.preparing):
             config, package, signatures = admit_package(config, home, store)
             strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
             _check(config, package, strategy)
             session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
             watch(Preparing(what="the package's Python environment"))
-            on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled)
+            on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             mark = mark_beginning(home.session_folder(session.session_id))
             executor = held.enter_context(workshop.executor(config, on_disk, session.session_id, control))
             watch(Preparing(what="the clients' data"))
             from fedpkg.data.clients import prepare_clients
 
-            clients = prepare_clients(config.clients, cache=home.data, seed=config.seed)
+            clients = prepare_clients(config.clients, cache=home.data, seed=config.seed, check=control.check)
             ids = [client.client_id for client in clients]
             check_clients(config, ids, strategy, sampler)
             from fedpkg.controller.session import begin_session, run_session

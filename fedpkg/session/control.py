@@ -22,7 +22,9 @@ LOOKS_EVERY_S = 0.1  # a query of one row takes 15 µs
 
 
 class Control:
-    """Raises KeyboardInterrupt in the session's thread: where it waits for a task, asks for one, or tells an event."""
+    """Raises KeyboardInterrupt in the session's thread: where it waits for a task, asks for one, or tells an event; and
+    while it prepares: where it waits for its turn, makes an environment, or writes the clients' data.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,6 +43,16 @@ class Control:
         """Raises KeyboardInterrupt if the session shall stop."""
         if self._is_requested:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def holding(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold a lock. Raises KeyboardInterrupt if the session shall stop before it gets it."""
+        while not lock.acquire(timeout=LOOKS_EVERY_S):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def guard(self, executor: Executor) -> Guarded:
         """The executor as the session uses it. After `stop` its tasks go on until they are ended."""

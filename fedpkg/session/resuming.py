@@ -58,7 +58,7 @@ def resume(
         open_store(home) as store,
         ExitStack() as held,
     ):
-        with workshop.preparing:
+        with control.holding(workshop.preparing):
             session = store.get_session(ref)
             store.withdraw_stop(session.session_id)
             held.enter_context(workshop.on_record(session.session_id))
@@ -69,7 +69,7 @@ def resume(
             if rounds is not None:
                 config = _extended(config, session, store, rounds)
             watch(Preparing(what="the package's Python environment"))
-            package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled)
+            package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             check_data(home, store.list_clients(session.session_id))
             executor = held.enter_context(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)

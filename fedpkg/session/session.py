@@ -127,8 +127,8 @@ class Session:
     def stop(self) -> None:
         """End it as Ctrl-C does: tasks in flight end, what was committed is kept, and it can be resumed.
 
-        `join` then raises Interrupted. Nothing happens to a session that does not run. The making of the package's
-        Python environment, and the folding of a round, are not interrupted.
+        `join` then raises Interrupted. Nothing happens to a session that does not run. The folding of a round
+        is not interrupted.
         """
         self._control.stop()
 

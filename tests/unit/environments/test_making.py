@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from fedpkg.environments.make import (
     unfinished,
 )
 from fedpkg.environments.wanted import PythonWish, Wanted, read_wanted
-from fedpkg.errors import EnvironmentFailed, NotFound, StoreError
+from fedpkg.errors import EnvironmentFailed, Interrupted, NotFound, StoreError
+from fedpkg.library import prepare
 
 Choose = Callable[..., "Path | None"]
 MINE = Path(sys.executable)
@@ -150,21 +152,53 @@ def test_a_maker_that_was_killed_is_noticed(
     assert not (root / left / "half").exists()
 
 
-def test_what_is_interrupted_leaves_nothing(
-    root: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tools, gate = tmp_path / "tools", tmp_path / "gate"
+def uv_that_waits(folder: Path) -> Path:
+    """Make a ``tools/uv`` that writes its process id to the returned pipe, and then waits for ever."""
+    tools, gate = folder / "tools", folder / "gate"
     tools.mkdir()
     os.mkfifo(gate)
     (tools / "uv").write_text(f"#!/bin/sh\necho $$ > '{gate}'\nread line < '{gate}'\n")
     (tools / "uv").chmod(0o755)
-    process = maker_process(package, PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
+    return gate
+
+
+def test_what_is_interrupted_leaves_nothing(root: Path, package: Path, tmp_path: Path) -> None:
+    gate = uv_that_waits(tmp_path)
+    process = maker_process(package, PATH=f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
     uv_pid = int(gate.read_text())
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
     assert list(root.iterdir()) == []
     assert not Path(f"/proc/{uv_pid}").exists() or "Z" in Path(f"/proc/{uv_pid}/stat").read_text()
+
+
+def test_a_session_that_is_stopped_while_an_environment_is_made_ends_and_leaves_nothing(
+    root: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one that waits until another one has made it."""
+    gate = uv_that_waits(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
+    waits = threading.Event()
+    monkeypatch.setattr(make, "event", lambda _logger, _level, name, **_: name.endswith("waiting") and waits.set())
+    one, other = (
+        prepare({"package": str(package), "rounds": 1, "clients": {"count": 1}}, tmp_path / name) for name in "ab"
+    )
+    one.start()
+    uv_pid = int(gate.read_text())
+    try:
+        other.start()
+        assert waits.wait(60)
+        for session in (other, one):
+            session.stop()
+            with pytest.raises(Interrupted, match="nothing was recorded"):
+                session.join(timeout_s=20)
+            assert not any(session.home.sessions.glob("*"))
+    except BaseException:
+        os.kill(uv_pid, signal.SIGKILL)  # or its session would not end
+        raise
+    assert list(root.iterdir()) == []
+    assert not Path(f"/proc/{uv_pid}").exists()
 
 
 def test_one_whose_interpreter_is_gone_is_made_again(root: Path, package: Path, choose: Choose) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedpkg.config import config_of
@@ -17,9 +18,9 @@ from fedpkg.session import beginning
 from fedpkg.session.configuration import resolved
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.session import Session
-from fedpkg.stores.base import StateStore
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
+from fedpkg.stores.sql import StateStore
 
 MISBEHAVE = Path(__file__).resolve().parents[2] / "packages" / "misbehave"
 
@@ -168,9 +169,27 @@ def test_one_that_is_stopped_before_it_goes_on_says_how_it_can_be_resumed(home: 
     with session.workshop.preparing:
         session.resume(rounds=2)
         session.stop()
-    with pytest.raises(Interrupted, match="went on") as caught:
-        session.join()
+        with pytest.raises(Interrupted, match="went on") as caught:
+            session.join(timeout_s=60)
     assert caught.value.hint == f"fedpkg session resume {session.id}"
+
+
+def test_one_that_is_stopped_while_its_data_is_split_leaves_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = prepare(configuration(clients={"count": 3, "data": {"dataset": "sklearn/digits"}}), home)
+    save = np.savez
+
+    def stop_and_save(*args: Any, **arrays: Any) -> None:
+        session.stop()
+        save(*args, **arrays)
+
+    monkeypatch.setattr(np, "savez", stop_and_save)
+    session.start()
+    with pytest.raises(Interrupted, match="nothing was recorded"):
+        session.join()
+    assert [path.name for path in home.data.iterdir()] in ([], [".lock"])
+    assert session.status == "prepared"
 
 
 def test_join_raises_what_stopped_a_session(home: Home) -> None:
