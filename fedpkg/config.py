@@ -163,6 +163,9 @@ class RunConfig(Section, frozen=True):
     clients: ClientsConfig
     name: str = "session"
     seed: CountOrZero = 0
+    # A session of the same home, package and seed: what depended on time there is repeated, which is the replies that
+    # count and the order of those that arrived.
+    replay: str | None = None
     seed_model: str | None = None  # default: made by the package's build entry point
     # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
     # the package names.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -27,13 +27,24 @@ class NobodyToAsk(Exception):
 class Choosing:
     """The draws of one round. They depend on the session's seed, the round, and the rounds that are committed.
 
+    Args:
+        busy: clients that the sampler passes over, because they have not answered an outstanding request yet.
+
     Attributes:
         may_train: all clients but those held out, in their order.
         sampled: those whom the sampler chose so far in this round.
     """
 
-    def __init__(self, ctx: SessionContext, round_number: int, clients: Sequence[ClientRow]) -> None:
+    def __init__(
+        self,
+        ctx: SessionContext,
+        round_number: int,
+        clients: Sequence[ClientRow],
+        *,
+        busy: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
         self.ctx = ctx
+        self._busy = busy
         self.round_number = round_number
         self._clients = clients
         self.may_train = [client for client in clients if client.client_id not in ctx.held_out]
@@ -53,9 +64,10 @@ class Choosing:
         purpose = "sample" if self._samples == 0 else f"sample-{self._samples}"
         self._samples += 1
         ctx, sampler = self.ctx, self.ctx.sampler
-        there = None
-        if sampler.availability is not None:
-            ids = self._there
+        there, busy = None, self._busy()
+        if sampler.availability is not None or busy:
+            ids = frozenset(client.client_id for client in self._clients)
+            ids = (ids if sampler.availability is None else self._there) - frozenset(busy)
             there = [i for i, client in enumerate(self._may_be_drawn) if client.client_id in ids]
         sample = sampler.sample(self._candidates(), self._rng(purpose), there=there)
         if len(sample.clients) < ctx.least_updates and not ctx.traits.takes_empty_rounds:

@@ -81,12 +81,16 @@ class Ledger:
         self._recorded: dict[tuple[str, str], list[TaskRow]] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._updates: dict[str, UpdateRow] = {}
+        self._replayed: dict[str, list[str] | None] = {}  # by request: whose replies counted in the session repeated
         self._load()
 
     def _load(self) -> None:
         store, session_id = self.ctx.store, self.ctx.session.session_id
         requests = store.list_requests(session_id, round_number=self.round_number)
         self.earlier = {row.request_id: row for row in requests}
+        if (replay := self.ctx.config.replay) is not None:
+            found = store.list_requests(replay, round_number=self.round_number, status="answered")
+            self._replayed = {row.request_id: row.counted for row in found}
         if self.earlier:
             self._updates = {row.task_id: row for row in store.list_updates(session_id, self.round_number)}
             for task in self._tasks():
@@ -116,6 +120,7 @@ class Ledger:
         if not is_first and all(one.status == "failed" for one in self.earlier.values()):
             earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
         if earlier is None:
+            row = dataclasses.replace(row, counted=self._replayed.get(row.request_id))
             self.ctx.store.record_request(row)
             return row
         self._check_same(row, earlier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +157,9 @@ class Payloads:
     They are made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
     """
 
-    def __init__(self, ctx: SessionContext, round_number: int, model: Weights | None, row: ModelRow | None) -> None:
+    def __init__(
+        self, ctx: SessionContext, round_number: int, model: Weights | None = None, row: ModelRow | None = None
+    ) -> None:
         self._ctx = ctx
         self._round_number = round_number
         self._model = model
@@ -180,12 +182,17 @@ class Payloads:
             self._written[id(payload)] = self._write(payload)
         return self._written[id(payload)][1]
 
-    def clear(self) -> None:
-        """All requests so far have been answered."""
-        for _, _, path in self._written.values():
+    def clear(self, *, but: Collection[int] = ()) -> None:
+        """All requests so far have been answered, except those of the payloads with these ids."""
+        for payload_id in self._written.keys() - but:
+            _, _, path = self._written.pop(payload_id)
             path.unlink(missing_ok=True)
-        self._written.clear()
         self._batches += 1
+
+    @property
+    def files(self) -> set[Path]:
+        """What was written and is still needed."""
+        return {path for _, _, path in self._written.values()}
 
     def travelled(self, request: Request) -> tuple[Weights, int]:
         """What clients get of a payload that is transformed on its way, and the bytes that travel to each."""

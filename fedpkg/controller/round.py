@@ -6,14 +6,19 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fedpkg.controller.asked import desk_of
 from fedpkg.controller.asking import Asking
-from fedpkg.controller.choosing import VIRTUAL_TIME, NobodyToAsk
+from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import RoundFinished
+from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import Ledger
 from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
+from fedpkg.controller.orders import Payloads
+from fedpkg.controller.outstanding import Key, Outstanding
 from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import check_state, encode, no_weights
@@ -23,9 +28,9 @@ from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed
 from fedpkg.files import remove_files, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
-from fedpkg.stores.base import ModelRow, RoundRow, WeightSource
+from fedpkg.stores.base import OUTSTANDING, ModelRow, RoundRow, WeightSource
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Client, Request, State, StepContext, StepResult, take_step
+from fedpkg.strategies.base import Arrived, Client, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.waist.place import PAYLOAD
@@ -34,7 +39,16 @@ from fedpkg.weights.weights import Weights
 logger = logging.getLogger("fedpkg.controller")
 
 
-def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[StepResult, RoundRow]:
+@dataclass(frozen=True)
+class Rounds:
+    """What the rounds of a session run with, and what goes on from one to the next."""
+
+    ctx: SessionContext
+    lanes: Lanes
+    outstanding: Outstanding
+
+
+def train_round(rounds: Rounds, round_number: int, state: State) -> tuple[StepResult, RoundRow]:
     """Take the session one step further: from the state after the last round to the state after this one.
 
     The returned row is committed as ``aggregated``; `finish_round` closes the round.
@@ -43,14 +57,15 @@ def train_round(ctx: SessionContext, round_number: int, state: State) -> tuple[S
         SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
         AggregationError: nothing sensible can be made of the replies, or no finite model; likewise.
     """
-    return _Training(ctx, round_number, state).run()
+    return _Training(rounds, round_number, state).run()
 
 
 class _Training:
     """The training phase of one round: the strategy's step, and what it is committed with."""
 
-    def __init__(self, ctx: SessionContext, round_number: int, state: State) -> None:
-        self.ctx = ctx
+    def __init__(self, rounds: Rounds, round_number: int, state: State) -> None:
+        self.ctx = ctx = rounds.ctx
+        self.outstanding = rounds.outstanding
         self.round_number = round_number
         self.state = state
         self.started = time.monotonic()
@@ -64,15 +79,27 @@ class _Training:
                 started_at=ctx.clock(),
             )
         elif row.status == "failed":  # who failed then is asked again: see `Asking`
-            row = dataclasses.replace(row, counted=None, started_at=ctx.clock())
+            row = dataclasses.replace(row, counted=None, arrivals=[], started_at=ctx.clock())
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
-        model = state["model"] if ctx.traits.has_model else None
-        self.asking = Asking(ctx, round_number, model, self.parent, Ledger(ctx, round_number))
+        self.asking = self._asking(rounds, state["model"] if ctx.traits.has_model else None)
+
+    def _asking(self, rounds: Rounds, model: Weights | None) -> Asking:
+        ctx, number, outstanding = self.ctx, self.round_number, rounds.outstanding
+        rounds.lanes.forget(but=outstanding.clients)
+        desk = desk_of(ctx, rounds.lanes, number, Ledger(ctx, number), Payloads(ctx, number, model, self.parent))
+        choosing = Choosing(ctx, number, list(desk.clients.values()), busy=lambda: outstanding.clients)
+        desk.model, desk.choosing = model, choosing
+        own = self.row.arrivals
+        replayed = _earlier_round(ctx, number, of=ctx.config.replay) if ctx.config.replay else None
+        found = [*own, *(replayed.arrivals[len(own) :] if replayed else ())]
+        arrivals = [[(by_round, request_id) for by_round, request_id in keys] for keys in found]
+        return Asking(desk, choosing, outstanding, arrivals=arrivals, num_noted=len(own), note=self._note_arrivals)
 
     def run(self) -> tuple[StepResult, RoundRow]:
         self.ctx.store.begin_round(self.row)
         try:
+            self.outstanding.begin()
             result = self._step()
         except (AggregationError, ConfigError, SessionFailed, SpecError) as error:
             self._record_failed(error.message.splitlines()[0])
@@ -85,7 +112,7 @@ class _Training:
                 raise
             self._record_failed(failed.message.splitlines()[0])
             raise failed from error
-        stepped_s, waited_s = time.monotonic() - self.started, self.asking.waited_s
+        stepped_s, waited_s = time.monotonic() - self.started, self.asking.desk.waited_s
         phases = {"train": waited_s, "fold": stepped_s - waited_s}
         if self.ctx.virtual_clock is not None:
             phases[VIRTUAL_TIME] = self._virtual_time(result)
@@ -97,13 +124,7 @@ class _Training:
         try:
             asks = next(step)
             while True:
-                requests = [asks] if isinstance(asks, Request) else asks
-                if not isinstance(requests, Sequence) or not all(isinstance(one, Request) for one in requests):
-                    raise SessionFailed(
-                        f"round {self.round_number}: a step yields requests, not a {type(asks).__name__}"
-                    )
-                replies = self.asking.ask(requests)
-                asks = step.send(replies[0] if isinstance(asks, Request) else replies)
+                asks = step.send(self._answers(asks))
         except StopIteration as stop:
             result: StepResult = stop.value
         except NobodyToAsk as reason:
@@ -132,6 +153,21 @@ class _Training:
                 "running statistic taken for a parameter? The run.yaml's `buffers` says which tensors are none"
             )
             event(logger, logging.WARNING, "round.negative_variance", round=self.round_number, about=about)
+
+    def _answers(self, asks: object) -> object:
+        """What the step is sent for what it yielded."""
+        if isinstance(asks, Arrived):
+            return self.asking.arrived(asks)
+        if isinstance(asks, Request):
+            return self.asking.ask([asks])[0]
+        if not isinstance(asks, Sequence) or not all(isinstance(one, Request) for one in asks):
+            raise SessionFailed(f"round {self.round_number}: a step yields requests, not a {type(asks).__name__}")
+        return self.asking.ask(asks)
+
+    def _note_arrivals(self, arrivals: list[list[Key]]) -> None:
+        """Put on record which outstanding requests the step is about to get: taken again, it gets the same ones."""
+        self.row = dataclasses.replace(self.row, arrivals=[[list(key) for key in keys] for keys in arrivals])
+        self.ctx.store.begin_round(self.row)
 
     def _virtual_time(self, result: StepResult) -> float:
         if self.ctx.virtual_clock is None or result.time_s is None:
@@ -181,7 +217,8 @@ class _Training:
     def _commit(self, result: StepResult, *, phases: dict[str, float]) -> RoundRow:
         ctx, asking, row = self.ctx, self.asking, self._totals()
         before = time.monotonic()
-        replied = {client_id: asking.last[client_id] for client_id in row.cohort if client_id in asking.last}
+        states, last = asking.states, asking.last
+        replied = {client_id: last[client_id] for client_id in row.cohort if client_id in last}
         examples = {client_id: number for client_id, (number, _) in replied.items()}
         model, saved = self._store(result, examples)
         source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
@@ -189,7 +226,7 @@ class _Training:
         row = dataclasses.replace(
             row,
             status="aggregated",
-            counted=[client_id for client_id in row.cohort if client_id in asking.states],
+            counted=[client_id for client_id in row.cohort if client_id in states],
             num_examples=float(sum(examples.values())),
             strategy_metrics=dict(result.metrics),
             train_metrics=trained.values,
@@ -197,12 +234,12 @@ class _Training:
             model_id=None if model is None else model.model_id,
             phases=phases,
         )
-        ctx.executor.states.commit(row.session_id, asking.states)
+        ctx.executor.states.commit(row.session_id, states)
         superseded = ctx.store.state_digests(row.session_id)
         said = {client_id: numbers_of(metadata) for client_id, (_, metadata) in replied.items()}
-        clients = self._states(replied)
+        clients = self._states(states, replied)
         ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients, metrics=said)
-        ctx.executor.states.forget(row.session_id, asking.states)
+        self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
         self._remove_used()
         # The row was committed before its own cost was known; `finish_round` writes these.
@@ -225,40 +262,53 @@ class _Training:
             )
         form = ctx.form.of_state  # where a model has positions for names, some of its tensors ("0", "3") keep theirs
 
-        def put(weights: Weights) -> tuple[str, list[str]]:
-            if model is not None and weights is result.model:
-                return model.digest, model.buffers
-            return put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
+        known = {} if model is None else {id(result.model): (model.digest, model.buffers)}
 
-        return model, encode(result.kept, put)
+        def put(weights: Weights) -> tuple[str, list[str]]:
+            if id(weights) not in known:
+                known[id(weights)] = put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
+            return known[id(weights)]
+
+        outstanding = {OUTSTANDING: self.outstanding.to_data()} if self.outstanding else {}
+        return model, encode({**result.kept, **outstanding}, put)
 
     def _states(
-        self, replied: Mapping[str, tuple[float, Mapping[str, Any]]]
+        self, states: Mapping[str, str | None], replied: Mapping[str, tuple[float, Mapping[str, Any]]]
     ) -> dict[str, tuple[str | None, float | None]]:
         """What clients are left with: the token of their state, and how many examples they last trained on."""
-        asking = self.asking
-        last = {client_id: client.last_num_examples for client_id, client in asking.clients.items()}
+        clients = self.asking.desk.clients
+        last = {client_id: client.last_num_examples for client_id, client in clients.items()}
         for client_id, (_, metadata) in replied.items():
-            last[client_id] = examples_of(asking.clients[client_id], metadata)
-        return {client_id: (token, last[client_id]) for client_id, token in asking.states.items()}
+            last[client_id] = examples_of(clients[client_id], metadata)
+        return {client_id: (token, last[client_id]) for client_id, token in states.items()}
+
+    def _forget_states(self, states: Mapping[str, str | None]) -> None:
+        """The states that the store names now are all that clients have, except who still has something to do."""
+        of_clients, session_id, busy = self.ctx.executor.states, self.row.session_id, self.outstanding.clients
+        of_clients.forget(session_id, {name: token for name, token in states.items() if name not in busy})
+        for name, token in self.asking.superseded if busy else ():
+            if name in busy:
+                of_clients.discard(session_id, name, token)
 
     def _remove_used(self) -> None:
         """The round is committed: its inputs go, and its replies, unless they are kept."""
+        needed = self.asking.desk.payloads.files
         for path in self.ctx.round_folder(self.round_number).glob(f"{PAYLOAD}*"):
-            remove_tree(path)
+            if path not in needed:
+                remove_tree(path)
         if not self.ctx.config.keep.updates:
             for path in self.asking.replies:
                 remove_files(path.parent)
 
 
-def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -> RoundRow:
+def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> RoundRow:
     """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
-    round_number = row.round_number
+    ctx, round_number = rounds.ctx, row.round_number
     before = time.monotonic()
     model = _current_model(ctx, round_number)
     found = Validation()
     if model is not None and is_validation_due(ctx, round_number, is_last=is_last):
-        found = validate(ctx, round_number, model)
+        found = validate(ctx, rounds.lanes, round_number, model, aside=rounds.outstanding.clients)
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
         row,
@@ -274,6 +324,9 @@ def finish_round(ctx: SessionContext, row: RoundRow, *, is_last: bool = False) -
     measured = {one.client_id: numbers_of(one.metrics) for one in found.rows}
     ctx.store.finish_round(row, clients=found.clients, metrics=measured, validations=found.rows)
     ctx.executor.states.forget(row.session_id, states)
+    for name, token in found.dropped.items():
+        if token is not None:
+            ctx.executor.states.discard(row.session_id, name, token)
     event(
         logger,
         logging.INFO,
@@ -314,8 +367,9 @@ def _current_model(ctx: SessionContext, round_number: int) -> ModelRow | None:
     return ctx.store.get_model(f"{ctx.session.session_id}.{round_number}")
 
 
-def _earlier_round(ctx: SessionContext, round_number: int) -> RoundRow | None:
+def _earlier_round(ctx: SessionContext, round_number: int, *, of: str | None = None) -> RoundRow | None:
+    """A round that is on record, of this session or another one."""
     try:
-        return ctx.store.get_round(ctx.session.session_id, round_number)
+        return ctx.store.get_round(of or ctx.session.session_id, round_number)
     except NotFound:
         return None

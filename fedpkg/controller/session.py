@@ -8,18 +8,23 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from fedpkg.controller.asked import desk_of
 from fedpkg.controller.collapse import CollapseWatch
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import SessionEnded, SessionStarted
+from fedpkg.controller.lanes import Lanes
+from fedpkg.controller.ledger import Ledger
+from fedpkg.controller.orders import Payloads
+from fedpkg.controller.outstanding import Outstanding
 from fedpkg.controller.own_code import fault_of_own
-from fedpkg.controller.round import finish_round, train_round
+from fedpkg.controller.round import Rounds, finish_round, train_round
 from fedpkg.controller.state import check_state, decode
 from fedpkg.controller.trail import store_model
 from fedpkg.errors import FedpkgError, Interrupted, StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
 from fedpkg.log import event
-from fedpkg.stores.base import ClientRow, ModelRow, SessionRow, SessionStatus
+from fedpkg.stores.base import OUTSTANDING, ClientRow, ModelRow, SessionRow, SessionStatus
 from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
 from fedpkg.strategies.base import State, StepResult
 from fedpkg.weights.weights import Weights
@@ -73,19 +78,24 @@ def run_session(ctx: SessionContext) -> SessionRow:
 def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], collapses: CollapseWatch) -> SessionRow:
     """Run the rounds after the first ``done``, once those that are ``unfinished`` are closed."""
     session_id = ctx.session.session_id
-    result = StepResult.of(_load_state(ctx, done))
+    lanes, outstanding = Lanes(ctx.executor), Outstanding()
+    rounds = Rounds(ctx, lanes, outstanding)
+    state = _load_state(ctx, done)
+    kept = state.pop(OUTSTANDING, ())
+    outstanding.take_up(kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number)))
+    result = StepResult.of(state)
     for round_number in unfinished:
         row = ctx.store.get_round(session_id, round_number)
-        collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
-    _prune(ctx, done)  # also what a controller that was killed in between could not
+        collapses.look(finish_round(rounds, row, is_last=bool(result.finished)))
+    _prune(rounds, done)  # also what a controller that was killed in between could not
     for round_number in range(done + 1, ctx.config.rounds + 1):
         if result.finished:
             break
         if ctx.store.stop_requested(session_id):
             return _end(ctx, "stopped")
-        result, row = train_round(ctx, round_number, result.state)
-        collapses.look(finish_round(ctx, row, is_last=bool(result.finished)))
-        _prune(ctx, round_number)
+        result, row = train_round(rounds, round_number, result.state)
+        collapses.look(finish_round(rounds, row, is_last=bool(result.finished)))
+        _prune(rounds, round_number)
     return _end(ctx, "finished", reason=result.finished)
 
 
@@ -139,9 +149,10 @@ def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = Non
     return row
 
 
-def _prune(ctx: SessionContext, done: int) -> None:
-    """Remove what ``keep`` does not keep of the finished rounds up to ``done``."""
-    keep = ctx.config.keep
+def _prune(rounds: Rounds, done: int) -> None:
+    """Remove what ``keep`` does not keep of the finished rounds up to ``done``, and what nothing is outstanding of."""
+    ctx, oldest = rounds.ctx, rounds.outstanding.oldest
+    keep, done = ctx.config.keep, done if oldest is None else min(done, oldest - 1)
     due = due_models(ctx.store, ctx.session.session_id, keep.models, done=done)
     prune_models(ctx.store, ctx.models, due)
     remove(due_task_folders(ctx.folder, keep.task_folders, done=done, keep_updates=keep.updates))

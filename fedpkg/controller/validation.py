@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedpkg.controller.asking import Asked, Asking
+from fedpkg.controller.asked import Asked, Desk, desk_of
+from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.context import SessionContext
-from fedpkg.controller.events import PhaseStarted
+from fedpkg.controller.events import PhaseStarted, RequestAsked
+from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import ValidationLedger
 from fedpkg.controller.metrics import average
-from fedpkg.samplers.base import Sample
+from fedpkg.controller.orders import Payloads
 from fedpkg.stores.base import HELD_OUT, ClientRow, ClientUpdate, ModelRow, RequestRow, ValidationRow
 from fedpkg.strategies.base import Request
 from fedpkg.types import Json, ReplyKind
@@ -28,60 +30,77 @@ class Validation:
         clients: tokens of what they were left with, and how many examples they last trained on.
         metrics: averages by name.
         averages: what is to be known of them, by whose they are.
+        dropped: tokens of states that are not kept, by client.
     """
 
     rows: Sequence[ValidationRow] = ()
     clients: Mapping[str, ClientUpdate] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     averages: Mapping[str, dict[str, Json]] = field(default_factory=dict)
+    dropped: Mapping[str, str | None] = field(default_factory=dict)
 
 
-class _Validating(Asking):
-    """Asks clients to validate a model. Nobody drops out, nobody is required, and it takes no virtual time."""
+def validate(
+    ctx: SessionContext, lanes: Lanes, round_number: int, model: ModelRow, *, aside: frozenset[str]
+) -> Validation:
+    """Have clients measure a round's global model; held-out clients are averaged apart.
 
-    def __init__(self, ctx: SessionContext, round_number: int, model: ModelRow) -> None:
-        self.found = ValidationLedger(ctx, round_number, model.model_id)
-        super().__init__(ctx, round_number, None, model, self.found)
+    No client drops out, none is required, and it takes no virtual time.
 
-    def validate(self) -> None:
-        chosen = self.choosing.to_validate()
-        self.ctx.watch(PhaseStarted(round_number=self.round_number, phase=VALIDATE, num_clients=len(chosen)))
-        left = tuple(client.client_id for client in chosen if client.client_id not in self.found.found)
-        request = Request(
-            payload=self.model,  # type: ignore[arg-type]  # its file alone is sent
-            entry_point=VALIDATE,
-            reply_kind=ReplyKind.METRICS,
-            required=0,
-        )
-        self.open_gathering()
-        self._ask([(request, Sample(left, target=len(left)))])
-        self.finish()
-
-    def durations(self, request: Request, row: RequestRow) -> list[float] | None:
-        return None
-
-    def _drops_out(self, asked: Asked, client_id: str) -> bool:
-        return False
-
-    def _tell(self, num_tasks: int) -> None:
-        """It was told with all whom it asks, also those who had answered before."""
-
-
-def validate(ctx: SessionContext, round_number: int, model: ModelRow) -> Validation:
-    """Have clients measure a round's global model; held-out clients are averaged apart."""
-    asking = _Validating(ctx, round_number, model)
-    asking.validate()
+    Args:
+        aside: clients with outstanding requests. They measure beside these, from their last state on record, and what
+            that leaves is dropped.
+    """
+    ledger = ValidationLedger(ctx, round_number, model.model_id)
+    desk = desk_of(ctx, lanes, round_number, ledger, Payloads(ctx, round_number, None, model))
+    desk.aside = aside
+    _ask(desk, ledger)
     # In the order of the clients, so that the average does not depend on who was first.
-    rows = [asking.found.found[client_id] for client_id in asking.clients if client_id in asking.found.found]
-    among = _weighted(ctx, asking.clients, [one for one in rows if one.client_id not in ctx.held_out])
-    apart = _weighted(ctx, asking.clients, [one for one in rows if one.client_id in ctx.held_out])
+    rows = [ledger.found[client_id] for client_id in desk.clients if client_id in ledger.found]
+    among = _weighted(ctx, desk.clients, [one for one in rows if one.client_id not in ctx.held_out])
+    apart = _weighted(ctx, desk.clients, [one for one in rows if one.client_id in ctx.held_out])
     metrics, about = _average(among)
     averages = {VALIDATE: about}
     if apart:
         held_out, averages["held_out"] = _average(apart)
         metrics |= {f"{HELD_OUT}{name}": value for name, value in held_out.items()}
-    left = {name: (token, asking.clients[name].last_num_examples) for name, token in asking.found.states.items()}
-    return Validation(among + apart, left, metrics, averages)
+    left = {
+        name: (token, desk.clients[name].last_num_examples)
+        for name, token in ledger.states.items()
+        if name not in aside
+    }
+    dropped = {name: token for name, token in ledger.states.items() if name in aside}
+    return Validation(among + apart, left, metrics, averages, dropped)
+
+
+def _ask(desk: Desk, ledger: ValidationLedger) -> None:
+    """Ask those who have not answered yet, and wait until each has answered, or failed."""
+    ctx = desk.ctx
+    chosen = Choosing(ctx, desk.round_number, list(desk.clients.values())).to_validate()
+    ctx.watch(PhaseStarted(round_number=desk.round_number, phase=VALIDATE, num_clients=len(chosen)))
+    left = [client.client_id for client in chosen if client.client_id not in ledger.found]
+    request = Request(
+        payload=desk.model,  # type: ignore[arg-type]  # its file alone is sent
+        entry_point=VALIDATE,
+        reply_kind=ReplyKind.METRICS,
+        required=0,
+    )
+    row = RequestRow(
+        session_id=ctx.session.session_id,
+        round_number=desk.round_number,
+        request_id="",
+        number=1,
+        entry_point=VALIDATE,
+        reply_kind=ReplyKind.METRICS.value,
+        cohort=left,
+        target=len(left),
+        started_at=ctx.clock(),
+    )
+    asked = Asked(desk, request, row)
+    ctx.watch(RequestAsked(request=row))
+    desk.set_deadline()
+    desk.lanes.enter(asked.turns())
+    asked.finish()
 
 
 def _weighted(

@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_shape import Places
 from fedpkg.controller.events import Preparing
-from fedpkg.errors import EntryPointFailed
+from fedpkg.errors import ConfigError, EntryPointFailed
 from fedpkg.formats.base import WITHOUT_MODEL
 from fedpkg.log import event
 from fedpkg.preflight import (
@@ -36,7 +38,7 @@ from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
-from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
+from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
 from fedpkg.stores.home import Home, stored_path
 from fedpkg.stores.leftovers import mark_beginning, of_build
 from fedpkg.stores.opening import open_store
@@ -83,6 +85,7 @@ def run(
     ):
         with control.holding(workshop.preparing):
             config, package, signatures = admit_package(config, home, store)
+            config = _replaying(config, package, store)
             strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
             _check(config, package, strategy)
             session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
@@ -122,6 +125,28 @@ def run(
             remove(of_build(home.session_folder(session.session_id)))
         with workshop.on_record(session.session_id), heeding_requests(home, session.session_id, control):
             return run_session(ctx)
+
+
+def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -> RunConfig:
+    """The configuration, with the whole id of the session that it repeats.
+
+    Raises:
+        ConfigError: that session cannot be repeated by this one.
+    """
+    if config.replay is None:
+        return config
+    earlier = store.get_session(config.replay)
+    for what, here, there in (
+        ("seed", config.seed, earlier.seed),
+        ("package", package.digest, earlier.package_digest),
+    ):
+        if here != there:
+            raise ConfigError(
+                f"'replay' names session {earlier.session_id}, whose {what} is {there}; here it is {here}",
+                hint=f"give this run the same {what}: other tasks would run, so their order cannot be repeated",
+                key="replay",
+            )
+    return msgspec.structs.replace(config, replay=earlier.session_id)
 
 
 def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:

@@ -19,6 +19,7 @@ RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
 WeightSource: TypeAlias = Literal["reply", "split", "train", "equal", "default"]  # default: only with rules 1
 HELD_OUT = "held_out/"  # before the names of a round's metrics of clients that never train
+OUTSTANDING = "$outstanding"  # with a strategy's state: the requests that were outstanding after its step
 WEIGHTS_MARK = "$weights"  # in a strategy's state, {"$weights": digest} stands for a model file
 ClientUpdate: TypeAlias = "tuple[str | None, float | None]"  # state_version, last_num_examples
 
@@ -114,11 +115,12 @@ class RoundRow:
 
     session_id: str
     round_number: int
-    cohort: list[str]  # all who were asked
+    cohort: list[str]  # all whom the requests asked that were answered in it
     target: int  # usable replies that its requests waited for
     started_at: float
     status: RoundStatus = "training"
     counted: list[str] | None = None  # all of whom a reply counts
+    arrivals: list[list[Any]] = field(default_factory=list)  # by wait: the outstanding requests, as [round, request_id]
     finished_at: float | None = None
     wall_s: float | None = None
     num_ok: int = 0

@@ -7,18 +7,20 @@ then never will be.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from fedpkg.errors import StoreError
 from fedpkg.log import event
 from fedpkg.stores.base import UNFINISHED, RoundRow, SessionRow
 from fedpkg.stores.home import Home
-from fedpkg.stores.prune import Removal, entries, remove, size_of
+from fedpkg.stores.prune import Removal, entries, outstanding_requests, remove, size_of
 from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import STATES, is_of_build, names_of_calls, round_folder
 
 logger = logging.getLogger("fedpkg.stores")
+Requests: TypeAlias = "Collection[tuple[int, str | None]]"  # by round and id
 BEGINNING = ".beginning"  # in the folder of a session that is not on record yet
 
 
@@ -54,10 +56,16 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
         yield from of_build(folder)
         if not all_rounds and session.status == "finished":
             continue
-        rounds = store.list_rounds(session.session_id, status=None if all_rounds else UNFINISHED)
-        yield from _unnamed_states(folder, store, session.session_id, rounds)
+        outstanding = outstanding_requests(store, session.session_id)
+        numbers = {number for number, _ in outstanding}
+        rounds = [
+            row
+            for row in store.list_rounds(session.session_id, status=None if all_rounds or numbers else UNFINISHED)
+            if all_rounds or row.status in UNFINISHED or row.round_number in numbers
+        ]
+        yield from _unnamed_states(folder, store, session.session_id, rounds, outstanding)
         for row in rounds:
-            yield from _of_round(round_folder(folder, row.round_number), store, session, row)
+            yield from _of_round(round_folder(folder, row.round_number), store, session, row, outstanding)
 
 
 def of_build(folder: Path) -> Iterator[Removal]:
@@ -101,20 +109,28 @@ def _not_on_record(home: Home, store: StateStore) -> list[Path]:
     return [folder for folder in entries(home.sessions) if folder.name not in known]
 
 
-def _unnamed_states(folder: Path, store: StateStore, session_id: str, rounds: list[RoundRow]) -> Iterator[Removal]:
+def _unnamed_states(
+    folder: Path, store: StateStore, session_id: str, rounds: list[RoundRow], outstanding: Requests
+) -> Iterator[Removal]:
     """Versions of clients' states that no row names: of tasks that were cut off."""
     named = {(client.client_id, client.state_version) for client in store.list_clients(session_id)}
     for row in rounds:
-        if row.status != "finished":  # its replies are on record, but not yet the clients' new states
-            tasks = store.list_tasks(session_id, round_number=row.round_number)
-            named |= {(task.client_id, task.state_version) for task in tasks}
+        tasks = store.list_tasks(session_id, round_number=row.round_number)
+        named |= {
+            (task.client_id, task.state_version)
+            for task in tasks
+            # Its reply is on record, but not yet the client's new state.
+            if row.status != "finished" or (task.round_number, task.request_id) in outstanding
+        }
     for client in _inside(folder / STATES):
         for version in _inside(client):
             if (client.name, version.name) not in named:
                 yield Removal(version, size_of(version), "a client's state that no row names")
 
 
-def _of_round(folder: Path, store: StateStore, session: SessionRow, row: RoundRow) -> Iterator[Removal]:
+def _of_round(
+    folder: Path, store: StateStore, session: SessionRow, row: RoundRow, outstanding: Requests
+) -> Iterator[Removal]:
     """Folders of tasks and replies that are not on record, replies that were used, and inputs of requests."""
     if not (found := _inside(folder)):
         return
@@ -139,6 +155,8 @@ def _of_round(folder: Path, store: StateStore, session: SessionRow, row: RoundRo
                     yield Removal(path, size_of(path), why, contents=not path.is_symlink())
             elif task is None or task.status == "cancelled":
                 yield Removal(path, size_of(path), "a reply that is not on record")
+            elif (task.round_number, task.request_id) in outstanding:
+                continue
             elif task.status == "ok" and (task.request_id is None or (is_committed and not keeps_updates)):
                 yield Removal(path, size_of(path), "a reply that was used")
 

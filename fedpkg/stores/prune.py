@@ -12,7 +12,7 @@ from pathlib import Path
 from fedpkg.config import KeepRule
 from fedpkg.files import remove_tree
 from fedpkg.log import event
-from fedpkg.stores.base import UNFINISHED, ModelRow
+from fedpkg.stores.base import OUTSTANDING, UNFINISHED, ModelRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sql import StateStore
@@ -33,10 +33,17 @@ class Removal:
 
 
 def rounds_done(store: StateStore, session_id: str) -> int:
-    """How many rounds of a session are finished: nothing of these runs again."""
+    """The last round of a session up to which all are finished: nothing of these runs again."""
+    done = store.count_rounds(session_id)
     for row in store.list_rounds(session_id, status=UNFINISHED, limit=1):
-        return row.round_number - 1
-    return store.count_rounds(session_id)
+        done = row.round_number - 1
+    return min([done, *(number - 1 for number, _ in outstanding_requests(store, session_id))])
+
+
+def outstanding_requests(store: StateStore, session_id: str) -> set[tuple[int, str]]:
+    """The requests, by round and id, that stay asked after the last round that was committed."""
+    saved = store.load_strategy_state(session_id)
+    return {(one["round"], one["id"]) for one in saved[1].get(OUTSTANDING, ())} if saved else set()
 
 
 def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> list[ModelRow]:

@@ -164,7 +164,9 @@ ROUNDS = Table(
     "rounds",
     RoundRow,
     ("session_id", "round_number"),
-    json=frozenset({"cohort", "counted", "metrics", "train_metrics", "strategy_metrics", "averages", "phases"}),
+    json=frozenset(
+        {"cohort", "counted", "arrivals", "metrics", "train_metrics", "strategy_metrics", "averages", "phases"}
+    ),
     free_text=frozenset({"error"}),
 )
 REQUESTS = Table(

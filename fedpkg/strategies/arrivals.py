@@ -1,72 +1,110 @@
-"""Asynchronous methods: who answers next, by the virtual clock, and how stale the answer is."""
+"""Asynchronous methods: the client that answers next, by a virtual clock or in real time, and how stale it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from fedpkg.strategies.base import Asks, Replies, Request, State, StepContext, StepResult
+from fedpkg.errors import AggregationError
+from fedpkg.strategies.base import Arrived, Asks, Replies, Request, State, StepContext, StepResult
 from fedpkg.strategies.requests import enough
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 Staleness: TypeAlias = Literal["constant", "polynomial", "hinge"]
+Clock: TypeAlias = Literal["virtual", "wall"]
+Asked: TypeAlias = "Callable[[str, Weights], Request]"  # what a client is asked to do with a model
 
 
 @dataclass
 class Arrivals:
     """Clients that train at the same time, each from the global model that there was when it began.
 
-    ``running`` has for each client when it ends, and the version of the model that it began from.
+    With the ``virtual`` clock, the one answers next whose task takes the least virtual time. With the ``wall`` clock it
+    is the one whose answer arrives next; the controller records that order.
+
+    ``running`` has for each client when it ends, in virtual time, and the version of the model that it began from.
     """
 
     concurrency: int
+    clock: Clock
     time: float
     version: int
     running: dict[str, tuple[float, int]]
     models: dict[int, Weights]
 
     @classmethod
-    def of(cls, state: State, concurrency: int) -> Arrivals:
+    def of(cls, state: State, concurrency: int, clock: Clock = "virtual") -> Arrivals:
         running = {name: (ends, version) for name, (ends, version) in state.get("running", {}).items()}
         models = {int(version): model for version, model in state.get("models", {}).items()}
         version = state.get("version", 0)
-        return cls(concurrency, state.get("time", 0.0), version, running, models | {version: state["model"]})
+        return cls(concurrency, clock, state.get("time", 0.0), version, running, models | {version: state["model"]})
 
-    def answers(
-        self, ctx: StepContext, number: int, request: Callable[[str, Weights], Request]
-    ) -> Asks[list[tuple[Replies, int]]]:
-        """The next ``number`` answers in virtual time, each with the version of the model that its client began from.
+    def answers(self, ctx: StepContext, number: int, request: Asked) -> Asks[list[tuple[Replies, int]]]:
+        """The next ``number`` answers, each with the version of the model that its client began from.
 
-        Where none of them is usable, the next ones after them; who has failed begins nothing more in this round.
+        Where none of them is usable, the next ones after them; who has failed begins nothing more in this round. By the
+        wall clock, those that arrive within ``round.timeout_s``.
 
         Raises:
-            AggregationError: as many clients have failed, one after the other, as train at a time.
+            AggregationError: as many clients have failed, one after the other, as train at a time; or none answered in
+                time.
         """
         failed: dict[str, Replies] = {}
         while True:
-            coming = [self.next(ctx, failed) for _ in range(number)]
-            found: tuple[Replies, ...] = yield [request(name, self.models[begun]) for name, begun in coming]
-            if any(len(replies.missing) < len(replies.asked) for replies in found):
-                return [(replies, begun) for replies, (_, begun) in zip(found, coming, strict=True)]
-            failed.update((name, replies) for replies, (name, _) in zip(found, coming, strict=True))
+            next_answers = self._in_time if self.clock == "wall" else self._in_virtual_time
+            found = yield from next_answers(ctx, number, request, failed)
+            if any(len(replies.missing) < len(replies.asked) for replies, _ in found):
+                return found
+            if not found:
+                raise AggregationError(
+                    "no client has answered within round.timeout_s",
+                    hint="give round.timeout_s more time than a client takes, then resume the session",
+                )
+            failed.update((replies.asked[0], replies) for replies, _ in found)
             if len(failed) >= min(self.concurrency, len(ctx.clients)):
                 enough(failed.values(), 1, by="of as many as train at a time")
 
-    def next(self, ctx: StepContext, failed: Collection[str] = ()) -> tuple[str, int]:
+    def _in_virtual_time(
+        self, ctx: StepContext, number: int, request: Asked, failed: Collection[str]
+    ) -> Asks[list[tuple[Replies, int]]]:
+        coming = [self._next(ctx, failed) for _ in range(number)]
+        found: tuple[Replies, ...] = yield [request(name, self.models[begun]) for name, begun in coming]
+        return [(replies, begun) for replies, (_, begun) in zip(found, coming, strict=True)]
+
+    def _next(self, ctx: StepContext, failed: Collection[str]) -> tuple[str, int]:
         """The client that ends next, and the version that it began from; those who are idle begin before."""
-        busy = {*self.running, *failed}
+        self._begin(ctx, failed)
+        client_id = min(self.running, key=lambda name: (self.running[name][0], name))
+        self.time, version = self.running.pop(client_id)
+        return client_id, version
+
+    def _in_time(
+        self, ctx: StepContext, number: int, request: Asked, failed: Collection[str]
+    ) -> Asks[list[tuple[Replies, int]]]:
+        found: list[tuple[Replies, int]] = []
+        while len(found) < number:
+            if begun := self._begin(ctx, failed):
+                yield [replace(request(name, self.models[self.version]), wait="nothing") for name in begun]
+            arrived: tuple[Replies, ...] = yield Arrived()
+            if not arrived:
+                break
+            found += [(replies, self.running.pop(replies.asked[0])[1]) for replies in arrived]
+        return found
+
+    def _begin(self, ctx: StepContext, failed: Collection[str]) -> list[str]:
+        """Clients who are idle begin, until as many train as may; who does."""
+        busy, begun = {*self.running, *failed}, []
         idle = [client.client_id for client in ctx.clients if client.client_id not in busy]
         while idle and len(self.running) < self.concurrency:
             client_id = idle.pop(int(ctx.rng.integers(len(idle))))
             num_bytes, draw = self.models[self.version].num_bytes, float(ctx.rng.standard_normal())
             took = ctx.clock.duration(client_id, num_bytes=num_bytes, draw=draw)
             self.running[client_id] = (self.time + took, self.version)
-        client_id = min(self.running, key=lambda name: (self.running[name][0], name))
-        self.time, version = self.running.pop(client_id)
-        return client_id, version
+            begun.append(client_id)
+        return begun
 
     def result(self, model: Weights) -> StepResult:
         """With the next global model: what is to be kept of the others, too."""
@@ -78,7 +116,7 @@ class Arrivals:
             "running": {name: list(how) for name, how in self.running.items()},
             "models": {str(version): self.models[version] for version in sorted(begun)},
         }
-        return StepResult(state, time_s=self.time)
+        return StepResult(state, time_s=self.time if self.clock == "virtual" else None)
 
 
 def staleness_factor(kind: Staleness, staleness: int, *, a: float, b: float) -> float:

@@ -50,9 +50,12 @@ class Request:
         use: ``averaged``, if nothing is made of the replies' numbers but means, medians and the like, which lie between
             them; otherwise they must not be so large that a square or a step of them is not finite.
         wait: for the replies of ``all`` who are asked; or for so many usable ones: the first count, and the tasks of
-            the others are ended. Which were the first is on record, and replayed when the round is resumed.
+            the others are ended. Which were the first is on record, and replayed when the round is resumed. Or for
+            ``nothing``: the request stays outstanding while the step goes on, also over rounds, until `Arrived` has
+            it. A client may have several such requests, which it answers one after the other; it cannot be asked
+            anything else meanwhile.
         required: usable replies without which the round fails; None: as many as ``round.required`` says, if so many
-            are asked.
+            are asked; 0 of an outstanding request.
     """
 
     request_id: str = ""
@@ -68,8 +71,23 @@ class Request:
     download: Chain | None = None
     group: str | None = None
     required: int | None = None
-    wait: Literal["all"] | int = "all"
+    wait: Literal["all", "nothing"] | int = "all"
     use: Use = "stepped"
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a step yields to get outstanding requests that have been answered, or have failed: a tuple of `Replies`.
+
+    They come in the order in which they arrived, which is on record and replayed when the round is resumed. From then
+    on they count in this round.
+
+    Args:
+        number: the step waits for so many; it gets fewer if no more are outstanding, or within ``round.timeout_s`` no
+            more arrive. 0: those that have arrived by now, without waiting.
+    """
+
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,11 @@ class Replies(Protocol):
 
     @property
     def request_id(self) -> str: ...
+
+    @property
+    def round_number(self) -> int:
+        """The round that asked."""
+        ...
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -200,8 +223,9 @@ class StepResult:
 
 
 _Found = TypeVar("_Found")
-# Yields a request and receives its `Replies`, or yields several, to be asked at once, and receives a tuple of those.
-Asks: TypeAlias = Generator[Request | Sequence[Request], Any, _Found]
+# Yields a request and receives its `Replies`, or yields several, to be asked at once, and receives a tuple of those; or
+# yields `Arrived`, and receives a tuple.
+Asks: TypeAlias = Generator[Request | Sequence[Request] | Arrived, Any, _Found]
 Step: TypeAlias = Asks["State | StepResult"]
 
 
@@ -272,3 +296,33 @@ def _ask_and_tell(strategy: Strategy, state: State, ctx: StepContext) -> Step:
     state, requests = strategy.ask(state, ctx.rng)
     replies: tuple[Replies, ...] = yield requests
     return strategy.tell(state, itertools.chain.from_iterable(replies))
+
+
+def changed(
+    step: Asks[_Found],
+    change: Callable[[Request], Request],
+    read: Callable[[Replies, Request, Request], Replies] | None = None,
+) -> Asks[_Found]:
+    """The step, with its requests changed on their way out.
+
+    Args:
+        read: makes the replies that the step gets from those that came, its own request, and the changed one.
+    """
+    answers: Any = None
+    try:
+        while True:
+            asks = step.send(answers)
+            if isinstance(asks, Arrived):
+                answers = yield asks
+                continue
+            own = [asks] if isinstance(asks, Request) else list(asks)
+            sent = [change(request) for request in own]
+            found: tuple[Replies, ...] = yield sent
+            if read is not None:
+                found = tuple(read(*one) for one in zip(found, own, sent, strict=True))
+            answers = found[0] if isinstance(asks, Request) else found
+    except StopIteration as end:
+        result: _Found = end.value
+        return result
+    finally:
+        step.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from fedpkg.errors import SessionFailed
 from fedpkg.strategies.base import (
     Payload,
     Replies,
@@ -17,6 +18,7 @@ from fedpkg.strategies.base import (
     SteppingStrategy,
     StepResult,
     Strategy,
+    changed,
     sets_of,
     take_step,
 )
@@ -65,20 +67,9 @@ class WithMaster:
             return (yield from take_step(self.strategy, state, ctx))
         dtypes = _half_dtypes(state["model"])
         own: State = {name: value for name, value in state.items() if name != _KEY} | {"model": state[_KEY]}
-        step = take_step(self.strategy, own, ctx)
-        answers: Any = None
-        try:
-            while True:
-                asks = step.send(answers)
-                several = [asks] if isinstance(asks, Request) else asks
-                requests = [_sent(request, dtypes, {id(own["model"]): state["model"]}) for request in several]
-                found: tuple[Replies, ...] = yield requests
-                wide = tuple(_Wide(*one) for one in zip(found, several, requests, strict=True))
-                answers = wide[0] if isinstance(asks, Request) else wide
-        except StopIteration as end:
-            result: StepResult = end.value
-        finally:
-            step.close()
+        rounded = {id(own["model"]): state["model"]}
+        step = changed(take_step(self.strategy, own, ctx), lambda request: _sent(request, dtypes, rounded), _Wide)
+        result = StepResult.of((yield from step))
         return replace(result, state=_with_master(result.state, dtypes))
 
 
@@ -99,6 +90,10 @@ class _Wide:
     @property
     def request_id(self) -> str:
         return self._replies.request_id
+
+    @property
+    def round_number(self) -> int:
+        return self._replies.round_number
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -127,6 +122,11 @@ def _sent(request: Request, dtypes: Dtypes, rounded: Mapping[int, Weights]) -> R
     """A request as the clients get it. ``rounded``: by the id of a payload, what there is of it already."""
     from fedpkg.weights.records import Records
 
+    if request.wait == "nothing":
+        raise SessionFailed(
+            "requests that send a model in half precision cannot stay outstanding: what rounding took is not kept",
+            hint="give a seed model in float32",
+        )
     payload: Payload
     if isinstance(request.payload, Records):  # no model: it is sent as it is
         payload = request.payload

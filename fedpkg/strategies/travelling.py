@@ -13,7 +13,7 @@ from fedpkg.strategies.base import (
     Step,
     StepContext,
     SteppingStrategy,
-    StepResult,
+    changed,
 )
 from fedpkg.strategies.folds import Fold, fold_of
 from fedpkg.strategies.traits import Traits, change_numbers, traits_of
@@ -57,19 +57,7 @@ class Travelling:
         return self.method.init(seed_model)
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        step = self.method.step(state, ctx)
-        answers = None
-        try:
-            while True:
-                asks = step.send(answers)
-                several = [asks] if isinstance(asks, Request) else asks
-                sent = [self._on_its_way(request) for request in several]
-                answers = yield sent[0] if isinstance(asks, Request) else sent
-        except StopIteration as end:
-            found: State | StepResult = end.value
-            return found
-        finally:
-            step.close()
+        return (yield from changed(self.method.step(state, ctx), self._on_its_way))
 
     def _on_its_way(self, request: Request) -> Request:
         if request.group is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Count, NotNegative, Share
-from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
+from fedpkg.strategies.arrivals import Arrivals, Clock, Staleness, staleness_factor
 from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.traits import Traits
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class FedAsync:
-    """Asynchronous federated optimisation, by a virtual clock: the same bits whatever the machine.
+    """Asynchronous federated optimisation.
 
-    A round is one answer, the next in virtual time; clients that fail are passed over, up to ``concurrency`` of them.
-    So many clients train at a time, each from the model that there was when it began; ``clock`` of the run.yaml says
-    how long clients take. Clients may use ``proximal_mu`` = ``mu`` in their loss, as the paper does. Of the run's
-    ``sampler``, only ``held_out`` counts.
+    A round is the next answer; clients that fail are passed over, up to ``concurrency`` of them. ``concurrency``
+    clients train at a time, each from the model that there was when it began. Clients may use ``proximal_mu`` = ``mu``
+    in their loss, as the paper does.
+
+    With ``clock: virtual`` the section ``clock`` of the run.yaml says how long clients take, and the bits are the same
+    on every machine. With ``clock: wall`` answers count as they arrive; a resumed round replays the recorded order.
+    Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     alpha: Share = 0.6
@@ -37,6 +40,7 @@ class FedAsync:
     a: NotNegative = 0.5
     b: NotNegative = 4.0
     mu: NotNegative = 0.0
+    clock: Clock = "virtual"
 
     traits = Traits(chooses_clients=True, heeds_required=False, treatment="step")
 
@@ -46,7 +50,7 @@ class FedAsync:
     def step(self, state: State, ctx: StepContext) -> Step:
         from fedpkg.strategies.steps import moved
 
-        arrivals = Arrivals.of(state, self.concurrency)
+        arrivals = Arrivals.of(state, self.concurrency, self.clock)
         said = {"proximal_mu": self.mu} if self.mu else {}
 
         def train(client_id: str, model: Weights) -> Request:

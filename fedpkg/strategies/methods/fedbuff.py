@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import Count, NotNegative, Positive
-from fedpkg.strategies.arrivals import Arrivals, Staleness, staleness_factor
+from fedpkg.strategies.arrivals import Arrivals, Clock, Staleness, staleness_factor
 from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.traits import Traits
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class FedBuff:
-    """Buffered asynchronous aggregation, by a virtual clock: the same bits whatever the machine.
+    """Buffered asynchronous aggregation.
 
-    A round is one step of the server, with what is usable of the next ``buffer`` answers in virtual time, or of those
-    after them if nothing is. ``concurrency`` clients train at a time, each from the model that there was when it began;
-    who has answered goes on with another one; when so many have failed in turn, the session stops.
-    ``clock`` of the run.yaml says how long clients take. Of the run's ``sampler``, only ``held_out`` counts.
+    A round is one step of the server, with what is usable of the next ``buffer`` answers, or of those after them if
+    nothing is. ``concurrency`` clients train at a time, each from the model that there was when it began. When a client
+    has answered, another one begins; when as many have failed in turn, the session stops.
+
+    With ``clock: virtual`` the section ``clock`` of the run.yaml says how long clients take, and the bits are the same
+    on every machine. With ``clock: wall`` answers count as they arrive; a resumed round replays the recorded order.
+    Of the run's ``sampler``, only ``held_out`` counts.
     """
 
     buffer: Count = 10  # K
@@ -37,6 +40,7 @@ class FedBuff:
     staleness: Staleness = "polynomial"
     a: NotNegative = 0.5
     b: NotNegative = 4.0
+    clock: Clock = "virtual"
 
     traits = Traits(chooses_clients=True, heeds_required=False, treatment="step")
 
@@ -47,7 +51,7 @@ class FedBuff:
         from fedpkg.strategies.steps import parameters_of, with_parameters
         from fedpkg.weights.fold import MIN_WEIGHT, MeanFold
 
-        arrivals = Arrivals.of(state, self.concurrency)
+        arrivals = Arrivals.of(state, self.concurrency, self.clock)
         w = state["model"]
         step, fold, size = parameters_of(w).zeros_like(), MeanFold(w), 0
 

@@ -1,0 +1,403 @@
+"""One request that was asked: its clients' turns, what came of them, and the replies that count."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fedpkg.controller.events import TaskStarted
+from fedpkg.controller.lanes import Lanes, Turn
+from fedpkg.controller.ledger import Came, Ledger, came_of
+from fedpkg.controller.metrics import Weight
+from fedpkg.controller.orders import Ordering, Payloads, session_order
+from fedpkg.controller.receiving import Received, Receiver
+from fedpkg.errors import SessionFailed
+from fedpkg.log import event
+from fedpkg.replies.reading import Opened
+from fedpkg.stores.base import ClientRow, RequestRow
+from fedpkg.strategies.base import Reply, Request
+from fedpkg.types import Json, ReplyKind
+from fedpkg.waist.answer import Answer, Failure
+from fedpkg.waist.order import Order
+from fedpkg.weights.weights import Weights
+
+if TYPE_CHECKING:
+    from fedpkg.controller.choosing import Choosing
+    from fedpkg.controller.context import SessionContext
+
+logger = logging.getLogger("fedpkg.controller")
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """What the requests of one round have in common.
+
+    Args:
+        clients: all of the session, by id, as they were when the round began.
+        common: what is the same in all orders of the session.
+        model: the global model that clients are sent; None: it is not needed in memory.
+        choosing: the round's draws; None: no client drops out, and nothing takes virtual time.
+        aside: clients that do something else meanwhile, which is not waited for.
+        deadline: by the monotonic clock, for the requests that are waited for; None: there is none.
+        waited_s: for clients.
+    """
+
+    ctx: SessionContext
+    round_number: int
+    lanes: Lanes
+    ledger: Ledger
+    clients: Mapping[str, ClientRow]
+    common: Order
+    payloads: Payloads
+    model: Weights | None = None
+    choosing: Choosing | None = None
+    aside: frozenset[str] = field(default_factory=frozenset)
+    deadline: float | None = None
+    waited_s: float = 0.0
+
+    def wait(self) -> bool:
+        """Wait for one more answer, to any request; False when there is none left, or no time."""
+        before = time.monotonic()
+        patience = None if self.deadline is None else max(0.0, self.deadline - before)
+        try:
+            return self.lanes.take(patience)
+        finally:
+            self.waited_s += time.monotonic() - before
+
+    def set_deadline(self) -> None:
+        """Whoever waits from now on has the round's time for it."""
+        timeout_s = self.ctx.config.round.timeout_s
+        self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    @property
+    def when_mended(self) -> str:
+        """What to do when a round has failed."""
+        session_id = self.ctx.session.session_id
+        return (
+            f"look at `fedpkg session show {session_id} --round {self.round_number}`; if the cause lies outside "
+            f"the package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run"
+        )
+
+
+def desk_of(ctx: SessionContext, lanes: Lanes, round_number: int, ledger: Ledger, payloads: Payloads) -> Desk:
+    """A desk without a model, at which no client drops out."""
+    clients = {client.client_id: client for client in ctx.store.list_clients(ctx.session.session_id)}
+    common = session_order(ctx, len(clients))
+    return Desk(
+        ctx=ctx,
+        round_number=round_number,
+        lanes=lanes,
+        ledger=ledger,
+        clients=clients,
+        common=common,
+        payloads=payloads,
+    )
+
+
+class Asked:
+    """A request that was asked, and its replies: counted ones in cohort order, each as soon as its turn has come.
+
+    The first ``target`` answers count, and those within the round's time; then the count is written. With a virtual
+    clock, the first are the first by it: only they are asked, and for each that fails the next one (``reserve``).
+
+    Attributes:
+        settled: by position in the cohort, what came of that client's part; None: it was not asked in the end.
+        late: the failure of those who have not answered when the round's time is over.
+        stays: it is outstanding (`Outstanding`), and its replies cannot be had yet.
+        when_settled: is called when what came of every client is known.
+    """
+
+    def __init__(self, desk: Desk, request: Request, row: RequestRow) -> None:
+        self.desk = desk
+        self.request = request
+        self.row = row
+        self.payload, self._sent_bytes = request.payload, None  # what the clients get
+        if request.download is not None:
+            self.payload, self._sent_bytes = desk.payloads.travelled(request)
+        received = dataclasses.replace(request, payload=self.payload)
+        self._ordering = Ordering.of(desk.ctx, desk.common, received, desk.model, row)
+        self.cohort = tuple(row.cohort)
+        self.settled: dict[int, Came | None] = {}
+        self.late: Failure | None = None
+        self.stays = False
+        self.when_settled: Callable[[Asked], None] | None = None
+        self._num_ok = self._bytes_down = self._bytes_up = 0
+        self._open_for_more = True
+        self._started = time.monotonic()
+        self._replies = self._in_order()
+        choosing = desk.choosing
+        self._durations = None if choosing is None else choosing.durations(row.cohort, request.payload, row.number)
+        self._first, self._reserve = list(range(len(self.cohort))), deque[int]()
+        if self._durations is not None and row.counted is None and row.target < len(self.cohort):
+            by_time = sorted(self._first, key=self._durations.__getitem__)
+            self._first, self._reserve = sorted(by_time[: row.target]), deque(by_time[row.target :])
+
+    @property
+    def request_id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def round_number(self) -> int:
+        return self.row.round_number
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        return self.cohort
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        self._check_came()
+        self.finish()
+        return tuple(name for name in self.cohort if name not in (self.row.counted or ()))
+
+    @property
+    def wants_no_more(self) -> bool:
+        return self._num_ok >= self.row.target or not self._open_for_more
+
+    @property
+    def is_settled(self) -> bool:
+        return len(self.settled) == len(self.cohort)
+
+    @property
+    def usable(self) -> list[Came]:
+        """What clients answered that is as it was asked, in cohort order."""
+        found = (came for _, came in sorted(self.settled.items()))
+        return [came for came in found if came is not None and came.is_ok]
+
+    @property
+    def virtual_s(self) -> float:
+        """When the last of those who count had answered, by the virtual clock."""
+        if self._durations is None or self.row.counted is None:
+            return 0.0
+        counted = set(self.row.counted)
+        return max((s for name, s in zip(self.cohort, self._durations, strict=True) if name in counted), default=0.0)
+
+    def __iter__(self) -> Iterator[Reply]:
+        return self._replies
+
+    def __next__(self) -> Reply:
+        self._check_came()
+        return next(self._replies)
+
+    def _check_came(self) -> None:
+        if self.stays:
+            raise SessionFailed(
+                f"round {self.desk.round_number}, request {self.request_id}: it is outstanding, without replies yet",
+                hint="a step that asks with wait='nothing' yields Arrived(number) to get the replies that have arrived",
+            )
+
+    # ---- the clients' turns
+
+    def turns(self, *, without_reserve: bool = False) -> list[Turn]:
+        """Those that are taken at first."""
+        if without_reserve:
+            self._reserve.clear()
+        return [Turn(self, position) for position in self._first]
+
+    def lane(self, position: int) -> str:
+        """The lane of a client; it has another one for what it does aside."""
+        client_id = self.cohort[position]
+        return f"{client_id} aside" if client_id in self.desk.aside else client_id
+
+    def order_unless_settled(self, position: int) -> Order | None:
+        """The client's turn has come: its order; None: nothing has to run for it, and its part is settled."""
+        row, ordering, client_id = self.row, self._ordering, self.cohort[position]
+        ledger, recorded = self.desk.ledger, None
+        if not self.desk.lanes.has_run(self.lane(position)):
+            recorded = ledger.recall(row, client_id, ordering.reading, ordering.receive.sent)
+        came, task = recorded or (None, None)
+        moved = (0, 0) if task is None else (task.bytes_down, task.bytes_up)
+        if row.counted is not None and client_id not in row.counted:
+            has_failed = came is not None and came.failure is not None
+            self._settle(position, came if has_failed else None, moved)
+        elif came is not None:
+            self._settle(position, came, moved)
+        elif self.wants_no_more:
+            self._settle(position, None)
+        elif self._drops_out(client_id):
+            self._fail(position, Failure("dropout", "dropped out, as sampler.dropout has it"), self.desk.ctx.clock())
+        else:
+            order = self._order(position, sends=True)
+            ledger.begun(order)
+            return order
+        return None
+
+    @property
+    def receive(self) -> Receiver:
+        return self._ordering.receive
+
+    def started(self, order: Order) -> None:
+        self.desk.ctx.watch(TaskStarted(order=order))
+
+    def take(self, position: int, received: Received) -> None:
+        """Put on record what a client has answered."""
+        desk, order, answer = self.desk, received.order, received.answer
+        is_metrics = answer.status == "ok" and self.request.reply_kind is ReplyKind.METRICS
+        weight = self._reported_weight(order.client_id, answer.metrics, answer.metadata) if is_metrics else None
+        down = self._sent_bytes
+        if down is None:
+            down = 0 if order.input is None else order.input.size_bytes
+        desk.ledger.record(received, position=position, bytes_down=down, weight=weight)
+        if answer.converted is not None and "converted" not in desk.ctx.said:
+            desk.ctx.said.add("converted")
+            about = (
+                f"{order.client_id} replies in another precision: {answer.converted}. Such replies are converted to "
+                "the global model's; this is said once"
+            )
+            event(logger, logging.WARNING, "reply.converted", round=desk.round_number, about=about)
+        came = came_of(received)
+        if weight is not None:
+            came = dataclasses.replace(came, num_examples=weight[0])
+        self._settle(position, came, (down, received.bytes_up))
+
+    def _drops_out(self, client_id: str) -> bool:
+        choosing = self.desk.choosing
+        return choosing is not None and choosing.drops_out(
+            client_id, self.desk.ledger.times_dropped_out(self.row, client_id)
+        )
+
+    def _order(self, position: int, *, sends: bool = False) -> Order:
+        desk, lane = self.desk, self.lane(position)
+        client = desk.clients[self.cohort[position]]
+        return self._ordering.order(
+            client,
+            attempt=desk.ledger.next_attempt(client.client_id, self.request.entry_point),
+            state=desk.lanes.states.get(lane, client.state_version),
+            is_first=lane not in desk.lanes.states,
+            file=desk.payloads.input(self.payload) if sends else None,
+        )
+
+    def _fail(self, position: int, failure: Failure, started_at: float) -> None:
+        """Put on record that a client has failed without a task that ran."""
+        order = self._order(position)
+        self.desk.ledger.begun(order)
+        answer = Answer(task_id=order.task_id, status="failed", failure=failure, started_at=started_at)
+        received = Received(order, answer)
+        self.desk.ledger.record(received, position=position, bytes_down=0)
+        self._settle(position, came_of(received))
+
+    def _settle(self, position: int, came: Came | None, bytes_moved: tuple[int, int] = (0, 0)) -> None:
+        """Note what came of a client's part; ``bytes_moved``: to it, and from it."""
+        self.settled[position] = came
+        self._bytes_down += bytes_moved[0]
+        self._bytes_up += bytes_moved[1]
+        if came is not None and came.is_ok:
+            self._num_ok += 1
+            self.desk.lanes.states[self.lane(position)] = came.state
+        elif came is not None and self._reserve:  # the next by the virtual clock takes its place
+            self.desk.lanes.enter([Turn(self, self._reserve.popleft())])
+        if self.when_settled is not None and self.is_settled:
+            self.when_settled(self)
+
+    # ---- the replies
+
+    def finish(self) -> None:
+        """Settle every client's part, and write down which answers count.
+
+        Raises:
+            SessionFailed: fewer than are required.
+        """
+        for position in range(len(self.cohort)):
+            self._wait_for(position)
+        counted = [came.client_id for came in self.usable]
+        if self.row.status == "answered" and self.row.counted == counted:
+            return
+        self.row = dataclasses.replace(
+            self.row,
+            num_ok=len(counted),
+            num_failed=sum(came is not None and came.status == "failed" for came in self.settled.values()),
+            bytes_down=self._bytes_down,
+            bytes_up=self._bytes_up,
+            wall_s=time.monotonic() - self._started,
+        )
+        if len(counted) < self._required:
+            raise self._too_few(len(counted))
+        self.row = dataclasses.replace(self.row, status="answered", counted=counted)
+        self.desk.ledger.note(self.row)
+
+    def _wait_for(self, position: int) -> None:
+        while position not in self.settled:
+            if not self.wants_no_more and self.desk.wait():
+                continue
+            self._cut()
+
+    def _cut(self) -> None:
+        """Settle all parts that are not: their tasks are ended, or not begun."""
+        timeout_s = self.desk.ctx.config.round.timeout_s
+        if self._num_ok < self.row.target and timeout_s is not None:
+            self.late = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s")
+        self._open_for_more = False
+        self.desk.lanes.end(self)
+        for position in range(len(self.cohort)):
+            if position not in self.settled:
+                if self.late is None:
+                    self._settle(position, None)
+                else:
+                    self._fail(position, self.late, time.time())
+
+    @property
+    def _required(self) -> int:
+        request, ctx = self.request, self.desk.ctx
+        if request.required is not None:
+            return request.required
+        if request.wait == "nothing":
+            return 0
+        if request.clients is None and request.group is None:  # whom the sampler chose
+            return 0 if ctx.traits.takes_empty_rounds else ctx.least_updates
+        return min(ctx.config.round.required, self.row.target)
+
+    def _in_order(self) -> Iterator[Reply]:
+        weights: Mapping[str, float] = {}
+        if self.request.reply_kind is ReplyKind.METRICS:
+            self.finish()
+            weights = self._weights_of_metrics(self.usable)
+        for position in range(len(self.cohort)):
+            self._wait_for(position)
+            came = self.settled[position]
+            if came is not None and came.is_ok:
+                yield self._reply(position, came, weights.get(came.client_id, came.num_examples))
+        self.finish()
+
+    def _reply(self, position: int, came: Came, weight: float | None) -> Reply:
+        """The reply as the strategy gets it: its file is mapped now, and only as long as somebody has it."""
+        assert came.reply is not None and weight is not None
+        opened = Opened()
+        if self.request.reply_kind is not ReplyKind.METRICS:
+            opened = self._ordering.reading.open(came.reply, self.receive.sent)
+        facts = (came.metadata, came.metrics, opened.records)
+        return Reply(self.request_id, position, came.client_id, opened.sets, weight, *facts)
+
+    def _reported_weight(self, client_id: str, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
+        """What metrics say that they weigh."""
+        return self.desk.ctx.reported_weight(self.desk.clients[client_id], metrics, metadata)
+
+    def _weights_of_metrics(self, came: Sequence[Came]) -> dict[str, float]:
+        """What these replies weigh, by client: which source they have depends on all of them."""
+        ids = [one.client_id for one in came]
+        reported = [self._reported_weight(one.client_id, one.metrics, one.metadata) for one in came]
+        weights = self.desk.ctx.weights_of_metrics([self.desk.clients[client_id] for client_id in ids], reported)
+        return {client_id: weight for client_id, (weight, _) in zip(ids, weights, strict=True)}
+
+    def _too_few(self, num_counted: int) -> SessionFailed:
+        row = self.row
+        failures = [came for _, came in sorted(self.settled.items()) if came is not None and came.failure is not None]
+        where = f"round {row.round_number}"
+        if row.number > 1:
+            where += f", request {self.request_id} ({self.request.entry_point})"
+        by = "round.required" if self._required <= self.desk.ctx.config.round.required else "by the strategy"
+        message = f"{where}: {num_counted} usable updates, {self._required} are required ({by})"
+        for came in failures[:3]:
+            message += f"\n    {came.client_id}: {came.failure.message if came.failure else ''}"
+        if len(failures) > 3:
+            message += f"\n    … and {len(failures) - 3} more failed clients"
+        return SessionFailed(
+            message,
+            hint=self.desk.when_mended,
+            session_id=row.session_id,
+            round_number=row.round_number,
+        )

@@ -1,0 +1,190 @@
+"""The clients' lanes: the tasks of each client run one after the other, and answers are taken as they arrive."""
+
+from __future__ import annotations
+
+import functools
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol, TypeAlias
+
+from fedpkg.controller.receiving import Received, Receiver, drop
+from fedpkg.controller.vetting import failed
+from fedpkg.errors import DispatchError
+from fedpkg.files import remove_files
+from fedpkg.waist.answer import Answer, Failure
+from fedpkg.waist.executor import Executor
+from fedpkg.waist.order import Order
+
+_Arrived: TypeAlias = "tuple[Order, Received | BaseException]"
+END_PATIENCE_S = 60.0  # for a task to end that was cancelled; executors of ours take less than 10 s
+
+
+class Asked(Protocol):
+    """A request, as the lanes know it; ``position``: of a client in its cohort."""
+
+    late: Failure | None  # of those who do not answer before it wants no more
+
+    @property
+    def wants_no_more(self) -> bool: ...
+
+    @property
+    def receive(self) -> Receiver: ...
+
+    def lane(self, position: int) -> str: ...
+
+    def order_unless_settled(self, position: int) -> Order | None:
+        """The order of a client whose turn has come; None: nothing has to run for it."""
+        ...
+
+    def started(self, order: Order) -> None: ...
+
+    def take(self, position: int, received: Received) -> None: ...
+
+
+class Turn(NamedTuple):
+    """A client's part in a request."""
+
+    asked: Asked
+    position: int
+
+
+class Lanes:
+    """The tasks of a session's clients. Each task begins with the state that the one before it in its lane left.
+
+    Attributes:
+        states: by lane, the token of the state that its last successful task left; only lanes in which a task succeeded
+            since `forget` are here.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.states: dict[str, str | None] = {}
+        self._executor = executor
+        self._turns: dict[str, deque[Turn]] = {}  # by lane; the first turn is in flight
+        self._in_flight: dict[str, Turn] = {}  # by task
+        self._have_run: set[str] = set()
+        self._arrived: queue.SimpleQueue[_Arrived] = queue.SimpleQueue()
+
+    def enter(self, turns: Iterable[Turn]) -> None:
+        """Queue turns at the ends of their lanes. Those whose lane is empty begin now."""
+        idle = []
+        for turn in turns:
+            name = turn.asked.lane(turn.position)
+            lane = self._turns.setdefault(name, deque())
+            if not lane:
+                idle.append(name)
+            lane.append(turn)
+        for name in idle:
+            self._advance(name)
+
+    def forget(self, *, but: Iterable[str] = ()) -> None:
+        """A round begins: the store has the states of all lanes, except of those that are still in use."""
+        self.states = {name: self.states[name] for name in but if name in self.states}
+
+    def has_run(self, lane: str) -> bool:
+        """Whether this controller has run a task of the lane: results on record of later tasks started elsewhere."""
+        return lane in self._have_run
+
+    def take(self, patience_s: float | None = None) -> bool:
+        """Wait for one more answer, to any request; False when there is none left, or no time.
+
+        Raises:
+            Exception: whatever the executor itself failed with.
+        """
+        if not self._in_flight:
+            return False
+        try:
+            order, received = self._arrived.get(timeout=patience_s)
+        except queue.Empty:
+            return False
+        if isinstance(received, BaseException):
+            raise received
+        if (turn := self._in_flight.pop(order.task_id, None)) is None:
+            self._drop(received)  # it was given up
+        else:
+            self._settle(turn, received)
+        return True
+
+    def end(self, asked: Asked) -> None:
+        """End the tasks of a request that wants no more answers. Turns that have not begun leave their lanes.
+
+        Raises:
+            DispatchError: a task did not end.
+        """
+        ends = [task_id for task_id, turn in self._in_flight.items() if turn.asked is asked]
+        for task_id in ends:
+            self._executor.cancel(task_id)
+        deadline = time.monotonic() + END_PATIENCE_S
+        while left := self._in_flight.keys() & ends:
+            if not self.take(max(0.0, deadline - time.monotonic())):
+                raise DispatchError(
+                    f"{min(left)} was cancelled, and its executor did not end it within {END_PATIENCE_S:g} s",
+                    hint="look at the executor's logs; when it works again, resume the session",
+                )
+        for name, lane in self._turns.items():
+            self._turns[name] = deque(turn for turn in lane if turn.asked is not asked)
+
+    def _advance(self, name: str) -> None:
+        """A lane's client is free: settle what is known of its next turns, up to one that must run."""
+        lane = self._turns[name]
+        while lane:
+            turn = lane[0]
+            order = turn.asked.order_unless_settled(turn.position)
+            if order is not None:
+                self._have_run.add(name)
+                self._in_flight[order.task_id] = turn
+                self._submit(order, turn.asked.receive)
+                turn.asked.started(order)
+                return
+            lane.popleft()
+
+    def _settle(self, turn: Turn, received: Received) -> None:
+        """An answer has arrived: record it, and let its client go on."""
+        turn.asked.take(turn.position, self._as_it_counts(turn.asked, received))
+        name = turn.asked.lane(turn.position)
+        self._turns[name].popleft()
+        self._advance(name)
+
+    def _submit(self, order: Order, receive: Receiver) -> None:
+        self._executor.submit(order).add_done_callback(functools.partial(self._arrive, order, receive))
+
+    def _arrive(self, order: Order, receive: Receiver, done: Future[Answer]) -> None:
+        """A thread of the executor's hands in an answer; what takes time is done there."""
+        received: Received | BaseException
+        try:
+            received = receive(order, done.result())
+        except BaseException as error:  # whoever waits raises it
+            received = error
+        self._arrived.put((order, received))
+
+    def _as_it_counts(self, asked: Asked, received: Received) -> Received:
+        """An answer that came too late does not count; a failure does, as it was none of ours."""
+        order, answer = received.order, received.answer
+        if answer.status == "failed":
+            return received
+        if not asked.wants_no_more:
+            if answer.status == "ok":
+                return received
+            failure = Failure("executor", "it was cancelled, and nobody had asked for that")
+            return Received(order, failed(answer, failure))
+        self._drop(received)
+        ended = Answer(
+            task_id=order.task_id,
+            status="cancelled" if asked.late is None else "failed",
+            failure=asked.late,
+            command=answer.command,
+            log_tail=answer.log_tail,
+            folder=answer.folder,
+            started_at=answer.started_at or time.time(),
+            wall_s=answer.wall_s,
+        )
+        return Received(order, ended)
+
+    def _drop(self, received: Received) -> None:
+        """Nobody needs an answer: what came of it goes."""
+        if received.answer.status == "ok":
+            if received.path is not None:
+                remove_files(received.path.parent)
+            drop(self._executor, received.order, received.answer)

@@ -1,0 +1,142 @@
+"""Requests that stay asked while their strategy goes on, for some steps or rounds, and the order in which they end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from fedpkg.controller.asked import Asked, Desk
+from fedpkg.errors import SessionFailed, StoreError
+from fedpkg.stores.base import RequestRow
+from fedpkg.strategies.base import Request
+from fedpkg.transforms.sections import chain_of_sections, sections_of
+from fedpkg.types import ReplyKind
+
+Key: TypeAlias = "tuple[int, str]"  # the round that asked, and the request's id
+_KEPT = ("payload", "sets", "parameters", "reply", "rest", "required", "use")  # what the request's row does not have
+
+
+class Outstanding:
+    """The outstanding requests of a session.
+
+    Which ones a step gets, and in which order, depends on time. The controller puts that on record before the step gets
+    them, so it is replayed when the round is taken again.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[Key, Asked] = {}
+        self._arrived: deque[Key] = deque()
+        self._idle: list[Asked] = []  # taken up from an earlier controller, and not begun yet
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    @property
+    def clients(self) -> frozenset[str]:
+        """All whom these requests ask: they have something to do."""
+        return frozenset(client_id for asked in self._asked.values() for client_id in asked.cohort)
+
+    @property
+    def payloads(self) -> frozenset[int]:
+        """The ids of the objects that are sent: their files must stay."""
+        return frozenset(id(asked.payload) for asked in self._asked.values())
+
+    @property
+    def oldest(self) -> int | None:
+        """The first round that asked one of them; its files are needed."""
+        return min((number for number, _ in self._asked), default=None)
+
+    def add(self, asked: Asked) -> None:
+        """A request that was just asked, before any turn of it begins."""
+        self._asked[asked.round_number, asked.request_id] = asked
+        asked.stays, asked.when_settled = True, self._note
+
+    def _note(self, asked: Asked) -> None:
+        self._arrived.append((asked.round_number, asked.request_id))
+
+    def begin(self) -> None:
+        """Ask again what an earlier controller left; what it has on record is not run again."""
+        idle, self._idle = self._idle, []
+        for asked in idle:
+            asked.desk.lanes.enter(asked.turns())
+
+    def arrived(self, number: int, wait: Callable[[], bool]) -> list[Key]:
+        """The next ``number`` that have ended, in that order; fewer if no more are outstanding, or the time is over.
+
+        With 0, all that have ended by now.
+        """
+        while (not number or len(self._arrived) < min(number, len(self._asked))) and wait():
+            pass
+        return list(self._arrived)[: number or None]
+
+    def take(self, keys: Sequence[Key], wait: Callable[[], bool]) -> list[Asked]:
+        """These, which count from now on; waits for those that have not ended.
+
+        Raises:
+            SessionFailed: one of them is not outstanding.
+        """
+        found = []
+        for key in keys:
+            if (asked := self._asked.get(key)) is None:
+                raise SessionFailed(
+                    f"request {key[1]} of round {key[0]} is on record as arrived, but the strategy did not ask it",
+                    hint="a step must depend on nothing but its state, its replies and ctx.rng",
+                )
+            while not asked.is_settled and wait():
+                pass
+            if not asked.is_settled:
+                raise SessionFailed(f"request {key[1]} of round {key[0]} was answered before, and now is not in time")
+            if key in self._arrived:
+                self._arrived.remove(key)
+            del self._asked[key]
+            asked.stays = False
+            found.append(asked)
+        return found
+
+    # ---- over rounds and controllers
+
+    def to_data(self) -> list[dict[str, Any]]:
+        """What is kept with the strategy's state: data, and `Weights`."""
+        return [
+            {"round": number, "id": request_id, **_to_data(asked.request)}
+            for (number, request_id), asked in self._asked.items()
+        ]
+
+    def take_up(self, kept: Sequence[Mapping[str, Any]], desk: Callable[[int], Desk]) -> None:
+        """Take up what an earlier controller kept; ``desk`` makes that of a round. Nothing is asked yet.
+
+        Raises:
+            StoreError: one is not on record.
+        """
+        desks: dict[int, Desk] = {}
+        for data in kept:
+            number, request_id = data["round"], data["id"]
+            of_round = desks.setdefault(number, desks.get(number) or desk(number))
+            if (row := of_round.ledger.earlier.get(request_id)) is None:
+                raise StoreError(f"request {request_id} of round {number} is outstanding, but it is not on record")
+            if row.status == "failed":
+                row = dataclasses.replace(row, status="asked", started_at=of_round.ctx.clock())
+                of_round.ledger.note(row)
+            asked = Asked(of_round, _request(data, row), row)
+            self.add(asked)
+            self._idle.append(asked)
+
+
+def _to_data(request: Request) -> dict[str, Any]:
+    kept = {name: getattr(request, name) for name in _KEPT}
+    return {**kept, "transforms": list(sections_of(request.transforms))}
+
+
+def _request(data: Mapping[str, Any], row: RequestRow) -> Request:
+    return Request(
+        request_id=row.request_id,
+        clients=tuple(row.cohort),
+        entry_point=row.entry_point,
+        reply_kind=ReplyKind(row.reply_kind),
+        group=row.client_group,
+        wait="nothing",
+        transforms=chain_of_sections(data["transforms"]),
+        **{name: data[name] for name in _KEPT},
+    )

@@ -1,0 +1,277 @@
+"""Requests that stay outstanding while their strategy goes on: their order of arrival is recorded, and replayed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from federation import DRIFTING, Federation
+from test_resume import killed, outcome_of, wait_until_gone, write_config
+
+from fedpkg.config import RunConfig
+from fedpkg.controller.events import Event, RoundFinished, TaskEnded
+from fedpkg.errors import AggregationError, ConfigError, SessionFailed
+from fedpkg.strategies.base import Arrived, Replies, Request, State, Step, StepContext, StepResult
+
+FEDBUFF = {"name": "fedbuff", "buffer": 2, "concurrency": 4, "clock": "wall"}
+FEDASYNC = {"name": "fedasync", "concurrency": 3, "clock": "wall"}
+
+
+def config_of(federation: Federation, **changes: Any) -> RunConfig:
+    """Clients with states and draws that nobody seeds, who take a time that nobody can repeat; some fail."""
+    return federation.config(
+        **{
+            "package": str(DRIFTING),
+            "clients": 5,
+            "rounds": 4,
+            "strategy": FEDBUFF,
+            "validation": {"every": 2},
+            "executor": {"workers": 3},
+            "arguments": {"train": {"up-to": 0.1, "fails": "client-1@1,client-2@2"}},
+            **changes,
+        }
+    )
+
+
+def arrivals_of(federation: Federation, session_id: str) -> list[list[list[Any]]]:
+    return [row.arrivals for row in federation.store.list_rounds(session_id)]
+
+
+def repeated(federation: Federation, session_id: str) -> list[object]:
+    """What a replay repeats: models, metrics, and who counted; it does not run those whose replies did not count."""
+    digests, rounds, averages = outcome_of(federation, session_id)
+    return [digests, [row[:3] for row in rounds], averages]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("strategy", [FEDBUFF, FEDASYNC], ids=lambda strategy: strategy["name"])
+def test_a_session_in_real_time_is_replayed_to_the_same_bits(federation: Federation, strategy: dict[str, Any]) -> None:
+    first = federation.run(config_of(federation, strategy=strategy))
+    again = federation.run(config_of(federation, strategy=strategy, replay=first.session_id))
+    assert repeated(federation, again.session_id) == repeated(federation, first.session_id)
+    assert arrivals_of(federation, again.session_id) == arrivals_of(federation, first.session_id)
+    assert federation.findings() == []
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
+)
+def test_killed_at_any_event_the_arrivals_on_record_are_replayed(federation: Federation, every: int) -> None:
+    config = config_of(federation)
+    federation.run(config)
+    path = write_config(federation, config)
+    for kill_at in range(2, len(federation.events) - 8, every):  # not every session has as many
+        killed(federation, "--run", path, "--kill-at", str(kill_at))
+        wait_until_gone(federation)
+        session_id = federation.store.list_sessions()[-1].session_id
+        before = [row for rows in arrivals_of(federation, session_id) for row in rows]
+        assert federation.resume(session_id).status == "finished"
+        after = [row for rows in arrivals_of(federation, session_id) for row in rows]
+        assert after[: len(before)] == before
+        replayed = federation.run(config_of(federation, replay=session_id))
+        assert repeated(federation, replayed.session_id) == repeated(federation, session_id), f"event {kill_at}"
+
+
+class Stepping:
+    """A strategy whose step a test gives, as a generator of requests."""
+
+    steps: ClassVar[Any]
+
+    def init(self, seed_model: Any) -> State:
+        return {"model": seed_model, "notes": []}
+
+    def step(self, state: State, ctx: StepContext) -> Step:
+        notes: list[Any] = []
+        yield from type(self).steps(state, ctx, notes)
+        return StepResult({**state, "notes": [*state["notes"], notes]}, metrics={"notes": float(len(notes))})
+
+
+STEPPING = {"name": "test_outstanding:Stepping"}
+
+
+def noted(replies: Replies) -> list[Any]:
+    """What a step may note of an answer: who, when asked, and how often the client had been called."""
+    calls = [int(reply.metadata["calls"]) for reply in replies]  # type: ignore[call-overload]
+    return [replies.round_number, replies.request_id, list(replies.asked), calls]
+
+
+def gated(tmp_path: Path, *names: str) -> dict[str, dict[str, str]]:
+    return {"train": {"gate": ",".join(names), "arrivals": str(tmp_path)}}
+
+
+def notes_of(federation: Federation, session_id: str) -> list[Any]:
+    saved = federation.store.load_strategy_state(session_id)
+    assert saved is not None
+    notes: list[Any] = saved[1]["notes"]
+    return notes
+
+
+def test_the_step_goes_on_while_a_request_is_outstanding(federation: Federation, tmp_path: Path) -> None:
+    """A straggler of round 1 counts in round 3. Until then the sampler passes over it, and it validates aside."""
+    cohorts = []
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            stays = yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+            assert stays.asked == ("client-0",)
+            with pytest.raises(SessionFailed, match="request 1: it is outstanding, without replies yet"):
+                next(stays)
+        cohorts.append(ctx.sample())
+        replies = yield Request(payload=state["model"], clients=cohorts[-1])
+        notes.append(noted(replies))
+        if ctx.round_number < 3:
+            assert (yield Arrived(0)) == ()
+        else:
+            (found,) = yield Arrived(2)  # no more than one is outstanding
+            notes.append(noted(found))
+            assert (yield Arrived()) == ()
+
+    Stepping.steps = steps
+    seen: list[Event] = []
+
+    def watch(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, RoundFinished) and event.round.round_number == 2:
+            (tmp_path / "open").touch()
+
+    config = federation.config(
+        package=str(DRIFTING),
+        clients=3,
+        rounds=3,
+        strategy=STEPPING,
+        validation={"every": 1},
+        arguments=gated(tmp_path, "client-0@1"),
+        keep={"task_folders": "last 1"},
+        sampler={"min_clients": 2},
+    )
+    session = federation.run(config, watch=watch)
+    assert cohorts == [("client-1", "client-2")] * 3
+    straggler = [1, "1", ["client-0"], [1]]
+    assert notes_of(federation, session.session_id)[2][1] == straggler, "what it did aside left no trace in its state"
+    rounds = federation.store.list_rounds(session.session_id)
+    assert [row.cohort for row in rounds] == [["client-1", "client-2"]] * 2 + [["client-1", "client-2", "client-0"]]
+    assert [row.arrivals for row in rounds] == [[[]], [[]], [[[1, "1"]], []]]
+    measured = [row.client_id for row in federation.store.list_validations(session.session_id, round_number=2)]
+    assert measured == ["client-0", "client-1", "client-2"]
+    (task,) = (
+        one.order
+        for one in seen
+        if isinstance(one, TaskEnded) and one.order.client_id == "client-0" and one.order.entry_point == "train"
+    )
+    assert (task.round_number, task.request_id) == (1, "1")
+    assert not (federation.home.session_folder(session.session_id) / "round-1").exists(), "nothing of it is needed now"
+    assert federation.findings() == []
+
+
+def test_requests_to_one_client_are_answered_in_turn(federation: Federation) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            for name in ("first", "second", "third"):
+                yield Request(request_id=name, payload=state["model"], clients=("client-0",), wait="nothing")
+        for replies in (yield Arrived(1 if ctx.round_number == 1 else 2)):
+            notes.append(noted(replies))
+
+    Stepping.steps = steps
+    session = federation.run(package=str(DRIFTING), clients=2, rounds=2, strategy=STEPPING)
+    first, second, third = ([1, name, ["client-0"], [n]] for n, name in enumerate(("first", "second", "third"), 1))
+    assert notes_of(federation, session.session_id) == [[first], [second, third]]
+
+
+def test_a_step_cannot_wait_for_a_client_with_an_outstanding_request(federation: Federation, tmp_path: Path) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        yield Request(payload=state["model"], clients=("client-1", "client-0"))
+
+    Stepping.steps = steps
+    with pytest.raises(SessionFailed, match=r"waits for client-0, but outstanding requests to them come first"):
+        federation.run(package=str(DRIFTING), strategy=STEPPING, arguments=gated(tmp_path, "client-0@1"))
+
+
+@pytest.mark.parametrize(
+    ("request_of", "section", "reason"),
+    [
+        ({}, {"clock": {"seconds": {}}}, "virtual time says which answer arrives first"),
+        ({"sets": True}, {}, "its replies must fit the global model, which it does not send alone"),
+    ],
+    ids=["virtual clock", "several sets"],
+)
+def test_some_requests_cannot_stay_outstanding(
+    federation: Federation, request_of: dict[str, Any], section: dict[str, Any], reason: str
+) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        payload = {"x": state["model"]} if request_of else state["model"]
+        yield Request(payload=payload, clients=("client-0",), wait="nothing")
+
+    Stepping.steps = steps
+    with pytest.raises(SessionFailed, match=reason):
+        federation.run(package=str(DRIFTING), strategy=STEPPING, **section)
+
+
+def test_within_the_rounds_time_a_step_gets_what_has_arrived(federation: Federation, tmp_path: Path) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        for name in ("client-0", "client-1"):
+            yield Request(request_id=name, payload=state["model"], clients=(name,), wait="nothing")
+        notes.append([replies.request_id for replies in (yield Arrived(2))])
+
+    Stepping.steps = steps
+    session = federation.run(
+        package=str(DRIFTING),
+        strategy=STEPPING,
+        round={"timeout_s": 5},
+        arguments=gated(tmp_path, "client-0@1"),
+    )
+    assert notes_of(federation, session.session_id) == [[["client-1"]]]
+    (left,) = federation.store.list_requests(session.session_id, status="asked")
+    assert left.request_id == "client-0"
+    (tmp_path / "open").touch()
+
+
+def test_an_answer_that_nobody_got_is_not_lost(federation: Federation, tmp_path: Path) -> None:
+    """It arrives in the last round. The session goes on later, in another process: it has not to run again."""
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            yield Request(request_id="old", payload=state["model"], clients=("client-0",), wait="nothing")
+            replies = yield Request(payload=state["model"], clients=("client-1",))
+            assert len(list(replies)) == 1
+            while not (yield Request(payload=state["model"], clients=("client-1",))) or not ended:
+                pass
+        else:
+            (found,) = yield Arrived()
+            notes.append(noted(found))
+
+    ended: list[str] = []
+    Stepping.steps = steps
+
+    def watch(event: Event) -> None:
+        if isinstance(event, TaskEnded) and event.order.request_id == "old":
+            ended.append(event.order.task_id)
+
+    session = federation.run(
+        package=str(DRIFTING), clients=2, strategy=STEPPING, keep={"task_folders": "last 1"}, watch=watch
+    )
+    folder = federation.home.session_folder(session.session_id) / "round-1" / "client-0"
+    assert (folder / "train.reply").is_dir()
+    federation.resume(session.session_id, rounds=2, watch=watch)
+    assert notes_of(federation, session.session_id)[1] == [[1, "old", ["client-0"], [1]]]
+    assert len(ended) == 1
+    assert not folder.exists()
+
+
+def test_only_a_session_of_the_same_seed_can_be_replayed(federation: Federation) -> None:
+    first = federation.run(config_of(federation, rounds=1))
+    with pytest.raises(ConfigError, match=f"'replay' names session {first.session_id}, whose seed is 0; here it is 1"):
+        federation.run(config_of(federation, rounds=1, seed=1, replay=first.session_id))
+
+
+def test_a_round_in_which_nobody_answers_in_time_fails(federation: Federation, tmp_path: Path) -> None:
+    gates = gated(tmp_path, *(f"client-{n}@1" for n in range(5)))
+    with pytest.raises(AggregationError, match=r"no client has answered within round\.timeout_s"):
+        federation.run(config_of(federation, rounds=1, round={"timeout_s": 2}, arguments=gates))
+    (tmp_path / "open").touch()
+    session_id = federation.store.list_sessions()[-1].session_id
+    assert federation.resume(session_id).status == "finished"
+    shutil.rmtree(tmp_path, ignore_errors=True)
