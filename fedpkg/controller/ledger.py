@@ -89,7 +89,7 @@ class Ledger:
         requests = store.list_requests(session_id, round_number=self.round_number)
         self.earlier = {row.request_id: row for row in requests}
         if (replay := self.ctx.config.replay) is not None:
-            found = store.list_requests(replay, round_number=self.round_number, status="answered")
+            found = store.list_requests(replay, round_number=self.round_number)
             self._replayed = {row.request_id: row.counted for row in found}
         if self.earlier:
             self._updates = {row.task_id: row for row in store.list_updates(session_id, self.round_number)}

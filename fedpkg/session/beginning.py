@@ -38,11 +38,12 @@ from fedpkg.session.context import context_of, naming_a_full_disk
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
-from fedpkg.stores.base import ClientRow, PackageRow, SessionRow, StateStore
+from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home, stored_path
 from fedpkg.stores.leftovers import mark_beginning, of_build
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import remove
+from fedpkg.stores.sql import StateStore
 from fedpkg.strategies import make_strategy
 from fedpkg.strategies.traits import traits_of
 
