@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fedpkg.preflight")
 
 
+def _warn(name: str, about: str) -> None:
+    event(logger, logging.WARNING, name, about=about)
+
+
 def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Raises SpecError or ConfigError: the package lacks one that the strategy uses, that makes the seed model, or that
     arguments are given for.
@@ -145,8 +149,7 @@ def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
 
     name, required = config.strategy["name"], config.round.required
     if required > 1 and not traits_of(strategy).heeds_required:
-        about = f"{name} takes its step however few answer: round.required={required} does nothing"
-        event(logger, logging.WARNING, "required.unused", about=about)
+        _warn("required.unused", f"{name} takes its step however few answer: round.required={required} does nothing")
     if not traits_of(strategy).chooses_clients:
         return
     usual = resolve_sampler({}, Places("run configuration"))
@@ -154,8 +157,7 @@ def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
     unused = [key for key, value in config.sampler.items() if value not in (None, usual.get(key))]
     if unused:
         keys = ", ".join(f"sampler.{key}" for key in unused)
-        about = f"{name} chooses the clients that train itself; for these it makes no use of {keys}"
-        event(logger, logging.WARNING, "sampler.unused", about=about)
+        _warn("sampler.unused", f"{name} chooses the clients that train itself; for these it makes no use of {keys}")
 
 
 def suggest_isolation(config: RunConfig) -> None:
@@ -169,7 +171,7 @@ def suggest_isolation(config: RunConfig) -> None:
             "the package is an archive, and its programs can do all that you can; if it is not your own, run it with "
             "--isolate, so that they see only their package and data"
         )
-        event(logger, logging.WARNING, "isolate.off", about=about)
+        _warn("isolate.off", about)
 
 
 def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrategy, *, told: bool) -> None:
@@ -199,15 +201,14 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
     if isinstance(traits.server_optimiser, ParticularOptimiser):
         traits.server_optimiser.check(seed_model)
     if usual := [tensor for tensor in usual_buffers(seed_model) if tensor not in seed_model.buffers]:
-        about = f"{_listed(usual)} count as parameters, though running statistics have such names"
-        event(logger, logging.WARNING, "buffers.parameters", about=about)
+        _warn("buffers.parameters", f"{_listed(usual)} count as parameters, though running statistics have such names")
     if treatment == "parameters" and (still := _statistics(seed_model)):
         about = (
             f"strategy {name} moves parameters alone: {len(still)} buffers ({_listed(still)}) stay as the seed model "
             "has them, and the global model is validated with these. Use layers without running statistics (GroupNorm, "
             "LayerNorm), or a seed model whose statistics are those of trained layers"
         )
-        event(logger, logging.WARNING, "buffers.stay", about=about)
+        _warn("buffers.stay", about)
     if told or (treatment == "mean" and not sends_differences):
         return
     if found := running_statistics(seed_model):
@@ -223,7 +224,7 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
             f"statistics); strategy {name} treats all {len(seed_model.parameters)} floating ones as parameters. "
             'If that is right, write in the run.yaml: buffers: []; else list them, as buffers: ["4", "5"]'
         )
-        event(logger, logging.WARNING, "buffers.unknown", about=about)
+        _warn("buffers.unknown", about)
 
 
 def warn_of_whole_numbers(
@@ -241,7 +242,7 @@ def warn_of_whole_numbers(
     how = "come from the client with the most examples" if traits.treatment == "mean" else "are lower medians"
     about = f"the seed model has no floating parameters, and strategy {config.strategy['name']} does not average "
     about += f"integers: in each round they {how}. One client a round (sampler.count: 1) goes on from one to the next"
-    event(logger, logging.WARNING, "integers.alone", about=about)
+    _warn("integers.alone", about)
 
 
 def _statistics(seed_model: Weights) -> list[str]:
@@ -273,7 +274,7 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
             "reply: delta: the package does not seem to read reply of task.json, nor does it import fedpkg.client; a "
             "whole model that it sends is added to the global model as if it were a difference"
         )
-        event(logger, logging.WARNING, "strategy.unread", about=about)
+        _warn("strategy.unread", about)
     is_enough = imports and not lines  # the method has no line of fedpkg.client besides load and save
     if not names or is_enough or mentions(package.folder, (*names, *lines)):
         return
@@ -282,4 +283,4 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
         f"strategy {config.strategy['name']}: the package does not seem to read {' or '.join(names)} of task.json, nor "
         f"does it {missing}; its clients will train as under fedavg"
     )
-    event(logger, logging.WARNING, "strategy.unread", about=about)
+    _warn("strategy.unread", about)

@@ -34,6 +34,12 @@ class Finding:
     required: bool = False
 
 
+def _finding(name: str, ok: bool, found: str, purpose: str, advice: str = "", *, required: bool = False) -> Finding:
+    """``advice`` is for the case that it is not as it should be."""
+    state: Literal["ok", "missing", "note"] = "ok" if ok else "missing" if required else "note"
+    return Finding(name, state, found, purpose, "" if ok else advice, required)
+
+
 def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     """Everything, one after the other."""
     yield _python()
@@ -41,14 +47,18 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     machine = this_machine(with_gpus=True)
     yield from _cuda(machine, full=full)
     yield _libraries()
-    yield _scikit_learn()
-    yield _tool("bash", "runs the packages' commands", "install bash", required=True)
-    yield _fork()
+    learn, install = _version("scikit-learn"), "pip install 'fedpkg[datasets]'"
+    yield _finding("scikit-learn", learn is not None, learn or "not installed", "datasets sklearn/digits …", install)
+    bash = shutil.which("bash")
+    yield _finding(
+        "bash", bash is not None, bash or "not on PATH", "runs the packages' commands", "install bash", required=True
+    )
     yield _subreaper()
-    yield _pidfd()
     yield _huge_pages()
-    yield _processors(machine)
-    yield _memory(machine)
+    yield Finding("processors", "ok", f"{machine.cpus} usable; {_auto(machine)}", "tasks at the same time")
+    found = f"{output.size(machine.free_bytes)} of {output.size(machine.memory_bytes)} free"
+    purpose, advice = "each task holds a model and its data", "lower executor.workers if tasks are killed"
+    yield _finding("memory", machine.free_bytes >= 1e9, found, purpose, advice)
     yield _limits()
     yield _isolation()
     place = _nearest_folder(home)
@@ -73,19 +83,17 @@ def _version(distribution: str) -> str | None:
 
 
 def _torch(*, full: bool) -> Finding:
-    version = _version("torch")
+    version, purpose = _version("torch"), "folds models"
     if version is None:
-        return Finding("torch", "missing", "not installed", "folds models", "pip install torch", required=True)
+        return _finding("torch", False, "not installed", purpose, "pip install torch", required=True)
     if full:
         try:
             import torch
         except Exception as error:  # a broken installation can fail in any way
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return Finding(
-                "torch", "missing", f"{version}: {reason}", "folds models", "install it again", required=True
-            )
-        return Finding("torch", "ok", f"{version}, {torch.get_num_threads()} threads", "folds models", required=True)
-    return Finding("torch", "ok", version, "folds models", required=True)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            return _finding("torch", False, f"{version}: {reason}", purpose, "install it again", required=True)
+        version += f", {torch.get_num_threads()} threads"
+    return _finding("torch", True, version, purpose, required=True)
 
 
 def _cuda(machine: Machine, *, full: bool) -> Iterator[Finding]:
@@ -98,9 +106,8 @@ def _cuda(machine: Machine, *, full: bool) -> Iterator[Finding]:
     if machine.gpu_note:
         found += f" ({machine.gpu_note})"
     if "+cpu" in (_version("torch") or ""):
-        yield Finding(
-            "cuda", "note", found, purpose, "this PyTorch is built without CUDA: install another build for packages"
-        )
+        advice = "this PyTorch is built without CUDA: install another build for packages"
+        yield Finding("cuda", "note", found, purpose, advice)
     elif full and "torch" in sys.modules and not sys.modules["torch"].cuda.is_available():
         yield Finding("cuda", "note", f"{found}; PyTorch sees none", purpose, "does the driver fit this PyTorch?")
     else:
@@ -117,58 +124,22 @@ def _auto(machine: Machine, *, gpus: float = 0) -> str:
 
 def _libraries() -> Finding:
     absent = [name for name in LIBRARIES if _version(name) is None]
-    if absent:
-        advice = f"pip install {' '.join(absent)}"
-        return Finding(
-            "libraries", "missing", f"without {', '.join(absent)}", "fedpkg needs them", advice, required=True
-        )
-    return Finding("libraries", "ok", f"numpy {_version('numpy')} and {len(LIBRARIES) - 1} more", "fedpkg needs them")
-
-
-def _scikit_learn() -> Finding:
-    version = _version("scikit-learn")
-    purpose = "datasets sklearn/digits …"
-    if version is None:
-        return Finding("scikit-learn", "note", "not installed", purpose, "pip install 'fedpkg[datasets]'")
-    return Finding("scikit-learn", "ok", version, purpose)
-
-
-def _tool(name: str, purpose: str, advice: str, *, required: bool = False) -> Finding:
-    path = shutil.which(name)
-    if path is None:
-        return Finding(name, "missing" if required else "note", "not on PATH", purpose, advice, required=required)
-    return Finding(name, "ok", path, purpose, required=required)
-
-
-def _fork() -> Finding:
-    if hasattr(os, "fork"):
-        return Finding("fork", "ok", "yes", "warm tasks: milliseconds instead of seconds", required=True)
-    return Finding("fork", "missing", "no", "starting tasks", "use Linux (on Windows: WSL)", required=True)
+    found = f"without {', '.join(absent)}" if absent else f"numpy {_version('numpy')} and {len(LIBRARIES) - 1} more"
+    advice = f"pip install {' '.join(absent)}"
+    return _finding("libraries", not absent, found, "fedpkg needs them", advice, required=True)
 
 
 def _subreaper() -> Finding:
-    purpose = "ends all that a task leaves behind"
     has_proc = Path("/proc/self/task").is_dir()
     try:
         flag = ctypes.c_int()
         answer = ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0)
     except (OSError, AttributeError):
         answer = -1
-    if has_proc and answer == 0:
-        return Finding("subreaper", "ok", "/proc and PR_SET_CHILD_SUBREAPER", purpose)
-    lacks = "no /proc" if not has_proc else "no PR_SET_CHILD_SUBREAPER"
-    return Finding(
-        "subreaper", "note", lacks, purpose, "daemons that a task starts may outlive it: use Linux, mount /proc"
-    )
-
-
-def _pidfd() -> Finding:
-    purpose = "notices at once that a task has ended"
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (OSError, AttributeError):
-        return Finding("pidfd", "note", "no", purpose, "it polls instead; Linux 5.3 has it")
-    return Finding("pidfd", "ok", "yes", purpose)
+    lacks = "" if has_proc and answer == 0 else "no PR_SET_CHILD_SUBREAPER" if has_proc else "no /proc"
+    advice = "daemons that a task starts may outlive it: use Linux, mount /proc"
+    found = lacks or "/proc and PR_SET_CHILD_SUBREAPER"
+    return _finding("subreaper", not lacks, found, "ends all that a task leaves behind", advice)
 
 
 def _huge_pages() -> Finding:
@@ -178,31 +149,16 @@ def _huge_pages() -> Finding:
         mode = modes[modes.index("[") + 1 : modes.index("]")]
     except (OSError, ValueError):
         return Finding("huge pages", "note", "unknown", purpose)
-    if mode == "never":
-        advice = "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
-        return Finding("huge pages", "note", mode, purpose, advice)
-    return Finding("huge pages", "ok", mode, purpose)
-
-
-def _processors(machine: Machine) -> Finding:
-    return Finding("processors", "ok", f"{machine.cpus} usable; {_auto(machine)}", "tasks at the same time")
-
-
-def _memory(machine: Machine) -> Finding:
-    purpose = "each task holds a model and its data"
-    found = f"{output.size(machine.free_bytes)} of {output.size(machine.memory_bytes)} free"
-    if machine.free_bytes < 1e9:
-        return Finding("memory", "note", found, purpose, "lower executor.workers if tasks are killed")
-    return Finding("memory", "ok", found, purpose)
+    advice = "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
+    return _finding("huge pages", mode != "never", mode, purpose, advice)
 
 
 def _limits() -> Finding:
     """Who holds a task to its limits."""
+    ok = Path("/proc/self/stat").exists()
+    found = "a supervisor (counts processes, bytes and seconds)" if ok else "files' size and number only: no /proc"
     purpose = "a task may use so much and no more (limits: in the run.yaml)"
-    if not Path("/proc/self/stat").exists():
-        advice = "use Linux, mount /proc"
-        return Finding("limits", "note", "files' size and number only: no /proc", purpose, advice)
-    return Finding("limits", "ok", "a supervisor (counts processes, bytes and seconds)", purpose)
+    return _finding("limits", ok, found, purpose, "use Linux, mount /proc")
 
 
 def _isolation() -> Finding:
@@ -210,23 +166,21 @@ def _isolation() -> Finding:
     from fedpkg.means import means
 
     here = means()
-    purpose = "--isolate: clients see only their package and data"
     has = [
         f"Landlock ABI {here.landlock}" if here.landlock else "no Landlock",
         "namespaces" if not here.why_not_namespaces else f"no namespaces ({here.why_not_namespaces})",
         "bwrap" if not here.why_not_bubblewrap else f"no bubblewrap ({here.why_not_bubblewrap})",
     ]
+    found = f"cold tasks by {here.cold}, warm ones {f'by {here.warm}' if here.warm else 'run cold'}: "
+    advice = (
+        "allow user namespaces: without them such tasks can neither change modes and times of files, nor use Unix "
+        "sockets and /dev/shm, and find out that a file exists"
+    )
     if here.cold is None:
-        advice = "use Linux, and install bubblewrap: until then --isolate is refused"
-        return Finding("isolation", "note", ", ".join(has), purpose, advice)
-    found = f"cold tasks by {here.cold}, warm ones {f'by {here.warm}' if here.warm else 'run cold'}: {', '.join(has)}"
-    if "landlock" in (here.cold, here.warm):
-        advice = (
-            "allow user namespaces: without them such tasks can neither change modes and times of files, nor use Unix "
-            "sockets and /dev/shm, and find out that a file exists"
-        )
-        return Finding("isolation", "note", found, purpose, advice)
-    return Finding("isolation", "ok", found, purpose)
+        found, advice = "", "use Linux, and install bubblewrap: until then --isolate is refused"
+    ok = here.cold is not None and "landlock" not in (here.cold, here.warm)
+    purpose = "--isolate: clients see only their package and data"
+    return _finding("isolation", ok, found + ", ".join(has), purpose, advice)
 
 
 def _environments() -> Iterator[Finding]:
@@ -253,11 +207,10 @@ def _nearest_folder(path: Path) -> Path:
 
 
 def _disk(home: Path, place: Path) -> Finding:
-    free = shutil.disk_usage(place).free
-    found = f"{output.size(free)} free at {output.near(home)}"
-    purpose = "models, logs and clients' folders"
+    free, purpose = shutil.disk_usage(place).free, "models, logs and clients' folders"
     if not os.access(place, os.W_OK | os.X_OK):
-        return Finding("home", "missing", f"{place} cannot be written", purpose, "name another --home", required=True)
+        return _finding("home", False, f"{place} cannot be written", purpose, "name another --home", required=True)
+    found = f"{output.size(free)} free at {output.near(home)}"
     if free < 2e9:
         return Finding("home", "note", found, purpose, "free space, or name another --home")
     return Finding("home", "ok", found, purpose, required=True)
@@ -286,9 +239,8 @@ def _reflink(folder: Path, purpose: str) -> Finding:
 
     (folder / "a").write_bytes(bytes(1 << 16))
     with open(folder / "a", "rb") as source, open(folder / "b", "xb") as target:
-        if reflink(source, target):
-            return Finding("reflink", "ok", "yes", purpose)
-    return Finding("reflink", "note", "no: files are copied", purpose)
+        shares = reflink(source, target)
+    return _finding("reflink", shares, "yes" if shares else "no: files are copied", purpose)
 
 
 def _sqlite(folder: Path, purpose: str) -> Finding:
@@ -299,9 +251,8 @@ def _sqlite(folder: Path, purpose: str) -> Finding:
         connection.close()
     found = f"{sqlite3.sqlite_version}, journal mode {mode}"
     if sqlite3.sqlite_version_info < (3, 24):
-        return Finding(
-            "sqlite", "missing", found, purpose, "3.24 or newer is needed: use a newer Python", required=True
-        )
+        advice = "3.24 or newer is needed: use a newer Python"
+        return _finding("sqlite", False, found, purpose, advice, required=True)
     if mode != "wal":
         advice = "looking at a session waits while it is written to; put the home on a local disk"
         return Finding("sqlite", "note", found, purpose, advice, required=True)

@@ -59,7 +59,7 @@ def build(settings: Settings, folder: Path, archive: Path) -> None:
                 "path": built.path,
                 "digest": built.digest,
                 "size_bytes": built.size_bytes,
-                "files": [{"name": file.name, "size_bytes": file.size_bytes} for file in built.files],
+                "files": [file._asdict() for file in built.files],
                 "warnings": built.warnings,
             }
         )
@@ -105,36 +105,43 @@ def inspect(settings: Settings, path: Path) -> None:
     """
     import tempfile
 
-    from fedpkg.compute_package.inspect import report_of
     from fedpkg.compute_package.unpack import open_package
-    from fedpkg.config import LimitsConfig
     from fedpkg.session.inspection import preloads_of_package
 
-    limits = LimitsConfig()
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as temporary:
         home = settings.home_path  # looking at a package makes no home, but where there is one its cache is used
         cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
-        package = open_package(path, cache, max_bytes=limits.package_bytes, max_members=limits.package_members)
-        report = report_of(package)
-        preloads = preloads_of_package(package)
-    for warning in report.warnings:
+        package = open_package(path, cache)
+        warnings, preloads = package.warnings(), preloads_of_package(package)
+    for warning in warnings:
         output.words(f"warning: {shown(warning)}")
-    signers = signers_of(path, report.digest)
+    signers = signers_of(path, package.digest)
+    commands = {name: entry_point.command for name, entry_point in package.spec.entry_points.items()}
     if settings.json:
-        preloaded = [preload.to_json() for preload in preloads]
-        output.document({**report.to_json(), "signers": signers, "preload": preloaded})
+        output.document(
+            {
+                "digest": package.digest,
+                "size_bytes": package.size_bytes,
+                "entry_points": commands,
+                "python_env": package.spec.python_env,
+                "files": [file._asdict() for file in package.files],
+                "warnings": warnings,
+                "signers": signers,
+                "preload": [preload.to_json() for preload in preloads],
+            }
+        )
         return
     output.facts(
         [
             ("package", str(path)),
-            ("sha256", report.digest),
+            ("sha256", package.digest),
             *(("signed by", f"{one['signer']}  ({one['says']})") for one in signers),
-            ("size", f"{output.size(report.size_bytes)} as an archive"),
-            ("python_env", report.python_env or "none"),
+            ("size", f"{output.size(package.size_bytes)} as an archive"),
+            ("python_env", package.spec.python_env or "none"),
         ]
     )
     output.result()
-    output.table(["entry point", "command"], [[name, line] for name, line in report.entry_points.items()])
+    output.table(["entry point", "command"], [[name, line] for name, line in commands.items()])
     output.result()
     for preload in preloads:
         named = ", ".join(preload.scripts)
@@ -142,7 +149,7 @@ def inspect(settings: Settings, path: Path) -> None:
         rows += [["imported in every task", f"{left.module}: {left.because}"] for left in preload.left_out]
         output.table(["warm executors", named], rows)
         output.result()
-    output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in report.files])
+    output.table(["file", "bytes"], [[file.name, str(file.size_bytes)] for file in package.files])
 
 
 for _verb in (call, keygen, sign, verify):

@@ -53,11 +53,12 @@ def sign(settings: Settings, package: Path, key: Path, target: Path | None) -> N
     package stays in the file.
     """
     from fedpkg.compute_package import signing
+    from fedpkg.compute_package.unpack import package_digest
 
     private = signing.read_private_key(key, passphrase=lambda: _passphrase(key))
     if signing.is_exposed(key):
         output.words(f"warning: others may read {key}; chmod 600 {shlex.quote(str(key))}")
-    digest = _digest(package)
+    digest = package_digest(package)
     signature = signing.sign(digest, private)
     target = target or signing.signature_path(package)
     signing.add_signature(target, digest, signature)
@@ -82,10 +83,11 @@ def verify(settings: Settings, package: Path, path: Path | None, signer: str | N
     Without --signer every signature in the file must hold; whether its key is whose you think, only you can say.
     """
     from fedpkg.compute_package import signing, trust
+    from fedpkg.compute_package.unpack import package_digest
 
     wanted = None if signer is None else trust.resolve_allowed([signer])[0]
     path = path or signing.signature_path(package)
-    digest = _digest(package)
+    digest = package_digest(package)
     signatures = signing.read_signatures(path, digest)
     if wanted is not None:
         signatures = tuple(one for one in signatures if one.signer == wanted)
@@ -119,14 +121,6 @@ def signers_of(package: Path, digest: str) -> list[dict[str, str]]:
     except PackageError as error:
         output.words(f"warning: {error.message}")
     return found
-
-
-def _digest(package: Path) -> str:
-    from fedpkg.compute_package.unpack import package_digest
-    from fedpkg.config import LimitsConfig
-
-    limits = LimitsConfig()
-    return package_digest(package, max_bytes=limits.package_bytes, max_members=limits.package_members)
 
 
 def _passphrase(key: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import nn
 
-# Name of a wrapper's class → where the model is in it. Also in fedpkg/weights/weights.py.
+# Name of a wrapper's class → where the model is in it.
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",  # torch.compile
     "DataParallel": "module",
@@ -19,11 +19,9 @@ _INSIDE = {"_orig_mod", "module", "_module", "_fsdp_wrapped_module", "_checkpoin
 
 def bare(model: nn.Module) -> nn.Module:
     """The module in its wrappers, with the same tensors."""
-    while True:
-        found = [_WRAPPERS[each.__name__] for each in type(model).__mro__ if each.__name__ in _WRAPPERS]
-        if not found:
-            return model
-        model = getattr(model, found[0])
+    while attribute := next((_WRAPPERS[c.__name__] for c in type(model).__mro__ if c.__name__ in _WRAPPERS), None):
+        model = getattr(model, attribute)
+    return model
 
 
 def bare_name(name: str) -> str:

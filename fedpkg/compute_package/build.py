@@ -26,6 +26,7 @@ from fedpkg.compute_package.members import (
 )
 from fedpkg.compute_package.review import review
 from fedpkg.compute_package.spec import read_spec, spec_path
+from fedpkg.config import LimitsConfig
 from fedpkg.errors import PackageError
 from fedpkg.files import NO_SPACE, atomic_write, sha256_file
 from fedpkg.types import SPEC_FILE, SPEC_FILES
@@ -80,15 +81,15 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
     )
 
 
-def write_archive(folder: Path, file: BinaryIO, *, max_bytes: int, max_members: int) -> None:
+def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
     """Write the very bytes of ``build_package`` to ``file``, without a look at what is in them."""
     check_folder(folder)
-    sources = _collect(folder, read_ignore(folder), max_members=max_members)
+    sources = _collect(folder, read_ignore(folder), max_members=limits.package_members)
     size_bytes = 0
     for source in sources:
         size_bytes += source.status.st_size if source.kind is Kind.FILE else 0
-        if size_bytes > max_bytes:
-            raise _cannot_go(folder, too_many_bytes(max_bytes, member=source.name))
+        if size_bytes > limits.package_bytes:
+            raise _cannot_go(folder, too_many_bytes(limits.package_bytes, member=source.name))
     _write(sources, file)
 
 

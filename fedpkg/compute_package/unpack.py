@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from fedpkg.compute_package.build import write_archive
 from fedpkg.compute_package.members import (
@@ -31,12 +31,15 @@ from fedpkg.compute_package.members import (
     too_many_bytes,
     too_many_members,
 )
+from fedpkg.compute_package.review import review
 from fedpkg.compute_package.spec import PackageSpec, read_spec, spec_path
 from fedpkg.compute_package.tarstream import TarMember, TarStream
+from fedpkg.config import LimitsConfig
 from fedpkg.errors import ArchiveError, PackageError
 from fedpkg.files import open_regular, remove_tree, sha256_file
 from fedpkg.types import SPEC_FILE, SPEC_FILES
 
+USUAL = LimitsConfig()
 # A cache entry: <digest>/files/… as in the archive, and <digest>/package.json that says what must be there.
 _MANIFEST = "package.json"
 _FILES = "files"
@@ -60,6 +63,12 @@ class UnpackedPackage:
     spec: PackageSpec
     files: tuple[FileEntry, ...]  # named as in the archive
     contents: str  # sha256 of the manifest, and so of all that was unpacked
+
+    def warnings(self) -> tuple[str, ...]:
+        """What deserves a second look in it."""
+        skip = len(self.top) + 1 if self.top else 0
+        inside = [(name[skip:], size_bytes) for name, size_bytes in self.files if is_inside(name, self.top)]
+        return review(self.folder, inside, self.spec)
 
 
 class _Member(NamedTuple):
@@ -106,48 +115,16 @@ class _Archive:
 def open_package(
     path: Path,
     cache: Path,
+    limits: LimitsConfig = USUAL,
     *,
-    max_bytes: int,
-    max_members: int,
     admit: Callable[[str], object] | None = None,
     on_record: Mapping[str, str] | None = None,
 ) -> UnpackedPackage:
-    """Unpack ``path``, an archive or a folder. A folder is packed first, so both have one digest and go one way.
+    """Unpack a tar archive (gz, bz2, xz or plain) or a folder into ``cache/<sha256>/``, or find it there.
 
-    Args: as for ``unpack_package``.
-    """
-    if not path.is_dir():
-        return unpack_package(
-            path, cache, max_bytes=max_bytes, max_members=max_members, admit=admit, on_record=on_record
-        )
-    cache.mkdir(parents=True, exist_ok=True)
-    with packed_folder(path, cache, max_bytes=max_bytes, max_members=max_members) as file:
-        read_spec(spec_path(path))  # mistakes are reported in the person's own file
-        return _open(file, str(path), cache, max_bytes, max_members, admit, on_record)
-
-
-@contextmanager
-def packed_folder(folder: Path, place: Path | None, *, max_bytes: int, max_members: int) -> Iterator[BinaryIO]:
-    """The archive of a folder; its file lies in ``place`` without a name, so it goes with this process."""
-    with tempfile.TemporaryFile(dir=place) as file:
-        write_archive(folder, file, max_bytes=max_bytes, max_members=max_members)
-        file.flush()
-        yield file
-
-
-def unpack_package(
-    archive: Path,
-    cache: Path,
-    *,
-    max_bytes: int,
-    max_members: int,
-    admit: Callable[[str], object] | None = None,
-    on_record: Mapping[str, str] | None = None,
-) -> UnpackedPackage:
-    """Unpack a tar archive (gz, bz2, xz or plain) into ``cache/<sha256>/``, or find it there.
-
-    What is found is compared with the archive byte for byte, and unpacked again where it differs. Nothing of a refused
-    archive stays, and another process may unpack the same one at the same time.
+    A folder is packed first, so both have one digest and go one way. What is found is compared with the archive byte
+    for byte, and unpacked again where it differs. Nothing of a refused archive stays, and another process may unpack
+    the same one at the same time.
 
     Args:
         admit: called with the archive's digest before anything of it is parsed; it may raise.
@@ -159,8 +136,25 @@ def unpack_package(
         SpecError: its fedn.yaml is wrong.
         PackageError: there is no such file.
     """
-    with open_archive(archive) as file:
-        return _open(file, str(archive), cache, max_bytes, max_members, admit, on_record)
+    with archive_of(path, cache, limits) as file:
+        if path.is_dir():
+            read_spec(spec_path(path))  # mistakes are reported in the person's own file
+        return _open(file, str(path), cache, limits, admit, on_record)
+
+
+@contextmanager
+def archive_of(path: Path, place: Path | None, limits: LimitsConfig = USUAL) -> Iterator[BinaryIO]:
+    """The archive that a path is, or that a folder makes: a file in ``place`` without a name, which does not stay."""
+    if not path.is_dir():
+        with open_archive(path) as file:
+            yield file
+        return
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=place) as packed:
+        write_archive(path, packed, limits)
+        packed.flush()
+        yield packed
 
 
 def open_archive(archive: Path) -> BinaryIO:
@@ -174,12 +168,9 @@ def open_archive(archive: Path) -> BinaryIO:
         raise PackageError(f"{archive}: cannot be read: {error.strerror}", path=str(archive)) from error
 
 
-def package_digest(path: Path, *, max_bytes: int, max_members: int) -> str:
+def package_digest(path: Path) -> str:
     """The digest that a package has or, if ``path`` is a folder, would have; it is not unpacked."""
-    if not path.is_dir():
-        with open_archive(path) as file:
-            return _digest(file)
-    with packed_folder(path, None, max_bytes=max_bytes, max_members=max_members) as file:
+    with archive_of(path, None) as file:
         return _digest(file)
 
 
@@ -187,11 +178,11 @@ def _open(
     file: BinaryIO,
     label: str,
     cache: Path,
-    max_bytes: int,
-    max_members: int,
+    limits: LimitsConfig,
     admit: Callable[[str], object] | None,
     on_record: Mapping[str, str] | None,
 ) -> UnpackedPackage:
+    max_bytes, max_members = limits.package_bytes, limits.package_members
     try:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes > max_bytes + max_members * _OVERHEAD_BYTES + _SLACK_BYTES:
@@ -387,21 +378,8 @@ class _Digesting:
         return data
 
 
-class _Sink(Protocol):
-    """Where an archive's members go."""
-
-    root: Path
-
-    def folder(self, name: str) -> None: ...
-    def file(self, name: str, blocks: Iterable[memoryview], *, executable: bool) -> str:
-        """Take a file's bytes; their sha256."""
-
-    def copy(self, name: str, source: str) -> None: ...
-    def link(self, name: str, target: str) -> None: ...
-
-
 class _Writer:
-    """Writes members below ``root``, which is empty."""
+    """Where an archive's members go: below ``root``, which is empty."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -410,6 +388,7 @@ class _Writer:
         _make_folder(self.root / name)
 
     def file(self, name: str, blocks: Iterable[memoryview], *, executable: bool) -> str:
+        """Take a file's bytes; their sha256."""
         digest = hashlib.sha256()
         with open(self.root / name, "xb") as out:
             for block in blocks:
@@ -430,7 +409,7 @@ class _Differs(Exception):
 
 
 class _Comparer:
-    """Compares members with what is below ``root``, and changes nothing."""
+    """In the place of a writer: compares members with what is below ``root``, and changes nothing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -490,7 +469,7 @@ def _check_count(archive: _Archive) -> None:
         raise too_many_members(archive.max_members, member=too_many)
 
 
-def _extract(archive: _Archive, sink: _Sink) -> _Contents:
+def _extract(archive: _Archive, sink: _Writer | _Comparer) -> _Contents:
     """Hand an archive's members to a sink. Links come last: until then no path can lead elsewhere."""
     archive.file.seek(0)
     file = _Digesting(archive.file)

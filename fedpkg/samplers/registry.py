@@ -154,55 +154,44 @@ def _schema(spec: Spec) -> type:
 def _check_together(options: Mapping[str, Json], places: Places) -> None:
     sizes = [key for key in ("fraction_train", "count", "groups") if key in options]
     if len(sizes) > 1:
-        raise ConfigError(
-            f"{places.where((*_PATH, sizes[1]))}: 'sampler.{sizes[1]}' excludes 'sampler.{sizes[0]}': "
-            "each of them says how many are asked",
-            hint=f"leave one out; on the command line, sampler.{sizes[0]}=null takes it back",
-            key=f"sampler.{sizes[1]}",
+        problem = f"'sampler.{sizes[1]}' excludes 'sampler.{sizes[0]}': each of them says how many are asked"
+        hint = f"leave one out; on the command line, sampler.{sizes[0]}=null takes it back"
+        raise _refused(sizes[1], problem, hint, places)
+    if "groups" not in options:
+        return
+    if options["groups"] == {}:
+        hint = "leave it out, or say how many of which group, as {slow: 2, fast: 0.5}"
+        raise _refused("groups", "'sampler.groups' is empty: nobody would be asked", hint, places)
+    if options.get("min_clients", 1) != 1:
+        problem = "'sampler.min_clients' means nothing with 'sampler.groups'"
+        raise _refused("min_clients", problem, "give counts in sampler.groups", places)
+    if options.get("over_selection"):
+        problem = (
+            "'sampler.over_selection' does not go with 'sampler.groups': the first answers would count, of whichever"
         )
-    if options.get("groups") == {}:
-        raise ConfigError(
-            f"{places.where((*_PATH, 'groups'))}: 'sampler.groups' is empty: nobody would be asked",
-            hint="leave it out, or say how many of which group, as {slow: 2, fast: 0.5}",
-            key="sampler.groups",
-        )
-    if "groups" in options and options.get("min_clients", 1) != 1:
-        raise ConfigError(
-            f"{places.where((*_PATH, 'min_clients'))}: 'sampler.min_clients' means nothing with 'sampler.groups'",
-            hint="give counts in sampler.groups",
-            key="sampler.min_clients",
-        )
-    if "groups" in options and options.get("over_selection"):
-        raise ConfigError(
-            f"{places.where((*_PATH, 'over_selection'))}: 'sampler.over_selection' does not go with 'sampler.groups': "
-            "the first answers would count, of whichever group",
-            hint="leave it out, or ask for more of each group",
-            key="sampler.over_selection",
-        )
+        raise _refused("over_selection", f"{problem} group", "leave it out, or ask for more of each group", places)
+
+
+def _refused(key: str, problem: str, hint: str, places: Places) -> ConfigError:
+    path = (*_PATH, *key.split("."))
+    return ConfigError(f"{places.where(path)}: {problem}", hint=hint, key=".".join(path))
 
 
 def _resolved_availability(given: Mapping[str, Json], places: Places) -> dict[str, Json]:
     """With the digest of the trace, so that a session that goes on finds the one that it began with."""
     from fedpkg.samplers.availability import digest_of, read_trace
 
-    path = (*_PATH, "availability")
     found = {key: given.get(key) for key in ("trace", "rate", "sha256")}
     trace, digest = found["trace"], found["sha256"]
     if (trace is None) == (found["rate"] is None):
-        raise ConfigError(
-            f"{places.where(path)}: 'sampler.availability' has either a trace or a rate",
-            hint="trace: FILE.csv, or rate: 0.8",
-            key="sampler.availability",
-        )
+        problem, hint = "'sampler.availability' has either a trace or a rate", "trace: FILE.csv, or rate: 0.8"
+        raise _refused("availability", problem, hint, places)
     if isinstance(trace, str):
         found["sha256"] = digest_of(Path(trace))
         read_trace(Path(trace))
         if digest not in (None, found["sha256"]):
-            raise ConfigError(
-                f"{places.where((*path, 'trace'))}: {trace} is not the trace that it was (sha256 {digest})",
-                hint="put it back, or start a new run",
-                key="sampler.availability.trace",
-            )
+            problem = f"{trace} is not the trace that it was (sha256 {digest})"
+            raise _refused("availability.trace", problem, "put it back, or start a new run", places)
     return found
 
 
@@ -214,9 +203,5 @@ def _check_random_size(own: Mapping[str, Json], options: Mapping[str, Json], pla
         return
     for key, plain in (("min_clients", 1), ("over_selection", 0.0)):
         if options[key] != plain:
-            raise ConfigError(
-                f"{places.where((*_PATH, key))}: 'sampler.{key}' does not go with the sampler '{spec.name}', "
-                "which asks each client by chance, and not a number of them",
-                hint="leave it out",
-                key=f"sampler.{key}",
-            )
+            problem = f"'sampler.{key}' does not go with the sampler '{spec.name}', which asks each client by chance"
+            raise _refused(key, f"{problem}, and not a number of them", "leave it out", places)

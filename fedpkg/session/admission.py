@@ -42,8 +42,7 @@ def admit_package(
     package = open_package(
         Path(config.package),
         home.packages,
-        max_bytes=config.limits.package_bytes,
-        max_members=config.limits.package_members,
+        config.limits,
         admit=lambda digest: signatures.extend(check(digest)),
         on_record={row.package_digest: row.package_contents for row in store.list_sessions() if row.package_contents},
     )
@@ -64,8 +63,7 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
         return open_package(
             Path(config.package),
             home.packages,
-            max_bytes=config.limits.package_bytes,
-            max_members=config.limits.package_members,
+            config.limits,
             admit=is_same,
             on_record={session.package_digest: session.package_contents},
         )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fedpkg.compute_package.inspect import package_warnings
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_shape import Places
 from fedpkg.controller.events import Preparing
@@ -153,7 +152,7 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
 def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Refuse or warn of what can be seen before anything runs."""
     check_entry_points(config, package, strategy)
-    for warning in package_warnings(package):
+    for warning in package.warnings():
         event(logger, logging.WARNING, "package.warning", about=warning)
     warn_of_unread_parameters(config, package, strategy)
     warn_of_unused(config, strategy)

@@ -122,14 +122,8 @@ def call_entry_point(call: Call) -> Called:
     Raises:
         FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the answer.
     """
-    config, limits = call.config(), LimitsConfig()
-    unpacked = open_package(
-        call.package,
-        call.folder / "packages",
-        max_bytes=limits.package_bytes,
-        max_members=limits.package_members,
-        admit=gate(call.package, call.allow),
-    )
+    config = call.config()
+    unpacked = open_package(call.package, call.folder / "packages", admit=gate(call.package, call.allow))
     unpacked.spec.entry_point(call.entry_point)
     package = put_on_disk(unpacked, call.python_env, only_wheels=call.isolate.enabled)
     site = _Bench(call.folder, package)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -93,11 +93,23 @@ def interrupted(session_id: str = "") -> Interrupted:
 
 
 @contextmanager
+def beside(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread of its own while the block lasts; it returns when the event is set."""
+    ended = threading.Event()
+    thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
 def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[None]:
     """Pass on a request to stop that any process puts on record (`StateStore.request_stop`)."""
-    ended = threading.Event()
 
-    def look() -> None:
+    def look(ended: threading.Event) -> None:
         while not ended.wait(LOOKS_EVERY_S):
             # After an error, which the session meets as well, the database is opened anew.
             with suppress(StoreError), open_store(home, read_only=True) as store:
@@ -107,13 +119,8 @@ def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[
                 control.stop()
                 return
 
-    thread = threading.Thread(target=look, name="fedpkg-stop-requests", daemon=True)
-    thread.start()
-    try:
+    with beside("fedpkg-stop-requests", look):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 class Guarded:

@@ -16,8 +16,8 @@ from typing import Any
 
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.compute_package.trust import gate
-from fedpkg.compute_package.unpack import open_package
-from fedpkg.config import ClientsConfig, LimitsConfig, RunConfig, TrustConfig, config_of
+from fedpkg.compute_package.unpack import UnpackedPackage, open_package
+from fedpkg.config import ClientsConfig, RunConfig, config_of
 from fedpkg.fedn.names import CLIENT_SETTINGS_FILE, CLIENT_SETTINGS_PATH, DATA_PATH
 from fedpkg.session.configuration import resolved
 
@@ -58,70 +58,39 @@ def run_of_package(
 
     Raises:
         ConfigError: an override is wrong.
-        PackageError, DataError: see `package_config`.
+        PackageError: the package cannot be used, or is not allowed; then it is not even looked at.
+        DataError: ``data``, a pattern, does not match what could be clients.
     """
     first = [word for word in overrides if word.startswith(("trust", "limits"))]  # before the package is read
     asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
-    tree, ways = package_config(
-        package,
-        cache=cache,
-        clients=clients,
-        rounds=rounds,
-        data=data,
-        seed_model=seed_model,
-        limits=asked.limits,
-        trust=asked.trust,
-    )
-    return config_of(tree, overrides, resolve=resolved), ways
-
-
-def package_config(
-    package: Path,
-    *,
-    cache: Path,
-    clients: int | None = None,
-    rounds: int | None = None,
-    data: str | None = None,
-    seed_model: Path | None = None,
-    limits: LimitsConfig | None = None,
-    trust: TrustConfig | None = None,
-) -> tuple[dict[str, Any], Sequence[str]]:
-    """The tree of a configuration for a package, and how its clients get their data, in words.
-
-    Args:
-        limits, trust: what the run will say of them; a package that is not allowed is not even looked at.
-
-    Raises:
-        PackageError: the package cannot be used, or is not allowed.
-        DataError: ``data``, a pattern, does not match what could be clients.
-    """
-    limits, trust = limits or LimitsConfig(), trust or TrustConfig()
-    unpacked = open_package(
-        package,
-        cache,
-        max_bytes=limits.package_bytes,
-        max_members=limits.package_members,
-        admit=gate(package, trust.allow, signature=trust.signature),
-    )
+    admit = gate(package, asked.trust.allow, signature=asked.trust.signature)
+    unpacked = open_package(package, cache, asked.limits, admit=admit)
     tree: dict[str, Any] = {
         "package": str(package),
         "name": session_name(package),
         "rounds": DEFAULT_ROUNDS if rounds is None else rounds,
+        "clients": {"count": clients or DEFAULT_CLIENTS},
     }
     if seed_model is not None:
         tree["seed_model"] = str(seed_model)
-    if data is None:
-        return {**tree, "clients": {"count": clients or DEFAULT_CLIENTS}}, ()
+    ways = DataWays()
+    if data is not None:
+        ways = _ways_of_clients(unpacked, data, clients, cache=cache)
+        tree["clients"] = {
+            "folders": data,
+            "links": dict(ways.links),
+            **({} if clients is None else {"count": clients}),
+        }
+        tree["environment"] = dict(ways.environment)
+        tree["arguments"] = {name: dict(arguments) for name, arguments in ways.arguments.items()}
+    return config_of(tree, overrides, resolve=resolved), ways.words
+
+
+def _ways_of_clients(package: UnpackedPackage, pattern: str, count: int | None, *, cache: Path) -> DataWays:
     from fedpkg.data.clients import prepare_clients  # here: it imports NumPy
 
-    found = prepare_clients(ClientsConfig(count=clients, folders=data), cache=cache, seed=0)
-    ways = data_ways(unpacked.folder, unpacked.spec, [client.path for client in found if client.path is not None])
-    tree["clients"] = {"folders": data, "links": dict(ways.links)}
-    if clients is not None:
-        tree["clients"]["count"] = clients
-    tree["environment"] = dict(ways.environment)
-    tree["arguments"] = {name: dict(arguments) for name, arguments in ways.arguments.items()}
-    return tree, ways.words
+    found = prepare_clients(ClientsConfig(count=count, folders=pattern), cache=cache, seed=0)
+    return data_ways(package.folder, package.spec, [client.path for client in found if client.path is not None])
 
 
 def call_ways(package: Path, data_path: Path, *, cache: Path, allow: Sequence[str] | None = None) -> DataWays:
@@ -130,14 +99,7 @@ def call_ways(package: Path, data_path: Path, *, cache: Path, allow: Sequence[st
     Raises:
         PackageError: the package cannot be used, or is not allowed.
     """
-    limits = LimitsConfig()
-    unpacked = open_package(
-        package,
-        cache,
-        max_bytes=limits.package_bytes,
-        max_members=limits.package_members,
-        admit=gate(package, allow),
-    )
+    unpacked = open_package(package, cache, admit=gate(package, allow))
     return data_ways(unpacked.folder, unpacked.spec, [data_path])
 
 

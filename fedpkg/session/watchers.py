@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from fedpkg.controller.events import Event, RequestAsked, TaskEnded, TaskStarted, Warming, Watcher
-from fedpkg.session.control import Control
+from fedpkg.session.control import Control, beside
 
 logger = logging.getLogger("fedpkg.session")
 
@@ -42,22 +42,16 @@ class Watchers:
 @contextmanager
 def telling_of_warmth(control: Control, put: Watcher) -> Iterator[None]:
     """In the block, tell when tasks begin and cease to wait for an interpreter: no executor says so by itself."""
-    is_over = threading.Event()
 
-    def look() -> None:
+    def look(is_over: threading.Event) -> None:
         was_warming = False
         while not is_over.wait(LOOK_S):
             if control.is_warming != was_warming:
                 was_warming = not was_warming
                 put(Warming(is_warming=was_warming))
 
-    thread = threading.Thread(target=look, name="fedpkg-warmth", daemon=True)
-    thread.start()
-    try:
+    with beside("fedpkg-warmth", look):
         yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 class Line:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shlex
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from fedpkg.errors import HomeLocked, NotFound, StoreError
 from fedpkg.files import atomic_write
@@ -146,7 +147,7 @@ class Home:
     def _write_note(self, holder: Holder) -> None:
         try:
             with atomic_write(self.root / _NOTE, durable=False) as file:
-                file.write(json.dumps(asdict(holder)).encode())
+                file.write(msgspec.json.encode(holder))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # who makes room must not need any
                 raise _unwritable(self.root, error) from error
@@ -154,15 +155,8 @@ class Home:
     def holder(self) -> Holder | None:
         """Who holds the lock, or held it when it was killed: only the note is read, the lock itself is not tried."""
         try:
-            facts = json.loads((self.root / _NOTE).read_bytes())
-            return Holder(
-                pid=int(facts["pid"]),
-                host=str(facts["host"]),
-                since=float(facts["since"]),
-                command=str(facts["command"]),
-                session_id=str(facts.get("session_id", "")),
-            )
-        except (OSError, ValueError, KeyError, TypeError):  # not written yet, or the holder is just leaving
+            return msgspec.json.decode((self.root / _NOTE).read_bytes(), type=Holder)
+        except (OSError, msgspec.MsgspecError):  # not written yet, or the holder is just leaving
             return None
 
     def _locked(self) -> HomeLocked:

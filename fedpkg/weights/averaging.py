@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from fedpkg.client.wrapped import bare
 from fedpkg.errors import AggregationError, ModelMismatch
 from fedpkg.weights.fold import MeanFold
-from fedpkg.weights.weights import Weights, bare, dtype_name
+from fedpkg.weights.weights import Weights, dtype_name
 
 
 @torch.no_grad()

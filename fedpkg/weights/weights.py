@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from fedpkg.client.wrapped import bare
 from fedpkg.errors import ModelMismatch, nearest
 from fedpkg.weights.vector_math import warm_vector_math
 
@@ -22,13 +23,6 @@ warm_vector_math()  # here, as whoever computes with tensors of models imports t
 # Sums are in float64: one of 10^7 equal numbers in float32 is wrong by a percent. A piece that is converted stays in a
 # core's cache, so that costs no memory and little time (10^7 elements: 8 ms, 2 ms in float32).
 _PIECE = 1 << 14
-# Modules that are another module in a wrapper: name of their class → where that one is.
-_WRAPPERS = {
-    "OptimizedModule": "_orig_mod",  # torch.compile
-    "DataParallel": "module",
-    "DistributedDataParallel": "module",
-    "GradSampleModule": "_module",  # Opacus
-}
 
 
 class Weights(Mapping[str, Tensor]):
@@ -583,13 +577,6 @@ def raw_bytes(tensor: Tensor) -> Tensor:
 def dtype_name(tensor: Tensor) -> str:
     """``float32`` rather than ``torch.float32``."""
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The module in its wrappers, whose names have no prefix. (That of `fedpkg.client`, which stands alone.)"""
-    while attribute := next((_WRAPPERS[c.__name__] for c in type(model).__mro__ if c.__name__ in _WRAPPERS), None):
-        model = getattr(model, attribute)
-    return model
 
 
 def _blended(name: str, terms: Sequence[tuple[Tensor, float | Tensor]]) -> Tensor:

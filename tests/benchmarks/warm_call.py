@@ -75,7 +75,7 @@ def make_bench(source, folder):
     from fedpkg.compute_package.unpack import open_package
     from fedpkg.dispatch.site import PackageOnDisk
 
-    opened = open_package(source, folder / "packages", max_bytes=1 << 30, max_members=1000)
+    opened = open_package(source, folder / "packages")
     package = PackageOnDisk(digest=opened.digest, root=opened.root, folder=opened.folder, spec=opened.spec)
     model = folder / "seed.npz"
     load_module(MLP / "entrypoint.py").init_seed(model)

@@ -20,7 +20,8 @@ import torch
 
 from fedpkg.compute_package.signing import read_public_key, read_signature_file
 from fedpkg.compute_package.spec import read_spec
-from fedpkg.compute_package.unpack import package_problems, unpack_package
+from fedpkg.compute_package.unpack import open_package, package_problems
+from fedpkg.config import LimitsConfig
 from fedpkg.errors import FedpkgError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import num_examples, read_metadata, read_metrics
@@ -73,7 +74,7 @@ def _archive(data: bytes) -> None:
     with _file(data, "package.tar.gz") as path:
         cache = path.parent / "cache"
         try:
-            package = unpack_package(path, cache, max_bytes=MAX_BYTES, max_members=100)
+            package = open_package(path, cache, limits=LimitsConfig(package_bytes=MAX_BYTES, package_members=100))
         except FedpkgError as error:
             assert "\n" not in error.message and len(error.message) < 3000
             assert not cache.exists() or [entry.name for entry in cache.iterdir()] == [".lock"]
@@ -82,7 +83,7 @@ def _archive(data: bytes) -> None:
         for found in package.root.rglob("*"):
             assert found.resolve().is_relative_to(package.root.resolve())
         # What is found in the cache is what would be unpacked.
-        again = unpack_package(path, cache, max_bytes=MAX_BYTES, max_members=100)
+        again = open_package(path, cache, limits=LimitsConfig(package_bytes=MAX_BYTES, package_members=100))
         assert again == package
 
 

@@ -9,7 +9,6 @@ torch.optim's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +26,26 @@ _PAPER = "Reddi et al. 2021, Adaptive Federated Optimization, arXiv:2003.00295, 
 _STEP = "D = a - w;  m <- b1 m + (1 - b1) D;  w <- w + eta m / (sqrt(v) + tau), from m = 0, v = tau^2;  "
 
 
+def _step(optimiser: Adagrad | Adam | Yogi, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
+    import torch
+
+    from fedpkg.strategies.steps import descended, gradient_of, next_rate
+    from fedpkg.weights.weights import Weights
+
+    schedule: Schedule | None = optimiser.schedule
+    rate, count = next_rate(optimiser.learning_rate, schedule, memory)
+    gradient = gradient_of(model, aggregate)
+    m, v, direction = {}, {}, {}
+    for name, g in gradient.items():
+        before_m = memory["m"][name] if memory else torch.zeros_like(g)
+        before_v = memory["v"][name] if memory else torch.full_like(g, optimiser.tau**2)
+        m[name] = optimiser.beta_1 * before_m + (1 - optimiser.beta_1) * g
+        v[name] = optimiser.second(before_v, g * g)
+        direction[name] = m[name] / (v[name].sqrt() + optimiser.tau)
+    stepped = descended(model, aggregate, Weights(direction), rate)
+    return stepped, {"step": count, "m": Weights(m), "v": Weights(v)}
+
+
 @register_server_optimiser("adagrad", strategy="fedadagrad", equation=_STEP + "v <- v + D^2", paper=_PAPER)
 @dataclass(frozen=True)
 class Adagrad:
@@ -37,11 +56,10 @@ class Adagrad:
     tau: Positive = 1e-3
     schedule: Annotated[Any, Part("schedule")] = None
 
-    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
-        def second(v: Tensor, squared: Tensor) -> Tensor:
-            return v + squared
+    def second(self, v: Tensor, squared: Tensor) -> Tensor:
+        return v + squared
 
-        return _step(self, second, model, aggregate, memory)
+    step = _step
 
 
 @register_server_optimiser("adam", strategy="fedadam", equation=_STEP + "v <- b2 v + (1 - b2) D^2", paper=_PAPER)
@@ -55,11 +73,10 @@ class Adam:
     tau: Positive = 1e-3
     schedule: Annotated[Any, Part("schedule")] = None
 
-    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
-        def second(v: Tensor, squared: Tensor) -> Tensor:
-            return self.beta_2 * v + (1 - self.beta_2) * squared
+    def second(self, v: Tensor, squared: Tensor) -> Tensor:
+        return self.beta_2 * v + (1 - self.beta_2) * squared
 
-        return _step(self, second, model, aggregate, memory)
+    step = _step
 
 
 @register_server_optimiser(
@@ -75,34 +92,7 @@ class Yogi:
     tau: Positive = 1e-3
     schedule: Annotated[Any, Part("schedule")] = None
 
-    def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
-        def second(v: Tensor, squared: Tensor) -> Tensor:
-            return v - (1 - self.beta_2) * squared * (v - squared).sign()
+    def second(self, v: Tensor, squared: Tensor) -> Tensor:
+        return v - (1 - self.beta_2) * squared * (v - squared).sign()
 
-        return _step(self, second, model, aggregate, memory)
-
-
-def _step(
-    optimiser: Adagrad | Adam | Yogi,
-    second: Callable[[Tensor, Tensor], Tensor],
-    model: Weights,
-    aggregate: Weights,
-    memory: State,
-) -> tuple[Weights, State]:
-    import torch
-
-    from fedpkg.strategies.steps import descended, gradient_of, next_rate
-    from fedpkg.weights.weights import Weights
-
-    schedule: Schedule | None = optimiser.schedule
-    rate, count = next_rate(optimiser.learning_rate, schedule, memory)
-    gradient = gradient_of(model, aggregate)
-    m, v, direction = {}, {}, {}
-    for name, g in gradient.items():
-        before_m = memory["m"][name] if memory else torch.zeros_like(g)
-        before_v = memory["v"][name] if memory else torch.full_like(g, optimiser.tau**2)
-        m[name] = optimiser.beta_1 * before_m + (1 - optimiser.beta_1) * g
-        v[name] = second(before_v, g * g)
-        direction[name] = m[name] / (v[name].sqrt() + optimiser.tau)
-    stepped = descended(model, aggregate, Weights(direction), rate)
-    return stepped, {"step": count, "m": Weights(m), "v": Weights(v)}
+    step = _step

@@ -32,7 +32,8 @@ from hostile import (
 
 from fedpkg.cli.main import run_command
 from fedpkg.compute_package import unpack
-from fedpkg.compute_package.unpack import open_package, unpack_package
+from fedpkg.compute_package.unpack import open_package
+from fedpkg.config import LimitsConfig
 from fedpkg.errors import ArchiveError, PackageError, SpecError
 
 BY_DEFAULT = [case for case in CORPUS if not case.tight]  # refused whatever the limits
@@ -74,7 +75,7 @@ def test_hostile_package_is_refused_with_one_clear_error_and_leaves_nothing(case
     archive, cache = write(case, place), place / "home" / "cache"
     before = snapshot(place)
     with pytest.raises((ArchiveError, SpecError)) as caught:
-        unpack_package(archive, cache, max_bytes=MAX_BYTES, max_members=MAX_MEMBERS)
+        open_package(archive, cache, limits=LimitsConfig(package_bytes=MAX_BYTES, package_members=MAX_MEMBERS))
     error = caught.value
     assert error.message == f"{archive}: {case.said}"
     assert "\n" not in error.message and len(error.message) < 600
@@ -93,7 +94,8 @@ def test_whole_corpus_takes_little_memory_and_no_descriptors(tmp_path: Path) -> 
         (tmp_path / f"{number}{case.suffix}").write_bytes(case.make())
     script = """
 import os, resource, sys, pathlib
-from fedpkg.compute_package.unpack import unpack_package
+from fedpkg.compute_package.unpack import open_package
+from fedpkg.config import LimitsConfig
 from fedpkg.errors import PackageError
 place = pathlib.Path(sys.argv[1])
 def used():
@@ -101,7 +103,7 @@ def used():
 before, refused = used(), 0
 for archive in sorted(place.iterdir()):
     try:
-        unpack_package(archive, place / "cache", max_bytes=1 << 20, max_members=1000)
+        open_package(archive, place / "cache", LimitsConfig(package_bytes=1 << 20, package_members=1000))
     except PackageError:
         refused += 1
 print(refused, *(now - then for now, then in zip(used(), before)))
@@ -120,11 +122,14 @@ def test_ratio_is_bounded_where_the_limit_on_bytes_is_not(tmp_path: Path, monkey
     case = next(case for case in CORPUS if case.name == "bomb: ratio of gzip")
     archive = write(case, tmp_path)
     with pytest.raises(ArchiveError, match="it unpacks to more than 100 times its size") as caught:
-        unpack_package(archive, tmp_path / "cache", max_bytes=1 << 32, max_members=1000)
+        open_package(archive, tmp_path / "cache", limits=LimitsConfig(package_bytes=1 << 32, package_members=1000))
     assert caught.value.hint == "pack it without compression, if you trust it: gunzip it, or tar -cf package.tar client"
     plain = tmp_path / "plain.tar"
     plain.write_bytes(tar_bytes([PACKAGE, entry("client/zeros", bytes(4 << 20))]))
-    assert unpack_package(plain, tmp_path / "cache", max_bytes=1 << 32, max_members=1000).top == "client"
+    assert (
+        open_package(plain, tmp_path / "cache", limits=LimitsConfig(package_bytes=1 << 32, package_members=1000)).top
+        == "client"
+    )
 
 
 def test_terabyte_of_nothing_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_terabyte_of_nothing_is_refused_before_it_is_read(tmp_path: Path) -> Non
     archive.touch()
     os.truncate(archive, 1 << 40)
     with pytest.raises(ArchiveError, match="unpacks to more than 4294967296 bytes"):
-        unpack_package(archive, tmp_path / "cache", max_bytes=4 << 30, max_members=100_000)
+        open_package(archive, tmp_path / "cache")
 
 
 def test_folder_with_too_much_in_it_is_refused_before_it_is_packed(tmp_path: Path) -> None:
@@ -142,12 +147,12 @@ def test_folder_with_too_much_in_it_is_refused_before_it_is_packed(tmp_path: Pat
     (folder / "big").touch()
     os.truncate(folder / "big", 1 << 40)
     with pytest.raises(PackageError, match="'client/big' cannot go into a package: the package unpacks to more than"):
-        open_package(folder, tmp_path / "cache", max_bytes=4 << 30, max_members=100_000)
+        open_package(folder, tmp_path / "cache")
     (folder / "big").unlink()
     for number in range(9):
         (folder / str(number)).touch()
     with pytest.raises(PackageError, match="cannot go into a package: the package has more than 5 files and folders"):
-        open_package(folder, tmp_path / "cache", max_bytes=4 << 30, max_members=5)
+        open_package(folder, tmp_path / "cache", limits=LimitsConfig(package_bytes=4 << 30, package_members=5))
 
 
 def test_archive_that_is_exchanged_after_it_was_digested_is_refused(tmp_path: Path) -> None:
@@ -163,7 +168,9 @@ def test_archive_that_is_exchanged_after_it_was_digested_is_refused(tmp_path: Pa
         os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     with pytest.raises(ArchiveError, match="the archive changed while it was read"):
-        unpack_package(archive, tmp_path / "cache", max_bytes=MAX_BYTES, max_members=9, admit=exchange)
+        open_package(
+            archive, tmp_path / "cache", limits=LimitsConfig(package_bytes=MAX_BYTES, package_members=9), admit=exchange
+        )
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
@@ -178,7 +185,9 @@ def test_harmless_oddities_are_put_right(tmp_path: Path) -> None:
         header("client/from the future", mtime=8**11 - 1),
     ]
     archive.write_bytes(raw(*members))
-    package = unpack_package(archive, tmp_path / "cache", max_bytes=MAX_BYTES, max_members=99)
+    package = open_package(
+        archive, tmp_path / "cache", limits=LimitsConfig(package_bytes=MAX_BYTES, package_members=99)
+    )
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in package.folder.iterdir()}
     assert modes == {
         "fedn.yaml": 0o444,

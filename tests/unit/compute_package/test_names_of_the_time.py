@@ -16,7 +16,7 @@ TRAIN = "entry_points: {train: {command: python train.py}}\n"
 
 
 def opened(path: Path, cache: Path) -> UnpackedPackage:
-    return open_package(path, cache, max_bytes=1 << 20, max_members=100)
+    return open_package(path, cache)
 
 
 def packed(folder: Path, files: dict[str, str], archive: Path) -> Path:

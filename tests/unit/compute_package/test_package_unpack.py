@@ -30,8 +30,8 @@ from fedpkg.compute_package.unpack import (
     find_package,
     open_package,
     package_problems,
-    unpack_package,
 )
+from fedpkg.config import LimitsConfig
 from fedpkg.errors import ArchiveError, PackageError, SpecError
 
 
@@ -42,7 +42,7 @@ def write(tmp_path: Path, data: bytes, name: str = "paket größe 1.tar.gz") -> 
 
 
 def unpack(archive: Path, cache: Path, *, max_bytes: int = 1 << 20, max_members: int = 1000) -> UnpackedPackage:
-    return unpack_package(archive, cache, max_bytes=max_bytes, max_members=max_members)
+    return open_package(archive, cache, limits=LimitsConfig(package_bytes=max_bytes, package_members=max_members))
 
 
 def refusal(archive: Path, cache: Path, **limits: int) -> str:
@@ -265,8 +265,9 @@ def test_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path, ca
 def test_path_that_is_no_file_is_a_package_error(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(PackageError, match="nowhere does not exist"):
         unpack(tmp_path / "nowhere", cache)
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(PackageError, match="is not a file"):
-        unpack(tmp_path, cache)
+        unpack(tmp_path / "pipe", cache)
 
 
 def test_mistake_in_the_spec_names_archive_member_and_line_and_leaves_nothing(tmp_path: Path, cache: Path) -> None:
@@ -362,7 +363,7 @@ def test_changed_entry_is_made_again_from_the_archive_and_is_an_error_without(
             find_package(package.digest, cache, contents=package.contents)
         assert problem in caught.value.message
         assert "fedpkg package inspect ARCHIVE" in str(caught.value.hint)
-        again = unpack_package(archive, cache, max_bytes=1 << 20, max_members=1000, on_record=known)
+        again = open_package(archive, cache, on_record=known)
         assert again == package
         assert package_problems(package.root.parent) == []
         assert (package.folder / "entrypoint.py").read_text(encoding="utf-8") == "print('hello')\n"
@@ -384,7 +385,7 @@ def test_contents_on_record_spare_the_decompression(
     package = unpack(archive, cache)
     monkeypatch.setattr("fedpkg.compute_package.unpack.TarStream", None)
     on_record = {package.digest: package.contents}
-    assert unpack_package(archive, cache, max_bytes=1 << 20, max_members=1000, on_record=on_record) == package
+    assert open_package(archive, cache, on_record=on_record) == package
 
 
 def test_leftovers_of_a_killed_process_are_removed(client: Path, cache: Path, tmp_path: Path) -> None:
@@ -399,9 +400,9 @@ def test_two_processes_at_once_get_the_same_package(client: Path, cache: Path, t
         (client / f"{number}.txt").write_text(str(number), encoding="utf-8")
     archive = build_package(client, tmp_path / "p.tar.gz").path
     script = (
-        "import sys, pathlib; from fedpkg.compute_package.unpack import unpack_package as u\n"
+        "import sys, pathlib; from fedpkg.compute_package.unpack import open_package as u\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
-        "p = u(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), max_bytes=1 << 20, max_members=1000)\n"
+        "p = u(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
         "print(len(list(p.folder.iterdir())), p.digest)"
     )
     command = [sys.executable, "-c", script, str(archive), str(cache)]
@@ -422,8 +423,8 @@ def test_two_processes_at_once_get_the_same_package(client: Path, cache: Path, t
 
 def test_folder_and_its_archive_are_the_same_package(client: Path, cache: Path, tmp_path: Path) -> None:
     built = build_package(client, tmp_path / "p.tar.gz")
-    from_folder = open_package(client, cache, max_bytes=1 << 20, max_members=100)
-    assert from_folder == open_package(built.path, cache, max_bytes=1 << 20, max_members=100)
+    from_folder = open_package(client, cache)
+    assert from_folder == open_package(built.path, cache)
     assert from_folder.digest == built.digest
     assert from_folder.files == built.files
 
@@ -431,11 +432,11 @@ def test_folder_and_its_archive_are_the_same_package(client: Path, cache: Path, 
 def test_mistakes_in_a_folder_are_reported_in_the_folder(client: Path, cache: Path) -> None:
     (client / "fedn.yaml").write_text("entry_points:\n  train: {comand: x}\n", encoding="utf-8")
     with pytest.raises(SpecError) as caught:
-        open_package(client, cache, max_bytes=1 << 20, max_members=100)
+        open_package(client, cache)
     assert caught.value.fields["path"] == str(client / "fedn.yaml")
     (client / "fedn.yaml").unlink()
     with pytest.raises(PackageError, match=r"client has no fedn\.yaml"):
-        open_package(client, cache, max_bytes=1 << 20, max_members=100)
+        open_package(client, cache)
 
 
 # ---- properties ------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from near_end import SocketExecutor
 from workbench import MARK, NOBODY, PATIENCE_S, marked, python_of_nobody, wait_until
 
 from fedpkg.compute_package.build import build_package
-from fedpkg.compute_package.unpack import unpack_package
+from fedpkg.compute_package.unpack import open_package
 from fedpkg.devices import cpu_slots
 from fedpkg.dispatch.forkserver import forkserver_executor
 from fedpkg.dispatch.process import process_executor
@@ -119,7 +119,7 @@ class Desk:
             return
         self.data = self.home / "Daten"
         self.data.mkdir()
-        package = unpack_package(archive, self.home / "packages", max_bytes=1 << 30, max_members=10_000)
+        package = open_package(archive, self.home / "packages")
         on_disk = PackageOnDisk(package.digest, package.root, package.folder, package.spec)
         site = Site(self.home, on_disk)
         if name == "process":

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 from line import Line
 
-from fedpkg.compute_package.unpack import UnpackedPackage, find_package, unpack_package
+from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.devices import cpu_slots
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.forkserver import forkserver_executor
@@ -93,7 +93,7 @@ class FarEnd:
             raise OSError("another package came than was named")
         archive = self.home / "package.tar.gz"
         archive.write_bytes(body)
-        unpack_package(archive, self.home / "packages", max_bytes=1 << 30, max_members=10_000)
+        open_package(archive, self.home / "packages")
         return None, b""
 
     def on_know(self, head: dict[str, Any], body: bytes) -> tuple[Any, bytes]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from line import Line
 
-from fedpkg.compute_package.unpack import packed_folder
+from fedpkg.compute_package.unpack import archive_of
 from fedpkg.errors import DispatchError, WaistError
 from fedpkg.files import remove_tree
 from fedpkg.formats.metadata import metadata_path
@@ -31,7 +31,7 @@ def over(port: int, **options: Any) -> Callable[..., SocketExecutor]:
     """In place of `fedpkg.session.executors.make_executor`: the executor of a session whose tasks run at that port."""
 
     def make(config: Any, site: Any, package: Any, log_folder: Path, *, slots: Sequence[Any]) -> SocketExecutor:
-        with packed_folder(Path(config.package), None, max_bytes=1 << 30, max_members=10_000) as file:
+        with archive_of(Path(config.package), None) as file:
             file.seek(0)
             archive = file.read()
         setting = {"slots": len(slots), "environment": config.environment, "executor": config.executor.name}

@@ -15,9 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedpkg.client import wrapped as clients_module
 from fedpkg.errors import ModelMismatch
-from fedpkg.weights import weights as weights_module
 from fedpkg.weights.weights import Weights
 
 SHAPES = st.lists(st.lists(st.integers(0, 4), max_size=3).map(tuple), min_size=1, max_size=5)
@@ -588,7 +586,3 @@ def test_what_the_page_on_weights_shows_runs() -> None:
     for block in blocks:
         exec(block, names)
     assert len(blocks) == 7
-
-
-def test_weights_and_the_clients_library_know_the_same_wrappers() -> None:
-    assert weights_module._WRAPPERS == clients_module._WRAPPERS
