@@ -16,6 +16,7 @@ from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sql import StateStore
 from fedpkg.waist.executor import Executor
+from fedpkg.waist.place import STATES_ELSEWHERE
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
@@ -47,6 +48,8 @@ def context_of(
 
     strategy = make_strategy(config.strategy)
     give_workplace(strategy, session, config, home, form, control, held)
+    if not executor.is_ours:
+        (home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()
     return SessionContext(
         session=session,
         config=config,

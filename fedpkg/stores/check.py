@@ -18,7 +18,7 @@ from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, unneeded_models, unneeded_packages
 from fedpkg.stores.sql import StateStore
-from fedpkg.waist.place import REPLY, reply_of, states_folder
+from fedpkg.waist.place import REPLY, STATES_ELSEWHERE, states_folder
 
 _RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
 _UNPACK = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
@@ -160,7 +160,8 @@ def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checku
                 yield _Claim(home.root / client.data_path, "", what, _RESTORE)
 
     yield from _broken(data)[1]
-    yield from _damaged_states(folder, store, session_id, checkup)
+    if not (folder / STATES_ELSEWHERE).exists():
+        yield from _damaged_states(folder, store, session_id, checkup)
     yield from _damaged_replies(home, store, session, checkup)
 
 
@@ -191,6 +192,7 @@ def _damaged_replies(home: Home, store: StateStore, session: SessionRow, checkup
     session_id, folder = session.session_id, home.session_folder(session.session_id)
     resume = f"nothing is lost: `fedpkg session resume {session_id}` runs the task again"
     keeps_updates = session.config.get("keep", {}).get("updates")
+    has_states = not (folder / STATES_ELSEWHERE).exists()
 
     def claims() -> Iterator[_Claim]:
         for row in store.list_rounds(session_id):
@@ -202,11 +204,11 @@ def _damaged_replies(home: Home, store: StateStore, session: SessionRow, checkup
                 if (update := updates.get(task.task_id)) is None:
                     continue
                 whose = f"of {task.client_id} in session {session_id}, round {row.round_number}"
-                place = reply_of(home.root / (task.folder or ""))
+                place = (home.root / update.path).parent
                 what = "a kept update" if is_committed else "the recorded reply"
                 advice = _RESTORE if is_committed else resume
                 yield _Claim(place, update.checksum, f"{what} {whose}", advice)
-                if not is_committed and task.state_version is not None:
+                if has_states and not is_committed and task.state_version is not None:
                     state = states_folder(folder, task.client_id) / task.state_version
                     yield _Claim(state, task.state_checksum, f"the uncommitted state {whose}", advice)
 

@@ -26,6 +26,7 @@ BUILD = "build"
 ROUND = "round-"
 SESSIONS = "sessions"
 STATES = "clients"
+STATES_ELSEWHERE = ".states-elsewhere"  # in the folder of a session whose tasks run where its home does not lie
 PAYLOAD = ".payload"  # begins the names of requests' inputs; no client's id begins with a dot
 
 

@@ -60,10 +60,12 @@ def test_federation_across_a_socket_has_the_bits_of_a_local_one(
     if not is_killed:
         monkeypatch.setattr(executors, "make_executor", over(far.port))
         assert outcome_of(federation, federation.run(config).session_id) == expected
+        assert federation.findings() == []
         return
     # Killed in the middle of a round, while the far end lives on; killed again, and the far end as well.
     killed(federation, far, "--run", write_config(federation, config), "--kill-at", str(second_round[0]))
     session_id = federation.store.list_sessions()[-1].session_id
+    assert not [finding for finding in federation.findings() if finding.damaged]
     killed(federation, far, "--resume", session_id, "--kill-at-step", "before:commit_round:1")
     far.kill()
     far.start()
