@@ -44,6 +44,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "pat
 import _fedpkg_isolation  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_limits  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_main  # type: ignore[import-not-found]  # noqa: E402
+import _fedpkg_resident  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_task  # type: ignore[import-not-found]  # noqa: E402
 import _fedpkg_usage  # type: ignore[import-not-found]  # noqa: E402
 from _fedpkg_processes import (  # type: ignore[import-not-found]  # noqa: E402
@@ -270,7 +271,7 @@ def shadowed(own: Iterable[str]) -> str | None:
     """What is wrong if one of the package's own modules is hidden by one that is imported already."""
     for name in own:
         if name in sys.modules:
-            return "its own module '%s' has the name of one that its imports use" % name
+            return "its own module '%s' has the name of one that the warm interpreter has imported" % name
     return None
 
 
@@ -867,8 +868,6 @@ def warm_child(wire: socket.socket, report: mmap.mmap, of_imports: frozenset[int
     signal.signal(signal.SIGINT, signal.default_int_handler)
     isolated = order.get("isolation") is not None
     if order["resident"] and not isolated:
-        import _fedpkg_resident  # type: ignore[import-not-found]
-
         return int(_fedpkg_resident.serve(order, lambda: receive(wire), lambda answer: send(wire, answer)))
 
     def say(problem: str | None) -> None:

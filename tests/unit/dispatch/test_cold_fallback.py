@@ -189,7 +189,7 @@ def test_own_module_named_like_one_in_use_makes_the_package_run_cold(
     bench = open_warm(package, PYTHONPATH=str(tmp_path / "site"))
     assert bench.told(package) == {"wave": 3}
     (warning,) = warnings_of(caplog)
-    assert "its own module 'wave' has the name of one that its imports use" in warning
+    assert "its own module 'wave' has the name of one that the warm interpreter has imported" in warning
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,13 @@ def test_packages_and_clients_never_see_each_others_modules(executor: str, tmp_p
             assert told == {"seen": [[owner, True, []]] * 3, "loaded": str(data)}
     finally:
         bench.executor.close()
+
+
+@pytest.mark.parametrize("name", ["contextvars", "linecache", "logging", "mimetypes"])
+def test_module_with_the_name_of_one_that_a_resident_needs_is_the_packages(name: str, tmp_path: Path) -> None:
+    own = inline(tmp_path, f"import {name}\ntell(owner={name}.OWNER)", **{f"{name}__py": "OWNER = 'the package'\n"})
+    bench = make_bench("resident", tmp_path, own, slots=1)
+    try:
+        assert [bench.told(own) for _ in range(2)] == [{"owner": "the package"}] * 2
+    finally:
+        bench.executor.close()

@@ -431,6 +431,110 @@ def test_interpreter_stays_where_libraries_only_remember_things(bench: Bench, tm
     assert len({bench.told(package)["pid"] for _ in range(4)}) == 1
 
 
+# What scripts often do before, or while, they train: the interpreter stays.
+OFTEN = """
+import faulthandler, gc, locale, logging, multiprocessing, random, resource, signal, socket, warnings
+import numpy as np
+import torch, torch.distributed
+
+sys.path.insert(0, os.getcwd())
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("HOME", None)
+os.chdir("/tmp")
+os.umask(0o002)
+random.seed(1), np.random.seed(1), torch.manual_seed(1)
+logging.basicConfig(level=logging.INFO, filename="/dev/null")
+logging.getLogger("torch").setLevel(logging.ERROR)
+logging.addLevelName(5, "TRACE")
+warnings.filterwarnings("ignore")
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+signal.alarm(100)
+socket.setdefaulttimeout(10)
+sys.setrecursionlimit(5000)
+sys.stdout.reconfigure(line_buffering=True, encoding="utf-8")
+sys.excepthook = lambda *given: sys.__excepthook__(*given)
+locale.setlocale(locale.LC_ALL, "C.UTF-8")
+faulthandler.enable()
+gc.disable(), gc.set_threshold(5000), gc.callbacks.append(lambda *_: None)
+resource.setrlimit(resource.RLIMIT_NOFILE, (512, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+multiprocessing.set_start_method("spawn")
+torch.multiprocessing.set_sharing_strategy("file_system")
+torch.set_num_threads(2)
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("cpu")
+torch.set_grad_enabled(False)
+torch.set_printoptions(precision=3), np.set_printoptions(precision=3), np.seterr(all="ignore")
+torch.set_float32_matmul_precision("high")
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = True, True
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+left_open = os.open(__file__, os.O_RDONLY)
+tell(pid=os.getpid())
+"""
+
+
+def test_interpreter_stays_after_what_scripts_often_change(tmp_path: Path) -> None:
+    package = inline(tmp_path, OFTEN)
+    bench = make_bench("resident", tmp_path, package, slots=1)
+    try:
+        assert len({bench.told(package)["pid"] for _ in range(4)}) == 1
+    finally:
+        bench.executor.close()
+
+
+LIBRARY = """
+import copyreg, fractions, importlib.machinery, logging, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name.startswith("made_up_") else None
+    def create_module(self, spec): return None
+    def exec_module(self, module): pass
+
+def seven(fraction): return fractions.Fraction, (7, 1)
+
+sys.meta_path.append(Finder())
+copyreg.pickle(fractions.Fraction, seven)
+logger = logging.getLogger(__name__)
+logger.setLevel(17)
+"""
+
+
+def test_what_a_library_set_up_when_a_task_imported_it_is_there_for_later_tasks(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "set_up_late.py").write_text(LIBRARY)
+    code = f"""
+    import fractions, importlib, logging, pickle
+    sys.path.append({str(tmp_path / "library")!r})
+    library = importlib.import_module("set_up_late")
+    importlib.import_module(f"made_up_{{os.path.basename(os.getcwd())}}")
+    logger = logging.getLogger("set_up_late")
+    fraction = pickle.loads(pickle.dumps(fractions.Fraction(1, 2)))
+    tell(fraction=str(fraction), level=logger.level, same=logger is library.logger, pid=os.getpid())
+    """
+    said = [tells(bench, tmp_path, code) for _ in range(3)]
+    assert said == [{"fraction": "7", "level": 17, "same": True, "pid": said[0]["pid"]}] * 3
+
+
+def test_processes_that_a_script_does_not_wait_for_end_before_their_task(bench: Bench, tmp_path: Path) -> None:
+    code = """
+    import multiprocessing, time
+    def answer(path):
+        time.sleep(0.1)
+        tell(late=True)
+    multiprocessing.get_context("fork").Process(target=answer, args=[sys.argv[-1]]).start()
+    """
+    assert [tells(bench, tmp_path, code) for _ in range(3)] == [{"late": True}] * 3
+
+
+def test_warnings_are_shown_in_each_task(bench: Bench, tmp_path: Path) -> None:
+    code = "import string, warnings\nwarnings.warn_explicit('again', UserWarning, string.__file__, 1, registry=vars(string).setdefault('__warningregistry__', {}))\ntell(pid=os.getpid())"
+    results = [bench.run(inline(tmp_path, code)) for _ in range(3)]
+    assert len({result.metrics["pid"] for result in results}) == 1
+    assert all("UserWarning: again" in (result.task.folder / "stderr.log").read_text() for result in results)
+
+
 def test_exit_handlers_and_pools_finish_within_their_task(bench: Bench, tmp_path: Path) -> None:
     code = """
     import atexit, time
