@@ -2,9 +2,10 @@
 
 Runs in a task's keeper: standard library only, imports nothing of fedpkg.
 
-Processor time is exact. It counts each process that was waited for: by its parent, or by the keeper if the parent ended
-first. Peak memory is the kernel's high-water mark of a single process (pages that it shares with its zygote count
-in full), or what all were found to use together when they exceeded the limit.
+Processor time is exact, but for the children of a resident interpreter, of which the kernel tells hundredths of a
+second. It counts each process that was waited for: by its parent, or by the keeper if the parent ended first. Peak
+memory is the kernel's high-water mark of a single process (pages that it shares with its zygote count in full), or what
+all were found to use together when they exceeded the limit.
 
 Not seen: processor time of processes whose parent ignores SIGCHLD, or that end with the PID namespace that the task
 made for them; the memory of several processes at the same time, below the limit.

@@ -99,7 +99,8 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-    assert 0.4 <= desk.run(code).cpu_s < 2
+    ticks_s = 0.02 if desk.kind == "resident" else 0.0  # user and system time of its children, each cut to 10 ms
+    assert 0.4 - ticks_s <= desk.run(code).cpu_s < 2
 
 
 def test_processor_time_of_orphans_counts(desk: Desk) -> None:
