@@ -19,7 +19,7 @@ from fedpkg.dispatch.isolation import remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of, says_forbidden
 from fedpkg.dispatch.site import Job
-from fedpkg.dispatch.staging import StagedTask, remove_leftovers, stage, startup
+from fedpkg.dispatch.staging import Environs, StagedTask, remove_leftovers, stage, startup
 from fedpkg.dispatch.states import check_state, is_disarmed
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
@@ -116,6 +116,7 @@ class Tools:
     slot: Slot
     launcher: Launcher
     copies: WorkingCopies
+    environs: Environs
     disk: Disk
     run: Callable[[Job, list[Step], Callable[[Step, Outcome], bool]], InSlot]
     is_cancelled: Callable[[Job], bool]
@@ -178,7 +179,7 @@ class Attempt:
 
     def _staged(self) -> list[Step]:
         job, tools = self.job, self.tools
-        staged = stage(job, tools.slot, tools.copies, private=self.private)
+        staged = stage(job, tools.slot, tools.copies, tools.environs, private=self.private)
         calls = [(job, staged)]
         if job.order.starts_up and STARTUP in job.package.spec.entry_points:
             calls.insert(0, startup(job, staged))

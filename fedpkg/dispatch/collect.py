@@ -100,7 +100,7 @@ def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
         source.unlink()  # or a client could fill the disk, round after round
         message = f"'{source.name}' had {facts.st_size} bytes; at most {max_bytes} are taken (limits.reply_bytes)"
         raise Refused("too_big", message)
-    source.rename(target)
+    os.rename(source, target)
     os.chmod(target, 0o444)
     return facts.st_size
 

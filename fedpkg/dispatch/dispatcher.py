@@ -26,6 +26,7 @@ from fedpkg.dispatch.isolation import Walls
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.package_files import PackageFiles
 from fedpkg.dispatch.site import Job, Site
+from fedpkg.dispatch.staging import Environs
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError
 from fedpkg.files import remove_tree
@@ -122,6 +123,7 @@ class LocalExecutor(OnSite):
         self._closing = False
         self._inputs = folder / "models"
         self._copies = WorkingCopies(folder / "copies", PackageFiles(folder / "package"))
+        self._environs = Environs()
         self._disk = Disk()
         self._walls = Walls(folder / "walls") if launcher.isolated else None
         self._slots = [_Slot(SlotInput(self._inputs / str(number))) for number in range(len(slots))]
@@ -238,6 +240,7 @@ class LocalExecutor(OnSite):
                 lane.place,
                 self._launcher,
                 self._copies,
+                self._environs,
                 self._disk,
                 functools.partial(self._run_steps, lane, turn),
                 self._is_cancelled,

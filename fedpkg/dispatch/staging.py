@@ -82,6 +82,20 @@ def base_environ(
     return environ
 
 
+class Environs:
+    """What the environments of an executor's tasks have in common, made once: to read ``os.environ`` takes 0.2 ms."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], dict[str, str]] = {}
+
+    def of(self, job: Job) -> Mapping[str, str]:
+        order, python = job.order, job.package.python
+        key = (order.threads, python, *order.environment.items())
+        if key not in self._made:
+            self._made[key] = base_environ(order.environment, threads=order.threads, python=python)
+        return self._made[key]
+
+
 def shared_files(job: Job) -> list[Path]:
     """Files among those of a staged task that other tasks have under names of their own.
 
@@ -100,7 +114,7 @@ def _is_shared(path: Path) -> bool:
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
 
 
-def stage(job: Job, slot: Slot, copies: WorkingCopies, *, private: bool = False) -> StagedTask:
+def stage(job: Job, slot: Slot, copies: WorkingCopies, environs: Environs, *, private: bool = False) -> StagedTask:
     """Lay out the files of a task for ``slot``, but a big input: see `SlotInput`.
 
     With ``private`` no other task has any of the package's files. The folders of its place must not exist yet.
@@ -123,17 +137,17 @@ def stage(job: Job, slot: Slot, copies: WorkingCopies, *, private: bool = False)
     return StagedTask(
         cwd=job.working_folder,
         appended=(*paths, *flags),
-        environ=_environ(job, slot),
+        environ=_environ(job, slot, environs.of(job)),
         out=place.out,
         stdout=place.log("stdout"),
         stderr=place.log("stderr"),
     )
 
 
-def _environ(job: Job, slot: Slot) -> dict[str, str]:
+def _environ(job: Job, slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
     order = job.order
     environ = {
-        **base_environ(order.environment, threads=order.threads, python=job.package.python),
+        **base,
         "FEDPKG_TASK": str(job.place.task_json),
         "FEDPKG_STATE_DIR": str(job.place.state),
         "FEDPKG_SEED": str(order.seed),

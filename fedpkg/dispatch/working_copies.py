@@ -73,7 +73,7 @@ class WorkingCopies:
             links = self._put_big_files(job, _read_note(job.state), private=private)
             _link(job)
         elif not (job.links or private) and (copy := self._take(root)) is not None:
-            copy.path.rename(job.place.version)
+            os.rename(copy.path, job.place.version)
             copy.settled = time.time_ns() - max(facts[-1] for facts in copy.facts.values()) > _TICKS_NS
             links = dict(copy.links)
             self._given[job.task_id] = copy
@@ -142,7 +142,8 @@ class WorkingCopies:
                 remove_tree(self._folder)  # left by a controller that was killed
                 self._folder.mkdir(parents=True)
             self._count += 1
-            copy.path = folder.rename(self._folder / str(self._count))
+            copy.path = self._folder / str(self._count)
+            os.rename(folder, copy.path)
             self._spare.append(copy)
 
     def discard(self, job: Job) -> None:

@@ -138,8 +138,8 @@ class Reading:
         if is_update and self.spec.reply == "delta":
             came[""] = self._with_rest(came[""], sent)
         fitted = {name: _fitted(came[name], template, name) for name, template in templates.items()}
-        conversions = (_conversion(came[name], fitted[name]) for name in templates)
-        return Opened(fitted, next(filter(None, conversions), None))
+        conversions = (converted for _, converted in fitted.values())
+        return Opened({name: weights for name, (weights, _) in fitted.items()}, next(filter(None, conversions), None))
 
     def records(self, path: Path) -> Records:
         """Map records. Raises Refused: the file is damaged, or holds something else."""
@@ -248,14 +248,16 @@ def _weight_said(content: Json, metadata: Mapping[str, Json]) -> float:
     return 1.0 if weight is None else weight
 
 
-def _fitted(weights: Weights, template: Weights | None, name: str) -> Weights:
-    """The weights in the order of what they must fit, and with its buffers."""
+def _fitted(came: Weights, template: Weights | None, name: str) -> tuple[Weights, str | None]:
+    """The weights in the order of what they must fit, and with its buffers; what was converted, in words."""
     if template is None:
-        return weights
-    weights = weights.in_dtypes_of(template)
+        return came, None
+    if came.mismatch(template) is None:  # as nearly always
+        return came.reordered_like(template), None
+    weights = came.in_dtypes_of(template)
     if reason := weights.mismatch(template):
         raise Refused("mismatch", (f"set '{name}': " if name else "") + reason)
-    return weights.reordered_like(template)
+    return weights.reordered_like(template), _conversion(came, weights)
 
 
 def _renamed(weights: Weights, template: Weights | None) -> Weights:

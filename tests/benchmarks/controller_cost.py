@@ -2,9 +2,12 @@
 
 python controller_cost.py [--repeat 5] [--clients 256] [--rounds 5]
 
-At the fake executor a client's answer is a small file that was prepared; the time of writing it is not counted. Under
-`resident` only the controller's process counts, with its local executor: not the keepers, the warm interpreters and
-their tasks. The first round of each session is left out.
+At the fake executor a client's answer is a small file that was prepared; the time of writing it is not counted, neither
+the processor's nor the clock's. Under `resident` only the controller's process counts, with its local executor: not the
+keepers, the warm interpreters and their tasks. The first round of each session is left out.
+
+On a machine that has other work, tasks a second say how much of it was left: beside them stands how long the
+controller's main thread waited for a processor, for each task (Linux).
 """
 
 import contextlib
@@ -42,7 +45,10 @@ SHAPES = {"fc1.weight": (64, 784), "fc1.bias": (64,), "fc2.weight": (32, 64), "f
 
 
 class AtOnce(OnSite):
-    """An executor whose clients have answered before they are asked. ``wrote_s``: processor time of what it wrote."""
+    """An executor whose clients have answered before they are asked.
+
+    ``wrote``: what it took to write what they answered, as `clocks`.
+    """
 
     slots = 1
     is_warming = False
@@ -50,7 +56,7 @@ class AtOnce(OnSite):
 
     def __init__(self, site):
         super().__init__(site)
-        self.wrote_s = 0.0
+        self.wrote = np.zeros(3)
         content = io.BytesIO()
         np.savez(content, **model())
         said = {"num_examples": 600, "loss": 0.5}
@@ -66,7 +72,7 @@ class AtOnce(OnSite):
         self.kinds[digest] = spec.kind
 
     def submit(self, order):
-        began = time.thread_time()
+        began = clocks(time.thread_time)
         kind = self.kinds[order.reply_spec]
         name = f"sessions/{order.session_id}/round-{order.round_number}/{order.client_id}/{order.call}"
         folder, files = reply_of(self.site.home / name), self.replies[kind]
@@ -91,7 +97,7 @@ class AtOnce(OnSite):
         )
         done = Future()
         done.set_result(answer)
-        self.wrote_s += time.thread_time() - began
+        self.wrote += clocks(time.thread_time) - began
         return done
 
     def cancel(self, task_id):
@@ -99,6 +105,15 @@ class AtOnce(OnSite):
 
     def close(self):
         """Nothing runs."""
+
+
+def clocks(processor_time):
+    """Processor time, wall time, and how long this thread has waited for a processor (0 if the system does not say)."""
+    try:
+        waited_s = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        waited_s = 0.0
+    return np.array([processor_time(), time.perf_counter(), waited_s])
 
 
 def model():
@@ -142,19 +157,17 @@ def fake_config(folder, *, clients, rounds, validates):
 
 
 def measure(config, home, made=()):
-    """A session's milliseconds of processor time per task, and tasks a second; the first round is left out."""
+    """A session's ms of processor time per task, tasks a second, ms of waiting per task; without its first round."""
     seen = []
 
     def watch(event):
         if isinstance(event, RoundFinished):
-            wrote_s = sum(one.wrote_s for one in made)
             tasks = len(event.round.cohort) * (2 if event.round.metrics else 1)
-            seen.append((time.process_time() - wrote_s, time.perf_counter() - wrote_s, tasks))
+            seen.append((clocks(time.process_time) - sum(one.wrote for one in made), tasks))
 
     beginning.run(config, Home.open(home), watch)
-    tasks = sum(number for _, _, number in seen[1:])
-    (cpu, wall, _), (last_cpu, last_wall, _) = seen[0], seen[-1]
-    return 1000 * (last_cpu - cpu) / tasks, tasks / (last_wall - wall)
+    cpu_s, wall_s, waited_s = (seen[-1][0] - seen[0][0]) / sum(tasks for _, tasks in seen[1:])
+    return 1000 * cpu_s, 1 / wall_s, 1000 * waited_s
 
 
 def measure_fake(clients, rounds, *, validates):
@@ -191,18 +204,16 @@ def main():
             found[name].append(run())
     print(f"The controller's own processor time: medians (min – max) of {given.repeat}")
     rows = [
-        (name, spread([ms for ms, _ in series], 2), spread([rate for _, rate in series], 0))
+        (name, *(spread(values, digits) for values, digits in zip(zip(*series, strict=True), (2, 0, 2), strict=True)))
         for name, series in found.items()
     ]
-    table(rows, ["", "ms a task", "tasks a second"])
-    goals = ["≤ 1.5 (goal 1)", "≤ 1.5 (goal 1)", ""]
-    save(
-        given.figures,
-        [
-            Figure(f"Controller, ms of CPU a task: {name}", ms, goal)
-            for (name, ms, _), goal in zip(rows, goals, strict=True)
-        ],
-    )
+    table(rows, ["", "ms a task", "tasks a second", "waited for a processor, ms a task"])
+    goals = [("≤ 1.5 (goal 1)", "≥ 1000"), ("≤ 1.5 (goal 1)", "≥ 1000"), ("", "")]
+    figures = []
+    for (name, ms, rate, _), (cpu_goal, rate_goal) in zip(rows, goals, strict=True):
+        figures.append(Figure(f"Controller, ms of CPU a task: {name}", ms, cpu_goal))
+        figures.append(Figure(f"Controller, tasks a second: {name}", rate, rate_goal))
+    save(given.figures, figures)
 
 
 if __name__ == "__main__":
