@@ -16,8 +16,9 @@ import msgspec
 
 from fedpkg.devices import ORDER, VISIBLE
 from fedpkg.errors import ConfigError, nearest
+from fedpkg.fedn.helpers import BareHelper, NpzHelper
+from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import read_bounded
-from fedpkg.types import SPEC_FILES
 
 if TYPE_CHECKING:
     from fedpkg.config_shape import Places
@@ -28,10 +29,6 @@ else:
 PythonEnv = Literal["auto", "current", "none"]
 MAX_FILE_BYTES = 4 << 20  # of a run.yaml
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
-
-# FEDn's names for forms of model files: npz files, then three of one bare array.
-NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
-BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]

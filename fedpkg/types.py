@@ -13,8 +13,6 @@ Use: TypeAlias = Literal["averaged", "stepped", "former"]
 # What the tensors of an update are.
 Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
-SPEC_FILE = "fedn.yaml"
-SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # the name that FEDn's successor gives it; where both are, the first counts
 # Those that fedpkg itself calls; a strategy may ask for any other that a package has.
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 

@@ -28,8 +28,8 @@ from fedpkg.compute_package.review import review
 from fedpkg.compute_package.spec import read_spec, spec_path
 from fedpkg.config import LimitsConfig
 from fedpkg.errors import PackageError
+from fedpkg.fedn.names import SPEC_FILE, SPEC_FILES
 from fedpkg.files import NO_SPACE, atomic_write, sha256_file
-from fedpkg.types import SPEC_FILE, SPEC_FILES
 
 _COMPRESS_LEVEL = 6
 

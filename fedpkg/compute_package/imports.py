@@ -1,4 +1,4 @@
-"""What a package's scripts import, and which of FEDn's helpers they use: found by parsing, never by running them."""
+"""What a package's scripts import: found by parsing, never by running them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedpkg.fedn.helpers import HELPERS
 from fedpkg.fedn.names import WITH_HELPERS
 
 MOST_FILES = 500
@@ -63,21 +62,6 @@ def sources_of(folder: Path, scripts: Iterable[str] = ()) -> list[Path]:
             break
         found.append(path)
     return found
-
-
-def helper_named(folder: Path, scripts: Iterable[str] = ()) -> str | None:
-    """The one of FEDn's helpers that a package's files name, as ``get_helper("binaryhelper")`` or in an import.
-
-    None if they name several.
-    """
-    found: set[str] = set()
-    for tree in trees_of(folder, scripts).values():
-        found.update(name.rpartition(".")[2] for name in _imports(tree))
-        found.update(
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        )
-    found.intersection_update(HELPERS)
-    return found.pop() if len(found) == 1 else None
 
 
 def mentions(folder: Path, words: Iterable[str]) -> bool:

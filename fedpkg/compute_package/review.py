@@ -12,8 +12,9 @@ from posixpath import normpath
 
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.errors import nearest
+from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import open_regular
-from fedpkg.types import ENTRY_POINTS, SPEC_FILES
+from fedpkg.types import ENTRY_POINTS
 
 BIG_FILE_BYTES = 10 << 20
 _SECRET_NAMES = (

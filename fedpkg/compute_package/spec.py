@@ -14,10 +14,9 @@ import msgspec
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.config_shape import Places
 from fedpkg.errors import SpecError, nearest
-from fedpkg.fedn.names import FORMER_ENTRY_POINTS
+from fedpkg.fedn.names import FORMER_ENTRY_POINTS, SPEC_FILE, SPEC_FILES
 from fedpkg.files import read_bounded
 from fedpkg.package_yaml import read_package_yaml, refused
-from fedpkg.types import SPEC_FILE, SPEC_FILES
 from fedpkg.waist.place import is_name_of_entry_point
 
 _MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second

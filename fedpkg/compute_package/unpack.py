@@ -36,8 +36,8 @@ from fedpkg.compute_package.spec import PackageSpec, read_spec, spec_path
 from fedpkg.compute_package.tarstream import TarMember, TarStream
 from fedpkg.config import LimitsConfig
 from fedpkg.errors import ArchiveError, PackageError
+from fedpkg.fedn.names import SPEC_FILE, SPEC_FILES
 from fedpkg.files import open_regular, remove_tree, sha256_file
-from fedpkg.types import SPEC_FILE, SPEC_FILES
 
 USUAL = LimitsConfig()
 # A cache entry: <digest>/files/… as in the archive, and <digest>/package.json that says what must be there.

@@ -1,13 +1,35 @@
-"""FEDn's helpers, each of which reads and writes one form of model file."""
+"""FEDn's helpers, each of which reads and writes one form of model file, and which of them a package asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import get_args
+import ast
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
 
-from fedpkg.config import BareHelper, NpzHelper
-from fedpkg.formats.base import Suffix
+NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearninghelper"]
+BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
 
 HELPERS: tuple[str, ...] = get_args(NpzHelper) + get_args(BareHelper)
 # The suffixes of the helpers whose files are one bare array; files of the others say themselves what they are.
-BARE_SUFFIXES: Mapping[str, Suffix] = {"binaryhelper": ".f64", "androidhelper": ".f32", "numpyarrayhelper": ".txt"}
+BARE_SUFFIXES: Mapping[str, Literal[".f64", ".f32", ".txt"]] = {
+    "binaryhelper": ".f64",
+    "androidhelper": ".f32",
+    "numpyarrayhelper": ".txt",
+}
+
+
+def helper_named(scripts: Iterable[ast.Module]) -> str | None:
+    """The one helper that a package's scripts name, as ``get_helper("binaryhelper")`` or in an import.
+
+    None if they name several.
+    """
+    found: set[str] = set()
+    for node in (node for tree in scripts for node in ast.walk(tree)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name.rpartition(".")[2] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").rpartition(".")[2])
+    found.intersection_update(HELPERS)
+    return found.pop() if len(found) == 1 else None

@@ -7,6 +7,8 @@ DATA_PATH = "FEDN_DATA_PATH"
 CLIENT_SETTINGS_PATH = "FEDN_CLIENT_SETTINGS_PATH"
 CLIENT_SETTINGS_FILE = "client_settings.yaml"
 
+SPEC_FILE = "fedn.yaml"
+SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # where both are, the first counts
 IGNORE_FILES = (".fednignore", ".scaleoutignore")
 
 FORMER_ENTRY_POINTS = {"infer": "predict"}  # in FEDn 0.5 to 0.8

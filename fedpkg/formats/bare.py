@@ -1,8 +1,8 @@
-"""Models that are one bare array, as three of FEDn's helpers write them; what such a file holds only its suffix says.
+"""Models that are one bare array; what such a file holds only its suffix says. Some of FEDn's helpers write them.
 
-.f64   float64 values, end to end        binaryhelper
-.f32   float32 values, end to end        androidhelper
-.txt   numpy.savetxt, a row a line       numpyarrayhelper
+.f64   float64 values, end to end
+.f32   float32 values, end to end
+.txt   numpy.savetxt, a row a line
 """
 
 from __future__ import annotations

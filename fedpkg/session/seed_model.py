@@ -55,11 +55,12 @@ def non_finite(seed_model: Weights) -> str | None:
 
 def bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
     """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
-    from fedpkg.compute_package.imports import helper_named
+    from fedpkg.compute_package.imports import trees_of
     from fedpkg.dispatch.forkserver import scripts_of
-    from fedpkg.fedn.helpers import BARE_SUFFIXES
+    from fedpkg.fedn.helpers import BARE_SUFFIXES, helper_named
 
-    return BARE_SUFFIXES.get(config.helper or helper_named(package.folder, scripts_of(package)) or "")
+    named = config.helper or helper_named(trees_of(package.folder, scripts_of(package)).values())
+    return BARE_SUFFIXES.get(named or "")
 
 
 def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.compute_package.imports import ALL_FILES, BIGGEST_FILE, helper_named, imports_of, own_modules
+from fedpkg.compute_package.imports import ALL_FILES, BIGGEST_FILE, imports_of, own_modules, trees_of
+from fedpkg.fedn.helpers import helper_named
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_helpers_of_fedn_bring_numpy(folder: Path) -> None:
 def test_helper_is_the_only_one_that_the_files_name(folder: Path, files: dict[str, str], helper: str | None) -> None:
     for name, text in files.items():
         write(folder / name, text)
-    assert helper_named(folder, ["script"]) == helper
+    assert helper_named(trees_of(folder, ["script"]).values()) == helper
 
 
 def test_only_so_much_is_parsed_and_scripts_come_first(tmp_path):

@@ -17,7 +17,6 @@ ROWS = [
     {"preflight"},
     {"controller", "dispatch", "coordinators"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
-    {"fedn"},
     {"replies"},
     {"transforms"},
     {"formats"},
@@ -27,7 +26,7 @@ ROWS = [
     {"waist"},
     {"interpreters", "means", "devices", "files"},
     {"log"},
-    {"errors", "types", "rules", "shown", "shares", "client"},
+    {"errors", "types", "rules", "shown", "shares", "client", "fedn"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
 # The same within strategies/; what is not named here, and the protocols of the rooms (base.py), lie below.
