@@ -14,14 +14,14 @@ demo: $(VENV)/.installed-demo
 	@echo "To go on: source $(BIN)/activate, then the commands above work as they stand."
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --durations=15
+	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal --durations=15
 
 unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow and not soak"
 
 # Long matrices, which CI does not run.
 soak: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m soak -n $(JOBS) --durations=15
+	$(BIN)/python -m pytest -m soak -n $(JOBS) --dist worksteal --durations=15
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
+from warm import warm_python
 
 from fedpkg.means import means
 from fedpkg.stores.sqlite import SqliteStore
@@ -56,7 +57,7 @@ def test_a_failed_client_is_named_with_its_log_and_a_command_that_repeats_it(fin
 def test_the_command_that_repeats_a_failed_task_fails_in_the_same_way(finished, environment):
     _home, ended, started_in = finished
     line = next(line for line in ended.err.splitlines() if "fedpkg package call" in line)
-    command = f"exec {sys.executable} -m fedpkg {line.partition('fedpkg ')[2]}"
+    command = f"exec {shlex.join(warm_python())} -m fedpkg {line.partition('fedpkg ')[2]}"
     run = subprocess.run(["bash", "-c", command], cwd=started_in, env=environment, capture_output=True, text=True)
     assert run.returncode == 8
     assert "ValueError: expected 784 features, got 785" in run.stderr
@@ -227,8 +228,8 @@ def events_of(process):
         yield json.loads(line)
 
 
-def start(here, environment, *overrides):
-    words = [sys.executable, "-m", "fedpkg", "run", str(write_run_yaml(here)), "--json", *overrides]
+def start(here, environment, *overrides, python=None):
+    words = [*(python or warm_python()), "-m", "fedpkg", "run", str(write_run_yaml(here)), "--json", *overrides]
     return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -263,7 +264,8 @@ def test_a_signal_ends_a_run_which_can_be_resumed(number, here, environment):
 
 @pytest.mark.slow
 def test_a_killed_run_is_shown_as_killed(here, environment):
-    with start(here, environment, 'arguments.train.plan=\'{"client-0@2": "sleep"}\'') as process:
+    sleeps = 'arguments.train.plan=\'{"client-0@2": "sleep"}\''
+    with start(here, environment, sleeps, python=[sys.executable]) as process:
         next(event for event in events_of(process) if event["event"] == "round_finished")
         assert session_of(here / ".fedpkg")["status"] == "running"
         process.kill()
@@ -356,7 +358,7 @@ def test_doctor_fails_when_something_is_missing_that_fedpkg_needs(here, monkeypa
 @pytest.mark.slow
 def test_on_a_terminal_the_progress_is_live_and_leaves_a_clean_screen(here, environment):
     plan = {"train": {"plan": '{"client-1@1": "exit3"}'}}
-    words = [sys.executable, "-m", "fedpkg", "run", str(write_run_yaml(here, arguments=plan))]
+    words = [*warm_python(), "-m", "fedpkg", "run", str(write_run_yaml(here, arguments=plan))]
     ours, theirs = os.openpty()
     with subprocess.Popen(
         words, env={**environment, "TERM": "xterm-256color"}, stdin=theirs, stdout=theirs, stderr=theirs

@@ -8,13 +8,13 @@ import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from federation import DRIFTING, Arrivals, Federation, feasible
+from warm import warm_python
 
 from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig, dump_config
@@ -52,7 +52,7 @@ def outcome_of(federation: Federation, session_id: str) -> list[object]:
 def drive(federation: Federation, *words: str) -> subprocess.Popen[str]:
     """A controller in a process of its own; see there for the words."""
     return subprocess.Popen(
-        [sys.executable, str(DRIVE), str(federation.home.root), *words],
+        [*warm_python(), str(DRIVE), str(federation.home.root), *words],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TEST_MARK": str(federation.home.root)},

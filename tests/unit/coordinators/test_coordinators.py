@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 from at_once import AtOnce
 from bad_programs import BAD, ROUNDS
 from federation import DRIFTING, MISBEHAVE, Federation
+from warm import warm_python
 
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.errors import ConfigError, FedpkgError, Interrupted, SessionFailed
@@ -125,7 +125,7 @@ def processes_of(federation: Federation) -> list[psutil.Process]:
 def drive(federation: Federation, *words: str) -> int:
     """A controller in a process of its own."""
     environ = {**os.environ, "TEST_MARK": str(federation.home.root)}
-    return subprocess.run([sys.executable, str(DRIVE), str(federation.home.root), *words], env=environ).returncode
+    return subprocess.run([*warm_python(), str(DRIVE), str(federation.home.root), *words], env=environ).returncode
 
 
 def outcome_of(federation: Federation, session: SessionRow) -> list[object]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from warm import warm_python
 from wheelhouse import write_package
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
@@ -277,7 +278,7 @@ def test_a_session_resumes_in_its_environment_which_is_made_again(
 @pytest.fixture
 def fedpkg(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def fedpkg(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fedpkg", *map(str, words)]
+        command = [*warm_python(), "-m", "fedpkg", *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100, **options)
 
     return fedpkg

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from desk import FarProcess
 from federation import DRIFTING, PACKAGES, Federation
 from near_end import over
 from test_resume import outcome_of, write_config
+from warm import warm_python
 
 from fedpkg.controller.events import TaskEnded
 from fedpkg.session import executors
@@ -31,7 +31,8 @@ KINDS = {
 
 def killed(federation: Federation, far: FarProcess, *words: str) -> None:
     """A controller that killed itself while its tasks ran at the far end."""
-    command = [sys.executable, str(Path(__file__).with_name("drive_far.py")), str(far.port), str(federation.home.root)]
+    script = Path(__file__).with_name("drive_far.py")
+    command = [*warm_python(), str(script), str(far.port), str(federation.home.root)]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=200)
     assert done.returncode == -signal.SIGKILL, (words, done.stdout, done.stderr)
 
