@@ -75,12 +75,18 @@ class Reply:
 
 
 class Replies(list):  # type: ignore[type-arg]
-    """The usable replies to one request, in the order of ``asked``. ``missing`` are clients without one."""
+    """The usable replies to one request, in the order of ``asked``. ``missing`` are clients without one.
 
-    def __init__(self, replies: Sequence[Reply], asked: Sequence[str], missing: Sequence[str]) -> None:
+    ``request_id`` names the request among those of its round. If it ``is_outstanding``, nothing of this is known yet.
+    """
+
+    def __init__(self, replies: Sequence[Reply], told: Mapping[str, Any]) -> None:
         super().__init__(replies)
-        self.asked = asked
-        self.missing = missing
+        self.request_id: str = told["id"]
+        self.round_number: int | None = told.get("round")
+        self.asked: Sequence[str] = told["asked"]
+        self.missing: Sequence[str] = told["missing"]
+        self.is_outstanding: bool = told.get("is_outstanding", False)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Request:
         clients: who is asked; None: the group, else the clients that the session's sampler chooses.
         payload: the model that clients get, or `fedpkg.client.Records`; None: the round's model, if there is one.
         required: usable replies without which the round fails; None: as ``round.required`` of the run.yaml.
+        wait: for "all" who are asked, for a number of usable replies, or for "nothing": see `Step.arrived`.
     """
 
     entry_point: str = "train"
@@ -102,6 +109,7 @@ class Request:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     payload: Model | Records | None = None
     required: int | None = None
+    wait: str | int = "all"
 
 
 class Step:
@@ -145,6 +153,15 @@ class Step:
         told = self._line.call({"type": "ask", "requests": [self._line.wanted(one) for one in wanted]})
         return [self._replies(one) for one in told["replies"]]
 
+    def arrived(self, number: int = 1) -> list[Replies]:
+        """The next outstanding requests that have ended, of this round or earlier ones, in order of arrival.
+
+        Args:
+            number: how many to wait for; fewer come if no more are outstanding, or if ``round.timeout_s`` is over.
+                0: those that have ended by now, without waiting.
+        """
+        return [self._replies(one) for one in self._line.call({"type": "await", "number": number})["replies"]]
+
     def _replies(self, told: Mapping[str, Any]) -> Replies:
         path = self._line.path
         replies = [
@@ -157,7 +174,7 @@ class Step:
             )
             for one in told["replies"]
         ]
-        return Replies(replies, told["asked"], told["missing"])
+        return Replies(replies, told)
 
     def commit(
         self,
@@ -235,8 +252,11 @@ class _Line:
     def wanted(self, request: Request) -> dict[str, Any]:
         self.ids += 1
         told = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-        kind = {"payload_kind": "records"} if hasattr(request.payload, "sets") else {}  # else as it was always said
-        return {**told, "id": str(self.ids), "payload": self.put(request.payload), **kind}
+        if hasattr(request.payload, "sets"):
+            told["payload_kind"] = "records"
+        if request.wait == "all":
+            del told["wait"]  # a message is the same as before it could say this
+        return {**told, "id": str(self.ids), "payload": self.put(request.payload)}
 
     def put(self, model: Model | Records | None) -> str | None:
         """Write a model, or records, where the controller finds it; the name of the file."""

@@ -108,7 +108,7 @@ class Asked:
     Attributes:
         settled: by position in the cohort, what came of that client's part; None: it was not asked in the end.
         late: the failure of those who have not answered when the round's time is over.
-        stays: it is outstanding (`Outstanding`), and its replies cannot be had yet.
+        is_outstanding: its replies cannot be had yet (see `Outstanding`).
         when_settled: is called when what came of every client is known.
     """
 
@@ -124,7 +124,7 @@ class Asked:
         self.cohort = tuple(row.cohort)
         self.settled: dict[int, Came | None] = {}
         self.late: Failure | None = None
-        self.stays = False
+        self.is_outstanding = False
         self.when_settled: Callable[[Asked], None] | None = None
         self._num_ok = self._bytes_down = self._bytes_up = 0
         self._open_for_more = True
@@ -185,7 +185,7 @@ class Asked:
         return next(self._replies)
 
     def _check_came(self) -> None:
-        if self.stays:
+        if self.is_outstanding:
             raise SessionFailed(
                 f"round {self.desk.round_number}, request {self.request_id}: it is outstanding, without replies yet",
                 hint="a step that asks with wait='nothing' yields Arrived(number) to get the replies that have arrived",

@@ -51,7 +51,7 @@ class Outstanding:
     def add(self, asked: Asked) -> None:
         """A request that was just asked, before any turn of it begins."""
         self._asked[asked.round_number, asked.request_id] = asked
-        asked.stays, asked.when_settled = True, self._note
+        asked.is_outstanding, asked.when_settled = True, self._note
 
     def _note(self, asked: Asked) -> None:
         self._arrived.append((asked.round_number, asked.request_id))
@@ -91,7 +91,7 @@ class Outstanding:
             if key in self._arrived:
                 self._arrived.remove(key)
             del self._asked[key]
-            asked.stays = False
+            asked.is_outstanding = False
             found.append(asked)
         return found
 

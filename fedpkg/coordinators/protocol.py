@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -49,12 +49,19 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payload: str | None = None
     payload_kind: Literal["model", "records"] = "model"
     required: int | None = None
+    wait: Literal["all", "nothing"] | int = "all"
 
 
 class Ask(msgspec.Struct, tag="ask", tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """Requests that are asked at once; the answer has the replies to all of them."""
+    """Requests that are asked at once; the answer has the replies to all of them that do not stay outstanding."""
 
     requests: list[Wanted]
+
+
+class Await(msgspec.Struct, tag="await", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """Outstanding requests that have ended, in order of arrival: see `fedpkg.strategies.base.Arrived`."""
+
+    number: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1
 
 
 class Commit(msgspec.Struct, tag="commit", tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -78,7 +85,7 @@ class Error(msgspec.Struct, tag="error", tag_field="type", frozen=True, forbid_u
     text: str
 
 
-Message: TypeAlias = Hello | Ask | Commit | Log | Error
+Message: TypeAlias = Hello | Ask | Await | Commit | Log | Error
 _decoder = msgspec.json.Decoder(Message)
 
 

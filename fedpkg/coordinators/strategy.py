@@ -10,13 +10,24 @@ from typing import Any
 
 from fedpkg.coordinators.journal import STEADY, Differs, Journal, Round, Sent
 from fedpkg.coordinators.process import END_PATIENCE_S, Ended, Process, Workplace
-from fedpkg.coordinators.protocol import VERSION, Ask, Commit, Error, Hello, Log, Message, Wanted
+from fedpkg.coordinators.protocol import VERSION, Ask, Await, Commit, Error, Hello, Log, Message, Wanted
 from fedpkg.errors import ModelFileError, SessionFailed
 from fedpkg.formats.model_file import read_model
 from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
 from fedpkg.replies.reading import RECORDS_BYTES
-from fedpkg.strategies.base import Asks, Payload, Replies, Reply, Request, State, Step, StepContext, StepResult
+from fedpkg.strategies.base import (
+    Arrived,
+    Asks,
+    Payload,
+    Replies,
+    Reply,
+    Request,
+    State,
+    Step,
+    StepContext,
+    StepResult,
+)
 from fedpkg.strategies.traits import Traits
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.records import Records
@@ -173,6 +184,7 @@ class _Talk:
         self.model = model
         self._deaths: list[str] = []
         self._lines = 0
+        self._by_time: int | None = None  # the first message whose answer depends on time
 
     def run(self, state: State) -> Asks[StepResult]:
         """Ask what it asks, until it commits: the state after that, whose record is on disk."""
@@ -185,20 +197,24 @@ class _Talk:
                 if isinstance(message, Commit):
                     self.round.commit = sent.to_json()
                     return self._result(message, sent, state)
-                requests = [self._request(one, sent) for one in message.requests]
-                said = self._told(message, (yield requests))
+                if isinstance(message, Await):
+                    self._by_time = len(messages) if self._by_time is None else self._by_time
+                    said = self._told((yield Arrived(message.number)))
+                else:
+                    said = self._told((yield [self._request(one, sent) for one in message.requests]))
                 messages.append((sent.to_json(), dict(said)))
         except Differs:
             raise
         except BaseException:  # the round is taken again: what was not answered may then be another message
-            sending.forget(after=len(messages) if self._was_answered() else 0)
+            answered = len(messages) if self._was_answered() else 0
+            sending.forget(after=answered if self._by_time is None else min(answered, self._by_time))
             raise
 
-    def _next(self, said: Mapping[str, Any] | None) -> tuple[Ask | Commit, Sent]:
+    def _next(self, said: Mapping[str, Any] | None) -> tuple[Ask | Await | Commit, Sent]:
         """The next message that asks or commits, after something was said to it."""
         while True:
             message, sent = self.owner.exchange(self.journal, self.round, said, self._deaths)
-            if isinstance(message, (Ask, Commit)):
+            if isinstance(message, (Ask, Await, Commit)):
                 return message, sent
             if isinstance(message, Error):
                 raise SessionFailed(f"it gave up: {message.text[:LONGEST_LINE]}")
@@ -236,6 +252,7 @@ class _Talk:
             sets=dict.fromkeys(wanted.sets),
             parameters=wanted.parameters,
             required=wanted.required,
+            wait=wanted.wait,
         )
 
     def _weights(self, name: str, kept: str) -> Weights:
@@ -252,10 +269,14 @@ class _Talk:
         except ModelFileError as error:
             raise SessionFailed(f"its file '{name}' holds no records: {error.message}") from error
 
-    def _told(self, message: Ask, answers: Sequence[Replies]) -> dict[str, Any]:
+    def _told(self, answers: Sequence[Replies]) -> dict[str, Any]:
         """The replies, as it is told of them; their weights are kept."""
         told = []
-        for wanted, replies in zip(message.requests, answers, strict=True):
+        for replies in answers:
+            one = {"id": replies.request_id, "round": replies.round_number, "asked": list(replies.asked)}
+            if replies.is_outstanding:
+                told.append({**one, "missing": [], "replies": [], "is_outstanding": True})
+                continue
             found = [
                 {
                     "client_id": reply.client_id,
@@ -266,9 +287,7 @@ class _Talk:
                 }
                 for reply in replies
             ]
-            told.append(
-                {"id": wanted.id, "asked": list(replies.asked), "missing": list(replies.missing), "replies": found}
-            )
+            told.append({**one, "missing": list(replies.missing), "replies": found})
         return {"type": "replies", "replies": told}
 
     def _was_answered(self) -> bool:

@@ -140,6 +140,11 @@ class Replies(Protocol):
         ...
 
     @property
+    def is_outstanding(self) -> bool:
+        """Whether they cannot be had yet: see `Arrived`."""
+        ...
+
+    @property
     def asked(self) -> tuple[str, ...]:
         """The cohort."""
         ...

@@ -96,6 +96,10 @@ class _Wide:
         return self._replies.round_number
 
     @property
+    def is_outstanding(self) -> bool:
+        return self._replies.is_outstanding
+
+    @property
     def asked(self) -> tuple[str, ...]:
         return self._replies.asked
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,23 @@ import torch
 from fedpkg.controller.seeds import derive_seed, step_rng, task_seed
 from fedpkg.controller.state import decode, encode
 from fedpkg.errors import SessionFailed
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
+
+
+def test_records_round_trip_in_a_state() -> None:
+    kept: list[Weights] = []
+
+    def put(weights: Weights) -> tuple[str, list[str]]:
+        kept.append(weights)
+        return str(len(kept) - 1), []
+
+    table = Weights({"a/b": torch.arange(3)})
+    records = Records({"$weights": table, "": Weights({})}, {"$weights": "no digest", "x": [float("inf")]})
+    saved = json.loads(json.dumps(encode({"request": records}, put)))
+    found = decode(saved, lambda digest, buffers: kept[int(digest)])["request"]
+    assert list(found.sets) == ["$weights", ""] and found.sets["$weights"] is table and not found.sets[""]
+    assert found.data == records.data
 
 
 def test_state_round_trips() -> None:

@@ -51,6 +51,30 @@ for step in coordinator.rounds():
     step.commit({name: tensor / total if tensor.is_floating_point() else tensor for name, tensor in sums.items()})
 """
 
+# Whoever is idle begins; the first two to answer move the model. It looks once, goes on, and then waits.
+GOES_ON = """
+import numpy as np
+from fedpkg.client import coordinator
+from fedpkg.client.coordinator import Request
+
+busy = set()
+for step in coordinator.rounds():
+    idle = [one.client_id for one in step.clients if one.client_id not in busy]
+    begun = step.ask(*(Request("train", clients=[name], wait="nothing") for name in idle))
+    assert all(one.is_outstanding and not one and one.round_number == step.round_number for one in begun)
+    busy.update(idle)
+    model, found = dict(np.load(step.path)), step.arrived(0)
+    while len(found) < 2:
+        found += step.arrived()
+    for replies in found:
+        assert not replies.is_outstanding and replies.round_number <= step.round_number
+        busy.remove(replies.asked[0])
+        for reply in replies:
+            update = np.load(reply.path)
+            model = {name: ((model[name] + update[name]) / 2).astype(model[name].dtype) for name in model}
+    step.commit(model)
+"""
+
 # Two requests in a round, the second to a client that the first chose; what it remembers is in its memory alone.
 ASKS_TWICE = """
 import os, signal, sys
@@ -180,6 +204,32 @@ def test_a_controller_that_is_killed_goes_on_to_the_same_bits(
     session = federation.resume(killed.session_id)
     assert session.status == "finished" and outcome_of(federation, session) == outcome_of(federation, whole)
     assert not processes_of(federation)
+
+
+def test_a_program_goes_on_while_its_requests_are_outstanding(federation: Federation, tmp_path: Path) -> None:
+    arguments = {"train": {"up-to": 0.1, "fails": "client-1@2"}}
+    config = config_of(federation, tmp_path, GOES_ON, rounds=4, arguments=arguments, executor={"workers": 3})
+    session = federation.run(config)
+    arrivals = [key for row in federation.store.list_rounds(session.session_id) for got in row.arrivals for key in got]
+    assert len(arrivals) >= 8 and any(by_round > 1 for by_round, _ in arrivals)
+    replayed = federation.run(msgspec.structs.replace(config, replay=session.session_id))
+    assert federation.digests(replayed.session_id) == federation.digests(session.session_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_at", [6, 14])
+def test_killed_with_outstanding_requests_a_program_is_told_the_same(
+    federation: Federation, tmp_path: Path, kill_at: int
+) -> None:
+    arguments = {"train": {"up-to": 0.1}}
+    config = config_of(federation, tmp_path, GOES_ON, rounds=4, arguments=arguments, executor={"workers": 3})
+    path = federation.home.root / "config.json"
+    path.write_text(json.dumps(dump_config(config)))
+    assert drive(federation, "--run", str(path), "--kill-at", str(kill_at)) == -signal.SIGKILL
+    session = federation.store.list_sessions()[-1]
+    assert federation.resume(session.session_id).status == "finished"
+    replayed = federation.run(msgspec.structs.replace(config, replay=session.session_id))
+    assert federation.digests(replayed.session_id) == federation.digests(session.session_id)
 
 
 @pytest.mark.slow
