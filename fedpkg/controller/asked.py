@@ -242,7 +242,7 @@ class Asked:
         down = self._sent_bytes
         if down is None:
             down = 0 if order.input is None else order.input.size_bytes
-        desk.ledger.record(received, position=position, bytes_down=down, weight=weight)
+        desk.ledger.record(received, position=position, since=self.row.started_at, bytes_down=down, weight=weight)
         if answer.converted is not None and "converted" not in desk.ctx.said:
             desk.ctx.said.add("converted")
             about = (
@@ -278,7 +278,7 @@ class Asked:
         self.desk.ledger.begun(order)
         answer = Answer(task_id=order.task_id, status="failed", failure=failure, started_at=started_at)
         received = Received(order, answer)
-        self.desk.ledger.record(received, position=position, bytes_down=0)
+        self.desk.ledger.record(received, position=position, since=self.row.started_at, bytes_down=0)
         self._settle(position, came_of(received))
 
     def _settle(self, position: int, came: Came | None, bytes_moved: tuple[int, int] = (0, 0)) -> None:

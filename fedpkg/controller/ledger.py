@@ -196,10 +196,20 @@ class Ledger:
             task,
         )
 
-    def record(self, received: Received, *, position: int, bytes_down: int, weight: Weight | None = None) -> TaskRow:
+    def record(
+        self,
+        received: Received,
+        *,
+        position: int,
+        since: float,
+        bytes_down: int,
+        weight: Weight | None = None,
+    ) -> TaskRow:
         """Write down what became of a task, and tell those who watch.
 
         Args:
+            since: when its request was asked. The side that ran the task may have another clock, and `recall` tells by
+                the time whether a failure is one of before the request was asked again.
             position: of its client in the request's cohort.
             weight: what metrics say that they weigh.
 
@@ -211,7 +221,8 @@ class Ledger:
         if answer.failure is not None and answer.failure.kind == "no_space":
             what = f"{order.entry_point} of {order.client_id} in round {order.round_number} failed"
             raise ctx.disk_is_full(f"{what} ({answer.failure.message})")
-        row = task_row(received, position=position, bytes_down=bytes_down)
+        started_at = min(max(answer.started_at, since), max(since, ctx.clock()))
+        row = task_row(received, position=position, started_at=started_at, bytes_down=bytes_down)
         update, validation = self._reply_rows(received, weight)
         ctx.store.record_task(row, update=update, validation=validation)
         ctx.watch(TaskEnded(order=order, answer=answer))
@@ -258,7 +269,7 @@ class Ledger:
             remove_tree((self.ctx.home / update.path).parent)
 
 
-def task_row(received: Received, *, position: int, bytes_down: int) -> TaskRow:
+def task_row(received: Received, *, position: int, started_at: float, bytes_down: int) -> TaskRow:
     """The row of a task."""
     order, answer = received.order, received.answer
     return TaskRow(
@@ -274,7 +285,7 @@ def task_row(received: Received, *, position: int, bytes_down: int) -> TaskRow:
         message=answer.failure.message if answer.failure else None,
         exit_code=answer.exit_code,
         signal=answer.signal,
-        started_at=answer.started_at,
+        started_at=started_at,
         wall_s=answer.wall_s,
         folder=answer.folder or None,
         command=answer.command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -259,6 +260,16 @@ def test_an_answer_that_nobody_got_is_not_lost(federation: Federation, tmp_path:
     assert notes_of(federation, session.session_id)[1] == [[1, "old", ["client-0"], [1]]]
     assert len(ended) == 1
     assert not folder.exists()
+
+
+def test_the_strategy_of_the_page_runs_as_it_stands_there(federation: Federation, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "strategies.md").read_text()
+    (code,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Stragglers" in one)
+    (tmp_path / "stragglers.py").write_text(code)
+    strategy = {"file": str(tmp_path / "stragglers.py"), "enough": 2}
+    arguments = {"train": {"up-to": 0.05}}
+    session = federation.run(package=str(DRIFTING), clients=4, rounds=3, strategy=strategy, arguments=arguments)
+    assert [row.num_ok for row in federation.store.list_rounds(session.session_id)] == [2, 2, 2]
 
 
 def test_only_a_session_of_the_same_seed_can_be_replayed(federation: Federation) -> None:

@@ -18,7 +18,7 @@ from fedpkg.types import Sampling
 from fedpkg.weights.weights import Weights
 
 PAGE = (Path(__file__).parents[3] / "docs" / "strategies.md").read_text()
-STRATEGY, AGGREGATOR, SAMPLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+STRATEGY, _STRAGGLERS, AGGREGATOR, SAMPLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_strategy_on_the_page_makes_its_step(tmp_path: Path) -> None:
