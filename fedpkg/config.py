@@ -225,7 +225,6 @@ class LoadedConfig:
 
     config: RunConfig
     origins: Mapping[str, str]
-    path: Path
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> LoadedConfig:
@@ -299,7 +298,7 @@ def _checked(
         ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
         for leaf, _value in _leaves(dump_config(config))
     }
-    return LoadedConfig(config, origins, path)
+    return LoadedConfig(config, origins)
 
 
 def dump_config(config: RunConfig) -> dict[str, Json]:

@@ -72,36 +72,26 @@ def _plain(value: Any) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows under headings on standard output: with rich on a terminal that is wide enough, else aligned plain text.
+    """Rows under headings on standard output, the headings bold on a terminal.
 
     No cell is ever broken: what is too wide, the terminal itself wraps, and an id can still be copied whole.
     """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.text import Text
+
     columns = [shown(name) for name in columns]
     rows = [[shown(cell) for cell in row] for row in rows]
     numeric = [bool(rows) and all(_NUMBER.fullmatch(row[i]) or not row[i] for row in rows) for i in range(len(columns))]
-    if sys.stdout.isatty():
-        from rich.cells import cell_len
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        console = Console()
-        natural = [max(cell_len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-        if sum(natural) + 2 * (len(columns) - 1) <= console.width:
-            grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-            for name, is_number in zip(columns, numeric, strict=True):
-                grid.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
-            for row in rows:
-                grid.add_row(*(Text(cell) for cell in row))
-            console.print(grid)
-            return
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-    for row in [columns, *rows]:
-        cells = [
-            cell.rjust(width) if is_number else cell.ljust(width)
-            for cell, width, is_number in zip(row, widths, numeric, strict=True)
-        ]
-        result("  ".join(cells).rstrip())
+    widths = [max(cell_len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    for n, row in enumerate([columns, *rows]):
+        spaces = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [gap + cell if right else cell + gap for cell, gap, right in zip(row, spaces, numeric, strict=True)]
+        line = "  ".join(cells).rstrip()
+        if n == 0 and sys.stdout.isatty():
+            Console().print(Text(line, style="bold"), soft_wrap=True)
+        else:
+            result(line)
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
 from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table, strategy_numbers
@@ -175,27 +175,25 @@ class Progress:
         return max(0.0, a_round * self.num_rounds * (1 - self.share_done))
 
 
-class Display(Protocol):
-    progress: Progress
-
-    def show(self, event: Event) -> None: ...
-
-    def __enter__(self) -> object: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class PlainLines:
-    """One line a round on standard error, and a few for each client that fails."""
+class Display:
+    """What a session looks like while it runs; entered before its first event, and left after its last."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.failures = 0  # of this phase, drop-outs left out
 
-    def __enter__(self) -> PlainLines:
+    def show(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Display:
         return self
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class PlainLines(Display):
+    """One line a round on standard error, and a few for each client that fails."""
+
+    failures = 0  # of this phase, drop-outs left out
 
     def say(self, text: str) -> None:
         output.words(text)
@@ -316,16 +314,8 @@ def _send_log_to_standard_error() -> None:
             handler.setStream(sys.stderr)
 
 
-class JsonLines:
+class JsonLines(Display):
     """One JSON object a line on standard output."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-
-    def __enter__(self) -> JsonLines:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
 
     def show(self, event: Event) -> None:
         if isinstance(event, SessionStarted):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Indices: TypeAlias = npt.NDArray[np.int64]
+Labels: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,12 @@ class ClientData:
 class Partitioner(Protocol):
     """Divides examples among clients: every index goes to exactly one of them, each client's indices are sorted."""
 
-    def split(self, labels: npt.NDArray[Any], num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+    def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
         """Divide the training examples; raises DataError when a client would get too few."""
         ...
 
     def split_test(
-        self,
-        labels: npt.NDArray[Any],
-        rng: np.random.Generator,
-        *,
-        train_labels: npt.NDArray[Any],
-        train: list[Indices],
+        self, labels: Labels, rng: np.random.Generator, *, train_labels: Labels, train: list[Indices]
     ) -> list[Indices]:
         """Divide the test examples to match ``train``, the split of the training examples; parts may be empty."""
         ...

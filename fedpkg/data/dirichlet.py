@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.base import Indices, by_owner
+from fedpkg.data.base import Indices, Labels, by_owner
 from fedpkg.errors import DataError
 
 _ATTEMPTS = 100
@@ -30,7 +30,7 @@ class DirichletPartitioner:
     alpha: float = 0.5
     min_examples: int = 1
 
-    def split(self, labels: npt.NDArray[Any], num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+    def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
         if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
             raise DataError(
                 f"a Dirichlet partition needs one class per example, found labels of shape {labels.shape} and dtype "
@@ -51,12 +51,7 @@ class DirichletPartitioner:
         )
 
     def split_test(
-        self,
-        labels: npt.NDArray[Any],
-        rng: np.random.Generator,
-        *,
-        train_labels: npt.NDArray[Any],
-        train: list[Indices],
+        self, labels: Labels, rng: np.random.Generator, *, train_labels: Labels, train: list[Indices]
     ) -> list[Indices]:
         """Divide each class in the proportions its training examples were divided in; one unseen there, evenly."""
         classes, sizes = np.unique(labels, return_counts=True)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fedpkg.data.base import Indices, by_owner
+from fedpkg.data.base import Indices, Labels, by_owner
 from fedpkg.errors import DataError
 
 
@@ -16,7 +14,7 @@ from fedpkg.errors import DataError
 class IidPartitioner:
     min_examples: int = 1
 
-    def split(self, labels: npt.NDArray[Any], num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+    def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
         if len(labels) // num_partitions < self.min_examples:
             raise DataError(
                 f"{len(labels)} training examples cannot give {num_partitions} clients {self.min_examples} each",
@@ -25,12 +23,7 @@ class IidPartitioner:
         return _deal(len(labels), num_partitions, rng)
 
     def split_test(
-        self,
-        labels: npt.NDArray[Any],
-        rng: np.random.Generator,
-        *,
-        train_labels: npt.NDArray[Any],
-        train: list[Indices],
+        self, labels: Labels, rng: np.random.Generator, *, train_labels: Labels, train: list[Indices]
     ) -> list[Indices]:
         return _deal(len(labels), len(train), rng)
 

@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +32,13 @@ from fedpkg.preflight import (
 from fedpkg.samplers import make_sampler
 from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
-from fedpkg.session.context import context_of, naming_a_full_disk
+from fedpkg.session.context import context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
 from fedpkg.stores.home import Home, stored_path
 from fedpkg.stores.leftovers import mark_beginning, of_build
-from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import remove
 from fedpkg.stores.sql import StateStore
 from fedpkg.strategies import make_strategy
@@ -76,13 +74,8 @@ def run(
         FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
     """
     config = resolved(config, Places("run configuration"))
-    control, workshop = control or Control(), workshop or Workshop(home)
-    with (
-        naming_a_full_disk(home, "start it again"),
-        workshop.joined(),
-        open_store(home) as store,
-        ExitStack() as held,
-    ):
+    with running(home, watch, control, workshop, clock, advice="start it again") as here:
+        store, control, workshop = here.store, here.control, here.workshop
         with control.holding(workshop.preparing):
             config, package, signatures = admit_package(config, home, store)
             config = _replaying(config, package, store)
@@ -92,7 +85,7 @@ def run(
             watch(Preparing(what="the package's Python environment"))
             on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             mark = mark_beginning(home.session_folder(session.session_id))
-            executor = held.enter_context(workshop.executor(config, on_disk, session.session_id, control))
+            executor = here.held.enter_context(workshop.executor(config, on_disk, session.session_id, control))
             watch(Preparing(what="the clients' data"))
             from fedpkg.data.clients import prepare_clients
 
@@ -108,19 +101,7 @@ def run(
             now = clock()
             store.add_package(_package_row(config, package, now))
             session = dataclasses.replace(session, created_at=now, updated_at=now)
-            ctx = context_of(
-                session,
-                config,
-                home,
-                store,
-                on_disk.spec,
-                form,
-                executor,
-                control=control,
-                held=held,
-                watch=watch,
-                clock=clock,
-            )
+            ctx = context_of(here, session, config, on_disk.spec, form, executor)
             begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
             remove(of_build(home.session_folder(session.session_id)))
         with workshop.on_record(session.session_id), heeding_requests(home, session.session_id, control):

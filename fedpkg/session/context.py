@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
@@ -11,9 +12,11 @@ from fedpkg.errors import StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
+from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
+from fedpkg.stores.opening import open_store
 from fedpkg.stores.sql import StateStore
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.place import STATES_ELSEWHERE
@@ -25,21 +28,43 @@ if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm
 
 
-def context_of(
-    session: SessionRow,
-    config: RunConfig,
+@dataclass(frozen=True)
+class Running:
+    """What a session has while it runs. ``held`` is left when it ends, and with it what only runs for it."""
+
+    home: Home
+    store: StateStore
+    workshop: Workshop
+    control: Control
+    held: ExitStack
+    watch: Watcher
+    clock: Callable[[], float]
+
+
+@contextmanager
+def running(
     home: Home,
-    store: StateStore,
-    spec: PackageSpec,
-    form: ModelForm,
-    executor: Executor,
-    *,
-    control: Control,
-    held: ExitStack,
     watch: Watcher,
+    control: Control | None,
+    workshop: Workshop | None,
     clock: Callable[[], float],
+    *,
+    advice: str,
+) -> Iterator[Running]:
+    """Run a session in the block; ``advice`` says how to go on where its disk is full before it has rounds."""
+    control, workshop = control or Control(), workshop or Workshop(home)
+    with (
+        naming_a_full_disk(home, advice),
+        workshop.joined(),
+        open_store(home) as store,
+        ExitStack() as held,
+    ):
+        yield Running(home, store, workshop, control, held, watch, clock)
+
+
+def context_of(
+    here: Running, session: SessionRow, config: RunConfig, spec: PackageSpec, form: ModelForm, executor: Executor
 ) -> SessionContext:
-    """``held`` is left when the session ends, and with it what only runs for it."""
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
     from fedpkg.session.coordinator import give_workplace
@@ -47,25 +72,25 @@ def context_of(
     from fedpkg.strategies.master import with_master
 
     strategy = make_strategy(config.strategy)
-    give_workplace(strategy, session, config, home, form, control, held)
+    give_workplace(strategy, session, config, here.home, form, here.control, here.held)
     if not executor.is_ours:
-        (home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()
+        (here.home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()
     return SessionContext(
         session=session,
         config=config,
-        folder=home.session_folder(session.session_id),
-        home=home.root,
+        folder=here.home.session_folder(session.session_id),
+        home=here.home.root,
         spec=spec,
         limits=limits_of(config.limits),
         isolation=isolation_of(config),
         form=form,
-        store=store,
-        models=ModelStore(home.models),
+        store=here.store,
+        models=ModelStore(here.home.models),
         executor=executor,
         strategy=with_master(strategy) if session.rules >= 2 else strategy,
         sampler=make_sampler(config.sampler),
-        clock=clock,
-        watch=watch,
+        clock=here.clock,
+        watch=here.watch,
     )
 
 

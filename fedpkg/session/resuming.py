@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,12 @@ from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.log import event
 from fedpkg.session.admission import package_again, put_on_disk
-from fedpkg.session.context import context_of, naming_a_full_disk
+from fedpkg.session.context import context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, ModelRow, SessionRow
 from fedpkg.stores.home import Home
-from fedpkg.stores.opening import open_store
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
@@ -51,17 +49,12 @@ def resume(
         NotFound: no such session.
         FedpkgError: what stopped it again.
     """
-    control, workshop = control or Control(), workshop or Workshop(home)
-    with (
-        naming_a_full_disk(home, f"fedpkg session resume {ref}"),
-        workshop.joined(),
-        open_store(home) as store,
-        ExitStack() as held,
-    ):
+    with running(home, watch, control, workshop, clock, advice=f"fedpkg session resume {ref}") as here:
+        store, control, workshop = here.store, here.control, here.workshop
         with control.holding(workshop.preparing):
             session = store.get_session(ref)
             store.withdraw_stop(session.session_id)
-            held.enter_context(workshop.on_record(session.session_id))
+            here.held.enter_context(workshop.on_record(session.session_id))
             config = config_from_json(by_its_rules(session))
             check_rules(session, config)
             unpacked = package_again(config, home, session)
@@ -71,7 +64,7 @@ def resume(
             watch(Preparing(what="the package's Python environment"))
             package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             check_data(home, store.list_clients(session.session_id))
-            executor = held.enter_context(
+            executor = here.held.enter_context(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)
             )
             from fedpkg.controller.session import run_session
@@ -79,19 +72,7 @@ def resume(
 
             seed = next(iter(store.list_models(session.session_id, limit=1)), None)  # of round 0
             form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
-            ctx = context_of(
-                session,
-                config,
-                home,
-                store,
-                package.spec,
-                form,
-                executor,
-                control=control,
-                held=held,
-                watch=watch,
-                clock=clock,
-            )
+            ctx = context_of(here, session, config, package.spec, form, executor)
             _check_still_without(ctx, seed)
             if session.rules < 2 and seed is not None:
                 check_former_shares(ctx, seed)

@@ -61,6 +61,11 @@ class Home:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self.state_db = self.root / "state.db"
+        self.models = self.root / "models"
+        self.packages = self.root / "packages"
+        self.data = self.root / "data"
+        self.sessions = self.root / SESSIONS
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Home:
@@ -91,26 +96,6 @@ class Home:
         except OSError as error:
             raise _unwritable(home.root, error) from error
         return home
-
-    @property
-    def state_db(self) -> Path:
-        return self.root / "state.db"
-
-    @property
-    def models(self) -> Path:
-        return self.root / "models"
-
-    @property
-    def packages(self) -> Path:
-        return self.root / "packages"
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    @property
-    def sessions(self) -> Path:
-        return self.root / SESSIONS
 
     def session_folder(self, session_id: str) -> Path:
         return self.sessions / session_id

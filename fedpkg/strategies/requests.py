@@ -60,25 +60,23 @@ def mean_of(
     replies: Iterable[Reply],
     template: Weights,
     *,
-    of: Callable[[Reply], Weights] = lambda reply: reply.weights,
     weight: Callable[[Reply], float] = lambda reply: 1.0,
 ) -> Weights:
     """The mean of what replies hold, by default with equal weights; ``template`` is what each of them fits.
 
     See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
     """
-    return folded(mean_fold(template, of=of, weight=weight), replies)
+    return folded(mean_fold(template, weight=weight), replies)
 
 
 def mean_fold(
     template: Weights,
     *,
-    of: Callable[[Reply], Weights] = lambda reply: reply.weights,
     weight: Callable[[Reply], float] = lambda reply: 1.0,
     start: int = 0,
 ) -> Fold[Weights]:
     """The fold of `mean_of`, from a cohort position on."""
-    return MeansFold(template, lambda reply: Term(of(reply), weight(reply)), lambda mean: mean.weights, start)
+    return MeansFold(template, lambda reply: Term(reply.weights, weight(reply)), lambda mean: mean.weights, start)
 
 
 def enough(answers: Collection[Replies], required: int, *, by: str = "round.required") -> None:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fedpkg.strategies")
 
-Quantile = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 AtLeastOne = Annotated[float, msgspec.Meta(ge=1)]
 
 
@@ -78,7 +77,7 @@ class DpFedAvg:
     noise_multiplier: NotNegative
     clip_norm: Positive = 0.1
     at: Literal["server", "client"] = "server"
-    target_quantile: Quantile | None = None
+    target_quantile: Probability | None = None
     clip_learning_rate: Positive = 0.2
     count_std: Positive | None = None
     delta: Probability = 1e-5

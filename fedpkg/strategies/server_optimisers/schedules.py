@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
-import msgspec
-
-from fedpkg.registry import Count, CountOrZero, Positive, Share
+from fedpkg.registry import Count, CountOrZero, FromZeroToOne, Positive, Share
 from fedpkg.strategies.registry import register_schedule
-
-FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @register_schedule("steps", equation="gamma^floor((t - 1) / every)")

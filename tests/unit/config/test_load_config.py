@@ -53,7 +53,6 @@ def refusal(folder: Path, text: str, *overrides: str) -> str:
 def test_minimal_file_gives_the_defaults(folder: Path) -> None:
     loaded = load(folder, MINIMAL)
     assert loaded.config == RunConfig(package=str(folder / "pkg"), rounds=3, clients=ClientsConfig(count=4))
-    assert loaded.path == folder / "run.yaml"
 
 
 def test_every_leaf_knows_its_origin(folder: Path) -> None:
