@@ -55,6 +55,7 @@ def resume(
             session = store.get_session(ref)
             store.withdraw_stop(session.session_id)
             here.held.enter_context(workshop.on_record(session.session_id))
+            here.held.enter_context(heeding_requests(home, session.session_id, control))
             config = config_from_json(by_its_rules(session))
             check_rules(session, config)
             unpacked = package_again(config, home, session)
@@ -78,8 +79,7 @@ def resume(
                 check_former_shares(ctx, seed)
             if session.rules < 3:
                 check_former_sums(ctx)
-        with heeding_requests(home, session.session_id, control):
-            return run_session(ctx)
+        return run_session(ctx)
 
 
 def _extended(config: RunConfig, session: SessionRow, store: StateStore, rounds: int) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,28 @@ def test_one_that_is_stopped_before_it_goes_on_says_how_it_can_be_resumed(home: 
         with pytest.raises(Interrupted, match="went on") as caught:
             session.join(timeout_s=60)
     assert caught.value.hint == f"fedpkg session resume {session.id}"
+
+
+def test_a_request_to_stop_reaches_one_that_prepares_to_go_on(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    makes_environment = threading.Event()
+
+    def make(*_: Any, check: Callable[[], None], **__: Any) -> None:
+        makes_environment.set()
+        while True:
+            check()
+            threading.Event().wait(0.01)
+
+    session = run(configuration(), home, progress=False)
+    monkeypatch.setattr("fedpkg.session.resuming.put_on_disk", make)
+    session.resume(rounds=2)
+    assert makes_environment.wait(60)
+    try:
+        with open_store(home) as store:
+            store.request_stop(session.id)
+        with pytest.raises(Interrupted, match="went on"):
+            session.join(timeout_s=20)
+    finally:
+        session.stop()
 
 
 def test_one_that_is_stopped_while_its_data_is_split_leaves_nothing(
