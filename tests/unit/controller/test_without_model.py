@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from counting import Counting, make_package
 from federation import Federation
 from test_resume import killed, wait_until_gone, write_config
 
@@ -18,10 +18,8 @@ from fedpkg.config import RunConfig
 from fedpkg.data.datasets import read_dataset
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, SessionFailed
 from fedpkg.session.session import Session
-from fedpkg.strategies import StepResult, Traits
-from fedpkg.strategies.base import Request
 from fedpkg.types import ReplyKind
-from fedpkg.weights import Records, Weights
+from fedpkg.weights import Weights
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "statistics"
 COLUMNS, BINS = [0, 1, 7], 6
@@ -168,51 +166,13 @@ class Turning:
         federation.resume(session.session_id, rounds=2)
 
 
-class Counting:
-    """Asks every client how it is, in one request a round."""
-
-    traits = Traits(entry_points=("how-is.it",), has_model=False)
-    request: ClassVar[dict[str, Any]] = {}
-    metrics: ClassVar[Any] = {}
-
-    def init(self, seed_model: Weights) -> dict[str, Any]:
-        assert seed_model is None
-        return {"step": 0}
-
-    def step(self, state: dict[str, Any], ctx: Any) -> Iterator[Any]:
-        plain = {"payload": Records({"x": Weights({"w": torch.ones(2)})}), "reply_kind": ReplyKind.RECORDS}
-        replies = yield Request(**{**plain, "entry_point": "how-is.it", **self.request})
-        found = {reply.client_id: reply.num_examples for reply in replies}
-        return StepResult({"step": state["step"] + 1}, metrics={"weights": found, **self.metrics})
-
-
-class WithPrivacy(Counting):
-    """Says more of a model than it has."""
-
-    @property
-    def traits(self) -> Traits:  # type: ignore[override]
-        return Traits(has_model=False, treatment="step")
-
-
-COUNTING: dict[str, Any] = {"strategy": {"name": "test_without_model:Counting"}, "rounds": 1}
-PLAIN = """
-import sys
-import numpy as np
-n = {"client-0": {"%json": np.frombuffer(b'{"num_examples": 0}', np.uint8)}, "client-1": {"a/b": np.nan}}
-import json, os
-task = json.load(open(os.environ["FEDPKG_TASK"]))
-np.savez(sys.argv[2], **n.get(task["client_id"], {"w": np.ones(3)}))
-"""
+COUNTING: dict[str, Any] = {"strategy": {"name": "counting:Counting"}, "rounds": 1}
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> str:
     """A package with one entry point, which is none of the usual: its third client's reply is no file of records."""
-    folder = tmp_path / "ein Paket"
-    folder.mkdir()
-    (folder / "fedn.yaml").write_text("entry_points: {how-is.it: {command: python plain.py}}")
-    (folder / "plain.py").write_text(PLAIN)
-    return str(folder)
+    return make_package(tmp_path / "ein Paket")
 
 
 def test_reply_that_is_no_records_is_that_clients_failure(federation: Federation, package: str) -> None:
@@ -252,7 +212,7 @@ def test_failed_task_of_records_can_be_repeated_by_hand(
         ({"validation": {"every": 3}}, r"has no model, and validation\.every is about one"),
         ({"validation": {"fraction": 0.5}}, r"has no model, and validation\.fraction is about one"),
         ({"keep": {"models": "last 2"}}, r"has no model, and keep\.models is about one"),
-        ({"strategy": {"name": "test_without_model:WithPrivacy"}}, "so no treatment of one"),
+        ({"strategy": {"name": "counting:WithPrivacy"}}, "so no treatment of one"),
         ({"arguments": {"how-is.its": {"lr": 1}}}, "unknown entry point 'how-is.its' in 'arguments'; did you mean"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counting import make_package
 from desk import FarProcess
 from federation import Federation
 from near_end import over
@@ -118,6 +119,15 @@ FORGED: list[tuple[bytes, bytes, str, str]] = [
     (npz(w=np.zeros((10, 32), np.float32), **MODEL), b'{"num_examples": -1}', "num_examples", "negative"),
     (npz(w=np.zeros((10, 32), np.float32), **MODEL), b"{", "bad_metadata", "is not JSON"),
 ]
+TEXT = np.frombuffer(b"[" * 100, np.uint8)
+RECORDS: list[tuple[bytes, bytes, str, str]] = [
+    (npz(**{"a/b": np.full(3, np.nan)}), b"{}", "", ""),
+    (npz(w=np.ones(3)), b"{}", "bad_file", "its key is none of a records file"),
+    (npz(**{"a/b": np.array([{}], dtype=object)}), b"{}", "bad_file", "contains a pickle"),
+    (npz(**{"a/b": np.ones(3), "%61/b": np.ones(3)}), b"{}", "bad_file", "two of its keys mean the same tensor"),
+    (npz(**{"%json": TEXT}), b"{}", "bad_file", "nested too deeply"),
+    (npz(**{"a/b": np.ones(3)}), b'{"num_examples": -1}', "num_examples", "negative"),
+]
 HONEST = 2
 CLIENTS = HONEST + len(ANSWERS) + len(REPLIES) + len(FORGED)
 
@@ -152,12 +162,15 @@ class Liar:
         return value, body
 
     def forgery(self, who: int) -> dict[str, Any]:
-        model, metadata = FORGED[who - self.forged.start][:2]
-        folder = self.folder / str(who)
-        folder.mkdir()
-        (folder / "out.npz").write_bytes(model)
-        (folder / "out.npz-metadata").write_bytes(metadata)
-        return {"size_bytes": len(model), "checksum": tree_checksum(folder)}
+        return forgery(self.folder / str(who), *FORGED[who - self.forged.start][:2])
+
+
+def forgery(folder: Path, reply: bytes, metadata: bytes) -> dict[str, Any]:
+    """What an answer says of such a reply."""
+    folder.mkdir()
+    (folder / "out.npz").write_bytes(reply)
+    (folder / "out.npz-metadata").write_bytes(metadata)
+    return {"size_bytes": len(reply), "checksum": tree_checksum(folder)}
 
 
 def client_of(task_id: str) -> int:
@@ -203,6 +216,31 @@ def test_each_lie_is_that_clients_failure_and_never_more(
     assert len(wild.log_tail or "") < 65_000
     assert federation.findings() == []
     assert not list(federation.home.session_folder(session.session_id).rglob("*.reply")), "what was refused is gone"
+
+
+def test_records_that_are_none_are_that_clients_failure(
+    far: FarProcess, federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lie(call: str, facts: dict[str, Any], value: Any, body: bytes) -> tuple[Any, bytes]:
+        if call == "submit":
+            answer = json.loads(body)
+            who = client_of(answer["task_id"])
+            return value, of_reply(**forgery(tmp_path / str(who), *RECORDS[who][:2]))(answer)
+        if call == "fetch":
+            reply, metadata = RECORDS[client_of(facts["task_id"])][:2]
+            return [["out.npz", len(reply)], ["out.npz-metadata", len(metadata)]], reply + metadata
+        return value, body
+
+    monkeypatch.setattr(executors, "make_executor", over(far.port, tamper=lie))
+    package = make_package(tmp_path / "ein Paket", fails="")
+    strategy = {"name": "counting:Counting"}
+    session = federation.run(package=package, strategy=strategy, clients=len(RECORDS))
+    (row,) = federation.store.list_rounds(session.session_id)
+    assert (row.counted, row.num_failed) == (["client-0"], len(RECORDS) - 1)
+    for number, (_, _, kind, words) in enumerate(RECORDS[1:], 1):
+        task = federation.task(session, f"client-{number}", "how-is.it")
+        assert task.failure == kind and words in (task.message or ""), (number, task.message)
+    assert federation.findings() == []
 
 
 def test_lie_of_who_builds_the_seed_begins_no_session(
