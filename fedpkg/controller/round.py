@@ -34,6 +34,7 @@ from fedpkg.strategies.base import Arrived, Client, Request, State, StepContext,
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.waist.place import PAYLOAD
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
@@ -264,9 +265,10 @@ class _Training:
 
         known = {} if model is None else {id(result.model): (model.digest, model.buffers)}
 
-        def put(weights: Weights) -> tuple[str, list[str]]:
+        def put(weights: Weights | Records) -> tuple[str, list[str]]:
             if id(weights) not in known:
-                known[id(weights)] = put_weights(ctx.models, form, weights)[0], buffer_keys(weights, form)
+                buffers = [] if isinstance(weights, Records) else buffer_keys(weights, form)
+                known[id(weights)] = put_weights(ctx.models, form, weights)[0], buffers
             return known[id(weights)]
 
         outstanding = {OUTSTANDING: self.outstanding.to_data()} if self.outstanding else {}

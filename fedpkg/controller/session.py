@@ -23,10 +23,12 @@ from fedpkg.controller.trail import store_model
 from fedpkg.errors import FedpkgError, Interrupted, StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
+from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
 from fedpkg.stores.base import OUTSTANDING, ClientRow, ModelRow, SessionRow, SessionStatus
 from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
 from fedpkg.strategies.base import State, StepResult
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
@@ -174,7 +176,12 @@ def _load_state(ctx: SessionContext, step: int) -> State:
         is_model = ctx.models.path(digest, ctx.form.suffix).exists()
         return _read_verified(ctx, digest, ctx.form if is_model else ctx.form.of_state, buffers)
 
-    decoded: State = decode(saved[1], get)
+    def get_records(digest: str) -> Records:
+        ctx.models.verify(digest)
+        records = read_records(ctx.models.path(digest, ctx.form.of_state.suffix))
+        return Records({name: weights.clone() for name, weights in records.sets.items()}, records.data)
+
+    decoded: State = decode(saved[1], get, get_records)
     return decoded
 
 

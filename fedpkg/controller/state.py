@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,7 @@ from fedpkg.stores.base import WEIGHTS_MARK
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
-_BUFFERS = "buffers"
-_RECORDS_MARK = "$records"
+_BUFFERS, _RECORDS = "buffers", "records"
 
 
 def check_state(state: object, what: str, *, has_model: bool) -> None:
@@ -24,26 +22,24 @@ def check_state(state: object, what: str, *, has_model: bool) -> None:
     encode(state, lambda weights: ("", ()))
 
 
-def no_weights(weights: Weights) -> tuple[str, Sequence[str]]:
+def no_weights(weights: Weights | Records) -> tuple[str, Sequence[str]]:
     """For `encode`, where there can be none."""
     raise SessionFailed("a step's metrics are JSON; they cannot hold Weights", hint="keep Weights in the state")
 
 
-def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> Any:
-    """Replace every `Weights` in plain data by ``{"$weights": digest}``, and ``"buffers"`` if there are any.
+def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[str]]]) -> Any:
+    """Replace every `Weights` and `Records` in plain data by ``{"$weights": digest}``, with ``"buffers"`` if there are
+    any, and ``"records"`` if they are such.
 
-    `Records` become their sets and their JSON. ``put`` stores weights; it says the digest, and how the buffers are
-    called in the file.
+    ``put`` stores them; it says the digest, and how the buffers are called in the file.
 
     Raises:
         SessionFailed: something in it is no data.
     """
-    if isinstance(state, Weights):
+    if isinstance(state, (Weights, Records)):
         digest, buffers = put(state)
-        return {WEIGHTS_MARK: digest, **({_BUFFERS: list(buffers)} if buffers else {})}
-    if isinstance(state, Records):
-        sets = [[name, encode(weights, put) if weights else None] for name, weights in state.sets.items()]
-        return {_RECORDS_MARK: sets, "data": json.dumps(state.data)}
+        more = {_RECORDS: True} if isinstance(state, Records) else {_BUFFERS: list(buffers)} if buffers else {}
+        return {WEIGHTS_MARK: digest, **more}
     if isinstance(state, Mapping):
         return {str(key): encode(value, put) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
@@ -56,15 +52,13 @@ def encode(state: Any, put: Callable[[Weights], tuple[str, Sequence[str]]]) -> A
     )
 
 
-def decode(data: Any, get: Callable[[str, Sequence[str]], Weights]) -> Any:
+def decode(data: Any, get: Callable[[str, Sequence[str]], Weights], get_records: Callable[[str], Records]) -> Any:
     """The inverse of `encode`."""
     if isinstance(data, Mapping):
         if WEIGHTS_MARK in data:
-            return get(data[WEIGHTS_MARK], data.get(_BUFFERS, ()))
-        if _RECORDS_MARK in data:
-            found = ((name, Weights({}) if one is None else decode(one, get)) for name, one in data[_RECORDS_MARK])
-            return Records(dict(found), json.loads(data["data"]))
-        return {key: decode(value, get) for key, value in data.items()}
+            digest = data[WEIGHTS_MARK]
+            return get_records(digest) if data.get(_RECORDS) else get(digest, data.get(_BUFFERS, ()))
+        return {key: decode(value, get, get_records) for key, value in data.items()}
     if isinstance(data, list):
-        return [decode(value, get) for value in data]
+        return [decode(value, get, get_records) for value in data]
     return data

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO
 
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import dump_model, keys_in_file
+from fedpkg.formats.records_file import dump_records
 from fedpkg.stores.base import ModelRow
 from fedpkg.stores.models import ModelStore
+from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 
-def put_weights(models: ModelStore, form: ModelForm, weights: Weights) -> tuple[str, int]:
-    """Keep weights as a model file; its digest and size in bytes."""
-    digest, _path, size_bytes = models.put(form.suffix, lambda file: dump_model(file, weights, form))
+def put_weights(models: ModelStore, form: ModelForm, weights: Weights | Records) -> tuple[str, int]:
+    """Keep weights as a model file, or records as a file of records; its digest and size in bytes."""
+
+    def dump(file: BinaryIO) -> None:
+        if isinstance(weights, Records):
+            dump_records(file, weights, form)
+        else:
+            dump_model(file, weights, form)
+
+    digest, _path, size_bytes = models.put(form.suffix, dump)
     return digest, size_bytes
 
 

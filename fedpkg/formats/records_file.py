@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote, unquote
 
 import torch
@@ -36,7 +37,12 @@ def write_records(path: Path, records: Records, form: ModelForm, *, durable: boo
         ModelFileError: the form cannot hold a tensor, a name is no text in Unicode, the data are no JSON or more of it
             than is read, or the file cannot be written.
     """
-    write_whole(path, lambda file: dump_tensors(file, _named(records, form), form), durable=durable)
+    write_whole(path, lambda file: dump_records(file, records, form), durable=durable)
+
+
+def dump_records(file: BinaryIO, records: Records, form: ModelForm) -> None:
+    """Write records to an open file, as `fedpkg.formats.model_file.dump_model` does."""
+    dump_tensors(file, _named(records, form), form)
 
 
 def read_records(path: Path, *, max_bytes: int | None = None) -> Records:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from fedpkg.strategies import StepResult, Traits
-from fedpkg.strategies.base import Request
+from fedpkg.strategies.base import Arrived, Request
 from fedpkg.types import ReplyKind
 from fedpkg.weights import Records, Weights
 
@@ -50,6 +50,25 @@ class Counting:
         replies = yield Request(**{**plain, "entry_point": "how-is.it", **self.request})
         found = {reply.client_id: reply.num_examples for reply in replies}
         return StepResult({"step": state["step"] + 1}, metrics={"weights": found, **self.metrics})
+
+
+class Polling(Counting):
+    """Asks in the first round, and takes the answers in the second; it keeps records of odd names meanwhile."""
+
+    def step(self, state: dict[str, Any], ctx: Any) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            odd, numbered = torch.tensor([float("nan"), 2.0]), {"1": torch.ones(1), "0": torch.ones(2)}
+            sets = {"a/b %": Weights({"": odd}), "": Weights({}), "$weights": Weights(numbered)}
+            question = Records(sets, {"$weights": [None]})
+            plain = {"payload": question, "reply_kind": ReplyKind.RECORDS, "entry_point": "how-is.it"}
+            for client in ctx.clients:
+                yield Request(**plain, clients=(client.client_id,), wait="nothing")
+            return {"kept": question}
+        answers = yield Arrived(len(ctx.clients))
+        kept: Records = state["kept"]
+        names = [[name, list(one)] for name, one in kept.sets.items()]
+        found = {reply.client_id: reply.num_examples for replies in answers for reply in replies}
+        return StepResult(state, metrics={"weights": dict(sorted(found.items())), "kept": [names, kept.data]})
 
 
 class WithPrivacy(Counting):

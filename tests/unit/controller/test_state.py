@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,27 +16,12 @@ from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 
-def test_records_round_trip_in_a_state() -> None:
-    kept: list[Weights] = []
-
-    def put(weights: Weights) -> tuple[str, list[str]]:
-        kept.append(weights)
-        return str(len(kept) - 1), []
-
-    table = Weights({"a/b": torch.arange(3)})
-    records = Records({"$weights": table, "": Weights({})}, {"$weights": "no digest", "x": [float("inf")]})
-    saved = json.loads(json.dumps(encode({"request": records}, put)))
-    found = decode(saved, lambda digest, buffers: kept[int(digest)])["request"]
-    assert list(found.sets) == ["$weights", ""] and found.sets["$weights"] is table and not found.sets[""]
-    assert found.data == records.data
-
-
 def test_state_round_trips() -> None:
-    kept: dict[str, Weights] = {}
+    kept: dict[str, Any] = {}
 
-    def put(weights: Weights) -> tuple[str, list[str]]:
+    def put(weights: Weights | Records) -> tuple[str, list[str]]:
         kept[f"digest-{len(kept)}"] = weights
-        return f"digest-{len(kept) - 1}", sorted(weights.buffers)
+        return f"digest-{len(kept) - 1}", sorted(getattr(weights, "buffers", ()))
 
     told: list[list[str]] = []
 
@@ -53,10 +38,13 @@ def test_state_round_trips() -> None:
         "list": [model, 1.5, "text", None],
         "deep": {"x": {"y": True}},
     }
-    saved = encode(state, put)
+    records = Records({"s": model}, [1])
+    saved = encode({**state, "records": records}, put)
+    assert saved["records"] == {"$weights": "digest-3", "records": True}
     assert saved["normed"] == {"$weights": "digest-0", "buffers": ["running_mean"]}
     assert saved["model"] == {"$weights": "digest-1"}
-    again = decode(saved, get)
+    again = decode(saved, get, kept.__getitem__)
+    assert again["records"] is records
     assert told == [["running_mean"], [], []]
     assert again["model"] is model and again["list"][1:] == [1.5, "text", None] and again["deep"] == {"x": {"y": True}}
 

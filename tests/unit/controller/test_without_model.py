@@ -245,6 +245,21 @@ def test_what_needs_a_model_fails_with_a_reason(
         federation.run(package=package, **COUNTING)
 
 
+@pytest.mark.parametrize("kill_at", ["after:commit_round:1", "before:finish_round:1", "before:commit_round:2"])
+def test_records_may_stay_asked_over_rounds_and_controllers(federation: Federation, package: str, kill_at: str) -> None:
+    """And a state may hold some."""
+    config = federation.config(package=package, strategy={"name": "counting:Polling"}, rounds=2)
+    killed(federation, "--run", write_config(federation, config), "--kill-at-step", kill_at)
+    wait_until_gone(federation)
+    (session,) = federation.store.list_sessions()
+    assert federation.resume(session.session_id).status == "finished"
+    row = federation.store.list_rounds(session.session_id)[1]
+    assert row.strategy_metrics["weights"] == {"client-0": 0.0, "client-1": 1.0}
+    names = [["a/b %", [""]], ["", []], ["$weights", ["1", "0"]]]
+    assert row.strategy_metrics["kept"] == [names, {"$weights": [None]}]
+    assert federation.findings() == []
+
+
 def test_weights_and_what_fits_them_go_without_a_model(
     federation: Federation, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
