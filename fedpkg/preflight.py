@@ -184,7 +184,7 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
         ConfigError: nothing says so, and the tensors look like BatchNorm's; or a model has no parameters, or some that
             the server's optimiser does not take.
     """
-    from fedpkg.formats.buffers import are_numbered, running_statistics, usual_buffers
+    from fedpkg.formats.buffers import usual_buffers
     from fedpkg.strategies.server_optimisers.base import ParticularOptimiser
 
     traits = traits_of(strategy)
@@ -209,8 +209,13 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
             "LayerNorm), or a seed model whose statistics are those of trained layers"
         )
         _warn("buffers.stay", about)
-    if told or (treatment == "mean" and not sends_differences):
-        return
+    if not told and (treatment != "mean" or sends_differences):
+        _check_untold_buffers(seed_model, name)
+
+
+def _check_untold_buffers(seed_model: Weights, name: object) -> None:
+    from fedpkg.formats.buffers import are_numbered, running_statistics
+
     if found := running_statistics(seed_model):
         raise ConfigError(
             f"the seed model's tensors {_listed(found)} look like running means and variances of BatchNorm, and "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.call import call_and_show, copy_whole, parse_arguments, temporary_folder
+from fedpkg.cli.call import call_and_show, copy_whole, parse_arguments, show_tensors, temporary_folder
 from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.errors import ModelFileError, NotFound, nearest
 from fedpkg.session.record import find_session
@@ -176,8 +176,7 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
       fedpkg model export digits.3 -o round-3.safetensors
 
     The name of the file says the format: .npz or .safetensors (or that of a model of one bare array: .f64, .f32, .txt).
-    Which of its tensors are buffers is written
-    to FILE-metadata, so that FILE can be the seed_model of another run.
+    Which of its tensors are buffers is written to FILE-metadata, so that FILE can be the seed_model of another run.
     """
     from fedpkg.stores.models import ModelStore
 
@@ -185,13 +184,7 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
     with settings.reading() as (home, store):
         model = store.get_model(model_ref(store, ref))
         source = ModelStore(home.models).verify_model(model)
-    if suffix == model.suffix:
-        copy_whole(source, target)
-    else:
-        from fedpkg.formats.base import ModelForm
-        from fedpkg.formats.model_file import read_model, write_model
-
-        write_model(target, read_model(source), ModelForm(suffix, model.keys))  # type: ignore[arg-type]
+    _write_as(suffix, source, target)
     _put_beside(target, {"buffers": list(model.buffers)})
     if settings.json:
         output.document({"model_id": model.model_id, "digest": model.digest, "path": target, "buffers": model.buffers})
@@ -213,8 +206,7 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
     \b
       fedpkg model seed packages/digits -o seed.npz --seed 1
     """
-    from fedpkg.cli.call import show_tensors
-    from fedpkg.files import remove_tree
+    from fedpkg.files import remove_tree, sha256_file
     from fedpkg.formats.base import SEED_SUFFIXES
     from fedpkg.session.by_hand import Call
 
@@ -227,18 +219,9 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
         called = call_and_show(call)
         reply, weights = called.reply, called.sets[""]
         assert reply is not None
-        from fedpkg.formats.base import ModelForm
-        from fedpkg.formats.model_file import detect_form, write_model
-
-        form = detect_form(reply)
-        if form.suffix == suffix:
-            copy_whole(reply, target)
-        else:
-            write_model(target, weights, ModelForm(suffix, form.keys))  # type: ignore[arg-type]
+        _write_as(suffix, reply, target)
         _put_beside(target, called.answer.metadata)  # which tensors are buffers, say
         if settings.json:
-            from fedpkg.files import sha256_file
-
             facts = {"path": target, "digest": sha256_file(target), "num_parameters": weights.num_parameters}
             output.document(facts)
         else:
@@ -338,6 +321,7 @@ def _read(settings: Settings, ref: str) -> tuple[Weights, ModelForm]:
 def _check_target(target: Path, force: bool) -> str:
     """The suffix of a file to write, after a look at what is there."""
     from fedpkg.formats.base import SUFFIXES
+    from fedpkg.formats.metadata import metadata_path
 
     if target.suffix not in SUFFIXES:
         raise ModelFileError(
@@ -345,12 +329,21 @@ def _check_target(target: Path, force: bool) -> str:
         )
     if target.is_dir():
         raise ModelFileError(f"{target} is a folder", hint="name a file")
-    from fedpkg.formats.metadata import metadata_path
-
     for path in (target, metadata_path(target)):
         if path.exists() and not force:
             raise ModelFileError(f"{path} is there already", hint="take another name, or --force to overwrite it")
     return target.suffix
+
+
+def _write_as(suffix: str, source: Path, target: Path) -> None:
+    """A model file in the format of this suffix: a copy, or written anew."""
+    from fedpkg.formats.model_file import detect_form, read_model, write_model
+
+    form = detect_form(source)
+    if form.suffix == suffix:
+        copy_whole(source, target)
+    else:
+        write_model(target, read_model(source), replace(form, suffix=suffix))  # type: ignore[arg-type]
 
 
 def _put_beside(target: Path, metadata: Mapping[str, Json]) -> None:

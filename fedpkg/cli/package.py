@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,10 @@ from fedpkg.cli.call import call
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.shown import shown
+
+if TYPE_CHECKING:
+    from fedpkg.compute_package.unpack import UnpackedPackage
+    from fedpkg.dispatch.preload import Preload
 
 _PATH = click.Path(path_type=Path)
 
@@ -130,7 +136,13 @@ def inspect(settings: Settings, path: Path) -> None:
                 "preload": [preload.to_json() for preload in preloads],
             }
         )
-        return
+    else:
+        _show_package(path, package, signers, preloads)
+
+
+def _show_package(
+    path: Path, package: UnpackedPackage, signers: Sequence[Mapping[str, str]], preloads: Sequence[Preload]
+) -> None:
     output.facts(
         [
             ("package", str(path)),
@@ -141,7 +153,9 @@ def inspect(settings: Settings, path: Path) -> None:
         ]
     )
     output.result()
-    output.table(["entry point", "command"], [[name, line] for name, line in commands.items()])
+    output.table(
+        ["entry point", "command"], [[name, entry.command] for name, entry in package.spec.entry_points.items()]
+    )
     output.result()
     for preload in preloads:
         named = ", ".join(preload.scripts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +215,10 @@ def _show_round(settings: Settings, home: Home, store: StateStore, session: Sess
     if is_many:
         requests_table(requests)
         output.result()
+    _tasks_table(home, tasks, by_request=is_many)
+
+
+def _tasks_table(home: Home, tasks: Sequence[TaskRow], *, by_request: bool) -> None:
     shown = tasks
     if len(tasks) > SHOWN_TASKS:
         shown = [task for task in tasks if task.status == "failed"][-SHOWN_TASKS:] or tasks[-SHOWN_TASKS:]
@@ -234,7 +239,7 @@ def _show_round(settings: Settings, home: Home, store: StateStore, session: Sess
     columns = ["client", "entry point", "request", "status", "down", "up", "seconds", "folder", "reason"]
     if not any(task.message for task in shown):
         rows, columns = [row[:-1] for row in rows], columns[:-1]
-    if not is_many:
+    if not by_request:
         rows, columns = [row[:2] + row[3:] for row in rows], columns[:2] + columns[3:]
     output.table(columns, rows)
     if len(shown) < len(tasks):

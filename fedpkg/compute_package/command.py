@@ -75,20 +75,7 @@ def expand(command: str, environ: Mapping[str, str]) -> list[str]:
             value, at = _variable(command, at, environ)
             if any(c in _PATTERN for c in value):
                 raise NotSimple("a variable with a file pattern in it")
-            # An unquoted value is split at white space; it joins what stands directly before and behind it.
-            pieces = re.split(f"[{_BLANKS}]+", value.strip(_BLANKS)) if value.strip(_BLANKS) else []
-            if value and value[0] in _BLANKS and word is not None:
-                words.append(word)
-                word = None
-            for number, piece in enumerate(pieces):
-                if number:
-                    words.append(word or "")
-                    word = piece
-                else:
-                    word = (word or "") + piece
-            if pieces and value[-1] in _BLANKS:
-                words.append(word or "")
-                word = None
+            word = _split(value, word, words)
         elif _PLAIN.fullmatch(char) or (char == "=" and words) or (ord(char) > 127 and not char.isspace()):
             word, at = (word or "") + char, at + 1
         else:
@@ -96,6 +83,20 @@ def expand(command: str, environ: Mapping[str, str]) -> list[str]:
     if word is not None:
         words.append(word)
     return words
+
+
+def _split(value: str, word: str | None, words: list[str]) -> str | None:
+    """An unquoted value is split at white space; it joins what stands directly before and behind it.
+
+    Words that are whole with it are added to ``words``; the one that is not is returned.
+    """
+    for number, piece in enumerate(re.split(f"[{_BLANKS}]+", value)):
+        if number and word is not None:
+            words.append(word)
+            word = None
+        if piece:
+            word = (word or "") + piece
+    return word
 
 
 def _double_quoted(command: str, at: int, environ: Mapping[str, str]) -> tuple[str, int]:

@@ -491,13 +491,8 @@ def _extract(archive: _Archive, sink: _Writer | _Comparer) -> _Contents:
         if kind is Kind.LINK:
             links[name] = member.target
         elif kind is Kind.FILE:
-            source = None
-            size_bytes = member.size_bytes
-            if member.type == tarfile.LNKTYPE:
-                source = normal_name(member.target, member=name)
-                if source == name or source not in sizes:
-                    raise BadMember(f"it is a hard link to {shown(member.target)}, no file before it", member=name)
-                size_bytes = sizes[source]
+            source = _hard_linked(member, name, sizes)
+            size_bytes = member.size_bytes if source is None else sizes[source]
             unpacked_bytes += size_bytes  # a file that has fewer bytes than it states is refused as truncated
             if unpacked_bytes > archive.max_bytes:
                 raise too_many_bytes(archive.max_bytes, member=name)
@@ -512,16 +507,30 @@ def _extract(archive: _Archive, sink: _Writer | _Comparer) -> _Contents:
     spec = _spec_member(members)
     folder = spec.rpartition("/")[0]
     read_spec(sink.root / spec, where=f"{archive.label}: {spec}")
-    for name, target in links.items():
-        resolved = link_target(name, target)
-        if is_inside(name, folder) and not is_inside(resolved, folder):
-            raise BadMember(f"its target {shown(target)} is outside the package", member=name)
-        sink.link(name, target)
+    _link(links, folder, sink)
     content = {**digests, **links}
     return _Contents(
         folder,
         [_Member(name, kind, sizes.get(name, 0), content.get(name, "")) for name, kind in members.kinds.items()],
     )
+
+
+def _hard_linked(member: TarMember, name: str, before: Mapping[str, int]) -> str | None:
+    """The file to which a member is a hard link; None: it is a file of its own."""
+    if member.type != tarfile.LNKTYPE:
+        return None
+    source = normal_name(member.target, member=name)
+    if source == name or source not in before:
+        raise BadMember(f"it is a hard link to {shown(member.target)}, no file before it", member=name)
+    return source
+
+
+def _link(links: Mapping[str, str], folder: str, sink: _Writer | _Comparer) -> None:
+    for name, target in links.items():
+        resolved = link_target(name, target)
+        if is_inside(name, folder) and not is_inside(resolved, folder):
+            raise BadMember(f"its target {shown(target)} is outside the package", member=name)
+        sink.link(name, target)
 
 
 def _kind(member: TarMember) -> Kind:
