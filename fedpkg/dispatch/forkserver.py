@@ -56,6 +56,7 @@ class ForkserverLauncher:
         self._lock = threading.Lock()
         self._preloads: dict[str, dict[str, Preload]] = {}  # by package
         self._zygotes: dict[str, Zygote] = {}
+        self._calls: dict[tuple[str | None, ...], PythonCall] = {}
         self._cold: ProcessLauncher | None = None
         self._told: set[str] = set()
         self._closed = False
@@ -74,7 +75,7 @@ class ForkserverLauncher:
     def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
         command, cold = job.command, shell_call(job, staged)
         try:
-            python = python_call(expand(command, staged.environ), staged.environ)
+            python = self._read(command, staged.environ)
             if python.script and ((staged.cwd / python.script).is_dir() or python.script.endswith(NOT_SOURCE)):
                 raise NotSimple(f"a script that is not Python source, {python.script!r}")
         except NotSimple as reason:
@@ -102,6 +103,15 @@ class ForkserverLauncher:
             resident=self._resident and not slow and all(one["kind"] != "reads" for one in greeting["left_out"]),
             watch_imports=logger.isEnabledFor(logging.DEBUG),
         )
+
+    def _read(self, command: str, environ: Mapping[str, str]) -> PythonCall:
+        """A command as a call of Python; one without variables is read once. Raises NotSimple: it is none."""
+        if "$" in command:
+            return python_call(expand(command, environ), environ)
+        key = (command, environ.get("PATH"), environ.get("FEDPKG_PYTHON"))
+        if key not in self._calls:
+            self._calls[key] = python_call(expand(command, environ), environ)
+        return self._calls[key]
 
     def keeper(self, key: str) -> Keeper:
         if key == COLD:

@@ -74,7 +74,8 @@ class WriteBehind:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="fedpkg-write-behind", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if len(self._waiting) == 1:  # else it is awake, and waits for more
+                self._changed.notify()
 
     def flush(self) -> None:
         """Write all that waits.
