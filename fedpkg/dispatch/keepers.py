@@ -351,11 +351,10 @@ class Zygote:
         return self._greeting is None and self._greeting_lock.locked()
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it has imported what it should; what it says of that.
+        """Wait until it has imported what it should; what it says of that: ``why_cold`` and ``left_out``.
 
-        ``failed``, ``seconds``, ``why_cold``, and ``left_out``: of each step that is left out, module, kind and reason.
-
-        With ``why_cold`` it cannot fork, or it died, and it has no keepers to give.
+        With ``why_cold`` it cannot fork, or it died, and it has no keepers to give. Of each step that was left out,
+        module, kind and reason are told.
         """
         with self._greeting_lock:
             if self._greeting is None:

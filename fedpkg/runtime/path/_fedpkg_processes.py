@@ -22,9 +22,16 @@ TYPE_CHECKING = False  # type checkers know the name; to import the one of typin
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 KILL_PATIENCE_S = 5.0
 PAGE = resource.getpagesize()
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def children_of(pid: int) -> list[int]:

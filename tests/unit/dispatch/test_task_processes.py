@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
+import importlib
 import os
 import resource
 import signal
@@ -573,26 +573,25 @@ def test_logs_are_open_before_a_task_can_put_something_in_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Looked at where a task is about to begin: as the order is handed to a child, or in one before its exec."""
-    spec = importlib.util.spec_from_file_location("zygote", ZYGOTE)
-    assert spec is not None and spec.loader is not None
-    zygote = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(zygote)
+    monkeypatch.syspath_prepend(ZYGOTE.parent / "path")
+    keepers = importlib.import_module("_fedpkg_keeper")
     ours, theirs = socket.socketpair()
-    keeper = zygote.Keeper(theirs, apart=False)
+    keeper = keepers.Keeper(theirs, apart=False)
 
     def look(_: object) -> None:
         (tmp_path / "seen").write_text(" ".join(sorted(path.name for path in tmp_path.iterdir())))
         raise OSError("seen enough")
 
     monkeypatch.setattr(keeper, "hand_over", look)
-    monkeypatch.setattr(zygote._fedpkg_limits, "apply", look)
+    monkeypatch.setattr(keepers._fedpkg_limits, "apply", look)
     order = {"stdout": str(tmp_path / "stdout.log"), "stderr": str(tmp_path / "stderr.log"), "cwd": "/", "env": {}}
     order = {**order, "fds": []}
     if kind == "warm":
         with pytest.raises(OSError, match="seen enough"):
             keeper.supervise(order)
     else:
-        assert "preexec_fn" in keeper.supervise({**order, "shell": "true", "limits": {}})["error"]
+        with pytest.raises(keepers.NotStarted, match="preexec_fn"):
+            keeper.supervise({**order, "shell": "true", "limits": {}})
     assert (tmp_path / "seen").read_text() == "stderr.log stdout.log"
     for each in (ours, theirs, *keeper.files):
         each.close()
