@@ -354,7 +354,8 @@ def _show(called: Called, target: Path | None, folder: Path | None) -> None:
     pairs = [(called.job.order.entry_point, f"ok after {output.seconds(result.wall_s)}")]
     if result.num_examples is not None:
         pairs.append(("num_examples", output.number(result.num_examples)))
-    if further := {name: value for name, value in result.metadata.items() if name != "num_examples"}:
+    is_told = result.num_examples is not None
+    if further := {name: value for name, value in result.metadata.items() if name != "num_examples" or not is_told}:
         pairs.append(("metadata", json.dumps(further)))
     if (weights := called.sets.get("")) is not None:
         pairs.append(("model", f"{weights.num_parameters} parameters, {output.size(weights.num_bytes)}"))

@@ -62,7 +62,9 @@ def told(federation: Federation, session_id: str) -> list[tuple[Any, ...]]:
 
 
 @BOTH
-@pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+@pytest.mark.parametrize(
+    "executor", ["forkserver", *(pytest.param(name, marks=pytest.mark.slow) for name in ("process", "resident"))]
+)
 def test_statistics_are_those_of_the_pooled_data(
     federation: Federation, strategy: dict[str, Any], executor: str
 ) -> None:
@@ -82,7 +84,7 @@ def test_statistics_are_those_of_the_pooled_data(
 
 @BOTH
 @pytest.mark.timeout(400)
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_at_any_event_a_session_without_a_model_resumes_to_the_same_bits(
     federation: Federation, strategy: dict[str, Any]
 ) -> None:
@@ -99,6 +101,7 @@ def test_killed_at_any_event_a_session_without_a_model_resumes_to_the_same_bits(
 
 
 @BOTH
+@pytest.mark.slow
 def test_killed_at_its_commit_a_session_without_a_model_resumes_to_the_same_bits(
     federation: Federation, strategy: dict[str, Any]
 ) -> None:
@@ -245,7 +248,8 @@ def test_what_needs_a_model_fails_with_a_reason(
         federation.run(package=package, **COUNTING)
 
 
-@pytest.mark.parametrize("kill_at", ["after:commit_round:1", "before:finish_round:1", "before:commit_round:2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_at", ["after:commit_round:1", "before:commit_round:2"])
 def test_records_may_stay_asked_over_rounds_and_controllers(federation: Federation, package: str, kill_at: str) -> None:
     """And a state may hold some."""
     config = federation.config(package=package, strategy={"name": "counting:Polling"}, rounds=2)

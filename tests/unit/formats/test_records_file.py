@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ from fedpkg.formats.base import ModelForm
 from fedpkg.formats.records_file import is_records, read_records, write_records
 from fedpkg.weights import Records, Weights
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "records.md"
+ALONE = "assert 'torch' not in sys.modules and 'fedpkg' not in sys.modules"
 FORMS = [ModelForm(suffix) for suffix in (".npz", ".safetensors")]  # type: ignore[arg-type]
 FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.suffix)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -94,8 +97,15 @@ def test_equal_records_make_equal_bytes(tmp_path: Path, form: ModelForm) -> None
     assert hashlib.sha256(path.read_bytes()).hexdigest() == GOLDEN[form.suffix]
 
 
+def test_numpy_alone_reads_and_writes_them_as_the_page_says(tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(import json.*?)```", PAGE.read_text(), flags=re.DOTALL)[0]
+    subprocess.run([sys.executable, "-c", f"{code}\nimport sys\n{ALONE}"], check=True, cwd=tmp_path)
+    records = read_records(tmp_path / "out.npz")
+    assert (list(records.sets), records.data) == (["age", "blood pressure"], {"unit": "years"})
+    assert records.sets["blood pressure"]["counts"].tolist() == [0, 1, 2]
+
+
 def test_numpy_alone_reads_and_writes_them(tmp_path: Path) -> None:
-    """What docs/records.md shows, in a Python that loads neither fedpkg nor PyTorch."""
     path = tmp_path / "out.npz"
     code = (
         "import json, sys\nimport numpy as np\n"
@@ -103,7 +113,7 @@ def test_numpy_alone_reads_and_writes_them(tmp_path: Path) -> None:
         "np.savez(sys.argv[1], **{'%json': data, 'column/mean': np.float64(0.5), 'column/counts': np.array([1, 2])})\n"
         "with np.load(sys.argv[1]) as file:\n"
         "    assert json.loads(file['%json'].tobytes()) == {'rows': 3} and file['column/mean'] == 0.5\n"
-        "assert 'torch' not in sys.modules and 'fedpkg' not in sys.modules\n"
+        f"{ALONE}\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     records = read_records(path)
