@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fedpkg.config import RunConfig, config_of, dump_config
+from fedpkg.config import RunConfig, dump_config
+from fedpkg.config_reading import config_of
 from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import load as load_configuration
 from fedpkg.session.configuration import resolved

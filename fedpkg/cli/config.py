@@ -31,7 +31,7 @@ def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None
     \b
       fedpkg config show examples/digits/run.yaml rounds=3
     """
-    from fedpkg.config import render
+    from fedpkg.config_reading import render
     from fedpkg.session.configuration import load
 
     leaves = render(load(run_yaml, overrides))

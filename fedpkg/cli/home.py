@@ -141,12 +141,11 @@ def prune(
 
 
 def _check_rule(option: str, rule: str | None) -> None:
-    from fedpkg.config import KEEP_RULE
+    from fedpkg.config import KeepRule
     from fedpkg.errors import ConfigError
 
-    allowed, holds = KEEP_RULE
-    if rule is not None and not holds(rule):
-        raise ConfigError(f"{option} must be {allowed}, found '{rule}'", hint=f'for example {option} "last 3"')
+    if rule is not None and KeepRule.parse(rule) is None:
+        raise ConfigError(f"{option} must be {KeepRule.ALLOWED}, found '{rule}'", hint=f'for example {option} "last 3"')
 
 
 def _prune(

@@ -150,7 +150,7 @@ def _folds(spec: Spec, section: dict[str, Any] | None = None) -> bool:
 
 def _section(parameters: Sequence[str]) -> dict[str, Any] | None:
     """What ``key.sub=value`` words say of a strategy; None: nothing."""
-    from fedpkg.config import parse_override
+    from fedpkg.config_reading import parse_override
 
     section: dict[str, Any] = {}
     for keys, value in map(parse_override, parameters):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fedpkg.config import LoadedConfig, RunConfig, load_config
+from fedpkg.config import RunConfig
+from fedpkg.config_reading import LoadedConfig, load_config
 from fedpkg.config_shape import Places
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     """A run.yaml with everything in it checked, also what a strategy's name lets its section hold.
 
     Raises:
-        ConfigError: see `fedpkg.config.load_config`.
+        ConfigError: see `fedpkg.config_reading.load_config`.
     """
     return load_config(path, overrides, resolve=resolved)
 

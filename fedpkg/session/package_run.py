@@ -17,7 +17,8 @@ from typing import Any
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import UnpackedPackage, open_package
-from fedpkg.config import ClientsConfig, RunConfig, config_of
+from fedpkg.config import ClientsConfig, RunConfig
+from fedpkg.config_reading import config_of
 from fedpkg.fedn.names import CLIENT_SETTINGS_FILE, CLIENT_SETTINGS_PATH, DATA_PATH
 from fedpkg.session.configuration import resolved
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.config import RunConfig, config_from_json, dump_config
+from fedpkg.config import RunConfig, dump_config
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Preparing
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file

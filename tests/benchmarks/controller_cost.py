@@ -26,7 +26,7 @@ os.environ.update(ONE_THREAD)
 
 import numpy as np
 
-from fedpkg.config import config_of
+from fedpkg.config_reading import config_of
 from fedpkg.controller.events import RoundFinished
 from fedpkg.dispatch.client_states import OnSite
 from fedpkg.files import tree_checksum

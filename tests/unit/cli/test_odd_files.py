@@ -8,7 +8,7 @@ from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
 from fedpkg.client.errors import ClientError
 from fedpkg.client.task import task
-from fedpkg.config import MAX_FILE_BYTES
+from fedpkg.config_reading import MAX_FILE_BYTES
 from fedpkg.environments.wanted import read_wanted
 from fedpkg.errors import FedpkgError
 from fedpkg.registry import MAX_SOURCE_BYTES

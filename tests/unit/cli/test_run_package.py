@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cli_support import fedpkg
 
-from fedpkg.config import config_of
+from fedpkg.config_reading import config_of
 from fedpkg.session.package_run import session_name
 
 HELLO = """

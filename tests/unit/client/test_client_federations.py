@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedpkg import client
-from fedpkg.config import config_from_json
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded
 from fedpkg.errors import SessionFailed
 from fedpkg.formats.model_file import read_model

@@ -10,7 +10,7 @@ import torch
 from side_by_side import MODELS, NAMES, clients_of
 
 from fedpkg import client
-from fedpkg.config import config_from_json
+from fedpkg.config_reading import config_from_json
 from fedpkg.session import beginning
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store

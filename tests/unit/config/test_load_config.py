@@ -13,17 +13,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from fedpkg.config import (
-    ClientsConfig,
-    DataConfig,
-    LoadedConfig,
-    PartitionConfig,
-    RunConfig,
-    config_from_json,
-    dump_config,
-    load_config,
-    render,
-)
+from fedpkg.config import ClientsConfig, DataConfig, PartitionConfig, RunConfig, dump_config
+from fedpkg.config_reading import LoadedConfig, config_from_json, load_config, render
 from fedpkg.errors import ConfigError
 
 NAME = "clients.data.partition.name"

@@ -21,7 +21,7 @@ from typing import Any
 
 from federation import QUIET, Arrivals
 
-from fedpkg.config import config_from_json
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Event
 from fedpkg.session import beginning, resuming
 from fedpkg.stores import models, prune, write_behind

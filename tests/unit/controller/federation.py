@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from fedpkg.compute_package.unpack import package_problems
-from fedpkg.config import RunConfig, config_from_json
+from fedpkg.config import RunConfig
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Event, Preparing, RequestAsked, TaskEnded, TaskStarted
 from fedpkg.formats.model_file import read_model
 from fedpkg.session import beginning, resuming

@@ -12,7 +12,7 @@ import pytest
 
 from fedpkg.compute_package.imports import imports_of, mentions
 from fedpkg.compute_package.unpack import open_package
-from fedpkg.config import config_from_json
+from fedpkg.config_reading import config_from_json
 from fedpkg.preflight import warn_of_unread_parameters, warn_of_unused
 from fedpkg.session import beginning
 from fedpkg.stores.home import Home

@@ -18,7 +18,8 @@ from warm import warm_python
 from wheelhouse import write_package
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
-from fedpkg.config import RunConfig, config_from_json
+from fedpkg.config import RunConfig
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.devices import cpu_slots
 from fedpkg.dispatch.dispatcher import LocalExecutor

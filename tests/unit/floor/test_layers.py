@@ -21,6 +21,7 @@ ROWS = [
     {"transforms"},
     {"formats"},
     {"weights"},
+    {"config_reading"},
     {"config", "registry", "package_yaml"},
     {"config_shape", "yaml_places"},
     {"waist"},

@@ -15,7 +15,8 @@ import pytest
 
 from fedpkg.compute_package.build import build_package
 from fedpkg.compute_package.unpack import package_problems
-from fedpkg.config import RunConfig, config_from_json
+from fedpkg.config import RunConfig
+from fedpkg.config_reading import config_from_json
 from fedpkg.errors import ConfigError, ModelFileError, SessionFailed
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model, write_model

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from candidates import SECTIONS, candidates, places, sample
 
-from fedpkg.config import config_from_json, dump_config, render
+from fedpkg.config import dump_config
+from fedpkg.config_reading import config_from_json, render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedpkg.config import config_of
+from fedpkg.config_reading import config_of
 from fedpkg.controller.events import Event, PhaseStarted, RoundFinished, SessionEnded, SessionStarted
 from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, SessionFailed, StoreError
 from fedpkg.library import prepare, run

@@ -12,7 +12,8 @@ import pytest
 from cohorts import COMPOSED, STEPPING, STRATEGY_NAMES, STRATEGY_SPECS, section_of
 from warm import warm_python
 
-from fedpkg.config import RunConfig, config_from_json, dump_config
+from fedpkg.config import RunConfig, dump_config
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Event, Preparing, RequestAsked, TaskEnded, TaskStarted
 from fedpkg.session import beginning, resuming
 from fedpkg.stores.home import Home

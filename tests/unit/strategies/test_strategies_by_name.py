@@ -11,7 +11,8 @@ import pytest
 import torch
 from cohorts import STRATEGY_NAMES, close, flat, section_of, stacked, told, weights
 
-from fedpkg.config import dump_config, render
+from fedpkg.config import dump_config
+from fedpkg.config_reading import render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import load

@@ -1,0 +1,411 @@
+"""A run.yaml with dotted overrides, read and checked to a configuration; where each of its values came from."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
+
+import msgspec
+
+from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, Section, dump_config
+from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, wrong_value
+from fedpkg.devices import ORDER, VISIBLE
+from fedpkg.errors import ConfigError, nearest
+from fedpkg.fedn.names import SPEC_FILES
+from fedpkg.files import read_bounded
+from fedpkg.yaml_places import read_yaml
+
+if TYPE_CHECKING:
+    from fedpkg.types import Json
+
+MAX_FILE_BYTES = 4 << 20  # of a run.yaml
+
+Resolve: TypeAlias = Callable[[RunConfig, Places], RunConfig]
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A configuration and, for every leaf key, its origin: ``run.yaml:12``, ``command line`` or ``default``."""
+
+    config: RunConfig
+    origins: Mapping[str, str]
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> LoadedConfig:
+    """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
+
+    An override's value is YAML (``3``, ``null``, ``[1, 2]``) and replaces what is there; only a mapping for a section
+    of fixed keys (``executor={workers: 2}``) is merged key by key. So ``strategy={name: krum}`` leaves no parameter of
+    the file's strategy, and ``strategy.attackers=2`` sets one.
+    Relative paths count from the folder of the file or, when given as overrides, from the current directory.
+
+    Args:
+        resolve: checks sections whose keys depend on a name in them, and fills in those that were not given.
+
+    Raises:
+        ConfigError: says the file and line (or the command line), the key, what is allowed and what was found.
+    """
+    source = str(path)
+    try:
+        text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{source}: cannot be read: {reason}", hint="give the path of a run.yaml") from error
+    tree, lines = read_yaml(text, source=source, verbatim=_is_environment)
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{source}: expected 'key: value' lines, found {'nothing' if tree is None else 'something else'}",
+            hint="a run.yaml needs at least the keys package, rounds and clients",
+        )
+    return _checked(tree, overrides, Places(source, lines), path, resolve)
+
+
+def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
+    """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
+
+    But a mapping in an override never replaces a section: some arguments and links of ``tree`` were found.
+
+    Raises:
+        ConfigError: as for a file, "on the command line".
+    """
+    places = Places("the options")
+    places.override((), dict(tree))
+    return _checked(dict(tree), overrides, places, Path("options"), resolve, replaces=False).config
+
+
+def _checked(
+    tree: dict[str, Any],
+    overrides: Sequence[str],
+    places: Places,
+    path: Path,
+    resolve: Resolve | None,
+    *,
+    replaces: bool = True,
+) -> LoadedConfig:
+    tree = _merge(tree, overrides, places, replaces=replaces)
+    _environment_as_text(tree)
+    check_shape(tree, RunConfig, places)
+    _absolute_paths(tree, places, folder=path.parent)
+    config = msgspec.convert(tree, RunConfig)
+    _check_values(config, places)
+    _check_alpha(tree, config, places)
+    if resolve is not None:
+        config = resolve(config, places)
+    origins = {
+        ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
+        for leaf, _value in _leaves(dump_config(config))
+    }
+    return LoadedConfig(config, origins)
+
+
+def config_from_json(data: Json) -> RunConfig:
+    """Inverse of ``dump_config``, for a stored configuration. Raises ConfigError."""
+    places = Places("stored configuration")
+    check_shape(data, RunConfig, places)
+    config = msgspec.convert(data, RunConfig)
+    _check_values(config, places)
+    return config
+
+
+def render(loaded: LoadedConfig) -> list[tuple[str, Json, str]]:
+    """Key, value and origin of every leaf, in the order of the schema."""
+    leaves = ((".".join(path), value) for path, value in _leaves(dump_config(loaded.config)))
+    return [(key, value, loaded.origins[key]) for key, value in leaves]
+
+
+# ---- merging
+
+
+def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, replaces: bool) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    assignments = [parse_override(override) for override in overrides]
+    try:
+        merged: Any = OmegaConf.create(tree)
+        for keys, value in assignments:
+            if replaces and isinstance(value, dict) and _is_free(keys):
+                _remove(merged, keys)
+                places.override(keys, None)
+            places.override(keys, value)
+            nested = value
+            for key in reversed(keys):
+                nested = {key: nested}
+            try:
+                merged = OmegaConf.merge(merged, nested)
+            except TypeError as error:  # a list meets a mapping
+                raise ConfigError(
+                    f"on the command line: '{'.'.join(keys)}' does not fit into what is there",
+                    hint="a list is replaced whole, by a list; a section is set key by key",
+                    key=".".join(keys),
+                ) from error
+        given = OmegaConf.to_container(merged)
+        complete = OmegaConf.create(_over(_defaults(), given))  # ${seed} works also where the file gives no seed
+        resolved = OmegaConf.to_container(complete, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "")
+        place = places.where(tuple(re.split(r"[.\[\]]+", key)))
+        raise ConfigError(
+            f"{place}: '{key}': {str(error).splitlines()[0]}",
+            hint=r"${key.sub} takes another key's value, ${oc.env:NAME} a variable's; write \${ for the characters",
+            key=key,
+        ) from error
+    result: dict[str, Any] = _only(resolved, given)
+    return result
+
+
+def _is_free(keys: Sequence[str]) -> bool:
+    """Whether a path leads to a section of free keys, such as ``strategy``, or into one."""
+    kind: Any = RunConfig
+    for key in keys:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            kind = {field.name: field.type for field in msgspec.structs.fields(kind)}.get(key)
+            sections = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)]
+            kind = sections[0] if sections else kind
+    return get_origin(kind) is dict
+
+
+def _remove(tree: Any, keys: Sequence[str]) -> None:
+    for key in keys[:-1]:
+        tree = tree.get(key) if hasattr(tree, "get") else None
+    if hasattr(tree, "pop") and hasattr(tree, "get"):
+        tree.pop(keys[-1], None)
+
+
+def _defaults() -> dict[str, Json]:
+    data = dump_config(RunConfig(package="", rounds=1, clients=ClientsConfig()))
+    return {key: value for key, value in data.items() if key not in ("package", "rounds")}
+
+
+def _over(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {key: _over(below.get(key), value) for key, value in above.items()}
+    return above
+
+
+def _only(resolved: Any, given: Any) -> Any:
+    """``resolved`` without the defaults again."""
+    if isinstance(resolved, dict) and isinstance(given, dict):
+        return {key: _only(resolved[key], value) for key, value in given.items()}
+    return resolved
+
+
+def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
+    """The keys and the value of a ``key.sub=value``. Raises ConfigError: it is none."""
+    key, equals, text = override.partition("=")
+    keys = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(keys):
+        raise ConfigError(f"on the command line: '{override}' is not key=value", hint="for example rounds=3")
+    # Characters that mean something to YAML but more likely stand for themselves here: *.csv, #fff, @home.
+    if text.startswith(tuple("*&!@`%#|>")):
+        return keys, text
+    value, _lines = read_yaml(
+        text, source=f"on the command line, '{key}'", verbatim=lambda path: _is_environment(keys + path)
+    )
+    return keys, value
+
+
+def _is_environment(path: tuple[str, ...]) -> bool:
+    return len(path) == 2 and path[0] == "environment"
+
+
+def _environment_as_text(tree: dict[str, Any]) -> None:
+    """Numbers that reached ``environment`` through ``${…}``; those written there are text already."""
+    environment = tree.get("environment")
+    if isinstance(environment, dict):
+        for name, value in environment.items():
+            if isinstance(value, (bool, int, float)):
+                environment[name] = str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
+    def absolute(path: tuple[str, ...], value: str) -> str:
+        base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
+        if path[-1] == "folders" and any(sign in value for sign in "*?["):
+            base = glob.escape(base)  # only what the person wrote is a pattern
+        only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # a pattern's way to say that
+        return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
+
+    for key in _PATHS:
+        *sections, last = path = tuple(key.split("."))
+        section: Any = tree
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        value = section.get(last) if isinstance(section, dict) else None
+        if isinstance(value, list):
+            section[last] = [absolute(path, one) if one and not _TRUSTED.match(one) else one for one in value]
+        elif isinstance(value, str) and value and (last != "dataset" or value.endswith((".npz", ".pt"))):
+            section[last] = absolute(path, value)
+
+
+def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    leaves: list[tuple[tuple[str, ...], Any]] = []
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            leaves += _leaves(value, (*path, key))
+        else:
+            leaves.append(((*path, key), value))
+    return leaves
+
+
+def _given(tree: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
+
+
+# ---- what the types cannot say
+
+
+_PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
+
+_KEEP: tuple[str, Callable[[Any], bool]] = (KeepRule.ALLOWED, lambda value: KeepRule.parse(value) is not None)
+
+_PATHS = (
+    *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "trust.allow"),
+    *("isolate.read", "strategy.file", "strategy.folder", "sampler.file", "sampler.availability.trace"),
+)
+_TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
+_TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")
+
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "package": _PATH,
+    "seed_model": _PATH,
+    "buffers": ("a list of patterns, none of them empty", lambda value: value is None or all(value)),
+    "name": (
+        "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
+        lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,
+    ),
+    "clients.folders": _PATH,
+    "clients.data.dataset": (
+        f"a path ending in .npz or .pt, or one of {', '.join(NAMED_DATASETS)}",
+        lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
+    ),
+    "executor.needs.gpus": (
+        "0, a share of one GPU from 0.001, or a whole number up to 1024",
+        lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value <= 1024 and value == int(value)),
+    ),
+    "isolate.read": ("a list of paths", lambda value: all(path and "\0" not in path for path in value)),
+    "keep.models": _KEEP,
+    "keep.task_folders": _KEEP,
+    "trust.allow": (
+        "a list of sha256:<64 hexadecimal digits>, ed25519:<base64 of a public key> and paths of public keys",
+        lambda value: all(
+            _PATH[1](entry) and (_TRUSTED_WHOLE.fullmatch(entry) or not _TRUSTED.match(entry)) for entry in value
+        ),
+    ),
+    "trust.signature": _PATH,
+}
+
+
+def _check_values(config: RunConfig, places: Places) -> None:
+    for key, (allowed, holds) in _RULES.items():
+        path = tuple(key.split("."))
+        value: Any = config
+        for name in path:
+            value = getattr(value, name, None)
+        if value is not None and not holds(value):
+            near = nearest(value, NAMED_DATASETS) if key == "clients.data.dataset" else ""
+            raise wrong_value(path, value, allowed, places, hint_after=near)
+    _check_arguments(config, places)
+    problems = (_of_clients(config.clients), _of_links(config.clients), _of_sections(config), _of_environment(config))
+    for path, problem, hint in itertools.chain(*problems):
+        raise ConfigError(f"{places.where(path)}: {problem}", hint=hint, key=".".join(path))
+
+
+Problem: TypeAlias = tuple[tuple[str, ...], str, str]  # the path of a key, what is wrong with it, and what to do
+
+
+def _of_sections(config: RunConfig) -> Iterator[Problem]:
+    if config.isolate.enabled and config.executor.name == "resident":
+        problem = "'isolate.enabled' excludes the executor 'resident', whose interpreters go from client to client"
+        yield ("isolate", "enabled"), problem, "set executor.name to forkserver or process"
+    if config.validation.count is not None and config.validation.fraction != 1.0:
+        problem = "'validation.count' excludes 'validation.fraction'"
+        yield ("validation", "count"), problem, "leave one out; null takes a key back"
+    if config.executor.needs.gpu_memory_bytes is not None and not config.executor.needs.gpus:
+        problem = "'executor.needs.gpu_memory_bytes' is given, but executor.needs.gpus is 0"
+        hint = "set executor.needs.gpus to a share of a GPU, such as 0.1, or to a whole number"
+        yield ("executor", "needs", "gpu_memory_bytes"), problem, hint
+
+
+def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:
+    hint = "give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back"
+    if clients.folders is not None and clients.data is not None:
+        yield ("clients",), "'clients.folders' excludes 'clients.data'", hint
+    elif clients.data is not None and clients.count is None:
+        yield ("clients",), "'clients.data' needs 'clients.count': among how many clients is it split?", hint
+    elif clients.folders is None and clients.count is None:
+        yield ("clients",), "'clients' says neither 'count' nor 'folders'", hint
+
+
+def _of_links(clients: ClientsConfig) -> Iterator[Problem]:
+    for name, target in clients.links.items():
+        path = ("clients", "links", name)
+        if not name or "/" in name or name in (".", "..", *SPEC_FILES) or "\0" in name:
+            hint = "a plain name, as the package's program says it, for example data or client.yaml"
+            yield path, f"'{name}' in 'clients.links' cannot be the name of a link", hint
+        if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
+            problem = f"'clients.links.{name}' is '{target}', which is not in the client's data"
+            yield path, problem, "'.' for all of it, or a path in it"
+    if clients.links and clients.folders is None and clients.data is None:
+        yield ("clients", "links"), "'clients.links' needs data to lead to", "give clients.folders or clients.data"
+
+
+def _of_environment(config: RunConfig) -> Iterator[Problem]:
+    for name, value in config.environment.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+            hint = "a variable's name has letters, digits and '_', not first a digit; its value no NUL character"
+            yield ("environment", name), f"'{name}' in 'environment' cannot be set", hint
+        if name in (VISIBLE, ORDER):
+            hint = f"set executor.needs.gpus, and start fedpkg itself with {VISIBLE} to keep it to certain ones"
+            yield ("environment", name), f"'{name}' in 'environment' is for fedpkg to set", hint
+
+
+def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> None:
+    """An alpha that was given means Dirichlet; only ``partition.name=iid`` as an override puts the file's aside."""
+    partition = ("clients", "data", "partition")
+    name, alpha = (*partition, "name"), (*partition, "alpha")
+    if config.clients.data is None or config.clients.data.partition.name != "iid" or not _given(tree, alpha):
+        return
+    if _given(tree, name) and places.line(name) == COMMAND_LINE and places.line(alpha) != COMMAND_LINE:
+        return
+    raise ConfigError(
+        f"{places.where(alpha)}: 'clients.data.partition.alpha' means nothing to the iid partition",
+        hint="set clients.data.partition.name to dirichlet, or leave alpha out",
+        key=".".join(alpha),
+    )
+
+
+def _check_arguments(config: RunConfig, places: Places) -> None:
+    for entry_point, arguments in config.arguments.items():
+        for name, value in arguments.items():
+            path = ("arguments", entry_point, name)
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+                raise ConfigError(
+                    f"{places.where(path)}: '{name}' in 'arguments.{entry_point}' cannot be the name of an argument",
+                    hint="letters, digits, '_' and '-', beginning with a letter or '_'; it becomes --name=value",
+                    key=".".join(path),
+                )
+            if isinstance(value, dict):
+                raise wrong_value(path, value, "one value or a list", places)
+            _check_finite(value, path, places)
+    for name, value in config.run_config.items():
+        _check_finite(value, ("run_config", name), places)
+
+
+def _check_finite(value: Json, path: tuple[str, ...], places: Places) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise wrong_value(path, value, "a finite number (JSON has no other; quote it to make it text)", places)
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        _check_finite(part, (*path, str(key)), places)
