@@ -16,7 +16,7 @@ from fedpkg.shown import shown
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.unpack import UnpackedPackage
-    from fedpkg.dispatch.preload import Preload
+    from fedpkg.session.inspection import Preloads
 
 _PATH = click.Path(path_type=Path)
 
@@ -141,7 +141,7 @@ def inspect(settings: Settings, path: Path) -> None:
 
 
 def _show_package(
-    path: Path, package: UnpackedPackage, signers: Sequence[Mapping[str, str]], preloads: Sequence[Preload]
+    path: Path, package: UnpackedPackage, signers: Sequence[Mapping[str, str]], preloads: Preloads
 ) -> None:
     output.facts(
         [
