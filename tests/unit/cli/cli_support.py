@@ -37,13 +37,13 @@ def fedpkg(*words):
 
 
 def write_run_yaml(folder, **values):
-    """A run.yaml with three clients of the package that misbehaves on request; cold, which here is the faster."""
+    """A run.yaml with three clients of the package that misbehaves on request."""
     config = {
         "name": "try",
         "package": str(MISBEHAVE),
         "rounds": 2,
         "clients": {"count": 3},
-        "executor": {"name": "process", "workers": 2},
+        "executor": {"name": "forkserver", "workers": 2},
         **values,
     }
     path = folder / "run.yaml"

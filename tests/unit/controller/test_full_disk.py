@@ -155,29 +155,50 @@ def test_command_that_a_full_disk_keeps_from_starting_fails_for_want_of_space_al
     assert failure_of_ours(DispatchError("cannot start the command: OSError: …", errno=errno.EACCES)).kind == "executor"
 
 
-@pytest.mark.slow
-def test_whatever_a_full_disk_cuts_off_the_run_comes_to_the_same_bits(federation: Federation, small_disk: Path) -> None:
+ROOMS_IN_PAGES = [0, 2, 4, 8, 16, 24, 32, *range(40, 60, 3), 64, 80, 350, 2048]
+ROOMS_IN_FILES = [0, 4, 9, *range(10, 40, 3), 80, 390]
+
+
+@pytest.mark.parametrize(
+    "rooms",
+    [
+        pytest.param([0, 8, 32, 80, 350, 2048], marks=pytest.mark.slow, id="some"),
+        pytest.param(ROOMS_IN_PAGES, marks=pytest.mark.soak, id="all"),
+    ],
+)
+def test_whatever_a_full_disk_cuts_off_the_run_comes_to_the_same_bits(
+    federation: Federation, small_disk: Path, rooms: list[int]
+) -> None:
     """From a disk on which nothing fits to one on which all does: sooner or later every kind of file is the one."""
     federation.run(config_of(federation))
-    rooms = [0, 2, 4, 8, 16, 24, 32, *range(40, 60, 3), 64, 80, 350, 2048]
     ends = [run_short_of(federation, small_disk, room, take_bytes) for room in rooms]
-    print(*ends, sep="\n")
+    print(*zip(rooms, ends, strict=True), sep="\n")
     for words in ("home", "state.db cannot", "train of client-", "finished"):
         assert any(words in end for end in ends), words
 
 
-@pytest.mark.slow
-def test_disk_that_cannot_hold_one_more_file_is_a_full_disk(federation: Federation, small_disk: Path) -> None:
+@pytest.mark.parametrize(
+    "rooms",
+    [
+        pytest.param([0, 9, 10, 16, 25, 31, 37, 80, 390], marks=pytest.mark.slow, id="some"),
+        pytest.param(ROOMS_IN_FILES, marks=pytest.mark.soak, id="all"),
+    ],
+)
+def test_disk_that_cannot_hold_one_more_file_is_a_full_disk(
+    federation: Federation, small_disk: Path, rooms: list[int]
+) -> None:
     federation.run(config_of(federation))
     subprocess.run(["mount", "-o", "remount,nr_inodes=400", str(small_disk)], check=True)
-    ends = [run_short_of(federation, small_disk, room, take_files) for room in (0, 4, 9, *range(10, 40, 3), 80, 390)]
-    print(*ends, sep="\n")
+    ends = [run_short_of(federation, small_disk, room, take_files) for room in rooms]
+    print(*zip(rooms, ends, strict=True), sep="\n")
     for words in ("home", "state.db cannot", "build failed", "train of client-", "finished"):
         assert any(words in end for end in ends), words
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", [1, 4, 7, 10, 13, 16])
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(k, marks=pytest.mark.slow if k in (1, 7, 13) else pytest.mark.soak) for k in (1, 4, 7, 10, 13, 16)],
+)
 def test_session_on_a_full_disk_stops_and_resumes_to_the_same_bits(
     federation: Federation, small_disk: Path, moment: int
 ) -> None:

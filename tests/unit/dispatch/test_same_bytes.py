@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,29 +24,38 @@ np.savez(sys.argv[1], w=w, x=np.random.permutation(7))
 """
 
 
-def replies(package: PackageOnDisk, folder: Path, entry_point: str, threads: int, **fields: object) -> list[bytes]:
+@contextmanager
+def benches(package: PackageOnDisk, folder: Path) -> Iterator[list[Bench]]:
+    """One for each executor."""
+    with ExitStack() as closing:
+        made = [make_bench(name, folder, package, slots=1) for name in EXECUTORS]
+        for bench in made:
+            closing.callback(bench.executor.close)
+        yield made
+
+
+def replies(
+    benches: list[Bench], package: PackageOnDisk, entry_point: str, threads: int, **fields: object
+) -> list[bytes]:
     """The bytes of two replies of each executor."""
     found = []
-    for name in EXECUTORS:
-        bench = make_bench(name, folder, package, slots=1)
-        try:
-            for _ in range(2):
-                result = bench.run(package, entry_point, threads=threads, seed=1234, **fields)
-                assert result.reply is not None, (result.failure, log(result))
-                metadata = result.reply.with_name(f"{result.reply.name}-metadata")
-                found.append(result.reply.read_bytes() + (metadata.read_bytes() if metadata.exists() else b""))
-        finally:
-            bench.executor.close()
+    for bench in benches:
+        for _ in range(2):
+            result = bench.run(package, entry_point, threads=threads, seed=1234, **fields)
+            assert result.reply is not None, (result.failure, log(result))
+            metadata = result.reply.with_name(f"{result.reply.name}-metadata")
+            found.append(result.reply.read_bytes() + (metadata.read_bytes() if metadata.exists() else b""))
     return found
 
 
 @pytest.mark.parametrize("threads", [pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)])
 def test_training_with_torch_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
     package = unpacked("random-draws", tmp_path)
-    seeds = replies(package, tmp_path, "build", threads, reply_kind=ReplyKind.SEED)
-    assert len(set(seeds)) == 1
-    (tmp_path / "seed.npz").write_bytes(seeds[0])
-    updates = replies(package, tmp_path, "train", threads, model=tmp_path / "seed.npz")
+    with benches(package, tmp_path) as made:
+        seeds = replies(made, package, "build", threads, reply_kind=ReplyKind.SEED)
+        assert len(set(seeds)) == 1
+        (tmp_path / "seed.npz").write_bytes(seeds[0])
+        updates = replies(made, package, "train", threads, model=tmp_path / "seed.npz")
     assert len(set(updates)) == 1
     assert f'"threads": {threads}'.encode() in updates[0]
 
@@ -53,7 +64,8 @@ def test_training_with_torch_gives_the_same_bytes(tmp_path: Path, threads: int) 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_linear_algebra_of_numpy_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
     package = inline(tmp_path, MATMUL)
-    assert len(set(replies(package, tmp_path, "validate", threads, reply_kind=ReplyKind.SEED))) == 1
+    with benches(package, tmp_path) as made:
+        assert len(set(replies(made, package, "validate", threads, reply_kind=ReplyKind.SEED))) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2])
