@@ -31,7 +31,7 @@ from hostile import (
 )
 
 from fedpkg.cli.main import run_command
-from fedpkg.compute_package import unpack
+from fedpkg.compute_package import extract
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import LimitsConfig
 from fedpkg.errors import ArchiveError, PackageError, SpecError
@@ -118,7 +118,7 @@ print(refused, *(now - then for now, then in zip(used(), before)))
 
 
 def test_ratio_is_bounded_where_the_limit_on_bytes_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(extract, "_FREE_BYTES", 1 << 20)
     case = next(case for case in CORPUS if case.name == "bomb: ratio of gzip")
     archive = write(case, tmp_path)
     with pytest.raises(ArchiveError, match="it unpacks to more than 100 times its size") as caught:

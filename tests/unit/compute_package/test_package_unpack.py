@@ -383,7 +383,7 @@ def test_contents_on_record_spare_the_decompression(
 ) -> None:
     archive = build_package(client, tmp_path / "p.tar.gz").path
     package = unpack(archive, cache)
-    monkeypatch.setattr("fedpkg.compute_package.unpack.TarStream", None)
+    monkeypatch.setattr("fedpkg.compute_package.extract.TarStream", None)
     on_record = {package.digest: package.contents}
     assert open_package(archive, cache, on_record=on_record) == package
 
