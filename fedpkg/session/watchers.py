@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from fedpkg.controller.events import Event, RequestAsked, TaskEnded, TaskStarted, Warming, Watcher
+from fedpkg.controller.events import Event, RequestAsked, SessionEnded, TaskEnded, TaskStarted, Warming, Watcher
 from fedpkg.session.control import Control, beside
 
 logger = logging.getLogger("fedpkg.session")
@@ -25,10 +25,17 @@ class Watchers:
 
     def __init__(self, watchers: Iterable[Watcher]) -> None:
         self._lines = [Line(watcher) for watcher in watchers]
+        self._lock = threading.Lock()
+        self._has_ended = False
 
     def put(self, event: Event) -> None:
-        for line in self._lines:
-            line.put(event)
+        """Any thread may call this. After the session's end, its warmth is not told of: that event is the last one."""
+        with self._lock:
+            if self._has_ended and isinstance(event, Warming):
+                return
+            self._has_ended = isinstance(event, SessionEnded)
+            for line in self._lines:
+                line.put(event)
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
         """Return when all watchers have had all events, or ``patience_s`` is over."""

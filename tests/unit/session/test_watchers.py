@@ -6,8 +6,9 @@ import logging
 import threading
 
 import pytest
+from test_events import SESSION
 
-from fedpkg.controller.events import Event, Preparing, TaskEnded
+from fedpkg.controller.events import Event, Preparing, SessionEnded, TaskEnded, Warming
 from fedpkg.session.watchers import Line, Watchers
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order
@@ -25,6 +26,17 @@ def test_each_watcher_gets_all_events_in_order_before_close_returns() -> None:
         watchers.put(said(number))
     watchers.close()
     assert first == second == [said(number) for number in range(100)]
+
+
+def test_the_end_of_a_session_is_its_last_event() -> None:
+    """Who looks whether an interpreter is warming does so in a thread of its own, and may be late."""
+    seen: list[Event] = []
+    watchers = Watchers([seen.append])
+    ended = SessionEnded(session=SESSION)
+    for event in (Warming(is_warming=True), ended, Warming(is_warming=False)):
+        watchers.put(event)
+    watchers.close()
+    assert seen == [Warming(is_warming=True), ended]
 
 
 def test_a_watcher_that_fails_gets_later_events_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
