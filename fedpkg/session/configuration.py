@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import LoadedConfig, load_config
 from fedpkg.config_shape import Places
-
-if TYPE_CHECKING:
-    pass
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
