@@ -15,11 +15,12 @@ from fedpkg.compute_package.imports import own_modules, sources_of
 from fedpkg.devices import Gpu, Slot, visible_to
 from fedpkg.dispatch import isolation
 from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.keepers import Call, Keeper, Zygote
+from fedpkg.dispatch.keepers import Call, Keeper
 from fedpkg.dispatch.preload import LeftOut, Preload, is_slow, preloads_of
 from fedpkg.dispatch.process import COLD, ProcessLauncher, shell_call
 from fedpkg.dispatch.site import Job, PackageOnDisk, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, of_clients
+from fedpkg.dispatch.zygotes import Zygote
 from fedpkg.errors import DispatchError
 from fedpkg.log import event
 from fedpkg.means import means

@@ -10,10 +10,11 @@ from fedpkg.compute_package.command import shell_line
 from fedpkg.devices import Slot
 from fedpkg.dispatch import isolation
 from fedpkg.dispatch.dispatcher import LocalExecutor
-from fedpkg.dispatch.keepers import Call, Keeper, Zygote
+from fedpkg.dispatch.keepers import Call, Keeper
 from fedpkg.dispatch.package_files import inventory
 from fedpkg.dispatch.site import Job, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, shared_files
+from fedpkg.dispatch.zygotes import Zygote
 from fedpkg.means import means
 
 COLD = "cold"

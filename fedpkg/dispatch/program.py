@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from fedpkg.dispatch.isolation import Walls
-from fedpkg.dispatch.keepers import OVERDUE_S, Call, KeeperGone, Outcome, Zygote
+from fedpkg.dispatch.keepers import OVERDUE_S, Call, KeeperGone, Outcome
 from fedpkg.dispatch.staging import base_environ
+from fedpkg.dispatch.zygotes import Zygote
 from fedpkg.errors import DispatchError
 from fedpkg.means import means
 from fedpkg.waist.order import Isolation, Limits

@@ -122,44 +122,47 @@ def run_as_main(order: dict[str, Any]) -> int:
     main_module = types.ModuleType("__main__")
     main_module.__builtins__ = builtins  # type: ignore[attr-defined]
     sys.modules["__main__"] = main_module
-    ours = {__file__, "<frozen runpy>"}
-    safe_path = getattr(sys.flags, "safe_path", False)
     what = ["-m", order["module"]] if "module" in order else [order["script"]]
     sys.orig_argv = [sys.executable, *what, *order["args"]]
+    sys.argv = [what[-1], *order["args"]]
     try:
-        if "module" in order:
-            import runpy
-
-            ours.add(runpy.__file__)
-            sys.argv = [order["module"], *order["args"]]
-            if not safe_path:
-                sys.path.insert(0, os.getcwd())
-            runpy._run_module_as_main(order["module"])  # type: ignore[attr-defined]
-        else:
-            sys.argv = [order["script"], *order["args"]]
-            path = os.path.join(os.getcwd(), order["script"])
-            if not safe_path:
-                sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
-            try:
-                with io.open_code(path) as file:
-                    source = file.read()
-            except OSError as error:
-                print("%s: can't open file %r: %s" % (sys.executable, path, error), file=sys.stderr)
-                return 2
-            main_module.__file__ = path
-            main_module.__cached__ = None  # type: ignore[attr-defined]
-            from importlib.machinery import SourceFileLoader
-
-            main_module.__loader__ = SourceFileLoader("__main__", path)
-            exec(compiled(source, path), main_module.__dict__)
+        return run_module(order["module"]) if "module" in order else run_script(order["script"], main_module)
     except SystemExit as error:
         return exit_status(error.code)
     except BaseException as error:
+        runpy = getattr(sys.modules.get("runpy"), "__file__", None)
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>", runpy):
             trace = trace.tb_next
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         return 1
+
+
+def run_module(name: str) -> int:
+    import runpy
+
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.getcwd())
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined]
+    return 0
+
+
+def run_script(script: str, main_module: types.ModuleType) -> int:
+    from importlib.machinery import SourceFileLoader
+
+    path = os.path.join(os.getcwd(), script)
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, os.path.dirname(os.path.realpath(path)))
+    try:
+        with io.open_code(path) as file:
+            source = file.read()
+    except OSError as error:
+        print("%s: can't open file %r: %s" % (sys.executable, path, error), file=sys.stderr)
+        return 2
+    main_module.__file__ = path
+    main_module.__cached__ = None  # type: ignore[attr-defined]
+    main_module.__loader__ = SourceFileLoader("__main__", path)
+    exec(compiled(source, path), main_module.__dict__)
     return 0
 
 

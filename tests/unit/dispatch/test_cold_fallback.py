@@ -167,7 +167,7 @@ def test_import_that_ends_the_interpreter_makes_the_package_run_cold(
 def test_import_that_hangs_makes_the_package_run_cold(
     open_warm: Callable[..., Bench], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedpkg.dispatch.keepers.START_PATIENCE_S", 1.0)
+    monkeypatch.setattr("fedpkg.dispatch.zygotes.START_PATIENCE_S", 1.0)
     path = outside_module(tmp_path, "hangs", "import sys, time\nif 'zygote' in sys.argv[0]:\n    time.sleep(600)\n")
     package = inline(tmp_path, "import hangs\n" + TELL_PARENT)
     bench = open_warm(package, PYTHONPATH=path)

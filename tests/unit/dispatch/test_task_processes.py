@@ -28,8 +28,8 @@ from workbench import (
 )
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
-from fedpkg.dispatch.keepers import ZYGOTE
 from fedpkg.dispatch.site import PackageOnDisk
+from fedpkg.dispatch.zygotes import ZYGOTE
 from fedpkg.errors import DispatchError
 
 # The main process, a child, a grandchild, a daemon with a session of its own, a shell; all ignore SIGTERM, and each

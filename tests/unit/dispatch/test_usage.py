@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from fedpkg.dispatch.isolation import trace
-from fedpkg.dispatch.keepers import ZYGOTE, Call, Keeper, Outcome, Zygote
+from fedpkg.dispatch.keepers import Call, Keeper, Outcome
 from fedpkg.dispatch.limits import Limits
+from fedpkg.dispatch.zygotes import ZYGOTE, Zygote
 from fedpkg.means import means
 
 MIB = 1 << 20
