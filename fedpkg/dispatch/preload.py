@@ -12,49 +12,29 @@ Scripts with the same settings share a warm interpreter; a script with other set
 from __future__ import annotations
 
 import ast
-import builtins
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedpkg.compute_package.imports import USES_NUMPY, own_names, python_files, trees_of
+from fedpkg.dispatch.changes import (
+    FUNCTIONS,
+    Change,
+    File,
+    Step,
+    assignments,
+    change_of_call,
+    changes_in,
+    constant_settings,
+    is_harmless,
+)
 from fedpkg.types import Json
 
-# ("import", module, names) · ("environ", "set" | "setdefault" | "putenv", name, value)
-# ("warnings", function, arguments, named arguments) · ("optimiser",): the first step of one imports torch._dynamo
-Step = tuple[Any, ...]
 OPTIMISER: Step = ("optimiser",)
 
-# Calls that change nothing an import could see.
-_HARMLESS = re.compile(
-    r"(os\.path|pathlib|re|math|typing|typing_extensions|collections|functools|itertools|dataclasses|enum|abc|operator"
-    r"|string|time|datetime|json|copy|argparse|contextlib|textwrap|uuid|platform|fedn|scaleoututil|fedpkg)\..+"
-    r"|logging\.getLogger|os\.(getenv|getcwd|getpid|listdir|cpu_count|fspath|stat|scandir|walk|remove|setsid|setpgid)"
-    r"|os\.environb?\.(get|copy|items|keys|values)|sys\.(exit|intern|getsizeof)|warnings\.catch_warnings"
-    r"|(numpy|torch)\.(append|add|insert)"
-)
-_HARMFUL_BUILTINS = {"exec", "eval", "__import__", "setattr", "delattr", "breakpoint", "input"}
-# Functions whose names say that they set something, whatever they return.
-_SETS = re.compile(
-    r"set\w*|use(_\w+)?|(enable|disable|init|install|patch|register|config|activate|switch|load_dotenv)\w*|\w*seed\w*"
-    r"|chdir|update|\w+warnings|simplefilter|append|extend|insert|pop|popitem|remove|clear|add|discard|putenv|unsetenv"
-    r"|(basic|dict|file)Config"
-)
 _WRITES = re.compile(r"write\w*|mkdir|touch")
-# Changes that are common in functions and do not bear on imports.
-_NO_IMPORT = re.compile(
-    r"(.*\.)?(\w*seed\w*|set_num_threads|set_grad_enabled|set_(rng_)?state)|(torch\.backends|logging|random|numpy\.random)\..*|builtins\.open"
-)
-_FILTER_ACTIONS = ("ignore", "default", "always", "module", "once")
-_SEEN_BY_TORCH = re.compile(
-    r"os\.(environb?\b.*|putenv|unsetenv)|sys\.(modules|meta_path)\b.*|builtins\.(exec|setattr)|.*dotenv.*"
-)
-_READ_BY_TORCH = re.compile(r"TORCH|TRITON|DYNAMO|INDUCTOR")
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 @dataclass(frozen=True)
@@ -145,53 +125,6 @@ def preloads_of(
     return found
 
 
-@dataclass
-class _File:
-    """One of the package's files, and what the names in it stand for."""
-
-    shown: str
-    tree: ast.Module
-    names: dict[str, str] = field(default_factory=dict)  # → dotted name of something outside the package
-    own: set[str] = field(default_factory=set)
-
-    def origin(self, node: ast.AST) -> str | None:
-        """The dotted name of what an expression refers to, if that lies outside the package."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return None
-        base = self.names.get(node.id)
-        if base is None and node.id not in self.own and hasattr(builtins, node.id):
-            base = f"builtins.{node.id}"
-        return ".".join([base, *reversed(parts)]) if base else None
-
-    def place(self, node: ast.AST) -> str:
-        return f"{self.shown}:{getattr(node, 'lineno', 1)}"
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A statement that could change a later import."""
-
-    node: ast.AST
-    what: str
-    about: str  # what it changes: a dotted name
-    variable: str | None = None  # of the environment, where it is known
-    in_function: bool = False
-
-    @property
-    def bears(self) -> bool:
-        """Whether it counts for imports in functions."""
-        return not _NO_IMPORT.fullmatch(self.about)
-
-    @property
-    def seen_by_torch(self) -> bool:
-        """Whether the import of ``torch._dynamo``, which the first optimiser does, could see it."""
-        return bool(_SEEN_BY_TORCH.fullmatch(self.about) and _READ_BY_TORCH.search(self.variable or "TORCH"))
-
-
 class _Package:
     """The package's files, parsed, and which of them an import finds."""
 
@@ -200,19 +133,19 @@ class _Package:
         self.own = own_names(folder)
         self._trees = trees_of(folder, scripts)
         self.files = dict.fromkeys([*self._trees, *python_files(folder)])
-        self._read: dict[Path, _File | None] = {}
+        self._read: dict[Path, File | None] = {}
 
-    def file(self, path: Path) -> _File | None:
+    def file(self, path: Path) -> File | None:
         if path not in self._read:
             tree = self._trees.get(path)
             self._read[path] = None if tree is None else self._names(path, tree)
         return self._read[path]
 
-    def unread(self, read: set[Path]) -> list[_File]:
+    def unread(self, read: set[Path]) -> list[File]:
         return [file for path in self.files if path not in read and (file := self.file(path)) is not None]
 
-    def _names(self, path: Path, tree: ast.Module) -> _File:
-        file = _File(self.shown(path), tree)
+    def _names(self, path: Path, tree: ast.Module) -> File:
+        file = File(self.shown(path), tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -266,7 +199,7 @@ class _Reader:
         self.change: str | None = None  # the first one that nothing may be imported ahead of
         self.unsettled: str | None = None  # why imports in functions stay out
         self.taken: set[ast.AST] = set()  # nodes of settings that are steps
-        self.changes: dict[Path, list[_Change]] = {}
+        self.changes: dict[Path, list[Change]] = {}
 
     # ---- statements
 
@@ -278,18 +211,18 @@ class _Reader:
         if file is None:
             self.stop(f"{self.package.shown(path)} cannot be read")
             return
-        self.changes[path] = _changes_in(file)
+        self.changes[path] = changes_in(file)
         try:
             self.body(file.tree.body, file, path, main, certain=True)
         except RecursionError:  # an ``elif`` is a level deeper than the one before it
             self.unsettled = self.unsettled or f"{file.shown} has too many blocks in one another"
             self.stop(self.unsettled)
 
-    def body(self, nodes: Iterable[ast.stmt], file: _File, path: Path, main: bool, *, certain: bool) -> None:
+    def body(self, nodes: Iterable[ast.stmt], file: File, path: Path, main: bool, *, certain: bool) -> None:
         for node in nodes:
             self.statement(node, file, path, main, certain)
 
-    def statement(self, node: ast.stmt, file: _File, path: Path, main: bool, certain: bool) -> None:
+    def statement(self, node: ast.stmt, file: File, path: Path, main: bool, certain: bool) -> None:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 self.module(alias.name, (), path)
@@ -346,8 +279,8 @@ class _Reader:
 
     # ---- settings that the warm interpreter can make itself
 
-    def setting(self, node: ast.stmt, file: _File) -> bool:
-        steps = _constant_settings(node, file)
+    def setting(self, node: ast.stmt, file: File) -> bool:
+        steps = constant_settings(node, file)
         if steps is None or not (self.settings or all(step[0] == "warnings" for step in steps)):
             return False
         self.steps += steps
@@ -356,45 +289,45 @@ class _Reader:
 
     # ---- what else could change an import
 
-    def at_once(self, node: ast.stmt, file: _File) -> Iterator[_Change]:
+    def at_once(self, node: ast.stmt, file: File) -> Iterator[Change]:
         """What the statement itself changes when it runs, without the statements in it."""
         discarded = node.value if isinstance(node, ast.Expr) else None
         entered = [item.context_expr for item in node.items] if isinstance(node, (ast.With, ast.AsyncWith)) else []
-        yield from _assigned(node, file)
+        yield from assignments(node, file)
         for one in _expressions(node):
             for call in _walk(one, stop=ast.Lambda):
                 if not isinstance(call, ast.Call):
                     continue
                 origin = file.origin(call.func)
                 if origin in ("importlib.import_module", "builtins.__import__"):
-                    yield _Change(call, f"imports a module by {origin}", origin)
-                elif change := _call(call, file):
+                    yield Change(call, f"imports a module by {origin}", origin)
+                elif change := change_of_call(call, file):
                     yield change
                 elif origin is None:
                     if change := self.within(call):
                         yield change
-                elif (call is discarded or call in entered) and not _is_harmless(origin):
+                elif (call is discarded or call in entered) and not is_harmless(origin):
                     if node.lineno < _last_definition(file):
                         self.unsettled = self.unsettled or f"{file.place(call)} calls {origin}"
-                    yield _Change(call, f"calls {origin}", origin)
+                    yield Change(call, f"calls {origin}", origin)
 
-    def within(self, call: ast.Call) -> _Change | None:
+    def within(self, call: ast.Call) -> Change | None:
         """What a call of something that is not from outside may change: whatever the package's functions change."""
         name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
         if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, (ast.Constant, ast.JoinedStr)):
             return None  # a method of a string
         if _WRITES.fullmatch(name):
-            return _Change(call, f"calls {name}", name)
+            return Change(call, f"calls {name}", name)
         for path, changes in self.changes.items():
             for change in changes:
                 if change.in_function and change.about != "builtins.open":  # whose files are seldom read by imports
                     where = f"{self.package.shown(path)}:{getattr(change.node, 'lineno', 1)}"
-                    return _Change(call, f"may run {where}, which {change.what}", change.about)
+                    return Change(call, f"may run {where}, which {change.what}", change.about)
         return None
 
     # ---- imports in functions, and in files that no script imports in plain sight
 
-    def finish(self, elsewhere: Iterable[_File]) -> tuple[list[Step], list[LeftOut]]:
+    def finish(self, elsewhere: Iterable[File]) -> tuple[list[Step], list[LeftOut]]:
         read = [(path, file) for path in self.files if (file := self.package.file(path)) is not None]
         changes = [
             (file, change) for path, file in read for change in self.changes[path] if change.node not in self.taken
@@ -410,7 +343,7 @@ class _Reader:
             elif not self.has(name):
                 late.setdefault(name, because)
         if because is None:
-            calm = [file for file in elsewhere if not any(change.bears for change in _changes_in(file))]
+            calm = [file for file in elsewhere if not any(change.bears for change in changes_in(file))]
             found = [one for file in calm for one in _imports(file.tree) if not self.package.is_own(one[0])]
             self.steps += [("import", *one) for one in found]
             tops = {step[1].partition(".")[0] for step in self.steps if step[0] == "import"}
@@ -431,7 +364,7 @@ class _Reader:
 
 def _nested(node: ast.stmt) -> Iterator[list[ast.stmt]]:
     """The blocks of a statement that run with it."""
-    if isinstance(node, _FUNCTIONS):
+    if isinstance(node, FUNCTIONS):
         return
     for name in ("body", "handlers", "cases", "orelse", "finalbody"):
         for one in getattr(node, name, []):
@@ -482,146 +415,6 @@ def _imports(tree: ast.AST) -> list[tuple[str, tuple[str, ...]]]:
     return [(name, names) for name, names in found if name != "__future__"]
 
 
-def _last_definition(file: _File) -> int:
+def _last_definition(file: File) -> int:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return max((node.lineno for node in file.tree.body if isinstance(node, kinds)), default=0)
-
-
-# ---- what changes an import
-
-
-def _is_harmless(origin: str) -> bool:
-    if origin.startswith("builtins."):
-        return origin.split(".")[1] not in _HARMFUL_BUILTINS
-    return _HARMLESS.fullmatch(origin) is not None
-
-
-def _changes_in(file: _File) -> list[_Change]:
-    """Statements anywhere in a file that could change an import which comes after them."""
-    inside = {node for one in ast.walk(file.tree) if isinstance(one, _FUNCTIONS) for node in ast.walk(one)}
-    found: list[_Change] = []
-    for node in ast.walk(file.tree):
-        if isinstance(node, ast.stmt):
-            found += _assigned(node, file)
-        elif isinstance(node, ast.Call) and (change := _call(node, file)):
-            found.append(change)
-    return [replace(change, in_function=change.node in inside) for change in found]
-
-
-def _assigned(node: ast.stmt, file: _File) -> Iterator[_Change]:
-    """Assignments to parts of what is outside the package, as ``os.environ[…]`` and ``torch.nn.Linear.forward``."""
-    targets: Sequence[ast.expr] = ()
-    if isinstance(node, (ast.Assign, ast.Delete)):
-        targets = node.targets
-    elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
-        targets = [node.target]
-    for target in targets:
-        for one in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
-            root: ast.AST = one
-            while isinstance(root, ast.Subscript):
-                root = root.value
-            about = file.origin(root)
-            if about is None and isinstance(root, ast.Attribute):
-                inner: ast.AST = root
-                while isinstance(inner, (ast.Attribute, ast.Subscript)):
-                    inner = inner.value
-                about = file.origin(inner)
-            if isinstance(root, ast.Call) and (called := file.origin(root.func)):
-                yield _Change(node, f"changes what {called} returns", called)
-            elif about is not None and (
-                root is not one or isinstance(one, ast.Attribute) or isinstance(node, ast.AugAssign)
-            ):
-                variable = (
-                    one.slice.value if isinstance(one, ast.Subscript) and isinstance(one.slice, ast.Constant) else None
-                )
-                yield _Change(node, f"changes {about}", about, variable if isinstance(variable, str) else None)
-
-
-def _call(call: ast.Call, file: _File) -> _Change | None:
-    """Whether a call sets something outside the package, by its name."""
-    origin = file.origin(call.func)
-    given = [file.origin(argument) for argument in call.args]
-    if origin is None:
-        handed = next((one for one in given if one in ("os.environ", "sys.path", "sys.modules")), None)
-        return _Change(call, f"hands {handed} on", handed) if handed else None
-    if origin in ("builtins.setattr", "builtins.delattr"):
-        return _Change(call, f"changes {given[0]}", given[0]) if given and given[0] else None
-    if origin == "builtins.open":
-        modes = [
-            one for one in (*call.args[1:2], *(key.value for key in call.keywords)) if isinstance(one, ast.Constant)
-        ]
-        writes = any(
-            isinstance(mode.value, str) and re.fullmatch(r"[rwaxbt+]*[wax+][rwaxbt+]*", mode.value) for mode in modes
-        )
-        return _Change(call, "writes a file", "builtins.open") if writes else None
-    if _is_harmless(origin):
-        return None
-    if origin == "builtins.exec" or (_SETS.fullmatch(origin.rpartition(".")[2]) and not origin.startswith("builtins.")):
-        first = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
-        return _Change(call, f"calls {origin}", origin, first if isinstance(first, str) else None)
-    return None
-
-
-def _constant_settings(node: ast.stmt, file: _File) -> list[Step] | None:
-    """The steps of a statement that only sets variables of the environment, or a warning filter, to constants."""
-    pairs: list[tuple[str, ast.AST, ast.AST]] = []
-    if isinstance(node, ast.Assign):
-        for target in node.targets:
-            if not isinstance(target, ast.Subscript) or file.origin(target.value) != "os.environ":
-                return None
-            pairs.append(("set", target.slice, node.value))
-    elif isinstance(node, ast.AugAssign):
-        if file.origin(node.target) != "os.environ" or not isinstance(node.op, ast.BitOr):
-            return None
-        if not isinstance(node.value, ast.Dict):
-            return None
-        pairs = [("set", key, value) for key, value in zip(node.value.keys, node.value.values, strict=True) if key]
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        call = node.value
-        origin = file.origin(call.func)
-        if origin in ("warnings.filterwarnings", "warnings.simplefilter"):
-            return _warning_filter(origin.rpartition(".")[2], call, file)
-        if origin in ("os.environ.setdefault", "os.putenv") and len(call.args) == 2 and not call.keywords:
-            pairs = [(origin.rpartition(".")[2], call.args[0], call.args[1])]
-        elif origin == "os.environ.update" and len(call.args) <= 1:
-            for given in call.args:
-                if not isinstance(given, ast.Dict) or None in given.keys:
-                    return None
-                pairs += [("set", key, value) for key, value in zip(given.keys, given.values, strict=True) if key]
-            pairs += [("set", ast.Constant(one.arg), one.value) for one in call.keywords]
-    steps: list[Step] = []
-    for how, name, value in pairs:
-        if not isinstance(name, ast.Constant) or not isinstance(value, ast.Constant):
-            return None
-        if not _can_be_set(name.value, value.value):
-            return None
-        steps.append(("environ", how, name.value, value.value))
-    return steps or None
-
-
-def _can_be_set(name: object, value: object) -> bool:
-    if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
-        return False
-    try:
-        return bool(os.fsencode(name + value))
-    except UnicodeEncodeError:
-        return False
-
-
-def _warning_filter(function: str, call: ast.Call, file: _File) -> list[Step] | None:
-    def constant(node: ast.AST) -> object:
-        if isinstance(node, ast.Constant) and isinstance(node.value, (str, int)):
-            return node.value
-        kind = getattr(builtins, (file.origin(node) or "").removeprefix("builtins."), None)
-        return [kind.__name__] if isinstance(kind, type) and issubclass(kind, Warning) else None
-
-    given = tuple(constant(node) for node in call.args)
-    named = {one.arg: constant(one.value) for one in call.keywords}
-    action = given[0] if given else named.get("action")
-    if action not in _FILTER_ACTIONS or None in given or None in named or None in named.values():
-        return None
-    return [("warnings", function, _frozen(given), _frozen(sorted(named.items(), key=str)))]
-
-
-def _frozen(values: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(_frozen(value) if isinstance(value, (list, tuple)) else value for value in values)

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpkg.dispatch.changes import Step
 from fedpkg.dispatch.frames import NO_SIGPIPE, receive, send, shut
 from fedpkg.dispatch.keepers import CLOSE_PATIENCE_S, Keeper, KeeperGone, kill_tree
-from fedpkg.dispatch.preload import OPTIMISER, Step
+from fedpkg.dispatch.preload import OPTIMISER
 from fedpkg.errors import DispatchError
 
 ZYGOTE = Path(__file__).resolve().parent.parent / "runtime" / "zygote.py"
