@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal --durations=15
 
 unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow and not soak"
+	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) --dist worksteal
 
 # Long matrices, which CI does not run.
 soak: $(VENV)/.installed-test

@@ -89,6 +89,7 @@ def final_model(folder: Path) -> float:
     return float(np.load(folder / "final.npz")["0"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_package_runs_with_its_data_where_it_looks_for_it(here, way):
     train, command, words = WAYS[way]

@@ -114,6 +114,7 @@ def test_largest_number_of_a_dtype_is_its_clients_failure_and_the_session_goes_o
     assert all(federation.model(f"{row.session_id}.{number}").first_non_finite() is None for number in (1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
 def test_fork_bomb_among_four_clients_changes_nothing_for_the_others(tmp_path: Path, executor: str) -> None:
     federation = Federation(Home.open(tmp_path / ".fedpkg"))

@@ -64,6 +64,7 @@ class Killed(BaseException):
     """Nobody catches it: the controller ends where it is."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAMPLER_NAMES, "everything"])
 def test_stopped_in_a_round_and_between_rounds_it_resumes_to_the_same_cohorts_and_bits(
     name: str, federation: Federation, tmp_path: Path, at_once: AtOnce

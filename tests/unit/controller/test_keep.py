@@ -41,6 +41,7 @@ def assert_clean(federation: Federation) -> None:
     assert federation.findings() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "models", "folders"),
     [
@@ -62,6 +63,7 @@ def test_rule_says_which_rounds_stay(federation: Federation, rule: str, models: 
     assert_clean(federation)
 
 
+@pytest.mark.slow
 def test_pruned_session_resumes_to_the_same_bits(federation: Federation) -> None:
     expected = federation.digests(federation.run(config_of(federation)).session_id)
     config = write_config(federation, config_of(federation, models="last 1", task_folders="last 1"))
@@ -125,6 +127,7 @@ def test_pruned_model_says_which_rule_it_was(federation: Federation) -> None:
         ModelStore(federation.home.models).verify_model(model)
 
 
+@pytest.mark.slow
 def test_check_finds_nothing_while_a_session_runs_and_prunes(federation: Federation) -> None:
     found: list[Finding] = []
     ended = threading.Event()

@@ -95,15 +95,29 @@ def wait_until_gone(federation: Federation, within_s: float = 60.0) -> None:
         psutil.wait_procs(left, timeout=0.05)
 
 
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    """One session of `config_of`, which nobody disturbs."""
+    federation = Federation(Home.open(tmp_path_factory.mktemp("in aller Ruhe") / ".fedpkg"))
+    federation.run(config_of(federation))
+    return federation
+
+
+def outcome_of_only(federation: Federation) -> list[object]:
+    (session,) = federation.store.list_sessions()
+    return outcome_of(federation, session.session_id)
+
+
 @pytest.mark.timeout(400)  # a new controller for every event: a minute, on a quiet machine
 @pytest.mark.parametrize(
     "every", [pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
 )
-def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Federation, every: int) -> None:
-    undisturbed = federation.run(config_of(federation))
-    expected = outcome_of(federation, undisturbed.session_id)
+def test_killed_at_any_event_a_session_resumes_to_the_same_bits(
+    federation: Federation, sampled: Federation, every: int
+) -> None:
+    expected = outcome_of_only(sampled)
     assert any(row[3] for row in expected[1]), "some client failed"  # type: ignore[attr-defined]
-    events = len(federation.events)
+    events = len(sampled.events)
     config = write_config(federation, config_of(federation))
     for kill_at in range(1, events, every):
         killed(federation, "--run", config, "--kill-at", str(kill_at))
@@ -116,13 +130,14 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(federation: Fede
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["begin_round", "record_request", "commit_round", "finish_round"])
-def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(federation: Federation, step: str, moment: str) -> None:
-    undisturbed = federation.run(config_of(federation))
+def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(
+    federation: Federation, sampled: Federation, step: str, moment: str
+) -> None:
     config = write_config(federation, config_of(federation))
     killed(federation, "--run", config, "--kill-at-step", f"{moment}:{step}:2")
     session = federation.store.list_sessions()[-1]
     assert federation.resume(session.session_id).status == "finished"
-    assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+    assert outcome_of(federation, session.session_id) == outcome_of_only(sampled)
 
 
 @pytest.fixture(scope="module")
@@ -328,8 +343,9 @@ def test_retry_that_is_killed_is_a_retry_again(federation: Federation) -> None:
     assert federation.task(session, "client-0").attempt == 1, "the others were not"
 
 
-def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation: Federation) -> None:
-    undisturbed = federation.run(config_of(federation))
+def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(
+    federation: Federation, sampled: Federation
+) -> None:
     config = write_config(federation, config_of(federation))
     killed(federation, "--run", config, "--kill-at-step", "after:record_task:2")
     session = federation.store.list_sessions()[-1]
@@ -339,13 +355,14 @@ def test_killed_twice_in_a_round_a_session_loses_only_tasks_in_flight(federation
         task.attempt for task in federation.store.list_tasks(session.session_id, round_number=1, entry_point="train")
     ]
     assert len(attempts) == 3, "the two recorded tasks were not run again"
-    assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+    assert outcome_of(federation, session.session_id) == outcome_of_only(sampled)
 
 
 @pytest.mark.slow
-def test_tasks_that_were_not_written_when_a_controller_was_killed_run_again(federation: Federation) -> None:
+def test_tasks_that_were_not_written_when_a_controller_was_killed_run_again(
+    federation: Federation, sampled: Federation
+) -> None:
     """Of each round, the tasks before the kill are answered and wait to be written together."""
-    undisturbed = federation.run(config_of(federation))
     config = write_config(federation, config_of(federation))
     killed(federation, "--run", config, "--unflushed", "--kill-at-step", "after:record_task:2")
     session = federation.store.list_sessions()[-1]
@@ -358,15 +375,16 @@ def test_tasks_that_were_not_written_when_a_controller_was_killed_run_again(fede
     wait_until_gone(federation)
     killed(federation, *words, "before:finish_round:2")
     federation.resume(session.session_id)
-    assert outcome_of(federation, session.session_id) == outcome_of(federation, undisturbed.session_id)
+    assert outcome_of(federation, session.session_id) == outcome_of_only(sampled)
     assert federation.findings() == []
 
 
 @pytest.mark.parametrize("changes", [{"executor": {"workers": 1}}, {"executor": {"workers": 4}}])
-def test_number_of_workers_does_not_change_a_bit(federation: Federation, changes: dict[str, object]) -> None:
-    one = federation.run(config_of(federation)).session_id
+def test_number_of_workers_does_not_change_a_bit(
+    federation: Federation, sampled: Federation, changes: dict[str, object]
+) -> None:
     other = federation.run(config_of(federation, **changes)).session_id
-    assert outcome_of(federation, one) == outcome_of(federation, other)
+    assert outcome_of_only(sampled) == outcome_of(federation, other)
 
 
 def test_seed_changes_the_models(federation: Federation) -> None:
@@ -376,10 +394,9 @@ def test_seed_changes_the_models(federation: Federation) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["process", "resident"])
-def test_executor_does_not_change_a_bit(federation: Federation, name: str) -> None:
-    forked = federation.run(config_of(federation))
+def test_executor_does_not_change_a_bit(federation: Federation, sampled: Federation, name: str) -> None:
     other = federation.run(config_of(federation, executor={"name": name, "workers": 2}))
-    assert outcome_of(federation, forked.session_id) == outcome_of(federation, other.session_id)
+    assert outcome_of_only(sampled) == outcome_of(federation, other.session_id)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -160,6 +160,7 @@ def outcome_of(federation: Federation, session: SessionRow) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_federated_averaging_as_a_program_has_the_bits_of_fedavg(federation: Federation, tmp_path: Path) -> None:
     config = config_of(federation, tmp_path, FEDAVG, rounds=2)
     session = federation.run(config)
@@ -168,6 +169,7 @@ def test_federated_averaging_as_a_program_has_the_bits_of_fedavg(federation: Fed
     assert federation.digests(session.session_id) == federation.digests(plain.session_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["begun-2", "asked-2", "ends-3"])
 def test_a_coordinator_that_is_killed_goes_on_to_the_same_bits(
     federation: Federation, tmp_path: Path, where: str

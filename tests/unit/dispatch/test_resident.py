@@ -251,6 +251,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_next_task_finds_pytorch_and_numpy_as_they_were(tmp_path: Path) -> None:
     imports = "import numpy as np\nimport torch, torch.distributed\n"
     bench = make_bench("resident", tmp_path, inline(tmp_path, imports), slots=1)

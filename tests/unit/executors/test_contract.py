@@ -43,6 +43,7 @@ def failure(desk: Desk, code: str, **fields: object) -> tuple[str, str]:
 # ---- orders and answers
 
 
+@pytest.mark.slow
 def test_orders_are_answered_each_by_its_own_answer_whatever_becomes_of_them(desk: Desk) -> None:
     codes = ["tell(a=1)", "raise SystemExit(3)", "pass", "tell(b=2)", "os.kill(os.getpid(), 9)", "tell(c='ü')"]
     waiting = [desk.submit(code) for code in codes]
@@ -375,6 +376,7 @@ def test_far_end_is_another_user_in_another_tree(open_desk: Callable[..., Desk])
     assert told["cwd"].startswith(f"{desk.far.home}{os.sep}")
 
 
+@pytest.mark.slow
 @ACROSS
 def test_far_end_that_is_gone_fails_its_tasks_and_nothing_hangs(open_desk: Callable[..., Desk]) -> None:
     desk = open_desk(slots=1)

@@ -243,6 +243,7 @@ def test_records_that_are_none_are_that_clients_failure(
     assert federation.findings() == []
 
 
+@pytest.mark.slow
 def test_lie_of_who_builds_the_seed_begins_no_session(
     far: FarProcess, federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
