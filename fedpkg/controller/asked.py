@@ -125,7 +125,7 @@ class Asked:
         self.settled: dict[int, Came | None] = {}
         self.late: Failure | None = None
         self.is_outstanding = False
-        self.when_settled: Callable[[Asked], None] | None = None
+        self.when_settled: Callable[[], None] | None = None
         self._num_ok = self._bytes_down = self._bytes_up = 0
         self._open_for_more = True
         self._started = time.monotonic()
@@ -170,6 +170,11 @@ class Asked:
         return [came for came in found if came is not None and came.is_ok]
 
     @property
+    def falls_short(self) -> bool:
+        """Whether it has fewer usable replies than are required, or none."""
+        return len(self.usable) < max(1, self._required)
+
+    @property
     def virtual_s(self) -> float:
         """When the last of those who count had answered, by the virtual clock."""
         if self._durations is None or self.row.counted is None:
@@ -178,6 +183,7 @@ class Asked:
         return max((s for name, s in zip(self.cohort, self._durations, strict=True) if name in counted), default=0.0)
 
     def __iter__(self) -> Iterator[Reply]:
+        self._check_came()
         return self._replies
 
     def __next__(self) -> Reply:
@@ -292,7 +298,7 @@ class Asked:
         elif came is not None and self._reserve:  # the next by the virtual clock takes its place
             self.desk.lanes.enter([Turn(self, self._reserve.popleft())])
         if self.when_settled is not None and self.is_settled:
-            self.when_settled(self)
+            self.when_settled()
 
     # ---- the replies
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from fedpkg.controller.asked import Asked, Desk
@@ -62,6 +62,7 @@ class Asking:
         self._num_noted = num_noted
         self._note = note
         self._waits = 0
+        self._after_waits: list[Asked] = []  # what this round asked after its first wait
         self._num_asked = 0
         self._ids: set[str] = set()
         self._batch: list[Asked] = []
@@ -77,11 +78,18 @@ class Asking:
         self.finish()
         # All are chosen before any is put on record: where one finds nobody, none of them is asked.
         chosen = [self._chosen(request, self._num_asked + place) for place, request in enumerate(requests, 1)]
+        busy: set[str] = set()
+        for request, sample in chosen:
+            if request.wait == "nothing":
+                busy.update(sample.clients)
+            else:
+                self._check_idle(request, sample.clients, busy)
         return self.ask_chosen(chosen)
 
     def ask_chosen(self, chosen: Sequence[tuple[Request, Sample]]) -> tuple[Asked, ...]:
         """Ask these of the clients that were chosen for them."""
         self._batches += 1
+        self.note_waits()
         several = [self._begin(request, sample) for request, sample in chosen]
         self._tell(sum(len(asked.cohort) for asked in several))
         self.desk.set_deadline()
@@ -96,6 +104,8 @@ class Asking:
         Raises:
             SessionFailed: too few usable replies came to one of them.
         """
+        if not isinstance(wanted.number, int) or wanted.number < 0:
+            raise SessionFailed(f"round {self.desk.round_number}: a strategy waits for {wanted.number!r} requests")
         self.finish()
         self._waits += 1
         if self._waits > len(self._arrivals):
@@ -103,8 +113,8 @@ class Asking:
             lanes = self.desk.lanes
             wait = self.desk.wait if wanted.number else functools.partial(lanes.take, 0.0)
             self._arrivals.append(self.outstanding.arrived(wanted.number, wait))
-        if self._waits > self._num_noted:
-            self._note(self._arrivals[: self._waits])
+        if self._arrivals[self._waits - 1]:
+            self.note_waits()
         self.desk.deadline = None
         found = self.outstanding.take(self._arrivals[self._waits - 1], self.desk.wait)
         self.counting += found
@@ -112,6 +122,12 @@ class Asking:
             asked.finish()
             asked.desk.payloads.clear(but=self.outstanding.payloads)
         return tuple(found)
+
+    def note_waits(self) -> None:
+        """Put on record what the waits got. Those that got nothing are only written before what may follow on them."""
+        if self._waits > self._num_noted:
+            self._note(self._arrivals[: self._waits])
+            self._num_noted = self._waits
 
     def finish(self) -> None:
         """Wait for all that was asked to be waited for, and write down which replies count."""
@@ -175,12 +191,18 @@ class Asking:
             )
 
     def failed_requests(self) -> list[RequestRow]:
-        """For a round that ends without a model, what is asked again: all, if no reply counted; else what came last."""
-        counting = self.counting
-        if any(asked.row.num_ok for asked in counting):
-            arrived = [asked for asked in counting if asked.request.wait == "nothing" and not asked.row.num_ok]
-            counting = [*arrived, *self._batch]
-        return [dataclasses.replace(asked.row, status="failed", counted=None) for asked in counting]
+        """For a round that ends without a model, what is asked again: all, if no reply counted; else what came last.
+
+        When the round is taken again, other requests may arrive first, and the step may ask otherwise after that. So
+        what was asked after a wait is asked again as well, and what was answered to it is taken back.
+        """
+        again = self.counting
+        if any(asked.row.num_ok for asked in again):
+            arrived = [asked for asked in again if asked.request.wait == "nothing" and asked.falls_short]
+            again = [*arrived, *self._batch]
+        self.desk.ledger.disown_answers({asked.request_id for asked in self._after_waits})
+        rows = {id(asked): asked.row for asked in (*again, *self._after_waits)}
+        return [dataclasses.replace(row, status="failed", counted=None) for row in rows.values()]
 
     # ---- beginning
 
@@ -219,8 +241,10 @@ class Asking:
             target=sample.target,
             started_at=self.ctx.clock(),
         )
-        row = self.desk.ledger.begin(row, is_first=self._batches == 1)
+        row = self.desk.ledger.begin(row, is_first=self._batches == 1, is_after_wait=self._waits > 0)
         asked = Asked(self.desk, request, row)
+        if self._waits:
+            self._after_waits.append(asked)
         if request.wait == "nothing":
             self.outstanding.add(asked)
         else:
@@ -289,13 +313,17 @@ class Asking:
         if not clients or unknown or len(set(clients)) < len(clients):
             what = f"unknown clients: {', '.join(unknown[:3])}" if unknown else "nobody" if not clients else "one twice"
             raise SessionFailed(f"{where}: a strategy asks {what}")
-        busy = sorted(self.outstanding.clients.intersection(clients)) if request.wait != "nothing" else []
-        if busy:
+        if request.wait != "nothing":
+            self._check_idle(request, clients, self.outstanding.clients)
+        return Sample(clients, target=len(clients))
+
+    def _check_idle(self, request: Request, clients: Sequence[str], busy: Collection[str]) -> None:
+        if both := sorted(set(clients).intersection(busy)):
             raise SessionFailed(
-                f"{where}: a strategy waits for {', '.join(busy[:3])}, but outstanding requests to them come first",
+                f"{self._where(request.request_id)}: a strategy waits for {', '.join(both[:3])}, but outstanding "
+                "requests to them come first",
                 hint="get that answer first (yield Arrived()), or ask with wait='nothing'",
             )
-        return Sample(clients, target=len(clients))
 
     def _where(self, request_id: str) -> str:
         return f"round {self.desk.round_number}" + (f", request {request_id}" if self._num_asked else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,11 +107,12 @@ class Ledger:
 
     # ---- requests
 
-    def begin(self, row: RequestRow, *, is_first: bool) -> RequestRow:
+    def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
         """Put a request on record; the row that counts, if it was begun before.
 
         Args:
             is_first: nothing was answered before in this round.
+            is_after_wait: the round has got outstanding requests before, or none, as time had it.
 
         Raises:
             SessionFailed: an earlier controller was asked something else.
@@ -119,6 +120,8 @@ class Ledger:
         earlier = self.earlier.get(row.request_id)
         if not is_first and all(one.status == "failed" for one in self.earlier.values()):
             earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
+        if is_after_wait and earlier is not None and earlier.status == "failed":
+            earlier = None  # other requests may have arrived first now
         if earlier is None:
             row = dataclasses.replace(row, counted=self._replayed.get(row.request_id))
             self.ctx.store.record_request(row)
@@ -244,6 +247,12 @@ class Ledger:
         )
         return update, None
 
+    def disown_answers(self, request_ids: Collection[str]) -> None:
+        """Take back the answers to these requests: when the round is taken again, they may ask something else."""
+        for task in self._tasks() if request_ids else ():
+            if task.request_id in request_ids and task.status == "ok":
+                self.disown(task, "its round failed, and may ask something else now")
+
     # ---- damage
 
     def _damage_of_state(self, task: TaskRow) -> str:
@@ -328,7 +337,7 @@ class ValidationLedger(Ledger):
         super().disown(task, damage)
         self.found.pop(task.client_id, None)
 
-    def begin(self, row: RequestRow, *, is_first: bool) -> RequestRow:
+    def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
         return row
 
     def note(self, row: RequestRow) -> None:

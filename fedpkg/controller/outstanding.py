@@ -52,9 +52,20 @@ class Outstanding:
         """A request that was just asked, before any turn of it begins."""
         self._asked[asked.round_number, asked.request_id] = asked
         asked.is_outstanding, asked.when_settled = True, self._note
+        if asked.is_settled:  # it asks nobody
+            self._note()
 
-    def _note(self, asked: Asked) -> None:
-        self._arrived.append((asked.round_number, asked.request_id))
+    def _note(self) -> None:
+        """A request has ended: it arrives, as soon as those have that any of its clients was asked before.
+
+        If a later request arrived first, the earlier one would take its client back to an earlier state.
+        """
+        come_first: set[str] = set()
+        for key, asked in self._asked.items():
+            if not asked.is_settled or not come_first.isdisjoint(asked.cohort):
+                come_first.update(asked.cohort)
+            elif key not in self._arrived:
+                self._arrived.append(key)
 
     def begin(self) -> None:
         """Ask again what an earlier controller left; what it has on record is not run again."""

@@ -134,6 +134,7 @@ class _Training:
         finally:
             step.close()
         self.asking.finish()
+        self.asking.note_waits()
         self.asking.check_answered()
         has_model = self.ctx.traits.has_model
         check_state(result.state, f"round {self.round_number}: a step returns its next state", has_model=has_model)

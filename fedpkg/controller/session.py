@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -82,8 +83,7 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
     session_id = ctx.session.session_id
     lanes, outstanding = Lanes(ctx.executor), Outstanding()
     rounds = Rounds(ctx, lanes, outstanding)
-    state = _load_state(ctx, done)
-    kept = state.pop(OUTSTANDING, ())
+    state, kept = _load_state(ctx, done)
     outstanding.take_up(kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number)))
     result = StepResult.of(state)
     for round_number in unfinished:
@@ -160,15 +160,15 @@ def _prune(rounds: Rounds, done: int) -> None:
     remove(due_task_folders(ctx.folder, keep.task_folders, done=done, keep_updates=keep.updates))
 
 
-def _load_state(ctx: SessionContext, step: int) -> State:
-    """The strategy's state after ``step`` rounds."""
+def _load_state(ctx: SessionContext, step: int) -> tuple[State, Sequence[dict[str, Any]]]:
+    """The strategy's state after ``step`` rounds, and the requests that were outstanding then."""
     session_id = ctx.session.session_id
     saved, has_model = ctx.store.load_strategy_state(session_id), ctx.traits.has_model
     if saved is None or step == 0:
         seed: Any = read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0")) if has_model else None
         state = ctx.strategy.init(seed)
         check_state(state, "a strategy begins with a state", has_model=has_model)
-        return state
+        return state, ()
     if saved[0] != step:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
 
@@ -181,8 +181,12 @@ def _load_state(ctx: SessionContext, step: int) -> State:
         records = read_records(ctx.models.path(digest, ctx.form.of_state.suffix))
         return Records({name: weights.clone() for name, weights in records.sets.items()}, records.data)
 
-    decoded: State = decode(saved[1], get, get_records)
-    return decoded
+    # Many requests may send the same weights: they share one copy, as before the session ended.
+    sent = functools.cache(get)
+    data = dict(saved[1])
+    kept = data.pop(OUTSTANDING, [])
+    outstanding = decode(kept, lambda digest, buffers: sent(digest, tuple(buffers)), functools.cache(get_records))
+    return decode(data, get, get_records), outstanding
 
 
 def read_stored_model(ctx: SessionContext, row: ModelRow) -> Weights:

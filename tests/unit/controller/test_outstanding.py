@@ -16,6 +16,7 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, SessionFailed
 from fedpkg.strategies.base import Arrived, Replies, Request, State, Step, StepContext, StepResult
+from fedpkg.strategies.traits import Traits
 
 FEDBUFF = {"name": "fedbuff", "buffer": 2, "concurrency": 4, "clock": "wall"}
 FEDASYNC = {"name": "fedasync", "concurrency": 3, "clock": "wall"}
@@ -286,3 +287,154 @@ def test_a_round_in_which_nobody_answers_in_time_fails(federation: Federation, t
     session_id = federation.store.list_sessions()[-1].session_id
     assert federation.resume(session_id).status == "finished"
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_the_replies_of_an_outstanding_request_cannot_be_looped_over(federation: Federation) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        stays = yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        yield from stays  # a loop takes the iterator of the replies, without their `__next__`
+
+    Stepping.steps = steps
+    with pytest.raises(SessionFailed, match="it is outstanding, without replies yet"):
+        federation.run(package=str(DRIFTING), strategy=STEPPING)
+
+
+def test_a_step_cannot_wait_for_fewer_than_no_requests(federation: Federation) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        yield Arrived(-1)
+
+    Stepping.steps = steps
+    with pytest.raises(SessionFailed, match="round 1: a strategy waits for -1 requests"):
+        federation.run(package=str(DRIFTING), strategy=STEPPING)
+
+
+def test_requests_that_share_a_client_arrive_in_the_order_in_which_they_were_asked(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Else the client's state on record would be taken back to that of the first when it arrives."""
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            for name, clients in (("both", ("client-0", "client-1")), ("one", ("client-0",)), ("other", ("client-2",))):
+                yield Request(request_id=name, payload=state["model"], clients=clients, wait="nothing")
+            while [row.client_id for row in federation.store.list_tasks(session_id())].count("client-0") < 2:
+                yield Request(payload=state["model"], clients=("client-3",))
+            notes.extend(replies.request_id for replies in (yield Arrived()))
+            (tmp_path / "open").touch()
+        elif ctx.round_number == 2:
+            notes.extend(replies.request_id for replies in (yield Arrived(2)))
+        else:
+            notes.append(noted((yield Request(payload=state["model"], clients=("client-0",))))[3])
+
+    def session_id() -> str:
+        return federation.store.list_sessions()[-1].session_id
+
+    Stepping.steps = steps
+    arguments = gated(tmp_path, "client-1@1")
+    federation.run(package=str(DRIFTING), clients=4, rounds=3, strategy=STEPPING, arguments=arguments)
+    assert notes_of(federation, session_id()) == [["other"], ["both", "one"], [[3]]]
+
+
+def test_requests_asked_at_once_cannot_wait_behind_each_other(federation: Federation) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        stays = Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        yield [stays, Request(payload=state["model"], clients=("client-0",))]
+
+    Stepping.steps = steps
+    with pytest.raises(SessionFailed, match=r"waits for client-0, but outstanding requests to them come first"):
+        federation.run(package=str(DRIFTING), strategy=STEPPING)
+
+
+def test_a_request_with_too_few_usable_replies_is_asked_again(federation: Federation) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        clients = ("client-0", "client-1")
+        yield Request(request_id="both", payload=state["model"], clients=clients, wait="nothing", required=2)
+        yield Arrived()
+
+    Stepping.steps = steps
+    with pytest.raises(SessionFailed, match="1 usable updates, 2 are required"):
+        federation.run(package=str(DRIFTING), strategy=STEPPING, arguments={"train": {"fails": "client-1@1"}})
+    (session,) = federation.store.list_sessions()
+    with pytest.raises(SessionFailed, match="1 usable updates, 2 are required"):
+        federation.resume(session.session_id)
+    calls = [(row.client_id, row.attempt) for row in federation.store.list_tasks(session.session_id)]
+    assert [call for call in calls if call[0] in ("client-0", "client-1")] == [
+        ("client-0", 1),
+        ("client-1", 1),
+        ("client-1", 2),
+    ]
+
+
+def test_after_a_failed_round_other_requests_may_arrive_first_and_the_step_may_ask_otherwise(
+    federation: Federation,
+) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        yield Arrived()
+        client_id = chosen.pop(0)  # stands for what depends on the order of arrival
+        notes.append(noted((yield Request(request_id="then", payload=state["model"], clients=(client_id,))))[2:])
+        yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        if chosen:
+            raise AggregationError("not this time")
+
+    Stepping.steps = steps
+    chosen = ["client-1", "client-2", "client-1"]
+    with pytest.raises(AggregationError, match="not this time"):
+        federation.run(package=str(DRIFTING), strategy=STEPPING)
+    (session,) = federation.store.list_sessions()
+    with pytest.raises(AggregationError, match="not this time"):
+        federation.resume(session.session_id)
+    assert federation.resume(session.session_id).status == "finished"
+    assert notes_of(federation, session.session_id) == [[[["client-1"], [1]]]], "what failed rounds left is gone"
+
+
+def test_polls_cost_nothing_until_something_arrives(federation: Federation, tmp_path: Path) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        for _ in range(50):
+            assert (yield Arrived(0)) == ()
+        written.append(len(federation.store.list_rounds(session_id())[0].arrivals))
+        yield Request(payload=state["model"], clients=("client-1",))
+        written.append(len(federation.store.list_rounds(session_id())[0].arrivals))
+        (tmp_path / "open").touch()
+        yield Arrived()
+
+    def session_id() -> str:
+        return federation.store.list_sessions()[-1].session_id
+
+    written: list[int] = []
+    Stepping.steps = steps
+    session = federation.run(package=str(DRIFTING), strategy=STEPPING, arguments=gated(tmp_path, "client-0@1"))
+    assert written == [0, 50], "they are on record before what depends on them"
+    assert arrivals_of(federation, session.session_id) == [[[]] * 50 + [[[1, "1"]]]]
+
+
+def test_a_request_to_nobody_arrives(federation: Federation) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        yield Request(payload=state["model"], clients=(), wait="nothing")
+        notes.extend(noted(replies) for replies in (yield Arrived()))
+
+    Stepping.steps = steps
+    Stepping.traits = Traits(takes_empty_rounds=True)  # type: ignore[attr-defined]
+    try:
+        session = federation.run(package=str(DRIFTING), strategy=STEPPING)
+    finally:
+        del Stepping.traits  # type: ignore[attr-defined]
+    assert notes_of(federation, session.session_id) == [[[1, "1", [], []]]]
+
+
+def test_a_resumed_session_has_one_copy_of_what_many_requests_send(federation: Federation, tmp_path: Path) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            for n in range(3):
+                yield Request(payload=state["model"], clients=(f"client-{n}",), wait="nothing")
+        else:
+            found = yield Arrived(3)
+            sent.extend(id(replies.request.payload) for replies in found)
+
+    sent: list[int] = []
+    Stepping.steps = steps
+    session = federation.run(package=str(DRIFTING), strategy=STEPPING)
+    federation.resume(session.session_id, rounds=2)
+    assert len(sent) == 3
+    assert len(set(sent)) == 1
