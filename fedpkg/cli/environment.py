@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
 
 from fedpkg.cli import output
@@ -10,7 +13,7 @@ from fedpkg.cli.options import Settings, common_options
 
 @click.group("environment")
 def command() -> None:
-    """List and remove the Python environments of packages.
+    """List, remove and prune the Python environments of packages.
 
     \b
       fedpkg environment list
@@ -32,13 +35,16 @@ def list_(settings: Settings) -> None:
     import time
     from dataclasses import asdict
 
-    from fedpkg.environments.make import environments_folder, list_environments, size_bytes, unfinished
+    from fedpkg.environments.make import environments_folder, list_environments, size_bytes, unfinished, used_at
 
     root = environments_folder()
-    found = [(environment, size_bytes(root / environment.environment_id)) for environment in list_environments(root)]
+    found = [(one, size_bytes(root / one.environment_id), used_at(root, one)) for one in list_environments(root)]
     if settings.json:
         output.document(
-            [{**asdict(one), "folder": root / one.environment_id, "size_bytes": size} for one, size in found]
+            [
+                {**asdict(one), "folder": root / one.environment_id, "size_bytes": size, "used_at": used}
+                for one, size, used in found
+            ]
         )
         return
     rows = [
@@ -47,12 +53,12 @@ def list_(settings: Settings) -> None:
             one.python,
             str(len(one.installed)),
             output.size(size),
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created_at)),
+            *(time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) for moment in (one.created_at, used)),
             one.source,
         ]
-        for one, size in found
+        for one, size, used in found
     ]
-    output.table(["environment", "python", "distributions", "size", "made", "for"], rows)
+    output.table(["environment", "python", "distributions", "size", "made", "last used", "for"], rows)
     for name in unfinished(root):
         output.words(f"{name[:12]} is being made, or was cut off")
 
@@ -71,14 +77,7 @@ def remove(settings: Settings, environments: tuple[str, ...], *, every: bool) ->
 
     An ID may be shortened. Not while a session runs in it; what needs it later makes it again.
     """
-    from fedpkg.environments.make import (
-        environments_folder,
-        find_ids,
-        list_environments,
-        remove_environment,
-        size_bytes,
-        unfinished,
-    )
+    from fedpkg.environments.make import environments_folder, find_ids, list_environments, unfinished
 
     if bool(environments) == every:
         raise click.UsageError("name environments, or give --all")
@@ -86,6 +85,41 @@ def remove(settings: Settings, environments: tuple[str, ...], *, every: bool) ->
     ids = find_ids(root, environments)
     if every:
         ids = [one.environment_id for one in list_environments(root)] + unfinished(root)
+    _remove(settings, root, ids)
+
+
+@command.command()
+@click.option(
+    "--days",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=30,
+    show_default=True,
+    help="Keep environments that were used in the last N days.",
+)
+@common_options
+@click.pass_obj
+def prune(settings: Settings, *, days: int) -> None:
+    """Remove environments that no session has used for some time.
+
+    \b
+      fedpkg environment prune
+      fedpkg environment prune --days 7
+
+    It also removes what a making that was cut off has left. An environment in which a program runs, or that is being
+    made, stays.
+    """
+    import time
+
+    from fedpkg.environments.make import environments_folder, unused
+
+    root = environments_folder()
+    _remove(settings, root, unused(root, time.time() - days * 86400))
+
+
+def _remove(settings: Settings, root: Path, ids: Sequence[str]) -> None:
+    from fedpkg.environments.make import remove_environment, size_bytes
+
     removed = {name: size_bytes(root / name) for name in ids}
     for name in ids:
         remove_environment(root, name)

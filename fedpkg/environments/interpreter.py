@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 _MINORS = range(6, 30)  # of Python 3 that are looked for
 _PATIENCE_S = 20.0  # to say its version
+# Distributions with the same modules and version numbers: where one is wanted, another of its row will do.
+_EQUIVALENT = (
+    ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos", "tensorflow-rocm"),
+    ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+)
 _WHO = (
     "import json, platform, sys, sysconfig; print(json.dumps([platform.python_version(), sys.executable, "
     "[sys.implementation.cache_tag, sysconfig.get_platform(), sys.base_prefix]]))"
@@ -149,9 +155,8 @@ def _why_unmet(requirement: Requirement, inside: frozenset[str]) -> str | None:
     from packaging.utils import canonicalize_name
 
     name = canonicalize_name(requirement.name)
-    try:
-        distribution = metadata.distribution(requirement.name)
-    except metadata.PackageNotFoundError:
+    distribution = _distribution(name)
+    if distribution is None:
         return None if name in SERVED else "not installed"
     if not requirement.specifier.contains(distribution.version, prereleases=True):
         return None if name in SERVED else f"there is {distribution.version}"
@@ -164,4 +169,13 @@ def _why_unmet(requirement: Requirement, inside: frozenset[str]) -> str | None:
                 continue
             if reason := _why_unmet(needed, inside | {name}):
                 return f"for [{extra}]: {needed.name} {reason}"
+    return None
+
+
+def _distribution(name: str) -> metadata.Distribution | None:
+    """The installed distribution of that name, else one that stands for it."""
+    others = (row for row in _EQUIVALENT if name in row)
+    for one in (name, *next(others, ())):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.distribution(one)
     return None

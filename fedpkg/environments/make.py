@@ -33,6 +33,7 @@ logger = logging.getLogger("fedpkg.environments")
 
 VARIABLE = "FEDPKG_ENVIRONMENTS"
 RECORD = "fedpkg-environment.json"
+_USED = "fedpkg-used"  # an empty file; its time is that of the last use
 FORMAT = 1  # of what the digest is of
 _ID = re.compile(r"[0-9a-f]{32}")
 _TAIL_LINES = 15
@@ -120,6 +121,8 @@ def have_environment(
                 hint=f"free space, make it writable, or name another one in the variable {VARIABLE}",
                 path=str(root),
             ) from error
+    with suppress(OSError):  # the folder may be one for all users of the machine
+        (folder / _USED).touch()
     return python_of(folder)
 
 
@@ -333,6 +336,39 @@ def unfinished(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if _ID.fullmatch(path.name) and not (path / RECORD).exists())
+
+
+def used_at(root: Path, made: Environment) -> float:
+    """When an environment was last chosen for a package."""
+    try:
+        return (root / made.environment_id / _USED).stat().st_mtime
+    except OSError:
+        return made.created_at
+
+
+def unused(root: Path, since: float) -> list[str]:
+    """Environments that were last used before ``since``, and what makings that were cut off have left.
+
+    None of them is being made, or runs a program.
+    """
+    old = [one.environment_id for one in list_environments(root) if used_at(root, one) < since]
+    return [name for name in (*old, *unfinished(root)) if not _is_busy(root, name)]
+
+
+def _is_busy(root: Path, name: str) -> bool:
+    try:
+        with _lock(root / f"{name}.lock", root / name):
+            pass
+    except BlockingIOError:
+        return True
+    folder = os.fsencode(root / name)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if (process / "cmdline").read_bytes().startswith(folder + b"/"):
+                return True
+            if b"\0VIRTUAL_ENV=" + folder + b"\0" in b"\0" + (process / "environ").read_bytes():
+                return True
+    return False
 
 
 def remove_environment(root: Path, name: str) -> None:

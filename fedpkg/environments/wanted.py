@@ -44,6 +44,7 @@ _DIGEST = re.compile(r"sha(256|384|512):[0-9a-f]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[^\s;@]*@[^\s;:]*:")  # with a scheme, or as ssh has them
 _VERSION = re.compile(r"\d+(\.\d+){0,2}")
 _SCRIPT_BLOCK = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_RETIRED = {"sklearn": "scikit-learn"}  # names on PyPI that only say where to look instead
 _ELSEWHERE = (
     "where distributions come from is for who runs the package to say: set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL (with "
     "uv: UV_DEFAULT_INDEX, UV_INDEX), or choose `--env current`"
@@ -212,7 +213,7 @@ class _Reader:
             hint = "write NAME, NAME==1.2, NAME>=1.2,<2 or ./wheels/NAME-1.2-py3-none-any.whl"
             raise _error(path, line, f"'{text}' is no requirement: {reason}", hint=hint) from error
         if requirement.url is None:
-            return Item(requirement, _at(path, line), hashes=hashes)
+            return Item(_of_today(requirement) if not hashes else requirement, _at(path, line), hashes=hashes)
         if canonicalize_name(requirement.name) in SERVED:
             return None
         raise _error(path, line, f"'{requirement.name}' is wanted from a URL, which is not allowed", hint=_ELSEWHERE)
@@ -318,6 +319,21 @@ class _Reader:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise _error(path, data.count(b"\n", 0, error.start) + 1, "not UTF-8 text") from None
+
+
+def _of_today(requirement: Requirement) -> Requirement:
+    """With the name that is installed in the place of a retired one, whose own versions (0.0) mean nothing."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    name = _RETIRED.get(requirement.name.lower())
+    if name is None:
+        return requirement
+    today = Requirement(str(requirement))
+    today.name = name
+    kept = (str(one) for one in requirement.specifier if not re.match(r"0(\.0|$)", one.version))
+    today.specifier = SpecifierSet(",".join(kept))
+    return today
 
 
 def _is_path(text: str) -> bool:

@@ -292,6 +292,59 @@ def test_what_it_lacks_is_said(tmp_path: Path, requirement: str, why: str) -> No
     assert why in reason
 
 
+def installed(site: Path, name: str, version: str) -> None:
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.mark.parametrize(
+    ("there", "requirement"),
+    [
+        ("tensorflow-cpu 2.15.1", "tensorflow==2.15.*"),
+        ("tensorflow 2.15.1", "tensorflow-cpu>=2"),
+        ("opencv-python-headless 4.9.0.80", "opencv-python"),
+        ("opencv-python-headless 4.9.0.80", "OpenCV_Python>=4,<5"),
+        ("opencv-contrib-python-headless 4.9.0.80", "opencv-python"),
+        ("scikit-learn 1.4.2", "sklearn"),
+        ("scikit-learn 1.4.2", "sklearn==0.0"),
+        ("scikit-learn 1.4.2", "sklearn==0.0.post5"),
+        ("scikit-learn 1.4.2", "sklearn>=1.2"),
+    ],
+)
+def test_an_equivalent_counts_as_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, requirement: str
+) -> None:
+    name, version = there.split()
+    (tmp_path / "requirements.txt").write_text(f"{requirement}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
+    assert lacks(wanted_of(tmp_path)), "only the equivalent makes the difference"
+    installed(tmp_path / "site", name, version)
+    assert lacks(wanted_of(tmp_path)) == []
+
+
+def test_an_equivalent_of_another_version_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path / "site", "tensorflow-cpu", "2.15.1")
+    installed(tmp_path / "site", "scikit-learn", "1.1.0")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
+    (tmp_path / "requirements.txt").write_text("tensorflow<2\nsklearn>=1.2\n")
+    assert lacks(wanted_of(tmp_path)) == ["tensorflow<2 (there is 2.15.1)", "scikit-learn>=1.2 (there is 1.1.0)"]
+
+
+def test_what_is_installed_for_a_retired_name_is_what_it_stands_for(
+    root: Path, tmp_path: Path, choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, wheels = tmp_path / "p", tmp_path / "w"
+    package.mkdir()
+    write_wheel(wheels, number=1, name="scikit_learn", version="1.4.2")
+    monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
+    (package / "requirements.txt").write_text("sklearn==0.0\nscikit-learn==1.4.2\n")
+    choose(package)
+    (made,) = list_environments(root)
+    assert list(made.requirements) == ["scikit-learn", "scikit-learn==1.4.2"]
+    assert "scikit-learn==1.4.2" in [one.replace("_", "-") for one in made.installed]
+
+
 def test_extras_are_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "site" / "withextra-1.0.dist-info"
     info.mkdir(parents=True)
