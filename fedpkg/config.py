@@ -55,8 +55,9 @@ class ClientsConfig(Section, frozen=True):
     count: Annotated[int, msgspec.Meta(ge=1, le=10**6)] | None = None
     folders: str | None = None  # a pattern: one folder (or file) per client, the client is named after it
     data: DataConfig | None = None  # needs count
-    # For packages that look for their data under a name of their own, beside fedn.yaml: that name → the client's data,
-    # `.`, or something in it. Each becomes a link in the client's working copy.
+    # For packages that look for their data at a place of their own, as their program says it from the folder of
+    # fedn.yaml (`data`, `../data`; isolated also `/app/data`): that place → the client's data, `.`, or something in it.
+    # Each becomes a link in or around the client's working copy.
     links: dict[str, str] = {}
     # Names of groups → ids of their clients, or patterns of such. Some strategies ask them apart (vrcs: f, g, server).
     groups: dict[str, list[str]] = {}

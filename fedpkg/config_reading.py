@@ -6,6 +6,7 @@ import glob
 import itertools
 import math
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from fedpkg.devices import ORDER, VISIBLE
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import read_bounded
+from fedpkg.waist.place import IN_A_VERSION
 from fedpkg.yaml_places import read_yaml
 
 if TYPE_CHECKING:
@@ -317,7 +319,7 @@ def _check_values(config: RunConfig, places: Places) -> None:
             near = nearest(value, NAMED_DATASETS) if key == "clients.data.dataset" else ""
             raise wrong_value(path, value, allowed, places, hint_after=near)
     _check_arguments(config, places)
-    problems = (_of_clients(config.clients), _of_links(config.clients), _of_sections(config), _of_environment(config))
+    problems = (_of_clients(config.clients), _of_links(config), _of_sections(config), _of_environment(config))
     for path, problem, hint in itertools.chain(*problems):
         raise ConfigError(f"{places.where(path)}: {problem}", hint=hint, key=".".join(path))
 
@@ -348,12 +350,29 @@ def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:
         yield ("clients",), "'clients' says neither 'count' nor 'folders'", hint
 
 
-def _of_links(clients: ClientsConfig) -> Iterator[Problem]:
+def _can_be_a_link(name: str) -> bool:
+    """Whether a link can have this place: in the folder of fedn.yaml, above it in the client's own, or absolute."""
+    if "\0" in name or not name or posixpath.normpath(name) != name:
+        return False
+    parts = name.split("/")
+    above = parts.count("..")
+    first = parts[above] if above < len(parts) else ""
+    if name.startswith("/"):
+        return len(parts) > 2
+    taken = first in ("", ".") or (above and first in IN_A_VERSION) or (above > 1 and re.match(r"\d+-", first))
+    return name not in SPEC_FILES and above <= 3 and not taken
+
+
+def _of_links(config: RunConfig) -> Iterator[Problem]:
+    clients = config.clients
     for name, target in clients.links.items():
         path = ("clients", "links", name)
-        if not name or "/" in name or name in (".", "..", *SPEC_FILES) or "\0" in name:
-            hint = "a plain name, as the package's program says it, for example data or client.yaml"
+        if not _can_be_a_link(name):
+            hint = "a path as the package's program says it, for example data, client.yaml or ../data"
             yield path, f"'{name}' in 'clients.links' cannot be the name of a link", hint
+        elif name.startswith("/") and not config.isolate.enabled:
+            problem = f"'{name}' in 'clients.links' is no place of one client alone"
+            yield path, problem, "with isolate.enabled (--isolate) each client finds its data there; or change the path"
         if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
             problem = f"'clients.links.{name}' is '{target}', which is not in the client's data"
             yield path, problem, "'.' for all of it, or a path in it"

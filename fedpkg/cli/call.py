@@ -18,7 +18,7 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.errors import ConfigError, ModelFileError
-from fedpkg.shown import shown_lines
+from fedpkg.shown import shown, shown_lines
 from fedpkg.waist.place import TASK_JSON, log_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def call(
     from fedpkg.fedn.names import FORMER_ENTRY_POINTS
     from fedpkg.files import remove_tree
     from fedpkg.session.by_hand import Call
-    from fedpkg.session.package_run import DataWays, call_ways
+    from fedpkg.session.package_run import call_ways
 
     if path is not None:
         words = (str(path), *words)
@@ -123,9 +123,10 @@ def call(
         raise click.UsageError(f"'{entry_point}' needs a model: give --input FILE; `{make_one}` makes one")
     folder = temporary_folder()
     try:
-        ways = DataWays()
-        if data_path is not None and task_folder is None:  # which has them on record
-            ways = call_ways(package, data_path, cache=folder / "packages", allow=allow or None)
+        new_data = data_path if task_folder is None else None  # else the record has its ways
+        ways = call_ways(package, new_data, cache=folder / "packages", allow=allow or None, isolated=isolate)
+        for about in ways.missed:
+            output.words(f"warning: {shown(about)}")
         called = call_and_show(
             Call(
                 package,
@@ -137,9 +138,9 @@ def call(
                 client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
                 seed=int(record.get("seed", 0)) if seed is None else seed,
                 timeout_s=timeout_s,
-                arguments={**ways.arguments.get(entry_point, {}), **arguments},
-                environment=ways.environment,
-                links={} if data_path is None else {name: data_path / to for name, to in ways.links.items()},
+                arguments={**ways.arguments().get(entry_point, {}), **arguments},
+                environment=ways.section("environment"),
+                links={} if data_path is None else {name: data_path / to for name, to in ways.section("links").items()},
                 gpus=gpus,
                 isolate=IsolateConfig(enabled=isolate or "isolation" in record),
                 python_env=env or _python_env(record),

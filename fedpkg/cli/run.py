@@ -10,6 +10,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
+from fedpkg.shown import shown
 
 if TYPE_CHECKING:
     from fedpkg.config import RunConfig
@@ -108,10 +109,12 @@ def _of_package(
     config, ways = run_of_package(
         package, words, cache=home.packages, clients=clients, rounds=rounds, data=data, seed_model=seed_model
     )
-    if ways:
-        output.words(f"data     {', '.join(ways)}")
-    elif data is not None:
+    if said := [way.words for way in ways.ways if way.words]:
+        output.words(f"data     {shown(', '.join(said))}")
+    elif data is not None and not ways.missed:
         output.words(
             "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
         )
+    for about in ways.missed:
+        output.words(f"warning: {shown(about)}")
     return config

@@ -15,6 +15,7 @@ import shutil
 import site
 import sys
 import sysconfig
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +73,9 @@ class View:
     folders: tuple[str, ...]
 
 
+NO_LINKS: Mapping[str, str] = types.MappingProxyType({})
+
+
 class Walls:
     """Makes isolated calls of an executor's calls, and tidies up behind them. ``folder`` is for its own use."""
 
@@ -89,7 +93,9 @@ class Walls:
         """
         isolation = job.order.isolation
         assert isolation is not None
-        data = () if job.data_path is None else (job.data_path,)
+        data = [] if job.data_path is None else [job.data_path]
+        # Links around its folder that are not in it.
+        data += [Path(os.path.normpath(job.working_folder / name)) for name in job.linked if name.startswith("../..")]
         call = self.around(
             call,
             isolation,
@@ -99,6 +105,7 @@ class Walls:
             wanted=job.order.environment,
             # Which the task, their owner, could make writable: they are the same files for all clients.
             guarded=[os.path.realpath(path) for path in shared_files(job)],
+            links={name: str(target) for name, target in job.links.items() if name.startswith("/")},
         )
         assert call.isolation is not None
         _note(job, call.isolation)
@@ -114,6 +121,7 @@ class Walls:
         scratch: Path,
         wanted: Iterable[str],
         guarded: Sequence[str] = (),
+        links: Mapping[str, str] = NO_LINKS,
     ) -> Call:
         """A call that may change its ``own`` folders, and see what it may ``read`` and the system's programs.
 
@@ -121,6 +129,7 @@ class Walls:
             scratch: for /tmp, /dev/shm and the home; in one of its own folders.
             wanted: variables of its environment that it may know besides harmless ones.
             guarded: files in its own folders that it may not change.
+            links: absolute paths that lead to something that it may read.
 
         Raises:
             NotIsolated: it cannot be.
@@ -138,6 +147,7 @@ class Walls:
                     raise NotIsolated(
                         f"{path}, which it may read, holds its own folder {folder}, and so other clients'"
                     )
+        _check_links(links, by, (*reads, *write, *view.folders, *(path for path, _ in view.links)))
         held = os.path.join(os.path.realpath(scratch.parent), scratch.name)
         for name in ("", "tmp", "shm", "home"):
             os.mkdir(os.path.join(held, name))
@@ -145,7 +155,7 @@ class Walls:
             "by": by,
             "network": isolation.network,
             "read": reads,
-            "links": view.links,
+            "links": (*view.links, *links.items()),
             "folders": view.folders,
             "write": write,
             "guarded": guarded,
@@ -178,6 +188,18 @@ class Walls:
 
     def clear(self) -> None:
         remove_tree(self._folder)
+
+
+def _check_links(links: Mapping[str, str], by: str, seen: Iterable[str]) -> None:
+    """Raises NotIsolated: there cannot be links at these paths, as something else is seen there."""
+    if links and by == "landlock":
+        raise NotIsolated(f"{next(iter(links))}: only a task with a file system of its own can find its data there")
+    taken = [path.rstrip("/") + "/" for path in (*seen, "/proc", "/dev", "/tmp")]
+    for link in links:
+        if other := next(
+            (path for path in taken if (link + "/").startswith(path) or path.startswith(link + "/")), None
+        ):
+            raise NotIsolated(f"the data cannot be found at {link}: the task sees {other.rstrip('/')} there")
 
 
 def _note(job: Job, walls: Mapping[str, Any]) -> None:

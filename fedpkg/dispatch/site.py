@@ -89,6 +89,11 @@ class Job:
         inside = os.path.relpath(self.working_folder, self.place.version)
         return os.path.realpath(self.working_folder) != os.path.join(os.path.realpath(self.place.version), inside)
 
+    @property
+    def linked(self) -> dict[str, Path]:
+        """Of its links, those that are made; the others lie in the file system of an isolated task."""
+        return {name: target for name, target in self.links.items() if not name.startswith("/")}
+
     def sent(self, name: str) -> Weights | None:
         """What the client was sent under the name of a set, ``""`` for the model: see `Reading`."""
         sets = self._input

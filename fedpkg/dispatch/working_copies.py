@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import threading
@@ -151,6 +153,8 @@ class WorkingCopies:
         self._given.pop(job.task_id, None)
         self._private.pop(job.task_id, None)
         self._files.take(job.place.version, self._links.pop(job.task_id, {}))
+        with contextlib.suppress(OSError):
+            _unlink(job)
         remove_tree(job.place.version)
 
     def clear(self) -> None:
@@ -163,22 +167,49 @@ class WorkingCopies:
 
 def _link(job: Job) -> None:
     """Put links to the client's data where its package looks for them; what has their names gives way."""
-    if job.links and job.leads_elsewhere:  # what we remove and make would be there
-        raise DispatchError(f"{job.order.client_id} has kept a link in the place of its working folder")
-    for name, target in job.links.items():
-        link = job.working_folder / name
+    for name, target in job.linked.items():
+        link = _place_of(job, name)
+        if link is None:  # what we remove and make would be there
+            raise DispatchError(f"{job.order.client_id} has kept a link in the place of its working folder")
+        link.parent.mkdir(parents=True, exist_ok=True)
         remove_tree(link)
         link.symlink_to(target)
 
 
 def _unlink(job: Job) -> None:
-    """Take the links away again: they are no part of the client's state."""
-    if not job.links or job.leads_elsewhere:
-        return
-    for name in job.links:
-        link = job.working_folder / name
-        if link.is_symlink():
-            link.unlink()
+    """Take the links away again, with folders that were made for them: they are no part of the client's state."""
+    for name in job.linked:
+        link = _place_of(job, name)
+        if link is None or not link.is_symlink():
+            continue
+        link.unlink()
+        for folder in itertools.takewhile(job.place.package.__ne__, link.parents):
+            if folder.is_relative_to(job.place.package):
+                of_the_package = job.package.root / folder.relative_to(job.place.package)
+                if of_the_package.is_dir():
+                    break
+            elif folder == job.place.version or not folder.is_relative_to(job.place.version.parent):
+                break
+            try:
+                folder.rmdir()
+            except OSError:  # there is something else in it
+                break
+
+
+def _place_of(job: Job, name: str) -> Path | None:
+    """Where a link lies; None: the task has put a link in the place of a folder on the way.
+
+    Raises:
+        DispatchError: that is not the client's own.
+    """
+    own = job.place.version.parent
+    link = Path(os.path.normpath(job.working_folder / name))
+    if not link.is_relative_to(own) or link == own:
+        raise DispatchError(f"clients.links: {name} is above all that belongs to {job.order.client_id} alone")
+    inside = os.path.relpath(link.parent, own)
+    return (
+        link if os.path.realpath(link.parent) == os.path.normpath(os.path.join(os.path.realpath(own), inside)) else None
+    )
 
 
 def _read_note(state: Path) -> list[str]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 DATA_PATH = "FEDN_DATA_PATH"
 CLIENT_SETTINGS_PATH = "FEDN_CLIENT_SETTINGS_PATH"
 CLIENT_SETTINGS_FILE = "client_settings.yaml"
+# Folders of the containers of old packages, in which each client found its own data.
+CONTAINER_FOLDERS = ("/app/", "/data/", "/var/data/")
 
 SPEC_FILE = "fedn.yaml"
 SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # where both are, the first counts

@@ -27,6 +27,7 @@ ROUND = "round-"
 SESSIONS = "sessions"
 STATES = "clients"
 STATES_ELSEWHERE = ".states-elsewhere"  # in the folder of a session whose tasks run where its home does not lie
+IN_A_VERSION = ("package", "state", "package-files.json")  # names in a version of a client's state
 PAYLOAD = ".payload"  # begins the names of requests' inputs; no client's id begins with a dot
 
 

@@ -362,7 +362,7 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
             "did you mean 'sklearn/digits'?",
         ),
         ("clients={folders: x, data: {dataset: a.npz}}", "'clients.folders' excludes 'clients.data'"),
-        ("clients.links={a/b: .}", "'a/b' in 'clients.links' cannot be the name of a link"),
+        ("clients.links={a/../b: .}", "'a/../b' in 'clients.links' cannot be the name of a link"),
         ("clients.links={data: ../x}", "'clients.links.data' is '../x', which is not in the client's data"),
         ("clients.links={data: .}", "'clients.links' needs data to lead to"),
         ("clients.count=null", "'clients' says neither 'count' nor 'folders'"),

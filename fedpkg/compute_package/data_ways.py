@@ -1,0 +1,216 @@
+"""How a package reads the data of its client: found by reading its files, said as keys of a configuration.
+
+Nothing of the package is run. What is found only decides where a client's data path is put; ``FEDN_DATA_PATH`` has it
+always.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedpkg.compute_package.script_paths import Named, Sources
+from fedpkg.compute_package.unpack import UnpackedPackage
+from fedpkg.fedn.names import CLIENT_SETTINGS_FILE, CLIENT_SETTINGS_PATH, CONTAINER_FOLDERS, DATA_PATH
+from fedpkg.formats.base import SEED_SUFFIXES
+
+CLIENT_ENTRY_POINTS = ("train", "validate", "predict")
+SETTINGS_FILES = ("client.yaml", CLIENT_SETTINGS_FILE, "settings.yaml")
+HIGHEST = 2  # folders above that of fedn.yaml that are a client's own: see `Place`
+_OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
+_PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # what bash takes as it stands
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way by which a package's programs find the data.
+
+    Args:
+        section, name, value: the key of the configuration that makes it so, such as ``links``, ``data``, ``.``.
+        words: for the line `data` of a run.
+        because: what was read, and where.
+    """
+
+    section: str
+    name: str
+    value: str
+    words: str
+    because: str
+
+
+@dataclass(frozen=True)
+class DataWays:
+    """Where a package looks for a client's data.
+
+    Args:
+        missed: what it opens and cannot be given, with what to do.
+    """
+
+    ways: Sequence[Way] = ()
+    missed: Sequence[str] = ()
+
+    def section(self, name: str) -> dict[str, str]:
+        return {way.name: way.value for way in self.ways if way.section == name}
+
+    def arguments(self) -> dict[str, dict[str, str]]:
+        names = (way.section.removeprefix("arguments.") for way in self.ways if way.section.startswith("arguments."))
+        return {name: self.section(f"arguments.{name}") for name in names}
+
+
+def data_ways(package: UnpackedPackage, paths: Sequence[Path], *, isolated: bool = False) -> DataWays:
+    """How a package reads the data of clients whose data is at ``paths``.
+
+    ``isolated``: its tasks see a file system of their own, in which data can lie anywhere.
+    """
+    return _Finding(package, paths, isolated=isolated).found()
+
+
+class _Finding:
+    def __init__(self, package: UnpackedPackage, paths: Sequence[Path], *, isolated: bool) -> None:
+        self._sources = Sources(package.folder)
+        self._spec = package.spec
+        self._highest = HIGHEST + len(package.folder.relative_to(package.root).parts)
+        self._paths = paths
+        self._isolated = isolated
+        self._named = [(one, _normal(one)) for one in self._sources.named()]
+        self._missed: dict[str, None] = {}
+
+    def found(self) -> DataWays:
+        ways = [*self._by_variable(), *self._by_options()]
+        settings = [*self._by_settings()]
+        ways = ways or [*self._by_flags()]
+        ways = ways or [*self._by_links()]
+        if not ways and not settings and not self._missed:
+            ways += [*self._in_package()]
+        return DataWays([*ways, *settings], list(self._missed))
+
+    def _by_variable(self) -> Iterator[Way]:
+        if place := self._sources.mention(DATA_PATH):
+            yield Way("", DATA_PATH, "{data_path}", DATA_PATH, f"{place} reads this variable")
+
+    def _by_options(self) -> Iterator[Way]:
+        """``$ENTRYPOINT_OPTS`` in a command."""
+        entry = next((one for one in self._spec.entry_points.values() if _OPTIONS_VARIABLE.search(one.command)), None)
+        if entry is None:
+            return
+        value = "{data_path}"
+        if not all(_PLAIN_PATH.fullmatch(str(path)) for path in self._paths):  # the shell would split or expand it
+            suffixes = {path.suffix for path in self._paths}
+            value = f".fedpkg-data{suffixes.pop() if len(suffixes) == 1 else ''}"
+            yield Way("links", value, ".", "", "the shell would split or expand the path itself")
+        options = f"--data_path={value}"
+        because = f"the command of '{entry.name}' has $ENTRYPOINT_OPTS"
+        yield Way("environment", "ENTRYPOINT_OPTS", options, f"ENTRYPOINT_OPTS={options}", because)
+
+    def _by_flags(self) -> Iterator[Way]:
+        for name in CLIENT_ENTRY_POINTS:
+            if name not in self._spec.entry_points:
+                continue
+            try:
+                words = shlex.split(self._spec.entry_points[name].command)
+            except ValueError:
+                continue
+            if option := self._sources.option(words, name, "data_path"):
+                flag, place = option
+                because = f"{place} takes this option from the command line"
+                yield Way(f"arguments.{name}", flag, "{data_path}", f"{name} --{flag}={{data_path}}", because)
+
+    def _by_settings(self) -> Iterator[Way]:
+        for name in SETTINGS_FILES:
+            within = _in_all(self._paths, name)
+            if within is None:
+                continue
+            places = {
+                path: one.place
+                for one, path in self._named
+                if posixpath.basename(path) == name and self._can_be_linked(one, path)
+            }
+            if not places and not self._missed and (place := self._sources.mention(name)):
+                places = {name: place}
+            for path, place in places.items():
+                where = f"{name} beside fedn.yaml" if path == name else f"{name} as {path}"
+                yield Way("links", path, within, f"its own {where}", f"{place} opens it")
+        if place := self._sources.mention(CLIENT_SETTINGS_PATH):
+            inner = _in_all(self._paths, CLIENT_SETTINGS_FILE)
+            if inner is not None:
+                value = "{data_path}" if inner == "." else f"{{data_path}}/{inner}"
+                because = f"{place} reads this variable"
+                yield Way("environment", CLIENT_SETTINGS_PATH, value, CLIENT_SETTINGS_PATH, because)
+
+    def _by_links(self) -> Iterator[Way]:
+        """Places around the package from which its scripts read."""
+        found: dict[str, Way] = {}
+        for one, path in self._named:
+            if not path.startswith(("../", *CONTAINER_FOLDERS)) or posixpath.basename(path) in SETTINGS_FILES:
+                continue
+            whole = path if one.whole or one.path.endswith("/") else posixpath.dirname(path)
+            link = self._link(whole)
+            if link is not None and self._can_be_linked(one, link[0]):
+                place, within = link
+                found.setdefault(place, Way("links", place, within, f"as {place}", f"{one.place} opens {path}"))
+        yield from found.values()
+
+    def _can_be_linked(self, named: Named, place: str) -> bool:
+        """Whether a link can lie there; what cannot is told, with what to do."""
+        about = ""
+        if place.startswith("/") and not self._isolated:
+            about = (
+                f"{named.place} opens {place}, which no client has for itself: with --isolate each finds its data "
+                "there; without it, change the path"
+            )
+        elif place.split("/").count("..") > self._highest:
+            about = f"{named.place} opens {place}, which all clients would share: change the path"
+        if about:
+            self._missed[about] = None
+        return not about
+
+    def _link(self, path: str) -> tuple[str, str] | None:
+        """The link by which a script that opens ``path`` finds the clients' data; None: that seems to be no data."""
+        parts = [part for part in path.split("/") if part not in ("..", "")]
+        if not parts or (path.endswith(SEED_SUFFIXES) and not _is_of_data(parts)):
+            return None
+        above = "../" * path.split("/").count("..") if path.startswith("..") else "/"
+        if not all(map(Path.is_dir, self._paths)):
+            is_one = {data.suffix for data in self._paths} == {posixpath.splitext(path)[1]} and _is_of_data(parts)
+            is_one = is_one or all(data.name == parts[-1] for data in self._paths)
+            return (above + "/".join(parts), ".") if is_one else None
+        if above == "/" and len(parts) > 1:  # /app/data/x.csv: the folder /app is nobody's data
+            above, parts = f"/{parts[0]}/", parts[1:]
+        if len(parts) > 1 or _is_of_data(parts):
+            for number in range(1, len(parts) + 1):
+                if all((data / "/".join(parts[number:])).exists() for data in self._paths):
+                    return above + "/".join(parts[:number]), "."
+        if all((data / "/".join(parts)).exists() for data in self._paths):
+            return above + parts[0], parts[0]
+        return (above + parts[0], ".") if _is_of_data(parts[:1]) else None
+
+    def _in_package(self) -> Iterator[Way]:
+        """The data's own name beside fedn.yaml, or `data` for folders."""
+        named = {path: one.place for one, path in reversed(self._named)}
+        named = {**{text.removeprefix("./"): place for text, place in self._sources.strings()}, **named}
+        names = {path.name for path in self._paths}
+        if len(names) == 1 and (name := names.pop()) in named:
+            yield Way("links", name, ".", f"as {name} beside fedn.yaml", f"{named[name]} opens it")
+        elif all(path.is_dir() for path in self._paths):
+            opened = (place for path, place in named.items() if path.split("/")[0] == "data")
+            if place := next(opened, None):
+                yield Way("links", "data", ".", "as data beside fedn.yaml", f"{place} opens it")
+
+
+def _normal(named: Named) -> str:
+    return posixpath.normpath(named.path) if named.path else "."
+
+
+def _is_of_data(parts: Sequence[str]) -> bool:
+    return any("data" in part.lower() for part in parts)
+
+
+def _in_all(paths: Sequence[Path], name: str) -> str | None:
+    """Where every client's data has a file of that name: in it, or it is that file."""
+    if all((path / name).is_file() for path in paths):
+        return name
+    return "." if all(path.name == name and path.is_file() for path in paths) else None

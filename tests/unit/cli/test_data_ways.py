@@ -1,0 +1,264 @@
+"""Where packages of FEDn look for their data: beside themselves, in their container, by options that they take."""
+
+import json
+import tarfile
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_support import fedpkg
+
+from fedpkg.compute_package.script_paths import Sources
+from fedpkg.means import means
+
+TRAIN = """
+import json, os, sys
+from os.path import abspath, dirname, join
+from pathlib import Path
+import numpy as np
+
+def save(numbers, out):
+    np.savez(out, **{"0": np.asarray(numbers, np.float32)})
+    json.dump({"num_examples": 1}, open(out + "-metadata", "w"))
+"""
+ISOLATE = pytest.mark.skipif(means().cold is None, reason="this machine cannot isolate a task")
+FINAL = ("final.npz", "final.npz-metadata")
+EVERYWHERE = ["process", "forkserver", "resident", pytest.param("isolated", marks=ISOLATE)]
+
+
+def write_client(folder, train, command="python train.py", *, startup=None, extra=""):
+    """A package that is trained by some lines of Python, after ``TRAIN``."""
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text(TRAIN + textwrap.dedent(train))
+    (folder / "seed.py").write_text("import sys, numpy as np\nnp.savez(sys.argv[1], **{'0': np.zeros(3, np.float32)})")
+    commands = {"build": "python seed.py", "train": command, **({"startup": startup} if startup else {})}
+    lines = [f"  {name}: {{command: {json.dumps(line)}}}\n" for name, line in commands.items()]
+    (folder / "fedn.yaml").write_text("entry_points:\n" + "".join(lines) + extra)
+    return folder
+
+
+def write_data(folder, numbers=(1, 2), name="x.csv"):
+    for number in numbers:
+        (folder / str(number)).mkdir(parents=True)
+        (folder / str(number) / name).write_text(",".join(str(float(number + k)) for k in range(3)))
+        (folder / str(number) / "client_settings.yaml").write_text(f"lr: {number}")
+
+
+def run(*words, where="process", data="d/*"):
+    how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
+    return fedpkg("run", "--package", "client", "--rounds", "1", "--data", data, *how, *words)
+
+
+def model():
+    ended = fedpkg("model", "export", "latest", "-o", "final.npz", "--force")
+    assert ended.code == 0, ended.err
+    return np.load("final.npz")["0"].tolist()
+
+
+def data_line(ended):
+    return next((line for line in ended.err.splitlines() if line.startswith("data ")), "").removeprefix("data     ")
+
+
+BESIDE = {
+    "a string": ("""save(np.loadtxt("../data/x.csv", delimiter=","), sys.argv[2])""", "as ../data"),
+    "its own folder": (
+        """save(np.loadtxt(join(dirname(abspath(__file__)), "..", "data", "x.csv"), delimiter=","), sys.argv[2])""",
+        "as ../data",
+    ),
+    "a variable": (
+        """
+        here = Path(__file__).resolve().parent
+        name = sys.argv[0].replace("train.py", "x.csv")
+        save(np.loadtxt(here.parent / "data" / Path(name).name, delimiter=","), sys.argv[2])
+        """,
+        "as ../data",
+    ),
+    "a file": (
+        """
+        lr = float(open("../../client_settings.yaml").read().split()[1])
+        save(np.loadtxt("../dataset/x.csv", delimiter=",") * lr / lr, sys.argv[2])
+        """,
+        "as ../dataset, its own client_settings.yaml as ../../client_settings.yaml",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.parametrize("way", BESIDE)
+def test_data_beside_the_package_is_the_clients_own(here, way, where):
+    train, words = BESIDE[way]
+    write_client(here / "client", train)
+    write_data(here / "d")
+    ended = run("rounds=2", "executor.workers=2", where=where)
+    assert ended.code == 0, ended.err
+    assert data_line(ended) == words
+    assert model() == [1.5, 2.5, 3.5]
+    assert not list(here.glob(".fedpkg/sessions/*/clients/*/*")), "links are no part of a client's state"
+    assert sorted(path.name for path in here.iterdir()) == [".fedpkg", "client", "d", *FINAL]
+
+
+@pytest.mark.parametrize("where", ["process", "forkserver", pytest.param("isolated", marks=ISOLATE)])
+def test_state_of_a_client_has_no_links_beside_its_package(here, where):
+    train = (
+        "open('seen', 'a').write(open('../data/x.csv').read()[0])\nsave([len(open('seen').read())] * 3, sys.argv[2])"
+    )
+    write_client(here / "client", train)
+    write_data(here / "d")
+    ended = run("rounds=3", where=where)
+    assert ended.code == 0, ended.err
+    assert model() == [3, 3, 3]
+    kept = [path.name for path in here.glob(".fedpkg/sessions/*/clients/*/*/*")]
+    assert sorted(set(kept)) == ["package", "state"]
+
+
+def test_file_is_linked_where_a_script_opens_one(here):
+    write_client(here / "client", 'save(np.loadtxt("../data/diabetes.csv", delimiter=","), sys.argv[2])')
+    write_data(here / "d")
+    ended = run(data="d/*/x.csv")
+    assert ended.code == 0, ended.err
+    assert data_line(ended) == "as ../data/diabetes.csv" and model() == [1.5, 2.5, 3.5]
+    assert not list(here.glob(".fedpkg/sessions/*/clients/*/*"))
+
+
+def test_link_beside_the_package_can_be_said(here):
+    write_client(here / "client", 'save(np.loadtxt(".." + os.sep + "odd/x.csv", delimiter=","), sys.argv[2])')
+    write_data(here / "d")
+    ended = run("clients.links={../odd: .}")
+    assert ended.code == 0, ended.err
+    assert "as ../odd" in data_line(ended) and model() == [1.5, 2.5, 3.5]
+
+
+def test_place_that_is_nobodys_own_is_refused_as_a_link(here):
+    write_client(here / "client", "save([1, 2, 3], sys.argv[2])")
+    write_data(here / "d")
+    for name in ("../package", "../state/x", "../../1-train", "../../../../x", "a/../b", "..", "fedn.yaml", "a//b"):
+        ended = run(f"clients.links={{{json.dumps(name)}: .}}")
+        assert ended.code != 0 and f"'{name}' in 'clients.links' cannot be the name of a link" in ended.err, name
+        assert "a path as the package's program says it, for example data, client.yaml or ../data" in ended.err
+    with tarfile.open("flat.tgz", "w:gz") as archive:  # fedn.yaml at its top
+        archive.add("client", arcname=".")
+    ended = fedpkg("run", "--package", "flat.tgz", "--rounds", "1", "--data", "d/*", "clients.links={../../../x: .}")
+    assert "clients.links: ../../../x is above all that belongs to 1 alone" in ended.err
+    ended = run("clients.links={/app/data: .}")
+    assert "'/app/data' in 'clients.links' is no place of one client alone" in " ".join(ended.err.split())
+    assert "with isolate.enabled (--isolate) each client finds its data there" in " ".join(ended.err.split())
+
+
+def test_data_of_a_container_is_told_of_without_isolation(here):
+    write_client(here / "client", 'save(np.loadtxt("/app/data/x.csv", delimiter=","), sys.argv[2])')
+    write_data(here / "d")
+    ended = run()
+    about = (
+        "warning: train.py:10 opens /app/data, which no client has for itself: with --isolate each finds its data "
+        "there; without it, change the path"
+    )
+    assert ended.code != 0 and about in ended.err and "nothing in the package says" not in ended.err
+
+
+@ISOLATE
+@pytest.mark.parametrize("where", ["process", "forkserver"])
+def test_data_of_a_container_is_there_with_isolation(here, where):
+    write_client(here / "client", 'save(np.loadtxt("/app/data/x.csv", delimiter=","), sys.argv[2])')
+    write_data(here / "d")
+    ended = run(f"executor.name={where}", where="isolated")
+    if means().cold == "landlock":
+        assert "only a task with a file system of its own can find its data there" in ended.err
+        return
+    assert ended.code == 0, ended.err
+    assert data_line(ended) == "as /app/data" and model() == [1.5, 2.5, 3.5]
+    assert not Path("/app/data").exists()
+    ended = run("clients.links={/usr/share: .}", where="isolated")
+    assert "the data cannot be found at /usr/share: the task sees /usr there" in ended.err
+
+
+# A parameter or word `data_path` of a script, its command, and whether a flag can set it.
+FLAGS = {
+    "fire": ("import fire\ndef train(i, o, data_path=None): pass\nfire.Fire()", "python train.py train", "data_path"),
+    "fire by name": (
+        "import fire\ndef t(i, o, data_path=None): pass\nfire.Fire({'train': t})",
+        "python train.py",
+        "data_path",
+    ),
+    "fire elsewhere": ("import fire\nfrom other import train\nfire.Fire(train)", "python train.py", "data_path"),
+    "argparse": (
+        "import argparse\nargparse.ArgumentParser().add_argument('--data-path')",
+        "python train.py",
+        "data-path",
+    ),
+    "click": (
+        "import click\n@click.command()\n@click.option('--data_path')\ndef f(): 0",
+        "python -m train",
+        "data_path",
+    ),
+    "sys.argv": ("import sys\nif '--data_path' in sys.argv: pass", "python -u train.py", "data_path"),
+    "typing of a function": (
+        "import sys\ndef train(i, o, data_path=None): 0\ntrain(*sys.argv[1:3])",
+        "python train.py",
+        None,
+    ),
+    "a word of a docstring": ('"""Give --data_path."""\nimport sys\ndef f(data_path): 0', "python train.py", None),
+    "fire of another": (
+        "import fire\ndef load(data_path): 0\ndef train(i, o): 0\nfire.Fire(train)",
+        "python train.py",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FLAGS)
+def test_option_counts_only_where_something_reads_it(tmp_path, form):
+    script, command, flag = FLAGS[form]
+    (tmp_path / "train.py").write_text(script)
+    (tmp_path / "other.py").write_text("def train(i, o, data_path='x'): pass")
+    found = Sources(tmp_path).option(command.split(), "train", "data_path")
+    assert (None if found is None else found[0]) == flag
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+def test_parameter_that_nothing_sets_leaves_the_data_to_a_link(here, where):
+    train = """
+    def train(model, out, data_path=None):
+        save(np.loadtxt("data/x.csv", delimiter=","), out)
+    train(sys.argv[1], sys.argv[2])
+    """
+    write_client(here / "client", train)
+    write_data(here / "d")
+    ended = run(where=where)
+    assert ended.code == 0, ended.err
+    assert data_line(ended) == "as data beside fedn.yaml" and model() == [1.5, 2.5, 3.5]
+
+
+def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text(
+        textwrap.dedent(
+            '''\
+            """Opens ../nothing."""
+            import os
+            here = os.path.dirname(os.path.abspath(__file__))
+            top = Path(__file__).resolve().parent.parent
+            open(os.path.join(here, "..", "..", "one", name))
+            open(here + "/../../two/y")
+            open(f"../three/{name}.csv")
+            open(top.parent / "four" / "z.csv")
+            open(Path(__file__).parents[2] / "five")
+            open(unknown + "/six/x")
+            open(os.path.join(os.environ["x"], "seven"))
+            def load(path="../eight"): ...
+            name = name + "/nine"
+            '''
+        )
+    )
+    (tmp_path / "b.sh").write_text("cat ../ten/x > /dev/null\n")
+    found = {(one.path, one.place, one.whole) for one in Sources(tmp_path).named()}
+    assert found >= {
+        ("src/../../one/", "src/a.py:5", False),
+        ("src/../../two/y", "src/a.py:6", True),
+        ("../three/", "src/a.py:7", False),
+        ("./../four/z.csv", "src/a.py:8", True),
+        ("./../five", "src/a.py:9", True),
+        ("../eight", "src/a.py:12", True),
+        ("../ten/x", "b.sh:1", True),
+    }
+    assert not [one for one in found if any(word in one[0] for word in ("nothing", "six", "seven", "nine"))]
