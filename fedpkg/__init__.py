@@ -8,7 +8,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedpkg.api_client import APIClient
     from fedpkg.errors import FedpkgError
+    from fedpkg.fedn_imports import serve_fedn_imports
     from fedpkg.library import load, prepare, run
     from fedpkg.samplers import register_sampler
     from fedpkg.session.session import Session
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "APIClient": "fedpkg.api_client",
     "FedpkgError": "fedpkg.errors",
     "Session": "fedpkg.session.session",
     "Weights": "fedpkg.weights.weights",
@@ -34,8 +37,10 @@ _HOMES = {
     "register_server_optimiser": "fedpkg.strategies",
     "register_strategy": "fedpkg.strategies",
     "run": "fedpkg.library",
+    "serve_fedn_imports": "fedpkg.fedn_imports",
 }
 __all__ = [
+    "APIClient",
     "FedpkgError",
     "Session",
     "Weights",
@@ -47,6 +52,7 @@ __all__ = [
     "register_server_optimiser",
     "register_strategy",
     "run",
+    "serve_fedn_imports",
 ]
 
 

@@ -21,6 +21,7 @@
     │   └── NotSaid                      … a client does not say the number that its update is weighed by
     ├── SessionFailed               10   too few clients answered, the session stopped
     ├── SessionError                11   a session cannot be started, resumed or read as it stands
+    │   └── ServerOnly                   … a script asks for what only a server of FEDn has
     └── Interrupted                130   the person (or a signal) stopped the run; it can be resumed
 
 An error says what happened and where (``message``) and what to do (``hint``); further facts are in ``fields``.
@@ -140,6 +141,10 @@ class SessionFailed(FedpkgError):
 
 class SessionError(FedpkgError):
     exit_code = 11
+
+
+class ServerOnly(SessionError):
+    pass
 
 
 class Interrupted(FedpkgError):

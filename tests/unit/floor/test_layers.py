@@ -14,6 +14,9 @@ ROOT = Path(__file__).resolve().parents[3] / "fedpkg"
 ROWS = [
     {"library"},
     {"cli"},
+    {"fedn_imports"},
+    {"api_client"},
+    {"api_answers"},
     {"session"},
     {"preflight"},
     {"controller", "dispatch", "coordinators"},

@@ -16,6 +16,7 @@ PROBE = """
 import sys, fedpkg
 names = dir(fedpkg)
 fedpkg.prepare, fedpkg.run, fedpkg.load, fedpkg.Session, fedpkg.register_strategy, fedpkg.register_sampler
+fedpkg.APIClient, fedpkg.serve_fedn_imports
 print(*(name for name in ("torch", "numpy", "click", "rich") if name in sys.modules))
 """
 

@@ -1,0 +1,514 @@
+"""FEDn's ``APIClient`` in this process: scripts and notebooks written for its server run on a home of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import logging
+import re
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+
+from fedpkg.api_answers import COMBINER, Answer, Answers, active_model, agent, found, having, listed, missing, when
+from fedpkg.config import ClientsConfig
+from fedpkg.controller.events import Event, SessionEnded
+from fedpkg.errors import ConfigError, FedpkgError, NotFound, ServerOnly
+from fedpkg.fedn.helpers import HELPERS
+from fedpkg.log import event
+from fedpkg.session.package_run import DEFAULT_CLIENTS, run_of_package, session_name
+from fedpkg.session.record import open_home, running_sessions, status_of
+from fedpkg.session.session import Session, prepare
+from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
+from fedpkg.stores.uploads import Upload
+
+if TYPE_CHECKING:
+    from fedpkg.data.base import ClientData
+    from fedpkg.types import Json
+
+logger = logging.getLogger("fedpkg.api_client")
+Settings: TypeAlias = "Mapping[str, Any]"
+_Class = TypeVar("_Class")
+Text: TypeAlias = "str | None"
+
+_STARTED: dict[Path, list[Session]] = {}  # by home: sessions of one process share its lock and executor
+_PREDICTING: list[threading.Thread] = []
+_OPTIMISERS = {"adam": "fedadam", "yogi": "fedyogi", "adagrad": "fedadagrad"}
+_FEDOPT = {"serveropt": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.99, "tau": 1e-4}
+
+
+def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except ServerOnly:
+            raise
+        except FedpkgError as error:
+            return {"message": str(error)}
+
+    return wrapped
+
+
+def answering(cls: type[_Class]) -> type[_Class]:
+    """A failure of a public method is an answer: ``{"message": …}``, as from FEDn's server."""
+    for name, method in list(vars(cls).items()):
+        if inspect.isfunction(method) and not name.startswith("_"):
+            setattr(cls, name, _answering(method))
+    return cls
+
+
+@answering
+class APIClient:
+    """FEDn's ``APIClient`` without a server: the same methods, arguments and shapes of answers, on a home.
+
+    A failure is an answer ``{"message": …}`` and no exception; what only a server has raises ``ServerOnly``.
+    docs/from-fedn.md says what differs.
+
+    Args:
+        host, port, secure, verify, token, auth_scheme: as FEDn's; nothing is connected to.
+        home: the folder that keeps everything; None: ``$FEDPKG_HOME``, else ``.fedpkg``.
+        clients: number of clients of a session.
+        data: a pattern; each match is the data of one client.
+        changes: keys of a run.yaml for all sessions, as ``executor={"workers": 2}``.
+    """
+
+    usual: ClassVar[Settings] = {}  # what `serve_fedn_imports` gives to scripts that say nothing of it
+
+    def __init__(
+        self,
+        host: Text = None,
+        port: int | None = None,
+        secure: bool = False,
+        verify: bool = False,
+        token: Text = None,
+        auth_scheme: Text = None,
+        *,
+        home: Home | Path | Text = None,
+        clients: int | None = None,
+        data: Text = None,
+        **changes: Any,
+    ) -> None:
+        self.host, self.port, self.secure, self.verify = host, port, secure, verify
+        given = {"home": home, "clients": clients, "data": data, **changes}
+        settings = {**self.usual, **{name: value for name, value in given.items() if value is not None}}
+        self.home = open_home(settings.pop("home", None), create=True)
+        self._num_clients: int | None = settings.pop("clients", None)
+        self._data: str | None = settings.pop("data", None)
+        self._changes: Settings = settings
+        open_store(self.home).close()
+        self._answers = Answers(self.home)
+        self._uploads = self._answers.uploads
+
+    # ---- clients and combiners
+
+    def get_clients(self, n_max: int | None = None) -> Answer:
+        return listed(self._answers.clients(self._coming()), n_max)
+
+    def get_client(self, id: str) -> Answer:
+        return found(self._answers.clients(self._coming()), id, "client_id")
+
+    def get_clients_count(self) -> int:
+        return len(self._answers.clients(self._coming()))
+
+    def get_active_clients(self, combiner_id: Text = None, n_max: int | None = None) -> Answer:
+        return listed(having(self._answers.clients(self._coming()), status="online", combiner=combiner_id), n_max)
+
+    def get_client_config(self, checksum: bool = True) -> Answer:
+        """Raises ServerOnly: with it, a client connects to a server."""
+        hint = "start_session runs them; APIClient(data='clients/*') says what data they have"
+        raise ServerOnly("there is no server here: a session starts its clients itself", hint=hint)
+
+    def _next_clients(self) -> list[ClientData]:
+        """The clients of the next session."""
+        from fedpkg.data.clients import prepare_clients
+
+        count = self._num_clients or (None if self._data else DEFAULT_CLIENTS)
+        folders = None if self._data is None else str(Path(self._data).expanduser().absolute())
+        return prepare_clients(ClientsConfig(count=count, folders=folders), cache=self.home.data, seed=0)
+
+    def _coming(self) -> list[str]:
+        return [client.client_id for client in self._next_clients()]
+
+    def get_combiners(self, n_max: int | None = None) -> Answer:
+        return listed([self._combiner()], n_max)
+
+    def get_combiner(self, id: str) -> Answer:
+        return found([self._combiner()], id, "combiner_id", "name")
+
+    def get_combiners_count(self) -> int:
+        return 1
+
+    def _combiner(self) -> Answer:
+        known = {"id": COMBINER, "combiner_id": COMBINER, "name": COMBINER, "address": "127.0.0.1", "fqdn": None}
+        return {**known, "ip": "127.0.0.1", "parent": {"name": None, "role": None}, "port": None, "updated_at": None}
+
+    def get_controller_status(self) -> Answer:
+        if running_sessions(self.home):
+            return {"state": "monitoring"}
+        return {"state": "idle" if self._uploads.active_package() else "setup"}
+
+    # ---- models
+
+    def get_models(self, session_id: Text = None, n_max: int | None = None) -> Answer:
+        return listed(self._answers.models(self._session_id(session_id)), n_max)
+
+    def get_model(self, id: str) -> Answer:
+        return found(self._answers.models(), id, "id")
+
+    def get_models_count(self) -> int:
+        return len(self._answers.models())
+
+    def get_active_model(self) -> Answer:
+        """The newest model: what was set active, or what a session made since."""
+        return active_model(self._answers)
+
+    def get_model_trail(
+        self, id: Text = None, include_self: bool = True, reverse: bool = True, n_max: int | None = None
+    ) -> list[Answer] | Answer:
+        """A model and its ancestors as a list, with ``reverse`` the oldest first; None is the active model."""
+        start = id or active_model(self._answers)["id"]
+        return self._answers.trail(start, include_self=include_self, reverse=reverse, n_max=n_max)
+
+    def download_model(self, id: str, path: str) -> Answer:
+        return self._download("model", path, lambda: self._answers.model_file(id))
+
+    def set_active_model(self, path: str) -> Answer:
+        digest, copy = self._uploads.keep(Path(path))
+        model = {"model_id": digest, "name": Path(path).name, "suffix": copy.name.removeprefix(digest)}
+        self._uploads.add("models", {**model, "created_at": time.time()}, key="model_id")
+        return {"message": "Model added successfully"}
+
+    # ---- packages
+
+    def get_packages(self, n_max: int | None = None) -> Answer:
+        return listed(self._answers.packages(), n_max)
+
+    def get_package(self, id: Text = None) -> Answer:
+        """The package with this id; without one, as in FEDn 0.6 to 0.8, the active one."""
+        return self.get_active_package() if id is None else found(self._answers.packages(), id, "id", "name")
+
+    def get_packages_count(self) -> int:
+        return len(self._answers.packages())
+
+    def get_active_package(self) -> Answer:
+        return next(iter(self._answers.packages()), {"message": "Entity not found"})
+
+    def get_package_checksum(self) -> Answer:
+        return {"message": "Checksum generated", "checksum": self._active_package()["package_id"]}
+
+    def download_package(self, path: str) -> Answer:
+        return self._download("package", path, lambda: Path(self._active_package()["path"]))
+
+    def set_active_package(self, path: str, helper: str = "", name: str = "", description: str = "") -> Answer:
+        """``path`` is an archive, or a folder, which is packed first."""
+        from fedpkg.compute_package.build import build_package
+
+        source = Path(path)
+        with tempfile.TemporaryDirectory(prefix="fedpkg-api-") as folder:
+            file_name = source.name
+            if source.is_dir():
+                file_name = f"{source.resolve().name}.tar.gz"
+                source = build_package(source, Path(folder) / file_name).path
+            digest, copy = self._uploads.keep(source)
+        package = {"package_id": digest, "name": name or file_name, "description": description, "file_name": file_name}
+        stored = {"storage_file_name": copy.name, "path": str(copy), "helper": helper, "created_at": time.time()}
+        self._uploads.add("packages", {**package, **stored}, key="package_id")
+        return {"message": "Package uploaded"}
+
+    def _active_package(self) -> Upload:
+        """Raises NotFound: none was set active."""
+        if (package := self._uploads.active_package()) is None:
+            raise NotFound("No active package", hint="set_active_package(path, helper, name) uploads one")
+        return package
+
+    def _download(self, what: str, path: str, find: Callable[[], Path]) -> Answer:
+        try:
+            shutil.copyfile(find(), path)
+        except (FedpkgError, OSError):
+            return {"success": False, "message": f"Failed to download {what}."}
+        return {"success": True, "message": f"{what.capitalize()} downloaded successfully."}
+
+    # ---- rounds, validations, statuses
+
+    def get_rounds(self, n_max: int | None = None) -> Answer:
+        return listed(self._answers.rounds(), n_max)
+
+    def get_round(self, id: str) -> Answer:
+        return found(self._answers.rounds(), id, "round_id")
+
+    def get_rounds_count(self) -> int:
+        return len(self._answers.rounds())
+
+    def get_statuses(
+        self, session_id: Text = None, event_type: Text = None, *, n_max: int | None = None, **of: Text
+    ) -> Answer:
+        """Each task of a client is one status. ``of``: ``sender_name``, ``sender_role``."""
+        return listed(having(self._answers.statuses(self._session_id(session_id)), type=event_type, **of), n_max)
+
+    def get_status(self, id: str) -> Answer:
+        return found(self._answers.statuses(), id, "status_id")
+
+    def get_statuses_count(self) -> int:
+        return len(self._answers.statuses())
+
+    def get_validations(
+        self, session_id: Text = None, model_id: Text = None, *, n_max: int | None = None, **of: Text
+    ) -> Answer:
+        """What clients measured: ``data`` of each is a string of JSON.
+
+        ``of``: ``correlation_id``, ``sender_name``, ``sender_role``, ``receiver_name``, ``receiver_role``.
+        """
+        return listed(having(self._answers.validations(self._session_id(session_id)), model_id=model_id, **of), n_max)
+
+    def get_validation(self, id: str) -> Answer:
+        return found(self._answers.validations(), id, "validation_id")
+
+    def get_validations_count(self) -> int:
+        return len(self._answers.validations())
+
+    # ---- sessions
+
+    def get_sessions(self, n_max: int | None = None, name: Text = None) -> Answer:
+        return listed(self._answers.sessions(name), n_max)
+
+    def get_session(self, id: Text = None, name: Text = None) -> Answer:
+        """A session by its id or its name; of several with one name, the newest."""
+        if not (ref := id or name):
+            raise ConfigError("Either id or name must be provided")
+        try:
+            return self._answers.session(self._answers.session_row(ref))
+        except NotFound:
+            return missing(ref)
+
+    def get_sessions_count(self) -> int:
+        return len(self._answers.sessions())
+
+    def get_session_status(self, id: str) -> str:
+        """``Created``, ``Started``, ``Finished``, or ``Terminated`` when it ended in another way."""
+        return str(self.get_session(id).get("status", "Could not retrieve session status."))
+
+    def session_is_finished(self, id: str) -> bool:
+        """Whether it has ended, in whatever way: who waits for it does not wait for ever."""
+        return self.get_session_status(id) in ("Finished", "Terminated")
+
+    def start_session(
+        self,
+        name: Text = None,
+        aggregator: str = "fedavg",
+        aggregator_kwargs: Mapping[str, Any] | Text = None,
+        model_id: Text = None,
+        round_timeout: float | None = 180,
+        rounds: int = 5,
+        round_buffer_size: int = -1,
+        delete_models: bool = True,
+        validate: bool = True,
+        helper: Text = None,
+        min_clients: int = 1,
+        requested_clients: int = 8,
+        server_functions: type | None = None,
+        session_id: Text = None,
+        id: Text = None,
+    ) -> Answer:
+        """Start a session of the active package from a model (None: the active one, else what `build` makes).
+
+        It returns when the session is on record: its environment, data and seed model are there. Rounds run in a
+        thread. ``aggregator`` may be any strategy of `fedpkg strategy list`. ``session_id`` (FEDn 0.6 to 0.8) and
+        ``id`` name the session. ``requested_clients`` changes nothing, as in FEDn.
+        """
+        changes: dict[str, Json] = {
+            "strategy": self._strategy(aggregator, aggregator_kwargs, server_functions),
+            "round.timeout_s": round_timeout,
+            "round.required": min_clients,
+            "keep.updates": not delete_models,
+            "validation.every": int(validate),
+            **self._buffer(round_buffer_size),
+        }
+        package = self._active_package()
+        given = name or session_id or id or session_name(Path(package["name"]))
+        changes["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "-", given).strip("-.")[:100] or "session"
+        if (form := helper or package["helper"]) in HELPERS:
+            changes["helper"] = form
+        return self._start(changes, rounds, model_id)
+
+    def start_splitlearning_session(self, name: Text = None, model_id: Text = None, **settings: Any) -> Answer:
+        """`start_session` with the strategy ``split`` and, unless it is said, without validation."""
+        return self.start_session(name, "split", model_id=model_id, **{"validate": False, **settings})
+
+    def continue_session(self, session_id: str, rounds: int = 5, round_timeout: float = 180) -> Answer:
+        """Give a session that has ended so many more rounds. It keeps its configuration, also its time limit."""
+        row = self._answers.session_row(session_id)
+        if status_of(row, running_sessions(self.home)) in ("created", "running"):
+            return {"message": "Session is already running."}
+        started = _STARTED.setdefault(self.home.root, [])
+        workshop = started[-1].workshop if started else None
+        session = next((one for one in started if one.id == row.session_id), None)
+        if session is None:
+            session = Session(self.home, session_id=row.session_id, workshop=workshop)
+            session.watch(_tell_of_failure)
+            started.append(session)
+        done = self._answers.read(lambda store: store.count_rounds(row.session_id, status="finished"))
+        session.resume(done + rounds)
+        return {"message": "Session started", "session_id": row.session_id}
+
+    def _start(self, changes: Mapping[str, Json], rounds: int, model_id: str | None) -> Answer:
+        package = Path(self._active_package()["path"])
+        seed = None
+        with contextlib.suppress(NotFound):  # then the package builds one
+            model_id = model_id or active_model(self._answers)["id"]
+        if model_id is not None:
+            seed = self._answers.model_file(model_id)
+        words = [f"{key}={json.dumps(value)}" for key, value in {**changes, **self._changes}.items()]
+        where = {"clients": self._num_clients, "data": self._data}
+        config, _ways = run_of_package(
+            package,
+            words,
+            cache=self.home.packages,
+            rounds=rounds,
+            seed_model=seed,
+            **where,  # type: ignore[arg-type]
+        )
+        started = _STARTED.setdefault(self.home.root, [])
+        session = prepare(config, self.home, beside=started[-1] if started else None)
+        session.watch(_tell_of_failure)
+        started.append(session.start())
+        while not session.id:
+            with contextlib.suppress(TimeoutError):
+                session.join(timeout_s=0.02)
+        if model_id is not None:
+            self._uploads.note_seed(session.id, model_id)
+        answer = {"message": "Session started", "session_id": session.id}
+        return {**answer, "config": self._answers.session_config(session.row) | answer}
+
+    def _strategy(
+        self, aggregator: str, kwargs: Mapping[str, Any] | str | None, server_functions: type | None
+    ) -> dict[str, Json]:
+        given = dict(json.loads(kwargs) if isinstance(kwargs, str) else kwargs or {})
+        if server_functions is not None:
+            file = self._uploads.folder / "server_functions" / f"{uuid.uuid4().hex}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(inspect.getsource(server_functions))
+            return {"server_functions": str(file)}
+        if aggregator != "fedopt" or not given.keys() <= _FEDOPT.keys():
+            return {"name": "split" if aggregator == "splitlearningagg" else aggregator, **given}
+        options = {**_FEDOPT, **given}
+        if options["serveropt"] not in _OPTIMISERS:
+            raise ConfigError(f"serveropt is {options['serveropt']!r}; it can be {', '.join(_OPTIMISERS)}")
+        strategy = {"name": _OPTIMISERS[str(options["serveropt"])], "learning_rate": options["learning_rate"]}
+        betas = {"beta_1": options["beta1"], "beta_2": options["beta2"]}
+        if options["serveropt"] == "adagrad":
+            betas = {"beta_1": options["beta1"]}
+        return {**strategy, **betas, "tau": options["tau"]}
+
+    def _buffer(self, size: int) -> dict[str, Json]:
+        """All clients are asked, and the first ``size`` replies count."""
+        if size < 1:
+            return {}
+        asked = len(self._coming())
+        return {"sampler": {"name": "uniform", "count": size, "over_selection": max(0.0, asked / size - 1)}}
+
+    def _session_id(self, ref: str | None) -> str | None:
+        return None if ref is None else self._answers.session_row(ref).session_id
+
+    # ---- predictions and attributes
+
+    def get_predictions(self, model_id: Text = None, *, n_max: int | None = None, **of: Text) -> Answer:
+        return listed(having(self._uploads.list("predictions")[::-1], model_id=model_id, **of), n_max)
+
+    def start_predictions(self, prediction_id: Text = None, model_id: Text = None) -> Answer:
+        """Have each client's `predict` called with a model (None: the active one), in a thread."""
+        model_id = model_id or str(active_model(self._answers)["id"])
+        package, model = Path(self._active_package()["path"]), self._answers.model_file(model_id)
+        job = (prediction_id or str(uuid.uuid4()), model_id, package, model)
+        _PREDICTING.append(threading.Thread(target=self._predict, args=job, name="fedpkg-predictions"))
+        _PREDICTING[-1].start()
+        return {"message": "Prediction started"}
+
+    def _predict(self, prediction_id: str, model_id: str, package: Path, model: Path) -> None:
+        from fedpkg.session.predictions import predictions
+
+        row = {"prediction_id": prediction_id, "model_id": model_id, "correlation_id": prediction_id, "meta": ""}
+        for client_id, data in predictions(package, model, self._next_clients()):
+            told = {"data": data, "timestamp": when(time.time()), "sender": agent(client_id)}
+            receiver = {"name": COMBINER, "role": "COMBINER"}
+            known = {"id": f"{prediction_id}.{client_id}", **row, **told, "receiver": receiver}
+            self._uploads.add("predictions", known, key="id")
+
+    def add_attributes(self, attribute: Mapping[str, Any]) -> Answer:
+        """Note ``{"key": …, "value": …, "sender": {"name": …, "client_id": …}}`` of a client."""
+        row = {"attribute_id": str(uuid.uuid4()), "timestamp": when(time.time()), **attribute}
+        self._uploads.add("attributes", row)
+        return row
+
+    def get_current_attributes(self, client_list: list[str]) -> Answer:
+        current: Answer = {client_id: {} for client_id in client_list}
+        for row in self._uploads.list("attributes"):
+            if (client_id := row.get("sender", {}).get("client_id")) in current:
+                current[client_id][row.get("key")] = row.get("value")
+        return current
+
+    # ---- names of FEDn 0.6 to 0.8
+
+    set_package = set_active_package
+    set_initial_model = set_active_model
+    list_clients = get_clients
+    list_combiners = get_combiners
+    list_rounds = get_rounds
+
+    def list_models(self, session_id: Text = None, limit: int | None = None, skip: int = 0) -> Answer:
+        return _page(self.get_models(session_id), limit, skip)
+
+    def list_sessions(self, limit: int | None = None, skip: int = 0) -> Answer:
+        return _page(self.get_sessions(), limit, skip)
+
+    def list_compute_packages(self, limit: int | None = None, skip: int = 0) -> Answer:
+        return _page(self.get_packages(), limit, skip)
+
+    def list_validations(self, **wanted: str) -> Answer:
+        """By id, and not as a list; ``modelId``, ``sessionId`` … or the names of today."""
+        names = {"modelId": "model_id", "sessionId": "session_id", "correlationId": "correlation_id"}
+        asked = {names.get(key, key.replace(".", "_")): value for key, value in wanted.items()}
+        rows = having(self._answers.validations(self._session_id(asked.pop("session_id", None))), **asked)
+        return {row["id"]: {**row, **{old: row[new] for old, new in names.items()}} for row in rows}
+
+    def get_events(self, **wanted: str) -> Answer:
+        return listed(having(self._answers.statuses(), **wanted))
+
+    def get_initial_model(self) -> Answer:
+        """The model that was set active last."""
+        models = self._uploads.list("models")
+        return {"model_id": models[-1]["model_id"] if models else None}
+
+    def get_latest_model(self) -> Answer:
+        return {"model_id": active_model(self._answers)["model_id"]}
+
+
+def wait() -> None:
+    """Wait for all sessions and predictions that this process has started. Ctrl-C stops a session."""
+    for thread in _PREDICTING:
+        thread.join()
+    for session in [one for started in _STARTED.values() for one in started]:
+        if session.is_running:
+            with contextlib.suppress(FedpkgError):  # `_tell_of_failure` has said it
+                session.join()
+
+
+def _page(answer: Answer, limit: int | None, skip: int) -> Answer:
+    if "result" not in answer:
+        return answer
+    return {**answer, "result": answer["result"][skip : None if limit is None else skip + limit]}
+
+
+def _tell_of_failure(what: Event) -> None:
+    """A session runs in the background, where nobody gets its error."""
+    if isinstance(what, SessionEnded) and what.session.status != "finished":
+        row = what.session
+        event(logger, logging.WARNING, "session.ended", session=row.session_id, status=row.status, about=row.error)

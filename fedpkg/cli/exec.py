@@ -1,0 +1,43 @@
+"""``fedpkg exec``: a script that uses FEDn's ``APIClient``, without a server."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from fedpkg.cli.options import Settings, common_options
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("script", metavar="SCRIPT.py", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--clients", metavar="N", type=click.IntRange(1), help="Number of clients of each session.")
+@click.option("--data", metavar="PATTERN", help="Each matching path is the data of one client.")
+@common_options
+@click.pass_context
+def command(
+    context: click.Context, script: Path, arguments: tuple[str, ...], *, clients: int | None, data: str | None
+) -> None:
+    """Run a script written for FEDn's APIClient.
+
+    \b
+      fedpkg exec --data 'data/clients/*' experiment.py --rounds 5
+
+    In it, `from fedn import APIClient` is `fedpkg.APIClient`: packages and models that it sets active, and the sessions
+    that it starts, are in the home. The options of fedpkg stand before SCRIPT.py, those of the script after it. When it
+    ends, its sessions are waited for.
+    """
+    from fedpkg.fedn_imports import run_script
+
+    settings: Settings = context.obj
+    try:
+        run_script(script, arguments, home=settings.home_path, clients=clients, data=data)
+    except Exception as error:
+        shown = error.__traceback__
+        while shown is not None and shown.tb_frame.f_code.co_filename != str(script):
+            shown = shown.tb_next
+        traceback.print_exception(type(error), error, shown, file=sys.stderr)
+        context.exit(1)

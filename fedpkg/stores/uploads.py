@@ -1,0 +1,92 @@
+"""What scripts in FEDn's words have uploaded into a home: packages, models, and with which model a session began."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fedpkg.errors import StoreError
+from fedpkg.files import atomic_write, open_regular, sha256_file
+from fedpkg.stores.home import Home
+
+Upload: TypeAlias = "dict[str, Any]"
+KINDS = ("packages", "models", "attributes", "predictions")
+
+
+class Uploads:
+    """The folder ``api/`` of a home: ``uploads.json``, and copies of the files by their sha256.
+
+    Files are copied because scripts write the next package or seed under the same name.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.folder = home.root / "api"
+
+    def list(self, kind: str) -> list[Upload]:
+        """All of one of the ``KINDS``, oldest first."""
+        return list(self._read().get(kind, []))
+
+    def add(self, kind: str, upload: Upload, *, key: str | None = None) -> None:
+        """Add one; of those that are alike in ``key``, the newest stays."""
+
+        def edit(state: dict[str, Any]) -> None:
+            others = [one for one in state.get(kind, []) if key is None or one[key] != upload[key]]
+            state[kind] = [*others, upload]
+
+        self._change(edit)
+
+    def active_package(self) -> Upload | None:
+        """The package that was set active last."""
+        packages = self.list("packages")
+        return packages[-1] if packages else None
+
+    def seeds(self) -> dict[str, str]:
+        """By session, the id of the model that it began with, as far as it was said."""
+        return dict(self._read().get("seeds", {}))
+
+    def note_seed(self, session_id: str, model_id: str) -> None:
+        self._change(lambda state: state.setdefault("seeds", {}).update({session_id: model_id}))
+
+    def keep(self, source: Path) -> tuple[str, Path]:
+        """Copy a file; its sha256, and where the copy is.
+
+        Raises:
+            StoreError: it cannot be read, or the copy not be written.
+        """
+        try:
+            digest = sha256_file(source)
+            name = source.name.partition(".")
+            target = self.path(digest, name[1] + name[2])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open_regular(source) as src, atomic_write(target) as dst:
+                shutil.copyfileobj(src, dst, 1 << 20)
+        except OSError as error:
+            raise StoreError(f"{source}: cannot be uploaded: {error.strerror or error}", path=str(source)) from error
+        return digest, target
+
+    def path(self, digest: str, suffix: str) -> Path:
+        return self.folder / "files" / f"{digest}{suffix}"
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / "uploads.json"
+        try:
+            state = json.loads(path.read_text()) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} cannot be read", hint="remove it, and upload again", path=str(path)) from error
+        return state if isinstance(state, dict) else {}
+
+    def _change(self, edit: Callable[[dict[str, Any]], None]) -> None:
+        from filelock import FileLock
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock", thread_local=False):
+                state = self._read()
+                edit(state)
+                with atomic_write(self.folder / "uploads.json") as file:
+                    file.write(json.dumps(state).encode())
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written: {error.strerror or error}") from error
