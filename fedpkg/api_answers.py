@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -65,10 +65,15 @@ def agent(client_id: str) -> Answer:
 
 
 class Answers:
-    """The reading half of the API. Lists have the newest first, as FEDn's."""
+    """The reading half of the API. Lists have the newest first, as FEDn's.
 
-    def __init__(self, home: Home) -> None:
+    Args:
+        running: ids of sessions that run although their rows do not say so yet, or no longer.
+    """
+
+    def __init__(self, home: Home, running: Callable[[], Set[str]] = frozenset) -> None:
         self.home = home
+        self._running = running
         self.uploads = Uploads(home)
 
     def read(self, question: Callable[[StateStore], _Read]) -> _Read:
@@ -95,7 +100,9 @@ class Answers:
         return [self.session(row) for row in rows if name is None or row.name == name]
 
     def session(self, row: SessionRow) -> Answer:
-        status = status_of(row, running_sessions(self.home))
+        status = "running"
+        if row.session_id not in self._running():
+            status = status_of(row, running_sessions(self.home))
         return {
             "id": row.session_id,
             "session_id": row.session_id,
@@ -319,13 +326,18 @@ def _validation(row: ValidationRow, timestamp: str | None) -> Answer:
     }
 
 
-def active_model(answers: Answers) -> Answer:
-    """The newest model.
+def active_model(answers: Answers, package_id: str | None = None) -> Answer:
+    """The newest model; with ``package_id``, of those that were uploaded or that this package made.
 
     Raises:
         NotFound: there is none.
     """
     models = answers.models()
+    if package_id is not None:
+        sessions = answers.read(StateStore.list_sessions)
+        mine = {row.session_id for row in sessions if row.package_digest == package_id}
+        uploads = {one["model_id"] for one in answers.uploads.list("models")}
+        models = [one for one in models if one["id"] in uploads or one["id"].rpartition(".")[0] in mine]
     if not models:
         raise NotFound("there is no model yet", hint="set_active_model(path) uploads one")
     return models[0]

@@ -21,10 +21,11 @@ from fedpkg.api_answers import COMBINER, Answer, Answers, active_model, agent, f
 from fedpkg.config import ClientsConfig
 from fedpkg.controller.events import Event, SessionEnded
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, ServerOnly
+from fedpkg.fedn.aggregators import strategy_of
 from fedpkg.fedn.helpers import HELPERS
 from fedpkg.log import event
 from fedpkg.session.package_run import DEFAULT_CLIENTS, run_of_package, session_name
-from fedpkg.session.record import open_home, running_sessions, status_of
+from fedpkg.session.record import open_home, running_sessions
 from fedpkg.session.session import Session, prepare
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -41,8 +42,6 @@ Text: TypeAlias = "str | None"
 
 _STARTED: dict[Path, list[Session]] = {}  # by home: sessions of one process share its lock and executor
 _PREDICTING: list[threading.Thread] = []
-_OPTIMISERS = {"adam": "fedadam", "yogi": "fedyogi", "adagrad": "fedadagrad"}
-_FEDOPT = {"serveropt": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.99, "tau": 1e-4}
 
 
 def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,7 +104,8 @@ class APIClient:
         self._data: str | None = settings.pop("data", None)
         self._changes: Settings = settings
         open_store(self.home).close()
-        self._answers = Answers(self.home)
+        started = _STARTED.setdefault(self.home.root, [])
+        self._answers = Answers(self.home, lambda: {one.id for one in started if one.is_running})
         self._uploads = self._answers.uploads
 
     # ---- clients and combiners
@@ -346,7 +346,7 @@ class APIClient:
     def continue_session(self, session_id: str, rounds: int = 5, round_timeout: float = 180) -> Answer:
         """Give a session that has ended so many more rounds. It keeps its configuration, also its time limit."""
         row = self._answers.session_row(session_id)
-        if status_of(row, running_sessions(self.home)) in ("created", "running"):
+        if self._answers.session(row)["status"] in ("Created", "Started"):
             return {"message": "Session is already running."}
         started = _STARTED.setdefault(self.home.root, [])
         workshop = started[-1].workshop if started else None
@@ -360,21 +360,15 @@ class APIClient:
         return {"message": "Session started", "session_id": row.session_id}
 
     def _start(self, changes: Mapping[str, Json], rounds: int, model_id: str | None) -> Answer:
-        package = Path(self._active_package()["path"])
-        seed = None
+        package, seed = self._active_package(), None
         with contextlib.suppress(NotFound):  # then the package builds one
-            model_id = model_id or active_model(self._answers)["id"]
+            model_id = model_id or active_model(self._answers, package["package_id"])["id"]
         if model_id is not None:
             seed = self._answers.model_file(model_id)
         words = [f"{key}={json.dumps(value)}" for key, value in {**changes, **self._changes}.items()]
-        where = {"clients": self._num_clients, "data": self._data}
+        cache, clients = self.home.packages, self._num_clients
         config, _ways = run_of_package(
-            package,
-            words,
-            cache=self.home.packages,
-            rounds=rounds,
-            seed_model=seed,
-            **where,  # type: ignore[arg-type]
+            Path(package["path"]), words, cache=cache, clients=clients, rounds=rounds, data=self._data, seed_model=seed
         )
         started = _STARTED.setdefault(self.home.root, [])
         session = prepare(config, self.home, beside=started[-1] if started else None)
@@ -397,16 +391,7 @@ class APIClient:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(inspect.getsource(server_functions))
             return {"server_functions": str(file)}
-        if aggregator != "fedopt" or not given.keys() <= _FEDOPT.keys():
-            return {"name": "split" if aggregator == "splitlearningagg" else aggregator, **given}
-        options = {**_FEDOPT, **given}
-        if options["serveropt"] not in _OPTIMISERS:
-            raise ConfigError(f"serveropt is {options['serveropt']!r}; it can be {', '.join(_OPTIMISERS)}")
-        strategy = {"name": _OPTIMISERS[str(options["serveropt"])], "learning_rate": options["learning_rate"]}
-        betas = {"beta_1": options["beta1"], "beta_2": options["beta2"]}
-        if options["serveropt"] == "adagrad":
-            betas = {"beta_1": options["beta1"]}
-        return {**strategy, **betas, "tau": options["tau"]}
+        return strategy_of(aggregator, given)
 
     def _buffer(self, size: int) -> dict[str, Json]:
         """All clients are asked, and the first ``size`` replies count."""

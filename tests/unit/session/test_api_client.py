@@ -220,7 +220,9 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
     first = finish(client, session_id="experiment one", rounds=1)
     assert first.startswith("experiment-one-")
     assert client.continue_session(first, rounds=1) == {"message": "Session started", "session_id": first}
+    assert not client.session_is_finished(first)
     api_client.wait()
+    assert client.session_is_finished(first)
     assert client.get_rounds_count() == 2
     end = client.get_active_model()
     second = finish(client, rounds=1, aggregator="fedopt", aggregator_kwargs={"serveropt": "yogi", "tau": 1e-3})
@@ -228,6 +230,16 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
     assert (row["seed_model_id"], row["session_config"]["aggregator"]) == (end["id"], "fedyogi")
     assert json.loads(row["session_config"]["aggregator_kwargs"])["learning_rate"] == 1e-3
     assert [one["name"] for one in client.get_model_trail()][-2:] == [end["name"], "nearest-mean_1"]
+
+
+def test_a_model_of_another_package_begins_no_session_by_itself(tmp_path: Path) -> None:
+    other = ROOT / "tests" / "packages" / "quadratic"
+    fedpkg.run(other, tmp_path / "home", progress=False, rounds=1, executor={"name": "process"})
+    client = client_in(tmp_path, clients=2)
+    client.set_active_package(str(PACKAGE), "numpyhelper", "means")
+    session_id = finish(client, rounds=1)
+    assert client.get_session(session_id)["seed_model_id"] == f"{session_id}.0"
+    assert client.get_sessions_count() == 2
 
 
 def test_two_sessions_run_side_by_side_and_a_running_one_is_not_continued(tmp_path: Path) -> None:
