@@ -43,7 +43,7 @@ def _with_data(call: Call, path: Path | None) -> Call:
     return dataclasses.replace(
         call,
         data_path=path,
-        arguments=ways.arguments.get(call.entry_point, {}),
-        environment=ways.environment,
-        links={name: path / within for name, within in ways.links.items()},
+        arguments=ways.arguments().get(call.entry_point, {}),
+        environment=ways.section("environment"),
+        links={name: path / within for name, within in ways.section("links").items()},
     )
