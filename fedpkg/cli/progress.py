@@ -134,7 +134,7 @@ class Progress:
             if event.batch == 1:
                 self.num_clients = self.ok = self.failed = 0
             self.num_clients += event.num_clients
-        elif isinstance(event, TaskEnded):
+        elif isinstance(event, TaskEnded) and (event.order.request_id is None) == (self.phase == "validate"):
             self.ok += event.answer.status == "ok"
             self.failed += event.answer.status == "failed"
         elif isinstance(event, RoundFinished):

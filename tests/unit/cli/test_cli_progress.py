@@ -25,7 +25,14 @@ SESSION = SessionRow(
     updated_at=0.0,
 )
 ORDER = Order(
-    task_id="t", session_id="s", round_number=1, client_id="c", entry_point="train", package="p", reply_spec="r"
+    task_id="t",
+    session_id="s",
+    round_number=1,
+    client_id="c",
+    entry_point="train",
+    package="p",
+    reply_spec="r",
+    request_id="1",
 )
 ENDED = TaskEnded(order=ORDER, answer=Answer(task_id="t", status="ok"))
 
@@ -70,3 +77,12 @@ def test_in_the_session_it_says_that_the_interpreter_warms_until_a_task_has_ende
     assert "validate: 0 of 2 clients" in shown and "aggregating" not in shown
     row = RoundRow(session_id="s", round_number=1, cohort=[], target=0, started_at=0.0, metrics={"[red]acc\x9b": 0.5})
     assert r"[red]acc\x9b 0.500" in see(RoundFinished(round=row, model=None))
+
+
+def test_an_outstanding_request_that_ends_during_validation_is_no_client_that_validates(see):
+    shown = see(
+        SessionStarted(session=SESSION, num_clients=10, first_round=1, num_rounds=2),
+        PhaseStarted(round_number=1, phase="validate", num_clients=2),
+        ENDED,
+    )
+    assert "validate: 0 of 2 clients" in shown
