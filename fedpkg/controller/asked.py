@@ -153,7 +153,8 @@ class Asked:
     def missing(self) -> tuple[str, ...]:
         self._check_came()
         self.finish()
-        return tuple(name for name in self.cohort if name not in (self.row.counted or ()))
+        counted = frozenset(self.row.counted or ())
+        return tuple(name for name in self.cohort if name not in counted)
 
     @property
     def wants_no_more(self) -> bool:
