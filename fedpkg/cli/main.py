@@ -19,6 +19,7 @@ import click
 
 from fedpkg import __version__
 from fedpkg.cli import output
+from fedpkg.cli.fedn_words import ours
 from fedpkg.cli.options import common_options
 from fedpkg.errors import FedpkgError, nearest
 
@@ -89,7 +90,7 @@ def run_command(words: Sequence[str]) -> int:
     before_dashes = words[: words.index("--")] if "--" in words else words
     as_json = "--json" in before_dashes
     try:
-        code = fedpkg.main(list(words), prog_name="fedpkg", standalone_mode=False)
+        code = fedpkg.main(ours(words), prog_name="fedpkg", standalone_mode=False)
     except FedpkgError as error:
         # No line of an error begins at the margin but the first: what it quotes cannot look like another message.
         output.words(re.sub(r"\n(?! {4})", "\n    ", f"error: {error}"))
