@@ -32,6 +32,7 @@ NOUNS = (
     "session",
     "model",
     "validation",
+    "metric",
     "strategy",
     "sampler",
     "home",

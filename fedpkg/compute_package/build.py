@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import stat
 import sys
@@ -25,9 +26,10 @@ from fedpkg.compute_package.members import (
     too_many_bytes,
 )
 from fedpkg.compute_package.review import review
-from fedpkg.compute_package.spec import read_spec, spec_path
+from fedpkg.compute_package.spec import parse_spec, read_spec, spec_path
 from fedpkg.config import LimitsConfig
 from fedpkg.errors import PackageError
+from fedpkg.fedn.callbacks import client_scripts, spec_of
 from fedpkg.fedn.names import SPEC_FILE, SPEC_FILES
 from fedpkg.files import NO_SPACE, atomic_write, sha256_file
 
@@ -51,6 +53,11 @@ class _Source:
     name: str  # inside the archive
     kind: Kind
     status: os.stat_result
+    made: bytes | None = None  # what the file holds, if it is none of the folder's
+
+    @property
+    def size_bytes(self) -> int:
+        return self.status.st_size if self.made is None else len(self.made)
 
 
 def build_package(folder: Path, output: Path) -> BuiltPackage:
@@ -62,16 +69,16 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
         SpecError: the folder's fedn.yaml is wrong.
         PackageError: there is none, or something in the folder cannot go into a package.
     """
-    check_folder(folder)
-    spec = read_spec(spec_path(folder))
+    made = checked_folder(folder)
+    spec = read_spec(spec_path(folder)) if made is None else parse_spec(made, SPEC_FILE)
     if output.is_dir():
         raise PackageError(f"{output} is a folder", hint="name the archive: -o package.tar.gz", path=str(output))
     rules = read_ignore(folder)
-    sources = _collect(folder, rules, without=output)  # before the archive's temporary file appears
+    sources = _collect(folder, rules, made, without=output)  # before the archive's temporary file appears
     with atomic_write(output) as file:
         _write(sources, file)
     files = _files(sources)
-    inside = [(name.partition("/")[2], size_bytes) for name, size_bytes in files]
+    inside = [(one.name.partition("/")[2], one.size_bytes) for one in sources if one.kind is Kind.FILE and not one.made]
     return BuiltPackage(
         path=output,
         digest=sha256_file(output),
@@ -83,23 +90,26 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
 
 def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
     """Write the very bytes of ``build_package`` to ``file``, without a look at what is in them."""
-    check_folder(folder)
-    sources = _collect(folder, read_ignore(folder), max_members=limits.package_members)
+    sources = _collect(folder, read_ignore(folder), checked_folder(folder), max_members=limits.package_members)
     size_bytes = 0
     for source in sources:
-        size_bytes += source.status.st_size if source.kind is Kind.FILE else 0
+        size_bytes += source.size_bytes if source.kind is Kind.FILE else 0
         if size_bytes > limits.package_bytes:
             raise _cannot_go(folder, too_many_bytes(limits.package_bytes, member=source.name))
     _write(sources, file)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise PackageError unless ``folder`` has a fedn.yaml."""
+def checked_folder(folder: Path) -> str | None:
+    """None, if ``folder`` has a fedn.yaml; else what that would be: one of its programs makes a client with callbacks.
+
+    Raises:
+        PackageError: there is neither.
+    """
     if not folder.is_dir():
         raise PackageError(f"{folder} is not a folder", hint="name the folder that holds fedn.yaml", path=str(folder))
     spec = spec_path(folder)
     if spec.is_file() and not spec.is_symlink():
-        return
+        return None
     if spec.is_symlink() or spec.exists():
         raise PackageError(f"{spec} is not an ordinary file", path=str(spec))
     nested = sorted(path for name in SPEC_FILES for path in folder.glob(f"*/{name}"))
@@ -107,13 +117,18 @@ def check_folder(folder: Path) -> None:
         hint = f"did you mean {nested[0].parent}?"
     elif (folder / "fedn.yml").exists():
         hint = f"rename fedn.yml to {SPEC_FILE}"
+    elif len(scripts := client_scripts(folder)) == 1:
+        return spec_of(scripts[0])
+    elif scripts:
+        listed = ", ".join(scripts)
+        hint = f"{listed} make clients; write {spec} with: entry_points: {{client: {{command: python {scripts[0]}}}}}"
     else:
         hint = f"write {spec} with: entry_points: {{train: {{command: python train.py}}}}"
     raise PackageError(f"{folder} has no {SPEC_FILE}", hint=hint, path=str(folder))
 
 
 def _collect(
-    folder: Path, rules: IgnoreRules, *, without: Path | None = None, max_members: int = sys.maxsize
+    folder: Path, rules: IgnoreRules, made: str | None, *, without: Path | None = None, max_members: int = sys.maxsize
 ) -> list[_Source]:
     """Everything that goes in, parents first, sorted by name."""
     top = os.path.basename(os.path.abspath(folder)) or "package"
@@ -128,6 +143,9 @@ def _collect(
                 if not is_inside(link_target(source.name, target), top):
                     raise BadMember(f"its target {shown(target)} is outside the package", member=source.name)
             sources.append(source)
+        if made is not None:
+            path = folder / SPEC_FILE
+            sources.append(_Source(path, f"{top}/{SPEC_FILE}", Kind.FILE, folder.stat(), made.encode()))
     except BadMember as error:
         raise _cannot_go(folder, error) from None
     except OSError as error:
@@ -193,10 +211,11 @@ def _write(sources: list[_Source], file: BinaryIO) -> None:
                 info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, str(source.path.readlink())
                 tar.addfile(info)
             else:
-                info.mode = 0o755 if source.status.st_mode & stat.S_IXUSR else 0o644
-                info.size = source.status.st_size
+                is_program = source.made is None and source.status.st_mode & stat.S_IXUSR
+                info.mode = 0o755 if is_program else 0o644
+                info.size = source.size_bytes
                 try:
-                    with open(source.path, "rb") as content:
+                    with open(source.path, "rb") if source.made is None else io.BytesIO(source.made) as content:
                         tar.addfile(info, content)
                 except OSError as error:  # also when it became shorter since it was listed
                     if error.errno in NO_SPACE:  # for the archive
@@ -206,4 +225,4 @@ def _write(sources: list[_Source], file: BinaryIO) -> None:
 
 
 def _files(sources: list[_Source]) -> tuple[FileEntry, ...]:
-    return tuple(FileEntry(source.name, source.status.st_size) for source in sources if source.kind is Kind.FILE)
+    return tuple(FileEntry(source.name, source.size_bytes) for source in sources if source.kind is Kind.FILE)

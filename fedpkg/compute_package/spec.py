@@ -14,6 +14,7 @@ import msgspec
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.config_shape import Places
 from fedpkg.errors import SpecError, nearest
+from fedpkg.fedn.callbacks import CALLBACKS, CLIENT, commands_of_client, commands_of_import
 from fedpkg.fedn.names import FORMER_ENTRY_POINTS, SPEC_FILE, SPEC_FILES
 from fedpkg.files import read_bounded
 from fedpkg.package_yaml import read_package_yaml, refused
@@ -93,11 +94,14 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     file, places = read_package_yaml(text, _SpecFile, where)
     if not file.entry_points:
         raise refused(places, ("entry_points",), "'entry_points' is empty", hint="it needs at least 'train:'")
+    _check_client(file, places)
     names = {written: FORMER_ENTRY_POINTS.get(written, written) for written in file.entry_points}
     for written, name in names.items():
         _check_name(written, name, file, places)
     # A block scalar (command: |) ends with a newline, which would cut the paths off that are appended later.
-    commands = {names[written]: _command(written, one, places) for written, one in file.entry_points.items()}
+    commands: dict[str, str] = {}
+    for written, one in file.entry_points.items():
+        commands.update(_commands(names[written], written, one, file, places))
     entry_points = {name: EntryPoint(name, command) for name, command in commands.items()}
     if file.python_env is None:
         return PackageSpec(entry_points)
@@ -130,15 +134,36 @@ def _check_name(written: str, name: str, file: _SpecFile, places: Places) -> Non
         raise refused(places, path, problem, hint="remove one of them")
 
 
-def _command(written: str, given: _Command | str, places: Places) -> str:
+def _commands(name: str, written: str, given: _Command | str, file: _SpecFile, places: Places) -> Mapping[str, str]:
+    """The command of an entry point; of a client with callbacks, those of all its callbacks."""
     path = ("entry_points", written)
     if isinstance(given, _Command):
-        return _text(given.command, (*path, "command"), places).strip()
-    if not given.endswith(".py"):
-        raise refused(places, path, f"entry point '{written}' is {_quoted(given)}; write {written}: {{command: …}}")
-    problem = f"entry point '{written}' is the file {_quoted(given)} for Scaleout's client to import, not a command"
-    hint = f"give the entry points commands, as its dispatcher client has them: {written}: {{command: python {given}}}"
-    raise refused(places, path, problem, hint=f"{hint}, train: {{command: python train.py}} …")
+        command = _text(given.command, (*path, "command"), places).strip()
+        of_callbacks = commands_of_client(command) if _is_of_callbacks(written, file) else None
+        return of_callbacks or {name: command}
+    text = _text(given, path, places).strip()
+    found = commands_of_client(text) if written == CLIENT else commands_of_import(written, text)
+    if found is None and text.endswith(".py"):
+        problem = f"entry point '{written}' is the file {_quoted(text)}, not a command"
+        hint = f"write {written}: {{command: python {text}}}; only 'startup' and 'build' of Scaleout are files"
+        raise refused(places, path, problem, hint=hint)
+    if found is None:
+        raise refused(places, path, f"entry point '{written}' is {_quoted(text)}; write {written}: {{command: …}}")
+    return found
+
+
+def _is_of_callbacks(written: str, file: _SpecFile) -> bool:
+    return written == CLIENT and "train" not in file.entry_points
+
+
+def _check_client(file: _SpecFile, places: Places) -> None:
+    """Callbacks are the entry points train, validate and predict, which nothing else can be then."""
+    for written, given in file.entry_points.items():
+        if not (isinstance(given, str) and written in (CLIENT, "startup")) and not _is_of_callbacks(written, file):
+            continue
+        if other := next((one for one in file.entry_points if FORMER_ENTRY_POINTS.get(one, one) in CALLBACKS), None):
+            problem = f"'{written}' has the callbacks of {', '.join(CALLBACKS)}, and there is '{other}' too"
+            raise refused(places, ("entry_points", other), problem, hint="remove one of them")
 
 
 def _text(value: str, path: tuple[str, ...], places: Places) -> str:

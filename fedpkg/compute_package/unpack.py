@@ -93,7 +93,7 @@ def open_package(
         PackageError: there is no such file.
     """
     with archive_of(path, cache, limits) as file:
-        if path.is_dir():
+        if path.is_dir() and spec_path(path).exists():
             read_spec(spec_path(path))  # mistakes are reported in the person's own file
         return _open(file, str(path), cache, limits, admit, on_record)
 

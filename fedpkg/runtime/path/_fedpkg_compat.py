@@ -20,10 +20,23 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-NAMES = frozenset(("fedn", "scaleoututil", "docker", "fedpkg"))
+NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg"))
+OF_FEDN = ("fedn", "scaleout", "scaleoututil")
 CLIENT = "fedpkg.client"
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(RUNTIME, "compat")
+
+
+instead: list[bool] = []  # not empty: our modules come before those of an installed FEDn
+
+
+def serve_instead() -> None:
+    """From now on FEDn's names are ours also where FEDn is installed: its own client would look for a server."""
+    instead.append(True)
+    for name, module in list(sys.modules.items()):
+        is_ours = (getattr(module, "__file__", None) or "").startswith(FOLDER)
+        if name.partition(".")[0] in OF_FEDN and not is_ours:
+            del sys.modules[name]
 
 
 def install() -> None:
@@ -40,7 +53,8 @@ class _LastResort:
             return PathFinder.find_spec(name, [os.path.dirname(RUNTIME)])
         if name not in NAMES:
             return None
-        for finder in list(sys.meta_path):
+        others = [] if instead and name in OF_FEDN else list(sys.meta_path)
+        for finder in others:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
                 # Without a loader it is a mere folder of that name, such as one with a Dockerfile in it.

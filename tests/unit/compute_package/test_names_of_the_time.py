@@ -1,4 +1,4 @@
-"""Names that FEDn's packages had before and have since: infer, scaleout.yaml, .scaleoutignore, startup.py."""
+"""Names that FEDn's packages had before and have since: infer, scaleout.yaml, .scaleoutignore."""
 
 from __future__ import annotations
 
@@ -37,17 +37,6 @@ def test_infer_is_read_as_predict() -> None:
 def test_infer_beside_predict_is_refused() -> None:
     with pytest.raises(SpecError, match=r"^fedn.yaml, line 3: 'infer' is the former name of 'predict'"):
         parse_spec("entry_points:\n  predict: {command: a}\n  infer: {command: b}\n", "fedn.yaml")
-
-
-def test_file_to_import_is_refused_with_its_line_and_what_to_write() -> None:
-    text = "entry_points:\n  build: {command: python model.py}\n  startup: startup.py\n"
-    with pytest.raises(SpecError) as caught:
-        parse_spec(text, "scaleout.yaml")
-    assert caught.value.message == (
-        "scaleout.yaml, line 3: entry point 'startup' is the file 'startup.py' "
-        "for Scaleout's client to import, not a command"
-    )
-    assert "startup: {command: python startup.py}" in (caught.value.hint or "")
 
 
 def test_scaleout_yaml_makes_a_package(client: Path, cache: Path, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ ARRAYS = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(1.5), np.array(
 def compat(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(RUNTIME / "compat"))
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("fedn", "scaleoututil", "docker")]:
+    for name in [
+        name for name in sys.modules if name.partition(".")[0] in ("fedn", "scaleout", "scaleoututil", "docker")
+    ]:
         del sys.modules[name]
 
 
@@ -55,6 +57,13 @@ def helper(name: str) -> Any:
         ("fedn.common.log_config", "logger"),
         ("fedn.network.combiner.hooks.allowed_import", "np Dict List Tuple random ServerFunctionsBase logger"),
         ("fedn.network.combiner.hooks.serverfunctionsbase", "ServerFunctionsBase"),
+        ("fedn", "FednClient"),
+        ("fedn.network.clients.fedn_client", "FednClient ConnectToApiResult GrpcConnectionOptions"),
+        ("fedn.utils.model", "FednModel"),
+        ("scaleout", "EdgeClient"),
+        ("scaleout.client.edge_client", "EdgeClient ConnectToApiResult GrpcConnectionOptions"),
+        ("scaleoututil.utils.model", "ScaleoutModel"),
+        ("scaleoututil.logging", "ScaleoutLogger"),
         ("scaleoututil.helpers.helpers", "get_helper save_metadata load_metadata save_metrics"),
     ],
 )

@@ -79,7 +79,9 @@ GENERATIONS = {
     "fedn-0.9-python-env": Generation(None, ["0", "1"], True),
     "fedn-0.9-binary": Generation(None, ["0"], False),
     "fedn-0.20-client-settings": Generation(None, ["0", "1"], True, {"run_config": {"learning_rate": 0.1}}),
+    "fedn-0.25-callbacks": Generation(npz(**{"0": np.zeros(2)}), ["0"], True, {"run_config": {"learning_rate": 0.05}}),
     "scaleout-1": Generation(None, ["0"], True),
+    "scaleout-1-startup": Generation(None, ["0"], True),
     "bash": Generation(npz(w=np.arange(3.0)), ["w"], True),
     "module": Generation(None, ["w", "steps"], False),
 }

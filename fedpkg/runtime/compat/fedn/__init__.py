@@ -1,9 +1,16 @@
-"""What FEDn gave to compute packages: helpers that read and write model files. There is no client and no server."""
+"""What FEDn gave to compute packages: helpers for model files, and a client whose callbacks run one task.
+
+There is no network here, and no server.
+"""
 
 __version__ = "0.33.0"  # the last FEDn whose packages these modules serve
 
 
 def __getattr__(name: str) -> object:
+    if name == "FednClient":
+        from fedn.network.clients.fedn_client import FednClient
+
+        return FednClient
     raise AttributeError(
         "module 'fedn' has no %r here: fedpkg runs this package without FEDn's network, and has only what packages "
         "import of it. If it needs FEDn itself, install that in the package's environment: pip install fedn" % name

@@ -1,0 +1,70 @@
+"""Packages whose client is a program with callbacks, or a file for Scaleout's client to import, as entry points.
+
+They run by ``runtime/path/_fedpkg_callbacks.py``, which calls one callback for one task.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+CLIENT = "client"  # the entry point that stands for the callbacks
+CALLBACKS = ("train", "validate", "predict")
+RUNNER = "_fedpkg_callbacks"
+_CLASSES = ("FednClient", "EdgeClient")
+_COMMAND = re.compile(
+    r"(?P<python>\S*\bpython[\d.]*)\s+(-u\s+)?(?P<script>[^\s'\"$`*?;&|<>()-]\S*\.py)(?P<own>(\s.*)?)"
+)
+_BIGGEST_SOURCE = 1 << 20
+
+
+def commands_of_client(command: str) -> dict[str, str] | None:
+    """``python client.py`` as the commands of its callbacks; None: it is another command."""
+    found = _COMMAND.fullmatch(command)
+    if found is None:
+        return None
+    rest = f"script {found['script']}{found['own']} --"
+    return {name: f"{found['python']} -m {RUNNER} {name} {rest}" for name in CALLBACKS}
+
+
+def commands_of_import(name: str, file: str) -> dict[str, str] | None:
+    """What Scaleout's client imports: ``startup: startup.py``, whose function registers callbacks, or ``build: …``."""
+    if not re.fullmatch(r"[\w./-]+\.py", file, re.ASCII):
+        return None
+    if name == "startup":
+        return {one: f"python -m {RUNNER} {one} startup {file} --" for one in CALLBACKS}
+    return {name: f"python -m {RUNNER} {name} import {file} --"} if name == "build" else None
+
+
+def script_of_callbacks(words: list[str]) -> str | None:
+    """The script of such a command."""
+    return words[5] if words[1:3] == ["-m", RUNNER] and len(words) > 5 else None
+
+
+def client_scripts(folder: Path) -> list[str]:
+    """Programs in ``folder`` that make a client with callbacks; found by parsing. A client.py among them is the one."""
+    found = [path.name for path in sorted(folder.glob("*.py")) if _makes_client(path)]
+    return [f"{CLIENT}.py"] if f"{CLIENT}.py" in found else found
+
+
+def _makes_client(path: Path) -> bool:
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _BIGGEST_SOURCE:
+            return False
+        text = path.read_bytes()
+        if not any(name.encode() in text for name in _CLASSES):
+            return False
+        return any(_is_client(node) for node in ast.walk(ast.parse(text)))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _is_client(node: ast.AST) -> bool:
+    named = [node.func] if isinstance(node, ast.Call) else node.bases if isinstance(node, ast.ClassDef) else []
+    return any(getattr(one, "id", getattr(one, "attr", None)) in _CLASSES for one in named)
+
+
+def spec_of(script: str) -> str:
+    """The fedn.yaml of a folder that has none, and this program."""
+    return f"# {script} makes a client with callbacks\nentry_points:\n  {CLIENT}:\n    command: python {script}\n"

@@ -1,0 +1,1 @@
+"""FEDn's client, whose callbacks train and validate."""

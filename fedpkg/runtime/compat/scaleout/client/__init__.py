@@ -1,0 +1,1 @@
+"""Scaleout's client."""

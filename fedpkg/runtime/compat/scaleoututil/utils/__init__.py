@@ -1,0 +1,1 @@
+"""What Scaleout's packages import besides helpers."""

@@ -1,0 +1,99 @@
+"""Runs a program whose client has callbacks, as an entry point: one callback is called, for one task.
+
+    python -m _fedpkg_callbacks train script client.py --split 3 -- IN OUT --lr=0.1
+    python -m _fedpkg_callbacks train startup startup.py -- IN OUT
+    python -m _fedpkg_callbacks build import model.py -- OUT
+
+`script` runs the program as it would be started, without IN and OUT, which its options do not know. `startup` imports
+it and calls ``startup(client)``, `import` calls its function of the entry point's name (Scaleout's packages).
+
+Runs inside a task's interpreter: standard library only, imports nothing of fedpkg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import runpy
+import sys
+from contextlib import contextmanager
+
+import _fedpkg_compat  # type: ignore[import-not-found]
+
+TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+# Options that say where FEDn's server is, and as whom a client speaks with it. Here they need not be given.
+OF_A_CONNECTION = (
+    *("api_url", "api_host", "api_port", "url", "host", "port", "project_url", "combiner", "preferred_combiner"),
+    *("token", "api_token", "auth_token", "client_token", "name", "client_name", "client_id"),
+)
+
+
+def main(words: list[str]) -> None:
+    entry_point, way, script = words[:3]
+    last = len(words) - 1 - words[::-1].index("--")
+    own, given = words[3:last], words[last + 1 :]
+    _fedpkg_compat.install()
+    _fedpkg_compat.serve_instead()
+    folder = os.path.dirname(os.path.realpath(script))
+    if folder not in sys.path[:1]:
+        sys.path.insert(0, folder)
+    if way == "import":
+        _function(script, entry_point)()
+        return
+    from fedn.network.clients.fedn_client import FednClient
+    from fedn.network.clients.one_task import OneTask
+
+    task = OneTask.current = OneTask(entry_point, given[0], given[1])
+    sys.argv = [script, *own, *given[2:]]
+    try:
+        if way == "startup":
+            startup, client = _function(script, "startup"), FednClient()
+            startup(client)
+            client.run()
+        else:
+            with _connection_options_left_out():
+                runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+    finally:
+        OneTask.current = None
+    if not task.is_done:
+        raise SystemExit("%s ended without a call of FednClient.run()" % script)
+
+
+def _function(script: str, name: str) -> Any:
+    module = importlib.import_module(os.path.basename(script).rpartition(".")[0])
+    if not hasattr(module, name):
+        raise SystemExit("%s has no function %s" % (script, name))
+    return getattr(module, name)
+
+
+@contextmanager
+def _connection_options_left_out() -> Iterator[None]:
+    """argparse asks for no option of a connection."""
+    container: Any = argparse._ActionsContainer
+    add_argument = container.add_argument
+
+    def add(self: Any, *names: Any, **more: Any) -> Any:
+        action = add_argument(self, *names, **more)
+        if action.required and action.option_strings and action.dest.lower() in OF_A_CONNECTION:
+            action.required = False
+            if action.default is None:
+                action.default = "0" if action.type in (int, float) else "localhost"
+        return action
+
+    container.add_argument = add
+    try:
+        yield
+    finally:
+        container.add_argument = add_argument
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
