@@ -17,13 +17,15 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from fedpkg.environments.interpreter import Interpreter, find_uv
+from fedpkg.environments.resolve import Run, explain, has_gpus, resolve
 from fedpkg.environments.wanted import Item, Wanted
 from fedpkg.errors import EnvironmentFailed, NotFound, StoreError
 from fedpkg.files import NO_SPACE, atomic_write, remove_tree, sha256_file
@@ -73,12 +75,16 @@ def environments_folder() -> Path:
     return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "fedpkg" / "environments"
 
 
-def environment_id(wanted: Wanted, interpreter: Interpreter) -> str:
-    """The digest of all that decides what is in an environment: requirements, the bytes of wheels, the interpreter."""
+def environment_id(wanted: Wanted, interpreter: Interpreter, *, for_gpus: bool = False) -> str:
+    """The digest of all that decides what is in an environment: requirements, the bytes of wheels, the interpreter.
+
+    ``for_gpus``: of one beside that which was made without GPUs in sight.
+    """
     content = {
         "format": FORMAT,
         "requirements": sorted({_as_text(item) for item in (*wanted.build_items, *wanted.items)}),
         "python": [interpreter.version, *interpreter.build],
+        **({"gpus": True} if for_gpus else {}),
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
@@ -106,6 +112,8 @@ def have_environment(
         EnvironmentFailed: it cannot be made; with the end of what its maker said. Nothing of it is left.
     """
     name = environment_id(wanted, interpreter)
+    if _has_no_cuda(root / name) and has_gpus():  # the user's folder is shared by machines
+        name = environment_id(wanted, interpreter, for_gpus=True)
     folder = root / name
     if not _is_there(folder):
         try:
@@ -134,6 +142,13 @@ def python_of(folder: Path) -> Path:
 def _is_there(folder: Path) -> bool:
     """Whether it was made to its end; and its interpreter has not been uninstalled since."""
     return (folder / RECORD).is_file() and os.access(python_of(folder), os.X_OK)
+
+
+def _has_no_cuda(folder: Path) -> bool:
+    """Whether its PyTorch is a build for machines without GPUs."""
+    with suppress(OSError, ValueError):
+        return re.search(r'"torch==[^"]*\+cpu"', (folder / RECORD).read_text()) is not None
+    return False
 
 
 @contextmanager
@@ -189,7 +204,7 @@ def _make(
     wanted: Wanted,
     interpreter: Interpreter,
     folder: Path,
-    run: Callable[[Sequence[str]], None],
+    run: Run,
     *,
     package: str,
     only_wheels: bool,
@@ -203,7 +218,11 @@ def _make(
     started = time.monotonic()
     try:
         remove_tree(folder)  # of a making that was cut off
-        _fill(wanted, interpreter, folder, run, uv=uv, only_wheels=only_wheels)
+        try:
+            _fill(wanted, interpreter, folder, run, uv=uv, only_wheels=only_wheels)
+        except EnvironmentFailed as error:
+            explain(error, wanted, interpreter, folder, run, uv=uv, package=package)
+            raise
         seconds = time.monotonic() - started
         made = Environment(
             environment_id=folder.name,
@@ -228,7 +247,7 @@ def _fill(
     wanted: Wanted,
     interpreter: Interpreter,
     folder: Path,
-    run: Callable[[Sequence[str]], None],
+    run: Run,
     *,
     uv: str | None,
     only_wheels: bool,
@@ -242,10 +261,11 @@ def _fill(
     python, what = str(python_of(folder)), ["-r", str(asked), *(["--only-binary=:all:"] if only_wheels else [])]
     if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
         options = ["--quiet", "--compile-bytecode", "--python", python]
+        options += resolve(uv, wanted, folder, run, only_wheels=only_wheels)
         run([uv, "pip", "install", *options, *what])
     else:
-        pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install", "--quiet"]
-        run([*pip, *what])
+        pip = [python, "-I", "-m", "pip", "--no-input", "--disable-pip-version-check", "install"]
+        run([*pip, "--progress-bar=off", *what])
 
 
 def _lines(items: Iterable[Item]) -> Iterator[str]:
@@ -259,8 +279,15 @@ def _lines(items: Iterable[Item]) -> Iterator[str]:
         yield " ".join((line, *(f"--hash={one}" for one in item.hashes)))
 
 
-def _run(command: Sequence[str], folder: Path, package: str, check: Callable[[], None]) -> None:
-    """Run a program that makes an environment.
+def _run(
+    command: Sequence[str],
+    environ: Mapping[str, str] = MappingProxyType({}),
+    *,
+    folder: Path,
+    package: str,
+    check: Callable[[], None],
+) -> None:
+    """Run a program that makes an environment; ``environ`` is for it alone.
 
     Raises:
         EnvironmentFailed: it failed; with the end of its output.
@@ -269,7 +296,7 @@ def _run(command: Sequence[str], folder: Path, package: str, check: Callable[[],
     try:
         with ThreadPoolExecutor(1) as pool:  # in a thread: a Ctrl-C in the midst of its start would lose the process
             pool.submit(int).result()  # now the thread is there
-            pool.submit(lambda: started.append(_start(command, folder))).result()
+            pool.submit(lambda: started.append(_start(command, folder, environ))).result()
         (process,) = started
         output = _output_of(process, check)
     except BaseException:
@@ -290,11 +317,11 @@ def _run(command: Sequence[str], folder: Path, package: str, check: Callable[[],
         )
 
 
-def _start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         cwd=folder.parent,  # not the package: uv would read its configuration there
-        env={name: value for name, value in os.environ.items() if name not in _BENDING},
+        env={name: value for name, value in os.environ.items() if name not in _BENDING} | dict(environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -53,15 +53,25 @@ else:
 """
 
 
-def write_wheel(folder: Path, *, number: int, version: str = "1.0", name: str = "tiny", code: str = "") -> Path:
-    """A wheel with one module, in which ``NUMBER`` is that."""
+def write_wheel(
+    folder: Path,
+    *,
+    number: int = 1,
+    version: str = "1.0",
+    name: str = "tiny",
+    code: str = "",
+    tag: str = "py3-none-any",
+    requires: str = "",
+) -> Path:
+    """A wheel with one module, in which ``NUMBER`` is that; ``requires`` is a distribution that it needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{version}-py3-none-any.whl"
+    path = folder / f"{name}-{version}-{tag}.whl"
+    needs = f"Requires-Dist: {requires}\n" if requires else ""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"NUMBER = {number}\n{textwrap.dedent(code)}",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{file},sha256={_digest(text)},{len(text)}\n" for file, text in files.items())
     with zipfile.ZipFile(path, "w") as archive:

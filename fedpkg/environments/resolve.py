@@ -1,0 +1,190 @@
+"""What uv would install for a package, before anything is fetched: its size, PyTorch's builds, and why nothing fits."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedpkg.devices import VISIBLE, this_machine
+from fedpkg.environments.interpreter import Interpreter
+from fedpkg.environments.wanted import ENV_FILE, Item, Wanted
+from fedpkg.errors import EnvironmentFailed
+from fedpkg.log import event
+
+logger = logging.getLogger("fedpkg.environments")
+
+Run = Callable[..., None]  # a command, and variables for it; it raises EnvironmentFailed
+
+_TAIL_LINES = 15  # of what an installer says
+_LARGEST = 3  # distributions that are named
+_OLDEST_MINOR = 7  # of Python 3, that uv resolves for
+# With one of these a person has said where distributions, or those of PyTorch, come from.
+_INDEX_VARIABLES = (
+    *("UV_TORCH_BACKEND", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX"),
+    "UV_OFFLINE",
+)
+_TORCH = "--torch-backend=auto"
+_TORCH_INDEX = "https://download.pytorch.org"
+_HASTE = {"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "10"}
+_NOTHING_FITS = re.compile(r"No solution found|unsatisfiable|ResolutionImpossible|No matching distribution")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One distribution of a resolution; ``size_bytes`` is 0 where it does not come from an index."""
+
+    name: str
+    version: str
+    size_bytes: int
+
+
+def resolve(uv: str, wanted: Wanted, folder: Path, run: Run, *, only_wheels: bool) -> list[str]:
+    """Tell what uv is going to fetch for the environment ``folder``; the options with which it shall install.
+
+    Raises:
+        EnvironmentFailed: there are no versions that fit, or they cannot be looked up.
+    """
+    words = [*_compile(uv, folder), "--format", "pylock.toml", *(["--only-binary=:all:"] if only_wheels else [])]
+    try:
+        run([*words, "-o", str(folder / "pylock.toml")])
+    except EnvironmentFailed as error:
+        if "unexpected argument" in str(error.fields["output"]) or "invalid value" in str(error.fields["output"]):
+            return []  # a uv from before that format
+        raise
+    fetched, options = _read(folder / "pylock.toml"), []
+    if any(one.name == "torch" and one.size_bytes for one in fetched) and _may_choose(wanted):
+        try:
+            run([*words, _TORCH, "-o", str(folder / "pylock.torch.toml")], _HASTE)
+        except EnvironmentFailed:
+            _tell_of_cuda(fetched)
+        else:
+            fetched, options = _read(folder / "pylock.torch.toml"), [_TORCH]
+            torch = next((one.version for one in fetched if one.name == "torch"), "")
+            event(logger, logging.INFO, "environment.torch", about=f"PyTorch {torch}, which uv chose for this machine")
+    _tell_size(fetched)
+    return options
+
+
+def _compile(uv: str, folder: Path) -> list[str]:
+    python = str(folder / "bin" / "python")
+    return [uv, "pip", "compile", "--quiet", "--no-header", "--python", python, str(folder / "requirements.txt")]
+
+
+def _tell_size(fetched: Iterable[Fetched]) -> None:
+    sized = sorted((one for one in fetched if one.size_bytes), key=lambda one: -one.size_bytes)
+    if sized:
+        largest = ", ".join(f"{one.name} {_size(one.size_bytes)}" for one in sized[:_LARGEST])
+        size = _size(sum(one.size_bytes for one in sized))
+        about = f"{size} in {len(sized)} distributions, less what uv has in its cache (largest: {largest})"
+        event(logger, logging.INFO, "environment.fetching", about=about)
+
+
+def _may_choose(wanted: Wanted) -> bool:
+    """Whether PyTorch may come from its own index: nobody said where from, or with which digest."""
+    hashes = [item.hashes for item in (*wanted.items, *wanted.build_items) if item.hashes]
+    return not hashes and not any(os.environ.get(name) for name in _INDEX_VARIABLES)
+
+
+def has_gpus() -> bool:
+    """Whether this machine has GPUs of NVIDIA, also such as this process may not use."""
+    environ = {name: value for name, value in os.environ.items() if name != VISIBLE}
+    return bool(this_machine(with_gpus=True, environ=environ).gpus)
+
+
+def _tell_of_cuda(fetched: Iterable[Fetched]) -> None:
+    cuda = sum(one.size_bytes for one in fetched if one.name.startswith("nvidia-"))
+    if cuda and not has_gpus():
+        about = (
+            f"PyTorch comes with {_size(cuda)} of CUDA libraries though this machine has no GPU, because "
+            f"{_TORCH_INDEX} cannot be used; UV_TORCH_BACKEND or UV_INDEX name another source"
+        )
+        event(logger, logging.WARNING, "environment.torch", about=about)
+
+
+def _read(lock: Path) -> list[Fetched]:
+    if not lock.is_file():
+        return []
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    packages: list[Mapping[str, Any]] = tomllib.loads(lock.read_text()).get("packages", [])
+    return [Fetched(one["name"], one.get("version", ""), _size_of(one)) for one in packages]
+
+
+def _size_of(package: Mapping[str, Any]) -> int:
+    """Of its wheel, which is the first that fits; else of its source."""
+    found: Mapping[str, Any] = (*package.get("wheels", ()), package.get("sdist", {}))[0]
+    return int(found.get("size", 0))
+
+
+def _size(count: int) -> str:
+    unit, power = next((pair for pair in (("GB", 1e9), ("MB", 1e6)) if count >= pair[1]), ("kB", 1e3))
+    return f"{count / power:.1f} {unit}"
+
+
+# ---- when nothing fits
+
+
+def explain(
+    error: EnvironmentFailed,
+    wanted: Wanted,
+    interpreter: Interpreter,
+    folder: Path,
+    run: Run,
+    *,
+    uv: str | None,
+    package: str,
+) -> None:
+    """Raise an error that shows the requirements which conflict, if ``error`` is an installer's that says so.
+
+    Raises:
+        EnvironmentFailed: with the requirements, where they stand, and the older Python that would do.
+    """
+    output = str(error.fields["output"])
+    if not _NOTHING_FITS.search(output):
+        return
+    items = [item for item in (*wanted.items, *wanted.build_items) if _is_named(item, output)]
+    lines = "".join(f"    {item}  ({item.where})\n" for item in items)
+    said = "\n".join(f"    {line}" for line in output.strip().splitlines()[-_TAIL_LINES:])
+    older = _older_python(wanted, interpreter, _compile(uv, folder), run) if uv else None
+    hint = "mend what it asks for, or choose `--env current` to run it with the Python that runs fedpkg"
+    raise EnvironmentFailed(
+        f"Python {interpreter.version} cannot have all that package {package} wants:\n{lines}"
+        f"  {'uv' if uv else 'pip'} says\n{said}",
+        hint=f"Python {older} would do: {_how_to_wish(wanted, older)}" if older else hint,
+        requirements=[str(item) for item in items],
+        older_python=older,
+        **error.fields,
+    ) from error
+
+
+def _is_named(item: Item, output: str) -> bool:
+    name = re.sub(r"[-_.]+", "[-_.]+", item.requirement.name)
+    return re.search(rf"(?<![\w.-]){name}(?![\w-])", output, re.IGNORECASE) is not None
+
+
+def _older_python(wanted: Wanted, interpreter: Interpreter, compile_: list[str], run: Run) -> str | None:
+    """The newest older Python, of those that the package allows, for which there is all that it wants."""
+    for minor in range(int(interpreter.version.split(".")[1]) - 1, _OLDEST_MINOR - 1, -1):
+        version = f"3.{minor}"
+        if wanted.python is None or wanted.python.allows(f"{version}.99"):
+            try:
+                run([*compile_, "--python-version", version])
+            except EnvironmentFailed:
+                continue
+            return version
+    return None
+
+
+def _how_to_wish(wanted: Wanted, version: str) -> str:
+    if wanted.source.endswith((".yaml", ".yml")):
+        return f"write {json.dumps(version)} under 'python' in {wanted.source}"
+    if wanted.source.endswith(".txt"):
+        return f"write a {ENV_FILE} with python: {json.dumps(version)} and dependencies: [-r {wanted.source}]"
+    return f'write requires-python = "=={version}.*" in {wanted.source}'

@@ -1,0 +1,245 @@
+"""What is said before anything is fetched: its size, where PyTorch comes from, and why nothing fits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from wheelhouse import write_wheel
+
+from fedpkg.environments.interpreter import this_interpreter
+from fedpkg.environments.make import list_environments
+from fedpkg.errors import EnvironmentFailed
+
+Choose = Callable[..., "Path | None"]
+OLDER = f"{sys.version_info.major}.{sys.version_info.minor - 2}"
+ONLY_OLDER = f"cp{OLDER.replace('.', '')}-none-any"
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where uv and pip look for distributions."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
+    return folder
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    return folder
+
+
+# ---- nothing fits
+
+
+def failure(choose: Choose, folder: Path) -> EnvironmentFailed:
+    with pytest.raises(EnvironmentFailed) as caught:
+        choose(folder)
+    return caught.value
+
+
+@pytest.mark.slow
+def test_requirements_that_conflict_are_shown_with_their_lines(
+    maker: str, root: Path, wheels: Path, mine: Path, choose: Choose
+) -> None:
+    write_wheel(wheels, name="upper", requires="tiny>=2")
+    write_wheel(wheels, name="bystander")
+    for version in ("1.0", "2.0"):
+        write_wheel(wheels, version=version)
+    (mine / "requirements.txt").write_text("bystander\nupper\n\ntiny<2\n")
+    error = failure(choose, mine)
+    assert error.message.startswith(
+        f"Python {this_interpreter().version} cannot have all that package probe wants:\n"
+        "    upper  (requirements.txt, line 2)\n"
+        "    tiny<2  (requirements.txt, line 4)\n"
+        f"  {maker} says\n"
+    )
+    assert "tiny>=2" in error.message.partition("says")[2]
+    assert "--env current" in str(error.hint)
+    assert error.fields["older_python"] is None
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "advice"),
+    [
+        ("requirements.txt", "tiny", f'write a python_env.yaml with python: "{OLDER}" and dependencies: [-r {{}}]'),
+        ("python_env.yaml", "dependencies: [tiny]", f"write \"{OLDER}\" under 'python' in {{}}"),
+        ("pyproject.toml", "[project]\ndependencies = ['tiny']", f'write requires-python = "=={OLDER}.*" in {{}}'),
+    ],
+)
+def test_an_older_python_that_would_do_is_named(
+    root: Path, wheels: Path, mine: Path, choose: Choose, name: str, text: str, advice: str
+) -> None:
+    write_wheel(wheels, tag=ONLY_OLDER)
+    (mine / name).write_text(text)
+    error = failure(choose, mine)
+    assert error.hint == f"Python {OLDER} would do: {advice.format(name)}"
+    assert "cannot have all that package probe wants:\n    tiny  (" in error.message
+    assert list(root.iterdir()) == []
+
+
+def test_an_older_python_that_the_package_does_not_allow_is_not_named(
+    root: Path, wheels: Path, mine: Path, choose: Choose
+) -> None:
+    write_wheel(wheels, tag=ONLY_OLDER)
+    this = ".".join(this_interpreter().version.split(".")[:2])
+    (mine / "python_env.yaml").write_text(f'python: ">={this}"\ndependencies: [tiny]')
+    assert "--env current" in str(failure(choose, mine).hint)
+
+
+# ---- size, and PyTorch's builds
+
+CUDA = [("torch", "2.6.0", 766_715_424), ("nvidia-cudnn-cu12", "9.1", 664_752_741), ("sympy", "1.13", 6_189_177)]
+CPU = [("torch", "2.6.0+cpu", 178_000_000), ("sympy", "1.13", 6_189_177)]
+
+
+def lock(packages: list[tuple[str, str, int]]) -> str:
+    """As uv writes one."""
+    wheel = '[[packages]]\nname = "{}"\nversion = "{}"\nwheels = [{{url = "https://x/x.whl", size = {}}}]\n'
+    return 'lock-version = "1.0"\n' + "".join(wheel.format(*one) for one in packages)
+
+
+class FakeUv:
+    """Stands before uv on PATH: it fetches nothing, and keeps the words that it was called with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        script = f"""\
+            #!{sys.executable}
+            import json, os, pathlib, sys
+            here, words = pathlib.Path({str(self.tools)!r}), sys.argv[1:]
+            with open(here / "calls", "a") as calls:
+                calls.write(json.dumps([*words, os.environ.get("UV_HTTP_RETRIES")]) + "\\n")
+            backend = any(word.startswith("--torch-backend") for word in words)
+            answer = here / ("pylock.torch.toml" if backend else "pylock.toml")
+            if words[0] == "venv":
+                python = pathlib.Path(words[-1]) / "bin" / "python"
+                python.parent.mkdir(parents=True)
+                python.symlink_to(sys.executable)
+            elif words[1] == "compile":
+                if not answer.exists():
+                    sys.exit("error: Failed to fetch: `https://download.pytorch.org/whl/cpu/torch/`")
+                pathlib.Path(words[words.index("-o") + 1]).write_text(answer.read_text())
+            else:
+                version = "2.6.0+cpu" if backend else "2.6.0"
+                info = pathlib.Path(words[words.index("--python") + 1]).parents[1] / "lib/python3.9/site-packages"
+                (info / ("torch-" + version + ".dist-info")).mkdir(parents=True)
+                (info / ("torch-" + version + ".dist-info") / "METADATA").write_text(
+                    "Metadata-Version: 2.1\\nName: torch\\nVersion: " + version + "\\n")
+            """
+        self.put("uv", textwrap.dedent(script))
+
+    def put(self, name: str, script: str) -> None:
+        (self.tools / name).write_text(script)
+        (self.tools / name).chmod(0o755)
+
+    def answers(self, **locks: list[tuple[str, str, int]]) -> None:
+        for name, packages in locks.items():
+            (self.tools / {"usual": "pylock.toml", "torch": "pylock.torch.toml"}[name]).write_text(lock(packages))
+
+    @property
+    def calls(self) -> list[list[str]]:
+        return [json.loads(line) for line in (self.tools / "calls").read_text().splitlines()]
+
+
+@pytest.fixture
+def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> FakeUv:
+    uv = FakeUv(tmp_path)
+    monkeypatch.setenv("PATH", f"{uv.tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("UV_OFFLINE")
+    caplog.set_level(logging.INFO)
+    return uv
+
+
+@pytest.fixture
+def wants_torch(mine: Path) -> Path:
+    (mine / "requirements.txt").write_text("torch==2.6\nno-such-thing\n")
+    return mine
+
+
+def test_the_size_of_what_is_fetched_is_said_before(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    uv.answers(usual=[("big", "1", 5_100_000_000), ("small", "1", 1_200), ("local", "1", 0)])
+    choose(wants_torch)
+    assert (
+        "environment.fetching about=5.1 GB in 2 distributions, less what uv has in its cache "
+        "(largest: big 5.1 GB, small 1.2 kB)"
+    ) in caplog.text
+    assert caplog.text.index("environment.fetching") < caplog.text.index("environment.made")
+    assert [call[:2] for call in uv.calls] == [["venv", "--quiet"], ["pip", "compile"], ["pip", "install"]]
+
+
+def test_pytorch_comes_without_cuda_where_uv_finds_no_gpu(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    uv.answers(usual=CUDA, torch=CPU)
+    choose(wants_torch)
+    assert "environment.torch about=PyTorch 2.6.0+cpu, which uv chose for this machine" in caplog.text
+    assert "environment.fetching about=184.2 MB in 2 distributions" in caplog.text
+    _venv, _usual, asked, install = uv.calls
+    assert "--torch-backend=auto" in asked and asked[-1] == "0", "a site without that index does not wait for retries"
+    assert "--torch-backend=auto" in install and install[-1] is None
+
+
+def test_where_pytorchs_index_cannot_be_reached_its_cuda_libraries_are_announced(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    uv.answers(usual=CUDA)
+    choose(wants_torch)
+    assert (
+        "environment.torch about=PyTorch comes with 664.8 MB of CUDA libraries though this machine has no GPU, because "
+        "https://download.pytorch.org cannot be used; UV_TORCH_BACKEND or UV_INDEX name another source"
+    ) in caplog.text
+    assert "environment.fetching about=1.4 GB in 3 distributions" in caplog.text
+    assert not any("torch-backend" in word for word in uv.calls[-1] if word)
+
+
+@pytest.mark.parametrize("variable", ["UV_TORCH_BACKEND", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_OFFLINE"])
+def test_a_source_that_the_person_named_is_kept(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    uv.answers(usual=CUDA, torch=CPU)
+    monkeypatch.setenv(variable, "cu126")
+    choose(wants_torch)
+    assert len(uv.calls) == 3 and not any("torch-backend" in word for call in uv.calls for word in call if word)
+
+
+def test_hashes_of_a_package_keep_its_pytorch(root: Path, uv: FakeUv, mine: Path, choose: Choose) -> None:
+    uv.answers(usual=CUDA, torch=CPU)
+    (mine / "requirements.txt").write_text(f"torch==99 --hash=sha256:{'0' * 64}\n")
+    choose(mine)
+    assert len(uv.calls) == 3
+
+
+def test_a_machine_with_gpus_does_not_take_an_environment_without_cuda(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose
+) -> None:
+    """Where the folder of environments is shared, as a home directory of a cluster is."""
+    uv.answers(usual=CUDA, torch=CPU)
+    without = choose(wants_torch)
+    assert choose(wants_torch) == without
+    uv.put("nvidia-smi", "#!/bin/sh\necho '0, GPU-1, NVIDIA H200, 143771, 143000'\n")
+    with_gpus = choose(wants_torch)
+    assert with_gpus != without
+    assert choose(wants_torch) == with_gpus
+    assert len(list_environments(root)) == 2
+
+
+def test_an_old_uv_that_cannot_tell_sizes_installs(root: Path, uv: FakeUv, wants_torch: Path, choose: Choose) -> None:
+    script = (uv.tools / "uv").read_text()
+    refuses = "sys.exit(\"error: unexpected argument '--format' found\")"
+    uv.put("uv", script.replace("if not answer.exists():", f"{refuses}\n    if False:"))
+    assert choose(wants_torch) is not None
