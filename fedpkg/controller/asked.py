@@ -122,6 +122,7 @@ class Asked:
         received = dataclasses.replace(request, payload=self.payload)
         self._ordering = Ordering.of(desk.ctx, desk.common, received, desk.model, row)
         self.cohort = tuple(row.cohort)
+        self._counted = None if row.counted is None else frozenset(row.counted)
         self.settled: dict[int, Came | None] = {}
         self.late: Failure | None = None
         self.is_outstanding = False
@@ -215,18 +216,20 @@ class Asked:
         """The client's turn has come: its order; None: nothing has to run for it, and its part is settled."""
         row, ordering, client_id = self.row, self._ordering, self.cohort[position]
         ledger, recorded = self.desk.ledger, None
-        if not self.desk.lanes.has_run(self.lane(position)):
+        if self.desk.lanes.has_run(self.lane(position)):
+            self.disown(position)
+        else:
             recorded = ledger.recall(row, client_id, ordering.reading, ordering.receive.sent)
         came, task = recorded or (None, None)
         moved = (0, 0) if task is None else (task.bytes_down, task.bytes_up)
-        if row.counted is not None and client_id not in row.counted:
+        if self._counted is not None and client_id not in self._counted:
             has_failed = came is not None and came.failure is not None
             self._settle(position, came if has_failed else None, moved)
         elif came is not None:
             self._settle(position, came, moved)
         elif self.wants_no_more:
             self._settle(position, None)
-        elif self._drops_out(client_id):
+        elif self._counted is None and self._drops_out(client_id):
             self._fail(position, Failure("dropout", "dropped out, as sampler.dropout has it"), self.desk.ctx.clock())
         else:
             order = self._order(position, sends=True)
@@ -237,6 +240,15 @@ class Asked:
     @property
     def receive(self) -> Receiver:
         return self._ordering.receive
+
+    def disown(self, position: int) -> None:
+        """An earlier task of the client runs again: what is on record of this one began from another state."""
+        self.desk.ledger.disown_recorded(self.row, self.cohort[position])
+
+    def end(self) -> None:
+        """End what runs. What has not answered stays asked on record."""
+        self._open_for_more = False
+        self.desk.lanes.end(self)
 
     def started(self, order: Order) -> None:
         self.desk.ctx.watch(TaskStarted(order=order))
@@ -338,8 +350,7 @@ class Asked:
         timeout_s = self.desk.ctx.config.round.timeout_s
         if self._num_ok < self.row.target and timeout_s is not None:
             self.late = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s")
-        self._open_for_more = False
-        self.desk.lanes.end(self)
+        self.end()
         for position in range(len(self.cohort)):
             if position not in self.settled:
                 if self.late is None:

@@ -79,6 +79,13 @@ class Choosing:
                     "round.required",
                     round_number=self.round_number,
                 )
+            if busy:
+                raise SessionFailed(
+                    f"round {self.round_number}: the sampler finds {len(sample.clients)} clients, {ctx.least_updates} "
+                    f"are required: {len(busy)} have outstanding requests",
+                    hint="yield Arrived() before the step asks for more clients than are idle",
+                    round_number=self.round_number,
+                )
             raise NobodyToAsk(f"{len(sample.clients)} clients to ask, {ctx.least_updates} are required")
         self.sampled.update(sample.clients)
         return sample

@@ -39,6 +39,10 @@ class Asked(Protocol):
         """The order of a client whose turn has come; None: nothing has to run for it."""
         ...
 
+    def disown(self, position: int) -> None:
+        """An earlier task of this client is about to run: what is on record of this one no longer holds."""
+        ...
+
     def started(self, order: Order) -> None: ...
 
     def take(self, position: int, received: Received) -> None: ...
@@ -134,6 +138,8 @@ class Lanes:
             order = turn.asked.order_unless_settled(turn.position)
             if order is not None:
                 self._have_run.add(name)
+                for later in list(lane)[1:]:
+                    later.asked.disown(later.position)
                 self._in_flight[order.task_id] = turn
                 self._submit(order, turn.asked.receive)
                 turn.asked.started(order)

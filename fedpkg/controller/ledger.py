@@ -247,6 +247,13 @@ class Ledger:
         )
         return update, None
 
+    def disown_recorded(self, row: RequestRow, client_id: str) -> None:
+        """Take back what an earlier controller has on record of a client's answer."""
+        rows = self._recorded.pop((row.request_id, client_id), ())
+        for task in rows:
+            if task.status == "ok":
+                self.disown(task, "its client's task before it ran again")
+
     def disown_answers(self, request_ids: Collection[str]) -> None:
         """Take back the answers to these requests: when the round is taken again, they may ask something else."""
         for task in self._tasks() if request_ids else ():

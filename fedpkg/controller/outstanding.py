@@ -106,6 +106,12 @@ class Outstanding:
             found.append(asked)
         return found
 
+    def end(self) -> None:
+        """The session has no more rounds: end what runs. All stays asked, for a session that gets more rounds later."""
+        for asked in self._asked.values():
+            if not asked.is_settled:
+                asked.end()
+
     # ---- over rounds and controllers
 
     def to_data(self) -> list[dict[str, Any]]:

@@ -129,6 +129,11 @@ class _Training:
         except StopIteration as stop:
             result: StepResult = stop.value
         except NobodyToAsk as reason:
+            if any(asked.request.wait == "nothing" for asked in self.asking.counting):
+                raise SessionFailed(
+                    f"round {self.round_number}: {reason}, and outstanding requests that have arrived would be lost",
+                    hint="a step that takes outstanding requests asks for clients first",
+                ) from None
             event(logger, logging.WARNING, "round.nobody", round=self.round_number, reason=str(reason))
             result = StepResult.of(self.state)
         finally:

@@ -98,6 +98,7 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
         result, row = train_round(rounds, round_number, result.state)
         collapses.look(finish_round(rounds, row, is_last=bool(result.finished)))
         _prune(rounds, round_number)
+    outstanding.end()
     return _end(ctx, "finished", reason=result.finished)
 
 

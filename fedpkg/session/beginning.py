@@ -57,6 +57,14 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("fedpkg.session")
+_REPEATED = (
+    "strategy",
+    "sampler",
+    "clients",
+    "arguments",
+    "run_config",
+    "clock",
+)  # by sessions that `replay` another one
 
 
 def run(
@@ -116,17 +124,24 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
     """
     if config.replay is None:
         return config
-    earlier = store.get_session(config.replay)
-    for what, here, there in (
-        ("seed", config.seed, earlier.seed),
-        ("package", package.digest, earlier.package_digest),
-    ):
-        if here != there:
+    earlier, here = store.get_session(config.replay), dump_config(config)
+    compared = {"package": (package.digest, earlier.package_digest), "seed": (config.seed, earlier.seed)}
+    compared |= {name: (here[name], earlier.config.get(name, here[name])) for name in _REPEATED}
+    for name, (ours, theirs) in compared.items():
+        if ours != theirs:
             raise ConfigError(
-                f"'replay' names session {earlier.session_id}, whose {what} is {there}; here it is {here}",
-                hint=f"give this run the same {what}: other tasks would run, so their order cannot be repeated",
+                f"'replay' names session {earlier.session_id}, which has another '{name}': {theirs!r:.200}, "
+                f"here {ours!r:.200}",
+                hint=f"give this run the same '{name}': what it asks, and of whom, must be the same",
                 key="replay",
             )
+    if (done := store.count_rounds(earlier.session_id, status="finished")) < config.rounds:
+        raise ConfigError(
+            f"'replay' names session {earlier.session_id}, which has finished {done} rounds; "
+            f"this run has {config.rounds}",
+            hint="run no more rounds than that session has finished",
+            key="replay",
+        )
     return msgspec.structs.replace(config, replay=earlier.session_id)
 
 

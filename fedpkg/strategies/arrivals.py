@@ -86,7 +86,8 @@ class Arrivals:
     ) -> Asks[list[tuple[Replies, int]]]:
         found: list[tuple[Replies, int]] = []
         while len(found) < number:
-            if begun := self._begin(ctx, failed):
+            missing = {name for replies, _ in found for name in replies.missing}
+            if begun := self._begin(ctx, missing.union(failed)):
                 yield [replace(request(name, self.models[self.version]), wait="nothing") for name in begun]
             arrived: tuple[Replies, ...] = yield Arrived()
             if not arrived:

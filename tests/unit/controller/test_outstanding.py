@@ -275,8 +275,14 @@ def test_the_strategy_of_the_page_runs_as_it_stands_there(federation: Federation
 
 def test_only_a_session_of_the_same_seed_can_be_replayed(federation: Federation) -> None:
     first = federation.run(config_of(federation, rounds=1))
-    with pytest.raises(ConfigError, match=f"'replay' names session {first.session_id}, whose seed is 0; here it is 1"):
-        federation.run(config_of(federation, rounds=1, seed=1, replay=first.session_id))
+    for changes, word in (
+        ({"seed": 1}, "has another 'seed': 0, here 1"),
+        ({"clients": 4}, "has another 'clients': "),
+        ({"strategy": FEDASYNC}, "has another 'strategy': "),
+        ({"rounds": 2}, "has finished 1 rounds; this run has 2"),
+    ):
+        with pytest.raises(ConfigError, match=f"'replay' names session {first.session_id}, which {word}"):
+            federation.run(config_of(federation, **{"rounds": 1, "replay": first.session_id, **changes}))
 
 
 def test_a_round_in_which_nobody_answers_in_time_fails(federation: Federation, tmp_path: Path) -> None:
@@ -438,3 +444,67 @@ def test_a_resumed_session_has_one_copy_of_what_many_requests_send(federation: F
     federation.resume(session.session_id, rounds=2)
     assert len(sent) == 3
     assert len(set(sent)) == 1
+
+
+def test_the_sampler_does_not_ask_nobody_while_requests_are_outstanding(federation: Federation, tmp_path: Path) -> None:
+    """Else round after round would pass in no time, without a single reply."""
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        yield Request(payload=state["model"], wait="nothing")
+
+    Stepping.steps = steps
+    arguments = gated(tmp_path, *(f"client-{n}@1" for n in range(3)))
+    with pytest.raises(
+        SessionFailed, match=r"round 2: the sampler finds 0 clients, 1 are required: 3 have outstanding"
+    ):
+        federation.run(package=str(DRIFTING), rounds=3, strategy=STEPPING, arguments=arguments)
+
+
+def test_when_a_session_ends_so_do_its_outstanding_tasks(federation: Federation, tmp_path: Path) -> None:
+    """They leave nothing behind; a session that gets more rounds asks again."""
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            yield Request(request_id="stays", payload=state["model"], clients=("client-0",), wait="nothing")
+        else:
+            (found,) = yield Arrived()
+            notes.append(noted(found))
+
+    Stepping.steps = steps
+    config = federation.config(package=str(DRIFTING), strategy=STEPPING, arguments=gated(tmp_path, "client-0@1"))
+    session = federation.run(config)
+    assert federation.task(session, "client-0").status == "cancelled"
+    assert federation.findings() == []
+    (tmp_path / "open").touch()
+    federation.resume(session.session_id, rounds=2)
+    assert notes_of(federation, session.session_id)[1] == [[1, "stays", ["client-0"], [1]]]
+    assert federation.findings() == []
+
+
+def test_where_a_task_runs_again_those_after_it_do_too(federation: Federation, tmp_path: Path) -> None:
+    """They began from the state that it left. That is on record before it runs, whenever the controller is killed."""
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        for name in ("first", "second"):
+            yield Request(request_id=name, payload=state["model"], clients=("client-0",), wait="nothing")
+        notes.extend(noted(replies) for replies in (yield Arrived(2)))
+        if not (tmp_path / "mended").exists():
+            raise AggregationError("not yet")
+
+    Stepping.steps = steps
+    with pytest.raises(AggregationError):
+        federation.run(package=str(DRIFTING), strategy=STEPPING)
+    session_id = federation.store.list_sessions()[-1].session_id
+    (first,) = (one for one in federation.store.list_updates(session_id) if one.task_id.endswith("/train"))
+    (federation.home.root / first.path).unlink()
+    (tmp_path / "mended").touch()
+    seen: list[list[str]] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, TaskEnded) and event.order.request_id == "first":
+            tasks = federation.store.list_tasks(session_id)
+            seen.append([task.status for task in tasks if task.request_id == "second"])
+
+    federation.resume(session_id, watch=watch)
+    assert seen == [["cancelled"]]
+    assert [note[3] for note in notes_of(federation, session_id)[0]] == [[1], [2]]
