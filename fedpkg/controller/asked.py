@@ -216,9 +216,7 @@ class Asked:
         """The client's turn has come: its order; None: nothing has to run for it, and its part is settled."""
         row, ordering, client_id = self.row, self._ordering, self.cohort[position]
         ledger, recorded = self.desk.ledger, None
-        if self.desk.lanes.has_run(self.lane(position)):
-            self.disown(position)
-        else:
+        if not self.desk.lanes.has_run(self.lane(position)):
             recorded = ledger.recall(row, client_id, ordering.reading, ordering.receive.sent)
         came, task = recorded or (None, None)
         moved = (0, 0) if task is None else (task.bytes_down, task.bytes_up)

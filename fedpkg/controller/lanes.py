@@ -80,6 +80,8 @@ class Lanes:
             if not lane:
                 idle.append(name)
             lane.append(turn)
+            if name in self._have_run:
+                turn.asked.disown(turn.position)
         for name in idle:
             self._advance(name)
 
