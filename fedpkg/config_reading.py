@@ -17,7 +17,7 @@ import msgspec
 
 from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, Section, dump_config
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, wrong_value
-from fedpkg.devices import ORDER, VISIBLE
+from fedpkg.devices import ORDER, THREAD_VARIABLES, VISIBLE
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import read_bounded
@@ -98,6 +98,7 @@ def _checked(
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
     _check_alpha(tree, config, places)
+    _check_reserved(config, places)
     if resolve is not None:
         config = resolve(config, places)
     origins = {
@@ -388,6 +389,20 @@ def _of_environment(config: RunConfig) -> Iterator[Problem]:
         if name in (VISIBLE, ORDER):
             hint = f"set executor.needs.gpus, and start fedpkg itself with {VISIBLE} to keep it to certain ones"
             yield ("environment", name), f"'{name}' in 'environment' is for fedpkg to set", hint
+        if name in THREAD_VARIABLES and not re.fullmatch("[1-9][0-9]{0,3}", value):
+            yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "give a whole number from 1"
+        if name == "PYTHONHASHSEED" and value != "random" and not re.fullmatch("[0-9]{1,9}", value):
+            yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "give a whole number, or random"
+
+
+def _check_reserved(config: RunConfig, places: Places) -> None:
+    """Variables that a session on record may have, and a new one may not."""
+    if name := next((name for name in config.environment if name.startswith("FEDPKG_")), None):
+        raise ConfigError(
+            f"{places.where(('environment', name))}: '{name}' in 'environment' is for fedpkg to set",
+            hint="give it a name that does not begin with FEDPKG_; values for the program can also go into run_config",
+            key=f"environment.{name}",
+        )
 
 
 def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> None:

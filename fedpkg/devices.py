@@ -14,6 +14,13 @@ from typing import Literal
 from fedpkg.errors import ConfigError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 ORDER = "CUDA_DEVICE_ORDER"  # CUDA's own numbers are by speed, those of nvidia-smi by place on the bus
 _QUERY = ["--query-gpu=index,uuid,name,memory.total,memory.free", "--format=csv,noheader,nounits"]
 NVIDIA_SMI_PATIENCE_S = 20.0  # a driver that was asleep takes seconds for each GPU

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,6 +14,7 @@ from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, SpecError, nearest
+from fedpkg.fedn.names import DATA_PATH
 from fedpkg.log import event
 from fedpkg.strategies.traits import traits_of
 from fedpkg.types import ENTRY_POINTS
@@ -172,6 +174,36 @@ def suggest_isolation(config: RunConfig) -> None:
             "--isolate, so that they see only their package and data"
         )
         _warn("isolate.off", about)
+
+
+_OF_A_CLIENT = re.compile("{(client_id|client_number|data_path|partition_id)}")
+
+
+def warn_of_same_data(config: RunConfig, package: UnpackedPackage, paths: Sequence[Path | None]) -> None:
+    """Say so where nothing tells the clients' data apart.
+
+    ``paths``: of the data of each client.
+    """
+    from fedpkg.compute_package.imports import mentions
+
+    own = {f"environment.{name}": value for name, value in config.environment.items()}
+    for entry_point, arguments in config.arguments.items():
+        own.update({f"arguments.{entry_point}.{name}": str(value) for name, value in arguments.items()})
+    if len(paths) < 2 or any(_OF_A_CLIENT.search(value) for value in own.values()):
+        return
+    of_data = [key for key in own if key == f"environment.{DATA_PATH}" or re.search("data[_-]path$", key)]
+    reason = ""
+    if of_data:
+        reason = f"{of_data[0]} is the same for each; write {{data_path}} or {{client_number}} in it"
+    elif paths[0] is None and mentions(package.folder, (DATA_PATH, "data_path")):
+        knows = ("fedpkg", "FEDPKG_TASK", "CLIENT_NUMBER", "DATA_SPLIT_INDEX")
+        reason = (
+            "" if mentions(package.folder, knows) else "none was given, so each reads what the package has (--data)"
+        )
+    elif paths[0] is not None and len({path and path.resolve() for path in paths}) == 1:
+        reason = f"the paths of all lead to {paths[0].resolve()}"
+    if reason:
+        _warn("data.same", f"all {len(paths)} clients get the same data: {reason}")
 
 
 def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrategy, *, told: bool) -> None:

@@ -3,12 +3,13 @@
 Where a new version of fedpkg computes another result from the same configuration and the same replies, the number of
 the rules grows by one. A session records its number (`SessionRow.rules`). Code that still has the former way looks at
 that number; strategies that no longer have it are listed here. `fedpkg.session.former_rules` refuses what depends on
-more than the strategy, such as rules 3: the mean of more than 256 cohort positions adds them in another order.
+more than the strategy, such as rules 3: the mean of more than 256 cohort positions adds them in another order. Since
+rules 4, variables of a run win over those that fedpkg sets.
 """
 
 from __future__ import annotations
 
-CURRENT = 3
+CURRENT = 4
 
 # Number of the rules → strategies that changed with it and no longer have their former way, with the reason.
 _SECOND_POINT = "its second point no longer has buffers, which reset the model's running statistics in each round"

@@ -65,6 +65,8 @@ def command(
     line. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
     from fedpkg.cli.progress import follow
+    from fedpkg.devices import THREAD_VARIABLES
+    from fedpkg.fedn.names import DATA_PATH
     from fedpkg.session import configuration
     from fedpkg.session.session import prepare
 
@@ -86,6 +88,9 @@ def command(
         overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
         config = configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
         home = settings.open_home(create=True)
+    if given := [name for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES) if name in config.environment]:
+        said = ", ".join(f"{name}={config.environment[name]}" for name in given)
+        output.words(f"given    {shown(said)}, in place of what fedpkg sets")
     session = prepare(config, home)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         session.watch(watch)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedpkg.compute_package.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.compute_package.imports import own_modules, sources_of
-from fedpkg.devices import Gpu, Slot, visible_to
+from fedpkg.devices import THREAD_VARIABLES, Gpu, Slot, visible_to
 from fedpkg.dispatch import isolation
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper
@@ -229,6 +229,7 @@ def _name(call: PythonCall) -> str:
 
 def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...], python: Path | None) -> dict[str, str]:
     environ = {**base_environ(environment, threads=1, python=python), **visible_to(gpus)}
+    environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # threads that it started would be none of its children's
     if gpus:  # torch.cuda.is_available() in a module that is imported must not keep the children from using CUDA
         environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # malloc asks for huge pages as it grows: half of what the zygote would else have to move into them at the end.

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from fedpkg.compute_package.command import format_flags
-from fedpkg.devices import Slot
+from fedpkg.devices import THREAD_VARIABLES, Slot
 from fedpkg.dispatch.inputs import copy_input, is_big
 from fedpkg.dispatch.package_files import inventory, is_in_place
 from fedpkg.dispatch.site import Job
@@ -32,13 +32,8 @@ from fedpkg.waist.order import ReplySpec
 from fedpkg.waist.place import STARTUP
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+# Variables that are fedpkg's whatever a run says: how modules are found, and that tasks write no bytecode.
+_OURS = ("PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
@@ -73,12 +68,12 @@ def base_environ(
     first = [] if python is None else folders_of(python)
     environ["PATH"] = os.pathsep.join(filter(None, [*first, environ.get("PATH", os.defpath)]))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
-    environ["PYTHONHASHSEED"] = "0"
+    environ["PYTHONHASHSEED"] = extra.get("PYTHONHASHSEED", "0")
     name_the_host(environ)
     environ["PYTHONUNBUFFERED"] = "1"  # what a task printed before it was killed is in its log
     environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is no state of a client
     for name in THREAD_VARIABLES:
-        environ[name] = str(threads)
+        environ[name] = extra.get(name, str(threads))
     return environ
 
 
@@ -156,7 +151,7 @@ def _environ(job: Job, slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
         environ[DATA_PATH] = str(job.data_path)
     names = _names(job)
     for name in order.environment:
-        environ[name] = fill(environ[name], names) if name not in ("PATH", "PYTHONPATH") else environ[name]
+        environ[name] = environ[name] if name in _OURS else fill(order.environment[name], names)
     environ.update(slot.environment)
     if slot.gpus:
         environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
@@ -204,16 +199,18 @@ def own_environ(job: Job) -> dict[str, str]:
     """Of a task's environment, what its run's configuration and its client decide."""
     names = _names(job)
     data = {} if job.data_path is None else {DATA_PATH: str(job.data_path)}
-    return {**{name: fill(value, names) for name, value in job.order.environment.items()}, **data}
+    return {**data, **{name: fill(value, names) for name, value in job.order.environment.items()}}
 
 
 def _names(job: Job) -> dict[str, str]:
-    values = {name: job.data_path if name == "data_path" else getattr(job.order, name) for name in PLACEHOLDERS}
+    values: dict[str, object] = {name: getattr(job.order, name) for name in _FIELDS}
+    values["data_path"] = job.data_path
+    values["client_number"] = job.order.partition_id + 1
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-PLACEHOLDERS = ("client_id", "data_path", "partition_id", "num_partitions", "round_number", "session_id")
-_PLACEHOLDER = re.compile("{(" + "|".join(PLACEHOLDERS) + ")}")
+_FIELDS = ("client_id", "partition_id", "num_partitions", "round_number", "session_id")
+_PLACEHOLDER = re.compile("{(" + "|".join((*_FIELDS, "data_path", "client_number")) + ")}")
 
 
 def of_clients(environment: Mapping[str, str]) -> list[str]:

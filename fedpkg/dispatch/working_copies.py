@@ -153,7 +153,7 @@ class WorkingCopies:
         self._given.pop(job.task_id, None)
         self._private.pop(job.task_id, None)
         self._files.take(job.place.version, self._links.pop(job.task_id, {}))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, DispatchError):
             _unlink(job)
         remove_tree(job.place.version)
 

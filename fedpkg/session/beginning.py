@@ -25,6 +25,7 @@ from fedpkg.preflight import (
     check_entry_points,
     check_seed_model,
     suggest_isolation,
+    warn_of_same_data,
     warn_of_unread_parameters,
     warn_of_unused,
     warn_of_whole_numbers,
@@ -100,6 +101,7 @@ def run(
             clients = prepare_clients(config.clients, cache=home.data, seed=config.seed, check=control.check)
             ids = [client.client_id for client in clients]
             check_clients(config, ids, strategy, sampler)
+            warn_of_same_data(config, package, [client.path for client in clients])
             from fedpkg.controller.session import begin_session, run_session
 
             weights, form = None, WITHOUT_MODEL

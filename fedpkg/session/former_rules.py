@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.config import RunConfig
+from fedpkg.devices import THREAD_VARIABLES
 from fedpkg.errors import ConfigError
+from fedpkg.fedn.names import DATA_PATH
 from fedpkg.rules import refusal
 from fedpkg.shares import Rounding, share_of
 from fedpkg.stores.base import ModelRow, SessionRow
@@ -42,6 +44,9 @@ def by_its_rules(session: SessionRow) -> dict[str, Json]:
         for section in _sections(session.config["strategy"]):
             if section.get("name") in ("trimmed_mean", "fedtrimmedavg"):
                 section.setdefault("leeway", 0.0)
+    if session.rules < 4:
+        for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES):  # fedpkg's own were set
+            session.config.get("environment", {}).pop(name, None)
     return session.config
 
 

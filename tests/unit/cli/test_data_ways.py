@@ -1,6 +1,9 @@
 """Where packages of FEDn look for their data: beside themselves, in their container, by options that they take."""
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
 import textwrap
 from pathlib import Path
@@ -139,7 +142,7 @@ def test_place_that_is_nobodys_own_is_refused_as_a_link(here):
     with tarfile.open("flat.tgz", "w:gz") as archive:  # fedn.yaml at its top
         archive.add("client", arcname=".")
     ended = fedpkg("run", "--package", "flat.tgz", "--rounds", "1", "--data", "d/*", "clients.links={../../../x: .}")
-    assert "clients.links: ../../../x is above all that belongs to 1 alone" in ended.err
+    assert "clients.links: ../../../x is above all that belongs to " in ended.err
     ended = run("clients.links={/app/data: .}")
     assert "'/app/data' in 'clients.links' is no place of one client alone" in " ".join(ended.err.split())
     assert "with isolate.enabled (--isolate) each client finds its data there" in " ".join(ended.err.split())
@@ -262,3 +265,65 @@ def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
         ("../ten/x", "b.sh:1", True),
     }
     assert not [one for one in found if any(word in one[0] for word in ("nothing", "six", "seven", "nine"))]
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+def test_variables_that_a_person_gives_win(here, where):
+    train = """
+    seen = os.environ
+    assert [seen[name] for name in ("OMP_NUM_THREADS", "PYTHONHASHSEED", "MKL_NUM_THREADS")] == ["2", "7", "1"]
+    assert hash("a") == int(seen["EXPECTED"]), hash("a")
+    save(np.loadtxt(seen["FEDN_DATA_PATH"], delimiter=",") + float(seen["NUMBER"]), sys.argv[2])
+    """
+    write_client(here / "client", train)
+    write_data(here / "d")
+    words, environ = [sys.executable, "-c", "print(hash('a'))"], {**os.environ, "PYTHONHASHSEED": "7"}
+    hashed = subprocess.run(words, env=environ, capture_output=True, check=True)
+    given = ["environment.FEDN_DATA_PATH='{data_path}/x.csv'", "environment.NUMBER='{client_number}'"]
+    given += ["environment.OMP_NUM_THREADS=2", "environment.PYTHONHASHSEED=7"]
+    ended = run(*given, f"environment.EXPECTED={int(hashed.stdout)}", where=where)
+    assert ended.code == 0, ended.err
+    assert model() == [3, 4, 5]  # of the mean of 1 2 3 + 1 and 2 3 4 + 2
+    assert data_line(ended) == "FEDN_DATA_PATH={data_path}/x.csv (as given)"
+    line = (
+        "given    FEDN_DATA_PATH={data_path}/x.csv, PYTHONHASHSEED=7, OMP_NUM_THREADS=2, in place of what fedpkg sets"
+    )
+    assert ended.err.count(line) == 1, ended.err
+    assert "get the same data" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("FEDPKG_SEED=1", "'FEDPKG_SEED' in 'environment' is for fedpkg to set"),
+        ("FEDPKG_MINE=1", "'FEDPKG_MINE' in 'environment' is for fedpkg to set"),
+        ("CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is for fedpkg to set"),
+        ("OMP_NUM_THREADS=many", "'OMP_NUM_THREADS' in 'environment' is 'many'"),
+        ("PYTHONHASHSEED='{client_id}'", "'PYTHONHASHSEED' in 'environment' is '{client_id}'"),
+    ],
+)
+def test_variables_that_fedpkg_sets_are_refused(here, key, message):
+    write_client(here / "client", "save([1, 2, 3], sys.argv[2])")
+    ended = fedpkg("run", "--package", "client", f"environment.{key}")
+    assert ended.code != 0 and message in ended.err
+
+
+def test_clients_that_all_get_the_same_data_are_told_of(here):
+    write_client(
+        here / "client", "save(np.loadtxt(os.environ.get('FEDN_DATA_PATH', 'own.csv'), delimiter=','), sys.argv[2])"
+    )
+    write_data(here / "d")
+    (here / "client" / "own.csv").write_text("1,2,3")
+    ended = run(f"environment.FEDN_DATA_PATH={here / 'client' / 'own.csv'}")
+    about = "all 2 clients get the same data: "
+    assert about + "environment.FEDN_DATA_PATH is the same for each; write {data_path} or {client_number}" in ended.err
+    assert ended.err.index(about) < ended.err.index("round 1/1")
+    ended = fedpkg("run", "--package", "client", "--rounds", "1", "executor.name=process")
+    assert about + "none was given, so each reads what the package has (--data)" in ended.err
+    (here / "e").mkdir()
+    for name in "ab":
+        (here / "e" / name).symlink_to(here / "d" / "1" / "x.csv")
+    ended = run(data="e/*")
+    assert about + "the paths of all lead to " in ended.err
+    assert about not in run(data="d/*/x.csv").err
+    assert about not in fedpkg("run", "--package", "client", "--clients", "1", "--rounds", "1").err
