@@ -275,7 +275,14 @@ _KEEP: tuple[str, Callable[[Any], bool]] = (KeepRule.ALLOWED, lambda value: Keep
 
 _PATHS = (
     *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "trust.allow"),
-    *("isolate.read", "strategy.file", "strategy.folder", "sampler.file", "sampler.availability.trace"),
+    *(
+        "isolate.read",
+        "strategy.file",
+        "strategy.folder",
+        "strategy.server_functions",
+        "sampler.file",
+        "sampler.availability.trace",
+    ),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
 _TRUSTED_WHOLE = re.compile(r"sha256:[0-9a-f]{64}|ed25519:[A-Za-z0-9+/]{43}=")

@@ -1,7 +1,11 @@
-"""The name ``coordinator`` in a run.yaml. The strategy itself is apart: a list of strategies loads no PyTorch."""
+"""The names ``coordinator`` and ``server_functions`` in a run.yaml.
+
+The strategy itself is apart: a list of strategies loads no PyTorch.
+"""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,3 +30,15 @@ def coordinator(
     from fedpkg.coordinators.strategy import Coordinator
 
     return Coordinator(command, folder, parameters or {}, timeout_s, has_model)
+
+
+@register_strategy("server_functions", equation="w <- what ServerFunctions.aggregate returns")
+def server_functions(server_functions: str, timeout_s: Positive = 600.0) -> Coordinator:
+    """FEDn's server functions: a file whose class ServerFunctions chooses, configures and aggregates."""
+    path = Path(server_functions)
+    if not path.is_file():
+        raise ValueError(f"server_functions: there is no file {server_functions}")
+    from fedpkg.coordinators.strategy import Coordinator
+
+    command = f"python -m _fedpkg_server_functions {shlex.quote(path.name)}"
+    return Coordinator(command, server_functions, {}, timeout_s)

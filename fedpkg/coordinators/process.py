@@ -114,7 +114,11 @@ class Process:
         self.folder = starts / str(1 + max((int(one.name) for one in starts.iterdir()), default=0))
         self.work, self.files, self.out = (self.folder / name for name in ("work", "in", "out"))
         self.folder.mkdir()
-        copy_tree(source, self.work)
+        if source.is_file():  # a program that is one file, wherever that lies
+            self.work.mkdir()
+            copy_file(source, self.work / source.name)
+        else:
+            copy_tree(source, self.work)
         self.files.mkdir()
         self.out.mkdir()
         self._out = open_folder(self.out)

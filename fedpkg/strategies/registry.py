@@ -75,6 +75,7 @@ STRATEGIES = Registry(
 
 Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
 _MEAN, _PIPELINE = "weighted_mean", "pipeline"  # the aggregator, and the strategy, where none is said
+_SERVER_FUNCTIONS = "server_functions"  # the strategy that is named by its one parameter
 # What a run.yaml may say of a pipeline besides one part: types and defaults.
 _PARTS: Mapping[str, tuple[Any, Any]] = {
     "aggregator": (Annotated[Any, Part("aggregator")], _MEAN),
@@ -190,10 +191,10 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
     """
     given = dict(section)
     path = ("strategy",)
-    is_named = given.get("name") is not None or "aggregator" in given
+    is_named = given.get("name") is not None or "aggregator" in given or _SERVER_FUNCTIONS in given
     is_from = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
     if given.get("name") is None:
-        given["name"] = _PIPELINE
+        given["name"] = _SERVER_FUNCTIONS if _SERVER_FUNCTIONS in given else _PIPELINE
     resolved = STRATEGIES.resolve("strategy", given, places, path)
     return {"name": resolved["name"], **is_from, **resolved}
 

@@ -44,7 +44,8 @@ STEPPING: Mapping[str, dict[str, Any]] = {
     "accvrcs": {"theta": 0.1, "p": 0.4, "q": 0.3, "mu": 0.5},
 }
 # A coordinator is a process, and has tests of its own.
-STRATEGY_SPECS: Sequence[Spec] = [spec for spec in STRATEGIES.specs("strategy") if spec.name != "coordinator"]
+_PROCESSES = ("coordinator", "server_functions")
+STRATEGY_SPECS: Sequence[Spec] = [spec for spec in STRATEGIES.specs("strategy") if spec.name not in _PROCESSES]
 STRATEGY_NAMES = [spec.name for spec in STRATEGY_SPECS if spec.source == "fedpkg" and spec.name not in STEPPING]
 
 

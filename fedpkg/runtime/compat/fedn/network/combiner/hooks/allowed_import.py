@@ -1,5 +1,7 @@
 """The names that FEDn allows to server functions."""
 
+from __future__ import annotations
+
 import random
 from typing import Dict, List, Tuple
 
@@ -8,4 +10,25 @@ import numpy as np
 from fedn.common.log_config import logger
 from fedn.network.combiner.hooks.serverfunctionsbase import ServerFunctionsBase
 
-__all__ = ["Dict", "List", "ServerFunctionsBase", "Tuple", "logger", "np", "random"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class _ApiClient:
+    """Of FEDn's API, what server functions ask it: which attributes clients have logged."""
+
+    def __init__(self) -> None:
+        self.attributes: Dict[str, Dict[str, Any]] = {}  # filled by what runs the server functions
+
+    def get_current_attributes(self, client_list: List[str]) -> Dict[str, Dict[str, Any]]:
+        """By client, what it logged last."""
+        return {client_id: dict(self.attributes.get(client_id, {})) for client_id in client_list}
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError("api_client has no %r here: there is no server; it has get_current_attributes" % name)
+
+
+api_client = _ApiClient()
+
+__all__ = ["Dict", "List", "ServerFunctionsBase", "Tuple", "api_client", "logger", "np", "random"]

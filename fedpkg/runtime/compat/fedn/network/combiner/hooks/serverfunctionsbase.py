@@ -1,10 +1,20 @@
-"""The base of server functions, so that files which define some can be imported. Nothing calls them here."""
+"""The base of server functions. The strategy `server_functions` calls those that a file defines."""
 
 from __future__ import annotations
+
+import enum
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+class RoundType(enum.Enum):
+    """What clients are chosen for, in later versions of Scaleout."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    PREDICTION = "prediction"
 
 
 class ServerFunctionsBase:

@@ -1,0 +1,1 @@
+"""FEDn's server functions under the name of its successor."""
