@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from email.utils import formatdate
 from pathlib import Path
@@ -55,6 +58,11 @@ def having(rows: Iterable[Answer], **wanted: str | None) -> list[Answer]:
     return [row for row in rows if all(holds(row, key, value) for key, value in wanted.items() if value is not None)]
 
 
+def as_name(text: str) -> str:
+    """A session's name: FEDn takes any text."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:100] or "session"
+
+
 def when(seconds: float | None) -> str | None:
     """A time as FEDn's JSON has it: ``Mon, 02 Sep 2024 12:00:00 GMT``."""
     return None if seconds is None else formatdate(seconds, usegmt=True)
@@ -62,6 +70,31 @@ def when(seconds: float | None) -> str | None:
 
 def agent(client_id: str) -> Answer:
     return {"name": client_id, "role": "WORKER", "client_id": client_id}
+
+
+def combiner() -> Answer:
+    known = {"id": COMBINER, "combiner_id": COMBINER, "name": COMBINER, "address": "127.0.0.1", "fqdn": None}
+    return {**known, "ip": "127.0.0.1", "parent": {"name": None, "role": None}, "port": None, "updated_at": None}
+
+
+def predicted(prediction_id: str, model_id: str, client_id: str, data: str) -> Answer:
+    """What a client has predicted just now."""
+    return {
+        "id": f"{prediction_id}.{client_id}",
+        "prediction_id": prediction_id,
+        "model_id": model_id,
+        "data": data,
+        "correlation_id": prediction_id,
+        "timestamp": when(time.time()),
+        "meta": "",
+        "sender": agent(client_id),
+        "receiver": {"name": COMBINER, "role": "COMBINER"},
+    }
+
+
+def noted(attribute: Mapping[str, Any]) -> Answer:
+    """An attribute of a client, noted just now."""
+    return {"attribute_id": str(uuid.uuid4()), "timestamp": when(time.time()), **attribute}
 
 
 class Answers:
@@ -90,7 +123,8 @@ class Answers:
         """
 
         def look(store: StateStore) -> SessionRow:
-            named = [row for row in store.list_sessions(newest_first=True) if ref in (row.session_id, row.name)]
+            rows, name = store.list_sessions(newest_first=True), as_name(ref)
+            named = [row for row in rows if ref == row.session_id or name == row.name]
             return named[0] if named else store.get_session(ref)
 
         return self.read(look)

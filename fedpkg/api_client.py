@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import logging
-import re
 import shutil
 import tempfile
 import threading
@@ -17,7 +16,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
-from fedpkg.api_answers import COMBINER, Answer, Answers, active_model, agent, found, having, listed, missing, when
+from fedpkg.api_answers import (
+    Answer,
+    Answers,
+    active_model,
+    as_name,
+    combiner,
+    found,
+    having,
+    listed,
+    missing,
+    noted,
+    predicted,
+)
 from fedpkg.config import ClientsConfig
 from fedpkg.controller.events import Event, SessionEnded
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, ServerOnly
@@ -36,32 +47,33 @@ if TYPE_CHECKING:
     from fedpkg.types import Json
 
 logger = logging.getLogger("fedpkg.api_client")
-Settings: TypeAlias = "Mapping[str, Any]"
 _Class = TypeVar("_Class")
 Text: TypeAlias = "str | None"
 
 _STARTED: dict[Path, list[Session]] = {}  # by home: sessions of one process share its lock and executor
+# What FEDn's server has at hand for the source of a class.
+_HOOKS = "from fedn.network.combiner.hooks.allowed_import import *\n\n\n"
 _PREDICTING: list[threading.Thread] = []
-
-
-def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except ServerOnly:
-            raise
-        except FedpkgError as error:
-            return {"message": str(error)}
-
-    return wrapped
 
 
 def answering(cls: type[_Class]) -> type[_Class]:
     """A failure of a public method is an answer: ``{"message": …}``, as from FEDn's server."""
+
+    def made_so(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return method(*args, **kwargs)
+            except ServerOnly:
+                raise
+            except FedpkgError as error:
+                return {"message": str(error)}
+
+        return wrapped
+
     for name, method in list(vars(cls).items()):
         if inspect.isfunction(method) and not name.startswith("_"):
-            setattr(cls, name, _answering(method))
+            setattr(cls, name, made_so(method))
     return cls
 
 
@@ -80,7 +92,7 @@ class APIClient:
         changes: keys of a run.yaml for all sessions, as ``executor={"workers": 2}``.
     """
 
-    usual: ClassVar[Settings] = {}  # what `serve_fedn_imports` gives to scripts that say nothing of it
+    usual: ClassVar[Mapping[str, Any]] = {}  # what `serve_fedn_imports` gives to scripts that say nothing of it
 
     def __init__(
         self,
@@ -102,7 +114,7 @@ class APIClient:
         self.home = open_home(settings.pop("home", None), create=True)
         self._num_clients: int | None = settings.pop("clients", None)
         self._data: str | None = settings.pop("data", None)
-        self._changes: Settings = settings
+        self._changes: dict[str, Any] = settings
         open_store(self.home).close()
         started = _STARTED.setdefault(self.home.root, [])
         self._answers = Answers(self.home, lambda: {one.id for one in started if one.is_running})
@@ -139,17 +151,13 @@ class APIClient:
         return [client.client_id for client in self._next_clients()]
 
     def get_combiners(self, n_max: int | None = None) -> Answer:
-        return listed([self._combiner()], n_max)
+        return listed([combiner()], n_max)
 
     def get_combiner(self, id: str) -> Answer:
-        return found([self._combiner()], id, "combiner_id", "name")
+        return found([combiner()], id, "combiner_id", "name")
 
     def get_combiners_count(self) -> int:
         return 1
-
-    def _combiner(self) -> Answer:
-        known = {"id": COMBINER, "combiner_id": COMBINER, "name": COMBINER, "address": "127.0.0.1", "fqdn": None}
-        return {**known, "ip": "127.0.0.1", "parent": {"name": None, "role": None}, "port": None, "updated_at": None}
 
     def get_controller_status(self) -> Answer:
         if running_sessions(self.home):
@@ -237,8 +245,6 @@ class APIClient:
             return {"success": False, "message": f"Failed to download {what}."}
         return {"success": True, "message": f"{what.capitalize()} downloaded successfully."}
 
-    # ---- rounds, validations, statuses
-
     def get_rounds(self, n_max: int | None = None) -> Answer:
         return listed(self._answers.rounds(), n_max)
 
@@ -320,9 +326,8 @@ class APIClient:
     ) -> Answer:
         """Start a session of the active package from a model (None: the active one, else what `build` makes).
 
-        It returns when the session is on record: its environment, data and seed model are there. Rounds run in a
-        thread. ``aggregator`` may be any strategy of `fedpkg strategy list`. ``session_id`` (FEDn 0.6 to 0.8) and
-        ``id`` name the session. ``requested_clients`` changes nothing, as in FEDn.
+        It returns when the session is on record; rounds run in a thread. ``aggregator`` may be any strategy of
+        `fedpkg strategy list`. ``session_id`` and ``id`` (older FEDn) name the session.
         """
         changes: dict[str, Json] = {
             "strategy": self._strategy(aggregator, aggregator_kwargs, server_functions),
@@ -333,8 +338,7 @@ class APIClient:
             **self._buffer(round_buffer_size),
         }
         package = self._active_package()
-        given = name or session_id or id or session_name(Path(package["name"]))
-        changes["name"] = re.sub(r"[^A-Za-z0-9_.-]+", "-", given).strip("-.")[:100] or "session"
+        changes["name"] = as_name(name or session_id or id or session_name(Path(package["name"])))
         if (form := helper or package["helper"]) in HELPERS:
             changes["helper"] = form
         return self._start(changes, rounds, model_id)
@@ -349,10 +353,9 @@ class APIClient:
         if self._answers.session(row)["status"] in ("Created", "Started"):
             return {"message": "Session is already running."}
         started = _STARTED.setdefault(self.home.root, [])
-        workshop = started[-1].workshop if started else None
         session = next((one for one in started if one.id == row.session_id), None)
         if session is None:
-            session = Session(self.home, session_id=row.session_id, workshop=workshop)
+            session = Session(self.home, session_id=row.session_id, workshop=started[-1].workshop if started else None)
             session.watch(_tell_of_failure)
             started.append(session)
         done = self._answers.read(lambda store: store.count_rounds(row.session_id, status="finished"))
@@ -365,7 +368,7 @@ class APIClient:
             model_id = model_id or active_model(self._answers, package["package_id"])["id"]
         if model_id is not None:
             seed = self._answers.model_file(model_id)
-        words = [f"{key}={json.dumps(value)}" for key, value in {**changes, **self._changes}.items()]
+        words = [f"{key}={json.dumps(value, default=str)}" for key, value in {**changes, **self._changes}.items()]
         cache, clients = self.home.packages, self._num_clients
         config, _ways = run_of_package(
             Path(package["path"]), words, cache=cache, clients=clients, rounds=rounds, data=self._data, seed_model=seed
@@ -385,13 +388,16 @@ class APIClient:
     def _strategy(
         self, aggregator: str, kwargs: Mapping[str, Any] | str | None, server_functions: type | None
     ) -> dict[str, Json]:
-        given = dict(json.loads(kwargs) if isinstance(kwargs, str) else kwargs or {})
-        if server_functions is not None:
-            file = self._uploads.folder / "server_functions" / f"{uuid.uuid4().hex}.py"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(inspect.getsource(server_functions))
-            return {"server_functions": str(file)}
-        return strategy_of(aggregator, given)
+        if server_functions is None:
+            try:
+                return strategy_of(aggregator, dict(json.loads(kwargs) if isinstance(kwargs, str) else kwargs or {}))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"aggregator_kwargs is no mapping, and no JSON of one: {kwargs!r}") from error
+        try:
+            source = inspect.getsource(server_functions)
+        except (OSError, TypeError) as error:
+            raise ConfigError(f"the source of {server_functions!r} cannot be read", hint="put it in a file") from error
+        return {"server_functions": str(self._uploads.keep_text(_HOOKS + source, "server_functions.py"))}
 
     def _buffer(self, size: int) -> dict[str, Json]:
         """All clients are asked, and the first ``size`` replies count."""
@@ -401,9 +407,9 @@ class APIClient:
         return {"sampler": {"name": "uniform", "count": size, "over_selection": max(0.0, asked / size - 1)}}
 
     def _session_id(self, ref: str | None) -> str | None:
-        return None if ref is None else self._answers.session_row(ref).session_id
-
-    # ---- predictions and attributes
+        with contextlib.suppress(NotFound):
+            return None if ref is None else self._answers.session_row(ref).session_id
+        return ref  # of which there is nothing
 
     def get_predictions(self, model_id: Text = None, *, n_max: int | None = None, **of: Text) -> Answer:
         return listed(having(self._uploads.list("predictions")[::-1], model_id=model_id, **of), n_max)
@@ -420,16 +426,12 @@ class APIClient:
     def _predict(self, prediction_id: str, model_id: str, package: Path, model: Path) -> None:
         from fedpkg.session.predictions import predictions
 
-        row = {"prediction_id": prediction_id, "model_id": model_id, "correlation_id": prediction_id, "meta": ""}
         for client_id, data in predictions(package, model, self._next_clients()):
-            told = {"data": data, "timestamp": when(time.time()), "sender": agent(client_id)}
-            receiver = {"name": COMBINER, "role": "COMBINER"}
-            known = {"id": f"{prediction_id}.{client_id}", **row, **told, "receiver": receiver}
-            self._uploads.add("predictions", known, key="id")
+            self._uploads.add("predictions", predicted(prediction_id, model_id, client_id, data), key="id")
 
     def add_attributes(self, attribute: Mapping[str, Any]) -> Answer:
         """Note ``{"key": …, "value": …, "sender": {"name": …, "client_id": …}}`` of a client."""
-        row = {"attribute_id": str(uuid.uuid4()), "timestamp": when(time.time()), **attribute}
+        row = noted(attribute)
         self._uploads.add("attributes", row)
         return row
 
@@ -469,15 +471,14 @@ class APIClient:
 
     def get_initial_model(self) -> Answer:
         """The model that was set active last."""
-        models = self._uploads.list("models")
-        return {"model_id": models[-1]["model_id"] if models else None}
+        return {"model_id": next((one["model_id"] for one in self._uploads.list("models")[::-1]), None)}
 
     def get_latest_model(self) -> Answer:
         return {"model_id": active_model(self._answers)["model_id"]}
 
 
 def wait() -> None:
-    """Wait for all sessions and predictions that this process has started. Ctrl-C stops a session."""
+    """Wait for what this process has started. Ctrl-C stops a session."""
     for thread in _PREDICTING:
         thread.join()
     for session in [one for started in _STARTED.values() for one in started]:

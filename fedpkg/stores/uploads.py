@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -66,6 +67,13 @@ class Uploads:
         except OSError as error:
             raise StoreError(f"{source}: cannot be uploaded: {error.strerror or error}", path=str(source)) from error
         return digest, target
+
+    def keep_text(self, text: str, name: str) -> Path:
+        """`keep` for a text; where it is."""
+        with tempfile.TemporaryDirectory(prefix="fedpkg-api-") as folder:
+            file = Path(folder) / name
+            file.write_text(text)
+            return self.keep(file)[1]
 
     def path(self, digest: str, suffix: str) -> Path:
         return self.folder / "files" / f"{digest}{suffix}"

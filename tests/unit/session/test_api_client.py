@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -83,6 +84,49 @@ HOW_MANY = {
 }
 
 
+FILTERS = ("correlation_id", "sender_name", "sender_role", "receiver_name", "receiver_role", "n_max")
+SETTINGS = ("round_timeout", "rounds", "round_buffer_size", "delete_models", "validate", "min_clients")
+METHODS = {  # of FEDn 0.33, with the names of their arguments
+    **{f"get_{noun}_count": () for noun in LISTS},
+    **{f"get_{noun}": ("n_max",) for noun in ("clients", "combiners", "packages", "rounds")},
+    **{f"get_{noun}": ("id",) for noun in ("client", "combiner", "model", "package", "round", "status", "validation")},
+    "get_client_config": ("checksum",),
+    "get_active_clients": ("combiner_id", "n_max"),
+    "get_controller_status": (),
+    "get_models": ("session_id", "n_max"),
+    "get_active_model": (),
+    "get_model_trail": ("id", "include_self", "reverse", "n_max"),
+    "download_model": ("id", "path"),
+    "set_active_model": ("path",),
+    "get_active_package": (),
+    "get_package_checksum": (),
+    "download_package": ("path",),
+    "set_active_package": ("path", "helper", "name", "description"),
+    "get_session": ("id", "name"),
+    "get_sessions": ("n_max", "name"),
+    "get_session_status": ("id",),
+    "session_is_finished": ("id",),
+    "start_session": (
+        *("name", "aggregator", "aggregator_kwargs", "model_id", *SETTINGS, "helper", "requested_clients"),
+        "server_functions",
+    ),
+    "start_splitlearning_session": ("name", "model_id", *SETTINGS, "requested_clients"),
+    "continue_session": ("session_id", "rounds", "round_timeout"),
+    "get_statuses": ("session_id", "event_type", "sender_name", "sender_role", "n_max"),
+    "get_validations": ("session_id", "model_id", *FILTERS),
+    "get_predictions": ("model_id", *FILTERS),
+    "start_predictions": ("prediction_id", "model_id"),
+    "get_current_attributes": ("client_list",),
+    "add_attributes": ("attribute",),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_fedn_is_there_with_its_arguments(name: str) -> None:
+    method = getattr(APIClient, name)
+    inspect.signature(method).bind(None, **dict.fromkeys(METHODS[name]))
+
+
 @pytest.mark.parametrize("noun", LISTS)
 def test_lists_counts_and_single_rows_have_fedns_shapes(used: tuple[APIClient, str, Path], noun: str) -> None:
     client, _session_id, _folder = used
@@ -145,7 +189,7 @@ def test_what_clients_measured_is_found_by_model_session_and_sender(used: tuple[
     assert all(json.loads(row["data"]) == {"test_accuracy": 1.0} for row in rows)
     assert client.get_validations(session_id, sender_name="site-1", receiver_role="COMBINER")["count"] == 2
     assert client.get_statuses(session_id, "MODEL_UPDATE", sender_name="site-2")["count"] == 2
-    assert "message" in client.get_validations("nobody")
+    assert client.get_validations("nobody") == client.get_models("nobody") == {"count": 0, "result": []}
     with pytest.raises(TypeError, match="there is no filter sender"):
         client.get_validations(sender="site-1")
 
@@ -199,6 +243,7 @@ def test_names_of_older_versions_answer_in_their_shapes(used: tuple[APIClient, s
     assert client.get_initial_model()["model_id"] == client.get_model_trail()[0]["model_id"]
 
 
+@pytest.mark.slow
 def test_a_client_is_asked_for_predictions(used: tuple[APIClient, str, Path]) -> None:
     client, _session_id, _folder = used
     assert client.start_predictions("mine") == {"message": "Prediction started"}
@@ -214,11 +259,14 @@ def having(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return next(row for row in rows if row["sender"]["name"] == name)
 
 
+@pytest.mark.slow
 def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> None:
     client = client_in(tmp_path, clients=2)
     client.set_package(str(PACKAGE), "numpyhelper")  # without a seed: `build` makes it
     first = finish(client, session_id="experiment one", rounds=1)
     assert first.startswith("experiment-one-")
+    assert client.session_is_finished("experiment one"), "FEDn 0.6 to 0.8 ask by the id that a script gives"
+    assert client.list_models("experiment one")["count"] == 1
     assert client.continue_session(first, rounds=1) == {"message": "Session started", "session_id": first}
     assert not client.session_is_finished(first)
     api_client.wait()
@@ -232,6 +280,7 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
     assert [one["name"] for one in client.get_model_trail()][-2:] == [end["name"], "nearest-mean_1"]
 
 
+@pytest.mark.slow
 def test_a_model_of_another_package_begins_no_session_by_itself(tmp_path: Path) -> None:
     other = ROOT / "tests" / "packages" / "quadratic"
     fedpkg.run(other, tmp_path / "home", progress=False, rounds=1, executor={"name": "process"})
@@ -268,6 +317,8 @@ def test_failures_are_answers(tmp_path: Path) -> None:
     client.set_active_package(str(PACKAGE), "numpyhelper", "means")
     assert "nosuch" in client.start_session(aggregator="nosuch")["message"]
     assert "serveropt" in client.start_session(aggregator="fedopt", aggregator_kwargs='{"serveropt": "sgd"}')["message"]
+    assert "no JSON" in client.start_session(aggregator_kwargs="{")["message"]
+    assert "cannot be read" in client.start_session(server_functions=type("Mine", (), {}))["message"]
     assert "there is no model" in client.start_session(model_id="nobody")["message"]
     assert "there is no session" in client.continue_session("nobody")["message"]
     assert client.get_sessions_count() == 0
@@ -296,6 +347,7 @@ print(client.start_session(name="by-script", rounds=1)["message"], get_helper("n
 """
 
 
+@pytest.mark.slow
 def test_a_script_of_fedn_runs_and_its_session_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     words = ["exec", "--home", tmp_path / "home", "--clients", "2", tmp_path / "script.py", PACKAGE]
@@ -304,6 +356,25 @@ def test_a_script_of_fedn_runs_and_its_session_is_waited_for(tmp_path: Path) -> 
     assert (ran.returncode, ran.stdout) == (0, "Session started True __main__\n"), ran.stderr
     session = fedpkg.Session.open(tmp_path / "home", "by-script")
     assert (session.status, len(session.rounds)) == ("finished", 1)
+
+
+INSTALLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import fedpkg
+fedpkg.serve_fedn_imports(sys.argv[2])
+import fedn
+print(fedn.APIClient)
+"""
+
+
+def test_a_fedn_that_is_installed_stays_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "fedn").mkdir()
+    (tmp_path / "fedn" / "__init__.py").write_text("APIClient = 'the real one'\n")
+    command = [sys.executable, "-c", INSTALLED, str(tmp_path), str(tmp_path / "home")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.stdout == "the real one\n", ran.stderr
+    assert "the FEDn that is installed here" in ran.stderr
 
 
 def test_a_fault_of_a_script_is_the_scripts(tmp_path: Path) -> None:
