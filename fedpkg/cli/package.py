@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
+    from fedpkg.compute_package.members import FileEntry
     from fedpkg.compute_package.unpack import UnpackedPackage
     from fedpkg.session.inspection import Preloads
 
@@ -44,19 +46,34 @@ def command() -> None:
     show_default=True,
     help="The archive to write.",
 )
+@click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out files and folders that match PATTERN.")
+@click.option("--gitignore", is_flag=True, help="Leave out what .gitignore files list.")
+@click.option("--include", metavar="PATTERN", multiple=True, help="Pack matching checkpoints over 100 MB.")
 @common_options
 @click.pass_obj
-def build(settings: Settings, folder: Path, archive: Path) -> None:
+def build(
+    settings: Settings,
+    folder: Path,
+    archive: Path,
+    exclude: tuple[str, ...] = (),
+    include: tuple[str, ...] = (),
+    *,
+    gitignore: bool = False,
+) -> None:
     """Pack the folder DIR into an archive.
 
     \b
       fedpkg package build packages/digits -o package.tar.gz
+      fedpkg package build client --exclude '*.csv' --gitignore
 
-    DIR holds fedn.yaml. Equal contents give equal bytes; what .fedpkgignore (or .fednignore) in DIR lists stays out.
+    DIR holds fedn.yaml. Equal contents give equal bytes. What .fedpkgignore (or .fednignore) in DIR lists stays out,
+    and so do virtual environments, .git and caches. On a terminal, you are asked about each checkpoint over 100 MB;
+    elsewhere, it stays out unless --include names it.
     """
     from fedpkg.compute_package.build import build_package
+    from fedpkg.compute_package.ignore import Selection
 
-    built = build_package(folder, archive)
+    built = build_package(folder, archive, Selection(exclude, include, gitignore=gitignore, ask=_ask))
     for warning in built.warnings:
         output.words(f"warning: {shown(warning)}")
     if settings.json:
@@ -66,6 +83,7 @@ def build(settings: Settings, folder: Path, archive: Path) -> None:
                 "digest": built.digest,
                 "size_bytes": built.size_bytes,
                 "files": [file._asdict() for file in built.files],
+                "left_out": [one._asdict() for one in built.left_out],
                 "warnings": built.warnings,
             }
         )
@@ -75,8 +93,27 @@ def build(settings: Settings, folder: Path, archive: Path) -> None:
             ("package", str(built.path)),
             ("sha256", built.digest),
             ("size", f"{output.size(built.size_bytes)}, {len(built.files)} files"),
+            ("packed", ", ".join(_at_its_top(built.files))),
+            *(("left out", f"{one.name} ({one.why})") for one in built.left_out),
         ]
     )
+
+
+def _ask(name: str, size_bytes: int) -> bool:
+    question = f"{shown(name)} is a checkpoint of {output.size(size_bytes)}. Pack it?"
+    return sys.stdin.isatty() and click.confirm(question, default=False, err=True)
+
+
+def _at_its_top(files: Sequence[FileEntry]) -> list[str]:
+    """The files and folders at a package's top, with what the folders hold."""
+    tops: dict[str, list[int]] = {}
+    for file in files:
+        top, slash, _ = file.name.partition("/")[2].partition("/")
+        tops.setdefault(top + slash, []).append(file.size_bytes)
+    return [
+        f"{top} ({len(sizes)} files, {output.size(sum(sizes))})" if top.endswith("/") else top
+        for top, sizes in tops.items()
+    ]
 
 
 @command.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import stat
 import sys
@@ -11,9 +12,9 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from fedpkg.compute_package.ignore import IgnoreRules, read_ignore
+from fedpkg.compute_package.ignore import UNMEANT_FOLDERS, USUAL, IgnoreRules, Selection, read_ignore
 from fedpkg.compute_package.members import (
     BadMember,
     FileEntry,
@@ -32,6 +33,9 @@ from fedpkg.errors import PackageError
 from fedpkg.fedn.callbacks import client_scripts, spec_of
 from fedpkg.fedn.names import SPEC_FILE, SPEC_FILES
 from fedpkg.files import NO_SPACE, atomic_write, sha256_file
+from fedpkg.log import event
+
+logger = logging.getLogger("fedpkg.compute_package")
 
 _COMPRESS_LEVEL = 6
 
@@ -44,7 +48,15 @@ class BuiltPackage:
     digest: str  # sha256 of the archive
     size_bytes: int
     files: tuple[FileEntry, ...]
+    left_out: tuple[LeftOut, ...]
     warnings: tuple[str, ...]
+
+
+class LeftOut(NamedTuple):
+    """What nobody meant to pack: its path in the folder, and what it is."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class _Source:
         return self.status.st_size if self.made is None else len(self.made)
 
 
-def build_package(folder: Path, output: Path) -> BuiltPackage:
+def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> BuiltPackage:
     """Pack ``folder`` into the tar.gz ``output``, with the folder as its single top-level entry.
 
     Sorted, without owners, times and the environment's traces: equal contents give equal bytes (with the same zlib).
@@ -73,8 +85,8 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
     spec = read_spec(spec_path(folder)) if made is None else parse_spec(made, SPEC_FILE)
     if output.is_dir():
         raise PackageError(f"{output} is a folder", hint="name the archive: -o package.tar.gz", path=str(output))
-    rules = read_ignore(folder)
-    sources = _collect(folder, rules, made, without=output)  # before the archive's temporary file appears
+    rules = read_ignore(folder, selection)
+    sources, left_out = _collect(folder, rules, made, without=output)  # before the archive's temporary file appears
     with atomic_write(output) as file:
         _write(sources, file)
     files = _files(sources)
@@ -84,13 +96,18 @@ def build_package(folder: Path, output: Path) -> BuiltPackage:
         digest=sha256_file(output),
         size_bytes=output.stat().st_size,
         files=files,
+        left_out=tuple(left_out),
         warnings=(*rules.warnings(), *review(folder, inside, spec)),
     )
 
 
 def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
-    """Write the very bytes of ``build_package`` to ``file``, without a look at what is in them."""
-    sources = _collect(folder, read_ignore(folder), checked_folder(folder), max_members=limits.package_members)
+    """Write the bytes of ``build_package`` to ``file``, without a look at what is in them; big checkpoints go in."""
+    made = checked_folder(folder)
+    sources, left_out = _collect(folder, read_ignore(folder), made, max_members=limits.package_members)
+    if left_out:
+        about = ", ".join(f"{one.name} ({one.why})" for one in left_out)
+        event(logger, logging.INFO, "package.left_out", folder=folder, about=about)
     size_bytes = 0
     for source in sources:
         size_bytes += source.size_bytes if source.kind is Kind.FILE else 0
@@ -129,14 +146,18 @@ def checked_folder(folder: Path) -> str | None:
 
 def _collect(
     folder: Path, rules: IgnoreRules, made: str | None, *, without: Path | None = None, max_members: int = sys.maxsize
-) -> list[_Source]:
-    """Everything that goes in, parents first, sorted by name."""
+) -> tuple[list[_Source], list[LeftOut]]:
+    """Everything that goes in, parents first, sorted by name; and what nobody means to pack."""
     top = os.path.basename(os.path.abspath(folder)) or "package"
     excluded = None if without is None else without.parent.resolve() / without.name
     members = Members(max_members)
-    sources = []
+    sources: list[_Source] = []
+    left_out: list[LeftOut] = []
     try:
         for source in _walk(folder.resolve(), top, "", rules, excluded):
+            if isinstance(source, LeftOut):
+                left_out.append(source)
+                continue
             members.add(normal_name(source.name), source.kind)
             if source.kind is Kind.LINK:
                 target = str(source.path.readlink())
@@ -150,7 +171,7 @@ def _collect(
         raise _cannot_go(folder, error) from None
     except OSError as error:
         raise PackageError(f"{error.filename or folder}: cannot be read: {error.strerror}", path=str(folder)) from error
-    return sources
+    return sources, left_out
 
 
 def _cannot_go(folder: Path, error: BadMember) -> PackageError:
@@ -164,7 +185,9 @@ def _cannot_go(folder: Path, error: BadMember) -> PackageError:
     )
 
 
-def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Path | None) -> Iterator[_Source]:
+def _walk(
+    path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Path | None
+) -> Iterator[_Source | LeftOut]:
     yield _Source(path, name, Kind.FOLDER, path.stat())
     with os.scandir(path) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
@@ -183,6 +206,11 @@ def _walk(path: Path, name: str, relative: str, rules: IgnoreRules, excluded: Pa
                     member=f"{name}/{inner}",
                     hint=f"a package needs its {inner}: make the pattern narrower",
                 )
+            if is_folder and pattern.pattern in UNMEANT_FOLDERS:
+                yield LeftOut(inner, "never packed")
+            continue
+        if unmeant := rules.unmeant(inner_path, inner, is_folder=is_folder, size_bytes=status.st_size):
+            yield LeftOut(inner, unmeant)
             continue
         member = f"{name}/{entry.name}"
         if is_folder:

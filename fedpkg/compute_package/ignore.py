@@ -1,7 +1,11 @@
-"""What stays out of a package: .fedpkgignore, .fednignore, .scaleoutignore and what never belongs in."""
+"""What stays out of a package: what ignore files list, what a person excludes, and what nobody means to pack."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +15,11 @@ from fedpkg.fedn import names
 from fedpkg.files import read_bounded
 
 IGNORE_FILES = (".fedpkgignore", *names.IGNORE_FILES)
-ALWAYS_IGNORED = (".git", "__pycache__", "*.pyc", ".venv", ".fedpkg", ".DS_Store", *IGNORE_FILES)
+_CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints", ".tox", ".nox", "node_modules")
+UNMEANT_FOLDERS = (".git", ".hg", ".svn", ".venv", ".fedpkg", *_CACHES)
+ALWAYS_IGNORED = (*UNMEANT_FOLDERS, "__pycache__", "*.pyc", ".DS_Store", *IGNORE_FILES)
+_CHECKPOINT_BYTES = 100_000_000
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors", ".h5", ".hdf5", ".keras", ".bin")
 _MAX_BYTES = 1 << 20
 
 
@@ -36,10 +44,23 @@ class IgnorePattern:
 @dataclass(frozen=True)
 class IgnoreRules:
     patterns: tuple[IgnorePattern, ...]
+    git_ignored: frozenset[str]  # whole paths
+    ships: Callable[[str, int], bool]  # whether a checkpoint of that name and size goes in
 
     def match(self, name: str, *, is_folder: bool = False) -> IgnorePattern | None:
         """The pattern that keeps ``name`` (a relative posix path) out; a folder is kept out with all in it."""
+        if name in self.git_ignored:
+            return IgnorePattern(name, ".gitignore")
         return next((pattern for pattern in self.patterns if pattern.matches(name, is_folder=is_folder)), None)
+
+    def unmeant(self, path: Path, name: str, *, is_folder: bool, size_bytes: int) -> str | None:
+        """What ``name`` is that nobody means to pack, going by what lies at ``path``."""
+        if is_folder:
+            if (path / "pyvenv.cfg").is_file() or (path / "conda-meta").is_dir():
+                return "a virtual environment"
+        elif path.suffix in _CHECKPOINTS and size_bytes > _CHECKPOINT_BYTES and not self.ships(name, size_bytes):
+            return f"a checkpoint of {size_bytes / 1e6:.0f} MB; --include '{name}' packs it"
+        return None
 
     def warnings(self) -> list[str]:
         """Patterns that do not do what their writer hoped."""
@@ -50,9 +71,29 @@ class IgnoreRules:
         ]
 
 
-def read_ignore(folder: Path) -> IgnoreRules:
-    """The rules for ``folder``: what is always ignored, and its ignore files where they exist."""
+@dataclass(frozen=True)
+class Selection:
+    """What of a folder a person wants in its package; ``ask`` (name, size in bytes) is for big checkpoints."""
+
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()  # checkpoints that are packed without asking
+    gitignore: bool = False
+    ask: Callable[[str, int], bool] = lambda name, size_bytes: False
+
+    def ships(self, name: str, size_bytes: int) -> bool:
+        """Whether a checkpoint is packed."""
+        included = any(IgnorePattern(one, "--include").matches(name, is_folder=False) for one in self.include)
+        return included or self.ask(name, size_bytes)
+
+
+USUAL = Selection()
+WITH_CHECKPOINTS = Selection(include=("*",))
+
+
+def read_ignore(folder: Path, selection: Selection = WITH_CHECKPOINTS) -> IgnoreRules:
+    """The rules for ``folder``: what is always ignored, its ignore files where they exist, and a person's selection."""
     patterns = [IgnorePattern(pattern, "always ignored") for pattern in ALWAYS_IGNORED]
+    patterns += [IgnorePattern(pattern, "--exclude") for pattern in selection.exclude]
     for file_name in IGNORE_FILES:
         try:
             text = read_bounded(folder / file_name, _MAX_BYTES).decode("utf-8-sig")
@@ -67,4 +108,37 @@ def read_ignore(folder: Path) -> IgnoreRules:
             pattern = line.strip()
             if pattern and not pattern.startswith("#"):
                 patterns.append(IgnorePattern(pattern, f"{file_name}, line {number}"))
-    return IgnoreRules(tuple(patterns))
+    return IgnoreRules(
+        tuple(patterns), git_ignored(folder) if selection.gitignore else frozenset(), ships=selection.ships
+    )
+
+
+def git_ignored(folder: Path) -> frozenset[str]:
+    """What the .gitignore files in ``folder``, and in the repository around it, keep out; relative paths.
+
+    Git itself reads them; a file that is in the repository all the same is not kept out.
+
+    Raises:
+        PackageError: there is no git, or it fails.
+    """
+    words = ["ls-files", "--others", "--ignored", "--exclude-per-directory=.gitignore", "--directory", "-z"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    with tempfile.TemporaryDirectory(prefix="fedpkg-") as scratch:
+        if _git(["rev-parse", "--git-dir"], folder, environ).returncode:  # in no repository
+            _git(["init", "--quiet", scratch], folder, environ)
+            environ |= {"GIT_DIR": f"{scratch}/.git", "GIT_WORK_TREE": str(folder.resolve())}
+        done = _git(words, folder, environ)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise PackageError(f"{folder}: git cannot read its .gitignore: {said}", path=str(folder))
+    return frozenset(name.rstrip("/") for name in os.fsdecode(done.stdout).split("\0"))
+
+
+def _git(words: Sequence[str], folder: Path, environ: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    try:
+        # A repository's settings may name a program as its monitor.
+        command = ["git", "-c", "core.fsmonitor=false", *words]
+        return subprocess.run(command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True)
+    except OSError as error:
+        hint = "install git, or list patterns in .fedpkgignore"
+        raise PackageError(f"git cannot be run: {error.strerror}", hint=hint) from error

@@ -41,6 +41,29 @@ def test_build_prints_path_digest_and_size(here):
     assert set(inspected["entry_points"]) == {"build", "train", "validate"}
 
 
+def test_build_says_what_went_in_and_what_did_not(here, monkeypatch):
+    client = here / "client"
+    for name in ("fedn.yaml", ".git/config", "notes.md", "models/a.npz", "models/b.npz"):
+        (client / name).parent.mkdir(parents=True, exist_ok=True)
+        (client / name).write_text("entry_points: {train: {command: python train.py}}")
+    (client / "big.pt").touch()
+    os.truncate(client / "big.pt", 150_000_000)  # sparse
+    ended = fedpkg("package", "build", "client", "--exclude", "*.md", "--gitignore")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[3:] == [
+        "packed    fedn.yaml, models/ (2 files, 98 B)",
+        "left out  .git (never packed)",
+        "left out  big.pt (a checkpoint of 150 MB; --include 'big.pt' packs it)",
+    ]
+    left_out = fedpkg("package", "build", "client", "--json").json()["left_out"]
+    assert [one["name"] for one in left_out] == [".git", "big.pt"]
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("click.confirm", lambda question, **_: asked.append(question))
+    assert "big.pt" in fedpkg("package", "build", "client").out
+    assert asked == ["big.pt is a checkpoint of 150.0 MB. Pack it?"]
+
+
 def test_inspect_says_what_is_preloaded_and_why_something_is_not(here):
     (here / "client").mkdir()
     commands = {"train": "python train.py", "validate": "python -m check", "predict": "bash x.sh"}
