@@ -9,12 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
+
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, SpecError, nearest
-from fedpkg.fedn.names import DATA_PATH
+from fedpkg.fedn.names import DATA_PATH, HELPERS_WITHOUT_WEIGHTS
 from fedpkg.log import event
 from fedpkg.strategies.traits import traits_of
 from fedpkg.types import ENTRY_POINTS
@@ -174,6 +176,19 @@ def suggest_isolation(config: RunConfig) -> None:
             "--isolate, so that they see only their package and data"
         )
         _warn("isolate.off", about)
+
+
+def with_equal_weights(config: RunConfig, package: UnpackedPackage) -> RunConfig:
+    """The configuration for a package whose helper is of a time before updates had weights: all updates count alike."""
+    from fedpkg.compute_package.imports import imports_of, mentions
+
+    if config.round.weighting == "equal" or not set(HELPERS_WITHOUT_WEIGHTS) & {*imports_of(package.folder)}:
+        return config
+    if mentions(package.folder, ["num_examples"]):
+        return config
+    about = "the package's helper never writes num_examples, so all updates count alike (round.weighting=equal)"
+    _warn("weighting.equal", about)
+    return msgspec.structs.replace(config, round=msgspec.structs.replace(config.round, weighting="equal"))
 
 
 _OF_A_CLIENT = re.compile("{(client_id|client_number|data_path|partition_id)}")

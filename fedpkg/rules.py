@@ -4,7 +4,7 @@ Where a new version of fedpkg computes another result from the same configuratio
 the rules grows by one. A session records its number (`SessionRow.rules`). Code that still has the former way looks at
 that number; strategies that no longer have it are listed here. `fedpkg.session.former_rules` refuses what depends on
 more than the strategy, such as rules 3: the mean of more than 256 cohort positions adds them in another order. Since
-rules 4, variables of a run win over those that fedpkg sets.
+rules 4, variables of a run win over those that fedpkg sets, and metrics that are numbers in text are numbers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
-from fedpkg.cli.report import failure_lines, final_report, headline, rounds_done, rounds_table, strategy_numbers
+from fedpkg.cli.report import (
+    examples_text,
+    failure_lines,
+    final_report,
+    headline,
+    rounds_done,
+    rounds_table,
+    strategy_numbers,
+)
 from fedpkg.controller.events import (
     Event,
     PhaseStarted,
@@ -377,8 +385,9 @@ def _round_line(row: RoundRow, num_rounds: int) -> str:
     parts = [
         f"round {row.round_number}/{num_rounds}",
         f"{row.num_ok} ok {row.num_failed} failed",
-        f"{output.number(row.num_examples)} examples",
     ]
+    if examples := examples_text(row):
+        parts.append(f"{examples} examples")
     if metric := headline(row):
         parts.append(metric)
     parts += [f"{shown(name)} {output.number(value)}" for name, value in strategy_numbers(row).items()]

@@ -69,6 +69,11 @@ def metric_text(row: RoundRow, name: str) -> str:
     return output.measures([round_metrics(row)[name]], decimals=bool(remark))[0] + remark
 
 
+def examples_text(row: RoundRow) -> str:
+    """How many examples a round's updates stand for; empty where all count alike: clients then need not say it."""
+    return "" if row.averages.get("train", {}).get("weight_source") == "equal" else output.number(row.num_examples)
+
+
 def weight_source(row: RoundRow) -> str | None:
     """Where the clients' weights in the average of a round's validation come from."""
     source: str | None = row.averages.get("validate", {}).get("weight_source")
@@ -113,7 +118,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
                 *([number] if is_many else []),
                 str(row.num_ok),
                 str(row.num_failed),
-                output.number(row.num_examples),
+                examples_text(row),
                 *(column[i] + remarks[i].get(name, "") for name, column in zip(names, measured, strict=True)),
                 down,
                 up,
@@ -123,7 +128,7 @@ def rounds_table(store: StateStore, session_id: str) -> None:
             ]
         )
     output.table(columns, rows)
-    for line in [*_weight_notes(rounds), *_unseen_notes(rounds, names)]:
+    for line in [*_weight_notes(rounds), *_unseen_notes(rounds, names), *_text_notes(rounds)]:
         output.result(line)
 
 
@@ -156,6 +161,13 @@ def _unseen_notes(rounds: Sequence[RoundRow], names: Sequence[str]) -> list[str]
     """Metrics that were not finite, and have no column."""
     unseen = dict.fromkeys(name for row in rounds for name in metric_remarks(row) if name not in names)
     return [f"not finite for some clients, without a column: {', '.join(map(shown, unseen))}"] if unseen else []
+
+
+def _text_notes(rounds: Sequence[RoundRow]) -> list[str]:
+    """Metrics that are text, and so have no average."""
+    abouts = [row.averages.get(phase, {}) for row in rounds for phase in ("validate", "held_out")]
+    texts = dict.fromkeys(name for about in abouts for name in about.get("text", ()))
+    return [f"text of the clients: {', '.join(map(shown, texts))} (fedpkg validation list)"] if texts else []
 
 
 def asked_by_round(store: StateStore, session_id: str) -> dict[int, list[RequestRow]]:

@@ -9,6 +9,7 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.session.record import find_session
+from fedpkg.shown import shown
 
 
 @click.group("validation")
@@ -58,16 +59,19 @@ def list_validations(
     metrics = [row.metrics if isinstance(row.metrics, dict) else {} for row in found]
     names = metric_names({name: value for values in metrics for name, value in values.items()})
     measured = [output.measures([values.get(name) for values in metrics]) for name in names]
+    texts = [name for name in dict.fromkeys(name for values in metrics for name in values) if name not in names]
+    texts = [name for name in texts if any(isinstance(values.get(name), str) for values in metrics)]
     rows = [
         [
             str(row.round_number),
             row.client_id,
             *(column[i] for column in measured),
+            *(shown(str(metrics[i].get(name, "-")))[:80] for name in texts),
             output.number(row.weight),
             row.weight_source,
         ]
         for i, row in enumerate(found)
     ]
-    output.table(["round", "client", *names, "weight", "from"], rows)
+    output.table(["round", "client", *names, *texts, "weight", "from"], rows)
     if not rows:
         output.words(f"session {session.session_id} has no such validation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Watcher
-from fedpkg.controller.metrics import Weight, common_weights, weight_by_rules_1
+from fedpkg.controller.metrics import Weight, common_weights, weight_by_rules_1, with_numbers
 from fedpkg.controller.seeds import held_out_rng
 from fedpkg.data.clients import client_groups
 from fedpkg.errors import StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import examples_said
+from fedpkg.log import event
 from fedpkg.samplers.cohort import CohortSampler
 from fedpkg.samplers.held_out import held_out_clients
+from fedpkg.shown import shown
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sql import StateStore
@@ -31,6 +34,9 @@ from fedpkg.waist.place import round_folder
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
+
+logger = logging.getLogger("fedpkg.controller")
+_TEXT_IS_NUMBERS = 4  # the rules from which on metrics that are numbers in text are numbers
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,17 @@ class SessionContext:
             return weight_by_rules_1(metrics, metadata, 1.0 if is_equal else client.last_num_examples)
         number = examples_said(metrics, metadata)
         return (0.0, "equal") if number is None else (number, "reply")
+
+    def measured(self, metrics: Json, who: str) -> Json:
+        """What a client measured; numbers that it wrote as text are numbers, which is said once."""
+        if self.session.rules < _TEXT_IS_NUMBERS:
+            return metrics
+        metrics, names = with_numbers(metrics)
+        if names and "text" not in self.said:
+            self.said.add("text")
+            about = f"{who} writes {', '.join(map(shown, names))} as text; such metrics are read as numbers (said once)"
+            event(logger, logging.WARNING, "metrics.text", about=about)
+        return metrics
 
     def weights_of_metrics(self, clients: Sequence[ClientRow], reported: Sequence[Weight]) -> list[Weight]:
         """What these clients weigh in one average, given what each reported."""

@@ -360,7 +360,7 @@ class ValidationLedger(Ledger):
             round_number=order.round_number,
             model_id=self._model_id,
             client_id=order.client_id,
-            metrics=answer.metrics,
+            metrics=self.ctx.measured(answer.metrics, order.client_id),
             weight=weight[0],
             weight_source=weight[1],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,9 @@ from fedpkg.formats.metadata import num_examples
 from fedpkg.stores.base import ClientRow, WeightSource
 from fedpkg.types import Json
 
+_NUMBER = re.compile(
+    r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?|nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE
+)  # what a program writes that makes text of a number
 Weight = tuple[float, WeightSource]
 
 
@@ -69,7 +73,8 @@ class Average:
         values: each number averaged over the clients that report it as finite; ``num_examples`` is summed. None: no
             client reports it as finite, or the weights of those that do sum to 0.
         about: for people and programs: ``num_clients``, ``weight_source``, and of each metric that is not finite for
-            some clients ``finite``: [clients that report it as finite, clients that report it].
+            some clients ``finite``: [clients that report it as finite, clients that report it]; ``text``: names of
+            metrics that are text for some.
     """
 
     values: dict[str, float | None]
@@ -81,11 +86,14 @@ def average(replies: Iterable[tuple[Json, Weight]]) -> Average:
     terms: dict[str, list[tuple[float, float]]] = {}  # by metric: share and finite value of each client
     told: dict[str, int] = {}
     sources: dict[str, None] = {}
+    texts: dict[str, None] = {}
     num_clients = 0
     for metrics, (weight, source) in replies:
         num_clients += 1
         sources[source] = None
         for name, value in metrics.items() if isinstance(metrics, Mapping) else ():
+            if isinstance(value, str):
+                texts[name] = None
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 continue
             told[name] = told.get(name, 0) + 1
@@ -102,6 +110,8 @@ def average(replies: Iterable[tuple[Json, Weight]]) -> Average:
     }
     if finite:
         about["finite"] = finite
+    if texts:
+        about["text"] = list[Json](sorted(texts))
     return Average(values, about)
 
 
@@ -114,6 +124,15 @@ def _mean(terms: Sequence[tuple[float, float]], *, is_sum: bool) -> float | None
         return None
     mean = total if is_sum else total / weight
     return mean if math.isfinite(mean) else math.fsum(number * (share / weight) for share, number in terms)
+
+
+def with_numbers(values: Json) -> tuple[Json, list[str]]:
+    """What a client measured, with numbers in place of texts that say one (`"0.125"`), and the names of these."""
+    if not isinstance(values, Mapping):
+        return values, []
+    texts = {name: value for name, value in values.items() if isinstance(value, str) and _NUMBER.fullmatch(value)}
+    found = {name: float(value) for name, value in texts.items() if name != "num_examples"}
+    return ({**values, **found}, list(found)) if found else (values, [])
 
 
 def numbers_of(values: Json | Mapping[str, Json]) -> dict[str, float]:

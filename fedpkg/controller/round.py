@@ -229,7 +229,8 @@ class _Training:
         examples = {client_id: number for client_id, (number, _) in replied.items()}
         model, saved = self._store(result, examples)
         source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
-        trained = average((dict(metadata), (number, source)) for number, metadata in replied.values())
+        measured = {name: ctx.measured(dict(metadata), name) for name, (_, metadata) in replied.items()}
+        trained = average((measured[name], (number, source)) for name, (number, _) in replied.items())
         row = dataclasses.replace(
             row,
             status="aggregated",
@@ -243,7 +244,7 @@ class _Training:
         )
         ctx.executor.states.commit(row.session_id, states)
         superseded = ctx.store.state_digests(row.session_id)
-        said = {client_id: numbers_of(metadata) for client_id, (_, metadata) in replied.items()}
+        said = {client_id: numbers_of(metadata) for client_id, metadata in measured.items()}
         clients = self._states(states, replied)
         ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients, metrics=said)
         self._forget_states(states)

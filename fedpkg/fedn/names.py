@@ -18,3 +18,8 @@ FORMER_ENTRY_POINTS = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 # Distributions that the compatibility modules in runtime/compat stand in for; of these, the modules with helpers.
 SERVED = ("fedn", "scaleout", "scaleoututil")
 WITH_HELPERS = ("fedn", "scaleoututil")
+# Modules of FEDn before 0.5, whose helpers write no metadata beside an update: each client counted alike.
+HELPERS_WITHOUT_WEIGHTS = (
+    *("fedn.utils.pytorchhelper", "fedn.utils.kerashelper", "fedn.utils.numpyarrayhelper", "fedn.utils.numpymodel"),
+    *("fedn.utils.kerassequential", "fedn.utils.kerasweights"),
+)

@@ -29,6 +29,7 @@ from fedpkg.preflight import (
     warn_of_unread_parameters,
     warn_of_unused,
     warn_of_whole_numbers,
+    with_equal_weights,
 )
 from fedpkg.samplers import make_sampler
 from fedpkg.session.admission import admit_package, put_on_disk
@@ -87,7 +88,7 @@ def run(
         store, control, workshop = here.store, here.control, here.workshop
         with control.holding(workshop.preparing):
             config, package, signatures = admit_package(config, home, store)
-            config = _replaying(config, package, store)
+            config = with_equal_weights(_replaying(config, package, store), package)
             strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
             _check(config, package, strategy)
             session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
