@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import json
-import logging
 import shutil
 import tempfile
 import threading
@@ -30,11 +29,10 @@ from fedpkg.api_answers import (
     predicted,
 )
 from fedpkg.config import ClientsConfig
-from fedpkg.controller.events import Event, SessionEnded
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, ServerOnly
 from fedpkg.fedn.aggregators import strategy_of
 from fedpkg.fedn.helpers import HELPERS
-from fedpkg.log import event
+from fedpkg.session.background import OTHERS, sessions_in, tell_of_failure
 from fedpkg.session.package_run import DEFAULT_CLIENTS, run_of_package, session_name
 from fedpkg.session.record import open_home, running_sessions
 from fedpkg.session.session import Session, prepare
@@ -46,14 +44,11 @@ if TYPE_CHECKING:
     from fedpkg.data.base import ClientData
     from fedpkg.types import Json
 
-logger = logging.getLogger("fedpkg.api_client")
 _Class = TypeVar("_Class")
 Text: TypeAlias = "str | None"
 
-_STARTED: dict[Path, list[Session]] = {}  # by home: sessions of one process share its lock and executor
 # What FEDn's server has at hand for the source of a class.
 _HOOKS = "from fedn.network.combiner.hooks.allowed_import import *\n\n\n"
-_PREDICTING: list[threading.Thread] = []
 
 
 def answering(cls: type[_Class]) -> type[_Class]:
@@ -116,7 +111,7 @@ class APIClient:
         self._data: str | None = settings.pop("data", None)
         self._changes: dict[str, Any] = settings
         open_store(self.home).close()
-        started = _STARTED.setdefault(self.home.root, [])
+        started = sessions_in(self.home.root)
         self._answers = Answers(self.home, lambda: {one.id for one in started if one.is_running})
         self._uploads = self._answers.uploads
 
@@ -352,11 +347,11 @@ class APIClient:
         row = self._answers.session_row(session_id)
         if self._answers.session(row)["status"] in ("Created", "Started"):
             return {"message": "Session is already running."}
-        started = _STARTED.setdefault(self.home.root, [])
+        started = sessions_in(self.home.root)
         session = next((one for one in started if one.id == row.session_id), None)
         if session is None:
             session = Session(self.home, session_id=row.session_id, workshop=started[-1].workshop if started else None)
-            session.watch(_tell_of_failure)
+            session.watch(tell_of_failure)
             started.append(session)
         done = self._answers.read(lambda store: store.count_rounds(row.session_id, status="finished"))
         session.resume(done + rounds)
@@ -373,9 +368,9 @@ class APIClient:
         config, _ways = run_of_package(
             Path(package["path"]), words, cache=cache, clients=clients, rounds=rounds, data=self._data, seed_model=seed
         )
-        started = _STARTED.setdefault(self.home.root, [])
+        started = sessions_in(self.home.root)
         session = prepare(config, self.home, beside=started[-1] if started else None)
-        session.watch(_tell_of_failure)
+        session.watch(tell_of_failure)
         started.append(session.start())
         while not session.id:
             with contextlib.suppress(TimeoutError):
@@ -419,8 +414,8 @@ class APIClient:
         model_id = model_id or str(active_model(self._answers)["id"])
         package, model = Path(self._active_package()["path"]), self._answers.model_file(model_id)
         job = (prediction_id or str(uuid.uuid4()), model_id, package, model)
-        _PREDICTING.append(threading.Thread(target=self._predict, args=job, name="fedpkg-predictions"))
-        _PREDICTING[-1].start()
+        OTHERS.append(threading.Thread(target=self._predict, args=job, name="fedpkg-predictions"))
+        OTHERS[-1].start()
         return {"message": "Prediction started"}
 
     def _predict(self, prediction_id: str, model_id: str, package: Path, model: Path) -> None:
@@ -477,24 +472,7 @@ class APIClient:
         return {"model_id": active_model(self._answers)["model_id"]}
 
 
-def wait() -> None:
-    """Wait for what this process has started. Ctrl-C stops a session."""
-    for thread in _PREDICTING:
-        thread.join()
-    for session in [one for started in _STARTED.values() for one in started]:
-        if session.is_running:
-            with contextlib.suppress(FedpkgError):  # `_tell_of_failure` has said it
-                session.join()
-
-
 def _page(answer: Answer, limit: int | None, skip: int) -> Answer:
     if "result" not in answer:
         return answer
     return {**answer, "result": answer["result"][skip : None if limit is None else skip + limit]}
-
-
-def _tell_of_failure(what: Event) -> None:
-    """A session runs in the background, where nobody gets its error."""
-    if isinstance(what, SessionEnded) and what.session.status != "finished":
-        row = what.session
-        event(logger, logging.WARNING, "session.ended", session=row.session_id, status=row.status, about=row.error)

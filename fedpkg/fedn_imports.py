@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.api_client import APIClient, wait
+from fedpkg.api_client import APIClient
 from fedpkg.log import event
 
 if TYPE_CHECKING:
@@ -70,16 +70,8 @@ def _tell_parent(module: ModuleType) -> None:
         setattr(sys.modules[parent], name, module)
 
 
-def run_script(script: Path, arguments: Sequence[str], **settings: Any) -> None:
-    """Run a Python script as ``python script.py …`` would, with these imports, and wait for what it started.
-
-    Raises:
-        Exception: what the script raises.
-    """
-    serve_fedn_imports(**settings)
+def run_script(script: Path, arguments: Sequence[str]) -> None:
+    """Run a Python script as ``python script.py …`` would."""
     sys.argv[:] = [str(script), *arguments]
     sys.path.insert(0, str(script.absolute().parent))
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    finally:
-        wait()
+    runpy.run_path(str(script), run_name="__main__")

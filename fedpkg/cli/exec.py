@@ -28,16 +28,23 @@ def command(
 
     In it, `from fedn import APIClient` is `fedpkg.APIClient`: packages and models that it sets active, and the sessions
     that it starts, are in the home. The options of fedpkg stand before SCRIPT.py, those of the script after it. When it
-    ends, its sessions are waited for.
+    ends, its sessions are waited for; Ctrl-C stops them.
     """
-    from fedpkg.fedn_imports import run_script
+    from fedpkg.fedn_imports import run_script, serve_fedn_imports
+    from fedpkg.session.background import stop, wait
 
     settings: Settings = context.obj
+    serve_fedn_imports(settings.home_path, clients=clients, data=data)
     try:
-        run_script(script, arguments, home=settings.home_path, clients=clients, data=data)
+        run_script(script, arguments)
     except Exception as error:
         shown = error.__traceback__
         while shown is not None and shown.tb_frame.f_code.co_filename != str(script):
             shown = shown.tb_next
         traceback.print_exception(type(error), error, shown, file=sys.stderr)
         context.exit(1)
+    except KeyboardInterrupt:
+        stop()
+        raise
+    finally:
+        wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 
 import fedpkg
-from fedpkg import api_client
 from fedpkg.api_client import APIClient
 from fedpkg.errors import ServerOnly
+from fedpkg.session import background
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "tests" / "packages" / "nearest-mean"
@@ -37,7 +38,7 @@ def client_in(folder: Path, **more: Any) -> APIClient:
 def finish(client: APIClient, **words: Any) -> str:
     started = client.start_session(**{"rounds": 2, "round_timeout": 60, **words})
     assert started["message"] == "Session started", started
-    api_client.wait()
+    background.wait()
     return str(started["session_id"])
 
 
@@ -247,7 +248,7 @@ def test_names_of_older_versions_answer_in_their_shapes(used: tuple[APIClient, s
 def test_a_client_is_asked_for_predictions(used: tuple[APIClient, str, Path]) -> None:
     client, _session_id, _folder = used
     assert client.start_predictions("mine") == {"message": "Prediction started"}
-    api_client.wait()
+    background.wait()
     answer = client.get_predictions(correlation_id="mine")
     assert answer["count"] == 3
     row = having(answer["result"], "site-1")
@@ -269,7 +270,7 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
     assert client.list_models("experiment one")["count"] == 1
     assert client.continue_session(first, rounds=1) == {"message": "Session started", "session_id": first}
     assert not client.session_is_finished(first)
-    api_client.wait()
+    background.wait()
     assert client.session_is_finished(first)
     assert client.get_rounds_count() == 2
     end = client.get_active_model()
@@ -299,9 +300,8 @@ def test_two_sessions_run_side_by_side_and_a_running_one_is_not_continued(tmp_pa
     assert client.get_controller_status() == {"state": "monitoring"}
     assert [client.get_session_status(id) for id in ids] == ["Started", "Started"]
     assert client.continue_session(ids[0]) == {"message": "Session is already running."}
-    for session in api_client._STARTED[client.home.root]:
-        session.stop()
-    api_client.wait()
+    background.stop()
+    background.wait()
     assert [client.get_session_status(id) for id in ids] == ["Terminated", "Terminated"]
     assert all(client.session_is_finished(id) for id in ids), "who waits for it does not wait for ever"
 
@@ -356,6 +356,33 @@ def test_a_script_of_fedn_runs_and_its_session_is_waited_for(tmp_path: Path) -> 
     assert (ran.returncode, ran.stdout) == (0, "Session started True __main__\n"), ran.stderr
     session = fedpkg.Session.open(tmp_path / "home", "by-script")
     assert (session.status, len(session.rounds)) == ("finished", 1)
+
+
+LONG = """
+import sys, time
+from fedn import APIClient
+client = APIClient()
+client.set_active_package(sys.argv[1], "numpyhelper", "means")
+print(client.start_session(name="long", rounds=100000)["message"], flush=True)
+if sys.argv[2] == "sleep":
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["sleep", "end"])
+def test_ctrl_c_stops_the_sessions_of_a_script(tmp_path: Path, what: str) -> None:
+    (tmp_path / "script.py").write_text(LONG)
+    words = ["exec", "--home", tmp_path / "home", "--clients", "2", tmp_path / "script.py", PACKAGE, what]
+    command = [sys.executable, "-m", "fedpkg", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as script:
+        assert script.stdout is not None
+        assert script.stdout.readline() == "Session started\n"
+        script.send_signal(signal.SIGINT)
+        _out, err = script.communicate(timeout=60)
+    assert script.returncode == 130, err
+    assert "interrupted" in err.splitlines()[-1]
+    assert fedpkg.Session.open(tmp_path / "home").status in ("stopped", "interrupted")
 
 
 INSTALLED = """
