@@ -21,9 +21,11 @@ BARE_SUFFIXES: Mapping[str, Literal[".f64", ".f32", ".txt"]] = {
 def helper_named(scripts: Iterable[ast.Module]) -> str | None:
     """The one helper that a package's scripts name, as ``get_helper("binaryhelper")`` or in an import.
 
-    None if they name several.
+    The numpyhelper writes files of the binaryhelper where it is called with ``file_type="raw_binary"``. None if they
+    name several.
     """
     found: set[str] = set()
+    is_raw = False
     for node in (node for tree in scripts for node in ast.walk(tree)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.add(node.value)
@@ -31,5 +33,9 @@ def helper_named(scripts: Iterable[ast.Module]) -> str | None:
             found.update(alias.name.rpartition(".")[2] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found.add((node.module or "").rpartition(".")[2])
+        elif isinstance(node, ast.keyword) and node.arg == "file_type":
+            is_raw = is_raw or getattr(node.value, "value", None) == "raw_binary"
     found.intersection_update(HELPERS)
+    if is_raw:
+        found = found - {"numpyhelper"} | {"binaryhelper"}
     return found.pop() if len(found) == 1 else None

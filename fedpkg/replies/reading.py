@@ -256,8 +256,19 @@ def _fitted(came: Weights, template: Weights | None, name: str) -> tuple[Weights
         return came.reordered_like(template), None
     weights = came.in_dtypes_of(template)
     if reason := weights.mismatch(template):
-        raise Refused("mismatch", (f"set '{name}': " if name else "") + reason)
+        raise Refused("mismatch", (f"set '{name}': " if name else "") + reason + _under_other_keys(came, template))
     return weights.reordered_like(template), _conversion(came, weights)
+
+
+def _under_other_keys(came: Weights, template: Weights) -> str:
+    """Words for weights that have positions where the global model has names, or the other way round."""
+    from fedpkg.formats.base import keys_of
+
+    theirs, ours = keys_of(came), keys_of(template)
+    if theirs == ours:
+        return ""
+    wrote = {"positions": "numpyhelper or kerashelper", "names": "pytorchhelper"}
+    return f"; its keys are {theirs}, as of {wrote[theirs]}, and the global model's are {ours}, as of {wrote[ours]}"
 
 
 def _renamed(weights: Weights, template: Weights | None) -> Weights:

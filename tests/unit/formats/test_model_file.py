@@ -226,6 +226,12 @@ def test_what_is_not_a_model_file(folder: Path) -> None:
     assert "the file is empty" in message()
     path.write_bytes(b"hello, this is not a model")
     assert "neither an .npz nor a .safetensors file" in message()
+    with pytest.raises(ModelFileError) as caught:
+        read_model(path)
+    assert caught.value.hint == (
+        "write it with numpy.savez() or safetensors.torch.save_file(); if FEDn's binaryhelper, androidhelper or "
+        "numpyarrayhelper wrote it, name that one: helper: binaryhelper"
+    )
     path.write_bytes(pickle.dumps({"w": [1.0] * 100}))
     assert "Python pickle, which is never loaded" in message()
     with open(path, "wb") as file:

@@ -78,6 +78,7 @@ GENERATIONS = {
     "fedn-0.8-android": Generation(None, ["0"], False),
     "fedn-0.9-python-env": Generation(None, ["0", "1"], True),
     "fedn-0.9-binary": Generation(None, ["0"], False),
+    "fedn-0.9-raw-binary": Generation(None, ["0"], False),
     "fedn-0.20-client-settings": Generation(None, ["0", "1"], True, {"run_config": {"learning_rate": 0.1}}),
     "fedn-0.25-callbacks": Generation(npz(**{"0": np.zeros(2)}), ["0"], True, {"run_config": {"learning_rate": 0.05}}),
     "scaleout-1": Generation(None, ["0"], True),

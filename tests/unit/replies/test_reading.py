@@ -89,6 +89,16 @@ def test_positions_of_a_set_are_those_of_its_template(tmp_path: Path, suffix: An
         read(reading(ReplyKind.SETS, sets={"control": None, "x": POSITIONS}), path)
 
 
+def test_update_of_another_helper_is_told(tmp_path: Path) -> None:
+    path = sent(tmp_path, {"": MODEL}, ModelForm(".npz", "positions"))
+    with pytest.raises(Refused) as caught:
+        read(reading(ReplyKind.UPDATE), path)
+    assert str(caught.value.failure.message).endswith(
+        "missing tensor 'fc.weight'; its keys are positions, as of numpyhelper or kerashelper, and the global model's "
+        "are names, as of pytorchhelper"
+    )
+
+
 def test_misspelt_set_is_told(tmp_path: Path) -> None:
     path = sent(tmp_path, {"contrl": MODEL}, ModelForm(".npz"))
     with pytest.raises(Refused, match="missing set 'control'; did you mean 'contrl'") as caught:
