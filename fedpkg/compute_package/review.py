@@ -12,7 +12,7 @@ from posixpath import normpath
 
 from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.errors import nearest
-from fedpkg.fedn.callbacks import script_of_callbacks
+from fedpkg.fedn.callbacks import script_of_runner
 from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import open_regular
 from fedpkg.types import ENTRY_POINTS
@@ -76,7 +76,7 @@ def script_of(command: str) -> str | None:
     words = _words(command)
     if not words:
         return None
-    script = script_of_callbacks(words) or words[0]
+    script = script_of_runner(words) or words[0]
     if _INTERPRETER.fullmatch(script.rpartition("/")[2]):
         script = words[1] if len(words) > 1 else ""
         if script == "-u":  # Python's only option without a value that is common here

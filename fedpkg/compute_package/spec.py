@@ -14,7 +14,14 @@ import msgspec
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.config_shape import Places
 from fedpkg.errors import SpecError, nearest
-from fedpkg.fedn.callbacks import CALLBACKS, CLIENT, commands_of_client, commands_of_import
+from fedpkg.fedn.callbacks import (
+    CALLBACKS,
+    CLIENT,
+    SPLIT,
+    command_of_split,
+    commands_of_client,
+    commands_of_import,
+)
 from fedpkg.fedn.names import FORMER_ENTRY_POINTS, SPEC_FILE, SPEC_FILES
 from fedpkg.files import read_bounded
 from fedpkg.package_yaml import read_package_yaml, refused
@@ -140,6 +147,8 @@ def _commands(name: str, written: str, given: _Command | str, file: _SpecFile, p
     if isinstance(given, _Command):
         command = _text(given.command, (*path, "command"), places).strip()
         of_callbacks = commands_of_client(command) if _is_of_callbacks(written, file) else None
+        if name in SPLIT and set(SPLIT) <= file.entry_points.keys():
+            command = command_of_split(name, command)
         return of_callbacks or {name: command}
     text = _text(given, path, places).strip()
     found = commands_of_client(text) if written == CLIENT else commands_of_import(written, text)

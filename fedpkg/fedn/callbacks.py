@@ -1,6 +1,7 @@
-"""Packages whose client is a program with callbacks, or a file for Scaleout's client to import, as entry points.
+"""Entry points that FEDn's and Scaleout's clients call in another way than with the paths of two models.
 
-They run by ``runtime/path/_fedpkg_callbacks.py``, which calls one callback for one task.
+A client with callbacks, or a file to import, runs by ``runtime/path/_fedpkg_callbacks.py``, which calls one callback
+for one task; ``forward`` and ``backward`` of split learning run by ``_fedpkg_split.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 
 CLIENT = "client"  # the entry point that stands for the callbacks
 CALLBACKS = ("train", "validate", "predict")
-RUNNER = "_fedpkg_callbacks"
+SPLIT = ("forward", "backward")
+RUNNER, SPLIT_RUNNER = "_fedpkg_callbacks", "_fedpkg_split"
 _CLASSES = ("FednClient", "EdgeClient")
 _COMMAND = re.compile(
     r"(?P<python>\S*\bpython[\d.]*)\s+(-u\s+)?(?P<script>[^\s'\"$`*?;&|<>()-]\S*\.py)(?P<own>(\s.*)?)"
@@ -37,9 +39,19 @@ def commands_of_import(name: str, file: str) -> dict[str, str] | None:
     return {name: f"python -m {RUNNER} {name} import {file} --"} if name == "build" else None
 
 
-def script_of_callbacks(words: list[str]) -> str | None:
+def command_of_split(name: str, command: str) -> str:
+    """The command of ``forward`` or ``backward``; one that is no Python script stays as it is."""
+    found = _COMMAND.fullmatch(command)
+    if found is None:
+        return command
+    return f"{found['python']} -m {SPLIT_RUNNER} {name} {found['script']}{found['own']} --"
+
+
+def script_of_runner(words: list[str]) -> str | None:
     """The script of such a command."""
-    return words[5] if words[1:3] == ["-m", RUNNER] and len(words) > 5 else None
+    places = {RUNNER: 5, SPLIT_RUNNER: 4}
+    place = places.get(words[2]) if len(words) > 2 and words[1] == "-m" else None
+    return None if place is None or len(words) <= place else words[place]
 
 
 def client_scripts(folder: Path) -> list[str]:

@@ -59,6 +59,7 @@ STRATEGIES = Registry(
                 "methods.svrp",
                 "methods.svrs",
                 "methods.vrcs",
+                "methods.split",
             )
         ),
         "fedpkg.coordinators.named",

@@ -81,6 +81,10 @@ def graph() -> dict[str, frozenset[str]]:
     return found
 
 
+# Programs of the runtime that run what FEDn's packages have: they use its modules, and fedpkg's client.
+PROGRAMS = ("_fedpkg_callbacks.py", "_fedpkg_server_functions.py", "_fedpkg_split.py")
+
+
 @pytest.mark.parametrize("room", sorted({room_of(path) for path in modules()}))
 def test_modules_of_a_room_import_only_what_is_below_it(room: str) -> None:
     found = [(path, *imported) for path in modules() if room_of(path) == room for imported in imports_of(path)]
@@ -89,9 +93,7 @@ def test_modules_of_a_room_import_only_what_is_below_it(room: str) -> None:
             continue
         target = [*name.split("."), ""][1]
         if room == "runtime" and target == "client":  # which is found everywhere
-            assert path.name == "_fedpkg_server_functions.py", (
-                f"{path}:{line}: of a task only what is a program of ours"
-            )
+            assert path.name in PROGRAMS, f"{path}:{line}: of what runs in a task, only programs that call a package's"
             continue
         assert room != "runtime", f"{path}:{line}: what runs inside a task imports nothing of fedpkg"
         assert room != "client" or target == "client", f"{path}:{line}: it is all of fedpkg that entry points have"
@@ -135,7 +137,7 @@ def test_zygote_needs_only_the_standard_library() -> None:
     import sys
 
     for path in (ROOT / "runtime").rglob("*.py"):
-        serves_fedn = "compat" in path.parts or path.name in ("_fedpkg_callbacks.py", "_fedpkg_server_functions.py")
+        serves_fedn = "compat" in path.parts or path.name in PROGRAMS
         # What a package of FEDn's needs anyway; of fedpkg, the client that is found everywhere.
         compat = ("numpy", "fedn") if serves_fedn else ()
         for line, name in imports_of(path):
