@@ -156,6 +156,84 @@ def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
 
 def dump_tensors(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: ModelForm) -> None:
     """Write tensors under these keys to an open file."""
+    named = list(named)
+    for name, tensor in named:
+        if odd := _oddity(tensor):
+            what, advice = odd
+            raise ModelFileError(
+                f"tensor {name!r} is {what}: a model file holds dense tensors", hint=advice, tensor=name
+            )
+    if form.suffix == ".npz":
+        dump_npz(file, named)
+    elif form.suffix in BARE:
+        dump_bare(file, named, form.suffix)
+    else:
+        dump_safetensors(file, named)
+
+
+def read_seed_model(
+    path: Path, *, buffers: Sequence[str] | None = None, bare: Suffix | None = None
+) -> tuple[Weights, ModelForm]:
+    """A seed model, its buffers told apart (see ``with_buffers``), and the form in which its global models are staged.
+
+    Besides the formats of ``read_model``, a .pt or .pth file that holds a dictionary of tensors, or one under
+    ``"state_dict"``. It is staged as an .npz file with names (.safetensors, if a dtype needs it).
+
+    Args:
+        bare: its global models are staged in this form of one bare array; so is the file, unless it is an .npz.
+
+    Raises:
+        ModelFileError: the file or its metadata cannot be used; a pickle that holds more than tensors is not loaded.
+        ConfigError: one of the patterns in ``buffers`` matches no tensor.
+    """
+    if path.suffix in TORCH_SUFFIXES:
+        weights = Weights(_state_dict(path)).detach()
+        form = ModelForm(".npz" if all(can_hold(tensor) for tensor in weights.values()) else ".safetensors")
+    elif bare is not None:
+        file = MappedFile(path, max_bytes=None)
+        tensors = load_npz(file) if bytes(file.view[:4]) == _ZIP else load_bare(file, bare)
+        weights, form = _weights(tensors), ModelForm(bare, "positions")
+    else:
+        weights, form = read_model(path), detect_form(path)
+    if not weights:
+        raise ModelFileError(f"{path}: holds no tensors", path=str(path))
+    return with_buffers(weights, path, patterns=buffers), form
+
+
+def load_tensors(file: MappedFile) -> dict[str, Tensor]:
+    """The tensors of a file by their keys."""
+    suffix = _suffix_of(file)
+    if suffix in BARE:
+        return load_bare(file, suffix)
+    return load_npz(file) if suffix == ".npz" else load_safetensors(file)
+
+
+def _weights(tensors: dict[str, Tensor]) -> Weights:
+    """In the order of positions, where tensors stand under theirs."""
+    if keys_of(tensors) == "positions":
+        tensors = {str(i): tensors[str(i)] for i in range(len(tensors))}
+    return Weights(tensors)
+
+
+def _suffix_of(file: MappedFile) -> Suffix:
+    for suffix in BARE:
+        if file.path.suffix == suffix:
+            return suffix
+    start = bytes(file.view[:9])
+    if start[:4] in (_ZIP, b"PK\5\6"):
+        return ".npz"
+    if start[8:] in (b"{", b"") and len(start) >= 8:
+        return ".safetensors"
+    hint = "write it with numpy.savez() or safetensors.torch.save_file()"
+    if start[:4] == b"\x89HDF":
+        raise file.error(
+            "is an HDF5 file, such as Keras writes its models to",
+            hint="save the weights: numpy.savez(path, **{str(i): w for i, w in enumerate(model.get_weights())})",
+        )
+    if start[:1] == b"\x80":
+        raise file.error("is a Python pickle, which is never loaded", hint=hint)
+    if start[:6] == b"\x93NUMPY":
+        raise file.error("is a single .npy array, not an .npz file", hint=hint)
     helpers = "if FEDn's binaryhelper, androidhelper or numpyarrayhelper wrote it, name that one: helper: binaryhelper"
     raise file.error("is neither an .npz nor a .safetensors file", hint=f"{hint}; {helpers}")
 
