@@ -56,8 +56,8 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
         except SpecError as error:
             raise ConfigError(
                 f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point that "
-                "writes one",
+                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point, or "
+                "its script a function init_seed, that writes one",
             ) from error
 
 

@@ -19,7 +19,7 @@ from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.errors import ConfigError, ModelFileError
 from fedpkg.shown import shown, shown_lines
-from fedpkg.waist.place import TASK_JSON, log_of
+from fedpkg.waist.place import BUILD, TASK_JSON, log_of
 
 if TYPE_CHECKING:
     from fedpkg.config import PythonEnv
@@ -98,7 +98,7 @@ def call(
     --output is written.
     """
     from fedpkg.config import IsolateConfig
-    from fedpkg.fedn.names import FORMER_ENTRY_POINTS
+    from fedpkg.fedn.names import FORMER_ENTRY_POINTS, INIT_SEED
     from fedpkg.files import remove_tree
     from fedpkg.session.by_hand import Call
     from fedpkg.session.package_run import call_ways
@@ -108,7 +108,7 @@ def call(
     if len(words) < 2 or words[1].startswith("-"):
         raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
     package, arguments = Path(words[0]), parse_arguments(words[2:])
-    entry_point = FORMER_ENTRY_POINTS.get(words[1], words[1])
+    entry_point = {**FORMER_ENTRY_POINTS, INIT_SEED: BUILD}.get(words[1], words[1])
     record: Mapping[str, Any] = {}
     if task_folder is not None:
         record, model = _task(task_folder, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,13 +136,20 @@ def create(context: click.Context, folder: Path, name: str, place: Path) -> None
 
 @command.command()
 @click.argument("path", metavar="PACKAGE", type=_PATH)
+@click.option("--data", metavar="PATTERN", help="Say how a run with this --data gives each client its data.")
+@click.option("--isolate", is_flag=True, help="With --data: how a run with --isolate does.")
 @common_options
 @click.pass_obj
-def inspect(settings: Settings, path: Path) -> None:
+def inspect(settings: Settings, path: Path, *, data: str | None, isolate: bool) -> None:
     """Show what a package holds and offers.
 
     \b
       fedpkg package inspect package.tar.gz
+
+    With --data, it says how a run gives the package its clients' data, and why:
+
+    \b
+      fedpkg package inspect client --data 'data/clients/*'
 
     PACKAGE is an archive or a folder. Nothing of it is run. What warm executors import before a task begins is found by
     reading the scripts; imports that start threads are found only when a run tries them.
@@ -150,12 +158,14 @@ def inspect(settings: Settings, path: Path) -> None:
 
     from fedpkg.compute_package.unpack import open_package
     from fedpkg.session.inspection import preloads_of_package
+    from fedpkg.session.package_run import ways_of_clients
 
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as temporary:
         home = settings.home_path  # looking at a package makes no home, but where there is one its cache is used
         cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
         package = open_package(path, cache)
         warnings, preloads = package.warnings(), preloads_of_package(package)
+        ways = None if data is None else ways_of_clients(package, data, cache=Path(temporary), isolated=isolate)
     for warning in warnings:
         output.words(f"warning: {shown(warning)}")
     signers = signers_of(path, package.digest)
@@ -171,9 +181,16 @@ def inspect(settings: Settings, path: Path) -> None:
                 "warnings": warnings,
                 "signers": signers,
                 "preload": [preload.to_json() for preload in preloads],
+                **({} if ways is None else {"data": [asdict(way) for way in ways.ways], "data_missed": ways.missed}),
             }
         )
     else:
+        if ways is not None:
+            keys = [(f"{way.section}.{way.name}".lstrip("."), way) for way in ways.ways]
+            output.table(["data", "is", "because"], [[key, way.value, way.because] for key, way in keys])
+            for about in ways.missed or ([] if keys else ["nothing in the package says how it reads its data"]):
+                output.words(f"warning: {shown(about)}")
+            output.result()
         _show_package(path, package, signers, preloads)
 
 

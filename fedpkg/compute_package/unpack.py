@@ -27,6 +27,7 @@ from fedpkg.compute_package.extract import (
     make_folder,
     stream_bytes,
 )
+from fedpkg.compute_package.init_seed import with_init_seed
 from fedpkg.compute_package.members import (
     BadMember,
     FileEntry,
@@ -202,7 +203,7 @@ def _unpacked(entry: Path, digest: str, size_bytes: int, contents: Contents) -> 
         folder=folder,
         top=contents.folder,
         root=entry / _FILES,
-        spec=read_spec(spec_path(folder)),
+        spec=with_init_seed(folder, read_spec(spec_path(folder))),
         files=tuple(
             FileEntry(member.name, member.size_bytes) for member in contents.members if member.kind is Kind.FILE
         ),

@@ -13,6 +13,7 @@ SPEC_FILE = "fedn.yaml"
 SPEC_FILES = (SPEC_FILE, "scaleout.yaml")  # where both are, the first counts
 IGNORE_FILES = (".fednignore", ".scaleoutignore")
 
+INIT_SEED = "init_seed"  # the function that makes the seed model, where there is no entry point build
 FORMER_ENTRY_POINTS = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 
 # Distributions that the compatibility modules in runtime/compat stand in for; of these, the modules with helpers.

@@ -327,3 +327,50 @@ def test_clients_that_all_get_the_same_data_are_told_of(here):
     assert about + "the paths of all lead to " in ended.err
     assert about not in run(data="d/*/x.csv").err
     assert about not in fedpkg("run", "--package", "client", "--clients", "1", "--rounds", "1").err
+
+
+def test_inspection_explains_where_the_data_goes(here):
+    write_client(here / "client", 'open("../data/x.csv"); open("/app/data/x.csv")')
+    write_data(here / "d")
+    ended = fedpkg("package", "inspect", "client", "--data", "d/*")
+    assert ended.code == 0, ended.err
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert "links.../data . train.py:10 opens ../data/x.csv" in lines, ended.out
+    assert "train.py:10 opens /app/data, which no client has for itself" in ended.err
+    told = fedpkg("package", "inspect", "client", "--data", "d/*", "--isolate", "--json").json()
+    assert {way["name"]: way["value"] for way in told["data"]} == {"../data": ".", "/app/data": "."}
+    assert told["data_missed"] == []
+
+
+ONES = "**{'0': np.ones(3, np.float32)}"
+SEEDS = {
+    "a function with a path": (f"def init_seed(out_path='seed.npz'): np.savez(out_path, {ONES})", ""),
+    "a function without": (f"def init_seed(): np.savez('seed.npz', {ONES})", ""),
+    "another name": (f"def make(path): np.savez(path, {ONES})", "{'init_seed': make, 'train': train}"),
+}
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.parametrize("form", SEEDS)
+def test_init_seed_makes_the_seed_where_there_is_no_build(here, form, where):
+    function, handed = SEEDS[form]
+    train = f"import fire\n{function}\ndef train(model, out): save(np.load(model)['0'] + 1, out)\nfire.Fire({handed})"
+    write_client(here / "client", train, "python train.py train")
+    spec = (here / "client" / "fedn.yaml").read_text().splitlines()
+    (here / "client" / "fedn.yaml").write_text("\n".join(line for line in spec if "build" not in line))
+    how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
+    ended = fedpkg("run", "--package", "client", "--rounds", "1", *how)
+    assert ended.code == 0, ended.err
+    assert model() == [2, 2, 2]
+    ended = fedpkg("package", "call", "client", "init_seed", "-o", "made.npz")
+    assert ended.code == 0, ended.err
+    assert np.load("made.npz")["0"].tolist() == [1, 1, 1]
+
+
+def test_error_of_a_missing_seed_says_both_ways(here):
+    write_client(here / "client", "save([1, 2, 3], sys.argv[2])")
+    (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: python train.py}}")
+    ended = fedpkg("run", "--package", "client")
+    told = " ".join(ended.err.split())
+    assert "has no 'build' entry point" in told and "(--seed-model FILE)" in told
+    assert "or give the package a build entry point, or its script a function init_seed, that writes one" in told
