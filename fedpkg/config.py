@@ -61,6 +61,8 @@ class ClientsConfig(Section, frozen=True):
     links: dict[str, str] = {}
     # Names of groups → ids of their clients, or patterns of such. Some strategies ask them apart (vrcs: f, g, server).
     groups: dict[str, list[str]] = {}
+    # Names of groups → environment variables of their clients' tasks, besides those of ``environment``.
+    environment: dict[str, dict[str, str]] = {}
 
 
 class RoundConfig(Section, frozen=True):

@@ -216,7 +216,7 @@ def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
 
 
 def _is_environment(path: tuple[str, ...]) -> bool:
-    return len(path) == 2 and path[0] == "environment"
+    return (len(path) == 2 and path[0] == "environment") or (len(path) == 4 and path[:2] == ("clients", "environment"))
 
 
 def _environment_as_text(tree: dict[str, Any]) -> None:
@@ -328,7 +328,7 @@ def _check_values(config: RunConfig, places: Places) -> None:
             raise wrong_value(path, value, allowed, places, hint_after=near)
     _check_arguments(config, places)
     problems = (_of_clients(config.clients), _of_links(config), _of_sections(config), _of_environment(config))
-    for path, problem, hint in itertools.chain(*problems):
+    for path, problem, hint in itertools.chain(*problems, _of_groups_environment(config)):
         raise ConfigError(f"{places.where(path)}: {problem}", hint=hint, key=".".join(path))
 
 
@@ -400,6 +400,19 @@ def _of_environment(config: RunConfig) -> Iterator[Problem]:
             yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "give a whole number from 1"
         if name == "PYTHONHASHSEED" and value != "random" and not re.fullmatch("[0-9]{1,9}", value):
             yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "give a whole number, or random"
+
+
+def _of_groups_environment(config: RunConfig) -> Iterator[Problem]:
+    clients = config.clients
+    for group, variables in clients.environment.items():
+        if group not in clients.groups:
+            problem = f"'clients.environment' is by groups, and 'clients.groups' has no '{group}'"
+            yield ("clients", "environment", group), problem, f"name its clients: clients.groups.{group}: [client-1]"
+        for name, value in variables.items():
+            is_of_a_run = name in (VISIBLE, ORDER, "PYTHONHASHSEED", *THREAD_VARIABLES) or name.startswith("FEDPKG_")
+            if is_of_a_run or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+                problem = f"'{name}' in 'clients.environment.{group}' cannot be set for some clients alone"
+                yield ("clients", "environment", group, name), problem, "leave it out, or see 'environment'"
 
 
 def _check_reserved(config: RunConfig, places: Places) -> None:

@@ -113,6 +113,7 @@ class Ordering:
             task_id=f"{common.session_id}/{common.round_number}/{client.client_id}/{call}",
             client_id=client.client_id,
             partition_id=client.position,
+            environment={**common.environment, **_of_groups(ctx, client.client_id)},
             attempt=attempt,
             input=file,
             seed=task_seed(ctx.session.seed, common.round_number, client.client_id, self.number),
@@ -121,6 +122,14 @@ class Ordering:
             state=state,
             starts_up=is_first and state is None and client.last_num_examples is None,
         )
+
+
+def _of_groups(ctx: SessionContext, client_id: str) -> dict[str, str]:
+    """The variables that a client has as a member of groups."""
+    found: dict[str, str] = {}
+    for group, variables in ctx.config.clients.environment.items():
+        found.update(variables if client_id in ctx.groups.get(group, ()) else {})
+    return found
 
 
 def _template(ctx: SessionContext, request: Request, model: Weights | None) -> Weights | None:
