@@ -172,6 +172,7 @@ class RunConfig(Section, frozen=True):
     # auto: an environment of its own for a package that wants what the Python that runs fedpkg lacks; current: that
     # Python, whatever the package wants; none: `python` is whatever PATH says.
     python_env: PythonEnv = "auto"
+    startup: Literal["run", "skip"] = "run"  # the package's entry point startup, before a client's first task
     # Per entry point, or under `all` for those that clients run (train, validate, predict): --key=value.
     arguments: dict[str, dict[str, Json]] = {}
     environment: dict[str, str] = {}  # environment variables of every task

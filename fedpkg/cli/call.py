@@ -19,7 +19,7 @@ from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.errors import ConfigError, ModelFileError
 from fedpkg.shown import shown, shown_lines
-from fedpkg.waist.place import BUILD, TASK_JSON, log_of
+from fedpkg.waist.place import BUILD, STARTUP, TASK_JSON, log_of
 
 if TYPE_CHECKING:
     from fedpkg.config import PythonEnv
@@ -112,6 +112,7 @@ def call(
     record: Mapping[str, Any] = {}
     if task_folder is not None:
         record, model = _task(task_folder, model)
+        model = None if entry_point == STARTUP else model  # which gets no paths
     if data_path is None and record.get("data_path"):
         data_path = Path(record["data_path"])
     if data_path is not None and not data_path.exists():

@@ -120,7 +120,7 @@ class Ordering:
             data=client.data_path,
             links={} if client.data_path is None else dict(ctx.config.clients.links),
             state=state,
-            starts_up=is_first and state is None and client.last_num_examples is None,
+            starts_up=is_first and state is None and client.last_num_examples is None and ctx.config.startup == "run",
         )
 
 
