@@ -120,6 +120,8 @@ def _of_package(
         output.words(
             "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
         )
+    if ways.downloads is not None:
+        output.words(f"startup  skipped, as {shown(ways.downloads)} downloads and data is given (startup=run runs it)")
     for about in ways.missed:
         output.words(f"warning: {shown(about)}")
     return config

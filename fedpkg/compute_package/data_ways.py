@@ -13,15 +13,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.script_paths import Named, Sources
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.fedn.names import CLIENT_SETTINGS_FILE, CLIENT_SETTINGS_PATH, CONTAINER_FOLDERS, DATA_PATH
 from fedpkg.formats.base import SEED_SUFFIXES
+from fedpkg.waist.place import STARTUP
 
 CLIENT_ENTRY_POINTS = ("train", "validate", "predict")
 SETTINGS_FILES = ("client.yaml", CLIENT_SETTINGS_FILE, "settings.yaml")
 HIGHEST = 2  # folders above that of fedn.yaml that are a client's own: see `Place`
 _OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
+_DOWNLOADS = re.compile(
+    r"\bdownload\s*=\s*True|\burlretrieve\b|\burlopen\b|\brequests\.get\b|\bload_dataset\(|\bdatasets\.\w+\.load_data\b|\bwget\b|\bcurl\b"
+)
 _PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # what bash takes as it stands
 
 
@@ -48,10 +53,12 @@ class DataWays:
 
     Args:
         missed: what it opens and cannot be given, with what to do.
+        downloads: where its ``startup`` downloads something, as far as that can be read.
     """
 
     ways: Sequence[Way] = ()
     missed: Sequence[str] = ()
+    downloads: str | None = None
 
     def section(self, name: str) -> dict[str, str]:
         return {way.name: way.value for way in self.ways if way.section == name}
@@ -86,7 +93,12 @@ class _Finding:
         ways = ways or [*self._by_links()]
         if not ways and not settings and not self._missed:
             ways += [*self._in_package()]
-        return DataWays([*ways, *settings], list(self._missed))
+        return DataWays([*ways, *settings], list(self._missed), self._downloads())
+
+    def _downloads(self) -> str | None:
+        startup = self._spec.entry_points.get(STARTUP)
+        script = None if startup is None else script_of(startup.command)
+        return None if script is None else self._sources.place_of(script, _DOWNLOADS)
 
     def _by_variable(self) -> Iterator[Way]:
         if place := self._sources.mention(DATA_PATH):

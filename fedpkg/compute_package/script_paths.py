@@ -56,10 +56,14 @@ class Sources:
     def mention(self, word: str) -> str | None:
         """Where a word stands, as `train.py:12`; None: nowhere."""
         pattern = re.compile(rf"(?<![\w-]){re.escape(word)}(?!\w)")
-        for path, text in self.texts.items():
-            if match := pattern.search(text):
-                return self._place(path, text.count("\n", 0, match.start()) + 1)
-        return None
+        names = (path.relative_to(self.folder).as_posix() for path in self.texts)
+        return next(filter(None, (self.place_of(name, pattern) for name in names)), None)
+
+    def place_of(self, script: str, pattern: re.Pattern[str]) -> str | None:
+        """Where a script has what a pattern matches; None: nowhere."""
+        text = self.texts.get(self.folder / script, "")
+        match = pattern.search(text)
+        return None if match is None else f"{script}:{text.count(chr(10), 0, match.start()) + 1}"
 
     def option(self, words: Sequence[str], entry_point: str, name: str) -> tuple[str, str] | None:
         """The option ``--name`` that the script of a command takes, as it is written there, and where.

@@ -62,8 +62,11 @@ def run_of_package(
         }
         tree["environment"] = ways.section("environment")
         tree["arguments"] = ways.arguments()
+        if ways.ways and ways.downloads is not None:  # the data that it would fetch is given
+            tree["startup"] = "skip"
     config = config_of(tree, overrides, resolve=resolved)
-    return config, DataWays(_as_configured(config, ways), ways.missed)
+    is_skipped = tree.get("startup") == "skip" == config.startup
+    return config, DataWays(_as_configured(config, ways), ways.missed, ways.downloads if is_skipped else None)
 
 
 def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:

@@ -399,3 +399,16 @@ def test_startup_that_fails_names_its_own_log_and_is_repeated_by_its_name(here, 
     (line,) = [line for line in ended.err.splitlines() if "fedpkg package call client startup --task " in line]
     repeated = fedpkg(*shlex.split(line.split("try")[1])[1:])
     assert repeated.code != 0 and "'startup' exited with code 3" in repeated.err
+
+
+def test_startup_that_downloads_is_skipped_where_data_is_given(here):
+    train = 'save(np.loadtxt(os.environ["FEDN_DATA_PATH"] + "/x.csv", delimiter=","), sys.argv[2])'
+    write_client(here / "client", train, startup="python data.py")
+    (here / "client" / "data.py").write_text("from urllib.request import urlopen\nurlopen('http://127.0.0.1:9/x')")
+    write_data(here / "d")
+    ended = run()
+    assert ended.code == 0, ended.err
+    assert "startup  skipped, as data.py:1 downloads and data is given (startup=run runs it)" in ended.err
+    assert model() == [1.5, 2.5, 3.5]
+    ended = run("startup=run")
+    assert ended.code != 0 and "'startup' exited with code 1" in ended.err and "startup  skipped" not in ended.err
