@@ -56,10 +56,13 @@ class PackageSpec:
         try:
             return self.entry_points[name]
         except KeyError:
+            hint = f"add '{name}:' with its 'command:' to the entry_points of {SPEC_FILE}"
+            if name == "train" and set(SPLIT) <= self.entry_points.keys():
+                hint = "for split learning, name the strategy and its labels: strategy={name: split, labels: FILE}"
             raise SpecError(
                 f"the package has no entry point '{name}'{nearest(name, self.entry_points)} "
                 f"(it has: {', '.join(self.entry_points)})",
-                hint=f"add '{name}:' with its 'command:' to the entry_points of {SPEC_FILE}",
+                hint=hint,
                 entry_point=name,
             ) from None
 

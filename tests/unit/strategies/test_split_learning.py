@@ -103,3 +103,11 @@ def test_labels_must_be_there(federation: Federation) -> None:
     np.savez(federation.home.root.parents[1] / "other.npz", y=np.zeros(3))
     with pytest.raises(ConfigError, match=r"strategy.labels: .*other.npz has no 'y_train'"):
         federation.run(config(federation, "split-records", labels="other.npz", rounds=1))
+
+
+def test_run_of_such_a_package_with_another_strategy_names_this_one(federation: Federation) -> None:
+    with pytest.raises(FedpkgError) as caught:
+        federation.run(federation.config(package=str(PACKAGES / "split-fedn"), clients=2, rounds=1))
+    assert caught.value.message.startswith("the package has no entry point 'train'")
+    assert caught.value.hint is not None
+    assert "strategy={name: split, labels: FILE}" in caught.value.hint
