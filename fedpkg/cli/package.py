@@ -17,6 +17,7 @@ from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
+    from fedpkg.compute_package.build import BuiltPackage
     from fedpkg.compute_package.members import FileEntry
     from fedpkg.compute_package.unpack import UnpackedPackage
     from fedpkg.session.inspection import Preloads
@@ -75,6 +76,10 @@ def build(
     from fedpkg.compute_package.ignore import Selection
 
     built = build_package(folder, archive, Selection(exclude, include, gitignore=gitignore, ask=_ask))
+    _show_built(settings, built)
+
+
+def _show_built(settings: Settings, built: BuiltPackage) -> None:
     for warning in built.warnings:
         output.words(f"warning: {shown(warning)}")
     if settings.json:

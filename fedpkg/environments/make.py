@@ -212,9 +212,8 @@ def _make(
     uv = find_uv()
     maker = "uv" if uv else "pip"
     requirements = [str(item) for item in wanted.items]
-    facts = {"package": package, "asked_by": wanted.source, "python": interpreter.version}
-    facts |= {"requirements": str(len(requirements)), "maker": maker, "folder": str(folder)}
-    event(logger, logging.INFO, "environment.making", **facts)
+    facts = {"asked_by": wanted.source, "python": interpreter.version, "requirements": str(len(requirements))}
+    event(logger, logging.INFO, "environment.making", package=package, **facts, maker=maker, folder=folder)
     started = time.monotonic()
     try:
         remove_tree(folder)  # of a making that was cut off
