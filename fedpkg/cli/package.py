@@ -18,6 +18,7 @@ from fedpkg.shown import shown
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.build import BuiltPackage
+    from fedpkg.compute_package.data_ways import DataWays
     from fedpkg.compute_package.members import FileEntry
     from fedpkg.compute_package.unpack import UnpackedPackage
     from fedpkg.session.inspection import Preloads
@@ -174,29 +175,41 @@ def inspect(settings: Settings, path: Path, *, data: str | None, isolate: bool) 
     for warning in warnings:
         output.words(f"warning: {shown(warning)}")
     signers = signers_of(path, package.digest)
-    commands = {name: entry_point.command for name, entry_point in package.spec.entry_points.items()}
     if settings.json:
-        output.document(
-            {
-                "digest": package.digest,
-                "size_bytes": package.size_bytes,
-                "entry_points": commands,
-                "python_env": package.spec.python_env,
-                "files": [file._asdict() for file in package.files],
-                "warnings": warnings,
-                "signers": signers,
-                "preload": [preload.to_json() for preload in preloads],
-                **({} if ways is None else {"data": [asdict(way) for way in ways.ways], "data_missed": ways.missed}),
-            }
-        )
-    else:
-        if ways is not None:
-            keys = [(f"{way.section}.{way.name}".lstrip("."), way) for way in ways.ways]
-            output.table(["data", "is", "because"], [[key, way.value, way.because] for key, way in keys])
-            for about in ways.missed or ([] if keys else ["nothing in the package says how it reads its data"]):
-                output.words(f"warning: {shown(about)}")
-            output.result()
-        _show_package(path, package, signers, preloads)
+        output.document(_package_document(package, warnings, signers, preloads, ways))
+        return
+    if ways is not None:
+        _show_ways(ways)
+    _show_package(path, package, signers, preloads)
+
+
+def _package_document(
+    package: UnpackedPackage,
+    warnings: Sequence[str],
+    signers: Sequence[Mapping[str, str]],
+    preloads: Preloads,
+    ways: DataWays | None,
+) -> dict[str, object]:
+    return {
+        "digest": package.digest,
+        "size_bytes": package.size_bytes,
+        "entry_points": {name: entry_point.command for name, entry_point in package.spec.entry_points.items()},
+        "python_env": package.spec.python_env,
+        "files": [file._asdict() for file in package.files],
+        "warnings": warnings,
+        "signers": signers,
+        "preload": [preload.to_json() for preload in preloads],
+        **({} if ways is None else {"data": [asdict(way) for way in ways.ways], "data_missed": ways.missed}),
+    }
+
+
+def _show_ways(ways: DataWays) -> None:
+    """How a run gives clients their data, and why."""
+    rows = [[f"{way.section}.{way.name}".lstrip("."), way.value, way.because] for way in ways.ways]
+    output.table(["data", "is", "because"], rows)
+    for about in ways.missed or ([] if rows else ["nothing in the package says how it reads its data"]):
+        output.words(f"warning: {shown(about)}")
+    output.result()
 
 
 def _show_package(

@@ -55,18 +55,22 @@ def run_of_package(
     ways = DataWays()
     if data is not None:
         ways = ways_of_clients(unpacked, data, clients, cache=cache, isolated=asked.isolate.enabled)
-        tree["clients"] = {
-            "folders": data,
-            "links": ways.section("links"),
-            **({} if clients is None else {"count": clients}),
-        }
-        tree["environment"] = ways.section("environment")
-        tree["arguments"] = ways.arguments()
-        if ways.ways and ways.downloads is not None:  # the data that it would fetch is given
-            tree["startup"] = "skip"
+        tree["clients"] = {"folders": data, **({} if clients is None else {"count": clients})}
+        tree |= _keys(ways, tree["clients"])
     config = config_of(tree, overrides, resolve=resolved)
     is_skipped = tree.get("startup") == "skip" == config.startup
     return config, DataWays(_as_configured(config, ways), ways.missed, ways.downloads if is_skipped else None)
+
+
+def _keys(ways: DataWays, clients: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a configuration by which clients get their data so."""
+    skip = {"startup": "skip"} if ways.ways and ways.downloads is not None else {}  # what it would fetch is given
+    return {
+        "clients": {**clients, "links": ways.section("links")},
+        "environment": ways.section("environment"),
+        "arguments": ways.arguments(),
+        **skip,
+    }
 
 
 def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:

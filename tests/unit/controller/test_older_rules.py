@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tarfile
 from pathlib import Path
@@ -69,3 +70,12 @@ def test_older_session_with_means_that_are_added_in_another_order_now_is_refused
 def test_session_of_a_newer_version_is_refused() -> None:
     assert refusal(CURRENT, "fedavg") is None
     assert "newer version" in str(refusal(CURRENT + 1, "fedavg"))
+
+
+def test_session_of_older_rules_goes_on_with_variables_as_fedpkg_set_them(home: Home) -> None:
+    with open_store(home) as store:
+        session = store.get_session(ref("mean"))
+    given = {"FEDN_DATA_PATH": "/elsewhere", "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "LR": "1"}
+    session = dataclasses.replace(session, config={**session.config, "environment": dict(given)})
+    assert former_rules.by_its_rules(dataclasses.replace(session, rules=4))["environment"] == given
+    assert former_rules.by_its_rules(session)["environment"] == {"LR": "1"}
