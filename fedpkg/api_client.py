@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar, cast
 
 from fedpkg.api_answers import (
     Answer,
@@ -334,13 +335,17 @@ class APIClient:
         }
         package = self._active_package()
         changes["name"] = as_name(name or session_id or id or session_name(Path(package["name"])))
-        if (form := helper or package["helper"]) in HELPERS:
+        if (form := helper or package["helper"]) in HELPERS and aggregator != "split":
             changes["helper"] = form
         return self._start(changes, rounds, model_id)
 
-    def start_splitlearning_session(self, name: Text = None, model_id: Text = None, **settings: Any) -> Answer:
-        """`start_session` with the strategy ``split`` and, unless it is said, without validation."""
-        return self.start_session(name, "split", model_id=model_id, **{"validate": False, **settings})
+    def start_splitlearning_session(
+        self, name: Text = None, model_id: Text = None, *, validate: bool = False, **settings: Any
+    ) -> Answer:
+        """`start_session` with the strategy ``split``, which has no global model; its labels: ``FEDN_LABELS_PATH``."""
+        labels = {} if (path := os.environ.get("FEDN_LABELS_PATH")) is None else {"labels": path}
+        kwargs = {"validate": validate, **labels}
+        return self.start_session(name, "split", kwargs, validate=False, **settings)
 
     def continue_session(self, session_id: str, rounds: int = 5, round_timeout: float = 180) -> Answer:
         """Give a session that has ended so many more rounds. It keeps its configuration, also its time limit."""
@@ -359,8 +364,10 @@ class APIClient:
 
     def _start(self, changes: Mapping[str, Json], rounds: int, model_id: str | None) -> Answer:
         package, seed = self._active_package(), None
+        has_model = "split" not in cast("dict[str, Json]", changes["strategy"]).values()
         with contextlib.suppress(NotFound):  # then the package builds one
-            model_id = model_id or active_model(self._answers, package["package_id"])["id"]
+            if has_model:
+                model_id = model_id or active_model(self._answers, package["package_id"])["id"]
         if model_id is not None:
             seed = self._answers.model_file(model_id)
         words = [f"{key}={json.dumps(value, default=str)}" for key, value in {**changes, **self._changes}.items()]

@@ -358,6 +358,53 @@ def test_a_script_of_fedn_runs_and_its_session_is_waited_for(tmp_path: Path) -> 
     assert (session.status, len(session.rounds)) == ("finished", 1)
 
 
+FUNCTIONS = """
+import sys
+from fedn import APIClient
+from fedn.network.combiner.hooks.allowed_import import Dict, List, ServerFunctionsBase, Tuple, np
+
+class ServerFunctions(ServerFunctionsBase):
+    def client_selection(self, client_ids: List[str]) -> List:
+        return client_ids[:1]
+
+    def aggregate(self, previous_global, client_updates: Dict):
+        return [np.full(1, 42.0)]
+
+client = APIClient()
+client.set_active_package(sys.argv[1], "numpyhelper", "means")
+print(client.start_session(name="functions", rounds=1, server_functions=ServerFunctions)["message"])
+"""
+
+
+@pytest.mark.slow
+def test_server_functions_of_a_script_run(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(FUNCTIONS)
+    words = ["exec", "--home", tmp_path / "home", "--clients", "2", tmp_path / "script.py", PACKAGE]
+    ran = subprocess.run([sys.executable, "-m", "fedpkg", *map(str, words)], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "Session started\n"), ran.stderr
+    session = fedpkg.Session.open(tmp_path / "home")
+    assert (session.status, session.rounds[0].num_ok) == ("finished", 1), ran.stderr
+    assert [tensor.tolist() for tensor in session.model().values()] == [[42.0]]
+
+
+@pytest.mark.slow
+def test_a_split_learning_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
+    (tmp_path / "data").mkdir()
+    for number, columns in ((1, slice(0, 4)), (2, slice(4, 6))):
+        np.savez(tmp_path / "data" / f"{number}.npz", X_train=x[:40, columns], X_test=x[40:, columns])
+    np.savez(tmp_path / "labels.npz", y_train=(x[:40, 0] > 0) * 1.0, y_test=(x[40:, 0] > 0) * 1.0)
+    client = client_in(tmp_path, data=str(tmp_path / "data" / "*.npz"))
+    client.set_active_package(str(PACKAGE.parent / "split-fedn"), "splitlearninghelper", "split")
+    assert "labels" in client.start_splitlearning_session("no labels")["message"]
+    monkeypatch.setenv("FEDN_LABELS_PATH", str(tmp_path / "labels.npz"))
+    started = client.start_splitlearning_session("split", rounds=2, round_timeout=60)
+    assert started["message"] == "Session started", started
+    background.wait()
+    assert client.get_session_status(started["session_id"]) == "Finished"
+    assert client.get_models(started["session_id"]) == {"count": 0, "result": []}
+
+
 LONG = """
 import sys, time
 from fedn import APIClient
