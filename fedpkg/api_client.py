@@ -335,7 +335,7 @@ class APIClient:
         }
         package = self._active_package()
         changes["name"] = as_name(name or session_id or id or session_name(Path(package["name"])))
-        if (form := helper or package["helper"]) in HELPERS and aggregator != "split":
+        if (form := helper or package["helper"]) in HELPERS and "split" not in aggregator:
             changes["helper"] = form
         return self._start(changes, rounds, model_id)
 
