@@ -62,6 +62,7 @@ class WorkingCopies:
         self._spare: list[_Copy] = []
         self._given: dict[str, _Copy] = {}  # by task: what it got of the package as it was unpacked
         self._links: dict[str, Mapping[str, Shared]] = {}  # by task
+        self._linked: dict[Path, set[str]] = {}  # links to data: the tasks that have them
         self._private: dict[str, list[str]] = {}  # by task that runs again: big files that it got as its own
 
     def put(self, job: Job, *, private: bool = False) -> None:
@@ -73,7 +74,7 @@ class WorkingCopies:
         if job.state is not None:
             copy_tree(job.state, job.place.version, but=(NOTE,))
             links = self._put_big_files(job, _read_note(job.state), private=private)
-            _link(job)
+            self._link(job)
         elif not (job.links or private) and (copy := self._take(root)) is not None:
             os.rename(copy.path, job.place.version)
             copy.settled = time.time_ns() - max(facts[-1] for facts in copy.facts.values()) > _TICKS_NS
@@ -84,7 +85,7 @@ class WorkingCopies:
             copy_tree(root, package_in(job.place.version), but=inventory(root).big)
             links = self._put_big_files(job, inventory(root).big, private=private)
             (job.place.version / "state").mkdir()
-            _link(job)
+            self._link(job)
             facts = _facts(job.place.version, links)
             self._given[job.task_id] = _Copy(root, job.place.version, links, facts)
         self._links[job.task_id] = links
@@ -118,7 +119,7 @@ class WorkingCopies:
         copy, links = self._given.pop(job.task_id, None), self._links.pop(job.task_id, {})
         try:
             touched = copy is None or not _is_untouched(job.place.version, copy)
-            _unlink(job)
+            self._unlink(job)
             is_as_unpacked = copy is not None and (
                 (copy.settled and not touched) or _is_as_unpacked(job, links, big_files=not touched)
             )
@@ -154,8 +155,41 @@ class WorkingCopies:
         self._private.pop(job.task_id, None)
         self._files.take(job.place.version, self._links.pop(job.task_id, {}))
         with contextlib.suppress(OSError, DispatchError):
-            _unlink(job)
+            self._unlink(job)
         remove_tree(job.place.version)
+
+    def _link(self, job: Job) -> None:
+        """Put links to the client's data where its package looks for them; what has their names gives way."""
+        for name, target in job.linked.items():
+            link = _place_of(job, name)
+            if link is None:  # what we remove and make would be there
+                raise DispatchError(f"{job.order.client_id} has kept a link in the place of its working folder")
+            with self._lock:
+                users = self._linked.setdefault(link, set())
+                is_there = bool(users) and link.is_symlink() and os.readlink(link) == str(target)
+                users.add(job.task_id)
+                if not is_there:
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    remove_tree(link)
+                    link.symlink_to(target)
+
+    def _unlink(self, job: Job) -> None:
+        """Take the links away again, with folders that were made for them: they are no part of the client's state.
+
+        One beside the version of the state stays as long as another task of the client runs that has it, too.
+        """
+        for name in job.linked:
+            if (link := _place_of(job, name)) is None:
+                continue
+            with self._lock:
+                users = self._linked.get(link, set())
+                users.discard(job.task_id)
+                if users:
+                    continue
+                self._linked.pop(link, None)
+                if link.is_symlink():
+                    link.unlink()
+                    _remove_made_for(link, job)
 
     def clear(self) -> None:
         """Remove the copies that no task has."""
@@ -165,35 +199,19 @@ class WorkingCopies:
         self._files.clear()
 
 
-def _link(job: Job) -> None:
-    """Put links to the client's data where its package looks for them; what has their names gives way."""
-    for name, target in job.linked.items():
-        link = _place_of(job, name)
-        if link is None:  # what we remove and make would be there
-            raise DispatchError(f"{job.order.client_id} has kept a link in the place of its working folder")
-        link.parent.mkdir(parents=True, exist_ok=True)
-        remove_tree(link)
-        link.symlink_to(target)
-
-
-def _unlink(job: Job) -> None:
-    """Take the links away again, with folders that were made for them: they are no part of the client's state."""
-    for name in job.linked:
-        link = _place_of(job, name)
-        if link is None or not link.is_symlink():
-            continue
-        link.unlink()
-        for folder in itertools.takewhile(job.place.package.__ne__, link.parents):
-            if folder.is_relative_to(job.place.package):
-                of_the_package = job.package.root / folder.relative_to(job.place.package)
-                if of_the_package.is_dir():
-                    break
-            elif folder == job.place.version or not folder.is_relative_to(job.place.version.parent):
-                break
-            try:
-                folder.rmdir()
-            except OSError:  # there is something else in it
-                break
+def _remove_made_for(link: Path, job: Job) -> None:
+    """Remove the empty folders that a link was in, apart from those of the package, the version and the client."""
+    for folder in itertools.takewhile(job.place.package.__ne__, link.parents):
+        if folder.is_relative_to(job.place.package):
+            of_the_package = job.package.root / folder.relative_to(job.place.package)
+            if of_the_package.is_dir():
+                return
+        elif folder == job.place.version or not folder.is_relative_to(job.place.version.parent):
+            return
+        try:
+            folder.rmdir()
+        except OSError:  # there is something else in it
+            return
 
 
 def _place_of(job: Job, name: str) -> Path | None:

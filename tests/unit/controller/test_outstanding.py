@@ -508,3 +508,63 @@ def test_where_a_task_runs_again_those_after_it_do_too(federation: Federation, t
     federation.resume(session_id, watch=watch)
     assert seen == [["cancelled"]]
     assert [note[3] for note in notes_of(federation, session_id)[0]] == [[1], [2]]
+
+
+READS_BESIDE = """
+import json, os, sys, time
+import numpy as np
+command, *paths = sys.argv[1:]
+if command == "build":
+    np.savez(paths[0], w=np.zeros(3, np.float32))
+    sys.exit()
+if command == "train":
+    deadline = time.monotonic() + 60
+    while not os.path.exists(os.environ["GATE"]) and time.monotonic() < deadline:
+        time.sleep(0.002)
+with open("../../../data/x.txt") as file:
+    x = float(file.read())
+if command == "train":
+    np.savez(paths[1], w=np.full(3, x, np.float32))
+    open(paths[1] + "-metadata", "w").write('{"num_examples": 1}')
+else:
+    open(paths[1], "w").write(json.dumps({"x": x}))
+"""
+
+
+def test_a_client_that_validates_aside_leaves_the_data_of_its_training_alone(
+    federation: Federation, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    commands = "".join(f"  {name}: {{command: python x.py {name}}}\n" for name in ("build", "train", "validate"))
+    (package / "fedn.yaml").write_text(f"entry_points:\n{commands}")
+    (package / "x.py").write_text(READS_BESIDE)
+    for number in range(2):
+        (tmp_path / "data" / str(number)).mkdir(parents=True)
+        (tmp_path / "data" / str(number) / "x.txt").write_text(str(number + 1))
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            clients = tuple(client.client_id for client in ctx.clients)
+            yield Request(payload=state["model"], clients=clients, wait="nothing")
+        else:
+            (replies,) = yield Arrived()
+            notes.append([float(reply.weights["w"][0]) for reply in replies])
+
+    def watch(event: Event) -> None:
+        if isinstance(event, RoundFinished) and event.round.round_number == 1:
+            (tmp_path / "gate").touch()
+
+    Stepping.steps = steps
+    session = federation.run(
+        package=str(package),
+        rounds=2,
+        clients={"folders": str(tmp_path / "data" / "*"), "links": {"../../../data": "."}},
+        strategy=STEPPING,
+        validation={"every": 1},
+        environment={"GATE": str(tmp_path / "gate")},
+        executor={"workers": 4},
+        watch=watch,
+    )
+    assert notes_of(federation, session.session_id)[1] == [[1.0, 2.0]]
+    assert federation.findings() == []
