@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
+from fedpkg.cli.memory import share_one_arena
 from fedpkg.cli.report import (
     examples_text,
     failure_lines,
@@ -53,6 +54,7 @@ SHOWN_FAILURES = 5  # of one phase; the store has them all
 @contextmanager
 def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watcher]:
     """Show a session while it runs inside the block, and at the end its rounds, its model and how to look further."""
+    share_one_arena()
     progress = Progress(settings.command, home, num_rounds)
     try:
         with displayed(JsonLines(progress) if settings.json else display_of(progress)) as watch:
