@@ -322,7 +322,8 @@ def changed(
                 continue
             own = [asks] if isinstance(asks, Request) else list(asks)
             sent = [change(request) for request in own]
-            found: tuple[Replies, ...] = yield sent
+            came = yield sent[0] if isinstance(asks, Request) else sent
+            found: tuple[Replies, ...] = (came,) if isinstance(asks, Request) else came
             if read is not None:
                 found = tuple(read(*one) for one in zip(found, own, sent, strict=True))
             answers = found[0] if isinstance(asks, Request) else found

@@ -70,9 +70,9 @@ def test_float32_master_hands_on_what_a_step_tells() -> None:
 
     def answers(strategy: Any) -> StepResult:
         step = take_step(strategy, strategy.init(model), CONTEXT)
-        (request,) = next(step)
+        request = next(step)
         assert request.payload["w"].dtype == torch.float16
-        replies: Any = (iter(()),)
+        replies: Any = iter(())
         try:
             step.send(replies)
         except StopIteration as stop:
