@@ -358,7 +358,8 @@ def test_doctor_fails_when_something_is_missing_that_fedpkg_needs(here, monkeypa
 @pytest.mark.slow
 def test_on_a_terminal_the_progress_is_live_and_leaves_a_clean_screen(here, environment):
     plan = {"train": {"plan": '{"client-1@1": "exit3"}'}}
-    words = [*warm_python(), "-m", "fedpkg", "run", str(write_run_yaml(here, arguments=plan))]
+    cold = {"executor": {"name": "process", "workers": 2}}  # rounds that last longer than the screen needs to be drawn
+    words = [*warm_python(), "-m", "fedpkg", "run", str(write_run_yaml(here, arguments=plan, **cold))]
     ours, theirs = os.openpty()
     with subprocess.Popen(
         words, env={**environment, "TERM": "xterm-256color"}, stdin=theirs, stdout=theirs, stderr=theirs
