@@ -36,10 +36,11 @@ def list_metrics(settings: Settings, session_ref: str | None, round_number: int 
     \b
       fedpkg metric list digits --client client-3
     """
-    from fedpkg.session.record import find_session
+    from fedpkg.session.record import check_there, find_session
 
     with settings.reading() as (_home, store):
         session = find_session(store, session_ref)
+        check_there(store, session, round_number=round_number, client_id=client_id)
         found = [
             one for one in _logged(store, session, round_number) if client_id is None or one["client_id"] == client_id
         ]

@@ -8,7 +8,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.session.record import find_session
+from fedpkg.session.record import check_there, find_session
 from fedpkg.shown import shown
 
 
@@ -40,18 +40,10 @@ def list_validations(
     parts of the data (split), their num_examples in training (train), or equal weights (equal).
     """
     from fedpkg.cli.report import metric_names
-    from fedpkg.errors import NotFound, nearest
 
     with settings.reading() as (_home, store):
         session = find_session(store, session_ref)
-        if round_number is not None:
-            store.get_round(session.session_id, round_number)
-        known = [client.client_id for client in store.list_clients(session.session_id)]
-        if client_id is not None and client_id not in known:
-            raise NotFound(
-                f"session {session.session_id} has no client {client_id!r}{nearest(client_id, known)}",
-                hint=f"it has {len(known)}: {', '.join(known[:5])}{' …' if len(known) > 5 else ''}",
-            )
+        check_there(store, session, round_number=round_number, client_id=client_id)
         found = store.list_validations(session.session_id, round_number=round_number, client_id=client_id)
     if settings.json:
         output.document([asdict(row) for row in found])

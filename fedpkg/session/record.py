@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpkg.errors import NotFound
+from fedpkg.errors import NotFound, nearest
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
@@ -46,6 +46,24 @@ def find_session(store: StateStore, ref: str | None) -> SessionRow:
     if not sessions:
         raise NotFound("this home has no session yet", hint="fedpkg run RUN.yaml starts one; --home names another home")
     return sessions[0]
+
+
+def check_there(store: StateStore, session: SessionRow, *, round_number: int | None, client_id: str | None) -> None:
+    """Does the session have that round, and that client? None is not looked at.
+
+    Raises:
+        NotFound: it does not.
+    """
+    if round_number is not None:
+        store.get_round(session.session_id, round_number)
+    if client_id is None:
+        return
+    known = [client.client_id for client in store.list_clients(session.session_id)]
+    if client_id not in known:
+        raise NotFound(
+            f"session {session.session_id} has no client {client_id!r}{nearest(client_id, known)}",
+            hint=f"it has {len(known)}: {', '.join(known[:5])}{' …' if len(known) > 5 else ''}",
+        )
 
 
 def running_sessions(home: Home) -> frozenset[str]:

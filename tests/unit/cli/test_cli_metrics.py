@@ -60,6 +60,15 @@ def test_average_is_of_clients_that_measured_something_and_says_how_many_were_fi
     assert "not_finite=lost of train (0 of 3 finite), loss of validate (2 of 3 finite), diverged of" in ended.err
 
 
+@pytest.mark.parametrize("noun", ["metric", "validation"])
+def test_a_client_or_round_that_is_not_there_is_an_error(ran, noun):
+    home, _ = ran
+    client = fedpkg(noun, "list", "--client", "client-9", "--home", home)
+    assert client.code != 0 and "has no client 'client-9'" in client.err and "it has 4: client-0" in client.err
+    number = fedpkg(noun, "list", "--round", 7, "--home", home)
+    assert number.code != 0 and "round 7" in number.err
+
+
 def test_json_says_what_the_averages_are_of(ran):
     (row,) = fedpkg("session", "show", "--json", "--home", ran[0]).json()["rounds"]
     assert row["metrics"] == {NAME: 1.0, "num_examples": 20.0, "loss": 1.0, "diverged": None}
