@@ -107,10 +107,7 @@ class Lanes:
             return False
         if isinstance(received, BaseException):
             raise received
-        if (turn := self._in_flight.pop(order.task_id, None)) is None:
-            self._drop(received)  # it was given up
-        else:
-            self._settle(turn, received)
+        self._settle(self._in_flight.pop(order.task_id), received)
         return True
 
     def end(self, asked: Asked) -> None:
