@@ -236,7 +236,7 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
         only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # a pattern's way to say that
         return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
 
-    for key in _PATHS:
+    for key in PATHS:
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
@@ -273,7 +273,7 @@ _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) 
 
 _KEEP: tuple[str, Callable[[Any], bool]] = (KeepRule.ALLOWED, lambda value: KeepRule.parse(value) is not None)
 
-_PATHS = (
+PATHS = (
     *("package", "seed_model", "clients.folders", "clients.data.dataset", "trust.signature", "trust.allow"),
     *(
         "isolate.read",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import entry_points
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.errors import ConfigError, ModelFileError
 from fedpkg.shown import shown, shown_lines
@@ -30,7 +31,13 @@ NEED_A_MODEL = ("train", "validate", "predict")
 
 
 @click.command()
-@click.argument("words", metavar="[PACKAGE] ENTRY_POINT [-- --KEY=VALUE ...]", nargs=-1, type=click.UNPROCESSED)
+@click.argument(
+    "words",
+    metavar="[PACKAGE] ENTRY_POINT [-- --KEY=VALUE ...]",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=entry_points,
+)
 @click.option("-p", "--path", metavar="PACKAGE", type=_PATH, help="The package, as FEDn's commands have it.")
 @click.option("-i", "--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
 @click.option("-o", "--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")

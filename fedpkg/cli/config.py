@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import overrides, run_file
 from fedpkg.cli.options import Settings, common_options
 
 
@@ -21,8 +22,8 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path))
-@click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path), shell_complete=run_file)
+@click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=overrides)
 @common_options
 @click.pass_obj
 def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import sessions
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.session.record import find_session
 from fedpkg.shown import shown
@@ -84,7 +85,7 @@ def _looked_at(checkup: Checkup) -> list[tuple[int, str, str]]:
 
 
 @command.command()
-@click.option("--session", "session_ref", metavar="ID", help="Of this session only.")
+@click.option("--session", "session_ref", metavar="ID", shell_complete=sessions, help="Of this session only.")
 @click.option("--keep-models", metavar="RULE", help="Which rounds' global models stay.  [default: the session's own]")
 @click.option("--keep-task-folders", metavar="RULE", help="Which rounds' logs stay.  [default: the session's own]")
 @click.option("--orphans", is_flag=True, help="Also model files and session folders that are not on record.")

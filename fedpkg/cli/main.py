@@ -39,6 +39,7 @@ NOUNS = (
     "environment",
     "config",
     "doctor",
+    "completion",
 )
 
 
@@ -57,7 +58,8 @@ class Nouns(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in NOUNS and not args[0].startswith("-"):
+        is_word = bool(args) and not args[0].startswith("-") and not ctx.resilient_parsing  # as in completion
+        if is_word and args[0] not in NOUNS:
             near = nearest(args[0], NOUNS) or (
                 f"; did you mean 'fedpkg run {args[0]}'?" if args[0].endswith((".yaml", ".yml")) else ""
             )
@@ -148,6 +150,10 @@ def _json_error(kind: str, message: str, exit_code: int, **facts: object) -> Non
 
 def main() -> NoReturn:
     """What ``fedpkg`` on the command line calls."""
+    if "_FEDPKG_COMPLETE" in os.environ:
+        from fedpkg.cli import completion
+
+        completion.register()
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without UTF-8

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import sessions
 from fedpkg.cli.options import Settings, common_options
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("session_ref", metavar="[SESSION]", required=False)
+@click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
 @click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only.")
 @click.option("--client", "client_id", metavar="ID", help="Of one client only.")
 @common_options

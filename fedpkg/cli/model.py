@@ -12,6 +12,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.call import call_and_show, copy_whole, parse_arguments, show_tensors, temporary_folder
+from fedpkg.cli.completing import models, models_and_files, packages, sessions
 from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.errors import ModelFileError, NotFound, nearest
 from fedpkg.session.record import find_session
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
-_MODEL = click.argument("ref", metavar="[MODEL]", required=False)
+_MODEL = click.argument("ref", metavar="[MODEL]", required=False, shell_complete=models)
 _OUTPUT = click.option("-o", "--output", "target", metavar="FILE", type=click.Path(path_type=Path), required=True)
 _FORCE = click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
 
@@ -46,7 +47,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("session_ref", metavar="[SESSION]", required=False)
+@click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
 @click.option("--all", "of_all", is_flag=True, help="Of all sessions, not only the newest.")
 @click.option("--best", metavar="METRIC", help="Only the model with the best value of this validation metric.")
 @click.option("--lowest/--highest", "lowest", default=None, help="With --best: which end is the best one.")
@@ -193,7 +194,7 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
 
 
 @command.command()
-@click.argument("package", metavar="PACKAGE", type=click.Path(path_type=Path))
+@click.argument("package", metavar="PACKAGE", type=click.Path(path_type=Path), shell_complete=packages)
 @_OUTPUT
 @click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", show_default=True)
 @_FORCE
@@ -233,8 +234,8 @@ def seed(settings: Settings, package: Path, target: Path, seed: int, force: bool
 
 
 @command.command()
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", shell_complete=models_and_files)
+@click.argument("second", metavar="B", shell_complete=models_and_files)
 @common_options
 @click.pass_obj
 def diff(settings: Settings, first: str, second: str) -> None:

@@ -12,6 +12,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.call import call
+from fedpkg.cli.completing import packages
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.signing import keygen, sign, signers_of, verify
 from fedpkg.shown import shown
@@ -38,7 +39,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("folder", metavar="DIR", type=_PATH, shell_complete=packages)
 @click.option(
     "-o",
     "--output",
@@ -141,7 +142,7 @@ def create(context: click.Context, folder: Path, name: str, place: Path) -> None
 
 
 @command.command()
-@click.argument("path", metavar="PACKAGE", type=_PATH)
+@click.argument("path", metavar="PACKAGE", type=_PATH, shell_complete=packages)
 @click.option("--data", metavar="PATTERN", help="Say how a run with this --data gives each client its data.")
 @click.option("--isolate", is_flag=True, help="With --data: how a run with --isolate does.")
 @common_options

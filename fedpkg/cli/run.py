@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import packages, run_words
 from fedpkg.cli.options import Settings, common_options, env_option
 from fedpkg.shown import shown
 
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("words", metavar="[RUN.yaml] [KEY=VALUE]...", nargs=-1)
-@click.option("--package", metavar="PATH", type=click.Path(path_type=Path), help="Run this package without a RUN.yaml.")
+@click.argument("words", metavar="[RUN.yaml] [KEY=VALUE]...", nargs=-1, shell_complete=run_words)
+@click.option(
+    "--package",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    shell_complete=packages,
+    help="Run this package without a RUN.yaml.",
+)
 @click.option(
     "--clients",
     metavar="N",

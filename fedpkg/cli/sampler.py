@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import samplers
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.registered import facts_of, file_option, show_spec
 
@@ -48,7 +49,7 @@ def list_samplers(settings: Settings, file: Path | None) -> None:
 
 
 @command.command("show")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=samplers)
 @file_option
 @common_options
 @click.pass_obj

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import sessions
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
 from fedpkg.session.record import find_session, running_sessions, status_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from fedpkg.stores.sql import StateStore
 
 SHOWN_TASKS = 50
-_SESSION = click.argument("session_ref", metavar="[SESSION]", required=False)
+_SESSION = click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
 
 
 @click.group("session")

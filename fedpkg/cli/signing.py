@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import packages
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import PackageError
 
 _PATH = click.Path(path_type=Path)
-_PACKAGE = click.argument("package", metavar="PACKAGE", type=_PATH)
+_PACKAGE = click.argument("package", metavar="PACKAGE", type=_PATH, shell_complete=packages)
 
 
 @click.command()

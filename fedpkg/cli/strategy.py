@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import strategies, strategy_parameters
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.registered import facts_of, file_option, show_spec
 
@@ -74,8 +75,8 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
 
 
 @command.command("show")
-@click.argument("name", metavar="NAME")
-@click.argument("parameters", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("name", metavar="NAME", shell_complete=strategies)
+@click.argument("parameters", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=strategy_parameters)
 @file_option
 @common_options
 @click.pass_obj

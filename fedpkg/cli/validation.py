@@ -7,6 +7,7 @@ from dataclasses import asdict
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import sessions
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.session.record import check_there, find_session
 from fedpkg.shown import shown
@@ -22,7 +23,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("session_ref", metavar="[SESSION]", required=False)
+@click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
 @click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only.")
 @click.option("--client", "client_id", metavar="ID", help="Of one client only.")
 @common_options

@@ -1,0 +1,130 @@
+"""What the words of a command line can become when the Tab key is pressed. Nothing here imports PyTorch or NumPy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from fedpkg.cli.candidates import beginning, names_of_kind, with_suffix
+from fedpkg.cli.options import Settings
+
+if TYPE_CHECKING:
+    from fedpkg.registry import Registry
+
+MODEL_SUFFIXES = (".npz", ".safetensors", ".pt", ".pth")
+ARCHIVE_SUFFIXES = (".tgz", ".gz", ".tar", ".bz2", ".xz")
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def packages(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Packages: archives, and folders, which are walked through until one holds a fedn.yaml."""
+    found = with_suffix(incomplete, ARCHIVE_SUFFIXES)
+    for item in found:
+        value = os.path.expanduser(item.value)
+        if value.endswith("/") and is_package(Path(value)):
+            item.value = item.value.rstrip("/")
+    return found
+
+
+def is_package(folder: Path) -> bool:
+    """Whether a folder holds a fedn.yaml."""
+    from fedpkg.fedn.names import SPEC_FILES
+
+    return any((folder / name).is_file() for name in SPEC_FILES)
+
+
+def entry_points(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Of ``package call``: the package, then one of its entry points."""
+    from fedpkg.compute_package.spec import read_spec, spec_path
+
+    words = context.params.get("words") or ()
+    given = context.params.get("path") or next(iter(words), None)
+    if given is None:
+        return packages(context, parameter, incomplete)
+    if len(words) > (context.params.get("path") is None):
+        return []
+    spec = read_spec(spec_path(Path(given)))
+    return beginning(incomplete, [(name, entry.command) for name, entry in spec.entry_points.items()])
+
+
+def sessions(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Sessions of the home, the newest first."""
+    with _settings(context).reading() as (_home, store):
+        rows = store.list_sessions(newest_first=True)
+    return beginning(incomplete, [(row.session_id, f"{row.status}, {row.num_rounds} rounds") for row in rows])
+
+
+def models(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Models of the home, the newest session's first."""
+    with _settings(context).reading() as (_home, store):
+        order = [row.session_id for row in store.list_sessions(newest_first=True)]
+        rows = sorted(store.list_models(), key=lambda row: (order.index(row.session_id), -row.round_number))
+    named = [(row.model_id, f"sha256 {row.digest[:12]}") for row in rows if row.pruned is None]
+    return beginning(incomplete, [("latest", "the newest model"), *named])
+
+
+def models_and_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Models of the home, if there is one, and model files."""
+    known = models(context, parameter, incomplete) if _settings(context).home_path.is_dir() else []
+    return known + with_suffix(incomplete, MODEL_SUFFIXES)
+
+
+def strategies(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Strategies and their parts, transforms among them."""
+    from fedpkg.strategies.registry import STRATEGIES
+    from fedpkg.transforms.registry import TRANSFORMS
+
+    return beginning(incomplete, dict(_names(STRATEGIES, TRANSFORMS)).items())
+
+
+def strategy_parameters(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """KEY=VALUE of the strategy that stands before it."""
+    from fedpkg.cli.completing_keys import of_strategy
+
+    return of_strategy(str(context.params["name"]), incomplete)
+
+
+def samplers(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Samplers by name."""
+    from fedpkg.samplers.registry import SAMPLERS
+
+    return beginning(incomplete, _names(SAMPLERS))
+
+
+def _names(*registries: Registry) -> Iterator[tuple[str, str]]:
+    for registry in registries:
+        for kind in registry.kinds:
+            yield from names_of_kind(registry, kind)
+        yield from ((name, f"installed: {value}") for name, value in registry.installed().items())
+
+
+def run_words(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A RUN.yaml, then KEY=VALUE; only the latter with --package."""
+    from fedpkg.cli.completing_keys import of_run
+
+    words = tuple(context.params.get("words") or ())
+    if not words and context.params.get("package") is None:
+        return with_suffix(incomplete, YAML_SUFFIXES)
+    return of_run(words, incomplete)
+
+
+def run_file(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Folders and .yaml files."""
+    return with_suffix(incomplete, YAML_SUFFIXES)
+
+
+def overrides(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """KEY=VALUE of a run.yaml that stands before it."""
+    from fedpkg.cli.completing_keys import of_run
+
+    given = tuple(context.params.get("overrides") or ())
+    return of_run((str(context.params.get("run_yaml")), *given), incomplete)
+
+
+def _settings(context: click.Context) -> Settings:
+    return context.find_object(Settings) or Settings()
