@@ -32,155 +32,379 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all sections: immutable, and a misspelt key is an error."""
 
 
+def about(text: str, *examples: Any) -> msgspec.Meta:
+    """What a key means, and values that it can have; ``fedpkg config explain`` and the documentation show them."""
+    return msgspec.Meta(description=text, examples=list(examples) or None)
+
+
 class PartitionConfig(Section, frozen=True):
     """How one dataset is split among the clients."""
 
-    name: Literal["iid", "dirichlet"] = "iid"
-    alpha: Amount = 0.5  # Dirichlet concentration: small means skewed labels
-    min_examples: Count = 1  # every client gets at least so many training examples
-    seed: CountOrZero | None = None  # default: the run's seed
+    name: Annotated[
+        Literal["iid", "dirichlet"],
+        about("The scheme: `iid` shuffles, `dirichlet` gives each client its own mixture of labels.", "dirichlet"),
+    ] = "iid"
+    alpha: Annotated[
+        Amount,
+        about("Concentration of the Dirichlet distribution: the smaller it is, the more the labels differ.", 0.5),
+    ] = 0.5
+    min_examples: Annotated[Count, about("Least number of training examples of each client.", 10)] = 1
+    seed: Annotated[CountOrZero | None, about("Seed of the split. Default: the seed of the run.", 7)] = None
 
 
 class DataConfig(Section, frozen=True):
-    """One dataset that fedpkg splits: a file with x_train, y_train, x_test, y_test, or a named dataset."""
+    """One dataset that fedpkg splits among the clients."""
 
-    dataset: str  # path of an .npz or .pt file, or a name such as sklearn/digits
-    partition: PartitionConfig = PartitionConfig()
+    dataset: Annotated[
+        str,
+        about(
+            "The name of a dataset (sklearn/digits, sklearn/breast_cancer, sklearn/wine, sklearn/iris), or the path of "
+            "an .npz or .pt file with x_train, y_train, x_test and y_test.",
+            "sklearn/digits",
+        ),
+    ]
+    partition: Annotated[
+        PartitionConfig, about("How the dataset is split among the clients.", {"name": "dirichlet", "alpha": 0.5})
+    ] = PartitionConfig()
 
 
 class ClientsConfig(Section, frozen=True):
-    """Who takes part, and where each client's data is."""
+    """The clients, and where the data of each one is."""
 
-    # So many clients, named client-0 …; with folders, the first so many.
-    count: Annotated[int, msgspec.Meta(ge=1, le=10**6)] | None = None
-    folders: str | None = None  # a pattern: one folder (or file) per client, the client is named after it
-    data: DataConfig | None = None  # needs count
-    # For packages that look for their data at a place of their own, as their program says it from the folder of
-    # fedn.yaml (`data`, `../data`; isolated also `/app/data`): that place → the client's data, `.`, or something in it.
-    # Each becomes a link in or around the client's working copy.
-    links: dict[str, str] = {}
-    # Names of groups → ids of their clients, or patterns of such. Some strategies ask them apart (vrcs: f, g, server).
-    groups: dict[str, list[str]] = {}
-    # Names of groups → environment variables of their clients' tasks, besides those of ``environment``.
-    environment: dict[str, dict[str, str]] = {}
+    count: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=10**6)] | None,
+        about("Number of clients, named client-0, client-1 … With `folders`, only the first of them take part.", 10),
+    ] = None
+    folders: Annotated[
+        str | None,
+        about(
+            "A pattern of paths. Each folder or file that matches is the data of one client, which is named after it.",
+            "data/clients/*",
+        ),
+    ] = None
+    data: Annotated[
+        DataConfig | None,
+        about("A dataset that fedpkg splits among `count` clients.", {"dataset": "sklearn/digits"}),
+    ] = None
+    links: Annotated[
+        dict[str, str],
+        about(
+            "Links to a client's data, for packages that expect it at a fixed place. Each key is a path as the program "
+            "writes it, relative to the folder of fedn.yaml (`data`, `../data`; with isolation also `/app/data`). Its "
+            "value is `.` for all of the client's data, or a path in it. The link is made in or around the client's "
+            "working copy of the package.",
+            {"data": "."},
+        ),
+    ] = {}
+    groups: Annotated[
+        dict[str, list[str]],
+        about(
+            "Named groups of clients: lists of client ids, or of patterns that match ids. Some strategies ask them "
+            "separately (vrcs: f, g and server); samplers can draw a number from each.",
+            {"phones": ["phone-*"], "servers": ["client-0"]},
+        ),
+    ] = {}
+    environment: Annotated[
+        dict[str, dict[str, str]],
+        about(
+            "Environment variables for the tasks of the clients of a group, in addition to `environment`.",
+            {"attackers": {"ATTACK": "sign_flip"}},
+        ),
+    ] = {}
 
 
 class RoundConfig(Section, frozen=True):
-    required: Count = 1  # usable updates without which a round (or request) stops the session; a strategy may need more
-    timeout_s: Seconds | None = None  # a round (each request of it) ends after so many seconds, with the updates it has
-    weighting: Literal["examples", "equal"] = "examples"  # equal: all updates count alike, and need no num_examples
+    """When a round is complete, and how much each update counts."""
+
+    required: Annotated[
+        Count,
+        about(
+            "Least number of usable updates. With fewer, the session stops and can be resumed. A strategy may require "
+            "more.",
+            3,
+        ),
+    ] = 1
+    timeout_s: Annotated[
+        Seconds | None,
+        about(
+            "Wall-clock limit of a round in seconds; a strategy that asks several times has it for each request. The "
+            "round then goes on with the updates that have arrived. null: no limit.",
+            60,
+        ),
+    ] = None
+    weighting: Annotated[
+        Literal["examples", "equal"],
+        about(
+            "`examples` weights each update by its number of training examples. `equal` gives all updates the same "
+            "weight; they then need no `num_examples`.",
+            "equal",
+        ),
+    ] = "examples"
 
 
 class ValidationConfig(Section, frozen=True):
-    every: CountOrZero = 1  # validate every k rounds (and after the last one); 0: never
-    fraction: Share = 1.0  # share of the clients asked; of those held out (sampler.held_out), the same share
-    count: Count | None = None  # instead: so many, and so many of those held out
+    """When clients validate the global model, and how many of them."""
+
+    every: Annotated[CountOrZero, about("Validate after every N rounds, and after the last one. 0: never.", 5)] = 1
+    fraction: Annotated[
+        Share,
+        about("Fraction of the clients that validate; the same fraction of the clients in `sampler.held_out`.", 0.2),
+    ] = 1.0
+    count: Annotated[
+        Count | None,
+        about("Number of clients that validate, instead of a fraction; and as many of the held-out clients.", 20),
+    ] = None
 
 
 class ClockConfig(Section, frozen=True):
-    """How long clients take, in virtual seconds: who answers first then follows from this, and not from the machine."""
+    """How long tasks take, in virtual seconds. With a clock, the order of the replies follows from these numbers."""
 
-    # Ids of clients, or patterns → seconds of a task; the first that matches counts, others take 1.
-    seconds: dict[str, Amount] = {}
-    spread: Spread = 0.5  # clients differ by exp(spread z), z ~ N(0, 1)
-    jitter: Spread = 0.1  # and so do their tasks
-    bytes_per_s: Annotated[float, msgspec.Meta(ge=1e-6, le=1e18)] | None = None  # the model's way down and up
+    seconds: Annotated[
+        dict[str, Amount],
+        about(
+            "Virtual seconds of a task, by client id or pattern. The first pattern that matches counts. Other clients "
+            "take 1 second.",
+            {"phone-*": 5.0},
+        ),
+    ] = {}
+    spread: Annotated[
+        Spread, about("How much clients differ: each one's times are scaled by exp(spread z), with z ~ N(0, 1).", 0.5)
+    ] = 0.5
+    jitter: Annotated[Spread, about("How much the tasks of one client differ, in the same way.", 0.1)] = 0.1
+    bytes_per_s: Annotated[
+        Annotated[float, msgspec.Meta(ge=1e-6, le=1e18)] | None,
+        about("Bandwidth in bytes per virtual second, for the model on its way down and up. null: unlimited.", 1e6),
+    ] = None
 
 
 class NeedsConfig(Section, frozen=True):
-    """What one task needs, by which `workers: auto` counts. These only reserve; what ends a task is in `limits`."""
+    """What one task needs. `executor.workers: auto` counts with it; it reserves, and limits nothing (see `limits`)."""
 
-    gpus: float = 0  # a share of one (0.5: two tasks on each), or a whole number; with 0, tasks see no GPU
-    gpu_memory_bytes: Count | None = None  # on each of its GPUs: a GPU gets no more tasks than its free memory holds
-    memory_bytes: Count | None = None
+    gpus: Annotated[
+        float,
+        about(
+            "GPUs of one task: a fraction (0.5 places two tasks on each GPU) or a whole number. With 0, tasks see no "
+            "GPU.",
+            0.5,
+        ),
+    ] = 0
+    gpu_memory_bytes: Annotated[
+        Count | None,
+        about(
+            "Memory of one task on each of its GPUs, in bytes. A GPU gets as many tasks as its free memory holds.", 4_000_000_000
+        ),
+    ] = None
+    memory_bytes: Annotated[Count | None, about("Main memory of one task, in bytes.", 2_000_000_000)] = None
 
 
 class ExecutorConfig(Section, frozen=True):
-    name: Literal["forkserver", "process", "resident"] = "forkserver"
-    workers: Width | Literal["auto"] = "auto"  # tasks at the same time; auto: as many as fit
-    threads: Width = 1  # threads of one task
-    needs: NeedsConfig = NeedsConfig()
-    timeout_s: Seconds | None = None  # wall time of one task
+    """What runs the tasks, and how many at a time."""
+
+    name: Annotated[
+        Literal["forkserver", "process", "resident"],
+        about(
+            "`process` starts a new interpreter for each task. `forkserver` forks one that has imported the package's "
+            "libraries. `resident` runs many tasks in one interpreter, which is restored between them.",
+            "resident",
+        ),
+    ] = "forkserver"
+    workers: Annotated[
+        Width | Literal["auto"],
+        about("Number of tasks that run at the same time. `auto`: as many as this machine can hold.", 4),
+    ] = "auto"
+    threads: Annotated[Width, about("Number of threads of one task (OMP_NUM_THREADS and the like).", 2)] = 1
+    needs: Annotated[NeedsConfig, about("What one task needs.", {"gpus": 0.5})] = NeedsConfig()
+    timeout_s: Annotated[
+        Seconds | None,
+        about("Wall-clock limit of one task in seconds. A task that takes longer is ended and has failed.", 600),
+    ] = None
 
 
 class LimitsConfig(Section, frozen=True):
-    """What one task may use (the first seven; null: as much as there is), write, and unpack."""
+    """What one task may use and write, and how large a package may be. null: no limit."""
 
-    memory_bytes: Count | Literal["auto"] | None = "auto"  # of all its processes together; auto: 90 % of the machine's
-    cpu_s: Seconds | None = None  # processor time of all its processes together
-    file_bytes: Count | None = 8 << 30  # each file that it writes
-    folder_bytes: Count | None = 16 << 30  # sizes of all files in its working copy, state and task folder together
-    folder_files: Count | None = 50_000  # files and folders there, besides those of its package
-    open_files: Files | None = None  # in each of its processes; null: the machine's own limit
-    processes: Count | None = 512  # at the same time; they may have 8 threads each, on average
-    log_bytes: CountOrZero = 1 << 20  # kept of each of a task's stdout and stderr
-    reply_bytes: Count | None = None  # biggest file taken from a client; default: from the seed model's size
-    package_bytes: Count = 4 << 30  # unpacked size of a package
-    package_members: Count = 100_000
+    memory_bytes: Annotated[
+        Count | Literal["auto"] | None,
+        about("Memory of all processes of a task together, in bytes. `auto`: 90 % of the machine's memory.", 4_000_000_000),
+    ] = "auto"
+    cpu_s: Annotated[Seconds | None, about("Processor time of all processes of a task together, in seconds.", 600)] = (
+        None
+    )
+    file_bytes: Annotated[Count | None, about("Size of each file that a task writes, in bytes.", 1_000_000_000)] = 8 << 30
+    folder_bytes: Annotated[
+        Count | None,
+        about("Size of all files in a task's working copy, state and task folder together, in bytes.", 4_000_000_000),
+    ] = 16 << 30
+    folder_files: Annotated[
+        Count | None, about("Number of files and folders there, not counting those of the package.", 1000)
+    ] = 50_000
+    open_files: Annotated[
+        Files | None,
+        about("Number of files that each process may have open. null: the limit of the machine.", 256),
+    ] = None
+    processes: Annotated[
+        Count | None,
+        about("Number of processes of a task at the same time. They may have 8 threads each on average.", 64),
+    ] = 512
+    log_bytes: Annotated[CountOrZero, about("Bytes that are kept of stdout and of stderr of each task.", 100_000)] = (
+        1 << 20
+    )
+    reply_bytes: Annotated[
+        Count | None,
+        about("Largest reply that is accepted from a client, in bytes. Default: derived from the seed model.", 1_000_000_000),
+    ] = None
+    package_bytes: Annotated[Count, about("Size of an unpacked package, in bytes.", 1_000_000_000)] = 4 << 30
+    package_members: Annotated[Count, about("Number of files and folders in a package.", 10_000)] = 100_000
 
 
 class IsolateConfig(Section, frozen=True):
-    """Tasks that see nothing but their package, their folders and their data (Linux; not with `resident`)."""
+    """Isolation: tasks see only their package, their own folders and their data. Linux only; not with `resident`."""
 
-    enabled: bool = False
-    network: bool = False  # whether they may use the network
-    read: list[str] = []  # files and folders that all may read besides
+    enabled: Annotated[bool, about("Whether tasks are isolated.", True)] = False
+    network: Annotated[bool, about("Whether isolated tasks can use the network.", True)] = False
+    read: Annotated[list[str], about("More files and folders that all isolated tasks can read.", ["/data/shared"])] = []
 
 
 class KeepConfig(Section, frozen=True):
-    """What stays after a round. A rule is ``all``, ``last N`` (rounds) or ``every N`` (rounds N, 2N …)."""
+    """Which files stay after a round. A rule is `all`, `last N` (rounds) or `every N` (rounds N, 2N …)."""
 
-    updates: bool = False  # keep every client's update file after the round
-    models: str = "all"  # global models; the seed, the latest and those of the strategy's state always stay
-    task_folders: str = "all"  # tasks' logs and task.json; kept updates stay where they are
+    updates: Annotated[bool, about("Whether the update file of every client is kept after its round.", True)] = False
+    models: Annotated[
+        str,
+        about(
+            "Which global models are kept. The seed model, the newest model and those that the strategy's state needs "
+            "are always kept.",
+            "last 5",
+        ),
+    ] = "all"
+    task_folders: Annotated[
+        str, about("Which rounds keep the logs and task.json of their tasks. Kept updates stay in any case.", "last 10")
+    ] = "all"
 
 
 class TrustConfig(Section, frozen=True):
-    """Which packages may run at all."""
+    """Which packages may run."""
 
-    # sha256:<hex> of a package, ed25519:<base64> of who signed it, or the file of that public key; null: every package.
-    allow: list[str] | None = None
-    signature: str | None = None  # default: the file beside the package, package.tar.gz.sig
+    allow: Annotated[
+        list[str] | None,
+        about(
+            "The packages that may run: `sha256:<hex>` names a package by its digest, `ed25519:<base64>` or the path "
+            "of a public key names a signer. null: every package.",
+            ["alice.pub"],
+        ),
+    ] = None
+    signature: Annotated[
+        str | None,
+        about("Path of the package's signature. Default: the file beside the package (package.tar.gz.sig)."),
+    ] = None
 
 
 class RunConfig(Section, frozen=True):
-    """Everything that decides a session's result. Paths are absolute after loading."""
+    """A run.yaml: everything that decides the result of a session. Relative paths count from the file's folder."""
 
-    package: str  # folder with fedn.yaml, or its archive
-    rounds: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
-    clients: ClientsConfig
-    name: str = "session"
-    seed: CountOrZero = 0
-    # A session of the same home, package and seed: what depended on time there is repeated, which is the replies that
-    # count and the order of those that arrived.
-    replay: str | None = None
-    seed_model: str | None = None  # default: made by the package's build entry point
-    # The form of model files; default: as the seed model says itself, or a bare array if that is the one helper that
-    # the package names.
-    helper: NpzHelper | BareHelper | None = None
-    # Patterns: tensors of the seed model that are buffers, besides those that its metadata or names tell; []: it has
-    # none at all.
-    buffers: list[str] | None = None
-    # Who is asked in a round: a name and its parameters, and the options of all samplers (`fedpkg sampler list`).
-    sampler: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "uniform"})
-    clock: ClockConfig | None = None
-    round: RoundConfig = RoundConfig()
-    # A name and its parameters, or {aggregator: …, server_optimiser: …}; with `file`, one that a file registers.
-    strategy: dict[str, Json] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
-    validation: ValidationConfig = ValidationConfig()
-    executor: ExecutorConfig = ExecutorConfig()
-    # auto: an environment of its own for a package that wants what the Python that runs fedpkg lacks; current: that
-    # Python, whatever the package wants; none: `python` is whatever PATH says.
-    python_env: PythonEnv = "auto"
-    startup: Literal["run", "skip"] = "run"  # the package's entry point startup, before a client's first task
-    # Per entry point, or under `all` for those that clients run (train, validate, predict): --key=value.
-    arguments: dict[str, dict[str, Json]] = {}
-    environment: dict[str, str] = {}  # environment variables of every task
-    run_config: dict[str, Json] = {}  # free values, handed to every task in task.json
-    limits: LimitsConfig = LimitsConfig()
-    isolate: IsolateConfig = IsolateConfig()
-    keep: KeepConfig = KeepConfig()
-    trust: TrustConfig = TrustConfig()
+    package: Annotated[
+        str, about("The compute package: a folder with a fedn.yaml, or an archive of it.", "package.tar.gz")
+    ]
+    rounds: Annotated[Annotated[int, msgspec.Meta(ge=1, le=10**9)], about("Number of rounds to run.", 10)]
+    clients: Annotated[ClientsConfig, about("The clients, and where the data of each one is.", {"count": 10})]
+    name: Annotated[
+        str, about("Name of the session; its id is this name followed by the time of its start.", "digits")
+    ] = "session"
+    seed: Annotated[
+        CountOrZero,
+        about("Seed of all random draws. The same configuration and seed give the same models, bit for bit.", 1),
+    ] = 0
+    replay: Annotated[
+        str | None,
+        about(
+            "Id of a session with the same home, package and seed. What depended on time in that session is repeated: "
+            "which replies counted, and the order in which outstanding ones arrived.",
+        ),
+    ] = None
+    seed_model: Annotated[
+        str | None,
+        about(
+            "Path of the model that the first round starts from. Default: the package makes it (entry point build).",
+            "seed.npz",
+        ),
+    ] = None
+    helper: Annotated[
+        NpzHelper | BareHelper | None,
+        about(
+            "FEDn's name for the format of model files. Default: the format of the seed model, or that of the helper "
+            "that the package's scripts name.",
+            "numpyhelper",
+        ),
+    ] = None
+    buffers: Annotated[
+        list[str] | None,
+        about(
+            "Patterns of tensor names that are buffers (running statistics) and not parameters. Default: what the "
+            "metadata of the seed model or the names say. []: no tensor is a buffer.",
+            ["*.running_mean", "*.running_var"],
+        ),
+    ] = None
+    sampler: Annotated[
+        dict[str, Json],
+        about(
+            "How the clients of a round are chosen: the name of a sampler with its parameters, and the options that "
+            "all samplers have (`fedpkg sampler list`).",
+            {"name": "uniform", "fraction_train": 0.1},
+        ),
+    ] = msgspec.field(default_factory=lambda: {"name": "uniform"})
+    clock: Annotated[
+        ClockConfig | None,
+        about("A virtual clock that decides how long tasks take. null: replies arrive in real time.", {"spread": 0.5}),
+    ] = None
+    round: Annotated[
+        RoundConfig, about("When a round is complete, and how much each update counts.", {"required": 3})
+    ] = RoundConfig()
+    strategy: Annotated[
+        dict[str, Json],
+        about(
+            "The name of a strategy with its parameters (`fedpkg strategy list`), or `aggregator` and "
+            "`server_optimiser`. With `file`, a strategy that the file registers.",
+            {"name": "fedavgm", "momentum": 0.9},
+        ),
+    ] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
+    validation: Annotated[
+        ValidationConfig, about("When clients validate the global model, and how many of them.", {"every": 5})
+    ] = ValidationConfig()
+    executor: Annotated[
+        ExecutorConfig, about("What runs the tasks, and how many at a time.", {"name": "resident", "workers": 4})
+    ] = ExecutorConfig()
+    python_env: Annotated[
+        PythonEnv,
+        about(
+            "`auto` makes a virtual environment for a package that requires what the Python that runs fedpkg lacks. "
+            "`current` uses that Python in any case. `none` leaves `python` to PATH.",
+            "current",
+        ),
+    ] = "auto"
+    startup: Annotated[
+        Literal["run", "skip"],
+        about("Whether the package's entry point `startup` runs before a client's first task.", "skip"),
+    ] = "run"
+    arguments: Annotated[
+        dict[str, dict[str, Json]],
+        about(
+            "Arguments of each entry point, appended to its command as --key=value. Those under `all` go to every "
+            "entry point that clients run (train, validate, predict).",
+            {"train": {"lr": 0.1, "epochs": 5}},
+        ),
+    ] = {}
+    environment: Annotated[dict[str, str], about("Environment variables of every task.", {"MODE": "fast"})] = {}
+    run_config: Annotated[
+        dict[str, Json], about("Values of any kind that every task finds in its task.json.", {"temperature": 0.5})
+    ] = {}
+    limits: Annotated[LimitsConfig, about("What one task may use and write.", {"memory_bytes": 4_000_000_000})] = (
+        LimitsConfig()
+    )
+    isolate: Annotated[
+        IsolateConfig, about("Isolation of the tasks from the rest of the machine.", {"enabled": True})
+    ] = IsolateConfig()
+    keep: Annotated[KeepConfig, about("Which files stay after a round.", {"models": "last 5"})] = KeepConfig()
+    trust: Annotated[TrustConfig, about("Which packages may run.", {"allow": ["alice.pub"]})] = TrustConfig()
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+from msgspec import inspect
 
-from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, Section, dump_config
-from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, wrong_value
+from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, dump_config
+from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, wrong_value
 from fedpkg.devices import ORDER, THREAD_VARIABLES, VISIBLE
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.fedn.names import SPEC_FILES
@@ -166,13 +167,15 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, r
 
 def _is_free(keys: Sequence[str]) -> bool:
     """Whether a path leads to a section of free keys, such as ``strategy``, or into one."""
-    kind: Any = RunConfig
+    kind: inspect.Type = inspect.type_info(RunConfig)
     for key in keys:
-        if isinstance(kind, type) and issubclass(kind, Section):
-            kind = {field.name: field.type for field in msgspec.structs.fields(kind)}.get(key)
-            sections = [one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)]
-            kind = sections[0] if sections else kind
-    return get_origin(kind) is dict
+        if not isinstance(kind, inspect.StructType):
+            break
+        found = next((field.type for field in kind.fields if field.encode_name == key), None)
+        if found is None:
+            return False
+        kind = next((one for one in options_of(found) if isinstance(one, inspect.StructType)), options_of(found)[0])
+    return isinstance(kind, inspect.DictType)
 
 
 def _remove(tree: Any, keys: Sequence[str]) -> None:

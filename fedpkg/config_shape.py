@@ -66,8 +66,18 @@ def check_shape(tree: Any, schema: type, places: Places, path: tuple[str, ...] =
     _check(tree, inspect.type_info(schema), path, places)
 
 
+def options_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
+    """The types of a union, or the one type; without what is said about them."""
+    kind = _bare(kind)
+    return tuple(map(_bare, kind.types)) if isinstance(kind, inspect.UnionType) else (kind,)
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    return _bare(kind.type) if isinstance(kind, inspect.Metadata) else kind
+
+
 def _check(value: Any, kind: inspect.Type, path: tuple[str, ...], places: Places) -> None:
-    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    kinds = options_of(kind)
     for option in kinds:
         if isinstance(value, dict) and isinstance(option, inspect.StructType):
             return _check_section(value, option, path, places)
@@ -85,7 +95,7 @@ def _check(value: Any, kind: inspect.Type, path: tuple[str, ...], places: Places
     raise wrong_value(
         path,
         value,
-        " or ".join(_describe(option) for option in kinds),
+        " or ".join(describe_kind(option) for option in kinds),
         places,
         hint_after=nearest(value, words) if isinstance(value, str) else "",
     )
@@ -108,14 +118,15 @@ def _check_section(value: dict[str, Any], kind: inspect.StructType, path: tuple[
         elif field.required:
             raise ConfigError(
                 f"{places.where(path)}: missing key '{key}'{section}",
-                hint=f"add '{key}:' with {_describe(field.type)}, or {'.'.join((*path, key))}=… on the command line",
+                hint=f"add '{key}:' with {describe_kind(field.type)}, or "
+                f"{'.'.join((*path, key))}=… on the command line",
                 key=".".join((*path, key)),
             )
 
 
 def describe(kind: Any) -> str:
     """What values of a type are, in words."""
-    return _describe(inspect.type_info(kind))
+    return describe_kind(inspect.type_info(kind))
 
 
 def wrong_value(
@@ -168,7 +179,9 @@ def _is_within(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
     )
 
 
-def _describe(kind: inspect.Type) -> str:
+def describe_kind(kind: inspect.Type) -> str:
+    """What values of a type are, in words."""
+    kind = _bare(kind)
     if isinstance(kind, (inspect.IntType, inspect.FloatType)):
         bounds = [
             f"{word} {bound if isinstance(bound, int) else format(bound, 'g')}"
@@ -181,9 +194,9 @@ def _describe(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.LiteralType):
         return " or ".join(f"'{value}'" for value in kind.values)
     if isinstance(kind, inspect.UnionType):
-        return " or ".join(_describe(option) for option in kind.types)
+        return " or ".join(describe_kind(option) for option in kind.types)
     if isinstance(kind, inspect.ListType):
-        return f"a list of {_describe(kind.item_type)}"
+        return f"a list of {describe_kind(kind.item_type)}"
     names: dict[type, str] = {
         inspect.BoolType: "true or false",
         inspect.StrType: "text",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,13 +12,17 @@ from fedpkg.cli import output
 from fedpkg.cli.completing import overrides, run_file
 from fedpkg.cli.options import Settings, common_options
 
+if TYPE_CHECKING:
+    from fedpkg.config_keys import Key
+
 
 @click.group("config")
 def command() -> None:
-    """Look at a run configuration.
+    """Look at a run configuration, and at what its keys mean.
 
     \b
       fedpkg config show examples/digits/run.yaml
+      fedpkg config explain round
     """
 
 
@@ -39,8 +44,68 @@ def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None
     if settings.json:
         output.document([{"key": key, "value": value, "origin": origin} for key, value, origin in leaves])
         return
-    rows = [
-        [key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), origin]
-        for key, value, origin in leaves
-    ]
+    rows = [[key, _json(value), origin] for key, value, origin in leaves]
     output.table(["key", "value", "from"], rows)
+
+
+@command.command()
+@click.argument("key", metavar="[KEY]", required=False)
+@common_options
+@click.pass_obj
+def explain(settings: Settings, key: str | None) -> None:
+    """Explain a key or a section of a run.yaml; without KEY, list all keys.
+
+    \b
+      fedpkg config explain round.timeout_s
+    """
+    from fedpkg.config_keys import find_key, run_keys
+
+    keys = run_keys() if key is None else (find_key(key),)
+    if settings.json:
+        output.document([_facts(leaf) for one in keys for leaf in one.leaves])
+        return
+    if key is not None:
+        output.result(keys[0].about)
+        output.result()
+    if key is None or keys[0].keys:
+        rows = [[leaf.name, leaf.allowed, _default(leaf), leaf.about] for one in keys for leaf in one.leaves]
+        output.table(["key", "value", "default", ""], rows)
+        return
+    (one,) = keys
+    facts = [("key", one.name), ("value", one.allowed), ("default", _default(one))]
+    output.facts([*facts, *(("example", f"{one.name}: {_json(example)}") for example in one.examples)])
+
+
+@command.command()
+@common_options
+def schema() -> None:
+    """Print a JSON Schema of run.yaml files, for editors.
+
+    An editor with a YAML language server completes and checks a run.yaml whose first line is
+    `# yaml-language-server: $schema=run.schema.json`.
+
+    \b
+      fedpkg config schema > run.schema.json
+    """
+    from fedpkg.config_keys import json_schema
+
+    output.document(json_schema())
+
+
+def _facts(key: Key) -> dict[str, Any]:
+    return {
+        "key": key.name,
+        "about": key.about,
+        "value": key.allowed,
+        "required": key.is_required,
+        "default": key.default,
+        "examples": list(key.examples),
+    }
+
+
+def _default(key: Key) -> str:
+    return "must be given" if key.is_required else _json(key.default)
+
+
+def _json(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

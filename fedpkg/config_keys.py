@@ -1,0 +1,100 @@
+"""The keys of a run.yaml, explained: for ``fedpkg config explain``, the documentation, completion, and editors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from fedpkg.config import RunConfig
+from fedpkg.config_shape import describe_kind, options_of
+from fedpkg.errors import ConfigError, nearest
+
+_BY_NAME = ("strategy", "sampler")  # sections that registries check
+_SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a run.yaml.
+
+    Args:
+        name: with the sections that it is in: ``round.required``.
+        allowed: its values, in words.
+        default: as JSON; for a section, the defaults of its keys.
+        keys: of a section; empty for other keys.
+    """
+
+    name: str
+    about: str
+    allowed: str
+    is_required: bool
+    default: Any
+    examples: tuple[Any, ...] = ()
+    keys: tuple[Key, ...] = field(default=())
+
+    @property
+    def leaves(self) -> Iterator[Key]:
+        """The keys in a section and in its sections, or the key itself."""
+        if not self.keys:
+            yield self
+        for key in self.keys:
+            yield from key.leaves
+
+
+def run_keys() -> tuple[Key, ...]:
+    """All keys of a run.yaml, in the order of the schema."""
+    return _keys(inspect.type_info(RunConfig), "")
+
+
+def find_key(name: str) -> Key:
+    """A key or section by its name. Raises ConfigError: there is none."""
+    known: dict[str, Key] = {}
+    pending = list(run_keys())
+    for key in pending:
+        known[key.name] = key
+        pending += key.keys
+    if name not in known:
+        section = known.get(name.partition(".")[0])
+        if section is not None and section.name in _BY_NAME:
+            raise ConfigError(
+                f"the keys of '{section.name}' depend on its name",
+                hint=f"`fedpkg {section.name} list` and `fedpkg {section.name} show NAME` explain them",
+            )
+        near = nearest(name, known) or nearest(name.rpartition(".")[2], known)
+        raise ConfigError(
+            f"there is no key '{name}' in a run.yaml{near}", hint="`fedpkg config explain` lists all keys"
+        )
+    return known[name]
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON Schema of run.yaml files, by which editors complete and check them."""
+    schema = msgspec.json.schema(RunConfig)
+    return {"$schema": _SCHEMA_URI, "title": "fedpkg run.yaml", **schema}
+
+
+def _keys(kind: inspect.Type, section: str) -> tuple[Key, ...]:
+    assert isinstance(kind, inspect.StructType)
+    return tuple(_key(each, section) for each in kind.fields)
+
+
+def _key(each: inspect.Field, section: str) -> Key:
+    name = f"{section}{each.encode_name}"
+    told = each.type.extra_json_schema or {} if isinstance(each.type, inspect.Metadata) else {}
+    inner = next((one for one in options_of(each.type) if isinstance(one, inspect.StructType)), None)
+    default = each.default if each.default is not msgspec.NODEFAULT else None
+    if each.default_factory is not msgspec.NODEFAULT:
+        default = each.default_factory()
+    return Key(
+        name,
+        about=told.get("description", ""),
+        allowed=describe_kind(each.type),
+        is_required=each.required,
+        default=msgspec.to_builtins(default),
+        examples=tuple(told.get("examples", ())),
+        keys=() if inner is None else _keys(inner, f"{name}."),
+    )
