@@ -26,6 +26,7 @@ Spread = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]  # three years; clocks of the system end at 1e9 to 1e10
 Files = Annotated[int, msgspec.Meta(ge=16)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+GB = 10**9
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,10 +192,11 @@ class NeedsConfig(Section, frozen=True):
     gpu_memory_bytes: Annotated[
         Count | None,
         about(
-            "Memory of one task on each of its GPUs, in bytes. A GPU gets as many tasks as its free memory holds.", 4_000_000_000
+            "Memory of one task on each of its GPUs, in bytes. A GPU gets as many tasks as its free memory holds.",
+            4 * GB,
         ),
     ] = None
-    memory_bytes: Annotated[Count | None, about("Main memory of one task, in bytes.", 2_000_000_000)] = None
+    memory_bytes: Annotated[Count | None, about("Main memory of one task, in bytes.", 2 * GB)] = None
 
 
 class ExecutorConfig(Section, frozen=True):
@@ -225,15 +227,15 @@ class LimitsConfig(Section, frozen=True):
 
     memory_bytes: Annotated[
         Count | Literal["auto"] | None,
-        about("Memory of all processes of a task together, in bytes. `auto`: 90 % of the machine's memory.", 4_000_000_000),
+        about("Memory of all processes of a task together, in bytes. `auto`: 90 % of the machine's memory.", 4 * GB),
     ] = "auto"
     cpu_s: Annotated[Seconds | None, about("Processor time of all processes of a task together, in seconds.", 600)] = (
         None
     )
-    file_bytes: Annotated[Count | None, about("Size of each file that a task writes, in bytes.", 1_000_000_000)] = 8 << 30
+    file_bytes: Annotated[Count | None, about("Size of each file that a task writes, in bytes.", GB)] = 8 << 30
     folder_bytes: Annotated[
         Count | None,
-        about("Size of all files in a task's working copy, state and task folder together, in bytes.", 4_000_000_000),
+        about("Size of all files in a task's working copy, state and task folder together, in bytes.", 4 * GB),
     ] = 16 << 30
     folder_files: Annotated[
         Count | None, about("Number of files and folders there, not counting those of the package.", 1000)
@@ -251,9 +253,9 @@ class LimitsConfig(Section, frozen=True):
     )
     reply_bytes: Annotated[
         Count | None,
-        about("Largest reply that is accepted from a client, in bytes. Default: derived from the seed model.", 1_000_000_000),
+        about("Largest reply that is accepted from a client, in bytes. Default: derived from the seed model.", GB),
     ] = None
-    package_bytes: Annotated[Count, about("Size of an unpacked package, in bytes.", 1_000_000_000)] = 4 << 30
+    package_bytes: Annotated[Count, about("Size of an unpacked package, in bytes.", GB)] = 4 << 30
     package_members: Annotated[Count, about("Number of files and folders in a package.", 10_000)] = 100_000
 
 
@@ -397,7 +399,7 @@ class RunConfig(Section, frozen=True):
     run_config: Annotated[
         dict[str, Json], about("Values of any kind that every task finds in its task.json.", {"temperature": 0.5})
     ] = {}
-    limits: Annotated[LimitsConfig, about("What one task may use and write.", {"memory_bytes": 4_000_000_000})] = (
+    limits: Annotated[LimitsConfig, about("What one task may use and write.", {"memory_bytes": 4 * GB})] = (
         LimitsConfig()
     )
     isolate: Annotated[

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,9 @@ Repeats = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # as often something is
 
 MAX_SOURCE_BYTES = 4 << 20  # of a file that registers something
 
+_ARGS = re.compile(r"(?m)^Args:\n((?:    .*\n?|\n(?=    ))*)")
+_ARG = re.compile(r"(?m)^    (\w+): (.*(?:\n     +.*)*)")
+
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 
 
@@ -52,12 +56,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a spec. ``default`` is ``inspect.Parameter.empty`` where it must be given."""
+    """One parameter of a spec. ``default`` is ``inspect.Parameter.empty`` where it must be given.
+
+    Args:
+        about: what it means.
+    """
 
     name: str
     type: Any
     default: Any
     part: Part | None = None
+    about: str = ""
 
     @property
     def is_required(self) -> bool:
@@ -88,21 +97,28 @@ class Spec:
     @property
     def about(self) -> str:
         """The first line of its docstring."""
-        return (inspect.getdoc(self.make) or "").partition("\n")[0]
+        return self.text.partition("\n")[0]
+
+    @property
+    def text(self) -> str:
+        """Its docstring, without what is said about its parameters."""
+        return _ARGS.sub("\n", inspect.getdoc(self.make) or "").strip()
 
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
         scope: dict[str, Any] = {}
         for one in reversed(getattr(self.make, "__mro__", (self.make,))):  # what it inherits was written elsewhere
             scope.update(getattr(sys.modules.get(one.__module__), "__dict__", {}))
-        found = {}
+        found, about = {}, _args_of(self.make)
         for name, each in inspect.signature(self.make).parameters.items():
             if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL, each.VAR_KEYWORD):
                 continue
             hint = _evaluated(each.annotation, scope)
             marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
             part = next((mark for mark in marks if isinstance(mark, Part)), None)
-            found[name] = Parameter(name, Any if part else hint, each.default, part)
+            told = (mark.description for mark in marks if isinstance(mark, msgspec.Meta))
+            text = about.get(name) or next(filter(None, told), "")
+            found[name] = Parameter(name, Any if part else hint, each.default, part, text)
         return found
 
     @functools.cached_property
@@ -113,6 +129,16 @@ class Spec:
             for each in self.parameters.values()
         ]
         return msgspec.defstruct(self.name.replace("-", "_") if self.name.isidentifier() else "section", fields)
+
+
+def _args_of(make: Any) -> dict[str, str]:
+    """What a docstring's ``Args:``, or those of the classes that it inherits from, say about parameters."""
+    found: dict[str, str] = {}
+    for one in reversed(getattr(make, "__mro__", (make,))):
+        section = _ARGS.search(inspect.cleandoc(one.__doc__ or ""))
+        for name, text in _ARG.findall(section[1]) if section else ():
+            found[name] = " ".join(text.split())
+    return found
 
 
 def _evaluated(annotation: Any, scope: Mapping[str, Any]) -> Any:

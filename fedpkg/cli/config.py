@@ -53,7 +53,9 @@ def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None
 @common_options
 @click.pass_obj
 def explain(settings: Settings, key: str | None) -> None:
-    """Explain a key or a section of a run.yaml; without KEY, list all keys.
+    """Explain a key or a section of a run.yaml.
+
+    Without KEY, it lists all keys.
 
     \b
       fedpkg config explain round.timeout_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,16 +22,19 @@ file_option = click.option(
 
 def show_spec(spec: Spec, pairs: Sequence[tuple[str, str]]) -> None:
     """Its documentation, facts, and parameters."""
-    output.result(inspect.getdoc(spec.make) or "")
+    output.result(spec.text)
     output.result()
     output.facts([(label, value) for label, value in pairs if value])
     if spec.parameters:
         output.result()
         rows = [
-            [each["name"], each["type"], "must be given" if each["required"] else _json(each["default"])]
+            [
+                *(each["name"], each["type"], "must be given" if each["required"] else _json(each["default"])),
+                each["about"],
+            ]
             for each in facts_of(spec)["parameters"]
         ]
-        output.table(["parameter", "is", "default"], rows)
+        output.table(["parameter", "is", "default", ""], rows)
 
 
 def facts_of(spec: Spec) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def facts_of(spec: Spec) -> dict[str, Any]:
                 "type": _part(each.part) if each.part else describe(each.type),
                 "required": each.is_required,
                 "default": None if each.is_required else each.default,
+                "about": each.about,
             }
             for each in spec.parameters.values()
         ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +101,7 @@ def show_strategy(settings: Settings, name: str, parameters: tuple[str, ...], fi
         return
     by_words: dict[str | None, list[Spec]] = {}  # a strategy and its part are one thing, or two of one name (fltrust)
     for spec in specs:
-        by_words.setdefault(inspect.getdoc(spec.make), []).append(spec)
+        by_words.setdefault(spec.text, []).append(spec)
     for number, twins in enumerate(by_words.values()):
         if number:
             output.result("\n")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
+from msgspec import Meta
+
 from fedpkg.config_shape import Places
 from fedpkg.registry import Part, Registry, Spec
 from fedpkg.strategies.folds import fold_of
@@ -79,14 +81,49 @@ _MEAN, _PIPELINE = "weighted_mean", "pipeline"  # the aggregator, and the strate
 _SERVER_FUNCTIONS = "server_functions"  # the strategy that is named by its one parameter
 # What a run.yaml may say of a pipeline besides one part: types and defaults.
 _PARTS: Mapping[str, tuple[Any, Any]] = {
-    "aggregator": (Annotated[Any, Part("aggregator")], _MEAN),
-    "server_optimiser": (Annotated[Any, Part("server_optimiser")], None),
+    "aggregator": (
+        Annotated[Any, Part("aggregator"), Meta(description="Combines the updates of a round.")],
+        _MEAN,
+    ),
+    "server_optimiser": (
+        Annotated[
+            Any,
+            Part("server_optimiser"),
+            Meta(description="Takes a step from the global model towards the aggregate. null: the aggregate is next."),
+        ],
+        None,
+    ),
 }
-_TRANSFORMS = dict.fromkeys(("transforms", "server_transforms", "download_transforms"), (Transforms, ()))
-_AFTER_ONE_PART = {
+_TRANSFORMS: Mapping[str, tuple[Any, Any]] = {
+    "transforms": (
+        Annotated[Transforms, Meta(description="Applied by each client to its update, and undone on arrival.")],
+        (),
+    ),
+    "server_transforms": (
+        Annotated[Transforms, Meta(description="Applied to updates on arrival; they make nothing smaller.")],
+        (),
+    ),
+    "download_transforms": (
+        Annotated[Transforms, Meta(description="Applied to the global model on its way to the clients.")],
+        (),
+    ),
+}
+_AFTER_ONE_PART: Mapping[str, tuple[Any, Any]] = {
     **_TRANSFORMS,
-    "reply": (Literal["weights", "delta"], "weights"),
-    "parameters": (dict[str, Any] | None, None),
+    "reply": (
+        Annotated[
+            Literal["weights", "delta"],
+            Meta(description="Whether clients send their weights, or the difference to those that they received."),
+        ],
+        "weights",
+    ),
+    "parameters": (
+        Annotated[
+            dict[str, Any] | None,
+            Meta(description="Values for the clients' part of a method, which they find in task.json."),
+        ],
+        None,
+    ),
 }
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")

@@ -25,7 +25,7 @@ ROWS = [
     {"transforms"},
     {"formats"},
     {"weights"},
-    {"config_reading"},
+    {"config_reading", "config_keys"},
     {"config", "registry", "package_yaml"},
     {"config_shape", "yaml_places"},
     {"waist"},
