@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import sessions
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.lists import of_clients_and_rounds
+from fedpkg.cli.options import Settings
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
@@ -26,10 +26,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
-@click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only.")
-@click.option("--client", "client_id", metavar="ID", help="Of one client only.")
-@common_options
+@of_clients_and_rounds
 @click.pass_obj
 def list_metrics(settings: Settings, session_ref: str | None, round_number: int | None, client_id: str | None) -> None:
     """List metrics by round and step, attributes and telemetry below.

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import sessions
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.lists import of_clients_and_rounds
+from fedpkg.cli.options import Settings
 from fedpkg.session.record import check_there, find_session
 from fedpkg.shown import shown
 
@@ -23,10 +23,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
-@click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only.")
-@click.option("--client", "client_id", metavar="ID", help="Of one client only.")
-@common_options
+@of_clients_and_rounds
 @click.pass_obj
 def list_validations(
     settings: Settings, session_ref: str | None, round_number: int | None, client_id: str | None

@@ -1,0 +1,25 @@
+"""The arguments of commands that list what clients said in a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from fedpkg.cli.completing import sessions
+from fedpkg.cli.options import common_options
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def of_clients_and_rounds(function: Function) -> Function:
+    """SESSION, --round and --client, and the common options."""
+    for option in (
+        common_options,
+        click.option("--client", "client_id", metavar="ID", help="Of one client only."),
+        click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only."),
+        click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions),
+    ):
+        function = option(function)
+    return function
