@@ -6,7 +6,7 @@ import ast
 import contextlib
 import mmap
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fedpkg.fedn.names import WITH_HELPERS
@@ -101,6 +101,32 @@ def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return trees
+
+
+def used_by(script: Path, trees: Mapping[Path, ast.Module]) -> list[ast.Module]:
+    """Of the package's files, the script, those that it imports, and those that these import."""
+    used: dict[Path, ast.Module] = {}
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path not in trees or path in used:
+            continue
+        used[path] = trees[path]
+        for name in _names_imported(trees[path]):
+            for folder in (script.parent, path.parent):  # relative imports lead from there
+                place = folder.joinpath(*name.split("."))
+                waiting += [place.with_suffix(".py"), place / "__init__.py"]
+    return list(used.values())
+
+
+def _names_imported(tree: ast.AST) -> Iterator[str]:
+    """Names of what may be modules: of ``from a import b``, both ``a`` and ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from filter(None, [node.module])
+            yield from (f"{node.module}.{alias.name}" if node.module else alias.name for alias in node.names)
 
 
 def _imports(tree: ast.AST) -> list[str]:

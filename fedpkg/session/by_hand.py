@@ -140,7 +140,7 @@ def call_entry_point(call: Call) -> Called:
 def _order(call: Call, config: RunConfig, package: PackageOnDisk) -> tuple[Order, ReplySpec]:
     from fedpkg.formats.records_file import is_records
 
-    facts, bare = call.record, bare_form(config, package)
+    facts, bare = call.record, bare_form(config, package, call.entry_point)
     staged, template, suffix = None, None, bare or call.seed_suffix
     if call.model is not None:
         staged, template, suffix = _input_model(call.model, call.folder, bare)

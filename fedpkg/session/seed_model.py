@@ -53,13 +53,22 @@ def non_finite(seed_model: Weights) -> str | None:
     return seed_model.first_non_finite(Weights(seed_model, buffers=seed_model.buffers - statistics))
 
 
-def bare_form(config: RunConfig, package: PackageOnDisk) -> Suffix | None:
-    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such."""
-    from fedpkg.compute_package.imports import trees_of
+def bare_form(config: RunConfig, package: PackageOnDisk, entry_point: str = "train") -> Suffix | None:
+    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such.
+
+    Where a package's scripts name several helpers, that of the script of ``entry_point`` and what it imports counts, or
+    that of `train`.
+    """
+    from fedpkg.compute_package.imports import trees_of, used_by
+    from fedpkg.compute_package.review import script_of
     from fedpkg.dispatch.forkserver import scripts_of
     from fedpkg.fedn.helpers import BARE_SUFFIXES, helper_named
 
-    named = config.helper or helper_named(trees_of(package.folder, scripts_of(package)).values())
+    trees = trees_of(package.folder, scripts_of(package))
+    named = config.helper or helper_named(trees.values())
+    for entry in filter(None, map(package.spec.entry_points.get, (entry_point, "train"))):
+        if named is None and (script := script_of(entry.command)) is not None:
+            named = helper_named(used_by(package.folder / script, trees))
     return BARE_SUFFIXES.get(named or "")
 
 
@@ -73,28 +82,10 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
     from fedpkg.controller.receiving import Receiver
     from fedpkg.replies.reading import Reading
 
-    suffix = bare_form(config, package) or ".npz"
+    suffix = bare_form(config, package, BUILD) or ".npz"
     spec = ReplySpec(kind=ReplyKind.SEED, suffix=suffix)
-    digest = digest_of(spec)
-    order = Order(
-        task_id=f"{session_id}/build",
-        session_id=session_id,
-        round_number=0,
-        client_id="",
-        entry_point=BUILD,
-        package=package.digest,
-        reply_spec=digest,
-        seed=config.seed,
-        arguments=dict(config.arguments.get(BUILD, {})),
-        run_config=dict(config.run_config),
-        environment=dict(config.environment),
-        threads=config.executor.threads,
-        timeout_s=config.executor.timeout_s,
-        limits=limits_of(config.limits),
-        isolation=isolation_of(config),
-        log_bytes=config.limits.log_bytes,
-    )
-    executor.know(spec, digest)
+    order = _build_order(config, package.digest, digest_of(spec), session_id)
+    executor.know(spec, order.reply_spec)
     received = Receiver(executor, folder, Reading(spec), lambda name: None)(order, executor.submit(order).result())
     answer = received.answer
     if answer.failure is not None and answer.failure.kind == "no_space":
@@ -107,6 +98,27 @@ def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, fo
         hint = _build_by_hand(config, f"seed{suffix}")
         raise entry_point_failed(BUILD, answer, folder / Path(answer.folder).name, hint=hint)
     return received.path
+
+
+def _build_order(config: RunConfig, package: str, reply_spec: str, session_id: str) -> Order:
+    return Order(
+        task_id=f"{session_id}/build",
+        session_id=session_id,
+        round_number=0,
+        client_id="",
+        entry_point=BUILD,
+        package=package,
+        reply_spec=reply_spec,
+        seed=config.seed,
+        arguments=dict(config.arguments.get(BUILD, {})),
+        run_config=dict(config.run_config),
+        environment=dict(config.environment),
+        threads=config.executor.threads,
+        timeout_s=config.executor.timeout_s,
+        limits=limits_of(config.limits),
+        isolation=isolation_of(config),
+        log_bytes=config.limits.log_bytes,
+    )
 
 
 def _build_by_hand(config: RunConfig, output: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.compute_package.imports import ALL_FILES, BIGGEST_FILE, imports_of, own_modules, trees_of
+from fedpkg.compute_package.imports import ALL_FILES, BIGGEST_FILE, imports_of, own_modules, trees_of, used_by
 from fedpkg.fedn.helpers import helper_named
 
 
@@ -117,6 +117,28 @@ def test_helper_is_the_only_one_that_the_files_name(folder: Path, files: dict[st
     for name, text in files.items():
         write(folder / name, text)
     assert helper_named(trees_of(folder, ["script"]).values()) == helper
+
+
+@pytest.mark.parametrize(
+    ("files", "helper"),
+    [
+        ({"train.py": "import model", "model.py": "'binaryhelper'", "old.py": "'numpyhelper'"}, "binaryhelper"),
+        ({"train.py": "from lib import model", "lib/model.py": "from . import form", "lib/form.py": "'androidhelper'",
+          "model.py": "'numpyhelper'"}, "androidhelper"),
+        ({"train.py": "from lib.forms.mine import save", "lib/forms/mine.py": "from ..names import NAME",
+          "lib/names.py": "NAME = 'binaryhelper'"}, None),  # two levels up: not followed
+        ({"train.py": "import lib", "lib/__init__.py": "import train; 'binaryhelper'", "x.py": "'numpyhelper'"},
+         "binaryhelper"),
+        ({"train.py": "import a, b", "a.py": "'binaryhelper'", "b.py": "'numpyhelper'"}, None),
+        ({"train.py": "import json", "a.py": "'binaryhelper'"}, None),
+    ],
+)  # fmt: skip
+def test_helper_of_a_script_is_that_which_it_and_its_imports_name(
+    folder: Path, files: dict[str, str], helper: str | None
+) -> None:
+    for name, text in files.items():
+        write(folder / name, text)
+    assert helper_named(used_by(folder / "train.py", trees_of(folder))) == helper
 
 
 def test_only_so_much_is_parsed_and_scripts_come_first(tmp_path):

@@ -192,6 +192,21 @@ def test_bare_models_are_resumed_and_are_seeds_as_they_are_and_exported(
         assert found == [row.digest for row in models[1:3]]
 
 
+def test_helper_of_the_train_script_counts_where_a_script_that_is_not_called_names_another(clients: Clients) -> None:
+    package = clients.folder / "client"
+    shutil.copytree(PACKAGES / "fedn-0.9-binary", package)
+    (package / "convert.py").write_text("helper = get_helper('numpyhelper')\n")
+    session, home = clients.run("fedn-0.9-binary", "forkserver", rounds=1, package=str(package))
+    with open_store(home, read_only=True) as store:
+        assert {row.suffix for row in store.list_models(session.session_id)} == {".f64"}
+    model = clients.folder / "seed.npz"
+    npz(**{"0": np.linspace(0, 1, 8)})(model)
+    for entry_point in ("train", "build"):
+        given = None if entry_point == "build" else model
+        called = by_hand.call_entry_point(by_hand.Call(package, entry_point, clients.folder / entry_point, model=given))
+        assert called.reply is not None and called.reply.suffix == ".f64", called.answer.log_tail
+
+
 def test_bare_model_of_another_size_is_its_clients_failure(clients: Clients) -> None:
     package = clients.folder / "client"
     shutil.copytree(PACKAGES / "fedn-0.8-android", package)
