@@ -46,7 +46,7 @@ def main(words: list[str]) -> None:
         _function(script, entry_point)()
         return
     from fedn.network.clients.fedn_client import FednClient
-    from fedn.network.clients.one_task import OneTask
+    from fedn.network.clients.one_task import MAKE_ONE, OneTask
 
     task = OneTask.current = OneTask(entry_point, given[0], given[1])
     sys.argv = [script, *own, *given[2:]]
@@ -63,6 +63,8 @@ def main(words: list[str]) -> None:
             raise
     finally:
         OneTask.current = None
+    if not task.has_client:
+        raise SystemExit("%s made no client in its own process: %s" % (script, MAKE_ONE))
     if not task.is_done:
         raise SystemExit("%s ended without a call of FednClient.run()" % script)
 

@@ -138,6 +138,69 @@ def test_client_that_runs_no_task_fails_with_the_reason(here: Path, body: str, m
     assert message in ended.err
 
 
+SEVERAL = {
+    "loop": "clients = [FednClient(train_callback=train) for number in range(2)]\nfor client in clients: client.run()",
+    "threads": """
+import threading
+
+threads = [threading.Thread(target=lambda: FednClient(train_callback=train).run()) for number in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+""",
+    "daemons": """
+import threading, time
+
+for number in range(2): threading.Thread(target=lambda: FednClient(train_callback=train).run(), daemon=True).start()
+while True: time.sleep(1)
+""",
+    "forks": """
+import multiprocessing
+
+def client(number):
+    FednClient(train_callback=train).run()
+
+processes = [multiprocessing.get_context("fork").Process(target=client, args=(n,)) for n in range(2)]
+for process in processes: process.start()
+for process in processes: process.join()
+""",
+    "spawned": """
+import multiprocessing
+
+def client(number):
+    FednClient(train_callback=train).run()
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=client, args=(1,))
+    process.start()
+    process.join()
+""",
+}
+
+
+@pytest.mark.parametrize(("how", "executor"), [*((how, "forkserver") for how in SEVERAL), ("daemons", "resident")])
+def test_program_that_makes_several_clients_fails_and_says_what_to_write(here: Path, how: str, executor: str) -> None:
+    train = TRAIN.format(parameters="in_model, settings", result=RESULT).rpartition("\nFednClient(")[0]
+    folder = write(here, "")
+    (folder / "client.py").write_text(CLIENT.format(body=f"{train}\n{SEVERAL[how]}"))
+    ended = run(here, folder, f"executor.name={executor}")
+    assert ended.code != 0
+    in_processes = how in ("forks", "spawned")
+    said = "client.py made no client in its own process" if in_processes else "this program makes several clients"
+    assert said in ended.err
+    assert "--clients N" in ended.err and "='{partition_id}' gives each its number" in ended.err
+
+
+def test_one_client_of_several_is_told_its_number(here: Path) -> None:
+    folder = write(here, "")
+    body = TRAIN.format(parameters="in_model, settings", result="out, {'num_examples': 1, 'number': number}")
+    numbered = "import sys\nnumber = int(sys.argv[1].partition('=')[2])"
+    (folder / "client.py").write_text(CLIENT.format(body=f"{numbered}\n{body}"))
+    ended = run(here, folder, "arguments.all.number='{partition_id}'", "--clients", "2")
+    assert ended.code == 0, ended.err
+    (row, _) = fedpkg("session", "show", "--home", here / "Heim", "--json").json()["rounds"]
+    assert row["train_metrics"]["number"] == 0.5
+
+
 def test_program_of_callbacks_says_how_it_becomes_a_package_when_it_is_run_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -60,10 +60,10 @@ def helper(name: str) -> Any:
         ("fedn", "FednClient"),
         ("fedn.network.clients.fedn_client", "FednClient ConnectToApiResult GrpcConnectionOptions"),
         ("fedn.utils.model", "FednModel"),
-        ("scaleout", "EdgeClient"),
+        ("scaleout", "EdgeClient ScaleoutModel FednClient"),
         ("scaleout.client.edge_client", "EdgeClient ConnectToApiResult GrpcConnectionOptions"),
         ("scaleoututil.utils.model", "ScaleoutModel"),
-        ("scaleoututil.logging", "ScaleoutLogger"),
+        ("scaleoututil.logging", "ScaleoutLogger FednLogger"),
         ("scaleoututil.helpers.helpers", "get_helper save_metadata load_metadata save_metrics"),
     ],
 )
@@ -81,6 +81,8 @@ def test_helper_that_is_not_there_is_answered_with_those_that_are() -> None:
     ("words", "error"),
     [
         ("from fedn import APIClient", "cannot import name 'APIClient'"),
+        ("from scaleout import Scaleout", "cannot import name 'Scaleout'"),
+        ("import scaleout; scaleout.Scaleout", "no 'Scaleout' here: .* EdgeClient, FednClient, ScaleoutModel of it"),
         ("import fedn; fedn.APIClient", "no 'APIClient' here: fedpkg runs this package without FEDn's network"),
         ("import fedn.utils.kerassequential as k; k.KerasSequentialHelper()", r"\.h5.*KerasHelper"),
         ("import fedn.utils.flowercompat.client_app_adapter", "needs FEDn itself"),

@@ -1,5 +1,18 @@
 """What packages for Scaleout's client, FEDn's successor, import of it."""
 
-from fedn.network.clients.fedn_client import FednClient as EdgeClient
+import importlib
 
-__all__ = ["EdgeClient"]
+_PLACES = {
+    "EdgeClient": "scaleout.client.edge_client",
+    "FednClient": "fedn.network.clients.fedn_client",
+    "ScaleoutModel": "scaleoututil.utils.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(
+        "module 'scaleout' has no %r here: fedpkg runs this package without Scaleout's network, and has %s of it. "
+        "A script that uses its API client is run by `fedpkg exec`" % (name, ", ".join(_PLACES))
+    )

@@ -12,3 +12,6 @@ if TYPE_CHECKING:
 def ScaleoutLogger() -> Any:
     """The logger."""
     return logger
+
+
+FednLogger = ScaleoutLogger  # between FEDn 0.33 and Scaleout 1.0

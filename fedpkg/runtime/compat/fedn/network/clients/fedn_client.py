@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import os
 from contextlib import contextmanager
 
 from fedn.common.log_config import logger
-from fedn.network.clients.one_task import OneTask, identity, plain
+from fedn.network.clients.one_task import SEVERAL, OneTask, identity, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class FednClient:
         predict_callback: Callable[..., Any] | None = None,
         **_other: Any,
     ) -> None:
+        if OneTask.current is not None:
+            OneTask.current.enlist()
         self.train_callback = train_callback
         self.validate_callback = validate_callback
         self.predict_callback = predict_callback
@@ -180,6 +183,8 @@ class FednClient:
 
 def _task() -> OneTask:
     if OneTask.current is None:
+        if "FEDPKG_TASK" in os.environ:  # a process that the program of a task has started
+            raise SystemExit(SEVERAL)
         raise RuntimeError(
             "this program runs no task. Name it as the client of a package, in its fedn.yaml: "
             "entry_points: {client: {command: python client.py}}"

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import sys
+import threading
 
 from fedn.utils.model import FednModel, write_model
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+# One line of a log, of which a failure shows 200 characters.
+MAKE_ONE = (
+    "make one, without threads or processes; --clients N says how many there are, and "
+    "arguments.all.number='{partition_id}' gives each its number"
+)
+SEVERAL = "this program makes several clients, and a task is one: " + MAKE_ONE
 MOST_STEPS = 10000  # logged in one task; a reply's metadata must stay small
 
 
@@ -27,10 +34,25 @@ class OneTask:
         self.in_path = in_path
         self.out_path = out_path
         self.is_done = False
+        self.has_client = False
+        self.process_id = os.getpid()
         self.step = 0
         self.steps: list[dict[str, Any]] = []
         self.attributes: dict[str, Any] = {}
         self.telemetry: dict[str, Any] = {}
+
+    def enlist(self) -> None:
+        """A client was made: the only one, or the task fails.
+
+        The error of another thread or process would end only that, and the program would go on.
+        """
+        if not self.has_client and os.getpid() == self.process_id:
+            self.has_client = True
+        elif os.getpid() == self.process_id and threading.current_thread() is threading.main_thread():
+            raise SystemExit(SEVERAL)
+        else:
+            print(SEVERAL, file=sys.stderr, flush=True)
+            os._exit(1)
 
     # ---- what is logged
 
