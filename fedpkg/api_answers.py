@@ -28,8 +28,17 @@ STATUSES = {"created": "Created", "running": "Started", "finished": "Finished"} 
 ROUND_STATUSES = {"training": "Pending", "aggregated": "Success", "finished": "Finished", "failed": "Failed"}
 TASK_TYPES = {"train": "MODEL_UPDATE", "validate": "MODEL_VALIDATION", "predict": "MODEL_PREDICTION"}
 
-_AGENTS = ("sender_name", "sender_role", "receiver_name", "receiver_role")
-FILTERS = frozenset({"model_id", "correlation_id", "type", "status", "combiner", *_AGENTS})
+# Filters by what is inside ``sender`` or ``receiver``, as methods call them.
+_AGENTS = {f"{who}_{what}": f"{who}.{what}" for who in ("sender", "receiver") for what in ("name", "role", "client_id")}
+
+
+def done(message: str, **more: Any) -> Answer:
+    """The answer that something was done: ``success`` is what scripts for FEDn 0.6 to 0.8 look at."""
+    return {"success": True, "message": message, **more}
+
+
+def failed(message: str) -> Answer:
+    return {"success": False, "message": message}
 
 
 def listed(rows: Sequence[Answer], n_max: int | None = None) -> Answer:
@@ -43,19 +52,23 @@ def found(rows: Iterable[Answer], id: str, *keys: str) -> Answer:
 
 
 def missing(id: str) -> Answer:
-    return {"message": f"Entity with id: {id} not found"}
+    return failed(f"Entity with id: {id} not found")
 
 
-def having(rows: Iterable[Answer], **wanted: str | None) -> list[Answer]:
-    """The rows with these values; ``sender_name`` is the name in ``sender``."""
-    if unknown := wanted.keys() - FILTERS:
-        raise TypeError(f"there is no filter {', '.join(sorted(unknown))}; there are {', '.join(sorted(FILTERS))}")
+def having(rows: Sequence[Answer], /, **wanted: object) -> list[Answer]:
+    """The rows with these values; ``sender_name`` or ``sender.name`` is the name in ``sender``; None is any."""
+    wishes = {_AGENTS.get(key, key): value for key, value in wanted.items() if value is not None}
+    known = rows[0] if rows else {}
+    if rows and (unknown := [key for key in wishes if key.partition(".")[0] not in known]):
+        raise TypeError(f"there is no filter {', '.join(unknown)}; there are {', '.join(known)}")
+    return [row for row in rows if all(str(_inside(row, key)) == str(value) for key, value in wishes.items())]
 
-    def holds(row: Answer, key: str, value: str) -> bool:
-        part, _, inner = key.partition("_")
-        return bool((row[part].get(inner) if part in ("sender", "receiver") else row.get(key)) == value)
 
-    return [row for row in rows if all(holds(row, key, value) for key, value in wanted.items() if value is not None)]
+def _inside(row: Answer, key: str) -> object:
+    value: Any = row
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def as_name(text: str) -> str:
@@ -240,6 +253,9 @@ class Answers:
         round_id = f"{row.session_id}.{row.round_number}"
         config = {
             **self.session_config(session),
+            "model_id": self.seed_of(row.session_id)
+            if row.round_number == 1
+            else f"{row.session_id}.{row.round_number - 1}",
             "session_id": row.session_id,
             "task": "training",
             "round_id": round_id,

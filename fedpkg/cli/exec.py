@@ -1,4 +1,4 @@
-"""``fedpkg exec``: a script that uses FEDn's ``APIClient``, without a server."""
+"""``fedpkg exec``: a script that uses FEDn's ``APIClient`` or Scaleout's, without a server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fedpkg.cli.options import Settings, common_options
 def command(
     context: click.Context, script: Path, arguments: tuple[str, ...], *, clients: int | None, data: str | None
 ) -> None:
-    """Run a script written for FEDn's APIClient.
+    """Run a script written for the API client of FEDn or Scaleout.
 
     \b
       fedpkg exec --data 'data/clients/*' experiment.py --rounds 5
 
-    In it, `from fedn import APIClient` is `fedpkg.APIClient`: packages and models that it sets active, and the sessions
-    that it starts, are in the home. The options of fedpkg stand before SCRIPT.py, those of the script after it. When it
-    ends, its sessions are waited for; Ctrl-C stops them.
+    In it, `from fedn import APIClient` and `from scaleout import Scaleout` are `fedpkg.APIClient`: packages and models
+    that it sets active, and the sessions that it starts, are in the home. The options of fedpkg stand before SCRIPT.py,
+    those of the script after it. When it ends, its sessions are waited for; Ctrl-C stops them.
     """
     from fedpkg.fedn_imports import run_script, serve_fedn_imports
     from fedpkg.session.background import stop, wait

@@ -55,10 +55,11 @@ class Uploads:
         """Copy a file; its sha256, and where the copy is.
 
         Raises:
-            StoreError: it cannot be read, or the copy not be written.
+            OSError: it cannot be read.
+            StoreError: the copy cannot be written.
         """
+        digest = sha256_file(source)
         try:
-            digest = sha256_file(source)
             name = source.name.partition(".")
             target = self.path(digest, name[1] + name[2])
             target.parent.mkdir(parents=True, exist_ok=True)

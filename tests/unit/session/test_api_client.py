@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import signal
 import subprocess
@@ -12,48 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from api_support import LISTS, PACKAGE, client_in, failed, finish
 
 import fedpkg
 from fedpkg.api_client import APIClient
 from fedpkg.errors import ServerOnly
 from fedpkg.session import background
-
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGE = ROOT / "tests" / "packages" / "nearest-mean"
-COLD = {"executor": {"name": "process", "workers": 2}, "python_env": "current"}
-LISTS = ("clients", "combiners", "models", "packages", "rounds", "sessions", "statuses", "validations")
-
-
-def write_data(folder: Path) -> str:
-    (folder / "data").mkdir()
-    for number in (1, 2, 3):
-        np.savetxt(folder / "data" / f"site-{number}.txt", np.arange(4.0) + number)
-    return str(folder / "data" / "*.txt")
-
-
-def client_in(folder: Path, **more: Any) -> APIClient:
-    return APIClient("127.0.0.1", 8092, home=folder / "home", **{**COLD, **more})
-
-
-def finish(client: APIClient, **words: Any) -> str:
-    started = client.start_session(**{"rounds": 2, "round_timeout": 60, **words})
-    assert started["message"] == "Session started", started
-    background.wait()
-    return str(started["session_id"])
-
-
-@pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> tuple[APIClient, str, Path]:
-    """A client whose package and seed were uploaded, and the id of its finished session."""
-    folder = tmp_path_factory.mktemp("från fedn")
-    client = client_in(folder, data=write_data(folder))
-    np.savez(folder / "seed.npz", **{"0": np.ones(1)})
-    assert client.set_active_package(str(PACKAGE), "numpyhelper", "means") == {"message": "Package uploaded"}
-    assert client.set_active_model(str(folder / "seed.npz")) == {"message": "Model added successfully"}
-    session_id = finish(client, name="first")
-    client.add_attributes({"key": "charging", "value": "yes", "sender": {"name": "site-1", "client_id": "site-1"}})
-    return client, session_id, folder
-
 
 SESSION = {"session_id", "name", "status", "session_config", "seed_model_id", "committed_at"}
 MODEL = {"id", "model", "model_id", "name", "parent_model", "session_id", "committed_at"}
@@ -85,49 +48,6 @@ HOW_MANY = {
 }
 
 
-FILTERS = ("correlation_id", "sender_name", "sender_role", "receiver_name", "receiver_role", "n_max")
-SETTINGS = ("round_timeout", "rounds", "round_buffer_size", "delete_models", "validate", "min_clients")
-METHODS = {  # of FEDn 0.33, with the names of their arguments
-    **{f"get_{noun}_count": () for noun in LISTS},
-    **{f"get_{noun}": ("n_max",) for noun in ("clients", "combiners", "packages", "rounds")},
-    **{f"get_{noun}": ("id",) for noun in ("client", "combiner", "model", "package", "round", "status", "validation")},
-    "get_client_config": ("checksum",),
-    "get_active_clients": ("combiner_id", "n_max"),
-    "get_controller_status": (),
-    "get_models": ("session_id", "n_max"),
-    "get_active_model": (),
-    "get_model_trail": ("id", "include_self", "reverse", "n_max"),
-    "download_model": ("id", "path"),
-    "set_active_model": ("path",),
-    "get_active_package": (),
-    "get_package_checksum": (),
-    "download_package": ("path",),
-    "set_active_package": ("path", "helper", "name", "description"),
-    "get_session": ("id", "name"),
-    "get_sessions": ("n_max", "name"),
-    "get_session_status": ("id",),
-    "session_is_finished": ("id",),
-    "start_session": (
-        *("name", "aggregator", "aggregator_kwargs", "model_id", *SETTINGS, "helper", "requested_clients"),
-        "server_functions",
-    ),
-    "start_splitlearning_session": ("name", "model_id", *SETTINGS, "requested_clients"),
-    "continue_session": ("session_id", "rounds", "round_timeout"),
-    "get_statuses": ("session_id", "event_type", "sender_name", "sender_role", "n_max"),
-    "get_validations": ("session_id", "model_id", *FILTERS),
-    "get_predictions": ("model_id", *FILTERS),
-    "start_predictions": ("prediction_id", "model_id"),
-    "get_current_attributes": ("client_list",),
-    "add_attributes": ("attribute",),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_of_fedn_is_there_with_its_arguments(name: str) -> None:
-    method = getattr(APIClient, name)
-    inspect.signature(method).bind(None, **dict.fromkeys(METHODS[name]))
-
-
 @pytest.mark.parametrize("noun", LISTS)
 def test_lists_counts_and_single_rows_have_fedns_shapes(used: tuple[APIClient, str, Path], noun: str) -> None:
     client, _session_id, _folder = used
@@ -139,7 +59,7 @@ def test_lists_counts_and_single_rows_have_fedns_shapes(used: tuple[APIClient, s
     for row in answer["result"]:
         assert row.keys() >= KEYS[noun]
         assert getattr(client, f"get_{one}")(row["id"]) == row
-    assert getattr(client, f"get_{one}")("nobody") == {"message": "Entity with id: nobody not found"}
+    assert getattr(client, f"get_{one}")("nobody") == failed("Entity with id: nobody not found")
     assert json.loads(json.dumps(answer)) == answer
 
 
@@ -178,8 +98,7 @@ def test_models_follow_from_the_uploaded_seed(used: tuple[APIClient, str, Path])
         assert np.allclose(arrays["0"], 1 / 4 + 3.5 * 3 / 4)  # the mean of the clients' means is 3.5
     assert client.download_model(seed["id"], str(folder / "again.npz"))["success"]
     assert (folder / "again.npz").read_bytes() == (folder / "seed.npz").read_bytes()
-    no = {"success": False, "message": "Failed to download model."}
-    assert client.download_model("nobody", str(folder / "no.npz")) == no
+    assert client.download_model("nobody", str(folder / "no.npz")) == failed("Failed to download model.")
 
 
 def test_what_clients_measured_is_found_by_model_session_and_sender(used: tuple[APIClient, str, Path]) -> None:
@@ -191,8 +110,8 @@ def test_what_clients_measured_is_found_by_model_session_and_sender(used: tuple[
     assert client.get_validations(session_id, sender_name="site-1", receiver_role="COMBINER")["count"] == 2
     assert client.get_statuses(session_id, "MODEL_UPDATE", sender_name="site-2")["count"] == 2
     assert client.get_validations("nobody") == client.get_models("nobody") == {"count": 0, "result": []}
-    with pytest.raises(TypeError, match="there is no filter sender"):
-        client.get_validations(sender="site-1")
+    with pytest.raises(TypeError, match="there is no filter sendr"):
+        client.list_validations(**{"sendr.name": "site-1"})
 
 
 def test_rounds_have_their_configuration_and_combiner(used: tuple[APIClient, str, Path]) -> None:
@@ -239,7 +158,9 @@ def test_names_of_older_versions_answer_in_their_shapes(used: tuple[APIClient, s
     assert client.list_sessions(limit=5, skip=1) == {"count": 1, "result": []}
     assert client.list_compute_packages()["count"] == 1
     assert client.list_clients() == client.get_clients() and client.list_combiners() == client.get_combiners()
-    assert client.list_rounds()["count"] == 2
+    rounds = client.list_rounds()
+    assert list(rounds) == [f"{session_id}.2", f"{session_id}.1"]
+    assert all(one["combiners"] and one["reducer"].keys() >= {"time_aggregate_model"} for one in rounds.values())
     assert client.get_events(sender_name="site-1")["count"] == 4
     assert client.get_initial_model()["model_id"] == client.get_model_trail()[0]["model_id"]
 
@@ -247,7 +168,7 @@ def test_names_of_older_versions_answer_in_their_shapes(used: tuple[APIClient, s
 @pytest.mark.slow
 def test_a_client_is_asked_for_predictions(used: tuple[APIClient, str, Path]) -> None:
     client, _session_id, _folder = used
-    assert client.start_predictions("mine") == {"message": "Prediction started"}
+    assert client.start_predictions("mine") == {"success": True, "message": "Prediction session started"}
     background.wait()
     answer = client.get_predictions(correlation_id="mine")
     assert answer["count"] == 3
@@ -268,7 +189,8 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
     assert first.startswith("experiment-one-")
     assert client.session_is_finished("experiment one"), "FEDn 0.6 to 0.8 ask by the id that a script gives"
     assert client.list_models("experiment one")["count"] == 1
-    assert client.continue_session(first, rounds=1) == {"message": "Session started", "session_id": first}
+    started = {"success": True, "message": "Session started", "session_id": first}
+    assert client.continue_session(first, rounds=1) == started
     assert not client.session_is_finished(first)
     background.wait()
     assert client.session_is_finished(first)
@@ -283,7 +205,7 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_model_of_another_package_begins_no_session_by_itself(tmp_path: Path) -> None:
-    other = ROOT / "tests" / "packages" / "quadratic"
+    other = PACKAGE.parent / "quadratic"
     fedpkg.run(other, tmp_path / "home", progress=False, rounds=1, executor={"name": "process"})
     client = client_in(tmp_path, clients=2)
     client.set_active_package(str(PACKAGE), "numpyhelper", "means")
@@ -299,7 +221,7 @@ def test_two_sessions_run_side_by_side_and_a_running_one_is_not_continued(tmp_pa
     ids = [client.start_session(name, **words)["session_id"] for name in ("a", "b")]
     assert client.get_controller_status() == {"state": "monitoring"}
     assert [client.get_session_status(id) for id in ids] == ["Started", "Started"]
-    assert client.continue_session(ids[0]) == {"message": "Session is already running."}
+    assert client.continue_session(ids[0]) == failed("Session is already running.")
     background.stop()
     background.wait()
     assert [client.get_session_status(id) for id in ids] == ["Terminated", "Terminated"]
@@ -309,11 +231,9 @@ def test_two_sessions_run_side_by_side_and_a_running_one_is_not_continued(tmp_pa
 def test_failures_are_answers(tmp_path: Path) -> None:
     client = client_in(tmp_path, clients=2)
     assert "message" in client.get_active_model() and "message" in client.get_model_trail()
-    assert client.get_active_package() == {"message": "Entity not found"}
+    assert client.get_active_package() == failed("Entity not found")
     assert "No active package" in client.start_session()["message"]
     assert client.get_controller_status() == {"state": "setup"}
-    assert "cannot be uploaded" in client.set_active_package(str(tmp_path / "no.tgz"), "numpyhelper", "x")["message"]
-    assert "cannot be uploaded" in client.set_active_model(str(tmp_path / "no.npz"))["message"]
     client.set_active_package(str(PACKAGE), "numpyhelper", "means")
     assert "nosuch" in client.start_session(aggregator="nosuch")["message"]
     assert "serveropt" in client.start_session(aggregator="fedopt", aggregator_kwargs='{"serveropt": "sgd"}')["message"]
@@ -437,18 +357,21 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import fedpkg
 fedpkg.serve_fedn_imports(sys.argv[2])
-import fedn
-print(fedn.APIClient)
+import fedn, scaleout, scaleoututil.api.client
+print(fedn.APIClient, scaleout.Scaleout is scaleoututil.api.client.Scaleout)
 """
 
 
-def test_a_fedn_that_is_installed_stays_what_it_is(tmp_path: Path) -> None:
-    (tmp_path / "fedn").mkdir()
-    (tmp_path / "fedn" / "__init__.py").write_text("APIClient = 'the real one'\n")
+@pytest.mark.parametrize("name", ["fedn", "scaleout"])
+def test_what_is_installed_stays_what_it_is_and_the_others_are_served(tmp_path: Path, name: str) -> None:
+    for folder in ("fedn", "scaleout"):  # a mere folder of that name is no module
+        (tmp_path / folder).mkdir()
+    (tmp_path / name / "__init__.py").write_text("APIClient = Scaleout = 'the real one'\n")
     command = [sys.executable, "-c", INSTALLED, str(tmp_path), str(tmp_path / "home")]
     ran = subprocess.run(command, capture_output=True, text=True)
-    assert ran.stdout == "the real one\n", ran.stderr
-    assert "the FEDn that is installed here" in ran.stderr
+    served = "<class 'fedpkg.fedn_imports.APIClient'>"
+    assert ran.stdout == ("the real one True\n" if name == "fedn" else f"{served} False\n"), ran.stderr
+    assert ran.stderr.count("is installed here") == 1 and f"imports of {name} get" in ran.stderr
 
 
 def test_a_fault_of_a_script_is_the_scripts(tmp_path: Path) -> None:
