@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from fedpkg.api_answers import Answer, active_model, as_name, done, failed, noted, predicted
 from fedpkg.api_reading import ReadingClient, Text, answering
 from fedpkg.api_settings import buffer_section, server_functions_section, strategy_section
-from fedpkg.errors import NotFound
-from fedpkg.fedn.helpers import HELPERS
+from fedpkg.errors import ModelFileError, NotFound
+from fedpkg.fedn.helpers import BARE_SUFFIXES, HELPERS
 from fedpkg.session.background import OTHERS, sessions_in, tell_of_failure
 from fedpkg.session.package_run import run_of_package, session_name
 from fedpkg.session.session import Session, prepare
@@ -43,7 +43,15 @@ class APIClient(ReadingClient):
     """
 
     def set_active_model(self, path: str) -> Answer:
+        from fedpkg.formats.model_file import read_seed_model
+
         digest, copy = self._uploads.keep(Path(path))
+        package = self._uploads.active_package() or {"helper": ""}
+        if copy.suffix == ".npz" and package["helper"] not in BARE_SUFFIXES:
+            try:
+                read_seed_model(Path(path))
+            except ModelFileError as error:
+                return failed(f"Failed to add model. {error}")
         model = {"model_id": digest, "name": Path(path).name, "suffix": copy.name.removeprefix(digest)}
         self._uploads.add("models", {**model, "created_at": time.time()}, key="model_id")
         return done("Model added successfully")

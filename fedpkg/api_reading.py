@@ -43,7 +43,7 @@ def answering(cls: type[_Class]) -> type[_Class]:
             except ServerOnly:
                 raise
             except FedpkgError as error:
-                return failed(str(error))
+                return failed(str(error).removeprefix("on the command line: "))  # as keys of a run.yaml are given
 
         return wrapped
 

@@ -154,6 +154,23 @@ def test_a_failure_is_an_answer_that_says_so(tmp_path: Path, what: str) -> None:
     assert message in answer["message"]
 
 
+def test_a_file_that_holds_no_model_is_not_added(tmp_path: Path) -> None:
+    client = client_in(tmp_path, clients=2)
+    (tmp_path / "seed.npz").write_text("no model")
+    answer = client.set_active_model(str(tmp_path / "seed.npz"))
+    assert answer["success"] is False and answer["message"].startswith("Failed to add model. ")
+    assert str(tmp_path / "seed.npz") in answer["message"] and client.get_models_count() == 0
+    client.set_active_package(str(PACKAGE), "binaryhelper", "raw")  # whose files say nothing of themselves
+    assert client.set_active_model(str(tmp_path / "seed.npz"))["success"] is True
+
+
+def test_a_setting_that_does_not_do_is_named(tmp_path: Path) -> None:
+    client = client_in(tmp_path, clients=2)
+    client.set_active_package(str(PACKAGE), "numpyhelper", "means")
+    assert client.start_session(rounds="2")["message"].startswith("'rounds' must be a whole number")  # type: ignore[arg-type]
+    assert "round.required is 9" in client.start_session(min_clients=9)["message"]
+
+
 def test_what_was_done_is_said_in_fedns_words(tmp_path: Path) -> None:
     client = client_in(tmp_path, clients=2)
     np.savez(tmp_path / "seed.npz", **{"0": np.zeros(1)})
