@@ -8,11 +8,15 @@ helper = get_helper("numpyhelper")
 
 
 def load_parameters(scaleout_model):
-    return scaleout_model.get_model_params(helper)
+    with scaleout_model.get_training_model_stream() as stream:
+        (w,) = helper.load(stream)
+    assert scaleout_model.has_training_model and not scaleout_model.has_inference_model
+    assert np.array_equal(w, *scaleout_model.get_training_model(helper))
+    return [w]
 
 
 def save_parameters(weights):
-    return ScaleoutModel.from_model_params(weights, helper)
+    return ScaleoutModel.from_training_model(weights, helper, metadata={"by": "test"})
 
 
 def build():

@@ -4,8 +4,7 @@ import os
 
 import numpy as np
 from model import load_parameters, save_parameters
-from scaleout import EdgeClient
-from scaleoututil.utils.model import ScaleoutModel
+from scaleout import EdgeClient, ScaleoutModel
 
 
 def startup(client: EdgeClient):

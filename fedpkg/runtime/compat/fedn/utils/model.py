@@ -19,6 +19,8 @@ class FednModel(io.BytesIO):
     iterated as a list of its arrays.
     """
 
+    has_training_model, has_inference_model = True, False
+
     def __init__(self, data: bytes = b"") -> None:
         super().__init__(data)
         self.model_id: str | None = None
