@@ -16,7 +16,7 @@ from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, SpecError, nearest
-from fedpkg.fedn.names import DATA_PATH, HELPERS_WITHOUT_WEIGHTS
+from fedpkg.fedn.names import DATA_PATHS, HELPERS_WITHOUT_WEIGHTS
 from fedpkg.log import event
 from fedpkg.strategies.traits import traits_of
 from fedpkg.types import ENTRY_POINTS
@@ -182,13 +182,21 @@ def with_equal_weights(config: RunConfig, package: UnpackedPackage) -> RunConfig
     """The configuration for a package whose helper is of a time before updates had weights: all updates count alike."""
     from fedpkg.compute_package.imports import imports_of, mentions
 
-    if config.round.weighting == "equal" or not set(HELPERS_WITHOUT_WEIGHTS) & {*imports_of(package.folder)}:
+    if config.round.weighting == "equal":
+        return config
+    if not set(HELPERS_WITHOUT_WEIGHTS) & {*imports_of(package.folder, _scripts(package))}:
         return config
     if mentions(package.folder, ["num_examples"]):
         return config
     about = "the package's helper never writes num_examples, so all updates count alike (round.weighting=equal)"
     _warn("weighting.equal", about)
     return msgspec.structs.replace(config, round=msgspec.structs.replace(config.round, weighting="equal"))
+
+
+def _scripts(package: UnpackedPackage) -> list[str]:
+    """Files that its commands run: Python also where their names have no suffix."""
+    found = (script_of(entry_point.command) for entry_point in package.spec.entry_points.values())
+    return [script for script in found if script is not None]
 
 
 _OF_A_CLIENT = re.compile("{(client_id|client_number|data_path|partition_id)}")
@@ -206,11 +214,11 @@ def warn_of_same_data(config: RunConfig, package: UnpackedPackage, paths: Sequen
         own.update({f"arguments.{entry_point}.{name}": str(value) for name, value in arguments.items()})
     if len(paths) < 2 or any(_OF_A_CLIENT.search(value) for value in own.values()):
         return
-    of_data = [key for key in own if key == f"environment.{DATA_PATH}" or re.search("data[_-]path$", key)]
+    of_data = [key for key in own if re.search(f"data[_-]path$|^environment.({'|'.join(DATA_PATHS)})$", key)]
     reason = ""
     if of_data:
         reason = f"{of_data[0]} is the same for each; write {{data_path}} or {{client_number}} in it"
-    elif paths[0] is None and mentions(package.folder, (DATA_PATH, "data_path")):
+    elif paths[0] is None and mentions(package.folder, (*DATA_PATHS, "data_path")):
         knows = ("fedpkg", "FEDPKG_TASK", "CLIENT_NUMBER", "DATA_SPLIT_INDEX")
         reason = (
             "" if mentions(package.folder, knows) else "none was given, so each reads what the package has (--data)"
@@ -319,8 +327,7 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
     names, lines, sends_delta = traits.clients_read, traits.client_lines, traits.reply == "delta"
     if not names and not sends_delta:
         return
-    scripts = [script_of(entry_point.command) for entry_point in package.spec.entry_points.values()]
-    imports = "fedpkg.client" in imports_of(package.folder, [script for script in scripts if script is not None])
+    imports = "fedpkg.client" in imports_of(package.folder, _scripts(package))
     if sends_delta and not imports and not mentions(package.folder, ["delta"]):
         about = (
             "reply: delta: the package does not seem to read reply of task.json, nor does it import fedpkg.client; a "

@@ -16,7 +16,15 @@ from pathlib import Path
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.script_paths import Named, Sources
 from fedpkg.compute_package.unpack import UnpackedPackage
-from fedpkg.fedn.names import CLIENT_SETTINGS_FILE, CLIENT_SETTINGS_PATH, CONTAINER_FOLDERS, DATA_PATH
+from fedpkg.fedn.callbacks import RUNNER
+from fedpkg.fedn.names import (
+    CLIENT_SETTINGS_FILE,
+    CLIENT_SETTINGS_OPTION,
+    CLIENT_SETTINGS_PATHS,
+    CONTAINER_FOLDERS,
+    DATA_PATHS,
+    NUMBER_VARIABLES,
+)
 from fedpkg.formats.base import SEED_SUFFIXES
 from fedpkg.waist.place import STARTUP
 
@@ -89,11 +97,12 @@ class _Finding:
     def found(self) -> DataWays:
         ways = [*self._by_variable(), *self._by_options()]
         settings = [*self._by_settings()]
-        ways = ways or [*self._by_flags()]
+        ways = ways or [*self._by_flags("data_path", "{data_path}")]
         ways = ways or [*self._by_links()]
         if not ways and not settings and not self._missed:
             ways += [*self._in_package()]
-        return DataWays([*ways, *settings], list(self._missed), self._downloads())
+        more = [*self._by_numbers(), *self._by_what_is_downloaded()]
+        return DataWays([*ways, *settings, *more], list(self._missed), self._downloads())
 
     def _downloads(self) -> str | None:
         startup = self._spec.entry_points.get(STARTUP)
@@ -101,8 +110,9 @@ class _Finding:
         return None if script is None else self._sources.place_of(script, _DOWNLOADS)
 
     def _by_variable(self) -> Iterator[Way]:
-        if place := self._sources.mention(DATA_PATH):
-            yield Way("", DATA_PATH, "{data_path}", DATA_PATH, f"{place} reads this variable")
+        for variable in DATA_PATHS:
+            if place := self._sources.mention(variable):
+                yield Way("", variable, "{data_path}", variable, f"{place} reads this variable")
 
     def _by_options(self) -> Iterator[Way]:
         """``$ENTRYPOINT_OPTS`` in a command."""
@@ -118,7 +128,26 @@ class _Finding:
         because = f"the command of '{entry.name}' has $ENTRYPOINT_OPTS"
         yield Way("environment", "ENTRYPOINT_OPTS", options, f"ENTRYPOINT_OPTS={options}", because)
 
-    def _by_flags(self) -> Iterator[Way]:
+    def _by_numbers(self) -> Iterator[Way]:
+        """Variables that tell a client which part of common data is its own."""
+        for variable in NUMBER_VARIABLES:
+            if place := self._sources.mention(variable):
+                yield Way("environment", variable, "{partition_id}", "", f"{place} reads this variable")
+
+    def _by_what_is_downloaded(self) -> Iterator[Way]:
+        """Files in the package that its scripts download in each task, unless they exist: Scaleout's `prepare_data`."""
+        for one in self._sources.asked_for() if self._is_imported() else ():
+            path, (script, _, _) = _normal(one), one.place.partition(":")
+            if self._sources.place_of(script, _DOWNLOADS) and path.split("/")[0] == "data" and path != "data":
+                name = posixpath.basename(path)
+                within = name if all((data / name).exists() for data in self._paths) else "."
+                yield Way("links", path, within, "", f"{one.place} downloads unless it exists")
+
+    def _is_imported(self) -> bool:
+        words = self._spec.entry_points["train"].command.split() if "train" in self._spec.entry_points else []
+        return words[2:5] == [RUNNER, "train", STARTUP]
+
+    def _by_flags(self, option: str, value: str) -> Iterator[Way]:
         for name in CLIENT_ENTRY_POINTS:
             if name not in self._spec.entry_points:
                 continue
@@ -126,10 +155,10 @@ class _Finding:
                 words = shlex.split(self._spec.entry_points[name].command)
             except ValueError:
                 continue
-            if option := self._sources.option(words, name, "data_path"):
-                flag, place = option
+            if found := self._sources.option(words, name, option):
+                flag, place = found
                 because = f"{place} takes this option from the command line"
-                yield Way(f"arguments.{name}", flag, "{data_path}", f"{name} --{flag}={{data_path}}", because)
+                yield Way(f"arguments.{name}", flag, value, f"{name} --{flag}={value}", because)
 
     def _by_settings(self) -> Iterator[Way]:
         for name in SETTINGS_FILES:
@@ -146,12 +175,14 @@ class _Finding:
             for path, place in places.items():
                 where = f"{name} beside fedn.yaml" if path == name else f"{name} as {path}"
                 yield Way("links", path, within, f"its own {where}", f"{place} opens it")
-        if place := self._sources.mention(CLIENT_SETTINGS_PATH):
-            inner = _in_all(self._paths, CLIENT_SETTINGS_FILE)
-            if inner is not None:
-                value = "{data_path}" if inner == "." else f"{{data_path}}/{inner}"
-                because = f"{place} reads this variable"
-                yield Way("environment", CLIENT_SETTINGS_PATH, value, CLIENT_SETTINGS_PATH, because)
+        inner = _in_all(self._paths, CLIENT_SETTINGS_FILE)
+        if inner is None:
+            return
+        value = "{data_path}" if inner == "." else f"{{data_path}}/{inner}"
+        for variable in CLIENT_SETTINGS_PATHS:
+            if place := self._sources.mention(variable):
+                yield Way("environment", variable, value, variable, f"{place} reads this variable")
+        yield from self._by_flags(CLIENT_SETTINGS_OPTION, value)
 
     def _by_links(self) -> Iterator[Way]:
         """Places around the package from which its scripts read."""

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from fedpkg.fedn.names import WITH_HELPERS
+from fedpkg.fedn.names import SERVED
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
 ALL_FILES = 4 << 20  # 10 s at the worst
 PRECOMPILED_BYTES = 1 << 18  # some 0.2 s
-USES_NUMPY = (*WITH_HELPERS, "fedpkg")  # their helpers import it when they are first asked for one
+USES_NUMPY = (*SERVED, "fedpkg")  # their helpers import it when they are first asked for one
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:

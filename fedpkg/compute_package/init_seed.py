@@ -1,4 +1,4 @@
-"""The seed model of packages for FEDn before 0.9: the function ``init_seed`` of their script, found by parsing it."""
+"""The seed model of packages without an entry point `build`: a script's function ``init_seed``, found by parsing."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ import dataclasses
 import shlex
 from pathlib import Path
 
-from fedpkg.compute_package.imports import trees_of
+from fedpkg.compute_package.imports import mentions, trees_of
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
+from fedpkg.fedn.callbacks import command_of_function
 from fedpkg.fedn.names import INIT_SEED
 from fedpkg.waist.place import BUILD
 
 
 def with_init_seed(folder: Path, spec: PackageSpec) -> PackageSpec:
-    """The entry points of the package in ``folder``; `build` may be its script's ``init_seed``.
+    """The entry points of the package in ``folder``; `build` may be an ``init_seed``.
 
-    It counts in the script that a command calls by the name of an entry point: `python entrypoint train`.
+    That is one in the script that a command calls by the name of an entry point (`python entrypoint train`, as before
+    FEDn 0.9), or else in the only file beside fedn.yaml that has such a function.
     """
     if BUILD in spec.entry_points:
         return spec
-    for entry in spec.entry_points.values():
-        command = _command(folder, entry)
-        if command is not None:
-            return dataclasses.replace(spec, entry_points={**spec.entry_points, BUILD: EntryPoint(BUILD, command)})
-    return spec
+    of_script = (_command(folder, entry) for entry in spec.entry_points.values())
+    command = next(filter(None, of_script), None) or _command_of_file(folder)
+    if command is None:
+        return spec
+    return dataclasses.replace(spec, entry_points={**spec.entry_points, BUILD: EntryPoint(BUILD, command)})
+
+
+def _command_of_file(folder: Path) -> str | None:
+    trees = trees_of(folder) if mentions(folder, (f"def {INIT_SEED}(",)) else {}
+    found = [path.name for path, tree in trees.items() if path.parent == folder and INIT_SEED in _functions(tree)]
+    return command_of_function(INIT_SEED, found[0]) if len(found) == 1 else None
 
 
 def _command(folder: Path, entry: EntryPoint) -> str | None:
@@ -48,7 +56,7 @@ def _command(folder: Path, entry: EntryPoint) -> str | None:
 
 def _function(tree: ast.Module) -> ast.FunctionDef | None:
     """The function ``init_seed``, or the one that a mapping for fire calls so."""
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    functions = _functions(tree)
     if INIT_SEED in functions:
         return functions[INIT_SEED]
     for node in ast.walk(tree):
@@ -58,3 +66,7 @@ def _function(tree: ast.Module) -> ast.FunctionDef | None:
                 if is_it and isinstance(value, ast.Name) and value.id in functions:
                     return functions[value.id]
     return None
+
+
+def _functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -17,6 +17,7 @@ _BIGGEST_SOURCE = 1 << 20
 _ALL_SOURCES = 4 << 20  # 10 s at the worst: a stranger's package may have gigabytes of them
 _SAME = ("abspath", "realpath", "normpath", "fspath", "str", "Path", "PurePath", "PosixPath", "resolve", "absolute")
 _HERE = ("getcwd", "cwd")
+_ASKS = ("exists", "isfile", "isdir", "is_file", "is_dir")
 _DEEPEST = 50
 
 
@@ -110,6 +111,16 @@ class Sources:
                     found += [Named(word, self._place(path, number)) for word in words if word]
         return found
 
+    def asked_for(self) -> Iterator[Named]:
+        """Paths of which a Python script asks whether they exist, as far as reading tells them whole."""
+        for path, tree in self.trees.items():
+            reader = _PathReader(tree, path.relative_to(self.folder).as_posix(), with_defaults=True)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ASKS:
+                    found = reader.read(node.args[0] if node.args else node.func.value)
+                    if found is not None and found.whole:
+                        yield Named(found.text, self._place(path, node.lineno))
+
     def strings(self) -> Iterator[tuple[str, str]]:
         """All strings in Python, whatever they are for, and where they stand."""
         for path, tree in self.trees.items():
@@ -130,13 +141,18 @@ class Sources:
 class _PathReader:
     """Works out the paths in a module, as far as they follow from constants, ``__file__`` and variables set once."""
 
-    def __init__(self, tree: ast.AST, script: str) -> None:
+    def __init__(self, tree: ast.AST, script: str, *, with_defaults: bool = False) -> None:
+        """``with_defaults``: parameters have their defaults, where all functions give one the same."""
         self._tree = tree
         self._script = script
         self._values: dict[str, list[ast.expr]] = {}
         for node in ast.walk(tree):
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 self._values.setdefault(node.targets[0].id, []).append(node.value)
+            elif isinstance(node, ast.FunctionDef) and with_defaults:
+                for argument, value in zip(reversed(node.args.args), reversed(node.args.defaults), strict=False):
+                    known = self._values.setdefault(argument.arg, [])
+                    known += [] if ast.dump(value) in map(ast.dump, known) else [value]
 
     def all(self) -> Iterator[tuple[_Text, int]]:
         pending: list[ast.AST] = [self._tree]
@@ -149,6 +165,9 @@ class _PathReader:
                     yield found, node.lineno
                 continue
             pending += _parts(node)
+
+    def read(self, node: ast.expr) -> _Text | None:
+        return self._read(node, 0)
 
     def _read(self, node: ast.expr, depth: int) -> _Text | None:
         if depth > _DEEPEST:
@@ -163,7 +182,7 @@ class _PathReader:
         if isinstance(node, ast.JoinedStr):
             return self._added(node.values, depth, between="")
         if isinstance(node, ast.FormattedValue):
-            return self._read(node.value, depth + 1)
+            return self._read(node.value, depth + 1) or self._number(node.value)
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Div)):
             between = "/" if isinstance(node.op, ast.Div) else ""
             return self._added([node.left, node.right], depth, between=between)
@@ -176,6 +195,11 @@ class _PathReader:
                 return _up(self._read(node.value.value, depth + 1), min(node.slice.value + 1, _DEEPEST))
             return None
         return self._call(node, depth) if isinstance(node, ast.Call) else None
+
+    def _number(self, node: ast.expr) -> _Text | None:
+        values = self._values.get(node.id, ()) if isinstance(node, ast.Name) else (node,)
+        known = [one.value for one in values if isinstance(one, ast.Constant) and type(one.value) is int]
+        return _Text(str(known[0])) if len(known) == len(values) == 1 else None
 
     def _attribute(self, node: ast.Attribute, depth: int) -> _Text | None:
         if node.attr == "parent":

@@ -26,7 +26,7 @@ from fedpkg.dispatch.keepers import Call
 from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.staging import shared_files
 from fedpkg.errors import NotIsolated
-from fedpkg.fedn.names import DATA_PATH
+from fedpkg.fedn.names import DATA_PATHS
 from fedpkg.files import remove_tree
 from fedpkg.means import BARE, means
 from fedpkg.waist.order import Isolation
@@ -56,7 +56,7 @@ _PASSED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|USER|LOGNAME|HOSTNAME|SHELL|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|PYTHON\w+"
     r"|(OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|VECLIB|BLIS|MALLOC|GLIBC|CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|HIP|ROCR|PYTORCH"
     r"|TORCH|ATEN|NUMBA|XLA)_\w+|R_(HOME|LIBS\w*)|JAVA_HOME|SSL_CERT_(FILE|DIR)"
-    rf"|{DATA_PATH}|FEDPKG_(TASK|STATE_DIR|SEED|PYTHON)"
+    rf"|{'|'.join(DATA_PATHS)}|FEDPKG_(TASK|STATE_DIR|SEED|PYTHON)"
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # NVIDIA_API_KEY
 

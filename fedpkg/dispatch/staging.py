@@ -22,7 +22,7 @@ from fedpkg.dispatch.package_files import inventory, is_in_place
 from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.fedn.containers import name_the_host
-from fedpkg.fedn.names import DATA_PATH
+from fedpkg.fedn.names import DATA_PATHS
 from fedpkg.files import remove_tree
 from fedpkg.formats.base import SEED_SUFFIXES
 from fedpkg.interpreters import folders_of, naming
@@ -148,7 +148,7 @@ def _environ(job: Job, slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
         "FEDPKG_SEED": str(order.seed),
     }
     if job.data_path is not None:
-        environ[DATA_PATH] = str(job.data_path)
+        environ.update(dict.fromkeys(DATA_PATHS, str(job.data_path)))
     names = _names(job)
     for name in order.environment:
         environ[name] = environ[name] if name in _OURS else fill(order.environment[name], names)
@@ -198,7 +198,7 @@ def model_words(job: Job) -> list[str]:
 def own_environ(job: Job) -> dict[str, str]:
     """Of a task's environment, what its run's configuration and its client decide."""
     names = _names(job)
-    data = {} if job.data_path is None else {DATA_PATH: str(job.data_path)}
+    data = {} if job.data_path is None else dict.fromkeys(DATA_PATHS, str(job.data_path))
     return {**data, **{name: fill(value, names) for name, value in job.order.environment.items()}}
 
 
@@ -215,7 +215,7 @@ _PLACEHOLDER = re.compile("{(" + "|".join((*_FIELDS, "data_path", "client_number
 
 def of_clients(environment: Mapping[str, str]) -> list[str]:
     """Names of the variables that are not the same for all clients, or rounds."""
-    return [DATA_PATH, *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
+    return [*DATA_PATHS, *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
 
 
 def fill(text: str, names: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ _CLASSES = ("FednClient", "EdgeClient")
 _COMMAND = re.compile(
     r"(?P<python>\S*\bpython[\d.]*)\s+(-u\s+)?(?P<script>[^\s'\"$`*?;&|<>()-]\S*\.py)(?P<own>(\s.*)?)"
 )
+_FILE = re.compile(r"[\w./-]+\.py", re.ASCII)
 _BIGGEST_SOURCE = 1 << 20
 
 
@@ -32,11 +33,15 @@ def commands_of_client(command: str) -> dict[str, str] | None:
 
 def commands_of_import(name: str, file: str) -> dict[str, str] | None:
     """What Scaleout's client imports: ``startup: startup.py``, whose function registers callbacks, or ``build: …``."""
-    if not re.fullmatch(r"[\w./-]+\.py", file, re.ASCII):
-        return None
-    if name == "startup":
+    if name == "startup" and _FILE.fullmatch(file):
         return {one: f"python -m {RUNNER} {one} startup {file} --" for one in CALLBACKS}
-    return {name: f"python -m {RUNNER} {name} import {file} --"} if name == "build" else None
+    command = command_of_function(name, file) if name == "build" else None
+    return None if command is None else {name: command}
+
+
+def command_of_function(name: str, file: str) -> str | None:
+    """A call of a function in a file: with the path that is appended, if it takes one."""
+    return f"python -m {RUNNER} {name} import {file} --" if _FILE.fullmatch(file) else None
 
 
 def command_of_split(name: str, command: str) -> str:

@@ -7,13 +7,26 @@ import re
 from collections.abc import MutableMapping
 from pathlib import Path
 
-# The interpreter of these containers. Packages up to 0.8 call it by this path, which few machines have.
-_PYTHON = re.compile(r"""(?<![^\s"';&|(])/venv/bin/(?=python[\d.]*(?:[\s"']|$))""")
+OF_CONTAINER = "/venv/bin/"  # the interpreter of these containers; packages up to 0.8 call it by this path
+_PYTHON = re.compile(
+    r"""(?<![^\s"';&|(])(?P<folder>[./\w][\w./@+-]*/bin/|/bin/)(?=(?P<python>python[\d.]*)(?:[\s"']|$))""", re.ASCII
+)
 
 
-def without_container(command: str) -> str:
+def absent_interpreters(command: str, folder: Path) -> list[str]:
+    """Folders of virtual environments whose Python a command calls, and which do not exist.
+
+    Such a path comes from the author's machine, or from a container. A relative one begins at ``folder``, that of
+    fedn.yaml; packages are handed out without the virtual environment in it.
+    """
+    found = _PYTHON.finditer(command)
+    return [one["folder"] for one in found if not (folder / one["folder"] / one["python"]).exists()]
+
+
+def with_own_python(command: str, folder: Path) -> str:
     """``/venv/bin/python x.py`` → ``python x.py``, where there is no such file: the package's own interpreter."""
-    return command if Path("/venv/bin").is_dir() else _PYTHON.sub("", command)
+    absent = absent_interpreters(command, folder)
+    return _PYTHON.sub(lambda found: "" if found["folder"] in absent else found[0], command)
 
 
 def name_the_host(environ: MutableMapping[str, str]) -> None:

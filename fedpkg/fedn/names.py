@@ -4,7 +4,10 @@ from __future__ import annotations
 
 # Variables, and a file, by which a package finds its client's data and settings.
 DATA_PATH = "FEDN_DATA_PATH"
-CLIENT_SETTINGS_PATH = "FEDN_CLIENT_SETTINGS_PATH"
+DATA_PATHS = (DATA_PATH, "SCALEOUT_DATA_PATH")
+CLIENT_SETTINGS_PATHS = ("FEDN_CLIENT_SETTINGS_PATH", "SCALEOUT_CLIENT_SETTINGS_PATH")
+CLIENT_SETTINGS_OPTION = "client_settings_path"
+NUMBER_VARIABLES = ("FEDN_DATA_SPLIT_INDEX", "SCALEOUT_DATA_SPLIT_INDEX", "CLIENT_NUMBER")  # which client, from 0
 CLIENT_SETTINGS_FILE = "client_settings.yaml"
 # Folders of the containers of old packages, in which each client found its own data.
 CONTAINER_FOLDERS = ("/app/", "/data/", "/var/data/")
@@ -16,9 +19,8 @@ IGNORE_FILES = (".fednignore", ".scaleoutignore")
 INIT_SEED = "init_seed"  # the function that makes the seed model, where there is no entry point build
 FORMER_ENTRY_POINTS = {"infer": "predict"}  # in FEDn 0.5 to 0.8
 
-# Distributions that the compatibility modules in runtime/compat stand in for; of these, the modules with helpers.
+# Distributions that the compatibility modules in runtime/compat stand in for.
 SERVED = ("fedn", "scaleout", "scaleoututil")
-WITH_HELPERS = ("fedn", "scaleoututil")
 # Modules of FEDn before 0.5, whose helpers write no metadata beside an update: each client counted alike.
 HELPERS_WITHOUT_WEIGHTS = (
     *("fedn.utils.pytorchhelper", "fedn.utils.kerashelper", "fedn.utils.numpyarrayhelper", "fedn.utils.numpymodel"),

@@ -12,12 +12,13 @@ import msgspec
 
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.signing import Signature
+from fedpkg.compute_package.spec import PackageSpec
 from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import PythonEnv, RunConfig
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import PackageError
-from fedpkg.fedn.containers import without_container
+from fedpkg.fedn.containers import OF_CONTAINER, absent_interpreters, with_own_python
 from fedpkg.log import event
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
@@ -86,12 +87,8 @@ def put_on_disk(
     """
     from fedpkg.environments.choose import choose_python
 
-    entry_points = {
-        name: dataclasses.replace(entry_point, command=without_container(entry_point.command))
-        for name, entry_point in package.spec.entry_points.items()
-    }
-    spec = dataclasses.replace(package.spec, entry_points=entry_points)
-    scripts = [script_of(entry_point.command) for entry_point in entry_points.values()]
+    spec = _with_own_python(package)
+    scripts = [script_of(entry_point.command) for entry_point in spec.entry_points.values()]
     python = choose_python(
         package.folder,
         python_env,
@@ -102,3 +99,19 @@ def put_on_disk(
         check=check,
     )
     return PackageOnDisk(package.digest, package.root, package.folder, spec, python)
+
+
+def _with_own_python(package: UnpackedPackage) -> PackageSpec:
+    """The entry points, with the package's own Python in place of one that does not exist here."""
+    entry_points, folder = {}, package.folder
+    for name, one in package.spec.entry_points.items():
+        entry_points[name] = dataclasses.replace(one, command=with_own_python(one.command, folder))
+    commands = [one.command for one in package.spec.entry_points.values()]
+    absent = dict.fromkeys(place for command in commands for place in absent_interpreters(command, folder))
+    for place in absent:
+        if place != OF_CONTAINER:
+            about = (
+                f"the package calls Python in {place}, which does not exist; the package's own Python is called instead"
+            )
+            event(logger, logging.WARNING, "package.interpreter", about=about)
+    return dataclasses.replace(package.spec, entry_points=entry_points)

@@ -12,7 +12,7 @@ from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import UnpackedPackage, open_package
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.config_reading import config_of
-from fedpkg.fedn.names import DATA_PATH
+from fedpkg.fedn.names import DATA_PATHS
 from fedpkg.session.configuration import resolved
 
 DEFAULT_ROUNDS = 5  # as FEDn's sessions
@@ -85,7 +85,7 @@ def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:
     known = {(way.section or "environment", way.name) for way in result}
     for section, values in given.items():
         for name, value in values.items():
-            is_of_data = section == "links" or name == DATA_PATH or "{data_path}" in str(value)
+            is_of_data = section == "links" or name in DATA_PATHS or "{data_path}" in str(value)
             if is_of_data and (section, name) not in known:
                 words = {"links": f"as {name}", "environment": f"{name}={value}"}
                 said = words.get(section, f"{section.removeprefix('arguments.')} --{name}={value}")

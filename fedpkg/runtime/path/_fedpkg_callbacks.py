@@ -5,7 +5,8 @@
     python -m _fedpkg_callbacks build import model.py -- OUT
 
 `script` runs the program as it would be started, without IN and OUT, which its options do not know. `startup` imports
-it and calls ``startup(client)``, `import` calls its function of the entry point's name (Scaleout's packages).
+it and calls ``startup(client)``, `import` calls its function of the entry point's name (Scaleout's packages), with OUT
+if it takes an argument.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg.
 """
@@ -13,7 +14,9 @@ Runs inside a task's interpreter: standard library only, imports nothing of fedp
 from __future__ import annotations
 
 import argparse
+import builtins
 import importlib
+import inspect
 import os
 import runpy
 import sys
@@ -43,7 +46,8 @@ def main(words: list[str]) -> None:
     if folder not in sys.path[:1]:
         sys.path.insert(0, folder)
     if way == "import":
-        _function(script, entry_point)()
+        function = _function(script, entry_point)
+        function(*(given[:1] if inspect.signature(function).parameters else ()))
         return
     from fedn.network.clients.fedn_client import FednClient
     from fedn.network.clients.one_task import MAKE_ONE, OneTask
@@ -56,7 +60,7 @@ def main(words: list[str]) -> None:
             startup(client)
             client.run()
         else:
-            with _connection_options_left_out():
+            with _connection_options_left_out(), _questions_answered():
                 runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         if end.code not in (None, 0):
@@ -95,6 +99,24 @@ def _connection_options_left_out() -> Iterator[None]:
         yield
     finally:
         container.add_argument = add_argument
+
+
+@contextmanager
+def _questions_answered() -> Iterator[None]:
+    """``input()``, by which FEDn's own example asks for the client's name, answers with it: a task has no terminal."""
+    from fedn.network.clients.one_task import identity
+
+    asked, name = builtins.input, str(identity())
+
+    def answer(prompt: object = "") -> str:
+        print("%s%s" % (prompt, name))
+        return name
+
+    builtins.input = answer
+    try:
+        yield
+    finally:
+        builtins.input = asked
 
 
 if __name__ == "__main__":

@@ -233,6 +233,80 @@ def test_parameter_that_nothing_sets_leaves_the_data_to_a_link(here, where):
     assert data_line(ended) == "as data beside fedn.yaml" and model() == [1.5, 2.5, 3.5]
 
 
+def test_settings_of_a_client_are_given_to_the_option_that_takes_them(here):
+    train = """
+    import fire
+    def train(model, out, data_path=None, client_settings_path="/var/client_settings.yaml"):
+        lr = float(open(client_settings_path).read().split()[1])
+        save(np.loadtxt(data_path + "/x.csv", delimiter=",") * lr, out)
+    fire.Fire(train)
+    """
+    write_client(here / "client", train)
+    write_data(here / "d")
+    ended = run()
+    assert ended.code == 0, ended.err
+    options = ["train --data_path={data_path}", "train --client_settings_path={data_path}/client_settings.yaml"]
+    assert data_line(ended) == ", ".join(options)
+    assert model() == [2.5, 4, 5.5]  # of the mean of 1 * (1 2 3) and 2 * (2 3 4)
+
+
+def test_number_of_a_client_is_in_the_variable_that_tells_it_its_part_of_common_data(here):
+    train = """
+    number = int(os.environ["FEDN_DATA_SPLIT_INDEX"])
+    assert os.environ["CLIENT_NUMBER"] == str(number)
+    save(np.loadtxt(os.environ["FEDN_DATA_PATH"] + f"/part-{number}.csv", delimiter=","), sys.argv[2])
+    """
+    write_client(here / "client", train)
+    write_data(here / "d")
+    for site, number in ((1, 0), (1, 1), (2, 0), (2, 1)):
+        (here / "d" / str(site) / f"part-{number}.csv").write_text(f"{number},{site},3")
+    ended = run()
+    assert ended.code == 0, ended.err
+    assert model() == [0.5, 1.5, 3] and data_line(ended) == "FEDN_DATA_PATH"
+    told = fedpkg("package", "inspect", "client", "--data", "d/*", "--json").json()
+    assert {way["name"]: way["value"] for way in told["data"]}["CLIENT_NUMBER"] == "{partition_id}"
+
+
+@pytest.mark.parametrize("data", ["d/*", "d/*/x.csv"])
+def test_imported_package_downloads_nothing_that_is_given(here, data):
+    (here / "client").mkdir()
+    (here / "client" / "scaleout.yaml").write_text("entry_points: {startup: startup.py, build: model.py}")
+    build = "def build(): np.savez('seed.npz', **{'0': np.zeros(3)})"
+    (here / "client" / "model.py").write_text(f"import numpy as np\n{build}")
+    (here / "client" / "data.py").write_text(
+        textwrap.dedent(
+            """\
+            import os, urllib.request
+            import numpy as np
+            HERE = os.path.dirname(os.path.abspath(__file__))
+            OUT = os.path.join(HERE, "data")
+            def load(path=None):
+                path = os.environ.get("SCALEOUT_DATA_PATH", OUT + "/clients/1/x.csv") if path is None else path
+                return np.loadtxt(path + "/x.csv" if os.path.isdir(path) else path, delimiter=",")
+            def prepare(out=OUT):
+                file = os.path.join(out, "clients", "1", "x.csv")
+                if not os.path.exists(file):
+                    urllib.request.urlopen("http://127.0.0.1:9/x")
+            """
+        )
+    )
+    (here / "client" / "startup.py").write_text(
+        textwrap.dedent(
+            """\
+            from data import load, prepare
+            def startup(client):
+                prepare()
+                client.set_train_callback(lambda model, settings: ([load()], {"num_examples": 1}))
+            """
+        )
+    )
+    write_data(here / "d")
+    ended = run(data=data)
+    assert ended.code == 0, ended.err
+    assert data_line(ended) == "SCALEOUT_DATA_PATH" and model() == [1.5, 2.5, 3.5]
+    assert not list(here.glob(".fedpkg/sessions/*/clients/*/*/package/client/data/clients/1/*"))
+
+
 def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.py").write_text(
@@ -251,6 +325,8 @@ def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
             open(os.path.join(os.environ["x"], "seven"))
             def load(path="../eight"): ...
             name = name + "/nine"
+            number = 1
+            open(f"../eleven/{number}/x{2}.csv")
             '''
         )
     )
@@ -264,6 +340,7 @@ def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
         ("./../five", "src/a.py:9", True),
         ("../eight", "src/a.py:12", True),
         ("../ten/x", "b.sh:1", True),
+        ("../eleven/1/x2.csv", "src/a.py:15", True),
     }
     assert not [one for one in found if any(word in one[0] for word in ("nothing", "six", "seven", "nine"))]
 
@@ -366,6 +443,23 @@ def test_init_seed_makes_the_seed_where_there_is_no_build(here, form, where):
     ended = fedpkg("package", "call", "client", "init_seed", "-o", "made.npz")
     assert ended.code == 0, ended.err
     assert np.load("made.npz")["0"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.parametrize("parameters", ["", "out_path='seed.npz'"])
+def test_init_seed_of_the_only_file_that_has_one_makes_the_seed(here, parameters, where):
+    write_client(here / "client", "save(np.load(sys.argv[1])['0'] + 1, sys.argv[2])")
+    (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: python train.py}}")
+    out = "out_path" if parameters else "'seed.npz'"
+    (here / "client" / "model.py").write_text(
+        f"import numpy as np\ndef init_seed({parameters}): np.savez({out}, {ONES})"
+    )
+    how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
+    ended = fedpkg("run", "--package", "client", "--rounds", "1", *how)
+    assert ended.code == 0, ended.err
+    assert model() == [2, 2, 2]
+    (here / "client" / "other.py").write_text("def init_seed(): pass")
+    assert "has no 'build' entry point" in fedpkg("run", "--package", "client", "--rounds", "1").err
 
 
 def test_error_of_a_missing_seed_says_both_ways(here):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fedpkg.compute_package.command import (
     python_call,
     shell_line,
 )
-from fedpkg.fedn.containers import without_container
+from fedpkg.fedn.containers import with_own_python
 
 VALUES = {
     "A": "plain",
@@ -208,10 +209,17 @@ def test_flags_are_what_people_would_write() -> None:
         ("'/venv/bin/python' x.py", "'python' x.py"),
         ("cd src && /venv/bin/python3.8 x.py;/venv/bin/python y.py", "cd src && python3.8 x.py;python y.py"),
         ("/venv/bin/pythonic x", "/venv/bin/pythonic x"),
-        ("/opt/venv/bin/python x", "/opt/venv/bin/python x"),
+        ("/home/me/project/.venv/bin/python x", "python x"),
+        ("./.venv/bin/python -u x", "python -u x"),
+        (".project/bin/python3 x && kept/bin/python y", "python3 x && kept/bin/python y"),
+        (f"{sys.executable} x", f"{sys.executable} x"),
+        ("~/.venv/bin/python x", "~/.venv/bin/python x"),
+        ("$HOME/bin/python x", "$HOME/bin/python x"),
         ("/venv/bin/pip list", "/venv/bin/pip list"),
         ("echo --python=/venv/bin/python", "echo --python=/venv/bin/python"),
     ],
 )
-def test_interpreter_of_the_container_is_the_packages_own(command: str, expected: str) -> None:
-    assert without_container(command) == expected
+def test_interpreter_that_does_not_exist_is_the_packages_own(command: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "kept" / "bin").mkdir(parents=True)
+    (tmp_path / "kept" / "bin" / "python").touch()
+    assert with_own_python(command, tmp_path) == expected

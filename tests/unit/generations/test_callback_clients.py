@@ -201,6 +201,14 @@ def test_one_client_of_several_is_told_its_number(here: Path) -> None:
     assert row["train_metrics"]["number"] == 0.5
 
 
+def test_client_that_asks_for_its_name_is_told_it(here: Path) -> None:
+    body = TRAIN.replace("FednClient(", "name = input('Name of the client: ')\nFednClient(")
+    ended = run(here, write(here, body, parameters="in_model, settings", result=RESULT))
+    assert ended.code == 0, ended.err
+    [log] = (here / "Heim").glob("sessions/*/round-1/site 2/train/stdout.log")
+    assert "Name of the client: site 2" in log.read_text()
+
+
 def test_program_of_callbacks_says_how_it_becomes_a_package_when_it_is_run_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

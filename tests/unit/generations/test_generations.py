@@ -157,10 +157,10 @@ def test_package_gives_the_same_models_on_every_executor(
     assert "executor.cold" not in caplog.text  # what looks like Python ran warm where it was to
 
 
+@pytest.mark.parametrize("name", ["fedn-0.2-numpyarray", "fedn-0.4-entrypoint"])
 def test_updates_of_a_package_that_never_says_num_examples_all_count_alike(
-    clients: Clients, caplog: pytest.LogCaptureFixture
+    name: str, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = "fedn-0.2-numpyarray"
     session, home = clients.run(name, "forkserver", round={"required": 2})
     about = "the package's helper never writes num_examples, so all updates count alike (round.weighting=equal)"
     assert caplog.text.count(about) == 1

@@ -1,7 +1,10 @@
 """What packages for Scaleout's client, FEDn's successor, import of it."""
 
 import importlib
+import os
 
+# Between FEDn 0.33 and Scaleout 1.0, FEDn's modules had this name: scaleout.utils.helpers.helpers.
+__path__.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fedn"))
 _PLACES = {
     "EdgeClient": "scaleout.client.edge_client",
     "FednClient": "fedn.network.clients.fedn_client",
