@@ -7,7 +7,7 @@ VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak bench unit lint clean
+.PHONY: demo test docs soak bench unit lint clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/fedpkg run examples/digits/run.yaml
@@ -15,6 +15,11 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal --durations=15
+
+# The pages of docs/ as a site; a warning is an error.
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) --dist worksteal
@@ -47,4 +52,4 @@ $(VENV)/.installed-test: $(VENV)/.installed-torch pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .fedpkg build *.egg-info
+	rm -rf $(VENV) .fedpkg build docs/_build docs/reference/generated *.egg-info

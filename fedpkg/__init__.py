@@ -1,7 +1,7 @@
 """fedpkg: federated learning whose client code is a compute package.
 
-docs/python.md says how programs and notebooks use it. Importing this module loads neither torch nor numpy: each name
-is imported when it is first used.
+docs/how-to/python.md says how programs and notebooks use it. Importing this module loads neither torch nor numpy: each
+name is imported when it is first used.
 """
 
 import importlib

@@ -31,7 +31,7 @@ class APIClient(ReadingClient):
     """FEDn's ``APIClient`` without a server: the same methods, arguments and shapes of answers, on a home.
 
     A failure is an answer ``{"success": False, "message": …}``; only a file of the script's own that cannot be read or
-    written is an OSError, and what only a server has raises ``ServerOnly``. docs/from-fedn.md says what differs.
+    written is an OSError, and what only a server has raises ``ServerOnly``. See docs/reference/fedn-api.md.
 
     Args:
         host, port, secure, verify, token, auth_scheme: as FEDn's; nothing is connected to.

@@ -91,7 +91,7 @@ class ReadingClient:
 
         def __getattr__(self, name: str) -> NoReturn:
             raise AttributeError(
-                f"{type(self).__name__} has no {name!r}: docs/from-fedn.md says what it has of FEDn's and Scaleout's"
+                f"{type(self).__name__} has no {name!r}: docs/reference/fedn-api.md lists what it has"
             )
 
     # ---- clients and combiners

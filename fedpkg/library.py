@@ -1,4 +1,4 @@
-"""What `import fedpkg` offers to Python programs and notebooks; docs/python.md is its page."""
+"""What `import fedpkg` offers to Python programs and notebooks; docs/how-to/python.md is its page."""
 
 from __future__ import annotations
 

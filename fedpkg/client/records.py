@@ -1,4 +1,4 @@
-"""Records: named sets of arrays and a JSON document in one file (docs/records.md says how it is laid out)."""
+"""Records: named sets of arrays and a JSON document in one file (docs/reference/records.md says how it is laid out)."""
 
 from __future__ import annotations
 

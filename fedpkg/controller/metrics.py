@@ -1,4 +1,4 @@
-"""Averages over clients of the numbers that their entry points report: docs/metrics.md."""
+"""Averages over clients of the numbers that their entry points report: docs/reference/metrics.md."""
 
 from __future__ import annotations
 

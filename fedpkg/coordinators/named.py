@@ -24,7 +24,7 @@ def coordinator(
     timeout_s: Positive = 600.0,
     has_model: bool = True,
 ) -> Coordinator:
-    """A program of your own, which asks clients and says the next model (docs/coordinators.md)."""
+    """A program of your own, which asks clients and says the next model (docs/how-to/coordinators.md)."""
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
     from fedpkg.coordinators.strategy import Coordinator

@@ -1,4 +1,6 @@
-"""Files of records: named sets of tensors and a JSON document, in the format of model files (docs/records.md).
+"""Files of records: named sets of tensors and a JSON document, in the format of model files.
+
+docs/reference/records.md says how they are laid out.
 
 The tensor ``t`` of the set ``s`` has the key ``s/t``, both names percent-encoded, so that they may be any text. Keys
 that begin with ``%`` and encode nothing say the rest: ``%json`` is the document in UTF-8 as uint8, and ``s/%empty``
@@ -27,7 +29,7 @@ from fedpkg.weights.weights import Weights
 MOST_TENSORS = 1 << 16
 _JSON, _EMPTY = "%json", "%empty"
 _ENCODED = re.compile(r"(?:[^%/]|%[0-9A-Fa-f]{2})*", re.DOTALL)
-_HINT = "docs/records.md says how the tensors of a records file are called"
+_HINT = "docs/reference/records.md says how the tensors of a records file are called"
 
 
 def write_records(path: Path, records: Records, form: ModelForm, *, durable: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -9,6 +10,38 @@ import msgspec
 from fedpkg.shown import shown
 
 Status: TypeAlias = Literal["ok", "failed", "cancelled"]
+# The words of `Failure.kind`, and what each means.
+FAILURES: Mapping[str, str] = {
+    "exit_code": "the command ended with an exit code other than 0",
+    "signal": "a signal ended the command; also the kernel's, when the machine ran out of memory",
+    "timeout": "the task ran longer than `executor.timeout_s`",
+    "survivors": "the task left processes that cannot be killed",
+    "no_file": "the task wrote no reply",
+    "not_a_file": "the reply is a link, a folder, or a file with several names",
+    "too_big": "the reply is larger than `limits.reply_bytes`",
+    "bad_file": "the reply cannot be read, or was damaged on its way",
+    "mismatch": "the names, dtypes or shapes of the reply's tensors are not those that were asked for",
+    "not_finite": "the reply has NaN or infinite values",
+    "too_large": "the reply has numbers too large for the strategy to add up or to square",
+    "num_examples": "`num_examples` is missing, negative, not finite, or no number",
+    "bad_metadata": "the metadata beside the reply are not a JSON object that can be read",
+    "bad_json": "the metrics are not JSON that can be read",
+    "bad_answer": "the executor gave the answer of another task",
+    "bad_state": "what the task left in its folders cannot be kept as the client's state",
+    "wrote_input": "the task changed its read-only input",
+    "round_timeout": "the client did not answer within `round.timeout_s`",
+    "dropout": "`sampler.dropout` made the client drop out; the task never ran",
+    "no_space": "the disk is full; such a task is not recorded, and the session stops",
+    "executor": "the executor could not run the task, for a reason that is not the client's",
+    "isolation": "the task could not be isolated, and so it was not run",
+    "memory": "the task exceeded `limits.memory_bytes`",
+    "cpu_time": "the task exceeded `limits.cpu_s`",
+    "file_size": "the task exceeded `limits.file_bytes`",
+    "folder_size": "the task exceeded `limits.folder_bytes`",
+    "folder_files": "the task exceeded `limits.folder_files`",
+    "open_files": "the task exceeded `limits.open_files`",
+    "processes": "the task exceeded `limits.processes`",
+}
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

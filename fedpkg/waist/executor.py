@@ -38,7 +38,7 @@ class ClientStates(Protocol):
 
 
 class Executor(Protocol):
-    """Runs orders somewhere. docs/executors.md says what an implementer owes; the contract suite tests it."""
+    """Runs orders somewhere. docs/reference/executor-contract.md says what an implementation owes; a suite tests it."""
 
     @property
     def states(self) -> ClientStates:

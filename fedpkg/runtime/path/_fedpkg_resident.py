@@ -2,8 +2,8 @@
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What scripts often change is put
 back. Of the rest a fingerprint is taken: if it differs, or if something of the task goes on (a thread, a function of
-the package that a library still refers to), the interpreter says so and is replaced. ``docs/resident.md`` lists all
-three, and what is neither put back nor detected.
+the package that a library still refers to), the interpreter says so and is replaced. ``docs/reference/resident.md``
+lists all three, and what is neither put back nor detected.
 """
 
 from __future__ import annotations

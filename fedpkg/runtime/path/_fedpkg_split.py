@@ -1,7 +1,7 @@
 """Runs the entry points of split learning: ``python -m _fedpkg_split forward forward.py -- IN OUT``.
 
-IN and OUT are records (docs/records.md). A package that uses FEDn's splitlearninghelper gets what FEDn gives it
-instead: ``forward.py CLIENT OUT INFERENCE``, ``backward.py GRADIENTS CLIENT``. All others are run as they are.
+IN and OUT are records (docs/reference/records.md). A package that uses FEDn's splitlearninghelper gets what FEDn gives
+it instead: ``forward.py CLIENT OUT INFERENCE``, ``backward.py GRADIENTS CLIENT``. All others are run as they are.
 
 Runs inside a task's interpreter: standard library only, NumPy and fedpkg's client as it needs them.
 """

@@ -10,7 +10,7 @@ from cli_support import MISBEHAVE, REPO, fedpkg
 
 from fedpkg.cli.fedn_words import ANSWERS, SAME
 
-PAGE = (REPO / "docs" / "from-fedn.md").read_text()
+PAGE = (REPO / "docs" / "reference" / "fedn-commands.md").read_text()
 
 ANSWERED = {
     "client start --api-url api.host --local-package": "fedpkg run --package client --data 'data/clients/*'",

@@ -264,7 +264,7 @@ def test_an_answer_that_nobody_got_is_not_lost(federation: Federation, tmp_path:
 
 
 def test_the_strategy_of_the_page_runs_as_it_stands_there(federation: Federation, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "strategies.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "outstanding-requests.md").read_text()
     (code,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Stragglers" in one)
     (tmp_path / "stragglers.py").write_text(code)
     strategy = {"file": str(tmp_path / "stragglers.py"), "enough": 2}

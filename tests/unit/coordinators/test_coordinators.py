@@ -26,7 +26,7 @@ from fedpkg.means import means
 from fedpkg.session.session import prepare
 from fedpkg.stores.base import SessionRow
 
-PAGE = (Path(__file__).parents[3] / "docs" / "coordinators.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "coordinators.md").read_text()
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
 
 # Federated averaging, with the additions of the strategy fedavg (of at most 16 clients).

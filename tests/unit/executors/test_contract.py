@@ -1,4 +1,4 @@
-"""What an executor owes whoever hands it orders (docs/executors.md), tested alike on every one there is."""
+"""The executor's contract (docs/reference/executor-contract.md), tested alike on every executor."""
 
 from __future__ import annotations
 

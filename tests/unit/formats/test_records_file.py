@@ -26,7 +26,7 @@ from fedpkg.formats.base import ModelForm
 from fedpkg.formats.records_file import is_records, read_records, write_records
 from fedpkg.weights import Records, Weights
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "records.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "records.md"
 ALONE = "assert 'torch' not in sys.modules and 'fedpkg' not in sys.modules"
 FORMS = [ModelForm(suffix) for suffix in (".npz", ".safetensors")]  # type: ignore[arg-type]
 FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.suffix)

@@ -27,10 +27,10 @@ def test_its_names_load_neither_torch_nor_numpy_nor_the_command_line() -> None:
 
 
 def test_every_name_is_there_and_documented() -> None:
-    page = (ROOT / "docs" / "python.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "python.md").read_text()
     for name in fedpkg.__all__:
         assert getattr(fedpkg, name).__doc__ or name.startswith("register_")
-        assert f"`{name}" in page or f"fedpkg.{name}" in page, f"docs/python.md does not say what {name} is"
+        assert f"`{name}" in page or f"fedpkg.{name}" in page, f"docs/how-to/python.md does not say what {name} is"
     with pytest.raises(AttributeError, match="no attribute 'sesion'"):
         fedpkg.sesion  # noqa: B018
 
@@ -39,7 +39,7 @@ def test_every_name_is_there_and_documented() -> None:
 def test_what_the_page_on_python_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("FEDPKG_HOME", str(tmp_path / "home"))
-    page = (ROOT / "docs" / "python.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:

@@ -1,4 +1,4 @@
-"""docs/strategies.md: its code runs, and its tables are complete."""
+"""The pages of docs on strategies, aggregators and samplers: their code runs, and their tables are complete."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from fedpkg.strategies.base import Reply
 from fedpkg.types import Sampling
 from fedpkg.weights.weights import Weights
 
-PAGE = (Path(__file__).parents[3] / "docs" / "strategies.md").read_text()
-STRATEGY, _STRAGGLERS, AGGREGATOR, SAMPLER = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+DOCS = Path(__file__).parents[3] / "docs"
+WRITE = [(DOCS / "how-to" / f"write-{what}.md").read_text() for what in ("a-strategy", "an-aggregator", "a-sampler")]
+STRATEGY, AGGREGATOR, SAMPLER = (re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0] for page in WRITE)
+TABLES = WRITE[2] + (DOCS / "reference" / "strategy-protocol.md").read_text()
 
 
 def test_strategy_on_the_page_makes_its_step(tmp_path: Path) -> None:
@@ -46,9 +48,9 @@ def test_sampler_on_the_page_chooses_and_says_how(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", [Traits, StepResult])
 def test_tables_name_all_fields_and_their_defaults(what: Any) -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", PAGE, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", TABLES, re.MULTILINE))
     for field in dataclasses.fields(what):
         assert field.name in rows
         if what is Traits:
             assert rows[field.name].replace('"', "'") == f"`{field.default!r}`", field.name
-    assert {scheme.name for scheme in Scheme} == set(re.findall(r"^\| `Scheme\.(\w+)`", PAGE, re.MULTILINE))
+    assert {scheme.name for scheme in Scheme} == set(re.findall(r"^\| `Scheme\.(\w+)`", TABLES, re.MULTILINE))

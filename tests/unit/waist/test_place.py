@@ -1,4 +1,4 @@
-"""Every file name of a task has one home; docs/sessions.md and `session show` say the same names."""
+"""Every file name of a task has one home; docs/reference/home.md and `session show` say the same names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ def order_of(client_id: str = "CLIENT", *, attempt: int = 1) -> Order:
 
 
 def test_names_are_those_of_the_documentation() -> None:
-    said = (DOCS / "docs" / "sessions.md").read_text().replace("ENTRY_POINT", "train").replace("round-N", "round-3")
+    said = (
+        (DOCS / "docs" / "reference" / "home.md")
+        .read_text()
+        .replace("ENTRY_POINT", "train")
+        .replace("round-N", "round-3")
+    )
     place = place_of(SESSION, order_of())
     for path in (place.folder, place.reply, states_folder(SESSION, "CLIENT") / "VERSION"):
         assert f"`{path}/" in said, path

@@ -580,7 +580,7 @@ def test_weights_without_parameters_are_a_zero_vector() -> None:
 
 
 def test_what_the_page_on_weights_shows_runs() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "weights.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "weights.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:

@@ -1,0 +1,131 @@
+"""A page for each name that a run.yaml can use: strategies, aggregators, optimisers, schedules, samplers, transforms."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from described import default, kind
+from equations import rendered
+from markdown import ORPHAN, block, code, inline, page, prose, table
+
+from fedpkg.registry import Parameter, Spec, names_of
+from fedpkg.samplers.registry import SAMPLERS
+from fedpkg.strategies.registry import STRATEGIES, folds_in_a_tree
+from fedpkg.transforms.registry import TRANSFORMS
+
+KINDS = {
+    "strategy": (
+        "strategies",
+        "Strategies",
+        "What the clients are asked, and what becomes of their replies: `strategy`.",
+    ),
+    "aggregator": ("aggregators", "Aggregators", "How the replies of a round become one model: `strategy.aggregator`."),
+    "server_optimiser": (
+        "server-optimisers",
+        "Server optimisers",
+        "How the server steps from the global model towards the aggregate: `strategy.server_optimiser`.",
+    ),
+    "schedule": ("schedules", "Schedules", "How the learning rate of a server optimiser changes from round to round."),
+    "sampler": ("samplers", "Samplers", "Which clients a round asks: `sampler`."),
+    "transform": ("transforms", "Transforms", "What is done to an update, or to the global model, on its way."),
+}
+# Values of parameters that have no default, for the examples.
+REQUIRED: Mapping[str, Any] = {
+    "bits": 8,
+    "command": "python server.py",
+    "epsilon": 8.0,
+    "every": 30,
+    "folder": "server",
+    "labels": "labels.pt",
+    "local": ["head.*"],
+    "mu": 0.1,
+    "noise_multiplier": 1.0,
+    "norm": 1.0,
+    "optimiser": "NAdam",
+    "p": 0.01,
+    "q": 0.01,
+    "rounds": 100,
+    "server_functions": "server_functions.py",
+    "share": 0.1,
+    "std": 0.01,
+    "theta": 0.07,
+    "trusted": "client-0",
+}
+
+
+def specs(of_kind: str) -> Iterator[Spec]:
+    registry = next(one for one in (STRATEGIES, TRANSFORMS, SAMPLERS) if of_kind in one.kinds)
+    yield from registry.specs(of_kind)
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Names of files below the folder of generated pages, and what is in them."""
+    for of_kind, (folder, title, about) in KINDS.items():
+        found = list(specs(of_kind))
+        rows = [[f"[{spec.name}]({slug(spec)}.md)", ", ".join(spec.aliases), inline(spec.about)] for spec in found]
+        listed = table(["name", "also called", ""], rows)
+        yield f"{folder}/index.md", page(title, about, listed)
+        for spec in found:
+            yield f"{folder}/{slug(spec)}.md", page_of(spec)
+
+
+def slug(spec: Spec) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", spec.name.lower())
+
+
+def page_of(spec: Spec) -> str:
+    return ORPHAN + page(
+        spec.name,
+        prose(spec.text),
+        "## Equation\n\n" + rendered(spec.equation) if spec.equation else "",
+        "## Parameters\n\n" + _parameters(spec) if spec.parameters else "",
+        "## Example\n\n" + block("yaml", example(spec)),
+        "## Facts\n\n" + table(["", ""], list(_facts(spec))),
+    )
+
+
+def _facts(spec: Spec) -> Iterator[tuple[str, str]]:
+    if spec.aliases:
+        yield "other names", ", ".join(map(code, names_of([spec])))
+    if spec.paper:
+        yield "paper", re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", inline(spec.paper))
+    if spec.kind in ("strategy", "aggregator"):
+        yield "tolerated attackers", inline(spec.attackers)
+        yield "[folds in a tree](../../../how-to/write-an-aggregator.md)", "yes" if folds_in_a_tree(spec) else "no"
+    yield "in the terminal", code(f"fedpkg {'sampler' if spec.kind == 'sampler' else 'strategy'} show {spec.name}")
+    yield "source", code(inspect.unwrap(spec.make).__module__)
+
+
+def _parameters(spec: Spec) -> str:
+    rows = []
+    for each in spec.parameters.values():
+        value = "must be given" if each.is_required else code(default(each.default))
+        rows.append([code(each.name), type_of(each), value, inline(each.about)])
+    return table(["parameter", "type", "default", ""], rows)
+
+
+def type_of(each: Parameter) -> str:
+    if each.part is None:
+        return kind(each.type)
+    folder, title, _ = KINDS[each.part.kind]
+    words = title.lower() if each.part.many else title.lower().removesuffix("s")
+    link = f"[{words}](../{folder}/index.md)"
+    return f"a list of {link}" if each.part.many else f"{'an' if words[0] in 'aeiou' else 'a'} {link}"
+
+
+def example(spec: Spec) -> str:
+    """The section of a run.yaml that uses a spec, with the parameters that must be given."""
+    one = {"name": spec.name, **{name: REQUIRED[name] for name, each in spec.parameters.items() if each.is_required}}
+    section: dict[str, Any] = {
+        "strategy": {"strategy": one},
+        "aggregator": {"strategy": {"aggregator": one}},
+        "server_optimiser": {"strategy": {"server_optimiser": one}},
+        "schedule": {"strategy": {"server_optimiser": {"name": "sgd", "schedule": one}}},
+        "sampler": {"sampler": {**one, "fraction_train": 0.1}},
+        "transform": {"strategy": {"name": "fedavg", "transforms": [one]}},
+    }[spec.kind]
+    return yaml.dump(section, sort_keys=False, default_flow_style=None, width=200, allow_unicode=True)

@@ -1,0 +1,98 @@
+"""The documentation builds without a warning, and what is generated from the code is complete."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from equations import rendered
+from pictures import FOLDER, drawn
+from registry_pages import KINDS, example, specs
+
+from fedpkg.config_reading import config_of
+from fedpkg.registry import Spec
+from fedpkg.session.configuration import resolved
+from fedpkg.waist.answer import FAILURES
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+SPECS = [spec for kind in KINDS for spec in specs(kind)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(tmp_path: Path) -> None:
+    shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("_build", "generated", "__pycache__"))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    site = tmp_path / "site"
+    words = ["-m", "sphinx", "-W", "--keep-going", "-q", str(tmp_path / "docs"), str(site)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=390)
+    assert done.returncode == 0, done.stderr
+    pages = {path: path.read_text() for path in site.rglob("*.html")}
+    ids = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}
+    broken = []
+    for path, text in pages.items():
+        for link in re.findall(r'<a [^>]*href="([^"]+)"', text):
+            target, _, anchor = link.partition("#")
+            if re.match(r"[a-z]+:", link):
+                continue
+            leads = (path.parent / target).resolve() if target else path
+            if not leads.exists() or (anchor and leads in ids and anchor not in ids[leads]):
+                broken.append((str(path.relative_to(site)), link))
+    assert broken == []
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.name}")
+def test_example_of_a_page_is_a_section_that_a_run_takes(spec: Spec) -> None:
+    run = {"package": "p", "rounds": 1, "clients": {"count": 9}, **yaml.safe_load(example(spec))}
+    config_of(run, resolve=resolved)
+
+
+def test_pictures_are_those_that_the_code_draws() -> None:
+    assert dict(drawn()) == {path.name: path.read_text() for path in FOLDER.glob("*.svg")}
+
+
+def test_equations_are_laid_out() -> None:
+    assert rendered("w <- sum_k (n_k / n) w_k;  mu in e^(a_1 / tau)") == (
+        '<div class="equation">w ← ∑<sub>k</sub> (n<sub>k</sub> / n) w<sub>k</sub><br>'
+        "μ in e<sup>a<sub>1</sub> / τ</sup></div>"
+    )
+    assert "server_optimiser(w, a)" in rendered("w <- server_optimiser(w, a)")
+
+
+def literals() -> list[tuple[str, str]]:
+    """Each call of `Failure` or `Refused` with a word that is written there."""
+    found = []
+    for path in (ROOT / "fedpkg").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("Failure", "Refused", "_failure")
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[0].value, str)
+            ):
+                found.append((path.name, node.args[0].value))
+    return found
+
+
+def test_every_failure_word_of_the_code_is_explained() -> None:
+    found = literals()
+    assert len(found) > 30
+    assert {word for _, word in found} <= FAILURES.keys()
+    assert set(re.findall(r"\w+", design_failures())) == FAILURES.keys()
+
+
+def design_failures() -> str:
+    """The words that fedpkg/DESIGN.md lists."""
+    text = (ROOT / "fedpkg" / "DESIGN.md").read_text()
+    listed = re.search(r"\*\*Failures\*\*.*?`(.*?)`.*?\n  `(.*?)`", text, re.DOTALL)
+    assert listed is not None
+    return f"{listed[1]} {listed[2]}"
