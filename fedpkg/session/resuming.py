@@ -24,6 +24,8 @@ from fedpkg.session.former_rules import by_its_rules, check_former_shares, check
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, ModelRow, SessionRow
 from fedpkg.stores.home import Home
+from fedpkg.stores.leftovers import of_rounds
+from fedpkg.stores.prune import remove
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def resume(
         with control.holding(workshop.preparing):
             session = store.get_session(ref)
             store.withdraw_stop(session.session_id)
+            remove(of_rounds(home, store, session))  # beside other sessions, the home is not swept now
             here.held.enter_context(workshop.on_record(session.session_id))
             here.held.enter_context(heeding_requests(home, session.session_id, control))
             config = config_from_json(by_its_rules(session))

@@ -54,18 +54,22 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
         for name in ("models", "copies", "package", "walls"):
             yield from _if_there(folder / "executor" / name, "what tasks shared")
         yield from of_build(folder)
-        if not all_rounds and session.status == "finished":
-            continue
-        outstanding = outstanding_requests(store, session.session_id)
-        numbers = {number for number, _ in outstanding}
-        rounds = [
-            row
-            for row in store.list_rounds(session.session_id, status=None if all_rounds or numbers else UNFINISHED)
-            if all_rounds or row.status in UNFINISHED or row.round_number in numbers
-        ]
-        yield from _unnamed_states(folder, store, session.session_id, rounds, outstanding)
-        for row in rounds:
-            yield from _of_round(round_folder(folder, row.round_number), store, session, row, outstanding)
+        if all_rounds or session.status != "finished":
+            yield from of_rounds(home, store, session, all_rounds=all_rounds)
+
+
+def of_rounds(home: Home, store: StateStore, session: SessionRow, *, all_rounds: bool = False) -> Iterator[Removal]:
+    """Leftovers of a session's rounds; without ``all_rounds``, of those in which something will run again."""
+    folder, outstanding = home.session_folder(session.session_id), outstanding_requests(store, session.session_id)
+    numbers = {number for number, _ in outstanding}
+    rounds = [
+        row
+        for row in store.list_rounds(session.session_id, status=None if all_rounds or numbers else UNFINISHED)
+        if all_rounds or row.status in UNFINISHED or row.round_number in numbers
+    ]
+    yield from _unnamed_states(folder, store, session.session_id, rounds, outstanding)
+    for row in rounds:
+        yield from _of_round(round_folder(folder, row.round_number), store, session, row, outstanding)
 
 
 def of_build(folder: Path) -> Iterator[Removal]:
@@ -137,7 +141,8 @@ def _of_round(
     tasks = store.list_tasks(session.session_id, round_number=row.round_number)
     requests = store.list_requests(session.session_id, round_number=row.round_number)
     recorded = {(task.client_id, Path(task.folder).name): task for task in tasks if task.folder is not None}
-    own = names_of_calls({"validate", *(request.entry_point for request in requests)})
+    asked = {request.entry_point for request in requests} | {task.entry_point for task in tasks}
+    own = names_of_calls({"validate", *asked})
     is_committed = row.status in ("aggregated", "finished")
     keeps_updates = bool(session.config.get("keep", {}).get("updates"))
     for client in found:

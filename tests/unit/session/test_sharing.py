@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedpkg.controller.events import Event, PhaseStarted, Preparing
+from fedpkg.compute_package.unpack import package_problems
+from fedpkg.controller.events import Event, PhaseStarted, Preparing, RoundFinished, TaskStarted
 from fedpkg.errors import ConfigError, Interrupted, SessionError
 from fedpkg.library import prepare, run
 from fedpkg.session import executors
 from fedpkg.session.session import Session
+from fedpkg.stores.check import check_home
 from fedpkg.stores.home import Home
 
 DRIFTING = Path(__file__).resolve().parents[2] / "packages" / "drifting"
@@ -79,6 +84,47 @@ def test_one_that_is_stopped_does_not_disturb_the_other(tmp_path: Path) -> None:
         one.join()
     assert one.status == "interrupted"
     assert Home.open(tmp_path / "home").holder() is None
+
+
+@pytest.mark.parametrize("how", ["stop", "Ctrl-C"])
+def test_one_that_is_interrupted_with_outstanding_requests_does_not_disturb_the_other(tmp_path: Path, how: str) -> None:
+    page = (DRIFTING.parents[2] / "docs" / "strategies.md").read_text()
+    (code,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Stragglers" in one)
+    (tmp_path / "stragglers.py").write_text(code.replace('"stragglers"', f'"stragglers {how}"'))
+    strategy = {"file": str(tmp_path / "stragglers.py"), "enough": 2}
+
+    def make(seed: int, gate: str, **options: Any) -> Session:
+        (tmp_path / str(seed)).mkdir()
+        arguments = {"train": {"gate": gate, "arrivals": str(tmp_path / str(seed))}}
+        config = configuration(seed, validation={"every": 0}, strategy=strategy, rounds=3, arguments=arguments)
+        return prepare({**config, "executor": {"workers": 5}}, **options)
+
+    # In round 2 of both, client-0 still trains what round 1 asked, and client-1 keeps the round from ending.
+    one = make(1, "client-0@1,client-1@2", home=tmp_path / "home")
+    other = make(2, "client-0@1,client-1@2", beside=one)
+    reached = threading.Event()
+
+    @one.watch
+    def interrupt(event: Event) -> None:
+        if isinstance(event, RoundFinished) and event.round.round_number == 1:
+            reached.wait(60)
+            one.stop() if how == "stop" else os.kill(os.getpid(), signal.SIGINT)
+
+    @other.watch
+    def note(event: Event) -> None:
+        if isinstance(event, TaskStarted) and (event.order.client_id, event.order.round_number) == ("client-1", 2):
+            reached.set()
+
+    other.start()
+    with pytest.raises(Interrupted):
+        one.run()
+    assert one.status == "interrupted" and other.is_running
+    (tmp_path / "1" / "open").touch()
+    assert one.resume().join().status == "finished" and other.is_running
+    (tmp_path / "2" / "open").touch()
+    assert other.join().status == "finished"
+    assert [row.num_failed for session in (one, other) for row in session.rounds] == [0] * 6
+    assert check_home(one.home, package_problems=package_problems).findings == []
 
 
 def test_sessions_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> None:
