@@ -29,6 +29,7 @@ from fedpkg.controller.events import (
     SessionEnded,
     SessionStarted,
     TaskEnded,
+    Waiting,
     Warming,
 )
 from fedpkg.errors import FedpkgError
@@ -120,6 +121,7 @@ class Progress:
         self.round_number = 0
         self.phase = ""
         self.num_clients = 0  # of the phase; one that is asked again counts again
+        self.awaits: Waiting | None = None
         self.batch = 1  # of a round's requests, of which nobody knows how many will come
         self.ok = 0
         self.failed = 0
@@ -139,12 +141,13 @@ class Progress:
             self.session, self.first_round = event.session, event.first_round
             self.started = time.monotonic()
         elif isinstance(event, PhaseStarted):
-            self.round_number, self.phase, self.batch = event.round_number, event.phase, event.batch
-            self.since = time.monotonic()
-            if event.batch == 1:
-                self.num_clients = self.ok = self.failed = 0
+            self._begin(event.round_number, event.phase, event.batch)
             self.num_clients += event.num_clients
-        elif isinstance(event, TaskEnded) and (event.order.request_id is None) == (self.phase == "validate"):
+        elif isinstance(event, Waiting):
+            if event.round_number != self.round_number:
+                self._begin(event.round_number, "train", 1)
+            self.awaits, self.since = event if event.num_requests else None, time.monotonic()
+        elif isinstance(event, TaskEnded) and self._is_of_phase(event.order):
             self.ok += event.answer.status == "ok"
             self.failed += event.answer.status == "failed"
         elif isinstance(event, RoundFinished):
@@ -152,6 +155,17 @@ class Progress:
             self.finished.append(time.monotonic())
         elif isinstance(event, SessionEnded):
             self.session = event.session
+
+    def _begin(self, round_number: int, phase: str, batch: int) -> None:
+        self.round_number, self.phase, self.batch, self.awaits = round_number, phase, batch, None
+        self.since = time.monotonic()
+        if batch == 1:
+            self.num_clients = self.ok = self.failed = 0
+
+    def _is_of_phase(self, order: Order) -> bool:
+        """Tasks of outstanding requests may end in a later phase or round."""
+        is_of_validation = order.request_id is None
+        return order.round_number == self.round_number and is_of_validation == (self.phase == "validate")
 
     @property
     def waits_for(self) -> str:
@@ -162,6 +176,9 @@ class Progress:
             return f"{self.preparing}{', warming the interpreter' * warms}{took}"
         if self.phase and self.ok + self.failed == 0 and self.is_warming:
             return f"warming the interpreter{took}"
+        if self.awaits is not None:
+            number, outstanding = self.awaits.num_requests, self.awaits.num_outstanding
+            return f"waiting for {min(number, outstanding)} of {outstanding} outstanding requests{took}"
         if self.phase == "train" and self.batch == 1 and 0 < self.num_clients <= self.ok + self.failed:
             return "aggregating"
         return ""
@@ -302,13 +319,11 @@ class LiveDisplay(PlainLines):
             f"{percent:.0f} %",
             "" if left is None else f"{output.seconds(left)} left",
         )
-        parts = [
-            f"{progress.phase or 'begin'}: {progress.ok + progress.failed} of {progress.num_clients} "
-            f"{'clients' if progress.batch == 1 else 'calls'}",
-            f"{progress.failed} failed",
-        ]
-        line = Text("  ".join(parts[:1]))
-        line.append(f"  {parts[1]}", style="red" if progress.failed else "dim")
+        line = Text(progress.phase or "begin")
+        if progress.num_clients:
+            what = "clients" if progress.batch == 1 else "calls"
+            line.append(f": {progress.ok + progress.failed} of {progress.num_clients} {what}")
+            line.append(f"  {progress.failed} failed", style="red" if progress.failed else "dim")
         if waits_for := progress.waits_for:
             line.append(f"  {waits_for}", style="dim")
         if progress.metric is not None:

@@ -6,10 +6,11 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fedpkg.controller.choosing import drop_outs
 from fedpkg.controller.events import TaskStarted
 from fedpkg.controller.lanes import Lanes, Turn
 from fedpkg.controller.ledger import Came, Ledger, came_of
@@ -24,10 +25,8 @@ from fedpkg.strategies.base import Reply, Request
 from fedpkg.types import Json, ReplyKind
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.order import Order
-from fedpkg.weights.weights import Weights
 
 if TYPE_CHECKING:
-    from fedpkg.controller.choosing import Choosing
     from fedpkg.controller.context import SessionContext
 
 logger = logging.getLogger("fedpkg.controller")
@@ -38,10 +37,7 @@ class Desk:
     """What the requests of one round have in common.
 
     Args:
-        clients: all of the session, by id, as they were when the round began.
         common: what is the same in all orders of the session.
-        model: the global model that clients are sent; None: it is not needed in memory.
-        choosing: the round's draws; None: no client drops out, and nothing takes virtual time.
         aside: clients that do something else meanwhile, which is not waited for.
         deadline: by the monotonic clock, for the requests that are waited for; None: there is none.
         waited_s: for clients.
@@ -51,14 +47,15 @@ class Desk:
     round_number: int
     lanes: Lanes
     ledger: Ledger
-    clients: Mapping[str, ClientRow]
     common: Order
     payloads: Payloads
-    model: Weights | None = None
-    choosing: Choosing | None = None
     aside: frozenset[str] = field(default_factory=frozenset)
     deadline: float | None = None
     waited_s: float = 0.0
+
+    @property
+    def clients(self) -> Mapping[str, ClientRow]:
+        return self.lanes.clients
 
     def wait(self) -> bool:
         """Wait for one more answer, to any request; False when there is none left, or no time."""
@@ -85,18 +82,8 @@ class Desk:
 
 
 def desk_of(ctx: SessionContext, lanes: Lanes, round_number: int, ledger: Ledger, payloads: Payloads) -> Desk:
-    """A desk without a model, at which no client drops out."""
-    clients = {client.client_id: client for client in ctx.store.list_clients(ctx.session.session_id)}
-    common = session_order(ctx, len(clients))
-    return Desk(
-        ctx=ctx,
-        round_number=round_number,
-        lanes=lanes,
-        ledger=ledger,
-        clients=clients,
-        common=common,
-        payloads=payloads,
-    )
+    common = session_order(ctx, len(ctx.client_ids))
+    return Desk(ctx=ctx, round_number=round_number, lanes=lanes, ledger=ledger, common=common, payloads=payloads)
 
 
 class Asked:
@@ -105,6 +92,10 @@ class Asked:
     The first ``target`` answers count, and those within the round's time; then the count is written. With a virtual
     clock, the first are the first by it: only they are asked, and for each that fails the next one (``reserve``).
 
+    Args:
+        sampled: clients that may drop out; so may those that did so in an earlier attempt.
+        durations: of the clients' tasks, by the virtual clock; None: there is none.
+
     Attributes:
         settled: by position in the cohort, what came of that client's part; None: it was not asked in the end.
         late: the failure of those who have not answered when the round's time is over.
@@ -112,7 +103,15 @@ class Asked:
         when_settled: is called when what came of every client is known.
     """
 
-    def __init__(self, desk: Desk, request: Request, row: RequestRow) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        request: Request,
+        row: RequestRow,
+        *,
+        sampled: Collection[str] = (),
+        durations: Sequence[float] | None = None,
+    ) -> None:
         self.desk = desk
         self.request = request
         self.row = row
@@ -120,7 +119,7 @@ class Asked:
         if request.download is not None:
             self.payload, self._sent_bytes = desk.payloads.travelled(request)
         received = dataclasses.replace(request, payload=self.payload)
-        self._ordering = Ordering.of(desk.ctx, desk.common, received, desk.model, row)
+        self._ordering = Ordering.of(desk.ctx, desk.common, received, desk.payloads.model, row)
         self.cohort = tuple(row.cohort)
         self._counted = None if row.counted is None else frozenset(row.counted)
         self.settled: dict[int, Came | None] = {}
@@ -131,11 +130,12 @@ class Asked:
         self._open_for_more = True
         self._started = time.monotonic()
         self._replies = self._in_order()
-        choosing = desk.choosing
-        self._durations = None if choosing is None else choosing.durations(row.cohort, request.payload, row.number)
+        self._may_drop_out = frozenset(self.cohort).intersection(sampled if desk.ctx.sampler.dropout else ())
+        self._drop_outs: dict[int, frozenset[str]] = {}
+        self._durations = durations
         self._first, self._reserve = list(range(len(self.cohort))), deque[int]()
-        if self._durations is not None and row.counted is None and row.target < len(self.cohort):
-            by_time = sorted(self._first, key=self._durations.__getitem__)
+        if durations is not None and row.counted is None and row.target < len(self.cohort):
+            by_time = sorted(self._first, key=durations.__getitem__)
             self._first, self._reserve = sorted(by_time[: row.target]), deque(by_time[row.target :])
 
     @property
@@ -273,10 +273,12 @@ class Asked:
         self._settle(position, came, (down, received.bytes_up))
 
     def _drops_out(self, client_id: str) -> bool:
-        choosing = self.desk.choosing
-        return choosing is not None and choosing.drops_out(
-            client_id, self.desk.ledger.times_dropped_out(self.row, client_id)
-        )
+        times = self.desk.ledger.times_dropped_out(self.row, client_id)
+        if not times and client_id not in self._may_drop_out:
+            return False
+        if times not in self._drop_outs:
+            self._drop_outs[times] = drop_outs(self.desk.ctx, self.round_number, times).intersection(self.cohort)
+        return client_id in self._drop_outs[times]
 
     def _order(self, position: int, *, sends: bool = False) -> Order:
         desk, lane = self.desk, self.lane(position)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedpkg.controller.asked import Asked, Desk
 from fedpkg.controller.choosing import Choosing
-from fedpkg.controller.events import PhaseStarted, RequestAsked
+from fedpkg.controller.events import PhaseStarted, RequestAsked, Waiting
 from fedpkg.controller.outstanding import Key, Outstanding
 from fedpkg.errors import SessionFailed
 from fedpkg.samplers.base import Sample
@@ -62,7 +62,9 @@ class Asking:
         self._num_noted = num_noted
         self._note = note
         self._waits = 0
-        self._after_waits: list[Asked] = []  # what this round asked after its first wait
+        self._is_waiting = False
+        self._after_replies: list[Asked] = []  # what this round asked after its first requests, or after a wait
+        self._after_waits: list[Asked] = []  # … after its first wait
         self._num_asked = 0
         self._ids: set[str] = set()
         self._batch: list[Asked] = []
@@ -111,17 +113,31 @@ class Asking:
         if self._waits > len(self._arrivals):
             self.desk.set_deadline()
             lanes = self.desk.lanes
-            wait = self.desk.wait if wanted.number else functools.partial(lanes.take, 0.0)
+            wait = functools.partial(self._wait, wanted.number) if wanted.number else functools.partial(lanes.take, 0.0)
             self._arrivals.append(self.outstanding.arrived(wanted.number, wait))
         if self._arrivals[self._waits - 1]:
             self.note_waits()
         self.desk.deadline = None
-        found = self.outstanding.take(self._arrivals[self._waits - 1], self.desk.wait)
+        keys = self._arrivals[self._waits - 1]
+        found = self.outstanding.take(keys, functools.partial(self._wait, len(keys)))
+        if self._is_waiting:
+            self._is_waiting = False
+            self._tell_waiting(0)
         self.counting += found
         for asked in found:
             asked.finish()
             asked.desk.payloads.clear(but=self.outstanding.payloads)
         return tuple(found)
+
+    def _wait(self, number: int) -> bool:
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._tell_waiting(number)
+        return self.desk.wait()
+
+    def _tell_waiting(self, number: int) -> None:
+        round_number, num_outstanding = self.desk.round_number, len(self.outstanding)
+        self.ctx.watch(Waiting(round_number=round_number, num_requests=number, num_outstanding=num_outstanding))
 
     def note_waits(self) -> None:
         """Put on record what the waits got. Those that got nothing are only written before what may follow on them."""
@@ -194,14 +210,15 @@ class Asking:
         """For a round that ends without a model, what is asked again: all, if no reply counted; else what came last.
 
         When the round is taken again, other requests may arrive first, and the step may ask otherwise after that. So
-        what was asked after a wait is asked again as well, and what was answered to it is taken back.
+        what was asked after a wait is asked again as well, and what was answered to it is taken back. The same holds
+        for what was asked after other requests, if no reply counted.
         """
-        again = self.counting
+        again, otherwise = self.counting, self._after_replies
         if any(asked.row.num_ok for asked in again):
             arrived = [asked for asked in again if asked.request.wait == "nothing" and asked.falls_short]
-            again = [*arrived, *self._batch]
-        self.desk.ledger.disown_answers({asked.request_id for asked in self._after_waits})
-        rows = {id(asked): asked.row for asked in (*again, *self._after_waits)}
+            again, otherwise = [*arrived, *self._batch], self._after_waits
+        self.desk.ledger.disown_answers({asked.request_id for asked in otherwise})
+        rows = {id(asked): asked.row for asked in (*again, *otherwise)}
         return [dataclasses.replace(row, status="failed", counted=None) for row in rows.values()]
 
     # ---- beginning
@@ -242,9 +259,17 @@ class Asking:
             started_at=self.ctx.clock(),
         )
         row = self.desk.ledger.begin(row, is_first=self._batches == 1, is_after_wait=self._waits > 0)
-        asked = Asked(self.desk, request, row)
+        asked = Asked(
+            self.desk,
+            request,
+            row,
+            sampled=self.choosing.sampled,
+            durations=self.choosing.durations(row.cohort, request.payload, row.number),
+        )
         if self._waits:
             self._after_waits.append(asked)
+        if self._waits or self._batches > 1:
+            self._after_replies.append(asked)
         if request.wait == "nothing":
             self.outstanding.add(asked)
         else:

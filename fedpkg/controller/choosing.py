@@ -24,6 +24,15 @@ class NobodyToAsk(Exception):
     """The sampler found too few clients for a round: it asks nobody, and the model stays as it is."""
 
 
+def drop_outs(ctx: SessionContext, round_number: int, times_before: int) -> frozenset[str]:
+    """Clients that do not answer in a round if its sampler chose them.
+
+    ``times_before``: how often they did not answer in earlier attempts at the round.
+    """
+    draws = step_rng(ctx.session.seed, round_number, f"dropout-{times_before}").random(len(ctx.client_ids))
+    return frozenset(ctx.client_ids[i] for i in (draws < ctx.sampler.dropout).nonzero()[0].tolist())
+
+
 class Choosing:
     """The draws of one round. They depend on the session's seed, the round, and the rounds that are committed.
 
@@ -53,7 +62,6 @@ class Choosing:
         self._may_be_drawn = [client for client in self.may_train if of is None or client.client_id in of]
         self.sampled: Counter[str] = Counter()
         self._samples = 0
-        self._drop_outs: dict[int, frozenset[str]] = {}
 
     def sample(self) -> Sample:
         """A cohort of the session's sampler; at each call another one.
@@ -79,7 +87,7 @@ class Choosing:
                     "round.required",
                     round_number=self.round_number,
                 )
-            if busy:
+            if busy and self._is_short_of(busy):
                 raise SessionFailed(
                     f"round {self.round_number}: the sampler finds {len(sample.clients)} clients, {ctx.least_updates} "
                     f"are required: {len(busy)} have outstanding requests",
@@ -90,18 +98,13 @@ class Choosing:
         self.sampled.update(sample.clients)
         return sample
 
-    def drops_out(self, client_id: str, times_before: int) -> bool:
-        """Whether one whom the sampler chose does not answer in this round.
-
-        ``times_before``: so often it already did not, in a round that then failed and is tried again.
-        """
-        if not self.ctx.sampler.dropout or client_id not in self.sampled:
-            return False
-        if times_before not in self._drop_outs:
-            draws = self._rng(f"dropout-{times_before}").random(len(self._clients))
-            gone = (draws < self.ctx.sampler.dropout).nonzero()[0].tolist()
-            self._drop_outs[times_before] = frozenset(self._clients[i].client_id for i in gone)
-        return client_id in self._drop_outs[times_before]
+    def _is_short_of(self, busy: Collection[str]) -> bool:
+        """Whether the sampler could find enough clients if these were idle, and cannot without them."""
+        ids = [client.client_id for client in self._may_be_drawn]
+        there = ids if self.ctx.sampler.availability is None else [name for name in ids if name in self._there]
+        idle = [name for name in there if name not in busy]
+        most = functools.partial(self.ctx.sampler.most, ids, self.ctx.groups)
+        return most(idle) < self.ctx.least_updates <= most(there)
 
     def durations(self, cohort: Sequence[str], payload: Payload, number: int) -> list[float] | None:
         """Virtual seconds that the tasks of a request take; None without a virtual clock."""

@@ -66,17 +66,18 @@ class SessionContext:
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
         """The groups of clients that the configuration names, without those held out."""
-        found = client_groups(self.config.clients, self._client_ids)
+        found = client_groups(self.config.clients, self.client_ids)
         return {name: tuple(one for one in ids if one not in self.held_out) for name, ids in found.items()}
 
     @functools.cached_property
     def held_out(self) -> frozenset[str]:
         """Clients that never train."""
         rng, rules = held_out_rng(self.session.seed), self.session.rules
-        return held_out_clients(self.sampler.held_out, self._client_ids, rng, rules=rules)
+        return held_out_clients(self.sampler.held_out, self.client_ids, rng, rules=rules)
 
     @functools.cached_property
-    def _client_ids(self) -> list[str]:
+    def client_ids(self) -> list[str]:
+        """In their order."""
         return [client.client_id for client in self.store.list_clients(self.session.session_id)]
 
     @functools.cached_property

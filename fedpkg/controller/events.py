@@ -62,6 +62,14 @@ class PhaseStarted(Event, frozen=True, kw_only=True):
     batch: int = 1
 
 
+class Waiting(Event, frozen=True, kw_only=True):
+    """A round waits until ``num_requests`` outstanding requests have arrived; with 0 it no longer waits."""
+
+    round_number: int
+    num_requests: int
+    num_outstanding: int
+
+
 class RequestAsked(Event, frozen=True, kw_only=True):
     """The strategy's question to clients is on record. A resumed round asks again, and finds answers on record."""
 

@@ -6,7 +6,7 @@ import functools
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -14,6 +14,7 @@ from fedpkg.controller.receiving import Received, Receiver, drop
 from fedpkg.controller.vetting import failed
 from fedpkg.errors import DispatchError
 from fedpkg.files import remove_files
+from fedpkg.stores.base import ClientRow
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order
@@ -59,11 +60,13 @@ class Lanes:
     """The tasks of a session's clients. Each task begins with the state that the one before it in its lane left.
 
     Attributes:
+        clients: all of the session, by id, as they were when the round or its validation began.
         states: by lane, the token of the state that its last successful task left; only lanes in which a task succeeded
             since `forget` are here.
     """
 
     def __init__(self, executor: Executor) -> None:
+        self.clients: Mapping[str, ClientRow] = {}
         self.states: dict[str, str | None] = {}
         self._executor = executor
         self._turns: dict[str, deque[Turn]] = {}  # by lane; the first turn is in flight
@@ -84,6 +87,10 @@ class Lanes:
                 turn.asked.disown(turn.position)
         for name in idle:
             self._advance(name)
+
+    def begin(self, clients: Iterable[ClientRow]) -> None:
+        """A round or its validation begins. Requests of earlier rounds go on with these clients as well."""
+        self.clients = {client.client_id: client for client in clients}
 
     def forget(self, *, but: Iterable[str] = ()) -> None:
         """A round begins: the store has the states of all lanes, except of those that are still in use."""

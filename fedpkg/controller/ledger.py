@@ -122,16 +122,17 @@ class Ledger:
             earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
         if is_after_wait and earlier is not None and earlier.status == "failed":
             earlier = None  # other requests may have arrived first now
-        if earlier is None:
-            row = dataclasses.replace(row, counted=self._replayed.get(row.request_id))
-            self.ctx.store.record_request(row)
-            return row
-        self._check_same(row, earlier)
-        if earlier.status != "failed":
-            return earlier
-        # Those who failed are asked again, also if this attempt is killed.
-        row = dataclasses.replace(row, cohort=earlier.cohort, target=earlier.target)
-        self.ctx.store.record_request(row)
+        if earlier is not None:
+            self._check_same(row, earlier)
+            if earlier.status != "failed":
+                return earlier
+            row = dataclasses.replace(row, cohort=earlier.cohort, target=earlier.target)
+        return self.begin_again(row)
+
+    def begin_again(self, row: RequestRow) -> RequestRow:
+        """Put on record that a request is asked: those who failed are asked again, also if this attempt is killed."""
+        row = dataclasses.replace(row, counted=self._replayed.get(row.request_id))
+        self.note(row)
         return row
 
     def note(self, row: RequestRow) -> None:

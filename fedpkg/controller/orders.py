@@ -79,6 +79,8 @@ class Ordering:
         config, round_number = ctx.config, row.round_number
         template = _template(ctx, request, model)
         spec = _spec(ctx, request, template)
+        if request.reply_kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
+            template = None  # nothing is compared with it
         digest = digest_of(spec)
         ctx.executor.know(spec, digest)
         common = msgspec.structs.replace(
@@ -171,7 +173,7 @@ class Payloads:
     ) -> None:
         self._ctx = ctx
         self._round_number = round_number
-        self._model = model
+        self.model = model  # the global one that clients are sent; None: it is not needed in memory
         self._file: Input | None = None  # of the global model
         if row is not None:
             self._file = self._input(ctx.models.path(row.digest, row.suffix), digest=row.digest)
@@ -185,7 +187,7 @@ class Payloads:
             ModelFileError: the session's form of model files cannot hold it.
             StoreError: the disk is full.
         """
-        if payload is self._model and self._file is not None:
+        if payload is self.model and self._file is not None:
             return self._file
         if id(payload) not in self._written:
             self._written[id(payload)] = self._write(payload)
@@ -252,7 +254,7 @@ class Payloads:
         return payload, msgspec.structs.replace(file, records=isinstance(payload, Records)), path
 
     def _set_of_the_model(self, payload: Mapping[str, Weights]) -> str:
-        return next((name for name, weights in payload.items() if weights is self._model), "")
+        return next((name for name, weights in payload.items() if weights is self.model), "")
 
     def _input(self, path: Path, *, digest: str = "", sets: tuple[str, ...] = (), model: str = "") -> Input:
         reference = str(path.relative_to(self._ctx.home))

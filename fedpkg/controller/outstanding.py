@@ -135,7 +135,7 @@ class Outstanding:
                 raise StoreError(f"request {request_id} of round {number} is outstanding, but it is not on record")
             if row.status == "failed":
                 row = dataclasses.replace(row, status="asked", started_at=of_round.ctx.clock())
-                of_round.ledger.note(row)
+                row = of_round.ledger.begin_again(row)
             asked = Asked(of_round, _request(data, row), row)
             self.add(asked)
             self._idle.append(asked)

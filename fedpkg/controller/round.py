@@ -88,9 +88,9 @@ class _Training:
     def _asking(self, rounds: Rounds, model: Weights | None) -> Asking:
         ctx, number, outstanding = self.ctx, self.round_number, rounds.outstanding
         rounds.lanes.forget(but=outstanding.clients)
+        rounds.lanes.begin(ctx.store.list_clients(ctx.session.session_id))
         desk = desk_of(ctx, rounds.lanes, number, Ledger(ctx, number), Payloads(ctx, number, model, self.parent))
         choosing = Choosing(ctx, number, list(desk.clients.values()), busy=lambda: outstanding.clients)
-        desk.model, desk.choosing = model, choosing
         own = self.row.arrivals
         replayed = _earlier_round(ctx, number, of=ctx.config.replay) if ctx.config.replay else None
         found = [*own, *(replayed.arrivals[len(own) :] if replayed else ())]
@@ -301,7 +301,10 @@ class _Training:
 
     def _remove_used(self) -> None:
         """The round is committed: its inputs go, and its replies, unless they are kept."""
-        needed = self.asking.desk.payloads.files
+        payloads = self.asking.desk.payloads
+        if id(payloads.model) not in self.outstanding.payloads:
+            payloads.model = None
+        needed = payloads.files
         for path in self.ctx.round_folder(self.round_number).glob(f"{PAYLOAD}*"):
             if path not in needed:
                 remove_tree(path)

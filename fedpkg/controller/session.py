@@ -84,7 +84,10 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
     lanes, outstanding = Lanes(ctx.executor), Outstanding()
     rounds = Rounds(ctx, lanes, outstanding)
     state, kept = _load_state(ctx, done)
-    outstanding.take_up(kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number)))
+    model = state["model"] if ctx.traits.has_model else None  # those of earlier rounds had the same tensors
+    outstanding.take_up(
+        kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number, model))
+    )
     result = StepResult.of(state)
     for round_number in unfinished:
         row = ctx.store.get_round(session_id, round_number)

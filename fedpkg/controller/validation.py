@@ -52,6 +52,7 @@ def validate(
             that leaves is dropped.
     """
     ledger = ValidationLedger(ctx, round_number, model.model_id)
+    lanes.begin(ctx.store.list_clients(ctx.session.session_id))
     desk = desk_of(ctx, lanes, round_number, ledger, Payloads(ctx, round_number, None, model))
     desk.aside = aside
     _ask(desk, ledger)
@@ -80,7 +81,7 @@ def _ask(desk: Desk, ledger: ValidationLedger) -> None:
     ctx.watch(PhaseStarted(round_number=desk.round_number, phase=VALIDATE, num_clients=len(chosen)))
     left = [client.client_id for client in chosen if client.client_id not in ledger.found]
     request = Request(
-        payload=desk.model,  # type: ignore[arg-type]  # its file alone is sent
+        payload=None,  # type: ignore[arg-type]  # its file alone is sent
         entry_point=VALIDATE,
         reply_kind=ReplyKind.METRICS,
         required=0,

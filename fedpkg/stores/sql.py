@@ -210,7 +210,7 @@ class StateStore:
 
         It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
         ``metrics``: numbers that the counted said, for their history. Committing again replaces. Of the strategy's
-        states only the latest two steps are kept.
+        states only the latest two steps are kept. Failed requests of the round go: it did not ask them again.
         """
         with self._database.transaction(durable=True) as transaction:
             if model is not None:
@@ -218,6 +218,11 @@ class StateStore:
             self._record_round(transaction, row)
             self._set_clients(transaction, row.session_id, clients or {})
             note_asked(transaction, row, metrics or {})
+            transaction.run(
+                "delete from requests where session_id = :session_id and round_number = :round_number"
+                " and status = 'failed'",
+                {"session_id": row.session_id, "round_number": row.round_number},
+            )
             if strategy_state is not None:
                 step, state = strategy_state
                 transaction.run(

@@ -8,7 +8,7 @@ from rich.spinner import Spinner
 
 from fedpkg.cli.options import Settings
 from fedpkg.cli.progress import LiveDisplay, Progress
-from fedpkg.controller.events import PhaseStarted, Preparing, RoundFinished, SessionStarted, TaskEnded, Warming
+from fedpkg.controller.events import PhaseStarted, Preparing, RoundFinished, SessionStarted, TaskEnded, Waiting, Warming
 from fedpkg.stores.base import RoundRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.waist.answer import Answer
@@ -86,3 +86,19 @@ def test_an_outstanding_request_that_ends_during_validation_is_no_client_that_va
         ENDED,
     )
     assert "validate: 0 of 2 clients" in shown
+
+
+def test_it_says_what_a_round_waits_for_and_counts_no_task_of_an_earlier_round(see):
+    def waiting(number):
+        return Waiting(round_number=2, num_requests=number, num_outstanding=4)
+
+    see(
+        SessionStarted(session=SESSION, num_clients=10, first_round=1, num_rounds=2),
+        Warming(is_warming=False),
+        PhaseStarted(round_number=1, phase="train", num_clients=4),
+    )
+    shown = see(waiting(3))
+    assert "round 2/2" in shown and "waiting for 3 of 4 outstanding requests" in shown and "0 of 0" not in shown
+    shown = see(waiting(0), PhaseStarted(round_number=2, phase="train", num_clients=1), waiting(1), ENDED)
+    assert "train: 0 of 1 clients" in shown and "waiting for 1 of 4 outstanding requests" in shown
+    assert "waiting" not in see(waiting(0)) and "aggregating" not in see()

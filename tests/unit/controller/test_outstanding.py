@@ -1,114 +1,23 @@
-"""Requests that stay outstanding while their strategy goes on: their order of arrival is recorded, and replayed."""
+"""Requests that stay outstanding while their strategy goes on."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from at_once import AtOnce
 from federation import DRIFTING, Federation
-from test_resume import killed, outcome_of, wait_until_gone, write_config
+from stepping import STEPPING, Stepping, arrivals_of, gated, noted, notes_of
 
-from fedpkg.config import RunConfig
-from fedpkg.controller.events import Event, RoundFinished, TaskEnded
-from fedpkg.errors import AggregationError, ConfigError, SessionFailed
-from fedpkg.strategies.base import Arrived, Replies, Request, State, Step, StepContext, StepResult
+from fedpkg.cli.options import Settings
+from fedpkg.cli.progress import Progress
+from fedpkg.controller.events import Event, RoundFinished, TaskEnded, Waiting
+from fedpkg.errors import SessionFailed
+from fedpkg.strategies.base import Arrived, Request, State, StepContext
 from fedpkg.strategies.traits import Traits
-
-FEDBUFF = {"name": "fedbuff", "buffer": 2, "concurrency": 4, "clock": "wall"}
-FEDASYNC = {"name": "fedasync", "concurrency": 3, "clock": "wall"}
-
-
-def config_of(federation: Federation, **changes: Any) -> RunConfig:
-    """Clients with states and draws that nobody seeds, who take a time that nobody can repeat; some fail."""
-    return federation.config(
-        **{
-            "package": str(DRIFTING),
-            "clients": 5,
-            "rounds": 4,
-            "strategy": FEDBUFF,
-            "validation": {"every": 2},
-            "executor": {"workers": 3},
-            "arguments": {"train": {"up-to": 0.1, "fails": "client-1@1,client-2@2"}},
-            **changes,
-        }
-    )
-
-
-def arrivals_of(federation: Federation, session_id: str) -> list[list[list[Any]]]:
-    return [row.arrivals for row in federation.store.list_rounds(session_id)]
-
-
-def repeated(federation: Federation, session_id: str) -> list[object]:
-    """What a replay repeats: models, metrics, and who counted; it does not run those whose replies did not count."""
-    digests, rounds, averages = outcome_of(federation, session_id)
-    return [digests, [row[:3] for row in rounds], averages]  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("strategy", [FEDBUFF, FEDASYNC], ids=lambda strategy: strategy["name"])
-def test_a_session_in_real_time_is_replayed_to_the_same_bits(federation: Federation, strategy: dict[str, Any]) -> None:
-    first = federation.run(config_of(federation, strategy=strategy))
-    again = federation.run(config_of(federation, strategy=strategy, replay=first.session_id))
-    assert repeated(federation, again.session_id) == repeated(federation, first.session_id)
-    assert arrivals_of(federation, again.session_id) == arrivals_of(federation, first.session_id)
-    assert federation.findings() == []
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
-)
-def test_killed_at_any_event_the_arrivals_on_record_are_replayed(federation: Federation, every: int) -> None:
-    config = config_of(federation)
-    federation.run(config)
-    path = write_config(federation, config)
-    for kill_at in range(2, len(federation.events) - 8, every):  # not every session has as many
-        killed(federation, "--run", path, "--kill-at", str(kill_at))
-        wait_until_gone(federation)
-        session_id = federation.store.list_sessions()[-1].session_id
-        before = [row for rows in arrivals_of(federation, session_id) for row in rows]
-        assert federation.resume(session_id).status == "finished"
-        after = [row for rows in arrivals_of(federation, session_id) for row in rows]
-        assert after[: len(before)] == before
-        replayed = federation.run(config_of(federation, replay=session_id))
-        assert repeated(federation, replayed.session_id) == repeated(federation, session_id), f"event {kill_at}"
-
-
-class Stepping:
-    """A strategy whose step a test gives, as a generator of requests."""
-
-    steps: ClassVar[Any]
-
-    def init(self, seed_model: Any) -> State:
-        return {"model": seed_model, "notes": []}
-
-    def step(self, state: State, ctx: StepContext) -> Step:
-        notes: list[Any] = []
-        yield from type(self).steps(state, ctx, notes)
-        return StepResult({**state, "notes": [*state["notes"], notes]}, metrics={"notes": float(len(notes))})
-
-
-STEPPING = {"name": "test_outstanding:Stepping"}
-
-
-def noted(replies: Replies) -> list[Any]:
-    """What a step may note of an answer: who, when asked, and how often the client had been called."""
-    calls = [int(reply.metadata["calls"]) for reply in replies]  # type: ignore[call-overload]
-    return [replies.round_number, replies.request_id, list(replies.asked), calls]
-
-
-def gated(tmp_path: Path, *names: str) -> dict[str, dict[str, str]]:
-    return {"train": {"gate": ",".join(names), "arrivals": str(tmp_path)}}
-
-
-def notes_of(federation: Federation, session_id: str) -> list[Any]:
-    saved = federation.store.load_strategy_state(session_id)
-    assert saved is not None
-    notes: list[Any] = saved[1]["notes"]
-    return notes
 
 
 def test_the_step_goes_on_while_a_request_is_outstanding(federation: Federation, tmp_path: Path) -> None:
@@ -231,38 +140,6 @@ def test_within_the_rounds_time_a_step_gets_what_has_arrived(federation: Federat
     (tmp_path / "open").touch()
 
 
-def test_an_answer_that_nobody_got_is_not_lost(federation: Federation, tmp_path: Path) -> None:
-    """It arrives in the last round. The session goes on later, in another process: it has not to run again."""
-
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        if ctx.round_number == 1:
-            yield Request(request_id="old", payload=state["model"], clients=("client-0",), wait="nothing")
-            replies = yield Request(payload=state["model"], clients=("client-1",))
-            assert len(list(replies)) == 1
-            while not (yield Request(payload=state["model"], clients=("client-1",))) or not ended:
-                pass
-        else:
-            (found,) = yield Arrived()
-            notes.append(noted(found))
-
-    ended: list[str] = []
-    Stepping.steps = steps
-
-    def watch(event: Event) -> None:
-        if isinstance(event, TaskEnded) and event.order.request_id == "old":
-            ended.append(event.order.task_id)
-
-    session = federation.run(
-        package=str(DRIFTING), clients=2, strategy=STEPPING, keep={"task_folders": "last 1"}, watch=watch
-    )
-    folder = federation.home.session_folder(session.session_id) / "round-1" / "client-0"
-    assert (folder / "train.reply").is_dir()
-    federation.resume(session.session_id, rounds=2, watch=watch)
-    assert notes_of(federation, session.session_id)[1] == [[1, "old", ["client-0"], [1]]]
-    assert len(ended) == 1
-    assert not folder.exists()
-
-
 def test_the_strategy_of_the_page_runs_as_it_stands_there(federation: Federation, tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "outstanding-requests.md").read_text()
     (code,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Stragglers" in one)
@@ -271,28 +148,6 @@ def test_the_strategy_of_the_page_runs_as_it_stands_there(federation: Federation
     arguments = {"train": {"up-to": 0.05}}
     session = federation.run(package=str(DRIFTING), clients=4, rounds=3, strategy=strategy, arguments=arguments)
     assert [row.num_ok for row in federation.store.list_rounds(session.session_id)] == [2, 2, 2]
-
-
-def test_only_a_session_of_the_same_seed_can_be_replayed(federation: Federation) -> None:
-    first = federation.run(config_of(federation, rounds=1))
-    for changes, word in (
-        ({"seed": 1}, "has another 'seed': 0, here 1"),
-        ({"clients": 4}, "has another 'clients': "),
-        ({"strategy": FEDASYNC}, "has another 'strategy': "),
-        ({"rounds": 2}, "has finished 1 rounds; this run has 2"),
-    ):
-        with pytest.raises(ConfigError, match=f"'replay' names session {first.session_id}, which {word}"):
-            federation.run(config_of(federation, **{"rounds": 1, "replay": first.session_id, **changes}))
-
-
-def test_a_round_in_which_nobody_answers_in_time_fails(federation: Federation, tmp_path: Path) -> None:
-    gates = gated(tmp_path, *(f"client-{n}@1" for n in range(5)))
-    with pytest.raises(AggregationError, match=r"no client has answered within round\.timeout_s"):
-        federation.run(config_of(federation, rounds=1, round={"timeout_s": 2}, arguments=gates))
-    (tmp_path / "open").touch()
-    session_id = federation.store.list_sessions()[-1].session_id
-    assert federation.resume(session_id).status == "finished"
-    shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 def test_the_replies_of_an_outstanding_request_cannot_be_looped_over(federation: Federation) -> None:
@@ -351,49 +206,6 @@ def test_requests_asked_at_once_cannot_wait_behind_each_other(federation: Federa
         federation.run(package=str(DRIFTING), strategy=STEPPING)
 
 
-def test_a_request_with_too_few_usable_replies_is_asked_again(federation: Federation) -> None:
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        clients = ("client-0", "client-1")
-        yield Request(request_id="both", payload=state["model"], clients=clients, wait="nothing", required=2)
-        yield Arrived()
-
-    Stepping.steps = steps
-    with pytest.raises(SessionFailed, match="1 usable updates, 2 are required"):
-        federation.run(package=str(DRIFTING), strategy=STEPPING, arguments={"train": {"fails": "client-1@1"}})
-    (session,) = federation.store.list_sessions()
-    with pytest.raises(SessionFailed, match="1 usable updates, 2 are required"):
-        federation.resume(session.session_id)
-    calls = [(row.client_id, row.attempt) for row in federation.store.list_tasks(session.session_id)]
-    assert [call for call in calls if call[0] in ("client-0", "client-1")] == [
-        ("client-0", 1),
-        ("client-1", 1),
-        ("client-1", 2),
-    ]
-
-
-def test_after_a_failed_round_other_requests_may_arrive_first_and_the_step_may_ask_otherwise(
-    federation: Federation,
-) -> None:
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
-        yield Arrived()
-        client_id = chosen.pop(0)  # stands for what depends on the order of arrival
-        notes.append(noted((yield Request(request_id="then", payload=state["model"], clients=(client_id,))))[2:])
-        yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
-        if chosen:
-            raise AggregationError("not this time")
-
-    Stepping.steps = steps
-    chosen = ["client-1", "client-2", "client-1"]
-    with pytest.raises(AggregationError, match="not this time"):
-        federation.run(package=str(DRIFTING), strategy=STEPPING)
-    (session,) = federation.store.list_sessions()
-    with pytest.raises(AggregationError, match="not this time"):
-        federation.resume(session.session_id)
-    assert federation.resume(session.session_id).status == "finished"
-    assert notes_of(federation, session.session_id) == [[[["client-1"], [1]]]], "what failed rounds left is gone"
-
-
 def test_polls_cost_nothing_until_something_arrives(federation: Federation, tmp_path: Path) -> None:
     def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
         yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
@@ -427,87 +239,6 @@ def test_a_request_to_nobody_arrives(federation: Federation) -> None:
     finally:
         del Stepping.traits  # type: ignore[attr-defined]
     assert notes_of(federation, session.session_id) == [[[1, "1", [], []]]]
-
-
-def test_a_resumed_session_has_one_copy_of_what_many_requests_send(federation: Federation, tmp_path: Path) -> None:
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        if ctx.round_number == 1:
-            for n in range(3):
-                yield Request(payload=state["model"], clients=(f"client-{n}",), wait="nothing")
-        else:
-            found = yield Arrived(3)
-            sent.extend(id(replies.request.payload) for replies in found)
-
-    sent: list[int] = []
-    Stepping.steps = steps
-    session = federation.run(package=str(DRIFTING), strategy=STEPPING)
-    federation.resume(session.session_id, rounds=2)
-    assert len(sent) == 3
-    assert len(set(sent)) == 1
-
-
-def test_the_sampler_does_not_ask_nobody_while_requests_are_outstanding(federation: Federation, tmp_path: Path) -> None:
-    """Else round after round would pass in no time, without a single reply."""
-
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        yield Request(payload=state["model"], wait="nothing")
-
-    Stepping.steps = steps
-    arguments = gated(tmp_path, *(f"client-{n}@1" for n in range(3)))
-    with pytest.raises(
-        SessionFailed, match=r"round 2: the sampler finds 0 clients, 1 are required: 3 have outstanding"
-    ):
-        federation.run(package=str(DRIFTING), rounds=3, strategy=STEPPING, arguments=arguments)
-
-
-def test_when_a_session_ends_so_do_its_outstanding_tasks(federation: Federation, tmp_path: Path) -> None:
-    """They leave nothing behind; a session that gets more rounds asks again."""
-
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        if ctx.round_number == 1:
-            yield Request(request_id="stays", payload=state["model"], clients=("client-0",), wait="nothing")
-        else:
-            (found,) = yield Arrived()
-            notes.append(noted(found))
-
-    Stepping.steps = steps
-    config = federation.config(package=str(DRIFTING), strategy=STEPPING, arguments=gated(tmp_path, "client-0@1"))
-    session = federation.run(config)
-    assert federation.task(session, "client-0").status == "cancelled"
-    assert federation.findings() == []
-    (tmp_path / "open").touch()
-    federation.resume(session.session_id, rounds=2)
-    assert notes_of(federation, session.session_id)[1] == [[1, "stays", ["client-0"], [1]]]
-    assert federation.findings() == []
-
-
-def test_where_a_task_runs_again_those_after_it_do_too(federation: Federation, tmp_path: Path) -> None:
-    """They began from the state that it left. That is on record before it runs, whenever the controller is killed."""
-
-    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
-        for name in ("first", "second"):
-            yield Request(request_id=name, payload=state["model"], clients=("client-0",), wait="nothing")
-        notes.extend(noted(replies) for replies in (yield Arrived(2)))
-        if not (tmp_path / "mended").exists():
-            raise AggregationError("not yet")
-
-    Stepping.steps = steps
-    with pytest.raises(AggregationError):
-        federation.run(package=str(DRIFTING), strategy=STEPPING)
-    session_id = federation.store.list_sessions()[-1].session_id
-    (first,) = (one for one in federation.store.list_updates(session_id) if one.task_id.endswith("/train"))
-    (federation.home.root / first.path).unlink()
-    (tmp_path / "mended").touch()
-    seen: list[list[str]] = []
-
-    def watch(event: Event) -> None:
-        if isinstance(event, TaskEnded) and event.order.request_id == "first":
-            tasks = federation.store.list_tasks(session_id)
-            seen.append([task.status for task in tasks if task.request_id == "second"])
-
-    federation.resume(session_id, watch=watch)
-    assert seen == [["cancelled"]]
-    assert [note[3] for note in notes_of(federation, session_id)[0]] == [[1], [2]]
 
 
 READS_BESIDE = """
@@ -568,3 +299,45 @@ def test_a_client_that_validates_aside_leaves_the_data_of_its_training_alone(
     )
     assert notes_of(federation, session.session_id)[1] == [[1.0, 2.0]]
     assert federation.findings() == []
+
+
+def test_bytes_are_of_the_round_that_asked_and_replies_of_the_round_that_gets_them(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        else:
+            yield Arrived()
+
+    Stepping.steps = steps
+    session = federation.run(rounds=2, strategy=STEPPING)
+    (request,) = federation.store.list_requests(session.session_id)
+    assert request.round_number == 1 and request.bytes_down > 0 and request.bytes_up > 0
+    assert [row.num_ok for row in federation.store.list_rounds(session.session_id)] == [0, 1]
+
+
+def test_the_live_display_says_what_a_round_waits_for(federation: Federation, tmp_path: Path) -> None:
+    """A task of an earlier round that ends is none of those that the round has asked."""
+
+    def steps(state: State, ctx: StepContext, notes: list[Any]) -> Iterator[Any]:
+        if ctx.round_number == 1:
+            yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
+        else:
+            yield Arrived()
+        yield Request(payload=state["model"], clients=("client-1",))
+
+    def watch(event: Event) -> None:
+        progress.take(event)
+        if isinstance(event, Waiting):
+            (tmp_path / "open").touch()
+        done = f"{progress.ok + progress.failed} of {progress.num_clients}"
+        seen.append((progress.round_number, done, progress.waits_for.partition("  ")[0]))
+
+    progress, seen = Progress(Settings().command, federation.home, 2), list[Any]()
+    Stepping.steps = steps
+    arguments = gated(tmp_path, "client-0@1")
+    federation.run(package=str(DRIFTING), rounds=2, strategy=STEPPING, arguments=arguments, watch=watch)
+    waits = "waiting for 1 of 1 outstanding requests"
+    told = [("0 of 0", waits), ("0 of 0", ""), ("0 of 1", ""), ("1 of 1", "aggregating")]
+    assert [one for one in dict.fromkeys(seen) if one[0] == 2] == [(2, *one) for one in told]

@@ -88,7 +88,7 @@ def test_one_that_is_stopped_does_not_disturb_the_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["stop", "Ctrl-C"])
 def test_one_that_is_interrupted_with_outstanding_requests_does_not_disturb_the_other(tmp_path: Path, how: str) -> None:
-    page = (DRIFTING.parents[2] / "docs" / "strategies.md").read_text()
+    page = (DRIFTING.parents[2] / "docs" / "how-to" / "outstanding-requests.md").read_text()
     (code,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Stragglers" in one)
     (tmp_path / "stragglers.py").write_text(code.replace('"stragglers"', f'"stragglers {how}"'))
     strategy = {"file": str(tmp_path / "stragglers.py"), "enough": 2}
