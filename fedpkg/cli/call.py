@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,25 +71,7 @@ NEED_A_MODEL = ("train", "validate", "predict")
 @click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
 @common_options
 @click.pass_obj
-def call(
-    settings: Settings,
-    words: tuple[str, ...],
-    *,
-    path: Path | None,
-    model: Path | None,
-    target: Path | None,
-    data_path: Path | None,
-    client_id: str | None,
-    seed: int | None,
-    timeout_s: float | None,
-    executor: Literal["process", "forkserver", "resident"],
-    task_folder: Path | None,
-    gpus: int | None,
-    isolate: bool,
-    allow: tuple[str, ...],
-    env: PythonEnv | None,
-    keep: bool,
-) -> None:
+def call(settings: Settings, /, words: tuple[str, ...], **options: Any) -> None:
     """Call one entry point just as a session would.
 
     \b
@@ -104,22 +87,68 @@ def call(
     checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
     --output is written.
     """
-    from fedpkg.config import IsolateConfig
-    from fedpkg.fedn.names import FORMER_ENTRY_POINTS, INIT_SEED
     from fedpkg.files import remove_tree
-    from fedpkg.session.by_hand import Call
-    from fedpkg.session.package_run import call_ways
 
-    if path is not None:
-        words = (str(path), *words)
+    given = _Options(**options)
+    subject = _subject(given, words)
+    folder = temporary_folder()
+    try:
+        called = call_and_show(_call(given, subject, folder))
+        if given.target is not None:
+            _copy_reply(called, given.target)
+        if settings.json:
+            output.document(_document(called, given.target, folder if given.keep else None))
+        else:
+            _show(called, given.target, folder if given.keep else None)
+    finally:
+        if not given.keep and not (folder / "failed").exists():
+            remove_tree(folder)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of the command."""
+
+    path: Path | None
+    model: Path | None
+    target: Path | None
+    data_path: Path | None
+    client_id: str | None
+    seed: int | None
+    timeout_s: float | None
+    executor: Literal["process", "forkserver", "resident"]
+    task_folder: Path | None
+    gpus: int | None
+    isolate: bool
+    allow: tuple[str, ...]
+    env: PythonEnv | None
+    keep: bool
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is called; ``record``: of the task that is repeated."""
+
+    package: Path
+    entry_point: str
+    arguments: Mapping[str, str]
+    record: Mapping[str, Any]
+    model: Path | None
+    data_path: Path | None
+
+
+def _subject(given: _Options, words: tuple[str, ...]) -> _Subject:
+    from fedpkg.fedn.names import FORMER_ENTRY_POINTS, INIT_SEED
+
+    words = words if given.path is None else (str(given.path), *words)
     if len(words) < 2 or words[1].startswith("-"):
         raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
-    package, arguments = Path(words[0]), parse_arguments(words[2:])
+    arguments = parse_arguments(words[2:])
     entry_point = {**FORMER_ENTRY_POINTS, INIT_SEED: BUILD}.get(words[1], words[1])
-    record: Mapping[str, Any] = {}
-    if task_folder is not None:
-        record, model = _task(task_folder, model)
-        model = None if entry_point == STARTUP else model  # which gets no paths
+    record, model = ({}, given.model) if given.task_folder is None else _task(given.task_folder, given.model)
+    if given.task_folder is not None and entry_point == STARTUP:
+        model = None  # it gets no paths
+    data_path = given.data_path
     if data_path is None and record.get("data_path"):
         data_path = Path(record["data_path"])
     if data_path is not None and not data_path.exists():
@@ -127,44 +156,41 @@ def call(
     if data_path is not None:
         data_path = Path(os.path.abspath(data_path))  # an isolated task cannot go by folders that it does not see
     if model is None and entry_point in NEED_A_MODEL:
-        make_one = f"fedpkg model seed {shlex.quote(str(package))} -o seed.npz"
+        make_one = f"fedpkg model seed {shlex.quote(words[0])} -o seed.npz"
         raise click.UsageError(f"'{entry_point}' needs a model: give --input FILE; `{make_one}` makes one")
-    folder = temporary_folder()
-    try:
-        new_data = data_path if task_folder is None else None  # else the record has its ways
-        ways = call_ways(package, new_data, cache=folder / "packages", allow=allow or None, isolated=isolate)
-        for about in ways.missed:
-            output.words(f"warning: {shown(about)}")
-        called = call_and_show(
-            Call(
-                package,
-                entry_point,
-                folder,
-                executor=executor,
-                model=None if model is None else model.absolute(),
-                data_path=data_path,
-                client_id=str(record.get("client_id", "client-0")) if client_id is None else client_id,
-                seed=int(record.get("seed", 0)) if seed is None else seed,
-                timeout_s=timeout_s,
-                arguments={**ways.arguments().get(entry_point, {}), **arguments},
-                environment=ways.section("environment"),
-                links={} if data_path is None else {name: data_path / to for name, to in ways.section("links").items()},
-                gpus=gpus,
-                isolate=IsolateConfig(enabled=isolate or "isolation" in record),
-                python_env=env or _python_env(record),
-                record=record,
-                allow=allow or None,
-            )
-        )
-        if target is not None:
-            _copy_reply(called, target)
-        if settings.json:
-            output.document(_document(called, target, folder if keep else None))
-        else:
-            _show(called, target, folder if keep else None)
-    finally:
-        if not keep and not (folder / "failed").exists():
-            remove_tree(folder)
+    return _Subject(Path(words[0]), entry_point, arguments, record, model, data_path)
+
+
+def _call(given: _Options, subject: _Subject, folder: Path) -> Call:
+    """The call; says on the way what its package will not find."""
+    from fedpkg.config import IsolateConfig
+    from fedpkg.session.by_hand import Call
+    from fedpkg.session.package_run import call_ways
+
+    record, data_path, allow = subject.record, subject.data_path, given.allow or None
+    new_data = data_path if given.task_folder is None else None  # else the record has its ways
+    ways = call_ways(subject.package, new_data, cache=folder / "packages", allow=allow, isolated=given.isolate)
+    for about in ways.missed:
+        output.words(f"warning: {shown(about)}")
+    return Call(
+        subject.package,
+        subject.entry_point,
+        folder,
+        executor=given.executor,
+        model=None if subject.model is None else subject.model.absolute(),
+        data_path=data_path,
+        client_id=str(record.get("client_id", "client-0")) if given.client_id is None else given.client_id,
+        seed=int(record.get("seed", 0)) if given.seed is None else given.seed,
+        timeout_s=given.timeout_s,
+        arguments={**ways.arguments().get(subject.entry_point, {}), **subject.arguments},
+        environment=ways.section("environment"),
+        links={} if data_path is None else {name: data_path / to for name, to in ways.section("links").items()},
+        gpus=given.gpus,
+        isolate=IsolateConfig(enabled=given.isolate or "isolation" in record),
+        python_env=given.env or _python_env(record),
+        record=record,
+        allow=allow,
+    )
 
 
 def call_and_show(call: Call) -> Called:
@@ -174,8 +200,8 @@ def call_and_show(call: Call) -> Called:
         EntryPointFailed: it failed. The call's folder then holds a file ``failed``: it has the logs, and shall stay.
         FedpkgError: the package or the input cannot be used.
     """
+    from fedpkg.controller.failed_call import entry_point_failed
     from fedpkg.session import by_hand
-    from fedpkg.session.failed_call import entry_point_failed
 
     folder = call.folder / "task"
     with _Logs([log_of(folder, stream) for stream in ("stdout", "stderr")]):

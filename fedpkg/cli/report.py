@@ -91,45 +91,40 @@ def rounds_table(store: StateStore, session_id: str) -> None:
     rounds = store.list_rounds(session_id)
     if not rounds:
         return
-    digests = {model.round_number: model.digest for model in store.list_models(session_id)}
+    names, metrics = _metric_columns(rounds)
+    asked = asked_by_round(store, session_id)
+    sums = [_sums(asked.get(row.round_number, [])) for row in rounds]
+    columns: list[tuple[str, list[str]]] = [("round", [str(row.round_number) for row in rounds])]
+    if any(row.status != "finished" for row in rounds):
+        columns.append(("status", [row.status for row in rounds]))
+    if any(len(requests) > 1 for requests in asked.values()):
+        columns.append(("requests", [number for number, _, _ in sums]))
+    columns += [("ok", [str(row.num_ok) for row in rounds]), ("failed", [str(row.num_failed) for row in rounds])]
+    columns += [("examples", [examples_text(row) for row in rounds]), *zip(names, metrics, strict=True)]
+    columns += [("down", [down for _, down, _ in sums]), ("up", [up for _, _, up in sums])]
+    columns.append(("seconds", ["-" if row.wall_s is None else f"{row.wall_s:.1f}" for row in rounds]))
+    if any("virtual_time" in row.phases for row in rounds):
+        columns.append(("virtual time", [output.number(row.phases.get("virtual_time")) for row in rounds]))
+    if digests := {model.round_number: model.digest for model in store.list_models(session_id)}:
+        columns.append(("model", [digests.get(row.round_number, "-")[:12] for row in rounds]))
+    output.table([name for name, _ in columns], list(map(list, zip(*(cells for _, cells in columns), strict=True))))
+    for line in [*_weight_notes(rounds), *_unseen_notes(rounds, names), *_text_notes(rounds)]:
+        output.result(line)
+
+
+def _metric_columns(rounds: Sequence[RoundRow]) -> tuple[list[str], list[list[str]]]:
+    """The metrics that the table shows, and a column for each: clients' averages, then what the strategy tells."""
     found = [{**round_metrics(row), **strategy_numbers(row)} for row in rounds]
     remarks = [metric_remarks(row) for row in rounds]
     told = list(dict.fromkeys(name for row in rounds for name in strategy_numbers(row)))
     names = metric_names({name: value for metrics in reversed(found) for name, value in metrics.items()})
     names = [*[name for name in names if name not in told][:METRIC_COLUMNS], *told]
-    is_done = all(row.status == "finished" for row in rounds)
-    asked = asked_by_round(store, session_id)
-    is_many = any(len(requests) > 1 for requests in asked.values())
-    columns = ["round", *([] if is_done else ["status"]), *(["requests"] if is_many else [])]
-    is_timed = any("virtual_time" in row.phases for row in rounds)
-    columns += ["ok", "failed", "examples", *names, "down", "up", "seconds"]
-    columns += [*(["virtual time"] if is_timed else []), *(["model"] if digests else [])]
-    measured = [
-        output.measures([metrics.get(name) for metrics in found], decimals=any(name in one for one in remarks))
-        for name in names
-    ]
-    rows = []
-    for i, row in enumerate(rounds):
-        number, down, up = _sums(asked.get(row.round_number, []))
-        rows.append(
-            [
-                str(row.round_number),
-                *([] if is_done else [row.status]),
-                *([number] if is_many else []),
-                str(row.num_ok),
-                str(row.num_failed),
-                examples_text(row),
-                *(column[i] + remarks[i].get(name, "") for name, column in zip(names, measured, strict=True)),
-                down,
-                up,
-                "-" if row.wall_s is None else f"{row.wall_s:.1f}",
-                *([output.number(row.phases.get("virtual_time"))] if is_timed else []),
-                *([digests.get(row.round_number, "-")[:12]] if digests else []),
-            ]
-        )
-    output.table(columns, rows)
-    for line in [*_weight_notes(rounds), *_unseen_notes(rounds, names), *_text_notes(rounds)]:
-        output.result(line)
+    columns = []
+    for name in names:
+        values = [metrics.get(name) for metrics in found]
+        texts = output.measures(values, decimals=any(name in one for one in remarks))
+        columns.append([text + one.get(name, "") for text, one in zip(texts, remarks, strict=True)])
+    return names, columns
 
 
 _WEIGHTS = {

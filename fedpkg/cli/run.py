@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,16 +48,7 @@ if TYPE_CHECKING:
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings,
-    words: tuple[str, ...],
-    *,
-    package: Path | None,
-    clients: int | None,
-    data: str | None,
-    rounds: int | None,
-    seed_model: Path | None,
-    env: str | None,
-    isolate: bool,
+    settings: Settings, /, words: tuple[str, ...], *, package: Path | None, env: str | None, isolate: bool, **given: Any
 ) -> None:
     """Run a federation on this machine.
 
@@ -72,36 +63,44 @@ def command(
     line. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
     from fedpkg.cli.progress import follow
-    from fedpkg.devices import THREAD_VARIABLES
-    from fedpkg.fedn.names import DATA_PATH
-    from fedpkg.session import configuration
     from fedpkg.session.session import prepare
 
-    if env is not None:
-        words = (*words, f"python_env={env}")
-    if isolate:
-        words = (*words, "isolate.enabled=true")
-    if package is not None:
+    words += (() if env is None else (f"python_env={env}",)) + (("isolate.enabled=true",) if isolate else ())
+    if package is None:
+        config = _of_run_yaml(words, **given)
         home = settings.open_home(create=True)
-        config = _of_package(package, words, home, clients=clients, data=data, rounds=rounds, seed_model=seed_model)
     else:
-        if not words or "=" in words[0]:
-            raise click.UsageError("what shall run? Give a RUN.yaml, or a compute package with --package PATH")
-        if clients is not None or data is not None:
-            raise click.UsageError(
-                "--clients and --data go with --package; a RUN.yaml says them in its section clients"
-            )
-        options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
-        overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-        config = configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
         home = settings.open_home(create=True)
-    if given := [name for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES) if name in config.environment]:
-        said = ", ".join(f"{name}={config.environment[name]}" for name in given)
-        output.words(f"given    {shown(said)}, in place of what fedpkg sets")
+        config = _of_package(package, words, home, **given)
+    _tell_of_variables(config)
     session = prepare(config, home)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         session.watch(watch)
         session.run()
+
+
+def _tell_of_variables(config: RunConfig) -> None:
+    """Say which variables are given that fedpkg would set."""
+    from fedpkg.devices import THREAD_VARIABLES
+    from fedpkg.fedn.names import DATA_PATH
+
+    if given := [name for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES) if name in config.environment]:
+        said = ", ".join(f"{name}={config.environment[name]}" for name in given)
+        output.words(f"given    {shown(said)}, in place of what fedpkg sets")
+
+
+def _of_run_yaml(
+    words: tuple[str, ...], *, clients: int | None, data: str | None, rounds: int | None, seed_model: Path | None
+) -> RunConfig:
+    from fedpkg.session import configuration
+
+    if not words or "=" in words[0]:
+        raise click.UsageError("what shall run? Give a RUN.yaml, or a compute package with --package PATH")
+    if clients is not None or data is not None:
+        raise click.UsageError("--clients and --data go with --package; a RUN.yaml says them in its section clients")
+    options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
+    return configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
 
 
 def _of_package(
@@ -128,7 +127,8 @@ def _of_package(
             "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
         )
     if ways.downloads is not None:
-        output.words(f"startup  skipped, as {shown(ways.downloads)} downloads and data is given (startup=run runs it)")
+        how = "startup=run runs it"
+        output.words(f"startup  skipped, as {shown(ways.downloads)} downloads and data is given ({how})")
     for about in ways.missed:
         output.words(f"warning: {shown(about)}")
     return config

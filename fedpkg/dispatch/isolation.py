@@ -15,10 +15,9 @@ import shutil
 import site
 import sys
 import sysconfig
-import types
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,23 @@ class View:
     folders: tuple[str, ...]
 
 
-NO_LINKS: Mapping[str, str] = types.MappingProxyType({})
+@dataclass(frozen=True)
+class Reach:
+    """What an isolated call may reach besides the system's programs.
+
+    Args:
+        own: folders that it may change.
+        read: files and folders that it may read.
+        wanted: variables of its environment that it may know besides harmless ones.
+        guarded: files in its own folders that it may not change.
+        links: absolute paths that lead to something that it may read.
+    """
+
+    own: Sequence[Path]
+    read: Sequence[Path]
+    wanted: Iterable[str]
+    guarded: Sequence[str] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 class Walls:
@@ -96,40 +111,21 @@ class Walls:
         data = [] if job.data_path is None else [job.data_path]
         # Links around its folder that are not in it.
         data += [Path(os.path.normpath(job.working_folder / name)) for name in job.linked if name.startswith("../..")]
-        call = self.around(
-            call,
-            isolation,
+        reach = Reach(
             own=(job.place.folder, job.place.version),
             read=data,
-            scratch=job.place.scratch,
             wanted=job.order.environment,
             # Which the task, their owner, could make writable: they are the same files for all clients.
             guarded=[os.path.realpath(path) for path in shared_files(job)],
             links={name: str(target) for name, target in job.links.items() if name.startswith("/")},
         )
+        call = self.around(call, isolation, reach, scratch=job.place.scratch)
         assert call.isolation is not None
         _note(job, call.isolation)
         return dataclasses.replace(call, isolation={**call.isolation, "record": job.place.task_json.read_text()})
 
-    def around(
-        self,
-        call: Call,
-        isolation: Isolation,
-        *,
-        own: Sequence[Path],
-        read: Sequence[Path],
-        scratch: Path,
-        wanted: Iterable[str],
-        guarded: Sequence[str] = (),
-        links: Mapping[str, str] = NO_LINKS,
-    ) -> Call:
-        """A call that may change its ``own`` folders, and see what it may ``read`` and the system's programs.
-
-        Args:
-            scratch: for /tmp, /dev/shm and the home; in one of its own folders.
-            wanted: variables of its environment that it may know besides harmless ones.
-            guarded: files in its own folders that it may not change.
-            links: absolute paths that lead to something that it may read.
+    def around(self, call: Call, isolation: Isolation, reach: Reach, *, scratch: Path) -> Call:
+        """A call that is held to what it may reach; ``scratch``, in an own folder, is for /tmp, /dev/shm and the home.
 
         Raises:
             NotIsolated: it cannot be.
@@ -138,16 +134,10 @@ class Walls:
         if by is None:
             raise NotIsolated("this machine cannot isolate a task")
         programs = _system(call.environ["PATH"], call.environ.get("FEDPKG_PYTHON"), isolation.network)
-        view = trace((*programs, *isolation.read, *map(str, (*read, *own))))
-        write = [os.path.realpath(folder) for folder in own]
-        reads = [path for path in view.read if path not in write]
-        for path in reads:
-            for folder in write:
-                if folder.startswith(path.rstrip("/") + "/"):
-                    raise NotIsolated(
-                        f"{path}, which it may read, holds its own folder {folder}, and so other clients'"
-                    )
-        _check_links(links, by, (*reads, *write, *view.folders, *(path for path, _ in view.links)))
+        view = trace((*programs, *isolation.read, *map(str, (*reach.read, *reach.own))))
+        write = [os.path.realpath(folder) for folder in reach.own]
+        reads = _without(write, view.read)
+        _check_links(reach.links, by, (*reads, *write, *view.folders, *(path for path, _ in view.links)))
         held = os.path.join(os.path.realpath(scratch.parent), scratch.name)
         for name in ("", "tmp", "shm", "home"):
             os.mkdir(os.path.join(held, name))
@@ -155,17 +145,17 @@ class Walls:
             "by": by,
             "network": isolation.network,
             "read": reads,
-            "links": (*view.links, *links.items()),
+            "links": (*view.links, *reach.links.items()),
             "folders": view.folders,
             "write": write,
-            "guarded": guarded,
+            "guarded": reach.guarded,
             "devices": _devices(gpus=bool(call.environ.get("CUDA_VISIBLE_DEVICES"))),
             "empty": {"/tmp": os.path.join(held, "tmp"), "/dev/shm": os.path.join(held, "shm")},
             "root": os.path.realpath(self._root),
         }
         if by == "bubblewrap":
             walls["argv"] = _bubblewrap(walls, call.cwd)
-        return _replace(call, walls, wanted, held)
+        return _replace(call, walls, reach.wanted, held)
 
     def put_back(self, job: Job, call: Call) -> None:
         """The task's processes are gone: so is its scratch, and its record is again as it was given."""
@@ -188,6 +178,16 @@ class Walls:
 
     def clear(self) -> None:
         remove_tree(self._folder)
+
+
+def _without(own: Sequence[str], seen: Sequence[str]) -> list[str]:
+    """What a task may only read. Raises NotIsolated: one of its own folders is in that."""
+    reads = [path for path in seen if path not in own]
+    for path in reads:
+        for folder in own:
+            if folder.startswith(path.rstrip("/") + "/"):
+                raise NotIsolated(f"{path}, which it may read, holds its own folder {folder}, and so other clients'")
+    return reads
 
 
 def _check_links(links: Mapping[str, str], by: str, seen: Iterable[str]) -> None:

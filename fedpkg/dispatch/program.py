@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedpkg.dispatch.isolation import Walls
+from fedpkg.dispatch.isolation import Reach, Walls
 from fedpkg.dispatch.keepers import OVERDUE_S, Call, KeeperGone, Outcome
 from fedpkg.dispatch.staging import base_environ
 from fedpkg.dispatch.zygotes import Zygote
@@ -107,6 +107,6 @@ def start_program(
         return Program(call, apart=False)
     private = folder / "private"
     private.mkdir()
-    own, walls = (*call.folders, private), Walls(folder / "walls")
-    call = walls.around(call, isolation, own=own, read=reads, scratch=private / "scratch", wanted=variables)
+    reach = Reach(own=(*call.folders, private), read=reads, wanted=variables)
+    call = Walls(folder / "walls").around(call, isolation, reach, scratch=private / "scratch")
     return Program(call, apart=means().cold == "namespaces")

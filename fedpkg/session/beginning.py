@@ -34,7 +34,7 @@ from fedpkg.preflight import (
 from fedpkg.samplers import make_sampler
 from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
-from fedpkg.session.context import context_of, running
+from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
@@ -49,11 +49,13 @@ from fedpkg.strategies.traits import traits_of
 if TYPE_CHECKING:
     from fedpkg.compute_package.signing import Signature
     from fedpkg.compute_package.unpack import UnpackedPackage
+    from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
     from fedpkg.data.base import ClientData
     from fedpkg.dispatch.site import PackageOnDisk
     from fedpkg.formats.base import ModelForm
     from fedpkg.preflight import AnyStrategy
+    from fedpkg.samplers.cohort import CohortSampler
     from fedpkg.waist.executor import Executor
     from fedpkg.weights.weights import Weights
 
@@ -85,38 +87,56 @@ def run(
     """
     config = resolved(config, Places("run configuration"))
     with running(home, watch, control, workshop, clock, advice="start it again") as here:
-        store, control, workshop = here.store, here.control, here.workshop
-        with control.holding(workshop.preparing):
-            config, package, signatures = admit_package(config, home, store)
-            config = with_equal_weights(_replaying(config, package, store), package)
-            strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
-            _check(config, package, strategy)
-            session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
-            watch(Preparing(what="the package's Python environment"))
-            on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
-            mark = mark_beginning(home.session_folder(session.session_id))
-            executor = here.held.enter_context(workshop.executor(config, on_disk, session.session_id, control))
-            watch(Preparing(what="the clients' data"))
-            from fedpkg.data.clients import prepare_clients
+        with here.control.holding(here.workshop.preparing):
+            ctx = _begun(here, config)
+        from fedpkg.controller.session import run_session
 
-            clients = prepare_clients(config.clients, cache=home.data, seed=config.seed, check=control.check)
-            ids = [client.client_id for client in clients]
-            check_clients(config, ids, strategy, sampler)
-            warn_of_same_data(config, package, [client.path for client in clients])
-            from fedpkg.controller.session import begin_session, run_session
-
-            weights, form = None, WITHOUT_MODEL
-            if traits_of(strategy).has_model:
-                weights, form = _seed(config, on_disk, executor, home, session, mark, watch, strategy)
-                warn_of_whole_numbers(config, weights, ids, strategy, sampler)
-            now = clock()
-            store.add_package(_package_row(config, package, now))
-            session = dataclasses.replace(session, created_at=now, updated_at=now)
-            ctx = context_of(here, session, config, on_disk.spec, form, executor)
-            begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
-            remove(of_build(home.session_folder(session.session_id)))
-        with workshop.on_record(session.session_id), heeding_requests(home, session.session_id, control):
+        session_id = ctx.session.session_id
+        with here.workshop.on_record(session_id), heeding_requests(home, session_id, here.control):
             return run_session(ctx)
+
+
+def _begun(here: Running, config: RunConfig) -> SessionContext:
+    """All that a session needs, prepared, and the session put on record."""
+    home, store, control, clock = here.home, here.store, here.control, here.clock
+    config, package, signatures = admit_package(config, home, store)
+    config = with_equal_weights(_replaying(config, package, store), package)
+    strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
+    _check(config, package, strategy)
+    session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
+    here.watch(Preparing(what="the package's Python environment"))
+    on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
+    folder = home.session_folder(session.session_id)
+    mark = mark_beginning(folder)
+    executor = here.held.enter_context(here.workshop.executor(config, on_disk, session.session_id, control))
+    clients = _clients(here, config, package, strategy, sampler)
+    from fedpkg.controller.session import begin_session
+
+    weights, form = None, WITHOUT_MODEL
+    if traits_of(strategy).has_model:
+        weights, form = _seed(here, config, on_disk, executor, session, mark, strategy)
+        ids = [client.client_id for client in clients]
+        warn_of_whole_numbers(config, weights, ids, strategy, sampler)
+    now = clock()
+    store.add_package(_package_row(config, package, now))
+    session = dataclasses.replace(session, created_at=now, updated_at=now)
+    ctx = context_of(here, session, config, on_disk.spec, form, executor)
+    begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
+    remove(of_build(folder))
+    return ctx
+
+
+def _clients(
+    here: Running, config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy, sampler: CohortSampler
+) -> Sequence[ClientData]:
+    """The clients, with their data; refuses or warns of what can be seen of these."""
+    here.watch(Preparing(what="the clients' data"))
+    from fedpkg.data.clients import prepare_clients
+
+    clients = prepare_clients(config.clients, cache=here.home.data, seed=config.seed, check=here.control.check)
+    check_clients(config, [client.client_id for client in clients], strategy, sampler)
+    warn_of_same_data(config, package, [client.path for client in clients])
+    return clients
 
 
 def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -> RunConfig:
@@ -159,19 +179,18 @@ def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -
 
 
 def _seed(
+    here: Running,
     config: RunConfig,
     package: PackageOnDisk,
     executor: Executor,
-    home: Home,
     session: SessionRow,
     mark: Path,
-    watch: Watcher,
     strategy: AnyStrategy,
 ) -> tuple[Weights, ModelForm]:
     """The seed model, if the strategy can go on from it; ``mark`` goes where what made it must be looked at."""
-    folder = home.session_folder(session.session_id)
+    folder = here.home.session_folder(session.session_id)
     if config.seed_model is None:
-        watch(Preparing(what="the package builds its seed model"))
+        here.watch(Preparing(what="the package builds its seed model"))
     try:
         weights, form, told = seed_model_of(config, package, executor, folder, session.session_id)
     except EntryPointFailed:  # its logs are in the folder, which must stay

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig
+from fedpkg.controller.failed_call import entry_point_failed
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import ConfigError, StoreError
-from fedpkg.session.failed_call import entry_point_failed
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.types import ReplyKind
 from fedpkg.waist.executor import Executor
