@@ -300,7 +300,7 @@ class Answers:
         return sorted(rows, key=lambda row: row.started_at + row.wall_s, reverse=True)
 
     def statuses(self, session_id: str | None = None) -> list[Answer]:
-        return [_status(row) for row in self.tasks(session_id) if row.client_id]
+        return [_status(row) for row in self.tasks(session_id) if row.round_number]
 
     def validations(self, session_id: str | None = None) -> list[Answer]:
         ended = {task.task_id: task.started_at + task.wall_s for task in self.tasks(session_id)}

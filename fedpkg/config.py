@@ -384,8 +384,12 @@ class RunConfig(Section, frozen=True):
         ),
     ] = "auto"
     startup: Annotated[
-        Literal["run", "skip"],
-        about("Whether the package's entry point `startup` runs before a client's first task.", "skip"),
+        Literal["run", "once", "skip"],
+        about(
+            "When the package's entry point `startup` runs. run: before each client's first task. once: before the "
+            "first round, and all clients start from the files that it left. skip: never.",
+            "once",
+        ),
     ] = "run"
     arguments: Annotated[
         dict[str, dict[str, Json]],

@@ -276,7 +276,7 @@ def task_failure_lines(home: Home, session: SessionRow, task: TaskRow) -> Sequen
     """`failure_lines` of a task in the store."""
     given = session.config.get("arguments", {})
     return failure_lines(
-        f"{task.client_id}, round {task.round_number}",
+        f"{task.client_id}, round {task.round_number}" if task.round_number else "for all clients",
         task.message or "",
         package=session.config["package"],
         entry_point=task.entry_point,

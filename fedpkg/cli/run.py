@@ -127,7 +127,7 @@ def _of_package(
             "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
         )
     if ways.downloads is not None:
-        how = "startup=run runs it"
+        how = "startup=run or startup=once runs it"
         output.words(f"startup  skipped, as {shown(ways.downloads)} downloads and data is given ({how})")
     for about in ways.missed:
         output.words(f"warning: {shown(about)}")

@@ -43,7 +43,7 @@ _TEXT_IS_NUMBERS = 4  # the rules from which on metrics that are numbers in text
 class SessionContext:
     """Everything a session's rounds are run with. ``folder`` is the session's own, stored paths start at ``home``.
 
-    ``said`` has the warnings that are given once.
+    ``said`` has the warnings that are given once. ``started`` is the token of what a ``startup`` for all clients left.
     """
 
     session: SessionRow
@@ -62,6 +62,7 @@ class SessionContext:
     clock: Callable[[], float]  # seconds since the epoch
     watch: Watcher
     said: set[str] = field(default_factory=set)
+    started: str | None = None
 
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:

@@ -47,6 +47,7 @@ def session_order(ctx: SessionContext, num_partitions: int) -> Order:
         timeout_s=config.executor.timeout_s,
         limits=ctx.limits,
         isolation=ctx.isolation,
+        started=ctx.started,
         log_bytes=config.limits.log_bytes,
     )
 

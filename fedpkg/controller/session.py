@@ -19,6 +19,7 @@ from fedpkg.controller.orders import Payloads
 from fedpkg.controller.outstanding import Outstanding
 from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.round import Rounds, finish_round, train_round
+from fedpkg.controller.starting import started
 from fedpkg.controller.state import check_state, decode
 from fedpkg.controller.trail import store_model
 from fedpkg.errors import FedpkgError, Interrupted, StoreError
@@ -69,7 +70,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
         )
         ctx.check_states(clients)  # now, and not hours later when a client is asked
         finished = (row for row in rounds if row.status == "finished")
-        return _run_rounds(ctx, done, unfinished, CollapseWatch(finished, hint=_what_breaks_models(ctx)))
+        return _run_rounds(started(ctx), done, unfinished, CollapseWatch(finished, hint=_what_breaks_models(ctx)))
     except KeyboardInterrupt:
         return _interrupted(ctx)
     except Exception as error:

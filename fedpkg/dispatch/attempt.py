@@ -20,7 +20,7 @@ from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of, says_forbidden
 from fedpkg.dispatch.site import Job
 from fedpkg.dispatch.staging import Environs, StagedTask, remove_leftovers, stage, startup
-from fedpkg.dispatch.states import check_state, is_disarmed
+from fedpkg.dispatch.states import check_state, is_disarmed, seal
 from fedpkg.dispatch.working_copies import WorkingCopies
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
 from fedpkg.files import NO_SPACE, is_full, remove_tree, tree_checksum
@@ -211,6 +211,8 @@ class Attempt:
         keeps_state = not self.tools.copies.take_back(job)
         if keeps_state:
             check_state(job)
+            if job.order.is_for_all:
+                seal(job)
         state = job.place.version.name if keeps_state else None
         state_checksum = tree_checksum(job.place.version) if keeps_state else ""
         self.phases["collect"] = time.monotonic() - ran.ended_at

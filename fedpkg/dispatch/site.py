@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -16,8 +17,8 @@ import msgspec
 from fedpkg.errors import DispatchError
 from fedpkg.replies.reading import Reading
 from fedpkg.types import ReplyKind
-from fedpkg.waist.order import Order, ReplySpec
-from fedpkg.waist.place import Place, place_of, session_folder, states_folder
+from fedpkg.waist.order import ALL, Order, ReplySpec
+from fedpkg.waist.place import Place, package_in, place_of, session_folder, states_folder
 
 if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
@@ -30,7 +31,8 @@ class PackageOnDisk:
     """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml.
 
     ``python`` is what its commands find as ``python``: by default the interpreter that runs fedpkg, or that of an
-    environment of its own; None: whatever PATH says.
+    environment of its own; None: whatever PATH says. ``left`` is the version folder in which a ``startup`` for all
+    clients has left it, which is copied with all that lies beside the package; None: it is as it was unpacked.
     """
 
     digest: str
@@ -38,6 +40,13 @@ class PackageOnDisk:
     folder: Path
     spec: PackageSpec
     python: Path | None = Path(sys.executable)
+    left: Path | None = None
+
+    def started(self, version: Path) -> PackageOnDisk:
+        """The package as the one ``startup`` of a session has left it in that folder."""
+        root = package_in(version)
+        folder = root / self.folder.relative_to(self.root)
+        return dataclasses.replace(self, root=root, folder=folder, left=version)
 
 
 @dataclass(frozen=True)
@@ -158,6 +167,8 @@ class Site:
         if package is None or reading is None:
             what = "compute package" if package is None else "specification of replies"
             raise DispatchError(f"task {order.task_id} names a {what} that this executor was not given")
+        if order.started is not None:
+            package = package.started(self.version(order.session_id, ALL, order.started))
         data_path = None if order.data is None else self.home / order.data
         token = order.state
         return Job(

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedpkg.dispatch.limits import exceeded
 from fedpkg.dispatch.package_files import inventory
 from fedpkg.dispatch.site import Job
-from fedpkg.files import MAX_LEVELS, copy_file, mount_of, open_folder
+from fedpkg.files import MAX_LEVELS, copy_file, mount_of, open_folder, walk
 from fedpkg.waist.answer import Refused
 
 MAX_PATH_BYTES = 2048  # inside a state: with the path of the state's own folder, every system call still takes it
@@ -40,6 +40,20 @@ def check_state(job: Job) -> None:
         if most is not None and value > most:
             failure = exceeded(f"'{job.order.entry_point}'", limit, value, job.order.limits)
             raise Refused(failure.kind, failure.message)
+
+
+def seal(job: Job) -> None:
+    """Make what a task has left for all clients read-only: they start from copies, and links to its big files.
+
+    Raises:
+        Refused: the folder of fedn.yaml is no longer there.
+    """
+    if job.leads_elsewhere or not job.working_folder.is_dir():
+        raise _bad("has no folder of fedn.yaml any more, from which clients start")
+    for _, entries in walk(job.place.version):
+        for entry in entries:
+            if not entry.is_symlink():
+                os.chmod(entry.path, stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & ~0o222)
 
 
 def is_disarmed(folder: Path) -> bool:

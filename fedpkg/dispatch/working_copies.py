@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -68,9 +68,9 @@ class WorkingCopies:
     def put(self, job: Job, *, private: bool = False) -> None:
         """Make ``job.place.version``, which must not exist: from the client's state, else from the package.
 
-        With ``private`` nobody else has any of its files.
+        With ``private`` nobody else has any of its files. What an order for all clients leaves is whole.
         """
-        root = job.package.root
+        root, private = job.package.root, private or job.order.is_for_all
         if job.state is not None:
             copy_tree(job.state, job.place.version, but=(NOTE,))
             links = self._put_big_files(job, _read_note(job.state), private=private)
@@ -81,10 +81,8 @@ class WorkingCopies:
             links = dict(copy.links)
             self._given[job.task_id] = copy
         else:
-            job.place.version.mkdir(mode=0o700)
-            copy_tree(root, package_in(job.place.version), but=inventory(root).big)
+            _copy_small_files(job)
             links = self._put_big_files(job, inventory(root).big, private=private)
-            (job.place.version / "state").mkdir()
             self._link(job)
             facts = _facts(job.place.version, links)
             self._given[job.task_id] = _Copy(root, job.place.version, links, facts)
@@ -96,7 +94,7 @@ class WorkingCopies:
             target = package_in(job.place.version) / name
             if shared := self._files.put(job.package.root / name, target, private=private):
                 links[name] = shared
-        if private:
+        if private and not job.order.is_for_all:
             self._private[job.task_id] = list(names)
         return links
 
@@ -268,11 +266,28 @@ def _is_untouched(folder: Path, copy: _Copy) -> bool:
         return False
 
 
-def _is_as_unpacked(job: Job, links: Container[str], *, big_files: bool) -> bool:
+def _copy_small_files(job: Job) -> None:
+    version, big = job.place.version, inventory(job.package.root).big
+    if job.package.left is not None:
+        copy_tree(job.package.left, version, but=_in_version(big))
+        return
+    version.mkdir(mode=0o700)
+    copy_tree(job.package.root, package_in(version), but=big)
+    (version / "state").mkdir()
+
+
+def _in_version(names: Iterable[str]) -> frozenset[str]:
+    """Paths of files of the package, inside a version folder."""
+    return frozenset(str(package_in(Path()) / name) for name in names)
+
+
+def _is_as_unpacked(job: Job, links: Mapping[str, Shared], *, big_files: bool) -> bool:
     """Whether a working copy holds what the package holds, byte for byte. Big files are worth reading only if asked."""
-    folder, root = job.place.version, job.package.root
+    folder, max_bytes = job.place.version, None if big_files else LINK_ABOVE_BYTES
+    if job.package.left is not None:
+        return same_files(job.package.left, folder, max_bytes=max_bytes, but=_in_version(links))
     return (
         sorted(os.listdir(folder)) == ["package", "state"]
         and not os.listdir(folder / "state")
-        and same_files(root, package_in(folder), max_bytes=None if big_files else LINK_ABOVE_BYTES, but=links)
+        and same_files(job.package.root, package_in(folder), max_bytes=max_bytes, but=links)
     )

@@ -169,6 +169,11 @@ def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: C
     """Committed states that are missing, or whose bytes are not as the task left them."""
 
     def claims() -> Iterator[_Claim]:
+        for task in store.list_tasks(session_id, round_number=0):
+            if task.state_version is not None:
+                path = states_folder(folder, task.client_id) / task.state_version
+                what = f"what '{task.entry_point}' left for all clients of session {session_id}"
+                yield _Claim(path, task.state_checksum, what, _RESTORE)
         checksums: dict[int, dict[tuple[str, str | None], str]] = {}  # by round
         for client in store.list_clients(session_id):
             if client.state_version is None:

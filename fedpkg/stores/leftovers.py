@@ -118,6 +118,7 @@ def _unnamed_states(
 ) -> Iterator[Removal]:
     """Versions of clients' states that no row names: of tasks that were cut off."""
     named = {(client.client_id, client.state_version) for client in store.list_clients(session_id)}
+    named |= {(task.client_id, task.state_version) for task in store.list_tasks(session_id, round_number=0)}
     for row in rounds:
         tasks = store.list_tasks(session_id, round_number=row.round_number)
         named |= {

@@ -12,6 +12,8 @@ from fedpkg.waist.wire import to_json
 
 THREADS_EACH = 8  # on average: `processes` counts processes, but none may have threads without end
 LEAST_SESSIONS, PROCESSES_EACH = 8, 32
+# In the place of a client's id: of the one `startup` for all clients of a session. No client's id begins so.
+ALL = ".all"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +138,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             data it leads.
         state: token of the client's state; None: it starts from the package.
         starts_up: the client's first task: the package's entry point ``startup`` runs before, in the same place.
+        started: token of the state that an order of the client `ALL` has left: clients start from it in place of the
+            package, and share its big files.
     """
 
     task_id: str
@@ -159,6 +163,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     links: dict[str, str] = {}
     state: str | None = None
     starts_up: bool = False
+    started: str | None = None
     threads: int = 1
     timeout_s: float | None = None
     limits: Limits = NO_LIMITS
@@ -169,6 +174,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def call(self) -> str:
         """The name of this attempt in its round and client: ``train``, ``train-2`` …"""
         return name_of_call(self.entry_point, self.attempt)
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether all clients of the session start from what it leaves."""
+        return self.client_id == ALL
 
 
 def name_of_call(entry_point: str, attempt: int) -> str:

@@ -163,6 +163,7 @@ def is_of_startup(message: str) -> bool:
 
 def told_in(folder: Path, message: str) -> Path:
     """The log of a failed task whose end is reported: stderr's, or stdout's where stderr has nothing."""
-    stdout, stderr = (log_of(folder, name, of_startup=is_of_startup(message)) for name in ("stdout", "stderr"))
+    is_before = is_of_startup(message) and log_of(folder, "stderr", of_startup=True).exists()  # else it is the task
+    stdout, stderr = (log_of(folder, name, of_startup=is_before) for name in ("stdout", "stderr"))
     sizes = [path.stat().st_size if path.is_file() else 0 for path in (stdout, stderr)]
     return stdout if sizes[0] and not sizes[1] else stderr

@@ -502,7 +502,9 @@ def test_startup_that_downloads_is_skipped_where_data_is_given(here):
     write_data(here / "d")
     ended = run()
     assert ended.code == 0, ended.err
-    assert "startup  skipped, as data.py:1 downloads and data is given (startup=run runs it)" in ended.err
+    assert (
+        "startup  skipped, as data.py:1 downloads and data is given (startup=run or startup=once runs it)" in ended.err
+    )
     assert model() == [1.5, 2.5, 3.5]
     ended = run("startup=run")
     assert ended.code != 0 and "'startup' exited with code 1" in ended.err and "startup  skipped" not in ended.err

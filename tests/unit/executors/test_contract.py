@@ -16,7 +16,8 @@ from workbench import NOBODY, PATIENCE_S, is_alive, wait_until
 from fedpkg.errors import DispatchError
 from fedpkg.formats.records_file import read_records
 from fedpkg.types import ReplyKind
-from fedpkg.waist.order import Limits, Order, ReplySpec, digest_of
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import ALL, Limits, Order, ReplySpec, digest_of
 from fedpkg.waist.wire import from_json, to_json
 
 DATA = "os.environ['FEDN_DATA_PATH']"
@@ -223,6 +224,69 @@ def test_startup_runs_before_a_clients_first_task_in_the_same_place(desk: Desk) 
     assert desk.told(code, environment=environment) == {"begun": False}
     kind, message = failure(desk, code, environment={"AT_STARTUP": "raise SystemExit(5)"}, starts_up=True)
     assert kind == "exit_code" and message.startswith("'startup' exited with code 5")
+
+
+def start_for_all(desk: Desk, code: str) -> Answer:
+    """The answer to a startup for all clients of a session."""
+    spec = ReplySpec(kind=ReplyKind.NOTHING)
+    return desk.run(spec=spec, entry_point="startup", client_id=ALL, round_number=0, environment={"AT_STARTUP": code})[
+        1
+    ]
+
+
+FOR_ALL = """
+os.makedirs('data')
+open('data/big', 'wb').write(b'x' * (3 << 20))
+open('data/small', 'w').write('x')
+open('../beside the package', 'w').write('x')
+open(os.environ['FEDPKG_STATE_DIR'] + '/kept', 'w').write('x')
+"""
+READ = """
+import stat
+big = 'data/big'
+found = [open(path).read(9).strip('x') for path in (big, 'data/small', '../beside the package')]
+found.append(open(os.environ['FEDPKG_STATE_DIR'] + '/kept').read().strip('x'))
+"""
+WRITE = (
+    READ
+    + """
+os.chmod(big, 0o600)
+for path in (big, 'data/small', '../beside the package', os.environ['FEDPKG_STATE_DIR'] + '/kept'):
+    open(path, 'r+').write('mine')
+"""
+)
+
+
+def test_clients_begin_from_what_a_startup_for_all_left_and_none_writes_to_it(desk: Desk) -> None:
+    left = start_for_all(desk, FOR_ALL)
+    assert left.status == "ok" and left.state is not None, (left.failure, left.log_tail)
+    assert desk.told(f"{READ}\ntell(found=found)", started=left.state) == {"found": [""] * 4}
+    order, answer = desk.run(f"{WRITE}\ntell(found=found)", started=left.state)
+    assert answer.metrics == {"found": [""] * 4}, (answer.failure, answer.log_tail)
+    assert desk.told(f"{READ}\ntell(found=found)", started=left.state) == {"found": [""] * 4}, "another client"
+    again = {"client_id": order.client_id, "state": answer.state, "started": left.state, "round_number": 2}
+    assert desk.told(f"{READ}\ntell(found=found)", **again) == {"found": ["mine"] * 4}
+    assert desk.executor.states.damage("s-1", ALL, left.state, left.state_checksum) == ""
+    assert desk.told("tell(there=os.path.exists('data'))") == {"there": False}, "a session without such a startup"
+
+
+def test_big_files_of_a_startup_for_all_are_one_file_for_its_clients(desk: Desk) -> None:
+    left = start_for_all(desk, "open('big', 'wb').write(b'x' * (3 << 20))")
+    code = "facts = os.stat('big')\ntell(inode=facts.st_ino, writable=bool(facts.st_mode & 0o222))"
+    told = [desk.told(code, started=left.state) for _ in range(3)]
+    if told[0]["writable"]:
+        pytest.skip("this file system has copies that share their blocks, so each client has one")
+    assert len({one["inode"] for one in told}) == 1
+
+
+def test_startup_for_all_that_fails_or_leaves_no_package_leaves_nothing(desk: Desk) -> None:
+    failed = start_for_all(desk, "open('x', 'w')\nraise SystemExit(5)")
+    assert failed.failure is not None and failed.failure.message.startswith("'startup' exited with code 5")
+    gone = start_for_all(desk, "import shutil\nshutil.rmtree(os.getcwd())")
+    assert gone.failure is not None and gone.failure.kind == "bad_state", gone
+    assert "no folder of fedn.yaml any more" in gone.failure.message
+    nothing = start_for_all(desk, "")
+    assert (failed.state, gone.state, nothing.state, nothing.status) == (None, None, None, "ok")
 
 
 def test_task_that_takes_longer_than_it_may_is_ended(desk: Desk) -> None:

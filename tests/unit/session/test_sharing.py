@@ -153,6 +153,31 @@ def test_sessions_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> 
         one.join()
 
 
+def test_each_of_two_sessions_has_what_its_own_startup_left(tmp_path: Path) -> None:
+    package = tmp_path / "seeded"
+    package.mkdir()
+    (package / "fedn.yaml").write_text(
+        "entry_points:\n  build: {command: python run.py build}\n  startup: {command: python run.py startup}\n"
+        "  train: {command: python run.py train}\n"
+    )
+    (package / "run.py").write_text(
+        "import json, os, sys\nimport numpy as np\n"
+        "if sys.argv[1] == 'startup':\n    np.save('seed.npy', np.float32(int(os.environ['FEDPKG_SEED']) % 1000))\n"
+        "else:\n    out = sys.argv[-1]\n"
+        "    np.savez(out, w=np.load('seed.npy') if sys.argv[1] == 'train' else np.float32(0))\n"
+        "    json.dump({'num_examples': 1}, open(out + '-metadata', 'w'))\n"
+    )
+    common = {"package": str(package), "startup": "once", "rounds": 1, "validation": {"every": 0}}
+    alone = [run(configuration(seed, **common), tmp_path / "alone", progress=False) for seed in (1, 2)]
+    first = prepare(configuration(1, **common), tmp_path / "together")
+    second = prepare(configuration(2, **common), beside=first)
+    for session in (first, second):
+        session.start()
+    assert [session.join().status for session in (first, second)] == ["finished"] * 2
+    assert [digests(session) for session in (first, second)] == [digests(session) for session in alone]
+    assert digests(first) != digests(second)
+
+
 def test_who_joins_while_an_executor_is_closed_waits_only_for_its_slots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

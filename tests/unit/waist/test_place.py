@@ -73,7 +73,8 @@ def test_names_of_calls_are_told_from_other_names() -> None:
     [
         ("'train' exited with code 1", {"stderr.log": "x", "stdout.log": "y"}, "stderr.log"),
         ("'train' exited with code 1", {"stderr.log": "", "stdout.log": "y"}, "stdout.log"),
-        ("'startup' exited with code 1", {}, "startup.stderr.log"),
+        ("'startup' exited with code 1", {"startup.stderr.log": "x", "stderr.log": ""}, "startup.stderr.log"),
+        ("'startup' exited with code 1", {"stderr.log": "x"}, "stderr.log"),  # called by itself
     ],
 )
 def test_log_that_is_told_of_has_something_to_tell(

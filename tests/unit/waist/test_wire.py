@@ -39,6 +39,7 @@ ORDER = Order(
     links={"data": "."},
     state="2-train",
     starts_up=True,
+    started="0-startup",
     threads=2,
     timeout_s=1.5,
     limits=Limits(memory_bytes=1 << 40, processes=64),
@@ -91,7 +92,8 @@ GOLDEN: list[tuple[Any, str]] = [
             f'"read":["/a b","/c"]}},{LIMITS},"links":{{"data":"."}},"log_bytes":5,"num_partitions":9,'
             '"package":"9f3c","parameters":'
             '{"proximal_mu":0.1},"partition_id":4,"reply_spec":"d1","request_id":"r","round_number":3,"run_config":'
-            '{"deep":{"a":[true]}},"seed":1208925819614629174706176,"session_id":"ü-1","starts_up":true,"state":"2-train",'
+            '{"deep":{"a":[true]}},"seed":1208925819614629174706176,"session_id":"ü-1","started":"0-startup",'
+            '"starts_up":true,"state":"2-train",'
             '"task_id":"ü-1/3/client-0/train-2","threads":2,"timeout_s":1.5}'
         ),
     ),

@@ -1,0 +1,98 @@
+"""``startup: once``: the entry point ``startup`` runs before the rounds, and all clients start from what it left."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+import msgspec
+
+from fedpkg.controller.context import SessionContext
+from fedpkg.controller.events import Preparing
+from fedpkg.controller.failed_call import entry_point_failed
+from fedpkg.controller.ledger import task_row
+from fedpkg.controller.orders import session_order
+from fedpkg.controller.receiving import Received, Receiver
+from fedpkg.controller.seeds import task_seed
+from fedpkg.errors import FedpkgError, StoreError
+from fedpkg.replies.reading import Reading
+from fedpkg.stores.base import TaskRow
+from fedpkg.types import ReplyKind
+from fedpkg.waist.order import ALL, Order, ReplySpec, digest_of, name_of_call
+from fedpkg.waist.place import STARTUP
+
+
+def started(ctx: SessionContext) -> SessionContext:
+    """The context for rounds whose clients start from what ``startup`` left. It runs unless that is on record.
+
+    Raises:
+        EntryPointFailed: it failed; the session can be resumed, which runs it again.
+        StoreError: what it left is not as it was, or the disk is full.
+    """
+    if ctx.config.startup != "once" or STARTUP not in ctx.spec.entry_points:
+        return ctx
+    session_id = ctx.session.session_id
+    tasks = [task for task in ctx.store.list_tasks(session_id, round_number=0) if task.client_id == ALL]
+    done = next((task for task in tasks if task.status == "ok"), None)
+    if done is None:
+        return dataclasses.replace(ctx, started=_run(ctx, attempt=len(tasks) + 1))
+    _check(ctx, done)
+    return dataclasses.replace(ctx, started=done.state_version)
+
+
+def _run(ctx: SessionContext, *, attempt: int) -> str | None:
+    """Run it, and put on record what became of it; the token of what it left."""
+    ctx.watch(Preparing(what="the package's startup, once for all clients"))
+    received = _received(ctx, _order(ctx, attempt))
+    answer = received.answer
+    if answer.failure is not None and answer.failure.kind == "no_space":
+        raise ctx.disk_is_full(f"{STARTUP} failed ({answer.failure.message})")
+    if answer.state is not None:
+        ctx.executor.states.commit(ctx.session.session_id, {ALL: answer.state})
+    ctx.store.record_task(task_row(received, position=0, started_at=answer.started_at, bytes_down=0))
+    if answer.status != "ok":
+        raise _failed(ctx, received)
+    return answer.state
+
+
+def _order(ctx: SessionContext, attempt: int) -> Order:
+    """It has no client's data: what it does is for all of them."""
+    spec = ReplySpec(kind=ReplyKind.NOTHING)
+    ctx.executor.know(spec, digest_of(spec))
+    common = session_order(ctx, len(ctx.store.list_clients(ctx.session.session_id)))
+    return msgspec.structs.replace(
+        common,
+        task_id=f"{common.session_id}/0/{ALL}/{name_of_call(STARTUP, attempt)}",
+        client_id=ALL,
+        entry_point=STARTUP,
+        reply_spec=digest_of(spec),
+        attempt=attempt,
+        seed=task_seed(ctx.session.seed, 0, ALL),
+    )
+
+
+def _received(ctx: SessionContext, order: Order) -> Received:
+    receive = Receiver(ctx.executor, ctx.folder, Reading(ReplySpec(kind=ReplyKind.NOTHING)), lambda name: None)
+    return receive(order, ctx.executor.submit(order).result())
+
+
+def _failed(ctx: SessionContext, received: Received) -> FedpkgError:
+    folder = ctx.home / received.answer.folder
+    words = ["fedpkg", "package", "call", ctx.config.package, STARTUP, "--task", str(folder)]
+    words += ["--isolate"] if ctx.isolation is not None else []
+    go_on = f"fedpkg session resume {ctx.session.session_id}"
+    hint = f"{shlex.join(words)} repeats it; when the cause is mended: {go_on} (for a changed package: a new run)"
+    return entry_point_failed(STARTUP, received.answer, folder, hint=hint)
+
+
+def _check(ctx: SessionContext, task: TaskRow) -> None:
+    """Raises StoreError: what it left is not as it was. Run again it may leave something else: data that is fetched."""
+    if task.state_version is None:
+        return
+    session_id = ctx.session.session_id
+    if damage := ctx.executor.states.damage(session_id, ALL, task.state_version, task.state_checksum):
+        raise StoreError(
+            f"what '{STARTUP}' left for all clients {damage}",
+            hint="put the folder back from a copy of the home (`fedpkg home check` names it), then "
+            f"`fedpkg session resume {session_id}`; without a copy, start a new run",
+        )

@@ -1,0 +1,128 @@
+"""``startup: once``: a package's startup runs once for all clients of a session, which begin from what it left."""
+
+import json
+import shlex
+import shutil
+
+import pytest
+from cli_support import fedpkg
+from test_data_ways import EVERYWHERE, model, run, write_client, write_data
+
+STARTUP = "bash startup.sh"
+# Its client 1 writes to what all have; the numbers that each trains to say what it has found.
+TRAIN = """
+me = json.load(open(os.environ["FEDPKG_TASK"]))["client_id"]
+big, small = open("made/big", "rb").read(), open("made/small").read()
+save([len(big), big[0], len(small)], sys.argv[2])
+if me == "1":
+    os.chmod("made/big", 0o600)
+    open("made/big", "r+b").write(b"m")
+    open("made/small", "a").write("mine")
+"""
+BIG = 2 << 20
+FIRST, SECOND = [BIG, ord("x"), 1.0], [BIG, (ord("x") + ord("m")) / 2, 3.0]
+
+
+def write_package(here, script=f"mkdir made\nyes x | tr -d '\\n' | head -c {BIG} > made/big\nprintf x > made/small\n"):
+    client = write_client(here / "client", TRAIN, startup=STARTUP)
+    (client / "startup.sh").write_text(script)
+    write_data(here / "d")
+
+
+def startups(here):
+    """The folders of startups that ran: for all clients, and for one."""
+    for_all = sorted(path.name for path in here.glob(".fedpkg/sessions/*/round-0/.all/*"))
+    return for_all, list(here.glob(".fedpkg/sessions/*/round-*/*/*/startup.stdout.log"))
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+def test_startup_runs_once_and_a_client_that_writes_to_its_files_harms_no_other(here, where):
+    write_package(here)
+    ended = run("startup=once", "rounds=2", where=where)
+    assert ended.code == 0, ended.err
+    assert model() == SECOND, "client 2 has what startup left, client 1 what it wrote itself"
+    assert fedpkg("model", "export", "latest.1", "-o", "final.npz", "--force").code == 0
+    assert startups(here) == (["startup"], [])
+    assert fedpkg("home", "check").code == 0
+    assert fedpkg("home", "prune").code == 0
+    ended = fedpkg("session", "resume", "--rounds", "3")
+    assert ended.code == 0, ended.err
+    assert startups(here) == (["startup"], []), "it is on record"
+    assert model() == [BIG, SECOND[1], (9 + 1) / 2]
+
+
+def test_client_that_joins_later_begins_from_it_too_and_a_resumed_session_has_the_same_bits(here):
+    write_package(here)
+    one = "sampler={name: round_robin, count: 1}"
+    assert run("startup=once", one).code == 0
+    assert model() == FIRST
+    ended = fedpkg("session", "resume", "--rounds", "3")
+    assert ended.code == 0, ended.err
+    resumed = model()
+    assert resumed == [BIG, ord("m"), 5.0], "client 1 again"
+    assert fedpkg("model", "export", "latest.2", "-o", "second.npz").code == 0
+    assert run("startup=once", one, "rounds=3").code == 0
+    assert model() == resumed
+    assert fedpkg("model", "export", "latest.2", "-o", "whole.npz").code == 0
+    assert (here / "whole.npz").read_bytes() == (here / "second.npz").read_bytes()
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+def test_failed_startup_stops_the_run_before_a_round_names_its_log_and_is_repeated(here, where):
+    write_package(here, "echo the archive is away; exit 3")
+    ended = run("startup=once", where=where)
+    assert ended.code != 0 and "'startup' exited with code 3" in ended.err
+    (log,) = here.glob(".fedpkg/sessions/*/round-0/.all/startup/stdout.log")
+    assert f"stdout   {log}, last lines:" in ended.err and "the archive is away" in ended.err
+    assert not list(here.glob(".fedpkg/sessions/*/round-1"))
+    shown = fedpkg("session", "show")
+    assert "for all clients: 'startup' exited with code 3" in shown.out
+    isolated = " --isolate" if where == "isolated" else ""
+    (line,) = [line for line in shown.out.splitlines() if "fedpkg package call " in line and "    try " in line]
+    assert line.endswith(isolated)
+    repeated = fedpkg(*shlex.split(line.split("try")[1])[1:])
+    assert repeated.code != 0 and "'startup' exited with code 3" in repeated.err
+    assert "task/stdout.log, last lines:" in repeated.err, "its own log, as there is none of a startup before it"
+
+
+def test_failed_startup_runs_again_when_its_session_is_resumed(here):
+    write_package(here, f"test -e {shlex.quote(str(here / 'archive'))} || exit 3\nmkdir made; echo x > made/small")
+    (here / "client" / "train.py").write_text(
+        (here / "client" / "train.py").read_text().replace('open("made/big", "rb").read()', 'b"x"').split("if me")[0]
+    )
+    assert run("startup=once").code != 0
+    (here / "archive").touch()
+    ended = fedpkg("session", "resume")
+    assert ended.code == 0, ended.err
+    assert startups(here) == (["startup", "startup-2"], [])
+    assert model() == [1.0, ord("x"), 2.0]
+
+
+def test_session_does_not_go_on_without_what_startup_left(here):
+    write_package(here)
+    assert run("startup=once").code == 0
+    (left,) = here.glob(".fedpkg/sessions/*/clients/.all/0-startup")
+    small = left / "package" / "client" / "made" / "small"
+    small.chmod(0o600)
+    small.write_text("y")
+    checked = fedpkg("home", "check")
+    assert checked.code != 0 and "what 'startup' left for all clients of session" in checked.out
+    ended = fedpkg("session", "resume", "--rounds", "2")
+    assert ended.code != 0 and "what 'startup' left for all clients has another checksum" in ended.err
+    shutil.rmtree(left)
+    ended = fedpkg("session", "resume", "--rounds", "2")
+    assert ended.code != 0 and "what 'startup' left for all clients" in ended.err
+
+
+def test_startup_that_leaves_nothing_and_a_package_without_one_run_as_ever(here):
+    write_package(here, "true")
+    (here / "client" / "train.py").write_text(
+        (here / "client" / "train.py").read_text().split("me =")[0] + "save([1, 2, 3], sys.argv[2])\n"
+    )
+    ended = run("startup=once")
+    assert ended.code == 0 and startups(here) == (["startup"], []), ended.err
+    spec = here / "client" / "fedn.yaml"
+    spec.write_text("".join(line for line in spec.read_text().splitlines(keepends=True) if "startup" not in line))
+    ended = run("startup=once", "--home", "other")
+    assert ended.code == 0 and not list(here.glob("other/sessions/*/round-0")), ended.err
+    assert json.loads(fedpkg("session", "show", "--json").out)["config"]["startup"] == "once"
