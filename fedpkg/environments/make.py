@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fedpkg.environments.interpreter import Interpreter, find_uv
-from fedpkg.environments.resolve import Run, explain, has_gpus, resolve
+from fedpkg.environments.resolve import Run, explain, has_gpus, resolve, sources_of_pip
 from fedpkg.environments.wanted import Item, Wanted
 from fedpkg.errors import EnvironmentFailed, NotFound, StoreError
 from fedpkg.files import NO_SPACE, atomic_write, remove_tree, sha256_file
@@ -50,6 +50,10 @@ _BENDING = (
     "PIP_TARGET",
     "PIP_PREFIX",
     "PIP_ROOT",
+)
+_OF_PIP = (
+    "uv is not installed, so pip is used: the size of what is fetched, the build of PyTorch for this machine and an "
+    "older Python that would do are not known; `pip install uv` gives them"
 )
 
 
@@ -211,9 +215,7 @@ def _make(
 ) -> None:
     uv = find_uv()
     maker = "uv" if uv else "pip"
-    requirements = [str(item) for item in wanted.items]
-    facts = {"asked_by": wanted.source, "python": interpreter.version, "requirements": str(len(requirements))}
-    event(logger, logging.INFO, "environment.making", package=package, **facts, maker=maker, folder=folder)
+    _tell_making(wanted, interpreter, folder, package=package, maker=maker)
     started = time.monotonic()
     try:
         remove_tree(folder)  # of a making that was cut off
@@ -226,7 +228,7 @@ def _make(
         made = Environment(
             environment_id=folder.name,
             python=interpreter.version,
-            requirements=tuple(requirements),
+            requirements=tuple(str(item) for item in wanted.items),
             installed=tuple(_installed(folder)),
             source=f"{package}: {wanted.source}",
             maker=maker,
@@ -240,6 +242,13 @@ def _make(
         remove_tree(folder)
         raise
     event(logger, logging.INFO, "environment.made", seconds=seconds, distributions=len(made.installed), folder=folder)
+
+
+def _tell_making(wanted: Wanted, interpreter: Interpreter, folder: Path, *, package: str, maker: str) -> None:
+    facts = {"asked_by": wanted.source, "python": interpreter.version, "requirements": str(len(wanted.items))}
+    event(logger, logging.INFO, "environment.making", package=package, **facts, maker=maker, folder=folder)
+    if maker == "pip":
+        event(logger, logging.INFO, "environment.pip", about=_OF_PIP)
 
 
 def _fill(
@@ -320,7 +329,7 @@ def _start(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> 
     return subprocess.Popen(
         command,
         cwd=folder.parent,  # not the package: uv would read its configuration there
-        env={name: value for name, value in os.environ.items() if name not in _BENDING} | dict(environ),
+        env={n: v for n, v in os.environ.items() if n not in _BENDING} | sources_of_pip() | dict(environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -27,10 +27,16 @@ _TAIL_LINES = 15  # of what an installer says
 _LARGEST = 3  # distributions that are named
 _OLDEST_MINOR = 7  # of Python 3, that uv resolves for
 # With one of these a person has said where distributions, or those of PyTorch, come from.
-_INDEX_VARIABLES = (
-    *("UV_TORCH_BACKEND", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX"),
-    "UV_OFFLINE",
+_UV_SOURCES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONFIG_FILE")
+_PIP_SOURCES = {
+    "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
+    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
+    "PIP_FIND_LINKS": "UV_FIND_LINKS",
+}
+_IN_CONFIG = re.compile(
+    r"^\s*(\[\[(pip\.)?index\]\]|(index|extra-index|find-links|no-index|torch-backend|offline)\b)", re.M
 )
+_BACKEND = "UV_TORCH_BACKEND"
 _TORCH = "--torch-backend=auto"
 _TORCH_INDEX = "https://download.pytorch.org"
 _HASTE = {"UV_HTTP_RETRIES": "0", "UV_HTTP_TIMEOUT": "10"}
@@ -60,11 +66,15 @@ def resolve(uv: str, wanted: Wanted, folder: Path, run: Run, *, only_wheels: boo
             return []  # a uv from before that format
         raise
     fetched, options = _read(folder / "pylock.toml"), []
-    if any(one.name == "torch" and one.size_bytes for one in fetched) and _may_choose(wanted):
+    if any(one.name == "torch" and one.size_bytes for one in fetched):
+        if (named := _named_source(wanted)) is not None:
+            _tell_of_cuda(fetched, f"{named} decides where it comes from")
+            _tell_size(fetched)
+            return []
         try:
             run([*words, _TORCH, "-o", str(folder / "pylock.torch.toml")], _HASTE)
         except EnvironmentFailed:
-            _tell_of_cuda(fetched)
+            _tell_of_cuda(fetched, f"{_TORCH_INDEX} cannot be used")
         else:
             fetched, options = _read(folder / "pylock.torch.toml"), [_TORCH]
             torch = next((one.version for one in fetched if one.name == "torch"), "")
@@ -87,10 +97,27 @@ def _tell_size(fetched: Iterable[Fetched]) -> None:
         event(logger, logging.INFO, "environment.fetching", about=about)
 
 
-def _may_choose(wanted: Wanted) -> bool:
-    """Whether PyTorch may come from its own index: nobody said where from, or with which digest."""
-    hashes = [item.hashes for item in (*wanted.items, *wanted.build_items) if item.hashes]
-    return not hashes and not any(os.environ.get(name) for name in _INDEX_VARIABLES)
+def _named_source(wanted: Wanted) -> str | None:
+    """What decides where PyTorch comes from, or with which digest; None: nothing, so it may come from its own index."""
+    if any(item.hashes for item in (*wanted.items, *wanted.build_items)):
+        return wanted.source
+    return next((name for name in (_BACKEND, "UV_OFFLINE", *_PIP_SOURCES) if os.environ.get(name)), _source_of_uv())
+
+
+def _source_of_uv() -> str | None:
+    """The variable, or the configuration file, in which a person has told uv where distributions come from."""
+    homes = (Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"), Path("/etc"))
+    files = [file for home in homes if (file := home / "uv" / "uv.toml").is_file()]
+    configured = [str(file) for file in files if _IN_CONFIG.search(file.read_text(errors="replace"))]
+    return next(iter([*filter(os.environ.get, _UV_SOURCES), *configured]), None)
+
+
+def sources_of_pip() -> dict[str, str]:
+    """What a person has told pip of where distributions come from, as variables that uv reads, unless uv was told."""
+    if _source_of_uv() is not None:
+        return {}
+    told = {uv: os.environ.get(pip, "").split() for pip, uv in _PIP_SOURCES.items()}
+    return {name: ("," if name == "UV_FIND_LINKS" else " ").join(words) for name, words in told.items() if words}
 
 
 def has_gpus() -> bool:
@@ -99,12 +126,12 @@ def has_gpus() -> bool:
     return bool(this_machine(with_gpus=True, environ=environ).gpus)
 
 
-def _tell_of_cuda(fetched: Iterable[Fetched]) -> None:
+def _tell_of_cuda(fetched: Iterable[Fetched], why: str) -> None:
     cuda = sum(one.size_bytes for one in fetched if one.name.startswith("nvidia-"))
-    if cuda and not has_gpus():
+    if cuda and not os.environ.get(_BACKEND) and not has_gpus():
         about = (
-            f"PyTorch comes with {_size(cuda)} of CUDA libraries though this machine has no GPU, because "
-            f"{_TORCH_INDEX} cannot be used; UV_TORCH_BACKEND or UV_INDEX name another source"
+            f"PyTorch comes with {_size(cuda)} of CUDA libraries though this machine has no GPU, because {why}; "
+            f"{_BACKEND} or UV_INDEX name another source"
         )
         event(logger, logging.WARNING, "environment.torch", about=about)
 
@@ -154,6 +181,7 @@ def explain(
     said = "\n".join(f"    {line}" for line in output.strip().splitlines()[-_TAIL_LINES:])
     older = _older_python(wanted, interpreter, _compile(uv, folder), run) if uv else None
     hint = "mend what it asks for, or choose `--env current` to run it with the Python that runs fedpkg"
+    hint += "" if uv else "; with uv (`pip install uv`) fedpkg looks for an older Python that would do"
     raise EnvironmentFailed(
         f"Python {interpreter.version} cannot have all that package {package} wants:\n{lines}"
         f"  {'uv' if uv else 'pip'} says\n{said}",

@@ -15,6 +15,7 @@ from wheelhouse import write_wheel
 
 from fedpkg.environments.interpreter import this_interpreter
 from fedpkg.environments.make import list_environments
+from fedpkg.environments.resolve import sources_of_pip
 from fedpkg.errors import EnvironmentFailed
 
 Choose = Callable[..., "Path | None"]
@@ -207,14 +208,131 @@ def test_where_pytorchs_index_cannot_be_reached_its_cuda_libraries_are_announced
     assert not any("torch-backend" in word for word in uv.calls[-1] if word)
 
 
-@pytest.mark.parametrize("variable", ["UV_TORCH_BACKEND", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_OFFLINE"])
+def test_on_a_machine_with_a_gpu_uv_chooses_the_build_for_its_driver(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    uv.put("nvidia-smi", "#!/bin/sh\necho '0, GPU-1, NVIDIA H200, 143771, 143000'\n")
+    uv.answers(usual=CUDA, torch=[("torch", "2.6.0+cu126", 768_000_000), *CUDA[1:]])
+    choose(wants_torch)
+    assert "environment.torch about=PyTorch 2.6.0+cu126, which uv chose for this machine" in caplog.text
+    assert "--torch-backend=auto" in uv.calls[-1]
+
+
+def test_on_a_machine_with_a_gpu_the_usual_builds_are_no_warning(
+    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    uv.put("nvidia-smi", "#!/bin/sh\necho '0, GPU-1, NVIDIA H200, 143771, 143000'\n")
+    uv.answers(usual=CUDA)
+    choose(wants_torch)
+    assert "environment.torch" not in caplog.text and "environment.fetching about=1.4 GB" in caplog.text
+
+
+def asked_for_torch(uv: FakeUv) -> bool:
+    return len(uv.calls) > 3 or any("torch-backend" in word for call in uv.calls for word in call if word)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("UV_TORCH_BACKEND", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
+        *("UV_CONFIG_FILE", "UV_OFFLINE", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"),
+    ],
+)
 def test_a_source_that_the_person_named_is_kept(
-    root: Path, uv: FakeUv, wants_torch: Path, choose: Choose, monkeypatch: pytest.MonkeyPatch, variable: str
+    root: Path,
+    uv: FakeUv,
+    wants_torch: Path,
+    choose: Choose,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
 ) -> None:
     uv.answers(usual=CUDA, torch=CPU)
     monkeypatch.setenv(variable, "cu126")
     choose(wants_torch)
-    assert len(uv.calls) == 3 and not any("torch-backend" in word for call in uv.calls for word in call if word)
+    assert not asked_for_torch(uv)
+    told = f"though this machine has no GPU, because {variable} decides where it comes from" in caplog.text
+    assert told == (variable != "UV_TORCH_BACKEND"), "who names a build has chosen"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_source"),
+    [
+        ('[[index]]\nurl = "https://mine/simple"\ndefault = true', True),
+        ('[pip]\nindex-url = "https://mine/simple"', True),
+        ('[pip]\ntorch-backend = "cu126"', True),
+        ('cache-dir = "/tmp/index-of-things"', False),
+    ],
+)
+def test_a_source_in_uvs_own_configuration_is_kept(
+    root: Path,
+    uv: FakeUv,
+    wants_torch: Path,
+    choose: Choose,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    is_source: bool,
+) -> None:
+    uv.answers(usual=CUDA, torch=CPU)
+    (tmp_path / "config" / "uv").mkdir(parents=True)
+    (tmp_path / "config" / "uv" / "uv.toml").write_text(text)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    choose(wants_torch)
+    assert asked_for_torch(uv) != is_source
+
+
+def test_uv_is_told_what_a_person_has_told_pip_unless_it_was_told_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sources_of_pip() == {}
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mine/simple")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://a/simple  https://b/simple")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels file:///more%20wheels")
+    assert sources_of_pip() == {
+        "UV_DEFAULT_INDEX": "https://mine/simple",
+        "UV_INDEX": "https://a/simple https://b/simple",
+        "UV_FIND_LINKS": "/wheels,file:///more%20wheels",
+    }
+    monkeypatch.setenv("UV_INDEX", "https://other/simple")
+    assert sources_of_pip() == {}
+
+
+@pytest.mark.slow
+def test_distributions_come_from_where_pip_was_told_whatever_installs_them(
+    maker: str, root: Path, mine: Path, choose: Choose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my wheels").mkdir()
+    write_wheel(tmp_path / "my wheels", name="tiny")
+    monkeypatch.setenv("PIP_FIND_LINKS", (tmp_path / "my wheels").as_uri())
+    (mine / "requirements.txt").write_text("tiny\n")
+    choose(mine)
+    (made,) = list_environments(root)
+    assert made.maker == maker and any(one.startswith("tiny==") for one in made.installed)
+
+
+@pytest.mark.slow
+def test_with_pip_one_line_says_what_is_not_known_and_that_uv_gives_it(
+    maker: str, root: Path, wheels: Path, mine: Path, choose: Choose, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write_wheel(wheels, name="tiny")
+    (mine / "requirements.txt").write_text("tiny\n")
+    choose(mine)
+    said = (
+        "environment.pip about=uv is not installed, so pip is used: the size of what is fetched, the build of PyTorch "
+        "for this machine and an older Python that would do are not known; `pip install uv` gives them"
+    )
+    assert caplog.text.count(said) == (maker == "pip")
+
+
+@pytest.mark.slow
+def test_where_nothing_fits_pip_cannot_name_an_older_python_and_uv_can(
+    maker: str, root: Path, wheels: Path, mine: Path, choose: Choose
+) -> None:
+    write_wheel(wheels, tag=ONLY_OLDER)
+    (mine / "requirements.txt").write_text("tiny\n")
+    hint = str(failure(choose, mine).hint)
+    assert ("with uv (`pip install uv`) fedpkg looks for an older Python that would do" in hint) == (maker == "pip")
+    assert (f"Python {OLDER} would do" in hint) == (maker == "uv")
 
 
 def test_hashes_of_a_package_keep_its_pytorch(root: Path, uv: FakeUv, mine: Path, choose: Choose) -> None:
