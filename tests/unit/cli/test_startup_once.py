@@ -12,6 +12,7 @@ STARTUP = "bash startup.sh"
 # Its client 1 writes to what all have; the numbers that each trains to say what it has found.
 TRAIN = """
 me = json.load(open(os.environ["FEDPKG_TASK"]))["client_id"]
+assert os.stat("own.dat").st_size == 2 << 20, "a big file of the package, which it has from there, too"
 big, small = open("made/big", "rb").read(), open("made/small").read()
 save([len(big), big[0], len(small)], sys.argv[2])
 if me == "1":
@@ -26,6 +27,7 @@ FIRST, SECOND = [BIG, ord("x"), 1.0], [BIG, (ord("x") + ord("m")) / 2, 3.0]
 def write_package(here, script=f"mkdir made\nyes x | tr -d '\\n' | head -c {BIG} > made/big\nprintf x > made/small\n"):
     client = write_client(here / "client", TRAIN, startup=STARTUP)
     (client / "startup.sh").write_text(script)
+    (client / "own.dat").write_bytes(b"o" * BIG)
     write_data(here / "d")
 
 

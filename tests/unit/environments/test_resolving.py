@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -13,9 +15,9 @@ from pathlib import Path
 import pytest
 from wheelhouse import write_wheel
 
-from fedpkg.environments.interpreter import this_interpreter
+from fedpkg.environments.interpreter import find_uv, this_interpreter
 from fedpkg.environments.make import list_environments
-from fedpkg.environments.resolve import sources_of_pip
+from fedpkg.environments.resolve import has_gpus, sources_of_pip
 from fedpkg.errors import EnvironmentFailed
 
 Choose = Callable[..., "Path | None"]
@@ -225,6 +227,24 @@ def test_on_a_machine_with_a_gpu_the_usual_builds_are_no_warning(
     uv.answers(usual=CUDA)
     choose(wants_torch)
     assert "environment.torch" not in caplog.text and "environment.fetching about=1.4 GB" in caplog.text
+
+
+@pytest.mark.skipif(find_uv() is None, reason="uv is not installed")
+@pytest.mark.parametrize(("driver", "index"), [(None, r"whl/cpu/"), ("550.54", r"whl/cu\d+/")])
+def test_uv_itself_takes_the_index_for_the_driver_or_that_without_cuda(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, driver: str | None, index: str
+) -> None:
+    """Nothing is fetched: the error says where it would look."""
+    if driver is None and has_gpus():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.delenv("UV_OFFLINE")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    if driver is not None:
+        monkeypatch.setenv("UV_CUDA_DRIVER_VERSION", driver)
+    (mine / "requirements.txt").write_text("torch\n")
+    words = [str(find_uv()), "pip", "compile", "--torch-backend=auto", str(mine / "requirements.txt")]
+    said = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "UV_HTTP_RETRIES": "0"}).stderr
+    assert re.search(f"https://download.pytorch.org/{index}", said), said
 
 
 def asked_for_torch(uv: FakeUv) -> bool:
