@@ -90,9 +90,7 @@ class ReadingClient:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(
-                f"{type(self).__name__} has no {name!r}: docs/reference/fedn-api.md lists what it has"
-            )
+            raise AttributeError(f"{type(self).__name__} has no {name!r}: docs/reference/fedn-api.md lists what it has")
 
     # ---- clients and combiners
 
