@@ -1,4 +1,4 @@
-"""The run configuration: what a run.yaml can say, with types, bounds and defaults."""
+"""The run configuration: the keys of a run.yaml, with their types, bounds and defaults."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sk
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
-Width = Annotated[int, msgspec.Meta(ge=1, le=1024)]  # of what this machine does at the same time
+Width = Annotated[int, msgspec.Meta(ge=1, le=1024)]  # of things that this machine does at the same time
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Spread = Annotated[float, msgspec.Meta(ge=0, le=10)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]  # three years; clocks of the system end at 1e9 to 1e10
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]  # three years; system clocks overflow at 1e9 to 1e10
 Files = Annotated[int, msgspec.Meta(ge=16)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 GB = 10**9
@@ -34,7 +34,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def about(text: str, *examples: Any) -> msgspec.Meta:
-    """What a key means, and values that it can have; ``fedpkg config explain`` and the documentation show them."""
+    """A key's description and examples, as ``fedpkg config explain`` and the documentation show them."""
     return msgspec.Meta(description=text, examples=list(examples) or None)
 
 
@@ -424,7 +424,7 @@ class KeepRule:
 
     @classmethod
     def parse(cls, text: str) -> KeepRule | None:
-        """The rule that ``text`` says; None if it says none."""
+        """The rule in ``text``; None if it is not a rule."""
         if text == "all":
             return cls("all")
         words = re.fullmatch(r"(last|every) ([1-9][0-9]{0,9})", text)

@@ -13,7 +13,7 @@ from fedpkg.config import RunConfig
 from fedpkg.config_shape import describe_kind, options_of
 from fedpkg.errors import ConfigError, nearest
 
-_BY_NAME = ("strategy", "sampler")  # sections that registries check
+_BY_NAME = ("strategy", "sampler")  # sections whose keys a registry defines
 _SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -22,10 +22,10 @@ class Key:
     """One key of a run.yaml.
 
     Args:
-        name: with the sections that it is in: ``round.required``.
-        allowed: its values, in words.
-        default: as JSON; for a section, the defaults of its keys.
-        keys: of a section; empty for other keys.
+        name: Its name with its sections: ``round.required``.
+        allowed: The allowed values, in words.
+        default: The default as JSON; for a section, the defaults of its keys.
+        keys: The keys of a section; empty for other keys.
     """
 
     name: str
@@ -51,7 +51,7 @@ def run_keys() -> tuple[Key, ...]:
 
 
 def find_key(name: str) -> Key:
-    """A key or section by its name. Raises ConfigError: there is none."""
+    """A key or section by its name. Raises ConfigError if it does not exist."""
     known: dict[str, Key] = {}
     pending = list(run_keys())
     for key in pending:
@@ -61,18 +61,16 @@ def find_key(name: str) -> Key:
         section = known.get(name.partition(".")[0])
         if section is not None and section.name in _BY_NAME:
             raise ConfigError(
-                f"the keys of '{section.name}' depend on its name",
+                f"the keys of '{section.name}' depend on {section.name}.name",
                 hint=f"`fedpkg {section.name} list` and `fedpkg {section.name} show NAME` explain them",
             )
         near = nearest(name, known) or nearest(name.rpartition(".")[2], known)
-        raise ConfigError(
-            f"there is no key '{name}' in a run.yaml{near}", hint="`fedpkg config explain` lists all keys"
-        )
+        raise ConfigError(f"a run.yaml has no key '{name}'{near}", hint="`fedpkg config explain` lists all keys")
     return known[name]
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON Schema of run.yaml files, by which editors complete and check them."""
+    """A JSON Schema of run.yaml files, with which editors complete and check them."""
     schema = msgspec.json.schema(RunConfig)
     return {"$schema": _SCHEMA_URI, "title": "fedpkg run.yaml", **schema}
 

@@ -1,4 +1,4 @@
-"""A run.yaml with dotted overrides, read and checked to a configuration; where each of its values came from."""
+"""Reads and checks a run.yaml with dotted overrides, and remembers where each value came from."""
 
 from __future__ import annotations
 
@@ -44,16 +44,17 @@ class LoadedConfig:
 def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> LoadedConfig:
     """Read a run.yaml, merge ``key.sub=value`` overrides into it, resolve ``${…}`` and check every value.
 
-    An override's value is YAML (``3``, ``null``, ``[1, 2]``) and replaces what is there; only a mapping for a section
-    of fixed keys (``executor={workers: 2}``) is merged key by key. So ``strategy={name: krum}`` leaves no parameter of
-    the file's strategy, and ``strategy.attackers=2`` sets one.
-    Relative paths count from the folder of the file or, when given as overrides, from the current directory.
+    An override's value is YAML (``3``, ``null``, ``[1, 2]``) and replaces the file's; only a mapping for a section
+    of fixed keys (``executor={workers: 2}``) is merged key by key. So ``strategy={name: krum}`` removes all parameters
+    of the file's strategy, while ``strategy.attackers=2`` sets one.
+    Relative paths start at the file's folder or, in overrides, at the current directory.
 
     Args:
-        resolve: checks sections whose keys depend on a name in them, and fills in those that were not given.
+        resolve: Checks sections whose keys depend on a name in them, and fills in their defaults.
 
     Raises:
-        ConfigError: says the file and line (or the command line), the key, what is allowed and what was found.
+        ConfigError: If a value is wrong; the message has the file and line (or "on the command line"), the key, the
+            allowed values and the value found.
     """
     source = str(path)
     try:
@@ -71,12 +72,12 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
 
 
 def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
-    """A configuration that options on the command line say, without a file; what ``load_config`` does, it does.
+    """The configuration that command-line options give without a file; otherwise the same as ``load_config``.
 
-    But a mapping in an override never replaces a section: some arguments and links of ``tree`` were found.
+    But a mapping in an override never replaces a section, because some arguments and links in ``tree`` were detected.
 
     Raises:
-        ConfigError: as for a file, "on the command line".
+        ConfigError: As for a file, with "on the command line".
     """
     places = Places("the options")
     places.override((), dict(tree))
@@ -144,21 +145,21 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, r
                 nested = {key: nested}
             try:
                 merged = OmegaConf.merge(merged, nested)
-            except TypeError as error:  # a list meets a mapping
+            except TypeError as error:  # one is a list, the other a mapping
                 raise ConfigError(
-                    f"on the command line: '{'.'.join(keys)}' does not fit into what is there",
-                    hint="a list is replaced whole, by a list; a section is set key by key",
+                    f"on the command line: '{'.'.join(keys)}' is of another kind than the value that it replaces",
+                    hint="replace a list by a whole list; set a section key by key",
                     key=".".join(keys),
                 ) from error
         given = OmegaConf.to_container(merged)
-        complete = OmegaConf.create(_over(_defaults(), given))  # ${seed} works also where the file gives no seed
+        complete = OmegaConf.create(_over(_defaults(), given))  # ${seed} also works if the file has no seed
         resolved = OmegaConf.to_container(complete, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "")
         place = places.where(tuple(re.split(r"[.\[\]]+", key)))
         raise ConfigError(
             f"{place}: '{key}': {str(error).splitlines()[0]}",
-            hint=r"${key.sub} takes another key's value, ${oc.env:NAME} a variable's; write \${ for the characters",
+            hint=r"${key.sub} is replaced by that key's value, ${oc.env:NAME} by that variable's; \${ is a literal ${",
             key=key,
         ) from error
     result: dict[str, Any] = _only(resolved, given)
@@ -166,7 +167,7 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, r
 
 
 def _is_free(keys: Sequence[str]) -> bool:
-    """Whether a path leads to a section of free keys, such as ``strategy``, or into one."""
+    """Whether a path leads to a section whose keys are not fixed, such as ``strategy``, or into one."""
     kind: inspect.Type = inspect.type_info(RunConfig)
     for key in keys:
         if not isinstance(kind, inspect.StructType):
@@ -197,19 +198,19 @@ def _over(below: Any, above: Any) -> Any:
 
 
 def _only(resolved: Any, given: Any) -> Any:
-    """``resolved`` without the defaults again."""
+    """``resolved`` without the defaults that were added to it."""
     if isinstance(resolved, dict) and isinstance(given, dict):
         return {key: _only(resolved[key], value) for key, value in given.items()}
     return resolved
 
 
 def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
-    """The keys and the value of a ``key.sub=value``. Raises ConfigError: it is none."""
+    """The keys and the value of a ``key.sub=value``. Raises ConfigError if it has another form."""
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
         raise ConfigError(f"on the command line: '{override}' is not key=value", hint="for example rounds=3")
-    # Characters that mean something to YAML but more likely stand for themselves here: *.csv, #fff, @home.
+    # Characters with a meaning in YAML that are more likely literal here: *.csv, #fff, @home.
     if text.startswith(tuple("*&!@`%#|>")):
         return keys, text
     value, _lines = read_yaml(
@@ -223,7 +224,7 @@ def _is_environment(path: tuple[str, ...]) -> bool:
 
 
 def _environment_as_text(tree: dict[str, Any]) -> None:
-    """Numbers that reached ``environment`` through ``${…}``; those written there are text already."""
+    """Convert numbers that came into ``environment`` through ``${…}``; literal ones are text already."""
     environment = tree.get("environment")
     if isinstance(environment, dict):
         for name, value in environment.items():
@@ -235,8 +236,8 @@ def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> No
     def absolute(path: tuple[str, ...], value: str) -> str:
         base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
         if path[-1] == "folders" and any(sign in value for sign in "*?["):
-            base = glob.escape(base)  # only what the person wrote is a pattern
-        only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # a pattern's way to say that
+            base = glob.escape(base)  # only the user's own text is a pattern
+        only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # it matches folders only
         return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
 
     for key in PATHS:
@@ -269,7 +270,7 @@ def _given(tree: Any, path: tuple[str, ...]) -> bool:
     return True
 
 
-# ---- what the types cannot say
+# ---- rules that types cannot express
 
 
 _PATH: tuple[str, Callable[[Any], bool]] = ("a path", lambda value: bool(value) and "\0" not in value)
@@ -304,7 +305,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
     ),
     "executor.needs.gpus": (
-        "0, a share of one GPU from 0.001, or a whole number up to 1024",
+        "0, a fraction of one GPU from 0.001, or a whole number up to 1024",
         lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value <= 1024 and value == int(value)),
     ),
     "isolate.read": ("a list of paths", lambda value: all(path and "\0" not in path for path in value)),
@@ -340,29 +341,31 @@ Problem: TypeAlias = tuple[tuple[str, ...], str, str]  # the path of a key, what
 
 def _of_sections(config: RunConfig) -> Iterator[Problem]:
     if config.isolate.enabled and config.executor.name == "resident":
-        problem = "'isolate.enabled' excludes the executor 'resident', whose interpreters go from client to client"
+        problem = (
+            "'isolate.enabled' excludes the executor 'resident', whose interpreters serve one client after another"
+        )
         yield ("isolate", "enabled"), problem, "set executor.name to forkserver or process"
     if config.validation.count is not None and config.validation.fraction != 1.0:
         problem = "'validation.count' excludes 'validation.fraction'"
-        yield ("validation", "count"), problem, "leave one out; null takes a key back"
+        yield ("validation", "count"), problem, "remove one of them; null unsets a key"
     if config.executor.needs.gpu_memory_bytes is not None and not config.executor.needs.gpus:
-        problem = "'executor.needs.gpu_memory_bytes' is given, but executor.needs.gpus is 0"
-        hint = "set executor.needs.gpus to a share of a GPU, such as 0.1, or to a whole number"
+        problem = "'executor.needs.gpu_memory_bytes' is set, but executor.needs.gpus is 0"
+        hint = "set executor.needs.gpus to a fraction of a GPU, such as 0.1, or to a whole number"
         yield ("executor", "needs", "gpu_memory_bytes"), problem, hint
 
 
 def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:
-    hint = "give folders (one per client), or count, or count and data (fedpkg splits it); null takes a key back"
+    hint = "set folders (one per client), or count, or count and data (fedpkg splits it); null unsets a key"
     if clients.folders is not None and clients.data is not None:
         yield ("clients",), "'clients.folders' excludes 'clients.data'", hint
     elif clients.data is not None and clients.count is None:
-        yield ("clients",), "'clients.data' needs 'clients.count': among how many clients is it split?", hint
+        yield ("clients",), "'clients.data' needs 'clients.count', the number of clients to split it among", hint
     elif clients.folders is None and clients.count is None:
-        yield ("clients",), "'clients' says neither 'count' nor 'folders'", hint
+        yield ("clients",), "'clients' sets neither 'count' nor 'folders'", hint
 
 
 def _can_be_a_link(name: str) -> bool:
-    """Whether a link can have this place: in the folder of fedn.yaml, above it in the client's own, or absolute."""
+    """Whether a link can be at this path: in the folder of fedn.yaml, in a client folder above it, or absolute."""
     if "\0" in name or not name or posixpath.normpath(name) != name:
         return False
     parts = name.split("/")
@@ -379,57 +382,57 @@ def _of_links(config: RunConfig) -> Iterator[Problem]:
     for name, target in clients.links.items():
         path = ("clients", "links", name)
         if not _can_be_a_link(name):
-            hint = "a path as the package's program says it, for example data, client.yaml or ../data"
+            hint = "use the path that the package's program opens, for example data, client.yaml or ../data"
             yield path, f"'{name}' in 'clients.links' cannot be the name of a link", hint
         elif name.startswith("/") and not config.isolate.enabled:
-            problem = f"'{name}' in 'clients.links' is no place of one client alone"
-            yield path, problem, "with isolate.enabled (--isolate) each client finds its data there; or change the path"
+            problem = f"'{name}' in 'clients.links' is a path that all clients would share"
+            yield path, problem, "set isolate.enabled (--isolate), so that each client has its own; or change the path"
         if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
             problem = f"'clients.links.{name}' is '{target}', which is not in the client's data"
-            yield path, problem, "'.' for all of it, or a path in it"
+            yield path, problem, "use '.' for all of the data, or a path in it"
     if clients.links and clients.folders is None and clients.data is None:
-        yield ("clients", "links"), "'clients.links' needs data to lead to", "give clients.folders or clients.data"
+        yield ("clients", "links"), "'clients.links' needs data to link to", "set clients.folders or clients.data"
 
 
 def _of_environment(config: RunConfig) -> Iterator[Problem]:
     for name, value in config.environment.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
-            hint = "a variable's name has letters, digits and '_', not first a digit; its value no NUL character"
+            hint = "a name has letters, digits and '_', and does not begin with a digit; a value has no NUL character"
             yield ("environment", name), f"'{name}' in 'environment' cannot be set", hint
         if name in (VISIBLE, ORDER):
-            hint = f"set executor.needs.gpus, and start fedpkg itself with {VISIBLE} to keep it to certain ones"
-            yield ("environment", name), f"'{name}' in 'environment' is for fedpkg to set", hint
+            hint = f"set executor.needs.gpus; to use only certain GPUs, start fedpkg itself with {VISIBLE}"
+            yield ("environment", name), f"'{name}' in 'environment' is set by fedpkg", hint
         if name in THREAD_VARIABLES and not re.fullmatch("[1-9][0-9]{0,3}", value):
-            yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "give a whole number from 1"
+            yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "use a whole number from 1"
         if name == "PYTHONHASHSEED" and value != "random" and not re.fullmatch("[0-9]{1,9}", value):
-            yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "give a whole number, or random"
+            yield ("environment", name), f"'{name}' in 'environment' is '{value}'", "use a whole number, or random"
 
 
 def _of_groups_environment(config: RunConfig) -> Iterator[Problem]:
     clients = config.clients
     for group, variables in clients.environment.items():
         if group not in clients.groups:
-            problem = f"'clients.environment' is by groups, and 'clients.groups' has no '{group}'"
-            yield ("clients", "environment", group), problem, f"name its clients: clients.groups.{group}: [client-1]"
+            problem = f"'clients.environment' has names of groups as keys, and 'clients.groups' has no '{group}'"
+            yield ("clients", "environment", group), problem, f"list its clients: clients.groups.{group}: [client-1]"
         for name, value in variables.items():
             is_of_a_run = name in (VISIBLE, ORDER, "PYTHONHASHSEED", *THREAD_VARIABLES) or name.startswith("FEDPKG_")
             if is_of_a_run or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
-                problem = f"'{name}' in 'clients.environment.{group}' cannot be set for some clients alone"
-                yield ("clients", "environment", group, name), problem, "leave it out, or see 'environment'"
+                problem = f"'{name}' in 'clients.environment.{group}' cannot be set for some clients only"
+                yield ("clients", "environment", group, name), problem, "remove it, or set it for all in 'environment'"
 
 
 def _check_reserved(config: RunConfig, places: Places) -> None:
-    """Variables that a session on record may have, and a new one may not."""
+    """Refuse variables that recorded sessions may have, and new ones may not."""
     if name := next((name for name in config.environment if name.startswith("FEDPKG_")), None):
         raise ConfigError(
-            f"{places.where(('environment', name))}: '{name}' in 'environment' is for fedpkg to set",
-            hint="give it a name that does not begin with FEDPKG_; values for the program can also go into run_config",
+            f"{places.where(('environment', name))}: '{name}' in 'environment' is reserved for fedpkg",
+            hint="use a name that does not begin with FEDPKG_; values for the program can also go into run_config",
             key=f"environment.{name}",
         )
 
 
 def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> None:
-    """An alpha that was given means Dirichlet; only ``partition.name=iid`` as an override puts the file's aside."""
+    """Refuse an alpha without Dirichlet, unless it is the file's and ``partition.name=iid`` is an override."""
     partition = ("clients", "data", "partition")
     name, alpha = (*partition, "name"), (*partition, "alpha")
     if config.clients.data is None or config.clients.data.partition.name != "iid" or not _given(tree, alpha):
@@ -437,8 +440,8 @@ def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> Non
     if _given(tree, name) and places.line(name) == COMMAND_LINE and places.line(alpha) != COMMAND_LINE:
         return
     raise ConfigError(
-        f"{places.where(alpha)}: 'clients.data.partition.alpha' means nothing to the iid partition",
-        hint="set clients.data.partition.name to dirichlet, or leave alpha out",
+        f"{places.where(alpha)}: 'clients.data.partition.alpha' has no effect on the iid partition",
+        hint="set clients.data.partition.name to dirichlet, or remove alpha",
         key=".".join(alpha),
     )
 
@@ -450,7 +453,7 @@ def _check_arguments(config: RunConfig, places: Places) -> None:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
                 raise ConfigError(
                     f"{places.where(path)}: '{name}' in 'arguments.{entry_point}' cannot be the name of an argument",
-                    hint="letters, digits, '_' and '-', beginning with a letter or '_'; it becomes --name=value",
+                    hint="use letters, digits, '_' and '-', and begin with a letter or '_'; it becomes --name=value",
                     key=".".join(path),
                 )
             if isinstance(value, dict):

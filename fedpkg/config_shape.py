@@ -1,4 +1,4 @@
-"""Whether a tree of plain values has the shape of a msgspec schema, and where each of its values was written."""
+"""Checks a tree of plain values against a msgspec schema, and finds the line of each value for the messages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from msgspec import inspect
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.shown import shown
 
-COMMAND_LINE = 0  # stands for a line number
+COMMAND_LINE = 0  # in place of a line number
 
 
 class Places:
-    """Where keys were given: on a line of the file ``source`` or on the command line; all others are defaults."""
+    """Where keys were set: on a line of the file ``source`` or on the command line; all others are defaults."""
 
     def __init__(self, source: str, lines: Mapping[tuple[str, ...], int] | None = None) -> None:
         self.source = source
         self._lines = dict(lines or {})
 
     def override(self, path: tuple[str, ...], value: Any) -> None:
-        """The command line gave ``value`` at ``path``; a mapping is merged key by key, anything else replaces."""
+        """Record that the command line set ``path``: a mapping is merged key by key, any other value replaces."""
         if isinstance(value, dict) and value:
             for key, part in value.items():
                 self.override((*path, key), part)
@@ -34,8 +34,8 @@ class Places:
     def line(self, path: tuple[str, ...]) -> int | None:
         """The line of ``path``.
 
-        When it stands in no line of its own, of a key in it (the section came with that key, from the command line)
-        or, when there is none (interpolation), of the key around it.
+        If it has no line, that of a key in it (the command line set only this key of the section) or else that of the
+        section around it (interpolation).
         """
         if path not in self._lines:
             below = [line for known, line in self._lines.items() if path and known[: len(path)] == path]
@@ -67,7 +67,7 @@ def check_shape(tree: Any, schema: type, places: Places, path: tuple[str, ...] =
 
 
 def options_of(kind: inspect.Type) -> tuple[inspect.Type, ...]:
-    """The types of a union, or the one type; without what is said about them."""
+    """The types of a union, or the one type, without their metadata."""
     kind = _bare(kind)
     return tuple(map(_bare, kind.types)) if isinstance(kind, inspect.UnionType) else (kind,)
 
@@ -125,21 +125,21 @@ def _check_section(value: dict[str, Any], kind: inspect.StructType, path: tuple[
 
 
 def describe(kind: Any) -> str:
-    """What values of a type are, in words."""
+    """The allowed values of a type, in words."""
     return describe_kind(inspect.type_info(kind))
 
 
 def wrong_value(
     path: tuple[str, ...], value: Any, allowed: str, places: Places, *, hint_after: str = ""
 ) -> ConfigError:
-    """The one form of all messages about a value that is not allowed."""
+    """The error for a value that is not allowed; all such messages have the same form."""
     key = ".".join(path)
     place, hint = path, None
     if isinstance(value, str) and key in ("strategy", "sampler", "executor"):
-        hint = f"name it: {key}: {{name: {value}}}, or {key}.name={value} on the command line"
-    if isinstance(value, dict):  # it may be a section only because the command line set a key in it
+        hint = f"write {key}: {{name: {value}}}, or {key}.name={value} on the command line"
+    if isinstance(value, dict):  # perhaps it is a section only because the command line set a key in it
         place = next(((*path, name) for name in value if places.line((*path, name)) == COMMAND_LINE), path)
-        if list(value.values()) == [None]:  # {client_id} without quotes is a section of YAML
+        if list(value.values()) == [None]:  # YAML reads {client_id} without quotes as a section
             quoted = f"'{{{next(iter(value))}}}'"
             hint = f'quote it: "{key}={quoted}"' if places.line(place) == COMMAND_LINE else f"quote it: {quoted}"
     return ConfigError(
@@ -168,7 +168,7 @@ def _fits(value: Any, kind: inspect.Type) -> bool:
 
 
 def _is_within(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
-    """Within the type's bounds; what is bounded on either side is finite."""
+    """Within the type's bounds; a number with any bound must be finite."""
     bounds = [bound for bound in (kind.gt, kind.ge, kind.lt, kind.le) if bound is not None]
     return (
         not (bounds and math.isinf(value))
@@ -180,7 +180,7 @@ def _is_within(value: float, kind: inspect.IntType | inspect.FloatType) -> bool:
 
 
 def describe_kind(kind: inspect.Type) -> str:
-    """What values of a type are, in words."""
+    """The allowed values of a type, in words."""
     kind = _bare(kind)
     if isinstance(kind, (inspect.IntType, inspect.FloatType)):
         bounds = [

@@ -5,7 +5,7 @@
     ├── PackageError                 4   a compute package cannot be used
     │   ├── SpecError                    … its fedn.yaml is wrong
     │   ├── ArchiveError                 … its archive is unsafe or damaged
-    │   └── EnvironmentFailed            … the environment that it wants cannot be had
+    │   └── EnvironmentFailed            … its environment cannot be made
     ├── ModelFileError               5   a model file or its metadata cannot be read or written
     │   └── ModelMismatch                … or it does not fit the global model
     ├── DataError                    6   the clients' data cannot be read or split
@@ -13,18 +13,18 @@
     │   ├── HomeLocked                   … another controller holds it
     │   ├── OtherSchema                  … its database is of an older or newer fedpkg
     │   └── NotFound                     … it has no such session, model or round
-    ├── WaistError                   1   what should be an order, an answer or a part of one is none
+    ├── WaistError                   1   an order, an answer or a part of one is malformed
     ├── DispatchError                8   an entry point cannot be run at all
-    │   ├── NotIsolated                  … not as isolated as it was to be, and so it was not run
+    │   ├── NotIsolated                  … its isolation cannot be set up, so it is not run
     │   └── EntryPointFailed             … or it ran and failed
     ├── AggregationError             9   updates cannot be folded
-    │   └── NotSaid                      … a client does not say the number that its update is weighed by
-    ├── SessionFailed               10   too few clients answered, the session stopped
-    ├── SessionError                11   a session cannot be started, resumed or read as it stands
-    │   └── ServerOnly                   … a script asks for what only a server of FEDn has
-    └── Interrupted                130   the person (or a signal) stopped the run; it can be resumed
+    │   └── NotSaid                      … a client does not report the number that weights its update
+    ├── SessionFailed               10   too few clients answered; the session stopped
+    ├── SessionError                11   a session cannot be started, resumed or read in its present state
+    │   └── ServerOnly                   … a script uses something that only a FEDn server has
+    └── Interrupted                130   the user (or a signal) stopped the run; it can be resumed
 
-An error says what happened and where (``message``) and what to do (``hint``); further facts are in ``fields``.
+An error has what happened and where (``message``) and what to do (``hint``); further facts are in ``fields``.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class FedpkgError(Exception):
     """Base of all errors that fedpkg raises on purpose.
 
     Args:
-        message: what happened, and where.
-        hint: what the person can do about it.
-        fields: facts for machines (client_id, round_number, path …).
+        message: What happened, and where.
+        hint: What the user can do about it.
+        fields: Facts for programs (client_id, round_number, path …).
     """
 
     exit_code: ClassVar[int] = 1
@@ -112,7 +112,7 @@ class NotFound(StoreError):
 
 
 class WaistError(FedpkgError):
-    """What should be an order, an answer or a part of one is none."""
+    """An order, an answer or a part of one is malformed."""
 
 
 class DispatchError(FedpkgError):

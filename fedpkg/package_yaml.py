@@ -1,4 +1,4 @@
-"""A small YAML file of a package, which may be a stranger's: read strictly, and checked against a schema."""
+"""Reads a small YAML file of a package, which may be untrusted: strictly, and checked against a schema."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _Schema = TypeVar("_Schema", bound=msgspec.Struct)
 def read_package_yaml(
     text: str, schema: type[_Schema], where: str, *, verbatim: bool = False
 ) -> tuple[_Schema, Places]:
-    """The content of a file called ``where``, and where each key of it is.
+    """The content of a file, which messages call ``where``, and the place of each key.
 
     Args:
-        verbatim: what is no list and no mapping is text, as it is written: ``1.10`` stays that.
+        verbatim: Scalars stay text as written: ``1.10`` is ``"1.10"``.
 
     Raises:
-        SpecError: it is not YAML, or not of this schema; says what is wrong, and in which line.
+        SpecError: If it is not YAML, or does not match the schema; the message has the line.
     """
     places = Places(where)
     try:
@@ -39,6 +39,6 @@ def read_package_yaml(
 
 
 def refused(places: Places, path: tuple[str, ...], problem: str, *, hint: str | None = None) -> SpecError:
-    """The error for what a schema cannot say of the key at ``path``."""
+    """The error for a rule about the key at ``path`` that a schema cannot express."""
     fields: dict[str, Any] = {"path": places.source, "line": places.line(path), "key": ".".join(path)}
     return SpecError(f"{places.where(path)}: {problem}", hint=hint, **fields)

@@ -1,4 +1,4 @@
-"""What a run is refused or warned of before anything of it is on record: where its parts do not fit one another."""
+"""Checks of a run before anything of it is recorded: errors and warnings where its parts do not fit one another."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _warn(name: str, about: str) -> None:
 
 
 def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
-    """Raises SpecError or ConfigError: the package lacks one that the strategy uses, that makes the seed model, or that
-    arguments are given for.
+    """Raise SpecError or ConfigError if the package lacks an entry point that the strategy uses, that makes the seed
+    model, or that the configuration gives arguments for.
     """
     for name in traits_of(strategy).entry_points:
         package.spec.entry_point(name)
@@ -45,7 +45,7 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
     if unknown := next((name for name in config.arguments if name not in known), None):
         raise ConfigError(
             f"unknown entry point '{unknown}' in 'arguments'{nearest(unknown, known)}",
-            hint=f"arguments are given for {', '.join(known)}",
+            hint=f"'arguments' can have these keys: {', '.join(known)}",
             key=f"arguments.{unknown}",
         )
     if not traits_of(strategy).has_model:
@@ -55,14 +55,14 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
             package.spec.entry_point("build")
         except SpecError as error:
             raise ConfigError(
-                f"no seed model: seed_model is not given, and package {config.package} has no 'build' entry point",
-                hint="set seed_model to a model file (--seed-model FILE), or give the package a build entry point, or "
-                "its script a function init_seed, that writes one",
+                f"no seed model: seed_model is not set, and package {config.package} has no 'build' entry point",
+                hint="set seed_model to a model file (--seed-model FILE), or add an entry point 'build', or a function "
+                "init_seed, that writes a model file to the package",
             ) from error
 
 
 def _check_without_model(config: RunConfig) -> None:
-    """Raises ConfigError: something is said of a model, and the strategy has none."""
+    """Raise ConfigError if a key that concerns a model is set, and the strategy has none."""
     given = [key for key in ("seed_model", "buffers", "helper") if getattr(config, key) is not None]
     validation, usual = config.validation, ValidationConfig()
     given += [f"validation.{key}" for key in ("fraction", "count") if getattr(validation, key) != getattr(usual, key)]
@@ -70,8 +70,8 @@ def _check_without_model(config: RunConfig) -> None:
     given += ["keep.models"] if config.keep.models != KeepConfig().models else []
     if given:
         raise ConfigError(
-            f"strategy {config.strategy['name']} has no model, and {', '.join(given)} is about one",
-            hint="leave it out of the run configuration",
+            f"strategy {config.strategy['name']} has no model, but the configuration sets {', '.join(given)}",
+            hint="remove these keys from the run configuration",
             key=given[0],
         )
 
@@ -80,8 +80,8 @@ def check_clients(config: RunConfig, clients: Sequence[str], strategy: AnyStrate
     """Refuse counts that no round can reach, and groups and traces that do not fit the clients.
 
     Raises:
-        ConfigError: says which, and what to set.
-        DataError: a trace names a client that there is not.
+        ConfigError: If a count cannot be reached, or a group or trace does not fit; the hint names the key to change.
+        DataError: If a trace names an unknown client.
     """
     from fedpkg.controller.seeds import held_out_rng
     from fedpkg.data.clients import client_groups
@@ -103,8 +103,8 @@ def _check_availability(config: RunConfig, clients: Sequence[str], sampler: Coho
     there.check(clients)
     if there.goes_by_time and config.clock is None:
         raise ConfigError(
-            "sampler.availability: the trace counts virtual seconds, and there is no virtual clock",
-            hint="add a clock: section, as clock: {seconds: {slow-*: 3.0}}, or give the trace in rounds",
+            "sampler.availability: the trace is in virtual seconds, but the run has no virtual clock",
+            hint="add a clock section, for example clock: {seconds: {slow-*: 3.0}}, or give the trace in rounds",
             key="clock",
         )
 
@@ -113,8 +113,8 @@ def _check_groups(clients: Sequence[str], groups: Mapping[str, Collection[str]],
     for name in traits_of(strategy).groups:
         if not groups.get(name):
             raise ConfigError(
-                f"strategy: it asks the clients of a group '{name}', and clients.groups has none of that name",
-                hint=f'name them, by their ids or patterns: clients.groups.{name}: ["{clients[0]}"]',
+                f"strategy: it needs clients in a group '{name}', but clients.groups has no group of that name",
+                hint=f'list their ids, or patterns of ids: clients.groups.{name}: ["{clients[0]}"]',
                 key="clients.groups",
             )
 
@@ -126,7 +126,7 @@ def _check_counts(
     strategy: AnyStrategy,
     sampler: CohortSampler,
 ) -> None:
-    """``clients``: those whom the sampler may choose."""
+    """``clients``: those that the sampler may choose."""
     from fedpkg.strategies.base import ParticularStrategy
 
     target, needed = sampler.target(clients, groups), traits_of(strategy).needs
@@ -136,7 +136,8 @@ def _check_counts(
         raise ConfigError(
             f"strategy: it needs {needed} updates a round, but each round collects only {target} (from {len(clients)} "
             "clients)",
-            hint="expect fewer attackers, or raise sampler.fraction_train or sampler.count",
+            hint="lower the number of attackers that the strategy allows for, or raise sampler.fraction_train or "
+            "sampler.count",
             key="strategy",
         )
     if config.round.required > target:
@@ -148,12 +149,13 @@ def _check_counts(
 
 
 def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
-    """Of options that do nothing, as the strategy says itself who is asked, or goes on however few answer."""
+    """Warn of options without effect: the strategy chooses the clients itself, or accepts any number of updates."""
     from fedpkg.samplers import resolve_sampler
 
     name, required = config.strategy["name"], config.round.required
     if required > 1 and not traits_of(strategy).heeds_required:
-        _warn("required.unused", f"{name} takes its step however few answer: round.required={required} does nothing")
+        about = f"{name} takes its step with any number of updates: round.required={required} has no effect"
+        _warn("required.unused", about)
     if not traits_of(strategy).chooses_clients:
         return
     usual = resolve_sampler({}, Places("run configuration"))
@@ -161,25 +163,25 @@ def warn_of_unused(config: RunConfig, strategy: AnyStrategy) -> None:
     unused = [key for key, value in config.sampler.items() if value not in (None, usual.get(key))]
     if unused:
         keys = ", ".join(f"sampler.{key}" for key in unused)
-        _warn("sampler.unused", f"{name} chooses the clients that train itself; for these it makes no use of {keys}")
+        _warn("sampler.unused", f"{name} itself chooses the clients that train; these have no effect on them: {keys}")
 
 
 def suggest_isolation(config: RunConfig) -> None:
-    """Say once that there is isolation, where it can be had, for an archive: a package that somebody has handed on."""
+    """Suggest isolation, where it is available, for a package that is an archive and so may come from others."""
     from fedpkg.means import means
 
     if config.isolate.enabled or config.executor.name == "resident" or Path(config.package).is_dir():
         return
     if means().cold is not None:
         about = (
-            "the package is an archive, and its programs can do all that you can; if it is not your own, run it with "
+            "the package is an archive, and its programs run with all your permissions; if it comes from others, use "
             "--isolate, so that they see only their package and data"
         )
         _warn("isolate.off", about)
 
 
 def with_equal_weights(config: RunConfig, package: UnpackedPackage) -> RunConfig:
-    """The configuration for a package whose helper is of a time before updates had weights: all updates count alike."""
+    """The configuration for a package whose helper is older than update weights: all updates count equally."""
     from fedpkg.compute_package.imports import imports_of, mentions
 
     if config.round.weighting == "equal":
@@ -188,13 +190,13 @@ def with_equal_weights(config: RunConfig, package: UnpackedPackage) -> RunConfig
         return config
     if mentions(package.folder, ["num_examples"]):
         return config
-    about = "the package's helper never writes num_examples, so all updates count alike (round.weighting=equal)"
+    about = "the package's helper never writes num_examples, so all updates count equally (round.weighting=equal)"
     _warn("weighting.equal", about)
     return msgspec.structs.replace(config, round=msgspec.structs.replace(config.round, weighting="equal"))
 
 
 def _scripts(package: UnpackedPackage) -> list[str]:
-    """Files that its commands run: Python also where their names have no suffix."""
+    """Files that its commands run; they count as Python even without a suffix."""
     found = (script_of(entry_point.command) for entry_point in package.spec.entry_points.values())
     return [script for script in found if script is not None]
 
@@ -203,10 +205,7 @@ _OF_A_CLIENT = re.compile("{(client_id|client_number|data_path|partition_id)}")
 
 
 def warn_of_same_data(config: RunConfig, package: UnpackedPackage, paths: Sequence[Path | None]) -> None:
-    """Say so where nothing tells the clients' data apart.
-
-    ``paths``: of the data of each client.
-    """
+    """Warn if all clients would read the same data. ``paths`` has the path of each client's data."""
     from fedpkg.compute_package.imports import mentions
 
     own = {f"environment.{name}": value for name, value in config.environment.items()}
@@ -217,27 +216,27 @@ def warn_of_same_data(config: RunConfig, package: UnpackedPackage, paths: Sequen
     of_data = [key for key in own if re.search(f"data[_-]path$|^environment.({'|'.join(DATA_PATHS)})$", key)]
     reason = ""
     if of_data:
-        reason = f"{of_data[0]} is the same for each; write {{data_path}} or {{client_number}} in it"
+        reason = f"{of_data[0]} is the same for each; use {{data_path}} or {{client_number}} in it"
     elif paths[0] is None and mentions(package.folder, (*DATA_PATHS, "data_path")):
         knows = ("fedpkg", "FEDPKG_TASK", "CLIENT_NUMBER", "DATA_SPLIT_INDEX")
         reason = (
-            "" if mentions(package.folder, knows) else "none was given, so each reads what the package has (--data)"
+            "" if mentions(package.folder, knows) else "none is set, so each reads the package's own (set it: --data)"
         )
     elif paths[0] is not None and len({path and path.resolve() for path in paths}) == 1:
-        reason = f"the paths of all lead to {paths[0].resolve()}"
+        reason = f"all their paths lead to {paths[0].resolve()}"
     if reason:
         _warn("data.same", f"all {len(paths)} clients get the same data: {reason}")
 
 
 def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrategy, *, told: bool) -> None:
-    """Refuse or warn of a model whose parameters and buffers the strategy would take for one another, or cannot move.
+    """Refuse, or warn of, a model whose parameters and buffers the strategy would confuse, or cannot move.
 
     Args:
-        told: the configuration, the seed's metadata or usual names say which tensors are buffers.
+        told: Whether the configuration, the seed's metadata or usual names define which tensors are buffers.
 
     Raises:
-        ConfigError: nothing says so, and the tensors look like BatchNorm's; or a model has no parameters, or some that
-            the server's optimiser does not take.
+        ConfigError: If that is not defined, and the tensors look like BatchNorm's; or if the model has no parameters,
+            or parameters that the server's optimiser does not support.
     """
     from fedpkg.formats.buffers import usual_buffers
     from fedpkg.strategies.server_optimisers.base import ParticularOptimiser
@@ -248,20 +247,22 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
     if not seed_model.parameters:
         if treatment in ("step", "parameters") or sends_differences:
             raise ConfigError(
-                f"strategy {name} moves parameters (floating tensors that are no buffers), and the seed model has none",
-                hint="save the model's numbers as floats, or use an aggregator alone, as strategy: {name: fedavg}",
+                f"strategy {name} updates parameters (floating-point tensors that are not buffers), but the seed model "
+                "has none",
+                hint="save the model's tensors as floats, or use an aggregator alone, such as strategy: {name: fedavg}",
                 key="strategy",
             )
         return
     if isinstance(traits.server_optimiser, ParticularOptimiser):
         traits.server_optimiser.check(seed_model)
     if usual := [tensor for tensor in usual_buffers(seed_model) if tensor not in seed_model.buffers]:
-        _warn("buffers.parameters", f"{_listed(usual)} count as parameters, though running statistics have such names")
+        about = f"{_listed(usual)} are treated as parameters, although these are usual names of running statistics"
+        _warn("buffers.parameters", about)
     if treatment == "parameters" and (still := _statistics(seed_model)):
         about = (
-            f"strategy {name} moves parameters alone: {len(still)} buffers ({_listed(still)}) stay as the seed model "
-            "has them, and the global model is validated with these. Use layers without running statistics (GroupNorm, "
-            "LayerNorm), or a seed model whose statistics are those of trained layers"
+            f"strategy {name} updates parameters only: {len(still)} buffers ({_listed(still)}) keep the seed model's "
+            "values, and the global model is validated with these. Use layers without running statistics (GroupNorm, "
+            "LayerNorm), or a seed model with the statistics of trained layers"
         )
         _warn("buffers.stay", about)
     if not told and (treatment != "mean" or sends_differences):
@@ -273,16 +274,16 @@ def _check_untold_buffers(seed_model: Weights, name: object) -> None:
 
     if found := running_statistics(seed_model):
         raise ConfigError(
-            f"the seed model's tensors {_listed(found)} look like running means and variances of BatchNorm, and "
-            f"nothing says that they are buffers: strategy {name} would treat them as parameters",
-            hint=f"write in the run.yaml: buffers: {json.dumps(found)} (if they are parameters: buffers: [])",
+            f"the seed model's tensors {_listed(found)} look like running means and variances of BatchNorm, but are "
+            f"not declared as buffers: strategy {name} would treat them as parameters",
+            hint=f"add to the run.yaml: buffers: {json.dumps(found)} (if they are parameters: buffers: [])",
             key="buffers",
         )
     if are_numbered(seed_model):
         about = (
-            f"the seed model's tensors have positions for names, so nothing says which of them are buffers (running "
-            f"statistics); strategy {name} treats all {len(seed_model.parameters)} floating ones as parameters. "
-            'If that is right, write in the run.yaml: buffers: []; else list them, as buffers: ["4", "5"]'
+            f"the seed model's tensors are named by position, so buffers (running statistics) cannot be recognised; "
+            f"strategy {name} treats all {len(seed_model.parameters)} floating-point tensors as parameters. If that "
+            'is right, add to the run.yaml: buffers: []; otherwise list the buffers, for example buffers: ["4", "5"]'
         )
         _warn("buffers.unknown", about)
 
@@ -290,7 +291,7 @@ def _check_untold_buffers(seed_model: Weights, name: object) -> None:
 def warn_of_whole_numbers(
     config: RunConfig, seed_model: Weights, clients: Sequence[str], strategy: AnyStrategy, sampler: CohortSampler
 ) -> None:
-    """Say so where a model without parameters would be averaged: integers come from one client."""
+    """Warn if a model without floating-point parameters would be averaged: its integers come from one client."""
     from fedpkg.data.clients import client_groups
 
     traits = traits_of(strategy)
@@ -300,13 +301,13 @@ def warn_of_whole_numbers(
     if sampler.target(traits.sampled(clients, groups), groups) == 1:
         return
     how = "come from the client with the most examples" if traits.treatment == "mean" else "are lower medians"
-    about = f"the seed model has no floating parameters, and strategy {config.strategy['name']} does not average "
-    about += f"integers: in each round they {how}. One client a round (sampler.count: 1) goes on from one to the next"
+    about = f"the seed model has no floating-point parameters, and strategy {config.strategy['name']} does not average "
+    about += f"integers: in each round they {how}. With sampler.count: 1, each client continues from the one before"
     _warn("integers.alone", about)
 
 
 def _statistics(seed_model: Weights) -> list[str]:
-    """The buffers that training moves, as far as that can be told: floating ones that are finite."""
+    """The buffers that training probably changes: floating-point ones that are finite."""
     constant = seed_model.non_finite_buffers()
     return [
         name
@@ -320,7 +321,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
-    """Say so where a method does nothing without its clients, and their package seems to know nothing of it."""
+    """Warn if the strategy needs its clients' help, and the package does not seem to give it."""
     from fedpkg.compute_package.imports import imports_of, mentions
 
     traits = traits_of(strategy)
@@ -330,16 +331,16 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
     imports = "fedpkg.client" in imports_of(package.folder, _scripts(package))
     if sends_delta and not imports and not mentions(package.folder, ["delta"]):
         about = (
-            "reply: delta: the package does not seem to read reply of task.json, nor does it import fedpkg.client; a "
-            "whole model that it sends is added to the global model as if it were a difference"
+            "reply: delta: the package does not seem to read 'reply' in task.json, and does not import fedpkg.client; "
+            "if it sends a whole model, that is added to the global model as if it were a difference"
         )
         _warn("strategy.unread", about)
-    is_enough = imports and not lines  # the method has no line of fedpkg.client besides load and save
+    is_enough = imports and not lines  # the method needs nothing of fedpkg.client but load and save
     if not names or is_enough or mentions(package.folder, (*names, *lines)):
         return
     missing = f"use client.{' or client.'.join(lines)}" if imports else "import fedpkg.client"
     about = (
-        f"strategy {config.strategy['name']}: the package does not seem to read {' or '.join(names)} of task.json, nor "
-        f"does it {missing}; its clients will train as under fedavg"
+        f"strategy {config.strategy['name']}: the package does not seem to read {' or '.join(names)} in task.json, and "
+        f"does not {missing}; its clients will train as with fedavg"
     )
     _warn("strategy.unread", about)

@@ -1,7 +1,7 @@
-"""YAML text into plain JSON values, remembering the line of every key.
+"""Parses YAML text into plain JSON values, and remembers the line of every key.
 
-Scalars mean what YAML 1.2 says: only ``true`` and ``false`` are booleans (``on``, ``no`` and dates stay text), ``1e-3``
-is a number, ``1:30`` and ``010`` are text.
+Scalars follow YAML 1.2: only ``true`` and ``false`` are booleans (``on``, ``no`` and dates stay text), ``1e-3`` is a
+number, ``1:30`` and ``010`` are text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedpkg.types import Json
 KeyPath: TypeAlias = tuple[str, ...]
 
 MAX_NESTING, MAX_PLAIN_NESTING = 30, 8
-MAX_VALUES = 100_000  # of one document, each alias counted as what it stands for
+MAX_VALUES = 100_000  # of one document; an alias counts as all the values that it repeats
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 
@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
 
     def refused(self, problem: str, event: Any) -> ConfigError:
         line = event.start_mark.line + 1
-        return ConfigError(f"{self.source}, line {line}: {problem}", hint="write the value out", line=line)
+        return ConfigError(f"{self.source}, line {line}: {problem}", hint="write the value in full", line=line)
 
 
 for _name, _pattern, _first in (
@@ -59,9 +59,9 @@ for _name, _pattern, _first in (
 
 
 class _PlainLoader(_Loader):
-    """For what comes from strangers: no anchors, aliases or tags, of which bombs are made, and little nesting.
+    """For untrusted files: refuses anchors, aliases and tags (which can expand without limit) and deep nesting.
 
-    Nor is ``<<`` anything but a key.
+    ``<<`` is an ordinary key.
     """
 
     yaml_implicit_resolvers = {key: found for key, found in _Loader.yaml_implicit_resolvers.items() if key != "<"}  # noqa: RUF012
@@ -77,7 +77,7 @@ class _PlainLoader(_Loader):
 def _int(text: str) -> int:
     number = int(text.replace("_", ""), 0)
     if not -(1 << 63) <= number < 1 << 63:
-        raise ValueError("not of 64 bits")
+        raise ValueError("does not fit in 64 bits")
     return number
 
 
@@ -100,11 +100,11 @@ def read_yaml(
 ) -> tuple[Json, dict[KeyPath, int]]:
     """Return the value of one YAML document, and the line (from 1) of every key and list item in it.
 
-    Keys are text as written. Where ``verbatim(path)`` holds, so are scalar values: ``1.10`` stays ``"1.10"``.
-    ``plain``: the text may be a stranger's; anchors, aliases, tags and deep nesting are refused.
+    Keys are text as written. Where ``verbatim(path)`` is true, so are scalar values: ``1.10`` stays ``"1.10"``.
+    ``plain``: the text may be untrusted; anchors, aliases, tags and deep nesting are refused.
 
     Raises:
-        ConfigError: not YAML, a duplicate key, a value that contains itself, or a tag that is not plain data.
+        ConfigError: If it is not YAML, or has a duplicate key, a value that contains itself, or an unsupported tag.
     """
     try:
         loader = (_PlainLoader if plain else _Loader)(text)
@@ -132,7 +132,7 @@ def read_yaml(
 
 
 class _Reader:
-    """Turns nodes into values. ``inside`` holds the containers around a node: an alias to one of them never ends."""
+    """Converts nodes to values. ``inside`` has the containers around a node: an alias to one of them would not end."""
 
     def __init__(self, source: str, verbatim: Callable[[KeyPath], bool], lines: dict[KeyPath, int]) -> None:
         self.source = source
@@ -143,7 +143,7 @@ class _Reader:
     def value(self, node: yaml.Node, path: KeyPath, inside: tuple[yaml.Node, ...]) -> Json:
         self.num_values += 1
         if self.num_values > MAX_VALUES:
-            raise self.error(node, f"more than {MAX_VALUES} values, with what aliases (*) repeat")
+            raise self.error(node, f"more than {MAX_VALUES} values, counting what aliases (*) repeat")
         if any(node is outer for outer in inside):
             raise self.error(node, f"'{'.'.join(path)}' contains itself through an alias (*)")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
@@ -162,7 +162,9 @@ class _Reader:
         except ValueError as error:
             text = node.value if len(node.value) <= 60 else f"{node.value[:59]}…"
             if node.tag == _TAG + "int" and _INT.fullmatch(node.value):
-                raise self.error(node, f"{text} is beyond 64 bits; put it in quotes if text is meant") from error
+                raise self.error(
+                    node, f"{text} does not fit in 64 bits; if it is meant as text, put it in quotes"
+                ) from error
             raise self.error(node, f"{text!r} is not of type {node.tag.replace(_TAG, '!!')}") from error
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath, inside: tuple[yaml.Node, ...]) -> dict[str, Json]:
@@ -173,10 +175,10 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if key_node.tag == _TAG + "merge":
                 sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
-                for other in reversed(sources):  # the first of several wins
+                for other in reversed(sources):  # the first of several has priority
                     part = self.value(other, path, inside)
                     if not isinstance(part, dict):
-                        raise self.error(key_node, "'<<' takes a mapping, or a list of mappings")
+                        raise self.error(key_node, "'<<' needs a mapping, or a list of mappings")
                     merged.update(part)
                 continue
             if not isinstance(key_node, yaml.ScalarNode):

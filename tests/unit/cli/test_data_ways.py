@@ -139,14 +139,14 @@ def test_place_that_is_nobodys_own_is_refused_as_a_link(here):
     for name in ("../package", "../state/x", "../../1-train", "../../../../x", "a/../b", "..", "fedn.yaml", "a//b"):
         ended = run(f"clients.links={{{json.dumps(name)}: .}}")
         assert ended.code != 0 and f"'{name}' in 'clients.links' cannot be the name of a link" in ended.err, name
-        assert "a path as the package's program says it, for example data, client.yaml or ../data" in ended.err
+        assert "use the path that the package's program opens, for example data, client.yaml or ../data" in ended.err
     with tarfile.open("flat.tgz", "w:gz") as archive:  # fedn.yaml at its top
         archive.add("client", arcname=".")
     ended = fedpkg("run", "--package", "flat.tgz", "--rounds", "1", "--data", "d/*", "clients.links={../../../x: .}")
     assert "clients.links: ../../../x is above all that belongs to " in ended.err
     ended = run("clients.links={/app/data: .}")
-    assert "'/app/data' in 'clients.links' is no place of one client alone" in " ".join(ended.err.split())
-    assert "with isolate.enabled (--isolate) each client finds its data there" in " ".join(ended.err.split())
+    assert "'/app/data' in 'clients.links' is a path that all clients would share" in " ".join(ended.err.split())
+    assert "set isolate.enabled (--isolate), so that each client has its own" in " ".join(ended.err.split())
 
 
 def test_data_of_a_container_is_told_of_without_isolation(here):
@@ -373,9 +373,9 @@ def test_variables_that_a_person_gives_win(here, where):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("FEDPKG_SEED=1", "'FEDPKG_SEED' in 'environment' is for fedpkg to set"),
-        ("FEDPKG_MINE=1", "'FEDPKG_MINE' in 'environment' is for fedpkg to set"),
-        ("CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is for fedpkg to set"),
+        ("FEDPKG_SEED=1", "'FEDPKG_SEED' in 'environment' is reserved for fedpkg"),
+        ("FEDPKG_MINE=1", "'FEDPKG_MINE' in 'environment' is reserved for fedpkg"),
+        ("CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is set by fedpkg"),
         ("OMP_NUM_THREADS=many", "'OMP_NUM_THREADS' in 'environment' is 'many'"),
         ("PYTHONHASHSEED='{client_id}'", "'PYTHONHASHSEED' in 'environment' is '{client_id}'"),
     ],
@@ -394,15 +394,15 @@ def test_clients_that_all_get_the_same_data_are_told_of(here):
     (here / "client" / "own.csv").write_text("1,2,3")
     ended = run(f"environment.FEDN_DATA_PATH={here / 'client' / 'own.csv'}")
     about = "all 2 clients get the same data: "
-    assert about + "environment.FEDN_DATA_PATH is the same for each; write {data_path} or {client_number}" in ended.err
+    assert about + "environment.FEDN_DATA_PATH is the same for each; use {data_path} or {client_number}" in ended.err
     assert ended.err.index(about) < ended.err.index("round 1/1")
     ended = fedpkg("run", "--package", "client", "--rounds", "1", "executor.name=process")
-    assert about + "none was given, so each reads what the package has (--data)" in ended.err
+    assert about + "none is set, so each reads the package's own (set it: --data)" in ended.err
     (here / "e").mkdir()
     for name in "ab":
         (here / "e" / name).symlink_to(here / "d" / "1" / "x.csv")
     ended = run(data="e/*")
-    assert about + "the paths of all lead to " in ended.err
+    assert about + "all their paths lead to " in ended.err
     assert about not in run(data="d/*/x.csv").err
     assert about not in fedpkg("run", "--package", "client", "--clients", "1", "--rounds", "1").err
 
@@ -468,7 +468,7 @@ def test_error_of_a_missing_seed_says_both_ways(here):
     ended = fedpkg("run", "--package", "client")
     told = " ".join(ended.err.split())
     assert "has no 'build' entry point" in told and "(--seed-model FILE)" in told
-    assert "or give the package a build entry point, or its script a function init_seed, that writes one" in told
+    assert "or add an entry point 'build', or a function init_seed, that writes a model file to the package" in told
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)

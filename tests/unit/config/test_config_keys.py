@@ -77,8 +77,8 @@ def test_explain_shows_one_key_a_section_or_all() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rond", "there is no key 'rond' in a run.yaml; did you mean 'round'?"),
-        ("strategy.momentum", "the keys of 'strategy' depend on its name"),
+        ("rond", "a run.yaml has no key 'rond'; did you mean 'round'?"),
+        ("strategy.momentum", "the keys of 'strategy' depend on strategy.name"),
     ],
 )
 def test_unknown_key_is_an_error_that_says_the_nearest(name: str, message: str) -> None:

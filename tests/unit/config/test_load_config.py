@@ -302,7 +302,7 @@ def test_a_wrong_file_is_refused_with_the_place(folder: Path, text: str, message
     assert refusal(folder, text) == message
 
 
-GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a whole number up to 1024, found"
+GPUS = "'executor.needs.gpus' must be 0, a fraction of one GPU from 0.001, or a whole number up to 1024, found"
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ("rounds=true", "'rounds' must be a whole number from 1, at most 1000000000, found true"),
         ("rounds", "'rounds' is not key=value"),
         ("a..b=1", "'a..b=1' is not key=value"),
-        ("arguments.train.l.0=5", "'arguments.train.l.0' does not fit into what is there"),
+        ("arguments.train.l.0=5", "'arguments.train.l.0' is of another kind than the value that it replaces"),
         ("rounds=0", "'rounds' must be a whole number from 1, at most 1000000000, found 0"),
         ("seed=-1", "'seed' must be a whole number from 0, found -1"),
         ("validation.fraction=0", "'validation.fraction' must be a number above 0, at most 1, found 0"),
@@ -344,10 +344,10 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ("executor.needs.gpu=1", "unknown key 'gpu' in 'executor.needs'; did you mean 'gpus'?"),
         (
             "executor.needs.gpu_memory_bytes=5",
-            "'executor.needs.gpu_memory_bytes' is given, but executor.needs.gpus is 0",
+            "'executor.needs.gpu_memory_bytes' is set, but executor.needs.gpus is 0",
         ),
-        ("environment.CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is for fedpkg to set"),
-        ("environment.CUDA_DEVICE_ORDER=x", "'CUDA_DEVICE_ORDER' in 'environment' is for fedpkg to set"),
+        ("environment.CUDA_VISIBLE_DEVICES=0", "'CUDA_VISIBLE_DEVICES' in 'environment' is set by fedpkg"),
+        ("environment.CUDA_DEVICE_ORDER=x", "'CUDA_DEVICE_ORDER' in 'environment' is set by fedpkg"),
         ("validation.every=-1", "'validation.every' must be a whole number from 0, found -1"),
         ("validation.fraction=1.5", "'validation.fraction' must be a number above 0, at most 1, found 1.5"),
         ("clients.count=0", "'clients.count' must be a whole number from 1, at most 1000000 or null, found 0"),
@@ -364,11 +364,11 @@ GPUS = "'executor.needs.gpus' must be 0, a share of one GPU from 0.001, or a who
         ("clients={folders: x, data: {dataset: a.npz}}", "'clients.folders' excludes 'clients.data'"),
         ("clients.links={a/../b: .}", "'a/../b' in 'clients.links' cannot be the name of a link"),
         ("clients.links={data: ../x}", "'clients.links.data' is '../x', which is not in the client's data"),
-        ("clients.links={data: .}", "'clients.links' needs data to lead to"),
-        ("clients.count=null", "'clients' says neither 'count' nor 'folders'"),
+        ("clients.links={data: .}", "'clients.links' needs data to link to"),
+        ("clients.count=null", "'clients' sets neither 'count' nor 'folders'"),
         (
             "clients={count: null, data: {dataset: a.npz}}",
-            "'clients.data' needs 'clients.count': among how many clients is it split?",
+            "'clients.data' needs 'clients.count', the number of clients to split it among",
         ),
         (
             "name=a b",
@@ -418,7 +418,7 @@ def test_alpha_without_dirichlet_is_refused(folder: Path) -> None:
     text = "package: p\nrounds: 1\nclients:\n  count: 2\n  data:\n    dataset: a.npz\n"
     alpha = "clients.data.partition.alpha"
     for refused in (refusal(folder, text, f"{alpha}=0.1"), refusal(folder, text, f"{alpha}=0.1", f"{NAME}=iid")):
-        assert refused == f"on the command line: '{alpha}' means nothing to the iid partition"
+        assert refused == f"on the command line: '{alpha}' has no effect on the iid partition"
     in_file = text + "    partition: {name: dirichlet, alpha: 0.1}\n"
     assert refusal(folder, in_file.replace("dirichlet", "iid")).startswith("run.yaml, line 7: 'clients.data.partition.")
     loaded = load(folder, text, f"{alpha}=0.1", f"{NAME}=dirichlet")
@@ -509,7 +509,7 @@ def test_deep_nesting_is_refused_with_its_line(folder: Path, text: str) -> None:
 def test_aliases_cannot_make_much_of_little(folder: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    assert "more than 100000 values, with what aliases (*) repeat" in refusal(folder, "\n".join(lines))
+    assert "more than 100000 values, counting what aliases (*) repeat" in refusal(folder, "\n".join(lines))
     merged = ["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 12)]
     assert "more than 100000 values" in refusal(folder, "\n".join(merged))
 
@@ -519,7 +519,7 @@ def test_number_of_many_digits_may_be_text(folder: Path) -> None:
         folder, MINIMAL + "environment: {A: " + "9" * 5000 + "}\nrun_config: {b: '" + "9" * 30 + "'}\n"
     ).config
     assert config.environment["A"] == "9" * 5000 and config.run_config["b"] == "9" * 30
-    assert "beyond 64 bits" in refusal(folder, MINIMAL, "run_config.a=" + "9" * 5000)
+    assert "does not fit in 64 bits" in refusal(folder, MINIMAL, "run_config.a=" + "9" * 5000)
 
 
 FREE = """\

@@ -219,7 +219,7 @@ def test_trace_in_virtual_seconds_goes_by_the_virtual_time_of_the_rounds(
     rows = [{"client": "client-0", "from_s": 0, "to_s": 2}, {"client": "client-1", "from_s": 3.5, "to_s": 6}]
     trace.write_text(json.dumps([*rows, {"client": "client-2", "from_s": 9}]))
     sampler = {"availability": {"trace": str(trace)}}
-    with pytest.raises(ConfigError, match="the trace counts virtual seconds, and there is no virtual clock"):
+    with pytest.raises(ConfigError, match="the trace is in virtual seconds, but the run has no virtual clock"):
         federation.run(sampler=sampler)
     clock = {"seconds": {"*": 1.5}, "spread": 0.0, "jitter": 0.0}
     session = federation.run(sampler=sampler, clock=clock, rounds=5)
@@ -304,7 +304,7 @@ def test_sampler_that_a_strategy_makes_no_use_of_is_warned_of(
     federation.run(strategy=strategy, sampler={"held_out": 1}, rounds=1)
     assert "sampler.unused" not in caplog.text
     federation.run(strategy=strategy, sampler={"count": 2, "dropout": 0.5}, rounds=1)
-    assert "it makes no use of sampler.count, sampler.dropout" in caplog.text
+    assert "have no effect on them: sampler.count, sampler.dropout" in caplog.text
 
 
 def test_group_that_is_asked_beside_the_sample_is_not_asked_where_that_finds_nobody(

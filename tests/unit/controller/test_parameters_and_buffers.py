@@ -206,9 +206,9 @@ def test_buffers_that_stay_at_the_seeds_are_told_at_the_start(
     here: Callable[..., SessionRow], caplog: pytest.LogCaptureFixture, changes: dict[str, Any], warned: bool
 ) -> None:
     here(moving, NORM, **changes)
-    told = said(caplog, "1 buffers (bn.running_mean) stay as the seed model has them")
+    told = said(caplog, "1 buffers (bn.running_mean) keep the seed model's values")
     assert len(told) == warned
-    assert len(said(caplog, "count as parameters, though")) == (changes.get("buffers") == [])
+    assert len(said(caplog, "are treated as parameters, although")) == (changes.get("buffers") == [])
 
 
 @pytest.mark.parametrize("transforms", [(), ("sign",)])
@@ -266,7 +266,7 @@ def test_sessions_of_before_send_deltas_of_parameters_alone(
 def test_integers_alone_are_refused_by_methods_that_move_parameters(
     here: Callable[..., SessionRow], strategy: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"moves parameters .* and the seed model has none"):
+    with pytest.raises(ConfigError, match=r"updates parameters .* but the seed model has none"):
         here(moving, {"counts": torch.zeros(4, dtype=torch.int64)}, strategy=strategy)
 
 
@@ -428,4 +428,4 @@ def test_numbers_of_arrays_are_positions_too(here: Callable[..., SessionRow], ca
     seed = {f"arr_{i}": torch.ones(2) for i in range(2)}
     for changes, times in (({"strategy": MOMENTUM}, 1), ({"strategy": MOMENTUM, "buffers": []}, 1), ({}, 1)):
         here(moving, seed, **changes)
-        assert len(said(caplog, "nothing says which of them are buffers")) == times
+        assert len(said(caplog, "buffers (running statistics) cannot be recognised")) == times

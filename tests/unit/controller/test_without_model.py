@@ -210,11 +210,11 @@ def test_failed_task_of_records_can_be_repeated_by_hand(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"seed_model": "seed.npz"}, "has no model, and seed_model is about one"),
-        ({"buffers": ["x"], "helper": "numpyhelper"}, "has no model, and buffers, helper is about one"),
-        ({"validation": {"every": 3}}, r"has no model, and validation\.every is about one"),
-        ({"validation": {"fraction": 0.5}}, r"has no model, and validation\.fraction is about one"),
-        ({"keep": {"models": "last 2"}}, r"has no model, and keep\.models is about one"),
+        ({"seed_model": "seed.npz"}, "has no model, but the configuration sets seed_model"),
+        ({"buffers": ["x"], "helper": "numpyhelper"}, "has no model, but the configuration sets buffers, helper"),
+        ({"validation": {"every": 3}}, r"has no model, but the configuration sets validation\.every"),
+        ({"validation": {"fraction": 0.5}}, r"has no model, but the configuration sets validation\.fraction"),
+        ({"keep": {"models": "last 2"}}, r"has no model, but the configuration sets keep\.models"),
         ({"strategy": {"name": "counting:WithPrivacy"}}, "so no treatment of one"),
         ({"arguments": {"how-is.its": {"lr": 1}}}, "unknown entry point 'how-is.its' in 'arguments'; did you mean"),
     ],

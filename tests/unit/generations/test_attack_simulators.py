@@ -65,7 +65,7 @@ def test_krum_withstands_clients_that_attack_by_their_environment(tmp_path: Path
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"good": {"A": "1"}}, "'clients.environment' is by groups, and 'clients.groups' has no 'good'"),
+        ({"good": {"A": "1"}}, "'clients.environment' has names of groups as keys, and 'clients.groups' has no 'good'"),
         ({"evil": {"OMP_NUM_THREADS": "2"}}, "'OMP_NUM_THREADS' in 'clients.environment.evil' cannot be set"),
         ({"evil": {"FEDPKG_SEED": "2"}}, "'FEDPKG_SEED' in 'clients.environment.evil' cannot be set"),
     ],

@@ -162,7 +162,7 @@ def test_updates_of_a_package_that_never_says_num_examples_all_count_alike(
     name: str, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     session, home = clients.run(name, "forkserver", round={"required": 2})
-    about = "the package's helper never writes num_examples, so all updates count alike (round.weighting=equal)"
+    about = "the package's helper never writes num_examples, so all updates count equally (round.weighting=equal)"
     assert caplog.text.count(about) == 1
     assert session.config["round"]["weighting"] == "equal"
     with open_store(home, read_only=True) as store:
