@@ -78,12 +78,13 @@ def call(settings: Settings, /, words: tuple[str, ...], **options: Any) -> None:
       fedpkg package call packages/digits build --output seed.npz
       fedpkg package call packages/digits train --input seed.npz --data digits.npz -- --lr=0.05
 
-    In place of `fedn run train --path client --input seed.npz --output update.npz`:
+    FEDn's `fedn run train --path client --input seed.npz --output update.npz` is called as in the last example below;
+    likewise build, startup, validate and predict.
 
     \b
       fedpkg package call train --path client --input seed.npz --output update.npz
 
-    Likewise build, startup, validate and predict. Relative paths are those of the folder where you are. Its reply is
+    Relative paths are those of the folder where you are. Its reply is
     checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
     --output is written.
     """

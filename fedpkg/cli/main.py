@@ -19,12 +19,14 @@ import click
 
 from fedpkg import __version__
 from fedpkg.cli import output
+from fedpkg.cli.examples import examples_last
 from fedpkg.cli.fedn_words import ours
 from fedpkg.cli.options import common_options
 from fedpkg.errors import FedpkgError, nearest
 
 # Each noun is the module of its name; these modules import click and the standard library only, the rest when they run.
 NOUNS = (
+    "init",
     "run",
     "exec",
     "package",
@@ -53,7 +55,7 @@ class Nouns(click.Group):
         if cmd_name not in NOUNS:
             return None
         command: click.Command = importlib.import_module(f"fedpkg.cli.{cmd_name}").command
-        return command
+        return examples_last(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -67,21 +69,31 @@ class Nouns(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Nouns, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="fedpkg %(version)s")
 @common_options
-def fedpkg() -> None:
+@click.pass_context
+def fedpkg(context: click.Context) -> None:
     """Federated learning whose client code is a compute package.
 
+    Without a command, `fedpkg` says what can be done next in a folder with a run.yaml or a fedn.yaml.
+
     \b
-      fedpkg run examples/digits/run.yaml      a whole federation on this machine
-      fedpkg session show                      what happened in the newest session
-      fedpkg doctor                            what this machine has and lacks
+      fedpkg run examples/digits/run.yaml      # a whole federation on this machine
+      fedpkg session show                      # what happened in the newest session
+      fedpkg doctor                            # what this machine has and lacks
     """
     from fedpkg import log
 
-    settings = click.get_current_context().obj
-    log.configure(settings.verbosity)
+    log.configure(context.obj.verbosity)
+    if context.invoked_subcommand is None:
+        from fedpkg.cli.next_steps import show
+
+        if not show(context.obj):
+            output.result(context.get_help())
+
+
+examples_last(fedpkg)
 
 
 # A noun without a verb: its help is the answer. Before 8.2 click shows it by itself, and all is well then.

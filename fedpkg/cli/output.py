@@ -102,6 +102,13 @@ def facts(pairs: Sequence[tuple[str, str]]) -> None:
         result(f"{name.ljust(width)}  {shown(value)}".rstrip())
 
 
+def suggestions(pairs: Sequence[tuple[str, str]]) -> None:
+    """Commands to run next, and what each does."""
+    width = min(70, max(len(command) for command, _ in pairs))
+    for command, purpose in pairs:
+        result(f"  {command.ljust(width)}  # {purpose}")
+
+
 def number(value: object) -> str:
     """A number for a table: whole ones as they are, others with three decimals or four digits."""
     if value is None:

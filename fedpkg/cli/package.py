@@ -153,7 +153,7 @@ def inspect(settings: Settings, path: Path, *, data: str | None, isolate: bool) 
     \b
       fedpkg package inspect package.tar.gz
 
-    With --data, it says how a run gives the package its clients' data, and why:
+    With --data, it says how a run gives the package its clients' data, and why.
 
     \b
       fedpkg package inspect client --data 'data/clients/*'

@@ -220,9 +220,7 @@ def final_report(settings: Settings, home: Home, store: StateStore, session: Ses
     logs = home.session_folder(session_id) / f"round-{rounds_done(store, session_id)}"
     if logs.is_dir():
         suggestions.append((f"ls {output.near_quoted(logs)}", "each client's logs"))
-    width = min(70, max(len(command) for command, _ in suggestions))
-    for command, purpose in suggestions:
-        output.result(f"  {command.ljust(width)}  # {purpose}")
+    output.suggestions(suggestions)
 
 
 def model_facts(home: Home, model: ModelRow) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,31 @@ def test_every_command_has_help_for_people_and_an_example(path):
     assert ended.code == 0
     assert ":param" not in ended.out and "Args:" not in ended.out
     assert ended.out.count("fedpkg ") >= 2, "the usage line and an example"
+    assert re.search(r"\n\nExamples:\n(  fedpkg .*\n)+$", ended.out), "it ends with its examples"
     assert not ALL[path].get_short_help_str(limit=66).endswith("..."), "its first sentence fits on a line"
+
+
+def resolved(words):
+    """The command that a command line means, its options and arguments parsed."""
+    context = root.make_context("fedpkg", [*words])
+    path = ()
+    while isinstance(context.command, click.Group):
+        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        path = (*path, name)
+        context = command.make_context(name, rest, parent=context)
+    return path
+
+
+@pytest.mark.parametrize("path", [(), *ALL], ids=lambda path: " ".join(path) or "fedpkg")
+def test_every_example_of_a_help_text_is_of_its_command_and_can_be_parsed(path, here):
+    (here / "experiment.py").touch()
+    command = ALL[path] if path else root
+    examples = [line.strip() for line in command.epilog.splitlines() if line.strip() not in ("", "\b")]
+    assert examples
+    for example in examples:
+        first, *words = shlex.split(example, comments=True)
+        assert first == "fedpkg"
+        assert resolved(words)[: len(path)] == path or path[0] == "combiner", example
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if not isinstance(ALL[path], click.Group)], ids=" ".join)
@@ -102,6 +127,8 @@ NOT_BY_PYTHON = ["subprocess"] if sys.version_info >= (3, 11) else []  # before,
         (["strategy", "show", "krum"], HEAVY),
         (["sampler", "list"], HEAVY),
         (["doctor"], HEAVY),
+        (["init", "PACKAGE", "--force"], HEAVY),
+        ([], HEAVY),
     ],
     ids=lambda value: " ".join(value) if "torch" not in value else "",
 )
