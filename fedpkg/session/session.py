@@ -24,6 +24,8 @@ from fedpkg.stores.opening import open_store
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fedpkg.weights.weights import Weights
 
 _Read = TypeVar("_Read")
@@ -236,9 +238,11 @@ class Session:
         """Its rounds, as they are on record."""
         return list(self._read(lambda store: store.list_rounds(self._id)))
 
-    @property
     def metrics(self) -> list[dict[str, Any]]:
-        """For each finished round its number and metrics, those of training as ``train_<name>``: rows of a table."""
+        """For each finished round its number and metrics, those of training as ``train_<name>``: rows of a table.
+
+        ``pandas.DataFrame(session.metrics())`` is that table.
+        """
         return [
             {
                 "round": row.round_number,
@@ -272,6 +276,23 @@ class Session:
         if row.pruned is not None:
             raise NotFound(f"model {row.model_id} was removed ({row.pruned})")
         return Weights(read_model(ModelStore(self.home.models).path(row.digest, row.suffix)), buffers=row.buffers)
+
+    def plot(self, *names: str) -> Figure:
+        """A matplotlib figure of these metrics by round (a notebook shows it); without names, of all that are numbers.
+
+        Raises:
+            SessionError: matplotlib is not installed, or no round has metrics.
+            NotFound: no round has a metric of that name.
+        """
+        from fedpkg.session.notebook import plot
+
+        return plot(self._id, self.metrics(), names)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: its status, and its metrics by round."""
+        from fedpkg.session.notebook import as_html
+
+        return as_html(self._id, self.status, self.metrics() if self._id else [])
 
     def _read(self, question: Callable[[StateStore], _Read]) -> _Read:
         if not self._id:

@@ -59,7 +59,7 @@ def test_a_session_runs_in_a_thread_of_its_own_and_is_read_afterwards(home: Home
 
     again = Session.open(home, session.id)
     assert [one.round_number for one in again.rounds] == [1, 2]
-    assert [one["round"] for one in again.metrics] == [1, 2] and set(again.metrics[0]) > {"round"}
+    assert [one["round"] for one in again.metrics()] == [1, 2] and set(again.metrics()[0]) > {"round"}
     assert [model.round_number for model in again.models] == [0, 1, 2]
     first, last = again.model(0), again.model()
     assert not any(last[name].equal(first[name]) for name in first.parameters)
