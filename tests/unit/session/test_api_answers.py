@@ -200,7 +200,7 @@ def test_files_of_the_script_are_opened_as_fedn_opens_them(used: tuple[APIClient
 def test_what_only_a_server_has_is_told_where_to_read_more(tmp_path: Path) -> None:
     client = client_in(tmp_path, clients=2)
     assert not hasattr(client, "stage_model")
-    with pytest.raises(AttributeError, match=r"no 'run_custom_command': docs/from-fedn\.md"):
+    with pytest.raises(AttributeError, match=r"no 'run_custom_command': docs/reference/fedn-api\.md"):
         client.run_custom_command("x")  # type: ignore[attr-defined]
 
 
