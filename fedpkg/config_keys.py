@@ -25,6 +25,7 @@ class Key:
         name: Its name with its sections: ``round.required``.
         allowed: The allowed values, in words.
         default: The default as JSON; for a section, the defaults of its keys.
+        kind: The type, for programs.
         keys: The keys of a section; empty for other keys.
     """
 
@@ -33,6 +34,7 @@ class Key:
     allowed: str
     is_required: bool
     default: Any
+    kind: inspect.Type
     examples: tuple[Any, ...] = ()
     keys: tuple[Key, ...] = field(default=())
 
@@ -50,13 +52,18 @@ def run_keys() -> tuple[Key, ...]:
     return _keys(inspect.type_info(RunConfig), "")
 
 
+def all_keys() -> Iterator[Key]:
+    """Sections and keys, each section before its keys."""
+    pending = list(run_keys())
+    while pending:
+        key = pending.pop(0)
+        yield key
+        pending[:0] = key.keys
+
+
 def find_key(name: str) -> Key:
     """A key or section by its name. Raises ConfigError if it does not exist."""
-    known: dict[str, Key] = {}
-    pending = list(run_keys())
-    for key in pending:
-        known[key.name] = key
-        pending += key.keys
+    known = {key.name: key for key in all_keys()}
     if name not in known:
         section = known.get(name.partition(".")[0])
         if section is not None and section.name in _BY_NAME:
@@ -93,6 +100,7 @@ def _key(each: inspect.Field, section: str) -> Key:
         allowed=describe_kind(each.type),
         is_required=each.required,
         default=msgspec.to_builtins(default),
+        kind=each.type,
         examples=tuple(told.get("examples", ())),
         keys=() if inner is None else _keys(inner, f"{name}."),
     )

@@ -126,5 +126,12 @@ def overrides(context: click.Context, _parameter: click.Parameter, incomplete: s
     return of_run((str(context.params.get("run_yaml")), *given), incomplete)
 
 
+def keys_of_run(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Keys and sections of a run.yaml by their whole names."""
+    from fedpkg.config_keys import all_keys
+
+    return beginning(incomplete, ((key.name, key.about) for key in all_keys()))
+
+
 def _settings(context: click.Context) -> Settings:
     return context.find_object(Settings) or Settings()

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import TypeAlias
 
-import msgspec
 from click.shell_completion import CompletionItem
+from msgspec import inspect
 
 from fedpkg.cli.candidates import beginning, names_of_kind, paths
-from fedpkg.config import NAMED_DATASETS, RunConfig, Section
+from fedpkg.config import NAMED_DATASETS
+from fedpkg.config_keys import find_key, run_keys
 from fedpkg.config_reading import PATHS
-from fedpkg.config_shape import Places, describe
+from fedpkg.config_shape import Places, options_of
 from fedpkg.errors import ConfigError
 from fedpkg.registry import Parameter, Registry
 
@@ -34,7 +34,7 @@ def of_run(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
     if key in PATHS:
         named = [(f"{key}={name}", "") for name in NAMED_DATASETS if key.endswith(".dataset")]
         return beginning(incomplete, named) + _paths(key, begun)
-    return beginning(incomplete, [(f"{key}={value}", "") for value in _values(_type_at(key.split(".")))])
+    return beginning(incomplete, [(f"{key}={value}", "") for value in _values(find_key(key).kind)])
 
 
 def of_strategy(name: str, incomplete: str) -> list[CompletionItem]:
@@ -65,9 +65,9 @@ def _of_parameters(registry: Registry, parameters: Mapping[str, Parameter], pref
     for parameter in parameters.values():
         word, part = f"{prefix}{parameter.name}=", parameter.part
         if word != f"{key}=":
-            yield word, describe(parameter.type) if part is None else f"the name of a {part.kind.replace('_', ' ')}"
+            yield word, parameter.about
         elif part is None:
-            yield from ((f"{word}{value}", "") for value in _values(parameter.type))
+            yield from ((f"{word}{value}", "") for value in _values(inspect.type_info(parameter.type)))
         else:
             names = names_of_kind(part.registry or registry, part.kind)
             yield from ((f"{word}[{name}]" if part.many else f"{word}{name}", about) for name, about in names)
@@ -106,52 +106,23 @@ def _named(section: str, words: Sequence[str]) -> str:
 
 
 def _keys(sections: Sequence[str]) -> _Found:
-    """The keys of a section, with their types; a section that can be set key by key ends in a dot."""
+    """The keys of a section, explained; a section that can be set key by key ends in a dot."""
     if list(sections) == ["arguments"]:
         yield from ((f"arguments.{name}.", "arguments of this entry point") for name in _ENTRY_POINTS)
-    for kind in _options(_type_at(sections)):
-        if _is_section(kind):
-            for field in msgspec.structs.fields(kind):
-                word = ".".join((*sections, field.name))
-                options = list(_options(field.type))
-                is_section = any(get_origin(one) is dict or _is_section(one) for one in options)
-                yield (f"{word}.", "a section") if is_section else (f"{word}=", describe(field.type))
+        return
+    for key in find_key(".".join(sections)).keys if sections else run_keys():
+        is_section = key.keys or any(isinstance(one, inspect.DictType) for one in options_of(key.kind))
+        yield f"{key.name}{'.' if is_section else '='}", key.about
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
-
-
-def _type_at(keys: Sequence[str]) -> Any:
-    """The type of a key of the run.yaml; None where the schema has none."""
-    kind: Any = RunConfig
-    for key in keys:
-        sections = [one for one in _options(kind) if _is_section(one)]
-        kind = next(
-            (field.type for one in sections for field in msgspec.structs.fields(one) if field.name == key), None
-        )
-    return kind
-
-
-def _options(kind: Any) -> Iterator[Any]:
-    """The types that a type allows, without their bounds."""
-    if get_origin(kind) is Annotated:
-        yield from _options(get_args(kind)[0])
-    elif get_origin(kind) in (Union, UnionType):
-        for one in get_args(kind):
-            yield from _options(one)
-    else:
-        yield kind
-
-
-def _values(kind: Any) -> Iterator[str]:
+def _values(kind: inspect.Type) -> Iterator[str]:
     """The values of a type that has few."""
-    for one in _options(kind):
-        if get_origin(one) is Literal:
-            yield from map(str, get_args(one))
-        elif one is bool:
+    for one in options_of(kind):
+        if isinstance(one, inspect.LiteralType):
+            yield from map(str, one.values)
+        elif isinstance(one, inspect.BoolType):
             yield from ("true", "false")
-        elif one is NoneType:
+        elif isinstance(one, inspect.NoneType):
             yield "null"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import overrides, run_file
+from fedpkg.cli.completing import keys_of_run, overrides, run_file
 from fedpkg.cli.options import Settings, common_options
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None
 
 
 @command.command()
-@click.argument("key", metavar="[KEY]", required=False)
+@click.argument("key", metavar="[KEY]", required=False, shell_complete=keys_of_run)
 @common_options
 @click.pass_obj
 def explain(settings: Settings, key: str | None) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _SEEDS = ("seed.npz", "seed.safetensors", "seed.pt")
+_SCHEMA = "run.schema.json"
 _TEXT = """\
+# yaml-language-server: $schema={schema}
 # A federation of the package {package}. Run it with
 #
 #     fedpkg run {file}
@@ -79,23 +81,20 @@ def command(
     """Write a run.yaml for a package.
 
     PACKAGE is a folder with a fedn.yaml, or an archive. Without it, the package is this folder, or the folder `client`
-    in it. With --data, the run.yaml gives each client its data where the package looks for it.
+    in it. With --data, the run.yaml gives each client its data where the package looks for it. A JSON Schema is written
+    beside FILE, by which editors complete and check it.
 
     \b
       fedpkg init packages/digits
       fedpkg init client --data 'data/clients/*'
     """
-    from fedpkg.files import atomic_write
-
     package = package or _package_here()
     if target.exists() and not force:
         raise ConfigError(f"{target} is there already", hint="take another name with -o, or --force to overwrite it")
     text = _text(package, target, data=data, clients=clients)
-    try:
-        with atomic_write(target, durable=False) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written: {error.strerror}") from error
+    _write(target, text)
+    if force or not target.with_name(_SCHEMA).exists():
+        _write_schema(target.with_name(_SCHEMA))
     if settings.json:
         output.document({"path": target, "package": package})
         return
@@ -108,6 +107,22 @@ def command(
             (f"fedpkg config show {name}", "every key and value"),
         ]
     )
+
+
+def _write_schema(path: Path) -> None:
+    from fedpkg.config_keys import json_schema
+
+    _write(path, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    from fedpkg.files import atomic_write
+
+    try:
+        with atomic_write(path, durable=False) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _package_here() -> Path:
@@ -130,6 +145,7 @@ def _text(package: Path, target: Path, *, data: str | None, clients: int | None)
     for about in ways.missed:
         output.words(f"warning: {about}")
     return _TEXT.format(
+        schema=_SCHEMA,
         package=_scalar(_relative(package, target)),
         file=shlex.quote(target.name),
         name=_scalar(config.name),

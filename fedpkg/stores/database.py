@@ -44,11 +44,20 @@ class Database(Reader, Protocol):
     def check(self) -> list[str]:
         """What the database finds wrong with itself."""
 
+    def keep_copy(self, version: int) -> None:
+        """Keep a copy of the database, whose schema has this version; it may be in a transaction that changed nothing.
+
+        Raises:
+            StoreError: there is no room for it.
+        """
+
     def close(self) -> None: ...
 
 
 def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = False) -> None:
     """Bring the schema up to the newest of ``folder``'s ``NNNN_name.sql``, each in a transaction of its own.
+
+    Before the first change of a database that holds something, a copy of it is kept.
 
     Raises:
         OtherSchema: a newer fedpkg wrote the database, or it is older and ``read_only``.
@@ -80,6 +89,9 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
         with database.transaction() as transaction:
             if _schema_version(transaction) >= number:  # another process was faster
                 continue
+            if version:
+                database.keep_copy(version)
+                version = 0  # one copy, of before the first migration
             for statement in _statements(path.read_text(encoding="utf-8")):
                 transaction.run(statement)
             transaction.run(

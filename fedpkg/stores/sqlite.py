@@ -6,12 +6,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedpkg.errors import StoreError
-from fedpkg.files import is_full
+from fedpkg.files import atomic_write, is_full
 from fedpkg.stores.sql import StateStore
 
 BUSY_TIMEOUT_S = 30.0
@@ -136,6 +136,25 @@ class SqliteDatabase:
         for table, _row, parent, _key in self.rows("pragma foreign_key_check"):
             problems.append(f"a row of {table} names one of {parent} that is not there")
         return [problem for problem in problems if problem != "ok"]
+
+    def keep_copy(self, version: int) -> None:
+        """The copy is ``state.schema-<version>.db`` beside ``state.db``."""
+        path = Path(self.where)
+        copy = path.with_name(f"{path.stem}.schema-{version}{path.suffix}")
+        try:
+            with (  # SQLite copies nothing through a connection that is in a transaction
+                self._naming_errors(),
+                atomic_write(copy) as file,
+                closing(self._connect(f"{path.absolute().as_uri()}?mode=ro", self._probe)) as source,
+                closing(sqlite3.connect(file.name)) as target,
+            ):
+                source.backup(target)
+        except OSError as error:
+            raise StoreError(
+                f"{copy}: the database cannot be copied before its schema is changed: {error.strerror}",
+                hint=_HINTS["space"],
+                path=str(copy),
+            ) from error
 
     def has_table(self, name: str, /) -> bool:
         return bool(self.rows("select 1 from sqlite_master where type = 'table' and name = :name", {"name": name}))

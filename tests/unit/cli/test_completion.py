@@ -141,6 +141,8 @@ COMPLETED = {
     "fedpkg run x.yaml strategy.name=fedadagr": "fedpkg run x.yaml strategy.name=fedadagrad ",
     "fedpkg run x.yaml strategy.name=krum strategy.att": "fedpkg run x.yaml strategy.name=krum strategy.attackers=",
     "fedpkg config show x.yaml sampler.name=rou": "fedpkg config show x.yaml sampler.name=round_robin ",
+    "fedpkg config explain round.time": "fedpkg config explain round.timeout_s ",
+    "fedpkg run x.yaml strategy.aggregator=trimmed": "fedpkg run x.yaml strategy.aggregator=trimmed_mean ",
     "fedpkg config show mein": "fedpkg config show mein\\ run.yaml ",
     "fedpkg run mein\\ run.yaml strategy.att": "fedpkg run mein\\ run.yaml strategy.attackers=",
     "fedpkg run x.yaml package=no": "fedpkg run x.yaml package=notes.txt ",

@@ -7,7 +7,9 @@ import re
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from cli_support import MISBEHAVE, REPO, fedpkg
 from test_run_package import WAYS, write_package, write_sites
 
@@ -23,6 +25,10 @@ def test_init_writes_a_run_yaml_that_runs_as_it_stands(here: Path) -> None:
     assert made.code == 0, made.err
     assert "fedpkg run run.yaml" in made.out
     text = (here / "run.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=run.schema.json\n")
+    schema = json.loads((here / "run.schema.json").read_text())
+    assert schema == fedpkg("config", "schema").json()
+    jsonschema.validate(yaml.safe_load(text), schema)
     assert max(map(len, text.splitlines())) <= 120
     assert 'package: "my packages/nr 1 #é"' in text, "relative to the run.yaml, and quoted where YAML wants it"
     ended = fedpkg("run", "run.yaml", "rounds=1")
@@ -52,6 +58,9 @@ def test_init_overwrites_nothing_without_force(here: Path) -> None:
     ended = fedpkg("init", MISBEHAVE)
     assert ended.code != 0 and "run.yaml is there already" in ended.err and "--force" in ended.err
     assert (here / "run.yaml").read_text() == "mine"
+    (here / "run.schema.json").write_text("mine")
+    assert fedpkg("init", MISBEHAVE, "-o", "other.yaml").code == 0
+    assert (here / "run.schema.json").read_text() == "mine"
     assert fedpkg("init", MISBEHAVE, "--force").code == 0
     assert load(here / "run.yaml").config.package == str(MISBEHAVE)
 

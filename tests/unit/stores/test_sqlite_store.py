@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,45 @@ def test_failed_migration_leaves_the_version_before_it(path: Path, tmp_path: Pat
     assert database.has_table("whole")
     assert version(path) == NEWEST + 1
     database.close()
+
+
+def test_an_older_database_is_copied_before_it_is_changed(path: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    for file in MIGRATIONS.glob("000[1-4]_*.sql"):
+        shutil.copy(file, older)
+    database = SqliteDatabase(path)
+    migrate(database, folder=older)
+    assert [one.name for one in path.parent.glob("*.db")] == ["state.db"], "a new database is no older one"
+    with database.transaction() as transaction:
+        transaction.run("insert into packages values ('p', 'p', 1, '{}', 1.0)")
+    with SqliteStore(path) as store:  # while the other connection is open: what is in the log is copied, too
+        assert store.check() == []
+    database.close()
+    copy = path.with_name("state.schema-4.db")
+    assert (version(copy), version(path)) == (4, NEWEST)
+    before = copy.read_bytes()
+    SqliteStore(path).close()
+    assert copy.read_bytes() == before
+    shutil.copy(copy, path)  # to go back, it is put in the place of the database
+    with SqliteStore(path) as store:
+        assert store.check() == []
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select name from packages").fetchall() == [("p",)]
+
+
+def test_an_older_database_that_cannot_be_copied_stays_as_it_is(path: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    shutil.copy(MIGRATIONS / "0001_first.sql", older)
+    database = SqliteDatabase(path)
+    migrate(database, folder=older)
+    database.close()
+    path.with_name("state.schema-1.db").mkdir()
+    with pytest.raises(StoreError, match="cannot be copied before its schema is changed") as caught:
+        SqliteStore(path)
+    assert "free space" in str(caught.value)
+    assert version(path) == 1
 
 
 def test_reader_does_not_migrate(path: Path, tmp_path: Path) -> None:
