@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 import click
 from markdown import block, code, contents, inline, page, table
 
-from fedpkg.cli.main import NOUNS
+from fedpkg.cli.main import NOUNS, fedpkg
 
 _EVERYWHERE = ("home", "verbosity", "json", "help")  # options of every command
 
@@ -29,7 +28,8 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def command_of(noun: str) -> click.Command:
-    command: click.Command = importlib.import_module(f"fedpkg.cli.{noun}").command
+    command = fedpkg.get_command(click.Context(fedpkg), noun)
+    assert command is not None
     return command
 
 
@@ -38,6 +38,8 @@ def _told(command: click.Command, path: str, *, depth: int) -> Iterator[str]:
         if not isinstance(command, click.Group):
             yield block("text", context.get_usage().removeprefix("Usage: "))
         yield _help(command.help or "")
+        if command.epilog:  # its examples
+            yield _help(command.epilog)
         if options := _options(command):
             yield options
         if isinstance(command, click.Group):
