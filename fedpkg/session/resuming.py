@@ -18,7 +18,7 @@ from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.log import event
 from fedpkg.session.admission import package_again, put_on_disk
-from fedpkg.session.context import context_of, running
+from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
 from fedpkg.session.workshop import Workshop
@@ -29,8 +29,10 @@ from fedpkg.stores.prune import remove
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
+    from fedpkg.compute_package.spec import PackageSpec
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
+    from fedpkg.waist.executor import Executor
 
 
 logger = logging.getLogger("fedpkg.session")
@@ -73,17 +75,25 @@ def resume(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)
             )
             from fedpkg.controller.session import run_session
-            from fedpkg.formats.base import WITHOUT_MODEL, ModelForm
 
-            seed = next(iter(store.list_models(session.session_id, limit=1)), None)  # of round 0
-            form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
-            ctx = context_of(here, session, config, package.spec, form, executor)
-            _check_still_without(ctx, seed)
-            if session.rules < 2 and seed is not None:
-                check_former_shares(ctx, seed)
-            if session.rules < 3:
-                check_former_sums(ctx)
+            ctx = _context(here, session, config, package.spec, executor)
         return run_session(ctx)
+
+
+def _context(
+    here: Running, session: SessionRow, config: RunConfig, spec: PackageSpec, executor: Executor
+) -> SessionContext:
+    from fedpkg.formats.base import WITHOUT_MODEL, ModelForm
+
+    seed = next(iter(here.store.list_models(session.session_id, limit=1)), None)  # of round 0
+    form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
+    ctx = context_of(here, session, config, spec, form, executor)
+    _check_still_without(ctx, seed)
+    if session.rules < 2 and seed is not None:
+        check_former_shares(ctx, seed)
+    if session.rules < 3:
+        check_former_sums(ctx)
+    return ctx
 
 
 def _extended(config: RunConfig, session: SessionRow, store: StateStore, rounds: int) -> RunConfig:
