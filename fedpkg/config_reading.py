@@ -284,6 +284,8 @@ PATHS = (
         "strategy.file",
         "strategy.folder",
         "strategy.server_functions",
+        "strategy.server_model",
+        "strategy.labels",
         "sampler.file",
         "sampler.availability.trace",
     ),

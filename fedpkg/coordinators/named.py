@@ -1,6 +1,6 @@
-"""The names ``coordinator`` and ``server_functions`` in a run.yaml.
+"""The names ``coordinator``, ``server_functions`` and ``split`` in a run.yaml.
 
-The strategy itself is apart: a list of strategies loads no PyTorch.
+The strategies themselves are apart: a list of strategies loads no PyTorch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fedpkg.strategies.registry import register_strategy
 
 if TYPE_CHECKING:
     from fedpkg.coordinators.strategy import Coordinator
+    from fedpkg.strategies.methods.split import SplitLearning
 
 
 @register_strategy("coordinator", equation="w <- what a process of your own commits")
@@ -28,17 +29,57 @@ def coordinator(
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
     from fedpkg.coordinators.strategy import Coordinator
+    from fedpkg.strategies.traits import Traits
 
-    return Coordinator(command, folder, parameters or {}, timeout_s, has_model)
+    return Coordinator(command, folder, parameters or {}, timeout_s, Traits(entry_points=(), has_model=has_model))
 
 
 @register_strategy("server_functions", equation="w <- what ServerFunctions.aggregate returns")
 def server_functions(server_functions: str, timeout_s: Positive = 600.0) -> Coordinator:
     """FEDn's server functions: a file whose class ServerFunctions chooses, configures and aggregates."""
-    path = Path(server_functions)
-    if not path.is_file():
-        raise ValueError(f"server_functions: there is no file {server_functions}")
+    _check_file("server_functions", server_functions)
     from fedpkg.coordinators.strategy import Coordinator
 
-    command = f"python -m _fedpkg_server_functions {shlex.quote(path.name)}"
+    command = f"python -m _fedpkg_server_functions {shlex.quote(Path(server_functions).name)}"
     return Coordinator(command, server_functions, {}, timeout_s)
+
+
+@register_strategy(
+    "split",
+    equation="h_k = f_k(x_k);  p = sigmoid(W [h_1 … h_K] + b);  W, b by Adam; client k gets dL/dh_k",
+    paper="Vepakomma et al. 2018, Split learning for health: Distributed deep learning without sharing raw patient "
+    "data, arXiv:1812.00564",
+    attackers="none",
+)
+def split(
+    labels: str,
+    learning_rate: Positive = 0.01,
+    validate: bool = False,
+    server_model: str | None = None,
+    timeout_s: Positive = 600.0,
+) -> SplitLearning | Coordinator:
+    """Clients answer `forward` with embeddings of the same examples, and get the loss's gradients in `backward`.
+
+    All clients are asked in each round, and all must answer. ``labels`` is a file of the server: .npz, or .pt, with
+    ``y_train`` (0 or 1), in the order of the clients' examples. With ``validate``, clients are asked for the embeddings
+    of their test examples after each round, and the file has ``y_test``, too. ``server_model`` is a file with a class
+    ``ServerModel``, a torch module of your own in place of the linear layer; it runs in a process of its own, which has
+    ``timeout_s`` for each message (docs/split-learning.md).
+    """
+    from fedpkg.strategies.methods.split import SplitLearning
+
+    _check_file("labels", labels)
+    layer = SplitLearning(labels, learning_rate, validate)
+    if server_model is None:
+        return layer
+    _check_file("server_model", server_model)
+    from fedpkg.coordinators.strategy import Coordinator
+
+    command = shlex.join(["python", "-m", "_fedpkg_split_server", Path(server_model).name, Path(labels).name])
+    parameters = {"learning_rate": learning_rate, "validate": validate}
+    return Coordinator(command, server_model, parameters, timeout_s, layer.traits, (labels,))
+
+
+def _check_file(key: str, path: str) -> None:
+    if not Path(path).is_file():
+        raise ValueError(f"{key}: there is no file {path}")

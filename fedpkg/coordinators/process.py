@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late  # another one than the built-in before Python 3.11
 from contextlib import suppress
@@ -105,7 +105,9 @@ class Ended(Exception):
 class Process:
     """One process of a coordinator, and its folder: ``work`` (a copy of the person's), ``in`` and ``out`` for files."""
 
-    def __init__(self, place: Workplace, journal: Journal, command: str, source: Path, *, timeout_s: float) -> None:
+    def __init__(
+        self, place: Workplace, journal: Journal, command: str, sources: Sequence[Path], *, timeout_s: float
+    ) -> None:
         self._place = place
         self._journal = journal
         self._timeout_s = timeout_s
@@ -114,11 +116,12 @@ class Process:
         self.folder = starts / str(1 + max((int(one.name) for one in starts.iterdir()), default=0))
         self.work, self.files, self.out = (self.folder / name for name in ("work", "in", "out"))
         self.folder.mkdir()
-        if source.is_file():  # a program that is one file, wherever that lies
-            self.work.mkdir()
-            copy_file(source, self.work / source.name)
-        else:
-            copy_tree(source, self.work)
+        for source in sources:
+            if source.is_file():  # it alone, wherever it lies
+                self.work.mkdir(exist_ok=True)
+                copy_file(source, self.work / source.name)
+            else:
+                copy_tree(source, self.work)
         self.files.mkdir()
         self.out.mkdir()
         self._out = open_folder(self.out)

@@ -38,6 +38,7 @@ logger = logging.getLogger("fedpkg.coordinators")
 MOST_STARTS = 3  # of a process in one round: what ends it each time will end it again
 MOST_LOG_LINES = 100  # of a round
 LONGEST_LINE = 500
+_OF_A_PROGRAM = Traits(entry_points=())  # which it asks is only seen when it asks
 _LEAST_BYTES = 16 << 20  # of a file that it sends, whatever the size of the model
 
 
@@ -48,18 +49,19 @@ class Coordinator:
 
     After a checkpoint, the rounds before it are no longer needed. ``workplace`` is given by the session that runs it;
     the strategy itself keeps the process, which it can start again at any time, and nothing else.
+
+    Args:
+        folder: the program's folder, or its one file.
+        beside: further files that the program finds in its folder.
     """
 
     command: str
     folder: str
     parameters: Mapping[str, Json] = field(default_factory=dict)
     timeout_s: float = 600.0
-    has_model: bool = True
+    traits: Traits = _OF_A_PROGRAM
+    beside: tuple[str, ...] = ()
     workplace: Workplace | None = None
-
-    @property
-    def traits(self) -> Traits:
-        return Traits(entry_points=(), has_model=self.has_model)
 
     def __post_init__(self) -> None:
         self._process: Process | None = None
@@ -118,8 +120,8 @@ class Coordinator:
             try:
                 if self._process is None:
                     assert self.workplace is not None
-                    source = Path(self.folder)
-                    self._process = Process(self.workplace, journal, self.command, source, timeout_s=self.timeout_s)
+                    sources = [Path(one) for one in (self.folder, *self.beside)]
+                    self._process = Process(self.workplace, journal, self.command, sources, timeout_s=self.timeout_s)
                     self._replay(self._process, round_, most)
                 elif say is not None:
                     self._process.tell(say, _files_of(say))

@@ -61,7 +61,6 @@ STRATEGIES = Registry(
                 "methods.svrp",
                 "methods.svrs",
                 "methods.vrcs",
-                "methods.split",
             )
         ),
         "fedpkg.coordinators.named",

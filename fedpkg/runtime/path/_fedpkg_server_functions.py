@@ -13,16 +13,44 @@ import json
 import os
 import sys
 import traceback
+from contextlib import contextmanager
 
 import _fedpkg_compat  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
 class Failed(Exception):
     """A function of the file cannot be used; the message is for its author."""
+
+
+@contextmanager
+def guarded(what: str, path: str) -> Iterator[None]:
+    """An error of the file's code says where it is."""
+    try:
+        yield
+    except Failed:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        where = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == path]
+        line = ", line %s" % where[-1].lineno if where else ""
+        raise Failed("%s failed (%s%s): %s: %s" % (what, path, line, type(error).__name__, error)) from error
+
+
+def read(path: str, wanted: str, names: dict[str, Any]) -> dict[str, Any]:
+    """What a file defines, given these names; it must define ``wanted``."""
+    namespace = {**names, "__name__": os.path.splitext(path)[0], "__file__": path}
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    with guarded("the file", path):
+        exec(code, namespace)
+    if wanted not in namespace:
+        raise Failed("%s has no class %s" % (path, wanted))
+    return namespace
 
 
 class Functions:
@@ -34,14 +62,10 @@ class Functions:
         self.path = path
         self.api_client = allowed_import.api_client
         names = {name: getattr(allowed_import, name) for name in allowed_import.__all__}
-        namespace = {**names, "__name__": "server_functions", "__file__": path}
-        with open(path, "rb") as file:
-            code = compile(file.read(), path, "exec", dont_inherit=True)
-        exec(code, namespace)
-        if "ServerFunctions" not in namespace:
-            raise Failed("%s has no class ServerFunctions" % path)
+        found = read(path, "ServerFunctions", names)["ServerFunctions"]
         self.base: Any = allowed_import.ServerFunctionsBase
-        self.own: Any = namespace["ServerFunctions"]()
+        with guarded("ServerFunctions", path):
+            self.own: Any = found()
 
     def has(self, name: str) -> bool:
         """Whether the file defines a function."""
@@ -52,13 +76,8 @@ class Functions:
         if not self.has(name):
             return None
         function = getattr(self.own, name)
-        try:
+        with guarded(name, self.path):
             return function(*arguments[: len(inspect.signature(function).parameters)])
-        except Exception as error:
-            traceback.print_exc()
-            where = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == self.path]
-            line = ", line %s" % where[-1].lineno if where else ""
-            raise Failed("%s failed (%s%s): %s: %s" % (name, self.path, line, type(error).__name__, error)) from error
 
 
 def main(path: str) -> None:
@@ -79,18 +98,38 @@ def main(path: str) -> None:
 def _next_model(functions: Functions, step: Any) -> dict[str, Any]:
     """Ask as the functions say, and aggregate what comes."""
     model = _arrays(step.path)
-    chosen = functions.call("client_selection", [one.client_id for one in step.clients], _training())
-    if chosen is not None and not list(chosen):
-        raise Failed("client_selection (%s) chose no client" % functions.path)
-    former = "client_settings" if functions.has("client_settings") else "client_config"  # its name in FEDn 0.19
-    settings = functions.call(former, list(model.values())) or {}
-    asked = None if chosen is None else [str(one) for one in chosen]
-    [replies] = step.ask("train", clients=asked, parameters=json.loads(json.dumps(settings, default=_plain)))
+    chosen = _chosen(functions, [one.client_id for one in step.clients])
+    [replies] = step.ask("train", clients=chosen, parameters=_settings(functions, list(model.values())))
     for reply in replies:
         logged = reply.metadata.get("logged")
         if isinstance(logged, dict):
             functions.api_client.attributes.setdefault(reply.client_id, {}).update(logged.get("attributes", {}))
     return _fitted(_aggregated(functions, model, replies), model, functions.path)
+
+
+def _chosen(functions: Functions, clients: list[str]) -> list[str] | None:
+    found = functions.call("client_selection", list(clients), _training())
+    if found is None:
+        return None
+    where = "client_selection (%s)" % functions.path
+    if isinstance(found, (str, bytes)) or not hasattr(found, "__iter__"):
+        raise Failed("%s returned %r, no list of clients" % (where, found))
+    chosen = list(dict.fromkeys(str(one) for one in found))
+    unknown = [one for one in chosen if one not in clients]
+    if unknown:
+        raise Failed("%s chose %s; the clients are %s" % (where, ", ".join(unknown[:3]), ", ".join(clients[:10])))
+    if not chosen:
+        raise Failed("%s chose no client" % where)
+    return chosen
+
+
+def _settings(functions: Functions, model: list[Any]) -> Any:
+    name = "client_settings" if functions.has("client_settings") else "client_config"  # its name in FEDn 0.19
+    found = functions.call(name, model)
+    if found is not None and not isinstance(found, dict):
+        raise Failed("%s (%s) returned %r, no dictionary of settings" % (name, functions.path, found))
+    with guarded("JSON of what %s returned" % name, functions.path):
+        return json.loads(json.dumps(found or {}, default=_plain, allow_nan=False))
 
 
 def _aggregated(functions: Functions, model: dict[str, Any], replies: Any) -> Any:
@@ -124,11 +163,12 @@ def _fitted(found: Any, model: dict[str, Any], path: str) -> dict[str, Any]:
     """What was aggregated, under the names and in the dtypes of the model."""
     import numpy as np
 
-    arrays = [np.asarray(one) for one in found]
-    shapes, wanted = [one.shape for one in arrays], [one.shape for one in model.values()]
-    if shapes != wanted:
-        raise Failed("%s: the aggregated model has arrays of the shapes %s, not %s" % (path, shapes, wanted))
-    return {name: new.astype(old.dtype) for (name, old), new in zip(model.items(), arrays)}
+    with guarded("what was aggregated is no list of arrays: NumPy", path):
+        arrays = [np.asarray(one) for one in found]
+        shapes, wanted = [one.shape for one in arrays], [one.shape for one in model.values()]
+        if shapes != wanted:
+            raise Failed("%s: the aggregated model has arrays of the shapes %s, not %s" % (path, shapes, wanted))
+        return {name: new.astype(old.dtype) for (name, old), new in zip(model.items(), arrays)}
 
 
 def _arrays(path: str) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.errors import AggregationError, ConfigError
-from fedpkg.registry import Positive
 from fedpkg.strategies.base import Asks, Replies, Request, State, Step, StepContext, StepResult
-from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.traits import Traits
 from fedpkg.types import ReplyKind
 
@@ -23,33 +21,17 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 EMBEDDING, GRADIENT = "embedding", "gradient"  # each a set of records with one tensor of the same name
 
 
-@register_strategy(
-    "split",
-    equation="h_k = f_k(x_k);  p = sigmoid(W [h_1 … h_K] + b);  W, b by Adam; client k gets dL/dh_k",
-    paper="Vepakomma et al. 2018, Split learning for health: Distributed deep learning without sharing raw patient "
-    "data, arXiv:1812.00564",
-    attackers="none",
-)
 @dataclass(frozen=True)
 class SplitLearning:
-    """Clients answer `forward` with embeddings of the same examples, and get the loss's gradients in `backward`.
-
-    All clients are asked in each round, and all must answer. ``labels`` is a file of the server: .npz, or .pt, with
-    ``y_train`` (0 or 1), in the order of the clients' examples. With ``validate``, clients are asked for the embeddings
-    of their test examples after each round, and the file has ``y_test``, too.
-    """
+    """The strategy ``split`` (`fedpkg.coordinators.named.split`) whose server has one linear layer."""
 
     labels: str
-    learning_rate: Positive = 0.01
-    validate: bool = False
+    learning_rate: float
+    validate: bool
 
     @property
     def traits(self) -> Traits:
         return Traits(entry_points=("forward", "backward"), has_model=False, chooses_clients=True, heeds_required=False)
-
-    def __post_init__(self) -> None:
-        if not Path(self.labels).is_file():
-            raise ValueError(f"labels: there is no file {self.labels}")
 
     def init(self, seed_model: Weights | None) -> State:
         return {"steps": 0}

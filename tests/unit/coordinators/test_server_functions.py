@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from federation import Federation
+from warm import warm_python
 
-from fedpkg.config import RunConfig
-from fedpkg.errors import ConfigError, SessionFailed
+from fedpkg.config import RunConfig, dump_config
+from fedpkg.errors import ConfigError, FedpkgError, SessionFailed
+from fedpkg.means import means
 from fedpkg.session import resuming
 from fedpkg.stores.base import SessionRow
 
@@ -67,6 +71,28 @@ class ServerFunctions(ServerFunctionsBase):
         found, self.mean, self.total = self.mean, None, 0
         return found
 """
+# In the words of 0.19; what it aggregates depends on all rounds before, and on draws.
+CONFIG = """
+from fedn.network.combiner.hooks.allowed_import import ServerFunctionsBase, np, random
+
+
+class ServerFunctions(ServerFunctionsBase):
+    def __init__(self):
+        self.seen = []
+
+    def client_selection(self, client_ids):
+        return np.random.permutation(client_ids)[:2]
+
+    def client_config(self, global_model):
+        return {"learning_rate": 1.0 / (1 + len(self.seen))}
+
+    def aggregate(self, previous_global, client_updates):
+        self.seen.append(np.mean([parameters[0] for parameters, _ in client_updates.values()], axis=0))
+        return [np.mean(self.seen, axis=0) + 0.01 * random.random()]
+"""
+PROGRAMS = {"0.19": CONFIG, "0.20": SERVER_FUNCTIONS, "scaleout": INCREMENTAL}
+DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
+ISOLATED = pytest.param("isolated", marks=pytest.mark.skipif(means().warm is None, reason="no isolation here"))
 SKELETON = "class ServerFunctions(ServerFunctionsBase):\n    def client_selection(self, client_ids):\n        pass\n"
 CLIENT = """
 import io, json, os, sys
@@ -150,13 +176,54 @@ def test_incremental_and_missing_functions_are_the_mean_of_fedavg(federation: Fe
 
 
 @pytest.mark.slow
-def test_server_functions_run_isolated(federation: Federation, package: Path) -> None:
-    free = federation.run(config(federation, package, SERVER_FUNCTIONS, rounds=2))
-    try:
-        walled = federation.run(config(federation, package, SERVER_FUNCTIONS, rounds=2, isolate={"enabled": True}))
-    except ConfigError as error:
-        pytest.skip(error.message)  # this machine cannot
-    assert digests(federation, walled) == digests(federation, free)
+@pytest.mark.parametrize("where", ["process", "resident", ISOLATED])
+@pytest.mark.parametrize("era", PROGRAMS)
+def test_server_functions_give_the_same_bits_on_every_executor_and_isolated(
+    federation: Federation, package: Path, era: str, where: str
+) -> None:
+    at = {"isolate": {"enabled": True}} if where == "isolated" else {"executor": {"name": where, "workers": 1}}
+    usual = federation.run(config(federation, package, PROGRAMS[era], rounds=2))
+    other = federation.run(config(federation, package, PROGRAMS[era], rounds=2, **at))
+    assert len(set(digests(federation, usual))) == 3
+    assert digests(federation, other) == digests(federation, usual)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--kill-at", "7"),  # one client of the second round has answered
+        *(pytest.param(("--kill-at", str(number)), marks=pytest.mark.soak) for number in (3, 5, 6, 8, 9, 11)),
+        pytest.param(("--kill-at-step", "before:commit_round:2"), marks=pytest.mark.soak),
+        pytest.param(("--kill-at-step", "after:commit_round:2"), marks=pytest.mark.soak),
+    ],
+)
+@pytest.mark.parametrize("era", PROGRAMS)
+def test_killed_in_a_round_server_functions_go_on_to_the_same_bits(
+    federation: Federation, package: Path, era: str, words: tuple[str, str]
+) -> None:
+    run = config(federation, package, PROGRAMS[era])
+    whole = federation.run(run)
+    (path := federation.home.root / "config.json").write_text(json.dumps(dump_config(run)))
+    command = [*warm_python(), str(DRIVE), str(federation.home.root), "--run", str(path), *words]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    killed = federation.store.list_sessions()[-1]
+    assert killed.session_id != whole.session_id and len(digests(federation, killed)) < 4
+    resumed = federation.resume(killed.session_id)
+    assert resumed.status == "finished"
+    assert digests(federation, resumed) == digests(federation, whole)
+    cohorts = [[row.cohort for row in federation.store.list_rounds(one.session_id)] for one in (resumed, whole)]
+    assert cohorts[0] == cohorts[1]
+    assert federation.findings() == []
+
+
+HEAD = "import numpy as np\nclass ServerFunctions:\n"
+SELECTS = HEAD + "    def client_selection(self, client_ids):\n        return "
+SETTINGS = HEAD + "    def client_settings(self, global_model):\n        return "
+AGGREGATES = HEAD + "    def aggregate(self, previous, updates):\n        return "
+TAKES = HEAD + "    def incremental_aggregate(self, *given):\n        {}\n"
+TAKES += "    def get_incremental_aggregate_model(self):\n        return {}\n"
+FILE = r"server functions.py, line {}\)"
 
 
 @pytest.mark.parametrize(
@@ -164,26 +231,58 @@ def test_server_functions_run_isolated(federation: Federation, package: Path) ->
     [
         ("x = 1", "has no class ServerFunctions"),
         ("def f(:", r"invalid syntax \(server functions.py, line 1\)"),
+        ("import nowhere", r"the file failed \(server functions.py, line 1\): ModuleNotFoundError"),
+        (HEAD + "    def __init__(self):\n        1 / 0", r"ServerFunctions failed \(" + FILE.format(4)),
+        (SELECTS + "1 / 0", r"client_selection failed \(" + FILE.format(4) + ": ZeroDivisionError: division by zero"),
+        (SELECTS + "[]", r"client_selection \(server functions.py\) chose no client"),
+        (SELECTS + "['nobody', 'daten 0']", r"chose nobody; the clients are daten 0, daten 1, daten 2"),
+        (SELECTS + "3", r"client_selection \(server functions.py\) returned 3, no list of clients"),
+        (SELECTS + "'daten 0'", "returned 'daten 0', no list of clients"),
+        (SETTINGS + "{}['lr']", r"client_settings failed \(" + FILE.format(4) + ": KeyError: 'lr'"),
+        (SETTINGS + "[0.1]", r"client_settings \(server functions.py\) returned \[0.1\], no dictionary of settings"),
+        (SETTINGS + "{(1, 2): 3}", "JSON of what client_settings returned failed .*TypeError: keys must be str"),
+        (SETTINGS + "{'lr': float('nan')}", "client_settings returned failed .*ValueError"),
+        (AGGREGATES + "1 / 0", r"aggregate failed \(" + FILE.format(4) + ": ZeroDivisionError: division by zero"),
         (
-            "class ServerFunctions:\n    def aggregate(self, previous, updates):\n        return 1 / 0\n",
-            r"aggregate failed \(server functions.py, line 3\): ZeroDivisionError: division by zero",
-        ),
-        (
-            "class ServerFunctions:\n    def aggregate(self, previous, updates):\n        return previous * 2\n",
+            AGGREGATES + "previous * 2",
             r"the aggregated model has arrays of the shapes \[\(2,\), \(2,\)\], not \[\(2,\)\]",
         ),
-        (
-            "class ServerFunctions:\n    def client_selection(self, client_ids):\n        return []\n",
-            r"client_selection \(server functions.py\) chose no client",
+        (AGGREGATES + "[np.zeros(3)]", r"arrays of the shapes \[\(3,\)\], not \[\(2,\)\]"),
+        (AGGREGATES + "3", "what was aggregated is no list of arrays: NumPy failed .*'int' object is not iterable"),
+        (AGGREGATES + "[['a', 'b']]", "what was aggregated is no list of arrays: NumPy failed .*could not convert"),
+        (AGGREGATES + "[np.array([1.0, np.nan])]", "tensor '0' of the next global model is not finite in float64"),
+        (TAKES.format("1 / 0", "None"), r"incremental_aggregate failed \(" + FILE.format(4)),
+        (TAKES.format("pass", "1 / 0"), r"get_incremental_aggregate_model failed \(" + FILE.format(6)),
+        (TAKES.format("pass", "[np.zeros((2, 2))]"), r"arrays of the shapes \[\(2, 2\)\], not \[\(2,\)\]"),
+        *(
+            (program.replace("return ", "while True: pass\n        return "), "the coordinator sent nothing for 3 s")
+            for program in (SELECTS + "[]", SETTINGS + "{}", AGGREGATES + "[]")
         ),
+        (SELECTS + "__import__('os')._exit(3)", r"it ended with code 3 before it committed the round \(3 times"),
     ],
 )
 def test_server_functions_that_cannot_be_used_end_the_session_with_the_reason(
     federation: Federation, package: Path, program: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
-    with pytest.raises(SessionFailed, match=message):
-        federation.run(config(federation, package, program, rounds=1))
+    run = config(federation, package, program, rounds=1)
+    if "while True" in program:
+        run.strategy["timeout_s"] = 3.0
+    with pytest.raises(FedpkgError, match=message):
+        federation.run(run)
+    assert federation.store.list_sessions()[-1].status == "failed"
+
+
+def test_session_of_server_functions_that_failed_goes_on_when_they_are_mended(
+    federation: Federation, package: Path
+) -> None:
+    whole = federation.run(config(federation, package, SERVER_FUNCTIONS, rounds=2))
+    broken = SERVER_FUNCTIONS.replace("self.round += 1\n", "self.round += 1\n        assert self.round < 2\n")
+    with pytest.raises(SessionFailed, match=r"round 2: .*client_settings failed \(server functions.py, line 18\)"):
+        federation.run(config(federation, package, broken, rounds=2))
+    (package.parent / "server functions.py").write_text(SERVER_FUNCTIONS)
+    resumed = federation.resume(federation.store.list_sessions()[-1].session_id)
+    assert digests(federation, resumed) == digests(federation, whole)
 
 
 def test_missing_file_of_server_functions_is_refused(federation: Federation, package: Path) -> None:

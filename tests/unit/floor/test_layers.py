@@ -83,7 +83,7 @@ def graph() -> dict[str, frozenset[str]]:
 
 
 # Programs of the runtime that run what FEDn's packages have: they use its modules, and fedpkg's client.
-PROGRAMS = ("_fedpkg_callbacks.py", "_fedpkg_server_functions.py", "_fedpkg_split.py")
+PROGRAMS = ("_fedpkg_callbacks.py", "_fedpkg_server_functions.py", "_fedpkg_split.py", "_fedpkg_split_server.py")
 
 
 @pytest.mark.parametrize("room", sorted({room_of(path) for path in modules()}))
@@ -141,6 +141,8 @@ def test_zygote_needs_only_the_standard_library() -> None:
         serves_fedn = "compat" in path.parts or path.name in PROGRAMS
         # What a package of FEDn's needs anyway; of fedpkg, the client that is found everywhere.
         compat = ("numpy", "fedn") if serves_fedn else ()
+        if path.name == "_fedpkg_split_server.py":  # whose model is a torch module
+            compat += ("torch",)
         for line, name in imports_of(path):
             top = name.partition(".")[0]
             known = top in sys.stdlib_module_names or top.startswith("_fedpkg_") or top in compat

@@ -67,6 +67,7 @@ def helper(name: str) -> Any:
         ("scaleout.client.edge_client", "EdgeClient ConnectToApiResult GrpcConnectionOptions"),
         ("scaleoututil.utils.model", "ScaleoutModel"),
         ("scaleoututil.logging", "ScaleoutLogger FednLogger"),
+        ("fedn.network.combiner.aggregators.aggregatorbase", "AggregatorBase"),
         ("scaleoututil.helpers.helpers", "get_helper save_metadata load_metadata save_metrics"),
     ],
 )

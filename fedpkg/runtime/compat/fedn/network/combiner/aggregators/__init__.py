@@ -1,0 +1,1 @@
+"""Aggregators of FEDn's server: a file of one defines the server model of split learning."""
