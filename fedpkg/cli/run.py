@@ -126,9 +126,11 @@ def _of_package(
         output.words(
             "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
         )
-    if ways.downloads is not None:
+    if config.strategy["name"] == "split":
+        output.words(f"labels   {shown(str(config.strategy['labels']))}")
+    if ways.prepares is not None:
         how = "startup=run or startup=once runs it"
-        output.words(f"startup  skipped, as {shown(ways.downloads)} downloads and data is given ({how})")
+        output.words(f"startup  skipped, as {shown(ways.prepares)} and data is given ({how})")
     for about in ways.missed:
         output.words(f"warning: {shown(about)}")
     return config

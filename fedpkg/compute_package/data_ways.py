@@ -61,12 +61,13 @@ class DataWays:
 
     Args:
         missed: what it opens and cannot be given, with what to do.
-        downloads: where its ``startup`` downloads something, as far as that can be read.
+        prepares: how its ``startup`` makes the data that is given, as far as that can be read: what it downloads, or
+            opens and cannot be given.
     """
 
     ways: Sequence[Way] = ()
     missed: Sequence[str] = ()
-    downloads: str | None = None
+    prepares: str | None = None
 
     def section(self, name: str) -> dict[str, str]:
         return {way.name: way.value for way in self.ways if way.section == name}
@@ -102,12 +103,21 @@ class _Finding:
         if not ways and not settings and not self._missed:
             ways += [*self._in_package()]
         more = [*self._by_numbers(), *self._by_what_is_downloaded()]
-        return DataWays([*ways, *settings, *more], list(self._missed), self._downloads())
+        return DataWays([*ways, *settings, *more], list(self._missed), self._prepares(ways))
 
-    def _downloads(self) -> str | None:
+    def _prepares(self, ways: Sequence[Way]) -> str | None:
         startup = self._spec.entry_points.get(STARTUP)
         script = None if startup is None else script_of(startup.command)
-        return None if script is None else self._sources.place_of(script, _DOWNLOADS)
+        if script is None:
+            return None
+        if place := self._sources.place_of(script, _DOWNLOADS):
+            return f"{place} downloads"
+        if any(way.section == "links" for way in ways):
+            return None
+        opened = (one for one in self._named if one[0].place.rpartition(":")[0] == script)
+        beside = ((one, path) for one, path in opened if path.startswith(("../", *CONTAINER_FOLDERS)))
+        found = next((each for each in beside if _is_of_data(each[1].split("/"))), None)
+        return None if found is None else f"{found[0].place} opens {found[1]}"
 
     def _by_variable(self) -> Iterator[Way]:
         for variable in DATA_PATHS:

@@ -163,6 +163,8 @@ class _PathReader:
             if isinstance(node, ast.expr) and (found := self._read(node, 0)) is not None:
                 if not isinstance(node, ast.Name):
                     yield found, node.lineno
+                if not found.whole:  # what comes next was worked out somewhere, perhaps from another file
+                    pending += [one for one in _parts(node) if isinstance(one, ast.expr) and not self._read(one, 0)]
                 continue
             pending += _parts(node)
 

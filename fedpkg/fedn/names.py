@@ -5,6 +5,7 @@ from __future__ import annotations
 # Variables, and a file, by which a package finds its client's data and settings.
 DATA_PATH = "FEDN_DATA_PATH"
 DATA_PATHS = (DATA_PATH, "SCALEOUT_DATA_PATH")
+LABELS_PATH = "FEDN_LABELS_PATH"  # of the server of split learning
 CLIENT_SETTINGS_PATHS = ("FEDN_CLIENT_SETTINGS_PATH", "SCALEOUT_CLIENT_SETTINGS_PATH")
 CLIENT_SETTINGS_OPTION = "client_settings_path"
 NUMBER_VARIABLES = ("FEDN_DATA_SPLIT_INDEX", "SCALEOUT_DATA_SPLIT_INDEX", "CLIENT_NUMBER")  # which client, from 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import UnpackedPackage, open_package
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.config_reading import config_of
-from fedpkg.fedn.names import DATA_PATHS
+from fedpkg.fedn.callbacks import SPLIT
+from fedpkg.fedn.names import DATA_PATHS, LABELS_PATH
 from fedpkg.session.configuration import resolved
 
 DEFAULT_ROUNDS = 5  # as FEDn's sessions
@@ -39,11 +41,7 @@ def run_of_package(
         PackageError: the package cannot be used, or is not allowed; then it is not even looked at.
         DataError: ``data``, a pattern, does not match what could be clients.
     """
-    # Before the package is read.
-    first = [word for word in overrides if word.startswith(("trust", "limits", "isolate"))]
-    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
-    admit = gate(package, asked.trust.allow, signature=asked.trust.signature)
-    unpacked = open_package(package, cache, asked.limits, admit=admit)
+    unpacked, isolated = _opened(package, overrides, cache)
     tree: dict[str, Any] = {
         "package": str(package),
         "name": session_name(package),
@@ -54,23 +52,47 @@ def run_of_package(
         tree["seed_model"] = str(seed_model)
     ways = DataWays()
     if data is not None:
-        ways = ways_of_clients(unpacked, data, clients, cache=cache, isolated=asked.isolate.enabled)
+        paths = _paths(data, clients, cache)
+        ways = data_ways(unpacked, paths, isolated=isolated)
         tree["clients"] = {"folders": data, **({} if clients is None else {"count": clients})}
         tree |= _keys(ways, tree["clients"])
+        if not any(word.startswith(("strategy=", "strategy.name=")) for word in overrides):
+            tree |= _of_split(unpacked, paths)
     config = config_of(tree, overrides, resolve=resolved)
     is_skipped = tree.get("startup") == "skip" == config.startup
-    return config, DataWays(_as_configured(config, ways), ways.missed, ways.downloads if is_skipped else None)
+    return config, DataWays(_as_configured(config, ways), ways.missed, ways.prepares if is_skipped else None)
+
+
+def _opened(package: Path, overrides: Sequence[str], cache: Path) -> tuple[UnpackedPackage, bool]:
+    """The package, if it is allowed, and whether its tasks are isolated."""
+    first = [word for word in overrides if word.startswith(("trust", "limits", "isolate"))]
+    asked = config_of({"package": str(package), "rounds": 1, "clients": {"count": 1}}, first)
+    admit = gate(package, asked.trust.allow, signature=asked.trust.signature)
+    return open_package(package, cache, asked.limits, admit=admit), asked.isolate.enabled
 
 
 def _keys(ways: DataWays, clients: dict[str, Any]) -> dict[str, Any]:
     """The keys of a configuration by which clients get their data so."""
-    skip = {"startup": "skip"} if ways.ways and ways.downloads is not None else {}  # what it would fetch is given
+    skip = {"startup": "skip"} if ways.ways and ways.prepares is not None else {}
     return {
         "clients": {**clients, "links": ways.section("links")},
         "environment": ways.section("environment"),
         "arguments": ways.arguments(),
         **skip,
     }
+
+
+def _of_split(package: UnpackedPackage, paths: Sequence[Path]) -> dict[str, Any]:
+    """The strategy of a package that can do nothing but split learning, if its labels are found: in FEDn's variable for
+    them, or as labels.pt or labels.npz above the data of all clients.
+    """
+    names = package.spec.entry_points.keys()
+    if "train" in names or not set(SPLIT) <= names:
+        return {}
+    above = Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    beside = (str(above / name) for name in ("labels.pt", "labels.npz") if (above / name).is_file())
+    labels = os.environ.get(LABELS_PATH) or next(beside, None)
+    return {} if labels is None else {"strategy": {"name": "split", "labels": labels}}
 
 
 def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:
@@ -101,10 +123,14 @@ def ways_of_clients(
     Raises:
         DataError: it does not match what could be clients.
     """
+    return data_ways(package, _paths(pattern, count, cache), isolated=isolated)
+
+
+def _paths(pattern: str, count: int | None, cache: Path) -> list[Path]:
     from fedpkg.data.clients import prepare_clients  # here: it imports NumPy
 
     found = prepare_clients(ClientsConfig(count=count, folders=pattern), cache=cache, seed=0)
-    return data_ways(package, [client.path for client in found if client.path is not None], isolated=isolated)
+    return [client.path for client in found if client.path is not None]
 
 
 def call_ways(

@@ -327,6 +327,7 @@ def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
             name = name + "/nine"
             number = 1
             open(f"../eleven/{number}/x{2}.csv")
+            open(os.path.join("../twelve", open("../thirteen").read()))
             '''
         )
     )
@@ -341,6 +342,8 @@ def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
         ("../eight", "src/a.py:12", True),
         ("../ten/x", "b.sh:1", True),
         ("../eleven/1/x2.csv", "src/a.py:15", True),
+        ("../twelve/", "src/a.py:16", False),
+        ("../thirteen", "src/a.py:16", True),
     }
     assert not [one for one in found if any(word in one[0] for word in ("nothing", "six", "seven", "nine"))]
 

@@ -1,6 +1,7 @@
 """``fedpkg run --package``: a package as FEDn's users have it, with no run.yaml; and their words for it."""
 
 import json
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -297,3 +298,26 @@ def test_configuration_from_options_names_the_command_line():
     added = config_of(found, ["arguments={train: {lr: 1}}"]).arguments
     assert added == {"train": {"data": "found", "lr": 1}}, "what was found stays"
     assert config.package == str(Path.cwd() / "p") and config.rounds == 2
+
+
+@pytest.mark.parametrize("said", ["beside", "variable", "option"])
+def test_split_learning_runs_with_nothing_but_data_and_labels(here, said, monkeypatch):
+    shutil.copytree(Path(__file__).parents[2] / "packages" / "split-fedn", here / "client")
+    x = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    for number in (1, 2):
+        (here / "data" / str(number)).mkdir(parents=True)
+        columns = x[:, 2 * number - 2 : 2 * number]
+        np.savez(here / "data" / str(number) / "x.npz", X_train=columns[:30], X_test=columns[30:])
+    y = (x.sum(axis=1) > 0) * 1.0
+    labels = here / ("data/labels.npz" if said == "beside" else "geheim.npz")
+    np.savez(labels, y_train=y[:30], y_test=y[30:])
+    words = ["run", "--package", "client", "--data", "data/*/x.npz", "--rounds", "2"]
+    if said != "beside":
+        ended = fedpkg(*words)
+        assert ended.code != 0 and "strategy={name: split, labels: FILE}" in " ".join(ended.err.split())
+    if said == "variable":
+        monkeypatch.setenv("FEDN_LABELS_PATH", "geheim.npz")
+    ended = fedpkg(*words, *(["strategy={name: split, labels: geheim.npz}"] if said == "option" else []))
+    assert ended.code == 0, ended.err
+    assert f"labels   {labels}\n" in ended.err
+    assert "loss" in ended.out.splitlines()[0].split()
