@@ -13,6 +13,7 @@ from federation import Federation
 
 from fedpkg.config_reading import config_of
 from fedpkg.errors import ConfigError
+from fedpkg.means import means
 from fedpkg.stores.home import Home
 
 CLIENT = """
@@ -34,8 +35,17 @@ save_metadata({"num_examples": 10}, sys.argv[2])
 EVIL = {"MALICIOUS": "true", "ATTACK_TYPE": "grad_boost_basic", "INFLATION_FACTOR": "100"}
 
 
-@pytest.mark.parametrize("executor", ["forkserver", "resident"])
-def test_krum_withstands_clients_that_attack_by_their_environment(tmp_path: Path, executor: str) -> None:
+@pytest.mark.parametrize(
+    "where",
+    [
+        "forkserver",
+        "resident",
+        pytest.param("process", marks=pytest.mark.soak),
+        pytest.param("isolated", marks=pytest.mark.skipif(means().warm is None, reason="no isolation here")),
+    ],
+)
+def test_krum_withstands_clients_that_attack_by_their_environment(tmp_path: Path, where: str) -> None:
+    executor = "forkserver" if where == "isolated" else where
     federation = Federation(Home.open(tmp_path / "Heim" / ".fedpkg"))
     package = tmp_path / "client"
     package.mkdir()
@@ -53,6 +63,7 @@ def test_krum_withstands_clients_that_attack_by_their_environment(tmp_path: Path
                 buffers=[],
                 rounds=1,
                 executor={"name": executor, "workers": 1},
+                isolate={"enabled": where == "isolated"},
                 validation={"every": 0},
                 strategy=strategy,
             )

@@ -15,6 +15,7 @@ from fedpkg.compute_package.build import build_package
 from fedpkg.compute_package.spec import parse_spec
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.errors import PackageError, SpecError
+from fedpkg.means import means
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cli"))
 from cli_support import fedpkg
@@ -93,11 +94,13 @@ def test_script_with_callbacks_runs_without_a_fedn_yaml_and_what_it_logs_is_list
     assert rounds[1]["metrics"]["residual"] == 0.5
 
 
-def test_callbacks_run_isolated(here: Path) -> None:
-    ended = run(here, PACKAGES / "fedn-0.25-callbacks", "--isolate")
-    if "cannot be isolated" in ended.err or "isolate" in ended.err.partition("\n")[0]:
-        pytest.skip(ended.err)  # this machine cannot
+@pytest.mark.skipif(means().warm is None, reason="no isolation here")
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_callbacks_run_isolated(here: Path, executor: str) -> None:
+    ended = run(here, PACKAGES / "fedn-0.25-callbacks", "--isolate", f"executor.name={executor}")
     assert ended.code == 0, ended.err
+    steps = [one for one in logged(here, "--json").json() if one["entry_point"] == "train"]
+    assert len(steps) == 4 and steps[0]["attributes"] == {"charging": "True"}
 
 
 def test_clients_that_log_nothing_are_told_so(here: Path) -> None:

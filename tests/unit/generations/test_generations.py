@@ -17,9 +17,10 @@ from fedpkg.compute_package.build import build_package
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_from_json
-from fedpkg.errors import ConfigError, ModelFileError, SessionFailed
+from fedpkg.errors import ModelFileError, SessionFailed
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model, write_model
+from fedpkg.means import means
 from fedpkg.session import beginning, by_hand, resuming
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.check import check_home
@@ -249,13 +250,18 @@ def test_scaleout_package_runs_from_its_archive(clients: Clients) -> None:
         assert [row.num_ok for row in store.list_rounds(session.session_id)] == [2, 2]
 
 
+@pytest.mark.skipif(means().warm is None, reason="no isolation here")
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
-def test_package_of_the_containers_time_runs_isolated(clients: Clients, executor: str) -> None:
-    free, home = clients.run("fedn-0.4-entrypoint", executor, rounds=1)
-    try:
-        walled, _ = clients.run("fedn-0.4-entrypoint", executor, rounds=1, isolate={"enabled": True})
-    except ConfigError as error:
-        pytest.skip(error.message)  # this machine cannot
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("fedn-0.4-entrypoint", "scaleout-1-startup") else pytest.mark.soak)
+        for name in GENERATIONS
+    ],
+)
+def test_package_gives_the_same_model_isolated(clients: Clients, name: str, executor: str) -> None:
+    free, home = clients.run(name, executor, rounds=1)
+    walled, _ = clients.run(name, executor, rounds=1, isolate={"enabled": True})
     with open_store(home, read_only=True) as store:
         models = [store.list_models(session.session_id)[-1].digest for session in (free, walled)]
     assert models[0] == models[1]
