@@ -60,11 +60,15 @@ def split(
 ) -> SplitLearning | Coordinator:
     """Clients answer `forward` with embeddings of the same examples, and get the loss's gradients in `backward`.
 
-    All clients are asked in each round, and all must answer. ``labels`` is a file of the server: .npz, or .pt, with
-    ``y_train`` (0 or 1), in the order of the clients' examples. With ``validate``, clients are asked for the embeddings
-    of their test examples after each round, and the file has ``y_test``, too. ``server_model`` is a file with a class
-    ``ServerModel``, a torch module of your own in place of the linear layer; it runs in a process of its own, which has
-    ``timeout_s`` for each message (docs/split-learning.md).
+    All clients are asked in each round, and all must answer (docs/split-learning.md).
+
+    Args:
+        labels: a file of the server, .npz or .pt, with ``y_train`` (0 or 1), in the order of the clients' examples.
+        learning_rate: of the server's layers, by Adam.
+        validate: measure on the clients' test examples after each round; ``labels`` has ``y_test``, too.
+        server_model: a file with a class ``ServerModel``, a torch module of your own in place of the linear layer. It
+            runs in a process of its own.
+        timeout_s: seconds that this process may take for one message.
     """
     from fedpkg.strategies.methods.split import SplitLearning
 
