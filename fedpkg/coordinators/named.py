@@ -60,7 +60,7 @@ def split(
 ) -> SplitLearning | Coordinator:
     """Clients answer `forward` with embeddings of the same examples, and get the loss's gradients in `backward`.
 
-    All clients are asked in each round, and all must answer (docs/split-learning.md).
+    All clients are asked in each round, and all must answer (docs/how-to/split-learning.md).
 
     Args:
         labels: a file of the server, .npz or .pt, with ``y_train`` (0 or 1), in the order of the clients' examples.

@@ -86,7 +86,7 @@ def loss(output, targets):
 def optimizer(parameters):
     return torch.optim.SGD(parameters, lr=0.5, momentum=0.9)
 """
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "split-learning.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "how-to" / "split-learning.md").read_text()
 OF_THE_PAGE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
 SERVERS = {"one layer": None, "several layers": SERVER, "FEDn's file": AGGREGATOR, "classes": CLASSES}
 SERVERS["the page's"] = OF_THE_PAGE
