@@ -265,7 +265,7 @@ def check_seed_model(config: RunConfig, seed_model: Weights, strategy: AnyStrate
             "LayerNorm), or a seed model with the statistics of trained layers"
         )
         _warn("buffers.stay", about)
-    if not told and (treatment != "mean" or sends_differences):
+    if not told and (treatment not in ("mean", "elsewhere") or sends_differences):
         _check_untold_buffers(seed_model, name)
 
 
@@ -295,7 +295,7 @@ def warn_of_whole_numbers(
     from fedpkg.data.clients import client_groups
 
     traits = traits_of(strategy)
-    if seed_model.parameters or traits.treatment is None:
+    if seed_model.parameters or traits.treatment in (None, "elsewhere"):
         return
     groups = client_groups(config.clients, list(clients))
     if sampler.target(traits.sampled(clients, groups), groups) == 1:

@@ -72,19 +72,21 @@ def command(
     else:
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, **given)
-    _tell_of_variables(config)
+    _tell_of_variables(config, None if package is None else words)
     session = prepare(config, home)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         session.watch(watch)
         session.run()
 
 
-def _tell_of_variables(config: RunConfig) -> None:
-    """Say which variables are given that fedpkg would set."""
+def _tell_of_variables(config: RunConfig, words: tuple[str, ...] | None) -> None:
+    """Say which variables are given that fedpkg would set; with ``words``, given by these."""
     from fedpkg.devices import THREAD_VARIABLES
-    from fedpkg.fedn.names import DATA_PATH
+    from fedpkg.fedn.names import DATA_PATHS
 
-    if given := [name for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES) if name in config.environment]:
+    said_by = " ".join(word for word in words or () if word.startswith("environment"))
+    known = [name for name in (*DATA_PATHS, "PYTHONHASHSEED", *THREAD_VARIABLES) if name in config.environment]
+    if given := [name for name in known if words is None or name in said_by]:
         said = ", ".join(f"{name}={config.environment[name]}" for name in given)
         output.words(f"given    {shown(said)}, in place of what fedpkg sets")
 

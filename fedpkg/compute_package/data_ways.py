@@ -121,8 +121,15 @@ class _Finding:
 
     def _by_variable(self) -> Iterator[Way]:
         for variable in DATA_PATHS:
-            if place := self._sources.mention(variable):
-                yield Way("", variable, "{data_path}", variable, f"{place} reads this variable")
+            if not (place := self._sources.mention(variable)):
+                continue
+            because = f"{place} reads this variable"
+            file = posixpath.basename(self._sources.default_of(variable) or "")
+            if posixpath.splitext(file)[1] and all((path / file).is_file() for path in self._paths):
+                value = f"{{data_path}}/{file}"
+                yield Way("environment", variable, value, f"{variable}={value}", f"{because}, or {file}")
+            else:
+                yield Way("", variable, "{data_path}", variable, because)
 
     def _by_options(self) -> Iterator[Way]:
         """``$ENTRYPOINT_OPTS`` in a command."""

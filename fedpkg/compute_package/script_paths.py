@@ -121,6 +121,21 @@ class Sources:
                     if found is not None and found.whole:
                         yield Named(found.text, self._place(path, node.lineno))
 
+    def default_of(self, variable: str) -> str | None:
+        """The path that Python scripts take where a variable of the environment is not set; None: none is read."""
+        for path, tree in self.trees.items():
+            reader = _PathReader(tree, path.relative_to(self.folder).as_posix())
+            for node in ast.walk(tree):
+                if (
+                    isinstance(node, ast.Call)
+                    and len(node.args) == 2
+                    and getattr(node.args[0], "value", "") == variable
+                ):
+                    found = reader.read(node.args[1])
+                    if found is not None and found.whole:
+                        return found.text
+        return None
+
     def strings(self) -> Iterator[tuple[str, str]]:
         """All strings in Python, whatever they are for, and where they stand."""
         for path, tree in self.trees.items():

@@ -31,7 +31,13 @@ def coordinator(
     from fedpkg.coordinators.strategy import Coordinator
     from fedpkg.strategies.traits import Traits
 
-    return Coordinator(command, folder, parameters or {}, timeout_s, Traits(entry_points=(), has_model=has_model))
+    return Coordinator(
+        command,
+        folder,
+        parameters or {},
+        timeout_s,
+        Traits(entry_points=(), has_model=has_model, treatment="elsewhere"),
+    )
 
 
 @register_strategy("server_functions", equation="w <- what ServerFunctions.aggregate returns")

@@ -38,7 +38,7 @@ logger = logging.getLogger("fedpkg.coordinators")
 MOST_STARTS = 3  # of a process in one round: what ends it each time will end it again
 MOST_LOG_LINES = 100  # of a round
 LONGEST_LINE = 500
-_OF_A_PROGRAM = Traits(entry_points=())  # which it asks is only seen when it asks
+_OF_A_PROGRAM = Traits(entry_points=(), treatment="elsewhere")  # which it asks is only seen when it asks
 _LEAST_BYTES = 16 << 20  # of a file that it sends, whatever the size of the model
 
 

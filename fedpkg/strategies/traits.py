@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fedpkg.transforms.message import Transform
     from fedpkg.types import Content
 
-Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters"]
+Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters", "elsewhere"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Traits:
             fewer is refused.
         treatment: what is done with parameters and with the rest, buffers and integers. ``mean``: all floating tensors
             get the same mean. ``aggregate``: parameters follow one rule, the rest another. ``step``: parameters take a
-            step of the server, the rest is averaged. ``parameters``: only parameters change. None: not known. It
+            step of the server, the rest is averaged. ``parameters``: only parameters change. ``elsewhere``: a
+            program of the person's own makes the global model. None: not known. It
             decides which warnings a run gets, and whether a model in half precision is kept in float32 between rounds
             (`fedpkg.strategies.master`).
         only_averages: nothing is squared, and each result lies between the replies, which may therefore hold larger

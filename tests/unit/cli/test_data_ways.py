@@ -233,6 +233,24 @@ def test_parameter_that_nothing_sets_leaves_the_data_to_a_link(here, where):
     assert data_line(ended) == "as data beside fedn.yaml" and model() == [1.5, 2.5, 3.5]
 
 
+def test_file_of_a_folder_is_given_where_a_script_opens_one_of_that_name(here):
+    train = """
+    here = dirname(abspath(__file__))
+    path = os.environ.get("FEDN_DATA_PATH", here + "/data/clients/1/x.csv")
+    lr = float(open("../../client_settings.yaml").read().split()[1])
+    save(np.loadtxt(path, delimiter=",") * lr, sys.argv[2])
+    """
+    write_client(here / "client", train)
+    write_data(here / "d")
+    ended = run()
+    assert ended.code == 0, ended.err
+    settings = "its own client_settings.yaml as ../../client_settings.yaml"
+    assert data_line(ended) == f"FEDN_DATA_PATH={{data_path}}/x.csv, {settings}"
+    assert model() == [2.5, 4, 5.5] and "given " not in ended.err
+    ended = run("environment.FEDN_DATA_PATH='{data_path}/y.csv'")
+    assert ended.code != 0 and "given    FEDN_DATA_PATH={data_path}/y.csv, in place of what fedpkg sets" in ended.err
+
+
 def test_settings_of_a_client_are_given_to_the_option_that_takes_them(here):
     train = """
     import fire
@@ -303,7 +321,7 @@ def test_imported_package_downloads_nothing_that_is_given(here, data):
     write_data(here / "d")
     ended = run(data=data)
     assert ended.code == 0, ended.err
-    assert data_line(ended) == "SCALEOUT_DATA_PATH" and model() == [1.5, 2.5, 3.5]
+    assert data_line(ended).startswith("SCALEOUT_DATA_PATH") and model() == [1.5, 2.5, 3.5]
     assert not list(here.glob(".fedpkg/sessions/*/clients/*/*/package/client/data/clients/1/*"))
 
 
