@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from lessons import ROOT, WARM, bash, copy_of_repository
 from warm import warm_python
 
 from fedpkg.formats.model_file import read_model
 
-ROOT = Path(__file__).resolve().parents[2]
 LESSONS = ["README.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/README.md")))]
 pytestmark = pytest.mark.slow
-# In a lesson's own lines (not in what these start) both commands are a process of the warm parent; the examples without
-# a lesson and the seed models are made by the commands as they are installed.
-WARM = """
-python() { %(python)s "$@"; }
-fedpkg() { %(python)s -m fedpkg "$@"; }
-"""
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """What a clone has for those who run things: examples, packages, seed models, and no home yet."""
-    copy = tmp_path / "eine kopie"
-    unwanted = shutil.ignore_patterns(".fedpkg", "__pycache__", "*.npz-*")
-    for folder in ("examples", "packages", "seed_models"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=unwanted)
-    return copy
-
-
-def bash(script: str, cwd: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("FEDPKG", "FEDN"))}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=cwd,
-        env={**environ, "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return copy_of_repository(tmp_path)
 
 
 @pytest.mark.timeout(400)

@@ -1,4 +1,4 @@
-"""What people see of methods that ask often, with the strategy that the README writes; and homes of older versions."""
+"""What people see of methods that ask often, with the strategy that a tutorial writes; and homes of older versions."""
 
 import re
 import shutil
@@ -12,8 +12,12 @@ from fedpkg.stores.sqlite import SqliteDatabase
 QUADRATIC = REPO / "tests" / "packages" / "quadratic"
 
 
-def test_strategy_of_the_readme_runs_and_its_rounds_are_shown(tmp_path):
-    code = re.search(r"```python\n(from fedpkg.strategies import.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+def test_strategy_of_the_tutorial_runs_and_its_rounds_are_shown(tmp_path):
+    code = re.search(
+        r"```python\n(from fedpkg.strategies import.*?)```",
+        (REPO / "docs" / "tutorials" / "research-strategy.md").read_text(),
+        re.DOTALL,
+    )
     (tmp_path / "svrg.py").write_text(code[1])
     run_yaml = write_run_yaml(
         tmp_path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,15 +32,3 @@ def test_every_name_is_there_and_documented() -> None:
         assert f"`{name}" in page or f"fedpkg.{name}" in page, f"docs/how-to/python.md does not say what {name} is"
     with pytest.raises(AttributeError, match="no attribute 'sesion'"):
         fedpkg.sesion  # noqa: B018
-
-
-@pytest.mark.slow
-def test_what_the_page_on_python_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("FEDPKG_HOME", str(tmp_path / "home"))
-    page = (ROOT / "docs" / "how-to" / "python.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
-    assert len(blocks) >= 6

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import plain_algebra as reference
@@ -577,12 +575,3 @@ def test_weights_without_parameters_are_a_zero_vector() -> None:
     x = Weights({"steps": torch.tensor(3)})
     assert (x + x)["steps"] == 3 and (2 * x)["steps"] == 3
     assert Weights.dot(x, x) == 0 and x.norm() == 0
-
-
-def test_what_the_page_on_weights_shows_runs() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "weights.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
-    assert len(blocks) == 7
