@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import sqlite3
 import tempfile
@@ -49,13 +48,12 @@ def run_yaml() -> str:
 
 
 def _key(key: Key) -> str:
-    value = "must be given" if key.is_required else code(default(key.default))
-    options = [f":type: {json.dumps(key.allowed)}", f":default: {json.dumps(value, ensure_ascii=False)}"]
-    told = [inline(key.about)]
+    value = "required" if key.is_required else f"default {code(default(key.default))}"
+    told = [f"{inline(key.allowed)}; {value}", inline(key.about)]
     if key.examples:
         examples = (f"{key.name.rpartition('.')[2]}: {default(one)}" for one in key.examples)
         told.append("Example: " + ", ".join(map(code, examples)))
-    return block(f"{{confval}} {key.name}", "\n".join([*options, "", "\n\n".join(told)]))
+    return block(f"{{confval}} {key.name}", "\n\n".join(told))
 
 
 def sampler_options() -> str:
@@ -68,7 +66,7 @@ def sampler_options() -> str:
         elif said:
             said[last] += " " + line.strip()
     rows = [
-        [code(name), kind(each.type), code(field_default(each)), inline(said.get(name, "") or description(each.type))]
+        [code(name), kind(each.type), code(field_default(each)), inline(description(each.type) or said.get(name, ""))]
         for name, each in fields(SamplerOptions).items()
     ]
     return page(

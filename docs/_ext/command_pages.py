@@ -11,7 +11,7 @@ from markdown import block, code, contents, inline, page, table
 
 from fedpkg.cli.main import NOUNS, fedpkg
 
-_EVERYWHERE = ("home", "verbosity", "json", "help")  # options of every command
+_EVERYWHERE = {"--home", "--verbose", "--json", "--help"}  # options of every command
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -65,7 +65,7 @@ def _help(text: str) -> str:
 def _options(command: click.Command, *, of_every: bool = False) -> str:
     rows = []
     for one in command.params:
-        if not isinstance(one, click.Option) or one.hidden or (one.name in _EVERYWHERE) is not of_every:
+        if not isinstance(one, click.Option) or one.hidden or bool(_EVERYWHERE.intersection(one.opts)) is not of_every:
             continue
         names = ", ".join([*one.opts, *one.secondary_opts])
         value = "" if one.is_flag or one.count else f" {one.make_metavar(click.Context(command))}"

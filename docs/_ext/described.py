@@ -20,11 +20,6 @@ def arguments(doc: str) -> dict[str, str]:
     return {} if section is None else {name: " ".join(text.split()) for name, text in _ARG.findall(section[1])}
 
 
-def without_arguments(doc: str) -> str:
-    """A docstring without the sections of its parameters."""
-    return _ARGS.sub("", doc).strip()
-
-
 def arguments_of(made: Any) -> dict[str, str]:
     """Descriptions of the parameters of a class or a function."""
     return arguments(inspect.getdoc(made) or "")

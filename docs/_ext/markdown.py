@@ -25,6 +25,14 @@ def cell(text: str) -> str:
     return re.sub(r"(?<!\\)\|", r"\|", " ".join(text.split()))
 
 
+def definitions(rows: Iterable[Sequence[str]]) -> str:
+    """A list of terms, each with its paragraphs; unlike a wide table, a phone can show it."""
+    told = []
+    for term, first, *rest in rows:
+        told.append("\n".join([term, f": {first}", *(f"\n  {' '.join(one.split())}" for one in rest if one)]))
+    return ":::{container} definitions\n" + "\n\n".join(told) + "\n:::"
+
+
 def code(text: str) -> str:
     return f"`{text}`" if text else ""
 

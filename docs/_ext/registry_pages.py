@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from described import default, kind
 from equations import rendered
-from markdown import ORPHAN, block, code, inline, page, prose, table
+from markdown import ORPHAN, block, code, definitions, inline, page, prose, table
 
 from fedpkg.registry import Parameter, Spec, names_of
 from fedpkg.samplers.registry import SAMPLERS
@@ -79,7 +79,7 @@ def slug(spec: Spec) -> str:
 
 def page_of(spec: Spec) -> str:
     return ORPHAN + page(
-        spec.name,
+        f"{spec.kind.replace('_', ' ').capitalize()} {spec.name}",
         prose(spec.text),
         "## Equation\n\n" + rendered(spec.equation) if spec.equation else "",
         "## Parameters\n\n" + _parameters(spec) if spec.parameters else "",
@@ -101,11 +101,11 @@ def _facts(spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 def _parameters(spec: Spec) -> str:
-    rows = []
+    told = []
     for each in spec.parameters.values():
-        value = "must be given" if each.is_required else code(default(each.default))
-        rows.append([code(each.name), type_of(each), value, inline(each.about)])
-    return table(["parameter", "type", "default", ""], rows)
+        value = "required" if each.is_required else f"default {code(default(each.default))}"
+        told.append((code(each.name), f"{type_of(each)}; {value}", inline(each.about)))
+    return definitions(told)
 
 
 def type_of(each: Parameter) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from inspect import getsource
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pictures import FOLDER, drawn
 from registry_pages import KINDS, example, specs
 
 from fedpkg.config_reading import config_of
+from fedpkg.dispatch import staging
 from fedpkg.registry import Spec
 from fedpkg.session.configuration import resolved
 from fedpkg.waist.answer import FAILURES
@@ -64,6 +66,24 @@ def test_equations_are_laid_out() -> None:
         "μ in e<sup>a<sub>1</sub> / τ</sup></div>"
     )
     assert "server_optimiser(w, a)" in rendered("w <- server_optimiser(w, a)")
+
+
+def test_page_on_task_json_has_its_keys() -> None:
+    page = (DOCS / "reference" / "task-json.md").read_text()
+    written = set(staging._OF_THE_ORDER) | set(re.findall(r'^ +"(\w+)": ', getsource(staging.task_record), re.M))
+    cells = "".join(re.findall(r"^\| (`.*?) \|", page, re.M))
+    assert len(written) > 20
+    assert set(re.findall(r"`(\w+)`", cells)) == written
+
+
+def test_page_on_environment_variables_has_all_that_the_code_reads_or_sets() -> None:
+    page = (DOCS / "reference" / "environment-variables.md").read_text()
+    found = set()
+    for path in (ROOT / "fedpkg").rglob("*.py"):
+        if "compat" not in path.parts:
+            found |= set(re.findall(r'"((?:FEDPKG|FEDN|SCALEOUT)_[A-Z_]+[A-Z])"', path.read_text()))
+    assert len(found) > 8
+    assert {name for name in found if f"`{name}`" not in page} == set()
 
 
 def literals() -> list[tuple[str, str]]:
