@@ -39,23 +39,29 @@ NEED_A_MODEL = ("train", "validate", "predict")
     type=click.UNPROCESSED,
     shell_complete=entry_points,
 )
-@click.option("-p", "--path", metavar="PACKAGE", type=_PATH, help="The package, as FEDn's commands have it.")
-@click.option("-i", "--input", "model", metavar="FILE", type=_PATH, help="The model that it gets.")
-@click.option("-o", "--output", "target", metavar="FILE", type=_PATH, help="Where its reply goes (and FILE-metadata).")
+@click.option("-p", "--path", metavar="PACKAGE", type=_PATH, help="The package (FEDn's spelling of PACKAGE).")
+@click.option("-i", "--input", "model", metavar="FILE", type=_PATH, help="Input model of the entry point.")
 @click.option(
-    "--data", "data_path", metavar="PATH", type=_PATH, help="The client's data, put where the package looks for it."
+    "-o", "--output", "target", metavar="FILE", type=_PATH, help="File for its reply; metadata goes to FILE-metadata."
 )
-@click.option("--client-id", metavar="ID", help="Which client it is.  [default: client-0]")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="For random numbers.  [default: 0]")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End it after so long."
+    "--data", "data_path", metavar="PATH", type=_PATH, help="The client's data, linked where the package expects it."
+)
+@click.option("--client-id", metavar="ID", help="Id of the client.  [default: client-0]")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the task.  [default: 0]")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="End the task after this many seconds.",
 )
 @click.option(
     "--executor",
     type=click.Choice(["process", "forkserver", "resident"]),
     default="process",
     show_default=True,
-    help="A new process, or one forked from a warm interpreter.",
+    help="A new process, or a fork of a warm interpreter.",
 )
 @click.option(
     "--task",
@@ -64,15 +70,19 @@ NEED_A_MODEL = ("train", "validate", "predict")
     type=_PATH,
     help="Repeat this task of a session: same input, data, client, seed, parameters.",
 )
-@click.option("--gpus", type=click.IntRange(0), metavar="N", help="So many GPUs.  [default: as --task had, else 0]")
-@click.option("--isolate", is_flag=True, help="Let it see only its package, --input and --data; no network (Linux).")
-@click.option("--allow", metavar="WHO", multiple=True, help="Only if WHO (as in trust.allow) is its digest or signer.")
+@click.option("--gpus", type=click.IntRange(0), metavar="N", help="Number of GPUs.  [default: that of --task, else 0]")
+@click.option(
+    "--isolate", is_flag=True, help="Isolate it: it sees only its package, --input and --data, and no network (Linux)."
+)
+@click.option(
+    "--allow", metavar="WHO", multiple=True, help="Run it only if WHO is its digest or signer, as in trust.allow."
+)
 @env_option
-@click.option("--keep", is_flag=True, help="Keep the folder in which it ran; after a failure it is kept anyway.")
+@click.option("--keep", is_flag=True, help="Keep its working folder. After a failure, it is always kept.")
 @common_options
 @click.pass_obj
 def call(settings: Settings, /, words: tuple[str, ...], **options: Any) -> None:
-    """Call one entry point just as a session would.
+    """Call one entry point as a session would.
 
     \b
       fedpkg package call packages/digits build --output seed.npz
@@ -84,9 +94,9 @@ def call(settings: Settings, /, words: tuple[str, ...], **options: Any) -> None:
     \b
       fedpkg package call train --path client --input seed.npz --output update.npz
 
-    Relative paths are those of the folder where you are. Its reply is
-    checked as a session checks it. It runs in a temporary folder, with a copy of the package; of your files only
-    --output is written.
+    Relative paths start in the current folder. The reply is
+    checked as in a session. The entry point runs in a temporary folder with a copy of the
+    package. Of your files, it writes only --output.
     """
     from fedpkg.files import remove_tree
 
@@ -143,7 +153,7 @@ def _subject(given: _Options, words: tuple[str, ...]) -> _Subject:
 
     words = words if given.path is None else (str(given.path), *words)
     if len(words) < 2 or words[1].startswith("-"):
-        raise click.UsageError("name a package and one of its entry points, such as: packages/digits build")
+        raise click.UsageError("give a package and one of its entry points, such as: packages/digits build")
     arguments = parse_arguments(words[2:])
     entry_point = {**FORMER_ENTRY_POINTS, INIT_SEED: BUILD}.get(words[1], words[1])
     record, model = ({}, given.model) if given.task_folder is None else _task(given.task_folder, given.model)
@@ -215,7 +225,7 @@ def call_and_show(call: Call) -> Called:
     if order.links:  # that command would not have them
         hint = f"look into {output.near(folder)}"
     if order.isolation is not None:  # nor be that
-        hint = f"look into {output.near(folder)}; what it may see is told by `fedpkg doctor` and the README"
+        hint = f"look into {output.near(folder)}; `fedpkg doctor` and docs/explanation/isolation.md say what it can see"
     # One line of its log: all of it was shown already.
     raise entry_point_failed(order.entry_point, called.answer, folder, hint=hint, tail_lines=1)
 
@@ -239,7 +249,7 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
-            raise click.UsageError(f"'{word}': what follows -- is passed on as --key=value, for example -- --lr=0.01")
+            raise click.UsageError(f"'{word}': arguments after -- have the form --key=value, for example -- --lr=0.01")
         if not equals:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"
         arguments[name] = value
@@ -271,7 +281,7 @@ def _task(folder: Path, model: Path | None) -> tuple[Mapping[str, Any], Path | N
         model = next((path for path in places if path.is_file() and not path.is_symlink()), None)
         if model is not None and metadata_path(model).is_symlink():
             raise ConfigError(
-                f"--task {folder}: {metadata_path(model).name} is a link, which the task has put there",
+                f"--task {folder}: {metadata_path(model).name} is a link that the task made",
                 hint="remove it, or give another model with --input",
             )
         if model is None and record.get("entry_point") in NEED_A_MODEL:

@@ -10,7 +10,7 @@ from fedpkg.cli.run import command as run
 
 @click.group("combiner")
 def command() -> None:
-    """The same as `run` and `package build`, as FEDn calls them.
+    """FEDn's names for `run` and `package build`.
 
     \b
       fedpkg combiner build packages/digits -o package.tar.gz

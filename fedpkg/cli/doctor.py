@@ -9,11 +9,11 @@ from fedpkg.cli.options import Settings, common_options
 
 
 @click.command("doctor")
-@click.option("--full", is_flag=True, help="Import PyTorch too, and ask it for its devices.")
+@click.option("--full", is_flag=True, help="Also import PyTorch and list its devices.")
 @common_options
 @click.pass_context
 def command(context: click.Context, full: bool) -> None:
-    """Say what this machine has and lacks for fedpkg.
+    """Report what this machine has and lacks for fedpkg.
 
     \b
       fedpkg doctor

@@ -18,8 +18,8 @@ def command() -> None:
     \b
       fedpkg environment list
 
-    They are made when a package wants what the Python that runs fedpkg lacks, and shared by all homes. They are in the
-    folder that the variable FEDPKG_ENVIRONMENTS names, else in ~/.cache/fedpkg/environments.
+    fedpkg makes one when a package requires what the Python that runs fedpkg lacks. All homes share them.
+    They lie in the folder FEDPKG_ENVIRONMENTS, by default ~/.cache/fedpkg/environments.
     """
 
 
@@ -27,7 +27,7 @@ def command() -> None:
 @common_options
 @click.pass_obj
 def list_(settings: Settings) -> None:
-    """Show the environments that are there.
+    """List the environments.
 
     \b
       fedpkg environment list
@@ -60,7 +60,7 @@ def list_(settings: Settings) -> None:
     ]
     output.table(["environment", "python", "distributions", "size", "made", "last used", "for"], rows)
     for name in unfinished(root):
-        output.words(f"{name[:12]} is being made, or was cut off")
+        output.words(f"{name[:12]} is being made, or its making was interrupted")
 
 
 @command.command()
@@ -75,12 +75,12 @@ def remove(settings: Settings, environments: tuple[str, ...], *, every: bool) ->
       fedpkg environment remove 3f2a90c1
       fedpkg environment remove --all
 
-    An ID may be shortened. Not while a session runs in it; what needs it later makes it again.
+    An ID may be shortened. An environment that a session uses is not removed. A later run that needs it makes it again.
     """
     from fedpkg.environments.make import environments_folder, find_ids, list_environments, unfinished
 
     if bool(environments) == every:
-        raise click.UsageError("name environments, or give --all")
+        raise click.UsageError("give the ids of environments, or --all")
     root = environments_folder()
     ids = find_ids(root, environments)
     if every:
@@ -106,7 +106,7 @@ def prune(settings: Settings, *, days: int) -> None:
       fedpkg environment prune
       fedpkg environment prune --days 7
 
-    It also removes what a making that was cut off has left. An environment in which a program runs, or that is being
+    It also removes the remains of interrupted installations. An environment in which a program runs, or that is being
     made, stays.
     """
     import time

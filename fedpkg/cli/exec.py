@@ -15,7 +15,7 @@ from fedpkg.cli.options import Settings, common_options
 @click.argument("script", metavar="SCRIPT.py", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--clients", metavar="N", type=click.IntRange(1), help="Number of clients of each session.")
-@click.option("--data", metavar="PATTERN", help="Each matching path is the data of one client.")
+@click.option("--data", metavar="PATTERN", help="Pattern; each match is the data of one client.")
 @common_options
 @click.pass_context
 def command(
@@ -26,9 +26,9 @@ def command(
     \b
       fedpkg exec --data 'data/clients/*' experiment.py --rounds 5
 
-    In it, `from fedn import APIClient` and `from scaleout import Scaleout` are `fedpkg.APIClient`: packages and models
-    that it sets active, and the sessions that it starts, are in the home. The options of fedpkg stand before SCRIPT.py,
-    those of the script after it. When it ends, its sessions are waited for; Ctrl-C stops them.
+    In the script, `from fedn import APIClient` and `from scaleout import Scaleout` import `fedpkg.APIClient`. The home
+    keeps the packages and models that the script sets active, and its sessions. Options of fedpkg come before
+    SCRIPT.py, arguments of the script after it. fedpkg waits for the script's sessions when it ends; Ctrl-C stops them.
     """
     from fedpkg.fedn_imports import run_script, serve_fedn_imports
     from fedpkg.session.background import stop, wait

@@ -24,7 +24,7 @@ DAMAGED = 7  # as StoreError
 
 @click.group("home")
 def command() -> None:
-    """Check the folder that keeps everything, or make it smaller.
+    """Check the folder that holds all sessions, or free space in it.
 
     \b
       fedpkg home check
@@ -36,7 +36,7 @@ def command() -> None:
 @common_options
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Check that all this home keeps is there and whole.
+    """Check that this home is complete and undamaged.
 
     \b
       fedpkg home check
@@ -71,7 +71,7 @@ def check(context: click.Context) -> None:
         notes = len(findings) - damaged
         output.result(f"{damaged or 'nothing'} damaged, {notes} note{'s' * (notes != 1)}")
         if not checkup.leftovers:
-            output.words("another process uses this home, so leftovers were not searched for")
+            output.words("another process uses this home, so leftover files were not searched")
     if damaged:
         context.exit(DAMAGED)
 
@@ -85,11 +85,11 @@ def _looked_at(checkup: Checkup) -> list[tuple[int, str, str]]:
 
 
 @command.command()
-@click.option("--session", "session_ref", metavar="ID", shell_complete=sessions, help="Of this session only.")
-@click.option("--keep-models", metavar="RULE", help="Which rounds' global models stay.  [default: the session's own]")
-@click.option("--keep-task-folders", metavar="RULE", help="Which rounds' logs stay.  [default: the session's own]")
-@click.option("--orphans", is_flag=True, help="Also model files and session folders that are not on record.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--session", "session_ref", metavar="ID", shell_complete=sessions, help="Prune only this session.")
+@click.option("--keep-models", metavar="RULE", help="Rounds whose global models stay.  [default: as configured]")
+@click.option("--keep-task-folders", metavar="RULE", help="Rounds whose logs stay.  [default: as configured]")
+@click.option("--orphans", is_flag=True, help="Also remove model files and session folders without a record.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be removed.")
 @common_options
 @click.pass_obj
 def prune(
@@ -106,9 +106,8 @@ def prune(
       fedpkg home prune --dry-run
       fedpkg home prune --session digits --keep-models "every 10" --keep-task-folders "last 1"
 
-    A RULE is `all`, `last N` (rounds) or `every N`; without one, that of the session's run.yaml (keep.models,
-    keep.task_folders) holds. The seed model, the latest one and what resuming needs always stay. A pruned model stays
-    in the trail.
+    A RULE is `all`, `last N` (rounds) or `every N`. The default is the session's keep.models and keep.task_folders. The
+    seed model, the newest model and what resuming needs always stay. A pruned model stays in the trail.
     """
     from fedpkg.errors import ConfigError
     from fedpkg.files import is_full

@@ -70,9 +70,9 @@ _NO_ARGUMENTS = """
 @click.command("init")
 @click.argument("package", metavar="[PACKAGE]", type=_PATH, required=False, shell_complete=packages)
 @click.option("-o", "--output", "target", metavar="FILE", type=_PATH, default="run.yaml", show_default=True)
-@click.option("--data", metavar="PATTERN", help="Each matching path is the data of one client.")
+@click.option("--data", metavar="PATTERN", help="Pattern; each match is the data of one client.")
 @click.option("--clients", metavar="N", type=click.IntRange(1), help="Number of clients.")
-@click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 @common_options
 @click.pass_obj
 def command(
@@ -90,7 +90,7 @@ def command(
     """
     package = package or _package_here()
     if target.exists() and not force:
-        raise ConfigError(f"{target} is there already", hint="take another name with -o, or --force to overwrite it")
+        raise ConfigError(f"{target} exists already", hint="take another name with -o, or --force to overwrite it")
     text = _text(package, target, data=data, clients=clients)
     _write(target, text)
     if force or not target.with_name(_SCHEMA).exists():

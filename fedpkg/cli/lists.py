@@ -17,8 +17,8 @@ def of_clients_and_rounds(function: Function) -> Function:
     """SESSION, --round and --client, and the common options."""
     for option in (
         common_options,
-        click.option("--client", "client_id", metavar="ID", help="Of one client only."),
-        click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Of one round only."),
+        click.option("--client", "client_id", metavar="ID", help="Only of this client."),
+        click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Only of this round."),
         click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions),
     ):
         function = option(function)

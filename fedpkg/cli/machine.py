@@ -51,13 +51,13 @@ def examine(home: Path, *, full: bool) -> Iterator[Finding]:
     yield _finding("scikit-learn", learn is not None, learn or "not installed", "datasets sklearn/digits …", install)
     bash = shutil.which("bash")
     yield _finding(
-        "bash", bash is not None, bash or "not on PATH", "runs the packages' commands", "install bash", required=True
+        "bash", bash is not None, bash or "not on PATH", "runs the commands of packages", "install bash", required=True
     )
     yield _subreaper()
     yield _huge_pages()
     yield Finding("processors", "ok", f"{machine.cpus} usable; {_auto(machine)}", "tasks at the same time")
     found = f"{output.size(machine.free_bytes)} of {output.size(machine.memory_bytes)} free"
-    purpose, advice = "each task holds a model and its data", "lower executor.workers if tasks are killed"
+    purpose, advice = "each task holds a model and its data", "if tasks are killed, lower executor.workers"
     yield _finding("memory", machine.free_bytes >= 1e9, found, purpose, advice)
     yield _limits()
     yield _isolation()
@@ -101,7 +101,7 @@ def _cuda(machine: Machine, *, full: bool) -> Iterator[Finding]:
     if not machine.gpus:
         yield Finding("cuda", "note", f"no GPU: {machine.gpu_note}", purpose)
         return
-    advice = "tasks see no GPU unless executor.needs.gpus says how many (or which share of one) each has"
+    advice = "tasks see no GPU unless executor.needs.gpus gives them a number or a fraction of one"
     found = f"{len(machine.gpus)} GPU{'s' if len(machine.gpus) > 1 else ''}, {_auto(machine, gpus=1)}"
     if machine.gpu_note:
         found += f" ({machine.gpu_note})"
@@ -137,7 +137,7 @@ def _subreaper() -> Finding:
     except (OSError, AttributeError):
         answer = -1
     lacks = "" if has_proc and answer == 0 else "no PR_SET_CHILD_SUBREAPER" if has_proc else "no /proc"
-    advice = "daemons that a task starts may outlive it: use Linux, mount /proc"
+    advice = "daemons that a task starts may outlive it: use Linux with /proc mounted"
     found = lacks or "/proc and PR_SET_CHILD_SUBREAPER"
     return _finding("subreaper", not lacks, found, "ends all that a task leaves behind", advice)
 
@@ -157,7 +157,7 @@ def _limits() -> Finding:
     """Who holds a task to its limits."""
     ok = Path("/proc/self/stat").exists()
     found = "a supervisor (counts processes, bytes and seconds)" if ok else "files' size and number only: no /proc"
-    purpose = "a task may use so much and no more (limits: in the run.yaml)"
+    purpose = "enforces the limits of tasks (limits: in run.yaml)"
     return _finding("limits", ok, found, purpose, "use Linux, mount /proc")
 
 
@@ -173,13 +173,13 @@ def _isolation() -> Finding:
     ]
     found = f"cold tasks by {here.cold}, warm ones {f'by {here.warm}' if here.warm else 'run cold'}: "
     advice = (
-        "allow user namespaces: without them such tasks can neither change modes and times of files, nor use Unix "
-        "sockets and /dev/shm, and find out that a file exists"
+        "allow user namespaces: without them, isolated tasks cannot change modes and times of files, cannot use Unix "
+        "sockets and /dev/shm, and can find out whether a file exists"
     )
     if here.cold is None:
         found, advice = "", "use Linux, and install bubblewrap: until then --isolate is refused"
     ok = here.cold is not None and "landlock" not in (here.cold, here.warm)
-    purpose = "--isolate: clients see only their package and data"
+    purpose = "with --isolate, clients see only their package and data"
     return _finding("isolation", ok, found + ", ".join(has), purpose, advice)
 
 
@@ -190,7 +190,7 @@ def _environments() -> Iterator[Finding]:
 
     folder = environments_folder()
     there = f"{len(list_environments(folder))} in {output.near(folder)}"
-    yield Finding("environments", "ok", there, "what packages want that this Python lacks")
+    yield Finding("environments", "ok", there, "provide what packages require and this Python lacks")
     purpose, uv = "makes environments", find_uv()
     if uv is not None:
         yield Finding("uv", "ok", uv, purpose)
@@ -212,13 +212,13 @@ def _disk(home: Path, place: Path) -> Finding:
         return _finding("home", False, f"{place} cannot be written", purpose, "name another --home", required=True)
     found = f"{output.size(free)} free at {output.near(home)}"
     if free < 2e9:
-        return Finding("home", "note", found, purpose, "free space, or name another --home")
+        return Finding("home", "note", found, purpose, "free space, or use another --home")
     return Finding("home", "ok", found, purpose, required=True)
 
 
 def _file_system(place: Path) -> Iterator[Finding]:
     """What only a try in the home's file system tells."""
-    copies, state = "clients' copies of big packages take no space", "SQLite keeps sessions, rounds and tasks"
+    copies, state = "copies of big packages take no space", "SQLite keeps sessions, rounds and tasks"
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".fedpkg-doctor-") as name:
             yield _try(lambda: _reflink(Path(name), copies), "reflink", copies)
@@ -254,6 +254,6 @@ def _sqlite(folder: Path, purpose: str) -> Finding:
         advice = "3.24 or newer is needed: use a newer Python"
         return _finding("sqlite", False, found, purpose, advice, required=True)
     if mode != "wal":
-        advice = "looking at a session waits while it is written to; put the home on a local disk"
+        advice = "commands that show a session wait while it writes; put the home on a local disk"
         return Finding("sqlite", "note", found, purpose, advice, required=True)
     return Finding("sqlite", "ok", found, purpose, required=True)

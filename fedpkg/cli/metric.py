@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group("metric")
 def command() -> None:
-    """Look at what clients with callbacks logged.
+    """Show what clients with callbacks logged.
 
     \b
       fedpkg metric list --round 10

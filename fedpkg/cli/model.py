@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _MODEL = click.argument("ref", metavar="[MODEL]", required=False, shell_complete=models)
 _OUTPUT = click.option("-o", "--output", "target", metavar="FILE", type=click.Path(path_type=Path), required=True)
-_FORCE = click.option("--force", is_flag=True, help="Overwrite FILE if it is there.")
+_FORCE = click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 
 
 @click.group("model")
@@ -48,9 +48,11 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
-@click.option("--all", "of_all", is_flag=True, help="Of all sessions, not only the newest.")
-@click.option("--best", metavar="METRIC", help="Only the model with the best value of this validation metric.")
-@click.option("--lowest/--highest", "lowest", default=None, help="With --best: which end is the best one.")
+@click.option("--all", "of_all", is_flag=True, help="List the models of all sessions, not only of the newest.")
+@click.option("--best", metavar="METRIC", help="Show only the model with the best value of this metric.")
+@click.option(
+    "--lowest/--highest", "lowest", default=None, help="With --best: whether the highest or the lowest value is best."
+)
 @common_options
 @click.pass_obj
 def list_models(
@@ -63,9 +65,9 @@ def list_models(
       fedpkg model list --best accuracy
       fedpkg model list --best score --lowest
 
-    For --best, the highest value is the best; the lowest, where the metric's name says loss or error (loss, error,
-    mse, mae, rmse, perplexity). --lowest and --highest decide it. Of models with the same value, the earliest counts.
-    Values that are not finite do not count.
+    With --best, the highest value is best, except for metrics whose name contains loss, error, mse, mae, rmse or
+    perplexity. --lowest and --highest override this. Of models with equal values, the earliest is shown. Values
+    that are not finite do not count.
     """
     if lowest is not None and best is None:
         raise click.UsageError("--lowest and --highest belong to --best METRIC")
@@ -170,14 +172,14 @@ def _show_models(
 @common_options
 @click.pass_obj
 def export(settings: Settings, ref: str | None, target: Path, force: bool) -> None:
-    """Write a global model to a file of yours.
+    """Write a global model to a file.
 
     \b
       fedpkg model export latest -o model.npz
       fedpkg model export digits.3 -o round-3.safetensors
 
-    The name of the file says the format: .npz or .safetensors (or that of a model of one bare array: .f64, .f32, .txt).
-    Which of its tensors are buffers is written to FILE-metadata, so that FILE can be the seed_model of another run.
+    The suffix of FILE chooses the format: .npz or .safetensors (or, for a model of one bare array, .f64, .f32 or .txt).
+    FILE-metadata lists the buffers among the tensors, so that FILE can be the seed_model of another run.
     """
     from fedpkg.stores.models import ModelStore
 
@@ -332,7 +334,7 @@ def _check_target(target: Path, force: bool) -> str:
         raise ModelFileError(f"{target} is a folder", hint="name a file")
     for path in (target, metadata_path(target)):
         if path.exists() and not force:
-            raise ModelFileError(f"{path} is there already", hint="take another name, or --force to overwrite it")
+            raise ModelFileError(f"{path} exists already", hint="take another name, or --force to overwrite it")
     return target.suffix
 
 

@@ -63,7 +63,7 @@ def common_options(function: Function) -> Function:
                 metavar="FOLDER",
                 expose_value=False,
                 callback=_set_home,
-                help="Where fedpkg keeps what it does.  [default: .fedpkg here; variable: FEDPKG_HOME]",
+                help="Folder of sessions and models.  [default: .fedpkg; variable: FEDPKG_HOME]",
             ),
             click.option(
                 "-v",
@@ -71,7 +71,7 @@ def common_options(function: Function) -> Function:
                 count=True,
                 expose_value=False,
                 callback=_set_verbosity,
-                help="Log a line a round; -vv: a line a task.",
+                help="Log one line per round; -vv: one line per task.",
             ),
             click.option(
                 "--json",
@@ -79,7 +79,7 @@ def common_options(function: Function) -> Function:
                 is_flag=True,
                 expose_value=False,
                 callback=_set_json,
-                help="Print JSON, for programs.",
+                help="Print JSON.",
             ),
         ]
     ):
@@ -90,7 +90,7 @@ def common_options(function: Function) -> Function:
 env_option = click.option(
     "--env",
     type=click.Choice(["auto", "current", "none"]),
-    help="The package's Python: its own environment if this Python lacks what it wants (auto), this one, or PATH's.",
+    help="Python of the package: its own environment where this one lacks requirements (auto), this one, or PATH's.",
 )
 
 

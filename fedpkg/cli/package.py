@@ -31,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 def command() -> None:
     """Build, inspect and try compute packages.
 
-    A compute package is a folder with a fedn.yaml, which says what command answers which request.
+    A compute package is a folder with a fedn.yaml, which lists the commands of its entry points.
 
     \b
       fedpkg package build packages/digits -o package.tar.gz
@@ -51,8 +51,8 @@ def command() -> None:
     help="The archive to write.",
 )
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out files and folders that match PATTERN.")
-@click.option("--gitignore", is_flag=True, help="Leave out what .gitignore files list.")
-@click.option("--include", metavar="PATTERN", multiple=True, help="Pack matching checkpoints over 100 MB.")
+@click.option("--gitignore", is_flag=True, help="Leave out what .gitignore files exclude.")
+@click.option("--include", metavar="PATTERN", multiple=True, help="Pack checkpoints over 100 MB that match PATTERN.")
 @common_options
 @click.pass_obj
 def build(
@@ -70,9 +70,9 @@ def build(
       fedpkg package build packages/digits -o package.tar.gz
       fedpkg package build client --exclude '*.csv' --gitignore
 
-    DIR holds fedn.yaml. Equal contents give equal bytes. What .fedpkgignore (or .fednignore) in DIR lists stays out,
-    and so do virtual environments, .git and caches. On a terminal, you are asked about each checkpoint over 100 MB;
-    elsewhere, it stays out unless --include names it.
+    DIR contains fedn.yaml. The same files always give the same bytes. Files listed in .fedpkgignore (or .fednignore),
+    virtual environments, .git and caches are left out. On a terminal, the command asks about each checkpoint over
+    100 MB; elsewhere, it is left out unless --include names it.
     """
     from fedpkg.compute_package.build import build_package
     from fedpkg.compute_package.ignore import Selection
@@ -133,7 +133,7 @@ def _at_its_top(files: Sequence[FileEntry]) -> list[str]:
 @common_options
 @click.pass_context
 def create(context: click.Context, folder: Path, name: str, place: Path) -> None:
-    """Pack a folder, as `build`, with FEDn's options.
+    """Pack a folder (FEDn's spelling of `build`).
 
     \b
       fedpkg package create --path client --name package.tgz
@@ -143,23 +143,23 @@ def create(context: click.Context, folder: Path, name: str, place: Path) -> None
 
 @command.command()
 @click.argument("path", metavar="PACKAGE", type=_PATH, shell_complete=packages)
-@click.option("--data", metavar="PATTERN", help="Say how a run with this --data gives each client its data.")
-@click.option("--isolate", is_flag=True, help="With --data: how a run with --isolate does.")
+@click.option("--data", metavar="PATTERN", help="Show how a run with this --data gives each client its data.")
+@click.option("--isolate", is_flag=True, help="With --data: assume that the run uses --isolate.")
 @common_options
 @click.pass_obj
 def inspect(settings: Settings, path: Path, *, data: str | None, isolate: bool) -> None:
-    """Show what a package holds and offers.
+    """Show the contents and the entry points of a package.
 
     \b
       fedpkg package inspect package.tar.gz
 
-    With --data, it says how a run gives the package its clients' data, and why.
+    With --data, it shows how a run gives the package its clients' data, and why.
 
     \b
       fedpkg package inspect client --data 'data/clients/*'
 
-    PACKAGE is an archive or a folder. Nothing of it is run. What warm executors import before a task begins is found by
-    reading the scripts; imports that start threads are found only when a run tries them.
+    PACKAGE is an archive or a folder. None of its code is run. The imports of warm executors are found by reading the
+    scripts; imports that start threads are found only by running them.
     """
     import tempfile
 
@@ -208,7 +208,7 @@ def _show_ways(ways: DataWays) -> None:
     """How a run gives clients their data, and why."""
     rows = [[f"{way.section}.{way.name}".lstrip("."), way.value, way.because] for way in ways.ways]
     output.table(["data", "is", "because"], rows)
-    for about in ways.missed or ([] if rows else ["nothing in the package says how it reads its data"]):
+    for about in ways.missed or ([] if rows else ["the package's scripts do not show how they read their data"]):
         output.words(f"warning: {shown(about)}")
     output.result()
 

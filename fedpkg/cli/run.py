@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     metavar="PATH",
     type=click.Path(path_type=Path),
     shell_complete=packages,
-    help="Run this package without a RUN.yaml.",
+    help="Run this package; no RUN.yaml is needed.",
 )
 @click.option(
     "--clients",
     metavar="N",
     type=click.IntRange(1),
-    help="With --package: number of clients.  [default: one for each match of --data; without data, 2]",
+    help="With --package: number of clients.  [default: one per match of --data; 2 without data]",
 )
-@click.option("--data", metavar="PATTERN", help="With --package: each matching path is the data of one client.")
+@click.option("--data", metavar="PATTERN", help="With --package: a pattern; each match is the data of one client.")
 @click.option(
     "--rounds", metavar="N", type=click.IntRange(1), help="Number of rounds.  [default: that of RUN.yaml, else 5]"
 )
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     "--seed-model",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The model to begin with.  [default: that of RUN.yaml, else what `build` makes]",
+    help="Seed model.  [default: that of RUN.yaml, else made by `build`]",
 )
 @env_option
-@click.option("--isolate", is_flag=True, help="Let clients see only their package and data; no network (Linux).")
+@click.option(
+    "--isolate", is_flag=True, help="Isolate clients: they see only their package and data, and no network (Linux)."
+)
 @common_options
 @click.pass_obj
 def command(
@@ -57,10 +59,10 @@ def command(
       fedpkg run examples/digits/run.yaml rounds=3 arguments.train.lr=0.02
       fedpkg run --package client --data 'data/clients/*/mnist.pt'
 
-    --package runs a compute package (a folder or an archive, also one of FEDn) without a RUN.yaml; its data is put
-    where its programs look for it. KEY=VALUE sets a key of the configuration: `rounds=3`, `strategy.name=fedadam`;
-    `strategy={name: fedadam, beta_1: 0.9}` replaces the whole section. With --json, each event is a JSON object on one
-    line. Ctrl-C stops the run, and `fedpkg session resume` continues it.
+    --package runs a compute package (a folder or an archive, also one written for FEDn) without a RUN.yaml. Its data is
+    linked where its programs expect it. KEY=VALUE sets a key of the configuration, such as `rounds=3` or
+    `strategy.name=fedadam`; `strategy={name: fedadam, beta_1: 0.9}` replaces a whole section. With --json, each event
+    is one line of JSON. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
     from fedpkg.cli.progress import follow
     from fedpkg.session.session import prepare
@@ -97,9 +99,9 @@ def _of_run_yaml(
     from fedpkg.session import configuration
 
     if not words or "=" in words[0]:
-        raise click.UsageError("what shall run? Give a RUN.yaml, or a compute package with --package PATH")
+        raise click.UsageError("nothing to run: give a RUN.yaml, or a compute package with --package PATH")
     if clients is not None or data is not None:
-        raise click.UsageError("--clients and --data go with --package; a RUN.yaml says them in its section clients")
+        raise click.UsageError("--clients and --data need --package; a RUN.yaml sets them in its section clients")
     options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
     overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
     return configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
@@ -126,7 +128,8 @@ def _of_package(
         output.words(f"data     {shown(', '.join(said))}")
     elif data is not None and not ways.missed:
         output.words(
-            "warning: nothing in the package says how it reads its data; each client finds it with FEDN_DATA_PATH"
+            "warning: the package's scripts do not show how they read their data; each client finds it in "
+            "FEDN_DATA_PATH"
         )
     if config.strategy["name"] == "split":
         output.words(f"labels   {shown(str(config.strategy['labels']))}")

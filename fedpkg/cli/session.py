@@ -27,13 +27,13 @@ _SESSION = click.argument("session_ref", metavar="[SESSION]", required=False, sh
 
 @click.group("session")
 def command() -> None:
-    """Look at sessions, go on with one, or stop one.
+    """List, show, resume and stop sessions.
 
     \b
       fedpkg session list
       fedpkg session show digits
 
-    SESSION is an id or its beginning, as far as it is unique; without one it is the newest.
+    SESSION is an id, or the beginning of one that only one session has. The default is the newest session.
     """
 
 
@@ -67,12 +67,14 @@ def list_sessions(settings: Settings) -> None:
     ]
     output.table(["session", "status", "rounds", "started", "package"], rows)
     if not rows:
-        output.words("no session yet: fedpkg run RUN.yaml starts one")
+        output.words("there is no session yet: fedpkg run RUN.yaml starts one")
 
 
 @command.command()
 @_SESSION
-@click.option("--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Every task of one round.")
+@click.option(
+    "--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Show every task of this round."
+)
 @common_options
 @click.pass_obj
 def show(settings: Settings, session_ref: str | None, round_number: int | None) -> None:
@@ -249,18 +251,23 @@ def _tasks_table(home: Home, tasks: Sequence[TaskRow], *, by_request: bool) -> N
 
 @command.command(context_settings={"allow_extra_args": True})
 @_SESSION
-@click.option("--rounds", type=click.IntRange(1, 10**9), metavar="N", help="Go on until N rounds in all are done.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 10**9),
+    metavar="N",
+    help="Total number of rounds after which the session is finished.",
+)
 @common_options
 @click.pass_context
 def resume(context: click.Context, session_ref: str | None, rounds: int | None) -> None:
-    """Go on with a session, or give it more rounds.
+    """Continue a session, or give it more rounds.
 
     \b
       fedpkg session resume
       fedpkg session resume digits --rounds 20
 
-    It may have been interrupted, stopped, killed, or have failed: the result is the same as if it had not. A session
-    keeps the configuration that it began with, but for the number of rounds.
+    The session may have been interrupted, stopped or killed, or have failed; the result is the same as without that. It
+    keeps its configuration, except for the number of rounds.
     """
     settings: Settings = context.obj
     _check_no_changes([session_ref or "", *context.args])
@@ -304,8 +311,8 @@ def stop(settings: Settings, session_ref: str | None) -> None:
     \b
       fedpkg session stop
 
-    It may run in another terminal. Its tasks in flight are ended, as by Ctrl-C; what was committed, and the replies
-    that are on record, are kept.
+    It may run in another terminal. Running tasks are ended, as by Ctrl-C. Committed rounds and recorded replies
+    are kept.
     """
     from fedpkg.stores.opening import open_store
 

@@ -21,13 +21,13 @@ _PACKAGE = click.argument("package", metavar="PACKAGE", type=_PATH, shell_comple
 @common_options
 @click.pass_obj
 def keygen(settings: Settings, path: Path) -> None:
-    """Make a key to sign packages with.
+    """Make a key for signing packages.
 
     \b
       fedpkg package keygen ~/.ssh/fedpkg
 
-    FILE gets the private key, which nobody else may see; FILE.pub the public one, to give to others. Both are PEM.
-    Ed25519 keys of openssl and ssh-keygen will do as well.
+    FILE is the private key: keep it secret. FILE.pub is the public key, for others. Both are in PEM format. Ed25519
+    keys made by openssl or ssh-keygen work as well.
     """
     from fedpkg.compute_package.signing import make_key
 
@@ -45,13 +45,13 @@ def keygen(settings: Settings, path: Path) -> None:
 @common_options
 @click.pass_obj
 def sign(settings: Settings, package: Path, key: Path, target: Path | None) -> None:
-    """Sign a package: say with your key that it is this one.
+    """Sign a package with your key.
 
     \b
       fedpkg package sign package.tar.gz --key ~/.ssh/fedpkg
 
-    PACKAGE is an archive or a folder (signed as the archive that is built of it). What others signed of the same
-    package stays in the file.
+    PACKAGE is an archive, or a folder, which is signed as the archive that `build` makes of it. Signatures of others in
+    the same file are kept.
     """
     from fedpkg.compute_package import signing
     from fedpkg.compute_package.unpack import package_digest
@@ -72,16 +72,16 @@ def sign(settings: Settings, package: Path, key: Path, target: Path | None) -> N
 @click.command()
 @_PACKAGE
 @click.option("--signature", "path", metavar="FILE", type=_PATH, help="[default: PACKAGE.sig]")
-@click.option("--signer", metavar="WHO", help="Who must have signed it: a public key's file, or ed25519:…")
+@click.option("--signer", metavar="WHO", help="Required signer: the file of a public key, or ed25519:…")
 @common_options
 @click.pass_obj
 def verify(settings: Settings, package: Path, path: Path | None, signer: str | None) -> None:
-    """Check who signed a package.
+    """Verify the signatures of a package.
 
     \b
       fedpkg package verify package.tar.gz --signer alice.pub
 
-    Without --signer every signature in the file must hold; whether its key is whose you think, only you can say.
+    Without --signer, every signature in the file must be valid. The command cannot know whose keys they are.
     """
     from fedpkg.compute_package import signing, trust
     from fedpkg.compute_package.unpack import package_digest
@@ -98,7 +98,7 @@ def verify(settings: Settings, package: Path, path: Path | None, signer: str | N
         if not one.holds(digest):
             raise PackageError(
                 f"{path}: the signature of {one.signer} is not genuine",
-                hint="the file was changed; get it again from who signed the package",
+                hint="the file was changed; get it again from the signer of the package",
                 path=str(path),
                 signer=one.signer,
             )

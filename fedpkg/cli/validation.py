@@ -15,7 +15,7 @@ from fedpkg.shown import shown
 
 @click.group("validation")
 def command() -> None:
-    """Look at what the clients measured of the global models.
+    """Show what the clients measured of the global models.
 
     \b
       fedpkg validation list --round 10
@@ -33,9 +33,9 @@ def list_validations(
     \b
       fedpkg validation list digits --client client-3
 
-    The weight is that of the client in the round's average. All weights of an average are from one source: the
-    num_examples that the clients report with their metrics (reply); else, where a client does not, the sizes of their
-    parts of the data (split), their num_examples in training (train), or equal weights (equal).
+    The weight is the client's weight in the average of the round. All weights of one average have the same source: the
+    num_examples reported with the metrics (reply); if a client reports none, the sizes of the clients' data (split),
+    their num_examples in training (train), or equal weights (equal).
     """
     from fedpkg.cli.report import metric_names
 

@@ -125,7 +125,7 @@ def test_exported_models_know_their_buffers_when_they_are_seeds_again(keys, here
 def test_exported_model_without_buffers_has_none_when_it_is_a_seed_again(home, here):
     (here / "model.npz-metadata").write_text('{"buffers": ["of another model"]}')
     ended = fedpkg("model", "export", "-o", "model.npz", "--home", home)
-    assert (ended.code, "model.npz-metadata is there already" in ended.err) == (5, True)
+    assert (ended.code, "model.npz-metadata exists already" in ended.err) == (5, True)
     assert not (here / "model.npz").exists()
     assert fedpkg("model", "export", "-o", "model.npz", "--force", "--home", home).code == 0
     assert read_metadata(here / "model.npz") == {"buffers": []}

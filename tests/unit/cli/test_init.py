@@ -56,7 +56,7 @@ def test_init_gives_clients_their_data_as_a_run_of_the_package_does(here: Path, 
 def test_init_overwrites_nothing_without_force(here: Path) -> None:
     (here / "run.yaml").write_text("mine")
     ended = fedpkg("init", MISBEHAVE)
-    assert ended.code != 0 and "run.yaml is there already" in ended.err and "--force" in ended.err
+    assert ended.code != 0 and "run.yaml exists already" in ended.err and "--force" in ended.err
     assert (here / "run.yaml").read_text() == "mine"
     (here / "run.schema.json").write_text("mine")
     assert fedpkg("init", MISBEHAVE, "-o", "other.yaml").code == 0

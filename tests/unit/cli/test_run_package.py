@@ -251,9 +251,9 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("run",), "what shall run? Give a RUN.yaml, or a compute package with --package PATH"),
-        (("run", "rounds=3"), "what shall run?"),
-        (("run", "run.yaml", "--data", "x"), "--clients and --data go with --package"),
+        (("run",), "nothing to run: give a RUN.yaml, or a compute package with --package PATH"),
+        (("run", "rounds=3"), "nothing to run"),
+        (("run", "run.yaml", "--data", "x"), "--clients and --data need --package"),
         (("run", "run.yaml", "--package", "p/client"), "with --package there is no RUN.yaml"),
         (("run", "--package", "nowhere"), "package nowhere does not exist"),
         (("run", "--package", "p/client", "--data", "no/*"), "clients.folders: nothing matches no/*"),
@@ -262,8 +262,8 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
             "p/client/*.py matches 2, and clients.count is 3",
         ),
         (("run", "--package", "p/client", "round=3"), "on the command line: 'round' must be a section"),
-        (("run", "--package", "p/client", "strategy=fedadam"), "name it: strategy: {name: fedadam}"),
-        (("package", "call", "build"), "name a package and one of its entry points"),
+        (("run", "--package", "p/client", "strategy=fedadam"), "write strategy: {name: fedadam}"),
+        (("package", "call", "build"), "give a package and one of its entry points"),
     ],
 )
 def test_wrong_words_are_answered(here, words, message):
@@ -276,7 +276,7 @@ def test_unknown_way_to_the_data_is_said(here):
     write_package(here / "p", "print('I read nothing')")
     write_sites(here, (1,))
     ended = fedpkg("run", "--package", "p/client", "--data", "data/clients/*", "executor.name=process")
-    assert "warning: nothing in the package says how it reads its data" in ended.err
+    assert "warning: the package's scripts do not show how they read their data" in ended.err
 
 
 @pytest.mark.parametrize(
