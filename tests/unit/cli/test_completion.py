@@ -149,6 +149,16 @@ COMPLETED = {
 }
 
 
+# One of each kind, for the other shells; `make soak` takes all.
+KINDS = (
+    "fedpkg session show wea",
+    "fedpkg run x.yaml executor.work",
+    "fedpkg run x.yaml executor.name=res",
+    "fedpkg config show mein",
+    "fedpkg run x.yaml package=no",
+)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("begun", "completed"), COMPLETED.items())
 def test_the_tab_key_completes_a_line_in_bash(begun: str, completed: str, bash: Callable[[str], str]) -> None:
@@ -156,19 +166,24 @@ def test_the_tab_key_completes_a_line_in_bash(begun: str, completed: str, bash: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("begun", "completed"), COMPLETED.items())
+@pytest.mark.parametrize(
+    ("begun", "completed"),
+    [pytest.param(*each, marks=() if each[0] in KINDS else pytest.mark.soak) for each in COMPLETED.items()],
+)
 def test_the_tab_key_completes_a_line_in_zsh(begun: str, completed: str, zsh: Callable[[str], str]) -> None:
     assert zsh(begun) == completed
 
 
 @pytest.mark.slow
-def test_fish_lists_what_a_word_can_become(place: Path, surroundings: dict[str, str]) -> None:
-    script = ["fedpkg completion fish | source", *(f"complete -C {json.dumps(line)}; echo ---" for line in COMPLETED)]
+@pytest.mark.parametrize("lines", [KINDS, pytest.param(tuple(COMPLETED), marks=pytest.mark.soak)], ids=["kinds", "all"])
+def test_fish_lists_what_a_word_can_become(lines: tuple[str, ...], place: Path, surroundings: dict[str, str]) -> None:
+    script = ["fedpkg completion fish | source", *(f"complete -C {json.dumps(line)}; echo ---" for line in lines)]
     command = [needs("fish"), "--no-config", "-c", "\n".join(script)]
     ran = subprocess.run(command, env=surroundings, cwd=place, capture_output=True, text=True, timeout=120, check=True)
     found = [answer.strip().splitlines() for answer in ran.stdout.split("---\n")]
     assert ran.stderr == ""
-    for (begun, completed), answers in zip(COMPLETED.items(), found, strict=False):
+    for begun, answers in zip(lines, found, strict=False):
+        completed = COMPLETED[begun]
         words = [answer.partition("\t")[0].replace("\\ ", " ") for answer in answers]
         expected = completed.removeprefix(begun.rpartition(" ")[0]).strip().replace("\\ ", " ")
         assert expected in words or begun == completed, f"{begun!r}: {answers}"

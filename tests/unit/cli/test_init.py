@@ -36,7 +36,9 @@ def test_init_writes_a_run_yaml_that_runs_as_it_stands(here: Path) -> None:
     assert re.search(r"^ +1 +3 +0 ", ended.out, re.MULTILINE), "three clients answered"
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=() if way in ("folder", "parameter") else pytest.mark.soak) for way in WAYS]
+)
 def test_init_gives_clients_their_data_as_a_run_of_the_package_does(here: Path, way: str) -> None:
     train, command, _words = WAYS[way]
     write_package(here, train, command)
