@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -51,21 +52,36 @@ def plot(session_id: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str
             raise NotFound(f"no round has a number '{name}'{nearest(name, known)}", hint=there)
     if not (names or known):
         raise SessionError(f"session {session_id} has no metrics to plot yet", hint="it has no validated round")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError as error:
-        raise SessionError("plot() needs matplotlib", hint="pip install 'fedpkg[plots]'") from error
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = _figure()
     axes = figure.add_subplot()
     for name in names or known:
         points = [(row["round"], row[name]) for row in rows if row.get(name) is not None]
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
     axes.set(xlabel="round", title=session_id)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _figure() -> Figure:
+    """An empty figure that a notebook shows, whatever its backend, and though no code of it has imported pyplot.
+
+    Raises:
+        SessionError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SessionError("plot() needs matplotlib", hint="pip install 'fedpkg[plots]'") from error
+
+    class Plot(Figure):
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=100)
+            return picture.getvalue()
+
+    return Plot(figsize=(6.4, 3.6), layout="constrained")
 
 
 def _is_numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:

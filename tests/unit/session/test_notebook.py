@@ -44,6 +44,8 @@ for name, values in sorted(accuracies.items()):
 plt.legend()
 plt.savefig("accuracy.png")
 print({name: len(values) for name, values in sorted(accuracies.items())})""",
+    "session = fedpkg.Session.open('home'); session",
+    "session.plot('test_accuracy')",
 )
 
 
@@ -70,4 +72,7 @@ def test_a_notebook_sets_package_and_seed_starts_a_session_polls_and_plots(
     assert printed[2] == "Package uploaded\nModel added successfully\n"
     assert printed[3] == "Finished\n"
     assert printed[4] == "{'site-1': 3, 'site-2': 3, 'site-3': 3}\n"
+    table, plot = ({kind for out in cell.outputs for kind in out.get("data", ())} for cell in notebook.cells[-2:])
+    assert "text/html" in table, "a session shows itself as a table"
+    assert "image/png" in plot
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
