@@ -4,6 +4,7 @@ python docs/_ext/live_display.py            needs `pip install pyte`
 """
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -69,7 +70,7 @@ def _colour(name):
 
 
 def main():
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text("$ " + " ".join(COMMAND), style="bold"))
     running, ended = screens(COMMAND, during=7)
     first = next(number for number, line in enumerate(ended) if line.plain.lstrip().startswith("round"))

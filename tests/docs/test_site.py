@@ -116,3 +116,11 @@ def design_failures() -> str:
     listed = re.search(r"\*\*Failures\*\*.*?`(.*?)`.*?\n  `(.*?)`", text, re.DOTALL)
     assert listed is not None
     return f"{listed[1]} {listed[2]}"
+
+
+def test_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_bytes()
+    assert len(text) <= 6 * 1024
+    links = re.findall(r"\]\(([^)#]+)", text.decode())
+    assert len(links) > 10
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
