@@ -26,7 +26,7 @@ source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 suppress_warnings = ["ref.python"]  # names such as Request are those of several modules
-nitpicky = False
+smartquotes = False  # they make dashes of the options of commands
 
 # A docstring writes `x` for code; fedpkg.cli and the like are imported, so a build needs fedpkg with its extra docs.
 default_role = "code"

@@ -11,6 +11,7 @@ from markdown import block, code, contents, inline, page, table
 
 from fedpkg.cli.main import NOUNS, fedpkg
 
+_OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]+")
 _EVERYWHERE = {"--home", "--verbose", "--json", "--help"}  # options of every command
 
 
@@ -58,8 +59,14 @@ def _help(text: str) -> str:
             lines = paragraph.split("\n", 1)[1]
             told.append(block("text", inspect.cleandoc("\n" + lines)))
         else:
-            told.append(inline(paragraph))
+            told.append(inline(_with_options(paragraph)))
     return "\n\n".join(told)
+
+
+def _with_options(text: str) -> str:
+    """Names of options as code, where they are not in code already."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else _OPTION.sub(r"`\g<0>`", part) for part in parts)
 
 
 def _options(command: click.Command, *, of_every: bool = False) -> str:

@@ -99,14 +99,17 @@ def _directive(words: tuple[str, ...]) -> str:
 
 
 def as_rst(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
-    """Docstrings as reStructuredText: indented paragraphs and columns keep their lines, other markup is plain."""
+    """Docstrings as reStructuredText: indented paragraphs keep their lines, columns are a list, other markup is plain."""
     told: list[str] = []
     for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip("\n")):
         rows = paragraph.split("\n")
         if rows[0].startswith("    "):
             told += ["::", "", *rows, ""]
         elif len(rows) > 1 and all(re.match(r"\S.*?\S {2,}\S", row) for row in rows):
-            told += [f"| {_escaped(row)}" for row in rows] + [""]
+            for row in rows:
+                term, about = re.split(r" {2,}", row, maxsplit=1)
+                told += [_escaped(term), f"    {_escaped(about)}"]
+            told.append("")
         else:
             told += [*map(_escaped, rows), ""]
     lines[:] = told

@@ -1,4 +1,4 @@
--- What a round asks is many requests: each has its own cohort, and its replies that count. Before, a round asked one.
+-- A round makes several requests. Each has its own cohort and its own replies that count. Before, a round made one.
 
 create table requests (
     session_id text not null,

@@ -1,4 +1,4 @@
--- What samplers go by: how often each client was asked, and what it last said. It grows by clients, not by rounds.
+-- What samplers use: how often each client was asked, and what it last reported. It grows with the clients, not the rounds.
 
 create table client_history (
     session_id text not null references sessions (session_id),

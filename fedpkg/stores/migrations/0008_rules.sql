@@ -1,3 +1,3 @@
--- The rules of computation that a session goes on by (fedpkg/rules.py). Sessions of before have rules 1.
+-- The number of the rules of computation that a session uses (fedpkg/rules.py). Earlier sessions have rules 1.
 
 alter table sessions add column rules bigint not null default 1;
