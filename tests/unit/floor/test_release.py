@@ -80,6 +80,13 @@ def test_a_version_without_a_section_in_the_changelog_is_not_released(
     assert list(release.unready("0.7.0")) == []
 
 
+def test_a_python_that_cannot_be_had_is_named(release: ModuleType, tmp_path: Path) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed")
+    python, why = release.interpreter("3.99", tmp_path)
+    assert python is None and "3.99" in why
+
+
 def test_the_version_stands_in_one_place(release: ModuleType) -> None:
     assert release.version() == fedpkg.__version__
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
