@@ -1,4 +1,4 @@
-"""For entry points that train with PyTorch: read and write what is asked for, and a client's part of many methods.
+"""For entry points that train with PyTorch: reads models, writes replies, and has the client's part of many methods.
 
     from fedpkg import client
 
@@ -14,28 +14,29 @@
         sets = scaffold.finish(learning_rate=lr)                # 3
         client.save(out_path, model, given, num_examples=len(data), sets=sets)
 
-What the run's strategy did not ask for does nothing, so one script can hold the lines of several methods.
+Lines of methods that the run's strategy does not use have no effect, so one script can have those of several methods.
 
 FedProx, FedAMP  ``fedprox(model, given)`` and its ``correct_gradients()``; or add ``proximal_term`` to the loss.
 SCAFFOLD         ``Scaffold``, as above.
 FedDyn           ``FedDyn(model, given)``: ``correct_gradients()``, at the end ``finish()``.
 Mime, MimeLite   ``Mime(model, given, loss)``: ``correct_gradients(batch)``; plain SGD without momentum.
-MOON             ``Moon(model, given)``: add ``loss(z, features)`` to the loss, at the end ``finish()``.
+MOON             ``Moon(model, given)``: add ``loss(z, features)`` to the loss; at the end ``finish()``.
 FedLC            ``calibrated_logits(logits, class_counts(labels, classes), tau)``.
-FedPer           ``load(…, local=matching(model, "head.*"))``, or leave it to the strategy ``fedper``.
-FedBN            ``load(…, local=norm_layers(model))``, or strategy ``fedbn``.
-LG-FedAvg        ``load(…, local=others(model, "head.*"))``: the body stays here, the head is shared.
+FedPer           ``load(…, local=matching(model, "head.*"))``, or use the strategy ``fedper``.
+FedBN            ``load(…, local=norm_layers(model))``, or use the strategy ``fedbn``.
+LG-FedAvg        ``load(…, local=others(model, "head.*"))``: the body stays with the client, the head is shared.
 FedRep           FedPer, and ``with only(model, "head.*")`` some epochs, then ``with only(model, *others(model, …))``.
 FedBABU          ``with only(model, *others(model, "head.*"))``, and ``fine_tuned`` before evaluation.
 Ditto            ``Ditto(model, given)``: if it is ``active``, train ``ditto.model`` too, corrected; ``finish()``.
 pFedMe           ``PFedMe(model, given)``: ``correct_gradients()``, after each batch's steps ``step()``; ``finish()``.
-Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model`` gives what Ditto and pFedMe kept.
+Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model`` returns what Ditto and pFedMe kept.
 ``gradient``     ``save(out, given=given, sets=gradients(model, given, loss, batches), …)``, also at several points.
-``prox``         ``prox(model, given)`` and its ``correct_gradients()`` in the loop that trains.
+``prox``         ``prox(model, given)`` and its ``correct_gradients()`` in the training loop.
 Statistics       ``load_records``, ``save_records``: named sets of NumPy arrays and JSON; no model, and no PyTorch.
 
-This folder stands alone: it needs NumPy and PyTorch when used, nothing else of fedpkg, and is found in every task, also
-where fedpkg is not installed. What is kept from round to round (`keep`, `kept`) is tensors without any pickle.
+This package depends only on NumPy and PyTorch, which it imports when they are used, and on nothing else of fedpkg. It
+can be imported in every task, even if fedpkg is not installed there. State that is kept from round to round (`keep`,
+`kept`) consists of tensors, without any pickle.
 """
 
 from fedpkg.client.corrections import Correction, fedprox, prox, proximal_term

@@ -1,4 +1,4 @@
-"""Files of named tensors: .npz and .safetensors, nothing pickled, written whole or not at all."""
+"""Files of named tensors: .npz and .safetensors, without pickles, written atomically."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _DTYPES = {code: name for name, code in _CODES.items()}
 
 
 def read(path: str) -> dict[str, Tensor]:
-    """The tensors of a file by their keys, in memory of their own; which format it is, its content says.
+    """Read the tensors of a file by their keys, as copies; the format is recognised by its content.
 
     Raises:
-        ClientError: it cannot be read, or is of neither format.
+        ClientError: If it cannot be read, or has neither format.
     """
     try:
         with open(path, "rb") as file:
@@ -51,11 +51,11 @@ def read(path: str) -> dict[str, Tensor]:
 
 
 def write(path: str, tensors: Mapping[str, Any]) -> None:
-    """Write tensors, or what NumPy makes an array of, by their keys, in the format that the path ends with (.npz, if
-    not .safetensors).
+    """Write tensors, or values that NumPy converts to arrays, by their keys: as .safetensors if the path ends so, else
+    as .npz.
 
     Raises:
-        ClientError: the format has no place for a tensor's dtype.
+        ClientError: If the format does not support a tensor's dtype.
     """
     with _whole(path) as file:
         if path.endswith(".safetensors"):
@@ -66,7 +66,7 @@ def write(path: str, tensors: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _whole(path: str) -> Iterator[BinaryIO]:
-    """A file that takes its name when all of it is written."""
+    """A file that gets its name when it is completely written."""
     unfinished = f"{path}.{os.getpid()}.part"
     try:
         with open(unfinished, "wb") as file:
@@ -89,12 +89,12 @@ def _read_npz(file: BinaryIO) -> dict[str, Tensor]:
 
 
 def _numbers(key: str, value: Any) -> Any:
-    """An array, in memory order and in this machine's order of bytes."""
+    """A C-ordered array in native byte order."""
     import numpy as np
 
     array = np.array(value, order="C")
     if array.dtype.kind not in "biufc":
-        raise ClientError(f"{key!r} is no array of numbers: NumPy makes it one of {array.dtype}")
+        raise ClientError(f"{key!r} is not an array of numbers: NumPy gives it the dtype {array.dtype}")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -105,15 +105,15 @@ def _write_npz(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
         for name, tensor in tensors.items():
             try:
                 array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
-            except AttributeError:  # it is none of PyTorch's
+            except AttributeError:  # not a PyTorch tensor
                 array = _numbers(name, tensor)
-            except TypeError as error:  # as with bfloat16
+            except TypeError as error:  # such as bfloat16
                 raise ClientError(
                     f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}, a .safetensors file can",
-                    "the seed model decides the form of all model files: let the command of build name its file, "
+                    "all model files have the format of the seed model: put a file name into the command of build, "
                     "`command: python main.py build seed.safetensors`, or set seed_model to a .safetensors file",
                 ) from error
-            # A ZipInfo without a time of its own: the same tensors make the same bytes.
+            # A ZipInfo with the default time, so that equal tensors give equal bytes.
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
@@ -132,7 +132,7 @@ def _read_safetensors(file: BinaryIO) -> dict[str, Tensor]:
         dtype = getattr(torch, _DTYPES[entry["dtype"]])
         start, end = entry["data_offsets"]
         if not 0 <= start <= end <= len(content):
-            raise ValueError(f"tensor {name!r} reaches beyond its end")
+            raise ValueError(f"tensor {name!r} reaches beyond the end of the file")
         flat = torch.frombuffer(content[start:end], dtype=dtype) if end > start else torch.empty(0, dtype=dtype)
         found[name] = flat.reshape(entry["shape"])
     return found
@@ -146,7 +146,7 @@ def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
         for name, one in tensors.items()
     }
     header, contents, end = {}, [], 0
-    # By the size of their elements, so that all are aligned: the format allows no gaps.
+    # Sorted by the size of their elements, so that all are aligned: the format allows no gaps.
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
         code = _CODES.get(str(tensor.dtype)[len("torch.") :])
         if code is None:

@@ -1,4 +1,4 @@
-"""For coordinators: the rounds of a session, requests to its clients, and the next model.
+"""For coordinators: a session's rounds, requests to its clients, and the next global model.
 
     import numpy as np
     from fedpkg.client import coordinator
@@ -10,9 +10,9 @@
         model = {name: sum(n * one[name] for n, one in arrays) / total for name in np.load(step.path)}
         step.commit(model)
 
-fedpkg starts the program again if it, or the controller, ended early: the program then runs from its beginning (or from
-its last checkpoint) and is given the same answers. It must send the same again, so what it does may depend on nothing
-but these answers, the checkpoint and ``step.seed``. What it prints is in its logs.
+fedpkg restarts the program if it, or the controller, ended early: the program then runs from its beginning (or from its
+last checkpoint) and gets the same answers. It must send the same requests and models again, so they may depend only on
+these answers, the checkpoint and ``step.seed``. Its output is in its logs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Model = Union[str, "Mapping[str, Any]"]  # the path of a file, or tensors (PyTor
 
 @dataclass(frozen=True)
 class Client:
-    """A client that may be asked. ``num_examples`` is None as long as it is not known."""
+    """A client that can be asked. ``num_examples`` is None until it is known."""
 
     client_id: str
     groups: Sequence[str] = ()
@@ -47,7 +47,7 @@ class Client:
 class Reply:
     """One client's usable reply. ``paths`` are its files of weights by the name of the set; an update is the set "".
 
-    Records are one file, as an update is.
+    Records, like an update, are one file.
     """
 
     client_id: str
@@ -58,26 +58,26 @@ class Reply:
 
     @property
     def path(self) -> str:
-        """The file of an update: .npz or .safetensors, as the seed model."""
+        """The file of an update, in the format of the seed model: .npz or .safetensors."""
         return self.paths[""]
 
     def load(self, name: str = "") -> Mapping[str, Any]:
-        """The update, or one of several sets, as PyTorch tensors."""
+        """Read the update, or one of several sets, as PyTorch tensors."""
         from fedpkg.client import arrays
 
         return arrays.read(self.paths[name])
 
     def records(self) -> Records:
-        """The records, as NumPy arrays."""
+        """Read the records, as NumPy arrays."""
         from fedpkg.client.records import load_records
 
         return load_records(self.path)
 
 
 class Replies(list):  # type: ignore[type-arg]
-    """The usable replies to one request, in the order of ``asked``. ``missing`` are clients without one.
+    """The usable replies to one request, in the order of ``asked``. ``missing`` are the clients without one.
 
-    ``request_id`` names the request among those of its round. If it ``is_outstanding``, nothing of this is known yet.
+    ``request_id`` identifies the request in its round. While it ``is_outstanding``, there are no replies yet.
     """
 
     def __init__(self, replies: Sequence[Reply], told: Mapping[str, Any]) -> None:
@@ -91,13 +91,13 @@ class Replies(list):  # type: ignore[type-arg]
 
 @dataclass(frozen=True)
 class Request:
-    """What to ask. The fields are those of `fedpkg.strategies.base.Request`.
+    """A request to clients. The fields are those of `fedpkg.strategies.base.Request`.
 
     Args:
-        clients: who is asked; None: the group, else the clients that the session's sampler chooses.
-        payload: the model that clients get, or `fedpkg.client.Records`; None: the round's model, if there is one.
-        required: usable replies without which the round fails; None: as ``round.required`` of the run.yaml.
-        wait: for "all" who are asked, for a number of usable replies, or for "nothing": see `Step.arrived`.
+        clients: The clients to ask; None: the group, or else those that the session's sampler chooses.
+        payload: The model that clients get, or `fedpkg.client.Records`; None: the round's model, if there is one.
+        required: The number of usable replies below which the round fails; None: ``round.required`` of the run.yaml.
+        wait: Wait for "all" clients, for a number of usable replies, or for "nothing": see `Step.arrived`.
     """
 
     entry_point: str = "train"
@@ -116,12 +116,12 @@ class Step:
     """One round, from its model to `commit`.
 
     Attributes:
-        round_number: from 1.
-        seed: another one in each round, the same when the round is taken again.
-        clients: those that may be asked.
-        path: the file of the model; None: the session has none.
-        parameters, run_config: as the run.yaml has them.
-        checkpoint: what was last kept with `commit`, in the first step after a start of the program; else None.
+        round_number: The number of the round, from 1.
+        seed: A different seed in each round, but the same if the round is repeated.
+        clients: The clients that can be asked.
+        path: The file of the model; None if the session has no model.
+        parameters, run_config: As in the run.yaml.
+        checkpoint: In the first step after a start of the program, the last checkpoint given to `commit`; else None.
     """
 
     def __init__(self, line: _Line, told: Mapping[str, Any], checkpoint: bytes | None) -> None:
@@ -137,7 +137,7 @@ class Step:
         line.names = line.ids = 0  # so that they do not depend on the rounds before a checkpoint
 
     def load(self) -> Mapping[str, Any]:
-        """The model, as PyTorch tensors."""
+        """Read the model, as PyTorch tensors."""
         from fedpkg.client import arrays
 
         if self.path is None:
@@ -145,7 +145,7 @@ class Step:
         return arrays.read(self.path)
 
     def ask(self, *requests: Request | str, **more: Any) -> list[Replies]:
-        """Ask clients, and wait for their replies; several requests are asked at once.
+        """Ask clients, and wait for their replies; several requests run at the same time.
 
         ``ask("train", clients=[…])`` is short for ``ask(Request("train", clients=[…]))``.
         """
@@ -154,11 +154,11 @@ class Step:
         return [self._replies(one) for one in told["replies"]]
 
     def arrived(self, number: int = 1) -> list[Replies]:
-        """The next outstanding requests that have ended, of this round or earlier ones, in order of arrival.
+        """Wait for outstanding requests of this round or earlier ones to end; returns them in order of arrival.
 
         Args:
-            number: how many to wait for; fewer come if no more are outstanding, or if ``round.timeout_s`` is over.
-                0: those that have ended by now, without waiting.
+            number: The number of requests to wait for; fewer are returned if no more are outstanding, or after
+                ``round.timeout_s``. 0: those that have already ended, without waiting.
         """
         return [self._replies(one) for one in self._line.call({"type": "await", "number": number})["replies"]]
 
@@ -187,9 +187,9 @@ class Step:
         """End the round.
 
         Args:
-            model: the next global model; None: it stays as it is.
-            finished: the session ends after this round, for this reason.
-            checkpoint: bytes from which the program can go on; it is then never given what came before them.
+            model: The next global model; None: it does not change.
+            finished: If given, the session ends after this round, and this is the reason.
+            checkpoint: Bytes from which the program can continue; after a restart it gets no earlier answers.
         """
         line = self._line
         files = {"model": line.put(model), "checkpoint": line.put_bytes(checkpoint)}
@@ -206,7 +206,7 @@ class Step:
 
 
 def rounds() -> Iterator[Step]:
-    """The rounds of the session, until it has no more. Each must be committed before the next one is taken."""
+    """Iterate over the rounds of the session. Each must be committed before the next one begins."""
     line = _Line()
     first = line.hello()
     kept = None
@@ -229,8 +229,8 @@ class _Line:
         number = os.environ.pop(VARIABLE, "")
         if not number.isdigit():
             raise ClientError(
-                "this program was not started as a coordinator, or asks for the rounds twice",
-                "name it in a run.yaml: strategy: {name: coordinator, command: …, folder: …}",
+                "this program was not started as a coordinator, or calls rounds() twice",
+                "set it in a run.yaml: strategy: {name: coordinator, command: …, folder: …}",
             )
         self._fd = int(number)
         os.set_inheritable(self._fd, False)
@@ -255,11 +255,11 @@ class _Line:
         if hasattr(request.payload, "sets"):
             told["payload_kind"] = "records"
         if request.wait == "all":
-            del told["wait"]  # a message is the same as before it could say this
+            del told["wait"]  # so that messages without it are the same as in earlier versions
         return {**told, "id": str(self.ids), "payload": self.put(request.payload)}
 
     def put(self, model: Model | Records | None) -> str | None:
-        """Write a model, or records, where the controller finds it; the name of the file."""
+        """Write a model, or records, for the controller; returns the name of the file."""
         if model is None or isinstance(model, str):
             if model is None:
                 return None
@@ -333,5 +333,5 @@ class _Line:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Whether a value is PyTorch's; it is not imported for that."""
+    """Whether a value is a PyTorch tensor, without importing PyTorch."""
     return type(value).__module__.partition(".")[0] == "torch"

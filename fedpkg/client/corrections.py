@@ -1,4 +1,4 @@
-"""A linear and a quadratic term of a client's loss, as what they add to its gradient: most methods are these."""
+"""The gradient of a linear and a quadratic term in a client's loss, from which most methods are made."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Correction:
-    """g <- g + l + mu (y - a): the gradient of <l, y> + mu/2 |y - a|^2 besides the loss, at the model's parameters y.
+    """g <- g + l + mu (y - a): adds the gradient of <l, y> + mu/2 |y - a|^2 at the model's parameters y.
 
     Args:
-        linear: l by the parameters' names.
-        anchor: a likewise; parameters that are in neither stay as they are.
+        linear: l, by the names of parameters.
+        anchor: a, likewise; the gradients of parameters that are in neither do not change.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Correction:
         ]
 
     def correct_gradients(self) -> None:
-        """Call it between ``loss.backward()`` and ``optimizer.step()``. Frozen parameters are passed over."""
+        """Correct the gradients, between ``loss.backward()`` and ``optimizer.step()``, except of frozen parameters."""
         import torch
 
         with torch.no_grad():
@@ -56,9 +56,9 @@ class Correction:
 
 
 def fedprox(model: nn.Module, given: Given, mu: float | None = None) -> Correction:
-    """Of mu/2 |y - x|^2, where x is the global model; mu is the strategy's ``proximal_mu``, without one 0.
+    """The correction of mu/2 |y - x|^2, where x is the global model; mu is the strategy's ``proximal_mu``, or else 0.
 
-    What stays with the client (``given.local``) is not drawn anywhere.
+    Tensors that stay with the client (``given.local``) have no such term.
 
     Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv:1812.06127
     """
@@ -75,13 +75,13 @@ def proximal_term(model: nn.Module, anchor: Tensors, mu: float) -> Tensor:
 
 
 def prox(model: nn.Module, given: Given) -> Correction:
-    """For the entry point ``prox``: of <linear, y> + |y - center|^2 / (2 theta); the model starts at the center.
+    """For the entry point ``prox``, the correction of <linear, y> + |y - center|^2 / (2 theta), from the center.
 
     Raises:
-        ClientError: the strategy asks for something else.
+        ClientError: If the strategy's request is of another kind.
     """
     if not {"center", "linear"} <= given.sets.keys() or "theta" not in given.parameters:
-        raise ClientError("this is no request of a proximal step: it has the sets center and linear, and theta")
+        raise ClientError("this is not a request for a proximal step: it needs the sets center and linear, and theta")
     theta = given.parameters["theta"]
     linear, center = (
         {key: tensor for key, tensor in given.sets[name].items() if key not in given.local}

@@ -1,10 +1,10 @@
-"""The error of this folder, which cannot have those of fedpkg."""
+"""The error of `fedpkg.client`, which cannot import those of fedpkg."""
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """What cannot be done, and where; ``hint`` says what to do about it."""
+    """An error in `fedpkg.client`; ``hint`` is what to do about it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

@@ -1,4 +1,4 @@
-"""FedDyn's client: its linear term, and the quadratic one towards the global model."""
+"""FedDyn's client: its linear term, and the quadratic term towards the global model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _STATE = "feddyn"
 
 
 class FedDyn:
-    """argmin_y L(y) - <g, y> + alpha/2 |y - x|^2;  g <- g - alpha (y - x), at first 0.
+    """argmin_y L(y) - <g, y> + alpha/2 |y - x|^2;  g <- g - alpha (y - x), initially 0.
 
-    Without the strategy's ``alpha`` it does nothing. What stays with the client has neither term.
+    Without the strategy's ``alpha`` it has no effect. Tensors that stay with the client have neither term.
 
     Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263, Alg. 1
     """
@@ -33,11 +33,11 @@ class FedDyn:
         self._correction = Correction(model, linear=linear, anchor=self._x, mu=self._alpha)
 
     def correct_gradients(self) -> None:
-        """Call it between ``loss.backward()`` and ``optimizer.step()``."""
+        """Correct the gradients; call it between ``loss.backward()`` and ``optimizer.step()``."""
         self._correction.correct_gradients()
 
     def finish(self) -> None:
-        """Keep the new g."""
+        """Keep the new g for the next round."""
         if self._alpha:
             y = bare(self._model).state_dict()
             keep(_STATE, {name: self._g[name] - self._alpha * (y[name].to(x) - x) for name, x in self._x.items()})

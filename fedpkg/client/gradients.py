@@ -1,4 +1,4 @@
-"""The gradient of a client's loss, at the model that came or at several points on the same minibatches."""
+"""The gradient of a client's loss, at the global model or at several points, on the same minibatches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def gradient(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> dict[str, Tensor]:
-    """sum_b (n_b / n) grad loss(model, b), by the names of the parameters; the model stays as it is.
+    """sum_b (n_b / n) grad loss(model, b), by the names of the parameters; the model does not change.
 
-    Frozen and unused parameters have the gradient 0. Batch normalisation takes its statistics from the batch in a
-    model that trains, as ever; say ``model.eval()`` before for a loss that is a mean over examples.
+    Frozen and unused parameters have the gradient 0. In training mode batch normalisation uses the statistics of the
+    batch, as usual; call ``model.eval()`` before for a loss that is a mean over examples.
 
     Args:
-        loss: makes the mean loss of a batch.
-        batches: tensors, or tuples whose first element tells n_b by its length.
+        loss: Computes the mean loss of a batch.
+        batches: Tensors, or tuples whose first element has the length n_b.
     """
     import torch
 
@@ -40,21 +40,21 @@ def gradient(model: nn.Module, loss: Loss, batches: Iterable[Any]) -> dict[str, 
                 sums[name].add_(grad, alpha=size)
         total += size
     if not total:
-        raise ClientError("there is no batch to take a gradient of")
+        raise ClientError("there are no batches to compute a gradient from")
     with torch.no_grad():
         for name, buffer in bare(model).named_buffers():
             buffer.copy_(before[name])
-    # Tied parameters go by all their names, as they do in the global model.
+    # Tied parameters have all their names, as in the global model.
     return {
         name: sums[_first(parameters, p)] / total for name, p in bare(model).named_parameters(remove_duplicate=False)
     }
 
 
 def gradients(model: nn.Module, given: Given, loss: Loss, batches: Iterable[Any]) -> dict[str, dict[str, Tensor]]:
-    """The gradient at each set of weights that came, under its name, as ``sets`` for `save`.
+    """The gradient at each set of weights of the input, under its name, as ``sets`` for `save`.
 
-    All on the same batches, with the same draws (of dropout): so differences of them have little variance. The model
-    is left as it was. What stays with the client is its own at every point, and its gradient is sent as 0.
+    All use the same batches and random draws (dropout), so that their differences have little variance. The model does
+    not change. Tensors that stay with the client are its own at every point, and their gradient is sent as 0.
     """
     import torch
 

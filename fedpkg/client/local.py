@@ -1,4 +1,4 @@
-"""Which of a module's tensors stay with a client, and which are trained: names chosen by pattern or kind of layer."""
+"""Chooses the tensors of a module that stay with a client, or are trained, by patterns or kinds of layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def matching(model: nn.Module, *patterns: str) -> list[str]:
     """Names of the tensors (parameters and buffers) that match one of the patterns (``"head.*"``), in their order.
 
     Raises:
-        ClientError: a pattern matches none.
+        ClientError: If a pattern matches no tensor.
     """
     names = list(bare(model).state_dict())
     found: set[str] = set()
@@ -39,7 +39,7 @@ def others(model: nn.Module, *patterns: str) -> list[str]:
 
 
 def norm_layers(model: nn.Module) -> list[str]:
-    """Names of all tensors of normalising layers: scales and shifts, running means and variances, counters."""
+    """Names of all tensors of normalisation layers: scales and shifts, running means and variances, counters."""
     from torch import nn
     from torch.nn.modules.batchnorm import _NormBase
 
@@ -51,25 +51,25 @@ def norm_layers(model: nn.Module) -> list[str]:
 
 
 def names_of_strategy(model: nn.Module, parameters: Mapping[str, Any]) -> list[str]:
-    """What the strategies ``fedper`` and ``fedbn`` say stays with the clients.
+    """Names of the tensors that stay with the clients in the strategies ``fedper`` and ``fedbn``.
 
     Raises:
-        ClientError: the model has nothing of it.
+        ClientError: If the model has no such tensors.
     """
     names = matching(model, *parameters.get("local_names", ()))
     norms = norm_layers(model) if parameters.get("local_norms") else []
     if parameters.get("local_norms") and not norms:
         raise ClientError(
-            "the model has no normalising layer that could stay with the client", "name: fedavg, or fedper"
+            "the model has no normalisation layer that could stay with the client", "name: fedavg, or fedper"
         )
     return names + norms
 
 
 @contextmanager
 def only(model: nn.Module, *patterns: str) -> Iterator[None]:
-    """Meanwhile, only the parameters that match are trained: the rest have no gradient, so optimisers pass them over.
+    """In this context, only the parameters that match are trained; others have no gradient, so optimisers skip them.
 
-    Batch normalisation goes on to count its statistics, wherever it is.
+    All batch normalisation layers still update their statistics.
     """
     chosen = set(matching(model, *patterns))
     frozen = [p for name, p in bare(model).named_parameters() if name not in chosen and p.requires_grad]

@@ -1,4 +1,4 @@
-"""Mime's client: steps with the server's momentum, and with the variance of minibatches taken out."""
+"""Mime's client: steps with the server's momentum, and with reduced minibatch variance."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Mime:
-    """g <- (1 - beta) (g(y; z) - g(x; z) + c) + beta m; MimeLite, where no c came, g <- (1 - beta) g(y; z) + beta m.
+    """g <- (1 - beta) (g(y; z) - g(x; z) + c) + beta m; MimeLite, without c: g <- (1 - beta) g(y; z) + beta m.
 
-    Without the set ``m`` (another strategy) it does nothing, nor to what stays with the client.
+    Without the set ``m`` (another strategy) it has no effect, nor has it on tensors that stay with the client.
 
     Karimireddy et al. 2021, Breaking the Centralized Barrier: Mime, arXiv:2008.03606, Alg. 1
 
     Args:
-        loss: makes the mean loss of a model on a batch: it is taken at x, too.
+        loss: Computes the mean loss of a model on a batch; it is also called with the model at x.
     """
 
     def __init__(self, model: nn.Module, given: Given, loss: Callable[[nn.Module, Any], Tensor]) -> None:
@@ -34,7 +34,7 @@ class Mime:
             bare(self._x).load_state_dict(dict(given.start))
 
     def correct_gradients(self, batch: Any) -> None:
-        """Call it with the batch whose gradient the model has now, before each step of plain SGD."""
+        """Correct the gradients; call it with the current batch, before each step of plain SGD."""
         if self._m is None:
             return
         at_x = None if self._c is None else gradient(self._x, self._loss, [batch])

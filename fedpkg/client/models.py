@@ -1,4 +1,4 @@
-"""The global model into a module, and the reply out of it, in the form and of the kind that is asked for."""
+"""Loads the global model into a module, and saves the reply in the form and of the kind that the strategy expects."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, Tensor]
 
 Path = Union[str, "os.PathLike[str]"]
-LOCAL = "local"  # what a client's own tensors are kept under
-_POINTS = ("x", "center", "")  # of several sets, the one that is the model
+LOCAL = "local"  # the name under which a client's own tensors are kept
+_POINTS = ("x", "center", "")  # names of the set that is the model, if there are several
 
 
 @dataclass(frozen=True)
 class Given:
-    """What came with a task: weights by the model's own names, whatever the file calls them.
+    """The input of a task: weights by the model's own names, whatever their keys in the file.
 
     Args:
-        sets: named sets of weights; one plain model is the set ``""``.
-        point: the set that the model was filled with.
-        names: the model's tensors, in its order; by ``keys`` the file calls them.
-        parameter_names: those that are parameters to the strategy.
-        local: those that stay with this client: methods that compare with the global model pass them over.
-        own: what this client had kept, and was put back.
+        sets: Named sets of weights; one plain model is the set ``""``.
+        point: The set that was loaded into the model.
+        names: Names of the model's tensors, in its order.
+        parameter_names: Names of the tensors that are parameters to the strategy.
+        by_position: Whether the keys in the file are positions.
+        local: Names of tensors that stay with this client: methods that compare with the global model ignore them.
+        own: The tensors that this client had kept, and that were restored.
     """
 
     task: Task
@@ -49,37 +50,37 @@ class Given:
 
     @property
     def weights(self) -> Tensors:
-        """The global model as it came."""
+        """The global model."""
         return self.sets[self.point]
 
     @property
     def shared(self) -> Tensors:
-        """The global model without what stays with this client."""
+        """The global model without the tensors that stay with this client."""
         return {name: tensor for name, tensor in self.weights.items() if name not in self.local}
 
     @property
     def start(self) -> Tensors:
-        """What the module was filled with: the global model, and in it what this client had kept."""
+        """The weights that were loaded: the global model's, and this client's own where it had kept any."""
         return {**self.weights, **self.own}
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What the strategy says, such as ``proximal_mu``."""
+        """The parameters of the strategy, such as ``proximal_mu``."""
         return self.task.parameters
 
 
 def load(path: Path, model: nn.Module, *, local: Iterable[str] = ()) -> Given:
-    """Fill a module with the global model, and put back what stays with this client.
+    """Load the global model into a module, and restore the tensors that stay with this client.
 
-    A wrapped module (torch.compile, DataParallel, DistributedDataParallel, Opacus) is seen through here, as everywhere
-    in `fedpkg.client`: names are those of what is in the wrapper.
+    Names are those of the module inside its wrappers (torch.compile, DataParallel, DistributedDataParallel, Opacus), as
+    everywhere in `fedpkg.client`.
 
     Args:
-        local: names of tensors that stay with this client (see `matching`, `norm_layers`); those that the strategy
-            names do besides. Before it has any of its own, they are the global model's.
+        local: Names of tensors that stay with this client (see `matching`, `norm_layers`), in addition to those of the
+            strategy. Until it has kept its own, they are the global model's.
 
     Raises:
-        ClientError: the file does not fit the module, or what is local is no tensor of it; says which.
+        ClientError: If the file does not fit the module, or a name in ``local`` is not one of its tensors.
     """
     model = bare(model)
     now, path = task(), os.fspath(path)
@@ -112,25 +113,25 @@ def save(
     sets: Mapping[str, Tensors] | None = None,
     **metadata: Any,
 ) -> None:
-    """Write the reply: what the strategy asks for of weights, delta, gradient or sets; and its metadata beside it.
+    """Write the reply that the strategy expects (weights, delta, gradient or sets), and its metadata file.
 
-    What stays with this client is kept, and in its place the global model's tensors are sent as they came.
+    Tensors that stay with this client are kept; the reply has the global model's in their place.
 
     Args:
-        given: what `load` returned; None: this is a seed model.
-        num_examples: what the reply weighs in a mean.
-        sets: those asked for besides the model, by name; a gradient, or one at a plain model, is the set ``""``.
-        metadata: anything else of JSON that the strategy or a person may want to see.
+        given: The return value of `load`; None: the model is a seed model.
+        num_examples: The weight of the reply in a mean.
+        sets: Sets that are expected in addition to the model, by name; a gradient at a plain model is the set ``""``.
+        metadata: Any other JSON, for the strategy or the user.
 
     Raises:
-        ClientError: what is asked for is missing; says what.
+        ClientError: If something that the strategy expects is missing.
     """
     path, sets = os.fspath(path), sets or {}
     model = None if model is None else bare(model)
     if given is None:
         if model is None or task().entry_point in ("train", "gradient", "prox"):
             raise ClientError(
-                "save needs what load returned, to know what is asked for", "save(out_path, model, given)"
+                "save needs the return value of load, to know what the strategy expects", "save(out_path, model, given)"
             )
         arrays.write(path, model.state_dict())
         buffers = [name for name, _ in model.named_buffers() if name in model.state_dict()]
@@ -143,22 +144,22 @@ def save(
 
 
 def save_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write metrics, of which ``num_examples`` is what they weigh; tensors of one element are numbers here.
+    """Write metrics; ``num_examples`` is their weight, and tensors with one element become numbers.
 
     Raises:
-        ClientError: a value is nothing that JSON has; says whose.
+        ClientError: If a value cannot be written as JSON.
     """
     write_json(os.fspath(path), metrics)
 
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:
-    """Write a JSON object. Raises ClientError: a value is nothing that JSON has; says whose."""
+    """Write a JSON object. Raises ClientError if a value cannot be written as JSON."""
     entries = []
     for name, value in content.items():
         try:
             entries.append(json.dumps({name: value}, default=number)[1:-1])
         except (TypeError, ValueError, RecursionError) as error:
-            hint = "JSON has numbers, text, lists and mappings; a tensor of one element is a number here"
+            hint = "use numbers, text, lists and mappings; a tensor with one element counts as a number"
             raise ClientError(f"{path}: {name!r} cannot be written as JSON: {error}", hint) from error
     text = "{" + ", ".join(entries) + "}"
     with open(path, "w", encoding="utf-8") as file:
@@ -166,18 +167,18 @@ def write_json(path: str, content: Mapping[str, Any]) -> None:
 
 
 def number(value: Any) -> Any:
-    """A tensor's one element."""
+    """The value of a tensor with one element."""
     try:
         return value.item()
     except (AttributeError, RuntimeError, ValueError) as error:
         raise TypeError(f"it has a value of type {type(value).__name__}") from error
 
 
-# ---- what came
+# ---- the input
 
 
 def _split(tensors: dict[str, Tensor], now: Task) -> dict[str, dict[str, Tensor]]:
-    """The sets of a file; by hand, they are told by their keys."""
+    """The sets of a file; in a run by hand they are recognised by their keys."""
     if not now.input_sets and not (now.by_hand and tensors and all("/" in key for key in tensors)):
         return {"": tensors}
     sets: dict[str, dict[str, Tensor]] = {}
@@ -199,32 +200,32 @@ def _parameter_names(model: nn.Module, names: tuple[str, ...], now: Task, by_pos
 def _by_names(
     tensors: dict[str, Tensor], names: tuple[str, ...], parameter_names: tuple[str, ...], path: str
 ) -> dict[str, Tensor]:
-    """Tensors under positions, by the names of the module: all of it, or its parameters, which count on their own."""
+    """Tensors under positions, by the names of all the module's tensors, or of its parameters alone."""
     for order in (names, parameter_names):
         if len(order) == len(tensors):
             return {name: tensors[str(position)] for position, name in enumerate(order)}
     raise ClientError(
-        f"{path}: has {len(tensors)} tensors under positions, the module has {len(names)} ({len(parameter_names)} "
-        "parameters)"
+        f"{path}: has {len(tensors)} tensors under positions, but the module has {len(names)} tensors "
+        f"({len(parameter_names)} parameters)"
     )
 
 
 def _check(sets: Mapping[str, Tensors], point: str, model: nn.Module, path: str) -> None:
-    """All tensors of the sets are the module's, in shape too; of the set that it is filled with, none is missing."""
+    """Check the names and shapes of all sets against the module, and that the set to be loaded is complete."""
     own = model.state_dict()
-    hint = "the seed model and the module that the entry point makes must be of one shape"
+    hint = "the seed model and the entry point's module must have the same architecture"
     for name, tensor in own.items():
         if name not in sets[point]:
             if bare_name(name) in sets[point]:
                 raise ClientError(
-                    f"{path}: what the file calls {bare_name(name)!r} is {name!r} in the module",
-                    "load into the module before its layers are wrapped (compiled), and save what is in the wrapper",
+                    f"{path}: the tensor {bare_name(name)!r} in the file is {name!r} in the module",
+                    "load into the module before its layers are wrapped (compiled), and save the unwrapped module",
                 )
             raise ClientError(f"{path}: the file has no tensor {name!r}", hint)
         if tensor.is_meta:
             raise ClientError(
                 f"{path}: the module's tensor {name!r} is on the device 'meta', which holds no data",
-                "first model.to_empty(device='cpu')",
+                "first call model.to_empty(device='cpu')",
             )
     for tensors in sets.values():
         for name, tensor in tensors.items():
@@ -235,7 +236,7 @@ def _check(sets: Mapping[str, Tensors], point: str, model: nn.Module, path: str)
                 raise ClientError("{}: tensor {!r} has shape {}, the module's has {}".format(path, name, *shapes), hint)
 
 
-# ---- what goes
+# ---- the reply
 
 
 def _reply(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -> dict[str, Tensor]:
@@ -244,7 +245,7 @@ def _reply(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
     if not asked:
         strange = next((name for name in sets if name), None)
         if strange is not None:
-            raise ClientError(f"the set {strange!r} is not asked for: the strategy wants one plain model")
+            raise ClientError(f"the set {strange!r} was not requested: the strategy expects one plain model")
         return _keyed(_plain(model, given, sets), given)
     found: dict[str, Tensor] = {}
     for name in dict.fromkeys(asked):
@@ -253,8 +254,8 @@ def _reply(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
             tensors = _weights(model, given)
         if tensors is None:
             raise ClientError(
-                f"the strategy asks for the set {name!r}",
-                f"give it to save: sets={{{name!r}: …}}; what it is, `fedpkg strategy show` says",
+                f"the strategy expects the set {name!r}",
+                f"pass it to save: sets={{{name!r}: …}}; `fedpkg strategy show` describes it",
             )
         found.update({f"{name}/{key}" if name else key: t for key, t in _keyed(tensors, given).items()})
     return found
@@ -268,9 +269,9 @@ def _plain(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
             for name in given.parameter_names
         }
     if given.task.reply == "gradient":
-        raise ClientError("the strategy asks for a gradient", "save(…, sets=gradients(model, given, loss, batches))")
+        raise ClientError("the strategy expects a gradient", "save(…, sets=gradients(model, given, loss, batches))")
     if model is None:
-        raise ClientError(f"save needs the model: the strategy asks for its {given.task.reply}")
+        raise ClientError(f"save needs the model: the strategy expects its {given.task.reply}")
     weights = _weights(model, given)
     if given.task.reply == "delta":
         rest = {name: weights[name] for name in given.names if given.task.rest and name not in given.parameter_names}
@@ -279,13 +280,13 @@ def _plain(model: nn.Module | None, given: Given, sets: Mapping[str, Tensors]) -
 
 
 def _weights(model: nn.Module, given: Given) -> dict[str, Tensor]:
-    """The model's tensors in the dtypes of the global model; what stays here is kept, and goes as it came."""
+    """The model's tensors in the dtypes of the global model; local ones are kept, and the global model's are sent."""
     came, own = given.weights, model.state_dict()
     missing = next((name for name in given.names if name not in own), None)
     if missing is not None:
         raise ClientError(
             f"save: the module has no tensor {missing!r}; its first is {next(iter(own), None)!r}",
-            "give save the module that load filled: model in wrapper = Wrapper(model)",
+            "pass the module that was given to load: model in wrapper = Wrapper(model)",
         )
     if given.local:
         keep(LOCAL, {name: own[name] for name in given.local})
@@ -296,9 +297,9 @@ def _weights(model: nn.Module, given: Given) -> dict[str, Tensor]:
 
 
 def _keyed(tensors: Tensors, given: Given) -> dict[str, Tensor]:
-    """By the keys of the file that came; positions count on their own where these are not all tensors."""
+    """Tensors by the keys of the input file; if they are only some of the model's, positions are counted among them."""
     ordered = [name for name in given.names if name in tensors]
     if len(ordered) != len(tensors):
         strange = next(name for name in tensors if name not in given.names)
-        raise ClientError(f"{strange!r} is no tensor of the model")
+        raise ClientError(f"{strange!r} is not a tensor of the model")
     return {str(i) if given.by_position else name: tensors[name] for i, name in enumerate(ordered)}

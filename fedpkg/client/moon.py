@@ -1,4 +1,4 @@
-"""MOON: a client's features are drawn to the global model's, and away from its own of the round before."""
+"""MOON: pulls a client's features towards the global model's, and away from those of its own previous model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def moon_loss(z: Tensor, z_global: Tensor, z_previous: Tensor, temperature: floa
     """-log e^{s_g / tau} / (e^{s_g / tau} + e^{s_p / tau}), the mean over the batch; s is the cosine with z.
 
     Args:
-        z: features of the model that is trained, of shape (batch, …); so are the others', without gradients.
+        z: Features of the model that is trained, of shape (batch, …); the others' have this shape, and no gradients.
     """
     import torch
     from torch.nn.functional import cosine_similarity, softplus
@@ -33,9 +33,9 @@ def moon_loss(z: Tensor, z_global: Tensor, z_previous: Tensor, temperature: floa
 class Moon:
     """The model-contrastive term; the global model and this client's previous one are frozen copies of the model.
 
-    ``mu`` and ``temperature`` are the strategy's ``moon_mu`` and ``moon_temperature``; with mu = 0 nothing is done.
-    Before a client has a previous model, it is the global one, and the term a constant.
-    What stays with the client is its own in the global model, too.
+    ``mu`` and ``temperature`` are the strategy's ``moon_mu`` and ``moon_temperature``; with mu = 0 it has no effect.
+    A client's first previous model is the global one, so that the term is constant.
+    Tensors that stay with the client are its own also in the global model.
 
     Li, He and Song 2021, Model-Contrastive Federated Learning, arXiv:2103.16257
     """
@@ -53,7 +53,7 @@ class Moon:
             bare(self.previous).load_state_dict(kept(_STATE) or dict(given.start))
 
     def loss(self, z: Tensor, features: Callable[[nn.Module], Tensor]) -> Tensor:
-        """mu times `moon_loss` of the features z; ``features`` makes another model's: ``lambda m: m.body(x)``."""
+        """mu times `moon_loss` of the features z; ``features`` computes another model's: ``lambda m: m.body(x)``."""
         import torch
 
         if not self.mu:
@@ -63,7 +63,7 @@ class Moon:
         return self.mu * moon_loss(z, *theirs, self.temperature)
 
     def finish(self) -> None:
-        """Keep the model for the next round."""
+        """Keep the model as the previous one of the next round."""
         if self.mu:
             keep(_STATE, bare(self._model).state_dict())
 

@@ -1,4 +1,4 @@
-"""Models of a client's own beside the global one: Ditto, pFedMe, and fine-tuning before evaluation."""
+"""A client's personal models in addition to the global one: Ditto, pFedMe, and fine-tuning before evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATE = "personal"
 
 
 def personal_model(model: nn.Module, name: str = _STATE) -> nn.Module:
-    """A copy of the model with what this client kept under that name; before it kept any, as the model is."""
+    """A copy of the model with the weights that this client has kept under a name; until then, with its own weights."""
     own = copy.deepcopy(model)
     own.zero_grad(set_to_none=True)
     found = kept(name)
@@ -29,12 +29,12 @@ def personal_model(model: nn.Module, name: str = _STATE) -> nn.Module:
 
 
 def keep_model(model: nn.Module, name: str = _STATE) -> None:
-    """Keep a model's weights for this client's later tasks."""
+    """Keep a model's weights under a name, for this client's later tasks."""
     keep(name, bare(model).state_dict())
 
 
 def fine_tuned(model: nn.Module, tune: Callable[[nn.Module], object]) -> nn.Module:
-    """A copy of the model that ``tune`` has trained on; the model stays as it is, for the metrics before."""
+    """A copy of the model after training by ``tune``; the model itself does not change, for the metrics before."""
     own = copy.deepcopy(model)
     own.zero_grad(set_to_none=True)
     own.train()
@@ -43,9 +43,9 @@ def fine_tuned(model: nn.Module, tune: Callable[[nn.Module], object]) -> nn.Modu
 
 
 class Ditto:
-    """v <- v - eta (g(v) + lambda (v - x)): a model v of the client's own near the global x, which is trained as usual.
+    """v <- v - eta (g(v) + lambda (v - x)): a personal model v near the global model x, which is trained as usual.
 
-    ``model`` is v, at first x. lambda is the strategy's ``ditto_lambda``; without one ``active`` is false, and nothing
+    ``model`` is v, initially x. lambda is the strategy's ``ditto_lambda``; without it ``active`` is False, and nothing
     is kept.
 
     Li et al. 2021, Ditto: Fair and Robust Federated Learning Through Personalization, arXiv:2012.04221, Alg. 1
@@ -55,16 +55,16 @@ class Ditto:
         lam = given.parameters.get("ditto_lambda") if lam is None else lam
         self.active = lam is not None
         self.model = personal_model(model)
-        if kept(_STATE) is None:  # the model may have been trained by now
+        if kept(_STATE) is None:  # the model may already have been trained
             bare(self.model).load_state_dict(dict(given.start))
         self._correction = Correction(self.model, anchor=given.shared, mu=lam or 0.0)
 
     def correct_gradients(self) -> None:
-        """Call it before each step of the optimiser of v."""
+        """Correct v's gradients; call it before each step of v's optimiser."""
         self._correction.correct_gradients()
 
     def finish(self) -> None:
-        """Keep v; `personal_model` gives it back."""
+        """Keep v; `personal_model` returns it."""
         if self.active:
             keep_model(self.model)
 
@@ -72,8 +72,8 @@ class Ditto:
 class PFedMe:
     """theta ~ argmin f(theta) + lambda/2 |theta - w|^2, then w <- w - eta lambda (w - theta), batch by batch.
 
-    The model that is trained is theta; w is this client's copy of the global model, and what it sends. lambda and eta
-    are the strategy's ``pfedme_lambda`` and ``pfedme_eta``; with lambda = 0 the model is trained and sent as usual.
+    The model that is trained is theta; w is this client's copy of the global model, which it sends. lambda and eta are
+    the strategy's ``pfedme_lambda`` and ``pfedme_eta``; with lambda = 0 the model is trained and sent as usual.
 
     Dinh, Tran and Nguyen 2020, Personalized Federated Learning with Moreau Envelopes, arXiv:2006.08848, Alg. 1
     """
@@ -85,7 +85,7 @@ class PFedMe:
         self._w = {name: p.detach().clone() for name, p in bare(model).named_parameters() if name not in given.local}
 
     def correct_gradients(self) -> None:
-        """Call it before each step of the optimiser of theta."""
+        """Correct theta's gradients; call it before each step of theta's optimiser."""
         import torch
 
         with torch.no_grad():
@@ -94,13 +94,13 @@ class PFedMe:
                     theta.grad.add_(theta - self._w[name], alpha=self.lam)
 
     def step(self) -> None:
-        """A batch's theta is found: w takes its step."""
+        """Update w; call it when a batch's theta has been found."""
         parameters = dict(bare(self._model).named_parameters())
         for name, w in self._w.items():
             w.add_(parameters[name].detach() - w, alpha=self.eta * self.lam)
 
     def finish(self) -> None:
-        """Keep theta, which `personal_model` gives back, and put w into the model, to be saved."""
+        """Keep theta, which `personal_model` returns, and copy w into the model, to be saved."""
         if self.lam:
             keep_model(self._model)
             bare(self._model).load_state_dict(self._w, strict=False)

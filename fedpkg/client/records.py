@@ -1,4 +1,4 @@
-"""Records: named sets of arrays and a JSON document in one file (docs/reference/records.md says how it is laid out)."""
+"""Records: named sets of arrays and a JSON document in one file (docs/reference/records.md defines its layout)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _JSON, _EMPTY = "%json", "%empty"
 
 @dataclass(frozen=True)
 class Records:
-    """Arrays (NumPy) or tensors (PyTorch) by the names of their set and their own, and any JSON."""
+    """Arrays (NumPy) or tensors (PyTorch) by the name of their set and their own name, and any JSON."""
 
     sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data: Any = None
 
 
 def load_records(path: Path) -> Records:
-    """The records in a file, as NumPy arrays; what NumPy has no dtype for (bfloat16) is a tensor.
+    """Read records as NumPy arrays; those with a dtype that NumPy does not have (bfloat16) are tensors.
 
     Raises:
-        ClientError: the file cannot be read, or holds no records.
+        ClientError: If the file cannot be read, or does not contain records.
     """
     path = os.fspath(path)
     found = _read(path)
@@ -42,7 +42,7 @@ def load_records(path: Path) -> Records:
             if tensor_name != _EMPTY:
                 one[unquote(tensor_name)] = array
     except (ValueError, TypeError) as error:
-        raise ClientError(f"{path}: holds no records: {error}") from error
+        raise ClientError(f"{path}: does not contain records: {error}") from error
     return Records(sets, data)
 
 
@@ -54,15 +54,15 @@ def save_records(
     num_examples: float | None = None,
     **metadata: Any,
 ) -> None:
-    """Write records, and their metadata beside them. Names may be any text; numbers are arrays, too.
+    """Write records, and their metadata file. Names may be any text; plain numbers count as arrays.
 
     Args:
-        sets: arrays or tensors by the names of their set and their own.
-        data: any JSON; tensors of one element are numbers in it.
-        num_examples: what the reply weighs; without it, 1.
+        sets: Arrays or tensors by the name of their set and their own name.
+        data: Any JSON; tensors with one element become numbers.
+        num_examples: The weight of the reply; default: 1.
 
     Raises:
-        ClientError: a value is no array of numbers, or nothing that JSON has.
+        ClientError: If a value is not an array of numbers, or cannot be written as JSON.
     """
     path = os.fspath(path)
     write_records(path, Records(sets or {}, data))
@@ -73,7 +73,7 @@ def save_records(
 
 
 def write_records(path: str, records: Records) -> None:
-    """Write records alone; see `save_records`."""
+    """Write records without metadata; see `save_records`."""
     import numpy as np
 
     try:
@@ -96,7 +96,7 @@ def _read(path: str) -> dict[str, Any]:
             if file.read(4) != b"PK\3\4":
                 return {key: _as_array(tensor) for key, tensor in arrays.read(path).items()}
             found = {}
-            with zipfile.ZipFile(file) as archive:  # np.load takes 'x.npy' for 'x'
+            with zipfile.ZipFile(file) as archive:  # np.load removes the '.npy' of 'x.npy'
                 for info in archive.infolist():
                     with archive.open(info) as member:
                         array = np.lib.format.read_array(member, allow_pickle=False)
@@ -109,5 +109,5 @@ def _read(path: str) -> dict[str, Any]:
 def _as_array(tensor: Any) -> Any:
     try:
         return tensor.numpy()
-    except TypeError:  # a dtype that NumPy lacks
+    except TypeError:  # a dtype that NumPy does not have
         return tensor

@@ -1,4 +1,4 @@
-"""What a client keeps from round to round: named tensors, in files of its state folder."""
+"""A client's state from round to round: named tensors, in files of its state folder."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def keep(name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Keep tensors under a name for this client's later tasks; by hand, without FEDPKG_STATE_DIR, not at all.
+    """Keep tensors under a name for this client's later tasks; without FEDPKG_STATE_DIR (by hand) nothing is kept.
 
-    They count when the round does: a task that fails later leaves what was kept before it.
+    If the task fails, the client's earlier state remains.
     """
     path = _path(name)
     if path is not None:
@@ -29,13 +29,13 @@ def keep(name: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def kept(name: str) -> dict[str, Tensor] | None:
-    """What was last kept under a name; None if nothing was."""
+    """The tensors last kept under a name; None if there are none."""
     path = _path(name)
     return arrays.read(path) if path is not None and os.path.exists(path) else None
 
 
 def _path(name: str) -> str | None:
     if not _NAME.fullmatch(name):
-        raise ClientError(f"{name!r} is no name for what is kept", "letters, digits, '_' and '-'")
+        raise ClientError(f"{name!r} cannot be a name for kept tensors", "use letters, digits, '_' and '-'")
     folder = task().state_folder
     return None if folder is None else os.path.join(folder, f"fedpkg-{name}.safetensors")

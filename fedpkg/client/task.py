@@ -1,4 +1,4 @@
-"""Which task this is: what task.json says of it, or, when a person runs the script by hand, what is usual."""
+"""The current task, from its task.json or, if the script is run by hand, with defaults."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 from fedpkg.client.errors import ClientError
 
-MAX_CHARACTERS = 64 << 20  # of a task.json: a file that is longer is no JSON any more
+MAX_CHARACTERS = 64 << 20  # of a task.json; a longer file is cut off, and then not valid JSON
 
 
 @dataclass(frozen=True)
 class Task:
-    """The call that is running.
+    """The current task: one call of an entry point.
 
     Args:
-        by_hand: no fedpkg has called: all else is at its default.
-        parameters: of the strategy.
-        reply_kind: what is expected back, as ``update``, ``metrics`` or ``records``.
-        reply: what to send of an update: ``weights``, ``delta`` or ``gradient``.
-        rest: a delta has the tensors that are no parameters as well, as they are.
-        input_sets: names of the sets in the input; none: it is one plain model.
-        reply_sets: names of the sets that are asked for; none: one plain model.
-        parameter_names: of the global model's tensors, as its file has them, those that are parameters; None: unknown.
-        state_folder: where this client may keep files from round to round; None: nowhere.
+        by_hand: Whether the script runs without fedpkg; all other values are then defaults.
+        parameters: The parameters of the strategy.
+        reply_kind: The kind of the expected reply, such as ``update``, ``metrics`` or ``records``.
+        reply: What an update consists of: ``weights``, ``delta`` or ``gradient``.
+        rest: Whether a delta also contains the tensors that are not parameters, unchanged.
+        input_sets: Names of the sets in the input; empty: it is one plain model.
+        reply_sets: Names of the sets in the expected reply; empty: one plain model.
+        parameter_names: Names, in its file, of the global model's tensors that are parameters; None: unknown.
+        state_folder: The folder in which this client can keep files from round to round; None: there is none.
     """
 
     by_hand: bool = True
@@ -51,24 +51,24 @@ class Task:
 
 
 def task() -> Task:
-    """The call that is running, from the file that FEDPKG_TASK names; without one, that of a person.
+    """The current task, from the file whose path is in FEDPKG_TASK; without this variable, that of a run by hand.
 
     Raises:
-        ClientError: the file cannot be read.
+        ClientError: If the file cannot be read.
     """
     here = {"data_path": os.environ.get("FEDN_DATA_PATH"), "state_folder": os.environ.get("FEDPKG_STATE_DIR")}
     path = os.environ.get("FEDPKG_TASK")
     if not path:
         return Task(**here)  # type: ignore[arg-type]
     try:
-        if not os.path.isfile(path):  # a device or pipe may have no end
-            raise OSError("there is no such file")
+        if not os.path.isfile(path):  # a device or pipe may never end
+            raise OSError("the file does not exist")
         with open(path, encoding="utf-8") as file:
             found = json.loads(file.read(MAX_CHARACTERS))
         if not isinstance(found, dict):
             raise ValueError("it is not a JSON object")
     except (OSError, ValueError, RecursionError) as error:
-        raise ClientError(f"{path}, which FEDPKG_TASK names: {error}", "to run by hand, unset FEDPKG_TASK") from error
+        raise ClientError(f"{path} (from FEDPKG_TASK): {error}", "to run by hand, unset FEDPKG_TASK") from error
     known = {name: value for name, value in found.items() if name in Task.__dataclass_fields__}
     for name in ("input_sets", "reply_sets", "parameter_names"):
         if known.get(name) is not None:

@@ -1,4 +1,4 @@
-"""From a folder to a package archive, byte for byte the same wherever and whenever it is built."""
+"""Builds a package archive from a folder, byte for byte the same on every machine and at any time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COMPRESS_LEVEL = 6
 
 @dataclass(frozen=True)
 class BuiltPackage:
-    """An archive that was written; ``files`` are named as inside it (``client/train.py``)."""
+    """An archive that was written; the names of ``files`` are those inside it (``client/train.py``)."""
 
     path: Path
     digest: str  # sha256 of the archive
@@ -53,7 +53,7 @@ class BuiltPackage:
 
 
 class LeftOut(NamedTuple):
-    """What nobody meant to pack: its path in the folder, and what it is."""
+    """A file or folder that was not packed because it is probably unintended: its path, and the reason."""
 
     name: str
     why: str
@@ -65,7 +65,7 @@ class _Source:
     name: str  # inside the archive
     kind: Kind
     status: os.stat_result
-    made: bytes | None = None  # what the file holds, if it is none of the folder's
+    made: bytes | None = None  # the content, if it is not a file of the folder
 
     @property
     def size_bytes(self) -> int:
@@ -75,16 +75,16 @@ class _Source:
 def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> BuiltPackage:
     """Pack ``folder`` into the tar.gz ``output``, with the folder as its single top-level entry.
 
-    Sorted, without owners, times and the environment's traces: equal contents give equal bytes (with the same zlib).
+    Members are sorted and have no owners or times: equal contents give equal bytes (with the same zlib).
 
     Raises:
-        SpecError: the folder's fedn.yaml is wrong.
-        PackageError: there is none, or something in the folder cannot go into a package.
+        SpecError: If the folder's fedn.yaml is wrong.
+        PackageError: If it has none, or contains something that cannot be packed.
     """
     made = checked_folder(folder)
     spec = read_spec(spec_path(folder)) if made is None else parse_spec(made, SPEC_FILE)
     if output.is_dir():
-        raise PackageError(f"{output} is a folder", hint="name the archive: -o package.tar.gz", path=str(output))
+        raise PackageError(f"{output} is a folder", hint="give the archive a name: -o package.tar.gz", path=str(output))
     rules = read_ignore(folder, selection)
     sources, left_out = _collect(folder, rules, made, without=output)  # before the archive's temporary file appears
     with atomic_write(output) as file:
@@ -102,7 +102,7 @@ def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> B
 
 
 def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
-    """Write the bytes of ``build_package`` to ``file``, without a look at what is in them; big checkpoints go in."""
+    """Write the archive of ``build_package`` to ``file``, without its warnings; big checkpoints are packed."""
     made = checked_folder(folder)
     sources, left_out = _collect(folder, read_ignore(folder), made, max_members=limits.package_members)
     if left_out:
@@ -117,13 +117,15 @@ def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
 
 
 def checked_folder(folder: Path) -> str | None:
-    """None, if ``folder`` has a fedn.yaml; else what that would be: one of its programs makes a client with callbacks.
+    """None if ``folder`` has a fedn.yaml; else the text of one for its program that makes a client with callbacks.
 
     Raises:
-        PackageError: there is neither.
+        PackageError: If it has neither.
     """
     if not folder.is_dir():
-        raise PackageError(f"{folder} is not a folder", hint="name the folder that holds fedn.yaml", path=str(folder))
+        raise PackageError(
+            f"{folder} is not a folder", hint="give the folder that contains fedn.yaml", path=str(folder)
+        )
     spec = spec_path(folder)
     if spec.is_file() and not spec.is_symlink():
         return None
@@ -138,16 +140,16 @@ def checked_folder(folder: Path) -> str | None:
         return spec_of(scripts[0])
     elif scripts:
         listed = ", ".join(scripts)
-        hint = f"{listed} make clients; write {spec} with: entry_points: {{client: {{command: python {scripts[0]}}}}}"
+        hint = f"{listed} make clients; create {spec} with: entry_points: {{client: {{command: python {scripts[0]}}}}}"
     else:
-        hint = f"write {spec} with: entry_points: {{train: {{command: python train.py}}}}"
+        hint = f"create {spec} with: entry_points: {{train: {{command: python train.py}}}}"
     raise PackageError(f"{folder} has no {SPEC_FILE}", hint=hint, path=str(folder))
 
 
 def _collect(
     folder: Path, rules: IgnoreRules, made: str | None, *, without: Path | None = None, max_members: int = sys.maxsize
 ) -> tuple[list[_Source], list[LeftOut]]:
-    """Everything that goes in, parents first, sorted by name; and what nobody means to pack."""
+    """All members, sorted by name with parents first; and the files that are left out as unintended."""
     top = os.path.basename(os.path.abspath(folder)) or "package"
     excluded = None if without is None else without.parent.resolve() / without.name
     members = Members(max_members)
@@ -202,9 +204,9 @@ def _walk(
         if pattern is not None:
             if inner_path == spec_path(path) and not relative:
                 raise BadMember(
-                    f"the pattern '{pattern.pattern}' ({pattern.origin}) ignores it",
+                    f"the pattern '{pattern.pattern}' ({pattern.origin}) excludes it",
                     member=f"{name}/{inner}",
-                    hint=f"a package needs its {inner}: make the pattern narrower",
+                    hint=f"a package needs its {inner}: make the pattern more specific",
                 )
             if is_folder and pattern.pattern in UNMEANT_FOLDERS:
                 yield LeftOut(inner, "never packed")
@@ -220,12 +222,12 @@ def _walk(
         elif stat.S_ISLNK(status.st_mode):
             yield _Source(inner_path, member, Kind.LINK, status)
         else:
-            raise BadMember("it is no file, folder or link (a socket, fifo or device)", member=member)
+            raise BadMember("it is not a file, folder or link (but a socket, fifo or device)", member=member)
 
 
 def _write(sources: list[_Source], file: BinaryIO) -> None:
-    # The gzip header carries no name and no time; the owner fields of a new TarInfo are zero.
-    # PAX says names as UTF-8 whatever the locale, and looks like plain ustar for short ASCII names.
+    # The gzip header has no name and no time; the owner fields of a new TarInfo are zero.
+    # PAX encodes names as UTF-8 in every locale, and is identical to ustar for short ASCII names.
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESS_LEVEL, fileobj=file, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar,
@@ -245,8 +247,8 @@ def _write(sources: list[_Source], file: BinaryIO) -> None:
                 try:
                     with open(source.path, "rb") if source.made is None else io.BytesIO(source.made) as content:
                         tar.addfile(info, content)
-                except OSError as error:  # also when it became shorter since it was listed
-                    if error.errno in NO_SPACE:  # for the archive
+                except OSError as error:  # also if the file was truncated after it was listed
+                    if error.errno in NO_SPACE:  # no space for the archive
                         raise
                     reason = error.strerror or str(error)
                     raise PackageError(f"{source.path}: cannot be packed: {reason}", path=str(source.path)) from error

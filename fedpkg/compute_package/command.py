@@ -1,8 +1,8 @@
-"""What an entry point's command line means: what ``bash -c`` makes of it, told without bash where that is certain.
+"""Parses an entry point's command line as ``bash -c`` would, where that is possible without bash.
 
-A warm executor runs ``python script.py …`` and ``python -m module …`` itself, so it must know the words that bash would
-make of the command. `expand` handles quotes, backslashes and ``$NAME``; anything else that is special to bash it does
-not guess at.
+A warm executor runs ``python script.py …`` and ``python -m module …`` itself, so it must know the words into which bash
+would split the command. `expand` handles quotes, backslashes and ``$NAME``; it refuses anything else that is special to
+bash.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fedpkg.interpreters import COMMANDS
 from fedpkg.types import Json
 
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)")
-_PATTERN = set("*?[\\")  # what makes bash look at file names
-_BLANKS = " \t\n"  # what bash splits unquoted values at
-# Variables that bash itself sets or changes, whatever the environment says.
+_PATTERN = set("*?[\\")  # characters of file patterns
+_BLANKS = " \t\n"  # characters at which bash splits unquoted values
+# Variables that bash itself sets or changes, whatever their values in the environment.
 _OF_BASH = re.compile(
     r"_|BASH.*|COMP_.*|DIRSTACK|EPOCH.*|EUID|FUNCNAME|GROUPS|HIST.*|HOST(NAME|TYPE)|IFS|LINENO|MACHTYPE|OLDPWD|OPT.*|OSTYPE"
     r"|PATH|PIPESTATUS|PPID|PS4|PWD|RANDOM|READLINE.*|SECONDS|SHELL|SHELLOPTS|SHLVL|SRANDOM|TERM|UID"
@@ -31,7 +31,7 @@ _PYTHON = re.compile(r"python(\d+(\.\d+)*)?(\.exe)?")
 
 
 class NotSimple(Exception):
-    """The command needs bash; the message says which part of it."""
+    """The command needs bash; the message is the part that does."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def expand(command: str, environ: Mapping[str, str]) -> list[str]:
     """Split a command into the words that bash would pass on.
 
     Raises:
-        NotSimple: it uses more of bash than words, quotes and ``$NAME``.
+        NotSimple: If it uses more of bash than words, quotes and ``$NAME``.
     """
     words: list[str] = []
     word: str | None = None  # None: between words
@@ -86,9 +86,9 @@ def expand(command: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def _split(value: str, word: str | None, words: list[str]) -> str | None:
-    """An unquoted value is split at white space; it joins what stands directly before and behind it.
+    """Split an unquoted value at white space; its ends join the text directly before and after it.
 
-    Words that are whole with it are added to ``words``; the one that is not is returned.
+    Completed words are added to ``words``; the incomplete last one is returned.
     """
     for number, piece in enumerate(re.split(f"[{_BLANKS}]+", value)):
         if number and word is not None:
@@ -129,10 +129,10 @@ def _variable(command: str, at: int, environ: Mapping[str, str]) -> tuple[str, i
 
 
 def python_call(words: Sequence[str], environ: Mapping[str, str]) -> PythonCall:
-    """Read expanded words as a call of Python.
+    """Parse expanded words as a call of Python.
 
     Raises:
-        NotSimple: they are something else, or use options of Python that a warm interpreter cannot give.
+        NotSimple: If they are something else, or use options of Python that a warm interpreter does not support.
     """
     if not words or not _PYTHON.fullmatch(Path(words[0]).name):
         raise NotSimple("a program other than Python")
@@ -152,19 +152,19 @@ def python_call(words: Sequence[str], environ: Mapping[str, str]) -> PythonCall:
 
 
 def is_python(command: str) -> bool:
-    """Whether a command looks like Python, so that someone would expect it to run warm."""
+    """Whether a command looks like Python, so that users would expect it to run warm."""
     first = command.split(maxsplit=1)[:1]
     return bool(first) and bool(_PYTHON.fullmatch(Path(first[0].strip("\"'")).name))
 
 
 def format_flags(arguments: Mapping[str, Json]) -> list[str]:
-    """``{"lr": 0.01, "layers": [1, 2]}`` → ``["--lr=0.01", "--layers=[1, 2]"]``; a null leaves its flag out."""
+    """``{"lr": 0.01, "layers": [1, 2]}`` → ``["--lr=0.01", "--layers=[1, 2]"]``; a null omits its flag."""
     flags = []
     for key, value in arguments.items():
         if value is None:
             continue
         if isinstance(value, bool):
-            text = "True" if value else "False"  # what fire and argparse users write
+            text = "True" if value else "False"  # as users of fire and argparse write them
         elif isinstance(value, str):
             text = value
         else:

@@ -1,7 +1,7 @@
-"""How a package reads the data of its client: found by reading its files, said as keys of a configuration.
+"""Detects how a package's programs read the data of their client, and expresses it as keys of a configuration.
 
-Nothing of the package is run. What is found only decides where a client's data path is put; ``FEDN_DATA_PATH`` has it
-always.
+The files are only read; no program of the package is run. The result decides where a client's data path is put, in
+addition to ``FEDN_DATA_PATH``, which always has it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from fedpkg.waist.place import STARTUP
 
 CLIENT_ENTRY_POINTS = ("train", "validate", "predict")
 SETTINGS_FILES = ("client.yaml", CLIENT_SETTINGS_FILE, "settings.yaml")
-HIGHEST = 2  # folders above that of fedn.yaml that are a client's own: see `Place`
+HIGHEST = 2  # levels above the folder of fedn.yaml at which each client has its own folder: see `Place`
 _OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
 _DOWNLOADS = re.compile(
     r"\bdownload\s*=\s*True|\burlretrieve\b|\burlopen\b|\brequests\.get\b|\bload_dataset\(|\bdatasets\.\w+\.load_data\b|\bwget\b|\bcurl\b"
 )
-_PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # what bash takes as it stands
+_PLAIN_PATH = re.compile(r"[\w@%+,./:=-]+", re.ASCII)  # characters that bash does not change
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way by which a package's programs find the data.
+    """One way in which a package's programs find the data.
 
     Args:
-        section, name, value: the key of the configuration that makes it so, such as ``links``, ``data``, ``.``.
-        words: for the line `data` of a run.
-        because: what was read, and where.
+        section, name, value: The key of the configuration for it, such as ``links``, ``data``, ``.``.
+        words: Its text in the line `data` of a run.
+        because: The reason: what was read, and where.
     """
 
     section: str
@@ -60,9 +60,9 @@ class DataWays:
     """Where a package looks for a client's data.
 
     Args:
-        missed: what it opens and cannot be given, with what to do.
-        prepares: how its ``startup`` makes the data that is given, as far as that can be read: what it downloads, or
-            opens and cannot be given.
+        missed: Paths that it opens and that cannot be provided, each with a hint.
+        prepares: Evidence that its ``startup`` makes the given data: a download, or an opened path that cannot be
+            provided.
     """
 
     ways: Sequence[Way] = ()
@@ -80,7 +80,7 @@ class DataWays:
 def data_ways(package: UnpackedPackage, paths: Sequence[Path], *, isolated: bool = False) -> DataWays:
     """How a package reads the data of clients whose data is at ``paths``.
 
-    ``isolated``: its tasks see a file system of their own, in which data can lie anywhere.
+    ``isolated``: its tasks have their own view of the file system, in which data can be anywhere.
     """
     return _Finding(package, paths, isolated=isolated).found()
 
@@ -146,19 +146,19 @@ class _Finding:
         yield Way("environment", "ENTRYPOINT_OPTS", options, f"ENTRYPOINT_OPTS={options}", because)
 
     def _by_numbers(self) -> Iterator[Way]:
-        """Variables that tell a client which part of common data is its own."""
+        """Variables with the number of a client's part of common data."""
         for variable in NUMBER_VARIABLES:
             if place := self._sources.mention(variable):
                 yield Way("environment", variable, "{partition_id}", "", f"{place} reads this variable")
 
     def _by_what_is_downloaded(self) -> Iterator[Way]:
-        """Files in the package that its scripts download in each task, unless they exist: Scaleout's `prepare_data`."""
+        """Files in the package that its scripts download if they do not exist, as in Scaleout's `prepare_data`."""
         for one in self._sources.asked_for() if self._is_imported() else ():
             path, (script, _, _) = _normal(one), one.place.partition(":")
             if self._sources.place_of(script, _DOWNLOADS) and path.split("/")[0] == "data" and path != "data":
                 name = posixpath.basename(path)
                 within = name if all((data / name).exists() for data in self._paths) else "."
-                yield Way("links", path, within, "", f"{one.place} downloads unless it exists")
+                yield Way("links", path, within, "", f"{one.place} downloads it if it does not exist")
 
     def _is_imported(self) -> bool:
         words = self._spec.entry_points["train"].command.split() if "train" in self._spec.entry_points else []
@@ -202,7 +202,7 @@ class _Finding:
         yield from self._by_flags(CLIENT_SETTINGS_OPTION, value)
 
     def _by_links(self) -> Iterator[Way]:
-        """Places around the package from which its scripts read."""
+        """Paths outside the package that its scripts read."""
         found: dict[str, Way] = {}
         for one, path in self._named:
             if not path.startswith(("../", *CONTAINER_FOLDERS)) or posixpath.basename(path) in SETTINGS_FILES:
@@ -215,12 +215,12 @@ class _Finding:
         yield from found.values()
 
     def _can_be_linked(self, named: Named, place: str) -> bool:
-        """Whether a link can lie there; what cannot is told, with what to do."""
+        """Whether a link can be at this path; otherwise a message with a hint is added."""
         about = ""
         if place.startswith("/") and not self._isolated:
             about = (
-                f"{named.place} opens {place}, which no client has for itself: with --isolate each finds its data "
-                "there; without it, change the path"
+                f"{named.place} opens {place}, which all clients would share: use --isolate, so that each finds its "
+                "own data there, or change the path"
             )
         elif place.split("/").count("..") > self._highest:
             about = f"{named.place} opens {place}, which all clients would share: change the path"
@@ -229,7 +229,7 @@ class _Finding:
         return not about
 
     def _link(self, path: str) -> tuple[str, str] | None:
-        """The link by which a script that opens ``path`` finds the clients' data; None: that seems to be no data."""
+        """The link for a script that opens ``path`` to find the clients' data; None if that does not look like data."""
         parts = [part for part in path.split("/") if part not in ("..", "")]
         if not parts or (path.endswith(SEED_SUFFIXES) and not _is_of_data(parts)):
             return None
@@ -238,7 +238,7 @@ class _Finding:
             is_one = {data.suffix for data in self._paths} == {posixpath.splitext(path)[1]} and _is_of_data(parts)
             is_one = is_one or all(data.name == parts[-1] for data in self._paths)
             return (above + "/".join(parts), ".") if is_one else None
-        if above == "/" and len(parts) > 1:  # /app/data/x.csv: the folder /app is nobody's data
+        if above == "/" and len(parts) > 1:  # in /app/data/x.csv, /app itself is not data
             above, parts = f"/{parts[0]}/", parts[1:]
         if len(parts) > 1 or _is_of_data(parts):
             for number in range(1, len(parts) + 1):
@@ -249,7 +249,7 @@ class _Finding:
         return (above + parts[0], ".") if _is_of_data(parts[:1]) else None
 
     def _in_package(self) -> Iterator[Way]:
-        """The data's own name beside fedn.yaml, or `data` for folders."""
+        """A link beside fedn.yaml with the data's own name or, for folders, `data`."""
         named = {path: one.place for one, path in reversed(self._named)}
         named = {**{text.removeprefix("./"): place for text, place in self._sources.strings()}, **named}
         names = {path.name for path in self._paths}
@@ -270,7 +270,7 @@ def _is_of_data(parts: Sequence[str]) -> bool:
 
 
 def _in_all(paths: Sequence[Path], name: str) -> str | None:
-    """Where every client's data has a file of that name: in it, or it is that file."""
+    """Where every client's data has a file of that name: inside it, or ``.`` if the data is that file."""
     if all((path / name).is_file() for path in paths):
         return name
     return "." if all(path.name == name and path.is_file() for path in paths) else None

@@ -1,4 +1,4 @@
-"""An archive's members: counted, checked, and handed to what writes them or compares them with what is there."""
+"""Reads an archive's members: counts and checks them, and writes them or compares them with existing files."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ from fedpkg.compute_package.spec import read_spec
 from fedpkg.compute_package.tarstream import TarMember, TarStream
 from fedpkg.fedn.names import SPEC_FILE, SPEC_FILES
 
-# Headers and padding of a member, beside its bytes; a stream that needs more is not one of tar's.
+# Headers and padding of a member, in addition to its bytes; no normal tar stream needs more.
 _OVERHEAD_BYTES = 4 << 10
 _SLACK_BYTES = 1 << 20
-# What so little can become: beyond it, so many times the archive's size. gzip reaches 1032 times, bzip2 far more.
+# An archive may always unpack to this size; above it, to MAX_RATIO times its own size. gzip can reach a ratio of 1032,
+# bzip2 far more.
 _FREE_BYTES = 256 << 20
 MAX_RATIO = 100
 
 
 def stream_bytes(max_bytes: int, max_members: int) -> int:
-    """How many bytes of tar the members may take."""
+    """The largest size of a tar stream with these members."""
     return max_bytes + max_members * _OVERHEAD_BYTES + _SLACK_BYTES
 
 
@@ -53,9 +54,9 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a cache entry holds."""
+    """The contents of a cache entry."""
 
-    folder: str  # of fedn.yaml inside the archive; "" is its root
+    folder: str  # the folder of fedn.yaml inside the archive; "" is the root
     members: list[Member]
 
     @cached_property
@@ -69,7 +70,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that is open, and how much of it may be unpacked."""
+    """An open archive, and how much of it may be unpacked."""
 
     file: BinaryIO
     label: str
@@ -80,12 +81,12 @@ class Archive:
 
     @property
     def stream_limit(self) -> tuple[int, BadMember]:
-        """How many bytes of tar may come out of it, and what is said when there are more."""
+        """The largest size of its tar stream, and the error for a larger one."""
         by_limits = stream_bytes(self.max_bytes, self.max_members)
         by_ratio = _FREE_BYTES + MAX_RATIO * self.size_bytes
         if by_limits <= by_ratio:
             return by_limits, too_many_bytes(self.max_bytes)
-        hint = "pack it without compression, if you trust it: gunzip it, or tar -cf package.tar client"
+        hint = "if you trust it, pack it without compression: gunzip it, or tar -cf package.tar client"
         return by_ratio, BadMember(f"it unpacks to more than {MAX_RATIO} times its size", hint=hint)
 
 
@@ -98,7 +99,7 @@ def digest_of(file: BinaryIO) -> str:
 
 
 class _Digesting:
-    """A file that is digested while it is read."""
+    """A file whose digest is computed while it is read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -111,7 +112,7 @@ class _Digesting:
 
 
 class Writer:
-    """Where an archive's members go: below ``root``, which is empty."""
+    """Writes an archive's members below ``root``, which is empty."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -120,7 +121,7 @@ class Writer:
         make_folder(self.root / name)
 
     def file(self, name: str, blocks: Iterable[memoryview], *, executable: bool) -> str:
-        """Take a file's bytes; their sha256."""
+        """Write a file's bytes; returns their sha256."""
         digest = hashlib.sha256()
         with open(self.root / name, "xb") as out:
             for block in blocks:
@@ -137,11 +138,11 @@ class Writer:
 
 
 class Differs(Exception):
-    """A file that is there is not as the archive has it."""
+    """An existing file differs from the archive's."""
 
 
 class Comparer:
-    """In the place of a writer: compares members with what is below ``root``, and changes nothing."""
+    """Replaces a writer: compares members with the files below ``root``, and changes nothing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -182,11 +183,11 @@ class Comparer:
 
 
 def check_count(archive: Archive) -> None:
-    """Refuse too many members before the first of them is written. Raises BadMember."""
+    """Raise BadMember if there are too many members, before the first one is written."""
     archive.file.seek(0)
     stream = TarStream(archive.file, max_stream_bytes=archive.stream_limit[0], too_big=archive.stream_limit[1])
     known, too_many = {""}, None
-    with suppress(BadMember):  # for any other reason: it is said when the archive is read in earnest
+    with suppress(BadMember):  # other problems are reported when the archive is extracted
         for raw in stream.names():
             name = raw.rstrip("/")
             if name.startswith((".", "/")) or "//" in name or "/." in name or name.count("/") >= MAX_DEPTH:
@@ -202,7 +203,7 @@ def check_count(archive: Archive) -> None:
 
 
 def extract(archive: Archive, sink: Writer | Comparer) -> Contents:
-    """Hand an archive's members to a sink. Links come last: until then no path can lead elsewhere."""
+    """Pass an archive's members to a sink. Links come last, so that no path before leads through one."""
     archive.file.seek(0)
     file = _Digesting(archive.file)
     max_stream_bytes, too_big = archive.stream_limit
@@ -214,7 +215,7 @@ def extract(archive: Archive, sink: Writer | Comparer) -> Contents:
     unpacked_bytes = 0
     for member in stream.members():
         name, kind = normal_name(member.name), _kind(member)
-        if not name:  # "./", the folder from which tar was called
+        if not name:  # "./", the folder in which tar was run
             if kind is not Kind.FOLDER:
                 raise BadMember("only a folder can have this name", member=member.name)
             continue
@@ -225,7 +226,7 @@ def extract(archive: Archive, sink: Writer | Comparer) -> Contents:
         elif kind is Kind.FILE:
             source = _hard_linked(member, name, sizes)
             size_bytes = member.size_bytes if source is None else sizes[source]
-            unpacked_bytes += size_bytes  # a file that has fewer bytes than it states is refused as truncated
+            unpacked_bytes += size_bytes  # a file with fewer bytes than its header states is refused as truncated
             if unpacked_bytes > archive.max_bytes:
                 raise too_many_bytes(archive.max_bytes, member=name)
             if source is not None:
@@ -235,7 +236,9 @@ def extract(archive: Archive, sink: Writer | Comparer) -> Contents:
                 digests[name] = sink.file(name, stream.data(), executable=member.executable)
             sizes[name] = size_bytes
     if file.sha256.hexdigest() != archive.digest:
-        raise BadMember("the archive changed while it was read", hint="wait until it is written, then try again")
+        raise BadMember(
+            "the archive changed while it was read", hint="wait until it is completely written, then try again"
+        )
     spec = _spec_member(members)
     folder = spec.rpartition("/")[0]
     read_spec(sink.root / spec, where=f"{archive.label}: {spec}")
@@ -248,12 +251,12 @@ def extract(archive: Archive, sink: Writer | Comparer) -> Contents:
 
 
 def _hard_linked(member: TarMember, name: str, before: Mapping[str, int]) -> str | None:
-    """The file to which a member is a hard link; None: it is a file of its own."""
+    """The file that a member is a hard link to; None if it is an ordinary file."""
     if member.type != tarfile.LNKTYPE:
         return None
     source = normal_name(member.target, member=name)
     if source == name or source not in before:
-        raise BadMember(f"it is a hard link to {shown(member.target)}, no file before it", member=name)
+        raise BadMember(f"it is a hard link to {shown(member.target)}, which is not a file before it", member=name)
     return source
 
 
@@ -273,22 +276,22 @@ def _kind(member: TarMember) -> Kind:
 
 def make_folder(path: Path) -> None:
     path.mkdir()
-    path.chmod(0o755)  # whatever the umask
+    path.chmod(0o755)  # independent of the umask
 
 
 def _mode(*, executable: bool) -> int:
-    """Of a file in the cache: whatever else the archive says, such as set-uid, is dropped."""
+    """The mode of a file in the cache: other bits of the archive, such as set-uid, are dropped."""
     return 0o555 if executable else 0o444
 
 
 def _spec_member(members: Members) -> str:
     """The package's fedn.yaml (or scaleout.yaml): at the archive's root, or in the one top-level folder that has it."""
     shallow = [name for name in members.kinds if name.rpartition("/")[2] in SPEC_FILES and name.count("/") <= 1]
-    specs = [name for name in shallow if "/" not in name] or shallow  # one further down is just a file of this package
+    specs = [name for name in shallow if "/" not in name] or shallow  # a deeper one is an ordinary file of this package
     if not specs:
         deeper = next((name for name in members.kinds if name.endswith(tuple(f"/{file}" for file in SPEC_FILES))), None)
         where = f" ({shown(deeper)} is too deep)" if deeper else ""
-        raise BadMember(f"there is no {SPEC_FILE} at its root or in a top-level folder{where}")
+        raise BadMember(f"it has no {SPEC_FILE} at its root or in a top-level folder{where}")
     if len({name.rpartition("/")[0] for name in specs}) > 1:
         raise BadMember(f"more than one top-level folder has a {SPEC_FILE}: {', '.join(map(shown, sorted(specs)))}")
     spec = min(specs, key=lambda name: SPEC_FILES.index(name.rpartition("/")[2]))

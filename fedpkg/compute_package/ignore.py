@@ -1,4 +1,4 @@
-"""What stays out of a package: what ignore files list, what a person excludes, and what nobody means to pack."""
+"""Files that stay out of a package: those in ignore files, those that the user excludes, and unintended ones."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _MAX_BYTES = 1 << 20
 @dataclass(frozen=True)
 class IgnorePattern:
     pattern: str  # as written
-    origin: str  # the file and line it stands in, for messages
+    origin: str  # its file and line, for messages
 
     def matches(self, name: str, *, is_folder: bool) -> bool:
-        """FEDn's rule: the shell pattern fits the path inside the package, or its last part (``*`` also crosses ``/``).
+        """FEDn's rule: the shell pattern matches the path in the package or its last part; ``*`` also matches ``/``.
 
-        A pattern that ends with ``/`` means folders only.
+        A pattern that ends with ``/`` matches folders only.
         """
         pattern = self.pattern
         if pattern.endswith("/"):
@@ -45,27 +45,27 @@ class IgnorePattern:
 class IgnoreRules:
     patterns: tuple[IgnorePattern, ...]
     git_ignored: frozenset[str]  # whole paths
-    ships: Callable[[str, int], bool]  # whether a checkpoint of that name and size goes in
+    ships: Callable[[str, int], bool]  # whether a checkpoint of that name and size is packed
 
     def match(self, name: str, *, is_folder: bool = False) -> IgnorePattern | None:
-        """The pattern that keeps ``name`` (a relative posix path) out; a folder is kept out with all in it."""
+        """The pattern that excludes ``name`` (a relative POSIX path); a folder is excluded with all its contents."""
         if name in self.git_ignored:
             return IgnorePattern(name, ".gitignore")
         return next((pattern for pattern in self.patterns if pattern.matches(name, is_folder=is_folder)), None)
 
     def unmeant(self, path: Path, name: str, *, is_folder: bool, size_bytes: int) -> str | None:
-        """What ``name`` is that nobody means to pack, going by what lies at ``path``."""
+        """A description of ``name``, at ``path``, if it is a kind of file that is rarely meant to be packed."""
         if is_folder:
             if (path / "pyvenv.cfg").is_file() or (path / "conda-meta").is_dir():
                 return "a virtual environment"
         elif path.suffix in _CHECKPOINTS and size_bytes > _CHECKPOINT_BYTES and not self.ships(name, size_bytes):
-            return f"a checkpoint of {size_bytes / 1e6:.0f} MB; --include '{name}' packs it"
+            return f"a checkpoint of {size_bytes / 1e6:.0f} MB; to pack it, use --include '{name}'"
         return None
 
     def warnings(self) -> list[str]:
-        """Patterns that do not do what their writer hoped."""
+        """Patterns that do not work as their author expects."""
         return [
-            f"{pattern.origin}: '{pattern.pattern}' brings nothing back: there are no exceptions in ignore files"
+            f"{pattern.origin}: '{pattern.pattern}' has no effect: ignore files do not support exceptions (!)"
             for pattern in self.patterns
             if pattern.pattern.startswith("!")
         ]
@@ -73,7 +73,7 @@ class IgnoreRules:
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a folder a person wants in its package; ``ask`` (name, size in bytes) is for big checkpoints."""
+    """What the user selects from a folder; ``ask`` (name, size in bytes) decides about big checkpoints."""
 
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()  # checkpoints that are packed without asking
@@ -91,7 +91,7 @@ WITH_CHECKPOINTS = Selection(include=("*",))
 
 
 def read_ignore(folder: Path, selection: Selection = WITH_CHECKPOINTS) -> IgnoreRules:
-    """The rules for ``folder``: what is always ignored, its ignore files where they exist, and a person's selection."""
+    """The rules for ``folder``: the built-in ones, those of its ignore files, and the user's selection."""
     patterns = [IgnorePattern(pattern, "always ignored") for pattern in ALWAYS_IGNORED]
     patterns += [IgnorePattern(pattern, "--exclude") for pattern in selection.exclude]
     for file_name in IGNORE_FILES:
@@ -114,17 +114,17 @@ def read_ignore(folder: Path, selection: Selection = WITH_CHECKPOINTS) -> Ignore
 
 
 def git_ignored(folder: Path) -> frozenset[str]:
-    """What the .gitignore files in ``folder``, and in the repository around it, keep out; relative paths.
+    """Relative paths that the .gitignore files in ``folder``, and in the repository around it, exclude.
 
-    Git itself reads them; a file that is in the repository all the same is not kept out.
+    Git itself reads these files; a file that is tracked nevertheless is not excluded.
 
     Raises:
-        PackageError: there is no git, or it fails.
+        PackageError: If git is not installed, or fails.
     """
     words = ["ls-files", "--others", "--ignored", "--exclude-per-directory=.gitignore", "--directory", "-z"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as scratch:
-        if _git(["rev-parse", "--git-dir"], folder, environ).returncode:  # in no repository
+        if _git(["rev-parse", "--git-dir"], folder, environ).returncode:  # not in a repository
             _git(["init", "--quiet", scratch], folder, environ)
             environ |= {"GIT_DIR": f"{scratch}/.git", "GIT_WORK_TREE": str(folder.resolve())}
         done = _git(words, folder, environ)

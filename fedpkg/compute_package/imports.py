@@ -1,4 +1,4 @@
-"""What a package's scripts import: found by parsing, never by running them."""
+"""Finds the imports of a package's scripts by parsing them, never by running them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fedpkg.fedn.names import SERVED
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
-ALL_FILES = 4 << 20  # 10 s at the worst
-PRECOMPILED_BYTES = 1 << 18  # some 0.2 s
-USES_NUMPY = (*SERVED, "fedpkg")  # their helpers import it when they are first asked for one
+ALL_FILES = 4 << 20  # parsing takes at most 10 s
+PRECOMPILED_BYTES = 1 << 18  # about 0.2 s
+USES_NUMPY = (*SERVED, "fedpkg")  # their helpers import NumPy at first use
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
     """Dotted names of modules that the Python files below ``folder`` import absolutely, without the package's own.
 
     ``scripts`` are further files (relative to ``folder``) that are Python whatever their name. Files that do not parse
-    are skipped: the task itself will say what is wrong with them.
+    are skipped: the task itself will report the error.
     """
     own = own_names(folder)
     found: dict[str, None] = {}  # a dict keeps the order of the files
@@ -51,7 +51,7 @@ def own_modules(folder: Path, scripts: Iterable[str] = ()) -> list[str]:
 
 
 def sources_of(folder: Path, scripts: Iterable[str] = ()) -> list[Path]:
-    """Files that tasks may run or import, scripts first, as many as are soon compiled."""
+    """Files that tasks may run or import, scripts first, as many as can be compiled quickly."""
     found, room = [], PRECOMPILED_BYTES
     for path in dict.fromkeys([*(folder / script for script in scripts), *python_files(folder)]):
         try:
@@ -65,10 +65,10 @@ def sources_of(folder: Path, scripts: Iterable[str] = ()) -> list[Path]:
 
 
 def mentions(folder: Path, words: Iterable[str]) -> bool:
-    """Whether a file below ``folder``, of whatever language, has one of the words in it."""
+    """Whether a file below ``folder``, in any language, contains one of the words."""
     wanted = [word.encode() for word in words]
     for path in sorted(folder.rglob("*")):
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is empty
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the file is empty
             if not path.is_file():
                 continue
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -82,9 +82,9 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module]:
-    """The scripts and the Python files below ``folder``, parsed, as long as there is room.
+    """The scripts and the Python files below ``folder``, parsed, up to a total size.
 
-    Files that cannot be parsed, or are too big, are left out.
+    Files that cannot be parsed, or are too big, are omitted.
     """
     room = ALL_FILES
     trees = {}
@@ -96,7 +96,7 @@ def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module
                 continue
             room -= size_bytes
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # invalid escapes and the like are the package's own affair
+                warnings.simplefilter("ignore")  # about invalid escapes and the like in the package's code
                 trees[path] = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
@@ -104,7 +104,7 @@ def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module
 
 
 def used_by(script: Path, trees: Mapping[Path, ast.Module]) -> list[ast.Module]:
-    """Of the package's files, the script, those that it imports, and those that these import."""
+    """The script, and those of the package's files that it imports, directly or not."""
     used: dict[Path, ast.Module] = {}
     waiting = [script]
     while waiting:
@@ -113,14 +113,14 @@ def used_by(script: Path, trees: Mapping[Path, ast.Module]) -> list[ast.Module]:
             continue
         used[path] = trees[path]
         for name in _names_imported(trees[path]):
-            for folder in (script.parent, path.parent):  # relative imports lead from there
+            for folder in (script.parent, path.parent):  # relative imports start here
                 place = folder.joinpath(*name.split("."))
                 waiting += [place.with_suffix(".py"), place / "__init__.py"]
     return list(used.values())
 
 
 def _names_imported(tree: ast.AST) -> Iterator[str]:
-    """Names of what may be modules: of ``from a import b``, both ``a`` and ``a.b``."""
+    """Names that may be modules: for ``from a import b``, both ``a`` and ``a.b``."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -16,10 +16,10 @@ from fedpkg.waist.place import BUILD
 
 
 def with_init_seed(folder: Path, spec: PackageSpec) -> PackageSpec:
-    """The entry points of the package in ``folder``; `build` may be an ``init_seed``.
+    """The entry points of the package in ``folder``, with an ``init_seed`` as `build` if there is no other.
 
-    That is one in the script that a command calls by the name of an entry point (`python entrypoint train`, as before
-    FEDn 0.9), or else in the only file beside fedn.yaml that has such a function.
+    It is that of the script whose command has the name of its entry point as a word (`python entrypoint train`, as
+    before FEDn 0.9), or else that of the only file beside fedn.yaml that has such a function.
     """
     if BUILD in spec.entry_points:
         return spec
@@ -50,12 +50,12 @@ def _command(folder: Path, entry: EntryPoint) -> str | None:
         return None
     command = " ".join([*map(shlex.quote, words[: words.index(entry.name)]), INIT_SEED])
     takes_a_path = function.args.args or function.args.posonlyargs or function.args.vararg
-    # What takes no path writes seed.npz; the path that is appended then stands in a comment.
+    # A function without a path writes seed.npz; the "#" turns the path that is appended later into a comment.
     return command if takes_a_path else f"{command} #"
 
 
 def _function(tree: ast.Module) -> ast.FunctionDef | None:
-    """The function ``init_seed``, or the one that a mapping for fire calls so."""
+    """The function ``init_seed``, or the one to which a mapping for fire gives this name."""
     functions = _functions(tree)
     if INIT_SEED in functions:
         return functions[INIT_SEED]

@@ -1,4 +1,4 @@
-"""Which names and links a package may hold: one set of rules for building and for unpacking."""
+"""Names and links that a package may have: one set of rules for building and for unpacking."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_NAME_BYTES = 1024
 MAX_PART_BYTES = 255  # what Linux file systems take
 MAX_DEPTH = 64
 
-# They turn the direction of what follows, or are not seen: a name would not be what a person reads.
+# These change the direction of the text or are invisible, so that a name would differ from what is displayed.
 INVISIBLE = frozenset(
     "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 )
@@ -42,7 +42,7 @@ class BadMember(Exception):
 
 
 def shown(name: str) -> str:
-    """A name fit for a message: quoted, escaped, not too long."""
+    """A name for a message: quoted, escaped and shortened."""
     return repr(name if len(name) <= 120 else f"{name[:80]}…{name[-30:]}")
 
 
@@ -50,7 +50,7 @@ def normal_name(name: str, *, member: str | None = None) -> str:
     """``./client//a.py`` → ``client/a.py``; the archive's own root becomes ``""``.
 
     Raises:
-        BadMember: the name could leave its folder, or would not mean the same everywhere.
+        BadMember: If the name could lead out of its folder, or does not mean the same on every system.
     """
     member = name if member is None else member
     what = "its name" if member is name else f"its target {shown(name)}"
@@ -71,13 +71,13 @@ def normal_name(name: str, *, member: str | None = None) -> str:
 
 
 def link_target(name: str, target: str) -> str:
-    """Where the symbolic link ``name`` (a normal name) leads, as a normal name.
+    """The target of the symbolic link ``name`` (a normal name), as a normal name.
 
-    ``..`` may only stand at the start. There it climbs real folders, because nothing is ever written through a link;
-    after a name it could climb out of what another link points to.
+    ``..`` is allowed only at the start. There it climbs real folders, because nothing is ever written through a link;
+    after a name it could climb out of another link's target.
 
     Raises:
-        BadMember: it leaves the archive's root, or could.
+        BadMember: If it leads, or could lead, out of the archive's root.
     """
     what = f"its target {shown(target)}"
     _check_characters(target, what, name)
@@ -100,14 +100,14 @@ def link_target(name: str, target: str) -> str:
 
 
 def is_inside(name: str, folder: str) -> bool:
-    """Whether a normal name is ``folder`` (``""`` is the root) or lies in it."""
+    """Whether a normal name is ``folder`` (``""`` is the root) or is inside it."""
     return not folder or name == folder or name.startswith(folder + "/")
 
 
 class Members:
-    """The members seen so far: none twice, none inside a file or behind a link, not too many.
+    """The members read so far. Refuses duplicates, members inside a file or behind a link, and too many members.
 
-    Names that differ only in case or in how an accent is encoded count as the same, because on some file systems
+    Names that differ only in case or in the encoding of an accent count as the same, because on some file systems
     one would overwrite the other.
     """
 
@@ -118,7 +118,7 @@ class Members:
         self._max_members = max_members
 
     def add(self, name: str, kind: Kind) -> list[str]:
-        """Take a member (a normal name); returns the folders that come into being with it, outermost first."""
+        """Add a member (a normal name); returns the new folders that it needs, outermost first."""
         new_folders = []
         slash = name.find("/")
         while slash != -1:
@@ -138,7 +138,7 @@ class Members:
             if kind is Kind.FOLDER:
                 new_folders.append(name)
         elif name in self._explicit:
-            raise BadMember("it is there twice", member=name)
+            raise BadMember("the archive contains it twice", member=name)
         elif kind is not Kind.FOLDER:
             raise BadMember(f"it is a {kind.value} here and a folder elsewhere", member=name)
         self._explicit.add(name)
@@ -158,7 +158,7 @@ def too_many_members(max_members: int, *, member: str | None = None) -> BadMembe
     return BadMember(
         f"the package has more than {max_members} files and folders",
         member=member,
-        hint="raise limits.package_members, if you trust the package",
+        hint="if you trust the package, raise limits.package_members",
     )
 
 
@@ -166,7 +166,7 @@ def too_many_bytes(max_bytes: int, *, member: str | None = None) -> BadMember:
     return BadMember(
         f"the package unpacks to more than {max_bytes} bytes",
         member=member,
-        hint="raise limits.package_bytes, if you trust the package",
+        hint="if you trust the package, raise limits.package_bytes",
     )
 
 

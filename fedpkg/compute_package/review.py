@@ -1,4 +1,4 @@
-"""What deserves a second look before a package is handed out: big files, secrets, scripts that cannot run."""
+"""Warnings about a package before it is distributed: big files, secrets, scripts that cannot run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SECRET_CONTENTS = (
     (re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"), "a private key"),
     (re.compile(rb"(?<![0-9A-Z])(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Z])"), "an AWS access key"),
 )
-_SCANNED_BYTES = 1 << 20  # keys stand in small files; a package with gigabytes of data must still build fast
+_SCANNED_BYTES = 1 << 20  # keys are in small files, and a package with gigabytes of data must still build fast
 
 _SHELL = re.compile(rb"#!.*\b(?:ba|da|z|k)?sh\b")
 _SHELL_NAME = re.compile(r"(?:.*/)?(?:ba|da|z|k)?sh")
@@ -49,7 +49,9 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
     scripts = {script_of(one.command): one.command for one in spec.entry_points.values()}
     for name, size_bytes in sizes.items():
         if size_bytes > BIG_FILE_BYTES:
-            warnings.append(f"{name} is big ({size_bytes / (1 << 20):.1f} MiB); a client that changes it gets a copy")
+            warnings.append(
+                f"{name} is big ({size_bytes / (1 << 20):.1f} MiB); each client that changes it gets a copy"
+            )
         with open_regular(folder / name) as file:
             content = file.read(_SCANNED_BYTES)
         if line_ends := _line_ends(name, content, scripts.get(name)):
@@ -63,16 +65,18 @@ def review(folder: Path, files: Iterable[tuple[str, int]], spec: PackageSpec) ->
             warnings.append(f"entry point '{entry_point.name}' runs {script}, which is missing{nearest(script, sizes)}")
         usual = difflib.get_close_matches(entry_point.name, ENTRY_POINTS, n=1, cutoff=0.8)
         if usual and not {entry_point.name, usual[0]} & ({*ENTRY_POINTS} & {*spec.entry_points}):
-            warnings.append(f"no strategy of fedpkg asks for '{entry_point.name}'; did you mean '{usual[0]}'?")
+            warnings.append(
+                f"no built-in strategy uses the entry point '{entry_point.name}'; did you mean '{usual[0]}'?"
+            )
     if all(name in sizes for name in SPEC_FILES):
-        warnings.append(f"{SPEC_FILES[1]} is not read, as there is a {SPEC_FILES[0]}")
+        warnings.append(f"{SPEC_FILES[1]} is ignored, because {SPEC_FILES[0]} exists")
     if spec.python_env is not None and normpath(spec.python_env) not in sizes:
-        warnings.append(f"python_env names {spec.python_env}, which is missing{nearest(spec.python_env, sizes)}")
+        warnings.append(f"python_env is {spec.python_env}, which is missing{nearest(spec.python_env, sizes)}")
     return tuple(warnings)
 
 
 def script_of(command: str) -> str | None:
-    """The package's file that a command runs (``python -u ./train.py …`` → ``train.py``), if that is plain to see."""
+    """The package's file that a command runs (``python -u ./train.py …`` → ``train.py``), if that is evident."""
     words = _words(command)
     if not words:
         return None
@@ -89,10 +93,10 @@ def script_of(command: str) -> str | None:
 
 
 def _words(command: str) -> list[str]:
-    """The program that a command runs, and its arguments; none where only bash can tell."""
+    """The program that a command runs, and its arguments; empty if only bash can split the command."""
     try:
         words = shlex.split(command)
-    except ValueError:  # quotes that only bash can make sense of
+    except ValueError:  # quotes that only bash understands
         return []
     while words and (_ASSIGNMENT.match(words[0]) or words[0] == "exec"):
         words.pop(0)
@@ -100,7 +104,7 @@ def _words(command: str) -> list[str]:
 
 
 def _line_ends(name: str, content: bytes, command: str | None) -> str | None:
-    """A warning if a script has Windows line ends where they break it; ``command`` is one that runs it, if any does."""
+    """A warning if Windows line ends break a script; ``command`` is the command that runs it, if any."""
     convert = f"convert it (sed -i 's/\\r$//' {name})"
     first, _, _ = content.partition(b"\n")
     program = (_words(command or "") or [""])[0]

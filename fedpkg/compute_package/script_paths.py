@@ -1,4 +1,4 @@
-"""Paths that the scripts of a package name, and options that they take: found by parsing, never by running them."""
+"""Finds the paths and options in a package's scripts by parsing them, never by running them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedpkg.files import walk
 
 SUFFIXES = (".py", ".sh", ".R", ".r", "")
 _BIGGEST_SOURCE = 1 << 20
-_ALL_SOURCES = 4 << 20  # 10 s at the worst: a stranger's package may have gigabytes of them
+_ALL_SOURCES = 4 << 20  # parsing takes at most 10 s: an untrusted package may have gigabytes of sources
 _SAME = ("abspath", "realpath", "normpath", "fspath", "str", "Path", "PurePath", "PosixPath", "resolve", "absolute")
 _HERE = ("getcwd", "cwd")
 _ASKS = ("exists", "isfile", "isdir", "is_file", "is_dir")
@@ -23,9 +23,9 @@ _DEEPEST = 50
 
 @dataclass(frozen=True)
 class Named:
-    """A path that a script names, from the folder of fedn.yaml, and where it does.
+    """A path in a script, relative to the folder of fedn.yaml, and the place of its use.
 
-    ``whole``: the script adds nothing to it that reading does not tell.
+    ``whole``: the path is complete, with no part that is known only at run time.
     """
 
     path: str
@@ -40,7 +40,7 @@ class _Text:
 
 
 class Sources:
-    """What the programs of a package say, as far as it can be read."""
+    """The source files of a package's programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,21 +55,21 @@ class Sources:
         self.trees = {path: _parsed(text) for path, text in self.texts.items()}
 
     def mention(self, word: str) -> str | None:
-        """Where a word stands, as `train.py:12`; None: nowhere."""
+        """The place of a word, such as `train.py:12`; None if it is not found."""
         pattern = re.compile(rf"(?<![\w-]){re.escape(word)}(?!\w)")
         names = (path.relative_to(self.folder).as_posix() for path in self.texts)
         return next(filter(None, (self.place_of(name, pattern) for name in names)), None)
 
     def place_of(self, script: str, pattern: re.Pattern[str]) -> str | None:
-        """Where a script has what a pattern matches; None: nowhere."""
+        """The place of a pattern's first match in a script; None if there is none."""
         text = self.texts.get(self.folder / script, "")
         match = pattern.search(text)
         return None if match is None else f"{script}:{text.count(chr(10), 0, match.start()) + 1}"
 
     def option(self, words: Sequence[str], entry_point: str, name: str) -> tuple[str, str] | None:
-        """The option ``--name`` that the script of a command takes, as it is written there, and where.
+        """The option ``--name`` of the script of a command, as spelled there, and its place.
 
-        It counts only where something reads it off the command line: argparse, click or the like, ``sys.argv``, or
+        It counts only if it is read from the command line: by argparse, click or the like, from ``sys.argv``, or by
         fire, which makes options of a function's parameters.
         """
         for number, word in enumerate(words):
@@ -92,7 +92,7 @@ class Sources:
             return None
         called = called | _handed_to_fire(tree)
         others = (path for path in self.trees if path != script)
-        for path in (script, *others):  # what the script does not define itself it imports
+        for path in (script, *others):  # the script first, then the files that it imports
             functions = [node for node in ast.walk(self.trees[path]) if isinstance(node, ast.FunctionDef)]
             if called_here := [node for node in functions if node.name in called]:
                 found = next((node for node in called_here if _has_parameter(node, name)), None)
@@ -100,7 +100,7 @@ class Sources:
         return None
 
     def named(self) -> list[Named]:
-        """Paths that scripts name: strings, and what they make of ``__file__``, of other strings and of variables."""
+        """Paths in scripts: strings, and expressions of ``__file__``, other strings and variables."""
         found = []
         for path, text in self.texts.items():
             if path.suffix == ".py" or _is_python(text):
@@ -112,7 +112,7 @@ class Sources:
         return found
 
     def asked_for(self) -> Iterator[Named]:
-        """Paths of which a Python script asks whether they exist, as far as reading tells them whole."""
+        """Complete paths whose existence a Python script checks."""
         for path, tree in self.trees.items():
             reader = _PathReader(tree, path.relative_to(self.folder).as_posix(), with_defaults=True)
             for node in ast.walk(tree):
@@ -137,7 +137,7 @@ class Sources:
         return None
 
     def strings(self) -> Iterator[tuple[str, str]]:
-        """All strings in Python, whatever they are for, and where they stand."""
+        """All strings in Python files, for whatever use, and their places."""
         for path, tree in self.trees.items():
             for node in ast.walk(tree):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -154,10 +154,10 @@ class Sources:
 
 
 class _PathReader:
-    """Works out the paths in a module, as far as they follow from constants, ``__file__`` and variables set once."""
+    """Evaluates the paths in a module that follow from constants, ``__file__`` and variables that are set once."""
 
     def __init__(self, tree: ast.AST, script: str, *, with_defaults: bool = False) -> None:
-        """``with_defaults``: parameters have their defaults, where all functions give one the same."""
+        """``with_defaults``: parameters have their defaults, if all functions agree on them."""
         self._tree = tree
         self._script = script
         self._values: dict[str, list[ast.expr]] = {}
@@ -244,7 +244,7 @@ class _PathReader:
         return None
 
     def _added(self, nodes: Sequence[ast.expr], depth: int, *, between: str) -> _Text | None:
-        """Texts one after the other, up to the first that is not known; None if that is the first of all."""
+        """Texts concatenated up to the first unknown one; None if the very first is unknown."""
         result: _Text | None = None
         for node in nodes:
             part = self._read(node, depth + 1)
@@ -274,7 +274,7 @@ def _up(found: _Text | None, levels: int = 1) -> _Text | None:
 
 
 def _parts(node: ast.AST) -> list[ast.AST]:
-    """What may hold further paths; of a text whose beginning is not known, the rest is none."""
+    """Child nodes that may contain further paths; if a text's beginning is unknown, its rest is not a path."""
     if isinstance(node, ast.JoinedStr):
         return []
     parts: list[ast.AST] = list(ast.iter_child_nodes(node))
@@ -305,14 +305,14 @@ def _has_parameter(function: ast.FunctionDef, name: str) -> bool:
 
 
 def _is_python(text: str) -> bool:
-    """Whether a file without a suffix looks like Python, as ``entrypoint`` of FEDn's packages up to 0.8."""
+    """Whether a file without a suffix looks like Python, such as ``entrypoint`` in FEDn's packages up to 0.8."""
     return "python" in text.partition("\n")[0] or re.search(r"^(import|from) \w", text, re.MULTILINE) is not None
 
 
 def _parsed(text: str) -> ast.AST:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes and the like are the package's own affair
+            warnings.simplefilter("ignore")  # about invalid escapes and the like in the package's code
             return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the task itself will say what is wrong with it
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the task itself will report the error
         return ast.Module([], [])

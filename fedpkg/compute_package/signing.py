@@ -1,6 +1,6 @@
-"""Signatures of packages: Ed25519 keys, the statement that is signed, and the small file beside a package.
+"""Signatures of packages: Ed25519 keys, the statement that is signed, and the signature file beside a package.
 
-Keys are files as openssl and ssh-keygen write them. Public ones are read here without any library; making keys, signing
+Keys are files in the formats of openssl and ssh-keygen. Public keys are read without any library; making keys, signing
 and checking need ``cryptography``, which is imported only then.
 """
 
@@ -23,8 +23,8 @@ from fedpkg.files import atomic_write, read_bounded
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-# First in what is signed and in the file: a signature under it says this of a package, and cannot be taken for one
-# of something else that the same key signed.
+# The first line of the signed text and of the file, so that a signature of anything else by the same key is not
+# accepted as a package's.
 FORMAT = "fedpkg package signature v1"
 SUFFIX = ".sig"
 MAX_SIGNATURES = 16
@@ -39,16 +39,16 @@ _KEY_HINT = "make one with: fedpkg package keygen FILE (or openssl genpkey -algo
 
 @dataclass(frozen=True)
 class Signature:
-    """What one key says of a package's digest."""
+    """One key's signature of a package's digest."""
 
     signer: str  # ed25519:<base64 of the public key>
     signature: str  # base64
 
     def holds(self, digest: str) -> bool:
-        """Whether the key really said it.
+        """Whether the signature is valid.
 
         Raises:
-            PackageError: ``cryptography`` is not installed.
+            PackageError: If ``cryptography`` is not installed.
         """
         _need_cryptography("checking a signature")
         from cryptography.exceptions import InvalidSignature
@@ -66,7 +66,7 @@ class Signature:
 
 
 def statement(digest: str) -> bytes:
-    """The bytes that are signed: three facts, each on a line that ends."""
+    """The bytes that are signed: the format and the digest, each followed by a newline."""
     return f"{FORMAT}\nsha256:{digest}\n".encode("ascii")
 
 
@@ -79,10 +79,10 @@ def signature_path(package: Path) -> Path:
 
 
 def make_key(path: Path) -> str:
-    """Write a new private key (PKCS #8 PEM, for its owner alone) and ``<path>.pub``; the signer's name.
+    """Write a new private key (PKCS #8 PEM, readable only by its owner) and ``<path>.pub``; returns the signer's name.
 
     Raises:
-        PackageError: a file is there already, or cannot be written.
+        PackageError: If a file already exists, or cannot be written.
     """
     _need_cryptography("making a key")
     from cryptography.hazmat.primitives import serialization as form
@@ -102,13 +102,13 @@ def make_key(path: Path) -> str:
     except OSError as error:
         for file in written:
             file.unlink()
-        hint = "choose another name; a key is never overwritten" if isinstance(error, FileExistsError) else None
+        hint = "choose another name; keys are never overwritten" if isinstance(error, FileExistsError) else None
         raise PackageError(f"{error.filename}: cannot be written: {error.strerror}", hint=hint) from error
     return _name_of(key)
 
 
 def read_private_key(path: Path, *, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
-    """A private key, as PKCS #8 PEM or in OpenSSH's form; ``passphrase`` is asked for if it has one."""
+    """A private key in PKCS #8 PEM or OpenSSH's format; ``passphrase`` is called if the key has one."""
     _need_cryptography("signing")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -120,18 +120,18 @@ def read_private_key(path: Path, *, passphrase: Callable[[], str]) -> Ed25519Pri
     try:
         try:
             key = load(data, None)
-        except TypeError:  # it has a passphrase
+        except TypeError:  # the key has a passphrase
             key = load(data, passphrase().encode())
         except ValueError as error:
             if "password" not in str(error):  # OpenSSH's keys with a passphrase
                 raise
             key = load(data, passphrase().encode())
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        problem, hint = "is no private key, or damaged, or has another passphrase", _KEY_HINT
-        if isinstance(error, UnsupportedAlgorithm):  # only OpenSSH's form with a passphrase needs bcrypt
+        problem, hint = "is not a private key, or is damaged, or has another passphrase", _KEY_HINT
+        if isinstance(error, UnsupportedAlgorithm):  # only OpenSSH's format with a passphrase needs bcrypt
             problem, hint = f"cannot be read: {error}", "pip install 'fedpkg[sign]'"
         elif b"PUBLIC KEY" in data or data.startswith(_SSH):
-            problem = "is a public key; the private one signs"
+            problem = "is a public key; signing needs the private key"
         raise PackageError(f"{path}: {problem}", hint=hint, path=str(path)) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise PackageError(f"{path}: is not an Ed25519 key", hint=_KEY_HINT, path=str(path))
@@ -139,7 +139,7 @@ def read_private_key(path: Path, *, passphrase: Callable[[], str]) -> Ed25519Pri
 
 
 def is_exposed(key: Path) -> bool:
-    """Whether others than its owner may read a private key's file."""
+    """Whether users other than its owner may read a private key's file."""
     return bool(stat.S_IMODE(key.stat().st_mode) & 0o077)
 
 
@@ -147,7 +147,7 @@ def read_public_key(path: Path) -> str:
     """The name (``ed25519:…``) of the signer whose public key is in a file: PEM, or one line of OpenSSH.
 
     Raises:
-        PackageError: it is not there, or no public Ed25519 key.
+        PackageError: If it does not exist, or is not a public Ed25519 key.
     """
     data = _read(path, "key")
     raw: bytes | None = None
@@ -164,10 +164,8 @@ def read_public_key(path: Path) -> str:
     except (ValueError, IndexError):
         pass
     if raw is None or len(raw) != 32:
-        problem = (
-            "is a private key; the public one is meant" if b"PRIVATE KEY-----" in data else "is no public Ed25519 key"
-        )
-        hint = "name its .pub; `openssl pkey -in KEY -pubout` or `ssh-keygen -y -f KEY` makes it from the private one"
+        problem = "is a private key, not a public one" if b"PRIVATE KEY-----" in data else "is not a public Ed25519 key"
+        hint = "use the .pub file; `openssl pkey -in KEY -pubout` or `ssh-keygen -y -f KEY` makes it from a private key"
         raise PackageError(f"{path}: {problem}", hint=hint, path=str(path))
     return _SIGNER + base64.b64encode(raw).decode()
 
@@ -184,14 +182,14 @@ def sign(digest: str, key: Ed25519PrivateKey) -> Signature:
 
 
 def add_signature(path: Path, digest: str, signature: Signature) -> tuple[Signature, ...]:
-    """Write a signature file; what others signed of the same package stays in it, what was of another package goes."""
+    """Add a signature to a file; other signers' signatures stay, except those of another package."""
     others: Iterable[Signature] = ()
     if os.path.lexists(path):
         of, there = read_signature_file(path)
         others = [other for other in there if of == digest and other.signer != signature.signer]
     signatures = (*others, signature)
     if len(signatures) > MAX_SIGNATURES:
-        raise PackageError(f"{path}: has {MAX_SIGNATURES} signatures already", path=str(path))
+        raise PackageError(f"{path}: already has {MAX_SIGNATURES} signatures, the maximum", path=str(path))
     document = {"format": FORMAT, "package": f"sha256:{digest}", "signatures": [one.to_json() for one in signatures]}
     try:
         with atomic_write(path) as file:
@@ -202,16 +200,16 @@ def add_signature(path: Path, digest: str, signature: Signature) -> tuple[Signat
 
 
 def read_signatures(path: Path, digest: str) -> tuple[Signature, ...]:
-    """The signatures of this package in a file; none has been checked.
+    """The signatures of this package in a file, not yet checked.
 
     Raises:
-        PackageError: the file is not there, damaged, or of another package.
+        PackageError: If the file does not exist, is damaged, or belongs to another package.
     """
     of, signatures = read_signature_file(path)
     if of != digest:
         raise PackageError(
             f"{path}: is the signature of another package (sha256 {of[:12]}, not {digest[:12]})",
-            hint="the package was changed after it was signed; get both again, or have it signed again",
+            hint="the package was changed after it was signed; download both again, or ask for a new signature",
             path=str(path),
             digest=digest,
         )
@@ -219,7 +217,7 @@ def read_signatures(path: Path, digest: str) -> tuple[Signature, ...]:
 
 
 def read_signature_file(path: Path) -> tuple[str, tuple[Signature, ...]]:
-    """The digest and the signatures that a file states. Raises PackageError: it does not state them exactly so."""
+    """The digest and the signatures in a file. Raises PackageError if the file does not have exactly this format."""
     data = _read(path, "signature")
     try:
         document = json.loads(data.decode("ascii"), object_pairs_hook=_unique)
@@ -227,18 +225,18 @@ def read_signature_file(path: Path) -> tuple[str, tuple[Signature, ...]]:
             raise ValueError(f"it is not a '{FORMAT}'")
         algorithm, _, digest = document["package"].partition(":")
         if algorithm != "sha256" or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-            raise ValueError("'package' is not sha256: and 64 hexadecimal digits")
+            raise ValueError("'package' is not sha256: followed by 64 hexadecimal digits")
         listed = document["signatures"]
         if not isinstance(listed, list) or not 0 < len(listed) <= MAX_SIGNATURES:
-            raise ValueError(f"'signatures' is not a list of 1 to {MAX_SIGNATURES}")
+            raise ValueError(f"'signatures' is not a list of 1 to {MAX_SIGNATURES} signatures")
         signatures = tuple(read_signature(one) for one in listed)
         if len({one.signer for one in signatures}) != len(signatures):
-            raise ValueError("one signer is in it twice")
+            raise ValueError("it contains two signatures of one signer")
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0] if isinstance(error, ValueError) else "it has another shape"
+        reason = str(error).splitlines()[0] if isinstance(error, ValueError) else "its structure is wrong"
         raise PackageError(
-            f"{path}: is no signature file: {reason}",
-            hint="fedpkg package sign PACKAGE --key KEY writes one",
+            f"{path}: is not a signature file: {reason}",
+            hint="to make one: fedpkg package sign PACKAGE --key KEY",
             path=str(path),
         ) from None
     return digest, signatures
@@ -247,9 +245,9 @@ def read_signature_file(path: Path) -> tuple[str, tuple[Signature, ...]]:
 def read_signature(value: Any) -> Signature:
     """A signature from its JSON. Raises ValueError."""
     if not isinstance(value, dict) or value.keys() != {"signer", "signature"}:
-        raise ValueError("a signature has the keys 'signer' and 'signature'")
+        raise ValueError("a signature must have exactly the keys 'signer' and 'signature'")
     if not is_signer(value["signer"]):
-        raise ValueError("'signer' is not ed25519: and the base64 of 32 bytes")
+        raise ValueError("'signer' is not ed25519: followed by the base64 of 32 bytes")
     _bytes(value["signature"], 64)
     return Signature(value["signer"], value["signature"])
 
@@ -262,7 +260,7 @@ def is_signer(text: Any) -> bool:
 
 
 def _bytes(text: Any, size_bytes: int) -> bytes:
-    """Base64 in its one canonical form: else one signature could be written, and counted, in several ways."""
+    """Decodes canonical base64 only: otherwise one signature could be written, and counted, in several ways."""
     if isinstance(text, str) and text.isascii():
         try:
             data = base64.b64decode(text, validate=True)
@@ -276,7 +274,7 @@ def _bytes(text: Any, size_bytes: int) -> bytes:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is in it twice")
+        raise ValueError("it contains a key twice")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a compute package offers: its fedn.yaml, or scaleout.yaml, read strictly, with the line of every mistake."""
+"""Reads a package's fedn.yaml, or scaleout.yaml, strictly; errors have the line."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from fedpkg.files import read_bounded
 from fedpkg.package_yaml import read_package_yaml, refused
 from fedpkg.waist.place import is_name_of_entry_point
 
-_MAX_BYTES = 64 << 10  # the worst of that size takes PyYAML a second
+_MAX_BYTES = 64 << 10  # PyYAML needs at most a second for this size
 _HIDING_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 _YAML_LINE_END = re.compile("\r\n?|[\n\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
 class EntryPoint:
-    """One command of a package; ``command`` means what ``bash -c`` makes of it."""
+    """One command of a package; ``command`` is interpreted as by ``bash -c``."""
 
     name: str
     command: str
@@ -42,7 +42,7 @@ class EntryPoint:
 
 @dataclass(frozen=True)
 class PackageSpec:
-    """The entry points of a package, and the file that describes its Python environment (if it names one)."""
+    """The entry points of a package, and the file that describes its Python environment, if any."""
 
     entry_points: Mapping[str, EntryPoint]
     python_env: str | None = None
@@ -51,14 +51,14 @@ class PackageSpec:
         """The entry point called ``name``.
 
         Raises:
-            SpecError: there is none; the message lists what exists.
+            SpecError: If it does not exist; the message lists those that do.
         """
         try:
             return self.entry_points[name]
         except KeyError:
             hint = f"add '{name}:' with its 'command:' to the entry_points of {SPEC_FILE}"
             if name == "train" and set(SPLIT) <= self.entry_points.keys():
-                hint = "for split learning, name the strategy and its labels: strategy={name: split, labels: FILE}"
+                hint = "for split learning, set the strategy and its labels: strategy={name: split, labels: FILE}"
             raise SpecError(
                 f"the package has no entry point '{name}'{nearest(name, self.entry_points)} "
                 f"(it has: {', '.join(self.entry_points)})",
@@ -68,7 +68,7 @@ class PackageSpec:
 
 
 def spec_path(folder: Path) -> Path:
-    """The file in ``folder`` that says what its package offers; where there is none, what it should be called."""
+    """The path of the fedn.yaml (or scaleout.yaml) in ``folder``; if neither exists, that of a fedn.yaml."""
     return next((path for path in (folder / name for name in SPEC_FILES) if path.exists()), folder / SPEC_FILE)
 
 
@@ -76,7 +76,7 @@ def read_spec(path: Path, *, where: str | None = None) -> PackageSpec:
     """Read the ``fedn.yaml`` at ``path``, called ``where`` (or its path) in messages.
 
     Raises:
-        SpecError: says what is wrong, and in which line.
+        SpecError: If the file is wrong; the message has the line.
     """
     where = str(path) if where is None else where
     try:
@@ -98,9 +98,9 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     if len(text.encode("utf-8", "surrogatepass")) > _MAX_BYTES:
         raise _too_big(where)
     if hidden := _HIDING_LINE_END.search(text):
-        # YAML goes on as with any line end; a terminal writes over what stands before it, or shows nothing.
+        # YAML takes these as line ends; a terminal overwrites the text before them, or does not show them.
         line = len(_YAML_LINE_END.findall(text, 0, hidden.start())) + 1
-        raise _error(where, line, f"the line ends with the character {hidden[0]!r}, which is not seen")
+        raise _error(where, line, f"the line ends with the invisible character {hidden[0]!r}")
     file, places = read_package_yaml(text, _SpecFile, where)
     if not file.entry_points:
         raise refused(places, ("entry_points",), "'entry_points' is empty", hint="it needs at least 'train:'")
@@ -108,7 +108,7 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     names = {written: FORMER_ENTRY_POINTS.get(written, written) for written in file.entry_points}
     for written, name in names.items():
         _check_name(written, name, file, places)
-    # A block scalar (command: |) ends with a newline, which would cut the paths off that are appended later.
+    # A block scalar (command: |) ends with a newline, which would cut off the paths that are appended later.
     commands: dict[str, str] = {}
     for written, one in file.entry_points.items():
         commands.update(_commands(names[written], written, one, file, places))
@@ -118,7 +118,7 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     python_env = _text(file.python_env, ("python_env",), places)
     if python_env.startswith("/") or ".." in PurePosixPath(python_env).parts:
         problem = f"'python_env' is {_quoted(python_env)}, which is outside the package"
-        raise refused(places, ("python_env",), problem, hint="name a file inside the package, relative to its folder")
+        raise refused(places, ("python_env",), problem, hint="use a file inside the package, relative to its folder")
     return PackageSpec(entry_points, python_env)
 
 
@@ -135,17 +135,17 @@ def _check_name(written: str, name: str, file: _SpecFile, places: Places) -> Non
     path = ("entry_points", written)
     if not is_name_of_entry_point(written):
         hint = (
-            "it has up to 100 letters (a to z), digits, '_', '.' and '-', and begins with a letter or '_'; it is not "
-            "'all', and does not end in '-' and a number, or in '.reply': folders of tasks are called so"
+            "use up to 100 letters (a to z), digits, '_', '.' and '-', and begin with a letter or '_'; the name must "
+            "not be 'all', and not end in '-' and a number, or in '.reply', which are names of task folders"
         )
         raise refused(places, path, f"{_quoted(written)} cannot be the name of an entry point", hint=hint)
     if written != name and name in file.entry_points:
-        problem = f"'{written}' is the former name of '{name}', which is there too"
+        problem = f"'{written}' is the former name of '{name}', which is defined too"
         raise refused(places, path, problem, hint="remove one of them")
 
 
 def _commands(name: str, written: str, given: _Command | str, file: _SpecFile, places: Places) -> Mapping[str, str]:
-    """The command of an entry point; of a client with callbacks, those of all its callbacks."""
+    """The command of an entry point or, for a client with callbacks, the commands of all its callbacks."""
     path = ("entry_points", written)
     if isinstance(given, _Command):
         command = _text(given.command, (*path, "command"), places).strip()
@@ -157,7 +157,7 @@ def _commands(name: str, written: str, given: _Command | str, file: _SpecFile, p
     found = commands_of_client(text) if written == CLIENT else commands_of_import(written, text)
     if found is None and text.endswith(".py"):
         problem = f"entry point '{written}' is the file {_quoted(text)}, not a command"
-        hint = f"write {written}: {{command: python {text}}}; only 'startup' and 'build' of Scaleout are files"
+        hint = f"write {written}: {{command: python {text}}}; only Scaleout's 'startup' and 'build' can be files"
         raise refused(places, path, problem, hint=hint)
     if found is None:
         raise refused(places, path, f"entry point '{written}' is {_quoted(text)}; write {written}: {{command: …}}")
@@ -169,30 +169,30 @@ def _is_of_callbacks(written: str, file: _SpecFile) -> bool:
 
 
 def _check_client(file: _SpecFile, places: Places) -> None:
-    """Callbacks are the entry points train, validate and predict, which nothing else can be then."""
+    """Refuse other entry points train, validate or predict in a package whose client has callbacks of these names."""
     for written, given in file.entry_points.items():
         if not (isinstance(given, str) and written in (CLIENT, "startup")) and not _is_of_callbacks(written, file):
             continue
         if other := next((one for one in file.entry_points if FORMER_ENTRY_POINTS.get(one, one) in CALLBACKS), None):
-            problem = f"'{written}' has the callbacks of {', '.join(CALLBACKS)}, and there is '{other}' too"
+            problem = f"'{written}' has the callbacks {', '.join(CALLBACKS)}, but '{other}' is also an entry point"
             raise refused(places, ("entry_points", other), problem, hint="remove one of them")
 
 
 def _text(value: str, path: tuple[str, ...], places: Places) -> str:
-    """Text that is not empty, and that a terminal shows as it is."""
+    """The text, which must not be empty or contain characters that a terminal does not show as they are."""
     what = f"'{'.'.join(path)}'"
     if not value.strip():
         raise refused(places, path, f"{what} is empty")
     for character in value:
-        # In a terminal, and on the screen of who looks at the package, it would show something else than it is.
+        # A terminal or editor would display the command as something that it is not.
         if character in INVISIBLE or (unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"):
-            named = "a NUL character" if character == "\0" else f"the character {character!r}, which is not seen"
+            named = "a NUL character" if character == "\0" else f"the invisible character {character!r}"
             raise refused(places, path, f"{what} contains {named}")
     return value
 
 
 def _quoted(text: str) -> str:
-    """For a message: on one line, not too long, and nothing that a terminal would obey."""
+    """A text for a message: on one line, shortened, and without control characters."""
     text = text if len(text) <= 80 else f"{text[:79]}…"
     return f"'{text}'" if text.isprintable() else repr(text)
 
@@ -202,4 +202,4 @@ def _error(where: str, line: int, problem: str, *, hint: str | None = None) -> S
 
 
 def _too_big(where: str) -> SpecError:
-    return SpecError(f"{where}: larger than {_MAX_BYTES >> 10} KiB, this is no {SPEC_FILE}", path=where)
+    return SpecError(f"{where}: larger than {_MAX_BYTES >> 10} KiB, so this is not a {SPEC_FILE}", path=where)

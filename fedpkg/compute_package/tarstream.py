@@ -1,7 +1,7 @@
-"""A tar archive, compressed or not, read strictly as one stream: no seeking, bounded memory, damage is never skipped.
+"""Reads a tar archive, compressed or not, as one stream: without seeking, in bounded memory; any damage is an error.
 
-``tarfile`` takes a broken header for the end, reads extended headers of any size into memory and follows them
-recursively; of it only the parser of one 512-byte header is used.
+``tarfile`` treats a broken header as the end, reads extended headers of any size into memory and follows them
+recursively; so only its parser of one 512-byte header is used.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Protocol
 
 from fedpkg.compute_package.members import BadMember
 
-MAX_HEADER_BYTES = 256 << 10  # of one extended header: room for the file attributes that macOS adds
-MAX_HEADERS = 16  # extended ones in a row; writers need two or three
+MAX_HEADER_BYTES = 256 << 10  # of one extended header: enough for the file attributes that macOS adds
+MAX_HEADERS = 16  # consecutive extended headers; writers need two or three
 _BLOCK = 512
 _READ_BYTES = 256 << 10
 _XZ_MEMORY_BYTES = 128 << 20  # xz -9 needs 65 MiB
 
-# A number in octal, ended by a space or a NUL, or in GNU's base 256. Python's int() also reads "1_0", "+1" and "0o1".
+# An octal number, terminated by a space or NUL, or GNU's base 256. Python's int() also accepts "1_0", "+1" and "0o1".
 _SIZE = re.compile(rb" *[0-7]*(?:[ \0].*)?|[\x80\xff].*", re.DOTALL)
-_MAX_OCTAL = 0o77777777777  # what a header's own size field can say
-# Keys of extended headers under which the bytes that follow are not the file's own.
+_MAX_OCTAL = 0o77777777777  # the largest number in a header's own size field
+# Keys of extended headers that mean that the bytes that follow are not simply the file's contents.
 _SPARSE_KEYS = ("GNU.sparse.", "SCHILY.realsize", "SUN.holesdata")
 
 _PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -45,7 +45,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class TarMember:
-    """One member as the archive states it; nothing about the names has been checked."""
+    """One member as in the archive; its names have not been checked."""
 
     name: str
     type: bytes  # tarfile.REGTYPE, DIRTYPE, SYMTYPE or LNKTYPE
@@ -55,10 +55,11 @@ class TarMember:
 
 
 class TarStream:
-    """Members of a tar file in their order; ``data()`` gives the bytes of the one that came last.
+    """Members of a tar file in their order; ``data()`` gives the bytes of the latest one.
 
     Raises:
-        BadMember: damaged, truncated, followed by something else, of another format, or above ``max_stream_bytes``.
+        BadMember: If it is damaged, truncated, followed by other data, of another format, or above
+            ``max_stream_bytes``.
     """
 
     def __init__(self, file: Readable, *, max_stream_bytes: int, too_big: BadMember) -> None:
@@ -82,9 +83,9 @@ class TarStream:
             yield member
 
     def names(self) -> Iterator[str]:
-        """What the members are called, and no more: ten times as fast as `members`, to see how many there are.
+        """Only the names of the members: ten times as fast as `members`, to count them.
 
-        It ends without an error where it meets something odd, which `members` refuses.
+        It ends without an error at anything unusual, which `members` refuses.
         """
         longer = None
         while any(block := self._exactly(_BLOCK)):
@@ -119,7 +120,7 @@ class TarStream:
         self._exactly(padding)
 
     def _next_member(self) -> TarMember | None:
-        """Read headers up to the next member, with the extended ones that stand before it; None at the end mark."""
+        """Read the next member's header and the extended headers before it; None at the end mark."""
         extended: dict[str, str] = {}
         for _ in range(MAX_HEADERS + 1):
             block = self._exactly(_BLOCK)
@@ -130,13 +131,13 @@ class TarStream:
                     if extended:
                         raise self._damaged("it ends after an extended header") from None
                     return None
-                raise self._damaged(f"no tar header where one should be ({error})") from None
+                raise self._damaged(f"a tar header is missing ({error})") from None
             if header.size < 0:
                 raise self._damaged("a header states a negative size")
             if not _SIZE.fullmatch(block[124:136]):
-                raise self._damaged("a header states a size that is no octal number")
+                raise self._damaged("a header states a size that is not an octal number")
             if block[257:265] == b"ustar  \0" and block[345] and header.type != tarfile.GNUTYPE_SPARSE:
-                # GNU tar keeps times there and POSIX the beginning of the name: two readers, two names.
+                # GNU tar has times in this field and POSIX a prefix of the name: two readers would see two names.
                 raise self._damaged("a header has GNU tar's mark and a prefix to its name")
             if header.type in _PAX_TYPES:
                 records = _pax_records(self._extended_header(header))
@@ -144,7 +145,7 @@ class TarStream:
                 for key in _pax_records(self._extended_header(header)):
                     if key in ("path", "linkpath", "size") or key.startswith(_SPARSE_KEYS):
                         raise self._damaged("a global header renames or resizes members")
-                continue  # such as the commit that git archive notes
+                continue  # such as the commit id that git archive writes
             elif header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
                 key = "path" if header.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
                 text = self._extended_header(header).decode("utf-8", "surrogateescape")
@@ -163,18 +164,18 @@ class TarStream:
             raise BadMember("it is a sparse file", member=name)
         size = extended.get("size", str(header.size))
         if not (size.isascii() and size.isdigit() and len(size) < 20):
-            raise BadMember(f"its size {size[:40]!r} is no number", member=name)
+            raise BadMember(f"its size {size[:40]!r} is not a number", member=name)
         if header.size not in (int(size), _MAX_OCTAL) and (header.size or int(size) <= _MAX_OCTAL):
-            # Who overlooks extended headers takes the file's bytes for headers, and sees members that we do not.
-            raise BadMember(f"its header states {header.size} bytes and its extended header {size}", member=name)
+            # A reader that ignores extended headers would parse the file's bytes as headers, and see other members.
+            raise BadMember(f"its header states {header.size} bytes, but its extended header {size}", member=name)
         kind = tarfile.REGTYPE if header.type in _FILE_TYPES else header.type
         if kind not in (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE):
             raise BadMember(f"it is {_TYPE_NAMES.get(kind, f'of the unknown type {kind!r}')}", member=name)
         if kind != tarfile.REGTYPE and int(size):
-            # Readers disagree on whether bytes follow; one that guesses wrong takes file contents for headers.
-            raise BadMember("it is no file and yet has a size", member=name)
+            # Readers disagree on whether bytes follow; one that guesses wrong parses file contents as headers.
+            raise BadMember("it is not a file, but has a size", member=name)
         if kind == tarfile.REGTYPE and name.endswith("/"):
-            raise BadMember("it is a file and its name ends with '/'", member=name)
+            raise BadMember("it is a file, but its name ends with '/'", member=name)
         return TarMember(
             name=name,
             type=kind,
@@ -185,20 +186,22 @@ class TarStream:
 
     def _extended_header(self, header: tarfile.TarInfo) -> bytes:
         if header.size > MAX_HEADER_BYTES:
-            raise BadMember(f"an extended header of {header.size} bytes (at most {MAX_HEADER_BYTES} are read)")
+            raise BadMember(
+                f"it has an extended header of {header.size} bytes (at most {MAX_HEADER_BYTES} are allowed)"
+            )
         data = self._exactly(header.size)
         self._exactly(-header.size % _BLOCK)
         return data
 
     def _expect_end(self) -> None:
-        """After the first zero block only zeros may follow; reading them also checks a compressed file's checksum."""
+        """Allow only zeros after the first zero block; reading them also checks a compressed file's checksum."""
         self._member = None
         while True:
             block = self._some(_READ_BYTES, end_is_fine=True)
             if not block:
                 return
             if any(block):
-                raise self._damaged("something follows its end")
+                raise self._damaged("data follows its end")
 
     def _exactly(self, size_bytes: int) -> bytes:
         data = b""
@@ -207,7 +210,7 @@ class TarStream:
         return data
 
     def _some(self, size_bytes: int, *, end_is_fine: bool = False) -> memoryview:
-        """Between 1 and ``size_bytes`` bytes; none only where the end is fine."""
+        """Between 1 and ``size_bytes`` bytes, or no bytes if the end is allowed here."""
         if not self._buffer:
             self._buffer = memoryview(next(self._blocks, b""))
             if not self._buffer and not end_is_fine:
@@ -223,7 +226,7 @@ class TarStream:
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """``"<length> <key>=<value>\\n"`` repeated, as POSIX.1-2001 defines it."""
+    """Parses repetitions of ``"<length> <key>=<value>\\n"``, as defined in POSIX.1-2001."""
     records: dict[str, str] = {}
     start = 0
     while start < len(data):
@@ -248,7 +251,7 @@ class _Decoder(Protocol):
 
 
 class _Gunzip:
-    """zlib's decoder in the shape of bz2's and lzma's; it checks the checksum and the length at a gzip member's end."""
+    """zlib's decoder with the interface of bz2's and lzma's; checks the checksum and length at a gzip member's end."""
 
     def __init__(self) -> None:
         self._decoder = zlib.decompressobj(wbits=31)
@@ -270,14 +273,14 @@ class _Gunzip:
 
 
 def _decompressed(file: Readable) -> Iterator[bytes]:
-    """The tar bytes in blocks, whatever the compression; found by the first bytes, never by the file's name."""
+    """The tar bytes in blocks; the first bytes determine the compression, never the file's name."""
     start = file.read(_READ_BYTES)
     if not start:
         raise BadMember("it is an empty file")
-    if _is_tar_header(start[:_BLOCK]):  # first, because a tar file starts with a name, and that could be "BZh"
+    if _is_tar_header(start[:_BLOCK]):  # first, because a tar file begins with a name, which could be "BZh"
         return _plain(start, file)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        raise BadMember("it is a zip file", hint="pack it with tar: tar -czvf package.tar.gz client")
+        raise BadMember("it is a zip file", hint="use tar: tar -czvf package.tar.gz client")
     new_decoder: Callable[[], _Decoder]
     if start.startswith(b"\x1f\x8b"):
         new_decoder = _Gunzip
@@ -288,7 +291,7 @@ def _decompressed(file: Readable) -> Iterator[bytes]:
         def new_decoder() -> _Decoder:
             return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
     else:
-        raise BadMember("it is no tar archive", hint="a package is a .tar.gz: tar -czvf package.tar.gz client")
+        raise BadMember("it is not a tar archive", hint="a package is a .tar.gz: tar -czvf package.tar.gz client")
     return _decoded(start, file, new_decoder)
 
 
@@ -308,7 +311,7 @@ def _plain(start: bytes, file: Readable) -> Iterator[bytes]:
 
 def _decoded(data: bytes, file: Readable, new_decoder: Callable[[], _Decoder]) -> Iterator[bytes]:
     first = True
-    while data:  # a compressed file may consist of several, one after the other
+    while data:  # a compressed file may consist of several concatenated ones
         decoder, ended = new_decoder(), False
         try:
             while not decoder.eof:
@@ -322,7 +325,7 @@ def _decoded(data: bytes, file: Readable, new_decoder: Callable[[], _Decoder]) -
                 elif ended and not decoder.eof:
                     raise BadMember("the archive is damaged: it is truncated")
         except (zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-            what = str(error) if first else "something follows its end"
+            what = str(error) if first else "data follows its end"
             raise BadMember(f"the archive is damaged: {what}") from None
         data = decoder.unused_data or file.read(_READ_BYTES)
         first = False

@@ -1,4 +1,4 @@
-"""From an archive (or a folder) to a read-only package in the content-addressed cache, whoever made the archive."""
+"""Unpacks an archive (or a folder), even an untrusted one, to a read-only package in the content-addressed cache."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ from fedpkg.errors import ArchiveError, PackageError
 from fedpkg.files import open_regular, remove_tree, sha256_file
 
 USUAL = LimitsConfig()
-# A cache entry: <digest>/files/… as in the archive, and <digest>/package.json that says what must be there.
+# A cache entry: <digest>/files/… as in the archive, and <digest>/package.json, the manifest of these files.
 _MANIFEST = "package.json"
 _FILES = "files"
 
 
 @dataclass(frozen=True)
 class UnpackedPackage:
-    """A package in the cache. Nothing in it may be changed: tasks get copies of ``folder``."""
+    """A package in the cache. It must not be changed: tasks get copies of ``folder``."""
 
     digest: str  # sha256 of the archive
     size_bytes: int  # of the archive
-    folder: Path  # holds fedn.yaml
-    top: str  # its name in the archive; "" where fedn.yaml is at the root
-    root: Path  # holds what the archive holds, and nothing else
+    folder: Path  # contains fedn.yaml
+    top: str  # its name in the archive; "" if fedn.yaml is at the root
+    root: Path  # contains exactly the files of the archive
     spec: PackageSpec
     files: tuple[FileEntry, ...]  # named as in the archive
     contents: str  # sha256 of the manifest, and so of all that was unpacked
 
     def warnings(self) -> tuple[str, ...]:
-        """What deserves a second look in it."""
+        """Warnings about its files."""
         skip = len(self.top) + 1 if self.top else 0
         inside = [(name[skip:], size_bytes) for name, size_bytes in self.files if is_inside(name, self.top)]
         return review(self.folder, inside, self.spec)
@@ -79,29 +79,29 @@ def open_package(
 ) -> UnpackedPackage:
     """Unpack a tar archive (gz, bz2, xz or plain) or a folder into ``cache/<sha256>/``, or find it there.
 
-    A folder is packed first, so both have one digest and go one way. What is found is compared with the archive byte
-    for byte, and unpacked again where it differs. Nothing of a refused archive stays, and another process may unpack
-    the same one at the same time.
+    A folder is packed first, so that both have the same digest and take the same path. An existing entry is compared
+    with the archive byte for byte, and unpacked again if it differs. A refused archive leaves no files behind. Several
+    processes may unpack the same archive at the same time.
 
     Args:
-        admit: called with the archive's digest before anything of it is parsed; it may raise.
-        on_record: digest → ``UnpackedPackage.contents``, from where tasks cannot write. What is found and has this
-            digest need not be compared with the archive: its own files are read, and nothing is decompressed.
+        admit: Called with the archive's digest before any of it is parsed; it may raise.
+        on_record: digest → ``UnpackedPackage.contents``, from a place that tasks cannot write to. An existing entry
+            with this digest is checked against its own manifest, without decompressing the archive.
 
     Raises:
-        ArchiveError: unsafe, damaged or too big; the message names the member and the rule.
-        SpecError: its fedn.yaml is wrong.
-        PackageError: there is no such file.
+        ArchiveError: If it is unsafe, damaged or too big; the message has the member and the rule.
+        SpecError: If its fedn.yaml is wrong.
+        PackageError: If the file does not exist.
     """
     with archive_of(path, cache, limits) as file:
         if path.is_dir() and spec_path(path).exists():
-            read_spec(spec_path(path))  # mistakes are reported in the person's own file
+            read_spec(spec_path(path))  # so that mistakes are reported in the user's own file
         return _open(file, str(path), cache, limits, admit, on_record)
 
 
 @contextmanager
 def archive_of(path: Path, place: Path | None, limits: LimitsConfig = USUAL) -> Iterator[BinaryIO]:
-    """The archive that a path is, or that a folder makes: a file in ``place`` without a name, which does not stay."""
+    """The archive at a path or, for a folder, one made of it: a temporary file without a name in ``place``."""
     if not path.is_dir():
         with open_archive(path) as file:
             yield file
@@ -115,10 +115,12 @@ def archive_of(path: Path, place: Path | None, limits: LimitsConfig = USUAL) -> 
 
 
 def open_archive(archive: Path) -> BinaryIO:
-    """The file of an archive, whatever is in it. Raises PackageError: there is none, or it cannot be read."""
+    """An archive's file, opened but not parsed. Raises PackageError if it does not exist or cannot be read."""
     if not archive.is_file():
         what = "is not a file" if archive.exists() else "does not exist"
-        raise PackageError(f"package {archive} {what}", hint="name a .tar.gz or a folder", path=str(archive))
+        raise PackageError(
+            f"package {archive} {what}", hint="give the path of a .tar.gz or a folder", path=str(archive)
+        )
     try:
         return open_regular(archive)
     except OSError as error:
@@ -126,7 +128,7 @@ def open_archive(archive: Path) -> BinaryIO:
 
 
 def package_digest(path: Path) -> str:
-    """The digest that a package has or, if ``path`` is a folder, would have; it is not unpacked."""
+    """The digest of an archive or, if ``path`` is a folder, of the archive made of it; it is not unpacked."""
     with archive_of(path, None) as file:
         return digest_of(file)
 
@@ -143,7 +145,7 @@ def _open(
     try:
         size_bytes = os.fstat(file.fileno()).st_size
         if size_bytes > stream_bytes(max_bytes, max_members):
-            raise too_many_bytes(max_bytes)  # also a sparse file of a terabyte, which to read would take an hour
+            raise too_many_bytes(max_bytes)  # before reading: a sparse file of a terabyte would take an hour
         digest = digest_of(file)
         if admit is not None:
             admit(digest)
@@ -154,7 +156,7 @@ def _open(
             cache.mkdir(parents=True, exist_ok=True)
             with _locked(cache):
                 contents = _as_archived(entry, archive) or _fill(entry, archive)
-        # What another call unpacked under wider limits is still too much for this one.
+        # Another call may have unpacked it with higher limits.
         if sum(member.size_bytes for member in contents.members) > max_bytes:
             raise too_many_bytes(max_bytes)
         if len(contents.members) > max_members:
@@ -163,7 +165,7 @@ def _open(
         place = f"{label}: member {shown(error.member)}" if error.member is not None else label
         raise ArchiveError(
             f"{place}: {error.rule}",
-            hint=error.hint or "make the archive again: fedpkg package build FOLDER -o package.tar.gz",
+            hint=error.hint or "build the archive again: fedpkg package build FOLDER -o package.tar.gz",
             path=label,
             member=error.member,
             rule=error.rule,
@@ -172,14 +174,14 @@ def _open(
 
 
 def find_package(digest: str, cache: Path, *, contents: str = "") -> UnpackedPackage:
-    """A package that was unpacked before, by its digest; all of it is read and compared with its manifest.
+    """A package in the cache, by its digest; all its files are read and compared with its manifest.
 
     Args:
-        contents: ``UnpackedPackage.contents`` as somebody noted it elsewhere: without it, who changes a file and the
-            manifest with it goes unnoticed.
+        contents: ``UnpackedPackage.contents`` as recorded elsewhere. Without it, a change of both a file and the
+            manifest is not noticed.
 
     Raises:
-        PackageError: it is not in the cache any more, or not as it was.
+        PackageError: If it is no longer in the cache, or was changed.
     """
     entry = cache / digest
     hint = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
@@ -190,7 +192,7 @@ def find_package(digest: str, cache: Path, *, contents: str = "") -> UnpackedPac
     if found is None or problems or (contents and found.digest != contents):
         problem = problems[0] if problems else f"its {_MANIFEST} was changed"
         raise PackageError(
-            f"package {digest[:12]} in {cache} is not as it was unpacked: {problem}", hint=hint, digest=digest
+            f"package {digest[:12]} in {cache} was changed after it was unpacked: {problem}", hint=hint, digest=digest
         )
     return _unpacked(entry, digest, 0, found)
 
@@ -213,7 +215,7 @@ def _unpacked(entry: Path, digest: str, size_bytes: int, contents: Contents) -> 
 
 @contextmanager
 def _locked(cache: Path) -> Iterator[None]:
-    """One process at a time unpacks; a dead one lets go by itself, and what it left behind is removed."""
+    """Only one process at a time unpacks. If it dies, the lock is released, and the next one removes its files."""
     with open(cache / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for stale in cache.glob(".unpack-*"):
@@ -222,7 +224,7 @@ def _locked(cache: Path) -> Iterator[None]:
 
 
 def _as_recorded(entry: Path, contents: str | None) -> Contents | None:
-    """The entry's contents, if its manifest is the one that is on record and all files are as it says."""
+    """The entry's contents, if its manifest is the recorded one and all files match it."""
     found = _read_manifest(entry) if contents else None
     if found is None or found.digest != contents or package_problems(entry):
         return None
@@ -230,7 +232,7 @@ def _as_recorded(entry: Path, contents: str | None) -> Contents | None:
 
 
 def _as_archived(entry: Path, archive: Archive) -> Contents | None:
-    """The entry's contents, if all of it is as the archive says; the manifest there is not believed."""
+    """The entry's contents, if all its files match the archive; its own manifest is not trusted."""
     if not entry.exists():
         return None
     with suppress(Differs, OSError):
@@ -252,25 +254,25 @@ def _read_manifest(entry: Path) -> Contents | None:
 
 
 def _is_amiss(entry: Path, member: Member) -> str | None:
-    """What is wrong with a member, as far as a look without reading it says."""
+    """What is wrong with a member, from its metadata alone."""
     try:
         status = os.lstat(f"{entry}/{_FILES}/{member.name}")
     except OSError as error:
-        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be looked at: {error.strerror}"
+        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be examined: {error.strerror}"
     mode = status.st_mode
     is_kind = {Kind.FILE: stat.S_ISREG, Kind.FOLDER: stat.S_ISDIR, Kind.LINK: stat.S_ISLNK}[member.kind]
     if not is_kind(mode):
-        return "is something else than it was"
+        return "is of another type than it was"
     if member.kind is Kind.FILE and status.st_size != member.size_bytes:
         return f"has {status.st_size} bytes, not {member.size_bytes}"
     return None
 
 
 def package_problems(entry: Path) -> list[str]:
-    """What is not as it was unpacked in a folder of the cache; every file is read."""
+    """What was changed in a cache entry after it was unpacked; every file is read."""
     contents = _read_manifest(entry)
     if contents is None:
-        return [f"it was not unpacked to the end, or its {_MANIFEST} is damaged"]
+        return [f"it was not unpacked completely, or its {_MANIFEST} is damaged"]
     problems = []
     for member in contents.members:
         path = entry / _FILES / member.name
@@ -279,7 +281,7 @@ def package_problems(entry: Path) -> list[str]:
             if problem is None and member.kind is Kind.FILE and sha256_file(path) != member.content:
                 problem = "was changed"
             if problem is None and member.kind is Kind.LINK and os.readlink(path) != member.content:
-                problem = "leads elsewhere than it did"
+                problem = "has another target than it had"
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
         if problem is not None:
@@ -288,7 +290,7 @@ def package_problems(entry: Path) -> list[str]:
 
 
 def _strangers(entry: Path, contents: Contents) -> list[str]:
-    """What lies among the files and is no member."""
+    """Files in the entry that are not members of the archive."""
     known = {member.name for member in contents.members}
     found: list[str] = []
     for folder, folders, files in os.walk(entry / _FILES):
@@ -298,7 +300,7 @@ def _strangers(entry: Path, contents: Contents) -> list[str]:
 
 
 def _fill(entry: Path, archive: Archive) -> Contents:
-    """Unpack into a sibling, then put it in place whole."""
+    """Unpack into a sibling folder, then rename that to the entry."""
     check_count(archive)
     remove_tree(entry)
     temporary = entry.with_name(f".unpack-{entry.name}")

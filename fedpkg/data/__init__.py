@@ -1,1 +1,1 @@
-"""Data for the clients: a folder each, or one dataset split among them."""
+"""Data for the clients: one folder per client, or one dataset split among them."""

@@ -1,4 +1,4 @@
-"""What a client's data is, and the protocol of partitioners."""
+"""A client's data, and the protocol of partitioners."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Labels: TypeAlias = npt.NDArray[Any]
 class ClientData:
     """One client and the file or folder that holds its data.
 
-    ``path`` is None for a client that fedpkg gives no data; ``num_examples`` (training examples) is known only of
-    data that fedpkg has split itself.
+    ``path`` is None for a client without data from fedpkg; ``num_examples`` (training examples) is known only if
+    fedpkg has split the data.
     """
 
     client_id: str
@@ -29,10 +29,10 @@ class ClientData:
 
 
 class Partitioner(Protocol):
-    """Divides examples among clients: every index goes to exactly one of them, each client's indices are sorted."""
+    """Divides examples among clients: every index goes to exactly one of them; each client's indices are sorted."""
 
     def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
-        """Divide the training examples; raises DataError when a client would get too few."""
+        """Divide the training examples. Raises DataError if a client would get too few."""
         ...
 
     def split_test(

@@ -21,24 +21,24 @@ _LONGEST_ID_BYTES = 200  # ids become parts of file names
 def prepare_clients(
     clients: ClientsConfig, *, cache: Path, seed: int, check: Callable[[], None] = lambda: None
 ) -> list[ClientData]:
-    """All clients, in the order that fixes their partition ids; data that fedpkg splits is on disk afterwards.
+    """All clients, in the order of their partition ids; data that fedpkg splits is on disk afterwards.
 
     - ``folders``: every match of the pattern (for a plain folder: each folder in it) is a client, in natural order
-      (client2 before client10), named after the match; with ``count``, the first so many.
-    - ``count``: client-0 … client-9, numbers padded to equal width; with ``data``, each has a file of it.
+      (client2 before client10), named after the match; with ``count``, only the first ``count`` matches.
+    - ``count``: client-0 … client-9, numbers padded to equal width; with ``data``, each has a file with its part.
 
     Args:
-        check: called before each file that is written. What it raises ends the splitting, of which nothing is left.
+        check: Called before each file that is written. If it raises, the split is undone.
 
     Raises:
-        DataError: nothing matches, names cannot serve as ids, or the dataset cannot be read or split.
+        DataError: If nothing matches, a name cannot be an id, or the dataset cannot be read or split.
     """
     if clients.folders is not None:
         found = _find(clients.folders)
         if len(found) < (clients.count or 0):
             raise DataError(
-                f"clients.folders: {clients.folders} matches {len(found)}, and clients.count is {clients.count}",
-                hint="ask for fewer clients, or have the pattern match more",
+                f"clients.folders: {clients.folders} matches {len(found)}, but clients.count is {clients.count}",
+                hint="lower clients.count, or use a pattern that matches more",
                 pattern=clients.folders,
             )
         found = found[: clients.count]
@@ -56,18 +56,18 @@ def prepare_clients(
 
 
 def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The clients of each group that ``clients.groups`` names, in their own order.
+    """The clients of each group in ``clients.groups``, in the order of all clients.
 
     Raises:
-        DataError: a pattern matches nobody.
+        DataError: If a pattern matches no client.
     """
     groups = {}
     for group, patterns in clients.groups.items():
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in client_ids):
                 raise DataError(
-                    f"clients.groups.{group}: no client is called {pattern!r}{nearest(pattern, client_ids)}",
-                    hint=f"there are {len(client_ids)}: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
+                    f"clients.groups.{group}: no client id matches {pattern!r}{nearest(pattern, client_ids)}",
+                    hint=f"the {len(client_ids)} ids: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
                     pattern=pattern,
                 )
         members = (name for name in client_ids if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
@@ -76,27 +76,28 @@ def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str
 
 
 def _find(pattern: str) -> list[tuple[str, Path]]:
-    """Client ids and paths of what a pattern matches."""
+    """Client ids and paths of a pattern's matches."""
     folder = Path(pattern)
     if folder.is_dir():
         paths = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        nothing = f"clients.folders: no folders in {pattern}"
-    elif folder.is_file():  # also when its name reads like a pattern
+        nothing = f"clients.folders: there are no folders in {pattern}"
+    elif folder.is_file():  # also if its name looks like a pattern
         paths, nothing = [folder], ""
     else:
         paths = [Path(match) for match in glob.glob(pattern, recursive=True)]
         nothing = f"clients.folders: nothing matches {pattern}"
     if not paths:
-        raise DataError(nothing, hint="one folder (or file) per client, for example data/clients/*", pattern=pattern)
+        hint = "use a pattern that matches one folder (or file) per client, for example data/clients/*"
+        raise DataError(nothing, hint=hint, pattern=pattern)
     paths = sorted((Path(os.path.abspath(path)) for path in paths), key=_natural)
     if broken := [path for path in paths if not path.exists()]:
-        raise DataError(f"clients.folders: {broken[0]} is a link to nothing", hint="mend or remove it", pattern=pattern)
+        raise DataError(f"clients.folders: {broken[0]} is a broken link", hint="repair or remove it", pattern=pattern)
     kinds = {path.is_dir() for path in paths}
     if len(kinds) > 1:
         stray = next(path for path in paths if not path.is_dir())
         raise DataError(
             f"clients.folders: {pattern} matches folders and files, among them {stray}",
-            hint="match one kind, or move the others away",
+            hint="use a pattern that matches only one of the two",
             pattern=pattern,
         )
     names = _names(paths, pattern, folders=kinds == {True})
@@ -106,18 +107,18 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
         same = [str(path) for name, path in zip(names, paths, strict=True) if name == twice[0]]
         raise DataError(
             f"clients.folders: {len(same)} clients would be called '{twice[0]}': {', '.join(same[:3])}",
-            hint="let the pattern match one folder or file per client",
+            hint="use a pattern that matches one folder or file per client",
             pattern=pattern,
         )
     return list(zip(names, paths, strict=True))
 
 
 def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
-    """A folder's own name; of files, and of folders that share one, the first part of the path that differs."""
+    """The names of folders; for files, and for folders with equal names, the first part of the paths that differs."""
     names = [path.name for path in paths]
     if folders and len(set(names)) == len(names):
         return names
-    if len(paths) == 1:  # nothing differs: the part that could, the first with a wildcard
+    if len(paths) == 1:  # nothing to compare: the first part with a wildcard
         rows = [paths[0].parts, tuple(map(glob.escape, paths[0].parts)), Path(os.path.abspath(pattern)).parts]
         level = next(
             (i for i, (part, same, sign) in enumerate(zip(*rows, strict=False)) if sign not in (part, same)), -1
@@ -129,17 +130,17 @@ def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
 
 
 def _natural(path: Path) -> tuple[list[str | int], str]:
-    """Sort key by which client2 comes before client10."""
+    """Sort key that puts client2 before client10."""
     parts = re.split(r"([0-9]+)", str(path))
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)
 
 
 def _check_id(name: str, path: Path) -> None:
-    # isprintable() is false for control characters, line ends, and bytes of a file name that are not UTF-8.
+    # isprintable() is False for control characters, line ends, and bytes of a file name that are not UTF-8.
     if name and name.isprintable() and not name.startswith(".") and len(name.encode()) <= _LONGEST_ID_BYTES:
         return
     raise DataError(
         f"{str(path)!r}: {name!r} cannot be a client's id",
-        hint=f"rename it: printable characters, at most {_LONGEST_ID_BYTES} bytes, no dot at the beginning",
+        hint=f"rename it: use at most {_LONGEST_ID_BYTES} bytes of printable characters, and no dot at the beginning",
         path=str(path),
     )

@@ -1,4 +1,4 @@
-"""Datasets to split: an .npz or .pt file with x_train, y_train, x_test, y_test, or one that scikit-learn brings."""
+"""Datasets to split: an .npz or .pt file with x_train, y_train, x_test, y_test, or one of scikit-learn's."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Arrays by key, and the suffix of the format they come from. The test keys may be absent.
+    """Arrays by key, and the suffix of the file that they come from. The test keys may be absent.
 
-    What NumPy has no dtype for (bfloat16, from a .pt file) is a torch tensor. All else is NumPy's, also from .pt:
-    picking rows from a tensor starts torch's threads, which costs milliseconds a client on a busy machine.
+    Arrays are NumPy's, also from a .pt file, because indexing a tensor starts torch's threads, which costs milliseconds
+    per client on a busy machine. Dtypes that NumPy does not have (bfloat16) remain torch tensors.
     """
 
     arrays: dict[str, Any]
@@ -40,8 +40,11 @@ class Dataset:
 def read_dataset(dataset: str) -> Dataset:
     """Read a file, or load a named dataset.
 
-    A test split without examples counts as absent. Raises DataError: no such file, damaged, pickled objects inside,
-    keys missing, or examples and labels of different number.
+    A test split without examples counts as absent.
+
+    Raises:
+        DataError: If the file does not exist or is damaged, contains pickled objects, lacks keys, or has different
+            numbers of examples and labels.
     """
     if dataset in NAMED_DATASETS:
         return _load_named(dataset)
@@ -50,17 +53,18 @@ def read_dataset(dataset: str) -> Dataset:
         near = nearest(dataset, NAMED_DATASETS)
         raise DataError(f"dataset {dataset}: no such file{near}", hint="give an .npz or .pt file", path=dataset)
     if path.suffix not in (".npz", ".pt"):
-        raise DataError(f"dataset {dataset}: not an .npz or .pt file", hint=f"or one of {', '.join(NAMED_DATASETS)}")
+        names = ", ".join(NAMED_DATASETS)
+        raise DataError(f"dataset {dataset}: not an .npz or .pt file", hint=f"give such a file, or one of {names}")
     arrays = _read_npz(path) if path.suffix == ".npz" else _read_pt(path)
     return Dataset(_checked(arrays, path), path.suffix)
 
 
 def _checked(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
-    hint = f"the file needs {', '.join(KEYS)} (the test keys may be absent, both of them)"
+    hint = f"the file needs the keys {', '.join(KEYS)} (both test keys may be absent)"
     if missing := [key for key in KEYS[:2] if key not in arrays]:
-        raise DataError(f"dataset {path}: {' and '.join(missing)} not in it", hint=hint, path=str(path))
+        raise DataError(f"dataset {path}: it has no {' and no '.join(missing)}", hint=hint, path=str(path))
     if ("x_test" in arrays) != ("y_test" in arrays):
-        raise DataError(f"dataset {path}: one of x_test and y_test without the other", hint=hint, path=str(path))
+        raise DataError(f"dataset {path}: it has only one of x_test and y_test", hint=hint, path=str(path))
     for split in ("train", "test"):
         if f"x_{split}" not in arrays:
             continue
@@ -69,11 +73,11 @@ def _checked(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
             raise DataError(
                 f"dataset {path}: x_{split} of shape {tuple(x.shape)} and y_{split} of shape {tuple(y.shape)} do not "
                 "have the same number of examples",
-                hint="the first axis of both counts the examples",
+                hint="the first axis of both must be the examples",
                 path=str(path),
             )
     if len(arrays["x_train"]) == 0:
-        raise DataError(f"dataset {path}: no training examples", path=str(path))
+        raise DataError(f"dataset {path}: it has no training examples", path=str(path))
     if "x_test" in arrays and len(arrays["x_test"]) == 0:
         del arrays["x_test"], arrays["y_test"]
     return arrays
@@ -82,19 +86,19 @@ def _checked(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
 def _read_npz(path: Path) -> dict[str, Any]:
     hint = "write it with numpy.savez, from arrays of numbers"
     try:
-        # Opened here, because np.load leaves the file open where it is damaged.
+        # Opened here, because np.load would leave a damaged file open.
         with open_regular(path) as raw:
-            if not zipfile.is_zipfile(raw):  # else np.load takes it for a pickle, and says how to load that
+            if not zipfile.is_zipfile(raw):  # otherwise np.load reads it as a pickle, and advises to allow that
                 raise DataError(f"dataset {path}: cannot be read: it is not an npz file", hint=hint, path=str(path))
             raw.seek(0)
             with np.load(raw, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in KEYS if key in file}
     except DataError:
         raise
-    except Exception as error:  # what a damaged file leads to is an open set
+    except Exception as error:  # NumPy can raise anything on a damaged file
         raise DataError(f"dataset {path}: cannot be read: {_reason(error)}", hint=hint, path=str(path)) from error
     for key, value in arrays.items():
-        if not isinstance(value, np.ndarray):  # NumPy returns the bytes of a member that is no .npy file
+        if not isinstance(value, np.ndarray):  # NumPy returns a member that is not a .npy file as bytes
             raise DataError(f"dataset {path}: cannot be read: {key} is not an array", hint=hint, path=str(path))
     return arrays
 
@@ -103,7 +107,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if "allow_pickle" in str(error):
-        return "it holds pickled Python objects, which are never loaded"
+        return "it contains pickled Python objects, which are never loaded"
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -112,13 +116,13 @@ def _read_pt(path: Path) -> dict[str, Any]:
 
     from fedpkg.formats.torch_file import load_torch
 
-    hint = "write it with torch.save({'x_train': tensor, …}, path); other objects than tensors are not loaded"
+    hint = "write it with torch.save({'x_train': tensor, …}, path); only tensors are loaded, no other objects"
     try:
         content = load_torch(path)
     except (OSError, ValueError) as error:
         raise DataError(f"dataset {path}: cannot be read: {_reason(error)}", hint=hint, path=str(path)) from error
     if not isinstance(content, dict):
-        raise DataError(f"dataset {path}: holds a {type(content).__name__}, not a dict", hint=hint, path=str(path))
+        raise DataError(f"dataset {path}: contains a {type(content).__name__}, not a dict", hint=hint, path=str(path))
     arrays = {key: content[key] for key in KEYS if key in content}
     for key, value in arrays.items():
         if not isinstance(value, torch.Tensor):
@@ -136,9 +140,9 @@ def _as_numpy(tensor: Any) -> Any:
 
 
 def _load_named(name: str) -> Dataset:
-    """One of scikit-learn's: raw features as float32 (digits: pixels 0 … 16), labels as int64, a fifth of it for tests.
+    """A dataset of scikit-learn: raw features as float32 (digits: pixels 0 … 16), labels as int64, a fifth for tests.
 
-    The examples are shuffled with a fixed seed, whatever the run's.
+    The examples are shuffled with a fixed seed, independent of the run's.
     """
     try:
         from sklearn import datasets

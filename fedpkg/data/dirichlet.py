@@ -1,4 +1,4 @@
-"""Clients differ in their labels: the smaller alpha, the fewer classes a client sees."""
+"""Clients differ in their labels: the smaller alpha, the fewer classes a client has."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class DirichletPartitioner:
     def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
         if labels.ndim != 1 or labels.dtype.kind not in "biuUS":
             raise DataError(
-                f"a Dirichlet partition needs one class per example, found labels of shape {labels.shape} and dtype "
+                f"a Dirichlet partition needs one class per example, but labels have shape {labels.shape} and dtype "
                 f"{labels.dtype}",
-                hint="store whole numbers as labels, or set clients.data.partition.name to iid",
+                hint="store labels as whole numbers, or set clients.data.partition.name to iid",
             )
         classes, sizes = np.unique(labels, return_counts=True)
         for _attempt in range(_ATTEMPTS):
@@ -45,7 +45,7 @@ class DirichletPartitioner:
                 return _assign(labels, classes, counts, rng)
         raise DataError(
             f"no Dirichlet partition with alpha {self.alpha:g} of {len(labels)} training examples gave each of "
-            f"{num_partitions} clients {self.min_examples} (tried {_ATTEMPTS} times)",
+            f"{num_partitions} clients at least {self.min_examples} (tried {_ATTEMPTS} times)",
             hint=f"raise partition.alpha (now {self.alpha:g}), or lower clients.count (now {num_partitions}) or "
             f"partition.min_examples (now {self.min_examples})",
         )
@@ -53,7 +53,7 @@ class DirichletPartitioner:
     def split_test(
         self, labels: Labels, rng: np.random.Generator, *, train_labels: Labels, train: list[Indices]
     ) -> list[Indices]:
-        """Divide each class in the proportions its training examples were divided in; one unseen there, evenly."""
+        """Divide each class in the proportions of its training examples; a class without any, evenly."""
         classes, sizes = np.unique(labels, return_counts=True)
         owner = np.repeat(np.arange(len(train)), [len(part) for part in train])
         owned_labels = train_labels[np.concatenate(train)]
@@ -75,7 +75,7 @@ def _counts(proportions: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) 
 def _assign(
     labels: npt.NDArray[Any], classes: npt.NDArray[Any], counts: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> list[Indices]:
-    """Give each client its count of every class, at random which."""
+    """Give each client its count of every class, chosen at random."""
     num_partitions = counts.shape[1]
     owner = np.empty(len(labels), np.int64)
     for label, row in zip(classes, counts, strict=True):

@@ -17,7 +17,8 @@ class IidPartitioner:
     def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
         if len(labels) // num_partitions < self.min_examples:
             raise DataError(
-                f"{len(labels)} training examples cannot give {num_partitions} clients {self.min_examples} each",
+                f"{len(labels)} training examples are too few to give each of {num_partitions} clients at least "
+                f"{self.min_examples}",
                 hint=f"lower clients.count (now {num_partitions}) or partition.min_examples (now {self.min_examples})",
             )
         return _deal(len(labels), num_partitions, rng)

@@ -1,4 +1,4 @@
-"""One dataset as one file per client, made once and kept in a cache."""
+"""Splits a dataset into one file per client, once, and keeps the files in a cache."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from fedpkg.log import event
 
 _LOG = logging.getLogger("fedpkg.data")
 _MANIFEST = "partition.json"
-_FORMAT = 1  # in the cache's key: raise it when the same settings give other files
+_FORMAT = 1  # part of the cache's key: increment it when the same settings give other files
 _TRAIN, _TEST, _BORROW = range(3)  # independent random streams of one seed
 
 
 @dataclass(frozen=True)
 class PartitionFile:
-    """One client's file. Its keys are the dataset's; every array is a selection along the first axis."""
+    """One client's file. It has the dataset's keys; every array is a selection along the first axis."""
 
     path: Path
     num_examples: int
@@ -42,12 +42,12 @@ def partition_files(
 ) -> list[PartitionFile]:
     """Split a dataset into ``<cache>/<digest of dataset and settings>/<k>.npz`` (``.pt`` from a .pt dataset).
 
-    Every training and test example goes to exactly one client. A client that the test split leaves empty (more clients
-    than test examples, or few training examples) borrows one test example that another client has too, of the class
-    it trains on most: so every file can be validated. A dataset without test examples gives files without test keys.
+    Every training and test example goes to exactly one client. A client without test examples (more clients than test
+    examples, or few training examples) borrows one from another client, of the class it trains on most, so that every
+    file can be validated. A dataset without test examples gives files without test keys.
 
-    Files are uncompressed and read-only, their bytes decided by dataset and settings alone. A complete folder is
-    reused without reading the dataset; a lock keeps two processes from making the same one. ``check``: see
+    Files are uncompressed and read-only; their bytes depend only on dataset and settings. A complete folder is reused
+    without reading the dataset; a lock prevents two processes from making the same one. ``check``: see
     `fedpkg.data.clients.prepare_clients`.
     """
     settings = data.partition
@@ -66,7 +66,7 @@ def partition_files(
         return files
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".lock"):
-        if (files := _complete(folder)) is not None:  # another process made it meanwhile
+        if (files := _complete(folder)) is not None:  # another process has made it in the meantime
             return files
         dataset = read_dataset(data.dataset)
         unfinished = folder.with_name(f".{folder.name}.tmp")
@@ -75,7 +75,7 @@ def partition_files(
         try:
             _write(dataset, _split(dataset, settings, num_partitions, seed), unfinished, key, check)
             remove_tree(folder)
-            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave as they were
+            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave right
             unfinished.replace(folder)
         except BaseException:
             remove_tree(unfinished)
@@ -91,9 +91,9 @@ def _fingerprint(dataset: str) -> str:
     if dataset not in NAMED_DATASETS:
         path = Path(dataset)
         if not path.is_file():
-            read_dataset(dataset)  # says what is wrong
+            read_dataset(dataset)  # raises the error
         return f"sha256:{sha256_file(path)}{path.suffix}"
-    try:  # not its bytes: importing scikit-learn takes a second, and a release does not change its datasets
+    try:  # the version, not the bytes: importing scikit-learn takes a second, and releases do not change datasets
         return f"{dataset} {importlib.metadata.version('scikit-learn')}"
     except importlib.metadata.PackageNotFoundError as error:
         raise missing_scikit_learn(dataset) from error
@@ -124,7 +124,7 @@ def _split(
 
 
 def _borrow(own: npt.NDArray[Any], test_labels: npt.NDArray[Any], rng: np.random.Generator) -> Indices:
-    """One test example of the client's most frequent class or, where there is none (or no classes), any."""
+    """One test example of the client's most frequent class or, if there is none (or no classes), any."""
     candidates = np.arange(len(test_labels))
     if own.ndim == 1 and test_labels.ndim == 1:
         classes, counts = np.unique(own, return_counts=True)
@@ -160,7 +160,7 @@ def _write(
 
 
 def _complete(folder: Path) -> list[PartitionFile] | None:
-    """The files of a folder, if it is all there."""
+    """The files of a folder, if it is complete."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         if any((folder / entry["file"]).stat().st_size != entry["size_bytes"] for entry in manifest["partitions"]):

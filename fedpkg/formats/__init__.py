@@ -1,1 +1,1 @@
-"""Model files and the JSON that travels beside them."""
+"""Model files, and their JSON metadata files."""

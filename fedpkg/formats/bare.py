@@ -1,8 +1,8 @@
-"""Models that are one bare array; what such a file holds only its suffix says. Some of FEDn's helpers write them.
+"""Models that are one bare array, whose format only the suffix of the file defines. Some of FEDn's helpers write them.
 
 .f64   float64 values, end to end
 .f32   float32 values, end to end
-.txt   numpy.savetxt, a row a line
+.txt   numpy.savetxt, one row per line
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ def load_bare(file: MappedFile, suffix: str) -> dict[str, Tensor]:
     """The one array of a file: mapped, and a vector, unless it is text.
 
     Raises:
-        ModelFileError: its size is no multiple of its elements', or its text no table of numbers.
+        ModelFileError: If its size is not a multiple of its elements' size, or its text not a table of numbers.
     """
     if suffix == ".txt":
         return {_NAME: _read_text(file)}
     dtype = _DTYPES[suffix]
     count, rest = divmod(len(file), dtype.itemsize)
     if rest:
-        raise file.error(f"its {len(file)} bytes are no whole number of {dtype.itemsize}-byte values")
+        raise file.error(f"its {len(file)} bytes are not a whole number of {dtype.itemsize}-byte values")
     file.claim(len(file), _NAME)
     return {_NAME: file.tensor(_NAME, dtype, (count,), 0)}
 
 
 def dump_bare(file: BinaryIO, named: Iterable[tuple[str, Tensor]], suffix: str) -> None:
-    """Write the one array of a model. Text reads back to the same bits, and as ``numpy.loadtxt`` shapes it.
+    """Write the one array of a model. Text reads back to the same bits, with the shape of ``numpy.loadtxt``.
 
     Raises:
-        ModelFileError: there are more, or it is of another dtype or shape.
+        ModelFileError: If there are several arrays, or it has another dtype or shape.
     """
     tensors = list(named)
     wanted = _DTYPES[suffix]
@@ -52,7 +52,7 @@ def dump_bare(file: BinaryIO, named: Iterable[tuple[str, Tensor]], suffix: str) 
         raise ModelFileError(
             f"a {suffix} file holds one array of {str(wanted).removeprefix('torch.')} with at most {most} dimensions; "
             f"this model has {len(tensors)} ({found}{', …' if len(tensors) > 3 else ''})",
-            hint="the form comes from `helper`, in the run.yaml or the package; numpyhelper holds any arrays",
+            hint="`helper`, in the run.yaml or the package, sets the format; numpyhelper's can hold any arrays",
         )
     tensor = tensors[0][1]
     if suffix != ".txt":
@@ -68,10 +68,10 @@ def _read_text(file: MappedFile) -> Tensor:
     if not rows:
         raise file.error("its text has no numbers")
     if len({len(row) for row in rows}) > 1:
-        raise file.error("its text is no table: the lines hold different counts of numbers")
+        raise file.error("its text is not a table: the lines have different numbers of values")
     file.claim(8 * len(rows) * len(rows[0]), _NAME)
     try:
         table = np.array(rows, dtype=np.float64)
     except ValueError as error:
-        raise file.error(f"its text is no table of numbers: {str(error)[:100]}") from error
+        raise file.error(f"its text is not a table of numbers: {str(error)[:100]}") from error
     return torch.from_numpy(table.squeeze())

@@ -1,4 +1,4 @@
-"""The form of a model file: its container, and what its tensors are called in it."""
+"""The form of a model file: its container format, and the names of the tensors in it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Literal, get_args
 
 Suffix = Literal[".npz", ".safetensors", ".f64", ".f32", ".txt"]
 SUFFIXES: tuple[Suffix, ...] = get_args(Suffix)
-SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that build may name, or write of its own accord
+SEED_SUFFIXES = (".npz", ".safetensors")  # of the files that `build` may be asked for, or write by itself
 BARE: tuple[Suffix, ...] = (".f64", ".f32", ".txt")
-"""The forms of one bare array; files of all others say themselves what they are."""
+"""The forms of one bare array, known only by the suffix; all others are recognised by their content."""
 
 
 @dataclass(frozen=True)
 class ModelForm:
-    """How a model lies in a file.
+    """How a model is stored in a file.
 
-    ``keys``: tensors stand under their own names, or under their positions ``"0"`` … ``"n-1"`` (FEDn's numpyhelper).
+    ``keys``: tensors are stored under their names, or under their positions ``"0"`` … ``"n-1"`` (FEDn's numpyhelper).
     """
 
     suffix: Suffix
@@ -25,7 +25,7 @@ class ModelForm:
 
     @property
     def of_state(self) -> ModelForm:
-        """The form of a strategy's own weights: under their names, and not as one bare array."""
+        """The form of a strategy's own weights: under their names, never as one bare array."""
         return ModelForm(".npz" if self.suffix in BARE else self.suffix)
 
 

@@ -1,6 +1,6 @@
-"""Which of a model's tensors are buffers (running means, counters): a run.yaml, a seed model or their names say so.
+"""Identifies a model's buffers (running means, counters), by the run.yaml, the seed model's metadata or their names.
 
-Where none of them does, `running_statistics` recognises BatchNorm by its tensors.
+Otherwise `running_statistics` recognises BatchNorm by its tensors.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from fedpkg.formats.metadata import metadata_path, read_metadata
 from fedpkg.weights.weights import Weights
 
 KEY = "buffers"  # in the seed's metadata, and in a run's configuration
-# Of PyTorch's and Keras's normalising layers.
+# Names in PyTorch's and Keras's normalisation layers.
 VARIANCES = ("running_var", "moving_variance")
 USUAL_NAMES = ("running_mean", "moving_mean", *VARIANCES, "num_batches_tracked")
 
 
 def with_buffers(weights: Weights, path: Path, *, patterns: Sequence[str] | None = None) -> Weights:
-    """A seed model with its buffers told apart: those that the metadata beside ``path`` lists, else the usual names.
+    """A seed model with its buffers identified: those in the metadata beside ``path``, or else those with usual names.
 
     Args:
-        patterns: of the run's configuration (``"*.ema"``); what they match is a buffer too. An empty list says that
-            there are no buffers.
+        patterns: The patterns of the run's configuration (``"*.ema"``); tensors that match are buffers too. An empty
+            list means that there are no buffers.
 
     Raises:
-        ModelFileError: the metadata is damaged, or lists what is no tensor of the model.
-        ConfigError: a pattern matches no tensor.
+        ModelFileError: If the metadata is damaged, or lists a name that is not a tensor of the model.
+        ConfigError: If a pattern matches no tensor.
     """
     listed = _listed(weights, path)
     if patterns is not None and not patterns:
@@ -51,9 +51,9 @@ def with_buffers(weights: Weights, path: Path, *, patterns: Sequence[str] | None
 
 
 def are_told(weights: Weights, path: Path, *, patterns: Sequence[str] | None = None) -> bool:
-    """Whether a run.yaml, the metadata beside ``path``, or the usual names say which tensors are buffers.
+    """Whether a run.yaml, the metadata beside ``path``, or the usual names define which tensors are buffers.
 
-    An empty list in the metadata does not: an exported model has one, also where nothing was known of it.
+    An empty list in the metadata does not: exported models have one even if their buffers were unknown.
     """
     return patterns is not None or bool(_listed(weights, path)) or bool(usual_buffers(weights))
 
@@ -64,15 +64,15 @@ def usual_buffers(names: Iterable[str]) -> list[str]:
 
 
 def are_numbered(names: Iterable[str]) -> bool:
-    """Whether tensors have positions for names (of FEDn's and Keras's lists, of ``numpy.savez(path, *arrays)``)."""
+    """Whether tensors are named by position (from FEDn's and Keras's lists, or ``numpy.savez(path, *arrays)``)."""
     return all(re.fullmatch(r"(arr_)?\d+", name) for name in names)
 
 
 def running_statistics(weights: Weights) -> list[str]:
-    """The tensors that look like the running means and variances of BatchNorm layers, by their order and values.
+    """The tensors that look like running means and variances of BatchNorm layers, judging by their order and values.
 
-    PyTorch has mean, variance (not negative) and a counter, a 0-d integer. Keras has no counter, so its layers are
-    recognised as long as they are new: beta is 0, the mean 0 and the variance 1.
+    PyTorch has a mean, a variance (not negative) and a counter, a 0-d integer. Keras has no counter, so its layers are
+    recognised only while they are new: beta is 0, the mean 0 and the variance 1.
     """
     names, tensors = list(weights), list(weights.values())
     found = []
@@ -88,7 +88,7 @@ def running_statistics(weights: Weights) -> list[str]:
 
 
 def negative_variances(before: Weights, after: Weights) -> list[str]:
-    """The running variances of a global model (told by their names or places) that the next one has below zero."""
+    """The running variances of a global model (by their names or order) that are negative in the next one."""
     names, tensors = list(before), list(before.values())
     found = []
     for i in range(1, len(names)):
@@ -104,7 +104,7 @@ def negative_variances(before: Weights, after: Weights) -> list[str]:
 
 
 def _are_vectors(one: Tensor, other: Tensor) -> bool:
-    """Whether both are lists of as many floating numbers."""
+    """Whether both are floating-point vectors of the same length."""
     are_floating = one.is_floating_point() and other.is_floating_point()
     return are_floating and one.dim() == 1 and one.shape == other.shape and one.numel() > 0
 
@@ -118,7 +118,7 @@ def _last_part(name: str) -> str:
 
 
 def _listed(weights: Weights, path: Path) -> list[str] | None:
-    """What the metadata lists; None if there is none, or it says nothing of buffers."""
+    """The list in the metadata; None if there is no metadata, or no such list in it."""
     beside = metadata_path(path)
     if not (beside.exists() or beside.is_symlink()):
         return None
@@ -136,7 +136,7 @@ def _listed(weights: Weights, path: Path) -> list[str] | None:
     for name in names:
         if name not in weights:
             raise ModelFileError(
-                f"{beside}: {KEY!r} lists {name!r}, which is no tensor of the model{nearest(name, weights)}",
+                f"{beside}: {KEY!r} lists {name!r}, which is not a tensor of the model{nearest(name, weights)}",
                 hint=f"its tensors: {_some(weights)}",
                 path=str(beside),
                 tensor=name,

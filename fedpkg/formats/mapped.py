@@ -1,4 +1,4 @@
-"""A model file mapped into memory, from which tensors are taken without a copy where that is safe."""
+"""A model file mapped into memory, whose tensors are used without a copy where that is safe."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor
 from fedpkg.errors import ModelFileError
 
 MAX_NDIM = 64  # numpy's limit, and torch's
-READ_UP_TO_BYTES = 512 << 10  # a small file is read: page by page, a mapping is several times as slow
+READ_UP_TO_BYTES = 512 << 10  # smaller files are read: faulting in a mapping page by page takes several times as long
 
 
 class MappedFile:
     """The bytes of a regular file, mapped privately: writing to a tensor never changes the file. Small ones are read.
 
-    The file must not be cut short while it is mapped (the operating system then kills the process that reads it), so a
-    client's file is first moved out of the client's reach.
+    The file must not be truncated while it is mapped (the operating system then kills the process that reads it), so a
+    client's file is first moved to where the client cannot write.
 
     Raises:
-        ModelFileError: the file is absent, empty, not a regular file, or may not be read.
+        ModelFileError: If the file does not exist, is empty, is not a regular file, or cannot be read.
     """
 
     def __init__(self, path: Path, *, max_bytes: int | None) -> None:
@@ -45,7 +45,7 @@ class MappedFile:
                 os.close(fd)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}") from error
-        except RuntimeError as error:  # torch's word for what the system refused
+        except RuntimeError as error:  # torch raises it for errors of the operating system
             raise self.error(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
 
     def __len__(self) -> int:
@@ -57,17 +57,17 @@ class MappedFile:
         return ModelFileError(f"{where}: {reason}", hint=hint, path=str(self.path), tensor=name)
 
     def claim(self, num_bytes: int, name: str) -> None:
-        """Count a tensor's bytes against the file's limit, before memory is given to them."""
+        """Count a tensor's bytes against the file's limit, before memory is allocated for them."""
         self._bytes_left -= num_bytes
         if self._bytes_left < 0:
-            raise self.error(f"the model is bigger than the {self._max_bytes} bytes allowed", name)
+            raise self.error(f"the model is bigger than the limit of {self._max_bytes} bytes", name)
 
     def tensor(
         self, name: str, dtype: torch.dtype, shape: tuple[int, ...], start: int, source: bytearray | None = None
     ) -> Tensor:
-        """The tensor whose bytes, in C order, lie at ``start`` of the file, or of ``source``.
+        """The tensor whose bytes, in C order, begin at ``start`` in the file or in ``source``.
 
-        The caller has checked that they lie inside.
+        The caller has checked that they are within it.
         """
         try:
             if 0 in shape:
@@ -75,23 +75,23 @@ class MappedFile:
             count = math.prod(shape)
             buffer = self.view if source is None else source
             if start % dtype.itemsize:
-                # np.savez puts arrays at any byte, but compilers may rely on aligned elements in torch's kernels: a
-                # client's file must not be able to crash who reads it.
+                # np.savez does not align arrays, but compiled kernels in torch may rely on aligned elements: a client's
+                # file must not be able to crash its reader.
                 tensor = torch.empty(count, dtype=dtype)
                 size = count * dtype.itemsize
                 tensor.view(torch.uint8).copy_(torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=start))
             else:
                 tensor = torch.frombuffer(buffer, dtype=dtype, count=count, offset=start)
             if dtype == torch.bool and torch.any(tensor.view(torch.uint8) > 1):
-                raise self.error("holds bytes that are neither true nor false", name)
+                raise self.error("is boolean, but contains bytes other than 0 and 1", name)
             return tensor.reshape(shape)
-        except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch cannot have
+        except (RuntimeError, OverflowError, TypeError) as error:  # a shape that torch does not support
             raise self.error(str(error), name) from error
 
 
 def _read(fd: int, size_bytes: int) -> memoryview:
     """All bytes of a small file, which the caller may write to."""
-    content: Any = torch.empty(size_bytes, dtype=torch.uint8).numpy()  # begins at a multiple of 64, as a mapping does
+    content: Any = torch.empty(size_bytes, dtype=torch.uint8).numpy()  # aligned to 64 bytes, as a mapping is
     view, filled = memoryview(content), 0
     while filled < size_bytes and (count := os.readv(fd, [view[filled:]])):
         filled += count
@@ -99,7 +99,7 @@ def _read(fd: int, size_bytes: int) -> memoryview:
 
 
 def _map(fd: int, size_bytes: int) -> memoryview:
-    # Python's own mmap would keep a descriptor, and thousands of updates are open side by side.
+    # Python's own mmap would keep a file descriptor open, for each of thousands of updates at the same time.
     storage: Any = torch.UntypedStorage.from_file(f"/proc/self/fd/{fd}", False, size_bytes)
     mapped: Any = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
     return memoryview(mapped)

@@ -13,9 +13,9 @@ from fedpkg.types import Json
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
-"""Levels of lists and objects: enough for people, and far from where the recursion of any reader or writer ends."""
+"""Levels of lists and objects: enough for users, and far below the recursion limit of any reader or writer."""
 MIN_EXAMPLES, MAX_EXAMPLES = 2.0**-53, 2**53
-"""Beyond 2**53 a float64 does not count one by one; fractions are weights, and may not vanish either."""
+"""Above 2**53, float64 cannot represent every integer; fractions are allowed as weights, but must not vanish."""
 
 
 def metadata_path(model_path: Path) -> Path:
@@ -27,7 +27,7 @@ def read_metadata(model_path: Path, *, max_bytes: int = MAX_BYTES) -> dict[str, 
     """The JSON object beside a model file. ``NaN`` and ``Infinity``, which Python's json writes, become floats.
 
     Raises:
-        ModelFileError: it is absent, too big, not a JSON object.
+        ModelFileError: If it does not exist, is too big, or is not a JSON object.
     """
     path = metadata_path(model_path)
     metadata = read_metrics(path, max_bytes=max_bytes)
@@ -40,7 +40,7 @@ def read_metrics(path: Path, *, max_bytes: int = MAX_BYTES) -> Json:
     """Any JSON from a file.
 
     Raises:
-        ModelFileError: the file is absent, not a regular file, too big, nested too deeply, or not JSON in UTF-8.
+        ModelFileError: If it does not exist, or is not a regular file, too big, nested too deeply, or not UTF-8 JSON.
     """
     try:
         content = read_bounded(path, max_bytes)
@@ -50,13 +50,13 @@ def read_metrics(path: Path, *, max_bytes: int = MAX_BYTES) -> Json:
 
 
 def parse_json(content: bytes, where: str) -> Json:
-    """Any JSON; ``where`` names it in messages.
+    """Any JSON; messages call it ``where``.
 
     Raises:
-        ModelFileError: it is too big, nested too deeply, or not JSON in UTF-8.
+        ModelFileError: If it is too big, nested too deeply, or not UTF-8 JSON.
     """
     if len(content) > MAX_BYTES:
-        raise ModelFileError(f"{where}: has {len(content)} bytes of JSON; at most {MAX_BYTES} are taken", path=where)
+        raise ModelFileError(f"{where}: has {len(content)} bytes of JSON; at most {MAX_BYTES} are allowed", path=where)
     if _is_deep(content):
         raise ModelFileError(f"{where}: is nested too deeply (more than {MAX_DEPTH} levels)", path=where)
     try:
@@ -69,21 +69,21 @@ def parse_json(content: bytes, where: str) -> Json:
 
 
 def dump_json(value: Json) -> bytes:
-    """JSON that `parse_json` takes; the same value makes the same bytes.
+    """JSON that `parse_json` accepts; equal values give equal bytes.
 
     Raises:
-        ModelFileError: it is no JSON, too big, or nested too deeply.
+        ModelFileError: If the value is not JSON, too big, or nested too deeply.
     """
     try:
         content = json.dumps(value, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"this is no JSON: {error}") from error
+        raise ModelFileError(f"the value cannot be written as JSON: {error}") from error
     if len(content) > MAX_BYTES or _is_deep(content):
-        raise ModelFileError(f"JSON has at most {MAX_BYTES} bytes and {MAX_DEPTH} levels, and this has more")
+        raise ModelFileError(f"JSON may have at most {MAX_BYTES} bytes and {MAX_DEPTH} levels; this value has more")
     return content
 
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also one without an end: linear whatever the text
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # also an unterminated one: linear time
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -99,22 +99,22 @@ def _is_deep(text: bytes) -> bool:
 
 
 def write_metadata(model_path: Path, metadata: dict[str, Json], *, durable: bool = False) -> None:
-    """Write the JSON object beside a model file, whole or not at all."""
+    """Write the JSON object beside a model file atomically."""
     with atomic_write(metadata_path(model_path), durable=durable) as file:
         file.write(json.dumps(metadata).encode())
 
 
 def num_examples(metadata: Mapping[str, Json], *, may_be_zero: bool = False) -> float:
-    """How many examples a client trained on, or measured its metrics on: its weight in the mean.
+    """The number of examples that a client trained on, or computed its metrics on: its weight in the mean.
 
-    ``may_be_zero``: of metrics. A client without test data is heard, and weighs nothing.
+    ``may_be_zero``: for metrics, so that a client without test data can report them, with weight 0.
 
     Raises:
-        ModelFileError: it is absent or not a finite number above zero (and within 2**-53 … 2**53).
+        ModelFileError: If it is missing, or not a finite number above zero (and within 2**-53 … 2**53).
     """
-    hint = 'write {"num_examples": N} with the number of training examples beside the update'
+    hint = 'write {"num_examples": N}, with N the number of training examples, to the metadata file of the update'
     if "num_examples" not in metadata:
-        raise ModelFileError("num_examples is absent from the metadata", hint=hint)
+        raise ModelFileError("num_examples is missing in the metadata", hint=hint)
     value = metadata["num_examples"]
     if isinstance(value, bool) or not isinstance(value, int | float):
         shown = json.dumps(value)[:80]
@@ -135,10 +135,10 @@ def num_examples(metadata: Mapping[str, Json], *, may_be_zero: bool = False) -> 
 
 
 def examples_said(*places: Json | Mapping[str, Json]) -> float | None:
-    """``num_examples`` in the first of these that says it; None if none does. It may be 0.
+    """``num_examples`` in the first of these that has it; None if none does. It may be 0.
 
     Raises:
-        ModelFileError: it is not a number that can be a weight.
+        ModelFileError: If it cannot be used as a weight.
     """
     for place in places:
         if isinstance(place, Mapping) and "num_examples" in place:

@@ -1,4 +1,4 @@
-"""The one door to model files: reads and writes them in any form, with one set of weights or several named ones."""
+"""Reads and writes model files in all formats, with one set of weights or several named ones."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from fedpkg.weights.weights import Weights
 
 _ZIP = b"PK\3\4"
 TORCH_SUFFIXES = (".pt", ".pth")
-_FREE_BYTES, _MAX_EXPANSION = 64 << 20, 16  # tensors of a .pt file may share their numbers, with others and themselves
+_FREE_BYTES, _MAX_EXPANSION = 64 << 20, 16  # tensors of a .pt file may share storage, also within one tensor (expanded)
 _SET_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def read_model(path: Path, *, max_bytes: int | None = None) -> Weights:
-    """The tensors of an .npz or .safetensors file (told by its content), mapped where possible, never unpickled.
+    """The tensors of an .npz or .safetensors file (recognised by its content), mapped where possible, never unpickled.
 
-    Bare arrays have nothing in them that would tell: see ``bare.py`` for the suffixes that do.
+    Bare arrays are recognised by their suffix: see ``bare.py``.
 
-    Tensors under positions come in the order 0 … n-1, others in the file's. They may be written to: the file stays as
-    it is. It must not be cut short while they live.
+    Tensors under positions have the order 0 … n-1, others that of the file. Writing to them does not change the file.
+    The file must not be truncated while they are in use.
 
     Raises:
-        ModelFileError: the file is damaged, not of these formats, or holds more than ``max_bytes`` of tensors.
+        ModelFileError: If the file is damaged, has another format, or contains more than ``max_bytes`` of tensors.
     """
     return _weights(load_tensors(MappedFile(path, max_bytes=max_bytes)))
 
 
 def read_sets(path: Path, *, max_bytes: int | None = None) -> dict[str, Weights]:
-    """The named weight sets of a file, mapped as ``read_model`` does, in the order in which they begin.
+    """The named weight sets of a file, mapped as by ``read_model``, in the order of their first tensors.
 
     The tensor ``fc.weight`` of the set ``x`` has the key ``x/fc.weight``. A file without ``/`` in any key is one set,
     named ``""``.
 
     Raises:
-        ModelFileError: as ``read_model``; or a key names no set, though others do.
+        ModelFileError: As ``read_model``; or if only some of the keys have the name of a set.
     """
     file = MappedFile(path, max_bytes=max_bytes)
     tensors = load_tensors(file)
@@ -58,7 +58,8 @@ def read_sets(path: Path, *, max_bytes: int | None = None) -> dict[str, Weights]
     for key, tensor in tensors.items():
         name, slash, tensor_name = key.partition("/")
         if not (slash and _SET_NAME.fullmatch(name)):
-            raise file.error("its key names no set", key, hint="the tensor 'w' of the set 'x' has the key 'x/w'")
+            hint = "the tensor 'w' of the set 'x' has the key 'x/w'"
+            raise file.error("its key has no name of a set, but others do", key, hint=hint)
         sets.setdefault(name, {})[tensor_name] = tensor
     return {name: _weights(tensors) for name, tensors in sets.items()}
 
@@ -67,7 +68,7 @@ def detect_form(path: Path) -> ModelForm:
     """The form of a model file, by its content.
 
     Raises:
-        ModelFileError: as ``read_model`` does for the file's directory; tensors are not looked at.
+        ModelFileError: As ``read_model``, for the file's directory; tensors are not read.
     """
     file = MappedFile(path, max_bytes=None)
     suffix = _suffix_of(file)
@@ -77,33 +78,33 @@ def detect_form(path: Path) -> ModelForm:
 
 
 def names_in(file: MappedFile) -> list[str]:
-    """The keys of a file's tensors, in its order; tensors are not looked at."""
+    """The keys of a file's tensors, in its order; the tensors are not read."""
     return npz_names(file) if _suffix_of(file) == ".npz" else safetensors_names(file)
 
 
 def write_model(path: Path, weights: Weights, form: ModelForm, *, durable: bool = False) -> None:
-    """Write a model file, whole or not at all; with ``durable`` it is on disk on return.
+    """Write a model file atomically; with ``durable`` it is on disk on return.
 
     Raises:
-        ModelFileError: the form cannot hold a tensor, or the file cannot be written.
+        ModelFileError: If the format does not support a tensor, or the file cannot be written.
     """
     write_whole(path, lambda file: dump_model(file, weights, form), durable=durable)
 
 
 def write_sets(path: Path, sets: Mapping[str, Weights], form: ModelForm, *, durable: bool = False) -> None:
-    """Write named weight sets to one file, whole or not at all; the inverse of ``read_sets``.
+    """Write named weight sets to one file atomically; the inverse of ``read_sets``.
 
     Raises:
-        ModelFileError: as ``write_model``; or the sets could not be read back as they are.
+        ModelFileError: As ``write_model``; or if reading the file would not give the same sets.
     """
     write_whole(path, lambda file: dump_sets(file, sets, form), durable=durable)
 
 
 def write_whole(path: Path, dump: Callable[[BinaryIO], None], *, durable: bool) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        ModelFileError: what ``dump`` raises, with the path; or the file cannot be written.
+        ModelFileError: As raised by ``dump``, with the path; or if the file cannot be written.
     """
     try:
         with atomic_write(path, durable=durable) as file:
@@ -117,9 +118,9 @@ def write_whole(path: Path, dump: Callable[[BinaryIO], None], *, durable: bool) 
 
 
 def dump_model(file: BinaryIO, weights: Weights, form: ModelForm) -> None:
-    """Write a model to an open file, from its start; the same model makes the same bytes.
+    """Write a model to an open file, from its start; equal models give equal bytes.
 
-    ``file`` needs only ``write``, so it may be a wrapper that digests what passes.
+    ``file`` needs only ``write``, so it may be a wrapper that computes a digest.
     """
     dump_tensors(file, zip(keys_in_file(weights, form), weights.values(), strict=True), form)
 
@@ -129,7 +130,9 @@ def dump_sets(file: BinaryIO, sets: Mapping[str, Weights], form: ModelForm) -> N
     if list(sets) == [""]:
         if strange := next((key for key in keys_in_file(sets[""], form) if "/" in key), None):
             raise ModelFileError(
-                f"tensor {strange!r}: its name would be read as that of a set", hint="name the set", tensor=strange
+                f"tensor {strange!r}: its name would be read as that of a set",
+                hint="give the set a name",
+                tensor=strange,
             )
         dump_model(file, sets[""], form)
         return
@@ -140,17 +143,17 @@ def dump_sets(file: BinaryIO, sets: Mapping[str, Weights], form: ModelForm) -> N
         if not _SET_NAME.fullmatch(name):
             raise ModelFileError(
                 f"{name!r} cannot be the name of a set",
-                hint="letters, digits, '_' and '-', beginning with a letter or '_'; one set alone may be named ''",
+                hint="use letters, digits, '_' and '-', and begin with a letter or '_'; a single set may be named ''",
             )
         if not weights:
-            raise ModelFileError(f"set {name!r} holds no tensors, so a file cannot tell of it")
+            raise ModelFileError(f"set {name!r} has no tensors, and a file cannot store an empty set")
         keys = (f"{name}/{key}" for key in keys_in_file(weights, form))
         named += zip(keys, weights.values(), strict=True)
     dump_tensors(file, named, form)
 
 
 def keys_in_file(weights: Weights, form: ModelForm) -> list[str]:
-    """What the tensors are called in a file of this form, in their order."""
+    """The keys of the tensors in a file of this form, in their order."""
     return list(weights) if form.keys == "names" else [str(position) for position in range(len(weights))]
 
 
@@ -161,7 +164,7 @@ def dump_tensors(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: Mode
         if odd := _oddity(tensor):
             what, advice = odd
             raise ModelFileError(
-                f"tensor {name!r} is {what}: a model file holds dense tensors", hint=advice, tensor=name
+                f"tensor {name!r} is {what}: a model file can only hold dense tensors", hint=advice, tensor=name
             )
     if form.suffix == ".npz":
         dump_npz(file, named)
@@ -174,17 +177,17 @@ def dump_tensors(file: BinaryIO, named: Iterable[tuple[str, Tensor]], form: Mode
 def read_seed_model(
     path: Path, *, buffers: Sequence[str] | None = None, bare: Suffix | None = None
 ) -> tuple[Weights, ModelForm]:
-    """A seed model, its buffers told apart (see ``with_buffers``), and the form in which its global models are staged.
+    """A seed model with its buffers identified (see ``with_buffers``), and the form in which global models are staged.
 
-    Besides the formats of ``read_model``, a .pt or .pth file that holds a dictionary of tensors, or one under
-    ``"state_dict"``. It is staged as an .npz file with names (.safetensors, if a dtype needs it).
+    In addition to the formats of ``read_model``, it may be a .pt or .pth file of a dictionary of tensors, or of one
+    under ``"state_dict"``. Its global models are .npz files with names (.safetensors, if a dtype needs it).
 
     Args:
-        bare: its global models are staged in this form of one bare array; so is the file, unless it is an .npz.
+        bare: Its global models are staged in this form of one bare array; so is the file, unless it is an .npz.
 
     Raises:
-        ModelFileError: the file or its metadata cannot be used; a pickle that holds more than tensors is not loaded.
-        ConfigError: one of the patterns in ``buffers`` matches no tensor.
+        ModelFileError: If the file or its metadata cannot be used; pickles of other objects than tensors are refused.
+        ConfigError: If one of the patterns in ``buffers`` matches no tensor.
     """
     if path.suffix in TORCH_SUFFIXES:
         weights = Weights(_state_dict(path)).detach()
@@ -196,7 +199,7 @@ def read_seed_model(
     else:
         weights, form = read_model(path), detect_form(path)
     if not weights:
-        raise ModelFileError(f"{path}: holds no tensors", path=str(path))
+        raise ModelFileError(f"{path}: contains no tensors", path=str(path))
     return with_buffers(weights, path, patterns=buffers), form
 
 
@@ -209,7 +212,7 @@ def load_tensors(file: MappedFile) -> dict[str, Tensor]:
 
 
 def _weights(tensors: dict[str, Tensor]) -> Weights:
-    """In the order of positions, where tensors stand under theirs."""
+    """The tensors, in the order of their positions if these are the keys."""
     if keys_of(tensors) == "positions":
         tensors = {str(i): tensors[str(i)] for i in range(len(tensors))}
     return Weights(tensors)
@@ -227,26 +230,26 @@ def _suffix_of(file: MappedFile) -> Suffix:
     hint = "write it with numpy.savez() or safetensors.torch.save_file()"
     if start[:4] == b"\x89HDF":
         raise file.error(
-            "is an HDF5 file, such as Keras writes its models to",
+            "is an HDF5 file, as written by Keras",
             hint="save the weights: numpy.savez(path, **{str(i): w for i, w in enumerate(model.get_weights())})",
         )
     if start[:1] == b"\x80":
         raise file.error("is a Python pickle, which is never loaded", hint=hint)
     if start[:6] == b"\x93NUMPY":
         raise file.error("is a single .npy array, not an .npz file", hint=hint)
-    helpers = "if FEDn's binaryhelper, androidhelper or numpyarrayhelper wrote it, name that one: helper: binaryhelper"
+    helpers = "if FEDn's binaryhelper, androidhelper or numpyarrayhelper wrote it, set that one: helper: binaryhelper"
     raise file.error("is neither an .npz nor a .safetensors file", hint=f"{hint}; {helpers}")
 
 
 def _oddity(tensor: Tensor) -> tuple[str, str] | None:
-    """What a tensor is that is not numbers in memory, one for each place of its shape; and how to make it that."""
+    """The kind of a tensor that is not dense, and how to convert it; None if it is dense."""
     if tensor.is_nested:
-        return "nested", "pad it, or save its parts as tensors of their own"
+        return "nested", "pad it, or save its parts as separate tensors"
     if tensor.is_quantized:
         return "quantised", "save its dequantize()"
     if tensor.layout != torch.strided:
         return f"sparse ({str(tensor.layout).removeprefix('torch.')})", "save its to_dense()"
-    return ("on the device meta, where there are no numbers", "load the model first") if tensor.is_meta else None
+    return ("on the device meta, where tensors have no values", "load the model first") if tensor.is_meta else None
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
@@ -263,7 +266,7 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
-        raise ModelFileError(f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors", path=str(path))
+        raise ModelFileError(f"{path}: contains a {type(loaded).__name__}, not a dictionary of tensors", path=str(path))
     size_bytes = 0
     for name, tensor in loaded.items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor) and not _oddity(tensor)):
@@ -271,6 +274,6 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
                 f"{path}: entry {name!r:.200} is not a named dense tensor", path=str(path), tensor=str(name)
             )
         size_bytes += tensor.numel() * tensor.element_size()
-    if size_bytes > max(_FREE_BYTES, _MAX_EXPANSION * path.stat().st_size):  # one number, expanded to a terabyte
-        raise ModelFileError(f"{path}: its tensors need {size_bytes} bytes, far more than it has", path=str(path))
+    if size_bytes > max(_FREE_BYTES, _MAX_EXPANSION * path.stat().st_size):  # such as one number, expanded
+        raise ModelFileError(f"{path}: its tensors need {size_bytes} bytes, far more than the file has", path=str(path))
     return dict(loaded)

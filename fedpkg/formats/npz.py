@@ -1,4 +1,4 @@
-"""The .npz format: a zip of .npy arrays. Read mapped where members are stored, written stored and aligned.
+"""The .npz format: a zip of .npy arrays. Uncompressed members are mapped; files are written uncompressed and aligned.
 
 Sources: PKWARE APPNOTE 6.3.10 (sections 4.3 to 4.5) and numpy.lib.format. Pickles are never loaded.
 """
@@ -33,14 +33,14 @@ _ENCRYPTED, _UTF8 = 0x1, 0x800
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _PAD = struct.Struct("<3H")
-_PAD_ID = 0xD935  # the extra field with which Android's zipalign pads
-_DOS_DATE = (1 << 5) | 1  # 1980-01-01, so that the same model makes the same bytes
+_PAD_ID = 0xD935  # the extra field that Android's zipalign uses for padding
+_DOS_DATE = (1 << 5) | 1  # 1980-01-01, so that equal models give equal bytes
 _STEP = 1 << 16  # compressed bytes inflated at once
-_MAX_RATIO = 1032  # deflate cannot do better
+_MAX_RATIO = 1032  # deflate's highest ratio
 _BACKGROUND_ABOVE = 1 << 20
 
-# A .npy header reads {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, in any order of keys. It is not
-# evaluated, not even as a literal: a few kilobytes of nested text can exhaust the stack of Python's compiler.
+# A .npy header is {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, with its keys in any order. It is not
+# evaluated, not even as a literal: a few kilobytes of nested text can overflow the stack of Python's compiler.
 _DESCR = re.compile(r"""['"]descr['"]\s*:\s*(['"][^'"]*['"]|[\[(])""")
 _FORTRAN_ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
@@ -79,13 +79,13 @@ def load_npz(file: MappedFile) -> dict[str, Tensor]:
     The checksums of stored members are not computed: that would read the whole file.
 
     Raises:
-        ModelFileError: anything that is not a plain array of numbers, or does not lie inside the file.
+        ModelFileError: If a member is not a plain array of numbers, or not completely inside the file.
     """
     return {name: _load_member(file, name, info) for name, info in _members(file)}
 
 
 class _Directory:
-    """What zipfile needs of a file to read its directory, with a limit on the directory's size."""
+    """The file interface that zipfile needs to read the directory, with a limit on the directory's size."""
 
     def __init__(self, file: MappedFile) -> None:
         self._file = file
@@ -97,13 +97,13 @@ class _Directory:
     def seek(self, offset: int, whence: int = 0) -> int:
         place = offset + (0, self._place, len(self._file))[whence]
         if not 0 <= place <= len(self._file):
-            raise OSError("seek out of range")  # what zipfile expects of a file
+            raise OSError("seek out of range")  # as zipfile expects
         self._place = place
         return place
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:
-            raise self._file.error(f"its zip directory is {size} bytes long")
+            raise self._file.error(f"its zip directory has {size} bytes, more than allowed")
         start, self._place = self._place, len(self._file) if size < 0 else min(self._place + size, len(self._file))
         return bytes(self._file.view[start : self._place])
 
@@ -113,7 +113,7 @@ def _members(file: MappedFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
         with zipfile.ZipFile(_Directory(file)) as archive:
             infos: list[zipfile.ZipInfo] = archive.infolist()
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, OSError, OverflowError) as error:
-        reason = f"not a usable zip file: {error}"
+        reason = f"it is not a usable zip file: {error}"
         if bytes(file.view[:4]) == b"PK\3\4":
             reason = f"the file is truncated or damaged: its zip directory, at the end, cannot be read ({error})"
         raise file.error(reason) from error
@@ -122,18 +122,18 @@ def _members(file: MappedFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
         if not info.filename.endswith(".npy"):
             hint = None
             if info.filename.endswith("/data.pkl"):
-                hint = "this is what torch.save() writes; use numpy.savez() or safetensors.torch.save_file()"
+                hint = "this is a file of torch.save(); use numpy.savez() or safetensors.torch.save_file()"
             raise file.error(f"member {info.filename!r} is not a .npy array", hint=hint)
         name = info.filename[: -len(".npy")]
         if name in seen:
-            raise file.error("is in the file twice", name)
+            raise file.error("the file contains it twice", name)
         seen.add(name)
         yield name, info
 
 
 @dataclass(frozen=True)
 class _Header:
-    """The header of a .npy array; ``start`` is where the elements begin."""
+    """The header of a .npy array; ``start`` is the offset of the elements."""
 
     dtype: torch.dtype
     big_endian: bool
@@ -151,14 +151,14 @@ def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
     packed = file.view[packed_start : packed_start + info.compress_size]
     if info.compress_type == zipfile.ZIP_STORED:
         if info.compress_size != info.file_size:
-            raise file.error("is stored, but its two sizes differ", name)
+            raise file.error("is uncompressed, but its compressed and uncompressed sizes differ", name)
         head = packed[: MAX_HEADER_BYTES + 12]
     elif info.compress_type == zipfile.ZIP_DEFLATED:
         if info.file_size > info.compress_size * _MAX_RATIO:
-            raise file.error("cannot be as big as the zip directory says", name)
+            raise file.error("cannot have the size that the zip directory states", name)
         head = memoryview(_inflate_head(file, name, packed))
     else:
-        raise file.error("is compressed in a way that numpy does not use", name)
+        raise file.error("has a compression method that numpy does not use", name)
 
     try:
         header = _parse_header(bytes(head[: _header_end(head)]))
@@ -166,7 +166,7 @@ def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
         raise file.error(str(error), name) from error
     if header.start + header.num_bytes != info.file_size:
         found = info.file_size - header.start
-        raise file.error(f"its shape {header.shape} needs {header.num_bytes} bytes, but there are {found}", name)
+        raise file.error(f"its shape {header.shape} needs {header.num_bytes} bytes, but it has {found}", name)
     file.claim(header.num_bytes, name)
 
     source = None
@@ -185,9 +185,9 @@ def _load_member(file: MappedFile, name: str, info: zipfile.ZipInfo) -> Tensor:
 
 
 def _packed_start(file: MappedFile, name: str, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin, after its local header has been compared with the directory."""
+    """The offset of a member's bytes, after comparing its local header with the directory."""
     if not 0 <= info.header_offset <= len(file) - _LOCAL.size:
-        raise file.error("lies outside the file", name)
+        raise file.error("is outside the file", name)
     signature, _, flags, method, *_, name_length, extra_length = _LOCAL.unpack_from(file.view, info.header_offset)
     name_start: int = info.header_offset + _LOCAL.size
     packed_start: int = name_start + name_length + extra_length
@@ -212,7 +212,7 @@ def _inflate_head(file: MappedFile, name: str, packed: memoryview) -> bytes:
 
 
 def _inflate(file: MappedFile, name: str, packed: memoryview, info: zipfile.ZipInfo) -> bytearray:
-    """The member's bytes; never more memory than its size, which its header has confirmed."""
+    """The member's bytes, in no more memory than its size, which its header has confirmed."""
     out = bytearray(info.file_size)
     filled = 0
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -220,7 +220,7 @@ def _inflate(file: MappedFile, name: str, packed: memoryview, info: zipfile.ZipI
         for start in range(0, len(packed), _STEP):
             piece = inflater.decompress(packed[start : start + _STEP], info.file_size - filled + 1)
             if filled + len(piece) > info.file_size:
-                raise file.error("its compressed bytes hold more than its shape needs", name)
+                raise file.error("its compressed bytes contain more than its shape needs", name)
             out[filled : filled + len(piece)] = piece
             filled += len(piece)
     except zlib.error as error:
@@ -248,7 +248,7 @@ def _header_end(head: memoryview) -> int:
     return end
 
 
-@functools.lru_cache(maxsize=1024)  # all clients' files hold the same headers
+@functools.lru_cache(maxsize=1024)  # all clients' files have the same headers
 def _parse_header(header: bytes) -> _Header:
     text = header[10 if header[6] == 1 else 12 :].decode("utf-8" if header[6] == 3 else "latin-1")
     descr, fortran_order, shape_text = _DESCR.search(text), _FORTRAN_ORDER.search(text), _SHAPE.search(text)
@@ -259,20 +259,20 @@ def _parse_header(header: bytes) -> _Header:
     if len(shape) > MAX_NDIM:
         raise ValueError(f"has {len(shape)} dimensions")
     if any(size >= 2**63 for size in shape):
-        raise ValueError("has a shape that no tensor can have")
+        raise ValueError("has a shape that tensors cannot have")
     return _Header(dtype, big_endian, fortran_order[1] == "True", shape, len(header))
 
 
 def _parse_descr(descr: str) -> tuple[torch.dtype, bool]:
-    """Torch's dtype for numpy's description of one, and whether its most significant byte comes first."""
+    """Torch's dtype for numpy's description, and whether it is big-endian."""
     if descr[0] in "[(":
-        raise ValueError("has a structured dtype, which no tensor can have")
+        raise ValueError("has a structured dtype, which tensors cannot have")
     order, code = descr[1], descr.strip("'\"").lstrip("<>=|")
     if code.startswith("O"):
         raise ValueError("contains a pickle (an array of Python objects), which is never loaded")
     if code not in _DTYPES:
         hint = " (bfloat16 and other dtypes that numpy lacks need .safetensors)" if code.startswith("V") else ""
-        raise ValueError(f"has the numpy dtype {descr}, which no tensor can have{hint}")
+        raise ValueError(f"has the numpy dtype {descr}, which tensors cannot have{hint}")
     return _DTYPES[code], order == ">"
 
 
@@ -289,7 +289,7 @@ def _swap_bytes(raw: memoryview, dtype: torch.dtype) -> bytearray:
 
 @dataclass
 class _Member:
-    """One array on its way into the file."""
+    """One array to be written."""
 
     name: bytes
     header: bytes
@@ -314,11 +314,11 @@ def can_hold(tensor: Tensor) -> bool:
 def dump_npz(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]], *, zip64_above: int = ZIP64_ABOVE) -> None:
     """Write tensors as an uncompressed .npz at the start of ``file``.
 
-    The same tensors make the same bytes. Elements begin at multiples of 64 bytes, so that they can be mapped.
-    ``file`` needs only ``write``: nothing is put in afterwards.
+    Equal tensors give equal bytes. Elements begin at multiples of 64 bytes, so that they can be mapped.
+    ``file`` needs only ``write``: earlier bytes are never changed.
 
     Raises:
-        ModelFileError: a tensor's dtype or name has no place in an .npz file (nothing is written).
+        ModelFileError: If the format does not support a tensor's dtype or name (nothing is written).
     """
     members = [_member(name, tensor) for name, tensor in tensors]
     offset = 0
@@ -333,7 +333,7 @@ def dump_npz(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]], *, zip64_abo
 
 
 def _with_checksums(members: Sequence[_Member]) -> Iterator[tuple[_Member, memoryview]]:
-    """Each member with its bytes, once its checksum is known; those of the next, if big, are made by another core."""
+    """Each member with its bytes, when its checksum is known; a second thread prepares the next one, if big."""
     with ThreadPoolExecutor(1) as pool:
         coming: Future[memoryview] | None = None
         for member, following in itertools.zip_longest(members, members[1:]):
@@ -343,7 +343,7 @@ def _with_checksums(members: Sequence[_Member]) -> Iterator[tuple[_Member, memor
 
 
 def _pack(member: _Member) -> memoryview:
-    """A member's bytes; notes their checksum."""
+    """A member's bytes; also sets its checksum."""
     payload = raw_bytes(member.tensor).numpy().data
     member.crc = zlib.crc32(payload, zlib.crc32(member.header))
     return payload
@@ -391,7 +391,7 @@ def _central_header(member: _Member, zip64_above: int) -> bytes:
 
 
 def _end(count: int, size: int, offset: int, zip64_above: int) -> bytes:
-    """The records that close a zip file, for a directory of ``size`` bytes at ``offset``."""
+    """The end records of a zip file, for a directory of ``size`` bytes at ``offset``."""
     zip64 = b""
     if count > 0xFFFE or max(size, offset) > zip64_above:
         zip64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)

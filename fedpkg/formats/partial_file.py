@@ -1,4 +1,4 @@
-"""Files of partial sums: what one part of a cohort sends of a mean, as named weight sets in a model file's format."""
+"""Files of partial sums: one part of a cohort's contribution to a mean, as named weight sets in a model file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fedpkg.formats.npz import can_hold
 from fedpkg.weights.fold import Partial
 from fedpkg.weights.weights import Weights
 
-# The sets of the file: the sums, and what they are of.
+# The sets of the file: the sums, and facts about them.
 _SUMS, _OF = "sums", "of"
 _COUNTS, _MEASURES = ("start", "stop", "count"), ("weight", "largest")
 _NUMBERS = "numbers."
 
 
 def write_partial(path: Path, partial: Partial, *, durable: bool = False) -> None:
-    """Write a partial sum, whole or not at all: an .npz file, or .safetensors where a dtype needs it.
+    """Write a partial sum atomically, as an .npz file, or as .safetensors if a dtype needs it.
 
     Raises:
-        ModelFileError: no format holds all of its tensors, or the file cannot be written.
+        ModelFileError: If no format supports all of its tensors, or the file cannot be written.
     """
     facts = {name: torch.tensor(getattr(partial, name)) for name in _COUNTS}
     facts |= {name: torch.tensor(getattr(partial, name), dtype=torch.float64) for name in _MEASURES}
@@ -35,10 +35,10 @@ def write_partial(path: Path, partial: Partial, *, durable: bool = False) -> Non
 
 
 def read_partial(path: Path, *, max_bytes: int | None = None) -> Partial:
-    """The partial sum in a file, mapped as `fedpkg.formats.model_file.read_model` does; its numbers are exact.
+    """The partial sum in a file, mapped as by `fedpkg.formats.model_file.read_model`; its values are exact.
 
     Raises:
-        ModelFileError: the file is damaged, holds something else, or more than ``max_bytes`` of tensors.
+        ModelFileError: If the file is damaged, has other contents, or more than ``max_bytes`` of tensors.
     """
     sets = read_sets(path, max_bytes=max_bytes)
     facts = sets.get(_OF, Weights({}))
@@ -51,14 +51,14 @@ def read_partial(path: Path, *, max_bytes: int | None = None) -> Partial:
     }
     is_sane = 0 <= start < stop and 0 <= count <= stop - start and 0 <= largest <= weight < float("inf")
     if not is_sane or (count > 0) != (largest > 0) or any(len(values) != count for values in numbers.values()):
-        raise _error(path, "its numbers contradict one another")
+        raise _error(path, "its numbers are inconsistent")
     return Partial(start, stop, count, weight, largest, sets.get(_SUMS, Weights({})), numbers)
 
 
 def _fact(path: Path, facts: Weights, name: str, dtype: torch.dtype, ndim: int) -> Tensor:
     tensor = facts.get(name)
     if tensor is None or tensor.dtype != dtype or tensor.ndim != ndim:
-        raise _error(path, f"it does not say {_OF}/{name}")
+        raise _error(path, f"it has no valid {_OF}/{name}")
     return tensor
 
 

@@ -1,8 +1,8 @@
-"""The .safetensors format: a JSON header and the tensors' bytes. Read mapped, written with the same bytes each time.
+"""The .safetensors format: a JSON header and the tensors' bytes. Files are mapped; equal tensors give equal bytes.
 
-Source: the format section of https://github.com/huggingface/safetensors. That library is not used: it opens files by
-path, whereas a client's file must be mapped from the descriptor that was checked. Here the mapping, its budget, the
-limits of the header, the alignment and the order of names are those of the other format. Tests compare both.
+Source: the format section of https://github.com/huggingface/safetensors. That library is not used, because it opens
+files by path, whereas a client's file must be mapped from the descriptor that was checked. Mapping, limits, alignment
+and the order of names are the same as for .npz. Tests compare this module with the library.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DTYPES: dict[str, torch.dtype] = {
         "F64": "float64",
         "C64": "complex64",
     }.items()
-    if hasattr(torch, name)  # some came with later versions of torch
+    if hasattr(torch, name)  # some exist only in later versions of torch
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
@@ -66,7 +66,7 @@ def load_safetensors(file: MappedFile) -> dict[str, Tensor]:
     """The tensors of a .safetensors file, mapped where their elements are aligned, in the order of its header.
 
     Raises:
-        ModelFileError: the header is damaged, or the tensors do not fill the file exactly, without overlap.
+        ModelFileError: If the header is damaged, or the tensors do not fill the file exactly and without overlap.
     """
     tensors = {}
     for entry in _entries(file):
@@ -80,32 +80,32 @@ def _entries(file: MappedFile) -> list[_Entry]:
     if data_start > len(file):
         raise file.error("the file is truncated or damaged: its header reaches beyond its end")
     if data_start > MAX_HEADER_BYTES:
-        raise file.error(f"its header is {data_start - 8} bytes long")
+        raise file.error(f"its header has {data_start - 8} bytes, more than allowed")
     try:
         header = json.loads(bytes(file.view[8:data_start]).decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise file.error(f"its header is damaged: {error}") from error
     if not isinstance(header, dict):
-        raise file.error("its header is damaged: not an object")
+        raise file.error("its header is damaged: it is not an object")
     header.pop("__metadata__", None)
 
     entries = [_entry(file, name, fields, data_start) for name, fields in header.items()]
     end = data_start
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
         if entry.start != end:
-            raise file.error("its bytes do not begin where those of the tensor before it end", entry.name)
+            raise file.error("its bytes do not begin at the end of the previous tensor's", entry.name)
         end = entry.end
         if end > len(file):
             raise file.error("reaches beyond the end of the file: the file is truncated", entry.name)
     if end != len(file):
-        raise file.error(f"{len(file) - end} bytes at its end belong to no tensor")
+        raise file.error(f"its last {len(file) - end} bytes do not belong to a tensor")
     return entries
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is in it twice")
+        raise ValueError("it contains a name twice")
     return found
 
 
@@ -121,21 +121,21 @@ def _entry(file: MappedFile, name: str, fields: Any, data_start: int) -> _Entry:
     if not is_usable:
         raise file.error("its entry in the header is damaged", name)
     if not isinstance(code, str) or code not in _DTYPES:
-        raise file.error(f"has the dtype {str(code)[:40]!r}, which fedpkg does not know", name)
+        raise file.error(f"has the dtype {str(code)[:40]!r}, which fedpkg does not support", name)
     dtype = _DTYPES[code]
     if math.prod(shape) * dtype.itemsize != end - start:
-        raise file.error(f"its shape {tuple(shape)} needs other than its {end - start} bytes", name)
+        raise file.error(f"its shape {tuple(shape)} does not fit its {end - start} bytes", name)
     return _Entry(name, dtype, tuple(shape), data_start + start, data_start + end)
 
 
 def dump_safetensors(file: BinaryIO, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write tensors as .safetensors. The same tensors make the same bytes.
+    """Write tensors as .safetensors. Equal tensors give equal bytes.
 
     The header keeps the tensors' order; their bytes are sorted by the size of their elements, which aligns all of them
     (the format allows no padding between tensors).
 
     Raises:
-        ModelFileError: a tensor's dtype or name has no place in the format (nothing is written).
+        ModelFileError: If the format does not support a tensor's dtype or name (nothing is written).
     """
     named = list(tensors)
     for name, tensor in named:

@@ -1,4 +1,4 @@
-"""Reads what ``torch.save()`` wrote, and runs nothing that is in it."""
+"""Reads files of ``torch.save()``, without running code from them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save() begin: since tor
 
 
 def load_torch(path: Path, *, mapped: bool = False) -> Any:
-    """The content of a .pt file on the CPU; ``mapped`` if it can be (files from before torch 1.6 cannot).
+    """The content of a .pt file on the CPU; ``mapped`` if possible (files from before torch 1.6 cannot be).
 
     Raises:
-        OSError: the file cannot be opened.
-        ValueError: it is damaged or holds more than plain data and tensors; the words are a reason to put after a
-            colon. Torch's own advise to load the file unsafely.
+        OSError: If the file cannot be opened.
+        ValueError: If it is damaged or contains other objects than plain data and tensors; the message can follow a
+            colon. Torch's own messages advise to load the file unsafely.
     """
     with open_regular(path) as file:
         start = file.read(4)
     if start != _ZIP and start[:1] != _PICKLE:
         raise ValueError("torch.save() did not write it")
     try:
-        with warnings.catch_warnings():  # torch warns of what then fails anyway
+        with warnings.catch_warnings():  # torch warns, and then fails anyway
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and start == _ZIP)
     except pickle.UnpicklingError as error:
         stranger = re.search(r"(?:GLOBAL|class) (\S+)", str(error))  # "class": before PyTorch 2.4
         found = f" (found {stranger[1]})" if stranger else ""
-        raise ValueError(f"it is not a dictionary of tensors, and nothing else is loaded{found}") from error
-    except Exception as error:  # what torch raises on a damaged file is an open set
+        raise ValueError(f"it contains other objects than tensors, which are never loaded{found}") from error
+    except Exception as error:  # torch can raise anything on a damaged file
         raise ValueError("it is damaged, or torch.save() did not write it") from error

@@ -97,7 +97,7 @@ def remove_from_package(home):
 
 def half_unpack(home):
     (package(home) / "package.json").write_text('{"folder": "misbe')
-    return package(home), "not unpacked to the end"
+    return package(home), "not unpacked completely"
 
 
 def remove_package_of_unfinished(home):

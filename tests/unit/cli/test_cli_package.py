@@ -53,7 +53,7 @@ def test_build_says_what_went_in_and_what_did_not(here, monkeypatch):
     assert ended.out.splitlines()[3:] == [
         "packed    fedn.yaml, models/ (2 files, 98 B)",
         "left out  .git (never packed)",
-        "left out  big.pt (a checkpoint of 150 MB; --include 'big.pt' packs it)",
+        "left out  big.pt (a checkpoint of 150 MB; to pack it, use --include 'big.pt')",
     ]
     left_out = fedpkg("package", "build", "client", "--json").json()["left_out"]
     assert [one["name"] for one in left_out] == [".git", "big.pt"]

@@ -154,8 +154,8 @@ def test_data_of_a_container_is_told_of_without_isolation(here):
     write_data(here / "d")
     ended = run()
     about = (
-        "warning: train.py:10 opens /app/data, which no client has for itself: with --isolate each finds its data "
-        "there; without it, change the path"
+        "warning: train.py:10 opens /app/data, which all clients would share: use --isolate, so that each finds its "
+        "own data there, or change the path"
     )
     assert ended.code != 0 and about in ended.err and "nothing in the package says" not in ended.err
 
@@ -435,7 +435,7 @@ def test_inspection_explains_where_the_data_goes(here):
     assert ended.code == 0, ended.err
     lines = [" ".join(line.split()) for line in ended.out.splitlines()]
     assert "links.../data . train.py:10 opens ../data/x.csv" in lines, ended.out
-    assert "train.py:10 opens /app/data, which no client has for itself" in ended.err
+    assert "train.py:10 opens /app/data, which all clients would share" in ended.err
     told = fedpkg("package", "inspect", "client", "--data", "d/*", "--isolate", "--json").json()
     assert {way["name"]: way["value"] for way in told["data"]} == {"../data": ".", "/app/data": "."}
     assert told["data_missed"] == []

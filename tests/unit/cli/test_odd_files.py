@@ -116,5 +116,5 @@ def test_task_file_that_is_no_object_or_too_deep_is_refused(tmp_path, monkeypatc
     monkeypatch.setenv("FEDPKG_TASK", str(path))
     for text in ("[1]", "[" * 100_000, "{"):
         path.write_text(text)
-        with pytest.raises(ClientError, match=r"task\.json, which FEDPKG_TASK names"):
+        with pytest.raises(ClientError, match=r"task\.json \(from FEDPKG_TASK\)"):
             task()

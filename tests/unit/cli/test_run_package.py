@@ -259,7 +259,7 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
         (("run", "--package", "p/client", "--data", "no/*"), "clients.folders: nothing matches no/*"),
         (
             ("run", "--package", "p/client", "--data", "p/client/*.py", "--clients", "3"),
-            "p/client/*.py matches 2, and clients.count is 3",
+            "p/client/*.py matches 2, but clients.count is 3",
         ),
         (("run", "--package", "p/client", "round=3"), "on the command line: 'round' must be a section"),
         (("run", "--package", "p/client", "strategy=fedadam"), "write strategy: {name: fedadam}"),

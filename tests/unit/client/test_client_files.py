@@ -168,23 +168,23 @@ def test_what_is_missing_is_said(calls: Calls, tmp_path: Path) -> None:
         return run
 
     for function, facts, message in (
-        (train(), {"reply": "gradient"}, "asks for a gradient\n  hint  save"),
+        (train(), {"reply": "gradient"}, "expects a gradient\n  hint  save"),
         (train(), {}, "save needs the model"),
-        (train({"dc": {}}), {}, "the set 'dc' is not asked for"),
-        (train(model=model), {"reply_sets": ["", "dc"]}, "asks for the set 'dc'"),
-        (train({"": {}}), {"reply_sets": ["", "y"]}, "asks for the set 'y'"),
-        (lambda _in, out: client.save(out, model), {}, "save needs what load returned"),
+        (train({"dc": {}}), {}, "the set 'dc' was not requested"),
+        (train(model=model), {"reply_sets": ["", "dc"]}, "expects the set 'dc'"),
+        (train({"": {}}), {"reply_sets": ["", "y"]}, "expects the set 'y'"),
+        (lambda _in, out: client.save(out, model), {}, "save needs the return value of load"),
         (lambda path, _out: client.load(path, nn.Linear(3, 2)), {}, "the file has no tensor 'weight'"),
         (lambda path, _out: client.load(path, nn.Sequential(nn.Linear(3, 2))), {}, "the module has no tensor '1"),
         (lambda path, _out: client.load(path, nn.Sequential(nn.Linear(3, 1), *net()[1:])), {}, "shape \\(2, 3\\), the"),
-        (lambda path, _out: client.prox(model, client.load(path, model)), {}, "no request of a proximal step"),
+        (lambda path, _out: client.prox(model, client.load(path, model)), {}, "not a request for a proximal step"),
         (lambda _in, _out: client.matching(model, "2.wieght"), {}, "matches no tensor of the model\n  hint .*2.weight"),
-        (lambda _in, _out: client.keep("a/b", {}), {}, "no name for what is kept"),
+        (lambda _in, _out: client.keep("a/b", {}), {}, "cannot be a name for kept tensors"),
         (lambda _in, _out: client.gradient(model, lambda m, b: m(b).sum(), []), {}, "no batch"),
     ):
         with pytest.raises(client.ClientError, match=message):
             calls(function, came, **facts)
-    with pytest.raises(client.ClientError, match="16 tensors under positions, the module has 9"):
+    with pytest.raises(client.ClientError, match="16 tensors under positions, but the module has 9"):
         calls(lambda path, _out: client.load(path, model), {str(i): np.zeros(1) for i in range(16)})
 
 
@@ -211,7 +211,7 @@ def test_task_says_what_its_file_does_and_what_is_usual_without(
     calls(train, {"w": np.zeros(1)}, client="client-2", round_number=4, seed=9, parameters={"proximal_mu": 0.5},
           reply_sets=["x", "dc"], unheard_of=1)  # fmt: skip
     monkeypatch.setenv("FEDPKG_TASK", str(tmp_path / "nichts.json"))
-    with pytest.raises(client.ClientError, match=r"which FEDPKG_TASK names.*\n.*unset"):
+    with pytest.raises(client.ClientError, match=r"\(from FEDPKG_TASK\).*\n.*unset"):
         client.task()
     monkeypatch.delenv("FEDPKG_TASK")
     monkeypatch.delenv("FEDPKG_STATE_DIR")
@@ -375,7 +375,7 @@ def test_module_that_cannot_be_filled_is_refused_with_both_names(calls: Calls) -
     name = next(iter(came))
     layer, _, rest = name.partition(".")
     for module, words in (
-        (inner, f"what the file calls '{name}' is '{layer}._module.{rest}' in the module"),
+        (inner, f"the tensor '{name}' in the file is '{layer}._module.{rest}' in the module"),
         (empty, f"the module's tensor '{name}' is on the device 'meta'"),
     ):
         with pytest.raises(ClientError, match=re.escape(words)):

@@ -470,7 +470,7 @@ def test_gradients_are_with_the_clients_own_layers_and_of_what_is_shared(calls: 
         ((), {"local_names": ["nonsense.*"]}, "'nonsense.*' matches no tensor of the model"),
         (("nonsense",), {}, "local: the model has no tensor 'nonsense'"),
         (("head.*",), {}, "matching(model"),
-        ((), {"local_norms": True}, "no normalising layer"),
+        ((), {"local_norms": True}, "no normalisation layer"),
     ],
 )
 def test_what_shall_stay_and_is_not_there_is_an_error(

@@ -182,12 +182,31 @@ def _collisions() -> Iterator[Case]:
 
     nfc, nfd = "client/ä", unicodedata.normalize("NFD", "client/ä")
     for what, said, *entries in (
-        ("twice", about("client/a", "it is there twice"), entry("client/a"), entry("client/a")),
-        ("twice in two spellings", about("client/a", "it is there twice"), entry("client/a"), entry("./client//a")),
-        ("second fedn.yaml", about("client/fedn.yaml", "it is there twice"), entry("client/fedn.yaml", b"x")),
-        ("folder twice", about("client/d", "it is there twice"), folder("client/d"), folder("client/d")),
-        ("file, then link", about("client/a", "it is there twice"), entry("client/a"), link("client/a", "b")),
-        ("link, then file", about("client/a", "it is there twice"), link("client/a", "b"), entry("client/a")),
+        ("twice", about("client/a", "the archive contains it twice"), entry("client/a"), entry("client/a")),
+        (
+            "twice in two spellings",
+            about("client/a", "the archive contains it twice"),
+            entry("client/a"),
+            entry("./client//a"),
+        ),
+        (
+            "second fedn.yaml",
+            about("client/fedn.yaml", "the archive contains it twice"),
+            entry("client/fedn.yaml", b"x"),
+        ),
+        ("folder twice", about("client/d", "the archive contains it twice"), folder("client/d"), folder("client/d")),
+        (
+            "file, then link",
+            about("client/a", "the archive contains it twice"),
+            entry("client/a"),
+            link("client/a", "b"),
+        ),
+        (
+            "link, then file",
+            about("client/a", "the archive contains it twice"),
+            link("client/a", "b"),
+            entry("client/a"),
+        ),
         (
             "file in a file",
             about("client/a/b", "it lies inside 'client/a', which is a file"),
@@ -271,17 +290,19 @@ def _hard_links() -> Iterator[Case]:
     for what, target, rule in (
         ("absolute", "/etc/passwd", "its target '/etc/passwd' is absolute"),
         ("traversal", "../x", "its target '../x' contains '..'"),
-        ("to a later file", "client/later", "it is a hard link to 'client/later', no file before it"),
-        ("to a link", "client/l", "it is a hard link to 'client/l', no file before it"),
-        ("to itself", "client/h", "it is a hard link to 'client/h', no file before it"),
-        ("to a folder", "client", "it is a hard link to 'client', no file before it"),
+        ("to a later file", "client/later", "it is a hard link to 'client/later', which is not a file before it"),
+        ("to a link", "client/l", "it is a hard link to 'client/l', which is not a file before it"),
+        ("to itself", "client/h", "it is a hard link to 'client/h', which is not a file before it"),
+        ("to a folder", "client", "it is a hard link to 'client', which is not a file before it"),
     ):
         members = (link("client/l", "fedn.yaml"), hard_link("client/h", target), entry("client/later"))
         yield Case(f"hard link: {what}", *of(about("client/h", rule), *members))
     yield Case(
         "hard link: over the spec",
         *of(
-            about("client/fedn.yaml", "it is there twice"), entry("client/x"), hard_link("client/fedn.yaml", "client/x")
+            about("client/fedn.yaml", "the archive contains it twice"),
+            entry("client/x"),
+            hard_link("client/fedn.yaml", "client/x"),
         ),
     )
 
@@ -328,22 +349,22 @@ def _headers() -> Iterator[Case]:
         ("prefix that leaves", about("../../x", "its name contains '..'"), header("x", patch={345: b"../.."})),
         ("GNU mark and a prefix", after + "a header has GNU tar's mark and a prefix to its name", header("client/x", patch={257: b"ustar  \0", 345: b"evil"})),
         ("two names", after + "two extended headers for one member", extended(b"L", b"client/a\0"), extended(b"x", records(path="client/b")), header("x")),
-        ("PAX size that hides a member", about("client/x", "its header states 512 bytes and its extended header 0"), extended(b"x", records(size="0")), header("client/x", size=512), hidden),
-        ("PAX size that eats a member", about("client/x", "its header states 0 bytes and its extended header 512"), extended(b"x", records(size="512")), header("client/x"), hidden),
-        ("PAX size below zero", about("client/x", "its size '-1' is no number"), extended(b"x", records(size="-1")), header("client/x")),
-        ("PAX size in other digits", about("client/x", "its size '٣' is no number"), extended(b"x", records(size="٣")), header("client/x")),
-        ("PAX size with exponent", about("client/x", "its size '1e3' is no number"), extended(b"x", records(size="1e3")), header("client/x")),
-        ("PAX size of 30 digits", about("client/x", f"its size '{'9' * 30}' is no number"), extended(b"x", records(size="9" * 30)), header("client/x")),
+        ("PAX size that hides a member", about("client/x", "its header states 512 bytes, but its extended header 0"), extended(b"x", records(size="0")), header("client/x", size=512), hidden),
+        ("PAX size that eats a member", about("client/x", "its header states 0 bytes, but its extended header 512"), extended(b"x", records(size="512")), header("client/x"), hidden),
+        ("PAX size below zero", about("client/x", "its size '-1' is not a number"), extended(b"x", records(size="-1")), header("client/x")),
+        ("PAX size in other digits", about("client/x", "its size '٣' is not a number"), extended(b"x", records(size="٣")), header("client/x")),
+        ("PAX size with exponent", about("client/x", "its size '1e3' is not a number"), extended(b"x", records(size="1e3")), header("client/x")),
+        ("PAX size of 30 digits", about("client/x", f"its size '{'9' * 30}' is not a number"), extended(b"x", records(size="9" * 30)), header("client/x")),
         ("size below zero in base 256", after + "a header states a negative size", header("client/x", size=-512)),
         ("size below zero in octal", after + "a header states a negative size", header("client/x", patch={124: b"-0000000777\0"})),
-        ("size with an underscore", after + "a header states a size that is no octal number", header("client/x", patch={124: b"0000000_100\0"})),
-        ("size with a prefix", after + "a header states a size that is no octal number", header("client/x", patch={124: b"0o000000100\0"})),
-        ("size that is no number", after + "no tar header where one should be (invalid header)", header("client/x", patch={124: b"0000000zzz\0"})),
-        ("size of a folder", about("client/d", "it is no file and yet has a size"), header("client/d", type=b"5", size=512), hidden),
-        ("size of a link", about("client/l", "it is no file and yet has a size"), header("client/l", type=b"2", linkname="fedn.yaml", size=512), hidden),
-        ("size of a hard link", about("client/l", "it is no file and yet has a size"), header("client/l", type=b"1", linkname="client/fedn.yaml", size=512), hidden),
-        ("size below the real one", "member 'client/x': the archive is damaged: no tar header where one should be (invalid header)", header("client/x", size=1), b"x" * 2048),
-        ("file that is called a folder", about("client/x/", "it is a file and its name ends with '/'"), extended(b"x", records(path="client/x/")), header("x")),
+        ("size with an underscore", after + "a header states a size that is not an octal number", header("client/x", patch={124: b"0000000_100\0"})),
+        ("size with a prefix", after + "a header states a size that is not an octal number", header("client/x", patch={124: b"0o000000100\0"})),
+        ("size that is no number", after + "a tar header is missing (invalid header)", header("client/x", patch={124: b"0000000zzz\0"})),
+        ("size of a folder", about("client/d", "it is not a file, but has a size"), header("client/d", type=b"5", size=512), hidden),
+        ("size of a link", about("client/l", "it is not a file, but has a size"), header("client/l", type=b"2", linkname="fedn.yaml", size=512), hidden),
+        ("size of a hard link", about("client/l", "it is not a file, but has a size"), header("client/l", type=b"1", linkname="client/fedn.yaml", size=512), hidden),
+        ("size below the real one", "member 'client/x': the archive is damaged: a tar header is missing (invalid header)", header("client/x", size=1), b"x" * 2048),
+        ("file that is called a folder", about("client/x/", "it is a file, but its name ends with '/'"), extended(b"x", records(path="client/x/")), header("x")),
         ("global path", after + "a global header renames or resizes members", extended(b"g", records(path="client/x")), header("x")),
         ("global size", after + "a global header renames or resizes members", extended(b"g", records(size="0")), header("client/x", size=512), hidden),
         ("global sparse", after + "a global header renames or resizes members", extended(b"g", records(GNU__sparse__major="1")), header("client/x")),
@@ -354,11 +375,11 @@ def _headers() -> Iterator[Case]:
         ("extended header at the end", after + "it ends after an extended header", extended(b"x", records(path="client/x"))),
         ("endless global headers", after + "more than 16 extended headers in a row", extended(b"g", records(comment="x")) * 300),
         ("endless extended headers", after + "two extended headers for one member", extended(b"x", records(comment="x")) * 300),
-        ("wrong checksum", after + "no tar header where one should be (bad checksum)", header("client/x")[:-1] + b"x"),
+        ("wrong checksum", after + "a tar header is missing (bad checksum)", header("client/x")[:-1] + b"x"),
     ):  # fmt: skip
         yield Case(f"header: {what}", *of_raw(said, *blocks))
     for kind, what in ((b"x", "PAX"), (b"g", "global"), (b"L", "GNU name"), (b"K", "GNU target")):
-        said = "an extended header of 4294967296 bytes (at most 262144 are read)"
+        said = "it has an extended header of 4294967296 bytes (at most 262144 are allowed)"
         yield Case(f"header: {what} of 4 GiB", *of_raw(said, header("x", type=kind, size=1 << 32)))
 
 
@@ -406,13 +427,13 @@ def _xz_that_asks_for_memory() -> bytes:
 def _damage() -> Iterator[Case]:
     whole = gzip.compress(raw(*tar_bytes([entry("client/x", bytes(range(256)) * 8)]).split(END)[:1]), mtime=0)
     truncated = "the archive is damaged: it is truncated"
-    after = "the archive is damaged: something follows its end"
+    after = "the archive is damaged: data follows its end"
     damaged = about("client/fedn.yaml", truncated)
     wrong = bytearray(gzip.compress(raw(), mtime=0))
     wrong[-6] ^= 1
     yield Case("damage: empty file", lambda: b"", "it is an empty file")
     yield Case("damage: two bytes", lambda: b"\x1f\x8b", truncated)
-    yield Case("damage: noise", lambda: bytes(range(256)) * 9, "it is no tar archive")
+    yield Case("damage: noise", lambda: bytes(range(256)) * 9, "it is not a tar archive")
     yield Case("damage: gzip cut in its middle", lambda: whole[: len(whole) // 2], truncated)
     yield Case("damage: gzip without its end", lambda: whole[:-5], truncated)
     yield Case("damage: tar cut in a file", lambda: raw()[:600], damaged, ".tar")
@@ -427,7 +448,7 @@ def _damage() -> Iterator[Case]:
     yield Case(
         "damage: archive after the end",
         lambda: gzip.compress(raw(raw())),
-        about("client/fedn.yaml", "it is there twice"),
+        about("client/fedn.yaml", "the archive contains it twice"),
     )
     yield Case("damage: archive after its zeros", lambda: raw() + raw(), after, ".tar")
     yield Case("damage: bytes in the last zeros", lambda: raw() + bytes(511) + b"x", after, ".tar")
@@ -446,15 +467,15 @@ def _other_files() -> Iterator[Case]:
 
     yield Case("other: zip", zipped, "it is a zip file")
     yield Case("other: zip called tar", zipped, "it is a zip file", ".tar")
-    yield Case("other: 7z called tgz", lambda: b"7z\xbc\xaf\x27\x1c" + bytes(600), "it is no tar archive", ".tgz")
-    yield Case("other: zstd", lambda: b"\x28\xb5\x2f\xfd" + bytes(600), "it is no tar archive", ".tar.zst")
-    yield Case("other: program called tar.gz", lambda: b"\x7fELF\x02\x01\x01" + bytes(600), "it is no tar archive")
-    yield Case("other: pickle", lambda: b"\x80\x04\x95" + bytes(600), "it is no tar archive", ".tar.gz")
-    yield Case("other: script", lambda: b"#!/bin/sh\necho harm\n" * 100, "it is no tar archive")
+    yield Case("other: 7z called tgz", lambda: b"7z\xbc\xaf\x27\x1c" + bytes(600), "it is not a tar archive", ".tgz")
+    yield Case("other: zstd", lambda: b"\x28\xb5\x2f\xfd" + bytes(600), "it is not a tar archive", ".tar.zst")
+    yield Case("other: program called tar.gz", lambda: b"\x7fELF\x02\x01\x01" + bytes(600), "it is not a tar archive")
+    yield Case("other: pickle", lambda: b"\x80\x04\x95" + bytes(600), "it is not a tar archive", ".tar.gz")
+    yield Case("other: script", lambda: b"#!/bin/sh\necho harm\n" * 100, "it is not a tar archive")
 
 
 def _where_the_spec_is() -> Iterator[Case]:
-    none = "there is no fedn.yaml at its root or in a top-level folder"
+    none = "it has no fedn.yaml at its root or in a top-level folder"
     for what, said, *entries in (
         ("nothing", none),
         ("too deep", f"{none} ('a/b/fedn.yaml' is too deep)", entry("a/b/fedn.yaml", SPEC)),
@@ -493,11 +514,11 @@ def _specs() -> Iterator[Case]:
         ("mapping for a command", f"{must} a section with a", train + "\n    command: {a: b}"),
         ("empty command", "line 3: 'entry_points.train.command' is empty", train + "\n    command: ' '"),
         ("NUL in a command", "line 3: 'entry_points.train.command' contains a NUL character", train + '\n    command: "a\\0b"'),
-        ("escape sequence in a command", "line 3: 'entry_points.train.command' contains the character '\\x1b', which is not seen", train + '\n    command: "a\\e[2Jb"'),
-        ("carriage return in a command", "line 3: 'entry_points.train.command' contains the character '\\r', which is not seen", train + '\n    command: "curl x | sh #\\rpython a.py"'),
-        ("carriage return in the middle of a line", "line 3: the line ends with the character '\\r', which is not seen", train + "\n    command: curl x | sh;\r      python a.py"),
-        ("next line in a comment", "line 2: the line ends with the character '\\x85', which is not seen", "entry_points:\r\n  train: {command: a} #\x85\n"),
-        ("right to left override in a command", "line 3: 'entry_points.train.command' contains the character '\\u202e', which is not seen", train + '\n    command: "a\\u202eb"'),
+        ("escape sequence in a command", "line 3: 'entry_points.train.command' contains the invisible character '\\x1b'", train + '\n    command: "a\\e[2Jb"'),
+        ("carriage return in a command", "line 3: 'entry_points.train.command' contains the invisible character '\\r'", train + '\n    command: "curl x | sh #\\rpython a.py"'),
+        ("carriage return in the middle of a line", "line 3: the line ends with the invisible character '\\r'", train + "\n    command: curl x | sh;\r      python a.py"),
+        ("next line in a comment", "line 2: the line ends with the invisible character '\\x85'", "entry_points:\r\n  train: {command: a} #\x85\n"),
+        ("right to left override in a command", "line 3: 'entry_points.train.command' contains the invisible character '\\u202e'", train + '\n    command: "a\\u202eb"'),
         ("escape sequence in a key", "line 1: unknown key '\\x1b[2J'", '"\\e[2J": x'),
         ("key of 50 KB", f"line 1: unknown key '{'k' * 79}…'", f"{'k' * 1000}: x"),
         ("key twice", "line 3: duplicate key 'train' (first on line 2)", train + "{command: a}\n  train: {command: b}"),
@@ -513,7 +534,7 @@ def _specs() -> Iterator[Case]:
         ("only a tab", "line 2: not valid YAML: found character '\\t' that cannot start any token", "entry_points:\n\ttrain: a"),
     ):  # fmt: skip
         yield _spec_case(what, text.encode(), f"client/fedn.yaml, {said}")
-    too_big = "client/fedn.yaml: larger than 64 KiB, this is no fedn.yaml"
+    too_big = "client/fedn.yaml: larger than 64 KiB, so this is not a fedn.yaml"
     yield _spec_case("700 KB of keys", b"a: b\n" * 140_000, too_big)
     yield _spec_case("UTF-16", "entry_points: {}".encode("utf-16"), "client/fedn.yaml, line 1: not UTF-8 text")
     yield _spec_case("surrogate", b"a: \xed\xa0\x80", "client/fedn.yaml, line 1: not UTF-8 text")

@@ -123,7 +123,7 @@ def test_ratio_is_bounded_where_the_limit_on_bytes_is_not(tmp_path: Path, monkey
     archive = write(case, tmp_path)
     with pytest.raises(ArchiveError, match="it unpacks to more than 100 times its size") as caught:
         open_package(archive, tmp_path / "cache", limits=LimitsConfig(package_bytes=1 << 32, package_members=1000))
-    assert caught.value.hint == "pack it without compression, if you trust it: gunzip it, or tar -cf package.tar client"
+    assert caught.value.hint == "if you trust it, pack it without compression: gunzip it, or tar -cf package.tar client"
     plain = tmp_path / "plain.tar"
     plain.write_bytes(tar_bytes([PACKAGE, entry("client/zeros", bytes(4 << 20))]))
     assert (

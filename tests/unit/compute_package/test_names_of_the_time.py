@@ -52,7 +52,7 @@ def test_scaleout_yaml_makes_a_package(client: Path, cache: Path, tmp_path: Path
 
 def test_fedn_yaml_wins_and_a_warning_says_so(client: Path, cache: Path, tmp_path: Path) -> None:
     (client / "scaleout.yaml").write_text("entry_points: {startup: startup.py}\n")
-    assert "scaleout.yaml is not read, as there is a fedn.yaml" in build_package(client, tmp_path / "p.tgz").warnings
+    assert "scaleout.yaml is ignored, because fedn.yaml exists" in build_package(client, tmp_path / "p.tgz").warnings
     assert list(opened(tmp_path / "p.tgz", cache).spec.entry_points) == ["train", "validate"]
 
 
@@ -82,5 +82,5 @@ def test_two_folders_with_either_name_are_ambiguous(tmp_path: Path, cache: Path)
 def test_pattern_that_ignores_the_scaleout_yaml_is_refused(client: Path, tmp_path: Path) -> None:
     (client / "fedn.yaml").rename(client / "scaleout.yaml")
     (client / ".scaleoutignore").write_text("*.yaml\n")
-    with pytest.raises(PackageError, match=r"'\*.yaml' \(.scaleoutignore, line 1\) ignores it"):
+    with pytest.raises(PackageError, match=r"'\*.yaml' \(.scaleoutignore, line 1\) excludes it"):
         build_package(client, tmp_path / "p.tgz")

@@ -121,7 +121,7 @@ def test_ignored_files_and_the_archive_itself_stay_out(client: Path) -> None:
 def test_ignoring_the_spec_is_an_error(client: Path, tmp_path: Path) -> None:
     (client / ".fedpkgignore").write_text("# all\n*.yaml\n", encoding="utf-8")
     assert refusal(client, tmp_path / "p.tar.gz").endswith(
-        "'client/fedn.yaml' cannot go into a package: the pattern '*.yaml' (.fedpkgignore, line 2) ignores it"
+        "'client/fedn.yaml' cannot go into a package: the pattern '*.yaml' (.fedpkgignore, line 2) excludes it"
     )
 
 
@@ -151,7 +151,7 @@ def test_fifo_is_refused(client: Path, tmp_path: Path) -> None:
     os.mkfifo(client / "pipe")
     message = refusal(client, tmp_path / "p.tar.gz")
     assert message.endswith(
-        "'client/pipe' cannot go into a package: it is no file, folder or link (a socket, fifo or device)"
+        "'client/pipe' cannot go into a package: it is not a file, folder or link (but a socket, fifo or device)"
     )
 
 
@@ -180,7 +180,7 @@ def test_folder_without_a_spec_gets_a_hint(tmp_path: Path) -> None:
     (tmp_path / "project" / "client").mkdir(parents=True)
     with pytest.raises(PackageError, match=r"project has no fedn\.yaml") as caught:
         build_package(tmp_path / "project", tmp_path / "p.tar.gz")
-    assert "write " in (caught.value.hint or "")
+    assert "create " in (caught.value.hint or "")
     (tmp_path / "project" / "client" / "fedn.yaml").write_text(SPEC, encoding="utf-8")
     with pytest.raises(PackageError) as caught:
         build_package(tmp_path / "project", tmp_path / "p.tar.gz")
@@ -204,7 +204,7 @@ def test_wrong_spec_is_reported_and_nothing_is_written(client: Path, tmp_path: P
 def test_output_that_is_a_folder_is_refused(client: Path, tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"is a folder") as caught:
         build_package(client, tmp_path)
-    assert caught.value.hint == "name the archive: -o package.tar.gz"
+    assert caught.value.hint == "give the archive a name: -o package.tar.gz"
 
 
 def test_failed_build_keeps_the_older_archive(client: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_big_file_gets_a_warning(client: Path, tmp_path: Path) -> None:
     with open(client / "data.bin", "wb") as file:
         file.truncate((10 << 20) + 1)
     assert build_package(client, tmp_path / "p.tar.gz").warnings == (
-        "data.bin is big (10.0 MiB); a client that changes it gets a copy",
+        "data.bin is big (10.0 MiB); each client that changes it gets a copy",
     )
 
 
@@ -253,7 +253,7 @@ def test_missing_script_and_python_env_get_a_warning(client: Path, tmp_path: Pat
     (client / "fedn.yaml").write_text(spec, encoding="utf-8")
     assert build_package(client, tmp_path / "p.tar.gz").warnings == (
         "entry point 'train' runs entrypont.py, which is missing; did you mean 'entrypoint.py'?",
-        "python_env names python-3.11.txt, which is missing",
+        "python_env is python-3.11.txt, which is missing",
     )
 
 

@@ -57,7 +57,7 @@ def test_what_never_belongs_into_a_package_is_always_ignored(tmp_path: Path, nam
 
 def test_pattern_with_an_exclamation_mark_gets_a_warning(tmp_path: Path) -> None:
     assert read_ignore(write(tmp_path, "*.txt\n!keep.txt")).warnings() == [
-        ".fedpkgignore, line 2: '!keep.txt' brings nothing back: there are no exceptions in ignore files"
+        ".fedpkgignore, line 2: '!keep.txt' has no effect: ignore files do not support exceptions (!)"
     ]
 
 

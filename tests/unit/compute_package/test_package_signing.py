@@ -59,7 +59,7 @@ def test_key_is_for_its_owner_alone_and_never_overwritten(tmp_path: Path) -> Non
     content = path.read_bytes()
     with pytest.raises(PackageError, match="File exists") as caught:
         signing.make_key(path)
-    assert caught.value.hint == "choose another name; a key is never overwritten"
+    assert caught.value.hint == "choose another name; keys are never overwritten"
     Path(f"{tmp_path / 'other'}.pub").touch()
     with pytest.raises(PackageError, match=r"other\.pub: cannot be written: File exists"):
         signing.make_key(tmp_path / "other")
@@ -114,10 +114,10 @@ def test_passphrase_is_asked_for_where_there_is_one(tmp_path: Path) -> None:
 def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     path, _ = key_in(tmp_path)
     public = Path(f"{path}.pub")
-    with pytest.raises(PackageError, match="is a private key; the public one is meant") as caught:
+    with pytest.raises(PackageError, match="is a private key, not a public one") as caught:
         signing.read_public_key(path)
     assert "openssl pkey" in str(caught.value.hint)
-    with pytest.raises(PackageError, match="is a public key; the private one signs"):
+    with pytest.raises(PackageError, match="is a public key; signing needs the private key"):
         signing.read_private_key(public, passphrase=no_passphrase)
     of_rsa = rsa.generate_private_key(65537, 1024).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -147,7 +147,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path) -> None:
     for content in wrong:
         data = content if isinstance(content, bytes) else content.encode()
         (tmp_path / "odd").write_bytes(data)
-        with pytest.raises(PackageError, match="is no public Ed25519 key"):
+        with pytest.raises(PackageError, match="is not a public Ed25519 key"):
             signing.read_public_key(tmp_path / "odd")
 
 
@@ -180,7 +180,7 @@ def test_signers_add_to_one_file_until_the_package_is_another(tmp_path: Path) ->
 def test_what_is_no_signature_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "package.tar.gz"
     path.write_bytes(b"precious")
-    with pytest.raises(PackageError, match="is no signature file"):
+    with pytest.raises(PackageError, match="is not a signature file"):
         signing.add_signature(path, DIGEST, signed(tmp_path))
     assert path.read_bytes() == b"precious"
 
@@ -188,7 +188,7 @@ def test_what_is_no_signature_file_is_never_overwritten(tmp_path: Path) -> None:
 def test_more_than_16_signers_are_refused(tmp_path: Path) -> None:
     for number in range(16):
         signing.add_signature(tmp_path / "p.sig", DIGEST, signed(tmp_path, str(number)))
-    with pytest.raises(PackageError, match="has 16 signatures already"):
+    with pytest.raises(PackageError, match="already has 16 signatures, the maximum"):
         signing.add_signature(tmp_path / "p.sig", DIGEST, signed(tmp_path, "17"))
 
 
@@ -232,7 +232,7 @@ def test_signature_file_is_read_strictly(tmp_path: Path, how: str) -> None:
     assert signing.read_signature_file(path) == (DIGEST, (one,))
     ODD[how](document)
     path.write_text(json.dumps(document))
-    with pytest.raises(PackageError, match="is no signature file: "):
+    with pytest.raises(PackageError, match="is not a signature file: "):
         signing.read_signature_file(path)
 
 
@@ -254,7 +254,7 @@ def test_signature_file_is_read_strictly(tmp_path: Path, how: str) -> None:
 )
 def test_file_that_is_something_else_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "p.sig").write_bytes(data)
-    with pytest.raises(PackageError, match="is no signature file"):
+    with pytest.raises(PackageError, match="is not a signature file"):
         signing.read_signature_file(tmp_path / "p.sig")
 
 
@@ -306,9 +306,9 @@ def test_package_is_admitted_by_its_digest_or_a_signer_and_by_nothing_else(tmp_p
     assert admit(DIGEST, package, None) == ()
     assert admit(DIGEST, package, [f"sha256:{DIGEST}"]) == ()
     assert refusal([]) == refusal([f"sha256:{OTHER}"]) == ""
-    assert refusal([signer]) == f", and there is no signature {package}.sig"
+    assert refusal([signer]) == f", and it has no signature file {package}.sig"
     signing.add_signature(signing.signature_path(package), DIGEST, two)
-    assert refusal([signer]) == f", nor is who signed it: {two.signer}"
+    assert refusal([signer]) == f", nor are its signers: {two.signer}"
     assert refusal([]) == ""
     signing.add_signature(signing.signature_path(package), DIGEST, one)
     assert admit(DIGEST, package, [signer]) == (one,)
@@ -320,7 +320,7 @@ def test_package_is_admitted_by_its_digest_or_a_signer_and_by_nothing_else(tmp_p
     assert admit(DIGEST, package, [signer], signature=elsewhere) == (one,)
     forged = Signature(signer, two.signature)
     signing.add_signature(signing.signature_path(package), DIGEST, forged)
-    assert refusal([signer]) == f", the signature of {signer} on it is not genuine"
+    assert refusal([signer]) == f", and its signature by {signer} is not valid"
 
 
 def test_session_that_goes_on_is_checked_by_what_is_on_record(tmp_path: Path) -> None:
@@ -329,11 +329,11 @@ def test_session_that_goes_on_is_checked_by_what_is_on_record(tmp_path: Path) ->
     admit_again(DIGEST, [f"sha256:{DIGEST}"], [])
     admit_again(DIGEST, [one.signer], [one.to_json()])
     for allow, recorded in (([one.signer], []), ([], [one.to_json()]), ([f"sha256:{OTHER}"], [one.to_json()])):
-        with pytest.raises(PackageError, match="the session's package is not allowed: no signature on record"):
+        with pytest.raises(PackageError, match="the session's package is not allowed: no recorded signature"):
             admit_again(DIGEST, allow, recorded)
-    with pytest.raises(PackageError, match="no signature on record"):
+    with pytest.raises(PackageError, match="no recorded signature"):
         admit_again(OTHER, [one.signer], [one.to_json()])
-    with pytest.raises(PackageError, match="a signature on record is damaged"):
+    with pytest.raises(PackageError, match="a recorded signature is damaged"):
         admit_again(DIGEST, [one.signer], [{"signer": one.signer, "signature": "x"}])
 
 

@@ -103,7 +103,7 @@ def test_entry_point_may_have_a_name_of_its_own(name: str) -> None:
 def test_name_by_which_no_task_could_be_found_is_refused(name: str) -> None:
     with pytest.raises(SpecError, match=r"line 1: .* cannot be the name of an entry point") as caught:
         parse_spec(f"entry_points: {{{name}: {{command: b}}}}", "fedn.yaml")
-    assert "does not end in '-' and a number" in (caught.value.hint or "")
+    assert "not end in '-' and a number" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_byte_order_mark_is_read_over(tmp_path: Path) -> None:
 def test_file_above_64_kibibytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "fedn.yaml"
     path.write_text("# ä" * (1 << 15), encoding="utf-8")
-    with pytest.raises(SpecError, match=r"larger than 64 KiB, this is no fedn\.yaml"):
+    with pytest.raises(SpecError, match=r"larger than 64 KiB, so this is not a fedn\.yaml"):
         read_spec(path)
 
 

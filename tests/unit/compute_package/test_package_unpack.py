@@ -239,7 +239,7 @@ def test_archive_cut_anywhere_is_refused(tmp_path: Path, cache: Path, compress: 
     for cut in sorted({1, 100, 511, 512, 600, 1024, 1500, 2000, len(data) - 512, len(data) - 5, len(data) - 1}):
         archive.write_bytes(data[:cut])
         message = refusal(archive, cache)
-        assert "truncated" in message or message == "it is no tar archive"
+        assert "truncated" in message or message == "it is not a tar archive"
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
@@ -249,7 +249,7 @@ def test_bytes_after_the_compressed_archive_are_refused(
     archive = tmp_path / "p.tar.gz"
     archive.write_bytes(compress(tar_bytes([PACKAGE])) + b"#!/bin/sh")
     assert refusal(archive, cache) in (
-        "the archive is damaged: something follows its end",
+        "the archive is damaged: data follows its end",
         "the archive is damaged: it is truncated",
     )
 
@@ -258,7 +258,7 @@ def test_broken_header_in_the_middle_is_not_taken_for_the_end(tmp_path: Path, ca
     data = bytearray(tar_bytes([PACKAGE, entry("client/a")]))
     data[1024] ^= 1
     assert refusal(write(tmp_path, bytes(data)), cache) == (
-        "member 'client/fedn.yaml': the archive is damaged: no tar header where one should be (bad checksum)"
+        "member 'client/fedn.yaml': the archive is damaged: a tar header is missing (bad checksum)"
     )
 
 
@@ -335,10 +335,10 @@ def _edit_with_manifest(path: Path, data: bytes) -> None:
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "bytes": (lambda folder: _edit(folder / "entrypoint.py", b"evil()"), "'client/entrypoint.py' was changed"),
     "the spec": (lambda folder: _edit(folder / "fedn.yaml", SPEC), "'client/fedn.yaml' was changed"),
-    "another link": (lambda folder: _exchange(folder / "l", "fedn.yaml"), "'client/l' leads elsewhere than it did"),
+    "another link": (lambda folder: _exchange(folder / "l", "fedn.yaml"), "'client/l' has another target than it had"),
     "a link for a file": (
         lambda folder: _exchange(folder / "entrypoint.py", "fedn.yaml"),
-        "'client/entrypoint.py' is something else than it was",
+        "'client/entrypoint.py' is of another type than it was",
     ),
     "a file more": (lambda folder: (folder / "sitecustomize.py").touch(), "'client/sitecustomize.py' does not belong"),
     "bytes, and the manifest": (
@@ -359,7 +359,7 @@ def test_changed_entry_is_made_again_from_the_archive_and_is_an_error_without(
     on_record = {package.digest: package.contents}
     for known in (None, on_record):
         edit(package.folder)
-        with pytest.raises(PackageError, match="is not as it was unpacked: ") as caught:
+        with pytest.raises(PackageError, match="was changed after it was unpacked: ") as caught:
             find_package(package.digest, cache, contents=package.contents)
         assert problem in caught.value.message
         assert "fedpkg package inspect ARCHIVE" in str(caught.value.hint)

@@ -75,7 +75,7 @@ def test_a_big_checkpoint_is_asked_about(checkpoints: Path) -> None:
     )
     assert asked == [("last.ckpt", 4), ("sub/best.pt", 4)]
     assert inside(built) == sorted([*MINE, "data.csv", "last.ckpt", "small.pt"])
-    assert built.left_out == (("sub/best.pt", "a checkpoint of 0 MB; --include 'sub/best.pt' packs it"),)
+    assert built.left_out == (("sub/best.pt", "a checkpoint of 0 MB; to pack it, use --include 'sub/best.pt'"),)
 
 
 def test_a_big_checkpoint_that_is_named_is_packed_without_asking(checkpoints: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_is_excluded_stays_out(client: Path) -> None:
     put(client / "notes" / "a.md")
     put(client / "b.csv")
     assert inside(build(client, exclude=("notes/", "*.csv"))) == MINE
-    with pytest.raises(PackageError, match=r"the pattern '\*.yaml' \(--exclude\) ignores it"):
+    with pytest.raises(PackageError, match=r"the pattern '\*.yaml' \(--exclude\) excludes it"):
         build(client, exclude=("*.yaml",))
 
 

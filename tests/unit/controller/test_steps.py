@@ -101,7 +101,7 @@ def test_failed_call_for_a_gradient_can_be_repeated_by_hand(federation: Federati
     ("changes", "words"),
     [
         ({"clients": {"count": 4}}, "group 'odd'.*clients.groups has none"),
-        ({"clients": {"count": 4, "groups": {"odd": ["klient-1"]}}}, "no client is called 'klient-1'; did you mean"),
+        ({"clients": {"count": 4, "groups": {"odd": ["klient-1"]}}}, "no client id matches 'klient-1'; did you mean"),
         ({"package": str(PACKAGES / "drifting")}, "no entry point 'gradient'"),
     ],
 )

@@ -184,7 +184,7 @@ def test_reply_that_is_no_records_is_that_clients_failure(federation: Federation
     assert row.strategy_metrics == {"weights": {"client-0": 0.0, "client-1": 1.0}}
     assert (row.counted, row.num_failed, row.num_examples) == (["client-0", "client-1"], 1, 0.0)
     task = federation.task(session, "client-2", "how-is.it")
-    assert task.failure == "bad_file" and "its key is none of a records file" in (task.message or "")
+    assert task.failure == "bad_file" and "its key is not that of a records file" in (task.message or "")
     (request,) = federation.store.list_requests(session.session_id)
     assert (request.entry_point, request.reply_kind) == ("how-is.it", "records")
     assert federation.store.list_clients(session.session_id)[0].last_num_examples is None
@@ -197,7 +197,7 @@ def test_failed_task_of_records_can_be_repeated_by_hand(
     folder = federation.folder(federation.task(session, "client-2", "how-is.it"))
     words = ["package", "call", package, "how-is.it", "--task", str(folder)]
     assert run_command(words) == 8
-    assert "its key is none of a records file" in capsys.readouterr().err
+    assert "its key is not that of a records file" in capsys.readouterr().err
     assert run_command([*words, "--client-id", "client-1", "--json"]) == 0
     called = json.loads(capsys.readouterr().out)
     assert (called["sets"], called["data"], called["num_examples"]) == (["a"], None, 1.0)

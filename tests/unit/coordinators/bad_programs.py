@@ -19,7 +19,7 @@ BAD = {
     r"its file 'x\.npz' is no regular file": LINE + "os.mkfifo(file)" + COMMITS,
     r"its file 'x\.npz' has 4294967296 bytes; at most": LINE + "open(file, 'wb').truncate(1 << 32)" + COMMITS,
     r"its file 'x\.npz' is no model: ": LINE + "open(file, 'wb').write(b'PK nothing')" + COMMITS,
-    r"its file 'x\.npz' holds no records: ": LINE
+    r"its file 'x\.npz' does not contain records: ": LINE
     + "import numpy\nnumpy.savez(file, w=numpy.zeros(3))\n"
     + "asks = {'id': '1', 'payload': 'x.npz', 'payload_kind': 'records'}\n"
     + "line.send({'type': 'ask', 'requests': [asks]})"

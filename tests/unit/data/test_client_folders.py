@@ -84,7 +84,7 @@ def test_a_single_folder_is_called_by_its_name(folder: Path) -> None:
 
 
 def test_nothing_found_is_an_error(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"clients.folders: no folders in .*mehr"):
+    with pytest.raises(DataError, match=r"clients.folders: there are no folders in .*mehr"):
         find(folder)
     with pytest.raises(DataError, match=r"clients.folders: nothing matches .*x-\*"):
         find(folder / "x-*")
@@ -121,5 +121,5 @@ def test_a_name_that_is_not_utf8_is_refused(folder: Path) -> None:
 
 def test_a_link_to_nothing_is_refused(folder: Path) -> None:
     (folder / "a.npz").symlink_to(folder / "gone.npz")
-    with pytest.raises(DataError, match=r"a.npz is a link to nothing"):
+    with pytest.raises(DataError, match=r"a.npz is a broken link"):
         found(folder, "*.npz")

@@ -243,12 +243,15 @@ def without(key: str) -> Arrays:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (without("y_train"), "y_train not in it"),
-        (without("x_test"), "one of x_test and y_test without the other"),
+        (without("y_train"), "it has no y_train"),
+        (without("x_test"), "it has only one of x_test and y_test"),
         (make_arrays() | {"y_train": np.zeros(7)}, r"x_train of shape \(120, 3\) and y_train of shape \(7,\)"),
         (make_arrays() | {"y_test": np.array(3)}, r"x_test of shape \(40, 3\) and y_test of shape \(\)"),
         (make_arrays(train=0), "no training examples"),
-        (make_arrays() | {"y_train": np.array([{}] * 120)}, "it holds pickled Python objects, which are never loaded"),
+        (
+            make_arrays() | {"y_train": np.array([{}] * 120)},
+            "it contains pickled Python objects, which are never loaded",
+        ),
     ],
     ids=["no labels", "half a test split", "lengths", "scalar", "empty", "pickle"],
 )
@@ -261,7 +264,7 @@ def test_a_wrong_npz_is_refused(folder: Path, arrays: Arrays, message: str) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not a dict"),
+        ([1, 2], "contains a list, not a dict"),
         ({"x_train": [1], "y_train": [1]}, "x_train is a list, not a tensor"),
         (
             {"x_train": torch.zeros(2), "y_train": Path("x")},

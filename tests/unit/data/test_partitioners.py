@@ -108,12 +108,14 @@ def test_min_examples_is_respected() -> None:
 
 
 def test_an_impossible_dirichlet_partition_says_what_to_change() -> None:
-    with pytest.raises(DataError, match=r"no Dirichlet partition with alpha 0.01 of 100 .* gave each of 50 clients 1"):
+    with pytest.raises(DataError, match=r"no Dirichlet partition with alpha 0.01 of 100 .* gave each of 50 clients at least 1"):
         DirichletPartitioner(alpha=0.01).split(np.repeat(np.arange(2), 50), 50, rng())
 
 
 def test_too_few_examples_for_iid_say_what_to_change() -> None:
-    with pytest.raises(DataError, match="9 training examples cannot give 5 clients 2 each") as caught:
+    with pytest.raises(
+        DataError, match="9 training examples are too few to give each of 5 clients at least 2"
+    ) as caught:
         IidPartitioner(min_examples=2).split(np.zeros(9), 5, rng())
     assert caught.value.hint == "lower clients.count (now 5) or partition.min_examples (now 2)"
 

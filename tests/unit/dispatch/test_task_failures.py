@@ -41,8 +41,8 @@ TRAIN = {
     "negative_examples": ("num_examples", "num_examples is negative: -5"),
     "nan_examples": ("num_examples", "num_examples is NaN"),
     "text_examples": ("num_examples", "num_examples must be a number, not text"),
-    "no_examples": ("num_examples", "num_examples is absent"),
-    "no_metadata": ("num_examples", "num_examples is absent"),
+    "no_examples": ("num_examples", "num_examples is missing"),
+    "no_metadata": ("num_examples", "num_examples is missing"),
     "bad_metadata": ("bad_metadata", "is not JSON"),
 }
 VALIDATE = {
@@ -234,7 +234,7 @@ BAD_SETS = {
     "plain_update": ("arrays = model", "mismatch", "missing set 'x'"),
     "missing_set": (f"{HONEST}; del arrays['x/w'], arrays['x/b']", "mismatch", "missing set 'x'"),
     "extra_set": (f"{HONEST}; arrays['y/w'] = model['w']", "mismatch", "extra set 'y'"),
-    "no_set": (f"{HONEST}; arrays['w'] = model['w']", "bad_file", "tensor 'w': its key names no set"),
+    "no_set": (f"{HONEST}; arrays['w'] = model['w']", "bad_file", "tensor 'w': its key has no name of a set"),
     "missing_tensor": (f"{HONEST}; del arrays['control/b']", "mismatch", "set 'control': missing tensor 'b'"),
     "buffer": (f"{HONEST}; arrays['x/steps'] = model['steps']", "mismatch", "set 'x': extra tensor 'steps'"),
     "shape": (f"{HONEST}; arrays['x/w'] = model['w'][:1]", "mismatch", "set 'x': tensor 'w' has shape (1, 32)"),

@@ -122,7 +122,7 @@ FORGED: list[tuple[bytes, bytes, str, str]] = [
 TEXT = np.frombuffer(b"[" * 100, np.uint8)
 RECORDS: list[tuple[bytes, bytes, str, str]] = [
     (npz(**{"a/b": np.full(3, np.nan)}), b"{}", "", ""),
-    (npz(w=np.ones(3)), b"{}", "bad_file", "its key is none of a records file"),
+    (npz(w=np.ones(3)), b"{}", "bad_file", "its key is not that of a records file"),
     (npz(**{"a/b": np.array([{}], dtype=object)}), b"{}", "bad_file", "contains a pickle"),
     (npz(**{"a/b": np.ones(3), "%61/b": np.ones(3)}), b"{}", "bad_file", "two of its keys mean the same tensor"),
     (npz(**{"%json": TEXT}), b"{}", "bad_file", "nested too deeply"),

@@ -47,13 +47,13 @@ def test_single_number_of_text_has_no_dimensions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("m.f64", b"123456789", "its 9 bytes are no whole number of 8-byte values"),
-        ("m.f32", b"12345", "its 5 bytes are no whole number of 4-byte values"),
+        ("m.f64", b"123456789", "its 9 bytes are not a whole number of 8-byte values"),
+        ("m.f32", b"12345", "its 5 bytes are not a whole number of 4-byte values"),
         ("m.f32", b"", "the file is empty"),
         ("m.txt", b"# nothing\n\n", "its text has no numbers"),
-        ("m.txt", b"1 2\n3\n", "its text is no table: the lines hold different counts"),
-        ("m.txt", b"1 two\n", "its text is no table of numbers"),
-        ("m.txt", b"\xff\x00\n", "its text is no table of numbers"),
+        ("m.txt", b"1 2\n3\n", "its text is not a table: the lines have different numbers"),
+        ("m.txt", b"1 two\n", "its text is not a table of numbers"),
+        ("m.txt", b"\xff\x00\n", "its text is not a table of numbers"),
     ],
 )
 def test_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, error: str) -> None:
@@ -68,7 +68,7 @@ def test_more_values_than_allowed_are_refused(tmp_path: Path, suffix: Suffix) ->
     path = tmp_path / f"m{suffix}"
     write_model(path, Weights({"0": torch.zeros(10, dtype=dtype)}), ModelForm(suffix))
     read_model(path, max_bytes=80)
-    with pytest.raises(ModelFileError, match="bigger than the 39 bytes allowed"):
+    with pytest.raises(ModelFileError, match="bigger than the limit of 39 bytes"):
         read_model(path, max_bytes=39)
 
 
@@ -107,6 +107,6 @@ def test_seed_of_any_name_is_read_in_the_form_that_is_asked_for(tmp_path: Path) 
 
 def test_keras_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(ModelFileError, match="HDF5 file, such as Keras") as caught:
+    with pytest.raises(ModelFileError, match="HDF5 file, as written by Keras") as caught:
         read_seed_model(tmp_path / "model.h5")
     assert "model.get_weights()" in (caught.value.hint or "")

@@ -86,7 +86,7 @@ def test_metadata_that_lists_no_names_is_refused(seed: Path, listed: Json) -> No
 
 def test_metadata_that_names_a_stranger_is_refused(seed: Path) -> None:
     write_metadata(seed, {"buffers": ["1.runing_mean"]})
-    with pytest.raises(ModelFileError, match=r"lists '1\.runing_mean', which is no tensor") as caught:
+    with pytest.raises(ModelFileError, match=r"lists '1\.runing_mean', which is not a tensor") as caught:
         read_seed_model(seed)
     assert "did you mean '1.running_mean'?" in caught.value.message
     assert str(metadata_path(seed)) in caught.value.message

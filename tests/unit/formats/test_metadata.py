@@ -108,7 +108,7 @@ def test_num_examples_is_a_positive_number(value: float) -> None:
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        ({}, "num_examples is absent"),
+        ({}, "num_examples is missing"),
         ({"num_examples": "600"}, 'must be a number, not text: "600"'),
         ({"num_examples": True}, "must be a number, not a boolean: true"),
         ({"num_examples": None}, "must be a number, not null"),

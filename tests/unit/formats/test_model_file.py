@@ -189,7 +189,7 @@ def test_limit_on_bytes(folder: Path, form: ModelForm) -> None:
     path = folder / "m"
     write_model(path, model(), form)
     assert len(read_model(path, max_bytes=model().num_bytes)) == len(model())
-    with pytest.raises(ModelFileError, match=f"bigger than the {model().num_bytes - 1} bytes allowed"):
+    with pytest.raises(ModelFileError, match=f"bigger than the limit of {model().num_bytes - 1} bytes"):
         read_model(path, max_bytes=model().num_bytes - 1)
 
 
@@ -230,7 +230,7 @@ def test_what_is_not_a_model_file(folder: Path) -> None:
         read_model(path)
     assert caught.value.hint == (
         "write it with numpy.savez() or safetensors.torch.save_file(); if FEDn's binaryhelper, androidhelper or "
-        "numpyarrayhelper wrote it, name that one: helper: binaryhelper"
+        "numpyarrayhelper wrote it, set that one: helper: binaryhelper"
     )
     path.write_bytes(pickle.dumps({"w": [1.0] * 100}))
     assert "Python pickle, which is never loaded" in message()
@@ -315,7 +315,7 @@ class TestSeedModels:
         canary = folder / "canary"
         torch.save({"w": Canary(str(canary))}, folder / "seed.pt", _use_new_zipfile_serialization=zipped)
         with pytest.raises(
-            ModelFileError, match="it is not a dictionary of tensors, and nothing else is loaded"
+            ModelFileError, match="it contains other objects than tensors, which are never loaded"
         ) as caught:
             read_seed_model(folder / "seed.pt")
         assert not canary.exists()
@@ -333,7 +333,7 @@ class TestSeedModels:
             torch.save({}, folder / name)
         else:
             write_model(folder / name, Weights({}), NPZ if name == "seed.npz" else SAFETENSORS)
-        with pytest.raises(ModelFileError, match="holds no tensors"):
+        with pytest.raises(ModelFileError, match="contains no tensors"):
             read_seed_model(folder / name)
 
     def test_absent_file_is_an_error(self, folder: Path) -> None:
@@ -343,7 +343,7 @@ class TestSeedModels:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            ([torch.ones(1)], "holds a list"),
+            ([torch.ones(1)], "contains a list"),
             ({"w": 3}, "entry 'w' is not a named dense tensor"),
             ({1: torch.ones(1)}, "entry 1 is not"),
             ({"w": torch.ones(2, 2).to_sparse()}, "entry 'w' is not"),

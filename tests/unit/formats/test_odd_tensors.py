@@ -96,7 +96,7 @@ def test_pt_tensor_that_is_not_plain_numbers_is_refused(tmp_path: Path, tensor: 
 
 
 def test_one_number_expanded_to_a_terabyte_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="its tensors need 4000000000000 bytes, far more than it has"):
+    with pytest.raises(ModelFileError, match="its tensors need 4000000000000 bytes, far more than the file has"):
         read(write(tmp_path, ".pt", {"w": torch.zeros(1).expand(10**12)}))
 
 

@@ -148,8 +148,8 @@ def test_dtype_that_numpy_lacks_stays_a_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sets", "data", "reason"),
     [
-        ({"s": {"t": np.array(["text"])}}, None, "'s/t' is no array of numbers: NumPy makes it one of <U4"),
-        ({"s": {"t": np.array([{}])}}, None, "'s/t' is no array of numbers: NumPy makes it one of object"),
+        ({"s": {"t": np.array(["text"])}}, None, "'s/t' is not an array of numbers: NumPy gives it the dtype <U4"),
+        ({"s": {"t": np.array([{}])}}, None, "'s/t' is not an array of numbers: NumPy gives it the dtype object"),
         ({}, {"a": object()}, "cannot be written as JSON"),
         ({}, {"a": np.arange(2)}, "cannot be written as JSON"),
     ],
@@ -162,9 +162,9 @@ def test_client_says_what_no_records_hold(tmp_path: Path, sets: Any, data: Any, 
 @pytest.mark.parametrize(
     ("records", "form", "reason"),
     [
-        (Records(data={"a": {1, 2}}), FORMS[0], "this is no JSON"),  # type: ignore[dict-item]
-        (Records(data="x" * (16 << 20)), FORMS[0], "JSON has at most 16777216 bytes and 64 levels"),
-        (Records({"\ud800": Weights({})}), FORMS[0], "is no text in Unicode"),
+        (Records(data={"a": {1, 2}}), FORMS[0], "cannot be written as JSON"),  # type: ignore[dict-item]
+        (Records(data="x" * (16 << 20)), FORMS[0], "JSON may have at most 16777216 bytes and 64 levels"),
+        (Records({"\ud800": Weights({})}), FORMS[0], "is not valid Unicode"),
         (Records({"s": Weights({"t": torch.ones(1, dtype=torch.bfloat16)})}), FORMS[0], "bfloat16"),
         (Records(), ModelForm(".f64", "positions"), "bare arrays"),
     ],
@@ -176,22 +176,22 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path, records: Records,
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a model": (lambda: npz(w=np.ones(2)), "its key is none of a records file"),
-    "two slashes": (lambda: npz(**{"a/b/c": np.ones(2)}), "its key is none of a records file"),
-    "half a code": (lambda: npz(**{"a%2/b": np.ones(2)}), "its key is none of a records file"),
-    "another mark": (lambda: npz(**{"%npz": np.ones(2)}), "its key is none of a records file"),
-    "no UTF-8": (lambda: npz(**{"a%FF/b": np.ones(2)}), "encodes no text in UTF-8"),
-    "surrogate": (lambda: npz(**{"%ED%A0%80/b": np.ones(2)}), "encodes no text in UTF-8"),
+    "a model": (lambda: npz(w=np.ones(2)), "its key is not that of a records file"),
+    "two slashes": (lambda: npz(**{"a/b/c": np.ones(2)}), "its key is not that of a records file"),
+    "half a code": (lambda: npz(**{"a%2/b": np.ones(2)}), "its key is not that of a records file"),
+    "another mark": (lambda: npz(**{"%npz": np.ones(2)}), "its key is not that of a records file"),
+    "no UTF-8": (lambda: npz(**{"a%FF/b": np.ones(2)}), "does not encode UTF-8 text"),
+    "surrogate": (lambda: npz(**{"%ED%A0%80/b": np.ones(2)}), "does not encode UTF-8 text"),
     "twice": (lambda: npz(**{"a/b": np.ones(2), "%61/b": np.ones(2)}), "two of its keys mean the same tensor"),
     "empty twice": (lambda: npz(**{"a/%empty": np.ones(0), "%61/%empty": np.ones(0)}), "two of its keys mean the same"),
     "pickle": (lambda: npz(**{"a/b": np.array([{}], dtype=object)}), "contains a pickle"),
-    "text": (lambda: npz(**{"a/b": np.array(["text"])}), "no tensor can have"),
+    "text": (lambda: npz(**{"a/b": np.array(["text"])}), "tensors cannot have"),
     "no JSON": (lambda: npz(**{"%json": raw(b"{")}), "tensor '%json': is not JSON"),
     "no text": (lambda: npz(**{"%json": raw(b'"\xff"')}), "tensor '%json': is not UTF-8 text"),
     "deep JSON": (lambda: npz(**{"%json": raw(b"[" * 100_000)}), "nested too deeply"),
     "long JSON": (lambda: npz(**{"%json": raw(b" " * (16 << 20) + b"1")}), "16777217 bytes of JSON"),
-    "floats for JSON": (lambda: npz(**{"%json": np.ones(3)}), "must be a row of uint8"),
-    "square JSON": (lambda: npz(**{"%json": np.zeros((2, 2), np.uint8)}), "must be a row of uint8"),
+    "floats for JSON": (lambda: npz(**{"%json": np.ones(3)}), "must be one-dimensional, of dtype uint8"),
+    "square JSON": (lambda: npz(**{"%json": np.zeros((2, 2), np.uint8)}), "must be one-dimensional, of dtype uint8"),
     "cut": (lambda: npz(**{"a/b": np.ones(2)})[:-30], "truncated or damaged"),
     "junk": (lambda: b"junk", "neither an .npz nor a .safetensors file"),
 }
@@ -216,5 +216,5 @@ def test_file_of_too_many_or_too_large_tensors_is_refused(tmp_path: Path, monkey
     file = io.BytesIO()
     np.savez_compressed(file, **{quote("zeros", safe="") + "/w": np.zeros(1 << 20)})
     path.write_bytes(file.getvalue())
-    with pytest.raises(ModelFileError, match="bigger than the 1048576 bytes allowed"):
+    with pytest.raises(ModelFileError, match="bigger than the limit of 1048576 bytes"):
         read_records(path, max_bytes=1 << 20)

@@ -243,7 +243,7 @@ def test_client_callbacks_are_three_entry_points() -> None:
     [
         (
             "startup: startup.py\n  train: {command: a}",
-            "line 3: 'startup' has the callbacks of train, validate, predict, and there is 'train' too",
+            "line 3: 'startup' has the callbacks train, validate, predict, but 'train' is also an entry point",
         ),
         ("predict: client.py", "line 2: entry point 'predict' is the file 'client.py', not a command"),
         ("client: bash run.sh", "line 2: entry point 'client' is 'bash run.sh'; write client: {command: …}"),
@@ -274,7 +274,7 @@ def test_several_clients_without_fedn_yaml_are_named(here: Path) -> None:
     with pytest.raises(PackageError) as caught:
         build_package(folder, here / "package.tgz")
     assert caught.value.hint is not None
-    assert caught.value.hint.startswith("a.py, b.py make clients; write ")
+    assert caught.value.hint.startswith("a.py, b.py make clients; create ")
     assert caught.value.hint.endswith("with: entry_points: {client: {command: python a.py}}")
     (folder / "client.py").write_text("from fedn import FednClient\nclass Mine(FednClient): pass\nMine()\n")
     assert build_package(folder, here / "package.tgz").warnings == ()

@@ -159,13 +159,13 @@ def test_fold_of_a_part_goes_on_after_it() -> None:
 @pytest.mark.parametrize(
     ("sets", "reason"),
     [
-        ({"": Weights({"w": torch.ones(2)})}, "it does not say of/start"),
-        ({"of": Weights({"start": torch.tensor(0.0)})}, "it does not say of/start"),
-        ({"count": torch.tensor(3)}, "contradict"),
-        ({"weight": torch.tensor(math.nan).double()}, "contradict"),
-        ({"largest": torch.tensor(0.0).double()}, "contradict"),
-        ({"numbers.x": torch.ones(3).double()}, "contradict"),
-        ({"numbers.x": torch.ones(1)}, "it does not say of/numbers.x"),
+        ({"": Weights({"w": torch.ones(2)})}, "it has no valid of/start"),
+        ({"of": Weights({"start": torch.tensor(0.0)})}, "it has no valid of/start"),
+        ({"count": torch.tensor(3)}, "inconsistent"),
+        ({"weight": torch.tensor(math.nan).double()}, "inconsistent"),
+        ({"largest": torch.tensor(0.0).double()}, "inconsistent"),
+        ({"numbers.x": torch.ones(3).double()}, "inconsistent"),
+        ({"numbers.x": torch.ones(1)}, "it has no valid of/numbers.x"),
     ],
 )
 def test_file_that_is_no_partial_sum_is_an_error(
