@@ -128,8 +128,8 @@ class RoundConfig(Section, frozen=True):
     timeout_s: Annotated[
         Seconds | None,
         about(
-            "Wall-clock limit of a round in seconds; a strategy that asks several times has it for each request. The "
-            "round then goes on with the updates that have arrived. null: no limit.",
+            "Wall-clock limit of a round in seconds; of each request, if a strategy sends several in a round. The round "
+            "then continues with the updates that have arrived. null: no limit.",
             60,
         ),
     ] = None
@@ -153,7 +153,7 @@ class ValidationConfig(Section, frozen=True):
     ] = 1.0
     count: Annotated[
         Count | None,
-        about("Number of clients that validate, instead of a fraction; and as many of the held-out clients.", 20),
+        about("Number of clients that validate, instead of a fraction; likewise of the held-out clients.", 20),
     ] = None
 
 
@@ -302,7 +302,7 @@ class TrustConfig(Section, frozen=True):
 
 
 class RunConfig(Section, frozen=True):
-    """A run.yaml: everything that decides the result of a session. Relative paths count from the file's folder."""
+    """A run.yaml: everything that decides the result of a session. Relative paths start at the file's folder."""
 
     package: Annotated[
         str, about("The compute package: a folder with a fedn.yaml, or an archive of it.", "package.tar.gz")
@@ -341,8 +341,8 @@ class RunConfig(Section, frozen=True):
     buffers: Annotated[
         list[str] | None,
         about(
-            "Patterns of tensor names that are buffers (running statistics) and not parameters. Default: what the "
-            "metadata of the seed model or the names say. []: no tensor is a buffer.",
+            "Patterns of tensor names that are buffers (running statistics) and not parameters. Default: as defined by "
+            "the metadata of the seed model, or by the names. []: no tensor is a buffer.",
             ["*.running_mean", "*.running_var"],
         ),
     ] = None
@@ -415,7 +415,7 @@ class RunConfig(Section, frozen=True):
 
 @dataclass(frozen=True)
 class KeepRule:
-    """Which rounds' files stay. ``kind`` is all, last or every; ``number`` its N."""
+    """The rounds whose files are kept. ``kind`` is all, last or every; ``number`` is its N."""
 
     ALLOWED: ClassVar[str] = "'all', 'last N' or 'every N', N a whole number from 1"
 
@@ -431,7 +431,7 @@ class KeepRule:
         return None if words is None else cls(words[1], int(words[2]))
 
     def keeps(self, round_number: int, *, done: int) -> bool:
-        """Whether this round's files stay when ``done`` rounds are finished."""
+        """Whether this round's files are kept when ``done`` rounds are finished."""
         if self.kind == "last":
             return round_number > done - self.number
         return self.kind == "all" or round_number % self.number == 0

@@ -1,4 +1,4 @@
-"""What this machine has (processors, memory, GPUs), and how many tasks run on it at the same time, each on what."""
+"""Detects this machine's processors, memory and GPUs, and assigns them to the tasks that run at the same time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-ORDER = "CUDA_DEVICE_ORDER"  # CUDA's own numbers are by speed, those of nvidia-smi by place on the bus
+ORDER = "CUDA_DEVICE_ORDER"  # CUDA numbers GPUs by speed, nvidia-smi by place on the bus
 _QUERY = ["--query-gpu=index,uuid,name,memory.total,memory.free", "--format=csv,noheader,nounits"]
-NVIDIA_SMI_PATIENCE_S = 20.0  # a driver that was asleep takes seconds for each GPU
+NVIDIA_SMI_PATIENCE_S = 20.0  # waking the driver takes seconds for each GPU
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or a part of one that is partitioned (MIG). Memory is None where it does not say."""
+    """One GPU, or one partition (MIG) of it. Its memory is None if it is not reported."""
 
     name: str
     uuid: str
@@ -39,18 +39,18 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What tasks can have: as this process may use it, and as much as was free when it was looked at."""
+    """The resources for tasks: those that this process may use, and that were free when they were detected."""
 
     cpus: int
     memory_bytes: int
     free_bytes: int
     gpus: tuple[Gpu, ...] = ()
-    gpu_note: str = ""  # why there are none, or not all
+    gpu_note: str = ""  # the reason why there are none, or not all
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one task takes. ``gpus`` is a share of one (0.25), or a whole number; ``gpu_memory_bytes`` is of each."""
+    """What one task needs. ``gpus`` is a fraction of one (0.25), or a whole number; ``gpu_memory_bytes`` is per GPU."""
 
     threads: int = 1
     gpus: float = 0
@@ -60,7 +60,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one task at a time. Slots may share a GPU; a slot's GPUs stay the same."""
+    """A place for one task at a time. Slots may share a GPU; a slot's GPUs never change."""
 
     number: int
     gpus: tuple[Gpu, ...] = ()
@@ -71,32 +71,32 @@ class Slot:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which a task of this slot sees its GPUs and no others."""
+        """Environment variables that restrict a task of this slot to its GPUs."""
         return visible_to(self.gpus)
 
 
 def visible_to(gpus: tuple[Gpu, ...]) -> dict[str, str]:
-    """The variables by which a process sees these GPUs and no others."""
+    """Environment variables that restrict a process to these GPUs."""
     return {VISIBLE: ",".join(gpu.visible_as for gpu in gpus), ORDER: "PCI_BUS_ID"}
 
 
 def cpu_slots(count: int) -> list[Slot]:
-    """So many slots that see no GPU."""
+    """``count`` slots without a GPU."""
     return [Slot(number) for number in range(count)]
 
 
-# ---- how many tasks, and where
+# ---- slots
 
 
 def plan_slots(machine: Machine, needs: Needs, workers: int | Literal["auto"], *, or_fewer: bool = False) -> list[Slot]:
     """Slots for ``workers`` tasks; ``auto``: for as many as fit, at least one.
 
-    A number that was configured may ask more of processors and memory than there is (tasks then wait for each other,
-    or the machine swaps), but not of GPUs, unless ``or_fewer`` takes what there is. Slots go to the GPU that has the
-    fewest, then to the one with the most memory left, then to the first. The same arguments give the same slots.
+    A configured number may exceed the processors and memory (tasks then compete for them, or the machine swaps), but
+    not the GPUs, unless ``or_fewer`` allows fewer slots. A slot is put on the GPU with the fewest slots, then on
+    the one with the most memory left, then on the first. The same arguments give the same slots.
 
     Raises:
-        ConfigError: there is no room for them, or not for a single one.
+        ConfigError: If there is no room for them, or not even for one.
     """
     count = _as_many_as_fit(machine, needs) if workers == "auto" else workers
     if not needs.gpus:
@@ -108,21 +108,21 @@ def plan_slots(machine: Machine, needs: Needs, workers: int | Literal["auto"], *
 
 
 def _as_many_as_fit(machine: Machine, needs: Needs) -> int:
-    """By processors and memory."""
+    """The number of tasks for which processors and memory suffice."""
     count = max(1, machine.cpus // needs.threads)
     if needs.memory_bytes is None:
         return count
     if needs.memory_bytes > machine.free_bytes:
         raise ConfigError(
             f"executor.needs.memory_bytes is {_size(needs.memory_bytes)}, but {_size(machine.free_bytes)} are free",
-            hint="lower it, or give executor.workers as a number to try all the same",
+            hint="lower it, or set executor.workers to a number to run the tasks nevertheless",
             key="executor.needs.memory_bytes",
         )
     return min(count, machine.free_bytes // needs.memory_bytes)
 
 
 def _share_out(gpus: tuple[Gpu, ...], needs: Needs, *, at_most: int) -> list[tuple[Gpu, ...]]:
-    """The GPUs of one slot after the other, until there is no room."""
+    """The GPUs of each slot, until there is no more room."""
     rooms = [tasks_on(gpu, needs) for gpu in gpus]
     if needs.gpus > 1:
         whole = [gpu for gpu, room in zip(gpus, rooms, strict=True) if room]
@@ -139,8 +139,8 @@ def _share_out(gpus: tuple[Gpu, ...], needs: Needs, *, at_most: int) -> list[tup
 
 
 def tasks_on(gpu: Gpu, needs: Needs) -> int:
-    """How many tasks this GPU takes at the same time: by their share of it, and by its free memory."""
-    by_share = max(1, int(1 / needs.gpus + 1e-9))  # 1 / (1 / 93) is a little less than 93
+    """The number of tasks that this GPU can run at the same time, by their share of it and its free memory."""
+    by_share = max(1, int(1 / needs.gpus + 1e-9))  # 1 / (1 / 93) is slightly less than 93
     if needs.gpu_memory_bytes is None:
         return by_share
     return min(by_share, (gpu.free_bytes or 0) // needs.gpu_memory_bytes)
@@ -151,8 +151,8 @@ def _no_room(machine: Machine, needs: Needs, *, wanted: int, found: int) -> Conf
     note = f" ({machine.gpu_note})" if machine.gpu_note else ""
     if not machine.gpus:
         return ConfigError(
-            f"executor.needs.gpus is {needs.gpus:g}, but no GPU is to be had here{note}",
-            hint="executor.needs.gpus=0 computes on processors; `fedpkg doctor` says what this machine has",
+            f"executor.needs.gpus is {needs.gpus:g}, but no GPU is available{note}",
+            hint="set executor.needs.gpus=0 to use processors; `fedpkg doctor` shows this machine's GPUs",
             key="executor.needs.gpus",
         )
     if needs.gpu_memory_bytes is not None:
@@ -160,7 +160,7 @@ def _no_room(machine: Machine, needs: Needs, *, wanted: int, found: int) -> Conf
     rooms = ", ".join(f"{describe(gpu)}: {tasks_on(gpu, needs)}" for gpu in machine.gpus)
     what = f"room for {found} {'task' if found == 1 else 'tasks'} with {asked} each"
     if found:
-        message = f"executor.workers is {wanted}, but there is {what}{note}; {rooms}"
+        message = f"executor.workers is {wanted}, but there is only {what}{note}; {rooms}"
         return ConfigError(message, hint="lower executor.workers, or set it to auto", key="executor.workers")
     hint = "lower executor.needs, or wait until the GPUs are free"
     return ConfigError(f"there is {what}{note}; {rooms}", hint=hint, key="executor.needs")
@@ -169,7 +169,7 @@ def _no_room(machine: Machine, needs: Needs, *, wanted: int, found: int) -> Conf
 def describe(gpu: Gpu) -> str:
     """For messages: ``GPU 0 (NVIDIA L4, 22.1 of 24.2 GB free)``."""
     if gpu.memory_bytes is None or gpu.free_bytes is None:
-        return f"GPU {gpu.visible_as} ({gpu.name}, does not say its memory)"
+        return f"GPU {gpu.visible_as} ({gpu.name}, memory unknown)"
     return f"GPU {gpu.visible_as} ({gpu.name}, {gpu.free_bytes / 1e9:.1f} of {_size(gpu.memory_bytes)} free)"
 
 
@@ -177,35 +177,35 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-# ---- what there is
+# ---- detection
 
 
 def this_machine(*, with_gpus: bool, environ: Mapping[str, str] = os.environ) -> Machine:
-    """Look at this machine. ``with_gpus`` asks nvidia-smi, which takes from a tenth of a second to some."""
-    gpus, note = _gpus(environ) if with_gpus else ((), "they were not asked for")
+    """Detect this machine's resources. ``with_gpus`` runs nvidia-smi, which takes from 0.1 s to some seconds."""
+    gpus, note = _gpus(environ) if with_gpus else ((), "nvidia-smi was not run")
     memory = all_memory()
     return Machine(usable_cpus(), memory, free_bytes=min(memory, free_memory()), gpus=gpus, gpu_note=note)
 
 
 def usable_cpus() -> int:
-    """Processors that this process may use: those it is bound to, and no more than its control group's share."""
+    """The processors that this process may use: those of its affinity mask, at most its control group's quota."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cpus, *(int(share) for share in cpu_shares())]))
 
 
 def all_memory() -> int:
-    """Bytes of memory, no more than the control group's limit."""
+    """The memory in bytes, at most the control group's limit."""
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *memory_limits()])
 
 
 def free_memory() -> int:
-    """Bytes that could be had without swapping; all there is where the system does not say."""
+    """The memory that is available without swapping; all memory if the system does not report it."""
     words = _words(Path("/proc/meminfo"))
     return int(words[words.index("MemAvailable:") + 1]) << 10 if "MemAvailable:" in words else all_memory()
 
 
 def cpu_shares(root: Path = Path("/")) -> Iterator[float]:
-    """How many processors each of this process's control groups allows, where it limits them (as for a container)."""
+    """The number of processors that each of this process's control groups allows, if it limits them."""
     for folder in _control_groups("cpu", root):
         v1 = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
         for words in (_words(folder / "cpu.max"), v1):
@@ -214,16 +214,16 @@ def cpu_shares(root: Path = Path("/")) -> Iterator[float]:
 
 
 def memory_limits(root: Path = Path("/")) -> Iterator[int]:
-    """How many bytes each of this process's control groups allows, where it limits them."""
+    """The number of bytes that each of this process's control groups allows, if it limits them."""
     for folder in _control_groups("memory", root):
         for name in ("memory.max", "memory.limit_in_bytes"):
             yield from (int(word) for word in _words(folder / name) if word.isdigit())
 
 
 def _control_groups(controller: str, root: Path) -> Iterator[Path]:
-    """This process's group of version 2, and that of version 1 with ``controller``; each, then those above it.
+    """This process's group of version 2, and that of version 1 with ``controller``; each followed by its parents.
 
-    Only what is mounted where this process sees it: in a container the groups around it may not be.
+    Only mounted groups are included: in a container the groups around it may not be.
     """
     groups: dict[str, str] = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
@@ -239,7 +239,7 @@ def _control_groups(controller: str, root: Path) -> Iterator[Path]:
             continue
         mounted, place = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), word) for word in before.split()[3:5])
         inside = os.path.relpath(path, mounted)
-        if inside.startswith(".."):  # what is mounted here is not ours
+        if inside.startswith(".."):  # the mounted hierarchy is not ours
             continue
         top = root / place.lstrip("/")
         folder = top / inside
@@ -258,7 +258,7 @@ def _text(path: Path) -> str:
 
 
 def _gpus(environ: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
-    """The GPUs that this process may use, and why there are none or not all."""
+    """The GPUs that this process may use, and the reason why there are none or not all."""
     tool = shutil.which("nvidia-smi", path=environ.get("PATH"))
     if tool is None:
         return (), "nvidia-smi is not on PATH"
@@ -279,13 +279,13 @@ def _gpus(environ: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
         return (), f"nvidia-smi cannot be run: {error.strerror}"
     if run.returncode:
         said = (run.stderr.strip() or run.stdout.strip()).splitlines()
-        return (), f"nvidia-smi ended with code {run.returncode}: {said[0] if said else 'it said nothing'}"
+        return (), f"nvidia-smi ended with code {run.returncode}: {said[0] if said else 'no message'}"
     try:
         gpus = [_read_gpu(line) for line in run.stdout.splitlines() if line.strip()]
     except ValueError as error:
-        return (), f"nvidia-smi said what cannot be understood: {error}"
+        return (), f"the output of nvidia-smi cannot be parsed: {error}"
     if not gpus:
-        return (), "nvidia-smi lists none"
+        return (), "nvidia-smi lists no GPU"
     return _visible(gpus, environ.get(VISIBLE))
 
 
@@ -300,7 +300,7 @@ def _read_gpu(line: str) -> Gpu:
 
 
 def _mebibytes(text: str) -> int | None:
-    """``[N/A]``, ``[Not Supported]`` … where a GPU shares the machine's memory, or we may not know."""
+    """Memory in bytes; None for ``[N/A]`` and the like: the GPU shares the machine's memory, or access is denied."""
     if text.startswith("["):
         return None
     if not text.isdigit():
@@ -309,7 +309,7 @@ def _mebibytes(text: str) -> int | None:
 
 
 def _visible(gpus: list[Gpu], variable: str | None) -> tuple[tuple[Gpu, ...], str]:
-    """Those that our own CUDA_VISIBLE_DEVICES names, in its order; like CUDA, up to the first that is not there."""
+    """The GPUs in our own CUDA_VISIBLE_DEVICES, in its order and, as in CUDA, up to the first that does not exist."""
     if variable is None:
         return tuple(gpus), ""
     chosen: dict[str, Gpu] = {}
@@ -317,10 +317,10 @@ def _visible(gpus: list[Gpu], variable: str | None) -> tuple[tuple[Gpu, ...], st
         if word.startswith("MIG-"):
             found = [Gpu("a partition (MIG)", word, word)]
         else:
-            is_uuid = word[0].isalpha()  # its beginning is enough
+            is_uuid = word[0].isalpha()  # a prefix is enough
             found = [gpu for gpu in gpus if (gpu.uuid.startswith(word) if is_uuid else gpu.visible_as == word)]
         if len(found) != 1:
-            unknown = "" if word == "-1" else f", where '{word}' names {'several' if found else 'none'}"
+            unknown = "" if word == "-1" else f", where '{word}' matches {'several GPUs' if found else 'no GPU'}"
             return tuple(chosen.values()), f"{VISIBLE} is '{variable}'{unknown}"
         chosen[found[0].uuid] = found[0]
     return tuple(chosen.values()), "" if len(chosen) == len(gpus) else f"{VISIBLE} is '{variable}'"

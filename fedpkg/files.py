@@ -1,4 +1,4 @@
-"""Files that must not get lost or half written: atomic writes, private copies, digests, safe names."""
+"""File operations that do not lose data: atomic writes, private copies, digests, safe names."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-# ioctl number of FICLONE on Linux: btrfs, XFS and others then share the blocks of both files until one is written.
+# ioctl number of FICLONE on Linux: on btrfs, XFS and others both files share their blocks until one is written.
 _FICLONE = 0x40049409
-# FS_IOC_GETFLAGS and FS_IOC_SETFLAGS, and the flags that `chattr +i` and `+a` set.
+# FS_IOC_GETFLAGS and FS_IOC_SETFLAGS, and the flags set by `chattr +i` and `+a`.
 _GET_FLAGS, _SET_FLAGS, _UNCHANGEABLE = 0x80086601, 0x40086602, 0x10 | 0x20
 LINK_ABOVE_BYTES = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-FULL_BYTES = 1 << 20  # a disk with less is full: a task needs its folder, its state and its reply
+FULL_BYTES = 1 << 20  # a disk with less free space counts as full: a task needs its folder, its state and its reply
 MAX_LEVELS = 200  # of folders in a tree that is copied
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading, without waiting where a pipe is in its place.
+    """Open a regular file for reading, without blocking on a pipe.
 
     Raises:
-        OSError: it cannot be opened, or is a device, a pipe, a socket or a folder, which may have no end.
+        OSError: If it cannot be opened, or is a device, a pipe, a socket or a folder, which may never end.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -47,14 +47,14 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a regular file that has at most ``max_bytes``: the one way to read a file that a person named.
+    """The bytes of a regular file of at most ``max_bytes``; all files that users give are read in this way.
 
     Raises:
-        OSError: as for `open_regular`, or the file is larger (``EFBIG``; ``strerror`` states the limit).
+        OSError: As for `open_regular`, or if the file is larger (``EFBIG``; ``strerror`` has the limit).
     """
     with open_regular(path) as file:
-        data = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)  # no more room than it needs
-        data += file.read(max_bytes + 1 - len(data)) if data else b""  # it grows, or has no size
+        data = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)  # allocate only its size
+        data += file.read(max_bytes + 1 - len(data)) if data else b""  # it has grown, or reports no size
     if len(data) > max_bytes:
         limit = f"{max_bytes >> 20} MiB" if max_bytes >= 1 << 20 else f"{max_bytes >> 10} KiB"
         raise OSError(errno.EFBIG, f"larger than {limit}", str(path))
@@ -72,12 +72,12 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Write ``path`` through a temporary sibling; it appears whole or not at all.
+    """Write ``path`` through a temporary sibling, so that it is either complete or absent.
 
     With ``durable`` the bytes and the rename are on disk when the block ends.
 
     Raises:
-        OSError: it cannot be written, or something else than an ordinary file (a device, a link) is in its place.
+        OSError: If it cannot be written, or ``path`` is something other than an ordinary file (a device, a link).
     """
     _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,12 +95,12 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None  # the name that the caller knows
+            error.filename, error.filename2 = str(path), None  # in place of the temporary name
         raise
 
 
 def _check_replaceable(path: Path) -> None:
-    """A rename puts away whatever is there: as root also /dev/null, and /dev/stdout, which is a link."""
+    """Refuse anything but an ordinary file, because a rename replaces it: as root even /dev/null or /dev/stdout."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -121,12 +121,12 @@ def sha256_file(path: Path) -> str:
 
 
 def tree_checksum(folder: Path) -> str:
-    """A checksum of all names and contents below ``folder``: it finds what a power loss or a bad disk did to them.
+    """A checksum of all names and contents below ``folder``, to detect damage by a power loss or a bad disk.
 
-    It is no digest: whoever wants to can make other files with the same checksum.
+    It is not cryptographic: other files with the same checksum are easy to construct.
 
     Raises:
-        OSError: something there cannot be read.
+        OSError: If anything there cannot be read.
     """
     crc, pending = 0, [""]
     while pending:
@@ -143,15 +143,15 @@ def tree_checksum(folder: Path) -> str:
             elif entry.is_file(follow_symlinks=False):
                 fact = f"file {_file_checksum(entry.path)}"
             else:
-                continue  # a socket or a pipe, which no copy has
+                continue  # a socket or a pipe, which copies do not have
             crc = zlib.crc32(f"{name}\0{fact}\0".encode(errors="surrogateescape"), crc)
     return f"{crc:08x}"
 
 
 def damage_of(folder: Path, checksum: str) -> str:
-    """What is wrong with a folder whose checksum was recorded, in words; empty: nothing.
+    """What is wrong with a folder whose checksum was recorded, as text; empty if nothing is.
 
-    Uncommitted files are not synchronised to the disk: after a power loss they may be empty, partial or zero.
+    Uncommitted files are not synchronised to the disk: after a power loss they may be empty, partial or all zeros.
     """
     if not checksum:
         return "was recorded without a checksum"
@@ -162,12 +162,12 @@ def damage_of(folder: Path, checksum: str) -> str:
 
 
 def _file_checksum(path: str) -> int:
-    """CRC-32 of a file; of each full MiB only the sums of its 4 KiB pages enter it, which is 5 times as fast."""
+    """CRC-32 of a file; for each full MiB it is computed of the sums of its 4 KiB pages, which is 5 times as fast."""
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             if len(block) == 1 << 20:
-                import numpy as np  # here: most of what uses this module needs no NumPy
+                import numpy as np  # here, because most users of this module do not need NumPy
 
                 block = np.frombuffer(block, np.uint64).reshape(256, 512).sum(axis=1).tobytes()
             crc = zlib.crc32(block, crc)
@@ -175,7 +175,7 @@ def _file_checksum(path: str) -> int:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the file system of ``folder`` has next to no room left for this user, or cannot hold one more file."""
+    """Whether the file system of ``folder`` has almost no space left for this user, or cannot hold one more file."""
     while not folder.exists():
         folder = folder.parent
     facts = os.statvfs(folder)
@@ -185,7 +185,7 @@ def is_full(folder: Path) -> bool:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy bytes and permission bits; share blocks where the file system can (reflink). Holes stay holes."""
+    """Copy bytes and permission bits; shares blocks if the file system can (reflink). Holes stay holes."""
     with open_regular(source) as src, open(target, "xb") as dst:
         size_bytes = os.fstat(src.fileno()).st_size
         if size_bytes <= LINK_ABOVE_BYTES:
@@ -196,13 +196,13 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _copy_data(source: BinaryIO, target: BinaryIO, size_bytes: int) -> None:
-    """Copy a file without its holes, which may be all there is of it."""
+    """Copy a file without filling its holes, which may be most of it."""
     end = 0
     while end < size_bytes:
         try:
             source.seek(end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno != errno.ENXIO:  # a hole to the end
+            if error.errno != errno.ENXIO:  # a hole up to the end
                 raise
             break
         start = source.tell()
@@ -216,7 +216,7 @@ def _copy_data(source: BinaryIO, target: BinaryIO, size_bytes: int) -> None:
 
 
 def reflink(source: BinaryIO, target: BinaryIO) -> bool:
-    """Let ``target`` share the blocks of ``source``; False where the file system cannot."""
+    """Let ``target`` share the blocks of ``source``; returns False if the file system cannot."""
     try:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
     except OSError:
@@ -225,9 +225,9 @@ def reflink(source: BinaryIO, target: BinaryIO) -> bool:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Every folder from ``folder`` down, with what is in it; links are not followed, and nothing recurses.
+    """Every folder from ``folder`` down, with its entries; without following links, and without recursion.
 
-    What vanishes meanwhile, cannot be opened, or is deeper than any path can say is passed over.
+    Folders that vanish meanwhile, cannot be opened, or are deeper than the longest path are skipped.
     """
     pending = [str(folder)]
     while pending:
@@ -244,12 +244,11 @@ def walk(folder: Path) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
 def copy_tree(source: Path, target: Path, *, but: Container[str] = ()) -> None:
     """Copy a folder of plain files and folders into ``target``, which must not exist.
 
-    Symbolic links are copied as links; anything else (devices, sockets, fifos) is left out, and so are files whose
-    paths inside the folder are in ``but``.
-    Files are writable in the copy, so that a program may keep state beside its code.
+    Symbolic links are copied as links; anything else (devices, sockets, fifos) is omitted, and so are files whose paths
+    inside the folder are in ``but``. Files are writable in the copy, so that a program can keep state beside its code.
 
     Raises:
-        OSError: among others, folders are nested deeper than `MAX_LEVELS`.
+        OSError: For example, if folders are nested deeper than `MAX_LEVELS`.
     """
     top = len(str(source)) + 1
     pending = [(source, target, 0)]
@@ -273,7 +272,7 @@ def copy_tree(source: Path, target: Path, *, but: Container[str] = ()) -> None:
 
 
 def remove_files(folder: Path) -> None:
-    """`remove_tree` for a folder of our own that has files only, which takes less."""
+    """A faster `remove_tree` for our own folders that contain only files."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -287,12 +286,12 @@ def remove_files(folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and all in it, however deep, also when a program took away its own permissions; absent is fine.
+    """Remove a folder, if it exists, with all its contents, at any depth, even if a program has removed permissions.
 
-    Folders further down are first moved up into ``folder``: neither paths nor the number of open folders grow.
+    Deeper folders are first moved up into ``folder``, so that neither paths nor the number of open folders grow.
 
     Raises:
-        OSError: something cannot be removed. What another file system, or another folder, is mounted on stays as it is.
+        OSError: If something cannot be removed. Mount points of other file systems or folders are left unchanged.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
@@ -307,7 +306,7 @@ def remove_tree(folder: Path) -> None:
             finally:
                 os.close(around)
             pending = _remove_files(top, mount)
-            prefix, numbers = os.urandom(8).hex(), itertools.count()  # names that nothing has
+            prefix, numbers = os.urandom(8).hex(), itertools.count()  # unused names
             while pending:
                 name = pending.pop()
                 inner = open_folder(name, dir_fd=top)
@@ -321,7 +320,7 @@ def remove_tree(folder: Path) -> None:
         finally:
             os.close(top)
         _insist(folder, None, os.rmdir)
-    except FileNotFoundError:  # somebody else removes it too
+    except FileNotFoundError:  # another process is removing it too
         return
 
 
@@ -332,7 +331,7 @@ def open_folder(path: str | Path, *, dir_fd: int | None = None) -> int:
 
 
 def mount_of(folder: int) -> str:
-    """What an open folder belongs to: its mount's number on Linux, where one file system can be mounted twice."""
+    """The mount of an open folder: its number on Linux, where one file system can be mounted twice."""
     try:
         facts = os.open(f"/proc/self/fdinfo/{folder}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -344,13 +343,13 @@ def mount_of(folder: int) -> str:
 
 
 def _give_back_permissions(path: str | Path, *, dir_fd: int | None = None) -> None:
-    """Let a folder be read, emptied, and moved."""
+    """Give the permissions to read, empty and move a folder."""
     if os.stat(path, dir_fd=dir_fd, follow_symlinks=False).st_mode & 0o700 != 0o700:
         _insist(path, dir_fd, lambda path, dir_fd: os.chmod(path, 0o700, dir_fd=dir_fd))
 
 
 def _remove_files(folder: int, mount: str) -> list[str]:
-    """Remove all that is not a folder; names of the folders."""
+    """Remove everything that is not a folder; returns the names of the folders."""
     if mount_of(folder) != mount:
         raise OSError(errno.EBUSY, "Something is mounted there")
     folders = []
@@ -369,7 +368,7 @@ def _move(new_name: str, new_fd: int, path: str | Path, dir_fd: int | None) -> N
 
 
 def _insist(path: str | Path, dir_fd: int | None, change: Callable[..., None], *, into: int | None = None) -> None:
-    """Remove, move or change something, also where root has marked it, or the folder around it, as immutable."""
+    """Remove, move or change something, even if root has marked it, or the folder around it, as immutable."""
     try:
         change(path, dir_fd=dir_fd)
     except PermissionError:
@@ -381,7 +380,7 @@ def _insist(path: str | Path, dir_fd: int | None, change: Callable[..., None], *
 
 
 def _let_change(path: str | Path, dir_fd: int | None) -> bool:
-    """Take the flags from a file or folder that keep even root from changing it (`chattr +i`, `+a`). Had it any?"""
+    """Clear the flags that prevent even root from changing something (`chattr +i`, `+a`); True if any were set."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
@@ -401,9 +400,9 @@ def _let_change(path: str | Path, dir_fd: int | None) -> bool:
 
 
 def same_files(one: Path, other: Path, *, max_bytes: int | None = LINK_ABOVE_BYTES, but: Container[str] = ()) -> bool:
-    """Whether two folders hold the same files, byte for byte; False, too, where one file is above ``max_bytes``.
+    """Whether two folders contain the same files, byte for byte; False also if a file is larger than ``max_bytes``.
 
-    Files whose paths inside the folders are in ``but`` must be there in both, and are not looked at.
+    Files whose paths inside the folders are in ``but`` must exist in both, but are not compared.
     """
     top = len(str(one)) + 1
     pending = [(str(one), str(other))]
@@ -434,7 +433,7 @@ def _same_entries(one: os.DirEntry[str], other: os.DirEntry[str], *, max_bytes: 
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two files hold the same; False, too, where one cannot be read."""
+    """Whether two files are equal; False also if one cannot be read."""
     try:
         with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
             while (block := first.read(1 << 20)) == second.read(1 << 20):
@@ -446,7 +445,7 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Make a folder and all in it survive a power cut."""
+    """Make a folder with all its contents survive a power cut."""
     folders = []
     for path, entries in walk(folder):
         folders.append(path)

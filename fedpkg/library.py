@@ -1,4 +1,4 @@
-"""What `import fedpkg` offers to Python programs and notebooks; docs/how-to/python.md is its page."""
+"""The Python API of `import fedpkg`, for programs and notebooks; see docs/how-to/python.md."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def run(
     """Run a federation to its end in this thread; Ctrl-C stops it.
 
     Args:
-        progress: show it on standard error, in a notebook below the cell.
-        what, home, watch, changes: see `prepare`.
+        progress: Show the progress on standard error, or in a notebook below the cell.
+        what, home, watch, changes: See `prepare`.
 
     Raises:
-        FedpkgError: what stopped it. Once it is on record it can be resumed: ``Session.open(home).resume()``.
+        FedpkgError: If an error stops it. A session that is recorded can be resumed: ``Session.open(home).resume()``.
     """
     place = open_home(home, create=True)
     config = _configuration(what, place, changes)
@@ -68,32 +68,32 @@ def prepare(
     beside: Session | None = None,
     **changes: Any,
 ) -> Session:
-    """A new session that is not started: `Session.start` runs it in a thread of its own.
+    """Create a session without starting it: `Session.start` runs it in a separate thread.
 
     Args:
-        what: a run.yaml, a compute package (a folder or an archive), a mapping with the keys of a run.yaml, or a
+        what: A run.yaml, a compute package (a folder or an archive), a mapping with the keys of a run.yaml, or a
             `RunConfig`.
-        home: the folder that keeps it; None: ``$FEDPKG_HOME``, else ``.fedpkg``.
-        watch: is called with each event; see `Session.watch`.
-        beside: a session of the same home, with the same sections ``executor``, ``environment`` and ``isolate``: both
+        home: The folder in which it is recorded; None: ``$FEDPKG_HOME``, or else ``.fedpkg``.
+        watch: A function that is called with each event; see `Session.watch`.
+        beside: A session of the same home, with the same sections ``executor``, ``environment`` and ``isolate``: both
             can run at the same time, on the slots of one executor.
-        changes: keys of the run.yaml, as ``rounds=3`` or ``strategy={"name": "fedadam"}``; keys in a section as
-            ``**{"arguments.train.lr": 0.02}``. Of a package also ``clients=3`` (how many) and
+        changes: Keys of the run.yaml, such as ``rounds=3`` or ``strategy={"name": "fedadam"}``; keys in a section as
+            ``**{"arguments.train.lr": 0.02}``. For a package also ``clients=3`` (their number) and
             ``data="clients/*/mnist.pt"``.
 
     Raises:
-        ConfigError: a key or value is wrong.
-        PackageError: the package cannot be used.
+        ConfigError: If a key or value is wrong.
+        PackageError: If the package cannot be used.
     """
     place = beside.home if beside is not None and home is None else open_home(home, create=True)
     return _prepared(_configuration(what, place, changes), place, watch, beside)
 
 
 def load(file: Path | str) -> Weights:
-    """The model in a file (npz, safetensors, or a state dict of PyTorch), with the buffers that its metadata names.
+    """Read the model in a file (npz, safetensors, or a PyTorch state dict), with the buffers that its metadata lists.
 
     Raises:
-        ModelFileError: it cannot be read.
+        ModelFileError: If it cannot be read.
     """
     from fedpkg.formats.model_file import read_seed_model
 

@@ -7,7 +7,7 @@ import sys
 
 from fedpkg.shown import shown, shown_lines
 
-ALWAYS_TOLD = ("fedpkg.environments",)  # what happens once and may take minutes
+ALWAYS_TOLD = ("fedpkg.environments",)  # events that occur once and may take minutes
 
 
 def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:
@@ -18,14 +18,14 @@ def event(logger: logging.Logger, level: int, name: str, /, **fields: object) ->
 
 
 class _Formatter(logging.Formatter):
-    """Log lines as a terminal may show them: they quote packages, paths and clients."""
+    """Makes log lines, which quote packages, paths and clients, safe for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return shown_lines(super().format(record))
 
 
 def configure(verbosity: int) -> None:
-    """Send fedpkg's log to standard error: warnings (0), a line a round (1), a line a task (2)."""
+    """Send fedpkg's log to standard error: warnings (0), one line per round (1), one line per task (2)."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s", "%H:%M:%S"))

@@ -1,4 +1,4 @@
-"""By what means a task can be isolated on this machine: found out by trying."""
+"""Detects, by trying, the means by which a task can be isolated on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 PROBE = Path(__file__).resolve().parent / "runtime" / "path" / "_fedpkg_isolation.py"
 PROBE_PATIENCE_S = 30.0
-LEAST_LANDLOCK = 3  # without namespaces: who may read a file must not be able to empty it
+LEAST_LANDLOCK = 3  # without namespaces: read access to a file must not allow truncating it
 BARE = (
     *("--unshare-user-try", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"),
     *("--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"),
@@ -24,14 +24,16 @@ BARE = (
 
 @dataclass(frozen=True)
 class Means:
-    """What this machine has; a ``why_not_…`` is empty where there is nothing in the way."""
+    """The means of this machine; ``why_not_…`` is the reason why one is unavailable, or empty."""
 
-    landlock: int  # ABI, 0: none
+    landlock: int  # its ABI version; 0: not supported
     why_not_landlock: str
     why_not_namespaces: str
     bubblewrap: str | None  # its path
     why_not_bubblewrap: str
-    covered: Sequence[tuple[str, bool]] = ()  # what a task does not see of /proc, and which of that are folders
+    covered: Sequence[
+        tuple[str, bool]
+    ] = ()  # parts of /proc that are hidden from a task, and those of them that are folders
 
     @property
     def warm(self) -> str | None:
@@ -42,7 +44,7 @@ class Means:
 
     @property
     def cold(self) -> str | None:
-        """How executed commands are."""
+        """How executed commands are isolated."""
         return "bubblewrap" if self.bubblewrap is not None and not self.why_not_bubblewrap else self.warm
 
 
@@ -53,7 +55,7 @@ def means() -> Means:
 
 @functools.cache
 def find() -> Means:
-    """What this machine has, found out once, by trying it."""
+    """The means of this machine, detected once, by trying them."""
     bubblewrap = shutil.which("bwrap")
     try:
         with tempfile.TemporaryDirectory(prefix="fedpkg-") as folder:

@@ -1,4 +1,4 @@
-"""How many clients, or tensors, a share such as ``fraction_train: 0.3`` means: one rule for all of them."""
+"""Converts a fraction such as ``fraction_train: 0.3`` to a number of clients or tensors, by one rule for all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Rounding: TypeAlias = Literal["nearest", "down", "up"]
 
 
 def share_of(share: float, total: int, rounding: Rounding = "nearest", *, leeway: float = 1e-9) -> int:
-    """The whole number nearest to ``share`` times ``total``, halves up; or the one below, or above.
+    """The whole number nearest to ``share`` times ``total``, with halves rounded up; or the one below, or above.
 
-    The product is that of the decimals as they are written: 0.28 of 25 are 7, although in binary it is a little more.
-    What is less than ``leeway`` off a whole number (for ``nearest``, a half) counts as that: a program that divides f
-    by n gets f of n again.
+    The product is computed with the decimals as written: 0.28 of 25 is 7, although in binary it is slightly more.
+    A product within ``leeway`` of a whole number (for ``nearest``, of a half) counts as that number, so that a share
+    f / n of n is f.
     """
     exact, room = (Decimal(repr(float(number))) for number in (share, leeway))
     if rounding == "up":

@@ -1,12 +1,12 @@
-"""Text from packages, clients and archives with the characters escaped that a terminal obeys or does not show."""
+"""Escapes control characters and invisible characters in text from packages, clients and archives."""
 
 from __future__ import annotations
 
 import json
 import re
 
-# Control characters (Cc), line and paragraph separators (Zl, Zp), lone surrogates (Cs), and what Unicode calls default
-# ignorable: bidirectional marks, joiners, tags and fillers. Variation selectors (FE00 to FE0F) belong to emoji.
+# Control characters (Cc), line and paragraph separators (Zl, Zp), lone surrogates (Cs), and Unicode's default ignorable
+# ones: bidirectional marks, joiners, tags and fillers. Variation selectors (FE00 to FE0F) belong to emoji.
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ud800-\udfff\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -15,17 +15,17 @@ _LINE_END = re.compile("\r\n?")
 
 
 def shown(text: str) -> str:
-    """A piece of text for one line: characters that are not seen, or that a terminal obeys, as escapes (``\\x1b``)."""
+    """Text for one line, with control characters and invisible characters as escapes (``\\x1b``)."""
     return text if text.isascii() and text.isprintable() else _HIDDEN.sub(_escape, text)
 
 
 def shown_lines(text: str) -> str:
-    """`shown` for text of several lines: line ends and tabs stay. A lone carriage return becomes a line end."""
+    """`shown` for text of several lines: keeps line ends and tabs. A lone carriage return becomes a line end."""
     return _HIDDEN.sub(_escape_in_lines, _LINE_END.sub("\n", text))
 
 
 def shown_json(document: str) -> str:
-    """A JSON document that has the same meaning, with such characters as JSON's own escapes."""
+    """An equivalent JSON document, with such characters as JSON's own escapes."""
     return _HIDDEN.sub(_escape_in_json, document)
 
 

@@ -1,4 +1,4 @@
-"""Small types that every layer shares."""
+"""Small types that all layers use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
-# What becomes of a reply's numbers: means and the like, which stay between them; or steps, squares, distances.
+# The use of a reply's values: means and the like, which stay in their range; or steps, squares, distances.
 # ``former``: the bounds of sessions with rules below 2 (`fedpkg/rules.py`).
 Use: TypeAlias = Literal["averaged", "stepped", "former"]
-# What the tensors of an update are.
+# The meaning of an update's tensors.
 Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
-# Those that fedpkg itself calls; a strategy may ask for any other that a package has.
+# Those that fedpkg itself calls; a strategy may use any other one of a package.
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
 
 
 class ReplyKind(str, Enum):
-    """What a request expects back from an entry point.
+    """The kind of reply that a request expects from an entry point.
 
     ``update``: a model file that fits the global model, with ``num_examples`` in its metadata.
     ``sets``: several named weight sets in one model file, ``num_examples`` as for an update.
@@ -36,12 +36,12 @@ class ReplyKind(str, Enum):
 
 
 class Scheme(str, Enum):
-    """How a sampler draws, as far as promises of privacy depend on it.
+    """How a sampler draws clients, as far as privacy guarantees depend on it.
 
     ``poisson``: each client by an independent draw, all with the same probability.
     ``without_replacement``: a fixed number of clients, each set of that size with the same probability.
-    ``data_free``: a fixed number, in another way that does not depend on what clients report, such as in turns.
-    ``other``: not known, or by what clients report.
+    ``data_free``: a fixed number, in another way that does not depend on clients' reports, such as in turns.
+    ``other``: in an unknown way, or depending on clients' reports.
     """
 
     POISSON = "poisson"
@@ -54,7 +54,7 @@ class Scheme(str, Enum):
 class Sampling:
     """How the cohorts of a session are drawn.
 
-    ``rate`` is the share of all clients that is asked, or its expectation; 1 where nothing is known of it.
+    ``rate`` is the fraction of all clients that is asked, or its expectation; 1 if unknown.
     """
 
     scheme: Scheme = Scheme.OTHER

@@ -1,1 +1,1 @@
-"""What FEDn and its successor Scaleout call things, and the habits of packages written for them."""
+"""Names and conventions of FEDn, its successor Scaleout, and packages written for them."""

@@ -10,7 +10,7 @@ _FEDOPT = {"serveropt": "adam", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.
 
 
 def strategy_of(aggregator: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The strategy that does what an aggregator of FEDn does; other names and parameters are those of a strategy."""
+    """The strategy that corresponds to an aggregator of FEDn; other names and parameters are those of a strategy."""
     options = {**_FEDOPT, **kwargs}
     optimiser = _OPTIMISERS.get(options["serveropt"])
     if aggregator == "splitlearningagg":

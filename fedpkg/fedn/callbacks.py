@@ -1,7 +1,7 @@
-"""Entry points that FEDn's and Scaleout's clients call in another way than with the paths of two models.
+"""Entry points that FEDn's and Scaleout's clients do not call with the paths of two models.
 
-A client with callbacks, or a file to import, runs by ``runtime/path/_fedpkg_callbacks.py``, which calls one callback
-for one task; ``forward`` and ``backward`` of split learning run by ``_fedpkg_split.py``.
+A client with callbacks, or a file to import, is run by ``runtime/path/_fedpkg_callbacks.py``, which calls one callback
+for one task; ``forward`` and ``backward`` of split learning are run by ``_fedpkg_split.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BIGGEST_SOURCE = 1 << 20
 
 
 def commands_of_client(command: str) -> dict[str, str] | None:
-    """``python client.py`` as the commands of its callbacks; None: it is another command."""
+    """The commands of the callbacks of ``python client.py``; None for other commands."""
     found = _COMMAND.fullmatch(command)
     if found is None:
         return None
@@ -32,7 +32,7 @@ def commands_of_client(command: str) -> dict[str, str] | None:
 
 
 def commands_of_import(name: str, file: str) -> dict[str, str] | None:
-    """What Scaleout's client imports: ``startup: startup.py``, whose function registers callbacks, or ``build: …``."""
+    """The commands for files that Scaleout's client imports: ``startup: startup.py``, ``build: …``; None for others."""
     if name == "startup" and _FILE.fullmatch(file):
         return {one: f"python -m {RUNNER} {one} startup {file} --" for one in CALLBACKS}
     command = command_of_function(name, file) if name == "build" else None
@@ -40,12 +40,12 @@ def commands_of_import(name: str, file: str) -> dict[str, str] | None:
 
 
 def command_of_function(name: str, file: str) -> str | None:
-    """A call of a function in a file: with the path that is appended, if it takes one."""
+    """The command that calls a function in a file, with the appended path if it takes one."""
     return f"python -m {RUNNER} {name} import {file} --" if _FILE.fullmatch(file) else None
 
 
 def command_of_split(name: str, command: str) -> str:
-    """The command of ``forward`` or ``backward``; one that is no Python script stays as it is."""
+    """The command of ``forward`` or ``backward``; it is unchanged if it does not run a Python script."""
     found = _COMMAND.fullmatch(command)
     if found is None:
         return command
@@ -53,14 +53,14 @@ def command_of_split(name: str, command: str) -> str:
 
 
 def script_of_runner(words: list[str]) -> str | None:
-    """The script of such a command."""
+    """The script in such a command."""
     places = {RUNNER: 5, SPLIT_RUNNER: 4}
     place = places.get(words[2]) if len(words) > 2 and words[1] == "-m" else None
     return None if place is None or len(words) <= place else words[place]
 
 
 def client_scripts(folder: Path) -> list[str]:
-    """Programs in ``folder`` that make a client with callbacks; found by parsing. A client.py among them is the one."""
+    """Programs in ``folder`` that make a client with callbacks, found by parsing; only client.py, if it is one."""
     found = [path.name for path in sorted(folder.glob("*.py")) if _makes_client(path)]
     return [f"{CLIENT}.py"] if f"{CLIENT}.py" in found else found
 
@@ -83,5 +83,5 @@ def _is_client(node: ast.AST) -> bool:
 
 
 def spec_of(script: str) -> str:
-    """The fedn.yaml of a folder that has none, and this program."""
+    """The text of a fedn.yaml for this program, in a folder without one."""
     return f"# {script} makes a client with callbacks\nentry_points:\n  {CLIENT}:\n    command: python {script}\n"

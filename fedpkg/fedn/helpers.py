@@ -1,4 +1,4 @@
-"""FEDn's helpers, each of which reads and writes one form of model file, and which of them a package asks for."""
+"""FEDn's helpers, each of which reads and writes one format of model files, and detects the one of a package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NpzHelper = Literal["numpyhelper", "pytorchhelper", "kerashelper", "splitlearnin
 BareHelper = Literal["binaryhelper", "androidhelper", "numpyarrayhelper"]
 
 HELPERS: tuple[str, ...] = get_args(NpzHelper) + get_args(BareHelper)
-# The suffixes of the helpers whose files are one bare array; files of the others say themselves what they are.
+# The suffixes of the helpers whose files are one bare array; other files are recognised by their content.
 BARE_SUFFIXES: Mapping[str, Literal[".f64", ".f32", ".txt"]] = {
     "binaryhelper": ".f64",
     "androidhelper": ".f32",
@@ -19,10 +19,9 @@ BARE_SUFFIXES: Mapping[str, Literal[".f64", ".f32", ".txt"]] = {
 
 
 def helper_named(scripts: Iterable[ast.Module]) -> str | None:
-    """The one helper that a package's scripts name, as ``get_helper("binaryhelper")`` or in an import.
+    """The one helper that a package's scripts use, in ``get_helper("binaryhelper")`` or an import; None if several.
 
-    The numpyhelper writes files of the binaryhelper where it is called with ``file_type="raw_binary"``. None if they
-    name several.
+    The numpyhelper writes files of the binaryhelper if it is called with ``file_type="raw_binary"``.
     """
     found: set[str] = set()
     is_raw = False

@@ -1,1 +1,1 @@
-"""What clients send back: checked against what was asked, where a task runs and where its reply arrives."""
+"""Clients' replies, checked against the request, where a task runs and where its reply arrives."""

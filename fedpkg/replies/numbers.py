@@ -1,4 +1,4 @@
-"""The numbers of a reply: finite, and none so large that what a method makes of it would not be."""
+"""Checks the values of a reply: they must be finite, and small enough for the results of the method to be finite."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from fedpkg.weights.weights import Weights
 
-# A weighted sum of 2**24 terms of this share of the largest number of its dtype is finite: no client makes it infinite.
+# A weighted sum of 2**24 terms, each at most this fraction of the dtype's largest number, is finite.
 TERM = 2.0**-24
 LARGEST_FORMER_TERM = 3.4e38 * TERM
-# Parameters of which steps are made: their squares, and sums of 2**27 of these, are finite in float32. In wider dtypes,
-# too: a method may make a step as long in all tensors as it is in one.
+# For parameters from which steps are computed: their squares, and sums of 2**27 of these, are finite in float32. Wider
+# dtypes have the same limit, because a method may scale a step in all tensors by its length in one.
 LARGEST_STEPPED = 2.0**50
-# A server's step may leave the range of the replies: momentum 0.9 by a factor of 14 (over all rounds together).
+# A server's step may exceed the range of the replies: momentum 0.9 by a factor of 14 (over all rounds).
 ROOM_FOR_STEPS = 32
 
 
@@ -32,15 +32,15 @@ def check_numbers(
     known: Callable[[str], Weights | None],
     converted: str | None = None,
 ) -> None:
-    """Refuse a reply whose numbers are not finite, or would make infinite what a method makes of them.
+    """Refuse a reply whose values are not finite, or are too large for the results of the method to be finite.
 
-    Unchanged buffers may hold what is not finite. A number that is refused here is that client's failure. Later it
-    would be nobody's, and stop the session.
+    Unchanged buffers may have values that are not finite. Here, a refused value is the failure of its client; later it
+    could not be attributed to a client, and would stop the session.
 
     Args:
-        examples: the reply's weight.
-        known: by set, what the client was sent in its place.
-        converted: which dtypes were, for the message.
+        examples: The reply's weight.
+        known: By set, the weights that the client was sent.
+        converted: The dtypes that were converted, for the message.
 
     Raises:
         Refused: `not_finite` or `too_large`.
@@ -60,12 +60,12 @@ def check_numbers(
             where = f"{_of_set(name)}tensor '{key}' has values up to {largest:.3g}"
             if largest <= limits[1]:
                 raise Refused("too_large", f"{where}, too large to average over {examples:g} examples")
-            raise Refused("too_large", f"{where}; this strategy takes parameters up to {limits[1]:.3g}")
+            raise Refused("too_large", f"{where}; this strategy allows parameters up to {limits[1]:.3g}")
 
 
 @functools.cache
 def value_limits(dtype: torch.dtype, use: Use, *, is_parameter: bool = True) -> tuple[float, float]:
-    """How large a number of a reply may be: times its weight, and by itself."""
+    """The largest allowed value in a reply: multiplied by its weight, and by itself."""
     import torch
 
     if use == "former":

@@ -1,4 +1,4 @@
-"""A reply's file, read and checked against what was asked: the one way in, wherever it is opened."""
+"""Reads a reply's file and checks it against the request; all code that opens a reply uses this."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fedpkg.weights.records import Records
     from fedpkg.weights.weights import Weights
 
-    # What the client was sent under the name of a set, ``""`` for the model; None where that is not known.
+    # The weights that the client was sent under the name of a set, ``""`` for the model; None if unknown.
     Sent: TypeAlias = Callable[[str], Weights | None]
 
 DEFAULT_REPLY_BYTES = 16 << 20
@@ -30,17 +30,17 @@ JSON_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Checked:
-    """What a reply says that is as it was asked, besides its tensors."""
+    """The contents of an accepted reply, except its tensors."""
 
     metadata: Mapping[str, Json]
     num_examples: float | None = None
     metrics: Json = None
-    converted: str | None = None  # which dtypes of it are not the global model's
+    converted: str | None = None  # the dtypes that differ from the global model's
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The sets of a reply, mapped, each with the order, the dtypes and the buffers of what it must fit.
+    """The sets of a reply, mapped, each with the order, dtypes and buffers of its template.
 
     An update is one set without a name.
     """
@@ -51,14 +51,14 @@ class Opened:
 
 
 class Reading:
-    """How the replies to one request are read: its specification, with what follows from it worked out once."""
+    """Reads the replies to one request: its specification, and cached values that follow from it."""
 
     def __init__(self, spec: ReplySpec) -> None:
         self.spec = spec
 
     @functools.cached_property
     def templates(self) -> dict[str, Weights | None]:
-        """What each set of the reply must fit, without its numbers; an update is the set ``""``."""
+        """The template that each set of the reply must fit, without values; an update is the set ``""``."""
         if self.spec.kind is ReplyKind.SETS:
             return {name: template_of(tensors) for name, tensors in self.spec.sets.items()}
         return {"": template_of(self.spec.tensors)}
@@ -72,15 +72,15 @@ class Reading:
 
     @functools.cached_property
     def max_bytes(self) -> int | None:
-        """Bytes that a reply may have: as configured, else twice what is asked for and some room.
+        """The maximum size of a reply in bytes: as configured, or else twice the expected size plus a margin.
 
-        What is asked for in a half-precision dtype may come in float64. Records have 64 MiB besides what the model has.
+        Tensors that are expected in half precision may be sent in float64. Records may have 64 MiB more than the model.
         """
         if self.spec.kind is ReplyKind.METRICS:
             return JSON_BYTES
         if self.spec.max_bytes is not None:
             return self.spec.max_bytes
-        factor = 4 if self.spec.suffix == ".txt" else 2  # as text, 8 bytes take 25
+        factor = 4 if self.spec.suffix == ".txt" else 2  # as text, 8 bytes become 25
         asked = list(self.templates.values())
         sizes = [_most_bytes(template, factor) for template in asked if template is not None]
         if self.spec.kind is ReplyKind.RECORDS:
@@ -88,10 +88,10 @@ class Reading:
         return sum(sizes) + DEFAULT_REPLY_BYTES if len(sizes) == len(asked) else None
 
     def check(self, path: Path, sent: Sent) -> Checked:
-        """Read and check a reply that lies out of its client's reach.
+        """Read and check a reply, which must be where its client cannot write.
 
         Raises:
-            Refused: the reply is not as asked.
+            Refused: If the reply is not as requested.
         """
         kind, metadata = self.spec.kind, read_metadata_of(path)
         if kind is ReplyKind.METRICS:
@@ -104,20 +104,20 @@ class Reading:
         return self.check_opened(self.open(path, sent), metadata, sent)
 
     def check_opened(self, opened: Opened, metadata: Mapping[str, Json], sent: Sent) -> Checked:
-        """Check the numbers of an update, or of sets, and their weight.
+        """Check the values of an update, or of sets, and their weight.
 
         Raises:
-            Refused: numbers are not finite, or too large for what becomes of them; or the weight is unusable.
+            Refused: If values are not finite, or too large for their use; or if the weight is unusable.
         """
         examples = examples_of(metadata) if self.spec.weighted else 1.0
         check_numbers(opened.sets, examples, self.spec.use, lambda name: self.known(name, sent), opened.converted)
         return Checked(metadata, examples, converted=opened.converted)
 
     def open(self, path: Path, sent: Sent) -> Opened:
-        """Map an update, records, or the sets that are asked for, in that order. Numbers are not looked at.
+        """Map an update, records, or the requested sets, in the order of the request. Values are not read.
 
         Raises:
-            Refused: the file is damaged, or does not fit.
+            Refused: If the file is damaged, or does not fit.
         """
         if self.spec.kind is ReplyKind.RECORDS:
             return Opened(records=self.records(path))
@@ -142,7 +142,7 @@ class Reading:
         return Opened({name: weights for name, (weights, _) in fitted.items()}, next(filter(None, conversions), None))
 
     def records(self, path: Path) -> Records:
-        """Map records. Raises Refused: the file is damaged, or holds something else."""
+        """Map records. Raises Refused if the file is damaged, or has other contents."""
         from fedpkg.formats.records_file import read_records
 
         try:
@@ -151,7 +151,7 @@ class Reading:
             raise Refused("bad_file", error.message) from error
 
     def known(self, name: str, sent: Sent) -> Weights | None:
-        """What a client was sent in place of a set of its reply, with its buffers told apart."""
+        """The weights that a client was sent for a set of its reply, with their buffers identified."""
         from fedpkg.weights.weights import Weights
 
         template, weights = self.templates.get(name), sent(name)
@@ -170,7 +170,7 @@ class Reading:
         return metrics
 
     def _with_rest(self, delta: Weights, sent: Sent) -> Weights:
-        """A delta with the tensors that are no parameters: of a client that sends none, those that it was sent."""
+        """A delta with the tensors that are not parameters: if the client sends none, those that it was sent."""
         from fedpkg.weights.weights import Weights
 
         template = self.templates[""]
@@ -185,7 +185,7 @@ class Reading:
 
 @functools.lru_cache(maxsize=32)  # the specifications of a session's rounds have the same tensors
 def template_of(tensors: tuple[TensorSpec, ...] | None) -> Weights | None:
-    """Weights of these names, dtypes and shapes that have no numbers (PyTorch's device ``meta``)."""
+    """Weights of these names, dtypes and shapes, without values (on PyTorch's device ``meta``)."""
     import torch
 
     from fedpkg.weights.weights import Weights
@@ -198,7 +198,7 @@ def template_of(tensors: tuple[TensorSpec, ...] | None) -> Weights | None:
 
 
 def tensors_of(weights: Weights) -> tuple[TensorSpec, ...]:
-    """What a specification says of weights that a reply must fit."""
+    """The specification of weights that a reply must fit."""
     from fedpkg.waist.order import TensorSpec
     from fedpkg.weights.weights import dtype_name
 
@@ -209,10 +209,10 @@ def tensors_of(weights: Weights) -> tuple[TensorSpec, ...]:
 
 
 def read_metadata_of(path: Path) -> dict[str, Json]:
-    """What came beside a reply; nothing, if nothing did.
+    """The metadata of a reply; empty if it has none.
 
     Raises:
-        Refused: it cannot be read.
+        Refused: If it cannot be read.
     """
     if not metadata_path(path).exists():
         return {}
@@ -226,20 +226,20 @@ def examples_of(metadata: Mapping[str, Json]) -> float:
     """The weight of a reply.
 
     Raises:
-        Refused: it says none that is usable.
+        Refused: If it has no usable one.
     """
     try:
         return num_examples(metadata)
     except ModelFileError as error:
         advice = ""
         if "num_examples" not in metadata:
-            advice = " (packages for FEDn before 0.5 never say it; with round.weighting=equal all weigh the same)"
+            advice = " (packages for FEDn before 0.5 never write it; with round.weighting=equal it is not needed)"
         raise Refused("num_examples", error.message + advice) from error
 
 
 def _weight_said(content: Json, metadata: Mapping[str, Json]) -> float:
-    """What metrics or records weigh as they say themselves, which must be usable: one client must not be the whole
-    average. 1 where they do not say it.
+    """The weight that metrics or records state themselves, or else 1. It must be usable, so that one client cannot
+    dominate the average.
     """
     try:
         weight = examples_said(content, metadata)
@@ -249,10 +249,10 @@ def _weight_said(content: Json, metadata: Mapping[str, Json]) -> float:
 
 
 def _fitted(came: Weights, template: Weights | None, name: str) -> tuple[Weights, str | None]:
-    """The weights in the order of what they must fit, and with its buffers; what was converted, in words."""
+    """The weights in the order of their template, and with its buffers; and the converted dtypes, as text."""
     if template is None:
         return came, None
-    if came.mismatch(template) is None:  # as nearly always
+    if came.mismatch(template) is None:  # the usual case
         return came.reordered_like(template), None
     weights = came.in_dtypes_of(template)
     if reason := weights.mismatch(template):
@@ -261,18 +261,18 @@ def _fitted(came: Weights, template: Weights | None, name: str) -> tuple[Weights
 
 
 def _under_other_keys(came: Weights, template: Weights) -> str:
-    """Words for weights that have positions where the global model has names, or the other way round."""
+    """Text about weights that have positions while the global model has names, or the other way round."""
     from fedpkg.formats.base import keys_of
 
     theirs, ours = keys_of(came), keys_of(template)
     if theirs == ours:
         return ""
     wrote = {"positions": "numpyhelper or kerashelper", "names": "pytorchhelper"}
-    return f"; its keys are {theirs}, as of {wrote[theirs]}, and the global model's are {ours}, as of {wrote[ours]}"
+    return f"; its keys are {theirs} ({wrote[theirs]}), but the global model's are {ours} ({wrote[ours]})"
 
 
 def _renamed(weights: Weights, template: Weights | None) -> Weights:
-    """Where a model has positions for names, a set of some of its tensors counts 0, 1, 2 … on its own."""
+    """Some of a model's tensors under its names: with positions as names, their own keys are 0, 1, 2 …"""
     from fedpkg.formats.base import keys_of
     from fedpkg.weights.weights import Weights
 
@@ -284,12 +284,12 @@ def _renamed(weights: Weights, template: Weights | None) -> Weights:
 
 
 def _conversion(came: Weights, fitted: Weights) -> str | None:
-    """The first tensor of a reply whose dtype was converted, in words for a message."""
+    """The first tensor of a reply whose dtype was converted, as text for a message."""
     from fedpkg.weights.weights import dtype_name
 
     for name, tensor in came.items():
         if tensor.dtype != fitted[name].dtype:
-            return f"tensor '{name}' is {dtype_name(tensor)}, in the global model it is {dtype_name(fitted[name])}"
+            return f"tensor '{name}' is {dtype_name(tensor)}, but {dtype_name(fitted[name])} in the global model"
     return None
 
 

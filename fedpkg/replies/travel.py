@@ -1,7 +1,6 @@
-"""The way of an update from its client to the controller, through the transforms that were asked for.
+"""An update's way from its client to the controller, through the configured transforms.
 
-What a task wrote never leaves its client as it is: it is encoded where the task ran, and the controller gets what it
-can decode of that.
+A task's file never leaves its client unencoded: it is encoded where the task ran, and the controller decodes it.
 """
 
 from __future__ import annotations
@@ -23,19 +22,21 @@ if TYPE_CHECKING:
     from fedpkg.replies.reading import Sent
     from fedpkg.weights.weights import Weights
 
-LOST = "lost.safetensors"  # in a version of the client's state: what error feedback adds to its next update
+LOST = (
+    "lost.safetensors"  # in a version of the client's state: the residual that error feedback adds to its next update
+)
 SENT, RECEIVED = "sent", "received.safetensors"
 
 
 def encode(reading: Reading, path: Path, version: Path, sent: Sent, *, seed: int) -> tuple[Path, Checked]:
-    """Check an update and put in its place what travels of it: at the client's end.
+    """Check an update and replace it by its encoded message: at the client's end.
 
     Args:
-        version: the folder of the client's state, where error feedback keeps what it owes.
+        version: The folder of the client's state, with the residual of error feedback.
 
     Raises:
-        Refused: the update is not as asked; somebody spoilt what the client keeps; or what the update is the change of
-            was not sent.
+        Refused: If the update is not as requested, the client's state is damaged, or the client was not sent the model
+            that the update is a change of.
     """
     chain = reading.chain
     assert chain is not None
@@ -43,7 +44,7 @@ def encode(reading: Reading, path: Path, version: Path, sent: Sent, *, seed: int
     checked = reading.check_opened(opened, metadata, sent)
     known = reading.known("", sent)
     if known is None:
-        raise Refused("mismatch", "transforms are of updates to a model, and the client was sent none")
+        raise Refused("mismatch", "transforms need an update to a model, but the client was sent no model")
     lost = _read_lost(version, known) if chain.feeds_back else None
     message = chain.encode(opened.sets[""], known, seed=seed, is_difference=reading.spec.reply != "weights", lost=lost)
     place = path.with_name(SENT)
@@ -57,11 +58,11 @@ def encode(reading: Reading, path: Path, version: Path, sent: Sent, *, seed: int
 
 
 def decode(reading: Reading, message: Path, sent: Sent) -> tuple[Path, Checked]:
-    """Make a file of the update of what has travelled, check it and say where it is: at the controller's end.
+    """Decode a message to the file of an update, and check it; returns its path: at the controller's end.
 
     Raises:
-        Refused: what arrived is not as asked.
-        OSError: what it decodes to cannot be written.
+        Refused: If the update is not as requested.
+        OSError: If the file cannot be written.
     """
     from fedpkg.formats.base import ModelForm
     from fedpkg.formats.model_file import write_model
@@ -86,7 +87,7 @@ def decode(reading: Reading, message: Path, sent: Sent) -> tuple[Path, Checked]:
 
 
 def _read_lost(version: Path, known: Weights) -> Tensor | None:
-    """What is still owed from the client's earlier updates; it lies where the client's own tasks can write."""
+    """The residual of the client's earlier updates, from a file that the client's own tasks can change."""
     from fedpkg.formats.model_file import read_model
 
     path = version / LOST
@@ -97,9 +98,9 @@ def _read_lost(version: Path, known: Weights) -> Tensor | None:
     try:
         found = read_model(path, max_bytes=8 * 2 * known.num_parameters + (1 << 16)).get("lost") if is_file else None
     except ModelFileError as error:
-        raise Refused("bad_file", f"what error feedback kept is damaged: {error.message}") from error
+        raise Refused("bad_file", f"the residual of error feedback is damaged: {error.message}") from error
     if found is None or found.ndim != 1 or not bool(found.isfinite().all()):
-        raise Refused("bad_file", f"what error feedback kept in '{LOST}' is no longer that")
+        raise Refused("bad_file", f"the residual of error feedback in '{LOST}' was changed")
     return found.clone()
 
 
@@ -109,6 +110,6 @@ def _write_lost(version: Path, lost: Tensor) -> None:
     from fedpkg.weights.weights import Weights
 
     if version.is_symlink() or not version.is_dir():
-        raise Refused("bad_file", "the folder of its state is gone: there is no place for what error feedback keeps")
+        raise Refused("bad_file", "the folder of its state is gone, so the residual of error feedback cannot be kept")
     with atomic_write(version / LOST) as file:
         dump_model(file, Weights({"lost": lost}), ModelForm(".safetensors"))

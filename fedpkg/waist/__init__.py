@@ -1,1 +1,1 @@
-"""What crosses the seam between the controller and whoever runs its tasks: plain data, and the protocol itself."""
+"""The interface between the controller and the executors that run its tasks: plain data, and the protocol itself."""

@@ -1,4 +1,4 @@
-"""What came of an order: an answer, also where the task failed."""
+"""The answer to an order, which may also be a failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from fedpkg.shown import shown
 
 Status: TypeAlias = Literal["ok", "failed", "cancelled"]
-# The words of `Failure.kind`, and what each means.
+# The values of `Failure.kind`, with their meanings.
 FAILURES: Mapping[str, str] = {
     "exit_code": "the command ended with an exit code other than 0",
     "signal": "a signal ended the command; also the kernel's, when the machine ran out of memory",
@@ -23,7 +23,7 @@ FAILURES: Mapping[str, str] = {
     "mismatch": "the names, dtypes or shapes of the reply's tensors are not those that were asked for",
     "not_finite": "the reply has NaN or infinite values",
     "too_large": "the reply has numbers too large for the strategy to add up or to square",
-    "num_examples": "`num_examples` is missing, negative, not finite, or no number",
+    "num_examples": "`num_examples` is missing, negative, not finite, or not a number",
     "bad_metadata": "the metadata beside the reply are not a JSON object that can be read",
     "bad_json": "the metrics are not JSON that can be read",
     "bad_answer": "the executor gave the answer of another task",
@@ -45,9 +45,9 @@ FAILURES: Mapping[str, str] = {
 
 
 class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a task did not give what was asked. ``kind`` is one word for machines, ``message`` is a line for people.
+    """The reason why a task failed. ``kind`` is one word for programs, ``message`` is a line for users.
 
-    The message may quote what the client wrote, so it is escaped here, before it reaches the store or a terminal.
+    The message may quote text of the client, so it is escaped here, before it reaches the store or a terminal.
     """
 
     kind: str
@@ -58,7 +58,7 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Refused(Exception):
-    """What a client sent, or left, is not as asked; carries the failure to record."""
+    """A client's reply, or state, is not as requested; has the failure to record."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -66,12 +66,12 @@ class Refused(Exception):
 
 
 class ReplyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A reply, as it lies where the task ran until it is fetched.
+    """A reply, where the task ran, until it is fetched.
 
     Args:
-        name: of its file; its metadata lie beside it.
-        size_bytes: of that file.
-        checksum: of the files together.
+        name: The name of its file; its metadata file is beside it.
+        size_bytes: The size of that file.
+        checksum: The checksum of the files together.
     """
 
     name: str
@@ -80,11 +80,11 @@ class ReplyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a task's processes used; None: not known.
+    """The resources that a task's processes used; None: unknown.
 
     Args:
-        cpu_s: processor seconds, of the system and of the task's own.
-        peak_memory_bytes: the most that a single one of them had; more, where all together were found over the limit.
+        cpu_s: Processor seconds, in system and user mode.
+        peak_memory_bytes: The peak of a single process; or of all together, if they exceeded the limit.
     """
 
     cpu_s: float | None = None
@@ -92,19 +92,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What became of an order; a value, also when the task failed.
+    """The result of an order; also of a task that failed.
 
     Args:
-        reply: of a task that is ok and was asked for a file.
-        num_examples: the weight of an update or of sets; None: of other replies.
-        metadata: that came beside the reply.
-        metrics: of a reply of that kind.
-        converted: which dtypes of the reply are not the global model's, in words.
-        state: token of the state that the task left its client; None: none, the next task starts from the package.
-        state_checksum: of that state.
-        folder: where the task's logs are: a name for people, below the home of the side that ran it.
-        started_at: seconds since the epoch.
-        phases: seconds by what they were spent on.
+        reply: The reply of a task that is ok and had to write a file.
+        num_examples: The weight of an update or of sets; None for other replies.
+        metadata: The metadata of the reply.
+        metrics: The metrics, if the reply is of that kind.
+        converted: The dtypes of the reply that differ from the global model's, as text.
+        state: The token of the client's state after the task; None: the next task starts from the package.
+        state_checksum: The checksum of that state.
+        folder: The folder of the task's logs, for users: a name below the home of the side that ran it.
+        started_at: Seconds since the epoch.
+        phases: The seconds spent on each phase.
     """
 
     task_id: str

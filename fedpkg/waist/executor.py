@@ -1,4 +1,4 @@
-"""The seam: orders in, answers out. The controller knows nothing else of processes, clusters or networks."""
+"""The executor protocol: orders in, answers out. The controller does not know about processes, clusters or networks."""
 
 from __future__ import annotations
 
@@ -12,90 +12,90 @@ from fedpkg.waist.order import Order, ReplySpec
 
 
 class ClientStates(Protocol):
-    """What clients keep from task to task. It belongs to the side that runs tasks; the controller knows tokens only.
+    """The clients' state from task to task. It is kept by the side that runs tasks; the controller knows only tokens.
 
-    A token names one version of one client's state; it stays valid until it is forgotten.
+    A token identifies one version of one client's state; it is valid until it is forgotten.
     """
 
     def damage(self, session_id: str, client_id: str, token: str, checksum: str | None = None) -> str:
-        """What is wrong with a version, in words (`it is missing: …`); empty: nothing.
+        """What is wrong with a version, as text (`it is missing: …`); empty if nothing is.
 
-        ``checksum``: of an answer that was recorded, and not committed, by a controller that was killed.
+        ``checksum``: from an answer that was recorded but not committed by a controller that was killed.
         """
         ...
 
     def commit(self, session_id: str, states: Mapping[str, str | None]) -> None:
-        """Have these versions, by client, survive a power cut: the store is about to name them as current."""
+        """Make these versions, by client, survive a power cut: the store is about to record them as current."""
         ...
 
     def forget(self, session_id: str, states: Mapping[str, str | None]) -> None:
-        """Remove every version of these clients but the named one, which is current; None: all."""
+        """Remove all versions of these clients but the given one, which is current; None: all."""
         ...
 
     def discard(self, session_id: str, client_id: str, token: str) -> None:
-        """Remove one version, which nobody will name."""
+        """Remove one version, which will never be used again."""
         ...
 
 
 class Executor(Protocol):
-    """Runs orders somewhere. docs/reference/executor-contract.md says what an implementation owes; a suite tests it."""
+    """Runs orders somewhere. docs/reference/executor-contract.md is its contract, which a test suite checks."""
 
     @property
     def states(self) -> ClientStates:
-        """What the clients keep."""
+        """The clients' states."""
         ...
 
     @property
     def is_ours(self) -> bool:
-        """Whether replies were checked by code of ours, on this machine or where it is trusted as much.
+        """Whether replies were checked by fedpkg's own code, on this machine or an equally trusted one.
 
-        Of what it answers as ok, the controller then looks at the form again, not at the numbers.
+        The controller then checks only the form of successful replies again, not their values.
         """
         ...
 
     @property
     def slots(self) -> int:
-        """How many tasks run at the same time."""
+        """The number of tasks that run at the same time."""
         ...
 
     @property
     def is_warming(self) -> bool:
-        """Whether a task waits for an interpreter that does its imports. For people who wait."""
+        """Whether a task waits for an interpreter that does its imports, for progress displays."""
         ...
 
     def know(self, spec: ReplySpec, digest: str) -> None:
-        """Orders will name this specification by its digest. To hand one over again changes nothing."""
+        """Register a specification, which orders refer to by its digest. Repeating this has no effect."""
         ...
 
     def submit(self, order: Order) -> Future[Answer]:
-        """Queue an order. Its future always gets an `Answer`, never an exception, unless fedpkg itself is at fault.
+        """Queue an order. Its future always gets an `Answer`, never an exception, except for a bug in fedpkg.
 
         The future's callbacks call `fetch`, `discard` and `states`, and wait for them, in the thread that completes it.
 
         Raises:
-            DispatchError: it is closed, or the order names a package or a specification that it was not given.
+            DispatchError: If it is closed, or does not have the order's package or specification.
         """
         ...
 
     def cancel(self, task_id: str) -> None:
-        """End a task that is queued or running; its answer then says ``cancelled``. Unknown ids are ignored."""
+        """End a task that is queued or running; its answer is then ``cancelled``. Unknown ids are ignored."""
         ...
 
     def fetch(self, order: Order, answer: Answer, into: Path) -> None:
-        """Bring the files of an answer's reply into the folder ``into``, which they alone will be in. Once.
+        """Bring the files of an answer's reply into the folder ``into``, which has no other files. Called once.
 
-        The reply is that of the order's task; the answer is what was kept of it.
+        The reply is that of the order's task; the answer is the recorded one.
 
         Raises:
-            OSError: they cannot be brought, or written there.
+            OSError: If they cannot be brought, or written there.
         """
         ...
 
     def discard(self, order: Order, answer: Answer) -> None:
-        """Nobody needs an answer that was ok: its reply, if it was not fetched, and the state that it left can go.
+        """Remove an unneeded answer's reply, if it was not fetched, and the state that its task left.
 
         Raises:
-            OSError: something stays; nobody will ask for it.
+            OSError: If something cannot be removed; it will not be used.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What is asked of one call of an entry point: an order, and what its reply must be."""
+"""Orders, each for one call of an entry point, and the specifications of their replies."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 from fedpkg.types import Content, ReplyKind, Use
 from fedpkg.waist.wire import to_json
 
-THREADS_EACH = 8  # on average: `processes` counts processes, but none may have threads without end
+THREADS_EACH = 8  # on average: `processes` limits processes, but the number of threads must be limited too
 LEAST_SESSIONS, PROCESSES_EACH = 8, 32
-# In the place of a client's id: of the one `startup` for all clients of a session. No client's id begins so.
+# In place of a client's id, for a `startup` that is shared by all clients of a session. Client ids have no such prefix.
 ALL = ".all"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one task may use; None: as much as there is. `LimitsConfig` says what each means."""
+    """The limits of one task; None: no limit. `LimitsConfig` describes each."""
 
     memory_bytes: int | None = None
     cpu_s: float | None = None
@@ -29,12 +29,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def threads(self) -> int | None:
-        """Of all its processes together."""
+        """The number of threads of all its processes together."""
         return None if self.processes is None else THREADS_EACH * self.processes
 
     @property
     def sessions(self) -> int | None:
-        """Sessions (setsid) of its processes: Linux shares the processors among sessions, not among tasks."""
+        """The number of sessions (setsid) of its processes: Linux divides processor time among sessions, not tasks."""
         return None if self.processes is None else max(LEAST_SESSIONS, self.processes // PROCESSES_EACH)
 
 
@@ -42,15 +42,15 @@ NO_LIMITS = Limits()
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """That a task sees its package, its folders and its data only; what else it may have is said here."""
+    """Isolation, in which a task sees only its package, its folders and its data; and exceptions from it."""
 
     network: bool = False
     read: tuple[str, ...] = ()  # files and folders
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
-    """One tensor of a reply: its name, dtype (as PyTorch calls it, without ``torch.``), shape, and whether it is none
-    of the parameters."""
+    """One tensor of a reply: its name, dtype (PyTorch's name without ``torch.``), shape, and whether it is a buffer
+    and not a parameter."""
 
     name: str
     dtype: str
@@ -59,18 +59,19 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReplySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a reply must be. Equal for all clients of a request, it is handed over once, and named by its digest.
+    """The specification of a reply. It is the same for all clients of a request, registered once, and identified by its
+    digest.
 
     Args:
-        tensors: of the model that the input stands for; an update must fit them. None: nothing is known of it.
-        reply: what the tensors of an update are: ``weights``, or a ``delta`` or ``gradient``.
-        sets: that a reply of kind ``sets`` holds, in this order, and what each must fit; None: anything.
-        transforms: of an update on its way, as sections of a run.yaml.
-        weighted: an update must say its num_examples, else all weigh the same, 1. Metrics and records may say it: then
-            it must be usable.
-        use: what becomes of the reply's numbers, which says how large they may be.
-        suffix: of the model files.
-        max_bytes: of the reply's file; None: it follows from the tensors.
+        tensors: The tensors of the input model, which an update must fit. None: unknown.
+        reply: What an update consists of: ``weights``, or a ``delta`` or ``gradient``.
+        sets: The sets in a reply of kind ``sets``, in this order, and the template of each; None: any tensors.
+        transforms: The transforms of an update on its way, as sections of a run.yaml.
+        weighted: Whether an update must have its num_examples; otherwise all have the weight 1. Metrics and records
+            need not have it, but if they do, it must be usable.
+        use: The use of the reply's values, which determines how large they may be.
+        suffix: The suffix of the model files.
+        max_bytes: The maximum size of the reply's file; None: it follows from the tensors.
     """
 
     kind: ReplyKind
@@ -85,17 +86,17 @@ class ReplySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def parameter_names(self) -> list[str] | None:
-        """Names of the model's tensors that are parameters; None: the model is not known."""
+        """Names of the model's tensors that are parameters; None if the model is unknown."""
         return None if self.tensors is None else [one.name for one in self.tensors if not one.is_buffer]
 
     @property
     def has_rest(self) -> bool:
-        """Whether a delta comes with the tensors that are no parameters, as they are."""
+        """Whether a delta also contains the tensors that are not parameters, unchanged."""
         return self.reply == "delta" and any(one.is_buffer for one in self.tensors or ())
 
 
 def digest_of(spec: ReplySpec) -> str:
-    """By which orders name what their reply must be: sha256, in hexadecimal."""
+    """The digest by which orders refer to it: sha256, in hexadecimal."""
     return hashlib.sha256(to_json(spec)).hexdigest()
 
 
@@ -103,13 +104,13 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The file that a task gets as its input model.
 
     Args:
-        reference: names the file to the side that asks. What is under it does not change while the executor lives; a
-            later one may find other bytes there, unless it has a digest.
-        size_bytes: of the file.
-        digest: of the file, sha256 in hexadecimal; empty where it is not known.
-        sets: names of the sets in it, if it holds several.
-        model: which of these is the model that an update must fit; empty: none, or the file has one set only.
-        records: it is a file of records.
+        reference: Identifies the file to the side that sends the order. Its contents do not change while the executor
+            exists; a later executor may find other bytes, unless it has a digest.
+        size_bytes: The size of the file.
+        digest: The sha256 of the file in hexadecimal; empty if unknown.
+        sets: Names of the sets in it, if there are several.
+        model: The one of these sets that is the model that an update must fit; empty: none, or the only set.
+        records: Whether it is a file of records.
     """
 
     reference: str
@@ -121,25 +122,24 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call of one entry point for one client: everything that the side which runs it has to know.
+    """One call of one entry point for one client: everything that the side that runs it needs.
 
     Args:
-        task_id: of this attempt; no other has it.
-        attempt: how often the round has called that entry point for that client, this call included.
-        request_id: of the strategy's request; None: it builds the seed, or is called by hand.
-        partition_id: the client's place among the session's clients.
-        package: its digest.
-        reply_spec: digest of the `ReplySpec`.
-        input: None: the entry point takes only an output path.
-        arguments: become ``--key=value``.
-        parameters: of the strategy; they travel in task.json.
-        data: names the client's data to the side that runs the task: a path, there.
-        links: in the folder of fedn.yaml, for packages that look for their data there: name, and where inside the
-            data it leads.
-        state: token of the client's state; None: it starts from the package.
-        starts_up: the client's first task: the package's entry point ``startup`` runs before, in the same place.
-        started: token of the state that an order of the client `ALL` has left: clients start from it in place of the
-            package, and share its big files.
+        task_id: A unique id of this attempt.
+        attempt: The number of calls of that entry point for that client in the round, including this one.
+        request_id: The id of the strategy's request; None: it builds the seed, or is called by hand.
+        partition_id: The client's position among the session's clients.
+        package: The digest of the package.
+        reply_spec: The digest of the `ReplySpec`.
+        input: The input; None: the entry point takes only an output path.
+        arguments: The arguments, which become ``--key=value``.
+        parameters: The parameters of the strategy, which are in task.json.
+        data: The path of the client's data on the side that runs the task.
+        links: Links for packages that expect their data beside fedn.yaml: the name, and the target inside the data.
+        state: The token of the client's state; None: it starts from the package.
+        starts_up: Whether it is the client's first task, before which ``startup`` runs in the same place.
+        started: The token of the state that an order of the client `ALL` has left: clients start from it in place of
+            the package, and share its big files.
     """
 
     task_id: str
@@ -172,12 +172,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def call(self) -> str:
-        """The name of this attempt in its round and client: ``train``, ``train-2`` …"""
+        """The name of this attempt in its round, for its client: ``train``, ``train-2`` …"""
         return name_of_call(self.entry_point, self.attempt)
 
     @property
     def is_for_all(self) -> bool:
-        """Whether all clients of the session start from what it leaves."""
+        """Whether all clients of the session start from the state that it leaves."""
         return self.client_id == ALL
 
 

@@ -1,8 +1,8 @@
-"""Every file name of a task: where an attempt's folder, its client's states and its reply are below a session's folder.
+"""All file names of a task: an attempt's folder, its client's states and its reply, below a session's folder.
 
 round-3/client-0/train-2/         the second call of train for client-0 in round 3
-round-3/client-0/train-2.reply/   its reply, out of its reach
-clients/client-0/3-train-2/       what it leaves its client: package/ and state/
+round-3/client-0/train-2.reply/   its reply, where the task cannot write
+clients/client-0/3-train-2/       the client's state after it: package/ and state/
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # so that `--help` loads no msgspec
+if TYPE_CHECKING:  # so that `--help` does not import msgspec
     from fedpkg.waist.order import Order
 
-AGAIN = ".again-"  # and a number: of an attempt whose keeper was killed, or that must not share files
+AGAIN = ".again-"  # followed by a number: for an attempt whose keeper was killed, or that must not share files
 REPLY = ".reply"
 STARTUP = "startup"
 TASK_JSON = "task.json"
@@ -26,14 +26,14 @@ BUILD = "build"
 ROUND = "round-"
 SESSIONS = "sessions"
 STATES = "clients"
-STATES_ELSEWHERE = ".states-elsewhere"  # in the folder of a session whose tasks run where its home does not lie
+STATES_ELSEWHERE = ".states-elsewhere"  # in the folder of a session whose tasks do not run on the machine of its home
 IN_A_VERSION = ("package", "state", "package-files.json")  # names in a version of a client's state
-PAYLOAD = ".payload"  # begins the names of requests' inputs; no client's id begins with a dot
+PAYLOAD = ".payload"  # prefix of the names of requests' inputs; client ids do not begin with a dot
 
 
 @dataclass(frozen=True)
 class Place:
-    """The files of one attempt at an order. ``folder`` is the task's own; ``version`` what it leaves its client."""
+    """The files of one attempt at an order. ``folder`` is the task's own, ``version`` the client's state after it."""
 
     folder: Path
     version: Path
@@ -41,7 +41,7 @@ class Place:
     out_name: str = "out.npz"
 
     def again(self, number: int) -> Place:
-        """The place of another try of the same attempt."""
+        """The place of a repetition of the same attempt."""
         folder, version = (path.with_name(f"{path.name}{AGAIN}{number}") for path in (self.folder, self.version))
         return Place(folder, version, self.suffix, self.out_name)
 
@@ -55,7 +55,7 @@ class Place:
 
     @functools.cached_property
     def out(self) -> Path:
-        """What the task is told to write."""
+        """The file that the task has to write."""
         return self.folder / self.out_name
 
     @functools.cached_property
@@ -64,7 +64,7 @@ class Place:
 
     @functools.cached_property
     def reply(self) -> Path:
-        """The folder to which the reply is taken, out of the task's reach."""
+        """The folder to which the reply is moved, where the task cannot write."""
         return reply_of(self.folder)
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class Place:
 
     @functools.cached_property
     def scratch(self) -> Path:
-        """An isolated task's /tmp, /dev/shm and home; gone after it."""
+        """An isolated task's /tmp, /dev/shm and home, removed after it."""
         return self.folder / "scratch"
 
     def log(self, stream: str, *, of_startup: bool = False) -> Path:
@@ -88,13 +88,13 @@ class Place:
 
     @functools.cached_property
     def given(self) -> frozenset[str]:
-        """Names in the task's folder of what it was given, and of its logs: enough to repeat it by hand."""
+        """Names of the inputs and logs in the task's folder: enough to repeat it by hand."""
         logs = (self.log(stream, of_startup=first).name for stream in ("stdout", "stderr") for first in (False, True))
         return frozenset((self.input.name, self.input_metadata.name, TASK_JSON, *logs))
 
 
 def package_in(version: Path) -> Path:
-    """Where the package lies in a version of a client's state."""
+    """The folder of the package in a version of a client's state."""
     return version / "package"
 
 
@@ -104,7 +104,7 @@ def log_of(folder: Path, stream: str, *, of_startup: bool = False) -> Path:
 
 
 def reply_of(folder: Path) -> Path:
-    """Where the reply of the task with this folder is taken to."""
+    """The folder to which the reply of the task with this folder is moved."""
     return folder.with_name(f"{folder.name}{REPLY}")
 
 
@@ -117,23 +117,23 @@ def round_folder(session: Path, round_number: int) -> Path:
 
 
 def round_of(name: str) -> int | None:
-    """The number of the round whose folder has this name; None: it is none of a round."""
+    """The number of the round whose folder has this name; None if it is not that of a round."""
     number = name.removeprefix(ROUND)
     return int(number) if number != name and number.isdecimal() else None
 
 
 def is_of_build(name: str) -> bool:
-    """Whether this is the name of a folder of the call that builds the seed."""
+    """Whether this is the name of a folder of a task that builds the seed."""
     return re.fullmatch(rf"{BUILD}(\.work)?({re.escape(AGAIN)}\d+)?({re.escape(REPLY)})?", name) is not None
 
 
 def states_folder(session: Path, client_id: str) -> Path:
-    """Where the versions of a client's state are, by their tokens."""
+    """The folder of the versions of a client's state, by their tokens."""
     return session / STATES / client_id
 
 
 def place_of(session: Path, order: Order, *, suffix: str = ".npz", out_name: str = "out.npz") -> Place:
-    """Where the first try of an order runs. An order without a client builds the seed."""
+    """The place of an order's first try. An order without a client builds the seed."""
     if not order.client_id:
         return Place(session / BUILD, session / f"{BUILD}.work", suffix, out_name)
     folder = round_folder(session, order.round_number) / order.client_id / order.call
@@ -151,19 +151,21 @@ _ENTRY_POINT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 
 
 def is_name_of_entry_point(name: str) -> bool:
-    """Whether an entry point may have this name: its tasks' folders then have names that are no other task's."""
+    """Whether an entry point may have this name: no other task's folder then has the name of one of its tasks'."""
     is_of_another = re.search(rf"-\d+$|{re.escape(REPLY)}$|{re.escape(AGAIN)}", name) is not None
     return _ENTRY_POINT.fullmatch(name) is not None and not is_of_another and name != "all"
 
 
 def is_of_startup(message: str) -> bool:
-    """Whether a failure's message says that `startup`, which comes before a client's first task, failed."""
+    """Whether a failure's message is about `startup`, which runs before a client's first task."""
     return message.startswith(f"'{STARTUP}' ")
 
 
 def told_in(folder: Path, message: str) -> Path:
-    """The log of a failed task whose end is reported: stderr's, or stdout's where stderr has nothing."""
-    is_before = is_of_startup(message) and log_of(folder, "stderr", of_startup=True).exists()  # else it is the task
+    """The log of a failed task whose end is reported: stderr's, or stdout's if stderr's is empty."""
+    is_before = (
+        is_of_startup(message) and log_of(folder, "stderr", of_startup=True).exists()
+    )  # otherwise the task itself failed
     stdout, stderr = (log_of(folder, name, of_startup=is_before) for name in ("stdout", "stderr"))
     sizes = [path.stat().st_size if path.is_file() else 0 for path in (stdout, stderr)]
     return stdout if sizes[0] and not sizes[1] else stderr

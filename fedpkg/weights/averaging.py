@@ -1,4 +1,4 @@
-"""Means of models and of their gradients, in place: what `all_reduce` does among processes, among models of one."""
+"""Means of models and of their gradients, in place: like `all_reduce`, but among models of one process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fedpkg.weights.weights import Weights, dtype_name
 def average_gradients(models: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
     """Give every model the mean of all gradients: g <- sum_k (a_k / a) g_k, a = sum_k a_k; by default a_k = 1.
 
-    A gradient that is None counts as zeros, as in DistributedDataParallel, and is a tensor afterwards; where all models
-    have None, it stays. Sparse ones become dense. Parameters and buffers are not touched.
+    A gradient that is None counts as zeros, as in DistributedDataParallel, and becomes a tensor; if it is None in all
+    models, it remains None. Sparse ones become dense. Parameters and buffers are not changed.
 
-    For all the rest see `average_parameters_weighted`.
+    For everything else see `average_parameters_weighted`.
     """
     present = {
         name for model in models for name, parameter in bare(model).named_parameters() if parameter.grad is not None
@@ -47,19 +47,19 @@ def average_parameters_weighted(models: Sequence[nn.Module], weights: Sequence[f
     """Give every model the weighted mean of all: w <- sum_k (a_k / a) w_k, a = sum_k a_k.
 
     It is the mean of a round, `fedpkg.weights.fold.MeanFold`, in the order of the models. Parameters (frozen ones too)
-    and floating buffers, running means and variances, are averaged; integers and booleans come from the model with the
-    largest weight, the first of them. Sums are in at least float32, results in the models' own dtypes.
+    and floating-point buffers (running means and variances) are averaged; integers and booleans are those of the first
+    model with the largest weight. Sums are in at least float32, results in the models' own dtypes.
 
-    Models may be on several devices: it is computed on those of the first one's tensors, and each gets it on its own.
-    All is written in place: optimisers and tied parameters stay what they are, and no graph is recorded.
+    Models can be on several devices: the mean is computed on the first one's devices, and copied to each.
+    All tensors are changed in place, without a graph: optimisers and tied parameters remain valid.
 
     Memory: one mean, and a copy of a model that is on another device.
 
     Raises:
-        AggregationError: there are no models; weights are not one for each, finite and above zero; the mean is not
-            finite.
-        ModelMismatch: names, shapes (which never broadcast), dtypes or buffers differ; it says whose.
-            All models are then as they were.
+        AggregationError: If there are no models, not one weight for each, or a weight that is not finite and above
+            zero; or if the mean is not finite.
+        ModelMismatch: If names, shapes (which never broadcast), dtypes or buffers differ; the message has the models'
+            numbers. All models are then unchanged.
     """
     mean = _mean(models, Weights.from_model, weights)
     for model in models:
@@ -69,7 +69,7 @@ def average_parameters_weighted(models: Sequence[nn.Module], weights: Sequence[f
 def _mean(
     models: Sequence[nn.Module], part: Callable[[nn.Module], Weights], weights: Sequence[float] | None
 ) -> Weights:
-    """The mean of a part of each model, when it is sure that they fit."""
+    """The mean of a part of each model, after checking that they fit."""
     weights = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
     if not models or len(models) != len(weights):
         raise AggregationError(f"a mean of {len(models)} models with {len(weights)} weights")
@@ -90,7 +90,7 @@ def _mean(
 
 def _check_fits(first: Weights, other: Weights, number: int) -> None:
     if alone := sorted(set(first) ^ set(other)):
-        raise ModelMismatch(f"models do not fit: only one of 0 and {number} has {alone[0]!r}", tensor=alone[0])
+        raise ModelMismatch(f"models do not fit: only one of models 0 and {number} has {alone[0]!r}", tensor=alone[0])
     for name, tensor in first.items():
         for what, of_first, of_other in (
             ("shapes", tuple(tensor.shape), tuple(other[name].shape)),
@@ -99,6 +99,6 @@ def _check_fits(first: Weights, other: Weights, number: int) -> None:
         ):
             if of_first != of_other:
                 raise ModelMismatch(
-                    f"models do not fit: in 0 and {number}, {name!r} has the {what} {of_first} and {of_other}",
+                    f"models do not fit: in models 0 and {number}, {name!r} has the {what} {of_first} and {of_other}",
                     tensor=name,
                 )

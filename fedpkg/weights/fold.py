@@ -1,4 +1,4 @@
-"""The weighted mean of model updates, as a 16-ary sum: made in parts anywhere, the mean has the same bits."""
+"""The weighted mean of model updates, as a 16-ary sum: computed in any parts, the mean has the same bits."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from fedpkg.weights.weighted_sum import Layout, WeightedSum
 from fedpkg.weights.weights import Weights, dtype_name
 
 BLOCK = 16
-"""How many terms a sum has: 16 cohort positions are a block. It is part of the result's definition: never change it."""
+"""The number of terms of a sum: 16 cohort positions are a block. The result depends on it, so it must never change."""
 
 MIN_WEIGHT, MAX_WEIGHT = 2.0**-64, 2.0**64
-"""Beyond these, n_k w_k leaves the range of float32."""
+"""Outside these bounds, n_k w_k can leave the range of float32."""
 
 _T = TypeVar("_T", float, Tensor)
 
 
 @dataclass(frozen=True)
 class Partial:
-    """What a range of cohort positions adds to a mean: named tensors and numbers, and nothing else.
+    """The contribution of a range of cohort positions to a mean: named tensors and numbers only.
 
     `fedpkg.formats.partial_file` writes and reads it.
 
     Attributes:
-        start, stop: it covers the positions ``start`` … ``stop - 1``: 16^k positions from a multiple of 16^k on, or the
-            first of the 16 parts of such a range.
-        count: how many of them contributed.
+        start, stop: The positions are ``start`` … ``stop - 1``: 16^k positions starting at a multiple of 16^k, or some
+            of the 16 parts of such a range, from its first on.
+        count: The number of contributors.
         weight: sum_k n_k.
-        largest: the largest n_k.
+        largest: The largest n_k.
         sums: sum_k n_k w_k of the tensors that are averaged, in the dtypes of their sums (of a single contributor:
             w_k); the other tensors are those of the contributor with the largest weight.
-        numbers: further numbers of each contributor, in the order of positions.
+        numbers: Further numbers of each contributor, in the order of positions.
     """
 
     start: int
@@ -57,20 +57,20 @@ class MeanFold:
 
     The sum has a fixed shape, a 16-ary tree over the cohort's positions. Within a block of 16 positions s = n_1 w_1,
     then s += n_k w_k (a fused multiply-add) in the order of positions. Then the sums of 16 blocks are added in order,
-    the sums of 16 of those, and so on. Positions without a contributor are left out. So folds of any aligned ranges of
-    positions, merged in any order, make the same bits as one fold of all updates.
+    then the sums of 16 of those, and so on. Positions without a contributor are skipped. So folds of any aligned ranges
+    of positions, merged in any order, give the same bits as one fold of all updates.
 
-    Floating tensors accumulate in float32 (float64 and complex stay) and return in their own dtype. Integer and boolean
-    tensors, and the template's constant buffers (those that are not finite), come from the contributor with the largest
-    weight, the first of them if several have it. A single contributor is returned as it is.
+    Floating-point tensors are summed in float32 (float64 and complex in their own dtype); the mean has their own dtype.
+    Integer and boolean tensors, and the template's constant buffers (those that are not finite), are those of the
+    contributor with the largest weight, or the first such contributor. A single contributor is returned unchanged.
 
     Memory: one sum for each level of the tree with more than one part: one up to 16 positions, two up to 256. One
-    update waits for another, to be added with it. A fold that starts inside a block keeps one sum for each contributor
-    up to the block's end, likewise for each level above.
+    update waits for the next, to be added together. A fold that starts inside a block keeps one sum for each
+    contributor up to the block's end, and likewise for each level above.
 
     Args:
-        template: what every update must fit.
-        start: the first cohort position that this fold is for.
+        template: The model that every update must fit.
+        start: The first cohort position of this fold.
     """
 
     def __init__(self, template: Weights, *, start: int = 0) -> None:
@@ -98,11 +98,11 @@ class MeanFold:
         Positions between those already folded and this one count as clients that did not contribute.
 
         Args:
-            numbers: of this contributor, beside its weight; each contributor must have the same ones.
+            numbers: Further numbers of this contributor; the names must be the same for each contributor.
 
         Raises:
-            AggregationError: the weight is not a usable number, the update does not fit the template, or the position
-                does not come after those already folded.
+            AggregationError: If the weight is not a usable number, the update does not fit the template, or the
+                position is not after those already folded.
         """
         if not (math.isfinite(weight) and weight > 0):
             raise AggregationError(
@@ -112,7 +112,7 @@ class MeanFold:
             raise AggregationError(f"cohort position {position}: weight {weight} is out of range", position=position)
         check_fits(position, update, self._layout.template)
         if position < self._stop:
-            raise AggregationError(f"cohort position {position} comes after a later one was folded", position=position)
+            raise AggregationError(f"cohort position {position} is not after those already folded", position=position)
         self._refuse_gaps()
 
         self._skip_to(position)
@@ -123,17 +123,17 @@ class MeanFold:
     def merge(self, partial: Partial) -> None:
         """Fold in the sum over a range of positions, and take over its memory: ``partial`` must not be used afterwards.
 
-        Partial sums may come in any order: one waits until those of all positions before it are there.
+        Partial sums may come in any order: each waits for those of all positions before it.
 
         Raises:
-            AggregationError: it does not fit the template, its range is not part of the tree, or some of its positions
-                were folded before.
+            AggregationError: If it does not fit the template, its range is not part of the tree, or some of its
+                positions are already folded.
         """
         if partial.count and (reason := self._layout.misfit(partial.sums)):
             raise AggregationError(f"a partial mean does not fit: {reason}")
         if not _is_in_tree(partial.start, partial.stop):
             raise AggregationError(
-                f"a partial mean of {_positions(partial.start, partial.stop)} is no part of a 16-ary sum",
+                f"a partial mean of {_positions(partial.start, partial.stop)} is not a part of a 16-ary sum",
                 hint="`MeanFold.partials` splits any range of positions into parts that can be merged",
             )
         folded = [(self._start, self._stop), *((other.start, other.stop) for other in self._waiting.values())]
@@ -146,28 +146,30 @@ class MeanFold:
             if partial.start < stop and start < partial.stop:
                 overlap = _positions(max(start, partial.start), min(stop, partial.stop))
                 raise AggregationError(
-                    f"a partial mean of {_positions(partial.start, partial.stop)} overlaps what was folded before: "
+                    f"a partial mean of {_positions(partial.start, partial.stop)} overlaps positions already folded: "
                     f"{overlap}",
-                    hint="each position of a cohort counts once",
+                    hint="each position of a cohort can be folded only once",
                 )
         self._waiting[partial.start] = partial
         while (following := self._waiting.pop(self._stop, None)) is not None:
             self._push(_Piece.of(following, self._layout))
 
     def partials(self, stop: int | None = None) -> list[Partial]:
-        """The sums over all positions so far, and the fold starts again after them: its memory is given away.
+        """The sums over all positions so far, which take over the memory; the fold then continues after them.
 
-        Of 16^k positions from a multiple of 16^k on it is one; other ranges are covered by the fewest that can be
-        merged.
+        For 16^k positions starting at a multiple of 16^k it is one sum; for other ranges, the smallest number of sums
+        that can be merged.
 
         Args:
-            stop: the positions before it that are not folded count as clients that did not contribute.
+            stop: Positions before it that are not folded count as clients that did not contribute.
 
         Raises:
-            AggregationError: ``stop`` lies before the last position, or positions are missing.
+            AggregationError: If ``stop`` is before the last position, or positions are missing.
         """
         if stop is not None and stop < self._stop:
-            raise AggregationError(f"a partial mean up to position {stop - 1} has position {self._stop - 1} already")
+            raise AggregationError(
+                f"a partial mean cannot end at position {stop - 1}: position {self._stop - 1} is already folded"
+            )
         self._refuse_gaps()
         self._skip_to(self._stop if stop is None else stop)
         pieces, self._pieces, self._start = self._pieces, [], self._stop
@@ -177,12 +179,12 @@ class MeanFold:
         """The mean. The fold is empty afterwards: the mean takes over its memory.
 
         Args:
-            stop: the number of positions, all of which must be covered; None: those after the last one did not
-                contribute.
+            stop: The number of positions, all of which must be covered; None: positions after the last one count as
+                clients that did not contribute.
 
         Raises:
-            AggregationError: no contributors, positions are missing, or the mean of a tensor is not finite in its
-                dtype.
+            AggregationError: If there are no contributors, positions are missing, or the mean of a tensor is not finite
+                in its dtype.
         """
         self._refuse_gaps()
         if self._start:
@@ -199,13 +201,13 @@ class MeanFold:
         if name := mean.first_non_finite(template):
             raise AggregationError(
                 f"the mean of tensor {name!r} is not finite in {dtype_name(mean[name])}",
-                hint="the clients' weights diverge: a smaller learning rate may help",
+                hint="the clients' weights diverge; a smaller learning rate may help",
                 tensor=name,
             )
         return mean
 
     def _push(self, piece: _Piece) -> None:
-        """Append what comes next, and add up what is complete."""
+        """Append the next piece, and add up completed sums."""
         self._stop = piece.stop
         while self._pieces and self._pieces[-1].takes(piece):
             piece = self._pieces.pop().plus(piece)
@@ -214,7 +216,7 @@ class MeanFold:
         self._pieces.append(piece)
 
     def _skip_to(self, position: int) -> None:
-        """Pass over the positions up to ``position - 1``: nobody there contributes."""
+        """Skip the positions up to ``position - 1``: no client there contributes."""
         while self._stop < position:
             size = 1
             while self._stop % (size * BLOCK) == 0 and self._stop + size * BLOCK <= position:
@@ -228,7 +230,7 @@ class MeanFold:
 
 @dataclass
 class _Piece:
-    """The sum over a range of positions, if anyone there contributed."""
+    """The sum over a range of positions, if any client there contributed."""
 
     start: int
     stop: int
@@ -266,18 +268,18 @@ class _Piece:
 
 
 def check_fits(position: int, update: Weights, template: Weights) -> None:
-    """Raises AggregationError: the update at this cohort position does not fit the template."""
+    """Raise AggregationError if the update at this cohort position does not fit the template."""
     if reason := update.mismatch(template):
         raise AggregationError(f"cohort position {position}: {reason}", position=position)
 
 
 def left_to_right(terms: Iterable[_T]) -> _T:
-    """A sum in the order of its terms (the built-in sum() of floats compensates since Python 3.12)."""
+    """A sum in the order of its terms (the built-in sum() of floats compensates rounding since Python 3.12)."""
     return functools.reduce(operator.add, terms)
 
 
 def _is_in_tree(start: int, stop: int) -> bool:
-    """Whether positions are a node of the tree, 16^k from a multiple of 16^k on, or the first of its parts."""
+    """Whether positions are a node of the tree, 16^k starting at a multiple of 16^k, or the first of its parts."""
     size = part = stop - start
     if start < 0 or size < 1:
         return False
@@ -295,7 +297,7 @@ def _is_power(size: int) -> bool:
 def _missing(start: int, stop: int) -> AggregationError:
     return AggregationError(
         f"the mean has a gap: {_positions(start, stop)}",
-        hint="merge the partial means of all positions before and between, also of those where no client answered",
+        hint="merge the partial means of all positions before it, also of those without an answer",
     )
 
 

@@ -1,4 +1,4 @@
-"""Named sets of tensors with a JSON document: what is sent where there is no model, as statistics of clients' data."""
+"""Named sets of tensors with a JSON document, for data other than a model, such as statistics of clients' data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fedpkg.weights.weights import Weights
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """Any number of named sets of tensors, also none, and any JSON. Names are any text; their order is kept.
+    """Any number of named sets of tensors, possibly none, and any JSON. Names are any text; their order is kept.
 
-    Tensors may hold anything, also NaN: nobody looks at their numbers. What comes from a file has no buffers.
+    The values of tensors are not checked; they may be NaN. Records that are read from a file have no buffers.
     """
 
     sets: Mapping[str, Weights] = field(default_factory=dict)
@@ -21,5 +21,5 @@ class Records:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tensors."""
+        """The size of all tensors in bytes."""
         return sum(weights.num_bytes for weights in self.sets.values())

@@ -1,4 +1,4 @@
-"""sum_k n_k w_k in memory: the dtypes that sums are made in, what is averaged, and the additions themselves."""
+"""sum_k n_k w_k in memory: the dtypes of sums, the tensors that are averaged, and the additions themselves."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from fedpkg.weights.weights import Weights
 
-# Updates are added two at a time, and of these a piece at a time: the sum's piece (2 MiB of float32) then stays in a
-# core's cache, as does what is converted from a narrow dtype. Memory has to carry little more than the updates.
+# Updates are added two at a time, piece by piece: the sum's piece (2 MiB of float32) then stays in a core's cache, as
+# do values converted from a narrow dtype. The memory bandwidth is used for little more than reading the updates.
 _TOGETHER = 2
 _PIECE = 1 << 19
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 class Layout:
-    """How the sums of one fold lie in memory; it keeps that of a sum that is no longer needed, for the next one."""
+    """The memory layout of one fold's sums; it keeps the memory of a sum that is no longer needed for the next one."""
 
     def __init__(self, template: Weights) -> None:
         self.template = template
@@ -40,7 +40,7 @@ class Layout:
         }
 
     def misfit(self, sums: Weights) -> str | None:
-        """Why the tensors of a sum are not of this layout, in words; None if they are."""
+        """The reason why the tensors of a sum do not have this layout, as text; None if they do."""
         expected = {
             name: torch.empty(tensor.shape, dtype=self.dtypes.get(name, tensor.dtype), device="meta")
             for name, tensor in self.template.items()
@@ -53,12 +53,12 @@ class WeightedSum:
     """sum_k n_k w_k and sum_k n_k over some contributors.
 
     Attributes:
-        count: how many contributors.
+        count: The number of contributors.
         weight: sum_k n_k.
-        numbers: further numbers of each contributor, in their order.
-        largest: the largest n_k of those in ``tensors``.
-        tensors: the sums (of a single contributor: its tensors, unscaled), and what is chosen; at first none.
-        waiting: up to two contributors, with their weights, that `add_waiting` adds to ``tensors``.
+        numbers: Further numbers of each contributor, in their order.
+        largest: The largest n_k of those in ``tensors``.
+        tensors: The sums (for a single contributor: its tensors, unscaled), and the chosen tensors; initially empty.
+        waiting: Up to two contributors, with their weights, that `add_waiting` adds to ``tensors``.
     """
 
     layout: Layout
@@ -80,7 +80,7 @@ class WeightedSum:
         return self._counting(other)
 
     def plus(self, other: WeightedSum) -> WeightedSum:
-        """This sum, and that over later contributors, whose memory is free to be used again."""
+        """This sum plus one over later contributors, whose memory can then be reused."""
         for each in (self, other):
             each.add_waiting()
             each._scale()
@@ -94,7 +94,7 @@ class WeightedSum:
         return self._counting(other)
 
     def add_waiting(self) -> None:
-        """Add those who wait for others."""
+        """Add the waiting contributors."""
         terms, self.waiting = self.waiting, []
         if not terms:
             return
@@ -139,7 +139,7 @@ class WeightedSum:
                         piece.mul_(weight)
 
     def mean(self) -> dict[str, Tensor]:
-        """The mean, made in place and cast to the template's dtypes."""
+        """The mean, computed in place and cast to the template's dtypes."""
         self.add_waiting()
         if self.layout.averaged and self.count > 1:
             torch._foreach_div_(self._averaged(), self.weight)
@@ -154,7 +154,7 @@ class WeightedSum:
         self._unscaled = None
 
     def _counting(self, other: WeightedSum) -> WeightedSum:
-        """This sum, which ``other`` was added to."""
+        """This sum, after ``other`` was added to it."""
         self.count += other.count
         self.weight += other.weight
         for name, values in other.numbers.items():
@@ -167,7 +167,7 @@ def is_averaged(tensor: Tensor) -> bool:
 
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype that a tensor's weighted sum is made in."""
+    """The dtype of a tensor's weighted sum."""
     if tensor.dtype in _WIDE:
         return tensor.dtype
     return torch.complex64 if tensor.is_complex() else torch.float32

@@ -1,4 +1,4 @@
-"""Named tensors, and the algebra of a model's parameters: the core tensor operations that methods are written in."""
+"""Named tensors, and the algebra of a model's parameters: the tensor operations from which methods are built."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fedpkg.client.wrapped import bare
 from fedpkg.errors import ModelMismatch, nearest
 from fedpkg.weights.vector_math import warm_vector_math
 
-warm_vector_math()  # here, as whoever computes with tensors of models imports this
+warm_vector_math()  # here, because all code that computes with models imports this module
 
-# Sums are in float64: one of 10^7 equal numbers in float32 is wrong by a percent. A piece that is converted stays in a
-# core's cache, so that costs no memory and little time (10^7 elements: 8 ms, 2 ms in float32).
+# Sums are in float64: in float32 a sum of 10^7 equal numbers is wrong by a percent. A converted piece fits into a
+# core's cache, so this costs no memory and little time (10^7 elements: 8 ms, against 2 ms in float32).
 _PIECE = 1 << 14
 
 
@@ -29,41 +29,41 @@ class Weights(Mapping[str, Tensor]):
     """An ordered mapping from names to tensors, and a vector of all its parameters.
 
     Args:
-        tensors: names and dense tensors, in the model's order; they are shared, not copied.
-        buffers: which of the names are buffers (running means, counters) rather than parameters.
+        tensors: Names and dense tensors, in the model's order; they are shared, not copied.
+        buffers: The names that are buffers (running means, counters) rather than parameters.
 
     Attributes:
-        parameters: names of the tensors that take part in the algebra.
+        parameters: Names of the tensors that take part in the algebra.
 
     **Algebra.** ``x + y``, ``x - y``, ``a * x``, ``x / a``, ``-x``, ``x.dot(y)`` (also ``x @ y``) and ``x.norm(p)``
-    are those of the vector of parameters: floating (or complex) tensors that are not buffers. Operands pair up by name,
-    in any order. It is differentiable wherever an input is, so a loss may be written in Weights::
+    are those of the vector of parameters: floating-point (or complex) tensors that are not buffers. Operands are
+    matched by name, in any order. All are differentiable if an input is, so a loss can be written in Weights::
 
         x = Weights.from_model(model)                       # the model's own parameters
         loss = Weights.dot(alpha * grad_x, x) + (x - x_t).norm(p=2)
         loss.backward()                                     # fills the model's .grad
 
-    **Buffers** and integers are no part of the vector: scalars leave them as they are. Of an operation on two
-    ``Weights``, the result has what either operand has: a tensor of only one of them as it is; of both, floating ones
-    averaged (equally for ``+`` and ``-``, by the coefficients for `mean` and `axpby`), of others the larger elements.
-    So ``x + y`` and ``y + x`` agree, and a running variance never leaves the range of the operands'.
+    **Buffers** and integers are not part of the vector: scalars do not change them. The result of an operation on two
+    ``Weights`` has the buffers of both: one that only one operand has is unchanged; floating-point ones of both are
+    averaged (equally for ``+`` and ``-``, by the coefficients for `mean` and `axpby`); of others it has the larger
+    elements. So ``x + y`` equals ``y + x``, and a running variance never leaves the range of the operands'.
 
-    Methods ending in ``_`` work in place, on the parameters' data alone, and return the object.
+    Methods ending in ``_`` work in place, on the parameters' data only, and return the object.
 
-    ``Weights`` are a pytree whose leaves are the parameters: ``torch.func.grad`` and ``torch.vmap`` take and return
+    ``Weights`` are a pytree whose leaves are the parameters: ``torch.func.grad`` and ``torch.vmap`` accept and return
     them.
 
-    Long lists of tensors go through one call of PyTorch's ``_foreach`` operations where that is the faster way, as
-    ``tests/benchmarks/weights.py`` measures it; ``tests/unit/weights/plain_algebra.py`` says the same plainly.
+    Lists of tensors are processed by one call of PyTorch's ``_foreach`` operations where that is faster, as measured by
+    ``tests/benchmarks/weights.py``; ``tests/unit/weights/plain_algebra.py`` is the plain version of the same algebra.
 
-    Two ``Weights`` are the same (``==``, ``hash``) only if they are one object; ``equal`` compares their bits.
+    ``==`` and ``hash`` compare identity; ``equal`` compares bits.
 
     Raises:
-        ModelMismatch: a name in ``buffers`` is not a tensor's; or operands differ in names or shapes.
+        ModelMismatch: If a name in ``buffers`` is not that of a tensor; or operands differ in names or shapes.
     """
 
     __slots__ = ("_tensors", "buffers", "parameters")
-    __array_ufunc__ = None  # NumPy's numbers leave a * x to us
+    __array_ufunc__ = None  # so that a * x with NumPy's scalar a calls __rmul__
 
     def __init__(self, tensors: Mapping[str, Tensor], *, buffers: Iterable[str] = ()) -> None:
         self._tensors = dict(tensors)
@@ -98,28 +98,28 @@ class Weights(Mapping[str, Tensor]):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all tensors; one that stands under two names counts twice, as it does in a file."""
+        """The size of all tensors in bytes; one with two names counts twice, as in a file."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors.values())
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all tensors that are not buffers."""
+        """The number of elements of all tensors that are not buffers."""
         return sum(tensor.numel() for name, tensor in self._tensors.items() if name not in self.buffers)
 
     # ---- from and to a model
 
     @classmethod
     def from_model(cls, model: nn.Module, *, trainable: bool = False) -> Weights:
-        """The model's own parameters and buffers: what is computed from them flows back into its gradients.
+        """The model's own parameters and buffers, not copies: gradients flow back into the model.
 
-        A parameter that the model has under several names (tied) is here once, under the first of them. Of a wrapped
-        model (torch.compile, DataParallel, DistributedDataParallel, Opacus), names are those without the wrapper.
+        A parameter with several names (tied) is included once, under the first of them. The names in a wrapped model
+        (torch.compile, DataParallel, DistributedDataParallel, Opacus) are those without the wrapper.
 
         Args:
-            trainable: take only the parameters that require a gradient, and no buffers.
+            trainable: Include only the parameters that require a gradient, and no buffers.
 
         Raises:
-            ModelMismatch: a lazy layer's parameter has no shape yet.
+            ModelMismatch: If a lazy layer's parameter has no shape yet.
         """
         model = bare(model)
         buffers = {} if trainable else dict(model.named_buffers())
@@ -128,7 +128,7 @@ class Weights(Mapping[str, Tensor]):
             if nn.parameter.is_lazy(tensor):
                 raise ModelMismatch(
                     f"tensor {name!r} of a lazy layer has no shape yet",
-                    hint="call the model once on an input of the right shape",
+                    hint="first call the model on an input of the right shape",
                     tensor=name,
                 )
         kept = model.state_dict(keep_vars=True)
@@ -137,27 +137,27 @@ class Weights(Mapping[str, Tensor]):
 
     @classmethod
     def from_grads(cls, model: nn.Module) -> Weights:
-        """A copy of the model's gradients, zeros where there is none; later steps of the model do not change it."""
+        """A copy of the model's gradients, with zeros for missing ones."""
 
         def copy(parameter: nn.Parameter) -> Tensor:
             if parameter.grad is None:
                 return torch.zeros_like(parameter)
-            return parameter.grad.detach().clone().to_dense()  # those of embeddings may be sparse
+            return parameter.grad.detach().clone().to_dense()  # gradients of embeddings may be sparse
 
         return cls({name: copy(parameter) for name, parameter in bare(model).named_parameters()})
 
     @torch.no_grad()
     def to_model(self, model: nn.Module, *, strict: bool = True) -> None:
-        """Copy the data, and nothing of a graph, into the model's parameters and (those there are) its buffers.
+        """Copy the data, without autograd history, into the model's parameters and buffers; buffers may be missing.
 
-        Of a tensor that the model has under several names (tied), the first counts.
+        For a tensor with several names (tied), the first name counts.
 
         Args:
-            strict: False: tensors that only one of the two has are passed over, unless there are no others.
+            strict: If False, tensors that only one of the two has are ignored, unless there are no others.
 
         Raises:
-            ModelMismatch: a parameter is missing or extra, has another shape, or is on the device ``meta``, which
-                holds no data; the model is then as it was.
+            ModelMismatch: If a parameter is missing or extra, has another shape, or is on the device ``meta``, which
+                holds no data; the model is then unchanged.
         """
         model = bare(model)
         target = Weights.from_model(model)
@@ -176,14 +176,14 @@ class Weights(Mapping[str, Tensor]):
                 whose = "the model's tensor" if target[name].is_meta else "tensor"
                 raise ModelMismatch(
                     f"{whose} {name!r} is on the device 'meta', which holds no data",
-                    hint="first model.to_empty(device='cpu')" if target[name].is_meta else None,
+                    hint="first call model.to_empty(device='cpu')" if target[name].is_meta else None,
                     tensor=name,
                 )
             pairs.append((target[name], self[name]))
         known = model.state_dict().keys()  # also the other names of tied tensors
         extra = next((name for name in self if name not in target and name not in known), None)
         if extra is not None and (strict or not pairs):
-            alone = "" if strict else ", and none is in both"
+            alone = "" if strict else ", and no tensor is in both"
             raise ModelMismatch(f"extra tensor {extra!r}{nearest(extra, target)}{alone}", tensor=extra)
         for tensor, value in pairs:
             tensor.copy_(value)
@@ -191,27 +191,27 @@ class Weights(Mapping[str, Tensor]):
     # ---- copies and views
 
     def clone(self) -> Weights:
-        """A copy with memory of its own and without autograd history, every tensor contiguous."""
+        """A copy without autograd history, with contiguous tensors."""
         return self._map(lambda tensor: tensor.detach().clone(memory_format=torch.contiguous_format))
 
     def detach(self) -> Weights:
-        """The same memory, without autograd history: where it is a model's, it changes as the model does."""
+        """The same memory, without autograd history: if it is a model's, it changes with the model."""
         return self._map(Tensor.detach)
 
     def freeze(self) -> Weights:
-        """Take no part in autograd from now on, and keep these values whatever happens to the model; returns itself.
+        """Detach from autograd and from the model, in place; returns itself.
 
-        The tensors are copied, as they may be a model's own. `detach` shares the memory instead.
+        The tensors are copied, because they may be a model's own. `detach` shares the memory instead.
         """
         self._tensors = self.clone()._tensors
         return self
 
     def zeros_like(self) -> Weights:
-        """Zeros for the parameters, copies of the rest."""
+        """Zeros for the parameters, copies of the other tensors."""
         return self._with([torch.zeros_like(tensor) for tensor in self._vector()]).clone()
 
     def to(self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None) -> Weights:
-        """On another device; with ``dtype``, which may also come first, the parameters in it (buffers keep theirs)."""
+        """A copy on another device, or with parameters in another dtype (buffers keep theirs); either may be first."""
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
@@ -226,21 +226,21 @@ class Weights(Mapping[str, Tensor]):
         )
 
     def filter(self, names: str | Callable[[str], bool]) -> Weights:
-        """The tensors whose name matches a pattern (``"fc1.*"``), or for which a function says so."""
+        """The tensors whose name matches a pattern (``"fc1.*"``), or for whose name a function returns True."""
         matches = names if callable(names) else lambda name: fnmatch.fnmatchcase(name, names)
         chosen = {name: tensor for name, tensor in self._tensors.items() if matches(name)}
         return Weights(chosen, buffers=self.buffers & chosen.keys())
 
     def to_flat(self) -> Tensor:
-        """All parameters, one after the other, as a vector of its own memory (differentiable)."""
+        """All parameters concatenated to one new vector (differentiable)."""
         vector = self._vector()
         return torch.cat([tensor.reshape(-1) for tensor in vector]) if vector else torch.zeros(0)
 
     def from_flat(self, vector: Tensor) -> Weights:
-        """Weights of this shape whose parameters are views of ``vector``; the rest rides along.
+        """Weights of this shape whose parameters are views of ``vector``; the other tensors are these.
 
         Raises:
-            ModelMismatch: ``vector`` does not have as many elements as the parameters.
+            ModelMismatch: If ``vector`` does not have as many elements as the parameters.
         """
         sizes = [tensor.numel() for tensor in self._vector()]
         if vector.shape != (sum(sizes),):
@@ -256,7 +256,7 @@ class Weights(Mapping[str, Tensor]):
         return self._joined(_foreach(torch._foreach_add, self._vector(), self._paired(other)), other)
 
     def __radd__(self, other: object) -> Weights:
-        return self if isinstance(other, int) and other == 0 else NotImplemented  # sum() begins with it
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # sum() begins with 0
 
     def __sub__(self, other: Weights) -> Weights:
         if not isinstance(other, Weights):
@@ -281,20 +281,22 @@ class Weights(Mapping[str, Tensor]):
         return self._with(_foreach(torch._foreach_neg, self._vector()))
 
     def map(self, function: Callable[..., Tensor], *others: Weights) -> Weights:
-        """What a function makes of each parameter, and of the others' of that name: ``x.map(torch.maximum, y)``.
+        """Apply a function to each parameter, and those of the same name in others: ``x.map(torch.maximum, y)``.
 
         Raises:
-            ModelMismatch: it makes another shape of one.
-            TypeError: it makes something else than a tensor.
+            ModelMismatch: If a result has another shape.
+            TypeError: If a result is not a tensor.
         """
         pairs = zip(self._vector(), *(self._paired(other) for other in others), strict=True)
         vector = [function(*tensors) for tensors in pairs]
         for name, tensor, made in zip(self.parameters, self._vector(), vector, strict=True):
             if not isinstance(made, torch.Tensor):
-                raise TypeError(f"map: of parameter {name!r} the function made {type(made).__name__}, not a tensor")
+                raise TypeError(
+                    f"map: the function returned {type(made).__name__} for parameter {name!r}, not a tensor"
+                )
             if made.shape != tensor.shape:
                 raise ModelMismatch(
-                    f"map: of parameter {name!r} of shape {tuple(tensor.shape)} the function made {tuple(made.shape)}",
+                    f"map: the function returned shape {tuple(made.shape)} for {name!r} of shape {tuple(tensor.shape)}",
                     tensor=name,
                 )
         return self._joined(vector, *others)
@@ -312,16 +314,16 @@ class Weights(Mapping[str, Tensor]):
         return self.dot(other) if isinstance(other, Weights) else NotImplemented
 
     def norm(self, p: float = 2) -> Tensor:
-        """|x|_p over all parameters, a 0-d tensor; p >= 1, also ``math.inf``. At 0 its gradient is 0.
+        """|x|_p over all parameters, a 0-d tensor; p >= 1, also ``math.inf``. Its gradient at 0 is 0.
 
-        It is made in float64, as the norm of the norms of pieces: a square root of a sum of squares would have the
-        gradient NaN at 0. Where a graph goes through it, it is that of one vector: of norms, the second derivative is
-        NaN where one of them is 0.
+        It is computed in float64, as the norm of the norms of pieces: the square root of a sum of squares would have
+        the gradient NaN at 0. If it needs a gradient, it is the norm of one vector: the second derivative of a norm of
+        norms is NaN where one of them is 0.
         """
         if not (isinstance(p, numbers.Real) and p >= 1):
             raise ValueError(
-                f"a norm needs a number p >= 1, not {p!r}: 2 is that of Euclid (of matrices, of Frobenius), "
-                "math.inf the largest magnitude"
+                f"a norm needs a number p >= 1, not {p!r}: 2 is the Euclidean (Frobenius) norm, math.inf the largest "
+                "magnitude"
             )
         vector = [tensor for tensor in self._vector() if tensor.numel()]
         if not vector:
@@ -337,12 +339,12 @@ class Weights(Mapping[str, Tensor]):
 
     @staticmethod
     def mean(updates: Sequence[Weights], weights: Sequence[float | Tensor] | None = None) -> Weights:
-        """sum_k a_k x_k / sum_k a_k (a_k = 1 by default); buffers likewise, by |a_k|.
+        """sum_k a_k x_k / sum_k a_k (a_k = 1 by default); buffers likewise, with |a_k|.
 
-        For a fold over clients' files, with its rules for dtypes and order, see ``fedpkg.weights.fold.MeanFold``.
+        For the fold over clients' files, with its rules for dtypes and order, see ``fedpkg.weights.fold.MeanFold``.
 
         Raises:
-            ValueError: there are none, not as many weights, or the weights' sum is 0 or not finite.
+            ValueError: If there are none, or another number of weights, or the weights' sum is 0 or not finite.
         """
         scales = [1.0] * len(updates) if weights is None else list(weights)
         if not updates or len(updates) != len(scales):
@@ -403,8 +405,10 @@ class Weights(Mapping[str, Tensor]):
         return [self._tensors[name] for name in self.parameters]
 
     def _with(self, vector: Sequence[Tensor]) -> Weights:
-        """These weights with other parameters; the rest rides along."""
-        made = Weights.__new__(Weights)  # names and buffers were checked: small lists would feel it
+        """These weights with other parameters; the other tensors are shared."""
+        made = Weights.__new__(
+            Weights
+        )  # names and buffers have been checked, which would take noticeable time for small lists
         made._tensors = {**self._tensors, **dict(zip(self.parameters, vector, strict=True))}
         made.buffers, made.parameters = self.buffers, self.parameters
         return made
@@ -412,7 +416,7 @@ class Weights(Mapping[str, Tensor]):
     def _joined(
         self, vector: Sequence[Tensor], *others: Weights, shares: Sequence[float | Tensor] | None = None
     ) -> Weights:
-        """These weights with other parameters; the rest is that of all operands, averaged with these shares."""
+        """These weights with other parameters; the other tensors are all operands', averaged with these shares."""
         made = self._with(vector)
         if all(len(other._tensors) == len(other.parameters) for other in others):
             return made
@@ -447,16 +451,17 @@ class Weights(Mapping[str, Tensor]):
         return paired
 
     def _places(self, other: Weights) -> tuple[list[Tensor], list[Tensor]]:
-        """The parameters to work on in place, and the other operand's; of tied ones, which share memory, the first.
+        """The parameters to change in place, and the other operand's; of tied ones, which share memory, only the first.
 
-        What of the other's shares memory with others of ours is copied: it would change before it is read.
+        Tensors of the other operand that share memory with different ones of ours are copied: they would change before
+        they are read.
         """
         vector, paired = self._vector(), self._paired(other)
         starts, others = [x.data_ptr() for x in vector], [y.data_ptr() for y in paired]
         ours = set(starts)
         are_whole = not any(x.storage_offset() for x in vector) and not any(y.storage_offset() for y in paired)
         if are_whole and len(ours) == len(starts) and (ours.isdisjoint(others) or starts == others):
-            return vector, paired  # as nearly always: each begins memory of its own
+            return vector, paired  # the usual case: no two share memory
         pairs = {_place(x): (x, y) for x, y in reversed(list(zip(vector, paired, strict=True)))}
         written = {x.untyped_storage().data_ptr() for x, _ in pairs.values()}
         read = [
@@ -471,14 +476,14 @@ class Weights(Mapping[str, Tensor]):
         """The same tensors in the order of ``template``, with its buffers.
 
         Raises:
-            ModelMismatch: the names differ.
+            ModelMismatch: If the names differ.
         """
         if self._tensors.keys() != template.keys():
             raise ModelMismatch(f"weights do not fit the global model: {self.mismatch(template)}")
         return Weights({name: self._tensors[name] for name in template}, buffers=template.buffers)
 
     def equal(self, other: Weights) -> bool:
-        """Whether names, dtypes, shapes and all bits agree; a NaN equals a NaN of the same bits, 0 differs from -0.
+        """Whether names, dtypes, shapes and all bits are equal; NaN equals NaN of the same bits, and 0 differs from -0.
 
         The order of the names does not matter.
         """
@@ -487,10 +492,10 @@ class Weights(Mapping[str, Tensor]):
         )
 
     def allclose(self, other: Weights, *, rtol: float = 1e-5, atol: float = 1e-8) -> bool:
-        """Whether the parameters agree within |x_i - y_i| <= atol + rtol |y_i|; buffers are not looked at.
+        """Whether the parameters agree within |x_i - y_i| <= atol + rtol |y_i|; buffers are not compared.
 
         Raises:
-            ModelMismatch: they do not have the same names and shapes.
+            ModelMismatch: If they do not have the same names and shapes.
         """
         return all(
             torch.allclose(x.to(dtype), y.to(dtype), rtol=rtol, atol=atol)
@@ -499,9 +504,9 @@ class Weights(Mapping[str, Tensor]):
         )
 
     def mismatch(self, template: Weights) -> str | None:
-        """The first reason why these weights do not fit ``template``, in words for a message, or None if they fit.
+        """The first reason why these weights do not fit ``template``, as text for a message, or None if they fit.
 
-        Shapes must be the same: (1, 32) does not fit (10, 32), although it would broadcast. Order does not matter.
+        Shapes must be equal: (1, 32) does not fit (10, 32), although it would broadcast. Order does not matter.
         """
         for name, expected in template.items():
             tensor = self._tensors.get(name)
@@ -517,7 +522,7 @@ class Weights(Mapping[str, Tensor]):
         return None
 
     def magnitudes(self) -> Iterator[tuple[str, float]]:
-        """Every floating tensor's name and largest absolute value (not finite where an element is not)."""
+        """Every floating-point tensor's name and largest absolute value (not finite if an element is not)."""
         # The extremes show NaN and infinities exactly (NaN spreads), at the speed of memory and without temporaries;
         # isfinite() and max-abs norms are many times slower on a CPU, and a sum of squares overflows on finite values.
         for name, tensor in self._tensors.items():
@@ -526,9 +531,9 @@ class Weights(Mapping[str, Tensor]):
                 yield name, low.abs().maximum(high.abs()).item()
 
     def first_non_finite(self, like: Weights | None = None) -> str | None:
-        """Name of the first tensor that holds a NaN or an infinity, or None. One pass.
+        """The name of the first tensor with a NaN or an infinity, or None. One pass.
 
-        Buffers that have the same bits in ``like`` (a causal mask holds -inf) are passed over.
+        Buffers with the same bits in ``like`` (a causal mask contains -inf) are ignored.
         """
         for name, magnitude in self.magnitudes():
             if not math.isfinite(magnitude) and not self.is_unchanged_buffer(name, like):
@@ -542,14 +547,14 @@ class Weights(Mapping[str, Tensor]):
         return torch.equal(raw_bytes(self[name]), raw_bytes(like[name]))
 
     def non_finite_buffers(self) -> frozenset[str]:
-        """Names of the buffers that hold a NaN or an infinity: constants, which no arithmetic may touch."""
+        """Names of the buffers with a NaN or an infinity: constants, which arithmetic must not change."""
         magnitudes = Weights({name: self[name] for name in self.buffers}).magnitudes()
         return frozenset(name for name, magnitude in magnitudes if not math.isfinite(magnitude))
 
     def in_dtypes_of(self, template: Weights) -> Weights:
-        """These weights with floating (or complex) tensors converted to the template's dtypes; itself if none differ.
+        """These weights with floating-point (or complex) tensors in the template's dtypes; itself if none differ.
 
-        Tensors whose name or shape does not fit stay as they are, as do integers.
+        Tensors whose name or shape does not fit are unchanged, and so are integers.
         """
         converted = {
             name: tensor.to(template[name].dtype)
@@ -565,12 +570,12 @@ class Weights(Mapping[str, Tensor]):
 
 
 def _place(tensor: Tensor) -> tuple[object, ...]:
-    """What is the same for two tensors that are the same memory, read alike."""
+    """A key that is equal for two tensors with the same memory and layout."""
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.device
 
 
 def raw_bytes(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor in C order, as a flat uint8 tensor; a view of it where it is contiguous and on the CPU."""
+    """The bytes of a tensor in C order, as a flat uint8 tensor; a view if it is contiguous and on the CPU."""
     return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
@@ -580,7 +585,7 @@ def dtype_name(tensor: Tensor) -> str:
 
 
 def _blended(name: str, terms: Sequence[tuple[Tensor, float | Tensor]]) -> Tensor:
-    """One tensor, which is no parameter, of several operands: floating ones averaged, of others the larger elements."""
+    """A non-parameter tensor of several operands: the average if it is floating-point, else the larger elements."""
     first, *others = (tensor for tensor, _ in terms)
     if all(tensor is first for tensor in others):
         return first
@@ -601,14 +606,14 @@ def _blended(name: str, terms: Sequence[tuple[Tensor, float | Tensor]]) -> Tenso
 
 
 def _in_transform() -> bool:
-    """Whether a transform of torch.func (vmap, grad …) is at work: `_foreach` operations have no rules for vmap."""
+    """Whether a transform of torch.func (vmap, grad …) is active: `_foreach` operations have no rules for vmap."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _foreach(
     operation: Callable[..., Sequence[Tensor] | None], vector: Sequence[Tensor], *args: Any, **more: Any
 ) -> Sequence[Tensor]:
-    """One call for a list of tensors, where there are any: an empty list is an error to torch."""
+    """One call for a list of tensors, which may be empty (an error in torch)."""
     if not vector:
         return ()
     if _in_transform():
@@ -625,7 +630,7 @@ def _scaled(vector: Sequence[Tensor], scalar: float | Tensor) -> Sequence[Tensor
 
 
 def _keeping_dtype(operation: Callable[[Tensor, Tensor], Tensor], tensor: Tensor, scalar: Tensor) -> Tensor:
-    """To PyTorch two tensors without dimensions are equals, and the result of the wider dtype."""
+    """The operation in the first operand's dtype: PyTorch gives two 0-d tensors a result of the wider dtype."""
     return operation(tensor, scalar) if tensor.dim() else operation(tensor.unsqueeze(0), scalar).squeeze(0)
 
 
@@ -647,14 +652,14 @@ def _pieces(tensor: Tensor) -> Sequence[Tensor]:
 
 
 def _exact_dtype(*tensors: Tensor) -> torch.dtype:
-    """The dtype in which their sums are made."""
-    if tensors[0].device.type == "mps":  # it has no float64
+    """The dtype of their sums."""
+    if tensors[0].device.type == "mps":  # such a device has no float64
         return _sum_dtype(*tensors)
     return torch.complex128 if any(tensor.is_complex() for tensor in tensors) else torch.float64
 
 
 def _sum_dtype(*tensors: Tensor) -> torch.dtype:
-    """The dtype of their product or norm: that of the widest, and at least float32."""
+    """The dtype of their product or norm: the widest of theirs, and at least float32."""
     return functools.reduce(torch.promote_types, (_wide(tensor.new_empty(0)).dtype for tensor in tensors))
 
 
@@ -670,7 +675,7 @@ def _as_real(tensor: Tensor) -> Tensor:
 
 
 class _Rest:
-    """What a tree of `Weights` keeps beside its leaves: trees fit one another if the names do, whatever the buffers."""
+    """The context of a tree of `Weights`: trees are compatible if the names are equal, whatever the buffers."""
 
     def __init__(self, weights: Weights) -> None:
         self.parameters, self.buffers = weights.parameters, weights.buffers
@@ -687,7 +692,7 @@ class _Rest:
 
 
 def _unflattened(leaves: Iterable[Any], rest: _Rest) -> Weights:
-    made = Weights.__new__(Weights)  # leaves may be anything: trees are also mapped to sizes, or to None
+    made = Weights.__new__(Weights)  # leaves may be any objects: trees are also mapped to sizes, or to None
     made._tensors = {**rest.tensors, **dict(zip(rest.parameters, leaves, strict=True))}
     made.buffers, made.parameters = rest.buffers, rest.parameters
     return made

@@ -85,7 +85,7 @@ def test_task_that_failed_on_a_gpu_is_repeated_on_one(run_yaml, here, nvidia_smi
     nvidia_smi(script="exit 9")
     nowhere = fedpkg("package", "call", "a client", "train", "--task", failed)
     assert nowhere.code == 3
-    assert "no GPU is to be had here (nvidia-smi ended with code 9: it said nothing)" in nowhere.err
+    assert "no GPU is available (nvidia-smi ended with code 9: no message)" in nowhere.err
 
 
 def test_seed_that_cannot_be_made_on_a_gpu_is_tried_again_on_one(run_yaml, here, nvidia_smi):
@@ -99,7 +99,7 @@ def test_run_that_asks_for_more_than_there_is_records_nothing(run_yaml, here, nv
     nvidia_smi()
     ended = fedpkg("run", run_yaml, "--home", "home", "executor.workers=9")
     assert ended.code == 3
-    assert "executor.workers is 9, but there is room for 8 tasks with 0.5 GPU each" in ended.err
+    assert "executor.workers is 9, but there is only room for 8 tasks with 0.5 GPU each" in ended.err
     assert fedpkg("session", "list", "--home", "home", "--json").json() == []
 
 
@@ -131,4 +131,4 @@ def test_doctor_lists_gpus_memory_and_what_auto_gives(here, nvidia_smi):
     assert findings["gpu 3"]["found"] == "GPU 3 (NVIDIA L4, 9.4 of 24.2 GB free)"
     assert " GB free" in findings["memory"]["found"]
     nvidia_smi(script="echo ?")
-    assert "no GPU: nvidia-smi said what cannot be understood: '?'" in fedpkg("doctor").out
+    assert "no GPU: the output of nvidia-smi cannot be parsed: '?'" in fedpkg("doctor").out

@@ -317,7 +317,7 @@ def test_values_that_a_conversion_makes_infinite_and_integers_are_the_clients_fa
     session = here(train, {"w": torch.zeros(3)})
     tasks = [federation.task(session, f"client-{k}") for k in range(3)]
     assert [task.failure for task in tasks] == ["not_finite", "mismatch", None]
-    assert "'w' is float64, in the global model it is float32" in str(tasks[0].message)
+    assert "'w' is float64, but float32 in the global model" in str(tasks[0].message)
 
 
 MASK = torch.tensor([[0.1, -torch.inf], [torch.nan, 0.1]])

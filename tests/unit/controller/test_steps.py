@@ -100,7 +100,7 @@ def test_failed_call_for_a_gradient_can_be_repeated_by_hand(federation: Federati
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"clients": {"count": 4}}, "group 'odd'.*clients.groups has none"),
+        ({"clients": {"count": 4}}, "group 'odd'.*clients.groups has no group"),
         ({"clients": {"count": 4, "groups": {"odd": ["klient-1"]}}}, "no client id matches 'klient-1'; did you mean"),
         ({"package": str(PACKAGES / "drifting")}, "no entry point 'gradient'"),
     ],

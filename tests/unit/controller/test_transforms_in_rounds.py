@@ -134,7 +134,7 @@ if task['round_number'] == 2 and task['client_id'] == 'client-1':
     assert failures(federation, session_id, 2) == expected
     assert failures(federation, session_id, 3) == dict.fromkeys(expected)
     (task,) = federation.store.list_tasks(session_id, round_number=2, client_id="client-0")
-    assert "what error feedback kept is damaged" in (task.message or "")
+    assert "the residual of error feedback is damaged" in (task.message or "")
     assert Path("/etc/passwd").read_text().startswith("root:")
 
 

@@ -108,7 +108,7 @@ def test_min_examples_is_respected() -> None:
 
 
 def test_an_impossible_dirichlet_partition_says_what_to_change() -> None:
-    with pytest.raises(DataError, match=r"no Dirichlet partition with alpha 0.01 of 100 .* gave each of 50 clients at least 1"):
+    with pytest.raises(DataError, match=r"no Dirichlet partition .* of 100 .* gave each of 50 clients at least 1"):
         DirichletPartitioner(alpha=0.01).split(np.repeat(np.arange(2), 50), 50, rng())
 
 

@@ -55,8 +55,8 @@ WILD = told(
 ANSWERS: list[tuple[Callable[[dict[str, Any]], bytes], str | None, str]] = [
     (told(task_id="another"), "bad_answer", "its answer is that of another task, 'another'"),
     (told(task_id=""), "bad_answer", "another task"),
-    (lambda answer: b"{", "executor", "this is no Answer: "),
-    (lambda answer: b'{"metrics":' + b"[" * 200_000, "executor", "this is no Answer: "),
+    (lambda answer: b"{", "executor", "not a valid Answer: "),
+    (lambda answer: b'{"metrics":' + b"[" * 200_000, "executor", "not a valid Answer: "),
     (told(secret=1), "executor", "unknown field `secret`"),
     (told(status="cancelled"), "executor", "it was cancelled, and nobody had asked for that"),
     (told(status="failed"), "executor", "it failed, and its executor does not say why"),

@@ -58,14 +58,14 @@ def test_machine_without_nvidia_smi_has_no_gpus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "note"),
     [
-        ("echo hello", "nvidia-smi said what cannot be understood: 'hello'"),
-        ("echo 0, GPU-1, L4, 24000, 100; echo 1, GPU-2, L4, lots, 1", "cannot be understood: '1, GPU-2, L4, lots, 1'"),
-        ("echo 0, GPU-1, L4, 24000, -5", "cannot be understood: '0, GPU-1, L4, 24000, -5'"),
-        ("printf '\\377\\0\\n'", "nvidia-smi said what cannot be understood"),
-        ("true", "nvidia-smi lists none"),
+        ("echo hello", "the output of nvidia-smi cannot be parsed: 'hello'"),
+        ("echo 0, GPU-1, L4, 24000, 100; echo 1, GPU-2, L4, lots, 1", "cannot be parsed: '1, GPU-2, L4, lots, 1'"),
+        ("echo 0, GPU-1, L4, 24000, -5", "cannot be parsed: '0, GPU-1, L4, 24000, -5'"),
+        ("printf '\\377\\0\\n'", "the output of nvidia-smi cannot be parsed"),
+        ("true", "nvidia-smi lists no GPU"),
         ("echo No devices were found; exit 6", "nvidia-smi ended with code 6: No devices were found"),
         ("echo cannot talk to the driver >&2; exit 9", "nvidia-smi ended with code 9: cannot talk to the driver"),
-        ("exit 3", "nvidia-smi ended with code 3: it said nothing"),
+        ("exit 3", "nvidia-smi ended with code 3: no message"),
         ("exec sleep 60", "nvidia-smi did not answer within 0.2 s"),
     ],
 )
@@ -96,7 +96,7 @@ def test_gpu_that_does_not_say_its_memory_takes_tasks_that_do_not_ask_for_it(nvi
     assert places(plan_slots(found, Needs(gpus=0.5), 2)) == ["0", "0"]
     with pytest.raises(ConfigError) as raised:
         plan_slots(found, Needs(gpus=0.5, gpu_memory_bytes=1), "auto")
-    assert "GPU 0 (NVIDIA GB10, does not say its memory): 0" in raised.value.message
+    assert "GPU 0 (NVIDIA GB10, memory unknown): 0" in raised.value.message
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_gpu_that_does_not_say_its_memory_takes_tasks_that_do_not_ask_for_it(nvi
         (" 3 , 1, 3", ["3", "1"], "CUDA_VISIBLE_DEVICES is ' 3 , 1, 3'"),
         ("0,1,2,3", ["0", "1", "2", "3"], ""),
         ("GPU-bbbb1111-2,GPU-aa", ["1", "0"], "CUDA_VISIBLE_DEVICES is 'GPU-bbbb1111-2,GPU-aa'"),
-        ("1,7,2", ["1"], "CUDA_VISIBLE_DEVICES is '1,7,2', where '7' names none"),
-        ("GPU-cccc", [], "CUDA_VISIBLE_DEVICES is 'GPU-cccc', where 'GPU-cccc' names several"),
-        ("NoDevFiles", [], "CUDA_VISIBLE_DEVICES is 'NoDevFiles', where 'NoDevFiles' names none"),
+        ("1,7,2", ["1"], "CUDA_VISIBLE_DEVICES is '1,7,2', where '7' matches no GPU"),
+        ("GPU-cccc", [], "CUDA_VISIBLE_DEVICES is 'GPU-cccc', where 'GPU-cccc' matches several GPUs"),
+        ("NoDevFiles", [], "CUDA_VISIBLE_DEVICES is 'NoDevFiles', where 'NoDevFiles' matches no GPU"),
         ("MIG-1f/2/0,1", ["MIG-1f/2/0", "1"], "CUDA_VISIBLE_DEVICES is 'MIG-1f/2/0,1'"),
     ],
 )
@@ -240,12 +240,12 @@ def test_more_workers_than_gpus_hold_is_an_error_that_counts() -> None:
     with pytest.raises(ConfigError) as raised:
         plan_slots(machine(3 * GB, GB), Needs(gpus=0.5, gpu_memory_bytes=GB), 4)
     assert raised.value.message == (
-        "executor.workers is 4, but there is room for 3 tasks with 0.5 GPU and 1.0 GB of its memory each; "
+        "executor.workers is 4, but there is only room for 3 tasks with 0.5 GPU and 1.0 GB of its memory each; "
         "GPU 0 (L4, 3.0 of 6.0 GB free): 2, GPU 1 (L4, 1.0 of 2.0 GB free): 1"
     )
     assert raised.value.fields == {"key": "executor.workers"}
     assert places(plan_slots(machine(GB), Needs(gpus=1), 4, or_fewer=True)) == ["0"]
-    with pytest.raises(ConfigError, match="no GPU is to be had"):
+    with pytest.raises(ConfigError, match="no GPU is available"):
         plan_slots(machine(), Needs(gpus=1), 4, or_fewer=True)
 
 

@@ -238,7 +238,7 @@ def test_what_is_not_a_model_file(folder: Path) -> None:
         np.save(file, np.ones(3))
     assert "single .npy array" in message()
     torch.save({"w": torch.ones(2)}, path)
-    assert "torch.save() writes" in message()
+    assert "a file of torch.save()" in message()
 
 
 def _noise() -> st.SearchStrategy[bytes]:

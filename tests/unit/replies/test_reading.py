@@ -94,8 +94,8 @@ def test_update_of_another_helper_is_told(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         read(reading(ReplyKind.UPDATE), path)
     assert str(caught.value.failure.message).endswith(
-        "missing tensor 'fc.weight'; its keys are positions, as of numpyhelper or kerashelper, and the global model's "
-        "are names, as of pytorchhelper"
+        "missing tensor 'fc.weight'; its keys are positions (numpyhelper or kerashelper), but the global model's "
+        "are names (pytorchhelper)"
     )
 
 
@@ -126,12 +126,12 @@ def test_room_for_sets_is_that_of_all_their_templates(tmp_path: Path) -> None:
             "w",
             1e16,
             "stepped",
-            r"'w' has values up to 1e\+16; this strategy takes parameters up to 1\.13e\+15",
+            r"'w' has values up to 1e\+16; this strategy allows parameters up to 1\.13e\+15",
         ),
         ("float64", "w", 1.7e308, "former", None),
         ("complex64", "w", 1e38, "averaged", "too large to average"),
         ("float32", "w", 1e30, "averaged", None),
-        ("float32", "w", 1e20, "stepped", "this strategy takes parameters up to"),
+        ("float32", "w", 1e20, "stepped", "this strategy allows parameters up to"),
         ("float32", "w", 1e20, "former", None),
         ("float32", "w", 1e38, "former", "too large to average"),
         ("float32", "bn.var", 1e20, "stepped", None),

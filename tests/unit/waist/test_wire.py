@@ -170,7 +170,7 @@ BAD = {
 def test_what_is_no_order_is_refused_and_the_place_named(what: str) -> None:
     words, reason = BAD[what]
     rest = ",".join(f'"{name}":"x"' for name in ("task_id", "session_id", "client_id", "entry_point", "package"))
-    with pytest.raises(WaistError, match=f"this is no Order: .*{reason}"):
+    with pytest.raises(WaistError, match=f"not a valid Order: .*{reason}"):
         from_json(f'{{{rest},"round_number":1,"reply_spec":"r",{words}}}', Order)
 
 
@@ -180,7 +180,7 @@ def test_what_is_no_order_is_refused_and_the_place_named(what: str) -> None:
     ids=lambda data: repr(data[:9]),
 )
 def test_bytes_that_are_no_answer_are_refused(data: bytes) -> None:
-    with pytest.raises(WaistError, match="this is no Answer: "):
+    with pytest.raises(WaistError, match="not a valid Answer: "):
         from_json(data, Answer)
 
 
@@ -190,7 +190,7 @@ def test_deep_nesting_is_refused_like_anything_else(opened: bytes, levels: int) 
     start = b'{"task_id":"t","status":"ok","metrics":' + levels * opened
     closed = start + b"1" + levels * (b"]" if opened == b"[" else b"}") + b"}"
     for data in (start, closed):
-        with pytest.raises(WaistError, match="this is no Answer: "):
+        with pytest.raises(WaistError, match="not a valid Answer: "):
             from_json(data, Answer)
     deep: Any = 1
     for _ in range(levels):

@@ -149,10 +149,10 @@ def with_kind(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (with_shape, r"in 0 and 2, 'first.weight' has the shapes \(4, 5\) and \(1, 5\)"),
-        (with_dtype, "in 0 and 2, 'narrow.weight' has the dtypes float16 and float32"),
-        (with_extra, "only one of 0 and 2 has 'evil'"),
-        (with_kind, "in 0 and 2, 'norm.bias' has the kinds parameter and buffer"),
+        (with_shape, r"in models 0 and 2, 'first.weight' has the shapes \(4, 5\) and \(1, 5\)"),
+        (with_dtype, "in models 0 and 2, 'narrow.weight' has the dtypes float16 and float32"),
+        (with_extra, "only one of models 0 and 2 has 'evil'"),
+        (with_kind, "in models 0 and 2, 'norm.bias' has the kinds parameter and buffer"),
     ],
 )
 def test_models_that_do_not_fit_are_refused_and_left_as_they_were(

@@ -276,7 +276,7 @@ def test_positions_must_increase() -> None:
     fold = MeanFold(TEMPLATE)
     fold.add(5, weights(1), 1.0)
     for position in (5, 4):
-        with pytest.raises(AggregationError, match="after a later one"):
+        with pytest.raises(AggregationError, match="is not after those already folded"):
             fold.add(position, weights(1), 1.0)
 
 
@@ -293,10 +293,10 @@ def test_parts_that_overlap_are_an_error() -> None:
     fold.merge(part(0, 4, 0, 2))
     fold.merge(part(16, 32, 20))
     for other, overlap in [
-        (part(3, 4), "of position 3 overlaps what was folded before: position 3"),
-        (part(0, 16, 7), "overlaps what was folded before: positions 0 to 3"),
-        (part(20, 21), "overlaps what was folded before: position 20"),
-        (part(0, 512, 300), "overlaps what was folded before: positions 0 to 3"),
+        (part(3, 4), "of position 3 overlaps positions already folded: position 3"),
+        (part(0, 16, 7), "overlaps positions already folded: positions 0 to 3"),
+        (part(20, 21), "overlaps positions already folded: position 20"),
+        (part(0, 512, 300), "overlaps positions already folded: positions 0 to 3"),
     ]:
         with pytest.raises(AggregationError, match=overlap):
             fold.merge(other)
@@ -316,7 +316,7 @@ def test_gaps_between_parts_and_before_the_end_are_an_error() -> None:
         fold.result(100)
     with pytest.raises(AggregationError, match="the mean has a gap: positions 0 to 15"):
         MeanFold(TEMPLATE, start=16).result()
-    with pytest.raises(AggregationError, match="up to position 7 has position 31 already"):
+    with pytest.raises(AggregationError, match="cannot end at position 7: position 31 is already folded"):
         fold.partials(8)
     assert fold.result(32).equal(folded([(0, weights(0), 1.0), (20, weights(20), 1.0)]))
 
@@ -328,7 +328,7 @@ def test_parts_that_are_none_of_this_sum_are_an_error() -> None:
     with pytest.raises(AggregationError, match="does not fit: tensor 'w' has dtype float16"):
         half.merge(Partial(0, 1, 1, 1.0, 1.0, Weights({"w": torch.ones(3).half()})))
     for start, stop in [(0, 17), (0, 0), (-16, 0), (8, 24), (4, 12), (16, 48)]:
-        with pytest.raises(AggregationError, match="is no part of a 16-ary sum"):
+        with pytest.raises(AggregationError, match="is not a part of a 16-ary sum"):
             half.merge(Partial(start, stop))
     with pytest.raises(AggregationError, match="which starts at position 16"):
         MeanFold(TEMPLATE, start=16).merge(part(0, 16, 3))
