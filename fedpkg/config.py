@@ -128,8 +128,8 @@ class RoundConfig(Section, frozen=True):
     timeout_s: Annotated[
         Seconds | None,
         about(
-            "Wall-clock limit of a round in seconds; of each request, if a strategy sends several in a round. The round "
-            "then continues with the updates that have arrived. null: no limit.",
+            "Wall-clock limit of a round in seconds; of each request, if a strategy sends several in a round. The "
+            "round then continues with the updates that have arrived. null: no limit.",
             60,
         ),
     ] = None
