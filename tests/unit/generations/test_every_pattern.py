@@ -22,7 +22,7 @@ from cli_support import fedpkg
 from fedpkg.means import means
 
 PLACES = ["process", "forkserver", "resident", *(["isolated"] if means().warm else [])]
-HAS_ROOT = means().cold == "namespaces"  # an isolated task has a file system of its own
+HAS_ROOT = means().cold not in (None, "landlock")  # an isolated task has a file system of its own
 
 
 @dataclass(frozen=True)
