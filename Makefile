@@ -38,7 +38,7 @@ test: $(VENV)/.installed-test lint
 
 # The pages of docs/ as a site; a warning is an error.
 docs: $(VENV)/.installed-test
-	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 unit: $(VENV)/.installed-test

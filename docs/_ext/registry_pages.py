@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -33,6 +33,24 @@ KINDS = {
     "sampler": ("samplers", "Samplers", "Which clients a round asks: `sampler`."),
     "transform": ("transforms", "Transforms", "What is done to an update, or to the global model, on its way."),
 }
+# Parts of modules' names, and titles of the strategies in them.
+GROUPS = (
+    ("fltrust", "Means and robust aggregation"),
+    ("aggregators.", "Means and robust aggregation"),
+    ("server_optimisers.", "Optimisers at the server"),
+    ("pipeline", "Composed of parts"),
+    ("client_methods", "Methods of the clients"),
+    ("fedbuff", "Asynchronous methods"),
+    ("fedasync", "Asynchronous methods"),
+    ("dp_fedavg", "Privacy"),
+    ("ifca", "Personalisation by the server"),
+    ("fedamp", "Personalisation by the server"),
+    ("methods.split", "Split learning"),
+    ("methods.sv", "Variance reduction with gradients and proximal steps"),
+    ("methods.vrcs", "Variance reduction with gradients and proximal steps"),
+    ("methods.", "Methods with a step of the server"),
+    ("coordinators.", "Programs of your own"),
+)
 # Values of parameters that have no default, for the examples.
 REQUIRED: Mapping[str, Any] = {
     "bits": 8,
@@ -66,11 +84,23 @@ def pages() -> Iterator[tuple[str, str]]:
     """Names of files below the folder of generated pages, and what is in them."""
     for of_kind, (folder, title, about) in KINDS.items():
         found = list(specs(of_kind))
-        rows = [[f"[{spec.name}]({slug(spec)}.md)", ", ".join(spec.aliases), inline(spec.about)] for spec in found]
-        listed = table(["name", "also called", ""], rows)
-        yield f"{folder}/index.md", page(title, about, listed)
+        yield f"{folder}/index.md", page(title, about, *_listed(found))
         for spec in found:
             yield f"{folder}/{slug(spec)}.md", page_of(spec)
+
+
+def _listed(found: Sequence[Spec]) -> Iterator[str]:
+    """Tables of names; of many, one for each group, by the modules that they are in."""
+    groups: dict[str, list[Spec]] = {}
+    for spec in found:
+        module = inspect.unwrap(spec.make).__module__
+        group = next((title for part, title in GROUPS if part in module), "Others") if len(found) > 20 else ""
+        groups.setdefault(group, []).append(spec)
+    for group, specs_of_it in groups.items():
+        rows = [[f"[{one.name}]({slug(one)}.md)", ", ".join(one.aliases), inline(one.about)] for one in specs_of_it]
+        if group:
+            yield f"## {group}"
+        yield table(["name", "also called", ""], rows)
 
 
 def slug(spec: Spec) -> str:
