@@ -54,7 +54,8 @@ def _formula(text: str) -> str:
                 continue
         if word := _WORD.match(text, at):
             base, at = word[0], word.end()
-            found.append(_WORDS.get(base, base))
+            is_text = text.startswith(" of ", at)  # "the sum of"
+            found.append(base if is_text else _WORDS.get(base, base))
             continue
         base = "" if text[at] == " " else text[at]
         found.append(html.escape(text[at], quote=False))
