@@ -1,1 +1,1 @@
-"""The Python environments that compute packages ask for: what they want, and virtual environments that have it."""
+"""The Python environments of compute packages: their requirements, and virtual environments that satisfy them."""

@@ -1,4 +1,4 @@
-"""Which Python runs a package: the one that runs fedpkg, one of an environment made for it, or whatever PATH says."""
+"""Which Python runs a package: the one that runs fedpkg, one of an environment made for it, or the first on PATH."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def choose_python(
     only_wheels: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Path | None:
-    """The interpreter for the package in ``folder``, called ``package`` in messages; None: whatever PATH says.
+    """The interpreter for the package in ``folder``, called ``package`` in messages; None: the first one on PATH.
 
-    With ``auto`` an environment is made, or found made, only if the interpreter that runs fedpkg lacks something of
-    what the package wants; with ``current`` that is told. ``only_wheels``: nothing is built, which would run its code.
-    ``check`` is called again and again while an environment is made; what it raises ends that.
+    With ``auto``, an environment is found or made if the interpreter that runs fedpkg lacks some of the requirements;
+    with ``current``, a warning lists what is missing. ``only_wheels``: nothing is built, as a build runs code.
+    ``check`` is called repeatedly while an environment is made; an exception that it raises stops that.
 
     Raises:
-        SpecError: the files that say what it wants are not as they should be.
-        EnvironmentFailed: what it wants cannot be had.
+        SpecError: a file with the package's requirements is invalid.
+        EnvironmentFailed: the requirements cannot be satisfied.
     """
     if choice == "none":
         return None
@@ -43,7 +43,7 @@ def choose_python(
     if wanted is None or not missing:
         return Path(sys.executable)
     if choice == "current":
-        about = f"package {package} wants {', '.join(missing)} ({wanted.source}), which this Python does not have"
+        about = f"package {package} requires {', '.join(missing)} ({wanted.source}), which this Python does not have"
         event(logger, logging.WARNING, "environment.missing", about=about)
         return Path(sys.executable)
     event(logger, logging.DEBUG, "environment.wanted", package=package, missing=", ".join(missing))

@@ -1,4 +1,4 @@
-"""Python interpreters of this machine: the one that runs fedpkg, others by version, and what one of them lacks."""
+"""Python interpreters of this machine: the one that runs fedpkg, and others by version; what a package misses."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from fedpkg.fedn.names import SERVED
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-_MINORS = range(6, 30)  # of Python 3 that are looked for
-_PATIENCE_S = 20.0  # to say its version
-# Distributions with the same modules and version numbers: where one is wanted, another of its row will do.
+_MINORS = range(6, 30)  # minor versions of Python 3 to look for
+_PATIENCE_S = 20.0  # for an interpreter to print its version
+# Distributions with the same modules and version numbers: each satisfies a requirement of another in its row.
 _EQUIVALENT = (
     ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos", "tensorflow-rocm"),
     ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
@@ -40,7 +40,7 @@ _WHO = (
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python: its program, its version, and what tells its builds apart."""
+    """A Python: its program, its version, and what distinguishes its builds."""
 
     path: Path
     version: str
@@ -49,21 +49,21 @@ class Interpreter:
 
 @functools.cache
 def this_interpreter() -> Interpreter:
-    """The one that runs fedpkg."""
+    """The interpreter that runs fedpkg."""
     build = (str(sys.implementation.cache_tag), sysconfig.get_platform(), sys.base_prefix)
     return Interpreter(Path(sys.executable), platform.python_version(), build)
 
 
 def find_uv() -> str | None:
-    """Where ``uv`` is: on PATH, or beside this interpreter, whose environment need not be activated."""
+    """The path of ``uv``: on PATH, or beside this interpreter, whose environment need not be activated."""
     return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
 
 
 def find_interpreter(wish: PythonWish | None, *, package: str) -> Interpreter:
-    """This interpreter if it is what is wished, else one that is: the newest ``python3.X`` on PATH, or one of uv's.
+    """An interpreter that the package allows: this one, the newest ``python3.X`` on PATH, or one that uv has.
 
     Raises:
-        EnvironmentFailed: there is none; says what was wished and what is there.
+        EnvironmentFailed: there is none; the message has the required version and the versions found.
     """
     this = this_interpreter()
     if wish is None or wish.allows(this.version):
@@ -79,8 +79,8 @@ def find_interpreter(wish: PythonWish | None, *, package: str) -> Interpreter:
     version = re.search(r"\d+\.\d+", wish.text)
     install = f"install it (`uv python install {version[0]}`), or " if version else ""
     raise EnvironmentFailed(
-        f"package {package} wants Python {wish.text} ({wish.where}); there is {found}",
-        hint=f"{install}choose `--env current` to run it with {this.version}",
+        f"package {package} requires Python {wish.text} ({wish.where}), but this machine has {found}",
+        hint=f"{install}use `--env current` to run the package with {this.version}",
         wanted=wish.text,
         found=list(there),
     )
@@ -98,7 +98,7 @@ def _others(wish: PythonWish) -> Iterator[Interpreter]:
 
 
 def on_path(minors: Iterable[int]) -> Iterator[Interpreter]:
-    """The ``python3.<minor>`` on PATH that work."""
+    """The working ``python3.<minor>`` on PATH."""
     for minor in minors:
         path = shutil.which(f"python3.{minor}")
         if path is not None and (found := _ask(path)) is not None:
@@ -106,7 +106,7 @@ def on_path(minors: Iterable[int]) -> Iterator[Interpreter]:
 
 
 def _ask(path: str) -> Interpreter | None:
-    """Which Python a program is; None if it is none that works (pyenv has such)."""
+    """The interpreter at a path; None if it does not work (such as an unused shim of pyenv)."""
     try:
         version, executable, build = json.loads(_output([path, "-I", "-S", "-c", _WHO]) or "")
         return Interpreter(Path(executable), str(version), tuple(map(str, build)))
@@ -128,10 +128,10 @@ def _output(command: list[str]) -> str | None:
 
 
 def lacks(wanted: Wanted) -> list[str]:
-    """What of that this interpreter does not have, in words.
+    """The requirements that this interpreter does not satisfy, as text.
 
-    A requirement that the compatibility modules serve counts as there. A wheel of the package counts as lacking: that
-    something of its name and version is installed does not say that it is the same.
+    A requirement that the compatibility modules serve is satisfied. A wheel of the package never is: a distribution
+    of the same name and version may differ from it.
     """
     this = this_interpreter()
     missing = []
@@ -159,10 +159,10 @@ def _why_unmet(requirement: Requirement, inside: frozenset[str]) -> str | None:
     if distribution is None:
         return None if name in SERVED else "not installed"
     if not requirement.specifier.contains(distribution.version, prereleases=True):
-        return None if name in SERVED else f"there is {distribution.version}"
+        return None if name in SERVED else f"{distribution.version} is installed"
     if name in inside:
         return None
-    for extra in requirement.extras:  # of what is installed by itself its installer took care
+    for extra in requirement.extras:  # the installer has checked all other requirements of the distribution
         for text in distribution.requires or ():
             needed = Requirement(text)
             if needed.marker is None or not needed.marker.evaluate({"extra": extra}):
@@ -173,7 +173,7 @@ def _why_unmet(requirement: Requirement, inside: frozenset[str]) -> str | None:
 
 
 def _distribution(name: str) -> metadata.Distribution | None:
-    """The installed distribution of that name, else one that stands for it."""
+    """The installed distribution of that name, or an equivalent one."""
     others = (row for row in _EQUIVALENT if name in row)
     for one in (name, *next(others, ())):
         with suppress(metadata.PackageNotFoundError):

@@ -1,8 +1,8 @@
-"""Virtual environments, one for each content, made once and shared by all homes.
+"""Virtual environments, one for each set of contents, made once and shared by all homes.
 
-An environment is made where it stays (it cannot be moved: its scripts name its interpreter) and counts once its record,
-written last, is there. The lock of its making is inherited by the programs that make it: should fedpkg be killed, the
-next maker waits until these have ended, too, and begins anew.
+An environment is made at its final path (it cannot be moved, as its scripts contain the path of the interpreter) and is
+valid once its record, which is written last, exists. The programs that make it inherit its lock: if fedpkg is killed,
+the next maker waits until these have ended, too, and starts again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ logger = logging.getLogger("fedpkg.environments")
 
 VARIABLE = "FEDPKG_ENVIRONMENTS"
 RECORD = "fedpkg-environment.json"
-_USED = "fedpkg-used"  # an empty file; its time is that of the last use
-FORMAT = 1  # of what the digest is of
+_USED = "fedpkg-used"  # an empty file; its mtime is the time of the last use
+FORMAT = 1  # of the content that is digested
 _ID = re.compile(r"[0-9a-f]{32}")
 _TAIL_LINES = 15
-_LOOKS_EVERY_S = 0.1  # at whether the making shall end
-# Of the person's own environment, what would bend an environment that is being made.
+_LOOKS_EVERY_S = 0.1  # between two calls of `check`
+# Variables of the user that would interfere while an environment is made.
 _BENDING = (
     "PYTHONPATH",
     "PYTHONHOME",
@@ -52,27 +52,27 @@ _BENDING = (
     "PIP_ROOT",
 )
 _OF_PIP = (
-    "uv is not installed, so pip is used: the size of what is fetched, the build of PyTorch for this machine and an "
-    "older Python that would do are not known; `pip install uv` gives them"
+    "uv is not installed, so fedpkg uses pip, which cannot tell the download size, choose the PyTorch build for this "
+    "machine or find an older Python that would work; `pip install uv` adds all three"
 )
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The record of an environment that is there."""
+    """The record of a finished environment."""
 
     environment_id: str
     python: str  # version
     requirements: tuple[str, ...]
     installed: tuple[str, ...]  # name==version
-    source: str  # the package and file that asked for it first
+    source: str  # the package and file that it was first made for
     maker: str
     created_at: float
     seconds: float
 
 
 def environments_folder() -> Path:
-    """Where environments are: ``$FEDPKG_ENVIRONMENTS``, or a folder in the user's cache."""
+    """The folder of environments: ``$FEDPKG_ENVIRONMENTS``, or a folder in the user's cache."""
     if given := os.environ.get(VARIABLE):
         return Path(given).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME", "")
@@ -80,9 +80,9 @@ def environments_folder() -> Path:
 
 
 def environment_id(wanted: Wanted, interpreter: Interpreter, *, for_gpus: bool = False) -> str:
-    """The digest of all that decides what is in an environment: requirements, the bytes of wheels, the interpreter.
+    """The digest of all that determines an environment: requirements, the bytes of wheels, the interpreter.
 
-    ``for_gpus``: of one beside that which was made without GPUs in sight.
+    ``for_gpus``: of a second environment beside one that was made on a machine without GPUs.
     """
     content = {
         "format": FORMAT,
@@ -107,16 +107,16 @@ def have_environment(
     only_wheels: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Path:
-    """The ``python`` of the environment that has what is wanted; it is made if it is not there.
+    """The ``python`` of the environment with these requirements, which is made if it does not exist.
 
     Args:
-        check: called again and again meanwhile. What it raises ends the making.
+        check: called repeatedly meanwhile. An exception that it raises stops the making.
 
     Raises:
-        EnvironmentFailed: it cannot be made; with the end of what its maker said. Nothing of it is left.
+        EnvironmentFailed: it cannot be made; with the end of the installer's output. Its files are removed.
     """
     name = environment_id(wanted, interpreter)
-    if _has_no_cuda(root / name) and has_gpus():  # the user's folder is shared by machines
+    if _has_no_cuda(root / name) and has_gpus():  # machines may share the user's folder
         name = environment_id(wanted, interpreter, for_gpus=True)
     folder = root / name
     if not _is_there(folder):
@@ -130,10 +130,10 @@ def have_environment(
             what = "the disk is full" if error.errno in NO_SPACE else error.strerror or str(error)
             raise StoreError(
                 f"the folder of environments {root} cannot be used: {what}",
-                hint=f"free space, make it writable, or name another one in the variable {VARIABLE}",
+                hint=f"free space, make the folder writable, or set {VARIABLE} to another folder",
                 path=str(root),
             ) from error
-    with suppress(OSError):  # the folder may be one for all users of the machine
+    with suppress(OSError):  # the folder may belong to another user
         (folder / _USED).touch()
     return python_of(folder)
 
@@ -144,7 +144,7 @@ def python_of(folder: Path) -> Path:
 
 
 def _is_there(folder: Path) -> bool:
-    """Whether it was made to its end; and its interpreter has not been uninstalled since."""
+    """Whether it is finished, and its interpreter has not been uninstalled since."""
     return (folder / RECORD).is_file() and os.access(python_of(folder), os.X_OK)
 
 
@@ -157,15 +157,15 @@ def _has_no_cuda(folder: Path) -> bool:
 
 @contextmanager
 def _lock(path: Path, folder: Path, check: Callable[[], None] | None = None) -> Iterator[None]:
-    """Be the only one who makes or removes that environment.
+    """Hold the lock for making or removing that environment.
 
-    Not filelock's: the programs that make an environment hold this lock, too, as long as one of them lives (``_run``).
+    It is not a lock of filelock, as the programs that make an environment must hold it, too (``_run``).
 
     Args:
-        check: called again and again while somebody else has it; None: that is not waited for.
+        check: called repeatedly while another process holds the lock; None: do not wait for it.
 
     Raises:
-        BlockingIOError: somebody has it, and there is no ``check``.
+        BlockingIOError: another process holds the lock, and there is no ``check``.
     """
     fd = _take(path, folder, check)
     _held[folder] = fd
@@ -174,7 +174,7 @@ def _lock(path: Path, folder: Path, check: Callable[[], None] | None = None) -> 
     finally:
         del _held[folder]
         os.close(fd)
-        with suppress(OSError):  # a program that makes it may live on, and has the lock: then the file stays
+        with suppress(OSError):  # the file stays if a program that makes the environment is still running
             os.close(_take(path, folder, None, remove=True))
 
 
@@ -189,7 +189,7 @@ def _take(path: Path, folder: Path, check: Callable[[], None] | None, *, remove:
             if check is None:
                 raise
             if not waits:
-                event(logger, logging.INFO, "environment.waiting", folder=folder, reason="somebody else is making it")
+                event(logger, logging.INFO, "environment.waiting", folder=folder, reason="another process is making it")
             waits = True
             check()
             time.sleep(_LOOKS_EVERY_S)
@@ -198,7 +198,7 @@ def _take(path: Path, folder: Path, check: Callable[[], None] | None, *, remove:
             if remove:
                 path.unlink()
             return fd
-        os.close(fd)  # who had the lock has removed it
+        os.close(fd)  # the previous holder has removed the file
 
 
 _held: dict[Path, int] = {}  # folder of an environment → its lock
@@ -218,7 +218,7 @@ def _make(
     _tell_making(wanted, interpreter, folder, package=package, maker=maker)
     started = time.monotonic()
     try:
-        remove_tree(folder)  # of a making that was cut off
+        remove_tree(folder)  # left by an interrupted making
         try:
             _fill(wanted, interpreter, folder, run, uv=uv, only_wheels=only_wheels)
         except EnvironmentFailed as error:
@@ -235,7 +235,7 @@ def _make(
             created_at=time.time(),
             seconds=seconds,
         )
-        os.sync()  # its thousands of files before its record: fsync of each would take longer than to write them
+        os.sync()  # its files must be on disk before its record; fsync of thousands of files would take longer
         with atomic_write(folder / RECORD) as file:
             file.write(json.dumps(asdict(made), indent=1).encode())
     except BaseException:
@@ -267,7 +267,7 @@ def _fill(
     asked = folder / "requirements.txt"
     asked.write_text("".join(f"{line}\n" for line in _lines((*wanted.build_items, *wanted.items))))
     python, what = str(python_of(folder)), ["-r", str(asked), *(["--only-binary=:all:"] if only_wheels else [])]
-    if uv:  # compiled now: tasks write no bytecode, and to compile PyTorch takes each warm interpreter 6 s
+    if uv:  # compile now, as tasks write no bytecode, and each warm interpreter would need 6 s to compile PyTorch
         options = ["--quiet", "--compile-bytecode", "--python", python]
         options += resolve(uv, wanted, folder, run, only_wheels=only_wheels)
         run([uv, "pip", "install", *options, *what])
@@ -277,7 +277,7 @@ def _fill(
 
 
 def _lines(items: Iterable[Item]) -> Iterator[str]:
-    """Lines of a requirements file, written by us: nothing of the package's own files reaches an installer unread."""
+    """Lines of a requirements file. The installer gets only these, never the package's own files."""
     for item in items:
         requirement = item.requirement
         line = str(requirement)
@@ -295,15 +295,15 @@ def _run(
     package: str,
     check: Callable[[], None],
 ) -> None:
-    """Run a program that makes an environment; ``environ`` is for it alone.
+    """Run a program that makes an environment, with the variables ``environ`` added.
 
     Raises:
-        EnvironmentFailed: it failed; with the end of its output.
+        EnvironmentFailed: the program failed; with the end of its output.
     """
     started: list[subprocess.Popen[bytes]] = []
     try:
-        with ThreadPoolExecutor(1) as pool:  # in a thread: a Ctrl-C in the midst of its start would lose the process
-            pool.submit(int).result()  # now the thread is there
+        with ThreadPoolExecutor(1) as pool:  # in a thread, as a Ctrl-C during the start would lose the process
+            pool.submit(int).result()  # now the thread has started
             pool.submit(lambda: started.append(_start(command, folder, environ))).result()
         (process,) = started
         output = _output_of(process, check)
@@ -313,13 +313,13 @@ def _run(
                 os.killpg(process.pid, signal.SIGKILL)
         raise
     if process.returncode:
-        said = output.decode(errors="replace").strip().splitlines() or ["(it said nothing)"]
+        said = output.decode(errors="replace").strip().splitlines() or ["(no output)"]
         tail = "\n".join(f"    {line}" for line in said[-_TAIL_LINES:])
         program = " ".join(Path(command[0]).name if word == command[0] else word for word in command)
         raise EnvironmentFailed(
             f"the environment of package {package} cannot be made: exit code {process.returncode} of\n"
             f"    {program}\n{tail}",
-            hint="mend what it asks for, or choose `--env current` to run it with the Python that runs fedpkg",
+            hint="correct its requirements, or use `--env current` to run it with the Python that runs fedpkg",
             command=list(command),
             output=output.decode(errors="replace")[-4000:],
         )
@@ -328,7 +328,7 @@ def _run(
 def _start(command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
-        cwd=folder.parent,  # not the package: uv would read its configuration there
+        cwd=folder.parent,  # not in the package, where uv would read its configuration
         env={n: v for n, v in os.environ.items() if n not in _BENDING} | sources_of_pip() | dict(environ),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -346,28 +346,28 @@ def _output_of(process: subprocess.Popen[bytes], check: Callable[[], None]) -> b
 
 
 def _installed(folder: Path) -> Iterator[str]:
-    """``name==version`` of what an environment holds."""
+    """``name==version`` of each distribution of an environment."""
     from importlib import metadata
 
     places = [str(path) for path in folder.glob("lib/python3*/site-packages")]
     yield from sorted(f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions(path=places))
 
 
-# ---- those that are there
+# ---- existing environments
 
 
 def list_environments(root: Path) -> list[Environment]:
-    """Those that were made to their end, the oldest first."""
+    """The finished environments, the oldest first."""
     found = []
     for record in root.glob(f"*/{RECORD}"):
-        with suppress(OSError, ValueError, TypeError):  # removed just now, or not ours
+        with suppress(OSError, ValueError, TypeError):  # just removed, or not made by fedpkg
             facts = json.loads(record.read_bytes())
             found.append(Environment(**{**facts, "environment_id": record.parent.name}))
     return sorted(found, key=lambda environment: environment.created_at)
 
 
 def unfinished(root: Path) -> list[str]:
-    """What a making that was cut off, or that is going on, has left."""
+    """The ids of environments that are being made, or whose making was interrupted."""
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if _ID.fullmatch(path.name) and not (path / RECORD).exists())
@@ -382,9 +382,9 @@ def used_at(root: Path, made: Environment) -> float:
 
 
 def unused(root: Path, since: float) -> list[str]:
-    """Environments that were last used before ``since``, and what makings that were cut off have left.
+    """Environments that were last used before ``since``, and those whose making was interrupted.
 
-    None of them is being made, or runs a program.
+    Environments that are being made, or in which a program runs, are left out.
     """
     old = [one.environment_id for one in list_environments(root) if used_at(root, one) < since]
     return [name for name in (*old, *unfinished(root)) if not _is_busy(root, name)]
@@ -407,10 +407,10 @@ def _is_busy(root: Path, name: str) -> bool:
 
 
 def remove_environment(root: Path, name: str) -> None:
-    """Remove an environment; what needs it later makes it again.
+    """Remove an environment. A session that needs it later makes it again.
 
     Raises:
-        NotFound: there is none.
+        NotFound: it does not exist.
         StoreError: it is being made.
     """
     folder = root / name
@@ -418,29 +418,29 @@ def remove_environment(root: Path, name: str) -> None:
         raise NotFound(f"there is no environment {name} in {root}", hint="`fedpkg environment list` lists them")
     try:
         with _lock(root / f"{name}.lock", folder):
-            (folder / RECORD).unlink(missing_ok=True)  # first: what is cut off is no environment
+            (folder / RECORD).unlink(missing_ok=True)  # first: an interrupted removal leaves nothing valid
             remove_tree(folder)
     except BlockingIOError:
-        raise StoreError(f"environment {name} is being made", hint="wait until that ends, or stop it") from None
+        raise StoreError(f"environment {name} is being made", hint="wait until it is finished, or stop it") from None
 
 
 def size_bytes(folder: Path) -> int:
-    """Of all files in it; those that uv shares with its cache, too."""
+    """The size of all its files, including files that uv shares with its cache."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def has_pip() -> bool:
-    """Whether this Python can make environments by itself."""
+    """Whether this Python can make environments without uv."""
     from importlib.util import find_spec
 
     return find_spec("venv") is not None and find_spec("ensurepip") is not None
 
 
 def find_ids(root: Path, beginnings: Sequence[str]) -> list[str]:
-    """Whole ids of environments that are given by the beginning of theirs.
+    """The full ids of environments that are named by the beginning of their ids.
 
     Raises:
-        NotFound: none, or several, begin so.
+        NotFound: no id, or more than one, begins with a text.
     """
     known = [environment.environment_id for environment in list_environments(root)] + unfinished(root)
     ids = []

@@ -1,4 +1,4 @@
-"""What uv would install for a package, before anything is fetched: its size, PyTorch's builds, and why nothing fits."""
+"""What uv would install for a package, before the download: its size, PyTorch's build, and conflicts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from fedpkg.log import event
 
 logger = logging.getLogger("fedpkg.environments")
 
-Run = Callable[..., None]  # a command, and variables for it; it raises EnvironmentFailed
+Run = Callable[..., None]  # (command, variables for it); raises EnvironmentFailed
 
-_TAIL_LINES = 15  # of what an installer says
-_LARGEST = 3  # distributions that are named
-_OLDEST_MINOR = 7  # of Python 3, that uv resolves for
-# With one of these a person has said where distributions, or those of PyTorch, come from.
+_TAIL_LINES = 15  # of an installer's output
+_LARGEST = 3  # distributions in a message
+_OLDEST_MINOR = 7  # the oldest minor version of Python 3 that is tried
+# Variables with which a user chooses where distributions come from.
 _UV_SOURCES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_CONFIG_FILE")
 _PIP_SOURCES = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
@@ -45,7 +45,7 @@ _NOTHING_FITS = re.compile(r"No solution found|unsatisfiable|ResolutionImpossibl
 
 @dataclass(frozen=True)
 class Fetched:
-    """One distribution of a resolution; ``size_bytes`` is 0 where it does not come from an index."""
+    """One distribution of a resolution; ``size_bytes`` is 0 if it does not come from an index."""
 
     name: str
     version: str
@@ -53,17 +53,17 @@ class Fetched:
 
 
 def resolve(uv: str, wanted: Wanted, folder: Path, run: Run, *, only_wheels: bool) -> list[str]:
-    """Tell what uv is going to fetch for the environment ``folder``; the options with which it shall install.
+    """Log what uv will fetch for the environment ``folder``; returns options for the installation.
 
     Raises:
-        EnvironmentFailed: there are no versions that fit, or they cannot be looked up.
+        EnvironmentFailed: no versions fit, or they cannot be looked up.
     """
     words = [*_compile(uv, folder), "--format", "pylock.toml", *(["--only-binary=:all:"] if only_wheels else [])]
     try:
         run([*words, "-o", str(folder / "pylock.toml")])
     except EnvironmentFailed as error:
         if "unexpected argument" in str(error.fields["output"]) or "invalid value" in str(error.fields["output"]):
-            return []  # a uv from before that format
+            return []  # an older uv without that format
         raise
     fetched, options = _read(folder / "pylock.toml"), []
     if any(one.name == "torch" and one.size_bytes for one in fetched):
@@ -93,19 +93,19 @@ def _tell_size(fetched: Iterable[Fetched]) -> None:
     if sized:
         largest = ", ".join(f"{one.name} {_size(one.size_bytes)}" for one in sized[:_LARGEST])
         size = _size(sum(one.size_bytes for one in sized))
-        about = f"{size} in {len(sized)} distributions, less what uv has in its cache (largest: {largest})"
+        about = f"{size} in {len(sized)} distributions, minus what is in the cache of uv (largest: {largest})"
         event(logger, logging.INFO, "environment.fetching", about=about)
 
 
 def _named_source(wanted: Wanted) -> str | None:
-    """What decides where PyTorch comes from, or with which digest; None: nothing, so it may come from its own index."""
+    """What determines the source of PyTorch, or its digest; None: nothing, so its own index may be used."""
     if any(item.hashes for item in (*wanted.items, *wanted.build_items)):
         return wanted.source
     return next((name for name in (_BACKEND, "UV_OFFLINE", *_PIP_SOURCES) if os.environ.get(name)), _source_of_uv())
 
 
 def _source_of_uv() -> str | None:
-    """The variable, or the configuration file, in which a person has told uv where distributions come from."""
+    """The variable or configuration file in which the user has set uv's sources of distributions."""
     homes = (Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"), Path("/etc"))
     files = [file for home in homes if (file := home / "uv" / "uv.toml").is_file()]
     configured = [str(file) for file in files if _IN_CONFIG.search(file.read_text(errors="replace"))]
@@ -113,7 +113,7 @@ def _source_of_uv() -> str | None:
 
 
 def sources_of_pip() -> dict[str, str]:
-    """What a person has told pip of where distributions come from, as variables that uv reads, unless uv was told."""
+    """The user's sources for pip as variables for uv, unless the user has set sources for uv."""
     if _source_of_uv() is not None:
         return {}
     told = {uv: os.environ.get(pip, "").split() for pip, uv in _PIP_SOURCES.items()}
@@ -121,7 +121,7 @@ def sources_of_pip() -> dict[str, str]:
 
 
 def has_gpus() -> bool:
-    """Whether this machine has GPUs of NVIDIA, also such as this process may not use."""
+    """Whether this machine has NVIDIA GPUs, including those that this process may not use."""
     environ = {name: value for name, value in os.environ.items() if name != VISIBLE}
     return bool(this_machine(with_gpus=True, environ=environ).gpus)
 
@@ -131,7 +131,7 @@ def _tell_of_cuda(fetched: Iterable[Fetched], why: str) -> None:
     if cuda and not os.environ.get(_BACKEND) and not has_gpus():
         about = (
             f"PyTorch comes with {_size(cuda)} of CUDA libraries though this machine has no GPU, because {why}; "
-            f"{_BACKEND} or UV_INDEX name another source"
+            f"set {_BACKEND} or UV_INDEX to choose another source"
         )
         event(logger, logging.WARNING, "environment.torch", about=about)
 
@@ -145,7 +145,7 @@ def _read(lock: Path) -> list[Fetched]:
 
 
 def _size_of(package: Mapping[str, Any]) -> int:
-    """Of its wheel, which is the first that fits; else of its source."""
+    """The size of its first wheel, or of its source distribution."""
     found: Mapping[str, Any] = (*package.get("wheels", ()), package.get("sdist", {}))[0]
     return int(found.get("size", 0))
 
@@ -168,10 +168,10 @@ def explain(
     uv: str | None,
     package: str,
 ) -> None:
-    """Raise an error that shows the requirements which conflict, if ``error`` is an installer's that says so.
+    """If ``error`` is an installer's error about conflicting requirements, raise one that lists them.
 
     Raises:
-        EnvironmentFailed: with the requirements, where they stand, and the older Python that would do.
+        EnvironmentFailed: with the requirements, their file and line, and an older Python that would work.
     """
     output = str(error.fields["output"])
     if not _NOTHING_FITS.search(output):
@@ -180,12 +180,12 @@ def explain(
     lines = "".join(f"    {item}  ({item.where})\n" for item in items)
     said = "\n".join(f"    {line}" for line in output.strip().splitlines()[-_TAIL_LINES:])
     older = _older_python(wanted, interpreter, _compile(uv, folder), run) if uv else None
-    hint = "mend what it asks for, or choose `--env current` to run it with the Python that runs fedpkg"
-    hint += "" if uv else "; with uv (`pip install uv`) fedpkg looks for an older Python that would do"
+    hint = "correct its requirements, or use `--env current` to run it with the Python that runs fedpkg"
+    hint += "" if uv else "; with uv (`pip install uv`) fedpkg looks for an older Python that would work"
     raise EnvironmentFailed(
-        f"Python {interpreter.version} cannot have all that package {package} wants:\n{lines}"
-        f"  {'uv' if uv else 'pip'} says\n{said}",
-        hint=f"Python {older} would do: {_how_to_wish(wanted, older)}" if older else hint,
+        f"Python {interpreter.version} cannot satisfy all requirements of package {package}:\n{lines}"
+        f"  output of {'uv' if uv else 'pip'}:\n{said}",
+        hint=f"Python {older} would work: {_how_to_wish(wanted, older)}" if older else hint,
         requirements=[str(item) for item in items],
         older_python=older,
         **error.fields,
@@ -198,7 +198,7 @@ def _is_named(item: Item, output: str) -> bool:
 
 
 def _older_python(wanted: Wanted, interpreter: Interpreter, compile_: list[str], run: Run) -> str | None:
-    """The newest older Python, of those that the package allows, for which there is all that it wants."""
+    """The newest older Python that the package allows and that satisfies its requirements."""
     for minor in range(int(interpreter.version.split(".")[1]) - 1, _OLDEST_MINOR - 1, -1):
         version = f"3.{minor}"
         if wanted.python is None or wanted.python.allows(f"{version}.99"):

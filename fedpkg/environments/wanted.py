@@ -1,11 +1,11 @@
-"""What a package wants of its Python: the file that says so, read strictly, with the line of every mistake.
+"""What a package requires of its Python: reads the file with the requirements strictly; errors name the line.
 
-Of these the first that is there counts, alone: the file that ``python_env`` of fedn.yaml names, ``python_env.yaml``,
-the inline metadata of the scripts that entry points name (PEP 723), ``requirements.txt``, ``pyproject.toml``.
+Only the first of these that exists is read: the file that ``python_env`` of fedn.yaml names, ``python_env.yaml``, the
+inline metadata of the scripts that entry points name (PEP 723), ``requirements.txt``, ``pyproject.toml``.
 
-A package may come from a stranger. It says *what* it wants; *where* that comes from is for the person to say who runs
-it. So there are no options, no URLs, no editable installs, no files outside the package; and of what it brings along
-only wheels are installed, which run nothing while they are.
+A package may come from a stranger. It defines *what* is installed; the user who runs it defines *where* from. Options,
+URLs, editable installs and files outside the package are therefore not allowed, and of the package's own files only
+wheels are installed, as their installation runs no code.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ WHEEL = ".whl"
 
 _MAX_BYTES = 1 << 20
 _MAX_FILES = 20
-_MAX_LINE = 64 << 10  # with its hashes; without them:
+_MAX_LINE = 64 << 10  # with hashes; without them:
 _MAX_REQUIREMENT = 1000
-_MAX_VERSION = 200  # characters, of the Python that is wanted
+_MAX_VERSION = 200  # characters of the Python version
 _HASH = re.compile(r"\s--hash(?:=|\s+)(\S+)")
 _DIGEST = re.compile(r"sha(256|384|512):[0-9a-f]+")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[^\s;@]*@[^\s;:]*:")  # with a scheme, or as ssh has them
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[^\s;@]*@[^\s;:]*:")  # with a scheme, or an address of ssh
 _VERSION = re.compile(r"\d+(\.\d+){0,2}")
 _SCRIPT_BLOCK = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
-_RETIRED = {"sklearn": "scikit-learn"}  # names on PyPI that only say where to look instead
+_RETIRED = {"sklearn": "scikit-learn"}  # names on PyPI that only refer to another one
 _ELSEWHERE = (
-    "where distributions come from is for who runs the package to say: set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL (with "
-    "uv: UV_DEFAULT_INDEX, UV_INDEX), or choose `--env current`"
+    "the user who runs the package chooses where distributions come from: set PIP_INDEX_URL or PIP_EXTRA_INDEX_URL "
+    "(with uv: UV_DEFAULT_INDEX, UV_INDEX), or use `--env current`"
 )
 
 
 @dataclass(frozen=True)
 class Item:
-    """One distribution that is wanted, as a version of it or as a wheel inside the package."""
+    """A requirement: versions of a distribution, or a wheel inside the package."""
 
     requirement: Requirement
-    where: str  # the file and line that say so
+    where: str  # the file and line of the requirement
     wheel: Path | None = None
     hashes: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class Item:
 
 @dataclass(frozen=True)
 class PythonWish:
-    """Which Python is wanted: ``text`` as it is written at ``where``."""
+    """The required Python versions: ``text`` as written at ``where``."""
 
     text: str
     specifier: SpecifierSet
@@ -78,23 +78,23 @@ class PythonWish:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a package wants of its Python, by the file ``source``."""
+    """The requirements of a package, read from the file ``source``."""
 
     source: str
     items: tuple[Item, ...] = ()
-    build_items: tuple[Item, ...] = ()  # that installing the others may need
+    build_items: tuple[Item, ...] = ()  # that building the others may need
     python: PythonWish | None = None
 
 
 def read_wanted(folder: Path, *, python_env: str | None = None, scripts: Sequence[str] = ()) -> Wanted | None:
-    """What the package in ``folder`` wants; None if it says nothing.
+    """The requirements of the package in ``folder``; None if it has no file with requirements.
 
     Args:
         python_env: the file that its fedn.yaml names.
         scripts: the files that its entry points run, relative to ``folder``.
 
     Raises:
-        SpecError: a file is not as it should be; the message says where.
+        SpecError: a file is invalid; the message has its line.
     """
     reader = _Reader(folder)
     if python_env is not None:
@@ -111,7 +111,7 @@ def read_wanted(folder: Path, *, python_env: str | None = None, scripts: Sequenc
 
 
 class _EnvFile(msgspec.Struct, forbid_unknown_fields=True):
-    name: str | None = None  # not used: environments are shared, and named by their content
+    name: str | None = None  # not used: environments are shared, and named by a digest of their content
     python: str | None = None
     python_version: str | None = None
     build_dependencies: list[str] | None = None
@@ -126,7 +126,7 @@ class _Reader:
         self._files = 0
 
     def read(self, path: str) -> Wanted:
-        """The file that fedn.yaml names, by its suffix."""
+        """Read the file that fedn.yaml names; its suffix determines the format."""
         path = self._inside(path, "", "fedn.yaml")
         if path.endswith(".toml"):
             return self.read_pyproject(path) or Wanted(path)
@@ -156,7 +156,7 @@ class _Reader:
 
     def _requirements(self, path: str, inside: tuple[str, ...]) -> Iterator[Item]:
         if path in inside:
-            raise _error(inside[-1], None, f"'-r {path}' comes back to itself")
+            raise _error(inside[-1], None, f"'-r {path}' includes itself")
         text, joined, first = self._text(path), "", 0
         for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
             first = first if joined else number
@@ -168,7 +168,7 @@ class _Reader:
         yield from self._line(joined, path, first, (*inside, path))
 
     def _line(self, text: str, path: str, line: int | None, inside: tuple[str, ...]) -> Iterator[Item]:
-        """What one line of a list of requirements says; ``inside``: the requirements files that it is in."""
+        """The requirements in one line of a list; ``inside``: the chain of requirements files that it is in."""
         text = re.sub(r"(^|\s)#.*$", "", text).strip()
         if not text:
             return
@@ -187,16 +187,16 @@ class _Reader:
                 yield item
 
     def _item(self, text: str, path: str, line: int | None) -> Item | None:
-        """One requirement; None if it is one that the compatibility modules serve, from a URL."""
+        """One requirement; None for a URL of a distribution that the compatibility modules replace."""
         from packaging.requirements import InvalidRequirement, Requirement
         from packaging.utils import canonicalize_name
 
         hashes = tuple(_HASH.findall(text)) if len(text) <= _MAX_LINE else ()
         text = _HASH.sub("", text).strip() if hashes else text
         if "$" in text or not text.isprintable() or len(text) > _MAX_REQUIREMENT:
-            raise _error(path, line, f"{text[:60]!r} is too long, or has characters that no requirement has")
+            raise _error(path, line, f"{text[:60]!r} is too long, or has characters that a requirement cannot have")
         if bad := [one for one in hashes if not _DIGEST.fullmatch(one)]:
-            raise _error(path, line, f"'--hash={bad[0]}' is not sha256:, sha384: or sha512: and hex digits")
+            raise _error(path, line, f"'--hash={bad[0]}' is not sha256:, sha384: or sha512: followed by hex digits")
         named, _, marker = text.partition(";")
         if _is_path(named.strip()):
             return replace(self._wheel(named.strip(), marker.strip(), path, line), hashes=hashes)
@@ -211,12 +211,12 @@ class _Reader:
                 raise _error(path, line, problem, hint=_ELSEWHERE) from None
             reason = (str(error).splitlines() or [""])[0] if isinstance(error, InvalidRequirement) else "nested"
             hint = "write NAME, NAME==1.2, NAME>=1.2,<2 or ./wheels/NAME-1.2-py3-none-any.whl"
-            raise _error(path, line, f"'{text}' is no requirement: {reason}", hint=hint) from error
+            raise _error(path, line, f"'{text}' is not a requirement: {reason}", hint=hint) from error
         if requirement.url is None:
             return Item(_of_today(requirement) if not hashes else requirement, _at(path, line), hashes=hashes)
         if canonicalize_name(requirement.name) in SERVED:
             return None
-        raise _error(path, line, f"'{requirement.name}' is wanted from a URL, which is not allowed", hint=_ELSEWHERE)
+        raise _error(path, line, f"'{requirement.name}' comes from a URL, which is not allowed", hint=_ELSEWHERE)
 
     def _wheel(self, name: str, marker: str, path: str, line: int | None) -> Item:
         from packaging.requirements import InvalidRequirement, Requirement
@@ -224,11 +224,11 @@ class _Reader:
 
         where = _at(path, line)
         if not name.endswith(WHEEL):
-            hint = "of a package's own files only wheels are installed: `pip wheel --no-deps FOLDER` makes one"
+            hint = "only wheels are installed from a package's own files: `pip wheel --no-deps FOLDER` makes one"
             raise _error(path, line, f"'{name}' is a file or folder that is not a wheel ({WHEEL})", hint=hint)
         wheel = self._folder / self._inside(name, path, where)
         if not wheel.is_file():
-            raise _error(path, line, f"'{name}' is not there", hint="its path counts from the file that names it")
+            raise _error(path, line, f"'{name}' does not exist", hint="the path is relative to the file that names it")
         try:
             distribution, version, _build, _tags = parse_wheel_filename(wheel.name)
             requirement = Requirement(f"{distribution}=={version}" + (f"; {marker}" if marker else ""))
@@ -237,7 +237,7 @@ class _Reader:
         return Item(requirement, where, wheel=wheel)
 
     def read_scripts(self, scripts: Sequence[str]) -> Wanted | None:
-        """What the scripts say in comments of the form ``# /// script`` (PEP 723); all of them together."""
+        """The requirements in comments ``# /// script`` (PEP 723) of all scripts together."""
         items: dict[str, Item] = {}
         wishes: list[PythonWish] = []
         sources: list[str] = []
@@ -268,7 +268,7 @@ class _Reader:
         return Wanted(", ".join(sources), tuple(items.values()), (), wish)
 
     def read_pyproject(self, path: str) -> Wanted | None:
-        """Its ``[project]``; None if it has none, and is there for some tool."""
+        """The requirements in ``[project]``; None if the file has no such table."""
         text = self._text(path)
         project = _parse_toml(text, path, 0).get("project")
         if project is None:
@@ -277,16 +277,16 @@ class _Reader:
             raise _error(path, None, "'project' must be a table")
         if "dependencies" in project.get("dynamic", ()):
             hint = "list them under [project], or in a python_env.yaml"
-            raise _error(path, _find(text, "dynamic", 0), "its dependencies are dynamic: only a build tells", hint=hint)
+            raise _error(path, _find(text, "dynamic", 0), "its dependencies are dynamic: they need a build", hint=hint)
         return self._project(project, text, path, 0)
 
     def _project(self, table: Mapping[str, Any], text: str, path: str, offset: int) -> Wanted:
         """``dependencies`` and ``requires-python`` of a TOML table, whose text begins after line ``offset``."""
         dependencies, python = table.get("dependencies", []), table.get("requires-python")
         if not isinstance(dependencies, list) or not all(isinstance(one, str) for one in dependencies):
-            raise _error(path, _find(text, "dependencies", offset), "'dependencies' must be a list of texts")
+            raise _error(path, _find(text, "dependencies", offset), "'dependencies' must be a list of strings")
         if python is not None and not isinstance(python, str):
-            raise _error(path, _find(text, "requires-python", offset), "'requires-python' must be text")
+            raise _error(path, _find(text, "requires-python", offset), "'requires-python' must be a string")
         wish = None if python is None else _python_wish(python, _at(path, _find(text, "requires-python", offset)))
         items = (self._item(one.strip(), path, _find(text, one, offset)) for one in dependencies if one.strip())
         return Wanted(path, tuple(item for item in items if item is not None), (), wish)
@@ -296,7 +296,7 @@ class _Reader:
         return self._folder.resolve()
 
     def _inside(self, name: str, path: str, where: str) -> str:
-        """A path that is written in ``path``, relative to the package's folder.
+        """A path that is named in the file ``path``, relative to the package's folder.
 
         Raises:
             SpecError: it is outside the package.
@@ -310,7 +310,7 @@ class _Reader:
         return inside
 
     def _text(self, path: str) -> str:
-        self._inside(path, "", path)  # where it leads, should it be a link
+        self._inside(path, "", path)  # if it is a link, checks its target
         try:
             data = read_bounded(self._folder / path, _MAX_BYTES)
         except OSError as error:
@@ -322,7 +322,7 @@ class _Reader:
 
 
 def _of_today(requirement: Requirement) -> Requirement:
-    """With the name that is installed in the place of a retired one, whose own versions (0.0) mean nothing."""
+    """Replace a retired name, whose own versions (0.0) are ignored, by the current one."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -337,17 +337,17 @@ def _of_today(requirement: Requirement) -> Requirement:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a requirement, without its marker, names a file; else it is a name, or has a URL."""
+    """Whether a requirement without its marker is a path; otherwise it is a name, or has a URL."""
     return text.startswith((".", "/", "~")) or ("@" not in text and ":" not in text and ("/" in text or WHEEL in text))
 
 
 def _python_wish(text: str, where: str) -> PythonWish:
-    """``3.11`` and ``3.11.4`` mean any 3.11; else it is a specifier such as ``>=3.10,<3.13``."""
+    """``3.11`` and ``3.11.4`` mean any 3.11; other texts are specifiers such as ``>=3.10,<3.13``."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     plain = text.strip()
     if len(plain) > _MAX_VERSION:
-        problem = f"a version of Python of {len(plain)} characters; at most {_MAX_VERSION} are read"
+        problem = f"a Python version of {len(plain)} characters; at most {_MAX_VERSION} are allowed"
         raise SpecError(f"{where}: {problem}", hint="write a version such as 3.11", path=where)
     if _VERSION.fullmatch(plain):
         return PythonWish(plain, SpecifierSet(f"=={'.'.join(plain.split('.')[:2])}.*"), where)
@@ -355,7 +355,7 @@ def _python_wish(text: str, where: str) -> PythonWish:
         return PythonWish(plain, SpecifierSet(plain), where)
     except InvalidSpecifier as error:
         hint = "write a version such as 3.11, or a range such as >=3.10,<3.13"
-        raise SpecError(f"{where}: '{plain}' is no version of Python", hint=hint, path=where) from error
+        raise SpecError(f"{where}: '{plain}' is not a version of Python", hint=hint, path=where) from error
 
 
 def _parse_toml(text: str, path: str, offset: int) -> dict[str, Any]:
@@ -372,7 +372,7 @@ def _parse_toml(text: str, path: str, offset: int) -> dict[str, Any]:
 
 
 def _find(text: str, words: str, offset: int) -> int | None:
-    """The line in which ``words`` stand first."""
+    """The number of the first line that contains ``words``."""
     at = text.find(words)
     return None if at < 0 else text.count("\n", 0, at) + 1 + offset
 

@@ -301,7 +301,7 @@ def test_the_command_line_tells_lists_and_removes(
 
     current = fedpkg(*words, "--env", "current")
     assert current.returncode == 8
-    assert "environment.missing about=package ein Paket ä wants tiny==1.0" in current.stderr
+    assert "environment.missing about=package ein Paket ä requires tiny==1.0" in current.stderr
     assert "ModuleNotFoundError: No module named 'tiny'" in current.stderr
 
     listed = json.loads(fedpkg("environment", "list", "--json").stdout)

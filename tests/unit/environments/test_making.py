@@ -78,9 +78,9 @@ def test_a_making_that_fails_leaves_nothing_and_says_why(maker: str, root: Path,
     with pytest.raises(EnvironmentFailed) as caught:
         choose(package)
     assert caught.value.message.startswith(
-        f"Python {this_interpreter().version} cannot have all that package probe wants:\n"
+        f"Python {this_interpreter().version} cannot satisfy all requirements of package probe:\n"
         "    fedpkg-test-no-such-thing==7.1  (python_env.yaml, line 1)\n"
-        f"  {maker} says\n"
+        f"  output of {maker}:\n"
     )
     assert "--env current" in str(caught.value.hint)
     assert caught.value.exit_code == 4
@@ -285,8 +285,8 @@ def test_what_this_python_satisfies_makes_no_environment(
     ("requirement", "why"),
     [
         ("no-such-thing", "no-such-thing (not installed)"),
-        ("numpy<0.1", "numpy<0.1 (there is "),
-        ("hypothesis[no-such-extra,cli]==0.1", "(there is "),
+        ("numpy<0.1", "numpy<0.1 ("),
+        ("hypothesis[no-such-extra,cli]==0.1", " is installed)"),
     ],
 )
 def test_what_it_lacks_is_said(tmp_path: Path, requirement: str, why: str) -> None:
@@ -331,7 +331,10 @@ def test_an_equivalent_of_another_version_does_not_count(tmp_path: Path, monkeyp
     installed(tmp_path / "site", "scikit-learn", "1.1.0")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site")])
     (tmp_path / "requirements.txt").write_text("tensorflow<2\nsklearn>=1.2\n")
-    assert lacks(wanted_of(tmp_path)) == ["tensorflow<2 (there is 2.15.1)", "scikit-learn>=1.2 (there is 1.1.0)"]
+    assert lacks(wanted_of(tmp_path)) == [
+        "tensorflow<2 (2.15.1 is installed)",
+        "scikit-learn>=1.2 (1.1.0 is installed)",
+    ]
 
 
 def test_what_is_installed_for_a_retired_name_is_what_it_stands_for(
@@ -364,7 +367,7 @@ def test_current_is_this_python_and_says_what_it_lacks(
     assert choose(package, "current") == MINE
     assert not root.exists()
     assert "environment.missing" in caplog.text
-    assert "package probe wants tiny==1.0 (tiny-1.0-py3-none-any.whl) (a wheel of the package)" in caplog.text
+    assert "package probe requires tiny==1.0 (tiny-1.0-py3-none-any.whl) (a wheel of the package)" in caplog.text
 
 
 def test_none_reads_nothing(root: Path, package: Path, choose: Choose) -> None:
@@ -419,10 +422,12 @@ def test_a_python_that_is_nowhere_is_answered_clearly(
     with pytest.raises(EnvironmentFailed) as caught:
         choose(tmp_path)
     message = caught.value.message
-    assert message.startswith("package probe wants Python 3.28 (python_env.yaml, line 2); there is 3.6.1, ")
+    assert message.startswith(
+        "package probe requires Python 3.28 (python_env.yaml, line 2), but this machine has 3.6.1, "
+    )
     assert this_interpreter().version in message
     assert caught.value.hint == (
-        f"install it (`uv python install 3.28`), or choose `--env current` to run it with {this_interpreter().version}"
+        f"install it (`uv python install 3.28`), or use `--env current` to run the package with {this_interpreter().version}"
     )
     assert not root.exists()
 

@@ -62,12 +62,12 @@ def test_requirements_that_conflict_are_shown_with_their_lines(
     (mine / "requirements.txt").write_text("bystander\nupper\n\ntiny<2\n")
     error = failure(choose, mine)
     assert error.message.startswith(
-        f"Python {this_interpreter().version} cannot have all that package probe wants:\n"
+        f"Python {this_interpreter().version} cannot satisfy all requirements of package probe:\n"
         "    upper  (requirements.txt, line 2)\n"
         "    tiny<2  (requirements.txt, line 4)\n"
-        f"  {maker} says\n"
+        f"  output of {maker}:\n"
     )
-    assert "tiny>=2" in error.message.partition("says")[2]
+    assert "tiny>=2" in error.message.partition("output of")[2]
     assert "--env current" in str(error.hint)
     assert error.fields["older_python"] is None
     assert list(root.iterdir()) == []
@@ -87,8 +87,8 @@ def test_an_older_python_that_would_do_is_named(
     write_wheel(wheels, tag=ONLY_OLDER)
     (mine / name).write_text(text)
     error = failure(choose, mine)
-    assert error.hint == f"Python {OLDER} would do: {advice.format(name)}"
-    assert "cannot have all that package probe wants:\n    tiny  (" in error.message
+    assert error.hint == f"Python {OLDER} would work: {advice.format(name)}"
+    assert "cannot satisfy all requirements of package probe:\n    tiny  (" in error.message
     assert list(root.iterdir()) == []
 
 
@@ -178,7 +178,7 @@ def test_the_size_of_what_is_fetched_is_said_before(
     uv.answers(usual=[("big", "1", 5_100_000_000), ("small", "1", 1_200), ("local", "1", 0)])
     choose(wants_torch)
     assert (
-        "environment.fetching about=5.1 GB in 2 distributions, less what uv has in its cache "
+        "environment.fetching about=5.1 GB in 2 distributions, minus what is in the cache of uv "
         "(largest: big 5.1 GB, small 1.2 kB)"
     ) in caplog.text
     assert caplog.text.index("environment.fetching") < caplog.text.index("environment.made")
@@ -204,7 +204,7 @@ def test_where_pytorchs_index_cannot_be_reached_its_cuda_libraries_are_announced
     choose(wants_torch)
     assert (
         "environment.torch about=PyTorch comes with 664.8 MB of CUDA libraries though this machine has no GPU, because "
-        "https://download.pytorch.org cannot be used; UV_TORCH_BACKEND or UV_INDEX name another source"
+        "https://download.pytorch.org cannot be used; set UV_TORCH_BACKEND or UV_INDEX to choose another source"
     ) in caplog.text
     assert "environment.fetching about=1.4 GB in 3 distributions" in caplog.text
     assert not any("torch-backend" in word for word in uv.calls[-1] if word)
@@ -338,8 +338,8 @@ def test_with_pip_one_line_says_what_is_not_known_and_that_uv_gives_it(
     (mine / "requirements.txt").write_text("tiny\n")
     choose(mine)
     said = (
-        "environment.pip about=uv is not installed, so pip is used: the size of what is fetched, the build of PyTorch "
-        "for this machine and an older Python that would do are not known; `pip install uv` gives them"
+        "environment.pip about=uv is not installed, so fedpkg uses pip, which cannot tell the download size, choose the "
+        "PyTorch build for this machine or find an older Python that would work; `pip install uv` adds all three"
     )
     assert caplog.text.count(said) == (maker == "pip")
 
@@ -351,8 +351,8 @@ def test_where_nothing_fits_pip_cannot_name_an_older_python_and_uv_can(
     write_wheel(wheels, tag=ONLY_OLDER)
     (mine / "requirements.txt").write_text("tiny\n")
     hint = str(failure(choose, mine).hint)
-    assert ("with uv (`pip install uv`) fedpkg looks for an older Python that would do" in hint) == (maker == "pip")
-    assert (f"Python {OLDER} would do" in hint) == (maker == "uv")
+    assert ("with uv (`pip install uv`) fedpkg looks for an older Python that would work" in hint) == (maker == "pip")
+    assert (f"Python {OLDER} would work" in hint) == (maker == "uv")
 
 
 def test_hashes_of_a_package_keep_its_pytorch(root: Path, uv: FakeUv, mine: Path, choose: Choose) -> None:
