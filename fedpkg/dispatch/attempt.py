@@ -1,4 +1,4 @@
-"""One try of an order on this machine: staged, run by a keeper, its reply taken and checked, its state kept."""
+"""One attempt of an order on this machine: stage it, run it in a keeper, check its reply, keep its state."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ logger = logging.getLogger("fedpkg.dispatch")
 
 
 class NotAlone(Exception):
-    """A task must run again on files of its own: somebody wrote to what it shared with others, or it may not."""
+    """A task must run again with private files: a file that tasks share was, or has to be, written to."""
 
 
 class Launcher(Protocol):
-    """How commands become processes: the one thing in which local executors differ.
+    """How commands become processes: the only difference between local executors.
 
-    With ``isolated`` its keepers are for isolated tasks, and for no others.
+    With ``isolated`` its keepers run isolated tasks only.
     """
 
     isolated: bool
 
     @property
     def is_warming(self) -> bool:
-        """Whether a task waits for an interpreter that is still doing its imports."""
+        """Whether a task waits for an interpreter whose imports are not finished."""
         ...
 
     def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
-        """What to run for a task, and the key of the zygote whose keeper shall run it."""
+        """What to run for a task, and the key of the zygote whose keeper runs it."""
         ...
 
     def keeper(self, key: str) -> Keeper:
-        """A new keeper of that zygote."""
+        """Start a new keeper of that zygote."""
         ...
 
     def close(self) -> None: ...
@@ -63,7 +63,7 @@ class Launcher(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """A call of a task: its entry point's, or that of the ``startup`` before it."""
+    """One call of a task: of its entry point, or of ``startup`` before it."""
 
     job: Job
     appended: tuple[str, ...]
@@ -72,18 +72,18 @@ class Step:
 
 
 class Disk:
-    """Notes when it was full: a task may have failed for that, and another one has made room before it is looked at."""
+    """Remembers when the disk was full: a task may have failed because of it, though space was freed since."""
 
     def __init__(self) -> None:
         self._full_at = -math.inf
 
     def look(self, folder: Path) -> None:
-        """Call it before a task's files are removed."""
+        """Check the disk. Call this before a task's files are removed."""
         if is_full(folder):
             self._full_at = time.monotonic()
 
     def was_full(self, folder: Path, *, since: float) -> bool:
-        """Whether it is full, or was seen to be since a time of the monotonic clock."""
+        """Whether the disk is full, or was found full after ``since`` (monotonic clock)."""
         self.look(folder)
         return self._full_at >= since
 
@@ -93,10 +93,10 @@ class InSlot:
     """How a task's steps ran in a slot.
 
     Args:
-        sent_at: when the slot was there.
+        sent_at: when the task got the slot.
         ended_at: when the last step that ran had ended.
-        input: gave the task its input; None: it has a copy of its own.
-        left_input: whether the task left that as it was.
+        input: the slot's copy of the input; None if the task has a private copy.
+        left_input: whether the task left the input unchanged.
     """
 
     sent_at: float
@@ -107,7 +107,7 @@ class InSlot:
 
 @dataclass
 class Tools:
-    """What a try needs of its executor.
+    """What an attempt needs from its executor.
 
     Args:
         run: runs steps one after the other in a slot, until one fails.
@@ -124,7 +124,7 @@ class Tools:
 
 @dataclass
 class Attempt:
-    """A try of a job. ``private``: on files that no other task has. ``is_last``: a keeper that is lost is a failure."""
+    """One attempt of a job, if ``private`` with private files. In the last one, a lost keeper is the task's failure."""
 
     job: Job
     tools: Tools
@@ -139,11 +139,11 @@ class Attempt:
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Answer:
-        """What became of it.
+        """Run the attempt.
 
         Raises:
-            NotAlone: it must run again, by itself.
-            KeeperGone: it must run again.
+            NotAlone: the task must run again with private files.
+            KeeperGone: the task must run again.
         """
         self.command = self.job.command
         try:
@@ -165,11 +165,11 @@ class Attempt:
         outcome = self.outcome
         assert outcome is not None
         self.phases = {"stage": staged_at - self.started, **_phases(outcome, sent=ran.sent_at, received=ran.ended_at)}
-        self.started += ran.sent_at - staged_at  # to wait for a slot is no part of a task's time
+        self.started += ran.sent_at - staged_at  # waiting for a slot does not count as the task's time
         if outcome.ending == "cancelled" or (outcome.ending != "exit" and self.tools.is_cancelled(self.job)):
             return self._ended("cancelled")
         if not ran.left_input:
-            raise Refused("wrote_input", "it changed its read-only input file")
+            raise Refused("wrote_input", "the task changed its read-only input file")
         self._check_alone(outcome)
         if self.failure is not None:
             return self._failed(self.failure)
@@ -184,12 +184,12 @@ class Attempt:
         if job.order.starts_up and STARTUP in job.package.spec.entry_points:
             calls.insert(0, startup(job, staged))
         if (job.order.isolation is not None) != tools.launcher.isolated:
-            kind = "isolated" if tools.launcher.isolated else "other"
-            raise NotIsolated(f"this executor is for {kind} tasks only")
+            kind = "isolated" if tools.launcher.isolated else "non-isolated"
+            raise NotIsolated(f"this executor runs {kind} tasks only")
         return [Step(call, files.appended, *tools.launcher.prepare(call, files)) for call, files in calls]
 
     def _goes_on(self, step: Step, outcome: Outcome) -> bool:
-        """A call has ended: does the task go on?"""
+        """Record how a call ended; whether the next call runs."""
         self.command, self.outcome = shell_line(step.job.command, step.appended), outcome
         self.usage = _with(self.usage, outcome)
         keep_logs(step.call, outcome)
@@ -197,15 +197,15 @@ class Attempt:
         return self.failure is None
 
     def _check_alone(self, outcome: Outcome) -> None:
-        """Raises NotAlone: something that the task shared with others was written to, or had to be."""
+        """Raise NotAlone if a file that tasks share was written to, or has to be."""
         job, copies = self.job, self.tools.copies
         if not copies.is_as_given(job):
             raise NotAlone("a task changed a big file of the package, which tasks share")
         if self.failure is not None and copies.has_links(job) and says_forbidden(outcome):
-            raise NotAlone("it failed, perhaps because big files of its package are read-only")
+            raise NotAlone("a task failed, perhaps because big files of its package are read-only")
 
     def _answered(self, ran: InSlot) -> Answer:
-        """The answer of a task whose calls went well; its reply is out of its reach, and as it was asked."""
+        """The answer of a task whose calls succeeded, after its reply was moved out of its reach and checked."""
         job = self.job
         reply, checked = take_reply(job)
         keeps_state = not self.tools.copies.take_back(job)
@@ -219,7 +219,7 @@ class Attempt:
         return self._ended("ok", reply=reply, checked=checked, state=state, state_checksum=state_checksum)
 
     def _give_input_back(self, ran: InSlot) -> None:
-        """A task that is ok needs its input no more; one that failed keeps it, to be repeated by hand."""
+        """Remove the input of a successful task; a failed task keeps it, so that it can be repeated by hand."""
         try:
             if ran.input is None:
                 self.job.place.input.unlink(missing_ok=True)
@@ -227,7 +227,7 @@ class Attempt:
                 ran.input.release(self.job)
             self.job.place.input_metadata.unlink(missing_ok=True)
         except OSError:
-            pass  # the task put something else in its place
+            pass  # the task replaced it
 
     def _failed(self, failure: Failure) -> Answer:
         fills = failure.kind in ("file_size", "folder_size", "folder_files")
@@ -279,7 +279,7 @@ class Attempt:
         job = self.job
         if status != "ok":
             tidy(job, self.tools.copies.discard)
-        if status == "cancelled" and self.outcome is None:  # it never ran
+        if status == "cancelled" and self.outcome is None:  # the command never ran
             tidy(job, remove_folder)
         else:
             tidy(job, lambda job: None if not fills and is_disarmed(job.place.folder) else remove_leftovers(job))
@@ -293,7 +293,7 @@ class Attempt:
 
 
 def _with(usage: Usage, outcome: Outcome) -> Usage:
-    """What calls used that ran one after the other."""
+    """The sum of what consecutive calls used."""
     if outcome.cpu_s is None:
         return usage
     peak = max(usage.peak_memory_bytes or 0, outcome.peak_memory_bytes or 0)
@@ -301,10 +301,10 @@ def _with(usage: Usage, outcome: Outcome) -> Usage:
 
 
 def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:
-    """Take the reply of a task whose processes are gone, check it, and make of it what travels.
+    """Take the reply of a task whose processes have ended, check it, and encode it for the transfer.
 
     Raises:
-        Refused: it is not as asked.
+        Refused: the reply does not match its specification.
     """
     if job.spec.kind is ReplyKind.NOTHING:
         return None, Checked({})
@@ -320,7 +320,7 @@ def take_reply(job: Job) -> tuple[ReplyFile | None, Checked]:
             checked = job.reading.check(path, job.sent)
     except (Refused, OSError):
         raise
-    except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
+    except Exception as error:  # any fault of a reply is a failure of its client, not of the session
         logger.exception("task.unreadable task=%s", job.task_id)
         raise Refused("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}") from error
     return ReplyFile(name=path.name, size_bytes=size_bytes, checksum=tree_checksum(path.parent)), checked
@@ -331,7 +331,7 @@ def remove_folder(job: Job) -> None:
 
 
 def tidy(job: Job, step: Callable[[Job], object]) -> None:
-    """Remove something of a task that has ended. What cannot be removed stays: no row will ever name it."""
+    """Remove files of a task that has ended. Files that cannot be removed stay: no row of the store will name them."""
     try:
         step(job)
     except (OSError, RecursionError) as error:
@@ -339,7 +339,7 @@ def tidy(job: Job, step: Callable[[Job], object]) -> None:
 
 
 def failure_of_ours(error: Exception) -> Failure:
-    """What went wrong on our side of a task."""
+    """The failure of a task that fedpkg itself, not the task, has caused."""
     kind = "isolation" if isinstance(error, NotIsolated) else "executor"
     number = error.fields.get("errno") if isinstance(error, FedpkgError) else getattr(error, "errno", None)
     kind = "no_space" if number in NO_SPACE else kind
@@ -347,7 +347,7 @@ def failure_of_ours(error: Exception) -> Failure:
 
 
 def _failure(job: Job, outcome: Outcome) -> Failure | None:
-    """How a process can fail, before anyone looks at its reply."""
+    """The failure that follows from how the process ended, before its reply is read."""
     order, place = job.order, job.place
     name = f"'{order.entry_point}'"
     if outcome.ending == "timeout":
@@ -372,7 +372,7 @@ def _signal_name(number: int) -> str:
 
 
 def _phases(outcome: Outcome, *, sent: float, received: float) -> dict[str, float]:
-    """Seconds of a call by what they were spent on; the finer split is there for warm Python only."""
+    """Seconds of a call by phase; warm Python calls have more phases."""
     times = outcome.times
     phases = {"run": outcome.wall_s}
     if {"order_received", "script_started", "script_ended", "finished"} <= times.keys():

@@ -1,4 +1,4 @@
-"""What a package's files change that an import after it could see: found by parsing, by names."""
+"""Finds statements in a package's files that could change a later import, by parsing them and comparing names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 # ("import", module, names) · ("environ", "set" | "setdefault" | "putenv", name, value)
-# ("warnings", function, arguments, named arguments) · ("optimiser",): the first step of one imports torch._dynamo
+# ("warnings", function, arguments, named arguments) · ("optimiser",): its first step imports torch._dynamo
 Step = tuple[Any, ...]
 
-# Calls that change nothing an import could see.
+# Calls that do not change anything that an import could see.
 _HARMLESS = re.compile(
     r"(os\.path|pathlib|re|math|typing|typing_extensions|collections|functools|itertools|dataclasses|enum|abc|operator"
     r"|string|time|datetime|json|copy|argparse|contextlib|textwrap|uuid|platform|fedn|scaleoututil|fedpkg)\..+"
@@ -23,13 +23,13 @@ _HARMLESS = re.compile(
     r"|(numpy|torch)\.(append|add|insert)"
 )
 _HARMFUL_BUILTINS = {"exec", "eval", "__import__", "setattr", "delattr", "breakpoint", "input"}
-# Functions whose names say that they set something, whatever they return.
+# Functions that set something according to their names, whatever they return.
 _SETS = re.compile(
     r"set\w*|use(_\w+)?|(enable|disable|init|install|patch|register|config|activate|switch|load_dotenv)\w*|\w*seed\w*"
     r"|chdir|update|\w+warnings|simplefilter|append|extend|insert|pop|popitem|remove|clear|add|discard|putenv|unsetenv"
     r"|(basic|dict|file)Config"
 )
-# Changes that are common in functions and do not bear on imports.
+# Changes that are common in functions and do not affect imports.
 _NO_IMPORT = re.compile(
     r"(.*\.)?(\w*seed\w*|set_num_threads|set_grad_enabled|set_(rng_)?state)|(torch\.backends|logging|random|numpy\.random)\..*|builtins\.open"
 )
@@ -43,7 +43,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 @dataclass
 class File:
-    """One of the package's files, and what the names in it stand for."""
+    """One of the package's files, and what its names refer to."""
 
     shown: str
     tree: ast.Module
@@ -51,7 +51,7 @@ class File:
     own: set[str] = field(default_factory=set)
 
     def origin(self, node: ast.AST) -> str | None:
-        """The dotted name of what an expression refers to, if that lies outside the package."""
+        """The dotted name of what an expression refers to, if it is outside the package."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -74,17 +74,17 @@ class Change:
     node: ast.AST
     what: str
     about: str  # what it changes: a dotted name
-    variable: str | None = None  # of the environment, where it is known
+    variable: str | None = None  # the environment variable, if it is known
     in_function: bool = False
 
     @property
     def bears(self) -> bool:
-        """Whether it counts for imports in functions."""
+        """Whether it affects imports in functions."""
         return not _NO_IMPORT.fullmatch(self.about)
 
     @property
     def seen_by_torch(self) -> bool:
-        """Whether the import of ``torch._dynamo``, which the first optimiser does, could see it."""
+        """Whether the import of ``torch._dynamo``, which the first optimiser triggers, could see it."""
         return bool(_SEEN_BY_TORCH.fullmatch(self.about) and _READ_BY_TORCH.search(self.variable or "TORCH"))
 
 
@@ -95,7 +95,7 @@ def is_harmless(origin: str) -> bool:
 
 
 def changes_in(file: File) -> list[Change]:
-    """Statements anywhere in a file that could change an import which comes after them."""
+    """All statements of a file that could change a later import."""
     inside = {node for one in ast.walk(file.tree) if isinstance(one, FUNCTIONS) for node in ast.walk(one)}
     found: list[Change] = []
     for node in ast.walk(file.tree):
@@ -107,7 +107,7 @@ def changes_in(file: File) -> list[Change]:
 
 
 def assignments(node: ast.stmt, file: File) -> Iterator[Change]:
-    """Assignments to parts of what is outside the package, as ``os.environ[…]`` and ``torch.nn.Linear.forward``."""
+    """Assignments to attributes or items of objects outside the package, such as ``os.environ[…]``."""
     targets: Sequence[ast.expr] = ()
     if isinstance(node, (ast.Assign, ast.Delete)):
         targets = node.targets
@@ -136,7 +136,7 @@ def assignments(node: ast.stmt, file: File) -> Iterator[Change]:
 
 
 def change_of_call(call: ast.Call, file: File) -> Change | None:
-    """Whether a call sets something outside the package, by its name."""
+    """The change if a call sets something outside the package, judging by its name."""
     origin = file.origin(call.func)
     given = [file.origin(argument) for argument in call.args]
     if origin is None:
@@ -161,7 +161,7 @@ def change_of_call(call: ast.Call, file: File) -> Change | None:
 
 
 def constant_settings(node: ast.stmt, file: File) -> list[Step] | None:
-    """The steps of a statement that only sets variables of the environment, or a warning filter, to constants."""
+    """The steps of a statement that only sets environment variables or a warning filter to constants."""
     pairs: list[tuple[str, ast.AST, ast.AST]] = []
     if isinstance(node, ast.Assign):
         for target in node.targets:

@@ -1,4 +1,4 @@
-"""What tasks leave on this machine: their replies, and what clients keep, a folder per version named by its token."""
+"""What tasks leave on this machine: replies, and clients' states, with a folder per version, named by its token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LocalStates:
         try:
             folder = self._site.version(session_id, client_id, token)
         except FileNotFoundError:
-            return f"is missing: {token!r:.60} is no token"
+            return f"is missing: {token!r:.60} is not a valid token"
         if checksum is None:
             return "" if folder.is_dir() else f"is missing: {folder}"
         return damage_of(folder, checksum)
@@ -54,7 +54,7 @@ class LocalStates:
 
 
 class OnSite:
-    """What executors have in common whose tasks leave replies and states on this machine."""
+    """Base of executors whose tasks leave replies and states on this machine."""
 
     is_ours = True
 
@@ -67,7 +67,7 @@ class OnSite:
 
     def fetch(self, order: Order, answer: Answer, into: Path) -> None:
         reply = reply_of(self.site.home / answer.folder)
-        if reply != into:  # else they lie where they are kept
+        if reply != into:  # otherwise they are already where they are kept
             remove_tree(into)
             into.parent.mkdir(parents=True, exist_ok=True)
             reply.rename(into)
@@ -79,13 +79,13 @@ class OnSite:
 
 
 def remove_version(version: Path) -> bool:
-    """Remove a version of a client's state that no row names; False if its place cannot be used again.
+    """Remove a version of a client's state that no row of the store names; False if its path cannot be reused.
 
-    Where the client has made its removal impossible, it stays, and `fedpkg home check` lists it.
+    A version that the client has made impossible to remove stays, and `fedpkg home check` lists it.
     """
     try:
         remove_tree(version)
     except OSError as error:
         event(logger, logging.WARNING, "state.left", path=version, error=error)
-        return not os.path.lexists(version)  # its folder may be what cannot be read: another name would not help
+        return not os.path.lexists(version)  # the parent folder may be unreadable: another name would not help
     return True

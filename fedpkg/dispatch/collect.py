@@ -1,4 +1,4 @@
-"""What a task left behind, taken out of its reach."""
+"""Moves what a task left behind out of its reach."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Taken:
-    """A reply in a place that no client can write to by mistake."""
+    """A reply at a path that no client can write to by mistake."""
 
     path: Path
     size_bytes: int
 
 
 def collect(job: Job) -> Taken:
-    """Take what a task wrote out of its reach. Call it only when all the task's processes are gone.
+    """Move what a task wrote out of its reach. Call it only when all the task's processes have ended.
 
     Raises:
-        Refused: there is no file as it was asked for.
+        Refused: no file matches the specification.
     """
     kind, asked = job.spec.kind, job.place.out
     out = next(_seeds(job, asked), None) or _no_seed(job, asked) if kind is ReplyKind.SEED else asked
@@ -43,7 +43,7 @@ def collect(job: Job) -> Taken:
     kept = job.place.reply / out.name
     try:
         kept.parent.mkdir()
-    except FileExistsError:  # the place is known before: a task may have put something there
+    except FileExistsError:  # the path is predictable: a task may have put something there
         remove_tree(kept.parent)
         kept.parent.mkdir()
     size_bytes = take(out, kept, max_bytes=limit)
@@ -54,11 +54,11 @@ def collect(job: Job) -> Taken:
 
 
 def _seeds(job: Job, out: Path) -> Iterator[Path]:
-    """Where `build` may have written: as asked, as its command says, or as FEDn's packages do.
+    """Where `build` may have written: the requested path, a path in its command, or the path that FEDn's packages use.
 
-    Files that a command names must be in the working copy of the package, or beside it.
+    Files that a command names must be in or beside the working copy of the package.
     """
-    beside = out.with_name(f"{out.name}.npz")  # np.savez adds the suffix, where a .safetensors file was asked for
+    beside = out.with_name(f"{out.name}.npz")  # np.savez adds the suffix, even if a .safetensors file was requested
     yield from filter(os.path.lexists, (out, beside))
     if job.leads_elsewhere:
         return
@@ -76,29 +76,29 @@ def _seeds(job: Job, out: Path) -> Iterator[Path]:
 
 
 def _no_seed(job: Job, out: Path) -> Path:
-    """The file that is missed, for the message; what the command names is told with where it would be taken from."""
+    """The file that is missing, for the message. Raises Refused itself if the command names the file."""
     named = [word for word in model_words(job) if word in named_seeds(job) or os.path.isabs(word)]
     if named:
-        where = "in the package's folder or beside it, where it is looked for"
-        raise Refused("no_file", f"its command names '{named[0]}', but there is no such file {where}")
+        where = "in the package's folder or beside it"
+        raise Refused("no_file", f"the command names '{named[0]}', but there is no such file {where}")
     return out
 
 
 def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
-    """Move a file out of a task's reach; its size in bytes. Only a regular file with one name will do."""
+    """Move a file out of a task's reach; its size in bytes. It must be a regular file with one hard link."""
     try:
         facts = source.lstat()
     except FileNotFoundError:
-        raise Refused("no_file", f"it wrote no '{source.name}'") from None
+        raise Refused("no_file", f"the task wrote no '{source.name}'") from None
     if stat.S_ISLNK(facts.st_mode):
-        raise Refused("not_a_file", f"'{source.name}' is a symbolic link; a reply must be a file of its own")
+        raise Refused("not_a_file", f"'{source.name}' is a symbolic link; a reply must be a regular file")
     if not stat.S_ISREG(facts.st_mode):
         raise Refused("not_a_file", f"'{source.name}' is not a regular file")
     if facts.st_nlink != 1:
-        raise Refused("not_a_file", f"'{source.name}' has {facts.st_nlink} names (hard links); a reply must have one")
+        raise Refused("not_a_file", f"'{source.name}' has {facts.st_nlink} hard links; a reply must have one")
     if max_bytes is not None and facts.st_size > max_bytes:
-        source.unlink()  # or a client could fill the disk, round after round
-        message = f"'{source.name}' had {facts.st_size} bytes; at most {max_bytes} are taken (limits.reply_bytes)"
+        source.unlink()  # otherwise a client could fill the disk, round after round
+        message = f"'{source.name}' had {facts.st_size} bytes; at most {max_bytes} are accepted (limits.reply_bytes)"
         raise Refused("too_big", message)
     os.rename(source, target)
     os.chmod(target, 0o444)
@@ -106,12 +106,12 @@ def take(source: Path, target: Path, *, max_bytes: int | None) -> int:
 
 
 def keep_logs(call: Call, outcome: Outcome) -> None:
-    """Logs are for people: where a task put something else in the place of one, is again what it printed last."""
+    """Make sure that both logs are regular files: if a task has replaced one, it gets the end of the output again."""
     for path, tail in ((call.stdout, outcome.stdout_tail), (call.stderr, outcome.stderr_tail)):
-        with suppress(OSError):  # nobody would blame the task for it
+        with suppress(OSError):  # a log that is missing is not a failure of the task
             with suppress(FileNotFoundError):
                 facts = path.lstat()
                 if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
                     continue
-                remove_tree(path)  # a link to a file that is not its own, a pipe at which a reader would wait
+                remove_tree(path)  # a link to another file, or a pipe that would block readers
             path.write_text(tail)

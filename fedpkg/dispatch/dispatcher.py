@@ -1,6 +1,6 @@
-"""What runs orders on this machine: the threads, slots and turns of the local executors.
+"""Runs orders on this machine: the threads, slots and queues of the local executors.
 
-Executors differ only in how warm a command's interpreter is: see `Launcher`.
+Executors differ only in how they start a command's interpreter: see `Launcher`.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order
 
 logger = logging.getLogger("fedpkg.dispatch")
-LOST_TRIES = 3  # of a task whose keeper is killed from outside each time; then that is recorded as the client's failure
+LOST_TRIES = 3  # attempts of a task whose keepers are killed from outside, until this is recorded as its failure
 
 
 @dataclass
 class _Slot:
-    """Runs one task at a time, with a keeper of its own for each zygote it has used."""
+    """Runs one task at a time, with one keeper for each zygote that it has used."""
 
     input: SlotInput
     keepers: dict[str, Keeper] = field(default_factory=dict)
     running: str | None = None  # task id
-    keeper: Keeper | None = None  # that runs it
+    keeper: Keeper | None = None  # the keeper that runs it
 
 
 class _Lane:
-    """Slots that see the same GPUs, or none: to a task they are all alike. Tasks get them in the order they came."""
+    """Interchangeable slots: they see the same GPUs, or none. Tasks get them in order of arrival."""
 
     def __init__(self, place: Slot) -> None:
         self.place = place
         self.free: list[_Slot] = []
-        self._turns: list[threading.Condition] = []  # of tasks that have no slot yet; each wakes its own thread alone
+        self._turns: list[threading.Condition] = []  # of tasks that wait for a slot; each wakes only its own thread
         self._lock = threading.Lock()
 
     def line_up(self) -> threading.Condition:
-        """A turn, for `slot`."""
+        """A place in the queue, for `slot`."""
         turn = threading.Condition(self._lock)
         with self._lock:
             self._turns.append(turn)
@@ -66,10 +66,10 @@ class _Lane:
 
     @contextmanager
     def slot(self, turn: threading.Condition, is_cancelled: Callable[[], bool]) -> Iterator[_Slot]:
-        """Wait for one's turn and a free slot, and have it.
+        """Wait for ``turn`` and a free slot, and hold the slot.
 
         Raises:
-            DispatchError: the task has been cancelled meanwhile.
+            DispatchError: the task was cancelled meanwhile.
         """
         with self._lock:
             turn.wait_for(lambda: is_cancelled() or (bool(self.free) and self._turns[0] is turn))
@@ -85,13 +85,13 @@ class _Lane:
                 self._wake()
 
     def look_again(self) -> None:
-        """Tasks have been cancelled."""
+        """Wake all waiting tasks, as some were cancelled."""
         with self._lock:
             for turn in self._turns:
                 turn.notify()
 
     def leave(self, turn: threading.Condition) -> None:
-        """Its task needs no slot, or has one."""
+        """Remove a place from the queue: its task has a slot, or needs none."""
         with self._lock:
             if turn in self._turns:
                 self._turns.remove(turn)
@@ -103,20 +103,20 @@ class _Lane:
 
 
 class LocalExecutor(OnSite):
-    """Runs tasks on this machine, as many at a time as there are ``slots``, each in processes of its own.
+    """Runs tasks on this machine, one at a time in each of its ``slots``, each task in separate processes.
 
-    There are two threads for each slot: while one waits for its task, the other one checks what the last task wrote,
-    and lays out the next. Only where the slots are not alike there is one for each: no task shall have been laid out
-    for a slot that is busy while another one is free.
+    Each slot has two threads: while one waits for its task, the other one checks the reply of the last task and stages
+    the next one. If the slots differ, each has one thread only, so that no task is staged for a busy slot while another
+    slot is free.
 
-    ``folder`` takes the slots' input models and the working copies that tasks may use again.
+    ``folder`` is for the slots' input models and for working copies that are reused.
     """
 
     def __init__(self, site: Site, launcher: Launcher, *, slots: Sequence[Slot], folder: Path) -> None:
         super().__init__(site)
         self._launcher = launcher
         self._queue: queue.SimpleQueue[tuple[Job, Future[Answer]] | None] = queue.SimpleQueue()
-        self._known: set[str] = set()  # ids of tasks that have no result yet
+        self._known: set[str] = set()  # ids of tasks without a result
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
         self._taking = threading.Lock()
@@ -150,7 +150,7 @@ class LocalExecutor(OnSite):
     def submit(self, order: Order) -> Future[Answer]:
         job = self.site.job(order)
         future: Future[Answer] = Future()
-        future.set_running_or_notify_cancel()  # tasks are cancelled by `cancel`, so that they always get a result
+        future.set_running_or_notify_cancel()  # only `cancel` cancels a task, so every future gets a result
         with self._lock:
             if self._closing:
                 raise DispatchError("this executor is closed")
@@ -188,7 +188,7 @@ class LocalExecutor(OnSite):
         self._copies.clear()
         if self._walls is not None:
             self._walls.clear()
-        while True:  # what no thread took
+        while True:  # orders that no thread took
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
@@ -198,7 +198,7 @@ class LocalExecutor(OnSite):
 
     def _work(self, lane: _Lane) -> None:
         while True:
-            with self._taking:  # so that tasks line up in the order in which they are taken
+            with self._taking:  # tasks enter the lane in the order in which they are taken
                 item = self._queue.get()
                 turn = lane.line_up()
             if item is None:
@@ -221,7 +221,7 @@ class LocalExecutor(OnSite):
                 future.set_exception(answer)
             if self._walls is not None:
                 self._walls.sweep(job)
-            del item, job, future, answer  # while this thread waits, nothing of it shall stay in memory
+            del item, job, future, answer  # they must not stay in memory while this thread waits
 
     def _is_cancelled(self, job: Job) -> bool:
         return self._closing or job.task_id in self._cancelled
@@ -229,7 +229,7 @@ class LocalExecutor(OnSite):
     def _run(self, lane: _Lane, turn: threading.Condition, given: Job) -> Answer:
         if self._is_cancelled(given):
             return _cancelled(given)
-        # A place that a controller was killed in, and whose files cannot be removed, is not used again.
+        # Paths that a killed controller has left, and that cannot be removed, are not used again.
         tries, lost, private = 0, 0, False
         job = _placed(given, tries)
         while os.path.lexists(job.place.folder) or not remove_version(job.place.version):
@@ -253,11 +253,11 @@ class LocalExecutor(OnSite):
                 lost, reason = lost + 1, str(gone)
             finally:
                 lane.leave(turn)
-            # Remove what is left of a try that does not count. The next holder of the home's lock removes what stays.
+            # Remove files of this attempt, which does not count. The next holder of the home's lock removes the rest.
             tidy(job, self._copies.discard)
             tidy(job, remove_folder)
             event(logger, logging.WARNING, "task.again", task=job.task_id, reason=reason)
-            # In another place: what a killed keeper watched over is killed too, but nothing tells when it has ended.
+            # At new paths: the processes below a killed keeper are killed too, but the end of that is not known.
             tries += 1
             job, turn = _placed(given, tries), lane.line_up()
 
@@ -269,7 +269,7 @@ class LocalExecutor(OnSite):
         steps: list[Step],
         goes_on: Callable[[Step, Outcome], bool],
     ) -> InSlot:
-        """Run the calls of a task in a slot, when its turn has come: see `Tools`."""
+        """Wait for a slot and run the calls of a task in it: see `Tools`."""
         with lane.slot(turn, lambda: self._is_cancelled(job)) as slot:
             given = slot.input if is_big(job) else None
             inode = None if given is None else given.put(job)
@@ -286,7 +286,7 @@ class LocalExecutor(OnSite):
     def _run_call(self, slot: _Slot, job: Job, key: str, call: Call) -> Outcome:
         if self._walls is None:
             return self._call(slot, job, key, call)
-        call = self._walls.confine(call, job)  # only now: the call before it could write where this is prepared
+        call = self._walls.confine(call, job)  # not earlier: the previous call could write to what this prepares
         try:
             return self._call(slot, job, key, call)
         finally:
@@ -306,7 +306,7 @@ class LocalExecutor(OnSite):
                 finally:
                     with self._lock:
                         slot.running = slot.keeper = None
-            except KeeperGone:  # somebody ended it, then perhaps its zygote: that is not this task's fault
+            except KeeperGone:  # it was killed, perhaps with its zygote, before the task began
                 if last_try or may_have_begun:
                     raise
         raise AssertionError("the last try returns or raises")
@@ -316,14 +316,14 @@ class LocalExecutor(OnSite):
         if keeper is None or keeper.closed:
             keeper = slot.keepers[key] = self._launcher.keeper(key)
         try:
-            with self._lock:  # so that a cancel comes before the order (and stops it here) or after it, at the keeper
+            with self._lock:  # a cancel comes either before the order (and stops it here) or after it, at the keeper
                 if self._is_cancelled(job):
                     raise DispatchError("cancelled")
                 keeper.start(call)
                 slot.running, slot.keeper = job.task_id, keeper
                 return keeper
         except KeeperGone:
-            keeper.close()  # so that a new one takes its place
+            keeper.close()  # the next start makes a new one
             raise
 
 
@@ -332,5 +332,5 @@ def _cancelled(job: Job) -> Answer:
 
 
 def _placed(job: Job, tries: int) -> Job:
-    """The job in the place of another try."""
+    """The job at the paths of another attempt."""
     return job if not tries else dataclasses.replace(job, place=job.place.again(tries))

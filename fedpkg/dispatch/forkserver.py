@@ -1,4 +1,4 @@
-"""The warm executor: one interpreter per package has its imports done, and forks a child for every task."""
+"""The warm executor: one interpreter per package runs the imports once and forks a child for every task."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from fedpkg.means import means
 
 logger = logging.getLogger("fedpkg.dispatch")
 
-# Files that a library reads from the working directory, when it is imported; a zygote is not in a client's.
+# Files that a library reads from the working directory at import; a zygote does not run in a client's directory.
 READ_AT_IMPORT = {"matplotlibrc": "matplotlib", ".numba_config.yaml": "numba"}
 NOT_SOURCE = (".pyc", ".pyz", ".zip")  # Python runs these too
 
 
 class ForkserverLauncher:
-    """Forks Python commands from a zygote; what it cannot fork it runs cold, and says why, once.
+    """Forks Python commands from a zygote; other commands run cold, and one warning gives the reason.
 
-    With ``resident``, a forked interpreter runs one task after the other. ``gpus`` are those of all slots. With
-    ``isolated``, only fedpkg's own interpreter is forked: what a package had installed for itself would run, while it
-    is imported, before there are any walls.
+    With ``resident``, a forked interpreter runs one task after the other. ``gpus`` are the GPUs of all slots. With
+    ``isolated``, only the interpreter that runs fedpkg is forked: modules of a package's own environment would run
+    outside the walls while they are imported.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ForkserverLauncher:
         self._closed = False
 
     def prestart(self, package: PackageOnDisk) -> None:
-        """Start the package's zygotes now, in the background, before its first task is there."""
+        """Start the package's zygotes in the background, before its first task arrives."""
         environ = base_environ(self._environment, threads=1, python=package.python)
         for call in calls_of(package, environ):
             if self._why_not_forked(call) is None:
@@ -106,7 +106,7 @@ class ForkserverLauncher:
         )
 
     def _read(self, command: str, environ: Mapping[str, str]) -> PythonCall:
-        """A command as a call of Python; one without variables is read once. Raises NotSimple: it is none."""
+        """A command as a call of Python, cached if it has no variables. Raises NotSimple if it is something else."""
         if "$" in command:
             return python_call(expand(command, environ), environ)
         key = (command, environ.get("PATH"), environ.get("FEDPKG_PYTHON"))
@@ -133,12 +133,12 @@ class ForkserverLauncher:
                 self._cold.close()
 
     def _why_not_forked(self, python: PythonCall) -> str | None:
-        """Why a task of that interpreter must not be forked, if so."""
+        """Why a task of that interpreter must not be forked, or None."""
         if not self.isolated:
             return None
         if Path(python.interpreter).parent != Path(sys.executable).parent:
-            return f"it is isolated, and {python.interpreter} is not the interpreter that runs fedpkg"
-        return None if means().warm is not None else "it is isolated, and only bubblewrap can do that here"
+            return f"its tasks are isolated, and {python.interpreter} is not the interpreter that runs fedpkg"
+        return None if means().warm is not None else "its tasks are isolated, and only bubblewrap can do that here"
 
     def _zygote(self, python: PythonCall, package: PackageOnDisk) -> tuple[str, Zygote, Preload]:
         with self._lock:
@@ -165,25 +165,25 @@ class ForkserverLauncher:
             return key, self._zygotes[key], preload
 
     def _tell_what_is_left_out(self, by_reading: Sequence[LeftOut], by_trying: Sequence[Mapping[str, Any]]) -> None:
-        """One warning for each reason why tasks import something anew."""
+        """Log one warning for each reason why modules are not preloaded."""
         reasons: dict[str, list[str]] = {}
         for one in by_reading:
             reasons.setdefault(one.because, []).append(one.module)
         for because, modules in reasons.items():
-            stays = ", and every task gets an interpreter of its own" if self._resident else ""
-            what = f"every task imports {', '.join(modules)} anew{stays}"
-            hint = "where it need not come first, move it below the imports"
+            stays = ", and every task gets a new interpreter" if self._resident else ""
+            what = f"every task imports {', '.join(modules)} again{stays}"
+            hint = "move it below the imports if it does not have to come first"
             self._tell(f"{what}, because {because}, which could change the import: {hint}", "executor.left_out")
         why_bad = {
             "threads": "and forking a process with threads is unsafe",
-            "imports": "which reads a file of the package's folder",
+            "imports": "which reads a file in the package's folder",
             "reads": "which differs between clients",
         }
         for left in by_trying:
             if reason := why_bad.get(left["kind"]):
                 place = "in every interpreter" if self._resident and left["kind"] == "threads" else "in every task"
-                what = f"{left['module']} is imported anew {place} (about {left['seconds']:.1f} s)"
-                self._tell(f"{what}, because {left['why']}, {reason}; the rest stays warm", "executor.left_out")
+                what = f"{left['module']} is imported again {place} (about {left['seconds']:.1f} s)"
+                self._tell(f"{what}, because {left['why']}, {reason}; the other imports stay warm", "executor.left_out")
             else:
                 event(logger, logging.DEBUG, "executor.left_out", module=left["module"], reason=left["why"])
 
@@ -195,7 +195,7 @@ class ForkserverLauncher:
         event(logger, logging.WARNING, what, reason=message)
 
 
-NOTHING = Preload((), ())  # for scripts that the package's commands do not name in plain sight
+NOTHING = Preload((), ())  # for scripts that are not found in the package's commands
 
 
 def calls_of(package: PackageOnDisk, environ: Mapping[str, str]) -> list[PythonCall]:
@@ -229,17 +229,17 @@ def _name(call: PythonCall) -> str:
 
 def _zygote_environ(environment: Mapping[str, str], gpus: tuple[Gpu, ...], python: Path | None) -> dict[str, str]:
     environ = {**base_environ(environment, threads=1, python=python), **visible_to(gpus)}
-    environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # threads that it started would be none of its children's
-    if gpus:  # torch.cuda.is_available() in a module that is imported must not keep the children from using CUDA
+    environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))  # threads do not survive a fork
+    if gpus:  # otherwise torch.cuda.is_available() in an imported module would keep the children from using CUDA
         environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    # malloc asks for huge pages as it grows: half of what the zygote would else have to move into them at the end.
+    # malloc uses huge pages as it grows, which halves the memory that the zygote has to move into them at the end.
     tunables = [environ.get("GLIBC_TUNABLES", ""), "glibc.malloc.hugetlb=1"]
     environ["GLIBC_TUNABLES"] = ":".join(filter(None, tunables))
     return environ
 
 
 def gpus_of(slots: Sequence[Slot]) -> tuple[Gpu, ...]:
-    """The GPUs that slots have, each once."""
+    """The GPUs of all slots, each once."""
     return tuple(dict.fromkeys(gpu for slot in slots for gpu in slot.gpus))
 
 
@@ -254,7 +254,7 @@ def forkserver_executor(
 ) -> LocalExecutor:
     """An executor that forks Python tasks from a warm interpreter, which starts in the background at once.
 
-    With ``isolated`` it is for isolated tasks, and for no others.
+    With ``isolated`` it runs isolated tasks only.
     """
     launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots), isolated=isolated)
     launcher.prestart(package)

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-# Else a keeper's death would end a program in which SIGPIPE has its default action.
+# Otherwise a keeper's death would end a program that has not changed the default action of SIGPIPE.
 NO_SIGPIPE = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
@@ -40,4 +40,4 @@ def shut(sock: socket.socket, how: int) -> None:
     try:
         sock.shutdown(how)
     except OSError:
-        pass  # it is shut, or closed
+        pass  # it is shut down or closed

@@ -1,4 +1,4 @@
-"""The input models of tasks. A small one is copied for each task; of a big one, each slot has a copy for its tasks."""
+"""The input models of tasks. A small model is copied for each task; of a big one, each slot has one copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedpkg.files import LINK_ABOVE_BYTES, copy_file, same_bytes
 
 
 def is_big(job: Job) -> bool:
-    """Whether a task gets its input from its slot, and not as a copy of its own."""
+    """Whether a task gets a link to its slot's copy of the input, and not a private copy."""
     return job.model is not None and job.model.stat().st_size > LINK_ABOVE_BYTES
 
 
@@ -23,29 +23,28 @@ def copy_input(job: Job) -> None:
 
 
 class SlotInput:
-    """A slot's copy of the model that its tasks get one after the other, each as a hard link.
+    """A slot's copy of the model, to which its tasks get a hard link one after the other.
 
-    The stored model is out of the reach of tasks, and no task of another slot has this copy: a task that changed it had
-    it alone, and only that task fails. The next one gets a new copy. A task's write changes the inode's times. Programs
-    can set the time of the last modification, not that of the last status change; as links change that one, too, bytes
-    are compared where nothing else differs.
+    The stored model is out of the reach of tasks, and tasks of other slots do not share this copy: if a task changes
+    it, only that task fails, and the next one gets a new copy. A write changes the inode's times. Programs can set
+    mtime but not ctime; links change ctime too, so the bytes are compared if nothing else differs.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._model: Path | None = None  # what it is a copy of; None: it must be made anew
-        self._facts = (0, 0, 0, 0)  # as they were when we last touched it
+        self._model: Path | None = None  # the source of the copy; None: it must be made again
+        self._facts = (0, 0, 0, 0)  # after our last change
 
     def put(self, job: Job) -> int | None:
-        """Put the input into the folder of a task that has the slot; its inode, None if it is a copy and no link."""
+        """Put the input into the folder of the task in the slot; its inode, or None if it is not a link."""
         assert job.model is not None
         with self._lock:
             if self._model != job.model or self._is_changed():
                 self._renew(job.model)
             try:
                 os.link(self._path, job.place.input)
-            except OSError:  # links cannot be made here
+            except OSError:  # the file system has no hard links
                 copy_input(job)
                 return None
             self._path.chmod(0o444)
@@ -53,16 +52,16 @@ class SlotInput:
             return self._path.stat().st_ino
 
     def is_as_given(self) -> bool:
-        """The task in the slot has ended, with its processes: did it leave its input as it was?"""
+        """Whether the task in the slot, which has ended with all its processes, left its input unchanged."""
         with self._lock:
             links = self._facts[2]
             is_as_given = self._model is not None and not self._is_changed()
-            if self._facts[2] > links:  # the task gave it a name of its own: the next one gets another file
+            if self._facts[2] > links:  # the task made another link to it: the next task gets a new file
                 self._model = None
             return is_as_given
 
     def release(self, job: Job) -> None:
-        """Remove the link of a task that has ended, and will not be repeated by hand. Others may have the slot now."""
+        """Remove the link of a successful task. Other tasks may have the slot already."""
         with self._lock:
             is_ours = self._model is not None and not self._is_changed()
             job.place.input.unlink(missing_ok=True)
@@ -75,7 +74,7 @@ class SlotInput:
         self._path.unlink(missing_ok=True)
         copy_file(model, self._path)
         facts = model.stat()
-        os.utime(self._path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # older than any write, even in the same tick
+        os.utime(self._path, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # older than any write, even within a tick
         self._model, self._facts = model, _facts(self._path)
 
     def _is_changed(self) -> bool:

@@ -1,6 +1,6 @@
-"""What an isolated task may see of this machine, and by what means it is held to that.
+"""What an isolated task may see of this machine, and by which means it is isolated.
 
-The walls themselves are put up by ``runtime/path/_fedpkg_isolation.py`` in the task's own process, or by bubblewrap.
+``runtime/path/_fedpkg_isolation.py`` sets up the walls in the task's own process, or bubblewrap does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OURS = tuple(
 
 # ---------------------------------------------------------------- what it may see
 
-# Programs and libraries; for the rest of /etc nobody but the machine has a use, and some of it is secret.
+# Programs and libraries. Tasks do not need the rest of /etc, and some of it is secret.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 _ETC = (
     *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "timezone", "locale.alias"),
@@ -48,23 +48,23 @@ _ETC = (
 _ETC_FOR_NETWORK = ("resolv.conf", "hosts", "host.conf", "gai.conf", "services", "protocols")
 _SYS = ("/sys/devices/system", "/sys/kernel/mm/transparent_hugepage")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_GPU_DEVICES = ("nvidia", "kfd", "dri", "dxg")  # what their names in /dev begin with
-_OF_A_PREFIX = ("bin", "lib", "lib64", "libexec", "include", "ssl", "pyvenv.cfg")  # not all: it may be a project
-# Variables of the person's environment that a task may know; others may be secrets. A run's own are all passed.
+_GPU_DEVICES = ("nvidia", "kfd", "dri", "dxg")  # prefixes of names in /dev
+_OF_A_PREFIX = ("bin", "lib", "lib64", "libexec", "include", "ssl", "pyvenv.cfg")  # the rest may be a project
+# Variables of the user's environment that a task gets; others may be secrets. Variables of the run are all passed.
 _PASSED = re.compile(
     r"PATH|LANG|LANGUAGE|LC_\w+|TZ|TERM|USER|LOGNAME|HOSTNAME|SHELL|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|PYTHON\w+"
     r"|(OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|VECLIB|BLIS|MALLOC|GLIBC|CUDA|CUBLAS|CUDNN|NVIDIA|NCCL|HIP|ROCR|PYTORCH"
     r"|TORCH|ATEN|NUMBA|XLA)_\w+|R_(HOME|LIBS\w*)|JAVA_HOME|SSL_CERT_(FILE|DIR)"
     rf"|{'|'.join(DATA_PATHS)}|FEDPKG_(TASK|STATE_DIR|SEED|PYTHON)"
 )
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # NVIDIA_API_KEY
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)  # such as NVIDIA_API_KEY
 
 
 @dataclass(frozen=True)
 class View:
-    """Files and folders by their real paths, and the symbolic links by which others name them.
+    """Files and folders by their real paths, and the symbolic links that lead to them.
 
-    ``folders`` are passed on the way (``folder/../other``): they must be there, and can be empty.
+    ``folders`` are passed on the way (``folder/../other``): they must exist, and can be empty.
     """
 
     read: tuple[str, ...]
@@ -74,13 +74,13 @@ class View:
 
 @dataclass(frozen=True)
 class Reach:
-    """What an isolated call may reach besides the system's programs.
+    """What an isolated call may access besides the system's programs.
 
     Args:
-        own: folders that it may change.
+        own: folders that it may write to.
         read: files and folders that it may read.
-        wanted: variables of its environment that it may know besides harmless ones.
-        guarded: files in its own folders that it may not change.
+        wanted: environment variables that it gets in addition to harmless ones.
+        guarded: files in its own folders that are read-only.
         links: absolute paths that lead to something that it may read.
     """
 
@@ -92,30 +92,30 @@ class Reach:
 
 
 class Walls:
-    """Makes isolated calls of an executor's calls, and tidies up behind them. ``folder`` is for its own use."""
+    """Turns calls of an executor into isolated calls, and cleans up after them in its private ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._root = folder / "root"  # on which each task mounts what it sees; nobody else sees that there
-        self._gone: dict[str, list[Path]] = {}  # by task: what is still to be removed
+        self._root = folder / "root"  # each task mounts its view here, in its own mount namespace
+        self._gone: dict[str, list[Path]] = {}  # by task: folders to remove
         self._root.mkdir(parents=True, exist_ok=True)
 
     def confine(self, call: Call, job: Job) -> Call:
-        """The call of a staged task, held to what the task may see.
+        """The call of a staged task, restricted to what the task may see.
 
         Raises:
-            NotIsolated: it cannot be.
+            NotIsolated: the call cannot be isolated.
         """
         isolation = job.order.isolation
         assert isolation is not None
         data = [] if job.data_path is None else [job.data_path]
-        # Links around its folder that are not in it.
+        # Links that are outside its folder.
         data += [Path(os.path.normpath(job.working_folder / name)) for name in job.linked if name.startswith("../..")]
         reach = Reach(
             own=(job.place.folder, job.place.version),
             read=data,
             wanted=job.order.environment,
-            # Which the task, their owner, could make writable: they are the same files for all clients.
+            # The task, as their owner, could make them writable, and all clients share these files.
             guarded=[os.path.realpath(path) for path in shared_files(job)],
             links={name: str(target) for name, target in job.links.items() if name.startswith("/")},
         )
@@ -125,14 +125,14 @@ class Walls:
         return dataclasses.replace(call, isolation={**call.isolation, "record": job.place.task_json.read_text()})
 
     def around(self, call: Call, isolation: Isolation, reach: Reach, *, scratch: Path) -> Call:
-        """A call that is held to what it may reach; ``scratch``, in an own folder, is for /tmp, /dev/shm and the home.
+        """A call restricted to ``reach``; ``scratch``, below an own folder, holds its /tmp, /dev/shm and home.
 
         Raises:
-            NotIsolated: it cannot be.
+            NotIsolated: the call cannot be isolated.
         """
         by = means().warm if call.shell is None else means().cold
         if by is None:
-            raise NotIsolated("this machine cannot isolate a task")
+            raise NotIsolated("this machine cannot isolate tasks")
         programs = _system(call.environ["PATH"], call.environ.get("FEDPKG_PYTHON"), isolation.network)
         view = trace((*programs, *isolation.read, *map(str, (*reach.read, *reach.own))))
         write = [os.path.realpath(folder) for folder in reach.own]
@@ -158,22 +158,22 @@ class Walls:
         return _replace(call, walls, reach.wanted, held)
 
     def put_back(self, job: Job, call: Call) -> None:
-        """The task's processes are gone: so is its scratch, and its record is again as it was given."""
+        """Remove the scratch of a call whose processes have ended, and restore the task's record."""
         assert call.isolation is not None
         os.chmod(job.place.folder, 0o700)
         gone = self._folder / os.urandom(8).hex()
         self._gone.setdefault(job.task_id, []).append(gone)
         try:
             job.place.scratch.rename(gone)
-        except OSError:  # the task has changed it, or this is another file system
+        except OSError:  # the task has changed it, or it is on another file system
             remove_tree(job.place.scratch)
-        remove_tree(job.place.task_json)  # by which somebody may repeat it
+        remove_tree(job.place.task_json)  # the user may repeat the task with it
         job.place.task_json.write_text(call.isolation["record"])
 
     def sweep(self, job: Job) -> None:
-        """Remove what a task left in its scratch, now that its result is known: that may take a while."""
+        """Remove the scratch of a task after its result was sent, as this may take long."""
         for gone in self._gone.pop(job.task_id, ()):
-            with suppress(OSError):  # else in the end
+            with suppress(OSError):  # otherwise `clear` does it
                 remove_tree(gone)
 
     def clear(self) -> None:
@@ -181,29 +181,29 @@ class Walls:
 
 
 def _without(own: Sequence[str], seen: Sequence[str]) -> list[str]:
-    """What a task may only read. Raises NotIsolated: one of its own folders is in that."""
+    """What a task may only read. Raises NotIsolated if that includes one of its own folders."""
     reads = [path for path in seen if path not in own]
     for path in reads:
         for folder in own:
             if folder.startswith(path.rstrip("/") + "/"):
-                raise NotIsolated(f"{path}, which it may read, holds its own folder {folder}, and so other clients'")
+                raise NotIsolated(f"the task may read {path}, which holds its own folder {folder} and other clients'")
     return reads
 
 
 def _check_links(links: Mapping[str, str], by: str, seen: Iterable[str]) -> None:
-    """Raises NotIsolated: there cannot be links at these paths, as something else is seen there."""
+    """Raise NotIsolated if links are impossible at these paths, as the task sees something else there."""
     if links and by == "landlock":
-        raise NotIsolated(f"{next(iter(links))}: only a task with a file system of its own can find its data there")
+        raise NotIsolated(f"{next(iter(links))}: data cannot be linked there if only Landlock isolates the task")
     taken = [path.rstrip("/") + "/" for path in (*seen, "/proc", "/dev", "/tmp")]
     for link in links:
         if other := next(
             (path for path in taken if (link + "/").startswith(path) or path.startswith(link + "/")), None
         ):
-            raise NotIsolated(f"the data cannot be found at {link}: the task sees {other.rstrip('/')} there")
+            raise NotIsolated(f"data cannot be linked at {link}: an isolated task sees {other.rstrip('/')} there")
 
 
 def _note(job: Job, walls: Mapping[str, Any]) -> None:
-    """Put on record, in task.json, how the task was isolated."""
+    """Record in task.json how the task was isolated."""
     path = job.place.task_json
     what = {"by": walls["by"], "network": walls["network"], "landlock": means().landlock}
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
@@ -211,33 +211,33 @@ def _note(job: Job, walls: Mapping[str, Any]) -> None:
 
 def _replace(call: Call, walls: dict[str, Any], wanted: Iterable[str], scratch: str) -> Call:
     environ = passed(call.environ, wanted)
-    # A short path, where it can be: those of Unix sockets have at most 107 bytes.
+    # A short path if possible, as paths of Unix sockets have at most 107 bytes.
     environ["TMPDIR"] = os.path.join(scratch, "tmp") if walls["by"] == "landlock" else "/tmp"
     environ.setdefault("HOME", os.path.join(scratch, "home"))
-    if site.ENABLE_USER_SITE:  # which Python looks for in the home
+    if site.ENABLE_USER_SITE:  # which Python looks for in HOME
         environ.setdefault("PYTHONUSERBASE", site.getuserbase())
     return dataclasses.replace(call, environ=environ, isolation=walls)
 
 
 def passed(environ: Mapping[str, str], wanted: Iterable[str]) -> dict[str, str]:
-    """Of an environment, what an isolated task may know: nothing that may be a secret, unless it is ``wanted``."""
+    """The variables that an isolated task gets: none that may be a secret, unless it is ``wanted``."""
     wanted = frozenset(wanted)
     harmless = (name for name in environ if _PASSED.fullmatch(name) and not _SECRET.search(name))
     return {name: environ[name] for name in dict.fromkeys((*harmless, *filter(environ.__contains__, wanted)))}
 
 
 def remark(job: Job, log_tail: str) -> str:
-    """What to add to the message of a task that failed: what its log says of the walls it met."""
+    """An addition to the message of a failed task whose log contains an error that isolation can cause."""
     if job.order.isolation is not None:
         for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.EXDEV):
             if os.strerror(number) in log_tail:
-                return f"; it ran isolated, and its log says {os.strerror(number)!r}"
+                return f"; the task was isolated, and its log contains {os.strerror(number)!r}"
     return ""
 
 
 @functools.lru_cache(maxsize=16)
 def _system(path: str, python: str | None, network: bool) -> tuple[str, ...]:
-    """What every task may read: the system's programs, the interpreters on ``path``, what runs in them."""
+    """What every task may read: the system's programs, and the interpreters on ``path`` with their libraries."""
     names = (*_ETC, *(_ETC_FOR_NETWORK if network else ()))
     found = [*SYSTEM, *(f"/etc/{name}" for name in names), *_SYS, *OURS]
     for prefix in (sys.prefix, sys.base_prefix):
@@ -251,7 +251,7 @@ def _system(path: str, python: str | None, network: bool) -> tuple[str, ...]:
 
 
 def _of_python(python: Path) -> list[str]:
-    """The folders of an interpreter, and of the one that its virtual environment was made with."""
+    """The folders of an interpreter, and of the interpreter that its virtual environment is based on."""
     found = [str(python)]
     homes = [python.parent, python.resolve().parent]
     try:
@@ -274,9 +274,9 @@ def _devices(*, gpus: bool) -> list[str]:
 
 
 def trace(paths: Iterable[str]) -> View:
-    """What must be there for these paths to be found: links on the way, and what they lead to. The rest is left out."""
+    """What these paths need: the links on the way, and the files and folders that they lead to."""
     links: dict[str, str] = {}
-    folders: dict[str, None] = {}  # a set that keeps its order
+    folders: dict[str, None] = {}  # an ordered set
     real: dict[str, None] = {}
     for path in paths:
         found, passed_by, end = _way(path)
@@ -286,7 +286,7 @@ def trace(paths: Iterable[str]) -> View:
             real[end] = None
     read: list[str] = []
     for path in sorted(real):
-        if not (read and (path + "/").startswith(read[-1].rstrip("/") + "/")):  # what it lies in is there already
+        if not (read and (path + "/").startswith(read[-1].rstrip("/") + "/")):  # a parent is included already
             read.append(path)
     below = [path.rstrip("/") + "/" for path in read]
     kept = ((path, target) for path, target in sorted(links.items()) if not path.startswith(tuple(below)))
@@ -296,9 +296,9 @@ def trace(paths: Iterable[str]) -> View:
 
 @functools.lru_cache(maxsize=512)
 def _way(path: str) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...], str | None]:
-    """The links on the way to ``path``, folders that are entered and left again, and the real path (None: no such).
+    """The links on the way to ``path``, folders that are entered and left again, and the real path if it exists.
 
-    As the kernel does: ``..`` is the parent of what a link before it leads to.
+    As in the kernel, ``..`` after a link is the parent of the link's target.
     """
     links: list[tuple[str, str]] = []
     folders: list[str] = []
@@ -332,7 +332,7 @@ def _bubblewrap(walls: Mapping[str, Any], cwd: Path) -> list[str]:
     mounts.update({path: ("--bind", path) for path in walls["write"]})
     mounts.update({path: ("--bind", source) for path, source in walls["empty"].items()})
     mounts.update({path: ("--symlink", target) for path, target in walls["links"]})
-    for path, option in sorted(mounts.items()):  # folders come before what is in them
+    for path, option in sorted(mounts.items()):  # folders come before their contents
         words += [*option, path]
     for path, is_folder in means().covered:
         words += ["--ro-bind", walls["root"] if is_folder else "/dev/null", path]

@@ -1,4 +1,4 @@
-"""The controller's side of ``runtime/path/_fedpkg_keeper.py``: have a slot's keeper run commands."""
+"""The controller's side of ``runtime/path/_fedpkg_keeper.py``: runs commands in a slot's keeper."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from fedpkg.waist.order import NO_LIMITS, Limits
 if TYPE_CHECKING:
     import psutil
 
-# A keeper ends by itself at the end of file; after this patience it is killed.
+# A keeper exits at the end of file; after this time it is killed.
 CLOSE_PATIENCE_S = 1.5
-# A keeper ends its task at the time limit, or when it is cancelled. One that has not answered this much later will not:
-# somebody (its task, say) has stopped it. Then both are killed from here.
+# A keeper ends its task at the time limit or when it is cancelled. If it has not answered this much later, it was
+# stopped (perhaps by its task), and both are killed from here.
 OVERDUE_S = 3.0
 FORK_PATIENCE_S = 5.0  # a zygote takes some milliseconds to fork a keeper
-LOOK_AGAIN_S = 0.5  # how soon a new deadline is seen by a thread that waits
+LOOK_AGAIN_S = 0.5  # after how long a waiting thread notices a new deadline
 
 
 class KeeperGone(Exception):
     """The keeper's process ended (killed from outside, or because memory ran out) before it answered.
 
-    ``unread``: it has not read all that it was sent last.
+    ``unread``: it had not read the whole last message.
     """
 
     def __init__(self, reason: str, *, unread: bool = False) -> None:
         self.unread = unread
-        super().__init__(f"the task's keeper was killed from outside, or because memory ran out: {reason}")
+        super().__init__(f"the task's keeper process was killed, from outside or because memory ran out: {reason}")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One command for a keeper: a line for bash, or a Python script or module to run in a forked interpreter."""
+    """A command for a keeper: a line for bash, or a Python script or module to run in a forked interpreter."""
 
     cwd: Path
     environ: Mapping[str, str]
@@ -55,17 +55,17 @@ class Call:
     log_bytes: int
     timeout_s: float | None
     limits: Limits = NO_LIMITS
-    folders: Sequence[Path] = ()  # whose bytes and files are counted,
-    given_files: int = 0  # but the files of the package
-    shared_inodes: Sequence[int] = ()  # and the bytes of files that other tasks have, too
+    folders: Sequence[Path] = ()  # their bytes and files are counted,
+    given_files: int = 0  # except the files of the package
+    shared_inodes: Sequence[int] = ()  # and the bytes of files that tasks share
     shell: str | None = None
     script: str | None = None
     module: str | None = None
     args: Sequence[str] = ()
-    resident: bool = False  # in an interpreter that stays for the next one
-    watch_imports: bool = False  # say what it imports that the interpreter had not imported yet
-    isolation: Mapping[str, Any] | None = None  # what `dispatch.isolation` made of the task's
-    fds: Sequence[int] = ()  # open files of its zygote that a command of the shell inherits
+    resident: bool = False  # the interpreter stays for the next call
+    watch_imports: bool = False  # report the modules that were not preloaded
+    isolation: Mapping[str, Any] | None = None  # made by `dispatch.isolation`
+    fds: Sequence[int] = ()  # open files of the zygote that a shell command inherits
 
     def to_json(self) -> dict[str, Any]:
         limits = self.limits
@@ -91,8 +91,8 @@ class Call:
 class Outcome:
     """How a command ended: ``ending`` is exit, timeout, limit (which, and what was ``measured``) or cancelled.
 
-    ``cpu_s`` and ``peak_memory_bytes`` are of the command's main process and its descendants as far as the keeper sees
-    them (``runtime/path/_fedpkg_usage.py`` documents what it does not see); None if the keeper was killed.
+    ``cpu_s`` and ``peak_memory_bytes`` cover the command's main process and its descendants, with the exceptions that
+    ``runtime/path/_fedpkg_usage.py`` documents; they are None if the keeper was killed.
     """
 
     ending: str
@@ -107,7 +107,7 @@ class Outcome:
     limit: str | None = None  # a key of `Limits`
     measured: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)  # of the machine's monotonic clock
-    imported: Mapping[str, float] = field(default_factory=dict)  # module → seconds, where that was watched
+    imported: Mapping[str, float] = field(default_factory=dict)  # module → seconds, with `watch_imports`
 
 
 class Keeper:
@@ -118,7 +118,7 @@ class Keeper:
         self._sock = sock
         self._writing = threading.Lock()
         self._pid: int | None = None
-        self._deadline = math.inf  # when its answer is overdue
+        self._deadline = math.inf  # after this time its answer is overdue
         self._cancelled = False
 
     @property
@@ -126,22 +126,22 @@ class Keeper:
         return self._sock.fileno() < 0
 
     def greet(self) -> None:
-        """Wait until it is there; it says its process id.
+        """Wait until the keeper has started and has sent its process id.
 
         Raises:
-            KeeperGone: it is not, after some patience.
+            KeeperGone: it has not started in time.
         """
         self._deadline = time.monotonic() + FORK_PATIENCE_S
         if (greeting := self._answer()) is None:
-            raise KeeperGone(f"there was none after {FORK_PATIENCE_S:g} s")
+            raise KeeperGone(f"no keeper started within {FORK_PATIENCE_S:g} s")
         self._pid = greeting["pid"]
         self._deadline = math.inf
 
     def start(self, call: Call) -> None:
-        """Hand over a command; `outcome` waits for its end.
+        """Send a command to the keeper; `outcome` waits for its end.
 
         Raises:
-            KeeperGone: the keeper died.
+            KeeperGone: the keeper was killed.
         """
         self._cancelled = False
         self._deadline = math.inf if call.timeout_s is None else time.monotonic() + call.timeout_s + OVERDUE_S
@@ -151,11 +151,11 @@ class Keeper:
             raise KeeperGone(str(error)) from error
 
     def outcome(self) -> Outcome:
-        """Wait for the end of the command. A keeper that is overdue is killed with it.
+        """Wait for the end of the command. A keeper that is overdue is killed together with it.
 
         Raises:
-            KeeperGone: the keeper died.
-            DispatchError: the command could not be started at all; `NotIsolated`: … not as isolated as it was to be.
+            KeeperGone: the keeper was killed.
+            DispatchError: the command could not be started; `NotIsolated` if it could not be isolated.
         """
         started = time.monotonic()
         answer = self._answer()
@@ -168,23 +168,23 @@ class Keeper:
                 exit_code=None,
                 signal=signal.SIGKILL,
                 survivors=0,
-                stderr_tail="fedpkg: the process that watched over this task did not answer; both were killed",
+                stderr_tail="fedpkg: the keeper process of this task did not answer; both were killed",
                 stdout_tail="",
                 wall_s=ended - started,
                 times={"ended": ended, "cleaned": ended},
             )
         if problem := answer.pop("not_isolated", None):
-            raise NotIsolated(f"it could not be isolated, and was not run: {problem}")
+            raise NotIsolated(f"the task could not be isolated and was not run: {problem}")
         if "error" in answer:
             raise DispatchError(f"cannot start the command: {answer['error']}", errno=answer.get("errno"))
         return Outcome(**answer)
 
     def _answer(self) -> dict[str, Any] | None:
-        """Its next frame; None when it is overdue."""
+        """The keeper's next frame; None if it is overdue."""
         poller = select.poll()
         try:
             while True:
-                left = self._deadline - time.monotonic()  # looked at again, as `cancel` may bring it forward
+                left = self._deadline - time.monotonic()  # read again, as `cancel` may shorten it
                 poller.register(self._sock, select.POLLIN)
                 if poller.poll(1000 * max(0.0, min(left, LOOK_AGAIN_S))):
                     break
@@ -192,22 +192,22 @@ class Keeper:
                     return None
                 self._wake()
             answer = receive(self._sock)
-        except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
+        except (OSError, ValueError) as error:  # ValueError: the socket was closed meanwhile
             raise KeeperGone(str(error), unread=isinstance(error, ConnectionResetError)) from error
         if answer is None:
             raise KeeperGone("its connection closed")
         return answer
 
     def _wake(self) -> None:
-        """Let it go on if its task has stopped it: else nobody would notice the task's end, or enforce its limits."""
+        """Continue a keeper that its task has stopped: only a keeper notices the task's end and enforces limits."""
         try:
             if self._pid is not None and _state(self._pid) == "T":
                 os.kill(self._pid, signal.SIGCONT)
         except OSError:
-            pass  # it is gone, as its connection is about to say
+            pass  # it has ended, which its connection will show
 
     def warm_up(self) -> None:
-        """Let it fork the child of the next task now."""
+        """Make the keeper fork the child of the next task now."""
         self.send({"warm_up": True})
 
     def cancel(self) -> None:
@@ -216,23 +216,23 @@ class Keeper:
         try:
             self.send({"cancel": True})
         except OSError:
-            pass  # it is gone, and its command with it
+            pass  # it has ended together with its command
 
     def send(self, value: dict[str, Any]) -> None:
         with self._writing:
             send(self._sock, value)
 
     def hang_up(self) -> None:
-        """Let it end its command and itself. `outcome` still gets its last answer, once all its processes are gone."""
+        """Make it end its command and exit. `outcome` still gets its last answer, after all processes have ended."""
         self._end_within(CLOSE_PATIENCE_S)
         shut(self._sock, socket.SHUT_WR)
 
     def close(self, *, patience_s: float = CLOSE_PATIENCE_S) -> None:
-        """End it with its command: by force, should it not end by itself."""
+        """End the keeper with its command; kill both if it does not exit in time."""
         self.hang_up()
         poller = select.poll()
         if self._pid is not None and not self.closed:
-            poller.register(self._sock, 0)  # wakes at its end only, and leaves what it said to be read
+            poller.register(self._sock, 0)  # wakes only at its end, and does not read its last frames
             if not poller.poll(1000 * patience_s):
                 kill_tree(self._pid)
         shut(self._sock, socket.SHUT_RDWR)
@@ -244,21 +244,21 @@ class Keeper:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill a process and all its descendants, without its help; returns when they have ended, or after some patience.
+    """Kill a process and all its descendants; returns when they have ended, or after a time limit.
 
-    The process is the last: as long as it lives, those whose parents end become its children and can be found.
+    The process itself is killed last: while it lives, it is the parent of orphans, so they can be found.
     """
     import psutil
 
     try:
         top = psutil.Process(pid)
-        family = {top: None}  # a set that keeps its order
+        family = {top: None}  # an ordered set
         top.suspend()
         while found := [child for child in top.children(recursive=True) if child not in family]:
             for child in found:
                 family[child] = None
                 with suppress(psutil.Error):
-                    child.suspend()  # what is stopped cannot fork
+                    child.suspend()  # a stopped process cannot fork
     except psutil.NoSuchProcess:
         return
     for process in reversed(family):
@@ -270,7 +270,7 @@ def kill_tree(pid: int) -> None:
 
 
 def _state(pid: int) -> str | None:
-    """The letter for what a process is doing; None where there is no /proc to say so."""
+    """The state letter of a process; None if /proc does not have it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):

@@ -16,37 +16,37 @@ from fedpkg.waist.order import LEAST_SESSIONS, PROCESSES_EACH, Limits
 if TYPE_CHECKING:
     from fedpkg.dispatch.keepers import Outcome
 
-# The failure's one word, the limit's key, and what is said of a task that its keeper ended.
+# For each limit that a keeper enforces: the kind of the failure, the key of the limit, and the message.
 _ENDED = {
     "memory_bytes": ("memory", "memory_bytes", "was ended with {:.0f} bytes of memory in use"),
     "cpu_s": ("cpu_time", "cpu_s", "was ended after {:.1f} s of processor time"),
-    "folder_bytes": ("folder_size", "folder_bytes", "had {:.0f} bytes in its folders and in files without a name"),
+    "folder_bytes": ("folder_size", "folder_bytes", "had {:.0f} bytes in its folders and in unlinked files"),
     "folder_files": (
         "folder_files",
         "folder_files",
-        "had {:.0f} files and folders in its folders besides those of its package",
+        "had {:.0f} files and folders in its folders, not counting those of its package",
     ),
     "processes": (
         "processes",
         "processes",
-        "was ended with {:.0f} processes (threads count where there are very many)",
+        "was ended with {:.0f} processes (threads are counted if there are very many)",
     ),
     "sessions": (
         "processes",
         "processes",
-        "was ended with {:.0f} sessions of processes (setsid), which take processor time from other clients; "
-        f"it may have {LEAST_SESSIONS}, or one for every {PROCESSES_EACH} processes that it may have",
+        "was ended with {:.0f} process sessions (setsid), which take processor time from other clients; a task "
+        f"may have {LEAST_SESSIONS}, or one for every {PROCESSES_EACH} processes that its limit allows",
     ),
 }
 
 
 def failure_of(name: str, limits: Limits, outcome: Outcome, folders: Iterable[Path]) -> Failure | None:
-    """The limit that ended a task, or that it met and gave up: then the signal or its log tells, or a file's size."""
+    """The failure of a task that was ended at a limit, or that failed at one, by its signal, log or file sizes."""
     if outcome.limit is not None:
         return exceeded(name, outcome.limit, outcome.measured, limits)
     ended = f"{name} ended with " + (f"signal {outcome.signal}" if outcome.signal else f"code {outcome.exit_code}")
     if limits.cpu_s is not None and _died_of(signal.SIGXCPU, outcome):
-        return _failure("cpu_time", f"{ended} for want of processor time", "cpu_s", limits)
+        return _failure("cpu_time", f"{ended} because it had used all of its processor time", "cpu_s", limits)
     if limits.file_bytes is not None and (
         _died_of(signal.SIGXFSZ, outcome)
         or (outcome.exit_code and (_says(errno.EFBIG, outcome) or limits.file_bytes in map(_size, _files(folders))))
@@ -58,9 +58,9 @@ def failure_of(name: str, limits: Limits, outcome: Outcome, folders: Iterable[Pa
 
 
 def exceeded(name: str, limit: str, measured: float, limits: Limits) -> Failure:
-    """The failure of a task that was found to use more than a limit."""
+    """The failure of a task that has exceeded a limit."""
     if limit == "path":
-        return Failure("bad_state", f"{name} made folders in folders, deeper than any path can reach")
+        return Failure("bad_state", f"{name} nested folders deeper than the longest possible path")
     kind, key, words = _ENDED[limit]
     return _failure(kind, f"{name} {words.format(measured)}", key, limits)
 
@@ -70,12 +70,12 @@ def _failure(kind: str, what: str, key: str, limits: Limits) -> Failure:
 
 
 def says_forbidden(outcome: Outcome) -> bool:
-    """Whether a task's last words are that it may not change a file."""
+    """Whether the end of a task's log contains the error of a write that is not permitted."""
     return any(_says(number, outcome) for number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY))
 
 
 def _died_of(number: int, outcome: Outcome) -> bool:
-    return outcome.signal == number or outcome.exit_code == 128 + number  # as a shell says it
+    return outcome.signal == number or outcome.exit_code == 128 + number  # the exit code of a shell
 
 
 def _says(number: int, outcome: Outcome) -> bool:

@@ -1,4 +1,4 @@
-"""Big files of a package: one copy for all tasks, which is replaced where a task wrote to it."""
+"""Big files of a package: tasks share one copy, which is replaced if a task has written to it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from fedpkg.files import LINK_ABOVE_BYTES, copy_file, reflink, remove_tree, same_bytes, walk
 from fedpkg.waist.place import package_in
 
-MOST_SHARED = 64  # files; for isolated tasks each is a mount
+MOST_SHARED = 64  # files; each is a mount for isolated tasks
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a package's tree holds."""
+    """What a package's folder contains."""
 
     files: int  # and folders
     big: tuple[str, ...]  # paths of the biggest files, inside the tree
@@ -26,7 +26,7 @@ class Inventory:
 
 @functools.lru_cache(maxsize=16)
 def inventory(root: Path) -> Inventory:
-    """What an unpacked package's tree holds; it does not change while fedpkg runs."""
+    """What an unpacked package's folder contains; it does not change while fedpkg runs."""
     entries = [entry for _, found in walk(root) for entry in found]
     files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     sizes = {entry.path[len(str(root)) + 1 :]: entry.stat(follow_symlinks=False).st_size for entry in files}
@@ -38,33 +38,33 @@ def inventory(root: Path) -> Inventory:
 
 @dataclass
 class Shared:
-    """A file that tasks have under names of their own."""
+    """A file to which tasks have hard links."""
 
     source: Path  # in the package
     path: Path
-    facts: tuple[int, ...]  # as we left them
+    facts: tuple[int, ...]  # after our last change
     is_spoilt: bool = False
 
 
 class PackageFiles:
-    """Gives tasks read-only links to big files of the package, and tells where one was written to.
+    """Gives tasks read-only hard links to big files of the package, and detects writes to them.
 
-    What they share is a copy of the package's file: the cache itself is never within reach of a task. As its owner may
-    make it writable, and root need not, its inode is looked at after each task: a write shows in the time of the last
-    change, and whatever sets that back shows in the time of the last status change, which no program can set. Names
-    that come and go change it too, so those of our own do so here only, and one at a time. Anything else counts as a
-    write. Nobody can say then which tasks have read it, or which one wrote it: all that had it run again.
+    The links lead to a copy of the package's file, so the cache itself is out of the reach of tasks. Its owner can
+    make the copy writable, and root can write to it as it is, so its inode is checked after each task: a write changes
+    mtime, and resetting mtime changes ctime, which no program can set. Adding and removing links changes ctime too, so
+    our own links change only here, one at a time. Any other change counts as a write. As it is then unknown which
+    tasks have read or written the copy, all tasks that had it run again.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self._count = 0
-        self._shared: dict[Path, Shared] = {}  # by the package's file: what tasks get now
-        self._reflinks: bool | None = None  # whether there are such here; None: not known yet
+        self._shared: dict[Path, Shared] = {}  # the current copy of each file of the package
+        self._reflinks: bool | None = None  # whether the file system has reflinks; None: not known yet
 
     def put(self, source: Path, target: Path, *, private: bool) -> Shared | None:
-        """Put a file of the package at ``target``; None if that is a file of its own, which may be written to."""
+        """Put a file of the package at ``target``; None if ``target`` is a private copy, which may be written to."""
         if not private:
             with self._lock:
                 shared = self._current(source)
@@ -75,14 +75,14 @@ class PackageFiles:
         return None
 
     def are_as_given(self, version: Path, links: Mapping[str, Shared]) -> bool:
-        """Whether a task has left its links, by their names in its version folder, where and as they were."""
+        """Whether a task has left its links unchanged and in place. ``links``: by name in its version folder."""
         with self._lock:
             return not any(self._is_spoilt(shared) for shared in links.values()) and all(
                 is_in_place(version, name, shared.facts[0]) for name, shared in links.items()
             )
 
     def take(self, version: Path, links: Mapping[str, Shared]) -> list[str]:
-        """Remove links from a version folder; names of those that were in their place."""
+        """Remove links from a version folder; the names of those that were in place."""
         with self._lock:
             taken = [name for name, shared in links.items() if is_in_place(version, name, shared.facts[0])]
             for name in taken:
@@ -90,13 +90,13 @@ class PackageFiles:
         return taken
 
     def clear(self) -> None:
-        """Remove the copies; tasks that still have one keep theirs."""
+        """Remove the copies; tasks that have links keep them."""
         with self._lock:
             self._shared.clear()
             remove_tree(self._folder)
 
     def _current(self, source: Path) -> Shared | None:
-        """What tasks share of a file; None where each can have a copy that takes no room (reflinks)."""
+        """The copy of a file that tasks share; None if reflinks make private copies that take no space."""
         shared = self._shared.get(source)
         if self._reflinks or (shared is not None and not self._is_spoilt(shared)):
             return shared
@@ -114,16 +114,16 @@ class PackageFiles:
         copy_file(source, copy)
         facts = source.stat()
         copy.chmod(_mode(source) & 0o555)
-        os.utime(copy, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # older than any write, even in the same tick
+        os.utime(copy, ns=(facts.st_atime_ns, facts.st_mtime_ns))  # older than any write, even within a tick
         self._shared[source] = Shared(source, copy, _facts(copy))
         return self._shared[source]
 
     def _change(self, shared: Shared, change: Callable[[], None]) -> bool:
-        """Add or remove a name of a file, which changes its inode; False where that cannot be done."""
+        """Add or remove a link, which changes the inode; False if that is impossible."""
         self._is_spoilt(shared)
         try:
             change()
-        except OSError:  # links cannot be made here
+        except OSError:  # the file system has no hard links
             return False
         now = _facts(shared.path)
         if now[:-1] == shared.facts[:-1]:
@@ -140,7 +140,7 @@ class PackageFiles:
 
 
 def drop_unchanged(root: Path, version: Path, names: Iterable[str]) -> list[str]:
-    """Remove from a version folder private copies that are still the package's file, byte for byte; their names."""
+    """Remove private copies that are equal to the package's file from a version folder; their names."""
     dropped = []
     for name in names:
         path = package_in(version) / name
@@ -159,7 +159,7 @@ def _mode_in_copy(source: Path) -> int:
 
 
 def is_in_place(version: Path, name: str, inode: int | None = None) -> bool:
-    """Whether a regular file lies where the package had it, and no link on the way leads elsewhere."""
+    """Whether a regular file is at its path in the package, without symbolic links on the way."""
     path = package_in(version) / name
     around = os.path.join(os.path.realpath(version), os.path.relpath(path.parent, version))
     try:

@@ -1,10 +1,10 @@
-"""What a warm interpreter imports before a script begins: only what the script would get by importing it first.
+"""What a warm interpreter imports before a script begins: imports whose result does not depend on the script.
 
-Found by parsing, never by running. Each script is followed statement by statement, together with the modules of the
-package that it imports, as far as the first statement that could change a later import. Constant assignments to the
+They are found by parsing, never by running. Each script is followed statement by statement, together with the modules
+of the package that it imports, up to the first statement that could change a later import. Constant assignments to the
 environment and constant warning filters are steps like the imports: the warm interpreter takes them in the script's
-order. Statements after the last import do not matter. Imports inside functions come after all of that: they are
-preloaded only where nothing in the script's files changes settings.
+order. Statements after the last import do not matter. Imports inside functions run after all of these: they are
+preloaded only if nothing in the script's files changes settings.
 
 Scripts with the same settings share a warm interpreter; a script with other settings has its own.
 """
@@ -39,7 +39,7 @@ _WRITES = re.compile(r"write\w*|mkdir|touch")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A module that the script imports anew in every task, and why."""
+    """A module that is not preloaded, so that every task imports it, and the reason."""
 
     module: str
     because: str
@@ -55,7 +55,7 @@ class Preload:
 
     @property
     def modules(self) -> list[str]:
-        """Dotted names of what is imported, names taken from a module included."""
+        """Dotted names of all imports, including names that are imported from a module."""
         imports = [step for step in self.steps if step[0] == "import"]
         return list(
             dict.fromkeys(f"{name}.{part}" if part else name for _, name, parts in imports for part in parts or ("",))
@@ -63,7 +63,7 @@ class Preload:
 
     @property
     def settings(self) -> list[str]:
-        """What it sets before or between the imports, for people."""
+        """The settings that it makes before or between the imports, as readable text."""
         said = {
             "set": "os.environ[{0!r}] = {1!r}",
             "setdefault": "os.environ.setdefault({0!r}, {1!r})",
@@ -85,7 +85,7 @@ class Preload:
 
 
 def is_slow(module: str) -> bool:
-    """Whether to import a module anew in every task takes long enough to speak of it."""
+    """Whether importing a module in every task takes long enough to mention it."""
     return module.partition(".")[0] not in sys.stdlib_module_names
 
 
@@ -94,7 +94,7 @@ def preloads_of(
 ) -> dict[str, Preload]:
     """What to preload for each script, and each module that ``python -m`` runs (key ``-m name``).
 
-    Without ``settings``, none of a script's settings is made before it is forked: the imports after it stay out.
+    Without ``settings``, no setting of a script is made before the fork, and imports after a setting are left out.
     """
     package = _Package(folder, scripts)
     starts = {script: [folder / script] for script in scripts}
@@ -126,7 +126,7 @@ def preloads_of(
 
 
 class _Package:
-    """The package's files, parsed, and which of them an import finds."""
+    """The package's files, parsed, and a search for those that an import finds."""
 
     def __init__(self, folder: Path, scripts: Iterable[str]) -> None:
         self.folder = folder
@@ -170,7 +170,7 @@ class _Package:
         return module.partition(".")[0] in self.own
 
     def files_of(self, module: str, *places: Path) -> list[Path]:
-        """The package's files that run when ``module`` is imported from one of the folders, or from anywhere in it."""
+        """The package's files that run when ``module`` is imported from a folder, else all files of that name."""
         parts = module.split(".")
         for place in places:
             found = []
@@ -196,9 +196,9 @@ class _Reader:
         self.steps: list[Step] = []
         self.late: dict[str, str] = {}  # module → why it is left out
         self.files: dict[Path, None] = {}
-        self.change: str | None = None  # the first one that nothing may be imported ahead of
-        self.unsettled: str | None = None  # why imports in functions stay out
-        self.taken: set[ast.AST] = set()  # nodes of settings that are steps
+        self.change: str | None = None  # the first one; later imports are left out
+        self.unsettled: str | None = None  # why imports in functions are left out
+        self.taken: set[ast.AST] = set()  # nodes of settings that became steps
         self.changes: dict[Path, list[Change]] = {}
 
     # ---- statements
@@ -215,7 +215,7 @@ class _Reader:
         try:
             self.body(file.tree.body, file, path, main, certain=True)
         except RecursionError:  # an ``elif`` is a level deeper than the one before it
-            self.unsettled = self.unsettled or f"{file.shown} has too many blocks in one another"
+            self.unsettled = self.unsettled or f"{file.shown} nests too many blocks"
             self.stop(self.unsettled)
 
     def body(self, nodes: Iterable[ast.stmt], file: File, path: Path, main: bool, *, certain: bool) -> None:
@@ -242,7 +242,7 @@ class _Reader:
         if not node.level:
             return node.module or ""
         place = path.parents[node.level - 1] if node.level <= len(path.parents) else None
-        if place is None or not place.is_relative_to(self.package.folder):  # it fails, in every task
+        if place is None or not place.is_relative_to(self.package.folder):  # it fails in every task
             return ""
         return ".".join([*place.relative_to(self.package.folder).parts, *filter(None, [node.module])])
 
@@ -290,7 +290,7 @@ class _Reader:
     # ---- what else could change an import
 
     def at_once(self, node: ast.stmt, file: File) -> Iterator[Change]:
-        """What the statement itself changes when it runs, without the statements in it."""
+        """What the statement itself changes when it runs, without nested statements."""
         discarded = node.value if isinstance(node, ast.Expr) else None
         entered = [item.context_expr for item in node.items] if isinstance(node, (ast.With, ast.AsyncWith)) else []
         yield from assignments(node, file)
@@ -300,7 +300,7 @@ class _Reader:
                     continue
                 origin = file.origin(call.func)
                 if origin in ("importlib.import_module", "builtins.__import__"):
-                    yield Change(call, f"imports a module by {origin}", origin)
+                    yield Change(call, f"imports a module with {origin}", origin)
                 elif change := change_of_call(call, file):
                     yield change
                 elif origin is None:
@@ -312,7 +312,7 @@ class _Reader:
                     yield Change(call, f"calls {origin}", origin)
 
     def within(self, call: ast.Call) -> Change | None:
-        """What a call of something that is not from outside may change: whatever the package's functions change."""
+        """What a call within the package may change: whatever the package's functions change."""
         name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
         if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, (ast.Constant, ast.JoinedStr)):
             return None  # a method of a string
@@ -320,12 +320,12 @@ class _Reader:
             return Change(call, f"calls {name}", name)
         for path, changes in self.changes.items():
             for change in changes:
-                if change.in_function and change.about != "builtins.open":  # whose files are seldom read by imports
+                if change.in_function and change.about != "builtins.open":  # imports seldom read such files
                     where = f"{self.package.shown(path)}:{getattr(change.node, 'lineno', 1)}"
                     return Change(call, f"may run {where}, which {change.what}", change.about)
         return None
 
-    # ---- imports in functions, and in files that no script imports in plain sight
+    # ---- imports in functions, and in files that no script visibly imports
 
     def finish(self, elsewhere: Iterable[File]) -> tuple[list[Step], list[LeftOut]]:
         read = [(path, file) for path in self.files if (file := self.package.file(path)) is not None]
@@ -363,7 +363,7 @@ class _Reader:
 
 
 def _nested(node: ast.stmt) -> Iterator[list[ast.stmt]]:
-    """The blocks of a statement that run with it."""
+    """The nested blocks that run with a statement."""
     if isinstance(node, FUNCTIONS):
         return
     for name in ("body", "handlers", "cases", "orelse", "finalbody"):
@@ -372,7 +372,7 @@ def _nested(node: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _expressions(node: ast.stmt) -> Iterator[ast.AST]:
-    """The expressions of a statement that run with it, without those of the statements in it."""
+    """The expressions that run with a statement, without those of nested statements."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         yield from [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
         return
@@ -383,7 +383,7 @@ def _expressions(node: ast.stmt) -> Iterator[ast.AST]:
 
 def _walk(node: ast.AST, *, stop: type[ast.AST]) -> Iterator[ast.AST]:
     pending = [node]
-    while pending:  # a sum of a thousand terms is a thousand levels deep
+    while pending:  # a sum of a thousand terms is nested a thousand levels deep
         node = pending.pop()
         if not isinstance(node, stop):
             yield node

@@ -1,4 +1,4 @@
-"""The cold executor: a new interpreter, or whatever the command is, for every task. The reference for behaviour."""
+"""The cold executor: a new process for every task. It is the reference for the behaviour of all executors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLD = "cold"
 
 
 class ProcessLauncher:
-    """Hands every command to bash. Its zygote imports nothing: it is there as the reaper of what tasks leave behind."""
+    """Runs every command in bash. Its zygote imports nothing and only starts keepers."""
 
     is_warming = False
 
@@ -43,7 +43,7 @@ class ProcessLauncher:
 
 
 def shell_call(job: Job, staged: StagedTask) -> Call:
-    """The task's command, as bash runs it."""
+    """The task's command as a call of bash."""
     order, place = job.order, job.place
     return Call(
         cwd=staged.cwd,

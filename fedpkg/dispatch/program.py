@@ -1,4 +1,4 @@
-"""A program of a person's own beside the slots: under a keeper of its own, with limits and isolation as tasks have."""
+"""A user's program that runs beside the slots, in its own keeper, with the limits and isolation of tasks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Program:
     """A command that runs in the background.
 
     Args:
-        call: what runs.
-        apart: it has processes of its own (a PID namespace).
+        call: the command.
+        apart: it gets a separate PID namespace.
 
     Attributes:
-        ended: its outcome, once it is gone with all that it started.
+        ended: its outcome, after all its processes have ended.
 
     Raises:
-        DispatchError: it cannot be started; `NotIsolated`: … not as isolated as it was to be.
+        DispatchError: the command cannot be started; `NotIsolated` if it cannot be isolated.
     """
 
     def __init__(self, call: Call, *, apart: bool) -> None:
@@ -42,7 +42,7 @@ class Program:
             self._keeper.start(call)
         except KeeperGone as error:
             self._zygote.close()
-            raise DispatchError(f"{call.shell}: cannot be started: {error}") from error
+            raise DispatchError(f"cannot start '{call.shell}': {error}") from error
         except BaseException:
             self._zygote.close()
             raise
@@ -56,7 +56,7 @@ class Program:
             self.ended.set_exception(error)
 
     def close(self) -> None:
-        """End it with all that it started."""
+        """End the program and all processes that it has started."""
         self._keeper.hang_up()
         self._thread.join(OVERDUE_S)
         self._zygote.close()
@@ -77,16 +77,16 @@ def start_program(
     limits: Limits,
     isolation: Isolation | None,
 ) -> Program:
-    """Start a command.
+    """Start a command in the background.
 
     Args:
         command: a line for bash.
-        cwd: its working directory, which it may change.
+        cwd: its working directory, which is writable.
         folder: for its logs.
-        reads, writes: further folders that it may read, and change, where it is isolated.
+        reads, writes: further folders that it may read, or read and write, if it is isolated.
         fd: an open file that it inherits.
-        variables: of its environment, besides those of this process (where it is isolated: the harmless ones).
-        limits: but that of processor time, as it lives as long as the session.
+        variables: environment variables added to those of this process (if it is isolated, to the harmless ones).
+        limits: its limits; processor time is not limited, as the program runs as long as the session.
 
     Raises:
         DispatchError: as for `Program`.

@@ -1,9 +1,8 @@
 """The resident executor: each slot has an interpreter that runs one task after the other. For trusted packages.
 
-It is a fork of the warm interpreter that is not left after a task but put back as it was, by
-``runtime/path/_fedpkg_resident.py``, and replaced after a failure, a time-out, or a task that leaves something running.
-The fastest, and the one for GPUs, where a CUDA context is made once per slot. What it cannot put back is a change to
-the inside of an installed module.
+The interpreter is a fork of the warm interpreter. ``runtime/path/_fedpkg_resident.py`` restores it after each task; it
+is replaced after a failure, a time-out, or a task that leaves something running. This executor is the fastest, and the
+best for GPUs, as a CUDA context is created once per slot. It cannot undo changes inside an installed module.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def resident_executor(
     log_folder: Path,
     package: PackageOnDisk,
 ) -> LocalExecutor:
-    """An executor whose interpreters stay from task to task."""
+    """An executor whose interpreters run many tasks."""
     launcher = ForkserverLauncher(environment, log_folder, gpus=gpus_of(slots), resident=True)
     launcher.prestart(package)
     return LocalExecutor(site, launcher, slots=slots, folder=log_folder)

@@ -1,4 +1,4 @@
-"""The side that runs orders on this machine: what it has of packages, models, data and states, and where."""
+"""The side that runs orders on this machine: its packages, models, data and states, and their paths."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 class PackageOnDisk:
     """An unpacked compute package: ``root`` is copied for each client, ``folder`` inside it holds fedn.yaml.
 
-    ``python`` is what its commands find as ``python``: by default the interpreter that runs fedpkg, or that of an
-    environment of its own; None: whatever PATH says. ``left`` is the version folder in which a ``startup`` for all
-    clients has left it, which is copied with all that lies beside the package; None: it is as it was unpacked.
+    ``python`` is the interpreter that its commands call ``python``: the one that runs fedpkg (default), or the one of
+    the package's own environment; None: the first one on PATH. ``left`` is the version folder in which a ``startup``
+    for all clients has left the package; it is copied as a whole. None: the package is as it was unpacked.
     """
 
     digest: str
@@ -43,7 +43,7 @@ class PackageOnDisk:
     left: Path | None = None
 
     def started(self, version: Path) -> PackageOnDisk:
-        """The package as the one ``startup`` of a session has left it in that folder."""
+        """The package as the single ``startup`` of a session has left it in that folder."""
         root = package_in(version)
         folder = root / self.folder.relative_to(self.root)
         return dataclasses.replace(self, root=root, folder=folder, left=version)
@@ -51,12 +51,12 @@ class PackageOnDisk:
 
 @dataclass(frozen=True)
 class Job:
-    """An order where it runs: with its package, and with the paths that everything has on this machine.
+    """An order with its package and with the paths of its files on this machine.
 
     Args:
         reading: how its reply is read.
         model: the file to stage as its input.
-        state: the client's current version folder; None: it starts from the package.
+        state: the client's current version folder; None: the client starts from the package.
     """
 
     order: Order
@@ -83,28 +83,28 @@ class Job:
 
     @functools.cached_property
     def folder_name(self) -> str:
-        """Where its logs are, below the site's home."""
+        """The folder of its logs, relative to the site's home."""
         folder = self.place.folder
         return str(folder.relative_to(self.home) if folder.is_relative_to(self.home) else folder)
 
     @functools.cached_property
     def working_folder(self) -> Path:
-        """The folder of fedn.yaml in the task's working copy, where it runs."""
+        """The folder of fedn.yaml in the task's working copy: the task's working directory."""
         return self.place.package / self.package.folder.relative_to(self.package.root)
 
     @property
     def leads_elsewhere(self) -> bool:
-        """Whether the task has put a link in the place of its working folder, or of one around it."""
+        """Whether the task has replaced its working folder, or one of its parents, with a link."""
         inside = os.path.relpath(self.working_folder, self.place.version)
         return os.path.realpath(self.working_folder) != os.path.join(os.path.realpath(self.place.version), inside)
 
     @property
     def linked(self) -> dict[str, Path]:
-        """Of its links, those that are made; the others lie in the file system of an isolated task."""
+        """The links to make; links with absolute paths exist only in the file system of an isolated task."""
         return {name: target for name, target in self.links.items() if not name.startswith("/")}
 
     def sent(self, name: str) -> Weights | None:
-        """What the client was sent under the name of a set, ``""`` for the model: see `Reading`."""
+        """The set that the client was sent under this name, ``""`` for the model: see `Reading`."""
         sets = self._input
         given = self.order.input
         model = given.model if given is not None else ""
@@ -120,7 +120,7 @@ class Job:
 
 
 class Site:
-    """What this machine has that orders name. Sessions lie below ``home``, inputs and data are named relative to it."""
+    """Finds what orders name. Sessions are below ``home``; inputs and data have paths relative to it."""
 
     def __init__(self, home: Path, *packages: PackageOnDisk) -> None:
         self.home = home
@@ -135,7 +135,7 @@ class Site:
         return self._packages.get(digest)
 
     def know(self, spec: ReplySpec, digest: str) -> None:
-        if digest not in self._readings:  # with a new clipping norm in each round they are many, of the same tensors
+        if digest not in self._readings:  # a new clipping norm in each round makes many of the same tensors
             tensors = spec.tensors and self._tensors.setdefault(spec.tensors, spec.tensors)
             self._readings[digest] = Reading(msgspec.structs.replace(spec, tensors=tensors))
 
@@ -143,7 +143,7 @@ class Site:
         return session_folder(self.home, session_id)
 
     def place(self, order: Order, spec: ReplySpec) -> Place:
-        """Where the first try of an order runs."""
+        """The paths of the first attempt of an order."""
         out_name = "out.json" if spec.kind is ReplyKind.METRICS else f"out{spec.suffix}"
         return place_of(self.session_folder(order.session_id), order, suffix=spec.suffix, out_name=out_name)
 
@@ -151,17 +151,17 @@ class Site:
         """The folder of a version of a client's state.
 
         Raises:
-            FileNotFoundError: that is no token of ours, and would lead to other files.
+            FileNotFoundError: the token is invalid, and would lead to other files.
         """
         if token in ("", ".", "..") or "/" in token or "\0" in token:
             raise FileNotFoundError(errno.ENOENT, "there is no such state", token)
         return states_folder(self.session_folder(session_id), client_id) / token
 
     def job(self, order: Order) -> Job:
-        """The order, as it runs here.
+        """The order as a job on this machine.
 
         Raises:
-            DispatchError: it names a package, or a specification of replies, that is not here.
+            DispatchError: it names a package or a specification of replies that this site does not have.
         """
         package, reading = self._packages.get(order.package), self._readings.get(order.reply_spec)
         if package is None or reading is None:

@@ -1,4 +1,4 @@
-"""What a task finds when it starts: its directory, its private working copy, task.json, arguments and environment."""
+"""Prepares what a task finds at its start: folder, private working copy, task.json, arguments and environment."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from fedpkg.waist.order import ReplySpec
 from fedpkg.waist.place import STARTUP
 
 RUNTIME_PATH = Path(__file__).resolve().parent.parent / "runtime" / "path"
-# Variables that are fedpkg's whatever a run says: how modules are found, and that tasks write no bytecode.
+# Variables that a run cannot change: how modules are found, and that tasks write no bytecode.
 _OURS = ("PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
 class StagedTask:
-    """A task whose files are in place."""
+    """A task whose files exist."""
 
     cwd: Path
     appended: tuple[str, ...]  # words after the entry point's command: paths, then flags
@@ -53,9 +53,9 @@ def base_environ(
 ) -> dict[str, str]:
     """The environment that every task of a run shares, with ``python`` (unless it is None) first on PATH.
 
-    By default that is the interpreter that runs fedpkg: its virtual environment need not be activated. In one of the
-    package's own, modules of the person's PYTHONPATH, made for another interpreter, are not found. Commands may call it
-    ``python`` or ``python3``, also where its folder has it under another name alone.
+    By default that is the interpreter that runs fedpkg, whose virtual environment need not be activated. Any other
+    interpreter does not get the user's PYTHONPATH, which is made for another one. Commands may use the names ``python``
+    and ``python3`` even if the interpreter's file has another name.
     """
     environ = dict(os.environ)
     if python is not None and python != Path(sys.executable):
@@ -70,15 +70,15 @@ def base_environ(
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(RUNTIME_PATH), environ.get("PYTHONPATH", "")]))
     environ["PYTHONHASHSEED"] = extra.get("PYTHONHASHSEED", "0")
     name_the_host(environ)
-    environ["PYTHONUNBUFFERED"] = "1"  # what a task printed before it was killed is in its log
-    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is no state of a client
+    environ["PYTHONUNBUFFERED"] = "1"  # the log contains what a task printed before it was killed
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"  # bytecode is not a client's state
     for name in THREAD_VARIABLES:
         environ[name] = extra.get(name, str(threads))
     return environ
 
 
 class Environs:
-    """What the environments of an executor's tasks have in common, made once: to read ``os.environ`` takes 0.2 ms."""
+    """Caches the common part of tasks' environments, as reading ``os.environ`` takes 0.2 ms."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], dict[str, str]] = {}
@@ -92,9 +92,9 @@ class Environs:
 
 
 def shared_files(job: Job) -> list[Path]:
-    """Files among those of a staged task that other tasks have under names of their own.
+    """Files of a staged task to which other tasks have hard links.
 
-    Once `startup` has run, links may lead from the package's folders to files of the machine: those are none of them.
+    After `startup` has run, symbolic links may lead from the package to files of the machine; these do not count.
     """
     place = job.place
     big = [name for name in inventory(job.package.root).big if is_in_place(place.version, name)]
@@ -104,15 +104,15 @@ def shared_files(job: Job) -> list[Path]:
 def _is_shared(path: Path) -> bool:
     try:
         facts = path.lstat()
-    except OSError:  # absent
+    except OSError:  # it does not exist
         return False
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
 
 
 def stage(job: Job, slot: Slot, copies: WorkingCopies, environs: Environs, *, private: bool = False) -> StagedTask:
-    """Lay out the files of a task for ``slot``, but a big input: see `SlotInput`.
+    """Make the files of a task for ``slot``, except a big input: see `SlotInput`.
 
-    With ``private`` no other task has any of the package's files. The folders of its place must not exist yet.
+    With ``private`` the task shares no files of the package. The folders of its place must not exist yet.
     """
     order, place = job.order, job.place
     place.folder.mkdir(parents=True, mode=0o700)
@@ -154,12 +154,12 @@ def _environ(job: Job, slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
         environ[name] = environ[name] if name in _OURS else fill(order.environment[name], names)
     environ.update(slot.environment)
     if slot.gpus:
-        environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may give other bits each time
+        environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS results are not deterministic
     return environ
 
 
 def startup(job: Job, staged: StagedTask) -> tuple[Job, StagedTask]:
-    """The call of ``startup`` that comes before a client's first task, in the same place, with logs of its own."""
+    """The call of ``startup`` before a client's first task, in the same folders, with separate logs."""
     stdout, stderr = (job.place.log(stream, of_startup=True) for stream in ("stdout", "stderr"))
     order = msgspec.structs.replace(job.order, entry_point=STARTUP, arguments={})
     call = dataclasses.replace(job, order=order, reading=_NOTHING)
@@ -170,10 +170,10 @@ _NOTHING = Reading(ReplySpec(kind=ReplyKind.NOTHING))
 
 
 def _takes_a_path(job: Job) -> bool:
-    """Whether the path of the reply is appended: not where nothing is asked for, or `build` says itself what it writes.
+    """Whether the path of the reply is appended: not without a reply, or if the command of `build` has a model file.
 
-    FEDn's packages have had ``command: python entrypoint.py init_seed ../seed.npz``. What the package has is not
-    written.
+    FEDn's packages used ``command: python entrypoint.py init_seed ../seed.npz``. A file that the package contains is
+    not written.
     """
     if job.spec.kind is ReplyKind.SEED:
         return not named_seeds(job)
@@ -181,22 +181,22 @@ def _takes_a_path(job: Job) -> bool:
 
 
 def named_seeds(job: Job) -> list[str]:
-    """Model files that the command of `build` names, and that the package does not have: what it will write."""
+    """Model files that the command of `build` names and that the package does not contain: `build` writes them."""
     return [word for word in model_words(job) if not (job.package.folder / word).exists()]
 
 
 def model_words(job: Job) -> list[str]:
-    """The words of a task's command that are called like a model file."""
+    """The words of a task's command that look like the name of a model file."""
     command = job.command
     try:
         words = shlex.split(command)
-    except ValueError:  # a quote inside a word of the shell's own language
+    except ValueError:  # shell syntax that shlex cannot split
         words = [word.strip("\"'") for word in command.split()]
     return [word for word in words if word.endswith(SEED_SUFFIXES)]
 
 
 def own_environ(job: Job) -> dict[str, str]:
-    """Of a task's environment, what its run's configuration and its client decide."""
+    """The variables of a task that depend on the run configuration or on the client."""
     names = _names(job)
     data = {} if job.data_path is None else dict.fromkeys(DATA_PATHS, str(job.data_path))
     return {**data, **{name: fill(value, names) for name, value in job.order.environment.items()}}
@@ -214,7 +214,7 @@ _PLACEHOLDER = re.compile("{(" + "|".join((*_FIELDS, "data_path", "client_number
 
 
 def of_clients(environment: Mapping[str, str]) -> list[str]:
-    """Names of the variables that are not the same for all clients, or rounds."""
+    """Names of the variables that differ between clients or rounds."""
     return [*DATA_PATHS, *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
 
 
@@ -224,9 +224,9 @@ def fill(text: str, names: Mapping[str, str]) -> str:
 
 
 def task_record(job: Job, slot: Slot) -> dict[str, Json]:
-    """The content of task.json: of the order and of what its reply must be, what a program may have a use for.
+    """The content of task.json: fields of the order and of the reply's specification that a program may need.
 
-    Added are the places of this machine: the device, the data, the interpreter.
+    It also has values of this machine: the device, the path of the data, the interpreter.
     """
     order, spec = job.order, job.spec
     record = {name: getattr(order, name) for name in _OF_THE_ORDER}
@@ -254,9 +254,9 @@ _OF_THE_ORDER = (
 
 
 def remove_leftovers(job: Job) -> None:
-    """Remove from a task's folder what the task itself put there, so that it cannot fill the disk, round after round.
+    """Remove files that the task has made in its folder, which would fill the disk round after round.
 
-    What it was given and its logs stay, to repeat it by hand.
+    Its given files and its logs stay, so that the task can be repeated by hand.
     """
     for path in job.place.folder.iterdir():
         if path.name not in job.place.given:

@@ -1,4 +1,4 @@
-"""What a task leaves in its folders: made harmless; what cannot be kept as its client's state is refused."""
+"""Makes harmless what a task leaves in its folders, and refuses what cannot be kept as its client's state."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fedpkg.dispatch.site import Job
 from fedpkg.files import MAX_LEVELS, copy_file, mount_of, open_folder, walk
 from fedpkg.waist.answer import Refused
 
-MAX_PATH_BYTES = 2048  # inside a state: with the path of the state's own folder, every system call still takes it
-ENTRY_BYTES = 4096  # the least that a file or folder counts, as for the task's keeper
+MAX_PATH_BYTES = 2048  # inside a state: together with its folder's path, short enough for system calls
+ENTRY_BYTES = 4096  # the least that a file or folder counts, as in the task's keeper
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class _Found:
 
 
 def check_state(job: Job) -> None:
-    """Make what a task left in its version folder fit to be copied for the next one, whoever runs fedpkg.
+    """Make the version folder of a task safe to copy for the next one, also if fedpkg runs as root.
 
-    Sockets, pipes and devices are removed, set-id bits and capabilities are cleared, a file with several names becomes
-    several files, and everything is its owner's to read and write.
+    Sockets, pipes and devices are removed, set-id bits and capabilities are cleared, hard links become separate files,
+    and the owner gets read and write permission for everything.
 
     Raises:
-        Refused: it cannot be kept (`bad_state`), or exceeds a limit on the task's folders.
+        Refused: the folder cannot be kept (`bad_state`), or exceeds a limit of the task.
     """
     found = _secure(job.place.version, as_state=True)
     measured = {"folder_bytes": found.size_bytes, "folder_files": found.files - inventory(job.package.root).files}
@@ -43,13 +43,13 @@ def check_state(job: Job) -> None:
 
 
 def seal(job: Job) -> None:
-    """Make what a task has left for all clients read-only: they start from copies, and links to its big files.
+    """Make what a task has left for all clients read-only: clients start from copies, with links to its big files.
 
     Raises:
-        Refused: the folder of fedn.yaml is no longer there.
+        Refused: the folder of fedn.yaml no longer exists.
     """
     if job.leads_elsewhere or not job.working_folder.is_dir():
-        raise _bad("has no folder of fedn.yaml any more, from which clients start")
+        raise _bad("no longer has the folder of fedn.yaml, from which clients start")
     for _, entries in walk(job.place.version):
         for entry in entries:
             if not entry.is_symlink():
@@ -57,7 +57,7 @@ def seal(job: Job) -> None:
 
 
 def is_disarmed(folder: Path) -> bool:
-    """Make harmless what a task left in its own folder; False where that cannot be done."""
+    """Make harmless what a task left in its own folder; False if that is impossible."""
     try:
         _secure(folder, as_state=False)
     except Refused:
@@ -69,7 +69,7 @@ def _secure(top: Path, *, as_state: bool) -> _Found:
     size_bytes = files = 0
     pending = [(str(top), 0)]
     try:
-        owner = top.parent.stat().st_uid  # not always the user's own id: some network file systems change it
+        owner = top.parent.stat().st_uid  # not always this user's id: some network file systems map ids
         mount = _mount_of(str(top.parent))
         _mend(str(top), top.lstat(), owner, as_state=as_state)
         while pending:
@@ -98,7 +98,7 @@ def _secure(top: Path, *, as_state: bool) -> _Found:
 
 
 def _bad(what: str) -> Refused:
-    return Refused("bad_state", f"what it left in its folders {what}")
+    return Refused("bad_state", f"what the task left in its folders {what}")
 
 
 def _mount_of(path: str) -> str:
@@ -110,17 +110,17 @@ def _mount_of(path: str) -> str:
 
 
 def _has_capabilities(path: str, facts: os.stat_result) -> bool:
-    """Whether a program's file gives powers of root to all who run it (``setcap``)."""
+    """Whether an executable file has capabilities (``setcap``)."""
     if not (stat.S_ISREG(facts.st_mode) and facts.st_mode & 0o111 and hasattr(os, "listxattr")):
         return False
     try:
         return "security.capability" in os.listxattr(path, follow_symlinks=False)
-    except OSError:  # there are no attributes on this file system
+    except OSError:  # this file system has no extended attributes
         return False
 
 
 def _split(path: Path) -> os.stat_result:
-    """Replace a file by a copy: it has no other names, which may be changed from outside, and no attributes."""
+    """Replace a file with a copy, which has no other hard links and no extended attributes."""
     copy = path.with_name(f".{os.urandom(8).hex()}")
     copy_file(path, copy)
     copy.replace(path)
@@ -128,7 +128,7 @@ def _split(path: Path) -> os.stat_result:
 
 
 def _mend(path: str, facts: os.stat_result, owner: int, *, as_state: bool) -> None:
-    """Give a file the owner, and the permissions, that what is kept must have; remove what is no file."""
+    """Set the owner and the permissions of a file that is kept; remove special files."""
     if facts.st_uid != owner:
         os.chown(path, owner, -1, follow_symlinks=False)
     if stat.S_ISLNK(facts.st_mode):

@@ -1,4 +1,4 @@
-"""A task's private copy of its package; one that a task left as it was serves the next client."""
+"""Tasks' private working copies of the package; a copy that a task left unchanged is reused for the next client."""
 
 from __future__ import annotations
 
@@ -19,39 +19,38 @@ from fedpkg.errors import DispatchError
 from fedpkg.files import LINK_ABOVE_BYTES, copy_tree, remove_tree, same_files, walk
 from fedpkg.waist.place import package_in
 
-# Inodes' times move in ticks of 1 to 10 ms: what was written within the same tick cannot be told apart by them.
+# Inode times have a resolution of 1 to 10 ms: they do not distinguish writes within one clock tick.
 _TICKS_NS = 100_000_000
 
-# Of each file and folder: type and mode, inode, number of names, size, times of the last change and status change.
+# For each file and folder: type and mode, inode, number of links, size, mtime and ctime.
 _Facts: TypeAlias = "dict[str, tuple[int, ...]]"
 
 
 NOTE = (
-    "package-files.json"  # in a version of a client's state: files of the package that are not in it, but as they were
+    "package-files.json"  # in a version of a client's state: unchanged files of the package that are not stored in it
 )
 
 
 @dataclass
 class _Copy:
-    """Untouched as far as we know, with ``facts`` as we left them."""
+    """A copy with ``facts`` as fedpkg has made it."""
 
     root: Path  # of the package
     path: Path
     links: Mapping[str, Shared]
     facts: _Facts
-    settled: bool = False  # when it was given out the facts were so old that any change since shows in them
+    settled: bool = False  # the facts are old enough to show any later change
 
 
 class WorkingCopies:
-    """Gives each task a version folder (``package``, ``state``) of its own, and takes back those that nothing changed.
+    """Gives each task a private version folder (``package``, ``state``), and takes back unchanged ones.
 
-    Most tasks leave theirs as it was unpacked. Such a folder is moved to the next client instead of being removed and
-    copied anew (0.3 ms instead of 1.8). Whether it is as it was is read off its inodes: the time of a status change is
-    nothing that a program can set. Only where that time is too coarse to tell, just after the copying, are the bytes
-    compared.
+    Most tasks leave the folder unchanged. It is then moved to the next client instead of being removed and copied again
+    (0.3 ms instead of 1.8). Its inodes show whether it is unchanged, as no program can set ctime. Only if ctime is too
+    coarse to tell, just after the copying, the bytes are compared.
 
-    Big files of the package are links to a file that tasks share (`PackageFiles`). A client's state does not hold them:
-    a note in it names those that are to be linked again.
+    Big files of the package are hard links to a file that tasks share (`PackageFiles`). A client's state does not
+    contain them: a note in it names the files to link again.
     """
 
     def __init__(self, folder: Path, files: PackageFiles) -> None:
@@ -60,15 +59,15 @@ class WorkingCopies:
         self._lock = threading.Lock()
         self._count = 0
         self._spare: list[_Copy] = []
-        self._given: dict[str, _Copy] = {}  # by task: what it got of the package as it was unpacked
+        self._given: dict[str, _Copy] = {}  # by task: its copy of the unpacked package
         self._links: dict[str, Mapping[str, Shared]] = {}  # by task
-        self._linked: dict[Path, set[str]] = {}  # links to data: the tasks that have them
-        self._private: dict[str, list[str]] = {}  # by task that runs again: big files that it got as its own
+        self._linked: dict[Path, set[str]] = {}  # by link to data: the tasks that use it
+        self._private: dict[str, list[str]] = {}  # by task that runs again: big files of which it has private copies
 
     def put(self, job: Job, *, private: bool = False) -> None:
-        """Make ``job.place.version``, which must not exist: from the client's state, else from the package.
+        """Make ``job.place.version``, which must not exist, from the client's state, or from the package.
 
-        With ``private`` nobody else has any of its files. What an order for all clients leaves is whole.
+        With ``private``, it shares no files with other tasks. The result of an order for all clients is always private.
         """
         root, private = job.package.root, private or job.order.is_for_all
         if job.state is not None:
@@ -109,11 +108,11 @@ class WorkingCopies:
         return bool(self._links.get(job.task_id))
 
     def is_as_given(self, job: Job) -> bool:
-        """A task has ended: has it left alone what it shares with others, and others likewise?"""
+        """Whether the files that a task shares are unchanged after it, by the task itself and by others."""
         return self._files.are_as_given(job.place.version, self._links.get(job.task_id, {}))
 
     def take_back(self, job: Job) -> bool:
-        """A task is done, its processes are gone: did it leave its client nothing to keep? Then its folder goes."""
+        """Remove the folder of a task that has ended, if the client has nothing to keep; whether that is so."""
         copy, links = self._given.pop(job.task_id, None), self._links.pop(job.task_id, {})
         try:
             touched = copy is None or not _is_untouched(job.place.version, copy)
@@ -121,9 +120,9 @@ class WorkingCopies:
             is_as_unpacked = copy is not None and (
                 (copy.settled and not touched) or _is_as_unpacked(job, links, big_files=not touched)
             )
-        except FileNotFoundError:  # it removed its own folder: nothing to keep, either
+        except FileNotFoundError:  # the task removed its own folder, so there is nothing to keep
             touched = is_as_unpacked = True
-        except OSError:  # it cannot be read: then it is as the client wants it
+        except OSError:  # it cannot be read, so the client has changed it
             touched, is_as_unpacked = True, False
         if copy is not None and is_as_unpacked and not touched and not job.links:
             self._private.pop(job.task_id, None)
@@ -131,7 +130,7 @@ class WorkingCopies:
             return True
         names = self._files.take(job.place.version, links)
         names += drop_unchanged(job.package.root, job.place.version, self._private.pop(job.task_id, ()))
-        if copy is not None and is_as_unpacked:  # such a copy is its client's own
+        if copy is not None and is_as_unpacked:  # this copy cannot be reused
             remove_tree(job.place.version)
             return True
         _write_note(job.place.version, names)
@@ -148,7 +147,7 @@ class WorkingCopies:
             self._spare.append(copy)
 
     def discard(self, job: Job) -> None:
-        """A task failed: it leaves no trace in its client's state."""
+        """Remove the folder of a failed task, which leaves its client's state unchanged."""
         self._given.pop(job.task_id, None)
         self._private.pop(job.task_id, None)
         self._files.take(job.place.version, self._links.pop(job.task_id, {}))
@@ -157,11 +156,11 @@ class WorkingCopies:
         remove_tree(job.place.version)
 
     def _link(self, job: Job) -> None:
-        """Put links to the client's data where its package looks for them; what has their names gives way."""
+        """Put links to the client's data where the package expects them, replacing what is there."""
         for name, target in job.linked.items():
             link = _place_of(job, name)
-            if link is None:  # what we remove and make would be there
-                raise DispatchError(f"{job.order.client_id} has kept a link in the place of its working folder")
+            if link is None:  # removing and linking would happen at the target
+                raise DispatchError(f"{job.order.client_id} has replaced its working folder with a link")
             with self._lock:
                 users = self._linked.setdefault(link, set())
                 is_there = bool(users) and link.is_symlink() and os.readlink(link) == str(target)
@@ -172,9 +171,9 @@ class WorkingCopies:
                     link.symlink_to(target)
 
     def _unlink(self, job: Job) -> None:
-        """Take the links away again, with folders that were made for them: they are no part of the client's state.
+        """Remove the links and the folders made for them, as they do not belong to the client's state.
 
-        One beside the version of the state stays as long as another task of the client runs that has it, too.
+        A link outside the version folder stays while another running task of the client uses it.
         """
         for name in job.linked:
             if (link := _place_of(job, name)) is None:
@@ -190,7 +189,7 @@ class WorkingCopies:
                     _remove_made_for(link, job)
 
     def clear(self) -> None:
-        """Remove the copies that no task has."""
+        """Remove the copies that no task uses."""
         with self._lock:
             self._spare.clear()
             remove_tree(self._folder)
@@ -198,7 +197,7 @@ class WorkingCopies:
 
 
 def _remove_made_for(link: Path, job: Job) -> None:
-    """Remove the empty folders that a link was in, apart from those of the package, the version and the client."""
+    """Remove empty folders around a link, except folders of the package, the version and the client."""
     for folder in itertools.takewhile(job.place.package.__ne__, link.parents):
         if folder.is_relative_to(job.place.package):
             of_the_package = job.package.root / folder.relative_to(job.place.package)
@@ -208,20 +207,20 @@ def _remove_made_for(link: Path, job: Job) -> None:
             return
         try:
             folder.rmdir()
-        except OSError:  # there is something else in it
+        except OSError:  # it is not empty
             return
 
 
 def _place_of(job: Job, name: str) -> Path | None:
-    """Where a link lies; None: the task has put a link in the place of a folder on the way.
+    """The path of a link; None if the task has replaced a folder on the way with a link.
 
     Raises:
-        DispatchError: that is not the client's own.
+        DispatchError: the path is outside the client's own folder.
     """
     own = job.place.version.parent
     link = Path(os.path.normpath(job.working_folder / name))
     if not link.is_relative_to(own) or link == own:
-        raise DispatchError(f"clients.links: {name} is above all that belongs to {job.order.client_id} alone")
+        raise DispatchError(f"clients.links: {name} is outside the folder that belongs to {job.order.client_id} alone")
     inside = os.path.relpath(link.parent, own)
     return (
         link if os.path.realpath(link.parent) == os.path.normpath(os.path.join(os.path.realpath(own), inside)) else None
@@ -229,7 +228,7 @@ def _place_of(job: Job, name: str) -> Path | None:
 
 
 def _read_note(state: Path) -> list[str]:
-    """Names of the files of the package that are to be put into a copy of a state."""
+    """Names of the files of the package that belong into a copy of a state."""
     try:
         return [str(name) for name in json.loads((state / NOTE).read_bytes())]
     except FileNotFoundError:
@@ -239,9 +238,9 @@ def _read_note(state: Path) -> list[str]:
 
 
 def _write_note(version: Path, names: list[str]) -> None:
-    if version.is_symlink():  # it is refused
+    if version.is_symlink():  # such a state is refused
         return
-    remove_tree(version / NOTE)  # which the task may have put there
+    remove_tree(version / NOTE)  # the task may have made it
     if names:
         (version / NOTE).write_text(json.dumps(names))
 
@@ -254,7 +253,7 @@ def _facts(folder: Path, links: Container[str]) -> _Facts:
             facts = entry.stat(follow_symlinks=False)
             what = (facts.st_mode, facts.st_ino, facts.st_nlink, facts.st_size)
             name = entry.path[top:]
-            is_link = name.startswith("/package/") and name[len("/package/") :] in links  # it is looked at elsewhere
+            is_link = name.startswith("/package/") and name[len("/package/") :] in links  # checked elsewhere
             found[name] = (*what[:2], 0) if is_link else (*what, facts.st_mtime_ns, facts.st_ctime_ns)
     return found
 
@@ -262,7 +261,7 @@ def _facts(folder: Path, links: Container[str]) -> _Facts:
 def _is_untouched(folder: Path, copy: _Copy) -> bool:
     try:
         return _facts(folder, copy.links) == copy.facts
-    except OSError:  # it took away permissions, or nested folders deeper than any path can say
+    except OSError:  # without permissions, or nested deeper than the longest possible path
         return False
 
 
@@ -282,7 +281,7 @@ def _in_version(names: Iterable[str]) -> frozenset[str]:
 
 
 def _is_as_unpacked(job: Job, links: Mapping[str, Shared], *, big_files: bool) -> bool:
-    """Whether a working copy holds what the package holds, byte for byte. Big files are worth reading only if asked."""
+    """Whether a working copy is equal to the package, byte for byte. Big files are only read if requested."""
     folder, max_bytes = job.place.version, None if big_files else LINK_ABOVE_BYTES
     if job.package.left is not None:
         return same_files(job.package.left, folder, max_bytes=max_bytes, but=_in_version(links))

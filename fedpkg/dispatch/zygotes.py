@@ -17,9 +17,9 @@ from fedpkg.dispatch.preload import OPTIMISER
 from fedpkg.errors import DispatchError
 
 ZYGOTE = Path(__file__).resolve().parent.parent / "runtime" / "zygote.py"
-# Imports that take longer (PyTorch needs 1 to 3 s) are taken to hang; a task's own time limit would not end them.
+# Imports that take longer (PyTorch needs 1 to 3 s) count as hanging; a task's time limit does not apply to them.
 START_PATIENCE_S = 120.0
-MOST_LEFT_OUT = 10  # imports that make a zygote start again; at the next one, the rest is left out, too
+MOST_LEFT_OUT = 10  # imports for which a zygote starts again; after the next one, all later imports are left out, too
 
 
 class Zygote:
@@ -27,15 +27,15 @@ class Zygote:
 
     Args:
         interpreter: the Python of the package's environment.
-        steps: what it does before it forks, from `dispatch.preload`. A step that starts threads or fails half-way is
-            left out: the interpreter starts again without it.
+        steps: what it does before it forks, from `dispatch.preload`. If a step starts threads or fails half-way, the
+            interpreter starts again without it.
         forbidden: names of modules that none of the steps may import.
-        of_clients: variables that are not the same for all clients, which none of the steps may read.
-        own: names of the package's own modules, which none of the imports may have taken.
-        sources: files of which tasks will run or import copies.
-        environ: its environment (threads at 1; a task sets its own).
-        log: file for what the imports print.
-        apart: each keeper and its task have processes of their own (a PID namespace).
+        of_clients: variables that differ between clients, which none of the steps may read.
+        own: names of the package's own modules, which none of the imports may use.
+        sources: files of the package that tasks will run or import.
+        environ: its environment (1 thread; a task sets its own number).
+        log: file for the output of the imports.
+        apart: each keeper and its task have a separate PID namespace.
         fds: open files that it inherits, to pass them on (`Call.fds`).
     """
 
@@ -88,7 +88,7 @@ class Zygote:
                     stdout=output,
                     stderr=output,
                     pass_fds=[theirs.fileno(), *self._fds],
-                    start_new_session=True,  # a Ctrl-C in the terminal is for the controller alone
+                    start_new_session=True,  # only the controller gets a Ctrl-C of the terminal
                 )
             except OSError as error:
                 self._control.close()
@@ -101,7 +101,7 @@ class Zygote:
         send(self._control, {**self._order, "steps": self._steps})
 
     def _leave_out(self, offence: dict[str, Any]) -> None:
-        """Go on without a step, and without what else imports that module by name."""
+        """Leave out a step, and the later steps that import the same module."""
         number, part = offence["step"], offence["part"]
         step = self._steps[number]
         module = "torch._dynamo" if step == OPTIMISER else f"{step[1]}.{part}" if part else step[1]
@@ -116,14 +116,14 @@ class Zygote:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits in `ready`."""
+        """Whether a thread waits in `ready`."""
         return self._greeting is None and self._greeting_lock.locked()
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it has imported what it should; what it says of that: ``why_cold`` and ``left_out``.
+        """Wait until the imports are finished; the result has ``why_cold`` and ``left_out``.
 
-        With ``why_cold`` it cannot fork, or it died, and it has no keepers to give. Of each step that was left out,
-        module, kind and reason are told.
+        With ``why_cold`` the zygote cannot fork or has ended, and has no keepers. ``left_out`` has the module, the
+        kind and the reason of each step that was left out.
         """
         with self._greeting_lock:
             if self._greeting is None:
@@ -141,7 +141,7 @@ class Zygote:
                 self._control.settimeout(None)
                 return {**greeting, "left_out": self._left_out}
         except TimeoutError:
-            how = f"had not done its imports after {START_PATIENCE_S:g} s"
+            how = f"had not finished its imports after {START_PATIENCE_S:g} s"
             self._end()
         except OSError:
             pass
@@ -150,11 +150,11 @@ class Zygote:
         return {"why_cold": why_cold, "left_out": self._left_out}
 
     def keeper(self, *, warm: bool) -> Keeper:
-        """A new keeper, for one slot. Should somebody have killed the zygote, another one is started.
+        """A new keeper for one slot. If the zygote was killed, it is started again.
 
         Raises:
-            KeeperGone: there is none now; another call may give one.
-            DispatchError: there is none to be had.
+            KeeperGone: there is none now; another call may succeed.
+            DispatchError: no keeper can be started.
         """
         with self._keeper_lock:
             may_start_again = self._starts > 1 or not self.ready()["why_cold"]
@@ -178,18 +178,18 @@ class Zygote:
                 keeper.close()
                 if not isinstance(error, KeeperGone):
                     raise KeeperGone(f"the interpreter {self.interpreter} is gone: {error}") from error
-                if self._process.poll() is None:  # it cannot fork, or somebody has stopped it
-                    self._process.kill()  # keepers and tasks that it has live on
+                if self._process.poll() is None:  # it cannot fork, or was stopped
+                    self._process.kill()  # its keepers and tasks continue
                     self._process.wait()
                 raise
-            if self._closed:  # meanwhile; `close` may have missed what is new
+            if self._closed:  # `close` may have missed the new keeper
                 keeper.close()
                 self._end()
                 raise DispatchError("this executor is closed")
             return keeper
 
     def close(self) -> None:
-        """End it, its keepers and their tasks."""
+        """End the zygote, its keepers and their tasks."""
         self._closed = True
         for keeper in list(self._keepers):
             keeper.hang_up()
@@ -198,10 +198,10 @@ class Zygote:
             keeper.close()
 
     def _end(self) -> None:
-        # shutdown, not only close: another thread may sit in recv, and the zygote must see the end of file at once.
+        # shutdown, not only close: another thread may wait in recv, and the zygote must see the end of file at once.
         shut(self._control, socket.SHUT_RDWR)
         self._control.close()
-        importing = self._greeting is None  # then it has no tasks, and would not look at its socket for seconds
+        importing = self._greeting is None  # it has no tasks yet, and would not read its socket for seconds
         try:
             self._process.wait(0 if importing else CLOSE_PATIENCE_S)
         except subprocess.TimeoutExpired:

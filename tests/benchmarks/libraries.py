@@ -76,7 +76,7 @@ class Warnings(logging.Handler):
 
     def emit(self, record):
         said = record.getMessage().partition("reason=")[2]
-        found = re.match(r"every task imports (.*?) anew|(\S+) is imported anew", said)
+        found = re.match(r"every task imports (.*?) again|(\S+) is imported again", said)
         self.said.append((found[1] or found[2]) if found else said)
 
 

@@ -143,7 +143,7 @@ def test_place_that_is_nobodys_own_is_refused_as_a_link(here):
     with tarfile.open("flat.tgz", "w:gz") as archive:  # fedn.yaml at its top
         archive.add("client", arcname=".")
     ended = fedpkg("run", "--package", "flat.tgz", "--rounds", "1", "--data", "d/*", "clients.links={../../../x: .}")
-    assert "clients.links: ../../../x is above all that belongs to " in ended.err
+    assert "clients.links: ../../../x is outside the folder that belongs to " in ended.err
     ended = run("clients.links={/app/data: .}")
     assert "'/app/data' in 'clients.links' is a path that all clients would share" in " ".join(ended.err.split())
     assert "set isolate.enabled (--isolate), so that each client has its own" in " ".join(ended.err.split())
@@ -167,13 +167,13 @@ def test_data_of_a_container_is_there_with_isolation(here, where):
     write_data(here / "d")
     ended = run(f"executor.name={where}", where="isolated")
     if means().cold == "landlock":
-        assert "only a task with a file system of its own can find its data there" in ended.err
+        assert "data cannot be linked there if only Landlock isolates the task" in ended.err
         return
     assert ended.code == 0, ended.err
     assert data_line(ended) == "as /app/data" and model() == [1.5, 2.5, 3.5]
     assert not Path("/app/data").exists()
     ended = run("clients.links={/usr/share: .}", where="isolated")
-    assert "the data cannot be found at /usr/share: the task sees /usr there" in ended.err
+    assert "data cannot be linked at /usr/share: an isolated task sees /usr there" in ended.err
 
 
 # A parameter or word `data_path` of a script, its command, and whether a flag can set it.

@@ -238,7 +238,7 @@ def test_seed_that_lies_in_the_package_is_not_what_build_made(here):
     (client / "model.py").write_text("print('I forgot to save')")
     np.savez(client / "seed.npz", w=np.ones(2))
     ended = fedpkg("package", "call", "build", "-p", "p/client")
-    assert ended.code != 0 and "it wrote no 'out.npz'" in ended.err
+    assert ended.code != 0 and "the task wrote no 'out.npz'" in ended.err
 
 
 def test_build_cannot_hand_in_a_link_as_its_seed(here):

@@ -46,7 +46,7 @@ def test_client_that_spies_fails_and_the_others_mean_stands(
     )
     row = federation.task(session, "client-1")
     assert row.failure == "exit_code"
-    assert "; it ran isolated, and its log says " in (row.message or "")
+    assert "; the task was isolated, and its log contains " in (row.message or "")
     assert "nothing to see" in (row.log_tail or "")
     assert [federation.task(session, f"client-{number}").status for number in (0, 2, 3)] == ["ok"] * 3
     assert federation.steps_taken(session, 1) == pytest.approx(1.0, abs=1e-6)

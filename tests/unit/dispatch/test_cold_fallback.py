@@ -65,8 +65,8 @@ def test_import_that_starts_a_thread_is_left_out_with_what_needs_it_and_the_rest
     for _ in range(2):
         assert bench.told(package) == {"anew": ["starts_a_thread", "needs_it"]}
     assert [message.partition(" (about")[0] for message in warnings_of(caplog)] == [
-        "executor.left_out reason=starts_a_thread is imported anew in every task",
-        "executor.left_out reason=needs_it is imported anew in every task",
+        "executor.left_out reason=starts_a_thread is imported again in every task",
+        "executor.left_out reason=needs_it is imported again in every task",
     ]
     assert all(
         "starts threads, and forking a process with threads is unsafe" in message for message in warnings_of(caplog)
@@ -174,7 +174,7 @@ def test_import_that_hangs_makes_the_package_run_cold(
     for _ in range(2):
         assert "parent" in bench.told(package)
     (warning,) = warnings_of(caplog)
-    assert "had not done its imports after 1 s" in warning
+    assert "had not finished its imports after 1 s" in warning
 
 
 def test_own_module_named_like_one_in_use_makes_the_package_run_cold(
@@ -189,7 +189,7 @@ def test_own_module_named_like_one_in_use_makes_the_package_run_cold(
     bench = open_warm(package, PYTHONPATH=str(tmp_path / "site"))
     assert bench.told(package) == {"wave": 3}
     (warning,) = warnings_of(caplog)
-    assert "its own module 'wave' has the name of one that the warm interpreter has imported" in warning
+    assert "its module 'wave' has the same name as one that the warm interpreter has imported" in warning
 
 
 @pytest.mark.parametrize(

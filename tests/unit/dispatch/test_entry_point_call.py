@@ -479,7 +479,7 @@ def test_input_that_is_written_to_fails_the_task_and_spares_the_next(bench: Benc
     """
     result = bench.run(inline(tmp_path, code), model=big)
     assert result.failure is not None
-    assert (result.failure.kind, result.failure.message) == ("wrote_input", "it changed its read-only input file")
+    assert (result.failure.kind, result.failure.message) == ("wrote_input", "the task changed its read-only input file")
     assert big.read_bytes() == before
     look = inline(tmp_path, "tell(start=open(sys.argv[1], 'rb').read(2).decode(), links=os.stat(sys.argv[1]).st_nlink)")
     assert bench.told(look, model=big) == {"start": "PK", "links": 2}

@@ -499,7 +499,7 @@ def test_data_may_be_a_folder_and_its_neighbour_is_not_there(bench: Bench, tmp_p
     result = bench.run(inline(tmp_path, code), isolation=ISOLATED, data_path=tmp_path / "Daten" / "one")
     assert result.failure is not None
     assert result.failure.kind == "exit_code"
-    assert "; it ran isolated, and its log says " in result.failure.message
+    assert "; the task was isolated, and its log contains " in result.failure.message
     assert "/../other/data.csv" in result.log_tail
 
 
@@ -594,7 +594,7 @@ def test_link_in_the_place_of_its_folder_leads_fedpkg_nowhere(bench: Bench, tmp_
     assert first.keeps_state
     second = bench.run(package, links={"data": tmp_path / "data.csv"}, state=first.task.next_state, **given)
     assert second.failure is not None
-    assert "a link in the place of its working folder" in second.failure.message
+    assert "has replaced its working folder with a link" in second.failure.message
     assert tree(elsewhere) == before
 
 
@@ -696,7 +696,7 @@ def test_task_that_cannot_be_isolated_is_not_run(bench: Bench, tmp_path: Path, m
     result = bench.run(package, isolation=ISOLATED)
     assert result.failure is not None
     assert result.failure.kind == "isolation", result.failure
-    assert "it could not be isolated, and was not run" in result.failure.message
+    assert "the task could not be isolated and was not run" in result.failure.message
     monkeypatch.undo()
     assert bench.told(inline(tmp_path, "tell(fine=True)"), isolation=ISOLATED) == {"fine": True}
 

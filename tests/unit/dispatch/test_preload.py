@@ -155,4 +155,4 @@ def test_deep_code_is_followed_as_far_as_that_goes(tmp_path: Path) -> None:
     found = preloads(tmp_path, files, "a.py", "b.py")
     assert found["a.py"].modules == ["lib_a", "lib_b"]
     assert (found["b.py"].modules, found["b.py"].left_out[0].module) == (["lib_a"], "lib_b")
-    assert found["b.py"].left_out[0].because == "b.py has too many blocks in one another"
+    assert found["b.py"].left_out[0].because == "b.py nests too many blocks"

@@ -21,12 +21,12 @@ TRAIN = {
     "exit_message": ("exit_code", "exited with code 1"),
     "raise": ("exit_code", "exited with code 1"),
     "signal": ("signal", "'train' was killed by SIGSEGV after"),
-    "no_file": ("no_file", "it wrote no 'out.npz'"),
+    "no_file": ("no_file", "the task wrote no 'out.npz'"),
     "empty_file": ("bad_file", "out.npz: the file is empty"),
     "truncated": ("bad_file", "out.npz: "),
     "pickle": ("bad_file", "object"),
     "symlink_out": ("not_a_file", "'out.npz' is a symbolic link"),
-    "hardlink_out": ("not_a_file", "'out.npz' has 2 names"),
+    "hardlink_out": ("not_a_file", "'out.npz' has 2 hard links"),
     "fifo_out": ("not_a_file", "'out.npz' is not a regular file"),
     "dir_out": ("not_a_file", "'out.npz' is not a regular file"),
     "huge_out": ("too_big", "'out.npz' had 10000000000 bytes; at most"),
@@ -48,7 +48,7 @@ TRAIN = {
 VALIDATE = {
     "exit3": ("exit_code", "'validate' exited with code 3"),
     "raise": ("exit_code", "exited with code 1"),
-    "no_file": ("no_file", "it wrote no 'out.json'"),
+    "no_file": ("no_file", "the task wrote no 'out.json'"),
     "bad_json": ("bad_json", "is not JSON"),
 }
 
@@ -210,7 +210,7 @@ def test_file_that_build_writes_elsewhere_stays_there(bench: Bench, tmp_path: Pa
     name = name.format(folder=tmp_path)
     result = bench.run(inline(tmp_path, BUILD, command=f"python entrypoint.py '{name}'"), reply_kind=ReplyKind.SEED)
     assert result.failure is not None and result.failure.kind == "no_file"
-    assert f"its command names '{name}', but there is no such file in the package's folder" in result.failure.message
+    assert f"the command names '{name}', but there is no such file in the package's folder" in result.failure.message
 
 
 def send_sets(tmp_path: Path, code: str, examples: str = "3") -> PackageOnDisk:

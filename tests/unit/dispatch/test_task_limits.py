@@ -171,7 +171,7 @@ def test_task_with_very_many_sessions_is_ended(bench: Bench, tmp_path: Path) -> 
     code = "import time\nfor _ in range(20): os.fork() or (os.setsid(), time.sleep(100))\ntime.sleep(100)"
     result = bench.run(inline(tmp_path, code), limits=Limits(processes=64))
     failed(result, "processes", "limits.processes")
-    assert result.failure is not None and "sessions of processes (setsid)" in result.failure.message
+    assert result.failure is not None and "process sessions (setsid)" in result.failure.message
     fine(bench, tmp_path)
 
 

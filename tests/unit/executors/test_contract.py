@@ -284,7 +284,7 @@ def test_startup_for_all_that_fails_or_leaves_no_package_leaves_nothing(desk: De
     assert failed.failure is not None and failed.failure.message.startswith("'startup' exited with code 5")
     gone = start_for_all(desk, "import shutil\nshutil.rmtree(os.getcwd())")
     assert gone.failure is not None and gone.failure.kind == "bad_state", gone
-    assert "no folder of fedn.yaml any more" in gone.failure.message
+    assert "no longer has the folder of fedn.yaml" in gone.failure.message
     nothing = start_for_all(desk, "")
     assert (failed.state, gone.state, nothing.state, nothing.status) == (None, None, None, "ok")
 
