@@ -1,11 +1,11 @@
 """The process that starts tasks: warm ones by forking itself, cold ones by running a command.
 
-It is exec'ed by the dispatcher with the interpreter of the package's environment, and needs only the standard library
-(Python 3.9 or newer); fedpkg need not be installed there. One zygote has one *keeper* per slot:
+The dispatcher executes it with the interpreter of the package's environment. It needs only the standard library (Python
+3.9 or newer); fedpkg need not be installed there. One zygote has one *keeper* per slot:
 
-    controller ── socket ── zygote            takes the steps of dispatch/preload.py, never starts a thread
+    controller ── socket ── zygote            runs the steps of dispatch/preload.py, never starts a thread
         │                     └─ fork ─┐
-        └──────── socket ─────────── keeper   one per slot; the subreaper of the one task that it runs at a time
+        └──────── socket ─────────── keeper   one per slot; the subreaper of its task, one at a time
                                        └─ task, and whatever the task starts
 
 What a keeper does is in ``path/_fedpkg_keeper.py``.
@@ -25,7 +25,7 @@ import time
 import types
 import weakref
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
@@ -50,9 +50,9 @@ HUGE_PAGE = 2 << 20
 
 
 def count_threads() -> int:
-    """Threads of this process; without jemalloc's (pyarrow has one, and much imports pyarrow), which is made for forks.
+    """The number of threads, without jemalloc's, which is safe for forks (pyarrow has one, and many import pyarrow).
 
-    jemalloc holds all its locks while a process forks, and goes on without the thread in the child.
+    jemalloc holds all its locks during a fork, and continues without the thread in the child.
     """
     try:
         return sum(_name_of_thread(thread) != "jemalloc_bg_thd" for thread in os.listdir("/proc/self/task"))
@@ -63,7 +63,7 @@ def count_threads() -> int:
 
 
 def threads_stay() -> bool:
-    """Whether there are other threads, also after a moment: one that has been joined may still be listed."""
+    """Whether other threads exist after a short wait, as a joined thread may still be listed."""
     for _ in range(40):
         if count_threads() <= 1:
             return False
@@ -80,7 +80,7 @@ def _name_of_thread(thread: str) -> str:
 
 
 class Offence(Exception):
-    """A step that must be left out: ``part`` is the name that was taken from a module, if it was that."""
+    """A step that must be left out; ``part``: the name imported from a module, if that is the cause."""
 
     def __init__(self, number: int, part: str | None, why: str, kind: str, seconds: float) -> None:
         super().__init__(why)
@@ -88,7 +88,7 @@ class Offence(Exception):
 
 
 class Reads(dict):  # type: ignore[type-arg]
-    """The variables behind ``os.environ``, which notes the names that are looked up."""
+    """The dictionary behind ``os.environ``, which records the names that are looked up."""
 
     def __init__(self, variables: dict[bytes, bytes]) -> None:
         super().__init__(variables)
@@ -100,20 +100,20 @@ class Reads(dict):  # type: ignore[type-arg]
 
 
 def preload(steps: Iterable[list[Any]], forbidden: Iterable[str], of_clients: Iterable[str]) -> None:
-    """Take the steps of `dispatch.preload` in order, but for imports that fail and leave nothing behind.
+    """Run the steps of `dispatch.preload` in order. Imports that fail and leave nothing behind are ignored.
 
     Raises:
-        Offence: the interpreter cannot be used as it is now.
+        Offence: the interpreter cannot be used any more.
     """
     before = dict(os.environ)
-    given = dict(before)  # what the script sets, too
+    given = dict(before)  # including what the script sets
     native = set()
     banned = {"imports": list(forbidden), "reads": list(of_clients)}
     for number, step in enumerate(steps):
         kind = step[0]
         if kind == "environ":
             _, how, name, value = step
-            if name in _fedpkg_task.THREAD_VARIABLES:  # here they stay at 1, lest threads start
+            if name in _fedpkg_task.THREAD_VARIABLES:  # they stay at 1 here, so that no threads start
                 if how == "set":
                     _fedpkg_main.THREADS_OF_SCRIPT[name] = value
                 continue
@@ -146,7 +146,7 @@ def attempt(
     """Do one import; False if it failed and left nothing behind.
 
     Raises:
-        Offence: it started threads, left modules half imported, or met what is ``banned``.
+        Offence: it started threads, left modules half imported, or used what is ``banned``.
     """
     known = set(sys.modules)
     started = time.monotonic()
@@ -155,10 +155,10 @@ def attempt(
     reads = os.environ._data = Reads(plain)  # type: ignore[attr-defined]
     try:
         action(*arguments)
-    except BaseException as error:  # whatever a module does at import, the task itself will show it to its user
+    except BaseException as error:  # the task itself will show the error
         problem = "%s: %s" % (type(error).__name__, error)
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-        is_itself_missing = missing is not None and (name + ".").startswith(missing + ".")  # its parents are whole
+        is_itself_missing = missing is not None and (name + ".").startswith(missing + ".")  # its parents are complete
         if not is_itself_missing and set(sys.modules) - known:
             raise Offence(number, part, problem, "failed", time.monotonic() - started)
     finally:
@@ -176,7 +176,7 @@ def attempt(
 
 
 def take(module: str, part: str) -> None:
-    """``from module import part``: an attribute, which the module may make only now, or a module of it."""
+    """``from module import part``: an attribute, which the module may create lazily, or a submodule."""
     try:
         getattr(sys.modules[module], part)
     except AttributeError:
@@ -193,11 +193,11 @@ def set_warning_filter(function: str, arguments: list[Any], named: list[list[Any
     try:
         getattr(warnings, function)(*map(value, arguments), **{name: value(given) for name, given in named})
     except Exception:
-        pass  # the script will show it to its user
+        pass  # the script itself will show the error
 
 
 def start_again(control: socket.socket, environ: dict[str, str], offence: Offence) -> None:
-    """A new interpreter in this process, as threads and modules cannot be taken back; it gets a new order."""
+    """Replace the interpreter of this process, as threads and modules cannot be removed; it gets a new order."""
     send(control, {"again": offence.told})
     os.set_inheritable(control.fileno(), True)
     sys.stdout.flush()
@@ -206,15 +206,15 @@ def start_again(control: socket.socket, environ: dict[str, str], offence: Offenc
 
 
 def shadowed(own: Iterable[str]) -> str | None:
-    """What is wrong if one of the package's own modules is hidden by one that is imported already."""
+    """The problem if an imported module hides one of the package's own modules, or None."""
     for name in own:
         if name in sys.modules:
-            return "its own module '%s' has the name of one that the warm interpreter has imported" % name
+            return "its module '%s' has the same name as one that the warm interpreter has imported" % name
     return None
 
 
 def step_an_optimiser(torch: types.ModuleType) -> None:
-    """The first optimiser imports half of PyTorch (torch._dynamo): do it once, without autograd or CUDA."""
+    """Use an optimiser once, without autograd or CUDA, as the first one imports half of PyTorch (torch._dynamo)."""
     try:
         parameter = torch.nn.Parameter(torch.zeros(1))
         parameter.grad = torch.zeros(1)
@@ -224,7 +224,7 @@ def step_an_optimiser(torch: types.ModuleType) -> None:
 
 
 def fork_has_cuda(torch: types.ModuleType) -> bool:
-    """Whether PyTorch could use CUDA in a fork of this process: only a fork can tell."""
+    """Whether PyTorch could use CUDA in a fork of this process, which only a fork can find out."""
     pid = os.fork()
     if pid == 0:
         spoilt = True
@@ -236,17 +236,17 @@ def fork_has_cuda(torch: types.ModuleType) -> bool:
 
 
 def disown_finalizers() -> None:
-    """What the imports want torn down at exit is not the children's to tear down (it takes 30 ms with PyTorch)."""
+    """Drop exit handlers of the imports, which children must not run (they take 30 ms with PyTorch)."""
     registry = getattr(weakref.finalize, "_registry", {})
     for info in list(registry.values()):
         info.atexit = False
 
 
 def use_huge_pages() -> None:
-    """Let the memory that all children share use huge pages: a fork then copies 1/512 of the page-table entries.
+    """Move the memory that all children share to huge pages: a fork then copies 1/512 of the page-table entries.
 
     Fork and exit of an idle child with PyTorch loaded: 17 ms without, 4 ms with (tests/benchmarks/fork_cost.py).
-    Where the kernel has no such pages, or none to spare, nothing changes.
+    If the kernel has no huge pages, or none free, nothing changes.
     """
     if sys.platform != "linux":
         return
@@ -267,9 +267,9 @@ def use_huge_pages() -> None:
 
 
 def open_streams_as_pipes() -> None:
-    """Make the standard streams anew, as pipes: those of tasks are, whereas the zygote's own are a file.
+    """Reopen the standard streams as pipes, as in tasks; the zygote's own streams are a file.
 
-    A text stream asks only once whether it can seek. One that believes it can fails in ``sys.stdout.reconfigure``.
+    A text stream checks only once whether it can seek; if it wrongly assumes so, ``sys.stdout.reconfigure`` fails.
     """
     ends = os.pipe()
     for fd, name in ((1, "stdout"), (2, "stderr")):
@@ -280,7 +280,7 @@ def open_streams_as_pipes() -> None:
         raw = io.FileIO(fd, "w", closefd=False)
         raw.name = was.name
         errors, lines, through = was.errors, was.line_buffering, was.write_through
-        under = raw if through else io.BufferedWriter(raw)  # as Python itself does it where nothing is to be buffered
+        under = raw if through else io.BufferedWriter(raw)  # like Python itself for unbuffered streams
         stream = io.TextIOWrapper(under, was.encoding, errors, line_buffering=lines, write_through=through)
         stream.mode = "w"  # type: ignore[misc]
         setattr(sys, name, stream)
@@ -297,9 +297,9 @@ def main() -> None:
     order = receive(control)
     if order is None:
         return
-    # The controller decides when a run ends. Not SIG_IGN: commands that we execute would inherit it.
+    # The controller decides when a run ends. Not SIG_IGN, which executed commands would inherit.
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
-    prctl(PR_SET_CHILD_SUBREAPER, 1)  # should a keeper be killed, its task comes to us
+    prctl(PR_SET_CHILD_SUBREAPER, 1)  # if a keeper is killed, its task becomes our child
     os.chdir("/")
     if not getattr(sys.flags, "safe_path", False):
         sys.path.pop(0)
@@ -309,14 +309,14 @@ def main() -> None:
         preload(order["steps"], order["forbidden"], order["of_clients"])
     except Offence as offence:
         start_again(control, environ, offence)
-        raise  # it does not come back
+        raise  # it does not return
     of_imports = frozenset(_fedpkg_isolation.open_files() - before)
     why_cold = get_ready(order)
     send(control, {"why_cold": why_cold})
     if why_cold is not None:
         os._exit(0)
     keepers = fork_keepers(control, apart=order["apart"], of_imports=of_imports)
-    deadline = time.monotonic() + KILL_PATIENCE_S  # keepers see the same end of file and tidy up by themselves
+    deadline = time.monotonic() + KILL_PATIENCE_S  # keepers see the same end of file and clean up themselves
     while keepers and time.monotonic() < deadline:
         bury(keepers)
         time.sleep(0.002)
@@ -325,24 +325,24 @@ def main() -> None:
 
 
 def get_ready(order: dict[str, Any]) -> str | None:
-    """Prepare for forks; why there can be none, if so."""
+    """Prepare for forks; why forking is impossible, or None."""
     torch = sys.modules.get("torch")
     if (why_cold := shadowed(order["own"])) is not None:
         return why_cold
     if torch is not None and os.environ.get("CUDA_VISIBLE_DEVICES") and not fork_has_cuda(torch):
-        return "one of its imports uses CUDA at once, and then a forked process cannot use it"
+        return "one of its imports initialises CUDA, which a forked process then cannot use"
     _fedpkg_main.precompile(order["sources"])
     disown_finalizers()
     gc.collect()
     use_huge_pages()
-    gc.freeze()  # so that a collection in a child does not touch, and so copy, the pages it shares with us
+    gc.freeze()  # so that a collection in a child does not write to, and copy, shared pages
     return None
 
 
 def fork_keepers(control: socket.socket, *, apart: bool, of_imports: frozenset[int]) -> dict[int, int | None]:
-    """Fork a keeper for each socket that comes, until the controller is gone; those that live then.
+    """Fork a keeper for each socket received, until the controller has ended; the keepers that are alive then.
 
-    A process id leads to a pidfd, by which we are woken at its end (None where there are no pidfds: we look).
+    Each process id maps to a pidfd, which signals its end (None without pidfds: the keepers are polled).
     """
     keepers: dict[int, int | None] = {}
     while True:
@@ -357,7 +357,7 @@ def fork_keepers(control: socket.socket, *, apart: bool, of_imports: frozenset[i
             return keepers
         try:
             pid = os.fork()
-        except OSError as error:  # the controller sees the closed connection
+        except OSError as error:  # the controller notices the closed connection
             print("fedpkg: cannot fork a keeper: %s" % error, file=sys.stderr)
             os.close(fd)
             continue
@@ -383,7 +383,7 @@ def receive_fd(control: socket.socket) -> int | None:
 
 
 def bury(keepers: dict[int, int | None]) -> None:
-    """Collect dead keepers, and kill what they left to us."""
+    """Reap dead keepers, and kill processes that they have left behind."""
     orphans = False
     while True:
         try:

@@ -1,12 +1,12 @@
-"""Runs a program whose client has callbacks, as an entry point: one callback is called, for one task.
+"""Runs a program with a callback client as an entry point: calls one callback for one task.
 
     python -m _fedpkg_callbacks train script client.py --split 3 -- IN OUT --lr=0.1
     python -m _fedpkg_callbacks train startup startup.py -- IN OUT
     python -m _fedpkg_callbacks build import model.py -- OUT
 
-`script` runs the program as it would be started, without IN and OUT, which its options do not know. `startup` imports
-it and calls ``startup(client)``, `import` calls its function of the entry point's name (Scaleout's packages), with OUT
-if it takes an argument.
+`script` runs the program without IN and OUT, which its options do not have. `startup` imports it and calls
+``startup(client)``. `import` calls its function with the name of the entry point (Scaleout's packages), with OUT if it
+takes an argument.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg.
 """
@@ -24,12 +24,12 @@ from contextlib import contextmanager
 
 import _fedpkg_compat  # type: ignore[import-not-found]
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-# Options that say where FEDn's server is, and as whom a client speaks with it. Here they need not be given.
+# Options for the address of FEDn's server and the identity of a client. They are not required here.
 OF_A_CONNECTION = (
     *("api_url", "api_host", "api_port", "url", "host", "port", "project_url", "combiner", "preferred_combiner"),
     *("token", "api_token", "auth_token", "client_token", "name", "client_name", "client_id"),
@@ -82,7 +82,7 @@ def _function(script: str, name: str) -> Any:
 
 @contextmanager
 def _connection_options_left_out() -> Iterator[None]:
-    """argparse asks for no option of a connection."""
+    """Make options of a connection optional in argparse."""
     container: Any = argparse._ActionsContainer
     add_argument = container.add_argument
 
@@ -103,7 +103,7 @@ def _connection_options_left_out() -> Iterator[None]:
 
 @contextmanager
 def _questions_answered() -> Iterator[None]:
-    """``input()``, by which FEDn's own example asks for the client's name, answers with it: a task has no terminal."""
+    """Make ``input()`` return the client's name, which FEDn's own example asks for: a task has no terminal."""
     from fedn.network.clients.one_task import identity
 
     asked, name = builtins.input, str(identity())

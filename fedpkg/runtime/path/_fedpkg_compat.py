@@ -1,11 +1,11 @@
-"""Finds modules that packages of FEDn import (``fedn``, ``scaleoututil``, ``docker``) where nobody else provides them.
+"""Finds modules that FEDn's packages import (``fedn``, ``scaleoututil``, ``docker``) if they are not installed.
 
-And ``fedpkg.client``, everywhere: that of the fedpkg that runs the task, whose task.json it reads. The rest of fedpkg
-is there only where it is installed.
+It also finds ``fedpkg.client`` everywhere: the module of the fedpkg that runs the task, as it reads its task.json. The
+rest of fedpkg is available only if it is installed.
 
-Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. As a finder it asks everybody else
-first, at the time of the import: an entry at the end of ``sys.path`` would win over editable installations, which have
-finders of their own, and over what a script puts on the path later.
+Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. The finder asks all other
+finders first, at the time of the import: an entry at the end of ``sys.path`` would take precedence over editable
+installations, which have their own finders, and over folders that a script adds to the path later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 from importlib.machinery import PathFinder
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
@@ -27,11 +27,11 @@ RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(RUNTIME, "compat")
 
 
-instead: list[bool] = []  # not empty: our modules come before those of an installed FEDn
+instead: list[bool] = []  # not empty: these modules take precedence over an installed FEDn
 
 
 def serve_instead() -> None:
-    """From now on FEDn's names are ours also where FEDn is installed: its own client would look for a server."""
+    """From now on, use these modules even if FEDn is installed, as its own client would look for a server."""
     instead.append(True)
     for name, module in list(sys.modules.items()):
         is_ours = (getattr(module, "__file__", None) or "").startswith(FOLDER)
@@ -40,7 +40,7 @@ def serve_instead() -> None:
 
 
 def install() -> None:
-    """From now on the names are found."""
+    """From now on, find the modules."""
     if not any(isinstance(finder, _LastResort) for finder in sys.meta_path):
         sys.meta_path.insert(0, _LastResort())
 
@@ -57,7 +57,7 @@ class _LastResort:
         for finder in others:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
-                # Without a loader it is a mere folder of that name, such as one with a Dockerfile in it.
+                # Without a loader it is only a folder of that name, such as one that contains a Dockerfile.
                 if spec is not None and spec.loader is not None:
                     return spec
         return PathFinder.find_spec(name, [FOLDER])

@@ -1,13 +1,13 @@
-"""Walls around one task (Linux): namespaces, Landlock and seccomp, put up by its own process before the user's code.
+"""Isolates one task (Linux) with namespaces, Landlock and seccomp, in its own process before the user's code.
 
 Runs inside a task's interpreter and in its keeper: standard library only, imports nothing of fedpkg. Two ways:
 
-``namespaces``: the keeper has processes of its own (a PID namespace), and each task a root of its own, made of mounts:
-what it is given can be read there, its own folders can be written, nothing else exists. Landlock and seccomp besides.
-``landlock``: where the system allows no namespaces. Landlock keeps it to the same files. What Landlock leaves open
-(modes, owners and times of files, sockets with a path, signals on older kernels) is refused altogether.
+``namespaces``: the keeper has a PID namespace, and each task a private root made of mounts: what it is given is
+read-only, its own folders are writable, nothing else exists. Landlock and seccomp are added.
+``landlock``: if the system does not allow namespaces. Landlock restricts the task to the same files. seccomp refuses
+what Landlock leaves open (modes, owners and times of files, Unix sockets, signals on older kernels).
 
-Whatever fails on the way is an error, and the task does not run. Documentation: user_namespaces(7), mount_setattr(2),
+If any step fails, the task does not run. Documentation: user_namespaces(7), mount_setattr(2),
 landlock(7), seccomp(2), capabilities(7).
 """
 
@@ -23,19 +23,19 @@ import stat
 import struct
 import sys
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
 
 class CannotIsolate(Exception):
-    """A wall cannot be put up; the message says which."""
+    """The task cannot be isolated; the message names the step that failed."""
 
 
 # ---------------------------------------------------------------- the kernel
 
-ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # audit's number; column of the tables below
+ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # number for audit, column of the tables below
 _MACHINE = os.uname().machine if hasattr(os, "uname") else ""
 _COLUMN = ARCHITECTURES.get(_MACHINE, (0, 0))[1]
 
@@ -45,14 +45,14 @@ SYS_MOUNT_SETATTR = (442, 442)
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
-CLONE_NEW_ANY = 0x7E020000  # these, and cgroup, uts, ipc
+CLONE_NEW_ANY = 0x7E020000  # these, and those for cgroup, uts, ipc
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 0x1000, 0x4000, 0x40000
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 22, 24, 28, 38, 47
 SECCOMP_MODE_FILTER, SECCOMP_SPEC_ALLOW = 2, 4
 CAP_SYS_ADMIN = 21
-KEEP_NO_POWERS = 0b11101111  # no root by exec, none kept over a change of user, no ambient ones, all locked
+KEEP_NO_POWERS = 0b11101111  # no capabilities by exec as root, by a change of user, or ambient ones; all locked
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -90,11 +90,11 @@ def _set_mount(path: str, attributes: int, *, recursive: bool = False) -> None:
     _call("mount_setattr of %s" % path, SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), flags, facts, len(facts))
 
 
-# ---------------------------------------------------------------- what holds here
+# ---------------------------------------------------------------- what this machine supports
 
 
 def landlock_abi() -> int:
-    """The version of Landlock that this kernel has; 0: none."""
+    """The version of Landlock in this kernel; 0: none."""
     if sys.platform != "linux" or _MACHINE not in ARCHITECTURES:
         return 0
     answer = _libc.syscall(ctypes.c_long(SYS_LANDLOCK_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
@@ -102,7 +102,7 @@ def landlock_abi() -> int:
 
 
 def machine(folder: str) -> dict[str, Any]:
-    """What of this can be had here, found by trying it in child processes; ``folder`` is an empty one to try it in."""
+    """Which ways work here, found by trying them in child processes; ``folder`` must be empty."""
     order: dict[str, Any] = {key: [] for key in ("links", "folders", "read", "write", "devices", "guarded")}
     order.update(network=False, empty={}, root=folder)
     found: dict[str, Any] = {"landlock": landlock_abi(), "covered": of_the_machine()}
@@ -112,7 +112,7 @@ def machine(folder: str) -> dict[str, Any]:
 
 
 def _try_in_a_child(order: dict[str, Any]) -> str:
-    """What is in the way, or nothing."""
+    """Why it does not work, or an empty text."""
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -135,11 +135,11 @@ def _try_in_a_child(order: dict[str, Any]) -> str:
 
 # ---------------------------------------------------------------- /proc
 
-# Beside processes, what a program may have to know of the machine it runs on.
+# Besides processes: what programs need to know about the machine.
 _COUNTS = ("cpuinfo", "meminfo", "stat", "loadavg", "uptime", "version", "filesystems", "driver")
-# With processes of one's own. In sys nobody can write.
+# With a PID namespace. /proc/sys is read-only.
 PROC_SEEN = frozenset((*_COUNTS, "sys", "vmstat", "cgroups", "diskstats", "partitions", "swaps", "devices"))
-# Without: nothing that tells of other processes.
+# Without a PID namespace: nothing about other processes.
 PROC = (
     *("self", *_COUNTS),
     *("sys/vm/overcommit_memory", "sys/vm/max_map_count", "sys/kernel/osrelease", "sys/kernel/pid_max"),
@@ -148,20 +148,20 @@ PROC = (
 
 # ---------------------------------------------------------------- the keeper's part
 
-_apart = False  # this process has processes of its own,
-_own_mounts = False  # and mounts
+_apart = False  # this process is in its own PID namespace,
+_own_mounts = False  # and mount namespace
 
 
 def have_own_processes() -> int:
-    """Go on as the first process of a PID namespace; the process id by which others know this one.
+    """Continue as the first process of a PID namespace; returns its process id outside of that.
 
-    This process itself stays outside, waits for the other one, and ends with it.
+    The calling process itself stays outside, waits for the other one, and ends with it.
     """
     global _apart
     ids = [(number, number) for number in (os.geteuid(), os.getegid())]
     own_user = not _may_mount()
     _unshare(CLONE_NEWPID | CLONE_NEWNS | (CLONE_NEWUSER if own_user else 0))
-    if own_user:  # the same user, who has powers here that reach nothing outside
+    if own_user:  # the same user, with capabilities that are valid inside only
         try:
             for name, text in (("setgroups", "deny"), ("uid_map", "%d %d 1" % ids[0]), ("gid_map", "%d %d 1" % ids[1])):
                 with open("/proc/self/" + name, "w") as file:
@@ -169,7 +169,7 @@ def have_own_processes() -> int:
         except OSError as error:
             raise CannotIsolate("user namespace: %s" % error) from error
     known, tell = os.pipe()
-    files = open_files()  # now: soon /proc is for the others
+    files = open_files()  # now, before /proc is mounted for the namespace
     pid = os.fork()
     if pid:
         os.write(tell, b"%d" % pid)
@@ -191,9 +191,9 @@ def have_own_processes() -> int:
 
 
 def of_the_machine() -> list[tuple[str, bool]]:
-    """What /proc tells of the kernel, of devices and of other users' keys, which no task needs; and which are folders.
+    """Entries of /proc about the kernel, devices and keys, which no task needs; and whether each is a folder.
 
-    It is covered once for each keeper, and bound into the root of each of its tasks so.
+    They are covered once for each keeper, and the covered /proc is bound into the root of each of its tasks.
     """
     with os.scandir("/proc") as entries:
         others = [one for one in entries if not (one.name.isdigit() or one.is_symlink() or one.name in PROC_SEEN)]
@@ -201,7 +201,7 @@ def of_the_machine() -> list[tuple[str, bool]]:
 
 
 def have_own_mounts() -> None:
-    """May be done for a task that is not known yet."""
+    """Make a mount namespace. This can be done before the task is known."""
     global _own_mounts
     if not _own_mounts:
         _unshare(CLONE_NEWNS)
@@ -209,7 +209,7 @@ def have_own_mounts() -> None:
 
 
 def hold_mounts(pid: int) -> int | None:
-    """A file that keeps a task's mounts until it is closed: to take them down would hold up who does it."""
+    """A file that keeps a task's mounts until it is closed, as unmounting takes long."""
     try:
         return os.open("/proc/%d/ns/mnt" % pid, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -223,9 +223,9 @@ def _may_mount() -> bool:
 
 
 def open_files() -> set[int]:
-    """Numbers of the open files."""
+    """The numbers of the open files."""
     listed = map(int, os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
-    return {fd for fd in listed if _is_open(fd)}  # the one that the listing itself was read from is closed again
+    return {fd for fd in listed if _is_open(fd)}  # the file of the listing itself is closed again
 
 
 def _is_open(fd: int) -> bool:
@@ -245,21 +245,21 @@ def close(files: Iterable[int]) -> None:
 
 
 class Walls:
-    """What a keeper does around a command that it executes: nothing, ``enter``, or have bubblewrap do it."""
+    """Isolates a command that a keeper executes, if it is to be isolated: with ``enter`` or with bubblewrap."""
 
     def __init__(self, order: Mapping[str, Any] | None, cwd: str) -> None:
         self.order = order
         self.cwd = cwd
-        self.fds: list[int] = []  # that bubblewrap shall have
+        self.fds: list[int] = []  # that bubblewrap inherits
         if order is not None:
             self.said, self.say = os.pipe()
             os.set_blocking(self.said, False)
 
     def command(self, command: list[str]) -> list[str]:
-        """``command`` with what must stand before it."""
+        """``command``, if necessary preceded by bubblewrap."""
         if self.order is None or self.order["by"] != "bubblewrap":
             return command
-        # It has a root and processes of its own, but no Landlock to keep it from others' abstract sockets.
+        # It gets a private root and a PID namespace, but no Landlock that hides other programs' abstract sockets.
         network = self.order["network"]
         program = os.memfd_create("filter")
         os.write(program, filter_program(network=network, abi=0, own_root=True, own_network=not network))
@@ -268,7 +268,7 @@ class Walls:
         return [*self.order["argv"], "--seccomp", str(program), "--json-status-fd", str(self.say), "--", *command]
 
     def put_up(self) -> None:
-        """In the child, before the command. What it raises keeps the command from being run."""
+        """Isolate the child before the command. If this raises, the command does not run."""
         if self.order is None or self.order["by"] == "bubblewrap":
             return
         try:
@@ -279,17 +279,17 @@ class Walls:
             raise
 
     def problem(self, status: int | None = None) -> str | None:
-        """At the end, with the exit status: why the command could not be isolated, and so was not run."""
+        """After the end, with the exit status: why the command could not be isolated and was not run, or None."""
         if self.order is None:
             return None
         for fd in {self.say, *self.fds}:
             os.close(fd)
         try:
             said = os.read(self.said, 4096).decode(errors="replace")
-        except BlockingIOError:  # somebody who cannot be killed has it
+        except BlockingIOError:  # a process that cannot be killed has it open
             said = ""
         os.close(self.said)
-        if self.order["by"] == "bubblewrap":  # it tells the status of what it ran
+        if self.order["by"] == "bubblewrap":  # it reports the exit status of the command
             return "bubblewrap: see its log" if status and '"exit-code"' not in said else None
         return said or None
 
@@ -298,11 +298,11 @@ class Walls:
 
 
 def enter(order: Mapping[str, Any]) -> None:
-    """Put up the walls around this process and all that it will start. It must have one thread.
+    """Isolate this process, which must have one thread, and all processes that it will start.
 
-    ``order``: by (the way), network, read (files and folders), links (symbolic ones to those), folders (on the way to
-    those; they can be empty), write (folders), guarded (files in those, which are only read), devices, empty (folders
-    that stand for others), root (to mount it all on).
+    Keys of ``order``: by (the way), network, read (files and folders), links (symbolic links to these), folders (on the
+    way to these; they can be empty), write (folders), guarded (files in these that are read-only), devices, empty
+    (folders that replace others), root (where all is mounted).
 
     Raises:
         CannotIsolate: the task must not run.
@@ -314,7 +314,7 @@ def enter(order: Mapping[str, Any]) -> None:
     try:
         if own_root:
             if not _apart:
-                raise CannotIsolate("namespaces: the keeper has no processes of its own")
+                raise CannotIsolate("namespaces: the keeper has no PID namespace")
             own_network = not order["network"]
             if own_network:
                 _unshare(CLONE_NEWNET)
@@ -332,7 +332,7 @@ def enter(order: Mapping[str, Any]) -> None:
 
 
 def _have_own_root(order: Mapping[str, Any]) -> None:
-    """Mount what the task may see into an empty root, and make that the root."""
+    """Mount what the task may see into an empty folder, and make that the root."""
     root = order["root"]
     _mount("none", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     sealed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
@@ -344,7 +344,7 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         links["/dev/" + name] = "/proc/self/" + target
     made = {""}
-    for path in sorted({*mounts, *links, *order["folders"]}):  # folders come before what is in them
+    for path in sorted({*mounts, *links, *order["folders"]}):  # folders come before their contents
         _make_folders(root, os.path.dirname(path), made)
         if path in links:
             os.symlink(links[path], root + path)
@@ -360,8 +360,8 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
         _mount(source, root + path, None, MS_BIND if path in own else MS_BIND | MS_REC)
         _set_mount(root + path, attributes, recursive=True)
     _set_mount(root, sealed)
-    # Nothing else can be reached from there: no open folder is left, and with its powers goes that to leave a root.
-    # pivot_root and an unmount of the old one would have the task wait for the kernel, up to some milliseconds.
+    # The old root cannot be reached from there: no folder is open, and the task loses the capability to leave a root.
+    # pivot_root and unmounting the old root would delay the task by up to some milliseconds.
     os.chroot(root)
     os.chdir("/")
 
@@ -377,9 +377,9 @@ def _make_folders(root: str, path: str, made: set[str]) -> None:
 
 
 def _drop_powers() -> None:
-    """Root, too, is an ordinary owner of files from here on, whatever it executes."""
+    """Give up all capabilities, also for programs that are executed later, so that root has no privileges."""
     zero = ctypes.c_ulong(0)
-    for number in range(64):  # fails beyond the last one that there is, and for who has none anyway
+    for number in range(64):  # fails beyond the last capability, and for processes without capabilities
         _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), zero, zero, zero)
     _libc.prctl(PR_SET_SECUREBITS, ctypes.c_ulong(KEEP_NO_POWERS), zero, zero, zero)
     _libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(4), zero, zero, zero)
@@ -396,14 +396,14 @@ READ = EXECUTE | READ_FILE | READ_DIR
 
 
 def _landlock(order: Mapping[str, Any], abi: int, *, own_root: bool) -> None:
-    needed = 1 if own_root else 3  # before, who may read a file may also empty it
+    needed = 1 if own_root else 3  # before version 3, Landlock lets a reader truncate a file
     if abi < needed:
         raise CannotIsolate("Landlock ABI %d is needed, this kernel has %s" % (needed, abi or "none"))
     handled = (1 << 13) - 1
     for least, access in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
         if abi >= least:
             handled |= access
-    # With no rule for any port, TCP is refused; signals and abstract sockets stay among the task's own processes.
+    # Without a rule for ports, TCP is refused. Signals and abstract sockets are limited to the task's own processes.
     facts = struct.pack("=QQQ", handled, 0 if order["network"] else 0b11, 0b11)
     facts = facts[: 8 if abi < 4 else 16 if abi < 6 else 24]
     ruleset = _call("Landlock", SYS_LANDLOCK_CREATE_RULESET, facts, len(facts), 0)
@@ -427,7 +427,7 @@ def _allow(ruleset: int, paths: Iterable[str], access: int) -> None:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # what is not there needs no rule
+            continue  # what does not exist needs no rule
         try:
             allowed = access if stat.S_ISDIR(os.fstat(fd).st_mode) else access & OF_FILES
             rule = struct.pack("=Qi", allowed, fd)
@@ -438,8 +438,8 @@ def _allow(ruleset: int, paths: Iterable[str], access: int) -> None:
 
 # ---------------------------------------------------------------- seccomp
 
-# System calls that no task needs: other processes, the kernel itself, mounts, namespaces, memory and queues that
-# others of the same user share, and io_uring, which does what other calls do, past this filter. (x86_64, aarch64)
+# System calls that no task needs: other processes, the kernel itself, mounts, namespaces, shared memory and queues of
+# the same user, and io_uring, whose operations this filter does not see. (x86_64, aarch64)
 DENIED: dict[str, tuple[int | None, int | None]] = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -513,7 +513,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
 }
-# Without a root of its own: changes to files that one need not open, and being told of those of others.
+# Without a private root: changes to files that need not be opened, and notifications about changes of files.
 DENIED_WITHOUT_ROOT: dict[str, tuple[int | None, int | None]] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -538,7 +538,7 @@ DENIED_WITHOUT_ROOT: dict[str, tuple[int | None, int | None]] = {
     "utimensat": (280, 88),
     "inotify_add_watch": (254, 27),
 }
-# Their first argument is a process: only oneself, as 0.
+# Their first argument is a process, which must be 0 (the caller).
 ON_ITSELF = {
     "prlimit64": (302, 261),
     "sched_setaffinity": (203, 122),
@@ -546,8 +546,8 @@ ON_ITSELF = {
     "sched_setparam": (142, 118),
     "sched_setattr": (314, 274),
 }
-KINDS_OF_TARGET = {"setpriority": (141, 140), "ioprio_set": (251, 30)}  # a kind of target, then which
-# Where neither a PID namespace nor Landlock keeps signals among the task's own processes.
+KINDS_OF_TARGET = {"setpriority": (141, 140), "ioprio_set": (251, 30)}  # (kind of target, target)
+# If neither a PID namespace nor Landlock limits signals to the task's own processes.
 SIGNALS = {"kill": (62, 129), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240)}
 OTHER_SIGNALS: dict[str, tuple[int | None, int | None]] = {"tkill": (200, 130), "pidfd_send_signal": (424, 424)}
 SOCKET, CLONE, CLONE3, IOCTL = (41, 198), (56, 220), (435, 435), (16, 29)
@@ -556,14 +556,14 @@ FILE_FLAGS = (0x40086602, 0x401C5820)  # FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR
 X32 = 0x40000000
 
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
-LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # of classic BPF
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # instructions of classic BPF
 
 
 @functools.lru_cache(maxsize=8)
 def filter_program(*, network: bool, abi: int, own_root: bool, own_network: bool, pid: int = 0) -> bytes:
-    """The seccomp filter: refuses with EPERM, as if the person had no right to it.
+    """The seccomp filter, which refuses with EPERM, as if the user lacked the permission.
 
-    ``pid`` is its process, which need be known only where nothing else restricts signals.
+    ``pid`` is the task's process. It is needed only if nothing else restricts signals.
     """
     program: list[tuple[int, int, int, int]] = []
 
@@ -577,7 +577,7 @@ def filter_program(*, network: bool, abi: int, own_root: bool, own_network: bool
                 add(RETURN, REFUSE | reason)
 
     def look_at(number: int, argument: int, unless: Iterable[tuple[int, int]], otherwise: int) -> None:
-        """For one system call: the lower half of an argument decides, and nothing after it does."""
+        """Decide one system call by the lower half of an argument."""
         block = [(LOAD, 0, 0, 16 + 8 * argument)]
         for code, value in unless:
             block += [(code, 0, 1, value), (RETURN, 0, 0, ALLOW if otherwise != ALLOW else REFUSE | errno.EPERM)]
@@ -586,7 +586,7 @@ def filter_program(*, network: bool, abi: int, own_root: bool, own_network: bool
         program.extend(block)
 
     refused = REFUSE | errno.EPERM
-    add(LOAD, 4)  # the architecture: another one would give the numbers another meaning
+    add(LOAD, 4)  # the architecture, which determines the numbers of system calls
     add(EQUAL, ARCHITECTURES[_MACHINE][0], 1, 0)
     add(RETURN, refused)
     add(LOAD, 0)  # the number of the system call
@@ -594,16 +594,16 @@ def filter_program(*, network: bool, abi: int, own_root: bool, own_network: bool
         add(AT_LEAST, X32, 0, 1)
         add(RETURN, refused)
     refuse(numbers[_COLUMN] for numbers in DENIED.values())
-    refuse([CLONE3[_COLUMN]], errno.ENOSYS)  # its arguments are out of sight; who hears this takes clone
+    refuse([CLONE3[_COLUMN]], errno.ENOSYS)  # the filter cannot see its arguments; after ENOSYS, libraries use clone
     look_at(CLONE[_COLUMN], 0, [(ANY_BIT, CLONE_NEW_ANY)], ALLOW)
-    families = [socket.AF_INET, socket.AF_INET6, 16] if network else []  # 16: netlink, by which names are looked up
-    if own_root and (own_network or abi >= 6):  # then there is no other's Unix socket in reach
+    families = [socket.AF_INET, socket.AF_INET6, 16] if network else []  # 16: netlink, which name resolution uses
+    if own_root and (own_network or abi >= 6):  # no Unix socket of another program can be reached
         families.append(socket.AF_UNIX)
     look_at(SOCKET[_COLUMN], 0, [(EQUAL, int(family)) for family in families], refused)
     itself = [(EQUAL, 0), (EQUAL, pid)]
     for numbers in ON_ITSELF.values():
         look_at(numbers[_COLUMN], 0, itself, refused)
-    for name, numbers in KINDS_OF_TARGET.items():  # which must be 0: oneself
+    for name, numbers in KINDS_OF_TARGET.items():  # the target must be 0: the caller
         kind = 0 if name == "setpriority" else 1
         number = numbers[_COLUMN]
         program += [
@@ -630,7 +630,7 @@ def filter_program(*, network: bool, abi: int, own_root: bool, own_network: bool
 
 
 def prepare_filters() -> None:
-    """What tasks with a root of their own will need, made before they are forked."""
+    """Make the filters of tasks with a private root before these are forked."""
     for network in (False, True):
         filter_program(network=network, abi=landlock_abi(), own_root=True, own_network=not network, pid=0)
 

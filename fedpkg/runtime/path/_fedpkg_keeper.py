@@ -1,10 +1,10 @@
-"""A slot's keeper: runs one task after the other, and is the reaper of all that each leaves behind.
+"""A slot's keeper: runs one task after the other and reaps all processes that each leaves behind.
 
-Runs in a fork of the zygote: standard library only, imports nothing of fedpkg. Once a task's main process is gone,
-everything else that has become the keeper's child, also a daemon with a session of its own, is killed before the
-dispatcher looks at any file. Controller and keeper exchange frames (4 bytes of length, then JSON). End of file on the
-socket means that the controller is gone: the keeper kills its task and exits. The first frame is the keeper's process
-id: should the keeper be stopped, the controller itself kills it and its task.
+Runs in a fork of the zygote: standard library only, imports nothing of fedpkg. After a task's main process has ended,
+all other processes that have become the keeper's children, including daemons in separate sessions, are killed before
+the dispatcher reads any file. Controller and keeper exchange frames (4 bytes of length, then JSON). End of file on
+the socket means that the controller has ended: the keeper kills its task and exits. The first frame is the keeper's
+process id: if the keeper is stopped, the controller itself kills it and its task.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from _fedpkg_processes import (  # type: ignore[import-not-found]
     prctl,
 )
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from typing import Any
 
@@ -51,7 +51,7 @@ def send(sock: socket.socket, value: object) -> None:
 
 
 def receive(sock: socket.socket) -> Any:
-    """The next frame, or None when the other side is gone."""
+    """The next frame, or None if the other side has closed the connection."""
     header = _receive_exactly(sock, 4)
     if header is None:
         return None
@@ -83,7 +83,7 @@ class NotStarted(Exception):
 
 
 class Child:
-    """A forked child that waits for its task: the next task finds the fork already made."""
+    """A forked child that waits for its task, so that the next task need not wait for a fork."""
 
     def __init__(self, keeper: Keeper) -> None:
         fds: list[int] = []
@@ -91,7 +91,7 @@ class Child:
             fds += os.pipe()
             fds += os.pipe()
             self.wire, child_wire = socket.socketpair()
-            self.report = mmap.mmap(-1, REPORT_BYTES)  # shared with the child: its times, for which it has no file
+            self.report = mmap.mmap(-1, REPORT_BYTES)  # shared with the child, for its times
             self.pid = os.fork()
         except OSError:
             for fd in fds:
@@ -123,11 +123,11 @@ class Child:
         child_wire.close()
 
     def streams(self) -> list[int]:
-        """Its output and errors, for the log of one task."""
+        """Its output streams, for the logs of one task."""
         return [os.dup(self.out), os.dup(self.err)]
 
     def last_words(self, order: dict[str, Any], _status: int | None) -> dict[str, Any]:
-        """What it noted of its only task. It is closed with that."""
+        """The child's report of its only task; closes the child."""
         not_isolated = why_not_isolated(self.wire) if order.get("isolation") is not None else None
         report = read_report(self.report)
         self.close()
@@ -141,7 +141,7 @@ class Child:
 
 
 class Command:
-    """A line for bash that is executed as a task."""
+    """A line for bash that runs as a task."""
 
     wire = None
 
@@ -164,11 +164,11 @@ class Command:
                 bufsize=0,
                 start_new_session=True,
                 pass_fds=[*self.walls.fds, *order["fds"]],
-                preexec_fn=before_exec,  # no threads: safe
+                preexec_fn=before_exec,  # safe without threads
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise NotStarted(error, not_isolated=self.walls.problem())
-        process.returncode = 0  # we reap it ourselves; its destructor must not
+        process.returncode = 0  # the keeper reaps it; the destructor must not
         self.pid = process.pid
         self.pipes = [process.stdout, process.stderr]
 
@@ -182,16 +182,16 @@ class Command:
 
 
 class Keeper:
-    """Runs one task at a time for one slot; with ``apart``, in a PID namespace of which it is the first process."""
+    """Runs one task at a time for one slot; with ``apart``, as the first process of a PID namespace."""
 
     def __init__(self, sock: socket.socket, *, apart: bool, of_imports: frozenset[int] = frozenset()) -> None:
         self.sock = sock
         self.apart = apart
         self.of_imports = of_imports  # files that libraries opened when they were imported
         self.spare: Child | None = None  # waits for its first task
-        self.resident: Child | None = None  # has run some, and is clean
-        self.mounts: int | None = None  # a file that holds those of the last task
-        self.files: list[Any] = []  # of the logs
+        self.resident: Child | None = None  # has run tasks, and is clean
+        self.mounts: int | None = None  # a file that keeps the mounts of the last task
+        self.files: list[Any] = []  # the logs
 
     def run(self) -> None:
         pid = os.getpid()
@@ -209,7 +209,7 @@ class Keeper:
             if "warm_up" in order:
                 self.fork_spare()
                 continue
-            if "cancel" in order:  # it crossed with the result of its task
+            if "cancel" in order:  # it was sent before the result of its task arrived
                 continue
             try:
                 outcome = self.supervise(order)
@@ -221,14 +221,14 @@ class Keeper:
             try:
                 send(self.sock, outcome)
             except OSError:
-                continue  # the controller is gone: the next receive says so
+                continue  # the controller has ended, which the next receive shows
             if "shell" not in order and self.resident is None:
                 self.fork_spare()
 
     def fork_spare(self) -> None:
         try:
             self.spare = self.spare or Child(self)
-        except OSError:  # no memory or processes just now: the next task tries again, and says so if it cannot
+        except OSError:  # no memory or processes at the moment: the next task tries again and reports a failure
             pass
 
     def waiting(self) -> tuple[int, ...]:
@@ -236,35 +236,35 @@ class Keeper:
         return tuple(child.pid for child in (self.spare, self.resident) if child)
 
     def supervise(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Run a task; how it ended.
+        """Run a task; its outcome.
 
         Raises:
             NotStarted: its command cannot be executed.
         """
         started = time.monotonic()
-        # Before the task can have begun: it could put a link or a pipe in their place.
+        # Before the task begins, as it could put a link or a pipe in their place.
         self.files = [open(order[name], "xb", buffering=0) for name in ("stdout", "stderr")]  # noqa: SIM115
         task = Command(order) if "shell" in order else self.hand_over(order)
         if self.apart:
             before, self.mounts = self.mounts, _fedpkg_isolation.hold_mounts(task.pid)
             if before is not None:
-                os.close(before)  # which takes some milliseconds: now that a task runs, nobody waits for us
+                os.close(before)  # this takes some milliseconds, so it is done while a task runs
         run = Run(self, task, order, started)
         ending = run.wait()
         answer = self.answer_of(task, order) if ending == "answered" and isinstance(task, Child) else {}
         if self.resident is None:
-            if ending == "answered":  # it failed, or is not as it was before: the next task gets another
+            if ending == "answered":  # it failed, or could not be restored: the next task gets another child
                 end(task.pid)
             answer = {**run.reap(), **answer}
         return run.outcome(ending, answer, stays=self.resident is not None)
 
     def hand_over(self, order: dict[str, Any]) -> Child:
-        """The child that has the order: the one that waits, or a new one should that have been killed meanwhile."""
-        if self.resident is not None and not is_silent(self.resident.wire):  # it has ended, or a task left a word there
+        """Send the order to the waiting child, or to a new one if that was killed; returns the child."""
+        if self.resident is not None and not is_silent(self.resident.wire):  # it has ended, or a task has written to it
             self.resident.close()
             self.resident = None
             kill_children(spare=self.waiting())
-        order["answer_to"] = os.urandom(16).hex()  # which no earlier task knows
+        order["answer_to"] = os.urandom(16).hex()  # unknown to earlier tasks
         waiting = self.resident or self.spare
         if waiting is self.spare:
             self.spare = None
@@ -280,7 +280,7 @@ class Keeper:
         return child
 
     def answer_of(self, child: Child, order: dict[str, Any]) -> dict[str, Any]:
-        """What a resident child says of its task; it becomes the slot's resident again if nothing is left of that."""
+        """The answer of a resident child. It stays the slot's resident child if its task has left nothing behind."""
         try:
             said = receive(child.wire)
             if said is None or said["answer_to"] != order["answer_to"]:
@@ -293,13 +293,13 @@ class Keeper:
             }
             if answer["exit_code"] == 0 and said["clean"] and not children_of(child.pid) and is_silent(child.wire):
                 self.resident = child
-        except Exception:  # the task may have sent us anything
+        except Exception:  # the task may have sent anything
             return {}
         return answer
 
 
 class Run:
-    """A task while it runs, and its end: its logs, its limits, and what it uses."""
+    """A running task until its end: its logs, its limits, and what it uses."""
 
     def __init__(self, keeper: Keeper, task: Child | Command, order: dict[str, Any], started: float) -> None:
         self.keeper = keeper
@@ -309,7 +309,7 @@ class Run:
         self.deadline = started + (order["timeout_s"] or math.inf)
         self.wire = (
             task.wire if order.get("resident") else None
-        )  # a resident child stays, and says there that it is done
+        )  # on which a resident child answers at the end of its task
         self.logs = [Log(file, fd, order["log_bytes"]) for file, fd in zip(keeper.files, task.streams())]
         self.meter = _fedpkg_usage.Meter(task.pid, used_before=self.wire is not None)
         self.supervisor = _fedpkg_limits.Supervisor(
@@ -323,7 +323,7 @@ class Run:
         self.ending = "exit"
 
     def wait(self) -> str:
-        """Until the task has ended by itself, at a limit, with (or for) the controller, or has ``answered``."""
+        """Wait until the task has ended by itself, at a limit, with (or by) the controller, or has ``answered``."""
         self.pidfd = os.pidfd_open(self.task.pid) if hasattr(os, "pidfd_open") else None
         self.streams = {log.fd: log for log in self.logs}
         self.poller = select.poll()
@@ -342,7 +342,7 @@ class Run:
         return self.ending
 
     def hear(self) -> bool:
-        """Take what comes, or wait for the next look at the limits; whether the task is done."""
+        """Handle the next event, or wait for the next check of the limits; whether the task has ended."""
         patience_s = math.inf if self.pidfd is not None else 0.005
         if self.ending == "exit":
             patience_s = min(patience_s, max(0.0, min(self.deadline, self.supervisor.due) - time.monotonic()))
@@ -374,7 +374,7 @@ class Run:
         end(self.task.pid)
 
     def reap(self) -> dict[str, Any]:
-        """Wait for the main process; how it ended."""
+        """Wait for the main process; its exit code or signal."""
         _, status, usage = os.wait4(self.task.pid, 0)
         self.meter.count(usage)
         return {
@@ -383,7 +383,7 @@ class Run:
         }
 
     def outcome(self, ending: str, outcome: dict[str, Any], *, stays: bool) -> dict[str, Any]:
-        """End what the task has left behind; how it went. With ``stays``, its main process is there for the next."""
+        """Kill what the task has left behind; the outcome. With ``stays``, its main process runs the next task."""
         ended = time.monotonic()
         survivors = kill_children(spare=self.keeper.waiting(), count=self.meter.count)
         if ending in ("exit", "answered"):
@@ -408,14 +408,14 @@ class Run:
 
 def end(pid: int) -> None:
     try:
-        os.killpg(pid, signal.SIGKILL)  # each task leads a session and group of its own
+        os.killpg(pid, signal.SIGKILL)  # each task leads a separate session and process group
     except (ProcessLookupError, PermissionError):
         pass
     kill(pid, signal.SIGKILL)
 
 
 def _has_ended(wire: socket.socket) -> bool:
-    """Whether the other side of a readable connection is gone, with nothing left to read."""
+    """Whether a readable connection was closed by the other side, with nothing left to read."""
     try:
         return not wire.recv(1, socket.MSG_PEEK)
     except OSError:
@@ -423,12 +423,12 @@ def _has_ended(wire: socket.socket) -> bool:
 
 
 def is_silent(wire: socket.socket) -> bool:
-    """Whether there is nothing to read: a resident child has nothing to say between two tasks."""
+    """Whether there is nothing to read: a resident child sends nothing between two tasks."""
     return not select.select([wire], [], [], 0)[0]
 
 
 def why_not_isolated(wire: socket.socket) -> str | None:
-    """The child's last word before its script, when it closes its end: what was in the way, or None."""
+    """The child's last message, before its script: why it could not be isolated, or None."""
     wire.setblocking(False)
     try:
         said = receive(wire)
@@ -438,12 +438,12 @@ def why_not_isolated(wire: socket.socket) -> str | None:
 
 
 def imported_of(said: dict[str, Any]) -> dict[str, float]:
-    """Modules that a task says it has imported anew, and their seconds."""
+    """Modules that a task has imported itself, with their seconds, according to the task."""
     return {str(name): float(value) for name, value in said["imported"].items()}
 
 
 def read_report(report: mmap.mmap) -> dict[str, dict[str, float]]:
-    """What the child noted of its times and imports: only shown, as its script may have found the place."""
+    """The child's report of times and imports. It is for display only, as the script could write there."""
     try:
         said = json.loads(report[:].rstrip(b"\0"))
         times = {str(name): float(value) for name, value in said["times"].items()}
@@ -453,7 +453,7 @@ def read_report(report: mmap.mmap) -> dict[str, dict[str, float]]:
 
 
 def warm_child(wire: socket.socket, report: mmap.mmap, of_imports: frozenset[int]) -> int:
-    """Become a task: a session of its own, then what its order says. The script gets no file but its streams."""
+    """Become a task, in a separate session, and run its order. The script inherits only the standard streams."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     order = receive(wire)

@@ -1,4 +1,4 @@
-"""What one task may use: limits that its own process sets before the user's code, and those that its keeper watches.
+"""The limits of a task: its own process sets some of them before the user's code, its keeper enforces the others.
 
 Runs inside a task's interpreter and in its keeper: standard library only, imports nothing of fedpkg.
 """
@@ -23,36 +23,36 @@ from _fedpkg_processes import (  # type: ignore[import-not-found]
     slow_down_session,
 )
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Any
 
     import _fedpkg_usage  # type: ignore[import-not-found]
 
-TICK_S = 0.025  # between two counts of the processes; a task that ends before the first one costs nothing
-SUM_EVERY_S = 0.1  # between two sums of what they use,
-SCAN_EVERY_S = 0.25  # and two looks at the files; or longer, so that
-SHARE = 0.1  # each takes no bigger share of the keeper's time,
-SLICE_S = 0.005  # nor a look at files longer at once
-MAPPED_EVERY = 4  # looks at open files there is one at mapped files: 2 ms for each process that uses PyTorch
-FEW = 32  # processes, which may come at once
-ROOM = 1024  # threads that a user may start, in this task and elsewhere, while it runs
-BUSY = 2  # threads that may run at ordinary priority, for each that a task was given
-LONG = 10  # sums in a row with more: its first thread loses its priority, too, as what that starts inherits it
-ENTRY_BYTES = 4096  # the least that a file or folder takes, with its name and inode
+TICK_S = 0.025  # between two counts of the processes; tasks that end before the first count cost nothing
+SUM_EVERY_S = 0.1  # between two sums of their memory and time
+SCAN_EVERY_S = 0.25  # between two scans of the files; both are longer if
+SHARE = 0.1  # they would take a bigger share of the keeper's time
+SLICE_S = 0.005  # of a scan at a time
+MAPPED_EVERY = 4  # scans of open files there is one of mapped files: 2 ms for each process that uses PyTorch
+FEW = 32  # processes, which may appear at once
+ROOM = 1024  # threads that the user may start while a task runs, in it and elsewhere
+BUSY = 2  # threads that may run at normal priority, for each thread of the task's limit
+LONG = 10  # consecutive sums with more, until the first thread loses its priority, too, as new threads inherit it
+ENTRY_BYTES = 4096  # the least that a file or folder counts, for its name and inode
 
 
 # ---------------------------------------------------------------- set by the task's own process
 
 
 def apply(limits: dict[str, Any], *, for_good: bool = True) -> None:
-    """Set the limits that the kernel holds for each process by itself; what this process starts inherits them.
+    """Set the limits that the kernel enforces for each process; processes that this one starts inherit them.
 
-    With ``for_good`` only root can raise them again; else whoever called can.
+    With ``for_good`` only root can raise them again; otherwise this process can.
     """
     _set(resource.RLIMIT_CORE, 0, for_good)
-    if for_good:  # so that a task whose keeper lowers its priority cannot raise it again
+    if for_good:  # a task must not raise its priority after the keeper has lowered it
         for name in ("RLIMIT_NICE", "RLIMIT_RTPRIO"):
             if hasattr(resource, name):
                 _set(getattr(resource, name), 0, for_good)
@@ -60,11 +60,11 @@ def apply(limits: dict[str, Any], *, for_good: bool = True) -> None:
         _set(resource.RLIMIT_FSIZE, limits["file_bytes"], for_good)
     if limits["open_files"] is not None:
         _set(resource.RLIMIT_NOFILE, limits["open_files"], for_good)
-    if limits["cpu_s"] is not None and for_good:  # should the keeper have been stopped
+    if limits["cpu_s"] is not None and for_good:  # in case the keeper is stopped
         _set(resource.RLIMIT_CPU, math.ceil(limits["cpu_s"]) + 2, for_good)
-    if limits["processes"] is not None:  # counted for a user, not a task, and not for root: the last wall
+    if limits["processes"] is not None:  # counts all processes of the user (root has no limit): the last resort
         _set(resource.RLIMIT_NPROC, threads_of_the_machine() + max(ROOM, 2 * limits["processes"]), for_good)
-    try:  # should the kernel run out of memory before anybody exceeds a limit, it ends tasks first
+    try:  # if the kernel runs out of memory, it ends tasks first
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
     except OSError:
@@ -85,14 +85,14 @@ def _set(which: int, value: int, for_good: bool) -> None:
     try:
         resource.setrlimit(which, (value, value if for_good else hard))
     except (OSError, ValueError):
-        pass  # more than this system knows: then nothing can exceed it, either
+        pass  # above the system's maximum, so nothing can exceed it
 
 
-# ---------------------------------------------------------------- watched by the keeper
+# ---------------------------------------------------------------- enforced by the keeper
 
 
 class Walk:
-    """Something that takes long, done again and again, a slice at a time."""
+    """A long scan that is repeated, in short slices."""
 
     def __init__(self, steps: Callable[[], Iterator[None]]) -> None:
         self.steps = steps
@@ -115,9 +115,9 @@ class Walk:
 
 
 class Supervisor:
-    """Watches one task from its keeper, the ancestor of all that it starts. `look` when it is ``due``.
+    """Watches one task from its keeper, the ancestor of all its processes. Call `look` when it is ``due``.
 
-    ``exceeded`` is then the name of the limit that it exceeds, if any, and ``measured`` what it used.
+    ``exceeded`` is then the name of the exceeded limit, if any, and ``measured`` the value.
     """
 
     def __init__(
@@ -132,19 +132,19 @@ class Supervisor:
     ) -> None:
         self.limits = limits
         self.folders = list(folders)
-        self.given_files: int = given["files"]  # files and folders that the task found there
-        self.given_inodes = frozenset(given["inodes"])  # of files that it shares with others
+        self.given_files: int = given["files"]  # files and folders that existed before the task
+        self.given_inodes = frozenset(given["inodes"])  # of files that tasks share
         self.main = main
-        self.threads = threads  # that it was given
+        self.threads = threads  # the task's limit
         self.meter = meter
-        self.crowded = 0  # sums in a row that found too many running
+        self.crowded = 0  # consecutive sums with too many running threads
         self.due = time.monotonic() + TICK_S if any(limits.values()) else math.inf
         self.exceeded: str | None = None
         self.measured = 0.0
         self.in_folders = Walk(self._look_into_folders)
         self.open_files = Walk(self._look_at_open_files)
         self.nameless_bytes = 0
-        self.on_disk: dict[tuple[int, int], NamelessFile] = {}  # nameless files,
+        self.on_disk: dict[tuple[int, int], NamelessFile] = {}  # unlinked files,
         self.in_memory: dict[tuple[int, int], NamelessFile] = {}  # by device and inode
         self.only_mapped: dict[tuple[int, int], NamelessFile] = {}
         self.memory_devices: set[int] | None = None
@@ -154,7 +154,7 @@ class Supervisor:
         self.count = 0
 
     def look(self, spare: Collection[int]) -> bool:
-        """Does the task exceed a limit? ``spare`` are the keeper's children that are not the task's."""
+        """Whether the task exceeds a limit. ``spare`` are children of the keeper that do not belong to the task."""
         if not self._look_at_processes(spare):
             if self.limits["folder_bytes"] is not None or self.limits["memory_bytes"] is not None:
                 self.open_files.go_on()
@@ -164,7 +164,7 @@ class Supervisor:
         return self.exceeded is not None
 
     def look_at_the_end(self) -> bool:
-        """All its processes are gone: has it left too much in its folders?"""
+        """Whether its folders exceed a limit after all its processes have ended."""
         self._count_nameless({})
         return self._watches_files() and any(self._has_too_much(*totals) for totals in self._sizes())
 
@@ -191,7 +191,7 @@ class Supervisor:
 
     def _look_at_processes(self, spare: Collection[int]) -> bool:
         self._bury(spare)
-        # A fork bomb doubles faster than we can count. So what grows like one is stopped while it is counted.
+        # A fork bomb doubles faster than it can be counted, so processes that grow like one are stopped while counting.
         few = min(max(FEW, 1.25 * self.count), self.limits["processes"] or math.inf)
         pids, stopped = descendants(spare, stop_above=few)
         if self._is_over("processes", len(pids)):
@@ -225,7 +225,7 @@ class Supervisor:
         return self.exceeded is not None
 
     def _look_at_memory(self, processes: list[Process]) -> None:
-        """First the resident sets, which are quick to be had; if they are too much, what is used."""
+        """Add up the resident sets, which is fast; only if they exceed the limit, measure the memory in use."""
         at_most = sum(process.rss_bytes for process in processes) + _bytes_of(self.in_memory)
         if at_most <= (self.limits["memory_bytes"] or math.inf):
             return
@@ -235,7 +235,7 @@ class Supervisor:
         self._is_over("memory_bytes", used)
 
     def _bury(self, spare: Collection[int]) -> None:
-        """Wait for orphans that have ended: we are their parent now."""
+        """Wait for orphans that have ended, as the keeper is their parent now."""
         for _ in range(1000):
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None or ended.si_pid == self.main or ended.si_pid in spare:
@@ -243,7 +243,7 @@ class Supervisor:
             self.meter.count(os.wait4(ended.si_pid, 0)[2])
 
     def _share_processors(self, processes: list[Process], threads: int) -> None:
-        """Where very many threads run, let those beyond the first count as much as the task was given."""
+        """If too many threads run, lower their priority until they get about the share of the task's threads."""
         running: list[int] = []
         if threads > BUSY * self.threads:
             for process in processes:
@@ -264,10 +264,10 @@ class Supervisor:
             slow_down_session(pid)
 
     def _look_at_open_files(self) -> Iterator[None]:
-        """Add up files that have no name: they take room on the disk or in memory that nothing else shows."""
+        """Add up unlinked files: their space on disk or in memory is visible nowhere else."""
         if self.memory_devices is None:
             self.memory_devices = memory_devices()
-        mapped = self.looks_at_files % MAPPED_EVERY == 1  # never at the first look, which meets short tasks, too
+        mapped = self.looks_at_files % MAPPED_EVERY == 1  # never in the first scan, which short tasks see, too
         self.looks_at_files += 1
         found = {} if mapped else dict(self.only_mapped)
         for pid in self.pids:
@@ -278,7 +278,7 @@ class Supervisor:
         if mapped:
             self.only_mapped = {key: file for key, file in found.items() if file.path is None}
         memory = {key for key in found if key[0] in self.memory_devices}
-        # Memory that is mapped and not open is counted as the process's own.
+        # Memory that is mapped but not open counts as memory of the process.
         self.in_memory = {key: found[key] for key in memory if found[key].path is not None}
         self._count_nameless({key: file for key, file in found.items() if key not in memory})
 
@@ -293,9 +293,9 @@ class Supervisor:
             yield
 
     def _sizes(self) -> Iterator[tuple[int, int, bool]]:
-        """The bytes and the number of all in the folders, as they add up; whether some is too deep to be seen.
+        """The running totals of bytes and of entries in the folders; whether one is too deeply nested to be seen.
 
-        Follows no links. A file counts as it would if it were copied: in full, whatever it has of holes and names.
+        Links are not followed. A file counts with its size when copied: in full, whatever its holes and hard links.
         """
         total = files = 0
         folders = list(self.folders)
@@ -309,20 +309,20 @@ class Supervisor:
                             if error.errno == errno.ENAMETOOLONG:
                                 raise
                             continue
-                        # The model, and big files of the package, are the same for all clients.
+                        # All clients share the model and big files of the package.
                         shared = facts.st_nlink > 1 and facts.st_ino in self.given_inodes
                         total += ENTRY_BYTES if shared else size_of(facts)
                         files += 1
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.path)
                         yield total, files, False
-            except OSError as error:  # removed meanwhile, mostly
+            except OSError as error:  # usually removed meanwhile
                 if error.errno == errno.ENAMETOOLONG:
                     yield total, files, True
 
 
 def size_of(facts: os.stat_result) -> int:
-    """Bytes that a file or folder counts."""
+    """The bytes that a file or folder counts."""
     return max(ENTRY_BYTES, facts.st_size, facts.st_blocks * 512)
 
 
@@ -331,5 +331,5 @@ def _bytes_of(files: dict[tuple[int, int], NamelessFile]) -> int:
 
 
 def _still_nameless(files: dict[tuple[int, int], NamelessFile]) -> dict[tuple[int, int], NamelessFile]:
-    """Those that are still there without a name, with their sizes now: some time has passed since they were found."""
+    """The files that are still open and unlinked, with their current sizes."""
     return {key: file for key, file in files.items() if file.look_again()}

@@ -1,4 +1,4 @@
-"""What a task prints, as its keeper writes it down.
+"""Writes a task's output to its logs.
 
 Runs in a task's keeper: standard library only, imports nothing of fedpkg.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from typing import Any
 
@@ -17,7 +17,7 @@ TAIL_BYTES = 4096
 
 
 class Log:
-    """A captured stream: the first and the last half of ``limit`` bytes reach its file, what is between does not."""
+    """A captured stream: its file gets the first and the last ``limit / 2`` bytes, and nothing in between."""
 
     def __init__(self, file: Any, fd: int, limit: int) -> None:
         self.fd = fd
@@ -26,10 +26,10 @@ class Log:
         self.keep = limit // 2
         self.dropped = 0
         self.late = bytearray()  # what does not fit in the head
-        self.tail = bytearray()  # the last bytes, for the record
+        self.tail = bytearray()  # the last bytes, for the task's record
 
     def pump(self) -> bool:
-        """Take what has come; False at the end of the stream."""
+        """Read available output; False at the end of the stream."""
         data = os.read(self.fd, CHUNK)
         if not data:
             return False
@@ -50,11 +50,11 @@ class Log:
     def write(self, data: bytes) -> None:
         try:
             self.file.write(data)
-        except OSError as error:  # a full disk: the task itself goes on, the record says what is missing
+        except OSError as error:  # a full disk: the task continues, and its record mentions it
             self.tail += b"\n[fedpkg: the log cannot be written: %s]" % str(error).encode()
 
     def close(self) -> str:
-        for _ in range(64):  # the writers are dead; a pipe holds at most 1 MiB
+        for _ in range(64):  # the writers have ended; a pipe holds at most 1 MiB
             if not select.select([self.fd], [], [], 0)[0] or not self.pump():
                 break
         os.close(self.fd)

@@ -1,4 +1,4 @@
-"""Runs a script or a module as ``__main__`` in an interpreter that is already there, as a new one would.
+"""Runs a script or a module as ``__main__`` in an existing interpreter, like a new interpreter.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg.
 """
@@ -17,25 +17,25 @@ import _fedpkg_isolation  # type: ignore[import-not-found]
 import _fedpkg_limits  # type: ignore[import-not-found]
 import _fedpkg_task  # type: ignore[import-not-found]
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-# Filled before the first fork:
+# Set before the first fork:
 COMPILED: dict[bytes, types.CodeType] = {}  # source → code of the package's files
-SET_BY_IMPORTS: dict[str, str] = {}  # variables that libraries set in the environment when they are imported
+SET_BY_IMPORTS: dict[str, str] = {}  # environment variables that libraries set when they are imported
 THREADS_OF_SCRIPT: dict[str, str] = {}  # thread variables that the script sets before its imports
 
-WATCHES: list[ImportWatch] = []  # of the running task, if it is watched
+WATCHES: list[ImportWatch] = []  # of the running task, if its imports are watched
 
 
 def run_task(
     order: dict[str, Any], before_its_code: Callable[[], object] = lambda: None
 ) -> tuple[int, dict[str, float]]:
-    """Set up what a new interpreter would have found, and run the script; its exit status, and when things happened.
+    """Set up the environment of a new interpreter and run the script; its exit status, and times of the phases.
 
-    ``before_its_code`` is called when the task is isolated, if it is to be. `finish` is left to do.
+    ``before_its_code`` is called after the task was isolated. The caller must call `finish`.
     """
     times = {"order_received": time.monotonic()}
     _fedpkg_limits.apply(order["limits"], for_good=not order["resident"])
@@ -56,7 +56,7 @@ def run_task(
 
 
 class ImportWatch:
-    """A finder that finds nothing by itself: it times the imports of what is outside ``folder``."""
+    """A finder that lets the others find modules, and times the imports of modules outside ``folder``."""
 
     def __init__(self, folder: str) -> None:
         self.folder = os.path.join(os.path.realpath(folder), "")
@@ -64,7 +64,7 @@ class ImportWatch:
         self.busy = self.asking = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if self.asking:  # by one of the others, who asks all others
+        if self.asking:  # another finder asks all finders
             return None
         self.asking = True
         try:
@@ -93,14 +93,14 @@ class ImportWatch:
 
 
 def imported() -> dict[str, float]:
-    """What the task has imported that the warm interpreter had not, and the seconds of it, slowest first."""
+    """Modules that the task has imported and that were not preloaded, with their seconds, slowest first."""
     seconds = WATCHES[0].seconds if WATCHES else {}
     slowest = sorted(seconds.items(), key=lambda item: -item[1])[:20]
-    return {name[:100]: round(value, 4) for name, value in slowest}  # a report has 4 kB
+    return {name[:100]: round(value, 4) for name, value in slowest}  # a report has at most 4 kB
 
 
 def set_environment(wanted: dict[str, str]) -> None:
-    """Make ``os.environ`` what is wanted; most of it is already."""
+    """Make ``os.environ`` equal to ``wanted``; most of it is already."""
     for name in os.environ.keys() - wanted.keys():
         del os.environ[name]
     for name, value in wanted.items():
@@ -109,7 +109,7 @@ def set_environment(wanted: dict[str, str]) -> None:
 
 
 def forget_the_parent() -> None:
-    """Put back what modules remember of the folder and environment they were imported in."""
+    """Reset what modules remember of the folder and environment in which they were imported."""
     if "tempfile" in sys.modules:
         sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]
     if "multiprocessing.process" in sys.modules:
@@ -118,7 +118,7 @@ def forget_the_parent() -> None:
 
 
 def run_as_main(order: dict[str, Any]) -> int:
-    """Run a script or module as ``python`` would; its exit status."""
+    """Run a script or module like ``python``; its exit status."""
     main_module = types.ModuleType("__main__")
     main_module.__builtins__ = builtins  # type: ignore[attr-defined]
     sys.modules["__main__"] = main_module
@@ -167,9 +167,9 @@ def run_script(script: str, main_module: types.ModuleType) -> int:
 
 
 def precompile(sources: Iterable[str]) -> None:
-    """Compile files that tasks will run or import: as no bytecode is written, 2 ms of every task for each.
+    """Compile files that tasks will run or import, which saves each task 2 ms per file, as no bytecode is written.
 
-    A copy that its client has changed is compiled when it is run.
+    A copy that a client has changed is compiled when it is run.
     """
     from importlib.machinery import SourceFileLoader
 
@@ -179,7 +179,7 @@ def precompile(sources: Iterable[str]) -> None:
                 source = file.read()
             COMPILED[source] = compile(source, path, "exec", dont_inherit=True)
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-            pass  # the task itself will show it to its user
+            pass  # the task itself will show the error
     compile_anew = SourceFileLoader.source_to_code
 
     def source_to_code(self: Any, data: Any, path: str, **more: Any) -> types.CodeType:
@@ -187,13 +187,13 @@ def precompile(sources: Iterable[str]) -> None:
             return moved(COMPILED[data], path)
         return compile_anew(self, data, path, **more)
 
-    # In tracebacks it is one of the steps of an import, which Python leaves out.
+    # Python hides the steps of an import in tracebacks; with this file name the function is one of them.
     source_to_code.__code__ = moved(source_to_code.__code__, "<frozen importlib._bootstrap_external>")
     SourceFileLoader.source_to_code = source_to_code  # type: ignore[method-assign, assignment]
 
 
 def compiled(source: bytes, path: str) -> types.CodeType:
-    """Code that reports itself as coming from ``path``, a client's own copy of the script."""
+    """The code with the file name ``path``, a client's own copy of the script."""
     code = COMPILED.get(source)
     return compile(source, path, "exec", dont_inherit=True) if code is None else moved(code, path)
 
@@ -213,7 +213,7 @@ def exit_status(code: object) -> int:
 
 
 def finish(status: int) -> int:
-    """What an interpreter does at its end, short of taking down its modules (0.4 s with PyTorch)."""
+    """Do what an interpreter does at its end, except destroying its modules (0.4 s with PyTorch)."""
     try:
         import threading
 
@@ -225,11 +225,11 @@ def finish(status: int) -> int:
 
 
 def flush(status: int) -> int:
-    """Write out the standard streams; the exit status, which says so where that fails."""
+    """Flush the standard streams; the exit status, which is 120 if that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
                 stream.flush()
         except (OSError, ValueError):
-            status = status or 120  # as Python says when it cannot flush
+            status = status or 120  # Python's own status if it cannot flush
     return status

@@ -1,8 +1,8 @@
-"""The processes of a task: found from its keeper, their ancestor; counted, measured, stopped and killed.
+"""The processes of a task: its keeper, their ancestor, finds, counts, measures, stops and kills them.
 
 Runs inside a task's interpreter and in its keeper: standard library only, imports nothing of fedpkg. A fork bomb of
-hundreds of processes leaves its keeper a few milliseconds of a processor in a second: what walks over the processes is
-written to need few system calls for each.
+hundreds of processes leaves its keeper a few milliseconds of processor time per second, so loops over processes need
+few system calls for each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
@@ -72,16 +72,16 @@ def read(path: str) -> bytes:
 
 
 def descendants(spare: Collection[int], *, stop_above: float = 0) -> tuple[list[int], bool]:
-    """All below this process, except ``spare`` and what is below those; and whether they were stopped.
+    """All descendants of this process, except ``spare`` and their descendants; and whether they were stopped.
 
-    Once there are more than ``stop_above``, all are stopped, each as it is found. What is stopped cannot fork, and
-    leaves us the processor: so the search ends, however fast they have been.
+    As soon as there are more than ``stop_above``, each is stopped when it is found. A stopped process cannot fork and
+    uses no processor, so the search ends even for a fork bomb.
     """
-    found: dict[int, None] = {}  # a set that keeps its order
+    found: dict[int, None] = {}  # an ordered set
     stopping = False
     while True:
         new = [pid for pid in children_of(os.getpid()) if pid not in spare and pid not in found]
-        for pid in new:  # which grows meanwhile
+        for pid in new:  # it grows meanwhile
             found[pid] = None
             if stopping:
                 kill(pid, signal.SIGSTOP)
@@ -90,14 +90,14 @@ def descendants(spare: Collection[int], *, stop_above: float = 0) -> tuple[list[
                 for one in new:
                     kill(one, signal.SIGSTOP)
             new += [child for child in children_of(pid) if child not in found]
-        if not (stopping and new):  # what runs may have left us an orphan meanwhile
+        if not (stopping and new):  # a running process may have left an orphan meanwhile
             return list(found), stopping
 
 
 def kill_children(spare: Collection[int], count: Callable[[resource.struct_rusage], object] = id) -> int:
-    """Kill every descendant but those in ``spare``; how many survive (another user's) after some patience.
+    """Kill every descendant except those in ``spare``; how many survive (processes of another user).
 
-    ``count`` is told what each that has ended had used.
+    ``count`` is called with the resource usage of each process that has ended.
     """
     deadline = time.monotonic() + KILL_PATIENCE_S
     killed: set[int] = set()
@@ -110,9 +110,9 @@ def kill_children(spare: Collection[int], count: Callable[[resource.struct_rusag
         except ChildProcessError:
             return 0
         doomed, _ = descendants(spare)
-        if not doomed and spare:  # else there are some: the kernel's list may skip children while others end
+        if not doomed and spare:  # otherwise some are left: the kernel's list may skip children while others end
             return 0
-        if not killed.issuperset(doomed):  # among very many we seldom get our turn
+        if not killed.issuperset(doomed):  # among very many processes this one seldom runs
             deadline = time.monotonic() + KILL_PATIENCE_S
             killed.update(doomed)
         elif time.monotonic() > deadline:
@@ -123,9 +123,9 @@ def kill_children(spare: Collection[int], count: Callable[[resource.struct_rusag
 
 
 def go_first() -> None:
-    """Have this process, not what it forks, run before others: among hundreds of new ones it would starve.
+    """Raise the priority of this process, but not of its children: it would starve among hundreds of processes.
 
-    As root it goes before all that is ordinary. Anybody may ask for short turns, which come sooner (Linux 6.12).
+    Root gets real-time priority. Any user may request short time slices, which are scheduled sooner (Linux 6.12).
     """
     try:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
@@ -151,7 +151,7 @@ def kill(pid: int, number: int) -> None:
 
 
 class Process:
-    """What the kernel says of one process: its state, and what it used so far."""
+    """One process according to the kernel: its state, and the resources that it has used."""
 
     def __init__(self, pid: int) -> None:
         text = read("/proc/%d/stat" % pid)
@@ -160,13 +160,13 @@ class Process:
         self.is_zombie = words[0] in (b"Z", b"X")
         self.is_running = words[0] == b"R"  # its first thread
         self.session = int(words[3])
-        self.children_cpu_s = sum(map(int, words[13:15])) / TICKS_PER_S  # of those that it has waited for
+        self.children_cpu_s = sum(map(int, words[13:15])) / TICKS_PER_S  # of processes that it has waited for
         self.cpu_s = sum(map(int, words[11:13])) / TICKS_PER_S + self.children_cpu_s
         self.threads = int(words[17])
         self.rss_bytes = int(words[21]) * PAGE
 
     def running_threads(self) -> list[int]:
-        """Ids of its threads that have a processor or wait for one. The first thread has the process id."""
+        """Ids of its threads that run or wait for a processor. The id of the first thread is the process id."""
         if self.threads == 1:
             return [self.pid] if self.is_running else []
         found = []
@@ -180,24 +180,24 @@ class Process:
         return found
 
     def memory_bytes(self, apart: Collection[tuple[int, int]] = ()) -> int:
-        """What would be free without this process; what it shares (with whom it was forked from) counts by its share.
+        """Memory that belongs to this process; memory shared with other processes counts by its share.
 
-        Mappings of the files in ``apart`` (device and inode) are left out. The kernel needs milliseconds for that.
+        Mappings of the files in ``apart`` (device and inode) do not count. The kernel needs milliseconds for this.
         """
         try:
             words = read("/proc/%d/smaps_rollup" % self.pid).split()
             mapped = self._mapped_bytes(apart) if apart else 0
         except ProcessLookupError:
             return 0
-        except OSError:  # not ours to see: a program that changed its user
+        except OSError:  # not readable: a program that changed its user
             return self.rss_bytes
-        # Pages of files can be dropped; before Linux 5.4 they are not told apart.
+        # Pages of files can be dropped; before Linux 5.4 they are not listed separately.
         counted = [b"Pss_Anon:", b"Pss_Shmem:"] if b"Pss_Anon:" in words else [b"Pss:"]
         sizes = [int(words[words.index(name) + 1]) for name in (*counted, b"SwapPss:") if name in words]
         return max(0, 1024 * sum(sizes) - mapped)
 
     def _mapped_bytes(self, files: Collection[tuple[int, int]]) -> int:
-        """Its share of what is mapped of these files."""
+        """Its share of the mapped pages of these files."""
         total, wanted = 0, False
         with open("/proc/%d/smaps" % self.pid, "rb") as lines:
             for line in lines:
@@ -213,10 +213,10 @@ class Process:
 
 
 def slow_down(thread: int, share: float) -> None:
-    """Give a thread ``share`` (below 1) of the weight that an ordinary one has when processors are scarce.
+    """Give a thread the fraction ``share`` of the weight that a normal thread has when processors are scarce.
 
-    A step of niceness is a factor of 1.25. Where its 19 steps are too few, the thread joins the idle class, with 0.3 %
-    of an ordinary weight. An ordinary user cannot take either back.
+    A step of niceness is a factor of 1.25. If its 19 steps are not enough, the thread joins the idle class, with 0.3 %
+    of a normal weight. An unprivileged user can undo neither.
     """
     try:
         nice = min(20, math.ceil(-math.log(share, 1.25)))
@@ -231,30 +231,30 @@ def slow_down(thread: int, share: float) -> None:
 def slow_down_session(pid: int) -> None:
     """Give all threads in the session of ``pid`` together 1.5 % of the weight of another session.
 
-    That is where the kernel shares processors among sessions first (sched_autogroup_enabled), so that niceness counts
-    only within each. An ordinary user may do this ten times a second.
+    This applies if the kernel shares processors among sessions first (sched_autogroup_enabled), so that niceness only
+    matters within each session. An unprivileged user may do this ten times a second.
     """
     try:
         with open("/proc/%d/autogroup" % pid, "r+b", buffering=0) as file:
             if not file.read(100).rstrip().endswith(b" 19"):
                 file.write(b"19")
-    except OSError:  # there is no such sharing, the process has just ended, or it is too soon
+    except OSError:  # the kernel does not do that, the process has just ended, or it is too soon
         pass
 
 
-# ---------------------------------------------------------------- files that no folder shows
+# ---------------------------------------------------------------- unlinked files
 
 
 class NamelessFile:
-    """A file that a process has open or mapped, and that has no name in any folder (any more)."""
+    """A file that a process has open or mapped, and that has no name in any folder."""
 
     def __init__(self, key: tuple[int, int], size_bytes: int, path: str | None) -> None:
         self.key = key  # its device and inode
         self.size_bytes = size_bytes
-        self.path = path  # to look at it again
+        self.path = path  # to check it again
 
     def look_again(self) -> bool:
-        """Take its size once more; False if it is no longer open there, or has got a name (linkat)."""
+        """Update its size; False if it is no longer open there, or got a name (linkat)."""
         if self.path is None:
             return True
         try:
@@ -279,9 +279,9 @@ def memory_devices() -> set[int]:
 
 
 def nameless_files(pid: int, *, mapped: bool) -> Iterator[NamelessFile | None]:
-    """Those of one process; None for each other open file, so that the caller can interrupt a long walk.
+    """The unlinked files of one process; None for each other open file, so that callers can interrupt a long scan.
 
-    With ``mapped`` also those that it has only mapped: the kernel needs 1 ms to list what PyTorch maps.
+    With ``mapped``, also files that it has only mapped: the kernel needs 1 ms to list the mappings of PyTorch.
     """
     try:
         with os.scandir("/proc/%d/fd" % pid) as entries:
@@ -303,13 +303,13 @@ def nameless_files(pid: int, *, mapped: bool) -> Iterator[NamelessFile | None]:
                 continue
             addresses, _, offset, device, inode, _ = line.split(None, 5)
             start, _, end = addresses.partition(b"-")
-            extent = int(offset, 16) + int(end, 16) - int(start, 16)  # all that an ordinary user may know
+            extent = int(offset, 16) + int(end, 16) - int(start, 16)  # all that an unprivileged user can read
             yield NamelessFile((_device(device), int(inode)), extent, None)
     except OSError:  # it has just ended, or is another user's
         return
 
 
 def _device(text: bytes) -> int:
-    """As in lists of mappings: 08:01."""
+    """The device as in /proc/PID/maps, such as 08:01."""
     major, _, minor = text.partition(b":")
     return os.makedev(int(major, 16), int(minor, 16))

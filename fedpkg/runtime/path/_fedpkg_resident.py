@@ -1,9 +1,9 @@
-"""A resident interpreter: runs task after task, and puts itself back between them.
+"""A resident interpreter: runs task after task and restores its state between them.
 
-Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What scripts often change is put
-back. Of the rest a fingerprint is taken: if it differs, or if something of the task goes on (a thread, a function of
-the package that a library still refers to), the interpreter says so and is replaced. ``docs/reference/resident.md``
-lists all three, and what is neither put back nor detected.
+Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. What scripts often change is
+restored. Other state is compared: if it differs, or if something of the task remains (a thread, a function of the
+package that a library still refers to), the interpreter reports that and is replaced. ``docs/reference/resident.md``
+lists all of these, and what is neither restored nor detected.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from itertools import takewhile
 import _fedpkg_isolation  # type: ignore[import-not-found]
 import _fedpkg_main  # type: ignore[import-not-found]
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Modules and objects whose names are put back, and the contents of lists and dictionaries among these.
+# Modules and objects whose attributes are restored, with the contents of lists and dictionaries among them.
 _PLACES = """
 sys os gc logging warnings threading socket random tempfile copyreg linecache mimetypes asyncio.events logging.root
 logging.root.manager multiprocessing.context._default_context torch.multiprocessing torch.__future__
 torch.nn.modules.module torch.optim.optimizer torch._tensor_str.PRINT_OPTS
 """
-# Functions that tell a setting: what puts it back has the same name, with "set" for "get".
+# Functions that return a setting; the function that restores it has "set" instead of "get" in its name.
 _PUT_BACK = """
 sys.getrecursionlimit sys.gettrace sys.getprofile socket.getdefaulttimeout torch.get_default_dtype
 torch._C._get_cudnn_enabled torch._C._get_cudnn_benchmark torch._C._get_cudnn_deterministic
@@ -56,7 +56,7 @@ torch._C._get_cudnn_allow_tf32 torch._C._get_cublas_allow_tf32 torch._C._get_flo
 torch._C._get_mkldnn_enabled torch._C._get_mkldnn_deterministic torch._C._get_nnpack_enabled
 torch._C._get_warnAlways torch._C._get_deterministic_fill_uninitialized_memory
 """
-# Functions that tell what few scripts change, or what cannot be put back.
+# Functions that return a setting that few scripts change, or that cannot be restored.
 _COMPARED = """
 threading.enumerate threading.stack_size os.getresuid os.getresgid os.getgroups gc.get_debug sys.getswitchinterval
 sys.get_coroutine_origin_tracking_depth sys.get_asyncgen_hooks sys.get_int_max_str_digits
@@ -66,14 +66,14 @@ torch._C._get_cudnn_sdp_enabled torch._C._is_any_autocast_enabled torch._C._is_m
 torch._C._len_torch_function_stack torch._C._len_torch_dispatch_stack torch.is_inference_mode_enabled
 torch.is_anomaly_enabled torch.is_anomaly_check_nan_enabled torch.distributed.is_initialized
 """
-_FORM = ("encoding", "errors", "line_buffering", "write_through")  # of a text stream
+_FORM = ("encoding", "errors", "line_buffering", "write_through")  # properties of a text stream
 _PRECISIONS = [("generic", "all"), *((on, of) for on in ("cuda", "mkldnn") for of in ("all", "matmul", "conv", "rnn"))]
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _INSTALLED = tuple(os.path.join(os.path.realpath(place), "") for place in (sys.prefix, sys.base_prefix))
-_FIRST_PRIVATE_FD = 200  # out of the way of what a task opens
-_ONE, _SMALLEST = 1.0, 5e-324  # variables, lest the compiler computes with them
+_FIRST_PRIVATE_FD = 200  # higher than the files that a task opens
+_ONE, _SMALLEST = 1.0, 5e-324  # variables, so that the compiler does not fold them
 
 
 def serve(
@@ -81,10 +81,10 @@ def serve(
     receive: Callable[[], dict[str, Any] | None],
     send: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Run orders until there are none, or one fails or leaves something behind; the exit status of the last one."""
+    """Run orders until there are no more, or one fails or leaves something behind; the last exit status."""
     baseline = Baseline()
     while order is not None:
-        context = contextvars.copy_context()  # NumPy's and decimal's settings are variables of it
+        context = contextvars.copy_context()  # it contains settings of NumPy and decimal
         status, times = context.run(_fedpkg_main.run_task, order)
         status, clean = context.run(_finish, status)
         clean = baseline.restore(order["cwd"]) and clean
@@ -98,10 +98,10 @@ def serve(
 
 
 def _finish(status: int) -> tuple[int, bool]:
-    """What an interpreter does at its end, for the task alone; and whether it is still good for another."""
+    """Do what an interpreter does at its end, for the task only; the status, and whether it can run another task."""
     try:
         if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
-            # Only a real shutdown ends the threads of pools; it cannot be done twice.
+            # Only a real shutdown ends the threads of pools, and it can be done only once.
             return _fedpkg_main.finish(status), False
         atexit._run_exitfuncs()
     except BaseException as error:
@@ -110,20 +110,20 @@ def _finish(status: int) -> tuple[int, bool]:
 
 
 class Baseline:
-    """The interpreter as it was before its first task."""
+    """The state of the interpreter before its first task."""
 
     def __init__(self) -> None:
-        atexit._clear()  # what the imports registered is for the end of this process, not of a task
+        atexit._clear()  # handlers that the imports registered are for the end of this process, not of a task
         weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
         self.handlers = list(logging._handlerList)  # type: ignore[attr-defined]
         atexit.register(self._at_exit)
         self.streams = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_PRIVATE_FD) for fd in (0, 1, 2)]
-        self.spent: list[Any] = []  # calls of what can be called once
+        self.spent: list[Any] = []  # calls of functions that can be called once
         if "torch" in sys.modules:
             torch: Any = sys.modules["torch"]
             torch.set_num_interop_threads = _noting(torch.set_num_interop_threads, self.spent)
         self.modules = dict(sys.modules)
-        self.traces: weakref.WeakSet[Any] = weakref.WeakSet()  # of what `_modules` forgets
+        self.traces: weakref.WeakSet[Any] = weakref.WeakSet()  # of modules that `_modules` forgets
         self.builtins = dict(vars(builtins))
         self.contents = _copied()
         self.settings = [(tell, put, _told(tell)) for tell, put in _settings()]
@@ -132,8 +132,8 @@ class Baseline:
         self.files = _fedpkg_isolation.open_files()
 
     def restore(self, folder: str) -> bool:
-        """Put everything back; False if something of the task is still going on, or cannot be put back."""
-        builtins.__dict__.update(self.builtins)  # before any of them is called
+        """Restore everything; False if something of the task remains, or cannot be restored."""
+        builtins.__dict__.update(self.builtins)  # first, as the rest calls them
         root = os.path.join(os.path.realpath(folder), "")
         try:
             new = self._modules(root)
@@ -147,11 +147,11 @@ class Baseline:
             if new:
                 gc.freeze()
             return is_gone and not self._changed() and not self.spent
-        except Exception:  # a task can break what any of these call
+        except Exception:  # a task can break anything that this code calls
             return False
 
     def _at_exit(self) -> None:
-        """What the standard library does at the exit of an interpreter, for what is the task's."""
+        """Do what the standard library does at the exit of an interpreter, for objects of the task."""
         util: Any = sys.modules.get("multiprocessing.util")
         if util is not None:
             util._exit_function()  # waits for processes
@@ -159,7 +159,7 @@ class Baseline:
         logging.shutdown([one for one in logging._handlerList if one not in self.handlers])  # type: ignore[attr-defined]
 
     def _modules(self, root: str) -> set[str]:
-        """Forget ``__main__`` and the package's own modules; the names of the others that were imported only now."""
+        """Forget ``__main__`` and the package's own modules; the names of other modules that are imported since."""
         new = set()
         known = self.modules.get
         for name in [name for name, module in sys.modules.items() if known(name) is not module]:
@@ -167,7 +167,7 @@ class Baseline:
             if name == "__main__" or _is_own(name, module, root):
                 del sys.modules[name]
                 if isinstance(names := getattr(module, "__dict__", None), dict):
-                    # It lives as long as anything refers to these names.
+                    # It exists as long as anything refers to this namespace.
                     names["__fedpkg_trace__"] = trace = types.ModuleType("trace")
                     self.traces.add(trace)
             elif name not in self.modules:
@@ -177,7 +177,7 @@ class Baseline:
         return new
 
     def _contents(self, new: set[str]) -> None:
-        """Put lists and dictionaries back; what a library set when it was imported stays: it will not set it again."""
+        """Restore lists and dictionaries, except for what a library set at import, as it will not set that again."""
         for one, was in self.contents:
             if one == was:
                 continue
@@ -187,7 +187,7 @@ class Baseline:
                 continue
             was.update({name: value for name, value in one.items() if name in new or _is_from(value, new)})
             for name in one.keys() - was.keys():
-                if not isinstance(one[name], types.ModuleType):  # a module of the package that was imported only now
+                if not isinstance(one[name], types.ModuleType):  # modules stay as attributes
                     del one[name]
             one.update(was)
         if new:
@@ -201,14 +201,14 @@ class Baseline:
         os.chdir("/")
         atexit.register(self._at_exit)
         getattr(warnings, "_filters_mutated", lambda: None)()
-        for forget in getattr(sys.modules.get("typing"), "_cleanups", ()):  # Optional[Net] is remembered, and so Net is
+        for forget in getattr(sys.modules.get("typing"), "_cleanups", ()):  # it caches Optional[Net], and so Net
             forget()
 
     def _is_gone(self, root: str) -> bool:
-        """Whether nothing refers to the package's modules any more, nor to a function that was read from its files.
+        """Whether nothing refers to the package's modules or functions any more.
 
-        A library that still does (``np.load`` was wrapped, a hook or class was registered) would call them in the next
-        task. Objects of the libraries themselves are frozen, so collecting and listing take microseconds.
+        A library that does (``np.load`` was wrapped, a hook or class was registered) would call them in the next task.
+        Objects of the libraries themselves are frozen, so collecting and listing take microseconds.
         """
         gc.collect()
         functions = (living for living in gc.get_objects() if type(living) is types.FunctionType)
@@ -231,20 +231,20 @@ def _noting(function: Callable[..., Any], calls: list[Any]) -> Callable[..., Any
 
 
 def _copied() -> list[tuple[Any, Any]]:
-    """The names of `_PLACES` and of loggers, and the lists and dictionaries that are among them; with copies."""
+    """The namespaces of `_PLACES` and loggers, and the lists and dictionaries in them, each with a copy."""
     manager: Any = logging.root.manager
     manager._clear_cache()
     places = [*filter(None, map(_at, _PLACES.split())), *manager.loggerDict.values()]
     found = {id(vars(place)): vars(place) for place in places}
     for place in places:
-        if place is not threading:  # which notes there what threads are running
+        if place is not threading:  # which stores the running threads there
             found.update({id(one): one for one in vars(place).values() if type(one) in (list, dict, OrderedDict)})
     del found[id(sys.modules)]
     return [(one, one.copy()) for one in found.values()]
 
 
 def _settings() -> list[tuple[Any, Any]]:
-    """Functions that tell a setting, and those that put it back. Without the second, it is only compared."""
+    """Pairs of functions that return and restore a setting. Without the second, the setting is only compared."""
     pairs = [(_at(tell), _at(tell.replace("get", "set"))) for tell in _PUT_BACK.split()]
     pairs += [(_at(tell), None) for tell in _COMPARED.split()]
     get_precision = _at("torch._C._get_fp32_precision_getter")  # since PyTorch 2.9
@@ -253,7 +253,7 @@ def _settings() -> list[tuple[Any, Any]]:
     for one in filter(None, (sys.stdin, sys.stdout, sys.stderr)):
         pairs.append((partial(_form, one), lambda was, one=one: one.reconfigure(**dict(zip(_FORM, was)))))
     environ = _told(lambda: ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ"))
-    numpy, torch = _at("numpy"), _at("torch")  # where one is missing, all that is told of it is the same error
+    numpy, torch = _at("numpy"), _at("torch")  # if a library is missing, its settings are always the same error
     return [pair for pair in pairs if pair[0]] + [
         (lambda: torch.is_grad_enabled(), lambda was: torch.set_grad_enabled(was)),
         (lambda: vars(torch._GLOBAL_DEVICE_CONTEXT).get("device_context"), lambda was: torch.set_default_device(None)),
@@ -275,10 +275,10 @@ def _settings() -> list[tuple[Any, Any]]:
         (faulthandler.is_enabled, lambda was: faulthandler.enable() if was else faulthandler.disable()),
         (partial(locale.setlocale, locale.LC_ALL), partial(locale.setlocale, locale.LC_ALL)),
         (lambda: (os.nice(0), os.sched_getaffinity(0)), None),
-        # Rounding, and whether the smallest numbers become 0. As text: where they do, they also equal 0.
+        # Rounding, and whether denormal numbers become 0. As text, because they then also compare equal to 0.
         (lambda: "%r %r %r" % (_SMALLEST * _ONE, _ONE / 3, 2 * _ONE / 3), None),
-        (lambda: repr(sys.modules["decimal"].DefaultContext), None),  # what new threads compute decimals with
-        # Whether ``os.environ``, which is set up for the next task, has it all: ``os.putenv`` does not tell it.
+        (lambda: repr(sys.modules["decimal"].DefaultContext), None),  # the decimal context of new threads
+        # Whether ``os.environ`` is complete: ``os.putenv`` does not change it.
         (lambda: set(takewhile(bool, environ)) == {b"%s=%s" % one for one in os.environb.items()}, None),
     ]
 
@@ -286,7 +286,7 @@ def _settings() -> list[tuple[Any, Any]]:
 def _told(tell: Callable[[], Any]) -> Any:
     try:
         return tell()
-    except Exception as error:  # so PyTorch answers where its older and newer ways to say something were mixed
+    except Exception as error:  # PyTorch raises if its older and newer interfaces to a setting were mixed
         return type(error)
 
 
@@ -308,20 +308,20 @@ def _is_from(value: Any, modules: set[str]) -> bool:
 
 
 def _is_own(name: str, module: Any, root: str) -> bool:
-    """Whether a module is the package's: read from its files, or made by code of no library (as ``six.moves`` is)."""
+    """Whether a module belongs to the package: it is from its files, or was created outside of a library."""
     for each in (module, sys.modules.get(name.partition(".")[0])):
         place = getattr(each, "__file__", None) or next(iter(getattr(each, "__path__", None) or ()), "")
         if os.path.isabs(place):
             return os.path.realpath(place).startswith(root)
-    # Libraries hold these: built-in ones, and those that Cython's extension modules make.
+    # Libraries keep these: built-in modules, and those that extension modules of Cython create.
     is_built_in = getattr(getattr(module, "__spec__", None), "origin", None) == "built-in"
     return not is_built_in and not name.startswith(("cython_runtime", "_cython_"))
 
 
 def _is_of_a_task(fd: int) -> bool:
-    """Open files and folders are; but an installed file that is only read may be a library's (matplotlib's fonts).
+    """Whether an open file belongs to a task. Installed files open for reading may belong to a library (fonts).
 
-    Devices and events may be a GPU driver's; so may pipes and sockets, once CUDA is in use.
+    Devices and events may belong to a GPU driver; pipes and sockets, too, after CUDA was initialised.
     """
     mode = os.fstat(fd).st_mode
     if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):

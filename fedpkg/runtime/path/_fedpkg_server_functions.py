@@ -1,7 +1,7 @@
 """A coordinator that calls FEDn's server functions: ``python -m _fedpkg_server_functions FILE``.
 
-The file's class ``ServerFunctions`` may choose the clients, say their settings and aggregate their updates; what it
-leaves out, or returns None for, is as usual: clients of the sampler, no settings, the mean by examples.
+The file's class ``ServerFunctions`` may choose the clients, define their settings and aggregate their updates. For
+functions that are missing or return None, defaults apply: clients of the sampler, no settings, the mean by examples.
 
 Runs in the coordinator's process: standard library only, NumPy and fedpkg's client as it needs them.
 """
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 import _fedpkg_compat  # type: ignore[import-not-found]
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
@@ -29,7 +29,7 @@ class Failed(Exception):
 
 @contextmanager
 def guarded(what: str, path: str) -> Iterator[None]:
-    """An error of the file's code says where it is."""
+    """Turn an error of the file's code into one that names its line."""
     try:
         yield
     except Failed:
@@ -42,7 +42,7 @@ def guarded(what: str, path: str) -> Iterator[None]:
 
 
 def read(path: str, wanted: str, names: dict[str, Any]) -> dict[str, Any]:
-    """What a file defines, given these names; it must define ``wanted``."""
+    """The namespace of a file that is executed with these names; it must define ``wanted``."""
     namespace = {**names, "__name__": os.path.splitext(path)[0], "__file__": path}
     with open(path, "rb") as file:
         code = compile(file.read(), path, "exec", dont_inherit=True)
@@ -54,7 +54,7 @@ def read(path: str, wanted: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 class Functions:
-    """The functions of a file. Its own names are those that FEDn gives it."""
+    """The functions of a file, which is executed with the names that FEDn provides."""
 
     def __init__(self, path: str) -> None:
         from fedn.network.combiner.hooks import allowed_import
@@ -72,7 +72,7 @@ class Functions:
         return getattr(type(self.own), name, None) not in (None, getattr(self.base, name, None))
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function with as many of these arguments as it takes; None where there is none."""
+        """Call a function with as many of these arguments as it takes; None if the file does not define it."""
         if not self.has(name):
             return None
         function = getattr(self.own, name)
@@ -96,7 +96,7 @@ def main(path: str) -> None:
 
 
 def _next_model(functions: Functions, step: Any) -> dict[str, Any]:
-    """Ask as the functions say, and aggregate what comes."""
+    """Ask the clients that the functions choose, and aggregate their replies."""
     model = _arrays(step.path)
     chosen = _chosen(functions, [one.client_id for one in step.clients])
     [replies] = step.ask("train", clients=chosen, parameters=_settings(functions, list(model.values())))
@@ -113,7 +113,7 @@ def _chosen(functions: Functions, clients: list[str]) -> list[str] | None:
         return None
     where = "client_selection (%s)" % functions.path
     if isinstance(found, (str, bytes)) or not hasattr(found, "__iter__"):
-        raise Failed("%s returned %r, no list of clients" % (where, found))
+        raise Failed("%s returned %r, not a list of clients" % (where, found))
     chosen = list(dict.fromkeys(str(one) for one in found))
     unknown = [one for one in chosen if one not in clients]
     if unknown:
@@ -127,7 +127,7 @@ def _settings(functions: Functions, model: list[Any]) -> Any:
     name = "client_settings" if functions.has("client_settings") else "client_config"  # its name in FEDn 0.19
     found = functions.call(name, model)
     if found is not None and not isinstance(found, dict):
-        raise Failed("%s (%s) returned %r, no dictionary of settings" % (name, functions.path, found))
+        raise Failed("%s (%s) returned %r, not a dictionary of settings" % (name, functions.path, found))
     with guarded("JSON of what %s returned" % name, functions.path):
         return json.loads(json.dumps(found or {}, default=_plain, allow_nan=False))
 
@@ -160,10 +160,10 @@ def _mean(replies: Any) -> list[Any]:
 
 
 def _fitted(found: Any, model: dict[str, Any], path: str) -> dict[str, Any]:
-    """What was aggregated, under the names and in the dtypes of the model."""
+    """The aggregated arrays with the names and dtypes of the model."""
     import numpy as np
 
-    with guarded("what was aggregated is no list of arrays: NumPy", path):
+    with guarded("the aggregated model is not a list of arrays: NumPy", path):
         arrays = [np.asarray(one) for one in found]
         shapes, wanted = [one.shape for one in arrays], [one.shape for one in model.values()]
         if shapes != wanted:
@@ -172,7 +172,7 @@ def _fitted(found: Any, model: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def _arrays(path: str) -> dict[str, Any]:
-    """The arrays of a model's file, in its order."""
+    """The arrays of a model file, in the order of the file."""
     import numpy as np
 
     if not path.endswith(".npz"):

@@ -1,7 +1,7 @@
 """Runs the entry points of split learning: ``python -m _fedpkg_split forward forward.py -- IN OUT``.
 
-IN and OUT are records (docs/reference/records.md). A package that uses FEDn's splitlearninghelper gets what FEDn gives
-it instead: ``forward.py CLIENT OUT INFERENCE``, ``backward.py GRADIENTS CLIENT``. All others are run as they are.
+IN and OUT are records (docs/reference/records.md). A package that uses FEDn's splitlearninghelper gets FEDn's
+arguments instead: ``forward.py CLIENT OUT INFERENCE``, ``backward.py GRADIENTS CLIENT``. Other scripts run unchanged.
 
 Runs inside a task's interpreter: standard library only, NumPy and fedpkg's client as it needs them.
 """
@@ -56,7 +56,7 @@ def _is_of_fedn(folder: str) -> bool:
 
 
 def _run(script: str, arguments: list[str]) -> None:
-    """Run a script as ``python script …`` does; one that ends otherwise than well ends this program."""
+    """Run a script like ``python script …``; if it fails, this program fails."""
     sys.argv = [script, *arguments]
     try:
         runpy.run_path(script, run_name="__main__")
@@ -72,7 +72,7 @@ def _embedding(path: str) -> tuple[object, dict[str, object]]:
         raise SystemExit("forward wrote no embeddings")
     with np.load(path, allow_pickle=False) as arrays:
         if len(arrays.files) != 1:
-            raise SystemExit("forward wrote %d arrays; one is wanted, under the client's id" % len(arrays.files))
+            raise SystemExit("forward wrote %d arrays; it must write one, under the client's id" % len(arrays.files))
         embedding = arrays[arrays.files[0]]
     metadata: dict[str, object] = {}
     if os.path.exists(path + "-metadata"):

@@ -1,11 +1,11 @@
-"""The server of split learning with a model of the person's own: ``python -m _fedpkg_split_server FILE LABELS``.
+"""The server of split learning with a user's model: ``python -m _fedpkg_split_server FILE LABELS``.
 
-FILE has a class ``ServerModel(input_features)``, a torch module from the clients' embeddings, side by side, to
+FILE has a class ``ServerModel(input_features)``, a torch module that maps the concatenated embeddings of the clients to
 predictions. It may have functions ``loss(output, targets)`` and ``optimizer(parameters)``; without them, predictions
-are probabilities with the binary cross-entropy, and Adam moves the model.
+are probabilities, the loss is the binary cross-entropy, and the optimiser is Adam.
 
-Each round makes the module anew from what the last one kept, and seeds PyTorch: a round that is taken again has the
-same bits. Runs in the coordinator's process: the standard library, NumPy, PyTorch and fedpkg's client.
+Each round seeds PyTorch and creates the module from the state that the last round kept: a repeated round has the same
+bits. Runs in the coordinator's process: the standard library, NumPy, PyTorch and fedpkg's client.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import sys
 import _fedpkg_compat  # type: ignore[import-not-found]
 from _fedpkg_server_functions import Failed, guarded, read  # type: ignore[import-not-found]
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from typing import Any
 
 
 class Server:
-    """The model and its optimiser in one round. ``kept`` is what the last round kept of them."""
+    """The model and its optimiser in one round. ``kept`` is their state after the last round."""
 
     def __init__(self, path: str, own: dict[str, Any], features: int, rate: float, kept: bytes | None) -> None:
         import torch
@@ -33,19 +33,19 @@ class Server:
         with guarded("ServerModel", path):
             self.model = own["ServerModel"](features)
         if not isinstance(self.model, torch.nn.Module):
-            raise Failed("%s: ServerModel is no torch.nn.Module" % path)
+            raise Failed("%s: ServerModel is not a torch.nn.Module" % path)
         with guarded("optimizer", path):
             parameters = self.model.parameters()
             make = own.get("optimizer")
             self.optimizer = make(parameters) if make else torch.optim.Adam(parameters, lr=rate)
         if kept is not None:
             found = torch.load(io.BytesIO(kept), weights_only=True)
-            with guarded("what ServerModel and its optimizer kept does not fit them: load_state_dict", path):
+            with guarded("the state kept of ServerModel and its optimizer does not fit them: load_state_dict", path):
                 self.model.load_state_dict(found["model"])
                 self.optimizer.load_state_dict(found["optimizer"])
 
     def train(self, h: list[Any], y: Any) -> dict[str, float]:
-        """The gradients of the loss, also of ``h``; the optimiser has made its step."""
+        """Compute the gradients of the loss, also for ``h``, and take one step of the optimiser; returns metrics."""
         import torch
 
         self.model.train()
@@ -98,7 +98,7 @@ class Server:
         return loss
 
     def _accuracy(self, name: str, output: Any, y: Any) -> dict[str, float]:
-        """Of classes, or of the probability of one; of other predictions nothing is known."""
+        """The accuracy of classes, or of the probability of one class; other predictions have none."""
         y = y.reshape(-1)
         if output.dim() == 2 and output.shape[1] > 1 and not y.is_floating_point():
             return {name: (output.argmax(dim=1) == y).float().mean().item()}

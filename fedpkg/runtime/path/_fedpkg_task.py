@@ -1,6 +1,6 @@
-"""Seeds and thread counts of one task, set before the user's code can use them; alike in cold and warm tasks.
+"""Sets the seeds and thread counts of a task before the user's code runs, the same in cold and warm tasks.
 
-Runs inside a task's interpreter: standard library only, imports nothing of fedpkg, and must stay quick to import.
+Runs inside a task's interpreter: standard library only, imports nothing of fedpkg, and must stay fast to import.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import random
 import sys
 
-TYPE_CHECKING = False  # type checkers know the name; to import the one of typing takes time
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
@@ -23,7 +23,7 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
-# What PyTorch, built with oneMKL, may leave to its vector math. Also in fedpkg/weights/vector_math.py.
+# Functions that PyTorch may delegate to oneMKL's vector math. Also in fedpkg/weights/vector_math.py.
 VECTOR_MATH = (
     "acos asin atan ceil cos cosh erf erfc erfinv exp expm1 floor log log10 log1p log2 reciprocal round rsqrt sigmoid "
     "sin sinh sqrt tan tanh trunc"
@@ -34,8 +34,8 @@ _warmed: list[bool] = []
 def prepare(environ: Mapping[str, str]) -> None:
     """Seed the global generators of random, NumPy and torch (FEDPKG_SEED), and set torch's threads (OMP_NUM_THREADS).
 
-    NumPy and torch are treated now if they are imported already (a warm task), else right after their import (a cold
-    one).
+    This happens now for NumPy and torch if they are imported already (a warm task), otherwise after their import (a
+    cold task).
     """
     seed_text, threads_text = environ.get("FEDPKG_SEED", ""), environ.get("OMP_NUM_THREADS", "")
     if not seed_text.isdigit():
@@ -60,19 +60,19 @@ def prepare(environ: Mapping[str, str]) -> None:
 def _prepare_torch(torch: ModuleType, seed: int, threads: int) -> None:
     if torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None):
         torch.manual_seed(seed)
-    else:  # without accelerators in the build, the other generators that manual_seed prepares (slowly) do not exist
+    else:  # a build without accelerators does not have the other generators that manual_seed (slowly) prepares
         torch.default_generator.manual_seed(seed)
     warm_vector_math(torch)
     if threads:
-        # Also in a cold task, where OMP_NUM_THREADS would do: this call switches MKL's own choice of threads off.
+        # Also in a cold task, where OMP_NUM_THREADS would suffice: this call disables MKL's own choice of threads.
         torch.set_num_threads(threads)
 
 
 def warm_vector_math(torch: ModuleType) -> None:
     """Call each function of oneMKL's vector math once, on one thread.
 
-    At its first call it chooses a kernel. Where several threads make that call at once, one of them may get a less
-    accurate one, for that call alone: rarely, a task's first square root differed in half of a tensor
+    A function chooses its kernel in its first call. If several threads make that call at once, one of them may get a
+    less accurate kernel for that call: rarely, a task's first square root differed in half of a tensor
     (https://github.com/pytorch/pytorch/issues/188792; oneMKL before 2025).
     """
     if _warmed:
@@ -83,12 +83,12 @@ def warm_vector_math(torch: ModuleType) -> None:
             number = torch.full((1,), 0.5, dtype=dtype, device="cpu")
             for name in VECTOR_MATH.split():
                 getattr(number, name)()
-    except Exception:  # a module of that name, or a build without one of them: the task itself may not need it
+    except Exception:  # another module of that name, or a build without one of them: the task may not need it
         pass
 
 
 class _AfterImport:
-    """A finder that finds nothing by itself: it lets the others find a module, then acts once it is imported."""
+    """A finder that lets the others find a module, and calls a function after the module is imported."""
 
     def __init__(self, actions: dict[str, Callable[[ModuleType], None]]) -> None:
         self.actions = actions
@@ -109,7 +109,7 @@ class _AfterImport:
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                action = self.actions.pop(name, None)  # only now: to find a module is not to import it
+                action = self.actions.pop(name, None)  # only now: a module can be found without being imported
                 if action is not None:
                     action(module)
                 if not self.actions and self in sys.meta_path:
@@ -120,10 +120,10 @@ class _AfterImport:
 
 
 def set_loaded_thread_pools(environ: Mapping[str, str]) -> None:
-    """Tell BLAS and OpenMP libraries that are loaded already how many threads they may use (warm tasks; Linux).
+    """Set the number of threads of BLAS and OpenMP libraries that are loaded already (warm tasks; Linux).
 
-    They read the environment once, when they load: at 1, in the zygote. Where the loaded libraries cannot be listed,
-    nothing is done.
+    They read the environment once, when they are loaded in the zygote, where it is 1. If the loaded libraries cannot be
+    listed, nothing is done.
     """
     variables = {"blas": "OPENBLAS_NUM_THREADS", "mkl_rt": "MKL_NUM_THREADS", "omp": "OMP_NUM_THREADS"}
     numbers = {kind: environ.get(name, "") for kind, name in variables.items()}

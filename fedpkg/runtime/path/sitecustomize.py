@@ -1,4 +1,4 @@
-"""Runs at the start of every Python of a task: it is first on PYTHONPATH. Then it hands over to the machine's own."""
+"""Runs at the start of every Python of a task, as it is first on PYTHONPATH, and then runs the machine's own one."""
 
 import importlib.machinery
 import importlib.util

@@ -205,7 +205,7 @@ FORWARD = MODULE + "        self.w = torch.nn.Parameter(torch.zeros(n, 1))\n    
         ("def f(:", r"invalid syntax \(mein server.py, line 1\)"),
         ("import nowhere", r"the file failed \(mein server.py, line 1\): ModuleNotFoundError: .*nowhere"),
         ("ServerModel = dict.fromkeys", r"ServerModel failed \(mein server.py\): TypeError: 'int' object is not"),
-        ("def ServerModel(n): return n", "ServerModel is no torch.nn.Module"),
+        ("def ServerModel(n): return n", "ServerModel is not a torch.nn.Module"),
         (MODULE + "        1 / 0", r"ServerModel failed \(mein server.py, line 5\): ZeroDivisionError"),
         (MODULE + "        pass", r"optimizer failed \(mein server.py\): ValueError: optimizer got an empty"),
         (FORWARD + "x @ self.w[1:]", r"ServerModel.forward failed \(mein server.py, line 7\): RuntimeError"),

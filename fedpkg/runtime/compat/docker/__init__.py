@@ -1,4 +1,4 @@
-"""Just enough of Docker's client for packages that learn from their container's name which client they are.
+"""The part of Docker's client that packages use to find their client's number in the name of their container.
 
 docker.from_env().containers.get(os.environ["HOSTNAME"]).name      ends in the client's number, from 1
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ONLY_NAMES = (
-    "there is no Docker in a task of fedpkg: its 'docker' only answers "
+    "a task of fedpkg has no Docker: this module only has "
     "docker.from_env().containers.get(ANY_NAME).name, which ends in the client's number. For Docker's own client: "
     "pip install docker"
 )
@@ -21,7 +21,7 @@ _ONLY_NAMES = (
 
 class _Limited:
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python's own questions
+        if name.startswith("__"):  # attributes that Python itself looks up
             raise AttributeError(name)
         raise AttributeError("%r: %s" % (name, _ONLY_NAMES))
 
@@ -33,7 +33,7 @@ class _Container(_Limited):
             with open(os.environ["FEDPKG_TASK"]) as file:
                 number = json.load(file)["partition_id"] + 1
         except (KeyError, OSError, ValueError, TypeError) as error:
-            raise RuntimeError("not a task of fedpkg, so which client is it? (FEDPKG_TASK: %s)" % error) from error
+            raise RuntimeError("this is not a task of fedpkg, so it has no client (FEDPKG_TASK: %s)" % error) from error
         return "client_%d" % number
 
 
@@ -47,11 +47,11 @@ class _Client(_Limited):
         self.containers = _Containers()
 
     def close(self) -> None:
-        """As there is nothing to close."""
+        """Do nothing: there is no connection."""
 
 
 def from_env(**_options: object) -> _Client:
-    """A client that knows one container: the one that this task would be."""
+    """A client with one container, which stands for this task."""
     return _Client()
 
 

@@ -1,9 +1,9 @@
-"""What FEDn gave to compute packages: helpers for model files, and a client whose callbacks run one task.
+"""What FEDn provides for compute packages: helpers for model files, and a client whose callbacks run one task.
 
-There is no network here, and no server.
+These modules have no network and no server.
 """
 
-__version__ = "0.33.0"  # the last FEDn whose packages these modules serve
+__version__ = "0.33.0"  # the last version of FEDn whose packages these modules serve
 
 
 def __getattr__(name: str) -> object:
@@ -13,5 +13,5 @@ def __getattr__(name: str) -> object:
         return FednClient
     raise AttributeError(
         "module 'fedn' has no %r here: fedpkg runs this package without FEDn's network, and has only what packages "
-        "import of it. If it needs FEDn itself, install that in the package's environment: pip install fedn" % name
+        "import of it. If it needs FEDn itself, install FEDn in the package's environment: pip install fedn" % name
     )

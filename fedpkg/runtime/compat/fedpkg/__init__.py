@@ -1,1 +1,1 @@
-"""Stands for fedpkg where it is not installed: it has ``fedpkg.client``, and nothing else."""
+"""Replaces fedpkg in interpreters without it: only ``fedpkg.client`` exists."""

@@ -1,4 +1,4 @@
-"""What packages for Scaleout's client, FEDn's successor, import of it."""
+"""What packages import from Scaleout's client, FEDn's successor."""
 
 import importlib
 import os

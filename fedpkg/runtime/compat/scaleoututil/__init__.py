@@ -1,1 +1,1 @@
-"""What Scaleout's client, FEDn's successor, gives to compute packages: the same helpers."""
+"""What Scaleout's client, FEDn's successor, provides for compute packages: the same helpers."""

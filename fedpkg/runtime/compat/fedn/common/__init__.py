@@ -1,1 +1,1 @@
-"""What several parts of FEDn shared: see ``log_config``."""
+"""Shared modules of FEDn: see ``log_config``."""

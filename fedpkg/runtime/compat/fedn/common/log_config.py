@@ -1,4 +1,4 @@
-"""FEDn's logger, which some packages print with."""
+"""FEDn's logger, which some packages use for their output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.9 has none
-    """Writes to what ``sys.stderr`` is at the time: this module outlives a task in a resident interpreter."""
+    """Writes to the current ``sys.stderr``, as this module outlives a task in a resident interpreter."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

@@ -1,4 +1,4 @@
-"""The helper classes of FEDn 0.1 to 0.4 over those of later versions: other method names, unweighted averages."""
+"""The helper classes of FEDn 0.1 to 0.4, based on later ones: other method names, unweighted averages."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class _Old:
-    """What changed in 0.5, put before the helper of the same form in a class's bases."""
+    """The methods that changed in 0.5. In the bases of a class, it precedes the helper of the same format."""
 
     def increment_average(self, model: Any, model_next: Any, n: int) -> Any:
-        """The mean of ``n`` models, when ``model`` is that of all but ``model_next``."""
+        """The mean of ``n`` models; ``model`` is the mean of all except ``model_next``."""
         return super().increment_average(model, model_next, 1, n)  # type: ignore[misc]
 
     def save_model(self, model: Any, path: str | None = None) -> Any:
@@ -26,7 +26,7 @@ class _Old:
         return self.load(path)  # type: ignore[attr-defined]
 
     def load_model_from_BytesIO(self, model_bytesio: bytes) -> Any:
-        """The model in these bytes."""
+        """Read a model from bytes."""
         path = self.get_tmp_path()  # type: ignore[attr-defined]
         try:
             with open(path, "wb") as file:
@@ -36,7 +36,7 @@ class _Old:
             os.unlink(path)
 
     def serialize_model_to_BytesIO(self, model: Any) -> io.BytesIO:
-        """A file in memory with the model's bytes, at its end."""
+        """A file in memory with the bytes of the model, positioned at its end."""
         path = self.save_model(model)
         try:
             stream = io.BytesIO()

@@ -1,10 +1,10 @@
-"""The helper of FEDn 0.1 for whole Keras models, which says why it cannot be."""
+"""The helper of FEDn 0.1 for whole Keras models, which explains why it is not supported."""
 
 from __future__ import annotations
 
 
 class KerasSequentialHelper:
-    """Whole Keras models in .h5 files held code as well as weights: they are not read."""
+    """Not supported: .h5 files of whole Keras models contain code as well as weights."""
 
     def __init__(self, *_arguments: object, **_keywords: object) -> None:
         raise NotImplementedError(

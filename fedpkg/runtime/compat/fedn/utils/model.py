@@ -1,4 +1,4 @@
-"""A model in memory, in all the ways in which versions of FEDn and Scaleout give one to a callback."""
+"""A model in memory, with the interfaces of all versions of FEDn and Scaleout."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class FednModel(io.BytesIO):
     """The bytes of a model's file.
 
-    It is a BytesIO (callbacks up to FEDn 0.33), gives its arrays through a helper (later ones, and Scaleout's), and is
-    iterated as a list of its arrays.
+    It is a BytesIO (callbacks up to FEDn 0.33), returns its arrays through a helper (later callbacks, and Scaleout's),
+    and iterates over its arrays.
     """
 
     has_training_model, has_inference_model = True, False
@@ -28,10 +28,10 @@ class FednModel(io.BytesIO):
         self.metadata: dict[str, Any] = {}
 
     def get_model_params(self, helper: Any = None) -> Any:
-        """What the helper reads of it."""
+        """The parameters, read by the helper."""
         helper = helper or self.helper
         if helper is None:
-            raise ValueError("a model's parameters are read by a helper: get_model_params(get_helper('numpyhelper'))")
+            raise ValueError("reading a model's parameters needs a helper: get_model_params(get_helper('numpyhelper'))")
         return helper.load(self.get_stream())
 
     get_training_model = get_model_params
@@ -96,7 +96,7 @@ class FednModel(io.BytesIO):
 
 
 def write_model(model: Any, path: str) -> None:
-    """Write a model as a callback returned it: a file in memory, bytes, a list or dictionary of arrays, or a path."""
+    """Write a model returned by a callback: a file in memory, bytes, a list or dictionary of arrays, or a path."""
     if isinstance(model, str):
         shutil.copyfile(model, path)
         return
@@ -112,8 +112,8 @@ def write_model(model: Any, path: str) -> None:
             _helper_for(model).save(model, file)
         else:
             raise SystemExit(
-                "the train callback returned a model of the type %s; a file in memory, bytes, a path or a list of "
-                "arrays is taken" % type(model).__name__
+                "the train callback returned a model of the type %s; it must be a file in memory, bytes, a path or a "
+                "list of arrays" % type(model).__name__
             )
 
 

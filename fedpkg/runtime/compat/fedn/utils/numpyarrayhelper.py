@@ -1,4 +1,4 @@
-"""The helper for one array, as FEDn 0.2 to 0.4 had it."""
+"""The helper for one array, with its name in FEDn 0.2 to 0.4."""
 
 from fedn.utils._classes import NumpyArrayHelper
 

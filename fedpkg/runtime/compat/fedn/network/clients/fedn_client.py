@@ -1,4 +1,4 @@
-"""FEDn's client with callbacks. Here there is no network: ``run`` calls one callback for the task, and ends."""
+"""FEDn's client with callbacks, without a network: ``run`` calls one callback for the task and ends the program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class ConnectToApiResult(enum.Enum):
-    """How an attempt to connect ended; here it is always Assigned."""
+    """The result of a connection attempt, which is always Assigned here."""
 
     Assigned = 0
     ComputePackageMissing = 1
@@ -29,7 +29,7 @@ class ConnectToApiResult(enum.Enum):
 
 
 class GrpcConnectionOptions:
-    """Where a combiner is."""
+    """The address of a combiner."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class GrpcConnectionOptions:
 
 
 class FednClient:
-    """A client whose callbacks run a task. Its name and id are kept, and mean nothing."""
+    """A client whose callbacks run a task. Its name and id are stored but not used."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class FednClient:
         self.predict_callback = callback
 
     def set_inference_callback(self, callback: Callable[..., Any]) -> None:
-        """Nothing asks for it here."""
+        """Ignored: fedpkg does not call it."""
 
     def set_stage_model_callback(self, callback: Callable[..., Any]) -> None:
-        """Nothing asks for it here."""
+        """Ignored: fedpkg does not call it."""
 
     def set_custom_callback(self, callback_name: str, callback: Callable[..., Any]) -> None:
-        """Nothing asks for it here."""
+        """Ignored: fedpkg does not call it."""
 
     def set_name(self, name: str) -> None:
         self.name = name
@@ -120,10 +120,10 @@ class FednClient:
         logger.info(msg)
 
     def send_heartbeats(self, *_arguments: Any, **_other: Any) -> None:
-        """There is nobody to send them to."""
+        """Ignored: there is no server to send them to."""
 
     def default_telemetry_loop(self, *_arguments: Any, **_other: Any) -> None:
-        """fedpkg measures what a task uses itself."""
+        """Ignored: fedpkg itself measures what a task uses."""
 
     stop_default_telemetry_loop = default_telemetry_loop
 
@@ -137,12 +137,12 @@ class FednClient:
     def log_metric(
         self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True, *_arguments: Any, **_other: Any
     ) -> bool:
-        """Keep metrics of a step of this task."""
+        """Log metrics of a step of this task."""
         _task().log_metric(metrics, step, commit)
         return True
 
     def log_attributes(self, attributes: Mapping[str, Any], *_arguments: Any, **_other: Any) -> bool:
-        """Keep what is true of this client."""
+        """Log attributes of this client."""
         _task().attributes.update({str(name): plain(value) for name, value in attributes.items()})
         return True
 
@@ -153,7 +153,7 @@ class FednClient:
         telemetry: Mapping[str, Any] | None = None,
         **_other: Any,
     ) -> bool:
-        """Keep measurements, given as a dictionary or as a key with a payload; the last value of each stays."""
+        """Log measurements, given as a dictionary or as a key with a payload. The last value of each is kept."""
         found = dict(key) if isinstance(key, dict) else dict(telemetry or {})
         if isinstance(key, str):
             found[key] = (payload or {}).get("value", payload)
@@ -165,7 +165,7 @@ class FednClient:
         yield
 
     def check_task_abort(self) -> None:
-        """A task that is no longer wanted is ended from outside."""
+        """Do nothing: fedpkg itself ends a task that is aborted."""
 
     # ---- the task
 
@@ -183,7 +183,7 @@ class FednClient:
 
 def _task() -> OneTask:
     if OneTask.current is None:
-        if "FEDPKG_TASK" in os.environ:  # a process that the program of a task has started
+        if "FEDPKG_TASK" in os.environ:  # a process started by the task's program
             raise SystemExit(SEVERAL)
         raise RuntimeError(
             "this program runs no task. Name it as the client of a package, in its fedn.yaml: "

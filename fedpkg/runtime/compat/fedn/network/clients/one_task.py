@@ -1,4 +1,4 @@
-"""The task that a client with callbacks runs here: one call of one callback, and what it logs meanwhile."""
+"""The task that a callback client runs here: one call of one callback, and the values that it logs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-# One line of a log, of which a failure shows 200 characters.
+# One line of a log; a failure shows 200 characters of it.
 MAKE_ONE = (
-    "make one, without threads or processes; --clients N says how many there are, and "
-    "arguments.all.number='{partition_id}' gives each its number"
+    "make one, without threads or processes; --clients N sets the number of clients, and "
+    "arguments.all.number='{partition_id}' passes each client its number"
 )
-SEVERAL = "this program makes several clients, and a task is one: " + MAKE_ONE
+SEVERAL = "this program makes several clients, but a task runs one: " + MAKE_ONE
 MOST_STEPS = 10000  # logged in one task; a reply's metadata must stay small
 
 
@@ -42,9 +42,9 @@ class OneTask:
         self.telemetry: dict[str, Any] = {}
 
     def enlist(self) -> None:
-        """A client was made: the only one, or the task fails.
+        """Register a client. A second one fails the task.
 
-        The error of another thread or process would end only that, and the program would go on.
+        An exception in another thread or process would end only that, and the program would continue.
         """
         if not self.has_client and os.getpid() == self.process_id:
             self.has_client = True
@@ -57,7 +57,7 @@ class OneTask:
     # ---- what is logged
 
     def log_metric(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:
-        """Keep metrics of a step. Without ``step``, the step after the last one that was committed."""
+        """Log metrics of a step. Without ``step``, of the step after the last committed one."""
         self.step = self.step if step is None else int(step)
         if len(self.steps) < MOST_STEPS:
             self.steps.append({"step": self.step, **{str(name): plain(value) for name, value in metrics.items()}})
@@ -67,12 +67,12 @@ class OneTask:
         self.step += commit
 
     def logged(self) -> dict[str, Any]:
-        """All that was logged; nothing, if nothing was."""
+        """All logged values; an empty dictionary if there are none."""
         found = {"metrics": self.steps[:MOST_STEPS], "attributes": self.attributes, "telemetry": self.telemetry}
         return {name: value for name, value in found.items() if value}
 
     def with_logged(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """What the callback said, the last value of each logged number, and under ``logged`` all that was logged."""
+        """The callback's result, the last value of each logged number, and all logged values under ``logged``."""
         logged = self.logged()
         if not logged:
             return dict(said)
@@ -85,7 +85,7 @@ class OneTask:
     # ---- the task
 
     def run(self, callbacks: Mapping[str, Callable[..., Any] | None]) -> None:
-        """Call the callback of this entry point with the model, and write its reply."""
+        """Call the callback of this entry point with the model and write its reply."""
         self.is_done = True
         callback = callbacks.get(self.entry_point)
         model = FednModel.from_file(self.in_path)
@@ -93,7 +93,7 @@ class OneTask:
             self._train(callback, model)
             return
         if callback is None:
-            print("the client has no %s callback: nothing is measured" % self.entry_point, file=sys.stderr)
+            print("the client has no %s callback, so nothing is measured" % self.entry_point, file=sys.stderr)
         said = {} if callback is None else call(callback, model, self.settings(), with_settings=False)
         said = {} if said is None else said
         with open(self.out_path, "w") as file:
@@ -115,7 +115,7 @@ class OneTask:
             json.dump(self.with_logged(said), file, default=plain)
 
     def settings(self) -> dict[str, Any]:
-        """What the session configures for its clients: FEDn's client_settings."""
+        """The settings of the session for its clients: FEDn's client_settings."""
         try:
             with open(self.in_path + "-metadata") as file:
                 found: dict[str, Any] = json.load(file)
@@ -125,14 +125,14 @@ class OneTask:
 
 
 def call(callback: Callable[..., Any], model: FednModel, settings: dict[str, Any], *, with_settings: bool) -> Any:
-    """Call a callback with as much as it takes: before FEDn 0.20, ``train`` had no settings.
+    """Call a callback with the arguments that it accepts: before FEDn 0.20, ``train`` had no settings.
 
-    Callbacks without settings get them only where they need a second argument.
+    Other callbacks get the settings only if they require a second argument.
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
         parameters = list(inspect.signature(callback).parameters.values())
-    except (TypeError, ValueError):  # of a function that is not written in Python
+    except (TypeError, ValueError):  # a function that is not written in Python
         return callback(model, settings) if with_settings else callback(model)
     takes = [one for one in parameters if one.kind in kinds]
     needed = [one for one in takes if one.default is inspect.Parameter.empty]
@@ -143,7 +143,7 @@ def call(callback: Callable[..., Any], model: FednModel, settings: dict[str, Any
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: scalars of NumPy and PyTorch are numbers, what is nothing of JSON's is its text."""
+    """Convert a value to JSON: scalars of NumPy and PyTorch become numbers, unknown types become text."""
     if isinstance(value, (bool, int, float, str, list, dict)) or value is None:
         return value
     if hasattr(value, "tolist"):
@@ -152,7 +152,7 @@ def plain(value: Any) -> Any:
 
 
 def identity() -> str:
-    """The id of the client that this task is of."""
+    """The id of this task's client."""
     try:
         with open(os.environ["FEDPKG_TASK"], encoding="utf-8") as file:
             return str(json.load(file)["client_id"])

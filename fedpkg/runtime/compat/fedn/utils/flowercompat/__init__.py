@@ -1,1 +1,1 @@
-"""FEDn's adapter for Flower's apps, of which there is only the name here."""
+"""A stand-in for FEDn's adapter for Flower's apps."""

@@ -1,4 +1,4 @@
-"""FEDn's adapter for Flower's apps, which says where to get it."""
+"""A stand-in for FEDn's adapter for Flower's apps, which explains how to install it."""
 
 raise ImportError(
     "fedpkg has no FlwrClientAppAdapter: this package needs FEDn itself (and flwr). Name them among the dependencies "

@@ -1,4 +1,4 @@
-"""What a package calls: a helper for its form of model files, metadata beside a model, metrics."""
+"""The functions that packages call: for helpers of model files, metadata beside a model, and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELPERS = (
 
 
 def get_helper(helper_module_name: str) -> HelperBase:
-    """The helper of that name. Raises ModuleNotFoundError, as FEDn does, where there is none."""
+    """The helper of that name. Raises ModuleNotFoundError for unknown names, like FEDn."""
     if helper_module_name not in HELPERS:
         raise ModuleNotFoundError(
             "FEDn has no helper %r; its helpers are: %s" % (helper_module_name, ", ".join(HELPERS)),
@@ -30,13 +30,13 @@ def get_helper(helper_module_name: str) -> HelperBase:
 
 
 def save_metadata(metadata: dict[str, Any], filename: str) -> None:
-    """Write metadata (``num_examples`` …) beside the model ``filename``, as ``<filename>-metadata``."""
+    """Write metadata (``num_examples`` …) to ``<filename>-metadata``, beside the model ``filename``."""
     with open(os.fspath(filename) + "-metadata", "w") as file:
         json.dump(metadata, file)
 
 
 def load_metadata(filename: str) -> dict[str, Any]:
-    """The metadata beside the model ``filename``: for an input model, what its session configures for clients."""
+    """The metadata beside the model ``filename``; for an input model, the session's settings for clients."""
     with open(os.fspath(filename) + "-metadata") as file:
         metadata: dict[str, Any] = json.load(file)
     return metadata

@@ -1,1 +1,1 @@
-"""The helpers where FEDn 0.5 to 0.7 had them."""
+"""The helpers at the path of FEDn 0.5 to 0.7."""

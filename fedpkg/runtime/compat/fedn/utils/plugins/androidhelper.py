@@ -1,4 +1,4 @@
-"""The androidhelper where FEDn 0.5 to 0.7 had it."""
+"""The androidhelper at the path of FEDn 0.5 to 0.7."""
 
 from fedn.utils.helpers.plugins.androidhelper import Helper
 

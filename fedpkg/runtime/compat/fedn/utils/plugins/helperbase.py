@@ -1,4 +1,4 @@
-"""The base of helpers where FEDn 0.5 to 0.7 had it."""
+"""The base of helpers at the path of FEDn 0.5 to 0.7."""
 
 from fedn.utils.helpers.helperbase import HelperBase
 

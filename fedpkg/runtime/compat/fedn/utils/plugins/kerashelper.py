@@ -1,4 +1,4 @@
-"""The kerashelper where FEDn 0.5 to 0.7 had it."""
+"""The kerashelper at the path of FEDn 0.5 to 0.7."""
 
 from fedn.utils.helpers.plugins.kerashelper import Helper
 

@@ -1,4 +1,4 @@
-"""The numpyarrayhelper where FEDn 0.5 to 0.7 had it."""
+"""The numpyarrayhelper at the path of FEDn 0.5 to 0.7."""
 
 from fedn.utils.helpers.plugins.numpyarrayhelper import Helper
 

@@ -1,4 +1,4 @@
-"""The numpyhelper where FEDn 0.5 to 0.7 had it."""
+"""The numpyhelper at the path of FEDn 0.5 to 0.7."""
 
 from fedn.utils.helpers.plugins.numpyhelper import Helper
 

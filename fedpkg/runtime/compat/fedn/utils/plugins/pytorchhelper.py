@@ -1,4 +1,4 @@
-"""The pytorchhelper where FEDn 0.5 to 0.7 had it."""
+"""The pytorchhelper at the path of FEDn 0.5 to 0.7."""
 
 from fedn.utils.helpers.plugins.pytorchhelper import Helper
 

@@ -1,7 +1,7 @@
-"""The base of FEDn's aggregators. Nothing calls them: of such a file, the strategy `split` takes the server model."""
+"""The base of FEDn's aggregators. They are not called: the strategy `split` only uses the server model of the file."""
 
 from __future__ import annotations
 
 
 class AggregatorBase:
-    """What a server of FEDn would call."""
+    """A server of FEDn would call this."""

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class _ApiClient:
-    """Of FEDn's API, what server functions ask it: which attributes clients have logged."""
+    """The part of FEDn's API client that server functions use: the attributes that clients have logged."""
 
     def __init__(self) -> None:
-        self.attributes: Dict[str, Dict[str, Any]] = {}  # filled by what runs the server functions
+        self.attributes: Dict[str, Dict[str, Any]] = {}  # filled by the program that runs the server functions
 
     def get_current_attributes(self, client_list: List[str]) -> Dict[str, Dict[str, Any]]:
-        """By client, what it logged last."""
+        """The last values that each client has logged."""
         return {client_id: dict(self.attributes.get(client_id, {})) for client_id in client_list}
 
     def __getattr__(self, name: str) -> Any:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class RoundType(enum.Enum):
-    """What clients are chosen for, in later versions of Scaleout."""
+    """What clients are selected for (later versions of Scaleout)."""
 
     TRAINING = "training"
     VALIDATION = "validation"
@@ -18,19 +18,19 @@ class RoundType(enum.Enum):
 
 
 class ServerFunctionsBase:
-    """Each may be defined or not; a server leaves out those that are not."""
+    """The functions that a server calls. All of them are optional."""
 
     def aggregate(self, previous_global: Any, client_updates: Any) -> Any:
-        """The next global model."""
+        """Return the next global model."""
 
     def incremental_aggregate(self, client_id: str, model: Any, client_metadata: Any, previous_global: Any) -> None:
-        """Take one update."""
+        """Add one update."""
 
     def get_incremental_aggregate_model(self) -> Any:
-        """The next global model, from what was taken."""
+        """Return the next global model, made from the added updates."""
 
     def client_selection(self, client_ids: list[str]) -> Any:
-        """Who takes part."""
+        """Return the clients that take part in the round."""
 
     def client_settings(self, global_model: Any) -> Any:
-        """What clients find in ``<in>-metadata``."""
+        """Return the settings that clients find in ``<in>-metadata``."""

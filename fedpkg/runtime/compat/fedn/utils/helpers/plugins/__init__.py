@@ -1,1 +1,1 @@
-"""The helpers, one file each, as ``get_helper`` finds them."""
+"""The helpers that ``get_helper`` finds, one file each."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Helper(HelperBase):
-    """For models that are one vector; it is loaded as float64."""
+    """For models that are one vector, which is loaded as float64."""
 
     name = "androidhelper"
     suffix = ".bin"

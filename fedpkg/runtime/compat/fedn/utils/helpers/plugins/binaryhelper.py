@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Helper(HelperBase):
-    """For models whose arrays are saved end to end, and loaded as one vector."""
+    """For models whose arrays are saved consecutively and loaded as one vector."""
 
     name = "binaryhelper"
     suffix = ".bin"

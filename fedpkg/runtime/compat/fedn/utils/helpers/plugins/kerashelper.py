@@ -1,4 +1,4 @@
-"""The helper for Keras models (FEDn 0.5 to 0.7): the list of ``model.get_weights()`` in an npz file. No TensorFlow."""
+"""The helper for Keras models (FEDn 0.5 to 0.7): the list of ``model.get_weights()`` in an npz file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class Helper(numpyhelper.Helper):
-    """For lists of arrays, as Keras gives them."""
+    """For the lists of arrays that Keras returns."""
 
     name = "kerashelper"
 
     def average_weights(self, weights: Sequence[Sequence[Any]]) -> list[Any]:
-        """The plain mean of models, array by array."""
+        """The unweighted mean of models, array by array."""
         return [sum(arrays[1:], arrays[0]) / len(arrays) for arrays in zip(*weights)]
 
     def set_weights(self, weights_: Any, weights: Any) -> None:
-        """Nothing, as in FEDn: a name cannot be set from here."""
+        """Do nothing, as in FEDn."""
 
     def get_weights(self, weights: Any) -> Any:
         return weights

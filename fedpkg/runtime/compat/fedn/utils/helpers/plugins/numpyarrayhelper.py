@@ -1,4 +1,4 @@
-"""The helper for one array as text, a row a line (FEDn 0.2 to 0.7)."""
+"""The helper for one array as text, with one row per line (FEDn 0.2 to 0.7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The helper for lists of NumPy arrays, in an npz file under their positions: FEDn's main one since 0.8."""
+"""The helper for lists of NumPy arrays, stored in an npz file under their positions: FEDn's main one since 0.8."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FILE_TYPES = ("npz", "raw_binary")
 
 
 def write_npz(file: Any, arrays: Mapping[str, Any]) -> None:
-    """Write arrays to an npz file, given by its path or open. As numpy does, ``.npz`` is added to a path without it.
+    """Write arrays to an npz file, given as a path or an open file. Like NumPy, it adds ``.npz`` to a path without it.
 
-    FEDn compressed them, which takes most of a round's time and saves little; np.load reads both. Objects are refused:
-    they would be pickled, and no reader of models takes that.
+    FEDn compressed the arrays, which takes most of a round's time and saves little; np.load reads both. Objects are
+    refused: they would be pickled, which no reader of models accepts.
     """
     if not hasattr(file, "write"):
         file = os.fspath(file)
@@ -33,9 +33,9 @@ def write_npz(file: Any, arrays: Mapping[str, Any]) -> None:
 
 
 def write_raw(path: str, arrays: Sequence[Any]) -> None:
-    """Write all elements as float64, one after the other.
+    """Write all elements as consecutive float64 values.
 
-    FEDn wrote them in whatever dtype they had, but reads float64: of others it made garbage.
+    FEDn wrote arrays in their own dtypes but read float64, so others became garbage.
     """
     np.concatenate([np.ravel(array) for array in arrays]).astype(np.float64).tofile(path)
 
@@ -48,7 +48,7 @@ class Helper(HelperBase):
     def increment_average(self, m1: Sequence[Any], m2: Sequence[Any], n: float, N: float) -> list[Any]:
         """``m1 + (n / N) (m2 - m1)``, where ``N`` counts the examples of both.
 
-        In float64 at least within the sum: float16 would overflow at ``n (m2 - m1)``, and unsigned integers wrap.
+        The sum uses at least float64: float16 would overflow at ``n (m2 - m1)``, and unsigned integers would wrap.
         """
         self._check_pair(m1, m2)
         return [_averaged(x, y, n / N) for x, y in zip(m1, m2)]
@@ -84,7 +84,7 @@ class Helper(HelperBase):
         return [np.sign(x) for x in m]
 
     def ones(self, m1: Sequence[Any], a: float) -> list[Any]:
-        """``a`` everywhere."""
+        """Arrays filled with ``a``."""
         return [np.full_like(x, a) for x in m1]
 
     def save(self, weights: Sequence[Any], path: str | None = None, file_type: str = "npz") -> str:
@@ -97,7 +97,7 @@ class Helper(HelperBase):
         return path
 
     def load(self, path: Any, file_type: str = "npz") -> Any:
-        """A list of arrays; of ``raw_binary`` one vector."""
+        """A list of arrays; for ``raw_binary``, one vector."""
         self.check_supported_file_type(file_type)
         if file_type != "npz":
             return np.fromfile(path, dtype=np.float64)
@@ -121,7 +121,7 @@ class Helper(HelperBase):
 
 
 def _averaged(x: Any, y: Any, share: float) -> Any:
-    """``x + share (y - x)``, in the dtype of ``x`` if that can hold it."""
+    """``x + share (y - x)``, in the dtype of ``x`` if possible."""
     x = np.asanyarray(x)
     wide = x.astype(np.result_type(x, np.float64))
     mean = wide + share * (y - wide)

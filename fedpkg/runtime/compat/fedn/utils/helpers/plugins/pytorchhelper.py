@@ -1,4 +1,4 @@
-"""The helper for PyTorch models (FEDn 0.5 to 0.7): arrays by the names of the state_dict, in an npz file."""
+"""The helper for PyTorch models (FEDn 0.5 to 0.7): arrays under the names of the state_dict, in an npz file."""
 
 from __future__ import annotations
 

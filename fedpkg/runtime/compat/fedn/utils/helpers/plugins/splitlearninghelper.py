@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Helper(HelperBase):
-    """For dictionaries of one array for each client."""
+    """For dictionaries with one array for each client."""
 
     name = "splitlearninghelper"
 
@@ -25,13 +25,13 @@ class Helper(HelperBase):
         num_examples: float = 0,
         total_examples: float = 0,
     ) -> dict[str, Any]:
-        """No average: the clients of both."""
+        """The arrays of the clients of both, without averaging."""
         return {**model, **model_next}
 
     def save(self, data_dict: Mapping[str, Any], path: str | None = None, file_type: str = "npz") -> str:
         self.check_supported_file_type(file_type)
         path = path or self.get_tmp_path()
-        with open(path, "wb") as file:  # so that nothing is added to its name
+        with open(path, "wb") as file:  # an open file, so that no suffix is added to its name
             write_npz(file, {str(name): array for name, array in data_dict.items()})
         return path
 
