@@ -427,7 +427,8 @@ def test_a_python_that_is_nowhere_is_answered_clearly(
     )
     assert this_interpreter().version in message
     assert caught.value.hint == (
-        f"install it (`uv python install 3.28`), or use `--env current` to run the package with {this_interpreter().version}"
+        "install it (`uv python install 3.28`), or use `--env current` to run the package with "
+        f"{this_interpreter().version}"
     )
     assert not root.exists()
 

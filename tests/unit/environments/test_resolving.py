@@ -338,8 +338,8 @@ def test_with_pip_one_line_says_what_is_not_known_and_that_uv_gives_it(
     (mine / "requirements.txt").write_text("tiny\n")
     choose(mine)
     said = (
-        "environment.pip about=uv is not installed, so fedpkg uses pip, which cannot tell the download size, choose the "
-        "PyTorch build for this machine or find an older Python that would work; `pip install uv` adds all three"
+        "environment.pip about=uv is not installed, so fedpkg uses pip, which cannot tell the download size, choose "
+        "the PyTorch build for this machine or find an older Python that would work; `pip install uv` adds all three"
     )
     assert caplog.text.count(said) == (maker == "pip")
 
