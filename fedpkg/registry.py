@@ -1,6 +1,6 @@
-"""What goes by a name in a run.yaml (strategies, their parts, samplers): declared with its parameters, found, made.
+"""Registries of what a run.yaml names: strategies, their parts, transforms and samplers, with their parameters.
 
-A spec costs no PyTorch: what implements it imports that when it runs.
+A spec does not import PyTorch; its implementation imports it when it runs.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ FromZeroToOne = Annotated[float, msgspec.Meta(ge=0, le=1)]
 BelowOne = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
-Repeats = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # as often something is computed or kept
+Repeats = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # how often something is computed or kept
 
-MAX_SOURCE_BYTES = 4 << 20  # of a file that registers something
+MAX_SOURCE_BYTES = 4 << 20  # size of a file that registers something
 
 _ARGS = re.compile(r"(?m)^Args:\n((?:    .*\n?|\n(?=    ))*)")
 _ARG = re.compile(r"(?m)^    (\w+): (.*(?:\n     +.*)*)")
@@ -42,11 +42,11 @@ _Made = TypeVar("_Made", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Part:
-    """Marks a parameter that is itself something by name: ``Annotated[Any, Part("aggregator")]``.
+    """Marks a parameter whose value is itself named: ``Annotated[Any, Part("aggregator")]``.
 
     Args:
-        many: it is a list of such.
-        registry: where the names are; None: where the parameter's owner is.
+        many: the parameter is a list.
+        registry: the registry of the names. None: the registry of the parameter's owner.
     """
 
     kind: str
@@ -56,10 +56,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a spec. ``default`` is ``inspect.Parameter.empty`` where it must be given.
+    """One parameter of a spec. ``default`` is ``inspect.Parameter.empty`` for a required parameter.
 
     Args:
-        about: what it means.
+        about: its explanation.
     """
 
     name: str
@@ -75,14 +75,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Spec:
-    """Something that goes by a name.
+    """A named strategy, part of one, transform or sampler.
 
     Args:
-        make: makes it; its signature says the parameters, with types and defaults.
+        make: the class or function that makes it. Its signature has the parameters, with types and defaults.
         equation: what it computes, on a line or two.
         paper: authors, year, title, arXiv.
-        attackers: how many of n clients it stands, in words.
-        source: where it comes from: fedpkg, a file, a module, or an installed package.
+        attackers: how many attackers among n clients it tolerates, in words.
+        source: where it is defined: fedpkg, a file, a module, or an installed package.
     """
 
     kind: str
@@ -101,29 +101,26 @@ class Spec:
 
     @property
     def text(self) -> str:
-        """Its docstring, without what is said about its parameters."""
+        """Its docstring without ``Args:``."""
         return _ARGS.sub("\n", inspect.getdoc(self.make) or "").strip()
 
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
         scope: dict[str, Any] = {}
-        for one in reversed(getattr(self.make, "__mro__", (self.make,))):  # what it inherits was written elsewhere
+        for one in reversed(_lineage(self.make)):  # annotations are evaluated where they were written
             scope.update(getattr(sys.modules.get(one.__module__), "__dict__", {}))
-        found, about = {}, _args_of(self.make)
+        found, args = {}, _args_of(self.make)
         for name, each in inspect.signature(self.make).parameters.items():
             if each.kind in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL, each.VAR_KEYWORD):
                 continue
             hint = _evaluated(each.annotation, scope)
-            marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-            part = next((mark for mark in marks if isinstance(mark, Part)), None)
-            told = (mark.description for mark in marks if isinstance(mark, msgspec.Meta))
-            text = about.get(name) or next(filter(None, told), "")
-            found[name] = Parameter(name, Any if part else hint, each.default, part, text)
+            part = next((mark for mark in _marks(hint) if isinstance(mark, Part)), None)
+            found[name] = Parameter(name, Any if part else hint, each.default, part, args.get(name) or about_of(hint))
         return found
 
     @functools.cached_property
     def schema(self) -> type:
-        """The parameters, as the section of a run.yaml."""
+        """The parameters as a section of a run.yaml."""
         fields = [
             (each.name, each.type) if each.is_required else (each.name, each.type, None)
             for each in self.parameters.values()
@@ -131,10 +128,26 @@ class Spec:
         return msgspec.defstruct(self.name.replace("-", "_") if self.name.isidentifier() else "section", fields)
 
 
+def about_of(hint: Any) -> str:
+    """The description in the `msgspec.Meta` of an annotation, or nothing."""
+    return next((mark.description for mark in _marks(hint) if isinstance(mark, msgspec.Meta) and mark.description), "")
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def _lineage(make: Any) -> tuple[Any, ...]:
+    """A class with the classes that it inherits from, or a function; without what wraps it."""
+    make = inspect.unwrap(make)
+    lineage: tuple[Any, ...] = getattr(make, "__mro__", (make,))
+    return lineage
+
+
 def _args_of(make: Any) -> dict[str, str]:
-    """What a docstring's ``Args:``, or those of the classes that it inherits from, say about parameters."""
+    """The explanations of parameters in a docstring's ``Args:``, and in those of the classes that it inherits from."""
     found: dict[str, str] = {}
-    for one in reversed(getattr(make, "__mro__", (make,))):
+    for one in reversed(_lineage(make)):
         section = _ARGS.search(inspect.cleandoc(one.__doc__ or ""))
         for name, text in _ARG.findall(section[1]) if section else ():
             found[name] = " ".join(text.split())
@@ -142,7 +155,7 @@ def _args_of(make: Any) -> dict[str, str]:
 
 
 def _evaluated(annotation: Any, scope: Mapping[str, Any]) -> Any:
-    """What an annotation means; anything, where it names what is not imported."""
+    """The type that an annotation means; Any if it cannot be evaluated."""
     if annotation is inspect.Parameter.empty:
         return Any
     if isinstance(annotation, str):
@@ -155,13 +168,13 @@ def _evaluated(annotation: Any, scope: Mapping[str, Any]) -> Any:
 
 @dataclass
 class Registry:
-    """What there is of some kinds.
+    """The specs of some kinds.
 
     Args:
-        able: for each kind what makes something one of it: the methods that it has, in one of several ways.
-        told_by: the command that lists them.
-        modules: those of fedpkg's own that register something.
-        group: of the entry points by which installed packages add to it; their objects are of the first kind.
+        able: for each kind the methods that its objects need: several sets, of which one is enough.
+        told_by: the command that lists the specs.
+        modules: fedpkg's modules that register something.
+        group: the group of entry points by which installed packages add specs of the first kind.
     """
 
     kinds: tuple[str, ...]
@@ -170,8 +183,8 @@ class Registry:
     able: Mapping[str, tuple[tuple[str, ...], ...]]
     told_by: str
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
-    _source: str | None = None  # of what is registered now: a file that is being run
-    _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they were run; their names
+    _source: str | None = None  # the file that is being run
+    _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they ran, names they registered
 
     def register(
         self,
@@ -183,7 +196,7 @@ class Registry:
         paper: str = "",
         attackers: str = "none",
     ) -> Callable[[_Made], _Made]:
-        """Decorate a class or function: from now on ``name`` means it. Its signature says the parameters."""
+        """Decorate a class or function to register it as ``name``. Its signature has the parameters."""
 
         def decorate(make: _Made) -> _Made:
             source = "fedpkg" if make.__module__ in self.modules else self._source or make.__module__
@@ -193,7 +206,7 @@ class Registry:
                 if earlier is not None and earlier.source != source:
                     raise ConfigError(
                         f"{source}: the name '{word}' is taken: {earlier.source} has {_a(kind)} of that name",
-                        hint="give it another name",
+                        hint="choose another name",
                         name=word,
                     )
                 self._specs[kind, word] = spec
@@ -202,21 +215,21 @@ class Registry:
         return decorate
 
     def specs(self, kind: str) -> Iterator[Spec]:
-        """Those registered, each once: fedpkg's own in the order of its modules, then others as they came."""
+        """The registered specs, each once: fedpkg's own in the order of its modules, then others in theirs."""
         self._load()
         found = [spec for (its_kind, name), spec in self._specs.items() if its_kind == kind and name == spec.name]
         order = {name: number for number, name in enumerate(self.modules)}
         yield from sorted(found, key=lambda spec: order.get(spec.make.__module__, len(order)))
 
     def installed(self) -> dict[str, str]:
-        """Names that installed packages add, and where they are; they are not imported."""
+        """Names that installed packages add, and where they are defined. Nothing is imported."""
         return {name: point.value for name, point in self._entry_points().items()}
 
     def run_file(self, path: Path) -> list[str]:
-        """Run a file that registers something, if it has not run yet as it is now; the names that it registered.
+        """Run a file that registers something, unless it has run with this content; the names that it registered.
 
         Raises:
-            ConfigError: it cannot be read, or fails.
+            ConfigError: the file cannot be read, or fails.
         """
         try:
             source = read_bounded(path, MAX_SOURCE_BYTES)
@@ -248,13 +261,13 @@ class Registry:
     def run_file_of(
         self, section: dict[str, Any], places: Places, path: tuple[str, ...], *, is_named: bool
     ) -> dict[str, Any]:
-        """Take the key ``file`` out of a section and run that file; what was taken out, with the file's digest now.
+        """Take the key ``file`` out of a section and run that file; the key, with the current digest of the file.
 
-        A digest in the section is of the file as it was: whoever resumes a session looks at that. Unless it is clear
-        what is meant (``is_named``), that is the one thing which the file registers.
+        A digest in the section is that of an earlier run, which resuming a session compares. Unless the section names
+        something already (``is_named``), the file must register exactly one name.
 
         Raises:
-            ConfigError: it is no path, cannot be run, or registers several things, or none.
+            ConfigError: ``file`` is no path, cannot be run, or registers no name or several names.
         """
         file = section.pop("file", None)
         section.pop("file_sha256", None)
@@ -262,13 +275,13 @@ class Registry:
             return {}
         kind, key = self.kinds[0], ".".join((*path, "file"))
         if not isinstance(file, str):
-            raise ConfigError(f"{places.where((*path, 'file'))}: '{key}' must be the path of a file of Python")
+            raise ConfigError(f"{places.where((*path, 'file'))}: '{key}' must be the path of a Python file")
         names = self.run_file(Path(file))
         if not is_named:
             if len(names) != 1:
                 raise ConfigError(
                     f"{places.where(path)}: '{path[-1]}' has a file, but no name",
-                    hint=f"set name to one of those that it registers: {', '.join(names)}"
+                    hint=f"set name to one that the file registers: {', '.join(names)}"
                     if names
                     else f"{file} registers nothing: decorate {_a(kind)} with @register_{kind}(name)",
                 )
@@ -279,7 +292,7 @@ class Registry:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.
 
         Raises:
-            ConfigError: there is none; with what is near.
+            ConfigError: there is no such name; with similar names.
         """
         self._load(until=(kind, name))
         if (spec := self._specs.get((kind, name))) is not None:
@@ -301,12 +314,12 @@ class Registry:
         )
 
     def resolve(self, kind: str, given: Any, places: Places, path: tuple[str, ...]) -> dict[str, Any]:
-        """A section of a run.yaml, checked, with the parameters that were not given at their defaults.
+        """A section of a run.yaml, checked, with the defaults of the parameters that were not given.
 
-        A plain name stands for a section with nothing else. ``null`` takes a parameter back.
+        A plain name means a section with that name alone. ``null`` restores a parameter's default.
 
         Raises:
-            ConfigError: there is no such name or parameter, or a value does not suit; with the line.
+            ConfigError: there is no such name or parameter, or a value is not allowed; with the line.
         """
         section = {"name": given} if isinstance(given, str) else given
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
@@ -323,17 +336,17 @@ class Registry:
             if parameter.part is not None and parameter.part.many and isinstance(value, tuple):
                 value = list(value)
             if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
-                continue  # a default that no run.yaml could say
+                continue  # a default that a run.yaml cannot contain
             if parameter.part is not None and value is not None:
                 value = self._parts(parameter.part, value, places, (*path, parameter.name), resolve=True)
             resolved[parameter.name] = value
         return resolved
 
     def make(self, kind: str, resolved: Mapping[str, Any], places: Places, path: tuple[str, ...]) -> Any:
-        """What a resolved section means.
+        """Make the object that a resolved section describes.
 
         Raises:
-            ConfigError: its parameters do not go together, or what is made of them is nothing of the kind.
+            ConfigError: its parameters contradict each other, or the object lacks the methods of its kind.
         """
         spec = self.find(kind, resolved["name"], places, path)
         values = {key: value for key, value in resolved.items() if key in spec.parameters}
@@ -355,16 +368,16 @@ class Registry:
             has = ", or ".join(" and ".join(way) for way in ways)
             raise ConfigError(
                 f"{where}, of {spec.source}, makes a {type(made).__name__}, which is no {_said(kind)}",
-                hint=f"{_a(kind)} has the methods {has}",
+                hint=f"{_a(kind)} needs the methods {has}",
                 name=spec.name,
             )
         return made
 
     def section_of(self, kind: str, made: Any) -> dict[str, Any]:
-        """The inverse of `make`, for what is made by a class whose parameters are its attributes.
+        """The inverse of `make`, for objects of a class whose parameters are its attributes.
 
         Raises:
-            ConfigError: nothing that could be found again has made it.
+            ConfigError: the object's class is not registered and cannot be imported.
         """
         self._load()
         maker = type(made)
@@ -378,7 +391,7 @@ class Registry:
         return {"name": spec.name, **{name: getattr(made, name) for name in spec.parameters}}
 
     def _parts(self, part: Part, value: Any, places: Places, path: tuple[str, ...], *, resolve: bool) -> Any:
-        """What a parameter that is something by name, or a list of such, is resolved or made to."""
+        """Resolve or make the value of a parameter that names a part, or a list of parts."""
         registry = part.registry or self
         take: Callable[..., Any] = registry.resolve if resolve else registry.make
         if not part.many:
@@ -389,7 +402,7 @@ class Registry:
         return taken if resolve else tuple(taken)
 
     def _load(self, until: tuple[str, str] | None = None) -> None:
-        """Import fedpkg's own modules, in their order; no more than it takes to know the kind and name ``until``."""
+        """Import fedpkg's own modules in order, until the kind and name ``until`` is registered."""
         for name in self.modules:
             if until in self._specs:
                 return
@@ -411,7 +424,7 @@ def _imported(reference: str, where: str) -> Callable[..., Any]:
     except Exception as error:
         raise ConfigError(
             f"{where}: '{reference}' cannot be imported: {type(error).__name__}: {error}",
-            hint="module:object, of an installed module; for a file beside the run.yaml, set 'file' to it",
+            hint="write module:object, of an installed module; for a file next to the run.yaml, set 'file' to its path",
         ) from error
     if not callable(found):
         raise ConfigError(f"{where}: '{reference}' is neither a class nor a function")

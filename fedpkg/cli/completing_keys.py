@@ -56,7 +56,7 @@ def _of_registered(section: str, name: str, incomplete: str) -> list[CompletionI
     if section == "sampler":
         from fedpkg.samplers.registry import OPTIONS
 
-        found += [(f"sampler.{option}=", "an option of all samplers") for option in OPTIONS]
+        found += [(f"sampler.{option.name}=", option.about) for option in OPTIONS.values()]
     return beginning(incomplete, [*found, *_of_parameters(registry, _parameters(registry, name), f"{section}.", key)])
 
 

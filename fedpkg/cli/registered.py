@@ -1,9 +1,11 @@
-"""What goes by a name in a run.yaml, told: for people, and for programs."""
+"""What ``fedpkg strategy`` and ``fedpkg sampler`` show about a spec, as text and as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,15 @@ import click
 from fedpkg.cli import output
 
 if TYPE_CHECKING:
-    from fedpkg.registry import Part, Spec
+    from fedpkg.registry import Parameter, Part, Spec
 
 
 file_option = click.option(
-    "--file", "file", metavar="FILE.py", type=click.Path(path_type=Path), help="Also what this file registers."
+    "--file",
+    "file",
+    metavar="FILE.py",
+    type=click.Path(path_type=Path),
+    help="A Python file whose registrations are included.",
 )
 
 
@@ -27,19 +33,21 @@ def show_spec(spec: Spec, pairs: Sequence[tuple[str, str]]) -> None:
     output.facts([(label, value) for label, value in pairs if value])
     if spec.parameters:
         output.result()
-        rows = [
-            [
-                *(each["name"], each["type"], "must be given" if each["required"] else _json(each["default"])),
-                each["about"],
-            ]
-            for each in facts_of(spec)["parameters"]
-        ]
-        output.table(["parameter", "is", "default", ""], rows)
+        show_parameters("parameters", spec.parameters.values())
+
+
+def show_parameters(title: str, parameters: Iterable[Parameter]) -> None:
+    """Each parameter with its values and default, and its explanation below, wrapped to the terminal."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    output.result(f"{title}:")
+    for each in map(facts_of_parameter, parameters):
+        default = "required" if each["required"] else f"default {_json(each['default'])}"
+        output.result(f"  {each['name']}: {each['type']}; {default}")
+        if each["about"]:
+            output.result(textwrap.fill(each["about"], width, initial_indent=" " * 6, subsequent_indent=" " * 6))
 
 
 def facts_of(spec: Spec) -> dict[str, Any]:
-    from fedpkg.config_shape import describe
-
     return {
         "kind": spec.kind,
         "name": spec.name,
@@ -48,22 +56,25 @@ def facts_of(spec: Spec) -> dict[str, Any]:
         "equation": spec.equation,
         "paper": spec.paper,
         "source": spec.source,
-        "parameters": [
-            {
-                "name": each.name,
-                "type": _part(each.part) if each.part else describe(each.type),
-                "required": each.is_required,
-                "default": None if each.is_required else each.default,
-                "about": each.about,
-            }
-            for each in spec.parameters.values()
-        ],
+        "parameters": [facts_of_parameter(each) for each in spec.parameters.values()],
+    }
+
+
+def facts_of_parameter(parameter: Parameter) -> dict[str, Any]:
+    from fedpkg.config_shape import describe
+
+    return {
+        "name": parameter.name,
+        "type": _part(parameter.part) if parameter.part else describe(parameter.type),
+        "required": parameter.is_required,
+        "default": None if parameter.is_required else parameter.default,
+        "about": parameter.about,
     }
 
 
 def _part(part: Part) -> str:
     kind = part.kind.replace("_", " ")
-    return f"a list of {kind}s, by name" if part.many else f"the name of one: {kind}"
+    return f"a list of {kind}s" if part.many else f"the name of {'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _json(value: Any) -> str:

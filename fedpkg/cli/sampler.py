@@ -1,8 +1,7 @@
-"""``fedpkg sampler``: what can choose a round's clients, and each one's parameters."""
+"""``fedpkg sampler``: the samplers, which choose the clients of a round, with their parameters."""
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.completing import samplers
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.registered import facts_of, file_option, show_spec
+from fedpkg.cli.registered import facts_of, facts_of_parameter, file_option, show_parameters, show_spec
 
 
 @click.group("sampler")
@@ -28,12 +27,12 @@ def command() -> None:
 @common_options
 @click.pass_obj
 def list_samplers(settings: Settings, file: Path | None) -> None:
-    """List samplers, and the options that go with every one.
+    """List samplers, and the options that all samplers have.
 
     \b
       fedpkg sampler list
     """
-    from fedpkg.samplers.registry import SAMPLERS, SamplerOptions
+    from fedpkg.samplers.registry import OPTIONS, SAMPLERS
 
     if file is not None:
         SAMPLERS.run_file(file.absolute())
@@ -45,7 +44,7 @@ def list_samplers(settings: Settings, file: Path | None) -> None:
     rows = [[", ".join((spec.name, *spec.aliases)), spec.about] for spec in specs]
     output.table(["sampler", ""], rows + [[name, f"installed: {value}"] for name, value in installed.items()])
     output.result()
-    output.result(inspect.getdoc(SamplerOptions) or "")
+    show_parameters("options of all samplers", OPTIONS.values())
 
 
 @command.command("show")
@@ -54,19 +53,21 @@ def list_samplers(settings: Settings, file: Path | None) -> None:
 @common_options
 @click.pass_obj
 def show_sampler(settings: Settings, name: str, file: Path | None) -> None:
-    """Show what it does, its paper, and its parameters.
+    """Show the equation, paper and parameters of a sampler.
 
     \b
       fedpkg sampler show power_of_choice
     """
     from fedpkg.config_shape import Places
-    from fedpkg.samplers.registry import SAMPLERS
+    from fedpkg.samplers.registry import OPTIONS, SAMPLERS
 
     if file is not None:
         SAMPLERS.run_file(file.absolute())
     spec = SAMPLERS.find("sampler", name, Places("fedpkg sampler show"), ())
     if settings.json:
-        output.document(facts_of(spec))
+        output.document({**facts_of(spec), "options": [facts_of_parameter(each) for each in OPTIONS.values()]})
         return
     names = ", ".join((spec.name, *spec.aliases))
-    show_spec(spec, [("name", names), ("equation", spec.equation), ("paper", spec.paper), ("from", spec.source)])
+    show_spec(spec, [("name", names), ("equation", spec.equation), ("paper", spec.paper), ("defined in", spec.source)])
+    output.result()
+    show_parameters("options of all samplers", OPTIONS.values())

@@ -1,4 +1,4 @@
-"""``fedpkg strategy``: what there is to aggregate with, and each one's parameters."""
+"""``fedpkg strategy``: the strategies and their parts, with their parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedpkg.cli.registered import facts_of, file_option, show_spec
 if TYPE_CHECKING:
     from fedpkg.registry import Spec
 
-_WHOLE = ("strategy", "aggregator")  # kinds of which attackers and trees are to be told
+_WHOLE = ("strategy", "aggregator")  # kinds for which attackers and trees are shown
 
 
 @click.group("strategy")
@@ -34,7 +34,7 @@ def command() -> None:
 @common_options
 @click.pass_obj
 def list_strategies(settings: Settings, file: Path | None) -> None:
-    """List strategies, and the parts they can be composed of.
+    """List strategies and the parts that they can be composed of.
 
     \b
       fedpkg strategy list
@@ -50,7 +50,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
             + [{"kind": "strategy", "name": name, "source": value} for name, value in installed.items()]
         )
         return
-    merged: list[list[Spec]] = []  # a strategy and the part that it consists of
+    merged: list[list[Spec]] = []  # a strategy and its only part are one row
     for spec in specs:
         twins = next((each for each in merged if names_of([spec]).keys() & names_of(each).keys()), None)
         if twins is None:
@@ -70,7 +70,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
             ]
         )
     rows += [[name, "strategy", "", "", f"installed: {value}"] for name, value in installed.items()]
-    output.table(["name", "can be", "stands attackers", "folds in a tree", ""], rows)
+    output.table(["name", "can be", "tolerates attackers", "folds in a tree", ""], rows)
 
 
 @command.command("show")
@@ -80,10 +80,10 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
 @common_options
 @click.pass_obj
 def show_strategy(settings: Settings, name: str, parameters: tuple[str, ...], file: Path | None) -> None:
-    """Show its equation, paper, and parameters.
+    """Show the equation, paper and parameters of a strategy or a part.
 
-    With parameters, as a run.yaml would give them, it also checks them, and tells whether the strategy that they make
-    folds in a tree.
+    With parameters, as in a run.yaml, it also checks them, and shows whether that strategy folds in a tree: whether
+    combiners can add up its updates in parts.
 
     \b
       fedpkg strategy show krum
@@ -99,7 +99,7 @@ def show_strategy(settings: Settings, name: str, parameters: tuple[str, ...], fi
     if settings.json:
         output.document([_facts(spec, section) for spec in specs])
         return
-    by_words: dict[str | None, list[Spec]] = {}  # a strategy and its part are one thing, or two of one name (fltrust)
+    by_words: dict[str | None, list[Spec]] = {}  # one text for a strategy and its part, two for fltrust
     for spec in specs:
         by_words.setdefault(spec.text, []).append(spec)
     for number, twins in enumerate(by_words.values()):
@@ -113,7 +113,7 @@ def _show(specs: list[Spec], section: dict[str, Any] | None) -> None:
     is_whole = spec.kind in _WHOLE
     folds = "yes" if _folds(spec, section) else "no: it needs all updates in one place"
     if section is None and "aggregator" in spec.parameters:
-        folds += f"; another aggregator decides otherwise: fedpkg strategy show {spec.name} aggregator=…"
+        folds += f"; it depends on the aggregator: fedpkg strategy show {spec.name} aggregator=…"
     show_spec(
         spec,
         [
@@ -121,15 +121,15 @@ def _show(specs: list[Spec], section: dict[str, Any] | None) -> None:
             ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
             ("equation", spec.equation),
             ("paper", spec.paper),
-            ("stands attackers", spec.attackers if is_whole else ""),
+            ("tolerates attackers", spec.attackers if is_whole else ""),
             ("folds in a tree", folds if is_whole else ""),
-            ("from", spec.source),
+            ("defined in", spec.source),
         ],
     )
 
 
 def _all_specs(file: Path | None) -> list[Spec]:
-    """Strategies and their parts, and what a file registers."""
+    """Strategies and their parts, and those that a file registers."""
     from fedpkg.strategies.registry import STRATEGIES
     from fedpkg.transforms.registry import TRANSFORMS
 
@@ -149,7 +149,7 @@ def _folds(spec: Spec, section: dict[str, Any] | None = None) -> bool:
 
 
 def _section(parameters: Sequence[str]) -> dict[str, Any] | None:
-    """What ``key.sub=value`` words say of a strategy; None: nothing."""
+    """The section that ``key.sub=value`` words make. None: there are no words."""
     from fedpkg.config_reading import parse_override
 
     section: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Who is asked in a round."""
+"""Samplers: they choose the clients of a round."""
 
 from fedpkg.samplers.registry import make_sampler, register_sampler, resolve_sampler
 from fedpkg.types import Scheme

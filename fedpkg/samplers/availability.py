@@ -1,4 +1,4 @@
-"""Which clients are there in a round: as a trace says, or each by chance."""
+"""Availability: the clients that can be asked in a round, from a trace or by chance."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from fedpkg.files import read_bounded
 if TYPE_CHECKING:
     import numpy as np
 
-Interval: TypeAlias = tuple[float, float]  # both ends belong to it
+Interval: TypeAlias = tuple[float, float]  # both ends included
 _COLUMNS: Mapping[str, tuple[str, str]] = {"round": ("from_round", "to_round"), "s": ("from_s", "to_s")}
 MAX_TRACE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Trace:
-    """When clients are there: intervals of rounds, or of virtual seconds. Who has none is always there."""
+    """When clients are available: intervals of rounds or virtual seconds. A client without intervals always is."""
 
     unit: Literal["round", "s"]
     intervals: Mapping[str, Sequence[Interval]]
-    places: Mapping[str, str] = field(default_factory=dict)  # where each client is named first
+    places: Mapping[str, str] = field(default_factory=dict)  # where each client is first named
 
     def has(self, client_id: str, now: float) -> bool:
         intervals = self.intervals.get(client_id)
         return intervals is None or any(start <= now <= end for start, end in intervals)
 
     def next_time(self, client_ids: Sequence[str], now: float, is_enough: Callable[[list[str]], bool]) -> float | None:
-        """The first moment from ``now`` on at which enough of the clients are there; None if they never will be."""
+        """The first time from ``now`` on at which enough of the clients are available. None: there is none."""
         starts = {start for one in client_ids for start, _ in self.intervals.get(one, ()) if start > now}
         for moment in (now, *sorted(starts)):
             if is_enough([client_id for client_id in client_ids if self.has(client_id, moment)]):
@@ -46,7 +46,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Availability:
-    """Who is there: as ``trace`` says, or each client in each round with the chance ``rate``."""
+    """The available clients: from ``trace``, or each client in each round with the probability ``rate``."""
 
     trace: Trace | None = None
     rate: float = 1.0
@@ -56,7 +56,7 @@ class Availability:
         return self.trace is not None and self.trace.unit == "s"
 
     def places(self, client_ids: Sequence[str], now: float, rng: np.random.Generator) -> list[int]:
-        """Places of those who are there. ``now``: the round, or virtual seconds; ``rng`` is keyed by the round."""
+        """Indices of the available clients. ``now``: the round or virtual seconds; ``rng`` is keyed by the round."""
         if self.trace is not None:
             return [i for i, client_id in enumerate(client_ids) if self.trace.has(client_id, now)]
         if self.rate == 1.0:
@@ -65,7 +65,7 @@ class Availability:
         return found
 
     def check(self, client_ids: Sequence[str]) -> None:
-        """Raises DataError when the trace names a client that there is not."""
+        """Raises DataError: the trace names a client that does not exist."""
         if self.trace is None:
             return
         known = set(client_ids)
@@ -73,32 +73,32 @@ class Availability:
             if client_id not in known:
                 place, near = self.trace.places[client_id], nearest(client_id, client_ids)
                 raise DataError(
-                    f"{place}: no client is called {client_id!r}{near}",
+                    f"{place}: there is no client {client_id!r}{near}",
                     hint=f"there are {len(known)}: {', '.join(client_ids[:5])}{' …' * (len(known) > 5)}",
                     client_id=client_id,
                 )
 
 
 def digest_of(path: Path) -> str:
-    """Of a trace's bytes. Raises DataError."""
+    """The SHA-256 of a trace's bytes. Raises DataError."""
     return hashlib.sha256(_bytes(path)).hexdigest()
 
 
 def read_trace(path: Path) -> Trace:
-    """Read a trace: lines of CSV, or a list of objects of JSON, with a client and the first and last moment.
+    """Read a trace: lines of CSV or a JSON list of objects, each with a client and the start and end of an interval.
 
-    The columns are ``client``, ``from_round`` and ``to_round``, or ``client``, ``from_s`` and ``to_s``; without an end
-    the client stays. A client may have several lines.
+    The columns are ``client``, ``from_round`` and ``to_round``, or ``client``, ``from_s`` and ``to_s``. An interval
+    without an end is open. A client may have several intervals.
 
     Raises:
-        DataError: says the line (of JSON: the entry) and what is wrong with it.
+        DataError: the trace is wrong; with the line (in JSON: the entry) and the reason.
     """
     text = _bytes(path).decode("utf-8-sig", "replace")
     if "\ufffd" in text:
         raise DataError(f"{path}: it is not UTF-8 text", path=str(path))
     rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text))
     if not rows:
-        raise DataError(f"{path}: the trace is empty", hint="a line for each client and interval", path=str(path))
+        raise DataError(f"{path}: the trace is empty", hint="write a line for each client and interval", path=str(path))
     unit, intervals, places = _unit(*rows[0]), dict[str, list[Interval]](), dict[str, str]()
     for place, row in rows:
         client_id, interval = _interval(place, row, unit)
@@ -130,7 +130,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             if head is None:
                 head = cells
                 if len(set(head)) < len(head):
-                    raise DataError(f"{place}: a column is there twice: {', '.join(head)}", path=str(path))
+                    raise DataError(f"{place}: a column appears twice: {', '.join(head)}", path=str(path))
             elif len(cells) != len(head):
                 raise DataError(
                     f"{place}: {len(cells)} values for {len(head)} columns ({', '.join(head)})", path=str(path)
@@ -148,7 +148,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         line = getattr(error, "lineno", None)
         raise DataError(f"{path}{f', line {line}' if line else ''}: not valid JSON: {error}", path=str(path)) from error
     if not isinstance(rows, list):
-        raise DataError(f"{path}: a trace is a list of objects, found a {type(rows).__name__}", path=str(path))
+        raise DataError(f"{path}: a trace must be a list of objects, found a {type(rows).__name__}", path=str(path))
     for number, row in enumerate(rows, 1):
         place = f"{path}, entry {number}"
         if not isinstance(row, dict):
@@ -157,7 +157,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _unit(place: str, row: Mapping[str, Any]) -> Literal["round", "s"]:
-    """What the first row counts in; its columns are those of all."""
+    """The unit of the first row, whose columns are those of all rows."""
     for unit, (start, _) in _COLUMNS.items():
         if start in row and "client" in row:
             return unit  # type: ignore[return-value]  # a key of _COLUMNS

@@ -1,4 +1,4 @@
-"""The protocol of samplers: who may be asked, what is known of them, and the cohort that comes of it."""
+"""The protocol of samplers: the candidates, what is known about them, and the cohort."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.types import Scheme
 
-if TYPE_CHECKING:  # to list samplers must not cost NumPy
+if TYPE_CHECKING:  # listing samplers must not import NumPy
     import numpy as np
     import numpy.typing as npt
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # to list samplers must not cost NumPy
 
 @dataclass(frozen=True)
 class Sample:
-    """The clients asked in a round, in the order of the given sequence: it fixes their cohort positions.
+    """The clients to ask in a round, in cohort order.
 
-    ``target`` answers are wanted; under over-selection that is fewer than are asked.
+    ``target`` is the number of answers to wait for. With over-selection it is smaller than the number of clients.
     """
 
     clients: tuple[str, ...]
@@ -30,12 +30,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class History:
-    """What a client has done in the rounds that are committed.
+    """A client's part in the committed rounds.
 
-    ``metrics`` are the numbers of its last reply that counted; where that lacks one, of its last validation.
+    ``metrics`` are the numbers of its last reply that counted; numbers missing there are from its last validation.
     """
 
-    times_asked: int = 0  # rounds
+    times_asked: int = 0  # in rounds
     times_counted: int = 0
     last_asked: int | None = None  # the round
     last_counted: int | None = None
@@ -44,16 +44,16 @@ class History:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Those who may be asked, in the order of the clients, and what is known of them as the round starts.
+    """The clients that may be asked, in the order of the clients, and what is known about them as the round starts.
 
-    All columns have that order. ``load_history`` and ``load_seconds`` are called when somebody looks: a sampler pays
-    for nothing that it does not need.
+    All columns have that order. ``load_history`` and ``load_seconds`` are called on access, so that a sampler pays only
+    for what it uses.
 
     Args:
-        num_examples: as the last reply said, else as the data was split; empty: of nobody known.
-        groups: names of `clients.groups`, and who is in them.
-        load_history: of those who were ever asked or validated.
-        load_seconds: virtual seconds that a task of each takes, by its profile (``clock`` of the run.yaml).
+        num_examples: from the last reply, else from the split of the data. Empty: not known for any client.
+        groups: names of `clients.groups` with their clients.
+        load_history: loads the history of all clients that were ever asked or validated.
+        load_seconds: the virtual seconds of a client's task, from its profile (``clock`` of the run.yaml).
     """
 
     client_ids: tuple[str, ...]
@@ -87,7 +87,7 @@ class Candidates:
 
     @property
     def examples(self) -> Column:
-        """Numbers of examples; who never said how many has as many as the others on average, or all have 1."""
+        """Numbers of examples. An unknown number is the mean of the others; if none is known, all are 1."""
         import numpy as np
 
         known = np.array([np.nan if n is None else n for n in self.num_examples or (None,) * len(self)], np.float64)
@@ -96,24 +96,24 @@ class Candidates:
         return np.where(is_known, known, (known[is_known] / top).mean() * top if top > 0 else 1.0)
 
     def metric(self, name: str) -> Column:
-        """What each last said under this name; NaN where it is not known.
+        """The last value of this metric of each client; NaN if it is not known.
 
         Raises:
-            ConfigError: clients have replied, and none of them said it.
+            ConfigError: clients have replied, but none of them reported the metric.
         """
         import numpy as np
 
         said = {word for one in self.history for word in one.metrics}
         if name not in said and any(one.times_counted for one in self.history):
             raise ConfigError(
-                f"sampler: it goes by the metric '{name}', which no client has reported{nearest(name, said)}",
-                hint=f"they report: {', '.join(sorted(said)[:10])}" if said else "have the package report it",
+                f"sampler: it needs the metric '{name}', which no client has reported{nearest(name, said)}",
+                hint=f"they report: {', '.join(sorted(said)[:10])}" if said else "the package must report it",
                 key="sampler.metric",
             )
         return np.array([one.metrics.get(name, np.nan) for one in self.history], np.float64)
 
     def only(self, places: Sequence[int]) -> Candidates:
-        """Those at these places."""
+        """The candidates at these indices."""
         return replace(
             self,
             client_ids=tuple(self.client_ids[i] for i in places),
@@ -122,35 +122,35 @@ class Candidates:
 
 
 class Sampler(Protocol):
-    """Chooses whom to ask. It keeps nothing: the same candidates and draws give the same choice, so it resumes."""
+    """Chooses the clients to ask. It keeps no state: the same candidates and draws give the same choice."""
 
     def choose(self, candidates: Candidates, number: int, rng: np.random.Generator) -> Sequence[int] | Any:
-        """The places of ``number`` different candidates, fewer than there are; in any order."""
+        """The indices of ``number`` different candidates, in any order. ``number`` is less than their number."""
         ...
 
 
 @runtime_checkable
 class SamplerOfAnySize(Protocol):
-    """A sampler that has a chance for each candidate and no number; its cohorts may be empty."""
+    """A sampler that draws each candidate by chance, so that cohorts differ in size and may be empty."""
 
     def draw(self, candidates: Candidates, share: float, rng: np.random.Generator) -> Sequence[int] | Any:
-        """The places of those drawn. ``share`` is what ``fraction_train`` (or ``count``) says, of all who may train."""
+        """The indices of the drawn candidates. ``share``: ``fraction_train``, or ``count`` / the number of clients."""
         ...
 
 
 @runtime_checkable
 class SamplerOfScheme(Protocol):
-    """A sampler that says how it draws, for what depends on it: the accounting of differential privacy."""
+    """A sampler that declares how it draws, which the account of differential privacy needs."""
 
     @property
     def scheme(self) -> Scheme: ...
 
 
 def scheme_of(sampler: Sampler | SamplerOfAnySize) -> Scheme:
-    """How a sampler says that it draws; ``other``, if it says nothing.
+    """The scheme that a sampler declares; ``other`` if it declares none.
 
     Raises:
-        ConfigError: it says no `Scheme`, or one that does not go with the method that it has.
+        ConfigError: it is not a `Scheme`, or not one for the method that the sampler has.
     """
     if not isinstance(sampler, SamplerOfScheme):
         return Scheme.OTHER

@@ -1,4 +1,4 @@
-"""The cohort of a round: how many are wanted, who is there, in which groups; and of these, whom the sampler chooses."""
+"""The cohort of a round: its size, the available clients, their groups, and the choice of the sampler."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CohortSampler:
-    """A sampler with the options that go with every one. It keeps nothing from round to round.
+    """A sampler with the options that all samplers have. It keeps no state from round to round.
 
-    Where as many are wanted as there are, all are asked and nothing is drawn: ``rng`` is left as it was.
+    If the cohort has all available clients, nothing is drawn, and ``rng`` is left as it was.
 
     Args:
-        groups: how many of each group of clients, instead of ``size``. Who is in several counts for the first.
-        dropout: the chance of a client that was asked not to answer.
-        held_out: who never trains.
+        groups: the number of clients of each group, instead of ``size``. A client in several groups counts for the
+            first.
+        dropout: the probability that a client that was asked does not answer.
+        held_out: the clients that never train.
     """
 
     sampler: Sampler | SamplerOfAnySize
@@ -38,7 +39,7 @@ class CohortSampler:
     held_out: HeldOut = None
 
     def __post_init__(self) -> None:
-        """Raises ConfigError: the sampler says a scheme that it cannot have."""
+        """Raises ConfigError: the sampler declares a scheme that it cannot have."""
         scheme_of(self.sampler)
 
     @property
@@ -46,10 +47,10 @@ class CohortSampler:
         return isinstance(self.sampler, SamplerOfAnySize)
 
     def sampling(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> Sampling:
-        """How cohorts of those who may train are drawn.
+        """How the cohorts are drawn from the clients that may train.
 
-        That somebody drops out by chance, or is not there when ``poisson`` draws, makes nobody's chance larger. Where
-        all are asked, nothing is chosen: that tells of nobody.
+        Dropout, and availability with ``poisson``, do not raise the probability of any client. If all clients are
+        asked, the choice does not depend on what they report.
         """
         scheme, total = scheme_of(self.sampler), len(client_ids)
         if scheme is Scheme.OTHER or not self.has_any_size:
@@ -66,10 +67,10 @@ class CohortSampler:
         return Sampling(scheme if is_plain else Scheme.DATA_FREE, rate)
 
     def sample(self, candidates: Candidates, rng: np.random.Generator, *, there: Sequence[int] | None = None) -> Sample:
-        """The cohort, of those who may train; ``there``: the places of those who can be asked, None: all.
+        """The cohort, from the clients that may train. ``there``: the indices of the available ones; None: all.
 
         Raises:
-            ConfigError: the sampler's parameters do not suit these clients, or it chose what is not there.
+            ConfigError: the sampler's parameters do not suit these clients, or it chose invalid indices.
         """
         present = list(range(len(candidates))) if there is None else list(there)
         target, chosen = 0, list[int]()
@@ -105,23 +106,23 @@ class CohortSampler:
             chosen = [operator.index(place) for place in places]
         except TypeError:
             raise ConfigError(
-                f"sampler {type(self.sampler).__name__}: it chose {places!r:.60}, not places of candidates",
-                hint="a sampler returns places of candidates, from 0",
+                f"sampler {type(self.sampler).__name__}: it chose {places!r:.60}, not indices of candidates",
+                hint="a sampler returns indices of candidates, from 0",
                 key="sampler",
             ) from None
         is_wrong = not self.has_any_size and len(chosen) != asked
         if is_wrong or len(set(chosen)) < len(chosen) or not all(0 <= place < len(left) for place in chosen):
             wanted = "different ones" if self.has_any_size else f"{asked} different ones"
             raise ConfigError(
-                f"sampler {type(self.sampler).__name__}: of {len(left)} candidates, {wanted} were to be chosen; it "
-                f"chose the places {chosen[:10]}{' …' * (len(chosen) > 10)}",
-                hint="a sampler returns places of candidates, from 0",
+                f"sampler {type(self.sampler).__name__}: it must choose {wanted} of {len(left)} candidates, but it "
+                f"chose the indices {chosen[:10]}{' …' * (len(chosen) > 10)}",
+                hint="a sampler returns indices of candidates, from 0",
                 key="sampler",
             )
         return [left[place] for place in chosen]
 
     def most(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]], there: Collection[str]) -> int:
-        """How many a cohort has at most when these of the clients are there."""
+        """The largest size of a cohort if the clients in ``there`` are available."""
         if not self.groups:
             return (
                 len(there) if self.has_any_size else min(len(there), self.size.asked(self.size.target(len(client_ids))))
@@ -135,17 +136,17 @@ class CohortSampler:
         return number
 
     def target(self, client_ids: Sequence[str], groups: Mapping[str, Collection[str]]) -> int:
-        """How many answers a round wants if all are there; where chance decides, how many there could be.
+        """The number of answers to wait for if all clients are available; with random sizes, the largest number.
 
         Raises:
-            ConfigError: there are not as many.
+            ConfigError: there are fewer clients.
         """
         target = 0
         for name, size in self.groups.items():
             if name not in groups:
                 raise ConfigError(
                     f"sampler.groups: there is no group '{name}'{nearest(name, groups)}",
-                    hint=f"name its clients: clients.groups.{name}",
+                    hint=f"list its clients: clients.groups.{name}",
                     key=f"sampler.groups.{name}",
                 )
             members = set(client_ids).intersection(groups[name])

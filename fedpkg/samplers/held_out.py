@@ -1,4 +1,4 @@
-"""Clients that never train: they only measure how a model does on clients that it has not seen."""
+"""Held-out clients: they never train, and measure the model on clients that it has not seen."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HeldOut: TypeAlias = "int | float | list[str] | None"
 def held_out_clients(
     which: HeldOut, client_ids: Sequence[str], rng: np.random.Generator, *, rules: int = CURRENT
 ) -> frozenset[str]:
-    """So many clients, a share of them (at least one; both drawn), or those that the patterns mean.
+    """A number of clients, a share of them (at least one; both drawn), or those that match patterns.
 
-    Rules of computation below 2 counted a share in binary, halves to the even number.
+    Rules of computation below 2 counted a share in binary, with halves to the even number.
 
     Raises:
-        ConfigError: a pattern matches nobody, or nobody is left to train.
+        ConfigError: a pattern matches no client, or no client is left to train.
     """
     if which is None:
         return frozenset()
@@ -34,7 +34,7 @@ def held_out_clients(
             names = fnmatch.filter(client_ids, pattern)
             if not names:
                 raise ConfigError(
-                    f"sampler.held_out: no client is called {pattern!r}{nearest(pattern, client_ids)}",
+                    f"sampler.held_out: no client matches {pattern!r}{nearest(pattern, client_ids)}",
                     hint=f"there are {len(client_ids)}: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
                     key="sampler.held_out",
                 )
@@ -46,8 +46,8 @@ def held_out_clients(
         found = {client_ids[i] for i in rng.choice(len(client_ids), size=number, replace=False)}
     if len(found) == len(client_ids):
         raise ConfigError(
-            f"sampler.held_out: of {len(client_ids)} clients nobody is left to train",
-            hint="hold out fewer",
+            f"sampler.held_out: all {len(client_ids)} clients are held out, and none is left to train",
+            hint="hold out fewer clients",
             key="sampler.held_out",
         )
     return frozenset(found)

@@ -1,4 +1,4 @@
-"""The more a client's last reply said that it has to teach, the more often it is asked."""
+"""Importance sampling: clients with a larger loss, or another metric, are asked more often."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.registry import FromZeroToOne, NotNegative
 from fedpkg.samplers.base import Candidates
-from fedpkg.samplers.registry import register_sampler
+from fedpkg.samplers.registry import Metric, register_sampler
 from fedpkg.samplers.weighted import successively
 
 if TYPE_CHECKING:
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
 
 @register_sampler(
     "importance",
-    equation="one after the other, k with P(k) = (1 - e) s_k / sum s_j + e / N, s_k = (metric of k)^exponent",
+    equation="one after another without replacement, client k with P(k) = (1 - e) s_k / sum_j s_j + e / N,  "
+    "s_k = (metric of k)^exponent",
     paper="after Chen et al. 2020, Optimal Client Sampling for Federated Learning, arXiv:2010.13723, whose weights "
-    "correct for the chances; these do not",
+    "correct for the probabilities; these do not",
 )
 @dataclass(frozen=True)
 class Importance:
-    """Draw in proportion to a number that clients report, their loss if nothing else is said.
+    """Draw clients in proportion to a number that they report, by default their loss.
 
-    ``metric`` is looked for in a client's last reply that counted, then in its last validation; the norm of its update
-    will do as well, if the package reports it. Below 0 counts as 0; who has not said it yet counts as the highest.
-    ``explore`` (e) is the share of the chances that is dealt out evenly, so that nobody is forgotten for its last word.
+    A number below 0 counts as 0. A client that has not reported one counts as the highest. The aggregate is not
+    corrected for the probabilities, so the model favours the clients that are asked more often, as intended.
 
-    The aggregate is not corrected for the chances (that needs them known, and an aggregator that does not divide by
-    the weights that came): the model leans towards those asked more often, as is the purpose.
+    Args:
+        exponent: Power of the metric. 0: all clients have the same probability; above 1, high values count more.
+        explore: Share e of the probability that all clients get alike, so that each is asked now and then. 0: a client
+            whose metric is 0 is not asked again; 1: the choice is uniform.
     """
 
-    metric: str = "loss"
+    metric: Metric = "loss"
     exponent: NotNegative = 1.0
     explore: FromZeroToOne = 0.1
 

@@ -1,4 +1,4 @@
-"""Who was asked least often comes first."""
+"""The clients that were asked least often come first."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@register_sampler("least_reused", equation="the m with the fewest rounds asked, drawn among equals")
+@register_sampler("least_reused", equation="the m clients asked in the fewest rounds, drawn among equals")
 @dataclass(frozen=True)
 class LeastReused:
-    """Ask those who were asked in the fewest rounds; among equals, draw.
+    """Ask the clients that were asked in the fewest rounds, drawn among equals.
 
-    Nobody is asked twice before all were asked once, in an order that differs from time to time.
+    No client is asked twice before all were asked once. The order differs each time.
     """
 
     scheme = Scheme.DATA_FREE

@@ -1,4 +1,4 @@
-"""Each client is asked by a throw of its own coin: what the accounting of differential privacy assumes."""
+"""Poisson sampling: each client is drawn independently, as the account of differential privacy assumes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @register_sampler(
     "poisson",
-    equation="P(k is asked) = q, each for itself;  q = fraction_train, or count / N",
+    equation="P(client k is asked) = q, independently;  q = fraction_train, or count / N",
     paper="Mironov et al. 2019, Rényi Differential Privacy of the Sampled Gaussian Mechanism, arXiv:1908.10530",
 )
 @dataclass(frozen=True)
 class Poisson:
-    """Draw each client for itself, with the chance ``fraction_train``; ``count`` is how many that makes on average.
+    """Draw each client independently, with the probability ``fraction_train``, so that cohorts differ in size.
 
-    So cohorts differ in size. A round that draws nobody, or fewer than ``round.required``, asks nobody: its model is
-    the one before, and the session goes on. A strategy that must take its step even then, because it adds noise, has
-    the trait ``takes_empty_rounds`` and gets no replies. ``min_clients`` and ``over_selection`` would change the
-    chances: they are refused. N is how many may train, whether or not they are there in a round (``availability``).
+    ``count`` is the mean size of a cohort. A round that draws fewer clients than ``round.required`` asks none of them:
+    it keeps the model, and the session continues. A strategy that must take its step even then, because it adds noise,
+    has the trait ``takes_empty_rounds`` and gets no replies. ``min_clients`` and ``over_selection`` are refused, as
+    they change the probabilities. N is the number of clients that may train, whether or not they are available.
     """
 
     scheme = Scheme.POISSON

@@ -1,17 +1,18 @@
-"""Samplers by name, and what a run.yaml's ``sampler`` makes of them and of the options that go with every one."""
+"""The registry of samplers, their common options, and the sampler that a run.yaml describes."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from fedpkg.config_shape import Places, check_shape
 from fedpkg.errors import ConfigError
-from fedpkg.registry import BelowOne, Count, NotNegative, Registry, Share, Spec
+from fedpkg.registry import BelowOne, Count, NotNegative, Parameter, Registry, Share, Spec, about_of
 
 if TYPE_CHECKING:
     from fedpkg.samplers.cohort import CohortSampler
@@ -38,51 +39,86 @@ SAMPLERS = Registry(
 
 register_sampler = functools.partial(SAMPLERS.register, "sampler")
 
-_ShareButNotAll = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Metric: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="Name of a number that clients report, in the last reply that counted or else the last validation."
+    ),
+]
+_ShareButNotAll = Annotated[float, Meta(gt=0, lt=1)]
 _PATH = ("sampler",)
 _OF_FILE = ("file", "file_sha256")
 
 
 class AvailabilityOptions(msgspec.Struct, frozen=True):
-    """Either of the first two."""
+    """Either a trace or a rate."""
 
     trace: str | None = None
     rate: Share | None = None
-    sha256: str | None = None  # of the trace; without it, that of the file as the session begins
+    sha256: str | None = None  # digest of the trace; without it, that of the file when the session begins
 
 
 class SamplerOptions(msgspec.Struct, frozen=True):
-    """Keys that go with every sampler:
+    """The options that all samplers have."""
 
-    fraction_train  share of the clients that are asked in a round (1, without count and groups)
-    count           … or how many
-    min_clients     but at least so many
-    over_selection  ask this share more; the first answers count (with a `clock`, the first in virtual time)
-    groups          instead of these: how many, or what share, of each of `clients.groups`, as {slow: 2, fast: 0.5}
-    availability    who is there to be asked: {rate: 0.8}, drawn for each client and round; or {trace: FILE.csv}, with
-                    columns client, from_round, to_round; or client, from_s, to_s (virtual seconds); or .json of such
-    dropout         the chance of each client that was asked not to answer
-    held_out        clients that never train, only validate: so many, a share (both drawn), or ids and patterns
-    """
+    fraction_train: Annotated[
+        Share | None,
+        Meta(
+            description="Share of the clients to ask in a round, halves rounded up. More clients average out more "
+            "noise, but cost more. null: 1, unless `count` or `groups` is given."
+        ),
+    ] = None
+    count: Annotated[Count | None, Meta(description="Number of clients to ask, instead of `fraction_train`.")] = None
+    min_clients: Annotated[Count, Meta(description="Least number of clients to ask.")] = 1
+    over_selection: Annotated[
+        NotNegative,
+        Meta(
+            description="Share of further clients to ask. The round takes the first answers, in virtual time with a "
+            "`clock`, and ends the other tasks. 0.3 is usual against slow clients; it favours fast ones."
+        ),
+    ] = 0.0
+    groups: Annotated[
+        dict[str, Count | Share] | None,
+        Meta(
+            description="Number or share of the clients to ask in each of `clients.groups`, instead of one size for "
+            "all, such as {slow: 2, fast: 0.5}."
+        ),
+    ] = None
+    availability: Annotated[
+        AvailabilityOptions | None,
+        Meta(
+            description="The clients that can be asked. {rate: 0.8}: each with this probability in each round. {trace: "
+            "FILE}: a CSV or JSON file with client, from_round, to_round, or client, from_s, to_s in virtual seconds. "
+            "null: all."
+        ),
+    ] = None
+    dropout: Annotated[
+        BelowOne,
+        Meta(
+            description="Probability that a client that was asked does not answer, to simulate failures. Keep "
+            "`round.required` below the answers that are left."
+        ),
+    ] = 0.0
+    held_out: Annotated[
+        Count | _ShareButNotAll | list[str] | None,
+        Meta(
+            description="Clients that never train and only validate: their number or share, drawn once, or a list of "
+            "ids and patterns. null: none."
+        ),
+    ] = None
 
-    fraction_train: Share | None = None
-    count: Count | None = None
-    min_clients: Count = 1
-    over_selection: NotNegative = 0.0
-    groups: dict[str, Count | Share] | None = None
-    availability: AvailabilityOptions | None = None
-    dropout: BelowOne = 0.0
-    held_out: Count | _ShareButNotAll | list[str] | None = None
 
-
-OPTIONS: Mapping[str, Any] = {each.name: each for each in msgspec.structs.fields(SamplerOptions)}
+OPTIONS: Mapping[str, Parameter] = {
+    each.name: Parameter(each.name, each.type, each.default, about=about_of(each.type))
+    for each in msgspec.structs.fields(SamplerOptions)
+}
 
 
 def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
-    """A run.yaml's ``sampler``, checked and complete: all that decides who is asked is in it.
+    """A run.yaml's ``sampler``, checked, with all defaults: it determines the cohorts.
 
     Raises:
-        ConfigError: says the line, and what is near.
+        ConfigError: it is wrong; with the line and similar names.
         DataError: a trace cannot be read.
     """
     given = {key: value for key, value in section.items() if value is not None}
@@ -105,7 +141,7 @@ def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Js
 
 
 def make_sampler(section: Mapping[str, Json]) -> CohortSampler:
-    """What a run's configuration chooses its cohorts with; see `resolve_sampler`."""
+    """The sampler that a run's configuration describes; see `resolve_sampler`."""
     from fedpkg.samplers.availability import Availability, read_trace
     from fedpkg.samplers.cohort import CohortSampler
     from fedpkg.samplers.size import Size
@@ -137,7 +173,7 @@ def make_sampler(section: Mapping[str, Json]) -> CohortSampler:
 
 @functools.lru_cache(maxsize=64)
 def _schema(spec: Spec) -> type:
-    """The section of a sampler: its own parameters, and the options of all."""
+    """The section of a sampler: its parameters, and the options that all samplers have."""
     if both := spec.parameters.keys() & {*OPTIONS, "name", *_OF_FILE}:
         raise ConfigError(
             f"sampler '{spec.name}', of {spec.source}: its parameter '{min(both)}' is a key that every sampler has",
@@ -154,22 +190,22 @@ def _schema(spec: Spec) -> type:
 def _check_together(options: Mapping[str, Json], places: Places) -> None:
     sizes = [key for key in ("fraction_train", "count", "groups") if key in options]
     if len(sizes) > 1:
-        problem = f"'sampler.{sizes[1]}' excludes 'sampler.{sizes[0]}': each of them says how many are asked"
-        hint = f"leave one out; on the command line, sampler.{sizes[0]}=null takes it back"
+        problem = f"'sampler.{sizes[1]}' excludes 'sampler.{sizes[0]}': each of them sets the number of clients"
+        hint = f"leave one out; on the command line, sampler.{sizes[0]}=null removes it"
         raise _refused(sizes[1], problem, hint, places)
     if "groups" not in options:
         return
     if options["groups"] == {}:
-        hint = "leave it out, or say how many of which group, as {slow: 2, fast: 0.5}"
-        raise _refused("groups", "'sampler.groups' is empty: nobody would be asked", hint, places)
+        hint = "leave it out, or set a number or share for each group, as {slow: 2, fast: 0.5}"
+        raise _refused("groups", "'sampler.groups' is empty: no client would be asked", hint, places)
     if options.get("min_clients", 1) != 1:
-        problem = "'sampler.min_clients' means nothing with 'sampler.groups'"
-        raise _refused("min_clients", problem, "give counts in sampler.groups", places)
+        problem = "'sampler.min_clients' has no effect with 'sampler.groups'"
+        raise _refused("min_clients", problem, "set counts in sampler.groups", places)
     if options.get("over_selection"):
         problem = (
-            "'sampler.over_selection' does not go with 'sampler.groups': the first answers would count, of whichever"
+            "'sampler.over_selection' cannot be used with 'sampler.groups': the first answers would count, of whichever"
         )
-        raise _refused("over_selection", f"{problem} group", "leave it out, or ask for more of each group", places)
+        raise _refused("over_selection", f"{problem} group", "leave it out, or ask more clients of each group", places)
 
 
 def _refused(key: str, problem: str, hint: str, places: Places) -> ConfigError:
@@ -178,20 +214,20 @@ def _refused(key: str, problem: str, hint: str, places: Places) -> ConfigError:
 
 
 def _resolved_availability(given: Mapping[str, Json], places: Places) -> dict[str, Json]:
-    """With the digest of the trace, so that a session that goes on finds the one that it began with."""
+    """The section with the digest of the trace, so that a resumed session has the trace that it began with."""
     from fedpkg.samplers.availability import digest_of, read_trace
 
     found = {key: given.get(key) for key in ("trace", "rate", "sha256")}
     trace, digest = found["trace"], found["sha256"]
     if (trace is None) == (found["rate"] is None):
-        problem, hint = "'sampler.availability' has either a trace or a rate", "trace: FILE.csv, or rate: 0.8"
+        problem, hint = "'sampler.availability' needs either a trace or a rate", "trace: FILE.csv, or rate: 0.8"
         raise _refused("availability", problem, hint, places)
     if isinstance(trace, str):
         found["sha256"] = digest_of(Path(trace))
         read_trace(Path(trace))
         if digest not in (None, found["sha256"]):
-            problem = f"{trace} is not the trace that it was (sha256 {digest})"
-            raise _refused("availability.trace", problem, "put it back, or start a new run", places)
+            problem = f"{trace} is not the trace with which the session began (sha256 {digest})"
+            raise _refused("availability.trace", problem, "restore the file, or start a new run", places)
     return found
 
 
@@ -203,5 +239,5 @@ def _check_random_size(own: Mapping[str, Json], options: Mapping[str, Json], pla
         return
     for key, plain in (("min_clients", 1), ("over_selection", 0.0)):
         if options[key] != plain:
-            problem = f"'sampler.{key}' does not go with the sampler '{spec.name}', which asks each client by chance"
-            raise _refused(key, f"{problem}, and not a number of them", "leave it out", places)
+            problem = f"'sampler.{key}' cannot be used with the sampler '{spec.name}', which draws each client"
+            raise _refused(key, f"{problem} independently", "leave it out", places)

@@ -1,4 +1,4 @@
-"""Clients take turns."""
+"""Round robin: clients take turns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@register_sampler("round_robin", equation="the m with the fewest rounds asked, then the first in the clients' order")
+@register_sampler("round_robin", equation="the m clients asked in the fewest rounds, equals in the clients' order")
 @dataclass(frozen=True)
 class RoundRobin:
-    """Ask one client after the other, in their order; nothing is drawn.
+    """Ask the clients in turns, in their order, without a draw.
 
-    Who was not there when its turn came (``availability``) is asked as soon as it is.
+    A client that is not available in its turn (``availability``) is asked as soon as it is.
     """
 
     scheme = Scheme.DATA_FREE

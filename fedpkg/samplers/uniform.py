@@ -1,4 +1,4 @@
-"""Every client has the same chance to be asked."""
+"""Uniform sampling: all clients have the same probability."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@register_sampler("uniform", equation="P(k is asked) = m / N")
+@register_sampler("uniform", equation="P(client k is asked) = m / N")
 @dataclass(frozen=True)
 class Uniform:
-    """Draw uniformly, without replacement: the default."""
+    """Draw uniformly without replacement, which is the default."""
 
     scheme = Scheme.WITHOUT_REPLACEMENT
 

@@ -1,4 +1,4 @@
-"""The more examples a client has, the more often it is asked."""
+"""Weighted sampling: clients with more examples are asked more often."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from fedpkg.samplers.base import Column
 
 
-@register_sampler("weighted", equation="one after the other, k of those left with P(k) = n_k / sum of their n_j")
+@register_sampler(
+    "weighted", equation="one after another without replacement, P(client k) = n_k / sum of the n_j that are left"
+)
 @dataclass(frozen=True)
 class Weighted:
     """Draw in proportion to the numbers of examples, without replacement.
 
-    It goes with ``round: {weighting: equal}``: big clients count by being asked more often, and the plain mean is then
-    about the mean over all examples (exactly so for one draw; without replacement, chances grow a little slower than
-    n_k, the more of the clients are asked the more). Under ``weighting: examples`` they count twice, about by n_k^2.
-    Who never said its number of examples counts as one with as many as the others have on average.
+    Use it with ``round: {weighting: equal}``: large clients count by being asked more often, and the plain mean is
+    about the mean over all examples. That is exact for one draw; the larger the cohort, the slower probabilities grow
+    with n_k. With ``weighting: examples`` clients count about by n_k^2. A client that has not reported its number of
+    examples counts with the mean of the others.
     """
 
     def choose(self, candidates: Candidates, number: int, rng: np.random.Generator) -> Any:
@@ -30,7 +32,7 @@ class Weighted:
 
 
 def successively(weights: Column, number: int, rng: np.random.Generator) -> Any:
-    """Places drawn one after the other, each time in proportion to the weights of those left; zeros come last.
+    """Indices drawn one after another, each in proportion to the weights that are left; weights of 0 come last.
 
     The k with the smallest E_k / weight_k, E_k ~ Exp(1), compared by their logarithms   [Efraimidis and Spirakis 2006]
     """

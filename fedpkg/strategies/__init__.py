@@ -1,4 +1,4 @@
-"""What is asked of the clients, and what is made of their replies."""
+"""Strategies: requests to the clients, and what is computed from their replies."""
 
 from fedpkg.strategies.base import StepResult
 from fedpkg.strategies.registry import (

@@ -1,11 +1,14 @@
-"""The wrapper of Katyusha X around a method whose round is one variance-reduced epoch of proximal steps."""
+"""Katyusha X, a wrapper that accelerates methods whose round is a variance-reduced epoch of proximal steps."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
+from msgspec import Meta
+
+from fedpkg.registry import Positive, Share
 from fedpkg.strategies.base import Asks, State, Step, StepContext
 from fedpkg.strategies.requests import gradient_at, parameters_alone
 from fedpkg.strategies.traits import Traits
@@ -14,8 +17,37 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
+# Parameters that these methods share, with their explanations.
+StepLength: TypeAlias = Annotated[
+    Positive,
+    Meta(
+        description="Length theta of a proximal step, which minimises the loss plus |y - x|^2 / (2 theta). The more "
+        "similar the clients, the longer it can be. Too long steps diverge, short ones are slow."
+    ),
+]
+EndOfEpoch: TypeAlias = Annotated[
+    Share,
+    Meta(
+        description="Probability q that an epoch, which is a round, ends after a step: it has 1 / q steps on average. "
+        "About 1 / n for n clients is usual."
+    ),
+]
+Convexity: TypeAlias = Annotated[
+    Positive,
+    Meta(
+        description="Strong convexity mu of the loss, a lower bound of its curvature. Too large a value may "
+        "diverge, too small a value accelerates less."
+    ),
+]
+Coupling: TypeAlias = Annotated[
+    Share | None,
+    Meta(description="Weight tau of z in the point where an epoch begins. null: min(1, sqrt(theta mu / q) / 2)."),
+]
+DualStep: TypeAlias = Annotated[Positive | None, Meta(description="Step length alpha of z. null: theta / (4 q tau).")]
+
+
 class Epoch(Protocol):
-    """A method with proximal steps of length theta, of which an epoch has 1/q on average."""
+    """A method with proximal steps of length theta, with 1 / q of them in an epoch on average."""
 
     @property
     def theta(self) -> float: ...
@@ -33,13 +65,12 @@ class Epoch(Protocol):
 
 @dataclass(frozen=True)
 class Accelerated:
-    """Couple two sequences, y and z, so that sqrt(q / (theta mu)) epochs take the place of q / (theta mu).
+    """Couple two sequences, y and z, so that the number of epochs is sqrt(q / (theta mu)) instead of q / (theta mu).
 
         x = tau z + (1 - tau) y;  y <- epoch(x);  G = q (grad h_1(x) - grad h_1(y) + (x - y) / theta)
         z <- argmin_v |v - z|^2 / (2 alpha) + <G, v> + mu/2 |v - y|^2 = (z / alpha + mu y - G) / (1 / alpha + mu)
 
-    z is a vector, no model: it has the parameters alone, and all that x has besides (running means and variances) is
-    y's, as the clients left it.
+    z has parameters alone. The other tensors of x (running means and variances) are those of y, unchanged.
 
     [Allen-Zhu 2018, Katyusha X, arXiv:1802.03866; Lin et al. 2023, arXiv:2304.07504, Alg. 2]
     """

@@ -1,4 +1,4 @@
-"""How much privacy rounds with noise have spent: epsilon at a given delta, by the accountants of `dp-accounting`."""
+"""The privacy loss of rounds with noise: epsilon at a given delta, by the accountants of `dp-accounting`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Accountant: TypeAlias = Literal["rdp", "pld"]
 
 
 class Spent(NamedTuple):
-    """Rounds that were alike.
+    """A number of rounds with the same settings.
 
     Args:
-        scheme: how their clients were drawn: ``poisson`` (each alone, with a probability), ``without_replacement`` (so
-            many of all), or ``other``: then each may have been asked in every round, in the place of another.
-        rate: the share of the clients that was asked, or was expected to be.
-        noise_multiplier: standard deviation of the noise, over the most that one client adds to the sum.
-        rounds: how many.
+        scheme: how their clients were drawn: ``poisson`` (each independently), ``without_replacement`` (a fixed
+            number), or ``other``: each client may have been asked in every round, in the place of another.
+        rate: the share of the clients that was asked, or its expectation.
+        noise_multiplier: standard deviation of the noise, divided by the largest norm that one client adds to the sum.
+        rounds: number of rounds.
     """
 
     scheme: str
@@ -33,14 +33,14 @@ class Spent(NamedTuple):
 
 
 def epsilon(spent: Sequence[Spent], delta: float, *, population: int, accountant: Accountant = "rdp") -> float:
-    """The least epsilon that the accountant can prove, all rounds together; infinite without noise.
+    """The least epsilon that the accountant can prove for all rounds together; infinite without noise.
 
-    Two sets of clients are neighbours if one client more is in one of them. Where a client takes the place of another
-    in a cohort (all but ``poisson``, and cohorts of everybody) they are if one client is another one: then the sum
-    differs by twice as much.
+    Two sets of clients are neighbours if one of them has one more client. If a client takes the place of another in a
+    cohort (all schemes but ``poisson`` and cohorts of all clients), they are neighbours if one client is replaced: then
+    the sum differs by twice as much.
 
     Raises:
-        ConfigError: the accountant cannot do that, or is not installed.
+        ConfigError: the accountant cannot account for the scheme, or is not installed.
     """
     return _epsilon(tuple(spent), delta, population, accountant)
 
@@ -75,7 +75,7 @@ def _epsilon(spent: tuple[Spent, ...], delta: float, population: int, accountant
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of orders that do not converge: the account does without these."""
+    """Suppress the warnings of Renyi orders that do not converge; the account does not need those orders."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -86,15 +86,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _scheme(spent: Spent) -> str:
-    return "everybody" if spent.rate >= 1 else spent.scheme
+    return "all" if spent.rate >= 1 else spent.scheme
 
 
 def check_installed() -> None:
     """Raises ConfigError: the accountants are not installed."""
-    if importlib.util.find_spec("dp_accounting") is None:  # to import it takes a second
-        raise ConfigError(
-            "to account for privacy, the package dp-accounting is needed", hint="pip install 'fedpkg[dp]'"
-        )
+    if importlib.util.find_spec("dp_accounting") is None:  # importing it takes a second
+        raise ConfigError("the account of privacy needs the package dp-accounting", hint="pip install 'fedpkg[dp]'")
 
 
 def _dp_accounting() -> Any:

@@ -1,31 +1,65 @@
-"""Asynchronous methods: the client that answers next, by a virtual clock or in real time, and how stale it is."""
+"""Asynchronous methods: the clients that answer next, on a virtual clock or in real time, and their staleness."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from msgspec import Meta
 
 from fedpkg.errors import AggregationError
+from fedpkg.registry import Count, NotNegative
 from fedpkg.strategies.base import Arrived, Asks, Replies, Request, State, StepContext, StepResult
 from fedpkg.strategies.requests import enough
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
-Staleness: TypeAlias = Literal["constant", "polynomial", "hinge"]
-Clock: TypeAlias = Literal["virtual", "wall"]
-Asked: TypeAlias = "Callable[[str, Weights], Request]"  # what a client is asked to do with a model
+# Parameters that asynchronous methods share, with their explanations.
+Concurrency: TypeAlias = Annotated[
+    Count,
+    Meta(
+        description="Number of clients that train at the same time. More clients give more answers in the same time, "
+        "but staler ones."
+    ),
+]
+Staleness: TypeAlias = Annotated[
+    Literal["constant", "polynomial", "hinge"],
+    Meta(
+        description="How the weight s(tau) of an answer falls with its staleness tau, the number of steps that the "
+        "server took since the client began."
+    ),
+]
+Decay: TypeAlias = Annotated[
+    NotNegative,
+    Meta(
+        description="Decay a of the weight with staleness, in `polynomial` and `hinge`. 0: all count in full. "
+        "0.5 is usual for `polynomial`."
+    ),
+]
+Patience: TypeAlias = Annotated[
+    NotNegative, Meta(description="Staleness b, in steps of the server, up to which `hinge` gives the full weight.")
+]
+Clock: TypeAlias = Annotated[
+    Literal["virtual", "wall"],
+    Meta(
+        description="`virtual`: the section `clock` of the run.yaml defines how long tasks take, and the bits of the "
+        "result are the same on every machine. `wall`: answers count as they arrive, and a resumed round replays the "
+        "recorded order."
+    ),
+]
+Asked: TypeAlias = "Callable[[str, Weights], Request]"  # the request to a client for a model
 
 
 @dataclass
 class Arrivals:
-    """Clients that train at the same time, each from the global model that there was when it began.
+    """Clients that train at the same time, each from the current global model when it began.
 
-    With the ``virtual`` clock, the one answers next whose task takes the least virtual time. With the ``wall`` clock it
-    is the one whose answer arrives next; the controller records that order.
+    With the ``virtual`` clock, the client whose task ends first in virtual time answers next. With the ``wall`` clock
+    it is the client whose answer arrives next; the controller records that order.
 
-    ``running`` has for each client when it ends, in virtual time, and the version of the model that it began from.
+    ``running`` has for each client the virtual time at which it ends, and the version of the model it began from.
     """
 
     concurrency: int
@@ -45,12 +79,11 @@ class Arrivals:
     def answers(self, ctx: StepContext, number: int, request: Asked) -> Asks[list[tuple[Replies, int]]]:
         """The next ``number`` answers, each with the version of the model that its client began from.
 
-        Where none of them is usable, the next ones after them; who has failed begins nothing more in this round. By the
-        wall clock, those that arrive within ``round.timeout_s``.
+        If none of them is usable, it takes the answers after them. Clients that failed begin no other task in this
+        round. With the wall clock, answers must arrive within ``round.timeout_s``.
 
         Raises:
-            AggregationError: as many clients have failed, one after the other, as train at a time; or none answered in
-                time.
+            AggregationError: ``concurrency`` clients have failed one after another, or none answered in time.
         """
         failed: dict[str, Replies] = {}
         while True:
@@ -61,11 +94,11 @@ class Arrivals:
             if not found:
                 raise AggregationError(
                     "no client has answered within round.timeout_s",
-                    hint="give round.timeout_s more time than a client takes, then resume the session",
+                    hint="set round.timeout_s to more than the time that a client takes, then resume the session",
                 )
             failed.update((replies.asked[0], replies) for replies, _ in found)
             if len(failed) >= min(self.concurrency, len(ctx.clients)):
-                enough(failed.values(), 1, by="of as many as train at a time")
+                enough(failed.values(), 1, by="of the clients that train at the same time")
 
     def _in_virtual_time(
         self, ctx: StepContext, number: int, request: Asked, failed: Collection[str]
@@ -75,7 +108,7 @@ class Arrivals:
         return [(replies, begun) for replies, (_, begun) in zip(found, coming, strict=True)]
 
     def _next(self, ctx: StepContext, failed: Collection[str]) -> tuple[str, int]:
-        """The client that ends next, and the version that it began from; those who are idle begin before."""
+        """The client that ends next, and the version that it began from. Idle clients begin first."""
         self._begin(ctx, failed)
         client_id = min(self.running, key=lambda name: (self.running[name][0], name))
         self.time, version = self.running.pop(client_id)
@@ -96,7 +129,7 @@ class Arrivals:
         return found
 
     def _begin(self, ctx: StepContext, failed: Collection[str]) -> list[str]:
-        """Clients who are idle begin, until as many train as may; who does."""
+        """Idle clients begin until ``concurrency`` clients train; those that began."""
         busy, begun = {*self.running, *failed}, []
         idle = [client.client_id for client in ctx.clients if client.client_id not in busy]
         while idle and len(self.running) < self.concurrency:
@@ -108,7 +141,7 @@ class Arrivals:
         return begun
 
     def result(self, model: Weights) -> StepResult:
-        """With the next global model: what is to be kept of the others, too."""
+        """The result of the step with the next global model, and the models that clients still train from."""
         begun = {version for _, version in self.running.values()}
         state: State = {
             "model": model,

@@ -1,6 +1,6 @@
-"""The protocol of a strategy: one step over plain state, and what passes between it and the clients.
+"""The protocol of a strategy: one step over plain state, and the requests and replies between it and the clients.
 
-A strategy keeps nothing in itself. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
+A strategy object keeps no state. Its state is data (named `Weights`, numbers, text, lists and dicts of them) that the
 controller saves after every step, so every method resumes. The state's ``"model"`` is the global model, unless the
 strategy has none (`fedpkg.strategies.traits.Traits.has_model`).
 """
@@ -16,7 +16,7 @@ from fedpkg.errors import SessionFailed
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Content, Json, ReplyKind, Sampling, Use
 
-if TYPE_CHECKING:  # to list strategies must not cost PyTorch
+if TYPE_CHECKING:  # listing strategies must not import PyTorch
     import numpy as np
 
     from fedpkg.transforms.chain import Chain
@@ -29,33 +29,36 @@ Payload: TypeAlias = "Weights | Mapping[str, Weights] | Records"
 
 @dataclass(frozen=True)
 class Request:
-    """A question to clients: run this entry point on this payload, and send that kind of reply.
+    """A request to clients: run an entry point on a payload, and send a kind of reply.
 
     Args:
-        request_id: unique within the round; without one, requests are numbered from 1.
-        payload: the weights that are staged as the input model; or several named sets of them, or records, in one file.
-        clients: who is asked, in cohort order; None: the ``group``, else whom the session's sampler chooses.
-        transforms: of an update on its way from the client; None: it comes as it is.
-        download: transforms of the payload on its way to the clients, who get what it is decoded to.
-        group: who is asked goes by this name (`clients.groups` of the run.yaml); calls and bytes are counted by it.
-        entry_point: of the compute package.
-        reply_kind: what is expected back: ``update`` (it fits the payload, or the global model if that is several
+        request_id: unique within the round. Without one, requests are numbered from 1.
+        payload: the weights that are staged as the input model; or several named sets of weights, or records, in one
+            file.
+        clients: the clients to ask, in cohort order. None: those of ``group``, else those that the session's sampler
+            chooses.
+        transforms: transforms of the update on its way from the client. None: it is sent unchanged.
+        download: transforms of the payload on its way to the clients, which get the decoded payload.
+        group: the group of clients to ask (`clients.groups` of the run.yaml). Requests and bytes are counted under its
+            name.
+        entry_point: an entry point of the compute package.
+        reply_kind: the expected reply: ``update`` (it fits the payload, or the global model if the payload has several
             sets or records), ``sets``, ``metrics``, or ``records``.
-        reply: what the tensors of an update are: ``weights`` of a model; or a ``delta`` or ``gradient``, which have the
+        reply: the content of an update: ``weights`` of a model; or a ``delta`` or ``gradient``, which have the
             parameters alone. The entry point finds it in task.json.
-        rest: a ``delta`` has the other tensors as well, as they are (where a client sends none, the payload's).
-        sets: that a reply of kind ``sets`` holds, and what each must fit; None: the payload's parameters (of several
-            sets: the global model's).
-        parameters: travel in task.json and in the input's metadata (e.g. ``proximal_mu``).
-        use: ``averaged``, if nothing is made of the replies' numbers but means, medians and the like, which lie between
-            them; otherwise they must not be so large that a square or a step of them is not finite.
-        wait: for the replies of ``all`` who are asked; or for so many usable ones: the first count, and the tasks of
-            the others are ended. Which were the first is on record, and replayed when the round is resumed. Or for
-            ``nothing``: the request stays outstanding while the step goes on, also over rounds, until `Arrived` has
-            it. A client may have several such requests, which it answers one after the other; it cannot be asked
-            anything else meanwhile.
-        required: usable replies without which the round fails; None: as many as ``round.required`` says, if so many
-            are asked; 0 of an outstanding request.
+        rest: a ``delta`` also has the other tensors, unchanged (if a client sends none, those of the payload).
+        sets: the sets of a reply of kind ``sets``, with a template for each. None: the payload's parameters (if it has
+            several sets: the global model's).
+        parameters: values in task.json and in the input's metadata (e.g. ``proximal_mu``).
+        use: ``averaged`` if only means, medians and the like are made of the replies' numbers, which lie between them.
+            Otherwise numbers are refused if their square or a step of them would not be finite.
+        wait: ``all``: wait for the replies of all clients that were asked. A number: wait for that many usable replies;
+            the first ones count, and the tasks of the other clients are ended. The record of the first ones is replayed
+            when the round is resumed. ``nothing``: the request stays outstanding while the step continues, also over
+            rounds, until `Arrived` returns its reply. A client may have several outstanding requests, which it answers
+            one after another; meanwhile it cannot be asked anything else.
+        required: the number of usable replies without which the round fails. None: ``round.required``, or the number of
+            clients that are asked if that is smaller; 0 for an outstanding request.
     """
 
     request_id: str = ""
@@ -77,14 +80,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Arrived:
-    """What a step yields to get outstanding requests that have been answered, or have failed: a tuple of `Replies`.
+    """A step yields this to get a tuple of `Replies` to outstanding requests that were answered or have failed.
 
-    They come in the order in which they arrived, which is on record and replayed when the round is resumed. From then
-    on they count in this round.
+    They are in the order of arrival, which is recorded and replayed when the round is resumed. They count in this
+    round.
 
     Args:
-        number: the step waits for so many; it gets fewer if no more are outstanding, or within ``round.timeout_s`` no
-            more arrive. 0: those that have arrived by now, without waiting.
+        number: the number of replies to wait for. The step gets fewer if no more are outstanding, or no more arrive
+            within ``round.timeout_s``. 0: those that have arrived, without waiting.
     """
 
     number: int = 1
@@ -92,12 +95,12 @@ class Arrived:
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's checked answer: it is as asked, and finite. Its weights are mapped: copy what outlives the round.
+    """One client's answer, checked and finite. Its weights are mapped: copy those that you need after the round.
 
-    ``sets`` are those that were asked for, in that order; an update is one set without a name, ``weights``. The
-    ``num_examples`` of metrics are what they weigh in an average: of one source for all replies to a request, and 0
-    for a client that measured on nothing. Those of records are what they say, else 1; their tensors may hold anything,
-    also NaN.
+    ``sets`` are the requested ones, in that order; an update is one set without a name, ``weights``. The
+    ``num_examples`` of metrics are their weight in an average, from the same source for all replies to a request, and 0
+    for a client that measured on no examples. Those of records are what the records contain, else 1. Tensors of records
+    may contain any value, also NaN.
     """
 
     request_id: str
@@ -119,7 +122,7 @@ class Reply:
 
 
 def sets_of(payload: Payload) -> Mapping[str, Weights]:
-    """The sets of a payload; plain weights are one without a name."""
+    """The sets of a payload; plain weights are one set without a name."""
     from fedpkg.weights.records import Records
     from fedpkg.weights.weights import Weights
 
@@ -141,7 +144,7 @@ class Replies(Protocol):
 
     @property
     def is_outstanding(self) -> bool:
-        """Whether they cannot be had yet: see `Arrived`."""
+        """Whether the replies are outstanding: see `Arrived`."""
         ...
 
     @property
@@ -151,7 +154,7 @@ class Replies(Protocol):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Of the cohort, those whose replies do not count. Blocks until that is known."""
+        """The clients of the cohort without a usable reply. Blocks until all have answered or failed."""
         ...
 
     def __iter__(self) -> Iterator[Reply]: ...
@@ -161,19 +164,19 @@ class Replies(Protocol):
 
 @dataclass(frozen=True)
 class Client:
-    """What a strategy may know of a client before it asks."""
+    """What a strategy knows about a client before it asks."""
 
     client_id: str
     groups: tuple[str, ...] = ()
-    num_examples: float | None = None  # as its last reply said, else as its data was split
+    num_examples: float | None = None  # from its last reply, else from the split of the data
 
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step is taken with. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
+    """The context of a step. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
 
-    ``clients`` are those that may train: not those held out. ``required`` is what ``round.required`` says: a request
-    goes by it, if it does not say otherwise; of several for one cohort, `fedpkg.strategies.requests.enough`.
+    ``clients`` are those that may train, without those held out. ``required`` is ``round.required``, the default of
+    each request; for several requests to one cohort see `fedpkg.strategies.requests.enough`.
     """
 
     round_number: int
@@ -190,14 +193,14 @@ class StepContext:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step comes to. A step with nothing else to tell may return the state alone (`StepResult.of`).
+    """The result of a step. A step may also return the state alone (`StepResult.of`).
 
     Args:
         state: the state after the step.
-        metrics: numbers that are shown with the round, and any other JSON, which is kept with it.
-        finished: why the session ends after this round; None: it goes on.
-        time_s: the session's virtual seconds after the step, from a strategy that counts them itself; None: the
-            controller counts them. Without a virtual clock it is not looked at.
+        metrics: numbers to show with the round, and any other JSON to keep with it.
+        finished: why the session ends after this round. None: it continues.
+        time_s: the session's virtual seconds after the step, if the strategy counts them. None: the controller counts
+            them. Without a virtual clock it has no effect.
     """
 
     state: State
@@ -207,8 +210,8 @@ class StepResult:
 
     @classmethod
     def of(cls, found: State | StepResult) -> StepResult:
-        """What a step returned, or what was kept of one. Beside a plain state, its keys ``metrics``, ``finished`` and
-        ``time`` say the rest.
+        """The result of what a step returned, or of a saved state. A plain state may have the keys ``metrics``,
+        ``finished`` and ``time``.
         """
         if isinstance(found, StepResult):
             return found
@@ -217,13 +220,13 @@ class StepResult:
 
     @property
     def model(self) -> Weights:
-        """The global model, of a strategy that has one."""
+        """The global model, if the strategy has one."""
         model: Weights = self.state["model"]
         return model
 
     @property
     def kept(self) -> State:
-        """What is saved: the state, and why the session ends, which whoever resumes it must know (see `of`)."""
+        """What is saved: the state, and why the session ends, which is needed to resume it (see `of`)."""
         return self.state if self.finished is None else {**self.state, "finished": self.finished}
 
 
@@ -236,17 +239,17 @@ Step: TypeAlias = Asks["State | StepResult"]
 
 @runtime_checkable
 class ParticularStrategy(Protocol):
-    """A strategy that cannot run with every sampler or number of clients, and says so before the session starts."""
+    """A strategy that cannot run with every sampler or number of clients, and checks them before the session starts."""
 
     def check(self, sampling: Sampling, num_clients: int) -> None:
-        """Raises ConfigError: it cannot be run so."""
+        """Raises ConfigError: it cannot run with these."""
         ...
 
 
 class SteppingStrategy(Protocol):
-    """A method as it is written on paper: a step that asks as often as it likes, and returns the state after it.
+    """A method as in its paper: a step that makes any number of requests, and returns the state after it.
 
-    What it is besides, it says in its ``traits`` (`fedpkg.strategies.traits.Traits`).
+    Its ``traits`` (`fedpkg.strategies.traits.Traits`) hold its other properties.
     """
 
     def init(self, seed_model: Weights) -> State:
@@ -254,19 +257,19 @@ class SteppingStrategy(Protocol):
         ...
 
     def step(self, state: State, ctx: StepContext) -> Step:
-        """Take one outer step, a round: from the state after the last one to the state after this one (`StepResult`).
+        """Take one outer step, a round: from the state after the last round to the state after this one (`StepResult`).
 
-        A round that was killed takes the step again, from the same state and with the same draws, and its requests
-        find their results on record: the step must depend on nothing else.
+        If a round is killed, the step is taken again, from the same state, with the same draws and with the recorded
+        results of its requests. So the step must not depend on anything else.
 
         Raises:
-            AggregationError: nothing sensible can be made of the replies.
+            AggregationError: the replies cannot be aggregated.
         """
         ...
 
 
 class Strategy(Protocol):
-    """A step that asks once, said in two halves: what is asked of the clients, and what is made of their replies."""
+    """A method that makes all requests of a step at once, in two halves: the requests, and the state after them."""
 
     def init(self, seed_model: Weights) -> State:
         """The state before the first step."""
@@ -280,20 +283,20 @@ class Strategy(Protocol):
         """The state after the step. ``replies`` may block until the next client has answered.
 
         Raises:
-            AggregationError: nothing sensible can be made of the replies.
+            AggregationError: the replies cannot be aggregated.
         """
         ...
 
 
 def take_step(strategy: Strategy | SteppingStrategy, state: State, ctx: StepContext) -> Asks[StepResult]:
-    """The step of any strategy: its own, or one that asks and tells.
+    """The step of any strategy: its ``step``, or one made of its ``ask`` and ``tell``.
 
     Raises:
-        SessionFailed: its step is no generator.
+        SessionFailed: the step is not a generator.
     """
     step = strategy.step(state, ctx) if hasattr(strategy, "step") else _ask_and_tell(strategy, state, ctx)
     if not isinstance(step, Generator):
-        raise SessionFailed(f"round {ctx.round_number}: a step is a generator: it yields requests, and this does not")
+        raise SessionFailed(f"round {ctx.round_number}: the step is not a generator: it must yield its requests")
     return StepResult.of((yield from step))
 
 
@@ -308,10 +311,10 @@ def changed(
     change: Callable[[Request], Request],
     read: Callable[[Replies, Request, Request], Replies] | None = None,
 ) -> Asks[_Found]:
-    """The step, with its requests changed on their way out.
+    """The step, with its requests changed before they are sent.
 
     Args:
-        read: makes the replies that the step gets from those that came, its own request, and the changed one.
+        read: makes the replies that the step gets from the actual ones, the original request, and the changed one.
     """
     answers: Any = None
     try:

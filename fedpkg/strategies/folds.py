@@ -1,4 +1,4 @@
-"""Folds of replies: what of a round can be added up anywhere, in parts that are merged, with the same bits as flat."""
+"""Folds of replies: sums that can be computed in parts, anywhere, with the same bits as in one place."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _Result_co = TypeVar("_Result_co", covariant=True)
 class Fold(Protocol[_Result_co]):
     """A commutative monoid over cohort positions: parts of the cohort are folded anywhere and merged in any order.
 
-    Whatever the parts, the result has the bits of one fold that all replies were added to.
+    Whatever the parts, the result has the bits of a single fold of all replies.
     """
 
     def add(self, reply: Reply) -> None:
         """Fold in a reply. Replies come in cohort order, with gaps where clients failed.
 
         Raises:
-            AggregationError: it cannot be folded, or comes after a later one.
+            AggregationError: the reply cannot be folded, or is not in cohort order.
         """
         ...
 
     def merge(self, partial: Partial) -> None:
-        """Fold in a part of the cohort, which another fold made; parts come in any order.
+        """Fold in a part of the cohort from another fold. Parts come in any order.
 
         Raises:
-            AggregationError: it overlaps what was folded, or is a part of another sum.
+            AggregationError: the part overlaps what was folded, or belongs to another sum.
         """
         ...
 
@@ -48,7 +48,7 @@ class Fold(Protocol[_Result_co]):
         ...
 
     def result(self) -> _Result_co:
-        """What the replies come to. The fold is empty afterwards.
+        """The result of the fold, which is empty afterwards.
 
         Raises:
             AggregationError: there are no replies, parts are missing, or the result is not finite.
@@ -58,10 +58,10 @@ class Fold(Protocol[_Result_co]):
 
 @runtime_checkable
 class Folding(Protocol):
-    """An aggregator or a strategy whose replies can be folded. ``fold`` is None where what it is made of forbids it.
+    """An aggregator or a strategy whose replies can be folded. ``fold`` is None if its parts do not allow it.
 
     It is called with the global model (aggregator) or with the state at the time of the request (strategy), and with
-    the first cohort position of the part that is folded, by default 0.
+    the first cohort position of the part to fold, by default 0.
     """
 
     @property
@@ -69,13 +69,13 @@ class Folding(Protocol):
 
 
 def fold_of(one: object) -> Callable[..., Fold[Any]] | None:
-    """How the replies to an aggregator or a strategy are folded; None: all are needed in one place."""
+    """The fold of the replies to an aggregator or a strategy. None: it needs all of them in one place."""
     return one.fold if isinstance(one, Folding) else None
 
 
 @dataclass(frozen=True)
 class Term:
-    """What one reply adds to a fold: weights, or several named sets of them, and numbers beside them."""
+    """The contribution of one reply to a fold: weights, or several named sets of them, and numbers."""
 
     weights: Weights | Mapping[str, Weights]
     weight: float = 1.0
@@ -84,12 +84,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Folded:
-    """What the terms of all replies come to.
+    """The combined terms of all replies.
 
     Attributes:
-        sets: the weighted means of the terms' sets; of terms without names, one set ``""``.
-        count: how many replies were folded.
-        numbers: those of each reply, in cohort order.
+        sets: the weighted means of the terms' sets; for terms without names, one set ``""``.
+        count: the number of replies.
+        numbers: the numbers of each reply, in cohort order.
     """
 
     sets: Mapping[str, Weights]
@@ -108,17 +108,17 @@ class Folded:
 
 
 class MeansFold(Generic[_Result]):
-    """The fold of weighted means of what replies hold, and of numbers beside them.
+    """The fold of weighted means of the replies' weights, and of numbers.
 
-    A reply for which ``term`` raises `NotSaid` is left out, and the log says so; if it was so for all replies,
-    the first of these errors is raised.
+    A reply for which ``term`` raises `NotSaid` is left out, with a warning in the log. If all replies are, the first of
+    these errors is raised.
 
     Args:
-        template: what each term's weights fit; or of several sets, each by its name.
-        term: what a reply adds.
-        finish: what is made of the means.
+        template: the shapes and dtypes of each term's weights, or of each set by its name.
+        term: the contribution of a reply.
+        finish: makes the result from the means.
         start: the first cohort position.
-        empty: the result without replies; None: that is an error.
+        empty: makes the result without replies. None: that is an error.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class MeansFold(Generic[_Result]):
 
 @dataclass(frozen=True)
 class Changed(Generic[_Result]):
-    """A fold of replies that are changed before they are added."""
+    """A fold that changes replies before it adds them."""
 
     fold: Fold[_Result]
     change: Callable[[Reply], Reply]
@@ -193,7 +193,7 @@ def folded(fold: Fold[_Result], replies: Iterable[Reply]) -> _Result:
 
 
 def named(weights: Weights | Mapping[str, Weights]) -> Mapping[str, Weights]:
-    """Named sets as they are; weights as one set without a name."""
+    """Named sets unchanged; weights as one set without a name."""
     from fedpkg.weights.weights import Weights
 
     return {"": weights} if isinstance(weights, Weights) else weights
@@ -212,7 +212,7 @@ def joined(sets: Mapping[str, Weights]) -> Weights:
 
 
 def parted(weights: Weights, templates: Mapping[str, Weights]) -> dict[str, Weights]:
-    """The inverse of `joined`, for sets like these."""
+    """The inverse of `joined`, for sets like the templates."""
     from fedpkg.weights.weights import Weights
 
     if set(templates) == {""}:

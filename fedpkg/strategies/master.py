@@ -1,4 +1,4 @@
-"""Steps of the server in float32, for models in half precision: small steps add up instead of being rounded away."""
+"""Server steps in float32 for models in half precision, so that small steps are not rounded away."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _KEY = "master"
 
 
 def with_master(strategy: Strategy | SteppingStrategy) -> Strategy | SteppingStrategy:
-    """The strategy, in float32 where it takes steps of its own and the model has parameters in half precision."""
+    """The strategy, in float32 if the server takes steps and the model has parameters in half precision."""
     return WithMaster(strategy) if traits_of(strategy).treatment in ("step", "parameters") else strategy
 
 
 @dataclass(frozen=True)
 class WithMaster:
-    """A strategy whose model has parameters in float32, while clients and the trail of models get them rounded.
+    """A strategy whose model has parameters in float32, while clients and the stored models have them rounded.
 
-    The float32 model is ``state["master"]``, and ``state["model"]`` is it in the dtypes of the seed model. A client
-    trains from the rounded model, so the difference to the float32 one is added to the weights that it sends back: what
-    it changed is then applied to the float32 model. A seed model without parameters in half precision changes nothing.
+    ``state["master"]`` is the float32 model, ``state["model"]`` the same in the dtypes of the seed model. A client
+    trains from the rounded model, so the rounding error is added to the weights that it sends back: its change is then
+    applied to the float32 model. Without parameters in half precision it has no effect.
 
-    Its traits are the strategy's.
+    Its traits are those of the strategy.
     """
 
     strategy: Strategy | SteppingStrategy
@@ -78,7 +78,7 @@ def _with_master(state: State, dtypes: Dtypes) -> State:
 
 
 class _Wide:
-    """Replies in float32, moved by what rounding took from the payload of their request."""
+    """Replies in float32, corrected by the rounding error of the payload of their request."""
 
     def __init__(self, replies: Replies, asked: Request, sent: Request) -> None:
         self._replies = replies
@@ -123,16 +123,16 @@ class _Wide:
 
 
 def _sent(request: Request, dtypes: Dtypes, rounded: Mapping[int, Weights]) -> Request:
-    """A request as the clients get it. ``rounded``: by the id of a payload, what there is of it already."""
+    """A request as the clients get it. ``rounded``: payloads that are rounded already, by id."""
     from fedpkg.weights.records import Records
 
     if request.wait == "nothing":
         raise SessionFailed(
-            "requests that send a model in half precision cannot stay outstanding: what rounding took is not kept",
-            hint="give a seed model in float32",
+            "requests that send a model in half precision cannot stay outstanding: the rounding error is not kept",
+            hint="use a seed model in float32",
         )
     payload: Payload
-    if isinstance(request.payload, Records):  # no model: it is sent as it is
+    if isinstance(request.payload, Records):  # not a model: it is sent unchanged
         payload = request.payload
     elif id(request.payload) in rounded:
         payload = rounded[id(request.payload)]
@@ -144,7 +144,7 @@ def _sent(request: Request, dtypes: Dtypes, rounded: Mapping[int, Weights]) -> R
 
 
 def _half_dtypes(model: Weights) -> Dtypes:
-    """The dtypes of the parameters in half precision, or less."""
+    """The dtypes of the parameters in half precision or less."""
     found = {name: model[name].dtype for name in model.parameters}
     return {name: dtype for name, dtype in found.items() if dtype.is_floating_point and dtype.itemsize < 4}
 
@@ -164,7 +164,7 @@ def _rounded(weights: Weights, dtypes: Dtypes) -> Weights:
 
 
 def _lost(exact: Weights, rounded: Weights) -> Weights:
-    """What rounding took."""
+    """The rounding error."""
     from fedpkg.weights.weights import Weights
 
     return Weights({name: exact[name].float() - rounded[name].float() for name in _half_dtypes(rounded)})

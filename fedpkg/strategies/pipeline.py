@@ -1,17 +1,25 @@
-"""Strategies by composition: ask everyone sampled to train, aggregate the updates, step the global model."""
+"""Strategies by composition: sampled clients train, an aggregator combines their updates, the model takes a step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fedpkg.registry import Part
 from fedpkg.strategies.aggregators.base import RememberingAggregator
 from fedpkg.strategies.aggregators.mean import WeightedMean
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.folds import Changed, Fold, fold_of, folded
-from fedpkg.strategies.registry import Transforms, register_strategy
+from fedpkg.strategies.registry import (
+    AggregatorName,
+    ClientParameters,
+    DownloadTransforms,
+    ReplyContent,
+    ServerOptimiserName,
+    ServerTransforms,
+    Transforms,
+    register_strategy,
+)
 from fedpkg.strategies.traits import Traits, change_numbers, traits_of
 from fedpkg.transforms.chain import chain_of, check_way
 
@@ -28,37 +36,37 @@ class Pipeline:
 
     Args:
         aggregator: a `FoldingAggregator`, `Aggregator` or `RememberingAggregator`.
-        server_optimiser: a `ServerOptimiser`; None: the aggregate is the next model.
-        transforms: of the updates, by their clients.
-        server_transforms: of the updates when they have arrived; nothing travels less for them.
-        download_transforms: of the global model on its way to the clients.
+        server_optimiser: a `ServerOptimiser`. None: the aggregate is the next model.
+        transforms: applied to the updates by their clients.
+        server_transforms: applied to the updates on arrival.
+        download_transforms: applied to the global model on its way to the clients.
         reply: what clients send: the weights of their model, or the delta of its parameters to those that they got
-            (buffers and integers come with it as they are).
-        parameters: for the clients, whose task.json has them.
-        method: of a method that is the clients' own: parameters, too, which it does nothing without.
-        client_lines: what of `fedpkg.client` does that; nothing, if it is enough to load and save by it.
+            (buffers and integers are sent unchanged with it).
+        parameters: values that clients find in task.json.
+        method: the parameters of a method that the clients implement, which need to be read for it to have an effect.
+        client_lines: the functions of `fedpkg.client` that implement it. Empty: loading and saving with it is enough.
     """
 
-    aggregator: Annotated[Any, Part("aggregator")] = field(default_factory=WeightedMean)
-    server_optimiser: Annotated[Any, Part("server_optimiser")] = None
-    transforms: Transforms = ()
-    server_transforms: Transforms = ()
-    download_transforms: Transforms = ()
+    aggregator: Any = field(default_factory=WeightedMean)
+    server_optimiser: Any = None
+    transforms: tuple[Any, ...] = ()
+    server_transforms: tuple[Any, ...] = ()
+    download_transforms: tuple[Any, ...] = ()
     reply: Literal["weights", "delta"] = "weights"
     parameters: Mapping[str, Json] | None = None
     method: Mapping[str, Json] = field(default_factory=dict)
     client_lines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError: transforms do not go together, or not where they are; a parameter is said twice."""
+        """Raises ValueError: transforms do not fit together, or to their place; a parameter is given twice."""
         for name in self.method.keys() & (self.parameters or {}):
-            raise ValueError(f"parameters: {name} is what the strategy's own keys say")
+            raise ValueError(f"parameters: {name} is set by the strategy's own keys")
         check_way("transforms", self.transforms)
         check_way("server_transforms", self.server_transforms)
         check_way("download_transforms", self.download_transforms, of_models=True)
         for step in self.server_transforms:
             if getattr(step, "error_feedback", False):
-                raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback: only clients can")
+                raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback, which is for clients")
 
     @property
     def traits(self) -> Traits:
@@ -98,7 +106,7 @@ class Pipeline:
 
     @property
     def fold(self) -> Callable[..., Fold[Weights]] | None:
-        """How a round's replies are folded, given the state after `ask`; None: the aggregator needs all of them."""
+        """How a round's replies are folded, given the state after `ask`. None: the aggregator needs all at once."""
         if (of_aggregator := fold_of(self.aggregator)) is None:
             return None
 
@@ -128,7 +136,7 @@ class Pipeline:
         return {**kept, "model": stepped}
 
     def _arriving(self, state: State) -> Callable[[Reply], Reply]:
-        """What is done to a reply before it is aggregated."""
+        """The function that is applied to each reply before it is aggregated."""
         model, draw, chain = state["model"], state.get("draw", 0), chain_of(self.server_transforms)
 
         def arrived(reply: Reply) -> Reply:
@@ -142,7 +150,7 @@ class Pipeline:
 
 
 def _moved_by(model: Weights, delta: Weights) -> Weights:
-    """The model and a difference of its parameters; all else is the delta's, as it came with it, or stays."""
+    """The model plus a difference of its parameters; other tensors are those sent with the delta, else the model's."""
     from fedpkg.weights.weights import Weights
 
     moved = {name: model[name] + delta[name] for name in model.parameters}
@@ -150,16 +158,16 @@ def _moved_by(model: Weights, delta: Weights) -> Weights:
 
 
 @register_strategy(
-    "pipeline", equation="a = aggregator(w_1 … w_n);  w <- server_optimiser(w, w - a), without one w <- a"
+    "pipeline", equation="a = aggregator(w_1, ..., w_n);  w <- server_optimiser(w, w - a), without one w <- a"
 )
 def pipeline(
-    aggregator: Annotated[Any, Part("aggregator")] = "weighted_mean",
-    server_optimiser: Annotated[Any, Part("server_optimiser")] = None,
+    aggregator: AggregatorName = "weighted_mean",
+    server_optimiser: ServerOptimiserName = None,
     transforms: Transforms = (),
-    server_transforms: Transforms = (),
-    download_transforms: Transforms = (),
-    reply: Literal["weights", "delta"] = "weights",
-    parameters: dict[str, Any] | None = None,
+    server_transforms: ServerTransforms = (),
+    download_transforms: DownloadTransforms = (),
+    reply: ReplyContent = "weights",
+    parameters: ClientParameters = None,
 ) -> Pipeline:
-    """An aggregator, and a server optimiser if wanted: what a `strategy` without a name means."""
+    """An aggregator and an optional server optimiser, for a `strategy` without a name."""
     return Pipeline(aggregator, server_optimiser, transforms, server_transforms, download_transforms, reply, parameters)

@@ -1,4 +1,4 @@
-"""Strategies and their parts by name, and what a run.yaml's ``strategy`` makes of them."""
+"""The registry of strategies and their parts, and the strategy that a run.yaml describes."""
 
 from __future__ import annotations
 
@@ -75,54 +75,70 @@ STRATEGIES = Registry(
     told_by="fedpkg strategy list",
 )
 
-Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
-_MEAN, _PIPELINE = "weighted_mean", "pipeline"  # the aggregator, and the strategy, where none is said
+# Parameters that several strategies share, with their explanations.
+AggregatorName: TypeAlias = Annotated[
+    Any,
+    Part("aggregator"),
+    Meta(description="Combines the updates of a round into one model: the name of an aggregator, or its section."),
+]
+ServerOptimiserName: TypeAlias = Annotated[
+    Any,
+    Part("server_optimiser"),
+    Meta(
+        description="Takes a step from the global model towards the aggregate. null: the aggregate is the next global "
+        "model."
+    ),
+]
+_Transforms: TypeAlias = Annotated[Any, Part("transform", many=True, registry=TRANSFORMS)]
+Transforms: TypeAlias = Annotated[
+    _Transforms,
+    Meta(
+        description="Transforms that each client applies to its update before it sends it, in this order. The server "
+        "undoes them on arrival."
+    ),
+]
+ServerTransforms: TypeAlias = Annotated[
+    _Transforms,
+    Meta(
+        description="Transforms of the updates on arrival, in this order: to clip, to add noise, or to try a lossy "
+        "transform out. They do not reduce what clients send."
+    ),
+]
+DownloadTransforms: TypeAlias = Annotated[
+    _Transforms,
+    Meta(
+        description="Transforms of the global model on its way to the clients, in this order. Those for updates alone "
+        "(`clip`, `top_k`) are refused."
+    ),
+]
+ReplyContent: TypeAlias = Annotated[
+    Literal["weights", "delta"],
+    Meta(
+        description="`weights`: clients send their trained weights. `delta`: they send the difference to the weights "
+        "that they received. It must match the package."
+    ),
+]
+ClientParameters: TypeAlias = Annotated[
+    dict[str, Any] | None,
+    Meta(description="Values for the clients' part of the method. Clients find them in task.json. null: none."),
+]
+
+_MEAN, _PIPELINE = "weighted_mean", "pipeline"  # the defaults of the aggregator and the strategy
 _SERVER_FUNCTIONS = "server_functions"  # the strategy that is named by its one parameter
-# What a run.yaml may say of a pipeline besides one part: types and defaults.
+# Parameters of a pipeline besides one part: types and defaults.
 _PARTS: Mapping[str, tuple[Any, Any]] = {
-    "aggregator": (
-        Annotated[Any, Part("aggregator"), Meta(description="Combines the updates of a round.")],
-        _MEAN,
-    ),
-    "server_optimiser": (
-        Annotated[
-            Any,
-            Part("server_optimiser"),
-            Meta(description="Takes a step from the global model towards the aggregate. null: the aggregate is next."),
-        ],
-        None,
-    ),
+    "aggregator": (AggregatorName, _MEAN),
+    "server_optimiser": (ServerOptimiserName, None),
 }
 _TRANSFORMS: Mapping[str, tuple[Any, Any]] = {
-    "transforms": (
-        Annotated[Transforms, Meta(description="Applied by each client to its update, and undone on arrival.")],
-        (),
-    ),
-    "server_transforms": (
-        Annotated[Transforms, Meta(description="Applied to updates on arrival; they make nothing smaller.")],
-        (),
-    ),
-    "download_transforms": (
-        Annotated[Transforms, Meta(description="Applied to the global model on its way to the clients.")],
-        (),
-    ),
+    "transforms": (Transforms, ()),
+    "server_transforms": (ServerTransforms, ()),
+    "download_transforms": (DownloadTransforms, ()),
 }
 _AFTER_ONE_PART: Mapping[str, tuple[Any, Any]] = {
     **_TRANSFORMS,
-    "reply": (
-        Annotated[
-            Literal["weights", "delta"],
-            Meta(description="Whether clients send their weights, or the difference to those that they received."),
-        ],
-        "weights",
-    ),
-    "parameters": (
-        Annotated[
-            dict[str, Any] | None,
-            Meta(description="Values for the clients' part of a method, which they find in task.json."),
-        ],
-        None,
-    ),
+    "reply": (ReplyContent, "weights"),
+    "parameters": (ClientParameters, None),
 }
 
 register_strategy = functools.partial(STRATEGIES.register, "strategy")
@@ -130,7 +146,7 @@ register_schedule = functools.partial(STRATEGIES.register, "schedule")
 
 
 def register_aggregator(name: str, *, strategy: str | None = None, **facts: Any) -> Callable[[_Made], _Made]:
-    """Decorate an aggregator. As a strategy, alone, it goes by its name and, if given, by another."""
+    """Decorate an aggregator. Alone it is also a strategy, with its name and, if given, the name ``strategy``."""
 
     def decorate(make: _Made) -> _Made:
         STRATEGIES.register("aggregator", name, aliases=(strategy,) if strategy else (), **facts)(make)
@@ -142,7 +158,7 @@ def register_aggregator(name: str, *, strategy: str | None = None, **facts: Any)
 
 
 def register_server_optimiser(name: str, *, strategy: str | None = None, **facts: Any) -> Callable[[_Made], _Made]:
-    """Decorate a server optimiser. After the weighted mean it is the strategy of the other name, if given."""
+    """Decorate a server optimiser. After the weighted mean it is also a strategy, if ``strategy`` names it."""
 
     def decorate(make: _Made) -> _Made:
         STRATEGIES.register("server_optimiser", name, aliases=(strategy,) if strategy else (), **facts)(make)
@@ -157,9 +173,10 @@ def register_server_optimiser(name: str, *, strategy: str | None = None, **facts
 def register_client_method(
     name: str, *, aliases: tuple[str, ...] = (), lines: tuple[str, ...] = (), **facts: Any
 ) -> Callable[[_Made], _Made]:
-    """Decorate what says the parameters that clients get of a method that is theirs; the rest is as in a pipeline.
+    """Decorate a function that returns the parameters of a method that the clients implement, in a pipeline.
 
-    ``lines``: what of `fedpkg.client` does their part, beside `load` and `save`.
+    Args:
+        lines: the functions of `fedpkg.client` that implement it, besides `load` and `save`.
     """
 
     def decorate(make: _Made) -> _Made:
@@ -171,7 +188,7 @@ def register_client_method(
 
 
 def register_asking_strategy(name: str, **facts: Any) -> Callable[[_Made], _Made]:
-    """Decorate a method that asks by itself, a kind of update in a round: what travels can be transformed."""
+    """Decorate a stepping strategy that asks for one kind of update a round. It gets the parameters for transforms."""
 
     def decorate(make: _Made) -> _Made:
         own = inspect.signature(make)
@@ -197,7 +214,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _composed(
     make: Callable[..., Any], part: str, rest: Mapping[str, tuple[Any, Any]] = _AFTER_ONE_PART, **fixed: Any
 ) -> Callable[..., Any]:
-    """The pipeline that has this part, and else what is usual or said: the ``rest``, by its names, types, defaults."""
+    """A function that makes a pipeline with this part. ``rest``: its other parameters, with types and defaults."""
     own = inspect.signature(make)
     more = {
         name: _keyword(name, annotation, default)
@@ -221,10 +238,10 @@ def _composed(
 
 
 def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
-    """A run.yaml's ``strategy``, checked and complete: all that decides the result is in it.
+    """A run.yaml's ``strategy``, checked, with all defaults: it determines the result.
 
     Raises:
-        ConfigError: says the line, and what is near.
+        ConfigError: it is wrong; with the line and similar names.
     """
     given = dict(section)
     path = ("strategy",)
@@ -237,9 +254,9 @@ def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, J
 
 
 def folds_in_a_tree(spec: Spec, section: Mapping[str, Json] | None = None) -> bool:
-    """Whether a strategy or an aggregator can be folded in parts, with what a section of a run.yaml says of it.
+    """Whether a strategy or an aggregator can be folded in parts, given its section of a run.yaml.
 
-    Without a section its defaults decide; where a parameter has none, its class.
+    Without a section its defaults decide, or its class if a parameter is required.
 
     Raises:
         ConfigError: the section is wrong.
@@ -252,7 +269,7 @@ def folds_in_a_tree(spec: Spec, section: Mapping[str, Json] | None = None) -> bo
 
 
 def make_strategy(section: Mapping[str, Json]) -> Strategy:
-    """The strategy that a run's configuration means; see `resolve_strategy`."""
+    """The strategy that a run's configuration describes; see `resolve_strategy`."""
     places = Places("run configuration")
     made: Strategy = STRATEGIES.make("strategy", resolve_strategy(section, places), places, ("strategy",))
     return made

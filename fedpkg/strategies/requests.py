@@ -1,4 +1,4 @@
-"""What methods of optimisation ask for, in their own words: gradients and proximal steps; and the mean of replies."""
+"""Requests of optimisation methods (gradients and proximal steps), and the mean of replies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gradient_at(
 ) -> Request:
     """The gradient of each client's loss at x: its entry point ``gradient``.
 
-    ``part`` names the part of its data that is meant, for a client that has several (the server).
+    ``part`` names a part of the data, for a client that has several (the server).
     """
     return Request(
         payload=x,
@@ -45,7 +45,7 @@ def prox(
     clients: tuple[str, ...] | None = None,
     required: int | None = None,
 ) -> Request:
-    """argmin_y <linear, y> + |y - center|^2 / (2 theta) + f(y), of a client's own loss f: its entry point ``prox``."""
+    """argmin_y <linear, y> + |y - center|^2 / (2 theta) + f(y) with a client's loss f: its entry point ``prox``."""
     return Request(
         payload={"center": center, "linear": linear},
         group=group,
@@ -62,7 +62,7 @@ def mean_of(
     *,
     weight: Callable[[Reply], float] = lambda reply: 1.0,
 ) -> Weights:
-    """The mean of what replies hold, by default with equal weights; ``template`` is what each of them fits.
+    """The mean of the replies' weights, by default with equal shares; each must fit ``template``.
 
     See `fedpkg.weights.fold.MeanFold` for dtypes, order and memory.
     """
@@ -83,17 +83,17 @@ def enough(answers: Collection[Replies], required: int, *, by: str = "round.requ
     """Wait for the replies to several requests.
 
     Raises:
-        AggregationError: fewer than ``required`` of them are usable, all together.
+        AggregationError: fewer than ``required`` of them are usable in total.
     """
     asked = [len(replies.asked) for replies in answers]
     usable = sum(asked) - sum(len(replies.missing) for replies in answers)
     if usable < required:
         raise AggregationError(
             f"{usable} usable updates of {sum(asked)} clients, {required} are required ({by})",
-            hint="`fedpkg session show --round N` says why; when the cause is mended, resume the session",
+            hint="`fedpkg session show --round N` shows why; fix the cause, then resume the session",
         )
 
 
 def parameters_alone(model: Weights) -> Weights:
-    """What gradients, deltas and control variates have: the parameters, in their dtypes."""
+    """The parameters of a model, in their dtypes, as gradients, deltas and control variates have them."""
     return model.filter(frozenset(model.parameters).__contains__)

@@ -1,4 +1,4 @@
-"""What server optimisers do before and after their own equation: the pseudo-gradient, and the step."""
+"""The parts that server optimisers share: the pseudo-gradient, and the step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def real_parameters_of(model: Weights) -> Weights:
 
 
 def gradient_of(model: Weights, aggregate: Weights) -> Weights:
-    """g = w - a of the real parameters alone."""
+    """g = w - a of the parameters as real numbers."""
     return real_parameters_of(model) - real_parameters_of(aggregate)
 
 

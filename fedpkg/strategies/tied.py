@@ -1,4 +1,4 @@
-"""Tied parameters: one tensor of a module that stands under several names in its model file."""
+"""Tied parameters: one tensor of a module that has several names in its model file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedpkg.weights.weights import Weights, raw_bytes
 def tied_parameters(seed_model: Weights) -> list[list[str]]:
     """Groups of parameters that are bit-equal copies of one another, each in the model's order.
 
-    Tensors of one value (biases that begin at 0, scales at 1) are equal without being tied, so they are left out.
+    Constant tensors (biases that begin at 0, scales at 1) are equal without being tied, so they are left out.
     """
     alike: dict[object, list[list[str]]] = {}
     for name in seed_model.parameters:
@@ -20,7 +20,7 @@ def tied_parameters(seed_model: Weights) -> list[list[str]]:
         flat = tensor.reshape(-1)
         if flat.numel() < 2 or bool((flat == flat[0]).all()):
             continue
-        # A few bytes tell most tensors apart, so that few are compared as a whole.
+        # The first bytes distinguish most tensors, so that few are compared as a whole.
         groups = alike.setdefault((tensor.shape, tensor.dtype, bytes(raw_bytes(flat[:16]).tolist())), [])
         for group in groups:
             if torch.equal(raw_bytes(tensor), raw_bytes(seed_model[group[0]])):
@@ -32,7 +32,7 @@ def tied_parameters(seed_model: Weights) -> list[list[str]]:
 
 
 def still_tied(groups: Sequence[Sequence[str]], total: Weights) -> list[list[str]]:
-    """The groups whose sums of updates are bit-equal, too."""
+    """The groups whose sums of updates are also bit-equal."""
     return [
         list(group)
         for group in groups

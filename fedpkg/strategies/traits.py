@@ -1,4 +1,4 @@
-"""What a strategy, or an aggregator, says of itself: one typed value that the rest of fedpkg reads."""
+"""The properties that a strategy or an aggregator declares, which the rest of fedpkg reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters", "elsew
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a strategy is. The defaults hold for a strategy without ``traits``; an aggregator has ``needs``,
+    """The properties of a strategy. The defaults hold for a strategy without ``traits``; an aggregator has ``needs``,
     ``treatment`` and ``only_averages`` alone.
 
     Args:
@@ -66,12 +66,12 @@ class Traits:
     client_lines: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ConfigError: what is said of a model, where there is none."""
+        """Raises ConfigError: properties of a model are declared, but there is none."""
         said = (self.treatment, self.server_optimiser, self.changes_numbers or None)
         if not self.has_model and (any(one is not None for one in said) or self.reply != "weights"):
             raise ConfigError(
-                "strategy: it has no model (has_model=False), so no treatment of one, no server optimiser, no kind of "
-                "update and no transforms of its numbers",
+                "strategy: it has no model (has_model=False), so it cannot declare a treatment, a server optimiser, a "
+                "kind of update, or transforms that change numbers",
                 key="strategy",
             )
 
@@ -83,13 +83,13 @@ class Traits:
 
 @runtime_checkable
 class HasTraits(Protocol):
-    """A strategy or an aggregator that says what it is."""
+    """A strategy or an aggregator that declares its properties."""
 
     @property
     def traits(self) -> Traits: ...
 
 
-# Attributes that said this before there were `Traits`. Without them, a strategy would silently be another one.
+# Attributes of older versions, in place of `Traits`. Ignoring them would silently change a strategy.
 _FORMER = frozenset(field.name for field in fields(Traits)) - {"reply", "changes_numbers", "server_optimiser"}
 
 
@@ -97,7 +97,7 @@ def traits_of(one: object) -> Traits:
     """The traits of a strategy or an aggregator; the defaults, if it has none.
 
     Raises:
-        ConfigError: its ``traits`` are something else, or one of them is an attribute of its own.
+        ConfigError: its ``traits`` have another type, or it has a trait as an attribute.
     """
     name = type(one).__name__
     if isinstance(one, HasTraits):
@@ -117,5 +117,5 @@ def traits_of(one: object) -> Traits:
 
 
 def change_numbers(*ways: Iterable[Transform]) -> bool:
-    """Whether any of these transforms changes numbers, rather than packing them."""
+    """Whether any of these transforms changes numbers instead of only compressing bytes."""
     return any(step.stage != Stage.PACK for way in ways for step in way)

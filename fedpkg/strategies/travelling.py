@@ -1,4 +1,4 @@
-"""Transforms of what travels, for methods that ask by themselves: their requests go out and come back through them."""
+"""Transforms of the requests and replies of stepping strategies."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Travelling:
-    """A method whose updates, or models, are transformed on their way. What a group is asked stays with the server.
+    """A method whose updates or models are transformed on their way. Requests to a group are not transformed.
 
-    Its traits, its `fold` and its `check` are the method's.
+    Its traits, `fold` and `check` are those of the method.
     """
 
     method: SteppingStrategy
@@ -36,7 +36,7 @@ class Travelling:
     download_transforms: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError: transforms do not go together, or not where they are."""
+        """Raises ValueError: transforms do not fit together, or to their place."""
         check_way("transforms", self.transforms)
         check_way("download_transforms", self.download_transforms, of_models=True)
 

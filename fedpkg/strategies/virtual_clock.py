@@ -1,4 +1,4 @@
-"""The virtual clock: who answers when follows from profiles of clients, not from this machine."""
+"""The virtual clock: the duration of tasks follows from profiles of the clients, not from this machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class VirtualClock:
-    """How long each client takes, in virtual seconds: ``clock`` of the run.yaml.
+    """The duration of each client's tasks in virtual seconds: ``clock`` of the run.yaml.
 
     A task takes ``seconds`` (of the first pattern that matches the client's id, else 1) * exp(``spread`` z_i +
-    ``jitter`` z), with z_i ~ N(0, 1) fixed for each client and z ~ N(0, 1) drawn for each task, and the model's bytes
-    take their time down and up at ``bytes_per_s``.
+    ``jitter`` z), with z_i ~ N(0, 1) fixed for each client and z ~ N(0, 1) drawn for each task. The download and upload
+    of the model add its bytes at ``bytes_per_s``.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class VirtualClock:
     bytes_per_s: float | None = None
 
     def duration(self, client_id: str, *, num_bytes: int = 0, draw: float = 0.0) -> float:
-        """Of a task with a model of so many bytes; without a ``draw``, in the middle."""
+        """The duration of a task with a model of ``num_bytes``; ``draw`` is z."""
         base = next((s for pattern, s in self.seconds.items() if fnmatch.fnmatchcase(client_id, pattern)), 1.0)
         travel = 0.0 if self.bytes_per_s is None else 2 * num_bytes / self.bytes_per_s
         return base * math.exp(self.spread * _own(client_id) + self.jitter * draw) + travel
@@ -33,7 +33,7 @@ class VirtualClock:
 
 @functools.lru_cache(maxsize=1 << 17)
 def _own(client_id: str) -> float:
-    """z_i, by the client's name."""
+    """z_i, from the client's id."""
     import numpy as np
 
     return float(np.random.default_rng(list(hashlib.sha256(client_id.encode()).digest())).standard_normal())

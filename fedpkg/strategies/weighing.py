@@ -1,4 +1,4 @@
-"""Numbers that clients must say for their update to be weighed: who does not stays out."""
+"""Numbers that clients must report for their updates to be weighted; updates without them are left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger("fedpkg.strategies")
 
 @dataclass(frozen=True)
 class Said:
-    """A number that clients write into the metadata beside their model, and what it may be."""
+    """A number that clients report in the metadata of their model, with its bounds."""
 
     key: str
     least: float
@@ -23,22 +23,22 @@ class Said:
     what: str  # "a number of local steps"
 
     def of(self, reply: Reply) -> float:
-        """Raises NotSaid."""
+        """The number in a reply. Raises NotSaid: it is missing or out of bounds."""
         value = reply.metadata.get(self.key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.least <= value <= self.most:
             raise NotSaid(
                 f"{reply.client_id}: {self.key!r} in its metadata is {value!r}, not {self.what}",
-                hint=f'clients must write {{"num_examples": …, "{self.key}": …}} beside their model',
+                hint=f'clients must write {{"num_examples": …, "{self.key}": …}} as the metadata of their model',
                 client_id=reply.client_id,
             )
         return float(value)
 
 
 def with_numbers(replies: Iterator[Reply], number_of: Callable[[Reply], float]) -> Iterator[tuple[Reply, float]]:
-    """The replies that say it, each with its number; the others are left out, and the log says so.
+    """The replies that report a number, each with it. The others are left out, with a warning in the log.
 
     Raises:
-        AggregationError: none says it.
+        AggregationError: no reply reports it.
     """
     refused = None
     some = False

@@ -1,1 +1,1 @@
-"""What is done to a model or update on its way: clipped, made noisy, made small; and undone at the other end."""
+"""Transforms of a model or update on its way (clipping, noise, compression), which the receiver undoes."""

@@ -1,4 +1,4 @@
-"""Transforms one after the other: what a sender applies, and a receiver undoes in reverse."""
+"""Chains of transforms, which a sender applies in order and a receiver undoes in reverse."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ROOM_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Sent:
-    """What travels. ``lost`` is what error feedback adds to the client's next update: (n,), None where none is kept."""
+    """What is sent. ``lost`` (n,) is what error feedback adds to the client's next update, or None."""
 
     content: bytes
     lost: Tensor | None = None
@@ -43,8 +43,8 @@ class Sent:
 class Chain:
     """Transforms in the order in which a sender applies them.
 
-    The order of the steps is that of their stages, with one of each but of those that bound or make noise. A step that
-    makes sense for differences alone puts ``delta`` before the first.
+    Steps are in the order of their stages, with at most one of each, except those that clip or add noise. If a step
+    works on differences alone, ``delta`` is put before the first step.
     """
 
     steps: tuple[Any, ...]
@@ -63,19 +63,19 @@ class Chain:
 
     @property
     def feeds_back(self) -> bool:
-        """Whether a client keeps what was lost."""
+        """Whether a client keeps what the transforms lose."""
         return self._remembering is not None
 
     def encode(
         self, update: Weights, sent: Weights, *, seed: int, is_difference: bool = False, lost: Tensor | None = None
     ) -> Sent:
-        """What travels of an update.
+        """The bytes to send for an update.
 
         Args:
-            sent: the model that the client was sent; of it, the parameters and their shapes.
-            seed: of the draws.
-            is_difference: the update is one already: a delta or gradient.
-            lost: what the last `Sent` of this client says.
+            sent: the model that the client received, for its parameters and their shapes.
+            seed: the seed of the draws.
+            is_difference: the update is a delta or gradient already.
+            lost: `Sent.lost` of the client's last update.
         """
         from fedpkg.transforms.message import write_message
 
@@ -96,10 +96,10 @@ class Chain:
         return Sent(self._packs[0].packed(content) if self._packs else content, lost)
 
     def decode(self, path: Path, sent: Weights, *, is_difference: bool = False) -> tuple[Weights, dict[str, Json]]:
-        """An update (a new model in memory) and the facts that came with it.
+        """An update (a new model in memory) and the facts that were sent with it.
 
         Raises:
-            ModelFileError: the sender cannot have made this.
+            ModelFileError: the file is not one that the chain makes.
         """
         from fedpkg.transforms.message import from_vector, read_message
 
@@ -118,7 +118,7 @@ class Chain:
         return from_vector(values, rest, sent), dict(message.facts)
 
     def there_and_back(self, update: Weights, sent: Weights, *, seed: int) -> Weights:
-        """An update as the other end would see it; nothing travels. In place of the wire, its own errors."""
+        """An update as the receiver would see it, without sending it."""
         from fedpkg.transforms.message import from_vector
 
         message, way = self._message(update, sent, seed=seed, is_difference=False)
@@ -137,20 +137,20 @@ class Chain:
 
     @property
     def _remembering(self) -> int | None:
-        """The first step with error feedback: what is lost from there on is kept."""
+        """The first step with error feedback, from which on losses are kept."""
         for number, step in enumerate(self._tensor_steps):
             if getattr(step, "error_feedback", False):
                 return number
         return None
 
     def _applied(self, message: Message, way: Way, *, start: int = 0, stop: int | None = None) -> Message:
-        """What the steps from ``start`` up to ``stop`` make of a message."""
+        """The message after the steps from ``start`` up to ``stop``."""
         for place, step in list(enumerate(self._tensor_steps))[start:stop]:
             message = step.apply(message, dataclasses.replace(way, place=place))
         return message
 
     def _undone(self, message: Message, way: Way, *, start: int = 0) -> Message:
-        """The message as it was before the step ``start``, but for what was lost."""
+        """The message before the step ``start``, without what was lost."""
         for step in reversed(self._tensor_steps[start:]):
             message = step.undo(message, way)
         return message
@@ -175,7 +175,7 @@ class Chain:
 
 
 def check_way(where: str, steps: Sequence[Any], *, of_models: bool = False) -> None:
-    """Raises ValueError: transforms do not go together, or not for whole models, if these go this way."""
+    """Raises ValueError: the transforms do not fit together, or not to whole models (``of_models``)."""
     try:
         chain_of(steps)
     except ValueError as error:
@@ -186,9 +186,9 @@ def check_way(where: str, steps: Sequence[Any], *, of_models: bool = False) -> N
 
 
 def chain_of(steps: Sequence[Any]) -> Chain | None:
-    """The chain of these transforms; None, if there are none.
+    """The chain of these transforms; None if there are none.
 
     Raises:
-        ValueError: they do not go together.
+        ValueError: they do not fit together.
     """
     return Chain(tuple(steps)) if steps else None

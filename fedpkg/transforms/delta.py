@@ -1,4 +1,4 @@
-"""The difference to what a client was sent."""
+"""The difference to the parameters that a client received."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from fedpkg.transforms.message import Message, Way
 
 
-@register_transform("delta", equation="d_k = w_k - w;  undone: w + d_k")
+@register_transform("delta", equation="d_k = w_k - w;  undone by w_k = w + d_k")
 @dataclass(frozen=True)
 class Delta:
-    """The parameters' difference to those that the client was sent. What works on differences alone implies it.
+    """Send the difference of the parameters to those that the client received.
 
-    A reply that is a delta or a gradient already stays as it is.
+    Transforms that work on differences alone add it to the chain. A reply that is a delta or a gradient stays as it is.
     """
 
     stage: ClassVar[Stage] = Stage.DELTA

@@ -1,4 +1,4 @@
-"""What travels, while transforms work on it: the floating parameters as one vector, and all else as it is."""
+"""A message on its way through transforms: the floating parameters as one vector, and the other tensors unchanged."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Message:
     """An update, or a model, on its way.
 
     Args:
-        values: (n,) floating; at first the parameters, one after the other, then what transforms made of them.
-        parts: what it takes to undo that, by name.
-        rest: buffers and integers, which travel as they are.
-        facts: numbers that tell of it, for the method: whether it was clipped.
+        values: (n,) floating: at first all parameters, one after another, then the output of the transforms.
+        parts: named tensors that are needed to undo the transforms.
+        rest: buffers and integers, which are sent unchanged.
+        facts: numbers for the method, such as whether the update was clipped.
     """
 
     values: Tensor
@@ -40,27 +40,27 @@ class Message:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
     def replace(self, values: Tensor, **parts: Tensor) -> Message:
-        """The same message with other values, and more parts."""
+        """The same message with other values and additional parts."""
         return dataclasses.replace(self, values=values, parts={**self.parts, **parts})
 
     def saying(self, **facts: Json) -> Message:
         return dataclasses.replace(self, facts={**self.facts, **facts})
 
     def part(self, name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """A part as the sender should have made it.
+        """A part, checked.
 
         Raises:
-            ModelFileError: it is not there, or is something else.
+            ModelFileError: it is missing, or has another dtype or shape.
         """
         return fitting(self.parts.get(name), dtype, shape, f"the part '{name}'")
 
     def numbers(self, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """The values as the sender should have made them. Raises ModelFileError."""
+        """The values, checked. Raises ModelFileError: they have another dtype or shape."""
         return fitting(self.values, dtype, shape, "the values")
 
 
 def fitting(tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...], what: str) -> Tensor:
-    """The tensor, if it has this dtype and shape. Raises ModelFileError."""
+    """The tensor, if it has this dtype and shape. Raises ModelFileError otherwise."""
     if tensor is None or tensor.dtype != dtype or tuple(tensor.shape) != shape:
         found = "nothing" if tensor is None else f"{dtype_name(tensor)} {tuple(tensor.shape)}"
         wanted = f"{str(dtype).removeprefix('torch.')} {shape}"
@@ -70,15 +70,15 @@ def fitting(tensor: Tensor | None, dtype: torch.dtype, shape: tuple[int, ...], w
 
 @dataclass(frozen=True)
 class Way:
-    """Of one message: the vector that both ends know, and draws that only the sender makes.
+    """The context of one message: what both ends know, and the seed of the sender's draws.
 
     Args:
-        known: (n,) the parameters that were sent to the client, where the update is no difference yet; else None.
-        size: n, how many numbers there are before anything was done to them.
-        count: how many of them travel.
-        dtype: theirs, float32 or float64.
-        seed: of the sender's draws.
-        place: of the transform in its chain.
+        known: (n,) the parameters that were sent to the client; None if the update is a difference already.
+        size: n, the number of values before any transform.
+        count: the number of values that are sent.
+        dtype: the dtype of the values, float32 or float64.
+        seed: the seed of the sender's draws.
+        place: the index of the transform in its chain.
     """
 
     known: Tensor | None
@@ -89,40 +89,40 @@ class Way:
     place: int = 0
 
     def rng(self, stage: Stage) -> np.random.Generator:
-        """For the draws of one transform: two of a kind do not draw the same."""
+        """The generator of one transform. Two transforms of a kind draw different numbers."""
         return np.random.default_rng([self.seed, 0x7472616E73, int(stage), self.place])
 
 
 class Transform(Protocol):
-    """One step on the way, and back. It keeps nothing: what it must remember is in the message.
+    """One step of a chain, and its inverse. It keeps no state: what the inverse needs is in the message.
 
-    ``error_feedback``, if a transform has it, says that what it (and those after it) lose is added next time.
+    If a transform has ``error_feedback``, what it and the steps after it lose is added to the next update.
     """
 
     stage: ClassVar[Stage]
-    of_update: ClassVar[bool]  # it makes sense for differences to a known model only
+    of_update: ClassVar[bool]  # it works on differences to a known model only
 
     def apply(self, message: Message, way: Way) -> Message:
-        """At the sender."""
+        """Transform a message, at the sender."""
         ...
 
     def undo(self, message: Message, way: Way) -> Message:
-        """At the receiver, in reverse.
+        """Undo the transform, at the receiver.
 
         Raises:
-            ModelFileError: the sender cannot have made this.
+            ModelFileError: the message is not one that the transform makes.
         """
         ...
 
 
 def parameters_vector(weights: Weights, dtype: torch.dtype) -> Tensor:
-    """(n,) all parameters, one after the other; a complex one is two numbers."""
+    """(n,) all parameters, one after another; a complex element is two numbers."""
     pieces = [_real(weights[name]).reshape(-1).to(dtype) for name in weights.parameters]
     return torch.cat(pieces) if pieces else torch.zeros(0, dtype=dtype)
 
 
 def vector_dtype(template: Weights) -> torch.dtype:
-    """Float32, or float64 where a parameter has it."""
+    """Float32, or float64 if a parameter has it."""
     wide = (torch.float64, torch.complex128)
     return torch.float64 if any(template[name].dtype in wide for name in template.parameters) else torch.float32
 
@@ -134,7 +134,7 @@ def from_vector(vector: Tensor, rest: Mapping[str, Tensor], template: Weights) -
         like = template[name]
         size = _real(like).numel()
         piece = vector[start : start + size].reshape(_real(like).shape)
-        # A complex element cannot begin at an odd place of a vector, so it gets memory of its own.
+        # A complex element cannot begin at an odd place of a vector, so the piece is copied.
         made[name] = (torch.view_as_complex(piece.clone()) if like.is_complex() else piece).to(like.dtype)
         start += size
     return Weights({name: made[name] for name in template}, buffers=template.buffers)
@@ -145,7 +145,7 @@ def _real(tensor: Tensor) -> Tensor:
 
 
 def write_message(file: BinaryIO, message: Message) -> None:
-    """Write what travels, before its bytes are packed: a .safetensors file."""
+    """Write a message as a .safetensors file, before it is compressed."""
     tensors = [(_VALUES, message.values)]
     tensors += [(_PART + name, tensor) for name, tensor in message.parts.items()]
     tensors += [(_REST + name, tensor) for name, tensor in message.rest.items()]
@@ -155,7 +155,7 @@ def write_message(file: BinaryIO, message: Message) -> None:
 
 
 def read_message(path: Path, template: Weights) -> Message:
-    """The inverse of `write_message`; the rest is as the template has it.
+    """The inverse of `write_message`. The rest must fit the template.
 
     Raises:
         ModelFileError: the file is damaged, or its rest does not fit.
@@ -166,7 +166,7 @@ def read_message(path: Path, template: Weights) -> Message:
         if name not in template.parameters:
             rest[name] = fitting(tensors.pop(_REST + name, None), tensor.dtype, tuple(tensor.shape), f"tensor '{name}'")
     if _VALUES not in tensors or tensors[_VALUES].ndim != 1:
-        raise ModelFileError(f"{path}: is no message: there are no values in it")
+        raise ModelFileError(f"{path}: is not a message: it has no values")
     values, facts = tensors.pop(_VALUES), {}
     if _FACTS in tensors:
         try:
@@ -176,5 +176,5 @@ def read_message(path: Path, template: Weights) -> Message:
         if not isinstance(facts, dict):
             raise ModelFileError(f"{path}: its facts are damaged")
     if strange := next((name for name in tensors if not name.startswith(_PART)), None):
-        raise ModelFileError(f"{path}: holds {strange!r}, which is no part of a message")
+        raise ModelFileError(f"{path}: contains {strange!r}, which is not part of a message")
     return Message(values, {name.removeprefix(_PART): tensor for name, tensor in tensors.items()}, rest, facts)

@@ -1,12 +1,14 @@
-"""Fewer bits for each number: stochastic quantisation, the sign, bfloat16."""
+"""Fewer bits for each number: stochastic quantisation, signs, bfloat16."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from msgspec import Meta
 
 from fedpkg.registry import Count
-from fedpkg.transforms.registry import register_transform
+from fedpkg.transforms.registry import ErrorFeedback, register_transform
 from fedpkg.transforms.stage import Stage
 
 if TYPE_CHECKING:
@@ -15,22 +17,34 @@ if TYPE_CHECKING:
     from fedpkg.transforms.message import Message, Way
 
 
+Bucket = Annotated[
+    Count,
+    Meta(
+        description="Number of consecutive numbers that share a scale. Smaller buckets are more accurate, but each "
+        "sends 4 bytes more."
+    ),
+]
+
+
 @register_transform(
     "quantise",
-    equation="q = floor(L v / s + u), u ~ U[0, 1), s = max |v| of its bucket, L = 2^(bits - 1) - 1;  undone: q s / L",
+    equation="q = floor(L v / s + u), u ~ U[0, 1), s = max |v| of its bucket, L = 2^(bits - 1) - 1;  undone by q s / L",
     paper="Alistarh et al. 2017, QSGD: Communication-Efficient SGD via Gradient Quantization, arXiv:1610.02132",
 )
 @dataclass(frozen=True)
 class Quantise:
-    """Each number becomes one of 255 (8 ``bits``) or 15 (4 bits) levels, the upper or the lower neighbour at random.
+    """Round each number to one of a few levels, up or down at random so that its expectation stays.
 
-    So its expectation is the number itself; it is wrong by less than a level, s / 127 or s / 7, where s is the largest
-    of its ``bucket`` of numbers (whose scale travels, too).
+    The error is less than a level: s / 127 with 8 bits or s / 7 with 4 bits, where s is the largest magnitude in the
+    bucket of the number.
+
+    Args:
+        bits: Bits of each number: 8 (255 levels) or 4 (15 levels).
     """
 
     bits: Literal[8, 4] = 8
-    bucket: Count = 512
-    error_feedback: bool = False
+    bucket: Bucket = 512
+    error_feedback: ErrorFeedback = False
 
     stage: ClassVar[Stage] = Stage.NARROW
     of_update: ClassVar[bool] = False
@@ -41,7 +55,7 @@ class Quantise:
         rows, levels = _rows(message.values, self.bucket), self._levels
         scales = rows.abs().amax(dim=1, keepdim=True).to(torch.float32)
         drawn = torch.from_numpy(way.rng(Stage.NARROW).random(rows.shape, dtype="float32")).to(rows.dtype)
-        # A scale of 0 divides 0 by 0; a sum of t < L and u < 1 may be rounded up to L + 1.
+        # A scale of 0 gives 0 / 0, and the sum of t < L and u < 1 may be rounded up to L + 1.
         steps = (
             (rows / scales.to(rows.dtype)).nan_to_num_(0.0).mul_(levels).add_(drawn).floor_().clamp_(-levels, levels)
         )
@@ -70,19 +84,18 @@ class Quantise:
 
 @register_transform(
     "sign",
-    equation="s sign(v), s = mean |v| of its bucket",
+    equation="v <- s sign(v), s = mean |v| of its bucket",
     paper="Karimireddy et al. 2019, Error Feedback Fixes SignSGD, arXiv:1901.09847",
 )
 @dataclass(frozen=True)
 class Sign:
-    """One bit for each number, and for each ``bucket`` of them the mean of their magnitudes.
+    """Send the sign of each number, in one bit, and the mean of the magnitudes in each bucket.
 
-    That is biased, and moves what did not change as well: with ``error_feedback`` a client keeps what was lost, and
-    adds it next time.
+    The result is biased, and numbers that did not change move as well. Error feedback corrects for both.
     """
 
-    bucket: Count = 512
-    error_feedback: bool = True
+    bucket: Bucket = 512
+    error_feedback: ErrorFeedback = True
 
     stage: ClassVar[Stage] = Stage.NARROW
     of_update: ClassVar[bool] = True
@@ -110,10 +123,10 @@ class Sign:
         return message.replace((_rows(signs, self.bucket) * scales.to(way.dtype)).reshape(-1)[:size])
 
 
-@register_transform("bfloat16", equation="v rounded to 8 bits of precision")
+@register_transform("bfloat16", equation="v <- v rounded to 8 significant bits")
 @dataclass(frozen=True)
 class BFloat16:
-    """Half the bytes of float32: its range, with 8 bits of precision (a relative error of at most 2^-8)."""
+    """Send numbers in half the bytes of float32, with its range and a relative error of at most 2^-8."""
 
     stage: ClassVar[Stage] = Stage.NARROW
     of_update: ClassVar[bool] = False
@@ -130,14 +143,14 @@ class BFloat16:
 
 
 def _rows(values: Tensor, bucket: int) -> Tensor:
-    """(buckets, bucket): the numbers, filled up with zeros."""
+    """(buckets, bucket): the numbers, padded with zeros."""
     import torch
 
     return torch.nn.functional.pad(values, (0, -len(values) % bucket)).reshape(-1, bucket)
 
 
 def _pairs(codes: Tensor) -> Tensor:
-    """Two codes of four bits in a byte."""
+    """Two codes of four bits in each byte."""
     import torch
 
     codes = torch.nn.functional.pad(codes, (0, len(codes) % 2))

@@ -1,4 +1,4 @@
-"""How far an update goes, and noise: clipping, Gaussian noise, local differential privacy."""
+"""Clipping, Gaussian noise, and local differential privacy."""
 
 from __future__ import annotations
 
@@ -19,17 +19,31 @@ if TYPE_CHECKING:
     from fedpkg.transforms.message import Message, Way
 
 Probability = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+FailureProbability = Annotated[
+    Probability,
+    msgspec.Meta(
+        description="Probability delta that the guarantee of epsilon does not hold. Keep it well below 1 / the number "
+        "of clients."
+    ),
+]
+ClippingNorm = Annotated[
+    Positive,
+    msgspec.Meta(
+        description="Largest L2 norm C of an update, over all its parameters. A small value slows down learning; a "
+        "value above the norms of all updates clips nothing."
+    ),
+]
 
 
 @register_transform("clip", equation="d_k <- d_k min(1, C / |d_k|)")
 @dataclass(frozen=True)
 class Clip:
-    """An update is at most so long: ``norm`` (C), the L2 norm of all its parameters together.
+    """Scale an update down to a largest L2 norm.
 
-    Buffers are not clipped. The reply's metadata say whether it was (``clipped``: 1 or 0).
+    Buffers are not clipped. The metadata of the reply record whether the update was (``clipped``: 1 or 0).
     """
 
-    norm: Positive
+    norm: ClippingNorm
 
     stage: ClassVar[Stage] = Stage.BOUND
     of_update: ClassVar[bool] = True
@@ -45,7 +59,11 @@ class Clip:
 @register_transform("gaussian_noise", equation="d_k <- d_k + N(0, sigma^2 I)")
 @dataclass(frozen=True)
 class GaussianNoise:
-    """Each number gets noise of this standard deviation, ``std`` (sigma). It comes from the session's seed."""
+    """Add Gaussian noise, drawn from the session's seed, to each number.
+
+    Args:
+        std: Standard deviation sigma of the noise, in units of the weights. 0: no noise.
+    """
 
     std: NotNegative
 
@@ -61,21 +79,25 @@ class GaussianNoise:
 
 @register_transform(
     "local_dp",
-    equation="d_k <- d_k min(1, C / |d_k|) + N(0, sigma^2 I),  sigma the least for (epsilon, delta) and sensitivity 2C",
+    equation="d_k <- d_k min(1, C / |d_k|) + N(0, sigma^2 I),  sigma the least for (epsilon, delta), sensitivity 2 C",
     paper="Balle, Wang 2018, Improving the Gaussian Mechanism for Differential Privacy, arXiv:1805.06530, Alg. 1",
 )
 @dataclass(frozen=True)
 class LocalDp:
-    """Every single update is (epsilon, delta)-differentially private before it leaves its client.
+    """Make each update (epsilon, delta)-differentially private before it leaves its client.
 
-    Two updates of length ``norm`` (C) are 2C apart at most. The guarantee is for one round, and for the parameters:
-    what else a client sends (buffers, numbers of examples, metrics) is not covered. The noise comes from the session's
-    seed, so that a run can be repeated: who knows the seed can take it away again.
+    Two updates with a norm of at most C differ by at most 2 C. The guarantee is for one round and for the parameters:
+    buffers, numbers of examples and metrics are not covered. The noise comes from the session's seed, so that a run can
+    be repeated; anyone who knows the seed can subtract it.
+
+    Args:
+        epsilon: Privacy loss epsilon of each update, which every round adds again. From 1 to 10 is usual: a smaller
+            value adds more noise.
     """
 
-    norm: Positive
+    norm: ClippingNorm
     epsilon: Positive
-    delta: Probability = 1e-5
+    delta: FailureProbability = 1e-5
 
     stage: ClassVar[Stage] = Stage.BOUND
     of_update: ClassVar[bool] = True
@@ -90,7 +112,7 @@ class LocalDp:
 
 
 def clipped_to(values: Tensor, norm: float) -> tuple[Tensor, bool]:
-    """A vector that is no longer than ``norm``, and whether it was. One without a length stays as it is."""
+    """The vector, scaled down to ``norm`` if it is longer, and whether it was. A vector of zeros stays as it is."""
     import torch
 
     length = float(torch.linalg.vector_norm(values, dtype=torch.float64))
@@ -98,14 +120,14 @@ def clipped_to(values: Tensor, norm: float) -> tuple[Tensor, bool]:
 
 
 def with_noise(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
-    """A tensor of float32 or float64 and Gaussian noise, drawn in its dtype."""
+    """A tensor in float32 or float64 plus Gaussian noise, drawn in its dtype."""
     import numpy as np
     import torch
 
     if std == 0:
         return tensor
     dtype: Any = np.float64 if tensor.dtype == torch.float64 else np.float32
-    drawn = np.asarray(rng.standard_normal(tuple(tensor.shape), dtype=dtype))  # of no dimensions, it is a number
+    drawn = np.asarray(rng.standard_normal(tuple(tensor.shape), dtype=dtype))  # a plain number if it has no dimensions
     return tensor + std * torch.from_numpy(drawn)
 
 
@@ -117,7 +139,7 @@ def gaussian_std(epsilon: float, delta: float, *, sensitivity: float) -> float:
     """
 
     def excess(std: float) -> float:
-        """The delta that this noise gives at epsilon."""
+        """The delta of this noise at epsilon."""
         a, b = sensitivity / (2 * std), epsilon * std / sensitivity
         tail = _normal_cdf(-a - b)
         return _normal_cdf(a - b) - (math.exp(min(epsilon + math.log(tail), 700.0)) if tail > 0 else 0.0)

@@ -1,4 +1,4 @@
-"""Transforms as data: the sections of a run.yaml, and the chain that they make."""
+"""Transforms as sections of a run.yaml, and the chain that they make."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fedpkg.transforms.registry import TRANSFORMS
 
 
 def sections_of(chain: Chain | None) -> tuple[dict[str, Any], ...]:
-    """Transforms as data: the sections of a run.yaml that make them.
+    """The sections of a run.yaml that make the transforms of a chain.
 
     Raises:
-        ConfigError: one of them is of a class that no name leads to.
+        ConfigError: the class of a transform is not registered and cannot be imported.
     """
     return () if chain is None else tuple(TRANSFORMS.section_of("transform", step) for step in chain.steps)
 
@@ -23,7 +23,7 @@ def chain_of_sections(sections: Sequence[Mapping[str, Any]]) -> Chain | None:
     """The inverse of `sections_of`.
 
     Raises:
-        ConfigError: there is no such transform here, or they do not go together.
+        ConfigError: a transform is not known here, or they do not fit together.
     """
     places = Places("an order's transforms")
     return chain_of([TRANSFORMS.make("transform", section, places, ("transforms",)) for section in sections])

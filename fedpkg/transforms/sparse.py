@@ -1,13 +1,15 @@
-"""Some of the numbers alone: the largest ones, or some drawn at random."""
+"""Sparse updates: only the largest numbers are sent, or a random choice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from msgspec import Meta
 
 from fedpkg.registry import Share
 from fedpkg.shares import share_of
-from fedpkg.transforms.registry import register_transform
+from fedpkg.transforms.registry import ErrorFeedback, register_transform
 from fedpkg.transforms.stage import Stage
 
 if TYPE_CHECKING:
@@ -17,31 +19,36 @@ if TYPE_CHECKING:
     from fedpkg.transforms.message import Message, Way
 
 
+ShareSent = Annotated[
+    Share, Meta(description="Share of an update's numbers to send, at least one. 0.01 to 0.1 is usual; 1 sends all.")
+]
+
+
 @dataclass(frozen=True)
 class _Chosen:
-    share: Share
+    share: ShareSent
 
     stage: ClassVar[Stage] = Stage.CHOOSE
     of_update: ClassVar[bool] = True
 
     def count(self, size: int) -> int:
-        """How many of so many numbers travel: at least one, if there are any."""
+        """How many of ``size`` numbers are sent: at least one, if there are any."""
         return min(size, max(1, share_of(self.share, size)))
 
 
 @register_transform(
     "top_k",
-    equation="the k numbers of d_k + e_k with the largest |.|, others 0;  e_k <- what is lost",
+    equation="u = d_k + e_k;  sent: the m largest |u[i]|, others 0;  e_k <- u - sent",
     paper="Stich et al. 2018, Sparsified SGD with Memory, arXiv:1809.07599",
 )
 @dataclass(frozen=True)
 class TopK(_Chosen):
-    """The ``share`` of an update's numbers that are largest travel, with their places (4 bytes each; 8 from 2^31 on).
+    """Send a share of an update's numbers, the largest ones.
 
-    With ``error_feedback`` a client keeps what was lost, and adds it next time it is asked; it is part of its state.
+    Their places are sent with them, in 4 bytes each (8 for updates of 2^31 numbers or more).
     """
 
-    error_feedback: bool = True
+    error_feedback: ErrorFeedback = True
 
     def apply(self, message: Message, way: Way) -> Message:
         import torch
@@ -62,19 +69,19 @@ class TopK(_Chosen):
 
 @register_transform(
     "random_k",
-    equation="k of the n numbers of d_k at random, times n / k (not so with error feedback), others 0",
+    equation="sent: m of the n numbers of d_k at random, times n / m (with error feedback times 1), others 0",
     paper="Konecny et al. 2016, Federated Learning: Strategies for Improving Communication Efficiency, "
     "arXiv:1610.05492",
 )
 @dataclass(frozen=True)
 class RandomK(_Chosen):
-    """A ``share`` of an update's numbers travels, drawn anew each time. Of their places only the draw's seed is sent.
+    """Send a share of an update's numbers, drawn at random each time.
 
-    The numbers are scaled so that the mean over draws is the update itself; or, with ``error_feedback``, sent as they
-    are, and what was lost is added next time.
+    Instead of their places, the seed of the draw is sent. The numbers are scaled so that their expectation is the
+    update. With ``error_feedback`` they are not scaled, and what was lost is added to the next update.
     """
 
-    error_feedback: bool = False
+    error_feedback: ErrorFeedback = False
 
     def apply(self, message: Message, way: Way) -> Message:
         import torch
@@ -93,9 +100,9 @@ class RandomK(_Chosen):
 
 
 def _drawn(seed: int, count: int, size: int) -> Tensor:
-    """So many places at random, in order: those of the smallest of n random numbers.
+    """``count`` random places in order: those of the smallest of ``size`` random numbers.
 
-    The numbers are a bit generator's own: NumPy promises to keep these from version to version, and both ends draw.
+    Both ends draw. They use the output of the bit generator itself, which NumPy keeps from version to version.
     """
     import numpy as np
     import torch

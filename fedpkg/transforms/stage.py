@@ -1,4 +1,4 @@
-"""When a transform has its turn."""
+"""The order of transforms."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import IntEnum
 
 
 class Stage(IntEnum):
-    """In another order the result would not be what a transform's name says."""
+    """The place of a transform in a chain. In another order, transforms would not have the effect of their names."""
 
-    DELTA = 1  # the difference to what was sent to the client
-    BOUND = 2  # how far it may go
+    DELTA = 1  # the difference to the model that the client received
+    BOUND = 2  # clip the norm
     NOISE = 3
     CHOOSE = 4  # some of the numbers
-    NARROW = 5  # fewer bits for each
-    PACK = 6  # the bytes
+    NARROW = 5  # fewer bits for each number
+    PACK = 6  # compress the bytes

@@ -1,4 +1,4 @@
-"""Bytes packed by Zstandard."""
+"""Compression by Zstandard."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 
-Level = Annotated[int, msgspec.Meta(ge=1, le=19)]
-
 
 @register_transform("zstd", equation="lossless", paper="RFC 8878, Zstandard Compression")
 @dataclass(frozen=True)
 class Zstd:
-    """All bytes of a message, packed. Numbers of full precision hardly shrink; quantised ones and zeros do."""
+    """Compress all bytes of a message without loss.
 
-    level: Level = 3
+    Numbers in full precision hardly shrink; quantised numbers and zeros do.
+
+    Args:
+        level: Compression level, from 1 (fastest) to 19 (smallest). 3 is usual.
+    """
+
+    level: Annotated[int, msgspec.Meta(ge=1, le=19)] = 3
 
     stage: ClassVar[Stage] = Stage.PACK
     of_update: ClassVar[bool] = False
@@ -37,16 +41,16 @@ class Zstd:
         return packed
 
     def unpack(self, path: Path, target: BinaryIO, *, max_bytes: int) -> None:
-        """Write the content of a packed file, which may be at most so big.
+        """Write the content of a compressed file, of at most ``max_bytes``.
 
         Raises:
-            ModelFileError: it is damaged, or bigger.
+            ModelFileError: the file is damaged, or its content is larger.
         """
         zstandard = _zstandard()
         size = 0
         try:
             with path.open("rb") as source:
-                # The window is what it takes to memory to unpack: a frame may claim gigabytes.
+                # The window bounds the memory of decompression; a frame may ask for gigabytes.
                 pieces = zstandard.ZstdDecompressor(max_window_size=1 << 27).read_to_iter(source, write_size=_PIECE)
                 for piece in pieces:
                     size += len(piece)

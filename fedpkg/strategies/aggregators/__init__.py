@@ -1,1 +1,1 @@
-"""Aggregators: what makes one model out of the updates of a round."""
+"""Aggregators: they make one model out of the updates of a round."""

@@ -14,23 +14,24 @@ if TYPE_CHECKING:
 
 
 class FoldingAggregator(Protocol):
-    """Makes one model out of sums over the clients' updates, which can be made in parts, anywhere. What it is besides,
-    it says in its ``traits`` (`fedpkg.strategies.traits.Traits`).
+    """Makes one model out of sums over the clients' updates, which can be computed in parts, anywhere.
+
+    Its ``traits`` (`fedpkg.strategies.traits.Traits`) hold its other properties.
     """
 
     def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
-        """The fold of the replies to the global model ``model``, from a cohort position on; it makes the aggregate.
+        """The fold of the replies to the global model ``model``, from a cohort position on; it gives the aggregate.
 
-        An aggregator whose parameters decide whether it can be folded has a property instead, which may be None.
+        If the aggregator's parameters decide whether it can be folded, ``fold`` is a property, which may be None.
         """
         ...
 
 
 class Aggregator(Protocol):
-    """Makes one model out of the clients' updates, of which it needs all in one place. ``traits``: as above."""
+    """Makes one model out of the clients' updates and needs all of them in one place. ``traits``: as above."""
 
     def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
-        """Fold replies to the global model ``model``; they come in cohort order.
+        """The aggregate of the replies to the global model ``model``, which come in cohort order.
 
         Raises:
             AggregationError: no replies, too few of them, or no finite result.
@@ -40,10 +41,10 @@ class Aggregator(Protocol):
 
 @runtime_checkable
 class RememberingAggregator(Protocol):
-    """An aggregator that keeps something from round to round, or draws."""
+    """An aggregator that keeps state from round to round, or draws random numbers."""
 
     def aggregate_next(
         self, replies: Iterator[Reply], model: Weights, memory: State, rng: np.random.Generator
     ) -> tuple[Weights, State]:
-        """Like `Aggregator.aggregate`; ``memory`` is what the last round returned, at first empty."""
+        """Like `Aggregator.aggregate`; ``memory`` is the state from the last round, at first empty."""
         ...

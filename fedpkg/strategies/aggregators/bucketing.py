@@ -1,4 +1,4 @@
-"""Bucketing: a robust aggregator over means of a few updates each, which differ less than the updates do."""
+"""Bucketing: a robust aggregator over means of a few updates each, which differ less than the updates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bucketing(RememberingRobustAggregator):
-    """Draws buckets of ``size`` updates anew in every round; the last one may be smaller."""
+    """Draws new buckets of ``size`` updates in every round; the last one may be smaller."""
 
     inner: RobustAggregator
     size: int = 2
@@ -45,14 +45,20 @@ class Bucketing(RememberingRobustAggregator):
 
 @register_aggregator(
     "bucketing",
-    equation="w <- inner(means of ceil(n / s) buckets of s updates each, drawn at random)",
+    equation="w <- inner(means of ceil(n / s) random buckets of s updates each)",
     paper="Karimireddy et al. 2022, Byzantine-Robust Learning on Heterogeneous Datasets, arXiv:2006.09365",
-    attackers="as many as inner among ceil(n / s)",
+    attackers="as many as inner tolerates among ceil(n / s)",
 )
 def bucketing(inner: Annotated[Any, Part("aggregator")] = "median", size: Count = 2) -> Bucketing:
-    """A robust aggregator over the means of small random groups of updates, for clients whose data differ."""
+    """A robust aggregator over the means of small random groups of updates, for clients whose data differ.
+
+    Args:
+        inner: The robust aggregator of the means, such as median, krum or geometric_median.
+        size: Number s of updates in a bucket. 2 is the paper's choice. Larger buckets differ less, but tolerate fewer
+            attackers; 1 is the inner aggregator alone.
+    """
     if not isinstance(inner, RobustAggregator):
         raise ValueError("inner must be a robust aggregator, one that sees all updates: median, krum …")
     if not inner.takes_means:
-        raise ValueError("inner must take means of several updates as it takes updates: median, krum …")
+        raise ValueError("inner must be an aggregator that accepts means of several updates: median, krum …")
     return Bucketing(inner, size)

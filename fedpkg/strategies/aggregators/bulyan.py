@@ -1,13 +1,12 @@
-"""Bulyan: of updates that Krum selects, the coordinate-wise mean of the elements around the median."""
+"""Bulyan: Krum selects updates, and their elements around the median are averaged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import CountOrZero
 from fedpkg.strategies.aggregators.krum import krum_order
-from fedpkg.strategies.aggregators.robust import RobustAggregator
+from fedpkg.strategies.aggregators.robust import Attackers, RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
 
 if TYPE_CHECKING:
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
 
 @register_aggregator(
     "bulyan",
-    equation="select t = n - 2 f updates by Krum, one after the other;  w[i] <- mean of the t - 2 f elements nearest "
+    equation="select t = n - 2 f updates by Krum, one after another;  w[i] <- mean of their t - 2 f elements nearest "
     "to their median",
     paper="El Mhamdi et al. 2018, The Hidden Vulnerability of Distributed Learning in Byzantium, arXiv:1802.07927",
     attackers="f = attackers; needs n >= 4 f + 3",
 )
 @dataclass(frozen=True)
 class Bulyan(RobustAggregator):
-    """Krum selects n - 2 f updates one by one; of these, in each coordinate, the elements around the median count."""
+    """Krum selects n - 2 f updates, and in each coordinate their elements around the median are averaged."""
 
-    attackers: CountOrZero = 1
+    attackers: Attackers = 1
 
     @property
     def needs(self) -> int:
@@ -55,9 +54,9 @@ class Bulyan(RobustAggregator):
 
 
 def _mean_around_median(rows: Tensor, kept: int) -> Tensor:
-    """Of each column the mean of the ``kept`` elements nearest to its median.
+    """The mean of each column's ``kept`` elements nearest to its median.
 
-    They stand together when the column is sorted: of the windows of that many, the one whose farther end is nearest.
+    In a sorted column they are neighbours: the window of that size whose farther end is nearest to the median.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Centred clipping: a mean around the last round's step, in which no update reaches far."""
+"""Centred clipping: a mean of steps that are clipped around the step of the last round."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     "centered_clipping",
     equation="d_k = w_k - w;  v <- v + (1/n) sum_k (d_k - v) min(1, tau / |d_k - v|);  w <- w + v",
     paper="Karimireddy et al. 2021, Learning from History for Byzantine Robust Optimization, arXiv:2012.10333",
-    attackers="n // 10; each shifts a round by tau / n at most",
+    attackers="n // 10; one attacker shifts a round by at most tau / n",
 )
 @dataclass(frozen=True)
 class CenteredClipping(RememberingRobustAggregator):
     """The mean of steps, each clipped to a ball around the step of the round before.
 
-    ``max_norm`` (tau) null: the median of the distances |d_k - v|, so that half of the clients are not clipped.
+    Args:
+        max_norm: Radius tau of the ball, an L2 norm over all parameters. Smaller values tolerate stronger attacks, but
+            slow down learning. null: the median of the distances |d_k - v|, so that half of the clients are clipped.
+        iterations: Number of clipped means in a round, each around the one before. 1 is usual; more help when the last
+            round's step is far from the honest ones.
     """
 
     max_norm: Positive | None = None

@@ -1,4 +1,4 @@
-"""FedNova: clients' steps are normalised by how many local steps they took."""
+"""FedNova: clients' steps are normalised by their numbers of local steps."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 
 @register_aggregator(
     "fednova",
-    equation="w <- w - t sum_k p_k (w - w_k) / a_k,  t = sum_k p_k a_k,  p_k = n_k / n;  a_k = s_k, with momentum "
-    "rho: (s_k - rho (1 - rho^s_k) / (1 - rho)) / (1 - rho)",
+    equation="w <- w - t sum_k p_k (w - w_k) / a_k,  t = sum_k p_k a_k,  p_k = n_k / n,  n = sum_k n_k;  a_k = s_k, "
+    "with momentum rho: a_k = (s_k - rho (1 - rho^s_k) / (1 - rho)) / (1 - rho)",
     paper="Wang et al. 2020, Tackling the Objective Inconsistency Problem, arXiv:2007.07481",
 )
 @dataclass(frozen=True)
 class FedNova:
-    """The mean of steps that are normalised by the number of local steps, so that who takes more has no more say.
+    """The mean of steps, each divided by its number of local steps, so that clients with more steps weigh no more.
 
-    Clients put that number (s_k) into the metadata beside their model, under ``steps_key``; who does not is left out,
-    and the log says so. ``momentum`` is that of
-    their local optimiser. Buffers are averaged with the same weights, p_k / a_k.
+    Clients report the number s_k in the metadata of their model. An update without it is left out, with a warning in
+    the log. Buffers are averaged with the same weights, p_k / a_k.
+
+    Args:
+        steps_key: Key in the metadata under which clients report their number of local steps.
+        momentum: Momentum rho of the clients' local SGD, which must be the value that the package uses. 0: no momentum.
     """
 
     steps_key: str = "num_steps"

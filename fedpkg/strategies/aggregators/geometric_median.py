@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 class GeometricMedian(RobustAggregator):
     """The point with the least sum of distances to the updates.
 
-    It starts from the coordinate-wise median p, not from the mean: one huge update then costs neither steps nor digits.
-    Every z is a mean of updates, so its distances follow from the products <w_i - p, w_j - p> alone: updates are read
-    once for these and once for the result, however many steps it takes.
+    The iteration starts from the coordinate-wise median p, not from the mean, so that one huge update costs neither
+    steps nor digits. Every z is a mean of updates, so its distances follow from the products <w_i - p, w_j - p>. The
+    updates are read once for these and once for the result, whatever the number of steps.
+
+    Args:
+        steps: Largest number of Weiszfeld steps. The iteration stops earlier when it has converged.
+        smoothing: Least distance nu in the division, an L2 norm over all parameters. It keeps the weights finite when z
+            meets an update. Values as large as the distances give the mean, which tolerates no attackers.
     """
 
     steps: Repeats = 200
-    smoothing: Positive = 1e-6  # nu
+    smoothing: Positive = 1e-6
 
     def stands(self, count: int) -> int:
         return (count - 1) // 2

@@ -1,12 +1,12 @@
-"""Krum and multi-Krum: the update that is nearest to its neighbours, or the mean of a few such."""
+"""Krum and multi-Krum: the update that is nearest to its neighbours, or the mean of several such updates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Count, CountOrZero
-from fedpkg.strategies.aggregators.robust import RobustAggregator
+from fedpkg.registry import Count
+from fedpkg.strategies.aggregators.robust import Attackers, RobustAggregator
 from fedpkg.strategies.registry import register_aggregator
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ _PAPER = "Blanchard et al. 2017, Machine Learning with Adversaries, NeurIPS, arX
 
 @register_aggregator(
     "krum",
-    equation="w <- w_k with the least sum of |w_k - w_j|^2 over its n - f - 2 nearest j",
+    equation="w <- the w_k of n with the least sum of |w_k - w_j|^2 over its n - f - 2 nearest j",
     paper=_PAPER,
     attackers="f = attackers; needs n >= 2 f + 3",
 )
 @dataclass(frozen=True)
 class Krum(RobustAggregator):
-    """The update that is nearest to its n - f - 2 nearest; of equals that of the first client."""
+    """The update with the least distance to its n - f - 2 nearest neighbours; of equals, the first client's."""
 
-    attackers: CountOrZero = 1
+    attackers: Attackers = 1
 
     @property
     def needs(self) -> int:
@@ -50,9 +50,14 @@ class Krum(RobustAggregator):
 )
 @dataclass(frozen=True)
 class MultiKrum(RobustAggregator):
-    """The mean of the `select` best updates by Krum's sums; by default of n - f - 2."""
+    """The mean of the updates with the least distances to their neighbours, as Krum measures them.
 
-    attackers: CountOrZero = 1
+    Args:
+        select: Number m of updates to average. 1 is Krum. More updates average out more noise; above n - f, attackers
+            are among them for certain. null: n - f - 2.
+    """
+
+    attackers: Attackers = 1
     select: Count | None = None
 
     @property
@@ -81,9 +86,9 @@ def _mean_of_nearest(updates: Updates, attackers: int, *, select: int) -> Weight
 
 
 def krum_order(distances: Tensor, attackers: int) -> list[int]:
-    """Updates by the sum of squared distances to their n - f - 2 nearest others (at least one), the least first.
+    """Indices of the updates in order of the sum of squared distances to their n - f - 2 nearest others (at least one).
 
-    Two that are nearest to each other may have the same sum: then that to all others counts, then who is first.
+    Two updates that are nearest to each other may have the same sum. Their sums over all others decide, then the index.
     """
     count = len(distances)
     neighbours = min(max(count - attackers - 2, 1), count - 1)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 @register_aggregator(
     "median",
     strategy="fedmedian",
-    equation="w[i] <- median(w_1[i] … w_n[i])",
+    equation="w[i] <- median(w_1[i], ..., w_n[i])",
     paper="Yin et al. 2018, Byzantine-Robust Distributed Learning, arXiv:1803.01498, Alg. 1, option I",
     attackers="(n - 1) // 2",
 )
 @dataclass(frozen=True)
 class Median(RobustAggregator):
-    """The coordinate-wise median; of an even number of clients the mean of the two in the middle."""
+    """The coordinate-wise median of the updates; for an even number, the mean of the two middle elements."""
 
     only_averages = True
 

@@ -1,4 +1,4 @@
-"""Norm bounding: a mean in which no update is longer than a bound."""
+"""Norm bounding: the mean of steps whose norms are bounded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 @register_aggregator(
     "norm_bounding",
-    equation="d_k = w_k - w;  w <- w + sum_k a_k d_k min(1, M / |d_k|),  a_k = 1/n (by_examples: n_k / n)",
+    equation="d_k = w_k - w;  w <- w + sum_k a_k d_k min(1, M / |d_k|),  a_k = 1 / n, by_examples: n_k / sum_j n_j",
     paper="Sun et al. 2019, Can You Really Backdoor Federated Learning?, arXiv:1911.07963",
-    attackers="none; each shifts a round by M / n at most",
+    attackers="none; one attacker shifts a round by at most M / n",
 )
 @dataclass(frozen=True)
 class NormBounding(RobustAggregator):
-    """The mean of the clients' steps, each at most so long.
+    """The mean of the clients' steps, whose norms are clipped to a bound.
 
-    ``max_norm`` (M) null: the median of the steps' lengths. ``by_examples`` believes what clients say that they have.
+    Args:
+        max_norm: Largest L2 norm M of a client's step, over all parameters. Smaller values limit attackers more, but
+            slow down learning; very large ones clip nothing. null: the median of the steps' norms.
+        by_examples: Weight the steps by the numbers of examples that clients report. An attacker can report any number.
     """
 
     max_norm: Positive | None = None

@@ -1,4 +1,4 @@
-"""q-FedAvg: clients whose loss is larger have more say, so that none is left behind."""
+"""q-FedAvg: clients with a larger loss weigh more, so that the model is fair to all."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ _LEAST_LOSS = 1e-10  # as in the authors' code: F^(q - 1) is not defined at 0
 
 @register_aggregator(
     "qfedavg",
-    equation="D_k = L (w - w_k), L = 1 / lr;  h_k = q F_k^(q-1) |D_k|^2 + L F_k^q;  "
+    equation="D_k = L (w - w_k),  L = 1 / eta;  h_k = q F_k^(q-1) |D_k|^2 + L F_k^q;  "
     "w <- w - sum_k F_k^q D_k / sum_k h_k",
     paper="Li et al. 2020, Fair Resource Allocation in Federated Learning, arXiv:1905.10497, Alg. 2",
 )
 @dataclass(frozen=True)
 class QFedAvg:
-    """Fair federated averaging: with q = 0 the uniform mean, with a large q the worst client decides.
+    """Fair federated averaging, in which clients with a larger loss weigh more.
 
-    Clients put their loss F_k at the global model into the metadata beside their model, under ``loss_key``; who does
-    not is left out, and the log says so. ``learning_rate`` is that of their local training. Buffers are averaged with
-    the weights F_k^q.
+    Clients report their loss F_k at the global model in the metadata of their model. An update without it is left out,
+    with a warning in the log. Buffers are averaged with the weights F_k^q.
+
+    Args:
+        q: Exponent q of the losses. 0 is the uniform mean; 0.1 to 5 is usual. With a large q the clients with the
+            highest loss decide alone, and learning slows down.
+        learning_rate: Learning rate eta of the clients' local training, which must be the value that the package uses.
+        loss_key: Key in the metadata under which clients report their loss at the global model.
     """
 
     q: NotNegative = 0.1
@@ -49,7 +54,7 @@ class QFedAvg:
 
         def term(reply: Reply) -> Term:
             loss = max(said.of(reply), _LEAST_LOSS)
-            limit = math.log(MAX_WEIGHT)  # no loss, however it was come by, leaves the range of the fold
+            limit = math.log(MAX_WEIGHT)  # whatever loss is reported, the weight stays in the range of the fold
             weight = math.exp(min(max(self.q * math.log(loss), -limit), limit))
             if not self.q:
                 return Term(reply.weights, weight, {"weights": weight, "h": 0.0})

@@ -1,12 +1,15 @@
-"""What robust aggregators share: they look at all updates of a round side by side, and stand some attackers."""
+"""The base of robust aggregators, which compare all updates of a round and tolerate some attackers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from msgspec import Meta
 
 from fedpkg.errors import AggregationError
+from fedpkg.registry import CountOrZero
 from fedpkg.strategies.base import Reply, State
 from fedpkg.strategies.traits import Traits
 
@@ -17,8 +20,17 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
+Attackers: TypeAlias = Annotated[
+    CountOrZero,
+    Meta(
+        description="Number f of attackers to tolerate among the n clients of a round: the largest number that you "
+        "expect. More attackers can move the model; a larger f needs more clients and uses fewer of the honest updates."
+    ),
+]
+
+
 class RobustAggregator(ABC):
-    """An aggregator over updates that are mapped side by side; each client counts once, whatever it says of itself."""
+    """An aggregator over updates that are mapped side by side. Each client counts once, whatever it reports."""
 
     only_averages = False
 
@@ -28,17 +40,17 @@ class RobustAggregator(ABC):
 
     @property
     def needs(self) -> int:
-        """The fewest updates that it is defined for."""
+        """The fewest updates for which it is defined."""
         return 1
 
     @property
     def takes_means(self) -> bool:
-        """Whether a mean of several updates is as good to it as an update: not so if it goes by who sent them."""
+        """Whether it can aggregate means of several updates: not if it depends on the clients that sent them."""
         return True
 
     @abstractmethod
     def stands(self, count: int) -> int:
-        """How many attackers it stands among so many updates."""
+        """The number of attackers that it tolerates among ``count`` updates."""
 
     @abstractmethod
     def combine(self, updates: Updates) -> Weights:
@@ -57,7 +69,7 @@ class RobustAggregator(ABC):
         """The updates themselves.
 
         Raises:
-            AggregationError: they are fewer than it needs.
+            AggregationError: there are fewer than it needs.
         """
         if len(updates) < self.needs:
             raise AggregationError(
@@ -70,11 +82,11 @@ class RobustAggregator(ABC):
 
 
 class RememberingRobustAggregator(RobustAggregator):
-    """One that keeps something from round to round, or draws."""
+    """A robust aggregator that keeps state from round to round, or draws random numbers."""
 
     @abstractmethod
     def combine_next(self, updates: Updates, memory: State, rng: np.random.Generator) -> tuple[Weights, State]:
-        """Like `combine`; ``memory`` is what the last round returned, at first empty."""
+        """Like `combine`; ``memory`` is the state from the last round, at first empty."""
 
     def combine(self, updates: Updates) -> Weights:
         import numpy as np

@@ -1,4 +1,4 @@
-"""The coordinate-wise mean without the largest and smallest elements."""
+"""The trimmed mean: the coordinate-wise mean without the largest and smallest elements."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 @register_aggregator(
     "trimmed_mean",
     strategy="fedtrimmedavg",
-    equation="w[i] <- mean of w_1[i] … w_n[i] without the k largest and the k smallest,  k = floor(beta n) or f",
+    equation="w[i] <- mean of w_1[i], ..., w_n[i] without the k largest and the k smallest,  k = floor(beta n) or f",
     paper="Yin et al. 2018, Byzantine-Robust Distributed Learning, arXiv:1803.01498, Alg. 1, option II",
-    attackers="floor(beta n), or f = attackers; then it needs n >= 2 f + 1",
+    attackers="floor(beta n), or f = attackers, which needs n >= 2 f + 1",
 )
 @dataclass(frozen=True)
 class TrimmedMean(RobustAggregator):
     """The coordinate-wise mean without a share of the elements at either end.
 
-    ``attackers``, where it is given, is how many elements that is, and ``beta`` is not used. A beta n that is less than
-    ``leeway`` below a whole number counts as that: one that a program made of f / n.
+    Args:
+        beta: Share of the elements to cut off at each end, below 0.5. It should be at least the share of attackers that
+            you expect; 0 is the uniform mean.
+        attackers: Number f of elements to cut off at each end, instead of `beta`. null: `beta` decides.
+        leeway: Rounding error allowed in beta n. A product that is less than this below a whole number counts as that
+            number, such as one of a beta that a program computed as f / n.
     """
 
     beta: Annotated[float, msgspec.Meta(ge=0, lt=0.5)] = 0.2
@@ -58,7 +62,7 @@ class TrimmedMean(RobustAggregator):
         def mean(rows: Tensor, _: Tensor) -> Tensor:
             kept = in_order(rows, trimmed, count - trimmed)
             total = kept[0].clone()
-            for row in kept[1:]:  # in the order of size: no order of clients changes a bit
+            for row in kept[1:]:  # in order of size, so that the order of clients changes no bit
                 total += row
             return total / len(kept)
 

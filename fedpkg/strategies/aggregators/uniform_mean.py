@@ -1,4 +1,4 @@
-"""The mean of the clients' updates, in which each counts the same."""
+"""The mean of the clients' updates with equal weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 
-@register_aggregator("uniform_mean", equation="w <- (1/n) sum_k w_k")
+@register_aggregator("uniform_mean", equation="w <- (1 / n) sum_k w_k")
 @dataclass(frozen=True)
 class UniformMean:
-    """The mean of the clients' models; whoever has more examples has no more say."""
+    """The mean of the clients' models with equal weights, whatever their numbers of examples."""
 
     traits = Traits(treatment="mean", only_averages=True)
 

@@ -1,4 +1,4 @@
-"""DP-FedAvg: no single client's update shows in the global model by more than noise covers."""
+"""DP-FedAvg: noise hides the update of each single client in the global model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import msgspec
 
 from fedpkg.errors import ConfigError
 from fedpkg.log import event
-from fedpkg.registry import Count, NotNegative, Part, Positive
+from fedpkg.registry import Count, NotNegative, Positive
 from fedpkg.strategies.accounting import Accountant, Spent, check_installed, epsilon
 from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext, StepResult
 from fedpkg.strategies.folds import Fold, Folded, MeansFold, Term, folded
-from fedpkg.strategies.registry import Transforms, register_strategy
+from fedpkg.strategies.registry import ServerOptimiserName, Transforms, register_strategy
 from fedpkg.strategies.traits import Traits, change_numbers
 from fedpkg.transforms.chain import Chain
 from fedpkg.transforms.delta import Delta
-from fedpkg.transforms.noise import Clip, Probability, with_noise
+from fedpkg.transforms.noise import Clip, FailureProbability, Probability, with_noise
 from fedpkg.types import Sampling, Scheme
 
 if TYPE_CHECKING:
@@ -38,40 +38,49 @@ AtLeastOne = Annotated[float, msgspec.Meta(ge=1)]
 
 @register_strategy(
     "dp_fedavg",
-    equation="d_k = w_k - w;  a = w + (sum_S d_k min(1, C / |d_k|) + N(0, (z C)^2 I)) / m,  m the expected size of S;  "
-    "w <- server_optimiser(w, w - a), without one w <- a",
+    equation="d_k = w_k - w;  a = w + (sum_S d_k min(1, C / |d_k|) + N(0, (z C)^2 I)) / m, with m the expected size of "
+    "S;  w <- server_optimiser(w, w - a), without one w <- a",
     paper="McMahan et al. 2018, Learning Differentially Private Recurrent Language Models, arXiv:1710.06963; adaptive "
     "clipping: Andrew et al. 2021, Differentially Private Learning with Adaptive Clipping, arXiv:1905.03871, Alg. 1",
-    attackers="none; each shifts a round by C / m at most",
+    attackers="none; one attacker shifts a round by at most C / m",
 )
 @dataclass(frozen=True)
 class DpFedAvg:
-    """Differential privacy for clients: clipped updates, Gaussian noise, and an account of what it costs.
+    """Differential privacy of clients: clipped updates, Gaussian noise, and an account of the epsilon spent.
 
-    All clients count alike: their numbers of examples are private, too. ``noise_multiplier`` (z) is the noise's
-    standard deviation over ``clip_norm`` (C), the length to which updates are clipped ``at`` the server, or by the
-    clients (the server then clips again: it need not believe them). With ``target_quantile``, C follows that quantile
-    of the updates' lengths, by steps of ``clip_learning_rate``; how many were shorter gets noise of ``count_std``
-    (null: m / 20, at least z), and the updates get so much more that both together spend what z says. Without noise
-    (z = 0) that is adaptive clipping alone.
+    All clients have equal weights, as their numbers of examples are private, too. Each round shows the epsilon spent so
+    far. It depends on the sampler: ``poisson`` costs least, ``uniform`` more. With ``round_robin``, ``least_reused``,
+    over-selection and the like, the account assumes that each client took part in every round. Samplers that depend on
+    what clients report are refused, as their choice reveals it.
 
-    Each round shows the epsilon spent so far, at ``delta``, by the ``accountant`` (``rdp`` or ``pld``). The session
-    ends when the next round would spend more than ``budget``. How the clients are drawn decides what a round costs:
-    sampler ``poisson`` is cheapest, ``uniform`` costs more; after ``round_robin``, ``least_reused``, over-selection and
-    the like every client may have taken part in every round; samplers that go by what clients report are refused, as
-    they would tell of it. ``population`` is how many clients there would be in the end (null: those of the session),
-    and ``noise_cohort_size`` how many of them in a round: the noise in the mean is that of such a cohort, so that a
-    small cohort shows what a large one would give (its update is noisier than that of the large one by sampling alone).
-
-    A step is taken however few answer (a round that stops would tell of them), so ``round.required`` does nothing.
+    A step is taken however few clients answer, as stopping would reveal their number. So ``round.required`` has no
+    effect.
 
     Tied tensors (bit-equal copies in the seed model and in all updates) get the same noise. Noise is added to all
     parameters, also to those that clients do not train: list frozen ones under ``buffers`` of the run.yaml.
 
-    The promise is for the global models: buffers stay as they are, and nothing is promised for the metrics, numbers of
-    examples and logs that clients send. Draws come from the session's seed, so that a run can be repeated and who knows
-    the seed can take the noise away; with ``secret_noise`` they come from the operating system's randomness, kept in
-    the session's state for its resumption only.
+    The guarantee is for the parameters of the global models. Buffers stay as they are. The metrics, numbers of examples
+    and logs that clients send are not covered.
+
+    Args:
+        noise_multiplier: Standard deviation z of the noise in the sum, in units of `clip_norm`. 0.5 to 2 is usual: the
+            larger, the less epsilon a round spends. 0: no noise and no privacy, only clipping.
+        clip_norm: L2 norm C to which updates are clipped, over all parameters; with `target_quantile`, the first one. A
+            small value slows down learning, a large one adds more noise. Start with the updates' median norm.
+        at: Where updates are clipped. With `client`, the server clips them again, as it need not trust the clients.
+        target_quantile: Quantile of the updates' norms that C follows; 0.5 is usual. null: C is constant.
+        clip_learning_rate: Step size of log C on its way to the quantile. 0.2 is that of the paper.
+        count_std: Standard deviation of the noise in the number of updates shorter than C. The updates get more noise
+            in return, so that both together spend what z allows. null: m / 20, at least z.
+        budget: Largest epsilon of the session, which ends before the round that would exceed it. null: no limit.
+        accountant: Method of the account. `rdp` (Renyi) suits all samplers. `pld` (privacy loss distributions) proves a
+            smaller epsilon, but cannot account for cohorts of a fixed size.
+        population: Number of clients that the account assumes, to plan for a larger federation. null: those of the
+            session.
+        noise_cohort_size: Size of the cohort that the noise assumes, so that a small cohort shows the noise of a large
+            one. null: the expected size of the cohort.
+        secret_noise: Draw the noise from the operating system. Otherwise it comes from the seed of the session: the
+            run can be repeated, but anyone who knows the seed can subtract the noise.
     """
 
     noise_multiplier: NotNegative
@@ -80,19 +89,19 @@ class DpFedAvg:
     target_quantile: Probability | None = None
     clip_learning_rate: Positive = 0.2
     count_std: Positive | None = None
-    delta: Probability = 1e-5
+    delta: FailureProbability = 1e-5
     budget: Positive | None = None
     accountant: Accountant = "rdp"
     population: Count | None = None
     noise_cohort_size: AtLeastOne | None = None
     secret_noise: bool = False
-    server_optimiser: Annotated[Any, Part("server_optimiser")] = None
+    server_optimiser: ServerOptimiserName = None
     transforms: Transforms = ()
 
     @property
     def traits(self) -> Traits:
         return Traits(
-            takes_empty_rounds=True,  # the noise must come, also when nobody was drawn
+            takes_empty_rounds=True,  # noise must be added even if no client was drawn
             heeds_required=False,
             treatment="parameters",
             changes_numbers=change_numbers(self.transforms),
@@ -121,12 +130,12 @@ class DpFedAvg:
         from fedpkg.strategies.tied import still_tied
         from fedpkg.weights.weights import Weights
 
-        self._check_drawn(ctx.sampling)  # of a session that an older version has let in
+        self._check_drawn(ctx.sampling)  # older versions let such a session begin
         model, clip = state["model"], float(state["clip_norm"])
         population, expected, cohort = self._sizes(ctx.sampling, len(ctx.clients))
         spent = _extended(state["spent"], ctx.sampling.scheme, cohort / population, self.noise_multiplier)
         cost = self._epsilon(spent, population) if self.noise_multiplier else math.inf
-        # Noise is for a cohort of that size; of a smaller one here, the sum gets the like share.
+        # The noise is that of a cohort of this size. The sum of a smaller cohort gets a proportional share of it.
         scale = expected / cohort
         count_std, noise = self._noises(cohort)
 
@@ -143,7 +152,7 @@ class DpFedAvg:
             _say_where(total, tied)
         if self.target_quantile is not None:
             share = short / count if count else self.target_quantile
-            if self.noise_multiplier:  # centred, so that each adds 1/2 at most
+            if self.noise_multiplier:  # centred, so that each client adds at most 1/2
                 centred = short - count / 2 + count_std * scale * float(rng.standard_normal())
                 share = min(1.0, max(0.0, centred / expected + 0.5))
             clip *= math.exp(-self.clip_learning_rate * (share - self.target_quantile))
@@ -162,16 +171,16 @@ class DpFedAvg:
         return StepResult(found, metrics, finished)
 
     def check(self, sampling: Sampling, num_clients: int) -> None:
-        """Refuse what cannot be promised, before anything runs.
+        """Refuse settings without a guarantee before anything runs.
 
         Raises:
-            ConfigError: says why.
+            ConfigError: with the reason.
         """
         population, _, cohort = self._sizes(sampling, num_clients)
         if cohort > population:
             raise ConfigError(
                 f"dp_fedavg: a cohort of {cohort:g} cannot be drawn from a population of {population}",
-                hint="set the strategy's population",
+                hint="set strategy.population to the number of clients",
                 key="strategy.population",
             )
         if not self.noise_multiplier:
@@ -182,21 +191,21 @@ class DpFedAvg:
         if (cost := self._epsilon(spent, population)) > (self.budget or math.inf):
             raise ConfigError(
                 f"dp_fedavg: one round spends epsilon {cost:.4g}; the budget is {self.budget:g}",
-                hint="a larger noise_multiplier, a smaller cohort, or a larger budget",
+                hint="set a larger noise_multiplier, a smaller cohort, or a larger budget",
                 key="strategy.budget",
             )
 
     def _check_drawn(self, sampling: Sampling) -> None:
         if self.noise_multiplier and sampling.scheme is Scheme.OTHER:
             raise ConfigError(
-                "dp_fedavg: whom the sampler chooses tells of what clients report, and no noise covers that",
-                hint="sampler.name: poisson, uniform, round_robin or least_reused; a sampler of your own that does not "
-                "look at what clients report says how it draws: scheme = Scheme.DATA_FREE (fedpkg.samplers)",
+                "dp_fedavg: the choice of this sampler reveals what clients report, and no noise hides that",
+                hint="set sampler.name to poisson, uniform, round_robin or least_reused; your own sampler, if it does "
+                "not use what clients report, needs the attribute scheme = Scheme.DATA_FREE (fedpkg.samplers)",
                 key="sampler.name",
             )
 
     def _sizes(self, sampling: Sampling, num_clients: int) -> tuple[int, float, float]:
-        """The population, the size of a cohort to be expected here, and of that for which the noise is."""
+        """The population, the expected size of a cohort, and the size of the cohort that the noise assumes."""
         expected = max(1.0, sampling.rate * num_clients)
         return self.population or num_clients, expected, self.noise_cohort_size or expected
 
@@ -204,7 +213,7 @@ class DpFedAvg:
         return epsilon(spent, self.delta, population=population, accountant=self.accountant)
 
     def _noises(self, cohort: float) -> tuple[float, float]:
-        """The noise of the counts, and the multiplier for the updates: together they spend what z alone would."""
+        """The noise of the counts, and the multiplier for the updates. Together they spend as much as z alone."""
         z = self.noise_multiplier
         count_std = self.count_std or max(cohort / 20, z)
         if self.target_quantile is None or z == 0:
@@ -224,7 +233,7 @@ class DpFedAvg:
         return Chain(steps) if steps else None
 
     def fold(self, state: State, start: int = 0) -> Fold[tuple[Weights, float, int]]:
-        """The sum of the clipped updates; how many were no longer than C (believing clients that clip), of how many."""
+        """The sum of the clipped updates, how many were within C, and the number of all."""
         from fedpkg.strategies.steps import real_parameters_of, squared_norm
 
         w, clip = real_parameters_of(state["model"]), float(state["clip_norm"])
@@ -243,7 +252,7 @@ class DpFedAvg:
     def _noisy(
         self, total: Weights, tied: Sequence[Sequence[str]], std: float, rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """The sum with noise, which tied tensors share."""
+        """The sum with noise; tied tensors share theirs."""
         first = {name: group[0] for group in tied for name in group[1:]}
         noisy = {name: with_noise(tensor, std, rng) for name, tensor in total.items() if name not in first}
         return {name: noisy[first.get(name, name)] for name in total}
@@ -258,7 +267,7 @@ class DpFedAvg:
 
 
 def _say_where(total: Weights, tied: Sequence[Sequence[str]]) -> None:
-    """Of tensors that get noise otherwise than a person may think."""
+    """Log which tensors get noise in an unexpected way."""
     if tied:
         about = f"tied tensors ({'; '.join(' = '.join(group) for group in tied)}) get the same noise"
         event(logger, logging.WARNING, "dp_fedavg.tied", about=about)
@@ -266,7 +275,7 @@ def _say_where(total: Weights, tied: Sequence[Sequence[str]]) -> None:
         some = ", ".join(frozen[:6]) + (" …" if len(frozen) > 6 else "")
         about = (
             f"no client has changed {some}, but noise is added to all parameters. If these are frozen, leave them out: "
-            f"buffers: {json.dumps(frozen)} in the run.yaml"
+            f"set buffers: {json.dumps(frozen)} in the run.yaml"
         )
         event(logger, logging.WARNING, "dp_fedavg.frozen", about=about)
 

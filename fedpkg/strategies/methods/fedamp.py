@@ -1,4 +1,4 @@
-"""FedAMP: every client gets a model of its own, a mean of those of clients that are like it."""
+"""FedAMP: each client gets a personal model, a mean of the models of similar clients."""
 
 from __future__ import annotations
 
@@ -24,15 +24,24 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class FedAmp:
-    """Attentive message passing. The session's global model is the mean of all clients' models.
+    """Attentive message passing: each client trains from a mean of the models of similar clients.
 
-    A client finds ``proximal_mu`` = lambda / alpha among its parameters. Where alpha is so large that xi_ii would be
-    negative, the others' shares are scaled down to 1 together. All clients' models are in the strategy's state.
+    The session's global model is the mean of all clients' models, which are in the strategy's state. Clients find
+    ``proximal_mu`` = lambda / alpha in task.json. If alpha is so large that xi_ii would be negative, the shares of the
+    others are scaled down to a sum of 1.
+
+    Args:
+        alpha: Step size alpha of the attraction between models. A larger one mixes in more of the other models.
+        sigma: Scale sigma of the squared distance between two models within which they attract each other. Take the
+            typical squared distance: with a much smaller one clients train alone, with a much larger one all attract
+            each other alike.
+        regularisation: Weight lambda of the clients' distance to u_i in their loss. 0: only the start of their training
+            depends on u_i.
     """
 
     alpha: Positive = 1.0
     sigma: Positive = 1.0
-    regularisation: NotNegative = 1.0  # lambda
+    regularisation: NotNegative = 1.0
 
     traits = Traits(treatment="aggregate", clients_read=("proximal_mu",), client_lines=("fedprox", "proximal_term"))
 

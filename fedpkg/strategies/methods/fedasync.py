@@ -1,12 +1,12 @@
-"""FedAsync: the server mixes in each client's model as it arrives, the less the older the model that it began from."""
+"""FedAsync: the server mixes in each client's model as it arrives, with a smaller weight if it is stale."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Count, NotNegative, Share
-from fedpkg.strategies.arrivals import Arrivals, Clock, Staleness, staleness_factor
+from fedpkg.registry import NotNegative, Share
+from fedpkg.strategies.arrivals import Arrivals, Clock, Concurrency, Decay, Patience, Staleness, staleness_factor
 from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.traits import Traits
@@ -18,27 +18,28 @@ if TYPE_CHECKING:
 @register_asking_strategy(
     "fedasync",
     equation="w <- (1 - alpha_t) w + alpha_t w_i, alpha_t = alpha s(tau_i);  "
-    "s: 1, (1 + tau)^-a, or 1 up to b and then 1 / (a (tau - b) + 1)",
+    "s = 1 (constant), (1 + tau)^-a (polynomial), or 1 up to b, then 1 / (a (tau - b) + 1) (hinge)",
     paper="Xie et al. 2019, Asynchronous Federated Optimization, arXiv:1903.03934, Alg. 1",
 )
 @dataclass(frozen=True)
 class FedAsync:
-    """Asynchronous federated optimisation.
+    """Asynchronous federated optimisation, in which each answer moves the global model.
 
-    A round is the next answer; clients that fail are passed over, up to ``concurrency`` of them. ``concurrency``
-    clients train at a time, each from the model that there was when it began. Clients may use ``proximal_mu`` = ``mu``
-    in their loss, as the paper does.
+    A round is the next usable answer; it fails if ``concurrency`` clients fail one after another. Each client trains
+    from the current global model when it begins. The strategy chooses the clients: only ``held_out`` of the run's
+    ``sampler`` has an effect.
 
-    With ``clock: virtual`` the section ``clock`` of the run.yaml says how long clients take, and the bits are the same
-    on every machine. With ``clock: wall`` answers count as they arrive; a resumed round replays the recorded order.
-    Of the run's ``sampler``, only ``held_out`` counts.
+    Args:
+        alpha: Share alpha of a fresh answer in the next model. A smaller one changes the model less with each answer;
+            with 1 the answer is the next model.
+        mu: Weight mu of a proximal term in the clients' loss, which they find as `proximal_mu`. 0: none.
     """
 
     alpha: Share = 0.6
-    concurrency: Count = 10
+    concurrency: Concurrency = 10
     staleness: Staleness = "polynomial"
-    a: NotNegative = 0.5
-    b: NotNegative = 4.0
+    a: Decay = 0.5
+    b: Patience = 4.0
     mu: NotNegative = 0.0
     clock: Clock = "virtual"
 

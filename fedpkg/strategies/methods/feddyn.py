@@ -1,4 +1,4 @@
-"""FedDyn: dynamic regularisation makes the clients' optima agree with the global one."""
+"""FedDyn: dynamic regularisation aligns the clients' optima with the global one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 @register_asking_strategy(
     "feddyn",
     equation="client: x_k = argmin_y L_k(y) - <g_k, y> + alpha/2 |y - x|^2, g_k <- g_k - alpha (x_k - x);  "
-    "h <- h - alpha/N sum_P (x_k - x);  x <- mean_P(x_k) - h / alpha",
+    "h <- h - (alpha/N) sum_P (x_k - x);  x <- mean_P(x_k) - h / alpha",
     paper="Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263, Alg. 1",
 )
 @dataclass(frozen=True)
 class FedDyn:
-    """Each client's loss gets a linear and a quadratic term, so that all have one stationary point.
+    """A linear and a quadratic term in each client's loss give all of them the same stationary point.
 
-    A client finds ``alpha`` among its parameters, keeps its g_k (at first 0) in its state folder, and sends x_k.
+    A client keeps its g_k (at first 0) in its state folder, and sends x_k. P are the clients that answered, N is the
+    number of all clients.
+
+    Args:
+        alpha: Weight alpha of both terms. From 0.001 to 0.1 is usual: a large value keeps clients near the global
+            model, a small one makes the correction h / alpha unstable. Clients find it as `alpha`.
     """
 
     alpha: Positive = 0.01

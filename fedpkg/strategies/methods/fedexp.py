@@ -1,4 +1,4 @@
-"""FedExP: the server's step is as long as the clients' updates disagree."""
+"""FedExP: the more the clients' updates disagree, the longer the server's step."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 @register_asking_strategy(
     "fedexp",
     equation="D_i = w - w_i, D = mean D_i;  eta = max(1, sum_i |D_i|^2 / (2 M (|D|^2 + eps)));  w <- w - eta D;  "
-    "the model of a round is (w + its predecessor) / 2",
+    "the model of a round is the mean of the last two w",
     paper="Jhunjhunwala et al. 2023, FedExP: Speeding Up Federated Averaging, arXiv:2301.09604, Alg. 1",
 )
 @dataclass(frozen=True)
 class FedExP:
-    """Federated averaging that extrapolates. All M clients weigh the same.
+    """Federated averaging with extrapolated steps, in which all M clients have equal weights.
 
-    The last iterate oscillates (the paper's Section 4, which evaluates the mean of the last two instead). So the model
-    of a round, which is validated and kept, is the mean of the last two iterates; clients train the iterate itself.
+    The last iterate oscillates, and the paper evaluates the mean of the last two (Section 4). So the model of a round,
+    which is validated and kept, is that mean; clients train the iterate itself.
+
+    Args:
+        epsilon: Added to |D|^2, in squared units of the weights. It limits the step when updates almost cancel out. 0:
+            no limit; a very large value is FedAvg.
     """
 
     epsilon: NotNegative = 1e-3

@@ -1,4 +1,4 @@
-"""FedSGD: clients send gradients, the server takes the step."""
+"""FedSGD: clients send gradients, and the server takes the step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class FedSgd:
-    """Gradient descent on the server, by the gradients that clients send: their entry point ``gradient``."""
+    """Gradient descent on the server, with the gradients from the clients' entry point ``gradient``.
+
+    Args:
+        server_optimiser: Takes the step along the mean gradient: the name of a server optimiser, or its section. Its
+            learning rate is that of the training.
+    """
 
     server_optimiser: Annotated[Any, Part("server_optimiser")] = "sgd"
 
@@ -44,7 +49,7 @@ class FedSgd:
         w = state["model"]
         replies: Replies = yield gradient_at(w)
         g = folded(self.fold(state), replies)
-        aggregate = with_parameters(w, parameters_of(w) - parameters_of(g))  # of which w - aggregate is g
+        aggregate = with_parameters(w, parameters_of(w) - parameters_of(g))  # so that w - aggregate is g
         optimiser = Sgd(momentum=0.0) if self.server_optimiser == "sgd" else self.server_optimiser
         model, memory = optimiser.step(w, aggregate, state["memory"])
         return {"model": model, "memory": memory}

@@ -1,16 +1,15 @@
-"""FLTrust: updates are trusted as far as they point where that of a client points whom one trusts."""
+"""FLTrust: updates are weighted by how well their direction agrees with that of a trusted client."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 from fedpkg.errors import AggregationError, nearest
-from fedpkg.registry import Part
 from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.base import Reply, Request, State, Step, StepContext
-from fedpkg.strategies.registry import STRATEGIES, register_asking_strategy
+from fedpkg.strategies.registry import STRATEGIES, ServerOptimiserName, register_asking_strategy
 from fedpkg.strategies.requests import mean_of
 from fedpkg.strategies.traits import Traits
 
@@ -28,17 +27,20 @@ _PAPER = "Cao et al. 2021, FLTrust: Byzantine-robust Federated Learning via Trus
 @STRATEGIES.register(
     "aggregator",
     "fltrust",
-    equation="d_k = w_k - w, d_0 of the trusted client;  " + _EQUATION,
+    equation="d_k = w_k - w, d_0 that of the trusted client;  " + _EQUATION,
     paper=_PAPER,
-    attackers="all others but one",
+    attackers="all clients but the trusted one and one other",
 )
 @dataclass(frozen=True)
 class FLTrust(RobustAggregator):
-    """Steps are made as long as the trusted client's, and weighted by the cosine between the two.
+    """Steps are scaled to the norm of the trusted client's step, and weighted by the cosine between the two.
 
-    ``trusted`` is the id of a client that holds the server's own, clean data; it must answer in every round. Its own
-    step is the measure and takes no part in the mean; buffers and integers are its own, as the others may be attackers
-    by far the most. Where no other client points its way, the parameters stay.
+    The trusted client's step is the reference and takes no part in the mean. Buffers and integers are those of the
+    trusted client, as most of the others may be attackers. If no other client's step has a positive cosine, the
+    parameters stay.
+
+    Args:
+        trusted: Id of the client that holds the server's own, clean data. It must answer in every round.
     """
 
     trusted: str
@@ -58,8 +60,8 @@ class FLTrust(RobustAggregator):
         if self.trusted not in updates.clients:
             raise AggregationError(
                 f"the trusted client {self.trusted!r} did not answer{nearest(self.trusted, updates.clients)}",
-                hint="it must be asked in every round (sampler.fraction_train=1), and send a usable update; or "
-                "let `strategy: {name: fltrust}` ask the group 'server' beside the sample",
+                hint="it must be asked in every round (sampler.fraction_train=1) and send a usable update; with "
+                "`strategy: {name: fltrust}`, the group 'server' is asked in addition to the sampled clients",
                 client_id=self.trusted,
             )
         return _trusting(updates, updates.clients.index(self.trusted))
@@ -67,20 +69,20 @@ class FLTrust(RobustAggregator):
 
 @register_asking_strategy(
     "fltrust",
-    equation="d_k = w_k - w, d_0 of the server's own data;  " + _EQUATION,
+    equation="d_k = w_k - w, d_0 that of the server's own data;  " + _EQUATION,
     paper=_PAPER,
-    attackers="all sampled ones but one",
+    attackers="all sampled clients but one",
 )
 @dataclass(frozen=True)
 class FLTrustOfServer:
-    """Steps are made as long as the server's own, and weighted by the cosine between the two.
+    """Steps are scaled to the norm of the server's own step, and weighted by the cosine between the two.
 
-    The server's data is that of the group ``server`` of clients. They are asked in every round beside the sampled
-    clients, and never among these. Their step (of several clients the weighted mean) is the measure and takes no part
-    in the mean; buffers and integers are theirs. Where nobody else points their way, the parameters stay.
+    The clients of the group ``server`` hold the server's data. They are asked in every round in addition to the sampled
+    clients, and never sampled. Their step (the weighted mean of several clients) is the reference and takes no part in
+    the mean. Buffers and integers are theirs. If no other client's step has a positive cosine, the parameters stay.
     """
 
-    server_optimiser: Annotated[Any, Part("server_optimiser")] = None
+    server_optimiser: ServerOptimiserName = None
 
     @property
     def traits(self) -> Traits:
@@ -105,7 +107,7 @@ class FLTrustOfServer:
 
 
 def _trusting(updates: Updates, first: int) -> Weights:
-    """The global model after a step that is measured by one of the updates."""
+    """The global model after a step whose reference is the update at the index ``first``."""
     import torch
 
     from fedpkg.strategies.updates.held import weighted_sum

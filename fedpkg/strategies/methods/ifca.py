@@ -1,4 +1,4 @@
-"""IFCA: several global models; each client takes part in that which fits its data best."""
+"""IFCA: several global models, of which each client trains the one that fits its data best."""
 
 from __future__ import annotations
 
@@ -24,17 +24,23 @@ if TYPE_CHECKING:
 
 @register_asking_strategy(
     "ifca",
-    equation="j_i = argmin_j F_i(theta_j);  theta_j <- sum_{i: j_i = j} n_i theta_i / sum n_i, trained from theta_j",
+    equation="j_i = argmin_j F_i(theta_j);  client i trains w_i from theta_(j_i);  "
+    "theta_j <- sum_i n_i w_i / sum_i n_i over the i with j_i = j",
     paper="Ghosh et al. 2020, An Efficient Framework for Clustered Federated Learning, arXiv:2006.04088, Alg. 1",
 )
 @dataclass(frozen=True)
 class Ifca:
-    """Iterative federated clustering: one model a cluster, and clients find their own.
+    """Iterative federated clustering: one model for each cluster, and clients choose their cluster by their loss.
 
-    The cohort is asked to ``validate`` each cluster's model, then each cluster's clients to ``train`` it; ``loss`` is
-    the name of the loss among their metrics. Clusters begin apart: the seed model plus noise of ``spread`` times each
-    tensor's root mean square. The session's global model is that of the biggest cluster. Who does not report its loss
-    is left out, and the log says so; a cluster none of whose clients answers keeps its model.
+    The cohort is asked to ``validate`` the model of each cluster, then the clients of each cluster to ``train`` it. The
+    session's global model is that of the largest cluster. A client that does not report its loss is left out, with a
+    warning in the log. A cluster without a usable answer keeps its model.
+
+    Args:
+        clusters: Number of clusters. Each adds one validation of each client to a round; 1 is FedAvg.
+        loss: Name of the loss among the metrics that clients report.
+        spread: Noise that tells the models of the clusters apart at the start, as a multiple of each tensor's root mean
+            square. 0: all are the seed model, and all clients choose the first.
     """
 
     clusters: Repeats = 2
@@ -75,8 +81,8 @@ class Ifca:
         value = metrics.get(self.loss)
         if not isinstance(value, (int, float)):
             raise NotSaid(
-                f"{reply.client_id}: its metrics have no number '{self.loss}', which strategy ifca goes by",
-                hint=f"set strategy.loss to one of: {', '.join(metrics) or 'nothing was reported'}",
+                f"{reply.client_id}: its metrics have no number '{self.loss}', which strategy ifca needs",
+                hint=f"set strategy.loss to one of: {', '.join(metrics) or 'none were reported'}",
                 client_id=reply.client_id,
             )
         return math.inf if math.isnan(value) else float(value)

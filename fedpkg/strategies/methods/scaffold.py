@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates correct the drift of clients whose data differ."""
+"""SCAFFOLD: control variates correct the drift of clients with different data."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 
 @register_strategy(
     "scaffold",
-    equation="client: y <- y - eta_l (g_i(y) - c_i + c);  x <- x + eta_g mean_S(y_i - x);  c <- c + |S|/N mean_S(dc_i)",
+    equation="client: y <- y - eta_l (g_i(y) - c_i + c);  x <- x + eta_g mean_S(y_i - x);  "
+    "c <- c + (|S| / N) mean_S(dc_i)",
     paper="Karimireddy et al. 2020, SCAFFOLD: Stochastic Controlled Averaging, arXiv:1910.06378, Alg. 1",
 )
 @dataclass(frozen=True)
 class Scaffold:
-    """Stochastic controlled averaging: the server's and each client's control variate steer the local steps.
+    """Stochastic controlled averaging: control variates of the server and of each client correct the local steps.
 
-    A client gets the sets ``x`` and ``c`` and keeps its own c_i (at first 0) in its state folder. It takes the local
-    steps, and sends ``x``, its model y_i, and ``dc`` = c_i+ - c_i, where after K steps c_i+ = c_i - c + (x - y_i) /
-    (K eta_l), or the gradient at x.
+    A client gets the sets ``x`` and ``c`` and keeps its own c_i (at first 0) in its state folder. It takes K local
+    steps, and sends ``x``, its model y_i, and ``dc`` = c_i+ - c_i, where c_i+ = c_i - c + (x - y_i) / (K eta_l), or the
+    gradient at x.
+
+    Args:
+        learning_rate: Step size eta_g of the server. 1 takes the mean of the clients' models; below 1 the model moves
+            only a share of the way.
     """
 
-    learning_rate: Positive = 1.0  # eta_g
+    learning_rate: Positive = 1.0
 
     traits = Traits(treatment="step")
 

@@ -1,11 +1,12 @@
-"""SVRP: variance-reduced proximal steps, each on one client's own loss."""
+"""SVRP: variance-reduced proximal steps, each on the loss of one client."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Positive, Share
+from fedpkg.registry import Share
+from fedpkg.strategies.acceleration import StepLength
 from fedpkg.strategies.base import Replies, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import enough, gradient_at, mean_of, parameters_alone, prox
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class Svrp:
-    """Stochastic variance-reduced proximal point. A round is the life of one anchor w: Geom(p) steps.
+    """Stochastic variance-reduced proximal point, in which a round keeps one anchor w for Geom(p) steps.
 
-    All clients are asked for ``gradient`` at w, then one at a time for ``prox``; who does not answer is passed over,
-    and asked no more in this round. Of the run's ``sampler``, only ``held_out`` counts.
+    All clients are asked for ``gradient`` at w, then one at a time for ``prox``. A client that does not answer is not
+    asked again in this round. Only ``held_out`` of the run's ``sampler`` has an effect.
+
+    Args:
+        p: Probability p that a round ends after a step: it has 1 / p steps on average. About 1 / n for n clients is
+            usual, so that all gradients and all steps cost the same.
     """
 
-    theta: Positive
+    theta: StepLength
     p: Share
 
     traits = Traits(entry_points=("gradient", "prox"), chooses_clients=True, treatment="step")
@@ -39,7 +44,7 @@ class Svrp:
     def step(self, state: State, ctx: StepContext) -> Step:
         x = w = state["model"]
         replies = list((yield gradient_at(w, clients=tuple(client.client_id for client in ctx.clients))))
-        at_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
+        at_w = {reply.client_id: reply.weights for reply in replies}  # mapped files on disk
         mean = mean_of(replies, parameters_alone(w))
         failed: list[Replies] = []
         steps = ctx.rng.geometric(self.p)

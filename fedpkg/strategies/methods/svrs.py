@@ -1,12 +1,11 @@
-"""SVRS and AccSVRS: gradient sliding with variance reduction, where clients are like the server."""
+"""SVRS and AccSVRS: gradient sliding with variance reduction, for clients with data similar to the server's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedpkg.registry import Positive, Share
-from fedpkg.strategies.acceleration import Accelerated
+from fedpkg.strategies.acceleration import Accelerated, Convexity, Coupling, DualStep, EndOfEpoch, StepLength
 from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import enough, gradient_at, mean_of, parameters_alone, prox
@@ -29,15 +28,15 @@ _PAPER = (
 )
 @dataclass(frozen=True)
 class Svrs:
-    """Stochastic variance-reduced sliding. A round is one epoch: an anchor w, then Geom(q) steps (q: about 1/n).
+    """Stochastic variance-reduced sliding, in which a round is one epoch of Geom(q) steps from an anchor w.
 
-    The group ``server`` is one client, f_1, whose data the server has: it solves for the next x, by its entry point
-    ``prox``. All clients are asked for ``gradient``; who is drawn and does not answer is passed over, and drawn no more
-    in this round. Of the run's ``sampler``, only ``held_out`` counts.
+    The group ``server`` is one client with the loss f_1, whose data the server has. Its entry point ``prox`` solves for
+    the next x. All clients are asked for ``gradient``. A client that does not answer is not drawn again in this round.
+    Only ``held_out`` of the run's ``sampler`` has an effect.
     """
 
-    theta: Positive
-    q: Share
+    theta: StepLength
+    q: EndOfEpoch
 
     traits = Traits(entry_points=("gradient", "prox"), groups=("server",), chooses_clients=True, treatment="step")
 
@@ -53,7 +52,7 @@ class Svrs:
         everyone = tuple(client.client_id for client in ctx.clients)
         answers, (at_server,) = yield [gradient_at(w, clients=everyone), gradient_at(w, group="server")]
         replies = list(answers)
-        f_w = {reply.client_id: reply.weights for reply in replies}  # mapped: they lie on the disk
+        f_w = {reply.client_id: reply.weights for reply in replies}  # mapped files on disk
         f1_w: Weights = at_server.weights
         g = mean_of(replies, parameters_alone(w)) - f1_w
         failed: list[Replies] = []
@@ -81,7 +80,7 @@ class Svrs:
     paper=_PAPER,
 )
 def accsvrs(
-    theta: Positive, q: Share, mu: Positive, tau: Share | None = None, alpha: Positive | None = None
+    theta: StepLength, q: EndOfEpoch, mu: Convexity, tau: Coupling = None, alpha: DualStep = None
 ) -> Accelerated:
-    """SVRS in the wrapper of Katyusha X. ``mu``: of strong convexity; tau is sqrt(theta mu / q) / 2 unless given."""
+    """SVRS accelerated by Katyusha X."""
     return Accelerated(Svrs(theta, q), mu=mu, tau=tau, alpha=alpha)

@@ -1,12 +1,14 @@
-"""VRCS and AccVRCS: few calls to the clients that matter often, many to the others (complexity separation)."""
+"""VRCS and AccVRCS: two groups of clients are asked at different rates (complexity separation)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from fedpkg.registry import BelowOne, Positive, Share
-from fedpkg.strategies.acceleration import Accelerated
+from msgspec import Meta
+
+from fedpkg.registry import BelowOne
+from fedpkg.strategies.acceleration import Accelerated, Convexity, Coupling, DualStep, EndOfEpoch, StepLength
 from fedpkg.strategies.base import Asks, Replies, Reply, State, Step, StepContext
 from fedpkg.strategies.registry import register_strategy
 from fedpkg.strategies.requests import gradient_at, mean_of, parameters_alone, prox
@@ -21,26 +23,35 @@ _PAPER = (
 )
 
 
+GroupShare: TypeAlias = Annotated[
+    BelowOne,
+    Meta(
+        description="Probability p that a step asks the group `f`; otherwise it asks `g`. A smaller p asks `f` less "
+        "often, which suits clients of `f` that are similar to the server."
+    ),
+]
+
+
 @register_strategy(
     "vrcs",
-    equation="G_m = grad m(w) - grad m_1(w), m = f, g;  Geom(q) times: xi = (grad f(x) - grad f_1(x) - G_f) / p with "
-    "probability p, else (grad g(x) - grad g_1(x) - G_g) / (1 - p);  e = xi + G_f + G_g;  "
+    equation="G_m = grad m(w) - grad m_1(w) for m = f, g;  Geom(q) times: xi = (grad f(x) - grad f_1(x) - G_f) / p "
+    "with probability p, else (grad g(x) - grad g_1(x) - G_g) / (1 - p);  e = xi + G_f + G_g;  "
     "x <- argmin_y <e, y> + |y - x|^2 / (2 theta) + h_1(y)",
     paper=_PAPER,
 )
 @dataclass(frozen=True)
 class Vrcs:
-    """Variance reduction for h = f + g, where f is the mean loss of the group ``f`` of clients, and g of the other.
+    """Variance reduction for h = f + g, the mean losses f and g of two groups of clients.
 
-    The groups are ``f``, ``g``, and ``server``, one client whose data the server has, of both kinds: h_1 = f_1 + g_1.
-    It is asked for ``gradient`` with the parameter ``part``, f or g (without: h_1), and for ``prox``, of h_1. With
-    |f'' - f_1''| <= df and |g'' - g_1''| <= dg, the choice p = q = df^2 / (df^2 + dg^2) and theta =
-    sqrt(p (1 - p) q) / (2 sqrt(dg^2 p + df^2 (1 - p))) calls f O(df / mu) times, and g O(dg^2 / (df mu)) times.
+    The groups are ``f``, ``g`` and ``server``: one client whose data the server has, of both kinds, with the loss h_1 =
+    f_1 + g_1. It is asked for ``gradient`` with the parameter ``part``, f or g (without: h_1), and for ``prox`` of h_1.
+    With |f'' - f_1''| <= df and |g'' - g_1''| <= dg, the choice p = q = df^2 / (df^2 + dg^2) and theta =
+    sqrt(p (1 - p) q) / (2 sqrt(dg^2 p + df^2 (1 - p))) asks f O(df / mu) times, and g O(dg^2 / (df mu)) times.
     """
 
-    theta: Positive
-    p: BelowOne
-    q: Share
+    theta: StepLength
+    p: GroupShare
+    q: EndOfEpoch
 
     traits = Traits(
         entry_points=("gradient", "prox"), groups=("f", "g", "server"), chooses_clients=True, treatment="step"
@@ -79,7 +90,7 @@ def _shift(m: str, x: Weights) -> Asks[Weights]:
     paper=_PAPER,
 )
 def accvrcs(
-    theta: Positive, p: BelowOne, q: Share, mu: Positive, tau: Share | None = None, alpha: Positive | None = None
+    theta: StepLength, p: GroupShare, q: EndOfEpoch, mu: Convexity, tau: Coupling = None, alpha: DualStep = None
 ) -> Accelerated:
-    """VRCS in the wrapper of Katyusha X. ``mu``: of strong convexity; tau is sqrt(theta mu / q) / 2 unless given."""
+    """VRCS accelerated by Katyusha X."""
     return Accelerated(Vrcs(theta, p, q), mu=mu, tau=tau, alpha=alpha)

@@ -1,13 +1,20 @@
-"""LAMB on the server: Adam's direction, as long in each tensor as the tensor itself."""
+"""LAMB on the server: the direction of Adam, scaled in each tensor to the norm of the tensor."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from fedpkg.registry import BelowOne, NotNegative, Part, Positive
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_server_optimiser
+from fedpkg.strategies.server_optimisers.base import (
+    Epsilon,
+    FirstDecay,
+    LearningRate,
+    ScheduleName,
+    SecondDecay,
+    WeightDecay,
+)
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -16,20 +23,20 @@ if TYPE_CHECKING:
 @register_server_optimiser(
     "lamb",
     strategy="fedlamb",
-    equation="g = w - a;  m, v as in Adam, bias-corrected;  r = m / (sqrt(v) + eps) + lambda w;  "
-    "w <- w - eta (|w| / |r|) r, tensor by tensor (|w| / |r| = 1 where one of them is 0)",
+    equation="g = w - a;  m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2, both bias-corrected;  "
+    "r = m / (sqrt(v) + eps) + lambda w;  w <- w - eta (|w| / |r|) r, tensor by tensor (|w| / |r| = 1 if either is 0)",
     paper="You et al. 2020, Large Batch Optimization for Deep Learning, arXiv:1904.00962, Alg. 2",
 )
 @dataclass(frozen=True)
 class Lamb:
     """Adam whose step in each tensor is in proportion to the tensor's norm."""
 
-    learning_rate: Positive = 0.01
-    beta_1: BelowOne = 0.9
-    beta_2: BelowOne = 0.999
-    epsilon: Positive = 1e-6
-    weight_decay: NotNegative = 0.0
-    schedule: Annotated[Any, Part("schedule")] = None
+    learning_rate: LearningRate = 0.01
+    beta_1: FirstDecay = 0.9
+    beta_2: SecondDecay = 0.999
+    epsilon: Epsilon = 1e-6
+    weight_decay: WeightDecay = 0.0
+    schedule: ScheduleName = None
 
     def step(self, model: Weights, aggregate: Weights, memory: State) -> tuple[Weights, State]:
         import torch

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from fedpkg.registry import BelowOne, Part, Positive
+from fedpkg.registry import BelowOne, Positive
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_server_optimiser
+from fedpkg.strategies.server_optimisers.base import ScheduleName
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
 )
 @dataclass(frozen=True)
 class Sgd:
-    """Gradient descent with momentum, as torch.optim.SGD takes it."""
+    """Gradient descent with momentum, as torch.optim.SGD.
+
+    Args:
+        learning_rate: Step size eta of the server. 1 without momentum takes the aggregate as it is (FedAvg); with
+            momentum, the total step is up to 1 / (1 - momentum) times as long.
+        momentum: Momentum beta of the steps. They add up over about 1 / (1 - beta) rounds; 0: no momentum.
+        nesterov: Look ahead by the momentum (Nesterov).
+    """
 
     learning_rate: Positive = 1.0
     momentum: BelowOne = 0.9
     nesterov: bool = False
-    schedule: Annotated[Any, Part("schedule")] = None
+    schedule: ScheduleName = None
 
     def __post_init__(self) -> None:
         if self.nesterov and not self.momentum:

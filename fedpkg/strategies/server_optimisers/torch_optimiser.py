@@ -1,14 +1,21 @@
-"""Any optimiser of torch.optim on the server, its state kept as plain weights."""
+"""Optimisers of torch.optim on the server, with their state kept as plain weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import AggregationError, ConfigError, nearest
-from fedpkg.registry import BelowOne, NotNegative, Part, Positive
 from fedpkg.strategies.base import State
 from fedpkg.strategies.registry import register_server_optimiser
+from fedpkg.strategies.server_optimisers.base import (
+    Epsilon,
+    FirstDecay,
+    LearningRate,
+    ScheduleName,
+    SecondDecay,
+    WeightDecay,
+)
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -20,7 +27,7 @@ _NEED_MORE = ("LBFGS", "SparseAdam")  # a closure that computes losses; sparse g
 class TorchOptimiser:
     """An optimiser of torch.optim whose gradient is w - a.
 
-    It is made anew for every step, gets the tensors of its state back, and steps once.
+    Each step makes a new optimiser, restores its state, and steps once.
     """
 
     optimiser: str
@@ -29,16 +36,16 @@ class TorchOptimiser:
     schedule: Any = None
 
     def check(self, model: Weights) -> None:
-        """Take a step that moves nothing.
+        """Take a step that does not move.
 
         Raises:
-            ConfigError: the optimiser does not take the model's tensors (Muon: matrices alone).
+            ConfigError: the optimiser refuses the model's tensors (Muon takes matrices alone).
         """
         try:
             self.step(model, model, {})
-        except AggregationError:  # it divides by a gradient, which is 0 here
+        except AggregationError:  # it divides by the gradient, which is 0 here
             return
-        except Exception as error:  # each has its own way to refuse shapes, some not before they step
+        except Exception as error:  # optimisers refuse shapes with different errors, some only in the step
             raise ConfigError(
                 f"torch.optim.{self.optimiser} does not suit this model: {error}",
                 hint="choose another optimiser, as strategy: {name: fedopt, optimiser: AdamW}",
@@ -85,11 +92,17 @@ class TorchOptimiser:
 )
 def torch_optimiser(
     optimiser: str,
-    learning_rate: Positive = 0.01,
+    learning_rate: LearningRate = 0.01,
     options: dict[str, Any] | None = None,
-    schedule: Annotated[Any, Part("schedule")] = None,
+    schedule: ScheduleName = None,
 ) -> TorchOptimiser:
-    """Any optimiser of torch.optim, by its class's name, with its own options."""
+    """An optimiser of torch.optim, with its options.
+
+    Args:
+        optimiser: Name of the class, such as AdamW or RMSprop. LBFGS and SparseAdam are refused, as they need more
+            than a gradient.
+        options: Arguments of the class besides lr, such as {weight_decay: 0.01}. null: the defaults of torch.optim.
+    """
     import torch
 
     known = [
@@ -108,7 +121,7 @@ def torch_optimiser(
         tried = torch.zeros(1, 1, requires_grad=True)
         tried.grad = torch.ones(1, 1)
         getattr(torch.optim, optimiser)([tried], lr=learning_rate, **(options or {})).step()
-    except Exception as error:  # each has its own way to refuse options, some not before they step
+    except Exception as error:  # optimisers refuse options with different errors, some only in the step
         raise ValueError(f"torch.optim.{optimiser}: {error}") from error
     return TorchOptimiser(optimiser, learning_rate, options or {}, schedule)
 
@@ -116,17 +129,18 @@ def torch_optimiser(
 @register_server_optimiser(
     "adamw",
     strategy="fedadamw",
-    equation="g = w - a;  w <- (1 - eta lambda) w;  m, v as in Adam, bias-corrected;  w <- w - eta m / (sqrt(v) + eps)",
+    equation="g = w - a;  m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2, both bias-corrected;  "
+    "w <- (1 - eta lambda) w - eta m / (sqrt(v) + eps)",
     paper="Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization, arXiv:1711.05101",
 )
 def adamw(
-    learning_rate: Positive = 0.01,
-    beta_1: BelowOne = 0.9,
-    beta_2: BelowOne = 0.999,
-    epsilon: Positive = 1e-8,
-    weight_decay: NotNegative = 0.01,
-    schedule: Annotated[Any, Part("schedule")] = None,
+    learning_rate: LearningRate = 0.01,
+    beta_1: FirstDecay = 0.9,
+    beta_2: SecondDecay = 0.999,
+    epsilon: Epsilon = 1e-8,
+    weight_decay: WeightDecay = 0.01,
+    schedule: ScheduleName = None,
 ) -> TorchOptimiser:
-    """torch.optim.AdamW: Adam with bias correction, and weight decay apart from the moments."""
+    """Adam with bias correction and decoupled weight decay, as torch.optim.AdamW."""
     options = {"betas": (beta_1, beta_2), "eps": epsilon, "weight_decay": weight_decay}
     return TorchOptimiser("AdamW", learning_rate, options, schedule)

@@ -1,4 +1,4 @@
-"""Means of updates that are clipped to a ball: what norm bounding and centred clipping share."""
+"""The mean of updates that are clipped to a ball, for norm bounding and centred clipping."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def clipped_mean(
     max_norm: float | None,
     weights: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """c + sum_k a_k (x_k - c) min(1, tau / |x_k - c|) of the parameters; c is the global model if not given.
+    """c + sum_k a_k (x_k - c) min(1, tau / |x_k - c|) of the parameters; by default c is the global model.
 
     Args:
-        max_norm: tau; None: the (lower) median of the distances |x_k - c|.
-        weights: a_k up to a factor; equal ones if not given.
+        max_norm: tau. None: the (lower) median of the distances |x_k - c|.
+        weights: a_k up to a factor. None: equal weights.
     """
     norms = squared_norms(updates, centre).sqrt()
     bound = (
         norms.sort().values[(len(norms) - 1) // 2] if max_norm is None else torch.tensor(max_norm, dtype=torch.float64)
     )
-    scales = torch.where(norms <= bound, 1.0, bound / norms)  # an update that changes nothing has no direction
+    scales = torch.where(norms <= bound, 1.0, bound / norms)  # a norm of 0 divides by 0 in the other branch
     shares = torch.tensor([1.0] * len(updates) if weights is None else list(weights), dtype=torch.float64)
     scales = scales * shares / shares.sum()
 

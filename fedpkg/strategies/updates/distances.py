@@ -11,21 +11,22 @@ from fedpkg.errors import AggregationError
 from fedpkg.strategies.updates.held import Updates
 
 _CHUNK = 1 << 12
-_CANCELLED = 1e-4  # |a - b|^2 of less than this of |a|^2 + |b|^2 would have lost more than 4 of its 16 digits
+_CANCELLED = 1e-4  # below this share of |a|^2 + |b|^2, |a - b|^2 has lost more than 4 of its 16 digits
 
 
 def squared_distances(updates: Updates) -> Tensor:
     """|x_i - x_j|^2 of the parameters, a symmetric matrix in float64.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b>, with a and b counted from the global model: one product of matrices a piece,
-    for all pairs. For pairs much closer to each other than to the model that cancels, and these are taken directly.
+    |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b>, with a and b relative to the global model: one product of matrices for each
+    piece gives all pairs. For pairs much closer to each other than to the model digits cancel, so these are computed
+    directly.
     """
     count = len(updates)
     gram = torch.zeros(count, count, dtype=torch.float64)
     for rows, model in updates.pieces(updates.model.parameters, wide=True):
         rows -= model
         gram += products(rows)
-    gram = gram.triu() + gram.triu(1).T  # a product of matrices is symmetric up to rounding, which would break ties
+    gram = gram.triu() + gram.triu(1).T  # rounding makes the product asymmetric, which would break ties
     squares = gram.diagonal()
     sums = squares[:, None] + squares[None, :]
     distances = sums - 2 * gram
@@ -49,7 +50,7 @@ def squared_distances(updates: Updates) -> Tensor:
 
 
 def products(rows: Tensor) -> Tensor:
-    """rows rows^T, as a sum over chunks in a fixed order: the same bits with any number of threads."""
+    """rows rows^T as a sum over chunks in a fixed order, with the same bits for any number of threads."""
     whole = rows.shape[1] // _CHUNK * _CHUNK
     total = rows[:, whole:] @ rows[:, whole:].T
     if whole:
@@ -59,7 +60,7 @@ def products(rows: Tensor) -> Tensor:
 
 
 def squared_norms(updates: Updates, centre: Mapping[str, Tensor] | None = None) -> Tensor:
-    """|x_k - c|^2 of the parameters in float64; without ``centre`` (a tensor a parameter) from the global model."""
+    """|x_k - c|^2 of the parameters in float64; without ``centre``, c is the global model."""
     total = torch.zeros(len(updates), dtype=torch.float64)
     for rows, row in updates.pieces(updates.model.parameters, wide=True, beside=centre):
         rows -= row

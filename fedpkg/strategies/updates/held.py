@@ -1,4 +1,4 @@
-"""The updates of one round side by side, read piece by piece: what every aggregator works on that is no plain sum."""
+"""The updates of one round side by side, read piece by piece, for aggregators that are not plain sums."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from fedpkg.strategies.base import Reply
 from fedpkg.strategies.updates.order import in_order
 from fedpkg.weights.weights import Weights, dtype_name
 
-_PIECE = 1 << 14  # elements of a client's row: those of 32 clients stay in a core's cache, and one thread does them
+_PIECE = 1 << 14  # elements of a client's row: 32 rows stay in the cache of a core
 _LEAST = 1 << 10
-_ROOM = 1 << 19  # elements of all rows together, as long as rows have _LEAST
-_OWN_BYTES = 64 << 20  # of updates that are no mapped files: as much may stay in memory
+_ROOM = 1 << 19  # elements of all rows together, unless rows are shorter than _LEAST
+_OWN_BYTES = 64 << 20  # limit of the updates in memory, which are not mapped files
 
 
 class Updates:
-    """A round's updates, which stay mapped until the last one is there.
+    """A round's updates, which stay mapped until the last one has arrived.
 
-    Peak memory, besides the mapped files: a piece (64 KiB) of each update, and what is made of them. An update that is
-    in memory (np.savez leaves most arrays unaligned: they are copied when they are read) moves to a file without a name
-    in the folder for temporary files, when there are more than 64 MiB of them.
+    Peak memory, besides the mapped files: a piece (64 KiB) of each update, and the result. Updates in memory (np.savez
+    leaves most arrays unaligned, so they are copied when they are read) move to an unnamed temporary file once they
+    take more than 64 MiB together.
 
-    Parameters (floating and complex tensors that are no buffers) are the vectors of the methods. All other tensors
-    follow one rule, that of `with_rest`.
+    Parameters (floating and complex tensors that are not buffers) are the vectors of the methods. All other tensors
+    follow the rule of `with_rest`.
 
     Raises:
-        AggregationError: there are none, or one does not fit the global model.
+        AggregationError: there are no updates, or one does not fit the global model.
     """
 
     def __init__(self, replies: Iterable[Reply], model: Weights) -> None:
@@ -62,9 +62,9 @@ class Updates:
         return len(self._held) if self._groups is None else len(self._groups)
 
     def grouped(self, groups: Sequence[Sequence[int]] | None) -> Updates:
-        """The means of groups of these updates, which are never made as a whole; None: each of them again.
+        """The means of groups of these updates, which are computed piece by piece. None: the updates without groups.
 
-        Of groups, some again: a group of several groups would be no mean of their means.
+        If these are groups already, each new group must be one of them: a mean of means would be another mean.
         """
         view = Updates.__new__(Updates)
         view.model, view._held = self.model, self._held
@@ -80,8 +80,8 @@ class Updates:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of these tensors, in order: the updates' rows (n, width), and the row (width) of ``beside``.
 
-        That is the global model, if nothing is given. In float32, or float64 where the model has it or ``wide`` wants
-        it; a complex element is two. The next piece overwrites the rows.
+        By default ``beside`` is the global model. Pieces are in float32, or in float64 if the tensor or ``wide`` asks
+        for it; a complex element is two numbers. The next piece overwrites the rows.
         """
         beside = beside or self.model
         for name, rows, start in self._pieces(names, wide):
@@ -104,13 +104,13 @@ class Updates:
         return made
 
     def with_rest(self, parameters: Mapping[str, Tensor], *, trusted: int | None = None) -> Weights:
-        """The next global model: these parameters, and the rest of the tensors by its rule.
+        """The next global model: these parameters, and the rest of the tensors by a separate rule.
 
-        **The rest**: of buffers (running means and variances) the coordinate-wise median, of integers and booleans the
-        lower median, each an element that some client sent; constant buffers, those of the model that are not finite,
-        stay. An average would let one attacker set them, whatever is
-        done for the parameters, and the rule of the mean (integers come from who has most examples) would believe what
-        a client says of itself. With ``trusted``, the rest is that update's.
+        **The rest**: buffers (running means and variances) get the coordinate-wise median, integers and booleans the
+        lower median, an element that some client sent. Constant buffers, those that are not finite in the model, stay.
+        An average would let a single attacker set them, whatever the parameters' rule, and the rule of the mean
+        (integers come from the client with most examples) would trust what clients report. With ``trusted``, the rest
+        is that of this update.
 
         Raises:
             AggregationError: a tensor is not finite in its dtype.
@@ -119,7 +119,7 @@ class Updates:
             return self.grouped(None).with_rest(parameters, trusted=trusted)
         if trusted is not None:
             parameters = {
-                name: parameters[name] if name in parameters else tensor.clone()  # the file goes with the round
+                name: parameters[name] if name in parameters else tensor.clone()  # its file is deleted with the round
                 for name, tensor in self._held[trusted].items()
             }
         constant = {name: self.model[name] for name in self.model.non_finite_buffers()}
@@ -169,7 +169,7 @@ class Updates:
 
 
 def middle(rows: Tensor) -> Tensor:
-    """The median of each column of (n, width); of an even number the mean of the two in the middle."""
+    """The median of each column of (n, width); for an even n the mean of the two middle elements."""
     count = len(rows)
     low, high = (count - 1) // 2, count // 2
     found = in_order(rows, low, high + 1)
@@ -177,7 +177,7 @@ def middle(rows: Tensor) -> Tensor:
 
 
 def weighted_sum(rows: Tensor, weights: Tensor) -> Tensor:
-    """sum_k a_k rows_k in the order of the rows, and in the dtype of ``weights``, whatever the number of threads."""
+    """sum_k a_k rows_k in the order of the rows and the dtype of ``weights``, whatever the number of threads."""
     total = rows[0].to(weights.dtype) * weights[0]
     for row, weight in zip(rows[1:], weights[1:], strict=True):
         total.add_(row.to(weights.dtype), alpha=float(weight))
@@ -188,7 +188,7 @@ def finite(model: Weights, *, like: Weights) -> Weights:
     """The model itself.
 
     Raises:
-        AggregationError: a tensor is not finite, and no unchanged buffer of ``like``.
+        AggregationError: a tensor is not finite and is not an unchanged buffer of ``like``.
     """
     if name := model.first_non_finite(like):
         raise AggregationError(
@@ -211,7 +211,7 @@ def _row_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """Its elements as a vector, a view; a complex element is two."""
+    """A view of its elements as a vector; a complex element is two numbers."""
     return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).reshape(-1)
 
 
@@ -220,19 +220,19 @@ def _num_bytes(tensor: Tensor) -> int:
 
 
 def _is_in_memory(tensor: Tensor) -> bool:
-    """Whether it is no view of a mapped file, or one that could not be read piece by piece."""
+    """Whether it is not a view of a mapped file, or not contiguous, so that it cannot be read piece by piece."""
     return tensor.untyped_storage().resizable() or not tensor.is_contiguous()
 
 
 def _moved_to_disk(update: Weights) -> Weights:
-    """The same tensors, mapped from a file that nobody else sees and that is gone with them."""
+    """The same tensors, mapped from an unnamed file that is deleted with them."""
     offsets, end = {}, 0
     for name, tensor in update.items():
         offsets[name] = end
         end += -(-_num_bytes(tensor) // 64) * 64
     try:
         with tempfile.TemporaryFile(prefix="fedpkg-") as file:
-            os.posix_fallocate(file.fileno(), 0, max(end, 1))  # a full disk is an error here, and not a crash later
+            os.posix_fallocate(file.fileno(), 0, max(end, 1))  # a full disk raises here instead of crashing later
             storage = torch.UntypedStorage.from_file(f"/proc/self/fd/{file.fileno()}", True, max(end, 1))
     except OSError as error:
         raise AggregationError(

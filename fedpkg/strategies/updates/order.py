@@ -1,4 +1,4 @@
-"""Order statistics of columns: what stands at some places when each column of a few rows is sorted."""
+"""Order statistics of columns: the elements at some places of the sorted columns of a few rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-_MOST_ROWS = 64  # above, sorting is the faster way (tests/benchmarks/aggregators.py)
+_MOST_ROWS = 64  # with more rows, sorting is faster (tests/benchmarks/aggregators.py)
 
 
 def in_order(rows: Tensor, first: int, end: int) -> Sequence[Tensor]:
     """Rows ``first`` to ``end`` (without it) of (n, width) with each column sorted. ``rows`` is overwritten.
 
-    Minimum and maximum of two whole rows are what a processor does fastest. So up to 64 rows are sorted by a network
-    of these (Batcher's odd-even merge sort), without what the wanted rows do not depend on.
+    Processors compute the minimum and maximum of two whole rows fastest. So up to 64 rows are sorted by a network of
+    these (Batcher's odd-even merge sort), without the comparators that the requested rows do not depend on.
     """
     if len(rows) > _MOST_ROWS:
         return list(torch.sort(rows.T.contiguous(), dim=1).values.T[first:end])

@@ -259,7 +259,7 @@ def test_sampler_goes_by_what_clients_said_last(federation: Federation, at_once:
     assert set(cohorts[2]) == set(sorted(losses, key=losses.__getitem__)[2:])
     history = {row.client_id: row for row in federation.store.list_client_history(session.session_id)}
     assert {name: row.times_asked for name, row in history.items()} == {k: 1 + (k in cohorts[2]) for k in losses}
-    with pytest.raises(ConfigError, match="it goes by the metric 'los', which no client has reported") as caught:
+    with pytest.raises(ConfigError, match="it needs the metric 'los', which no client has reported") as caught:
         federation.run(clients=4, rounds=2, sampler={**sampler, "metric": "los"})
     assert "start a new run" in (caught.value.hint or "")
     failed = federation.store.list_rounds(federation.store.list_sessions()[-1].session_id)[-1]
@@ -348,7 +348,7 @@ def test_sampler_of_ones_own_serves_privacy_if_it_says_how_it_draws(federation: 
         session = federation.run(strategy={"name": "dp_fedavg", "noise_multiplier": 1.0}, **changes)
         return [row.strategy_metrics["epsilon"] for row in federation.store.list_rounds(session.session_id)]
 
-    with pytest.raises(ConfigError, match="whom the sampler chooses tells of what clients report") as caught:
+    with pytest.raises(ConfigError, match="the choice of this sampler reveals what clients report") as caught:
         epsilons("test_choosing:Own")
     assert "scheme = Scheme.DATA_FREE" in (caught.value.hint or "")
     assert epsilons("test_choosing:OwnOfScheme") == epsilons("uniform")
@@ -427,9 +427,9 @@ def test_what_no_round_can_do_is_found_before_anything_runs(federation: Federati
     (tmp_path / "t.csv").write_text("client,from_round\nclient-7,1\n")
     sampler: dict[str, Any]
     for sampler, words in (
-        ({"availability": {"trace": str(tmp_path / "t.csv")}}, "t.csv, line 2: no client is called 'client-7'"),
+        ({"availability": {"trace": str(tmp_path / "t.csv")}}, "t.csv, line 2: there is no client 'client-7'"),
         ({"groups": {"a": 1}}, "sampler.groups: there is no group 'a'"),
-        ({"held_out": ["x*"]}, "sampler.held_out: no client is called 'x*'"),
+        ({"held_out": ["x*"]}, "sampler.held_out: no client matches 'x*'"),
         ({"count": 4}, "sampler.count is 4, but there are 3 clients to train"),
         ({"held_out": 1, "min_clients": 3}, "min_clients is 3, but there are 2 clients to train"),
     ):

@@ -295,7 +295,7 @@ def test_step_that_goes_astray_fails_with_what_it_did(federation: Federation, wa
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("Plain", "a step is a generator"), ("Bare", "begins with a state, .* a Weights")]
+    ("name", "words"), [("Plain", "the step is not a generator"), ("Bare", "begins with a state, .* a Weights")]
 )
 def test_strategies_that_are_none_are_told_so(federation: Federation, name: str, words: str) -> None:
     with pytest.raises(SessionFailed, match=words):

@@ -215,7 +215,7 @@ def test_failed_task_of_records_can_be_repeated_by_hand(
         ({"validation": {"every": 3}}, r"has no model, but the configuration sets validation\.every"),
         ({"validation": {"fraction": 0.5}}, r"has no model, but the configuration sets validation\.fraction"),
         ({"keep": {"models": "last 2"}}, r"has no model, but the configuration sets keep\.models"),
-        ({"strategy": {"name": "counting:WithPrivacy"}}, "so no treatment of one"),
+        ({"strategy": {"name": "counting:WithPrivacy"}}, "so it cannot declare a treatment"),
         ({"arguments": {"how-is.its": {"lr": 1}}}, "unknown entry point 'how-is.its' in 'arguments'; did you mean"),
     ],
 )

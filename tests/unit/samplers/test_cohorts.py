@@ -124,13 +124,13 @@ class Wrong:
 @pytest.mark.parametrize("chosen", [(), (0,), (0, 1, 2), (0, 0), (0, 9), (-1, 0)])
 def test_sampler_that_chooses_what_is_not_there_is_an_error(chosen: tuple[int, ...]) -> None:
     size = make_sampler({"count": 2}).size
-    with pytest.raises(ConfigError, match="sampler Wrong: of 5 candidates, 2 different ones were to be chosen"):
+    with pytest.raises(ConfigError, match="sampler Wrong: it must choose 2 different ones of 5 candidates"):
         CohortSampler(Wrong(*chosen), size).sample(candidates(5), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("chosen", [("client-0", "client-1"), (0.5, 1.5), (None,)])
 def test_sampler_that_chooses_no_places_is_an_error(chosen: tuple[Any, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"sampler Wrong: it chose .*, not places of candidates"):
+    with pytest.raises(ConfigError, match=r"sampler Wrong: it chose .*, not indices of candidates"):
         CohortSampler(Wrong(*chosen), make_sampler({"count": 2}).size).sample(candidates(5), np.random.default_rng(0))
 
 
@@ -141,10 +141,10 @@ def test_held_out_are_so_many_a_share_or_those_that_are_named() -> None:
     assert len(held_out(3)) == 3 and held_out(3) == held_out(3) != held_out(3, seed=1)
     assert len(held_out(0.25)) == 3 and len(held_out(0.01)) == 1
     assert held_out(["Ort [89]", "Ort 1"]) == ["Ort 1", "Ort 8", "Ort 9"]
-    with pytest.raises(ConfigError, match=r"sampler.held_out: no client is called 'Ost 1'; did you mean 'Ort"):
+    with pytest.raises(ConfigError, match=r"sampler.held_out: no client matches 'Ost 1'; did you mean 'Ort"):
         held_out(["Ost 1"])
     for all_of_them in (10, 11, ["*"]):
-        with pytest.raises(ConfigError, match="of 10 clients nobody is left to train"):
+        with pytest.raises(ConfigError, match="all 10 clients are held out"):
             held_out(all_of_them)  # type: ignore[arg-type]
 
 

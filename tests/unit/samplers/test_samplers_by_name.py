@@ -78,19 +78,19 @@ ERRORS = {
     "no count": ("  count: 0\n", "line 5: 'sampler.count' must be a whole number from 1 or null, found 0"),
     "share and count": (
         "  fraction_train: 0.5\n  count: 3\n",
-        "line 6: 'sampler.count' excludes 'sampler.fraction_train': each of them says how many are asked",
+        "line 6: 'sampler.count' excludes 'sampler.fraction_train': each of them sets the number of clients",
     ),
     "count and groups": ("  count: 3\n  groups: {a: 1}\n", "line 6: 'sampler.groups' excludes 'sampler.count'"),
     "minimum and groups": (
         "  min_clients: 2\n  groups: {a: 1}\n",
-        "line 5: 'sampler.min_clients' means nothing with 'sampler.groups'",
+        "line 5: 'sampler.min_clients' has no effect with 'sampler.groups'",
     ),
     "no groups": ("  groups: {}\n", "line 5: 'sampler.groups' is empty"),
     "group without a number": ("  groups: {a: half}\n", "line 5: 'sampler.groups.a' must be a whole number from 1 or"),
     "certain drop-out": ("  dropout: 1\n", "line 5: 'sampler.dropout' must be a number from 0, below 1, found 1"),
     "all held out": ("  held_out: 1.0\n", "line 5: 'sampler.held_out' must be a whole number from 1 or a number above"),
-    "no availability": ("  availability: {}\n", "line 5: 'sampler.availability' has either a trace or a rate"),
-    "both": ("  availability: {rate: 0.5, trace: t.csv}\n", "'sampler.availability' has either a trace or a rate"),
+    "no availability": ("  availability: {}\n", "line 5: 'sampler.availability' needs either a trace or a rate"),
+    "both": ("  availability: {rate: 0.5, trace: t.csv}\n", "'sampler.availability' needs either a trace or a rate"),
     "a rate alone": ("  availability: 0.5\n", "line 5: 'sampler.availability' must be a section"),
     "unknown key in it": (
         "  availability:\n    rates: 0.5\n",
@@ -98,16 +98,19 @@ ERRORS = {
     ),
     "minimum of poisson": (
         "  name: poisson\n  min_clients: 2\n",
-        "line 6: 'sampler.min_clients' does not go with the sampler 'poisson'",
+        "line 6: 'sampler.min_clients' cannot be used with the sampler 'poisson'",
     ),
     "over-selection of groups": (
         "  over_selection: 0.5\n  groups: {a: 1}\n",
-        "line 5: 'sampler.over_selection' does not go with 'sampler.groups'",
+        "line 5: 'sampler.over_selection' cannot be used with 'sampler.groups'",
     ),
-    "over-selection of poisson": ("  name: poisson\n  over_selection: 0.5\n", "line 6: 'sampler.over_selection' does"),
+    "over-selection of poisson": (
+        "  name: poisson\n  over_selection: 0.5\n",
+        "line 6: 'sampler.over_selection' cannot",
+    ),
     "no module": ("  name: 'no_such:Mine'\n", "line 5: 'no_such:Mine' cannot be imported: ModuleNotFoundError"),
     "no file": ("  file: mine.py\n", "mine.py: the Python file cannot be read: No such file"),
-    "file that is no path": ("  file: 3\n", "line 5: 'sampler.file' must be the path of a file of Python"),
+    "file that is no path": ("  file: 3\n", "line 5: 'sampler.file' must be the path of a Python file"),
 }
 
 
@@ -122,7 +125,7 @@ def test_errors_say_the_line_and_what_is_near(case: str, tmp_path: Path) -> None
 def test_metric_that_nobody_reports_is_an_error_with_those_that_are_there() -> None:
     for name in ("importance", "power_of_choice"):
         with pytest.raises(
-            ConfigError, match=r"by the metric 'los', which no client has reported; did you mean 'loss'"
+            ConfigError, match=r"it needs the metric 'los', which no client has reported; did you mean 'loss'"
         ):
             sample({"name": name, "metric": "los", "count": 1}, candidates(3, losses=[1.0, None, None]))
 
@@ -191,7 +194,9 @@ def test_trace_is_found_beside_the_run_yaml_and_must_stay_as_it_was(tmp_path: Pa
     assert isinstance(availability, dict) and availability["trace"] == str(folder / "wer da ist.csv")
     assert make_sampler(section).availability is not None
     (folder / "wer da ist.csv").write_text("client,from_round,to_round\nclient-2,2,\n")
-    with pytest.raises(ConfigError, match=r"wer da ist.csv is not the trace that it was \(sha256 [0-9a-f]{64}\)"):
+    with pytest.raises(
+        ConfigError, match=r"wer da ist.csv is not the trace with which the session began \(sha256 [0-9a-f]{64}\)"
+    ):
         make_sampler(section)
     (folder / "wer da ist.csv").unlink()
     with pytest.raises(DataError, match=r"wer da ist.csv: the trace cannot be read: No such file"):

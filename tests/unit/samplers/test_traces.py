@@ -43,7 +43,7 @@ def test_virtual_seconds_and_json(tmp_path: Path) -> None:
 
 def test_client_that_there_is_not_is_an_error_with_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, "client,from_round,to_round\nclient-1,1,\nclient_2,1,2\n")
-    with pytest.raises(DataError, match=r"line 3: no client is called 'client_2'; did you mean 'client-2'\?"):
+    with pytest.raises(DataError, match=r"line 3: there is no client 'client_2'; did you mean 'client-2'\?"):
         Availability(read_trace(path)).check(["client-1", "client-2"])
 
 
@@ -56,7 +56,7 @@ BAD = {
     "one too many": ("client,from_round,to_round,who\na,1,2,x\n", "line 2: unknown column 'who'"),
     "misspelt": ("client,from_round,to_rond\na,1,2\n", "unknown column 'to_rond'; did you mean 'to_round'?"),
     "two units": ("client,from_round,to_s\na,1,2\n", "unknown column 'to_s'"),
-    "twice": ("client,client,from_round\na,a,1\n", "line 1: a column is there twice"),
+    "twice": ("client,client,from_round\na,a,1\n", "line 1: a column appears twice"),
     "too few values": (HEAD + "a,1\n", "line 2: 2 values for 3 columns"),
     "too many values": (HEAD + "a,1,2,3\n", "line 2: 4 values for 3 columns"),
     "no client": (HEAD + "a,1,2\n,1,2\n", "line 3: 'client' must be the id of a client, found None"),
@@ -72,7 +72,7 @@ BAD = {
 BAD_JSON = {
     "no JSON": ("[1,\n oops]", "line 2: not valid JSON"),
     "too deep": ("[" * 100_000, "not valid JSON"),
-    "an object": ('{"client": "a"}', "a trace is a list of objects, found a dict"),
+    "an object": ('{"client": "a"}', "a trace must be a list of objects, found a dict"),
     "numbers": ("[1]", "entry 1: not an object"),
     "a flag": (
         '[{"client": "a", "from_round": true}]',

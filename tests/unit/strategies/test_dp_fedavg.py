@@ -316,7 +316,7 @@ def test_what_takes_another_s_place_costs_as_replacing_it() -> None:
             Sampling(Scheme.DATA_FREE),
             "a cohort of 100 cannot be drawn from a population of 4",
         ),
-        ({}, Sampling(Scheme.OTHER, 0.5), "whom the sampler chooses tells of what clients report"),
+        ({}, Sampling(Scheme.OTHER, 0.5), "the choice of this sampler reveals what clients report"),
         (
             {"accountant": "pld"},
             Sampling(Scheme.WITHOUT_REPLACEMENT, 0.5),
@@ -342,6 +342,6 @@ def test_a_budget_needs_noise() -> None:
 
 def test_session_that_goes_on_is_refused_where_the_choice_of_clients_is_not_known() -> None:
     strategy = DpFedAvg(noise_multiplier=1.0)
-    with pytest.raises(ConfigError, match="whom the sampler chooses") as caught:
+    with pytest.raises(ConfigError, match="the choice of this sampler") as caught:
         step(strategy, strategy.init(vector(0.0)), [vector(0.0)], sampling=Sampling(Scheme.OTHER))
     assert "scheme = Scheme.DATA_FREE" in (caught.value.hint or "")

@@ -177,10 +177,10 @@ def test_show_tells_whether_a_composition_folds() -> None:
     def told(*words: str) -> str:
         return CliRunner().invoke(fedpkg, ["strategy", "show", *words]).output
 
-    assert "folds in a tree   yes; another aggregator decides otherwise" in told("fedprox")
-    assert "folds in a tree   no: it needs all updates in one place" in told("fedprox", "aggregator=krum")
-    assert "folds in a tree   yes\n" in told("fedper", "local=[head.*]", "aggregator.name=uniform_mean")
-    assert "folds in a tree   yes\n" in told("scaffold")
+    assert "folds in a tree      yes; it depends on the aggregator" in told("fedprox")
+    assert "folds in a tree      no: it needs all updates in one place" in told("fedprox", "aggregator=krum")
+    assert "folds in a tree      yes\n" in told("fedper", "local=[head.*]", "aggregator.name=uniform_mean")
+    assert "folds in a tree      yes\n" in told("scaffold")
     spec = next(spec for spec in STRATEGIES.specs("strategy") if spec.name == "fedprox")
     with pytest.raises(ConfigError, match="unknown key 'agregator'"):
         folds_in_a_tree(spec, {"agregator": "krum"})

@@ -97,7 +97,7 @@ def test_clients_are_told_the_parameters_of_their_part(section: dict[str, Any], 
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"name": "fedprox", "parameters": {"proximal_mu": 1}}, "proximal_mu is what the strategy's own keys say"),
+        ({"name": "fedprox", "parameters": {"proximal_mu": 1}}, "proximal_mu is set by the strategy's own keys"),
         ({"name": "fedper", "local": []}, "local is empty"),
     ],
 )
@@ -213,7 +213,7 @@ def test_parameters_that_do_not_go_together_are_an_error() -> None:
         make_strategy({"aggregator": {"name": "bucketing", "inner": "fedavg"}})
     by_client: list[Any] = ["bucketing", {"name": "fltrust", "trusted": "a"}]
     for inner in (*by_client, {"name": "norm_bounding", "by_examples": True}):
-        with pytest.raises(ConfigError, match="inner must take means of several updates"):
+        with pytest.raises(ConfigError, match="inner must be an aggregator that accepts means of several updates"):
             make_strategy({"aggregator": {"name": "bucketing", "inner": inner}})
 
 
