@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from described import arguments_of, default, description, field_default, fields, kind
+from described import arguments_of, default, field_default, fields, kind
 from markdown import block, code, inline, page, prose, table
 
 from fedpkg import errors
@@ -18,7 +18,7 @@ from fedpkg.config import NAMED_DATASETS
 from fedpkg.config_keys import Key, run_keys
 from fedpkg.data.dirichlet import DirichletPartitioner
 from fedpkg.data.iid import IidPartitioner
-from fedpkg.samplers.registry import SamplerOptions
+from fedpkg.samplers.registry import OPTIONS
 from fedpkg.stores.database import MIGRATIONS
 from fedpkg.waist import answer, order
 
@@ -57,17 +57,8 @@ def _key(key: Key) -> str:
 
 
 def sampler_options() -> str:
-    doc = inspect.getdoc(SamplerOptions) or ""
-    said: dict[str, str] = {}
-    for line in doc.partition("\n\n")[2].splitlines():
-        if found := re.match(r"(\w+)\s{2,}(.*)", line):
-            last = found[1]
-            said[last] = found[2]
-        elif said:
-            said[last] += " " + line.strip()
     rows = [
-        [code(name), kind(each.type), code(field_default(each)), inline(description(each.type) or said.get(name, ""))]
-        for name, each in fields(SamplerOptions).items()
+        [code(name), kind(each.type), code(default(each.default)), inline(each.about)] for name, each in OPTIONS.items()
     ]
     return page(
         "Options of all samplers",

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -23,17 +23,6 @@ def arguments(doc: str) -> dict[str, str]:
 def arguments_of(made: Any) -> dict[str, str]:
     """Descriptions of the parameters of a class or a function."""
     return arguments(inspect.getdoc(made) or "")
-
-
-def description(annotation: Any) -> str:
-    """The description that a type carries (``msgspec.Meta(description=…)``), at any depth."""
-    for mark in get_args(annotation):
-        if isinstance(mark, msgspec.Meta):
-            if mark.description:
-                return mark.description
-        elif found := description(mark):
-            return found
-    return ""
 
 
 def kind(annotation: Any) -> str:

@@ -1,13 +1,15 @@
 """The names ``coordinator``, ``server_functions`` and ``split`` in a run.yaml.
 
-The strategies themselves are apart: a list of strategies loads no PyTorch.
+The strategies themselves are in other modules, so that listing strategies does not import PyTorch.
 """
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from msgspec import Meta
 
 from fedpkg.registry import Positive
 from fedpkg.strategies.registry import register_strategy
@@ -17,15 +19,33 @@ if TYPE_CHECKING:
     from fedpkg.strategies.methods.split import SplitLearning
 
 
-@register_strategy("coordinator", equation="w <- what a process of your own commits")
+Timeout: TypeAlias = Annotated[
+    Positive,
+    Meta(
+        description="Seconds that the server's process may take for one message. Set it above the time of its longest "
+        "computation; the session fails when it is exceeded."
+    ),
+]
+
+
+@register_strategy("coordinator", equation="w <- the model that your program commits")
 def coordinator(
     command: str,
     folder: str,
     parameters: dict[str, Any] | None = None,
-    timeout_s: Positive = 600.0,
+    timeout_s: Timeout = 600.0,
     has_model: bool = True,
 ) -> Coordinator:
-    """A program of your own, which asks clients and says the next model (docs/how-to/coordinators.md)."""
+    """Run your own program, which makes requests to clients and commits the next model.
+
+    docs/how-to/coordinators.md describes such programs.
+
+    Args:
+        command: Command that starts the program, such as python server.py. It runs in the folder.
+        folder: Folder with the program, relative to the run.yaml.
+        parameters: Values that the program finds in each step. null: none.
+        has_model: Whether the session has a global model. With false, the program keeps any state that it needs.
+    """
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
     from fedpkg.coordinators.strategy import Coordinator
@@ -40,9 +60,13 @@ def coordinator(
     )
 
 
-@register_strategy("server_functions", equation="w <- what ServerFunctions.aggregate returns")
-def server_functions(server_functions: str, timeout_s: Positive = 600.0) -> Coordinator:
-    """FEDn's server functions: a file whose class ServerFunctions chooses, configures and aggregates."""
+@register_strategy("server_functions", equation="w <- ServerFunctions.aggregate(w, w_1, ..., w_n)")
+def server_functions(server_functions: str, timeout_s: Timeout = 600.0) -> Coordinator:
+    """FEDn's server functions, which choose and configure the clients and aggregate their models.
+
+    Args:
+        server_functions: Python file with the class ServerFunctions, relative to the run.yaml.
+    """
     _check_file("server_functions", server_functions)
     from fedpkg.coordinators.strategy import Coordinator
 
@@ -52,7 +76,7 @@ def server_functions(server_functions: str, timeout_s: Positive = 600.0) -> Coor
 
 @register_strategy(
     "split",
-    equation="h_k = f_k(x_k);  p = sigmoid(W [h_1 … h_K] + b);  W, b by Adam; client k gets dL/dh_k",
+    equation="h_k = f_k(x_k);  p = sigmoid(W [h_1, ..., h_K] + b);  W, b by Adam;  client k gets dL/dh_k",
     paper="Vepakomma et al. 2018, Split learning for health: Distributed deep learning without sharing raw patient "
     "data, arXiv:1812.00564",
     attackers="none",
@@ -62,19 +86,20 @@ def split(
     learning_rate: Positive = 0.01,
     validate: bool = False,
     server_model: str | None = None,
-    timeout_s: Positive = 600.0,
+    timeout_s: Timeout = 600.0,
 ) -> SplitLearning | Coordinator:
     """Clients answer `forward` with embeddings of the same examples, and get the loss's gradients in `backward`.
 
     All clients are asked in each round, and all must answer (docs/how-to/split-learning.md).
 
     Args:
-        labels: a file of the server, .npz or .pt, with ``y_train`` (0 or 1), in the order of the clients' examples.
-        learning_rate: of the server's layers, by Adam.
-        validate: measure on the clients' test examples after each round; ``labels`` has ``y_test``, too.
-        server_model: a file with a class ``ServerModel``, a torch module of your own in place of the linear layer. It
-            runs in a process of its own.
-        timeout_s: seconds that this process may take for one message.
+        labels: File of the server, .npz or .pt, with the labels `y_train` (0 or 1) in the order of the clients'
+            examples.
+        learning_rate: Learning rate of the server's layers, which Adam trains. From 0.001 to 0.1 is usual.
+        validate: Measure the loss and accuracy on the clients' test examples after each round, which doubles the
+            requests. `labels` must have `y_test`.
+        server_model: Python file with the class ServerModel, a torch module that replaces the linear layer and runs in
+            a separate process. null: one linear layer.
     """
     from fedpkg.strategies.methods.split import SplitLearning
 

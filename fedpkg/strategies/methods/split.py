@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
-EMBEDDING, GRADIENT = "embedding", "gradient"  # each a set of records with one tensor of the same name
+EMBEDDING, GRADIENT = "embedding", "gradient"  # sets of records, each with one tensor of the same name
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SplitLearning:
             found[reply.client_id] = tensor.float().clone()
         if len({len(tensor) for tensor in found.values()}) > 1:
             counts = ", ".join(f"{client} {len(tensor)}" for client, tensor in found.items())
-            raise AggregationError(f"the clients' embeddings are not of the same examples: {counts}")
+            raise AggregationError(f"the clients' embeddings have different numbers of examples: {counts}")
         return found
 
     def _labels(self, name: str, h: Mapping[str, Tensor]) -> Tensor:
@@ -100,7 +100,7 @@ class SplitLearning:
             raise ConfigError(f"strategy.labels: {self.labels} has no '{name}'", key="strategy.labels")
         y = torch.as_tensor(found[name]).float().reshape(-1, 1)
         if len(y) != count:
-            raise AggregationError(f"there are {len(y)} labels '{name}', and embeddings of {count} examples")
+            raise AggregationError(f"there are {len(y)} labels '{name}', but embeddings of {count} examples")
         return y
 
 
@@ -116,7 +116,7 @@ def _request(name: str, clients: tuple[str, ...], payload: object) -> Request:
 
 
 def _begun(features: int, ctx: StepContext) -> State:
-    """The server's layer, drawn as torch.nn.Linear draws it, and Adam's memory."""
+    """The server's layer, initialised as torch.nn.Linear, and the state of Adam."""
     import torch
 
     from fedpkg.weights.weights import Weights

@@ -244,8 +244,11 @@ def test_server_model_that_changed_does_not_take_what_it_kept(federation: Federa
     [
         (("x @ np.load(PATH)}", "x[0] @ np.load(PATH)}"), "sent no embedding: records with the set 'embedding'"),
         (('{"embedding": {', '{"other": {'), "sent no embedding: records with the set 'embedding'"),
-        (("x @ np.load(PATH)}", "x[:9 + x.shape[1]] @ np.load(PATH)}"), "not of the same examples: .*13, .*11"),
-        (("x @ np.load(PATH)}", "x[:9] @ np.load(PATH)}"), "60 labels 'y_train', and embeddings of 9 examples"),
+        (
+            ("x @ np.load(PATH)}", "x[:9 + x.shape[1]] @ np.load(PATH)}"),
+            "have different numbers of examples: .*13, .*11",
+        ),
+        (("x @ np.load(PATH)}", "x[:9] @ np.load(PATH)}"), "60 labels 'y_train', but embeddings of 9 examples"),
     ],
 )
 def test_embeddings_that_cannot_be_used_end_the_session(
