@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from described import arguments_of, default, field_default, fields, kind
-from markdown import block, code, inline, page, prose, table
+from markdown import block, code, definitions, inline, page, prose, table
 
 from fedpkg import errors
 from fedpkg.config import NAMED_DATASETS
@@ -57,13 +57,14 @@ def _key(key: Key) -> str:
 
 
 def sampler_options() -> str:
-    rows = [
-        [code(name), kind(each.type), code(default(each.default)), inline(each.about)] for name, each in OPTIONS.items()
+    told = [
+        (code(name), f"{kind(each.type)}; default {code(default(each.default))}", inline(each.about))
+        for name, each in OPTIONS.items()
     ]
     return page(
         "Options of all samplers",
         "These keys of `sampler` work with every [sampler](samplers/index.md).",
-        table(["key", "type", "default", ""], rows),
+        definitions(told),
     )
 
 

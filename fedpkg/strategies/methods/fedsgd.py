@@ -28,7 +28,7 @@ class FedSgd:
 
     Args:
         server_optimiser: Takes the step along the mean gradient: the name of a server optimiser, or its section. Its
-            learning rate is that of the training.
+            learning rate is that of the training; `sgd` has a rate of 1 and momentum 0.9 unless it is set.
     """
 
     server_optimiser: Annotated[Any, Part("server_optimiser")] = "sgd"

@@ -15,7 +15,7 @@ from fedpkg.strategies.base import Reply
 from fedpkg.strategies.updates.order import in_order
 from fedpkg.weights.weights import Weights, dtype_name
 
-_PIECE = 1 << 14  # elements of a client's row: 32 rows stay in the cache of a core
+_PIECE = 1 << 14  # elements of a client's row: 32 rows fit into a core's cache, and torch uses one thread
 _LEAST = 1 << 10
 _ROOM = 1 << 19  # elements of all rows together, unless rows are shorter than _LEAST
 _OWN_BYTES = 64 << 20  # limit of the updates in memory, which are not mapped files
