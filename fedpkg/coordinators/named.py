@@ -56,7 +56,7 @@ def coordinator(
         folder,
         parameters or {},
         timeout_s,
-        Traits(entry_points=(), has_model=has_model, treatment="elsewhere"),
+        Traits(entry_points=(), has_model=has_model, treatment="elsewhere" if has_model else None),
     )
 
 

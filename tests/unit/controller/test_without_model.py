@@ -137,7 +137,7 @@ def test_commands_say_that_there_is_no_model(
     assert "nothing damaged" in says("home", "check")
     says("home", "prune", "--keep-models", "last 1", "--keep-task-folders", "last 1", "--orphans")
     opened = Session.open(federation.home)
-    assert opened.models == [] and opened.metrics[0]["mean"] == pytest.approx(14.1, abs=0.5)
+    assert opened.models == [] and opened.metrics()[0]["mean"] == pytest.approx(14.1, abs=0.5)
     with pytest.raises(NotFound, match="has no model"):
         opened.model()
 
