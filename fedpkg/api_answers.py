@@ -1,4 +1,4 @@
-"""What FEDn's REST API answers about sessions, models, rounds and validations, read off a home."""
+"""Answers in the form of FEDn's REST API about sessions, models, rounds and validations, read from a home."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fedpkg.stores.uploads import Uploads
 Answer: TypeAlias = "dict[str, Any]"
 _Read = TypeVar("_Read")
 
-COMBINER = "combiner"  # the one that answers name
-STATUSES = {"created": "Created", "running": "Started", "finished": "Finished"}  # others have ended: Terminated
+COMBINER = "combiner"  # the name of the only combiner in answers
+STATUSES = {"created": "Created", "running": "Started", "finished": "Finished"}  # any other status: Terminated
 ROUND_STATUSES = {"training": "Pending", "aggregated": "Success", "finished": "Finished", "failed": "Failed"}
 TASK_TYPES = {"train": "MODEL_UPDATE", "validate": "MODEL_VALIDATION", "predict": "MODEL_PREDICTION"}
 
-# Filters by what is inside ``sender`` or ``receiver``, as methods call them.
+# Filters on the contents of ``sender`` or ``receiver``, by the names of the methods' arguments.
 _AGENTS = {f"{who}_{what}": f"{who}.{what}" for who in ("sender", "receiver") for what in ("name", "role", "client_id")}
 
 
 def done(message: str, **more: Any) -> Answer:
-    """The answer that something was done: ``success`` is what scripts for FEDn 0.6 to 0.8 look at."""
+    """The answer of a successful call; scripts for FEDn 0.6 to 0.8 read ``success``."""
     return {"success": True, "message": message, **more}
 
 
@@ -42,12 +42,12 @@ def failed(message: str) -> Answer:
 
 
 def listed(rows: Sequence[Answer], n_max: int | None = None) -> Answer:
-    """A list as FEDn answers it: how many there are, and the first ``n_max``."""
+    """A list in FEDn's form: the total count, and the first ``n_max`` entries."""
     return {"count": len(rows), "result": list(rows[:n_max] if n_max else rows)}
 
 
 def found(rows: Iterable[Answer], id: str, *keys: str) -> Answer:
-    """The row that one of its keys names, or FEDn's words when there is none."""
+    """The row in which one of the keys has this value; without one, the error has FEDn's wording."""
     return next((row for row in rows if id in [row.get(key) for key in keys]), missing(id))
 
 
@@ -56,7 +56,7 @@ def missing(id: str) -> Answer:
 
 
 def having(rows: Sequence[Answer], /, **wanted: object) -> list[Answer]:
-    """The rows with these values; ``sender_name`` or ``sender.name`` is the name in ``sender``; None is any."""
+    """The rows with these values; ``sender_name`` or ``sender.name`` is the name in ``sender``; None matches all."""
     wishes = {_AGENTS.get(key, key): value for key, value in wanted.items() if value is not None}
     known = rows[0] if rows else {}
     if rows and (unknown := [key for key in wishes if key.partition(".")[0] not in known]):
@@ -72,12 +72,12 @@ def _inside(row: Answer, key: str) -> object:
 
 
 def as_name(text: str) -> str:
-    """A session's name: FEDn takes any text."""
+    """A session's name: FEDn accepts any text."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:100] or "session"
 
 
 def when(seconds: float | None) -> str | None:
-    """A time as FEDn's JSON has it: ``Mon, 02 Sep 2024 12:00:00 GMT``."""
+    """A time in the format of FEDn's JSON: ``Mon, 02 Sep 2024 12:00:00 GMT``."""
     return None if seconds is None else formatdate(seconds, usegmt=True)
 
 
@@ -91,7 +91,7 @@ def combiner() -> Answer:
 
 
 def predicted(prediction_id: str, model_id: str, client_id: str, data: str) -> Answer:
-    """What a client has predicted just now."""
+    """A new prediction of a client."""
     return {
         "id": f"{prediction_id}.{client_id}",
         "prediction_id": prediction_id,
@@ -106,15 +106,15 @@ def predicted(prediction_id: str, model_id: str, client_id: str, data: str) -> A
 
 
 def noted(attribute: Mapping[str, Any]) -> Answer:
-    """An attribute of a client, noted just now."""
+    """A new attribute of a client."""
     return {"attribute_id": str(uuid.uuid4()), "timestamp": when(time.time()), **attribute}
 
 
 class Answers:
-    """The reading half of the API. Lists have the newest first, as FEDn's.
+    """The reading half of the API. Lists start with the newest entry, as FEDn's do.
 
     Args:
-        running: ids of sessions that run although their rows do not say so yet, or no longer.
+        running: ids of sessions that are running, even if the status in their rows differs.
     """
 
     def __init__(self, home: Home, running: Callable[[], Set[str]] = frozenset) -> None:
@@ -129,7 +129,7 @@ class Answers:
     # ---- sessions
 
     def session_row(self, ref: str) -> SessionRow:
-        """A session by its id or the beginning of it; else the newest that has this name.
+        """A session by its id or a prefix of it; else the newest with this name.
 
         Raises:
             NotFound: there is none.
@@ -181,18 +181,18 @@ class Answers:
         }
 
     def seed_of(self, session_id: str) -> str:
-        """The id of the model that a session began with: what it was told, else its own round 0."""
+        """The id of the model that a session started from: the one given to it, else its own round 0."""
         return self.uploads.seeds().get(session_id, f"{session_id}.0")
 
     # ---- models
 
     def models(self, session_id: str | None = None) -> list[Answer]:
-        """Uploaded models and seed models belong to no session; of a session are those that its rounds made."""
+        """Models, newest first. A session owns only the models of its rounds, no uploaded or seed models."""
         seeds, names = self.uploads.seeds(), self._names()
         rows = [row for row in self.read(StateStore.list_models) if row.round_number or row.session_id not in seeds]
         made = [(row.created_at, self.model(row, seeds, names)) for row in rows]
         made += [(one["created_at"], _uploaded(one)) for one in self.uploads.list("models")]
-        newest = sorted(made, key=lambda pair: pair[0], reverse=True)  # stable: of one time, as they are listed
+        newest = sorted(made, key=lambda pair: pair[0], reverse=True)  # stable if times are equal
         return [model for _, model in newest if session_id is None or model["session_id"] == session_id]
 
     def _names(self) -> Mapping[str, str]:
@@ -214,7 +214,7 @@ class Answers:
         }
 
     def trail(self, id: str, *, include_self: bool, reverse: bool, n_max: int | None) -> list[Answer] | Answer:
-        """A model's ancestors; ``reverse``, as FEDn has it: the oldest first."""
+        """A model's ancestors; with ``reverse``, the oldest first, as in FEDn."""
         by_id = {model["id"]: model for model in self.models()}
         if id not in by_id:
             return missing(id)
@@ -225,11 +225,11 @@ class Answers:
         return trail[::-1] if reverse else trail
 
     def model_file(self, id: str) -> Path:
-        """The file of an uploaded model or of one in the store.
+        """The file of an uploaded model or of a model in the store.
 
         Raises:
-            NotFound: there is none, or it was pruned.
-            StoreError: it is damaged.
+            NotFound: there is no such model, or it was pruned.
+            StoreError: the file is damaged.
         """
         for one in self.uploads.list("models"):
             if one["model_id"] == id:
@@ -242,7 +242,7 @@ class Answers:
         uploads = self.uploads.list("packages")[::-1]
         return [_package(one, active=not number) for number, one in enumerate(uploads)]
 
-    # ---- rounds and what clients did in them
+    # ---- rounds and the clients' work in them
 
     def rounds(self) -> list[Answer]:
         sessions = {row.session_id: row for row in self.read(StateStore.list_sessions)}
@@ -309,7 +309,7 @@ class Answers:
         return [_validation(row, when(ended.get(row.task_id))) for row in rows]
 
     def clients(self, coming: Sequence[str]) -> list[Answer]:
-        """Those of the sessions, and those that the next one has."""
+        """The clients of all sessions, and the clients of the next one."""
         seen: dict[str, float] = {}
         for row in self.read(StateStore.list_sessions):
             clients = self.read(lambda store, id=row.session_id: store.list_clients(id))  # type: ignore[misc]
@@ -377,7 +377,7 @@ def _validation(row: ValidationRow, timestamp: str | None) -> Answer:
 
 
 def active_model(answers: Answers, package_id: str | None = None) -> Answer:
-    """The newest model; with ``package_id``, of those that were uploaded or that this package made.
+    """The newest model; with ``package_id``, the newest that was uploaded or made by this package.
 
     Raises:
         NotFound: there is none.

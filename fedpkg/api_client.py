@@ -1,4 +1,4 @@
-"""FEDn's ``APIClient`` in this process: scripts and notebooks written for its server run on a home of this machine."""
+"""FEDn's ``APIClient`` in this process: scripts and notebooks for FEDn's server run on a home on this machine."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @answering
 class APIClient(ReadingClient):
-    """FEDn's ``APIClient`` without a server: the same methods, arguments and shapes of answers, on a home.
+    """FEDn's ``APIClient`` without a server: the same methods, arguments and forms of answers, on a local home.
 
-    A failure is an answer ``{"success": False, "message": …}``; only a file of the script's own that cannot be read or
-    written is an OSError, and what only a server has raises ``ServerOnly``. See docs/reference/fedn-api.md.
+    A failed call returns ``{"success": False, "message": …}``. Two kinds of failure raise: OSError if a file of the
+    script cannot be read or written, ``ServerOnly`` for what needs a server. See docs/reference/fedn-api.md.
 
     Args:
-        host, port, secure, verify, token, auth_scheme: as FEDn's; nothing is connected to.
-        token_endpoint, access_token_provider: as Scaleout's.
+        host, port, secure, verify, token, auth_scheme: accepted as in FEDn, and ignored: there is no connection.
+        token_endpoint, access_token_provider: accepted as in Scaleout, and ignored.
         home: the folder that keeps everything; None: ``$FEDPKG_HOME``, else ``.fedpkg``.
-        clients: number of clients of a session.
-        data: a pattern; each match is the data of one client.
-        changes: keys of a run.yaml for all sessions, as ``executor={"workers": 2}``.
+        clients: number of clients in each session.
+        data: a glob pattern; each match is the data of one client.
+        changes: keys of a run.yaml for all sessions, such as ``executor={"workers": 2}``.
     """
 
     def set_active_model(self, path: str) -> Answer:
@@ -59,7 +59,7 @@ class APIClient(ReadingClient):
     def set_active_package(
         self, path: str, helper: str = "", name: Text = "", description: Text = "", restart_clients: bool = False
     ) -> Answer:
-        """``path`` is an archive, or a folder, which is packed first."""
+        """Upload a package: an archive, or a folder, which is packed first."""
         from fedpkg.compute_package.build import build_package
 
         source = Path(path)
@@ -92,9 +92,9 @@ class APIClient(ReadingClient):
         session_id: Text = None,
         id: Text = None,
     ) -> Answer:
-        """Start a session of the active package from a model (None: the active one, else what `build` makes).
+        """Start a session of the active package from a model (None: the active one, else the one that `build` makes).
 
-        It returns when the session is on record; rounds run in a thread. ``aggregator`` may be any strategy of
+        It returns once the session is in the store; its rounds run in a thread. ``aggregator`` may be any strategy of
         `fedpkg strategy list`. ``session_id`` and ``id`` (older FEDn) name the session.
         """
         strategy = strategy_section(aggregator, aggregator_kwargs)
@@ -132,7 +132,7 @@ class APIClient(ReadingClient):
         return self.start_session(name, "split", kwargs, None, *settings, validate=False, min_clients=min_clients)
 
     def continue_session(self, session_id: str, rounds: int = 5, round_timeout: float = 180) -> Answer:
-        """Give a session that has ended so many more rounds. It keeps its configuration, also its time limit."""
+        """Run ``rounds`` more rounds of a session that has ended, with its own configuration and time limit."""
         for what, value in (("number of rounds", rounds), ("round timeout", round_timeout)):
             if not value or value < 0:
                 return failed(f"Invalid {what} provided. Must be greater than 0.")
@@ -150,7 +150,7 @@ class APIClient(ReadingClient):
         return done("Session started", session_id=row.session_id)
 
     def stop_current_session(self) -> Answer:
-        """Stop the sessions that this program has started; what they have committed stays."""
+        """Stop the sessions that this program has started; their committed rounds are kept."""
         running = [one for one in sessions_in(self.home.root) if one.is_running]
         for one in running:
             one.stop()
@@ -159,7 +159,7 @@ class APIClient(ReadingClient):
     def _start(self, changes: Mapping[str, Json], rounds: int, model_id: str | None) -> Answer:
         package, seed = self._active_package(), None
         has_model = "split" not in cast("dict[str, Json]", changes["strategy"]).values()
-        with contextlib.suppress(NotFound):  # then the package builds one
+        with contextlib.suppress(NotFound):  # without a model, the package builds one
             if has_model:
                 model_id = model_id or active_model(self._answers, package["package_id"])["id"]
         if model_id is not None:
@@ -182,7 +182,7 @@ class APIClient(ReadingClient):
         return {**answer, "config": self._answers.session_config(session.row) | answer}
 
     def start_predictions(self, prediction_id: Text = None, model_id: Text = None) -> Answer:
-        """Have each client's `predict` called with a model (None: the active one), in a thread."""
+        """Call each client's `predict` with a model (None: the active one), in a thread."""
         if not (models := [str(model["id"]) for model in self._answers.models()]):
             return failed("No models available")
         model_id = model_id or models[0]
@@ -201,7 +201,7 @@ class APIClient(ReadingClient):
             self._uploads.add("predictions", predicted(prediction_id, model_id, client_id, data), key="id")
 
     def add_attributes(self, attribute: Mapping[str, Any]) -> Answer:
-        """Note ``{"key": …, "value": …, "sender": {"client_id": …}}`` of a client, or ``"entity_id": …``."""
+        """Store a client's attribute: ``{"key": …, "value": …, "sender": {"client_id": …}}``, or ``"entity_id": …``."""
         row = noted(attribute)
         self._uploads.add("attributes", row)
         return row

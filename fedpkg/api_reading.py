@@ -1,4 +1,4 @@
-"""What a script reads by FEDn's ``APIClient``: clients, models, packages, sessions, rounds, and what was measured."""
+"""The reading methods of FEDn's ``APIClient``: clients, models, packages, sessions, rounds, and validations."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 _Class = TypeVar("_Class")
 Text: TypeAlias = "str | None"
 
-_IDS = {"session_id", "round_id", "combiner_id"}  # what FEDn 0.6 to 0.8 calls the argument ``id``
+_IDS = {"session_id", "round_id", "combiner_id"}  # names of the argument ``id`` in FEDn 0.6 to 0.8
 
 
 def answering(cls: type[_Class]) -> type[_Class]:
-    """A failure of a public method is an answer, as from FEDn's server; ``id`` may have its former name."""
+    """Make failures of public methods answers, as from FEDn's server, and accept the former names of ``id``."""
 
     def made_so(method: Callable[..., Any]) -> Callable[..., Any]:
         parameters = inspect.signature(method).parameters
@@ -43,7 +43,7 @@ def answering(cls: type[_Class]) -> type[_Class]:
             except ServerOnly:
                 raise
             except FedpkgError as error:
-                return failed(str(error).removeprefix("on the command line: "))  # as keys of a run.yaml are given
+                return failed(str(error).removeprefix("on the command line: "))  # as for other keys of a run.yaml
 
         return wrapped
 
@@ -55,9 +55,9 @@ def answering(cls: type[_Class]) -> type[_Class]:
 
 @answering
 class ReadingClient:
-    """The half of `APIClient` that changes nothing."""
+    """The methods of `APIClient` that only read."""
 
-    usual: ClassVar[Mapping[str, Any]] = {}  # what `serve_fedn_imports` gives to scripts that say nothing of it
+    usual: ClassVar[Mapping[str, Any]] = {}  # defaults that `serve_fedn_imports` sets for scripts
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class ReadingClient:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(f"{type(self).__name__} has no {name!r}: docs/reference/fedn-api.md lists what it has")
+            raise AttributeError(f"{type(self).__name__} has no {name!r}: docs/reference/fedn-api.md lists its methods")
 
     # ---- clients and combiners
 
@@ -107,8 +107,8 @@ class ReadingClient:
         return listed(having(self._answers.clients(self._coming()), status="online", combiner=combiner_id), n_max)
 
     def get_client_config(self, checksum: bool = True) -> Answer:
-        """Raises ServerOnly: with it, a client connects to a server."""
-        hint = "start_session runs them; APIClient(data='clients/*') says what data they have"
+        """Raises ServerOnly: the answer would hold what a client needs to connect to a server."""
+        hint = "start_session runs them; APIClient(data='clients/*') selects their data"
         raise ServerOnly("there is no server here: a session starts its clients itself", hint=hint)
 
     def get_current_attributes(self, client_list: list[str] | str) -> Answer:
@@ -155,13 +155,13 @@ class ReadingClient:
         return len(self._answers.models())
 
     def get_active_model(self) -> Answer:
-        """The newest model: what was set active, or what a session made since."""
+        """The newest model: the one that was set active, or a later one of a session."""
         return active_model(self._answers)
 
     def get_model_trail(
         self, id: Text = None, include_self: bool = True, reverse: bool = True, n_max: int | None = None
     ) -> list[Answer] | Answer:
-        """A model and its ancestors as a list, with ``reverse`` the oldest first; None is the active model."""
+        """A model and its ancestors as a list; with ``reverse``, the oldest first. None is the active model."""
         start = id or active_model(self._answers)["id"]
         return self._answers.trail(start, include_self=include_self, reverse=reverse, n_max=n_max)
 
@@ -190,7 +190,7 @@ class ReadingClient:
         return self._download("package", path, lambda: Path(self._active_package()["path"]))
 
     def _active_package(self) -> Upload:
-        """Raises NotFound: none was set active."""
+        """The active package. Raises NotFound: no package was set active."""
         if (package := self._uploads.active_package()) is None:
             raise NotFound("No active package", hint="set_active_package(path, helper, name) uploads one")
         return package
@@ -203,10 +203,10 @@ class ReadingClient:
         shutil.copyfile(source, path)
         return done(f"{what.capitalize()} downloaded successfully.")
 
-    # ---- rounds, and what clients did in them
+    # ---- rounds, and the clients' work in them
 
     def get_rounds(self, n_max: int | None = None, filter: Mapping[str, Any] | None = None) -> Answer:
-        """``filter``: as ``{"round_config.session_id": …}``."""
+        """Rounds; ``filter`` is, for example, ``{"round_config.session_id": …}``."""
         return listed(having(self._answers.rounds(), **(filter or {})), n_max)
 
     def get_round(self, id: str) -> Answer:
@@ -223,7 +223,7 @@ class ReadingClient:
         sender_role: Text = None,
         n_max: int | None = None,
     ) -> Answer:
-        """Each task of a client is one status."""
+        """One status for each task of a client."""
         rows = self._answers.statuses(self._session_id(session_id))
         return listed(having(rows, type=event_type, sender_name=sender_name, sender_role=sender_role), n_max)
 
@@ -245,7 +245,7 @@ class ReadingClient:
         n_max: int | None = None,
         sender_client_id: Text = None,
     ) -> Answer:
-        """What clients measured: ``data`` of each is a string of JSON."""
+        """The clients' metrics; ``data`` of each validation is a string of JSON."""
         sender = {"sender_name": sender_name, "sender_role": sender_role, "sender_client_id": sender_client_id}
         receiver = {"receiver_name": receiver_name, "receiver_role": receiver_role}
         rows = self._answers.validations(self._session_id(session_id))
@@ -268,7 +268,7 @@ class ReadingClient:
         n_max: int | None = None,
         client_id: Text = None,
     ) -> Answer:
-        """What clients predicted; ``correlation_id`` is the id of `start_predictions`."""
+        """The clients' predictions; ``correlation_id`` is the id that `start_predictions` returned."""
         sender = {"sender_name": sender_name, "sender_role": sender_role, "sender_client_id": client_id}
         receiver = {"receiver_name": receiver_name, "receiver_role": receiver_role}
         rows = self._uploads.list("predictions")[::-1]
@@ -280,7 +280,7 @@ class ReadingClient:
         return listed(self._answers.sessions(name), n_max)
 
     def get_session(self, id: Text = None, name: Text = None) -> Answer:
-        """A session by its id or its name; of several with one name, the newest."""
+        """A session by its id or its name; the newest, if several have the name."""
         if not (ref := id or name):
             return failed("No id or name provided.")
         try:
@@ -292,17 +292,17 @@ class ReadingClient:
         return len(self._answers.sessions())
 
     def get_session_status(self, id: str) -> str:
-        """``Created``, ``Started``, ``Finished``, or ``Terminated`` when it ended in another way."""
+        """``Created``, ``Started``, ``Finished``, or ``Terminated`` if it ended in another way."""
         return str(self.get_session(id).get("status", "Could not retrieve session status."))
 
     def session_is_finished(self, id: str) -> bool:
-        """Whether it has ended, in whatever way: who waits for it does not wait for ever."""
+        """Whether the session has ended, successfully or not, so that a loop which waits for it always ends."""
         return self.get_session_status(id) in ("Finished", "Terminated")
 
     def _session_id(self, ref: str | None) -> str | None:
         with contextlib.suppress(NotFound):
             return None if ref is None else self._answers.session_row(ref).session_id
-        return ref  # of which there is nothing
+        return ref  # unknown: nothing will match it
 
     # ---- names of FEDn 0.6 to 0.8
 
@@ -319,21 +319,21 @@ class ReadingClient:
         return _page(self.get_packages(), limit, skip)
 
     def list_validations(self, **wanted: str) -> Answer:
-        """By id, and not as a list; ``modelId``, ``sessionId`` … or the names of today."""
+        """A dict of validations by id; arguments are ``modelId``, ``sessionId`` …, or the current names."""
         names = {"modelId": "model_id", "sessionId": "session_id", "correlationId": "correlation_id"}
         asked = {names.get(key, key): value for key, value in wanted.items()}
         rows = having(self._answers.validations(self._session_id(asked.pop("session_id", None))), **asked)
         return {row["id"]: {**row, **{old: row[new] for old, new in names.items()}} for row in rows}
 
     def list_rounds(self) -> Answer:
-        """By id, and not as a list."""
+        """A dict of rounds by id."""
         return {row["round_id"]: {**row, "reducer": row["round_data"]["reduce"]} for row in self._answers.rounds()}
 
     def get_events(self, **wanted: str) -> Answer:
         return listed(having(self._answers.statuses(), **wanted))
 
     def get_initial_model(self) -> Answer:
-        """The model that was set active last."""
+        """The model that was last set active."""
         return {"model_id": next((one["model_id"] for one in self._uploads.list("models")[::-1]), None)}
 
     def get_latest_model(self) -> Answer:

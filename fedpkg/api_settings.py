@@ -1,4 +1,4 @@
-"""What a script says to FEDn's ``start_session``, as sections of a run.yaml."""
+"""Arguments of FEDn's ``start_session`` as sections of a run.yaml."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from fedpkg.fedn.aggregators import strategy_of
 from fedpkg.stores.uploads import Uploads
 from fedpkg.types import Json
 
-# What FEDn's server has at hand for the source of a class.
+# FEDn's server puts this import before the source of a class.
 _HOOKS = "from fedn.network.combiner.hooks.allowed_import import *\n\n\n"
 
 
 def strategy_section(aggregator: str, kwargs: Mapping[str, Any] | str | None) -> dict[str, Json]:
-    """The strategy of an aggregator and its parameters, which may be JSON.
+    """The strategy for an aggregator and its parameters; the parameters may be a JSON string.
 
     Raises:
-        ConfigError: they are no mapping.
+        ConfigError: the parameters are not a mapping.
     """
     try:
         return strategy_of(aggregator, dict(json.loads(kwargs) if isinstance(kwargs, str) else kwargs or {}))
     except (ValueError, TypeError) as error:
         raise ConfigError(
-            f"aggregator_kwargs is no mapping, and no JSON of one: {kwargs!r}",
-            hint="up to FEDn 0.9, the third argument of start_session was another one: write model_id=…, rounds=…",
+            f"aggregator_kwargs must be a mapping, or a JSON string of one, not {kwargs!r}",
+            hint="up to FEDn 0.9, the third argument of start_session had another meaning: write model_id=…, rounds=…",
         ) from error
 
 
 def server_functions_section(server_functions: type, uploads: Uploads) -> dict[str, Json]:
-    """The strategy of a class of server functions; its source is kept.
+    """The strategy for a class of server functions; a copy of its source is kept.
 
     Raises:
         ConfigError: its source cannot be read.
@@ -45,7 +45,7 @@ def server_functions_section(server_functions: type, uploads: Uploads) -> dict[s
 
 
 def buffer_section(size: int, num_clients: int) -> dict[str, Json]:
-    """``round_buffer_size``: all clients are asked, and the first ``size`` replies count."""
+    """``round_buffer_size``: each round asks all clients, and uses the first ``size`` replies."""
     if size < 1:
         return {}
     return {"sampler": {"name": "uniform", "count": size, "over_selection": max(0.0, num_clients / size - 1)}}

@@ -1,4 +1,4 @@
-"""``from fedn import APIClient``, and Scaleout's names, where neither is installed: scripts for them run unchanged."""
+"""``from fedn import APIClient`` and Scaleout's names without either package installed: scripts run unchanged."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fedpkg.stores.home import Home
 
 logger = logging.getLogger("fedpkg.fedn_imports")
-COMPAT = Path(__file__).parent / "runtime" / "compat"  # what packages import of FEDn: helpers and the like
-# The modules that have the API client, and what each calls it.
+COMPAT = Path(__file__).parent / "runtime" / "compat"  # parts of FEDn that packages import, such as helpers
+# The modules that have the API client, and its names in them.
 PLACES = {
     "fedn": ("APIClient",),
     "fedn.network.api.client": ("APIClient",),
@@ -32,17 +32,17 @@ PLACES = {
 def serve_fedn_imports(
     home: Home | Path | str | None = None, *, clients: int | None = None, data: str | None = None, **changes: Any
 ) -> None:
-    """Have `fedn.APIClient`, `scaleout.Scaleout` and their modules be `fedpkg.APIClient`, in this process.
+    """Make `fedn.APIClient`, `scaleout.Scaleout` and their modules refer to `fedpkg.APIClient` in this process.
 
-    The arguments are those of `APIClient`; they hold for each client that a script makes. A FEDn or Scaleout that is
-    installed stays what it is, and a warning says so.
+    The arguments are those of `APIClient`; they apply to each client that a script creates. If FEDn or Scaleout is
+    installed, its imports are left alone, and a warning is logged.
     """
     given = {"home": home, "clients": clients, "data": data, **changes}
     usual = {name: value for name, value in given.items() if value is not None}
     served = type("APIClient", (APIClient,), {"usual": usual, "__doc__": APIClient.__doc__})
     installed = {name for name in SERVED if _is_installed(name)}
     for name in sorted(installed):
-        about = f"imports of {name} get the package that is installed here"
+        about = f"{name} is installed: scripts import the installed package, not fedpkg's replacement"
         event(logger, logging.WARNING, "fedn.installed", about=about)
     for place, names in PLACES.items():
         if place.partition(".")[0] not in installed:
@@ -52,7 +52,7 @@ def serve_fedn_imports(
 
 
 def _is_installed(name: str) -> bool:
-    """Whether somebody else provides a module; a mere folder of that name is none."""
+    """Whether another installed package provides the module; a folder without ``__init__.py`` does not count."""
     if (module := sys.modules.get(name)) is not None:
         return not str(module.__file__).startswith(str(COMPAT))
     spec = importlib.util.find_spec(name)
@@ -60,7 +60,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _module(name: str) -> ModuleType:
-    """A compatibility module, imported under its own name, after its parents; an empty one where there is no file."""
+    """Import a compatibility module under its own name, after its parents; without a file, make an empty module."""
     parent, _, last = name.rpartition(".")
     above = _module(parent) if parent else None
     if name not in sys.modules:
@@ -77,7 +77,7 @@ def _module(name: str) -> ModuleType:
 
 
 def run_script(script: Path, arguments: Sequence[str]) -> None:
-    """Run a Python script as ``python script.py …`` would."""
+    """Run a Python script in this process as ``python script.py …`` would."""
     sys.argv[:] = [str(script), *arguments]
     sys.path.insert(0, str(script.absolute().parent))
     runpy.run_path(str(script), run_name="__main__")

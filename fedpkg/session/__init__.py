@@ -1,1 +1,1 @@
-"""From a configuration to a running session. The one place that knows every layer."""
+"""From a configuration to a running session. Only this folder may import every layer."""

@@ -1,4 +1,4 @@
-"""The package of a run: whether it may run, the files of it, and the interpreter that runs it."""
+"""The package of a run: whether it may run, its files, and the interpreter that runs it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ logger = logging.getLogger("fedpkg.session")
 def admit_package(
     config: RunConfig, home: Home, store: StateStore
 ) -> tuple[RunConfig, UnpackedPackage, tuple[Signature, ...]]:
-    """The run's package, if its ``trust`` allows it; the configuration with signers instead of the files of their keys.
+    """The run's package, if ``trust`` allows it, and the configuration with signers in place of their key files.
 
-    Its digest decides before anything of it is parsed.
+    The digest is checked before any part of the package is parsed.
     """
     trust = config.trust
     signatures: list[Signature] = []
@@ -51,16 +51,16 @@ def admit_package(
 
 
 def package_again(config: RunConfig, home: Home, session: SessionRow) -> UnpackedPackage:
-    """The package that a session began with: the archive mends the cache if it is still the same one."""
+    """The package that a session started with; if the archive is unchanged, it repairs the cache."""
     admit_again(session.package_digest, config.trust.allow, session.signatures)
-    digests: list[str] = []  # of what lies where the package was
+    digests: list[str] = []  # of the package that is now at the configured path
 
     def is_same(digest: str) -> None:
         digests.append(digest)
         if digest != session.package_digest:
             raise PackageError("another package")
 
-    with contextlib.suppress(PackageError):  # moved away, changed, or just being edited
+    with contextlib.suppress(PackageError):  # the package was moved, changed, or is being edited
         return open_package(
             Path(config.package),
             home.packages,
@@ -73,8 +73,8 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
             logger,
             logging.WARNING,
             "package.changed",
-            about=f"{config.package} has changed; the session goes on with the package as it was. For the changed one, "
-            "start a new run",
+            about=f"{config.package} has changed; the session continues with the original package. To use the changed "
+            "one, start a new run",
         )
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
 
@@ -82,7 +82,7 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
 def put_on_disk(
     package: UnpackedPackage, python_env: PythonEnv, *, only_wheels: bool, check: Callable[[], None] = lambda: None
 ) -> PackageOnDisk:
-    """The package as it is run, with its interpreter. To make an environment may take minutes; `choose_python` has
+    """The unpacked package with its interpreter. Making an environment may take minutes; see `choose_python` for
     ``check``.
     """
     from fedpkg.environments.choose import choose_python
@@ -102,7 +102,7 @@ def put_on_disk(
 
 
 def _with_own_python(package: UnpackedPackage) -> PackageSpec:
-    """The entry points, with the package's own Python in place of one that does not exist here."""
+    """The entry points; a Python that does not exist on this machine is replaced by the package's own."""
     entry_points, folder = {}, package.folder
     for name, one in package.spec.entry_points.items():
         entry_points[name] = dataclasses.replace(one, command=with_own_python(one.command, folder))
@@ -111,7 +111,7 @@ def _with_own_python(package: UnpackedPackage) -> PackageSpec:
     for place in absent:
         if place != OF_CONTAINER:
             about = (
-                f"the package calls Python in {place}, which does not exist; the package's own Python is called instead"
+                f"the package calls Python in {place}, which does not exist; the package's own Python is used instead"
             )
             event(logger, logging.WARNING, "package.interpreter", about=about)
     return dataclasses.replace(package.spec, entry_points=entry_points)

@@ -1,4 +1,4 @@
-"""Sessions that a program has started and left to themselves: they share a workshop, and are waited for or stopped."""
+"""Sessions in the background of a program: they share a workshop, and can be waited for or stopped together."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from fedpkg.session.session import Session
 
 logger = logging.getLogger("fedpkg.session")
 _SESSIONS: dict[Path, list[Session]] = {}  # by home
-OTHERS: list[threading.Thread] = []  # threads that are waited for as well
+OTHERS: list[threading.Thread] = []  # further threads that `wait` waits for
 
 
 def sessions_in(home: Path) -> list[Session]:
-    """Those of a home, the newest last; a program adds to this list what it starts."""
+    """The sessions of a home, newest last; callers append the sessions that they start."""
     return _SESSIONS.setdefault(home, [])
 
 
 def tell_of_failure(what: Event) -> None:
-    """A watcher: nobody gets the error of a session in the background."""
+    """A watcher that logs a failure, because the error of a session in the background is not raised anywhere."""
     if isinstance(what, SessionEnded) and what.session.status != "finished":
         row = what.session
         event(logger, logging.WARNING, "session.ended", session=row.session_id, status=row.status, about=row.error)
 
 
 def stop() -> None:
-    """Stop all of them."""
+    """Stop all sessions."""
     for session in _all():
         session.stop()
 
 
 def wait() -> None:
-    """Wait for all of them. Ctrl-C stops them, and is raised when they have ended."""
+    """Wait for all sessions. Ctrl-C stops them; KeyboardInterrupt is raised after they have ended."""
     try:
         while any(one.is_running for one in _all()) or any(one.is_alive() for one in OTHERS):
             time.sleep(0.02)

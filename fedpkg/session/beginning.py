@@ -1,6 +1,6 @@
-"""From a configuration to a running session.
+"""Start a new session from a configuration.
 
-PyTorch is imported inside the functions, after the warm interpreter was started: the two imports then run side by side.
+PyTorch is imported inside the functions, after the warm interpreter was started, so that both imports run in parallel.
 """
 
 from __future__ import annotations
@@ -61,14 +61,7 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("fedpkg.session")
-_REPEATED = (
-    "strategy",
-    "sampler",
-    "clients",
-    "arguments",
-    "run_config",
-    "clock",
-)  # by sessions that `replay` another one
+_REPEATED = ("strategy", "sampler", "clients", "arguments", "run_config", "clock")  # must be equal for `replay`
 
 
 def run(
@@ -80,10 +73,10 @@ def run(
     *,
     clock: Callable[[], float] = time.time,
 ) -> SessionRow:
-    """Run a new session to its end, in this thread. ``watch`` is called where an event happens, and must not linger.
+    """Run a new session to its end in this thread. ``watch`` runs in the thread of the event: it must return quickly.
 
     Raises:
-        FedpkgError: what stopped it. From the moment the session is in the store it can be resumed.
+        FedpkgError: the session failed. Once it is in the store it can be resumed.
     """
     config = resolved(config, Places("run configuration"))
     with running(home, watch, control, workshop, clock, advice="start it again") as here:
@@ -97,7 +90,7 @@ def run(
 
 
 def _begun(here: Running, config: RunConfig) -> SessionContext:
-    """All that a session needs, prepared, and the session put on record."""
+    """Prepare all that a session needs, and store the session."""
     home, store, control, clock = here.home, here.store, here.control, here.clock
     config, package, signatures = admit_package(config, home, store)
     config = with_equal_weights(_replaying(config, package, store), package)
@@ -129,7 +122,7 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
 def _clients(
     here: Running, config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy, sampler: CohortSampler
 ) -> Sequence[ClientData]:
-    """The clients, with their data; refuses or warns of what can be seen of these."""
+    """The clients with their data. Raises an error or warns about problems that are visible before the run."""
     here.watch(Preparing(what="the clients' data"))
     from fedpkg.data.clients import prepare_clients
 
@@ -140,10 +133,10 @@ def _clients(
 
 
 def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -> RunConfig:
-    """The configuration, with the whole id of the session that it repeats.
+    """The configuration, with the full id of the session that it repeats.
 
     Raises:
-        ConfigError: that session cannot be repeated by this one.
+        ConfigError: this session cannot repeat that one.
     """
     if config.replay is None:
         return config
@@ -155,21 +148,21 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
             raise ConfigError(
                 f"'replay' names session {earlier.session_id}, which has another '{name}': {theirs!r:.200}, "
                 f"here {ours!r:.200}",
-                hint=f"give this run the same '{name}': what it asks, and of whom, must be the same",
+                hint=f"give this run the same '{name}': its requests must ask the same of the same clients",
                 key="replay",
             )
     if (done := store.count_rounds(earlier.session_id, status="finished")) < config.rounds:
         raise ConfigError(
             f"'replay' names session {earlier.session_id}, which has finished {done} rounds; "
             f"this run has {config.rounds}",
-            hint="run no more rounds than that session has finished",
+            hint="run at most as many rounds as that session has finished",
             key="replay",
         )
     return msgspec.structs.replace(config, replay=earlier.session_id)
 
 
 def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
-    """Refuse or warn of what can be seen before anything runs."""
+    """Raise an error or warn about problems that are visible before the run."""
     check_entry_points(config, package, strategy)
     for warning in package.warnings():
         event(logger, logging.WARNING, "package.warning", about=warning)
@@ -187,13 +180,13 @@ def _seed(
     mark: Path,
     strategy: AnyStrategy,
 ) -> tuple[Weights, ModelForm]:
-    """The seed model, if the strategy can go on from it; ``mark`` goes where what made it must be looked at."""
+    """The seed model, checked against the strategy; ``mark`` is removed if building it failed, which keeps the logs."""
     folder = here.home.session_folder(session.session_id)
     if config.seed_model is None:
         here.watch(Preparing(what="the package builds its seed model"))
     try:
         weights, form, told = seed_model_of(config, package, executor, folder, session.session_id)
-    except EntryPointFailed:  # its logs are in the folder, which must stay
+    except EntryPointFailed:  # its logs are in the folder, which must be kept
         mark.unlink()
         raise
     check_seed_model(config, weights, strategy, told=told)

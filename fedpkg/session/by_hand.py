@@ -1,4 +1,4 @@
-"""One entry point, called as a session would call it."""
+"""Call one entry point outside a session, in the same way as a session calls it."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Call:
-    """What is called by hand, and as whom.
+    """An entry point to call, its input, and the client whose call it is.
 
     Args:
-        folder: nothing outside it is written. The task's files are in ``folder / "task"`` (logs, task.json, what it was
-            given); the package is unpacked beside it.
+        folder: the only folder that is written. The task's files (logs, task.json, inputs) are in ``folder / "task"``;
+            the package is unpacked beside it.
         model: the input, in any form that a seed model can have.
-        environment, links: as of a run's clients; those of ``record`` go before them.
-        gpus: so many of this machine's GPUs; None: as many as ``record`` had, else none.
-        record: a task.json; round, partition, parameters, names of sets, run config, environment and links of the
-            call are taken from it.
-        allow: digests and signers, as in a run's ``trust.allow``; None: every package.
+        environment, links: as for a run's clients; those of ``record`` take precedence.
+        gpus: number of this machine's GPUs; None: the number in ``record``, else none.
+        record: a task.json, which provides round, partition, parameters, names of sets, run config, environment and
+            links of the call.
+        allow: allowed digests and signers, as in a run's ``trust.allow``; None: every package.
     """
 
     package: Path
@@ -69,7 +69,7 @@ class Call:
     seed_suffix: Suffix = ".npz"
 
     def config(self) -> RunConfig:
-        """The configuration of a run that would call it so."""
+        """The configuration of a run that would make the same call."""
         told = {str(name): str(value) for name, value in self.record.get("environment", {}).items()}
         gpus = len(self.record.get("gpus", ())) if self.gpus is None else self.gpus
         return RunConfig(
@@ -84,12 +84,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Called:
-    """What a call by hand came to.
+    """The result of a call by hand.
 
     Args:
-        reply: its file; None: there is none.
-        sets: what it holds, mapped: a model is one set without a name.
-        records: what it holds, if it is a file of records.
+        reply: the file of the reply; None: there is none.
+        sets: the sets of tensors in it, memory-mapped; a model is one set without a name.
+        records: its contents, if it is a file of records.
     """
 
     job: Job
@@ -99,7 +99,7 @@ class Called:
     records: Records | None = None
 
     def variables(self) -> str:
-        """What a person's shell has to set, so that the call is repeated as it was."""
+        """The assignments with which the call can be repeated in a shell."""
         found = "".join(f"{name}={shlex.quote(value)} " for name, value in own_environ(self.job).items())
         if (python := self.job.package.python) is not None:
             found += "".join(f"{name}={shlex.quote(value)} " for name, value in naming(python).items())
@@ -109,7 +109,7 @@ class Called:
 
 
 class _Bench(Site):
-    """A site for one task, whose folders are in plain sight."""
+    """A site for one task, whose folders are visible to the user."""
 
     def place(self, order: Order, spec: ReplySpec) -> Place:
         place = super().place(order, spec)
@@ -117,10 +117,10 @@ class _Bench(Site):
 
 
 def call_entry_point(call: Call) -> Called:
-    """Call one entry point just as a session would, and check its reply.
+    """Call one entry point as a session would, and check its reply.
 
     Raises:
-        FedpkgError: the package or the input cannot be used. How the entry point itself fails is in the answer.
+        FedpkgError: the package or the input cannot be used. A failure of the entry point itself is in the answer.
     """
     config = call.config()
     unpacked = open_package(call.package, call.folder / "packages", admit=gate(call.package, call.allow))
@@ -184,7 +184,7 @@ def _spec(call: Call, template: Weights | None, suffix: str) -> ReplySpec:
         template = template.filter(frozenset(template.parameters).__contains__)
     sets = dict.fromkeys(map(str, facts.get("reply_sets", ())))
     recorded = facts.get("reply_kind") if facts.get("entry_point") == entry_point else None
-    is_known = template is not None and not (sets or facts.get("input_sets"))  # what sets must fit is on no record
+    is_known = template is not None and not (sets or facts.get("input_sets"))  # task.json has no templates of sets
     return ReplySpec(
         kind=_kind(recorded, ReplyKind.SETS if sets else _REPLY_KINDS.get(entry_point)),
         tensors=tensors_of(template) if is_known and template is not None else None,
@@ -196,7 +196,7 @@ def _spec(call: Call, template: Weights | None, suffix: str) -> ReplySpec:
 
 
 def _kind(recorded: Any, usual: ReplyKind | None) -> ReplyKind:
-    """What a task was asked for; of one that is on no record, what its entry point usually is."""
+    """The kind of reply that the task was asked for; without a record, the usual kind of its entry point."""
     known = next((kind for kind in ReplyKind if kind.value == recorded), usual)
     return ReplyKind.RESULT if known is None else known
 
@@ -212,7 +212,7 @@ _REPLY_KINDS = {
 
 
 def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, Weights, Suffix]:
-    """The file to stage for a model that the person gave, its tensors, and its suffix."""
+    """The file to stage for the model that the user gave, its tensors, and its suffix."""
     from fedpkg.formats.model_file import TORCH_SUFFIXES, read_seed_model, write_model
 
     weights, form = read_seed_model(path, bare=bare)
@@ -244,7 +244,7 @@ def _called(job: Job, answer: Answer) -> Called:
 
 
 def _records_in(reply: Path) -> Records | None:
-    """What an opaque file holds, if it is a file of records."""
+    """The contents of an opaque file, if it is a file of records."""
     from fedpkg.formats.records_file import is_records, read_records
 
     try:

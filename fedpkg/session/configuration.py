@@ -1,4 +1,4 @@
-"""A run's configuration, with the sections checked whose keys depend on a name in them."""
+"""Check the sections of a run's configuration whose keys depend on a name in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedpkg.config_shape import Places
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
-    """A run.yaml with everything in it checked, also what a strategy's name lets its section hold.
+    """A fully checked run.yaml, including the sections whose keys depend on the name of a strategy or a sampler.
 
     Raises:
         ConfigError: see `fedpkg.config_reading.load_config`.
@@ -22,10 +22,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
 
 
 def resolved(config: RunConfig, places: Places) -> RunConfig:
-    """A configuration with the sections checked and completed whose keys depend on a name in them.
+    """Check and complete the sections of a configuration whose keys depend on a name in them.
 
     Raises:
-        ConfigError: there is no such name, parameter or value.
+        ConfigError: a name, parameter or value is unknown.
     """
     from fedpkg.samplers import resolve_sampler
     from fedpkg.strategies import resolve_strategy

@@ -1,4 +1,4 @@
-"""What the rounds of a session need, put together; and what goes wrong before there are any."""
+"""The context that the rounds of a session need, and the errors before the first round."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Running:
-    """What a session has while it runs. ``held`` is left when it ends, and with it what only runs for it."""
+    """The resources of a running session. When it ends, ``held`` is closed, and with it everything started for it."""
 
     home: Home
     store: StateStore
@@ -51,7 +51,7 @@ def running(
     *,
     advice: str,
 ) -> Iterator[Running]:
-    """Run a session in the block; ``advice`` says how to go on where its disk is full before it has rounds."""
+    """Run a session in the block. If the disk is full before its first round, the error's hint ends with ``advice``."""
     control, workshop = control or Control(), workshop or Workshop(home)
     with (
         naming_a_full_disk(home, advice),
@@ -96,7 +96,7 @@ def context_of(
 
 @contextmanager
 def naming_a_full_disk(home: Home, advice: str) -> Iterator[None]:
-    """For what is written before a session runs: its package, its data, its seed."""
+    """Turn "no space left" into a StoreError while a session's package, data and seed model are written."""
     try:
         yield
     except OSError as error:

@@ -22,8 +22,8 @@ LOOKS_EVERY_S = 0.1  # a query of one row takes 15 µs
 
 
 class Control:
-    """Raises KeyboardInterrupt in the session's thread: where it waits for a task, asks for one, or tells an event; and
-    while it prepares: where it waits for its turn, makes an environment, or writes the clients' data.
+    """Stops a session by KeyboardInterrupt in its thread: where it waits for a task, dispatches one, or emits an event;
+    during preparation, where it waits for its turn, makes an environment, or writes the clients' data.
     """
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class Control:
             future.set_exception(KeyboardInterrupt())
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if the session shall stop."""
+        """Raises KeyboardInterrupt if a stop was requested."""
         if self._is_requested:
             raise KeyboardInterrupt
 
     @contextmanager
     def holding(self, lock: threading.Lock) -> Iterator[None]:
-        """Hold a lock. Raises KeyboardInterrupt if the session shall stop before it gets it."""
+        """Hold a lock. Raises KeyboardInterrupt if a stop is requested before the lock is free."""
         while not lock.acquire(timeout=LOOKS_EVERY_S):
             self.check()
         try:
@@ -55,7 +55,7 @@ class Control:
             lock.release()
 
     def guard(self, executor: Executor) -> Guarded:
-        """The executor as the session uses it. After `stop` its tasks go on until they are ended."""
+        """The executor for the session. After `stop`, its tasks continue until they are ended."""
         self._executor = executor
         return Guarded(executor, self)
 
@@ -65,7 +65,7 @@ class Control:
         return self._executor is not None and self._executor.is_warming
 
     def follow(self, running: Future[Any]) -> Future[Any]:
-        """A future that has the result of another, unless the session is to stop before that one has it."""
+        """A future with the result of another one, or KeyboardInterrupt if a stop is requested first."""
         follower: Future[Any] = Future()
         with self._lock:
             self.check()
@@ -85,16 +85,16 @@ class Control:
 
 
 def interrupted(session_id: str = "") -> Interrupted:
-    """What is raised of a session that was stopped before it ran; ``session_id``: of one that is on record."""
+    """The error for a session that was stopped before it ran; ``session_id`` is that of a session in the store."""
     if session_id:
-        message, hint = f"interrupted before session {session_id} went on", f"fedpkg session resume {session_id}"
+        message, hint = f"interrupted before session {session_id} was resumed", f"fedpkg session resume {session_id}"
         return Interrupted(message, hint=hint)
     return Interrupted("interrupted before the session began; nothing was recorded")
 
 
 @contextmanager
 def beside(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run a function in a thread of its own while the block lasts; it returns when the event is set."""
+    """Run a function in a separate thread during the block; it must return when the event is set."""
     ended = threading.Event()
     thread = threading.Thread(target=work, args=(ended,), name=name, daemon=True)
     thread.start()
@@ -107,11 +107,11 @@ def beside(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]
 
 @contextmanager
 def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[None]:
-    """Pass on a request to stop that any process puts on record (`StateStore.request_stop`)."""
+    """Stop the session when any process requests it in the store (`StateStore.request_stop`)."""
 
     def look(ended: threading.Event) -> None:
         while not ended.wait(LOOKS_EVERY_S):
-            # After an error, which the session meets as well, the database is opened anew.
+            # After an error, which the session gets as well, the database is opened again.
             with suppress(StoreError), open_store(home, read_only=True) as store:
                 while not store.stop_requested(session_id):
                     if ended.wait(LOOKS_EVERY_S):
@@ -124,7 +124,7 @@ def heeding_requests(home: Home, session_id: str, control: Control) -> Iterator[
 
 
 class Guarded:
-    """An `Executor`, as one session uses it."""
+    """One session's view of an `Executor`."""
 
     def __init__(self, executor: Executor, control: Control) -> None:
         self._executor = executor
@@ -141,7 +141,7 @@ class Guarded:
         return self._control.follow(running)
 
     def end_tasks(self) -> None:
-        """End what is in flight, and return when it has ended."""
+        """End the tasks in flight, and return when they have ended."""
         left = dict(self._in_flight)
         for task_id in left:
             self._executor.cancel(task_id)

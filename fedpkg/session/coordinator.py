@@ -1,4 +1,4 @@
-"""The process of a session's coordinator, if its strategy is one: started beside the slots, gone with the session."""
+"""The process of a session's coordinator, if its strategy is one: it runs beside the slots, until the session ends."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def give_workplace(
     control: Control,
     held: ExitStack,
 ) -> None:
-    """Let a coordinator start its process, until ``held`` is left; nothing for all other strategies.
+    """Let a coordinator start its process, which ends when ``held`` is closed. Other strategies have no process.
 
     Raises:
-        ConfigError: the home lies in its folder.
+        ConfigError: the home is inside the coordinator's folder.
     """
     if not isinstance(strategy, Coordinator):
         return
     if home.root.resolve().is_relative_to(Path(strategy.folder).resolve()):
         raise ConfigError(
-            f"strategy.folder: {strategy.folder} holds the home {home.root}; the coordinator works in a copy of it",
-            hint="put its program into a folder of its own",
+            f"strategy.folder: {strategy.folder}, which is copied, must not contain the home {home.root}",
+            hint="move its program to a separate folder",
             key="strategy.folder",
         )
     limits, isolation = limits_of(config.limits), isolation_of(config)
@@ -79,7 +79,7 @@ def give_workplace(
 
 
 class _Started:
-    """A program, whose end is told in words."""
+    """A running program; the way it ended is given in words."""
 
     def __init__(self, program: Program, limits: Limits) -> None:
         self._program = program

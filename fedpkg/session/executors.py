@@ -1,4 +1,4 @@
-"""The executor that a run names, on the slots that this machine has."""
+"""The executor of a run, on the slots of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("fedpkg.session")
 def make_executor(
     config: RunConfig, site: Site, package: PackageOnDisk, log_folder: Path, *, slots: Sequence[Slot]
 ) -> Executor:
-    """The executor that a configuration names."""
+    """The configured executor."""
     options: dict[str, Any] = {"slots": slots, "environment": config.environment, "log_folder": log_folder}
     isolated = isolation_of(config) is not None
     if config.executor.name == "process":
@@ -37,16 +37,16 @@ def make_executor(
 
 
 def slots_of(config: RunConfig, *, or_fewer: bool = False) -> list[Slot]:
-    """The run's slots on this machine. ``or_fewer``: for want of GPUs a session goes on more slowly; its bits stay."""
+    """The run's slots on this machine. ``or_fewer``: too few GPUs slow a session down, but its results are the same."""
     wanted, asked = config.executor.needs, config.executor.workers
     needs = Needs(config.executor.threads, wanted.gpus, wanted.memory_bytes, wanted.gpu_memory_bytes)
     machine = this_machine(with_gpus=wanted.gpus > 0)
     slots = plan_slots(machine, needs, asked, or_fewer=or_fewer)
     if asked != "auto" and len(slots) < asked:
-        reason = f"executor.workers is {asked}; the GPUs that are free hold {len(slots)} tasks"
+        reason = f"executor.workers is {asked}; the free GPUs have room for {len(slots)} tasks"
         event(logger, logging.WARNING, "executor.fewer", reason=reason)
     if (needs.memory_bytes or 0) * len(slots) > machine.free_bytes:
-        reason = "executor.workers times executor.needs.memory_bytes is more memory than is free"
+        reason = "executor.workers times executor.needs.memory_bytes exceeds the free memory"
         event(logger, logging.WARNING, "executor.memory", reason=reason)
     if wanted.gpus:
         where = " ".join(f"{slot.number}:{slot.environment[VISIBLE]}" for slot in slots)

@@ -1,4 +1,4 @@
-"""What a session that was begun before keeps of its rules, and when it cannot be resumed for them."""
+"""Sessions of older versions: the rules of computation that they keep, and those that prevent resuming."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
 
 SAME_SUMS = 256
-"""Means of up to so many cohort positions have the same bits under all rules."""
+"""Means over cohorts of up to this size have the same bits under all rules."""
 
 
 def check_rules(session: SessionRow, config: RunConfig) -> None:
-    """Refuse a session whose results this version would compute in another way."""
+    """Refuse a session whose results this version would compute differently."""
     if reason := refusal(session.rules, str(config.strategy["name"])):
         raise _cannot_resume(session, reason)
 
@@ -33,25 +33,25 @@ def _cannot_resume(session: SessionRow, reason: str) -> ConfigError:
     return ConfigError(
         f"session {session.session_id} cannot be resumed: {reason}",
         hint=f"start a new session from its last model: fedpkg model export {session.session_id} -o seed.npz, then "
-        "fedpkg run … --seed-model seed.npz; or resume it with the version that began it",
+        "fedpkg run … --seed-model seed.npz; or resume it with the version that started it",
         key="strategy",
     )
 
 
 def by_its_rules(session: SessionRow) -> dict[str, Json]:
-    """A session's configuration, with what sections of former rules must say to mean what they did."""
+    """A session's configuration, with settings that preserve the meaning of sections from former rules."""
     if session.rules < 2:
         for section in _sections(session.config["strategy"]):
             if section.get("name") in ("trimmed_mean", "fedtrimmedavg"):
                 section.setdefault("leeway", 0.0)
     if session.rules < 4:
-        for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES):  # fedpkg's own were set
+        for name in (DATA_PATH, "PYTHONHASHSEED", *THREAD_VARIABLES):  # fedpkg's own values took precedence
             session.config.get("environment", {}).pop(name, None)
     return session.config
 
 
 def check_former_shares(ctx: SessionContext, seed: ModelRow) -> None:
-    """Refuse a session of rules below 2 that counted a share of clients or tensors in another way than now."""
+    """Refuse a session of rules below 2 that rounded a share of clients or tensors differently."""
     from fedpkg.controller.session import read_stored_model
 
     sizes = (ctx.sampler.size, *ctx.sampler.groups.values())
@@ -71,30 +71,31 @@ def check_former_shares(ctx: SessionContext, seed: ModelRow) -> None:
         changed += [one["share"] for one in sections if round(one["share"] * n) != share_of(one["share"], n)]
     if changed:
         raise _cannot_resume(
-            ctx.session, f"it was begun by an older version of fedpkg, which rounded the share {changed[0]} otherwise"
+            ctx.session,
+            f"it was started by an older version of fedpkg, which rounded the share {changed[0]} differently",
         )
 
 
 def check_former_sums(ctx: SessionContext) -> None:
-    """Refuse a session of rules below 3 whose means have more positions than were always added in the order of now."""
+    """Refuse a session of rules below 3 with means over more than `SAME_SUMS` positions: their order has changed."""
     strategy = ctx.strategy.strategy if isinstance(ctx.strategy, WithMaster) else ctx.strategy
-    if isinstance(strategy, Pipeline) and strategy.fold is None:  # its aggregator has no mean
+    if isinstance(strategy, Pipeline) and strategy.fold is None:  # its aggregator computes no mean
         return
     ids = [client.client_id for client in ctx.store.list_clients(ctx.session.session_id)]
     numbers = [len(row.cohort) for row in ctx.store.list_requests(ctx.session.session_id)]
     numbers.append(ctx.sampler.most(ids, ctx.groups, ids))
-    if ctx.config.strategy["name"] == "fedamp":  # the mean of all clients
+    if ctx.config.strategy["name"] == "fedamp":  # its mean is over all clients
         numbers.append(len(ids))
     if max(numbers) > SAME_SUMS:
         raise _cannot_resume(
             ctx.session,
-            f"it was begun by an older version of fedpkg, which added the updates of more than {SAME_SUMS} clients "
+            f"it was started by an older version of fedpkg, which added the updates of more than {SAME_SUMS} clients "
             f"({max(numbers)} here) in another order, so that the last bits of its models differ",
         )
 
 
 def _sections(value: Any) -> Iterator[dict[str, Any]]:
-    """All sections of a configuration, also those in others."""
+    """All sections of a configuration, including nested ones."""
     if isinstance(value, dict):
         yield value
         value = list(value.values())

@@ -1,4 +1,4 @@
-"""What a run would make of a package, without running anything of it."""
+"""What a run would derive from a package, without running any of its code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ Preloads: TypeAlias = list[Preload]
 
 
 def preloads_of_package(package: UnpackedPackage) -> Preloads:
-    """What warm executors import before a task begins, once for all scripts that have it in common."""
+    """The modules that warm executors import before a task begins, once for all scripts that share them."""
     found = preloads_for(PackageOnDisk(package.digest, package.root, package.folder, package.spec))
     return list(dict.fromkeys(found.values()))

@@ -1,4 +1,4 @@
-"""What a run's configuration says of its tasks' limits and isolation, as it is on this machine."""
+"""The limits and the isolation of a run's tasks on this machine, from its configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedpkg.errors import ConfigError
 from fedpkg.means import means
 from fedpkg.waist.order import Isolation, Limits
 
-MEMORY_SHARE = 0.9  # of the machine: what exceeds it is the task, not whatever the kernel would end
+MEMORY_SHARE = 0.9  # of the machine's memory: the task is ended before the kernel ends an arbitrary process
 
 
 def limits_of(config: LimitsConfig) -> Limits:
@@ -29,14 +29,14 @@ def isolation_of(config: RunConfig) -> Isolation | None:
     """A run's isolation on this machine.
 
     Raises:
-        ConfigError: this machine, or the executor, cannot keep it.
+        ConfigError: this machine or the executor cannot isolate tasks as configured.
     """
     if not config.isolate.enabled:
         return None
     if config.executor.name == "resident":
         raise ConfigError(
-            "the executor 'resident' isolates nothing: its interpreters go from client to client",
-            hint="take forkserver or process",
+            "the executor 'resident' cannot isolate tasks: several clients share one interpreter",
+            hint="use the executor forkserver or process",
             key="isolate.enabled",
         )
     here = means()

@@ -1,4 +1,4 @@
-"""A session in a notebook: as a table, and as a picture."""
+"""A session in a notebook, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_ROUNDS = 20
 
 
 def as_html(session_id: str, status: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The session's id and status, and its metrics by round; of many rounds the last ones."""
+    """The session's id and status, and its metrics by round; only the last rounds, if there are many."""
     heading = f"<b>{_text(session_id or 'not started')}</b> ({_text(status)}, {len(rows)} rounds finished)"
     names = list(dict.fromkeys(name for row in rows for name in row))
     if not names:
@@ -38,7 +38,7 @@ def _text(value: str) -> str:
 
 
 def plot(session_id: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
-    """A line for each of these metrics over the rounds; without names, for each metric that is a number.
+    """A line per metric over the rounds; without names, a line for each numeric metric.
 
     Raises:
         SessionError: matplotlib is not installed, or there is nothing to draw.

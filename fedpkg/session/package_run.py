@@ -1,4 +1,4 @@
-"""A run without a run.yaml: how a package wants its data is read off its files, and said as a configuration."""
+"""A run without a run.yaml: its configuration is derived from the way in which the package's files read the data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fedpkg.fedn.callbacks import SPLIT
 from fedpkg.fedn.names import DATA_PATHS, LABELS_PATH
 from fedpkg.session.configuration import resolved
 
-DEFAULT_ROUNDS = 5  # as FEDn's sessions
-DEFAULT_CLIENTS = 2  # of a package that is given no data
+DEFAULT_ROUNDS = 5  # as in FEDn's sessions
+DEFAULT_CLIENTS = 2  # for a package without data
 
 
 def run_of_package(
@@ -31,15 +31,15 @@ def run_of_package(
     data: str | None = None,
     seed_model: Path | None = None,
 ) -> tuple[RunConfig, DataWays]:
-    """The configuration of a run of this package, and how its clients get their data by it.
+    """The configuration of a run of this package, and the ways in which its clients get their data.
 
     Args:
         overrides: ``key.sub=value``, as on the command line.
 
     Raises:
         ConfigError: an override is wrong.
-        PackageError: the package cannot be used, or is not allowed; then it is not even looked at.
-        DataError: ``data``, a pattern, does not match what could be clients.
+        PackageError: the package cannot be used, or is not allowed; then it is not read either.
+        DataError: the pattern ``data`` matches nothing that could be clients' data.
     """
     unpacked, isolated = _opened(package, overrides, cache)
     tree: dict[str, Any] = {
@@ -72,7 +72,7 @@ def _opened(package: Path, overrides: Sequence[str], cache: Path) -> tuple[Unpac
 
 
 def _keys(ways: DataWays, clients: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a configuration by which clients get their data so."""
+    """The keys of a configuration that give clients their data in these ways."""
     skip = {"startup": "skip"} if ways.ways and ways.prepares is not None else {}
     return {
         "clients": {**clients, "links": ways.section("links")},
@@ -83,8 +83,8 @@ def _keys(ways: DataWays, clients: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_split(package: UnpackedPackage, paths: Sequence[Path]) -> dict[str, Any]:
-    """The strategy of a package that can do nothing but split learning, if its labels are found: in FEDn's variable for
-    them, or as labels.pt or labels.npz above the data of all clients.
+    """The strategy of a package that only has split learning, if its labels are found: in FEDn's variable for them,
+    or as labels.pt or labels.npz above the data of all clients.
     """
     names = package.spec.entry_points.keys()
     if "train" in names or not set(SPLIT) <= names:
@@ -96,7 +96,7 @@ def _of_split(package: UnpackedPackage, paths: Sequence[Path]) -> dict[str, Any]
 
 
 def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:
-    """The ways by which clients of a run find their data; where a person says something else, that."""
+    """The ways in which clients of a run find their data; the user's own settings take precedence."""
     given: dict[str, dict[str, Any]] = {"environment": config.environment, "links": config.clients.links}
     given.update({f"arguments.{name}": arguments for name, arguments in config.arguments.items()})
     result = []
@@ -111,17 +111,17 @@ def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:
             if is_of_data and (section, name) not in known:
                 words = {"links": f"as {name}", "environment": f"{name}={value}"}
                 said = words.get(section, f"{section.removeprefix('arguments.')} --{name}={value}")
-                result.append(Way(section, name, str(value), f"{said} (as given)", "the command line says so"))
+                result.append(Way(section, name, str(value), f"{said} (as given)", "set on the command line"))
     return result
 
 
 def ways_of_clients(
     package: UnpackedPackage, pattern: str, count: int | None = None, *, cache: Path, isolated: bool = False
 ) -> DataWays:
-    """How a package reads the data of the clients that a pattern matches.
+    """The ways in which a package reads the data of the clients that a pattern matches.
 
     Raises:
-        DataError: it does not match what could be clients.
+        DataError: it matches nothing that could be clients' data.
     """
     return data_ways(package, _paths(pattern, count, cache), isolated=isolated)
 
@@ -136,7 +136,7 @@ def _paths(pattern: str, count: int | None, cache: Path) -> list[Path]:
 def call_ways(
     package: Path, data_path: Path | None, *, cache: Path, allow: Sequence[str] | None = None, isolated: bool = False
 ) -> DataWays:
-    """How a package reads the data of one client, for a call by hand; without data, no way.
+    """The ways in which a package reads the data of one client, for a call by hand; none without data.
 
     Raises:
         PackageError: the package cannot be used, or is not allowed.
@@ -148,7 +148,7 @@ def call_ways(
 
 
 def session_name(package: Path) -> str:
-    """A package's name, or where that says nothing (FEDn's are all called client) the name of the folder around it."""
+    """A package's name, or its parent folder's if the name is generic (all of FEDn's packages are called client)."""
     name = package.resolve().name
     for suffix in (".gz", ".bz2", ".xz", ".tgz", ".tar"):
         name = name.removesuffix(suffix)

@@ -1,4 +1,4 @@
-"""What each client of a configuration predicts with a model: its entry point ``predict``, called by hand."""
+"""Predictions of each client of a configuration with a model: its entry point ``predict``, called by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("fedpkg.session")
 
 
 def predictions(package: Path, model: Path, clients: Iterable[ClientData]) -> Iterator[tuple[str, str]]:
-    """Each client's id and what its file of predictions says; of a client that fails, a warning."""
+    """Each client's id and the contents of its predictions file; a client that fails causes a warning."""
     for client in clients:
         with tempfile.TemporaryDirectory(prefix="fedpkg-predict-") as temporary:
             folder = Path(temporary)

@@ -1,4 +1,4 @@
-"""What the record says of sessions: which one is meant, and how it stands."""
+"""Sessions in a home: find one by a reference, and its status."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DEFAULT_HOME = ".fedpkg"
 
 
 def usual_home() -> Path:
-    """The folder of the home where none is named: ``$FEDPKG_HOME``, else ``.fedpkg``."""
+    """The folder of the default home: ``$FEDPKG_HOME``, else ``.fedpkg``."""
     return Path(os.environ.get("FEDPKG_HOME") or DEFAULT_HOME)
 
 
 def open_home(home: Home | Path | str | None, *, create: bool) -> Home:
-    """The home that is meant; None is the usual one.
+    """Open a home; None is the default one.
 
     Raises:
         NotFound: it is absent and ``create`` is False.
@@ -35,7 +35,7 @@ def open_home(home: Home | Path | str | None, *, create: bool) -> Home:
 
 
 def find_session(store: StateStore, ref: str | None) -> SessionRow:
-    """The session that an id, the beginning of one, ``latest`` or nothing (the newest) means.
+    """The session with an id, a prefix of an id, or ``latest``; None is also the newest one.
 
     Raises:
         NotFound: there is none.
@@ -49,10 +49,10 @@ def find_session(store: StateStore, ref: str | None) -> SessionRow:
 
 
 def check_there(store: StateStore, session: SessionRow, *, round_number: int | None, client_id: str | None) -> None:
-    """Does the session have that round, and that client? None is not looked at.
+    """Check that the session has that round and that client; None is not checked.
 
     Raises:
-        NotFound: it does not.
+        NotFound: the session lacks one of them.
     """
     if round_number is not None:
         store.get_round(session.session_id, round_number)
@@ -73,7 +73,7 @@ def running_sessions(home: Home) -> frozenset[str]:
 
 
 def status_of(session: SessionRow, running: frozenset[str]) -> str:
-    """Its status in the store; a session whose controller was killed still stands there as running."""
+    """A session's status. If its controller was killed, it is still `running` in the store, and ``killed`` here."""
     if session.status in ("running", "created") and session.session_id not in running:
         return "killed"
     return session.status

@@ -1,6 +1,6 @@
-"""Going on with a session.
+"""Resume a session.
 
-PyTorch is imported inside the functions, after the warm interpreter was started: the two imports then run side by side.
+PyTorch is imported inside the functions, after the warm interpreter was started, so that both imports run in parallel.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def resume(
     rounds: int | None = None,
     clock: Callable[[], float] = time.time,
 ) -> SessionRow:
-    """Go on with a session that was killed, interrupted, stopped or failed; with ``rounds``, up to so many in all.
+    """Resume a session that was killed, interrupted, stopped or failed; ``rounds`` is a new total number of rounds.
 
     Raises:
         NotFound: no such session.
-        FedpkgError: what stopped it again.
+        FedpkgError: the session failed again.
     """
     with running(home, watch, control, workshop, clock, advice=f"fedpkg session resume {ref}") as here:
         store, control, workshop = here.store, here.control, here.workshop
         with control.holding(workshop.preparing):
             session = store.get_session(ref)
             store.withdraw_stop(session.session_id)
-            remove(of_rounds(home, store, session))  # beside other sessions, the home is not swept now
+            remove(of_rounds(home, store, session))  # only its own: other sessions may be running
             here.held.enter_context(workshop.on_record(session.session_id))
             here.held.enter_context(heeding_requests(home, session.session_id, control))
             config = config_from_json(by_its_rules(session))
@@ -97,21 +97,21 @@ def _context(
 
 
 def _extended(config: RunConfig, session: SessionRow, store: StateStore, rounds: int) -> RunConfig:
-    """The session's configuration, and its row, with so many rounds in all."""
+    """Set the total number of rounds in the session's row, and return the configuration with it."""
     if rounds < (begun := store.count_rounds(session.session_id)):
-        raise ConfigError(f"session {session.session_id} has begun {begun} rounds; it cannot end after {rounds}")
+        raise ConfigError(f"session {session.session_id} has started {begun} rounds; it cannot end after {rounds}")
     config = config_from_json({**dump_config(config), "rounds": rounds})
     store.extend_session(session.session_id, dump_config(config), rounds)
     return config
 
 
 def _check_still_without(ctx: SessionContext, seed: ModelRow | None) -> None:
-    """Raises ConfigError: the session has a model and its strategy now has none, or the other way round."""
+    """Raises ConfigError: the session has a model and its strategy now has none, or vice versa."""
     if ctx.traits.has_model != (seed is not None):
         raise ConfigError(
-            f"session {ctx.session.session_id} began with{'out' * (seed is None)} a model, and its strategy has "
-            f"{'one' if ctx.traits.has_model else 'none'} now",
-            hint="undo the change of the strategy, or start a new run",
+            f"session {ctx.session.session_id} started with{'out' * (seed is None)} a model, and its strategy now has "
+            f"{'one' if ctx.traits.has_model else 'none'}",
+            hint="revert the change of the strategy, or start a new run",
         )
 
 
@@ -119,7 +119,7 @@ def check_data(home: Home, clients: list[ClientRow]) -> None:
     for client in clients:
         if client.data_path is not None and not (home.root / client.data_path).exists():
             raise DataError(
-                f"the data of {client.client_id} is gone: {home.root / client.data_path}",
+                f"the data of {client.client_id} does not exist any more: {home.root / client.data_path}",
                 hint="put it back, or start a new run",
                 client_id=client.client_id,
             )
@@ -129,5 +129,5 @@ def warn_of_other_files(config: RunConfig) -> None:
     for kind, section in (("strategy", config.strategy), ("sampler", config.sampler)):
         file, digest = section.get("file"), section.get("file_sha256")
         if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
-            about = f"{file} has changed; the session goes on with it as it is now. For rounds of one kind, "
+            about = f"{file} has changed; the session continues with the new file. To use one version in all rounds, "
             event(logger, logging.WARNING, f"{kind}.changed", about=about + "start a new run")

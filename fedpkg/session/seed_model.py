@@ -1,4 +1,4 @@
-"""The model that a session begins with: a file, or what the package's build entry point makes."""
+"""The model that a session starts from: a file, or the result of the package's build entry point."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def seed_model_of(
     config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str
 ) -> tuple[Weights, ModelForm, bool]:
-    """The configured seed model, or the one that the package's build entry point makes; are its buffers told?"""
+    """The seed model, configured or built by the package; its form; and whether its buffers are known."""
     from fedpkg.formats.buffers import are_told
     from fedpkg.formats.model_file import read_seed_model
 
@@ -39,13 +39,13 @@ def seed_model_of(
         raise ConfigError(
             f"seed model {path}: tensor '{bad}' has NaN or infinite values",
             hint="if it is a constant of the module (a causal mask), keep it out of the file by register_buffer(…, "
-            f'persistent=False), or say that it is a buffer: buffers: ["{bad}"] in the run.yaml',
+            f'persistent=False), or declare it as a buffer: buffers: ["{bad}"] in the run.yaml',
         )
     return weights, form, are_told(weights, path, patterns=config.buffers)
 
 
 def non_finite(seed_model: Weights) -> str | None:
-    """The first tensor that is not finite; constant buffers may be (a causal mask), running statistics may not."""
+    """The first tensor with non-finite values, which only constant buffers (a causal mask) may have."""
     from fedpkg.formats.buffers import usual_buffers
     from fedpkg.weights.weights import Weights
 
@@ -54,10 +54,10 @@ def non_finite(seed_model: Weights) -> str | None:
 
 
 def bare_form(config: RunConfig, package: PackageOnDisk, entry_point: str = "train") -> Suffix | None:
-    """The suffix of model files that do not say themselves what they are, if the run or the package asks for such.
+    """The suffix for model files whose contents do not show their format, if the run or the package requests one.
 
-    Where a package's scripts name several helpers, that of the script of ``entry_point`` and what it imports counts, or
-    that of `train`.
+    If a package's scripts name several helpers, the helper in the script of ``entry_point`` and its imports is used, or
+    the helper of `train`.
     """
     from fedpkg.compute_package.imports import trees_of, used_by
     from fedpkg.compute_package.review import script_of
@@ -73,11 +73,11 @@ def bare_form(config: RunConfig, package: PackageOnDisk, entry_point: str = "tra
 
 
 def build_seed(config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str) -> Path:
-    """Run the build entry point; the model file that it wrote.
+    """Run the build entry point; return the model file that it wrote.
 
     Raises:
-        EntryPointFailed: it failed; with the end of its log.
-        StoreError: … because the disk is full.
+        EntryPointFailed: it failed; the error contains the end of its log.
+        StoreError: it failed because the disk is full.
     """
     from fedpkg.controller.receiving import Receiver
     from fedpkg.replies.reading import Reading

@@ -1,4 +1,4 @@
-"""A session as an object: it is started, stopped, waited for and resumed, and what is on record of it is read."""
+"""A session as an object: start, stop, resume or wait for it, and read its rounds, metrics and models."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ _Body: TypeAlias = "Callable[[Watcher, Control, Workshop], SessionRow]"
 
 
 def prepare(config: RunConfig, home: Home, *, beside: Session | None = None) -> Session:
-    """A new session, not started. What is wrong with its configuration is found when it runs.
+    """A new session, not started yet. Errors in its configuration are found when it runs.
 
     Args:
-        beside: of the same home: the two can run at the same time, on the slots of one executor. Their sections
-            ``executor``, ``environment`` and ``isolate`` must be alike.
+        beside: a session of the same home. Both can run at the same time, on the slots of one executor. Their sections
+            ``executor``, ``environment`` and ``isolate`` must be equal.
 
     Raises:
         SessionError: ``beside`` is in another home.
     """
     if beside is not None and beside.home.root != home.root:
-        raise SessionError(f"sessions that share an executor have one home, not {home.root} and {beside.home.root}")
+        raise SessionError(f"sessions that share an executor need the same home: {home.root}, {beside.home.root}")
     workshop = None if beside is None else beside.workshop
     return Session(home, body=functools.partial(beginning.run, config, home), workshop=workshop)
 
 
 class Session:
-    """One session: prepared, running in a thread of its own, or on record.
+    """One session: prepared, running in a separate thread, or stored in a home.
 
     Args:
-        home: where it is kept.
-        session_id: of one that is on record.
-        body: runs it, in the thread that calls; None: there is nothing to start.
-        workshop: where it runs; None: one of its own.
+        home: the home in which it is stored.
+        session_id: the id of a stored session.
+        body: runs the session in the calling thread; None: there is nothing to start.
+        workshop: the workshop in which it runs; None: a separate one.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Session:
 
     @classmethod
     def open(cls, home: Home | Path | str | None = None, ref: str | None = None) -> Session:
-        """A session that is on record in a home (see `fedpkg.prepare`): an id or its beginning; None is the newest.
+        """Open a stored session by its id or a prefix of it; None is the newest. ``home`` is as in `fedpkg.prepare`.
 
         Raises:
-            NotFound: there is no such home or session.
+            NotFound: the home or the session does not exist.
         """
         home = open_home(home, create=False)
         with open_store(home, read_only=True) as store:
@@ -88,18 +88,18 @@ class Session:
     # ---- running
 
     def watch(self, watcher: Watcher) -> Watcher:
-        """Have a function called with each event of the session, in a thread of its own, from the next start on.
+        """Call a function with each event of the session, in a separate thread, from the next start on.
 
-        An exception in it is logged once. When it is slow, events of single tasks are dropped (see `Watchers`).
+        Its first exception is logged. If it is slow, events of single tasks are dropped (see `Watchers`).
         """
         self._watchers.append(watcher)
         return watcher
 
     def start(self) -> Session:
-        """Run a prepared session in a thread of its own; returns at once.
+        """Run a prepared session in a separate thread; returns at once.
 
         Raises:
-            SessionError: it runs already, or has run: `resume` goes on with it.
+            SessionError: it is running, or has run before; then use `resume`.
         """
         body = self._begin()
         self._thread = threading.Thread(target=self._run_to_join, args=(body,), name="fedpkg-session")
@@ -107,10 +107,10 @@ class Session:
         return self
 
     def resume(self, rounds: int | None = None) -> Session:
-        """Go on with a session that is on record, in a thread of its own; with ``rounds``, up to that many in all.
+        """Resume a stored session in a separate thread; ``rounds`` is a new total number of rounds.
 
         Raises:
-            SessionError: it runs, or is not on record.
+            SessionError: it is running, or not in the store.
         """
         return self._to_resume(rounds).start()
 
@@ -118,7 +118,7 @@ class Session:
         """Run a prepared session in this thread; Ctrl-C stops it.
 
         Raises:
-            FedpkgError: what stopped it. Once it is on record it can be resumed.
+            FedpkgError: the session failed. Once it is in the store it can be resumed.
         """
         return self._run(self._begin())
 
@@ -127,21 +127,21 @@ class Session:
         return self._to_resume(rounds).run()
 
     def stop(self) -> None:
-        """End it as Ctrl-C does: tasks in flight end, what was committed is kept, and it can be resumed.
+        """Stop the session, as Ctrl-C does: tasks in flight end, committed rounds are kept, and it can be resumed.
 
-        `join` then raises Interrupted. Nothing happens to a session that does not run. The folding of a round
+        `join` then raises Interrupted. A session that is not running is left as it is. The aggregation of a round
         is not interrupted.
         """
         self._control.stop()
 
     def join(self, timeout_s: float | None = None) -> SessionRow:
-        """Wait for its end; its row. By then its watchers have had all events.
+        """Wait for the session to end; return its row. By then its watchers have received all events.
 
         Ctrl-C while waiting stops the session.
 
         Raises:
-            FedpkgError: what stopped it.
-            TimeoutError: it still runs after ``timeout_s``.
+            FedpkgError: the session failed.
+            TimeoutError: it is still running after ``timeout_s``.
         """
         if self._thread is None and self._row is None:
             raise SessionError(f"{self!r} was not started: there is nothing to wait for")
@@ -159,18 +159,18 @@ class Session:
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                raise TimeoutError(f"session {self._id or 'that begins'} still runs after {timeout_s} s")
+                raise TimeoutError(f"session {self._id or '(starting)'} is still running after {timeout_s} s")
 
     @property
     def is_running(self) -> bool:
-        """Whether this object runs it; for whether any process does, see `status`."""
+        """Whether this object is running the session; `status` tells whether any process is."""
         return self._thread is not None and self._thread.is_alive()
 
     def _to_resume(self, rounds: int | None) -> Session:
         if not self._id:
-            raise SessionError("this session is not on record: it cannot be resumed", hint="start it")
+            raise SessionError("this session is not in the store: it cannot be resumed", hint="start it")
         if self.is_running:
-            raise SessionError(f"session {self._id} runs", hint="wait for its end with join()")
+            raise SessionError(f"session {self._id} is running", hint="wait for it with join()")
         self._body = functools.partial(resuming.resume, self._id, self.home, rounds=rounds)
         return self
 
@@ -178,7 +178,7 @@ class Session:
         if self._body is None:
             raise SessionError(
                 f"session {self._id} was started already" if self._id else "this session was started already",
-                hint="resume() goes on with a session that is on record",
+                hint="use resume() for a stored session",
             )
         body, self._body = self._body, None
         self._control, self._row, self._error = Control(), None, None
@@ -189,7 +189,7 @@ class Session:
             self._row = self._run(body)
         except KeyboardInterrupt:
             self._error = interrupted(self._id)
-        except BaseException as error:  # it is raised by join
+        except BaseException as error:  # `join` raises it
             self._error = error
 
     def _run(self, body: _Body) -> SessionRow:
@@ -212,19 +212,19 @@ class Session:
             watchers.close()
         return self._row
 
-    # ---- what is on record
+    # ---- what is stored
 
     @property
     def id(self) -> str:
-        """Its id; empty as long as it is not on record."""
+        """The session's id; empty until the session is in the store."""
         return self._id
 
     @property
     def row(self) -> SessionRow:
-        """Its row in the store.
+        """The session's row in the store.
 
         Raises:
-            SessionError: it is not on record.
+            SessionError: the session is not in the store.
         """
         return self._read(lambda store: store.get_session(self._id))
 
@@ -235,13 +235,13 @@ class Session:
 
     @property
     def rounds(self) -> list[RoundRow]:
-        """Its rounds, as they are on record."""
+        """The session's rounds in the store."""
         return list(self._read(lambda store: store.list_rounds(self._id)))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """For each finished round its number and metrics, those of training as ``train_<name>``: rows of a table.
+        """A dict for each finished round: its number and metrics; metrics of training are named ``train_<name>``.
 
-        ``pandas.DataFrame(session.metrics())`` is that table.
+        ``pandas.DataFrame(session.metrics())`` makes a table of them.
         """
         return [
             {
@@ -256,14 +256,14 @@ class Session:
 
     @property
     def models(self) -> list[ModelRow]:
-        """Its global models, from the seed model (round 0) on."""
+        """The session's global models, from the seed model (round 0) on."""
         return list(self._read(lambda store: store.list_models(self._id)))
 
     def model(self, round_number: int | None = None) -> Weights:
-        """The global model of a round; None is the newest. It is mapped from the store: `clone` it to change it.
+        """The global model after a round; None is the newest. It is memory-mapped: `clone` it before you change it.
 
         Raises:
-            NotFound: there is none, or it was removed.
+            NotFound: there is no such model, or it was pruned.
         """
         from fedpkg.formats.model_file import read_model
         from fedpkg.weights.weights import Weights
@@ -271,14 +271,14 @@ class Session:
         rows = {row.round_number: row for row in self.models}
         row = rows.get(max(rows, default=0) if round_number is None else round_number)
         if row is None:
-            what = f"model of round {round_number}; it has {sorted(rows)}" if rows else "model: its strategy keeps none"
+            what = f"model of round {round_number}; it has {sorted(rows)}" if rows else "model: its strategy has none"
             raise NotFound(f"session {self._id} has no {what}")
         if row.pruned is not None:
-            raise NotFound(f"model {row.model_id} was removed ({row.pruned})")
+            raise NotFound(f"model {row.model_id} was pruned ({row.pruned})")
         return Weights(read_model(ModelStore(self.home.models).path(row.digest, row.suffix)), buffers=row.buffers)
 
     def plot(self, *names: str) -> Figure:
-        """A matplotlib figure of these metrics by round (a notebook shows it); without names, of all that are numbers.
+        """A matplotlib figure of these metrics by round; without names, of all numeric metrics.
 
         Raises:
             SessionError: matplotlib is not installed, or no round has metrics.
@@ -289,13 +289,13 @@ class Session:
         return plot(self._id, self.metrics(), names)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of it: its status, and its metrics by round."""
+        """The notebook's view of the session: its status, and its metrics by round."""
         from fedpkg.session.notebook import as_html
 
         return as_html(self._id, self.status, self.metrics() if self._id else [])
 
     def _read(self, question: Callable[[StateStore], _Read]) -> _Read:
         if not self._id:
-            raise SessionError("this session is not on record yet", hint="start it, or run it")
+            raise SessionError("this session is not in the store yet", hint="call start() or run()")
         with open_store(self.home, read_only=True) as store:
             return question(store)

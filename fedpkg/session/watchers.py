@@ -1,4 +1,4 @@
-"""Events on their way to those who watch a session: each watcher has a queue and a thread of its own."""
+"""Delivery of events to the watchers of a session: each watcher has its own queue and thread."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedpkg.session.control import Control, beside
 
 logger = logging.getLogger("fedpkg.session")
 
-MAX_WAITING = 4096  # events of one watcher
+MAX_WAITING = 4096  # events per watcher
 PATIENCE_S = 10.0
 LOOK_S = 0.1
 _OF_TASKS = (RequestAsked, TaskStarted, TaskEnded)
 
 
 class Watchers:
-    """Hands events on to watchers, and never waits for one: see `Line`."""
+    """Passes events to watchers without waiting for them: see `Line`."""
 
     def __init__(self, watchers: Iterable[Watcher]) -> None:
         self._lines = [Line(watcher) for watcher in watchers]
@@ -29,7 +29,7 @@ class Watchers:
         self._has_ended = False
 
     def put(self, event: Event) -> None:
-        """Any thread may call this. After the session's end, its warmth is not told of: that event is the last one."""
+        """Any thread may call this. `SessionEnded` is the last event: a `Warming` after it is dropped."""
         with self._lock:
             if self._has_ended and isinstance(event, Warming):
                 return
@@ -38,7 +38,7 @@ class Watchers:
                 line.put(event)
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
-        """Return when all watchers have had all events, or ``patience_s`` is over."""
+        """Return when all watchers have received all events, or after ``patience_s``."""
         for line in self._lines:
             line.finish()
         deadline = time.monotonic() + patience_s
@@ -48,7 +48,7 @@ class Watchers:
 
 @contextmanager
 def telling_of_warmth(control: Control, put: Watcher) -> Iterator[None]:
-    """In the block, tell when tasks begin and cease to wait for an interpreter: no executor says so by itself."""
+    """During the block, emit `Warming` when tasks start or stop waiting for an interpreter."""
 
     def look(is_over: threading.Event) -> None:
         was_warming = False
@@ -62,11 +62,11 @@ def telling_of_warmth(control: Control, put: Watcher) -> Iterator[None]:
 
 
 class Line:
-    """The events that wait for one watcher, and the thread that hands them over, in order.
+    """The queue of events for one watcher, and the thread that delivers them in order.
 
-    An exception of the watcher is logged, the first one only; it gets the later events all the same. When
-    ``max_waiting`` events wait, those about tasks and requests are dropped, and of the others the oldest if they are
-    more than half: the first time, that is logged.
+    Only the watcher's first exception is logged; later events are still delivered. When ``max_waiting`` events wait,
+    those about tasks and requests are dropped; if the others fill more than half of the queue, the oldest of them are
+    dropped too. The first drop is logged.
     """
 
     def __init__(self, watcher: Watcher, *, max_waiting: int = MAX_WAITING) -> None:
@@ -86,7 +86,7 @@ class Line:
             self._changed.notify()
 
     def finish(self) -> None:
-        """There will be no more events."""
+        """Mark the end of the events."""
         with self._changed:
             self._is_finished = True
             self._changed.notify()
@@ -119,7 +119,7 @@ class Line:
                 event = self._waiting.popleft()
             try:
                 self._watcher(event)
-            except BaseException:  # also what would end a thread: it is the session's business no more
+            except BaseException:  # also SystemExit and the like: a watcher must not affect the session
                 if not self._has_failed:
                     self._has_failed = True
                     logger.exception("watcher.failed watcher=%r; said once", self._watcher)

@@ -1,4 +1,4 @@
-"""Where sessions of one home run: its lock is held, and they share one executor."""
+"""Sessions of one home that run at the same time: they hold its lock together and share one executor."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fedpkg.waist.executor import Executor
 
 
 class Workshop:
-    """Sessions join it while they run. The first one takes the home's lock and has the executor made; when the last one
-    has left, the executor is closed and the lock released.
+    """Sessions join it while they run. The first one takes the home's lock and creates the executor; when the last one
+    has left, the executor is closed and the lock is released.
 
     Attributes:
-        preparing: held by a session while it prepares: ids, the caches of packages and data are for one at a time.
+        preparing: held by a session while it prepares: only one at a time may make ids and use the caches.
     """
 
     def __init__(self, home: Home) -> None:
@@ -34,23 +34,23 @@ class Workshop:
         self._held = ExitStack()
         self._note: Callable[[str], None] = lambda sessions: None
         self._running: list[str] = []
-        # Of the executor. It is held while one is closed: only then are the slots and the folder free for another one.
+        # Guards the executor. It is held until one has closed, because only then are its slots and folder free.
         self._turn = threading.Lock()
         self._executor: Executor | None = None
-        self._num_users = 0  # of the executor
+        self._num_users = 0  # number of sessions that use the executor
         self._site: Site
         self._made_for: RunConfig
 
     @contextmanager
     def joined(self) -> Iterator[None]:
-        """A session is here.
+        """Join the workshop during the block.
 
         Raises:
-            HomeLocked: another process, or another workshop, works in this home.
+            HomeLocked: another process or workshop holds this home's lock.
         """
         with self._lock:
             if not self._members:
-                with ExitStack() as held:  # if it fails, the lock is released at once
+                with ExitStack() as held:  # on an error, the lock is released at once
                     self._note = held.enter_context(self.home.lock())
                     with open_store(self.home) as store:
                         sweep(self.home, store)
@@ -66,7 +66,7 @@ class Workshop:
 
     @contextmanager
     def on_record(self, session_id: str) -> Iterator[None]:
-        """Note that a session runs here, so that other processes see it."""
+        """Publish that the session is running, so that other processes see it."""
         with self._lock:
             self._note(" ".join([*self._running, session_id]))
             self._running.append(session_id)
@@ -82,10 +82,10 @@ class Workshop:
     def executor(
         self, config: RunConfig, package: PackageOnDisk, name: str, control: Control, *, is_on_record: bool = False
     ) -> Iterator[Executor]:
-        """The executor, for the session called ``name``; its tasks have ended when the block is left.
+        """The executor, for the session ``name``; its tasks have ended when the block is left.
 
         Raises:
-            ConfigError: it was made for a session that says something else of it.
+            ConfigError: it was created for a session with another configuration of it.
         """
         guarded = control.guard(self._join_executor(config, package, name, is_on_record=is_on_record))
         try:
@@ -121,8 +121,8 @@ class Workshop:
 def _add(site: Site, package: PackageOnDisk) -> None:
     if (known := site.package(package.digest)) is not None and known.python != package.python:
         raise ConfigError(
-            "this session is to share the executor of another one, but their package is the same and its Python "
-            f"environments differ: {package.python} here, {known.python} there",
+            "this session shares the executor of another one and has the same package, but "
+            f"its Python environments differ: {package.python} here, {known.python} there",
             hint="give both the same 'python_env', or run them one after the other",
             key="python_env",
         )
@@ -134,7 +134,7 @@ def _check_alike(config: RunConfig, first: RunConfig) -> None:
         here, there = getattr(config, key), getattr(first, key)
         if here != there:
             raise ConfigError(
-                f"this session is to share the executor of another one, but their sections '{key}' differ: {here} "
+                f"this session shares the executor of another one, but their sections '{key}' differ: {here} "
                 f"here, {there} there",
                 hint=f"give both the same '{key}', or run them one after the other",
                 key=key,

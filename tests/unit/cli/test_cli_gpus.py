@@ -110,7 +110,7 @@ def test_session_goes_on_with_the_gpus_that_are_left(run_yaml, here, nvidia_smi)
     nvidia_smi("0, GPU-1, L4, 24000, 20000")
     resumed = fedpkg("session", "resume", session, "--home", "home", "--rounds", 2)
     assert resumed.code == 0, resumed.err
-    assert "executor.fewer reason=executor.workers is 8; the GPUs that are free hold 2 tasks" in resumed.err
+    assert "executor.fewer reason=executor.workers is 8; the free GPUs have room for 2 tasks" in resumed.err
 
 
 def test_models_are_the_same_whatever_the_slots(run_yaml, here, nvidia_smi):

@@ -750,7 +750,7 @@ def test_resident_executor_refuses_isolation() -> None:
     resident = RunConfig(
         "", 1, ClientsConfig(count=1), executor=ExecutorConfig(name="resident"), isolate=IsolateConfig(enabled=True)
     )
-    with pytest.raises(ConfigError, match="'resident' isolates nothing"):
+    with pytest.raises(ConfigError, match="'resident' cannot isolate tasks"):
         limits.isolation_of(resident)
 
 

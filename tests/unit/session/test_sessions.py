@@ -80,12 +80,12 @@ def test_a_stopped_session_keeps_what_was_committed_and_resumes_to_the_same_bits
     session = prepare(configuration(3, **changes), home, watch=watch).start()
     in_second_round.wait()
     assert session.is_running and session.status == "running"
-    with pytest.raises(SessionError, match="runs"):
+    with pytest.raises(SessionError, match="is running"):
         session.resume()
     with pytest.raises(TimeoutError):
         session.join(0)
     session.stop()
-    with pytest.raises(Interrupted, match="all that was committed is kept"):
+    with pytest.raises(Interrupted, match="all committed rounds are kept"):
         session.join()
     assert (session.status, len(session.models)) == ("interrupted", 2)
     session.stop()  # of one that does not run: nothing
@@ -160,7 +160,7 @@ def test_one_that_is_stopped_as_it_begins_is_on_record_as_interrupted(home: Home
         if isinstance(event, SessionStarted):
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="all that was committed is kept"):
+    with pytest.raises(Interrupted, match="all committed rounds are kept"):
         beginning.run(config_of(configuration(), resolve=resolved), home, stop)
     assert Session.open(home).status == "interrupted"
 
@@ -170,7 +170,7 @@ def test_one_that_is_stopped_before_it_goes_on_says_how_it_can_be_resumed(home: 
     with session.workshop.preparing:
         session.resume(rounds=2)
         session.stop()
-        with pytest.raises(Interrupted, match="went on") as caught:
+        with pytest.raises(Interrupted, match="was resumed") as caught:
             session.join(timeout_s=60)
     assert caught.value.hint == f"fedpkg session resume {session.id}"
 
@@ -191,7 +191,7 @@ def test_a_request_to_stop_reaches_one_that_prepares_to_go_on(home: Home, monkey
     try:
         with open_store(home) as store:
             store.request_stop(session.id)
-        with pytest.raises(Interrupted, match="went on"):
+        with pytest.raises(Interrupted, match="was resumed"):
             session.join(timeout_s=20)
     finally:
         session.stop()
@@ -227,7 +227,7 @@ def test_one_that_fails_before_it_is_on_record_says_so(home: Home) -> None:
     with pytest.raises(Exception, match="build"):
         session.join()
     assert (session.status, session.id) == ("prepared", "")
-    with pytest.raises(SessionError, match="not on record"):
+    with pytest.raises(SessionError, match="not in the store"):
         session.resume()
 
 

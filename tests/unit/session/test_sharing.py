@@ -132,7 +132,7 @@ def test_sessions_that_differ_in_what_they_share_are_refused(tmp_path: Path) -> 
     plan = {"arguments": {"train": {"plan": '{"client-0@1": "sleep"}'}}}
     common = {"package": str(MISBEHAVE), "clients": {"count": 1}, "validation": {"every": 0}}
     one = prepare(configuration(0, **common, **plan), tmp_path / "home")
-    with pytest.raises(SessionError, match="one home"):
+    with pytest.raises(SessionError, match="the same home"):
         prepare(configuration(0), tmp_path / "other", beside=one)
 
     @one.watch
