@@ -1,1 +1,1 @@
-"""What is kept: state in SQLite, model files by their content."""
+"""Storage: state in SQLite, model files addressed by their content."""

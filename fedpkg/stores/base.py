@@ -1,6 +1,6 @@
-"""What the state store keeps (rows), and what it can do (``StateStore``).
+"""The rows of the state store (``StateStore``).
 
-Times are seconds since the epoch. Rows are values: changing the store means recording another row.
+Times are seconds since the epoch. Rows are immutable: to change the store, record another row.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
 WeightSource: TypeAlias = Literal["reply", "split", "train", "equal", "default"]  # default: only with rules 1
-HELD_OUT = "held_out/"  # before the names of a round's metrics of clients that never train
-OUTSTANDING = "$outstanding"  # with a strategy's state: the requests that were outstanding after its step
+HELD_OUT = "held_out/"  # prefix of a round's metrics from clients that never train
+OUTSTANDING = "$outstanding"  # key beside a strategy's state: the requests that were outstanding after its step
 WEIGHTS_MARK = "$weights"  # in a strategy's state, {"$weights": digest} stands for a model file
 ClientUpdate: TypeAlias = "tuple[str | None, float | None]"  # state_version, last_num_examples
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackageRow:
-    """A compute package that some session used."""
+    """A compute package that a session has used."""
 
     digest: str
     name: str
@@ -48,37 +48,37 @@ class SessionRow:
     status: SessionStatus = "created"
     error: str | None = None
     stop_requested: bool = False
-    package_contents: str = ""  # digest of what the package unpacks to, so that its cache can be checked without it
-    signatures: list[dict[str, str]] = field(default_factory=list)  # {signer, signature}: by which it was allowed
-    rules: int = CURRENT  # of computation, see fedpkg/rules.py
+    package_contents: str = ""  # digest of the unpacked files, to check the cache without the archive
+    signatures: list[dict[str, str]] = field(default_factory=list)  # {signer, signature}: those that allowed it
+    rules: int = CURRENT  # version of the rules of computation, see fedpkg/rules.py
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientRow:
-    """A client of one session, and the state it would start its next task from."""
+    """A client of one session, and the state from which its next task starts."""
 
     session_id: str
     client_id: str
     position: int
-    data_path: str | None = None  # from the home, where it lies there; else absolute
+    data_path: str | None = None  # relative to the home if it is inside, else absolute
     num_examples: int | None = None  # from the data split
-    last_num_examples: float | None = None  # what its last counted train reply said
+    last_num_examples: float | None = None  # from its last counted reply to train
     state_version: str | None = None
 
     @property
     def known_examples(self) -> float | None:
-        """What it last said, else what its data was split to."""
+        """The number that it last reported, else that of the data split."""
         return self.num_examples if self.last_num_examples is None else self.last_num_examples
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientHistoryRow:
-    """What a client has done in a session's committed rounds; there is none before it was asked or validated."""
+    """A client's history in a session's committed rounds; the row exists once it was asked or has validated."""
 
     session_id: str
     client_id: str
-    times_asked: int = 0  # rounds
-    last_asked: int | None = None  # the round
+    times_asked: int = 0  # number of rounds
+    last_asked: int | None = None  # number of the round
     times_counted: int = 0
     last_counted: int | None = None
     train_metrics: dict[str, float] = field(default_factory=dict)  # numbers of its last reply that counted
@@ -97,8 +97,8 @@ class ModelRow:
     size_bytes: int
     created_at: float
     parent_id: str | None = None
-    contributors: list[dict[str, Any]] = field(default_factory=list)  # {client_id, num_examples}
-    buffers: list[str] = field(default_factory=list)  # which of the file's tensors are no parameters
+    contributors: list[dict[str, Any]] = field(default_factory=list)  # each {client_id, num_examples}
+    buffers: list[str] = field(default_factory=list)  # the file's tensors that are not parameters
     model_id: str = ""  # always "<session_id>.<round_number>"
     pruned: str | None = None  # the rule under which its file was removed
 
@@ -111,25 +111,25 @@ class ModelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRow:
-    """A round. What it asked is in its requests; here, when it has ended, is what they come to together."""
+    """A round. Its requests have their own rows; this row has their totals once the round has ended."""
 
     session_id: str
     round_number: int
-    cohort: list[str]  # all whom the requests asked that were answered in it
-    target: int  # usable replies that its requests waited for
+    cohort: list[str]  # all clients of the requests that were answered in it
+    target: int  # number of usable replies that its requests waited for
     started_at: float
     status: RoundStatus = "training"
-    counted: list[str] | None = None  # all of whom a reply counts
-    arrivals: list[list[Any]] = field(default_factory=list)  # by wait: the outstanding requests, as [round, request_id]
+    counted: list[str] | None = None  # all clients with a reply that counts
+    arrivals: list[list[Any]] = field(default_factory=list)  # by wait: outstanding requests as [round, request_id]
     finished_at: float | None = None
     wall_s: float | None = None
     num_ok: int = 0
     num_failed: int = 0
     num_examples: float = 0.0
-    metrics: dict[str, Any] = field(default_factory=dict)  # averages over clients; None: there is none
+    metrics: dict[str, Any] = field(default_factory=dict)  # averages over clients; None: no finite average
     train_metrics: dict[str, Any] = field(default_factory=dict)
-    strategy_metrics: dict[str, Any] = field(default_factory=dict)  # what the strategy tells of its step
-    averages: dict[str, Any] = field(default_factory=dict)  # train, validate, held_out → how it was averaged
+    strategy_metrics: dict[str, Any] = field(default_factory=dict)  # reported by the strategy's step
+    averages: dict[str, Any] = field(default_factory=dict)  # train, validate, held_out → how its metrics were averaged
     model_id: str | None = None
     phases: dict[str, float] = field(default_factory=dict)  # seconds
     error: str | None = None
@@ -137,20 +137,20 @@ class RoundRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestRow:
-    """One question of a round's strategy to clients. It is recorded when it is asked, and when it is answered."""
+    """A request of a round's strategy to clients. It is recorded when it is sent, and again when it is answered."""
 
     session_id: str
     round_number: int
     request_id: str
-    number: int  # from 1, in the order in which the round asked
+    number: int  # from 1, in the order of the round's requests
     entry_point: str
     reply_kind: str
     cohort: list[str]
-    target: int  # usable replies that it waits for
+    target: int  # number of usable replies that it waits for
     started_at: float
     client_group: str | None = None
     status: RequestStatus = "asked"
-    counted: list[str] | None = None  # whose replies count; recorded before they are folded, replayed on resume
+    counted: list[str] | None = None  # clients whose replies count; recorded before they are folded, replayed on resume
     wall_s: float | None = None
     num_ok: int = 0
     num_failed: int = 0
@@ -160,7 +160,7 @@ class RequestRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRow:
-    """One attempt at one entry-point call, and how it ended."""
+    """One attempt at one call of an entry point, and how it ended."""
 
     task_id: str
     session_id: str
@@ -172,7 +172,7 @@ class TaskRow:
     status: TaskStatus
     started_at: float
     wall_s: float
-    failure: str | None = None  # a word for machines: exit_code, signal, timeout, no_file …
+    failure: str | None = None  # for programs: exit_code, signal, timeout, no_file …
     message: str | None = None
     exit_code: int | None = None
     signal: int | None = None
@@ -180,28 +180,28 @@ class TaskRow:
     command: str | None = None
     log_tail: str | None = None
     state_version: str | None = None
-    state_checksum: str = ""  # of that version's folder; "": the row is of an older fedpkg
+    state_checksum: str = ""  # of that version's folder; "": the row was written by an older fedpkg
     phases: dict[str, float] = field(default_factory=dict)  # seconds
-    request_id: str | None = None  # of the strategy's request; None: it validates, or builds the seed
+    request_id: str | None = None  # of the strategy's request; None: the task validates, or builds the seed
     bytes_down: int = 0  # of the input model
     bytes_up: int = 0  # of the reply
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateRow:
-    """The reply that a task left for the strategy."""
+    """A task's reply for the strategy."""
 
     task_id: str
     path: str  # from the home
     size_bytes: int
     num_examples: float
     metadata: dict[str, Any] = field(default_factory=dict)
-    checksum: str = ""  # of the folder of ``path``; "": the row is of an older fedpkg
+    checksum: str = ""  # of the folder of ``path``; "": the row was written by an older fedpkg
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRow:
-    """What one client measured of one global model."""
+    """One client's metrics of one global model."""
 
     task_id: str
     session_id: str
@@ -210,4 +210,4 @@ class ValidationRow:
     client_id: str
     metrics: Json
     weight: float
-    weight_source: WeightSource  # until the round is finished: reply with what the client reported, else equal
+    weight_source: WeightSource  # until the round is finished: "reply" if the client reported one, else "equal"

@@ -1,4 +1,4 @@
-"""Whether a home is whole: the database, the digests of models and packages, and rows and files that must agree."""
+"""Check a home: the database, the digests of models and packages, and that rows and files agree."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, u
 from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import REPLY, STATES_ELSEWHERE, states_folder
 
-_RESTORE = "put back a copy; or run the session again: the same configuration and seed make the same"
+_RESTORE = "restore it from a copy; or run the session again: the same configuration and seed give the same results"
 _UNPACK = "unpack the same archive (or folder) again: fedpkg package inspect ARCHIVE"
 _PRUNE = "`fedpkg home prune` removes it"
-_ORPHAN = "if no copy of state.db knows it, `fedpkg home prune --orphans` removes it"
+_ORPHAN = "if it is in no copy of state.db either, `fedpkg home prune --orphans` removes it"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be. What is not damaged is only in the way."""
+    """A problem in a home. If it is not damage, it is a leftover that only takes space."""
 
     place: str
     problem: str
@@ -38,35 +38,35 @@ class Finding:
 
 @dataclass
 class Checkup:
-    """What a check has looked at, and found."""
+    """What a check has examined, and its findings."""
 
     sessions: int = 0
     models: int = 0
     packages: int = 0
-    states: int = 0  # versions of clients' states
-    replies: int = 0  # recorded ones that are kept, or that a session needs to go on
-    data_files: int = 0  # of clients' data that fedpkg has split
-    size_bytes: int = 0  # of all these
-    leftovers: bool = True  # whether they were looked for
+    states: int = 0  # number of versions of clients' states
+    replies: int = 0  # recorded replies that are kept, or that a session needs to be resumed
+    data_files: int = 0  # files of clients' data that fedpkg has split
+    size_bytes: int = 0  # of all files above
+    leftovers: bool = True  # whether the check looked for them
     findings: list[Finding] = field(default_factory=list)
 
 
 def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> Checkup:
-    """Look at everything, change nothing.
+    """Check everything, without changing anything.
 
-    A controller may be at work meanwhile: what seems to be missing is looked at again, and as what it is just writing
-    cannot be told from what was left behind, leftovers are then not looked for.
+    A controller may be running meanwhile: what seems to be missing is then checked again. Files that it is writing
+    look like leftovers, so the check does not look for leftovers then.
 
     Args:
-        package_problems: what is not as it was unpacked in a folder of the package cache.
+        package_problems: lists the differences between a folder of the package cache and the unpacked package.
 
     Raises:
-        OtherSchema: the database is of an older or a newer fedpkg, so nothing can be said.
+        OtherSchema: the database was written by an older or a newer fedpkg, so it cannot be checked.
     """
     holder = home.holder()
     checkup = Checkup(leftovers=holder is None or not holder.is_alive())
     found = checkup.findings
-    used: set[str] | None = None  # packages of sessions, if that is known
+    used: set[str] | None = None  # packages of sessions, if the database can be read
     if home.state_db.exists() or any(home.sessions.glob("*")) or any(model_files(home)):
         try:
             with open_store(home, read_only=True) as store:
@@ -110,7 +110,7 @@ def _damaged_models(home: Home, checkup: Checkup) -> Iterator[Finding]:
             digest = sha256_file(path)
             checkup.models += 1
             checkup.size_bytes += size_of(path)
-        except FileNotFoundError:  # pruned just now
+        except FileNotFoundError:  # just pruned
             continue
         except OSError as error:
             yield Finding(str(path), f"cannot be read: {error.strerror}", _RESTORE, True)
@@ -132,7 +132,7 @@ def _missing_models(home: Home, store: StateStore) -> list[Finding]:
         for digest in sorted(store.state_digests() - {model.digest for model in models}):
             folder = home.models / digest[:2]
             path = next(folder.glob(f"{digest}.*"), folder / digest)
-            yield _Claim(path, "", "a file that a strategy's state names", _RESTORE)
+            yield _Claim(path, "", "a file that is named in a strategy's state", _RESTORE)
 
     return _broken(claims)[1]
 
@@ -156,7 +156,7 @@ def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checku
     def data() -> Iterator[_Claim]:
         for client in store.list_clients(session_id):
             if client.data_path is not None and session.status != "finished":
-                what = f"the data of {client.client_id}, without which session {session_id} cannot go on,"
+                what = f"the data of {client.client_id}, which session {session_id} needs to be resumed,"
                 yield _Claim(home.root / client.data_path, "", what, _RESTORE)
 
     yield from _broken(data)[1]
@@ -166,13 +166,13 @@ def _session(home: Home, store: StateStore, session: SessionRow, checkup: Checku
 
 
 def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: Checkup) -> Iterator[Finding]:
-    """Committed states that are missing, or whose bytes are not as the task left them."""
+    """Committed states that are missing, or whose bytes have changed."""
 
     def claims() -> Iterator[_Claim]:
         for task in store.list_tasks(session_id, round_number=0):
             if task.state_version is not None:
                 path = states_folder(folder, task.client_id) / task.state_version
-                what = f"what '{task.entry_point}' left for all clients of session {session_id}"
+                what = f"the state from '{task.entry_point}' for all clients of session {session_id}"
                 yield _Claim(path, task.state_checksum, what, _RESTORE)
         checksums: dict[int, dict[tuple[str, str | None], str]] = {}  # by round
         for client in store.list_clients(session_id):
@@ -193,7 +193,7 @@ def _damaged_states(folder: Path, store: StateStore, session_id: str, checkup: C
 
 
 def _damaged_replies(home: Home, store: StateStore, session: SessionRow, checkup: Checkup) -> Iterator[Finding]:
-    """Recorded replies and states of rounds that are not committed, and kept updates, that are not as recorded."""
+    """Damaged or missing replies and states of rounds that are not committed, and kept updates."""
     session_id, folder = session.session_id, home.session_folder(session.session_id)
     resume = f"nothing is lost: `fedpkg session resume {session_id}` runs the task again"
     keeps_updates = session.config.get("keep", {}).get("updates")
@@ -227,7 +227,7 @@ def _damaged_replies(home: Home, store: StateStore, session: SessionRow, checkup
 
 @dataclass(frozen=True)
 class _Claim:
-    """What the rows say of a folder; without a checksum, only that it is there."""
+    """A folder as recorded in rows; without a checksum, only its existence is checked."""
 
     path: Path
     checksum: str
@@ -244,7 +244,7 @@ class _Claim:
 
 
 def _broken(claims: Callable[[], Iterator[_Claim]]) -> tuple[list[Path], list[Finding]]:
-    """Paths that were looked at; what is broken, also when rows and files are looked at once more."""
+    """The checked paths, and the problems that a second look at rows and files confirms."""
     first = {claim.path: claim.problem() for claim in claims()}
     if not any(first.values()):
         return list(first), []
@@ -253,7 +253,7 @@ def _broken(claims: Callable[[], Iterator[_Claim]]) -> tuple[list[Path], list[Fi
 
 
 def _damaged_data(home: Home, store: StateStore, sessions: list[SessionRow], checkup: Checkup) -> Iterator[Finding]:
-    """Clients' data files that fedpkg has made: each .npz has a checksum for every array."""
+    """Clients' data files that fedpkg has written: each .npz has a checksum for every array."""
     paths = {
         home.root / client.data_path
         for session in sessions
@@ -272,7 +272,7 @@ def _damaged_data(home: Home, store: StateStore, sessions: list[SessionRow], che
         except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
             problem = f"it cannot be read: {error}"
         if problem:
-            advice = f"remove the folder {path.parent}: the next run with this data and seed makes the same files"
+            advice = f"remove the folder {path.parent}: the next run with this data and seed writes the same files"
             yield Finding(str(path), problem, advice, True)
 
 

@@ -1,4 +1,4 @@
-"""Statements that keep what each client has done: one row a client, whatever the number of rounds."""
+"""Statements for the clients' histories: one row per client, whatever the number of rounds."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fedpkg.stores.base import ClientHistoryRow, RoundRow
 from fedpkg.stores.database import Transaction
 from fedpkg.stores.tables import CLIENT_HISTORY
 
-Metrics: TypeAlias = "Mapping[str, Mapping[str, float]]"  # client → numbers that it reported
+Metrics: TypeAlias = "Mapping[str, Mapping[str, float]]"  # client → its reported numbers
 
 
 def note_asked(transaction: Transaction, row: RoundRow, metrics: Metrics) -> None:
-    """Who was asked in a round, and who counted; it adds once for each round, however often that is committed."""
+    """Record which clients a round asked and counted; a round is added once, however often it is committed."""
     number, counted = row.round_number, set(row.counted or ())
     asked = [
         ClientHistoryRow(
@@ -43,7 +43,7 @@ def note_asked(transaction: Transaction, row: RoundRow, metrics: Metrics) -> Non
 
 
 def note_measured(transaction: Transaction, session_id: str, metrics: Metrics) -> None:
-    """What clients measured in their last validation."""
+    """Record the clients' metrics from their last validation."""
     measured = [
         ClientHistoryRow(session_id=session_id, client_id=client_id, validation_metrics=dict(numbers))
         for client_id, numbers in metrics.items()

@@ -1,4 +1,4 @@
-"""What a backend of the state store provides, and bringing its schema up to date."""
+"""The protocol of a backend of the state store, and the migration of its schema."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from fedpkg.errors import OtherSchema, StoreError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-RESTORE = "put back a copy of the database; `fedpkg home check` looks at the rest of the home"
+RESTORE = "restore a copy of the database; `fedpkg home check` checks the rest of the home"
 Parameters = Mapping[str, Any]
 
 
@@ -25,30 +25,30 @@ class Transaction(Reader, Protocol):
     """Statements that take effect together."""
 
     def run(self, sql: str, parameters: Parameters = ..., /) -> int:
-        """Run a statement; return how many rows it changed."""
+        """Run a statement; return the number of changed rows."""
 
     def run_many(self, sql: str, parameters: Sequence[Parameters], /) -> int:
-        """Run a statement once per set of parameters; return how many rows they changed together."""
+        """Run a statement once per set of parameters; return the total number of changed rows."""
 
 
 class Database(Reader, Protocol):
-    """What a backend provides. Everything may be called from any thread."""
+    """A backend. All methods may be called from any thread."""
 
     @property
     def where(self) -> str:
-        """Which database this is, for messages."""
+        """The database's name for messages."""
 
     def transaction(self, *, durable: bool = False) -> AbstractContextManager[Transaction]:
-        """Writing, one transaction at a time; ``durable``: when the block ends it would survive a power cut."""
+        """A writing transaction, one at a time; with ``durable``, it survives a power cut once the block has ended."""
 
     def check(self) -> list[str]:
-        """What the database finds wrong with itself."""
+        """The problems that the database's own check reports."""
 
     def keep_copy(self, version: int) -> None:
-        """Keep a copy of the database, whose schema has this version; it may be in a transaction that changed nothing.
+        """Keep a copy of the database, whose schema has this version. An open transaction must not have changed it.
 
         Raises:
-            StoreError: there is no room for it.
+            StoreError: there is no space for the copy.
         """
 
     def close(self) -> None: ...
@@ -57,18 +57,18 @@ class Database(Reader, Protocol):
 def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = False) -> None:
     """Bring the schema up to the newest of ``folder``'s ``NNNN_name.sql``, each in a transaction of its own.
 
-    Before the first change of a database that holds something, a copy of it is kept.
+    A copy of a database that is not empty is kept before its first change.
 
     Raises:
         OtherSchema: a newer fedpkg wrote the database, or it is older and ``read_only``.
-        StoreError: it is empty and ``read_only``, or its version is no number.
+        StoreError: it is empty and ``read_only``, or its version is not a number.
     """
     migrations = {int(path.name[:4]): path for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))}
     newest = max(migrations)
     version = _schema_version(database)
     if version > newest:
         raise OtherSchema(
-            f"{database.where} was written by a newer fedpkg: its schema is {version}, this one knows up to {newest}",
+            f"{database.where} was written by a newer fedpkg: its schema is {version}, the newest known is {newest}",
             hint="upgrade fedpkg, or use another --home",
             version=version,
         )
@@ -76,22 +76,22 @@ def migrate(database: Database, *, folder: Path = MIGRATIONS, read_only: bool = 
         return
     if read_only and version == 0:
         raise StoreError(
-            f"{database.where} holds nothing: it is damaged, or was copied without the file {database.where}-wal",
-            hint="put back a copy of it, with its -wal file",
+            f"{database.where} is empty: it is damaged, or was copied without the file {database.where}-wal",
+            hint="restore a copy of it, with its -wal file",
         )
     if read_only:
         raise OtherSchema(
-            f"{database.where} was written by an older fedpkg: its schema is {version}, this one reads {newest}",
-            hint="run or resume a session in this home once: that brings the database up to date",
+            f"{database.where} was written by an older fedpkg: its schema is {version}, the current one {newest}",
+            hint="run or resume a session in this home once, which migrates the database",
             version=version,
         )
     for number, path in migrations.items():
         with database.transaction() as transaction:
-            if _schema_version(transaction) >= number:  # another process was faster
+            if _schema_version(transaction) >= number:  # another process has migrated it meanwhile
                 continue
             if version:
                 database.keep_copy(version)
-                version = 0  # one copy, of before the first migration
+                version = 0  # one copy, before the first migration
             for statement in _statements(path.read_text(encoding="utf-8")):
                 transaction.run(statement)
             transaction.run(

@@ -1,4 +1,4 @@
-"""The home folder of a federation: what lies where, and who may write to it."""
+"""The home folder of a federation: its layout, and the lock for writing to it."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ _NOTE = "lock.json"
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a home's lock, by its own note."""
+    """The process that holds a home's lock, as recorded in the lock's note."""
 
     pid: int
     host: str
     since: float
     command: str
-    session_id: str = ""  # that it runs, once it runs one; of several, all, with spaces between them
+    session_id: str = ""  # ids of its running sessions, separated by spaces
 
     def is_alive(self) -> bool:
-        """Whether that process is there; one on another host is taken to be."""
+        """Whether that process is alive; a process on another host counts as alive."""
         if self.host != os.uname().nodename:
             return True
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # it runs, as somebody else
+        except PermissionError:  # it is alive, and belongs to another user
             return True
         return True
 
 
 class Home:
-    """The folder (by default ``.fedpkg``) that holds all that fedpkg keeps.
+    """The folder (by default ``.fedpkg``) in which fedpkg keeps everything.
 
     ::
 
@@ -56,7 +56,7 @@ class Home:
         packages/     unpacked compute packages (a cache)
         data/         the clients' partitions
         sessions/     <session_id>/…  the files of each session
-        lock          held by the one controller that may write; lock.json says who that is
+        lock          held by the one controller that may write; lock.json describes it
     """
 
     def __init__(self, root: Path) -> None:
@@ -69,11 +69,11 @@ class Home:
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Home:
-        """The home at ``root``, made if absent.
+        """The home at ``root``, created if absent.
 
         Raises:
             NotFound: it is absent and ``create`` is False.
-            StoreError: it cannot be made.
+            StoreError: it cannot be created.
         """
         home = cls(root)
         if not create:
@@ -87,10 +87,10 @@ class Home:
         try:
             for folder in (home.models, home.packages, home.data, home.sessions):
                 folder.mkdir(parents=True, exist_ok=True)
-            if home.sessions.stat().st_mode & 0o077:  # clients' states and working copies are no other user's to see
-                with suppress(PermissionError):  # of another owner, or on a file system without permissions
+            if home.sessions.stat().st_mode & 0o077:  # other users must not read clients' states and working copies
+                with suppress(PermissionError):  # owned by another user, or on a file system without permissions
                     home.sessions.chmod(0o700)
-            ignore = home.root / ".gitignore"  # homes lie inside people's repositories and get big
+            ignore = home.root / ".gitignore"  # homes are often inside a repository, and large
             if not ignore.exists():
                 ignore.write_text("*\n")
         except OSError as error:
@@ -102,14 +102,14 @@ class Home:
 
     @contextmanager
     def lock(self, *, clock: Callable[[], float] = time.time) -> Iterator[Callable[[str], None]]:
-        """Be the only one who writes to this home; reading needs no lock.
+        """Hold the lock for writing to this home; reading needs no lock.
 
-        Gives a function to note which session is run.
+        Yields a function that records the running sessions.
 
-        The kernel lets go of the lock when the process ends, however it ends.
+        The kernel releases the lock when the process ends, however it ends.
 
         Raises:
-            HomeLocked: another process (or thread) holds it; says who, since when, and what to do.
+            HomeLocked: another process (or thread) holds it; the message names the process and its start time.
         """
         from filelock import FileLock, Timeout  # here: readers do not need it, and it takes 30 ms to import
 
@@ -134,14 +134,14 @@ class Home:
             with atomic_write(self.root / _NOTE, durable=False) as file:
                 file.write(msgspec.json.encode(holder))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # who makes room must not need any
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # making space must not need any
                 raise _unwritable(self.root, error) from error
 
     def holder(self) -> Holder | None:
-        """Who holds the lock, or held it when it was killed: only the note is read, the lock itself is not tried."""
+        """The holder of the lock, perhaps killed since: only the note is read, the lock itself is not tried."""
         try:
             return msgspec.json.decode((self.root / _NOTE).read_bytes(), type=Holder)
-        except (OSError, msgspec.MsgspecError):  # not written yet, or the holder is just leaving
+        except (OSError, msgspec.MsgspecError):  # not written yet, or just being removed
             return None
 
     def _locked(self) -> HomeLocked:
@@ -156,9 +156,9 @@ class Home:
         )
 
     def new_session_id(self, name: str, store: StateStore, *, clock: Callable[[], float] = time.time) -> str:
-        """``<name>-<yyyymmdd>-<hhmmss>`` (local time), with ``-2`` … behind it when taken.
+        """``<name>-<yyyymmdd>-<hhmmss>`` (local time), with ``-2`` … appended if that id exists.
 
-        Of the name, letters, digits, ``_`` and ``-`` stay: the id is a folder, and ``<id>.<round>`` names a model.
+        Only letters, digits, ``_`` and ``-`` of the name are kept: the id is a folder, ``<id>.<round>`` a model.
         """
         word = re.sub(r"[^\w-]+", "-", name).strip("-_").encode()[:100].decode(errors="ignore") or "session"
         first = f"{word}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(clock()))}"
@@ -171,9 +171,9 @@ class Home:
 
 
 def stored_path(path: Path, root: Path) -> str:
-    """A path as rows keep it: relative to the home's ``root`` where it lies in it, so that a home can be moved.
+    """A path as stored in rows: relative to the home's ``root`` if it is inside, so that a home can be moved.
 
-    ``root / row.folder`` is the path again, also where the row has an absolute one.
+    ``root / row.folder`` gives the path again, even if the row has an absolute one.
     """
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 

@@ -1,7 +1,7 @@
-"""Files of killed controllers that nothing will ever use: the records do not name them, or no longer need them.
+"""Leftover files of killed controllers: the database does not name them, or no longer needs them.
 
-Only the holder of the home's lock may remove them: no other controller is then at work, and what is not on record by
-then never will be.
+Only the holder of the home's lock may remove them: no other controller is running then, so files that are not on
+record will never be.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fedpkg.waist.place import STATES, is_of_build, names_of_calls, round_folder
 
 logger = logging.getLogger("fedpkg.stores")
 Requests: TypeAlias = "Collection[tuple[int, str | None]]"  # by round and id
-BEGINNING = ".beginning"  # in the folder of a session that is not on record yet
+BEGINNING = ".beginning"  # a file in the folder of a session that is not on record yet
 
 
 def sweep(home: Home, store: StateStore) -> list[Removal]:
-    """Remove leftovers before a session begins or goes on; what went.
+    """Remove leftovers before a session starts or is resumed; return what was removed.
 
-    Rounds that were finished earlier are not looked at: that would take the longer, the more a home holds. Their
-    leftovers were removed before they were finished, unless an older fedpkg wrote them; `home prune` looks at all.
+    Rounds that finished earlier are skipped, because the time would grow with the size of the home. Their leftovers
+    were removed before they finished, unless an older fedpkg wrote them; `home prune` checks all rounds.
     """
     try:
         sessions = store.list_sessions()
@@ -37,7 +37,7 @@ def sweep(home: Home, store: StateStore) -> list[Removal]:
             *never_begun(home, store),
             *of_sessions(home, store, sessions, all_rounds=False),
         ]
-    except StoreError as error:  # a row is damaged, which need not concern what is about to run
+    except StoreError as error:  # a damaged row may belong to a session that is not about to run
         event(logger, logging.WARNING, "home.not_swept", error=error.message)
         return []
     gone = remove(found)
@@ -59,7 +59,7 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
 
 
 def of_rounds(home: Home, store: StateStore, session: SessionRow, *, all_rounds: bool = False) -> Iterator[Removal]:
-    """Leftovers of a session's rounds; without ``all_rounds``, of those in which something will run again."""
+    """Leftovers of rounds; without ``all_rounds``, only of those that are unfinished or have outstanding requests."""
     folder, outstanding = home.session_folder(session.session_id), outstanding_requests(store, session.session_id)
     numbers = {number for number, _ in outstanding}
     rounds = [
@@ -73,22 +73,22 @@ def of_rounds(home: Home, store: StateStore, session: SessionRow, *, all_rounds:
 
 
 def of_build(folder: Path) -> Iterator[Removal]:
-    """In the folder of a session that is on record: its seed model is in the store."""
+    """Files of building a seed model, once the session is on record: the seed model is then in the store."""
     for path in _inside(folder):
         if is_of_build(path.name):
-            yield Removal(path, size_of(path), "of making a seed model that is in the store now")
-    yield from _if_there(folder / BEGINNING, "the mark of a session that is on record now")
+            yield Removal(path, size_of(path), "of building a seed model that is in the store now")
+    yield from _if_there(folder / BEGINNING, "the marker of a session that is on record now")
 
 
 def temporary_files(home: Home) -> Iterator[Removal]:
-    """What was being written when its writer was killed. The cache of packages has a lock, and a sweep, of its own."""
+    """Files whose writer was killed. The cache of packages has its own lock and cleanup."""
     for folder in (home.root, home.models, home.data):
         for path in sorted(folder.glob(".*.tmp")):
             yield Removal(path, size_of(path), "half written")
 
 
 def mark_beginning(folder: Path) -> Path:
-    """Make the folder of a session; as long as the returned file is in it, and no record, it may be removed."""
+    """Make a session's folder with the returned marker file: until the session is on record, it may be removed."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / BEGINNING).touch()
     return folder / BEGINNING
@@ -102,10 +102,10 @@ def never_begun(home: Home, store: StateStore) -> Iterator[Removal]:
 
 
 def unknown_sessions(home: Home, store: StateStore) -> Iterator[Removal]:
-    """Other folders of sessions that are not on record: making the seed model failed, or the record was lost."""
+    """Other folders of sessions that are not on record: building the seed model failed, or the record was lost."""
     for folder in _not_on_record(home, store):
         if not (folder / BEGINNING).exists():
-            yield Removal(folder, size_of(folder), "a session's folder without a session")
+            yield Removal(folder, size_of(folder), "the folder of an unknown session")
 
 
 def _not_on_record(home: Home, store: StateStore) -> list[Path]:
@@ -116,7 +116,7 @@ def _not_on_record(home: Home, store: StateStore) -> list[Path]:
 def _unnamed_states(
     folder: Path, store: StateStore, session_id: str, rounds: list[RoundRow], outstanding: Requests
 ) -> Iterator[Removal]:
-    """Versions of clients' states that no row names: of tasks that were cut off."""
+    """Versions of clients' states that no row names: of tasks that were interrupted."""
     named = {(client.client_id, client.state_version) for client in store.list_clients(session_id)}
     named |= {(task.client_id, task.state_version) for task in store.list_tasks(session_id, round_number=0)}
     for row in rounds:
@@ -124,7 +124,7 @@ def _unnamed_states(
         named |= {
             (task.client_id, task.state_version)
             for task in tasks
-            # Its reply is on record, but not yet the client's new state.
+            # The task's reply is on record, but the client's new state is not yet.
             if row.status != "finished" or (task.round_number, task.request_id) in outstanding
         }
     for client in _inside(folder / STATES):
@@ -136,7 +136,7 @@ def _unnamed_states(
 def _of_round(
     folder: Path, store: StateStore, session: SessionRow, row: RoundRow, outstanding: Requests
 ) -> Iterator[Removal]:
-    """Folders of tasks and replies that are not on record, replies that were used, and inputs of requests."""
+    """Folders of tasks and replies that are not on record, replies that have been used, and inputs of requests."""
     if not (found := _inside(folder)):
         return
     tasks = store.list_tasks(session.session_id, round_number=row.round_number)
@@ -148,27 +148,27 @@ def _of_round(
     keeps_updates = bool(session.config.get("keep", {}).get("updates"))
     for client in found:
         if client.name.startswith("."):
-            yield Removal(client, size_of(client), "an input of requests, written anew when they are asked again")
+            yield Removal(client, size_of(client), "an input of requests, written again when they are sent again")
             continue
         for path in _inside(client):
             if (name := own.fullmatch(path.name)) is None:
                 continue
             task = recorded.get((client.name, name[1]))
             if name[2] is None:
-                # The empty folder stays: no later attempt may have the place to which a task may still write.
+                # The empty folder is kept: a task may still write to it, so no later attempt may use its path.
                 if task is None and (path.is_symlink() or _inside(path)):
-                    why = "of a task that was cut off"
+                    why = "of an interrupted task"
                     yield Removal(path, size_of(path), why, contents=not path.is_symlink())
             elif task is None or task.status == "cancelled":
                 yield Removal(path, size_of(path), "a reply that is not on record")
             elif (task.round_number, task.request_id) in outstanding:
                 continue
             elif task.status == "ok" and (task.request_id is None or (is_committed and not keeps_updates)):
-                yield Removal(path, size_of(path), "a reply that was used")
+                yield Removal(path, size_of(path), "a reply that has been used")
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What is in a folder. A link is not followed: a task may have made it, and it may lead anywhere."""
+    """The entries of a folder. A link is not followed: a task may have made it, and it may point anywhere."""
     return [] if folder.is_symlink() else entries(folder)
 
 

@@ -1,4 +1,4 @@
-"""Model files by their content: a file's name is the sha256 of its bytes, so it is written once and never changes."""
+"""Content-addressed model files: a file's name is the sha256 of its bytes, so it is written once and never changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedpkg.errors import NotFound, StoreError
 from fedpkg.files import fsync_folder, sha256_file
 from fedpkg.stores.base import ModelRow
 
-_BACKGROUND_ABOVE = 1 << 20  # bytes that are worth a thread
+_BACKGROUND_ABOVE = 1 << 20  # number of bytes from which a thread is worthwhile
 
 
 class ModelStore:
@@ -27,14 +27,14 @@ class ModelStore:
     def put(self, suffix: str, write: Callable[[BinaryIO], None]) -> tuple[str, Path, int]:
         """Keep what ``write`` writes; return its digest, its path and its size in bytes.
 
-        The bytes are hashed on their way through a temporary file; a ``write`` that goes back to change some (zip
-        headers) costs one more reading. When this returns, the file survives a power cut.
+        The bytes are hashed while they are written to a temporary file; a ``write`` that seeks back (zip headers)
+        costs one more reading. When this returns, the file survives a power cut.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written; no partial file is left.
         """
         if not suffix.startswith(".") or "/" in suffix:
-            raise ValueError(f"a suffix looks like '.npz', not {suffix!r}")
+            raise ValueError(f"a suffix must look like '.npz', not {suffix!r}")
         temporary = self.folder / f".{os.getpid()}.{os.urandom(8).hex()}.tmp"
         try:
             with self._naming_errors():
@@ -50,7 +50,7 @@ class ModelStore:
             with self._naming_errors():
                 digest = writer.hexdigest() or sha256_file(temporary)
                 path = self.path(digest, suffix)
-                # Content of another size under this name was damaged after it was written: heal it.
+                # A file of another size under this name was damaged after it was written: replace it.
                 if not path.is_file() or path.stat().st_size != size_bytes:
                     path.parent.mkdir(exist_ok=True)
                     temporary.replace(path)
@@ -62,15 +62,15 @@ class ModelStore:
                 temporary.unlink()
 
     def path(self, digest: str, suffix: str) -> Path:
-        """Where the model with this digest is kept, if it is there."""
+        """The path of the model with this digest, whether or not it exists."""
         return self.folder / digest[:2] / f"{digest}{suffix}"
 
     def verify_model(self, model: ModelRow) -> Path:
-        """`verify` for a model of the trail, whose file may have been pruned."""
+        """`verify` for the model of a row, whose file may have been pruned."""
         if model.pruned is not None and not self.path(model.digest, model.suffix).exists():
             raise NotFound(
-                f"the file of model {model.model_id} was pruned: the rule was to keep {model.pruned}",
-                hint="`fedpkg model list` says which files are there; the same configuration and seed with "
+                f"the file of model {model.model_id} was pruned by the rule keep {model.pruned}",
+                hint="`fedpkg model list` shows which files exist; a run of the same configuration and seed with "
                 "keep.models=all makes it again",
                 model_id=model.model_id,
                 digest=model.digest,
@@ -82,14 +82,14 @@ class ModelStore:
         """Read a kept model once and compare its digest; return its path.
 
         Raises:
-            NotFound: it is not there.
+            NotFound: it does not exist.
             StoreError: its bytes changed since they were written.
         """
         paths = sorted((self.folder / digest[:2]).glob(f"{digest}.*"))
         if not paths:
             raise NotFound(
                 f"the file of model {digest[:12]} is missing in {self.folder}",
-                hint="restore the models folder, or run the session again: same configuration and seed, same models",
+                hint="restore the models folder, or run the session again, which makes the same models",
                 digest=digest,
             )
         for path in paths:
@@ -98,7 +98,7 @@ class ModelStore:
             if found != digest:
                 raise StoreError(
                     f"{path} is damaged: its bytes have digest {found[:12]}",
-                    hint="restore it, or remove it and run the session again: same configuration and seed, same models",
+                    hint="restore it, or remove it and run the session again, which makes the same model",
                     path=str(path),
                 )
         return paths[0]
@@ -116,11 +116,11 @@ class ModelStore:
 
 
 class _HashingWriter(io.RawIOBase):
-    """Passes writes on and hashes them, as long as each continues where the furthest one ended.
+    """A file that hashes its writes, as long as each continues where the furthest one ended.
 
-    While much is written, another core hashes it.
+    Large amounts of data are hashed in another thread.
 
-    It is no ``BufferedWriter`` and has no ``fileno``: NumPy would write to the descriptor behind its back.
+    It has no ``fileno`` and is no ``BufferedWriter``, because NumPy would write to the descriptor directly.
     """
 
     def __init__(self, store: ModelStore, file: io.FileIO, pool: ThreadPoolExecutor) -> None:
@@ -139,7 +139,7 @@ class _HashingWriter(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def write(self, data: object, /) -> int:  # any buffer
+    def write(self, data: object, /) -> int:  # any object with the buffer protocol
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
         hashing: Future[None] | None = None
         if self._position != self._end:
@@ -150,10 +150,10 @@ class _HashingWriter(io.RawIOBase):
             self._sha256.update(view)
         with self._store._naming_errors():
             written = 0
-            while written < view.nbytes:  # a full disk or a signal can cut one short
+            while written < view.nbytes:  # a full disk or a signal can shorten a write
                 written += self._file.write(view[written:])
         if hashing is not None:
-            hashing.result()  # what we were given may change once we return
+            hashing.result()  # the caller may change the buffer after this call
         self._position += view.nbytes
         self._end = max(self._end, self._position)
         return view.nbytes

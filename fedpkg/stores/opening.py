@@ -1,4 +1,4 @@
-"""Opening the state store of a home: the one place that decides which database holds it."""
+"""Open the state store of a home: the only place that chooses its database."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def open_store(home: Home, *, read_only: bool = False) -> StateStore:
-    """The home's store, made or brought up to date if needed; use it in a ``with`` block.
+    """The home's store, created or migrated if needed; use it in a ``with`` block.
 
     Args:
-        read_only: to look while a controller may be writing. Nothing is made or migrated.
+        read_only: for reading while a controller may be writing. Nothing is created or migrated.
 
     Raises:
-        StoreError: it cannot be opened, or with ``read_only``, there is none.
+        StoreError: it cannot be opened, or does not exist (with ``read_only``).
         OtherSchema: a newer fedpkg wrote it; with ``read_only``, also an older one.
     """
     return SqliteStore(home.state_db, read_only=read_only)

@@ -1,4 +1,4 @@
-"""What may go from a home: files that a keep rule does not keep, and what work that was cut off left behind."""
+"""What may be removed from a home: files outside a keep rule, and leftovers of interrupted work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODEL_NAME = re.compile(r"([0-9a-f]{64})(\.[^/]+)")
 
 @dataclass(frozen=True)
 class Removal:
-    """A file or folder that may go, and why. With ``contents`` the folder itself stays, empty."""
+    """A file or folder that may be removed, and why. With ``contents``, the folder itself is kept, empty."""
 
     path: Path
     size_bytes: int
@@ -33,7 +33,7 @@ class Removal:
 
 
 def rounds_done(store: StateStore, session_id: str) -> int:
-    """The last round of a session up to which all are finished: nothing of these runs again."""
+    """The last round of a session up to which all are finished; these rounds never run again."""
     done = store.count_rounds(session_id)
     for row in store.list_rounds(session_id, status=UNFINISHED, limit=1):
         done = row.round_number - 1
@@ -41,15 +41,15 @@ def rounds_done(store: StateStore, session_id: str) -> int:
 
 
 def outstanding_requests(store: StateStore, session_id: str) -> set[tuple[int, str]]:
-    """The requests, by round and id, that stay asked after the last round that was committed."""
+    """The requests, by round and id, that are outstanding after the last committed round."""
     saved = store.load_strategy_state(session_id)
     return {(one["round"], one["id"]) for one in saved[1].get(OUTSTANDING, ())} if saved else set()
 
 
 def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> list[ModelRow]:
-    """A session's models that ``rule`` does not keep, as their rows will be.
+    """Rows of a session's models that ``rule`` does not keep, marked as pruned.
 
-    The seed model, the models from round ``done`` on, and those that a strategy's state names are not among them.
+    The seed model, models from round ``done`` on, and models named in a strategy's state are always kept.
     """
     keep = _parse(rule)
     if keep.kind == "all":
@@ -64,7 +64,7 @@ def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> l
 
 
 def prune_models(store: StateStore, models: ModelStore, due: list[ModelRow], *, dry_run: bool = False) -> list[Removal]:
-    """Mark models as pruned, then remove their files; a file that another model needs stays. What went."""
+    """Mark models as pruned, then remove their files, except those that other models need; return what was removed."""
     if not due:
         return []
     if not dry_run:
@@ -80,17 +80,17 @@ def prune_models(store: StateStore, models: ModelStore, due: list[ModelRow], *, 
 
 
 def remove_weights(store: StateStore, models: ModelStore, digests: Iterable[str]) -> None:
-    """Remove the files of weights that strategies' states named, where no model and no state names them now."""
+    """Remove files of weights that were named in strategies' states, and are in no model and no state now."""
     needed: set[str] | None = None
     for digest in sorted(digests):
         needed = store.state_digests() if needed is None else needed
         if digest not in needed and not store.list_kept_models(digest=digest):
             paths = (models.folder / digest[:2]).glob(f"{digest}.*")
-            remove([Removal(path, size_of(path), "of a former state") for path in paths])
+            remove([Removal(path, size_of(path), "of an earlier state") for path in paths])
 
 
 def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) -> list[Removal]:
-    """Folders of a session's finished rounds that ``rule`` does not keep. Kept updates lie there too, and stay."""
+    """Folders of a session's finished rounds that ``rule`` does not keep. Kept updates in them are not removed."""
     keep = _parse(rule)
     if keep.kind == "all":
         return []
@@ -108,13 +108,13 @@ def due_task_folders(folder: Path, rule: str, *, done: int, keep_updates: bool) 
 
 
 def half_unpacked(home: Home) -> Iterator[Removal]:
-    """What was being unpacked to the cache of packages when that was cut off."""
+    """Partly unpacked packages in the cache, whose unpacking was interrupted."""
     for path in sorted(home.packages.glob(".unpack-*")):
         yield Removal(path, size_of(path), "half written")
 
 
 def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[Removal]:
-    """Model files that nothing needs: of pruned models, or those that no row has ever named."""
+    """Model files that are not needed: of pruned models, or never named in any row."""
     needed = {model.digest for model in store.list_kept_models()} | store.state_digests()
     known = {model.digest for model in store.list_models()}
     for path in model_files(home):
@@ -124,7 +124,7 @@ def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[
 
 
 def packages(home: Home) -> Iterator[Path]:
-    """Folders of the cache of unpacked compute packages, each named by its archive's digest."""
+    """Folders in the cache of unpacked compute packages, each named by its archive's digest."""
     yield from (path for path in entries(home.packages) if re.fullmatch("[0-9a-f]{64}", path.name))
 
 
@@ -137,14 +137,14 @@ def unneeded_packages(home: Home, store: StateStore) -> Iterator[Removal]:
 
 
 def model_files(home: Home) -> Iterator[Path]:
-    """Every file that is named as a model is."""
+    """All files with the name of a model file."""
     for folder in entries(home.models):
         if re.fullmatch("[0-9a-f]{2}", folder.name):
             yield from (path for path in entries(folder) if _MODEL_NAME.fullmatch(path.name))
 
 
 def remove(removals: Iterable[Removal], *, dry_run: bool = False) -> list[Removal]:
-    """Remove; what went. What cannot be removed is logged and stays: nobody is hurt by it."""
+    """Remove files and folders; return what was removed. A failure is only logged, because a leftover does no harm."""
     gone = []
     for removal in removals:
         try:
@@ -159,7 +159,7 @@ def remove(removals: Iterable[Removal], *, dry_run: bool = False) -> list[Remova
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; what vanishes meanwhile or cannot be seen counts nothing."""
+    """Bytes of a file, or of all files below a folder; files that vanish meanwhile or cannot be read count as 0."""
     size_bytes, left = 0, [str(path)]
     while left:  # no recursion: clients may nest folders as deep as they like
         here = left.pop()
@@ -175,7 +175,7 @@ def size_of(path: Path) -> int:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing, where there is none."""
+    """The sorted entries of a folder; none if it does not exist."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
 """The state store in portable SQL.
 
-Text here must mean the same to SQLite and PostgreSQL: ``:named`` parameters, JSON as text, no dialect. A backend is a
-``Database``: it connects, runs transactions and turns its driver's errors into ``StoreError``.
+Statements must mean the same in SQLite and PostgreSQL: ``:named`` parameters, JSON as text, no dialect. A backend is
+a ``Database``: it connects, runs transactions and turns its driver's errors into ``StoreError``.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ from fedpkg.stores.tables import (
 )
 from fedpkg.stores.write_behind import TaskRecord, WriteBehind
 
-_STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # as `to_json` writes it
+_STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # in the format of `to_json`
 _WITH_TASKS = "join tasks on tasks.task_id = {}.task_id"
 _BY_COHORT = ("tasks.round_number", "tasks.position", "tasks.attempt", "tasks.task_id")
 
 
 class StateStore:
-    """Sessions, rounds, tasks and what came of them.
+    """Sessions, rounds, tasks and their results.
 
-    Every method but ``record_task`` is one transaction; when it returns, a killed process loses nothing of it, and
-    after ``commit_round`` a power cut does not either. Methods may be called from any thread. Floats in columns must
-    not be NaN; inside JSON values (metrics, config, metadata, state) NaN and infinities survive.
+    Every method but ``record_task`` is one transaction. When it returns, its changes survive a kill of the process;
+    those of ``commit_round`` also survive a power cut. Methods may be called from any thread. Floats in columns must
+    not be NaN; inside JSON values (metrics, config, metadata, state) NaN and infinities are preserved.
 
-    What lists rows gives those that pass all filters; of several values of a filter, one is enough. ``newest_first``
-    turns the order around that the method says, and only ``limit`` rows are read.
+    Methods that list rows return those that match all filters; a filter with several values matches any of them.
+    ``newest_first`` reverses the documented order; at most ``limit`` rows are read.
 
     Raises (all methods):
         StoreError: the database is damaged, full, locked, not writable, or refuses the rows.
-        NotFound: a session, round, client or model that a method names is not there.
+        NotFound: the session, round, client or model does not exist.
     """
 
     def __init__(self, database: Database, *, read_only: bool = False, clock: Callable[[], float] = time.time) -> None:
@@ -78,7 +78,7 @@ class StateStore:
         migrate(database, read_only=read_only)
 
     def close(self) -> None:
-        """Release the database. Closing twice is fine."""
+        """Close the database. Closing twice is allowed."""
         self._database.close()
 
     def __enter__(self) -> StateStore:
@@ -92,14 +92,14 @@ class StateStore:
     # Packages and sessions
 
     def add_package(self, package: PackageRow) -> None:
-        """Record a package; one with the same digest is kept as it is."""
+        """Record a package, unless one with the same digest exists."""
         with self._database.transaction() as transaction:
             transaction.run(f"{PACKAGES.insert} on conflict (digest) do nothing", PACKAGES.encode(package))
 
     def create_session(
         self, session: SessionRow, clients: Iterable[ClientRow] = (), *, seed_model: ModelRow | None = None
     ) -> None:
-        """Record a new session, its clients and its seed model; its package must be there."""
+        """Record a new session, its clients and its seed model; its package must be recorded already."""
         parameters = [CLIENTS.encode(client) for client in clients]
         with self._database.transaction() as transaction:
             transaction.run(SESSIONS.insert, SESSIONS.encode(session))
@@ -108,10 +108,10 @@ class StateStore:
                 transaction.run(MODELS.upsert, MODELS.encode(seed_model))
 
     def get_session(self, ref: str) -> SessionRow:
-        """The session with this id, or the only one whose id starts so."""
+        """The session with this id, or the only one whose id starts with it."""
         ids = self._find_sessions(ref)
         if len(ids) > 1:
-            raise NotFound(f"{ref!r} can mean {_some(ids)}", hint="write more of the session's id", ref=ref)
+            raise NotFound(f"{ref!r} is ambiguous: {_some(ids)}", hint="give more of the session's id", ref=ref)
         if not ids:
             raise self._no_session(ref)
         return self._select(SESSIONS, {"session_id": ids[0]})[0]
@@ -122,19 +122,19 @@ class StateStore:
         return self._select(SESSIONS, order=order, newest_first=newest_first, limit=limit)
 
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
-        """Set status and error."""
+        """Set a session's status and error."""
         self._change_session(session_id, status=status, error=error)
 
     def extend_session(self, session_id: str, config: dict[str, Any], num_rounds: int) -> None:
-        """Give a session another number of rounds; ``config`` is its configuration with them."""
+        """Change a session's number of rounds; ``config`` is its configuration with the new number."""
         self._change_session(session_id, config=config, num_rounds=num_rounds)
 
     def request_stop(self, session_id: str) -> None:
-        """Ask whatever process runs the session to stop it. The request stays on record until it is withdrawn."""
+        """Request the process that runs the session to stop it. The request is kept until it is withdrawn."""
         self._change_session(session_id, stop_requested=True)
 
     def withdraw_stop(self, session_id: str) -> None:
-        """Forget earlier requests to stop: the session is to go on."""
+        """Withdraw earlier requests to stop, before the session is resumed."""
         self._change_session(session_id, stop_requested=False)
 
     def _change_session(self, session_id: str, **changes: Any) -> None:
@@ -162,23 +162,23 @@ class StateStore:
         return self._select(CLIENTS, {"session_id": session_id}, order=("position", "client_id"))
 
     def list_client_history(self, session_id: str) -> list[ClientHistoryRow]:
-        """What those who were ever asked have done, by client id."""
+        """The histories of all clients that were ever asked, by client id."""
         return self._select(CLIENT_HISTORY, {"session_id": session_id}, order=("client_id",))
 
     # Rounds and tasks
 
     def begin_round(self, row: RoundRow) -> None:
-        """Record that a round starts, or starts again."""
+        """Record that a round starts or restarts."""
         with self._database.transaction() as transaction:
             self._record_round(transaction, row)
 
     def record_request(self, row: RequestRow) -> None:
-        """Record that a round asks this, or which replies to it count: before they are folded."""
+        """Record a request when a round sends it, and which replies count before they are folded."""
         with self._database.transaction() as transaction:
             transaction.run(REQUESTS.upsert, REQUESTS.encode(row))
 
     def list_requests(self, session_id: str, *, round_number: int | None = None) -> list[RequestRow]:
-        """Requests by round, in the order in which they were asked."""
+        """Requests by round, in the order in which they were sent."""
         filters = {"session_id": session_id, "round_number": round_number}
         return self._select(REQUESTS, filters, order=("round_number", "number"))
 
@@ -189,10 +189,10 @@ class StateStore:
     def record_task(
         self, task: TaskRow, *, update: UpdateRow | None = None, validation: ValidationRow | None = None
     ) -> None:
-        """Record a task with its update and validation, replacing all that is there under its id.
+        """Record a task with its update and validation; they replace earlier rows with its id.
 
-        It is written within 50 ms, and before the next call reads or writes. Until then a killed process loses it: the
-        task counts as in flight.
+        They are written within 50 ms, and before the next call reads or writes. If the process is killed before that,
+        the task counts as in flight.
         """
         self._database.add(TaskRecord.of(task, update, validation))
 
@@ -205,12 +205,12 @@ class StateStore:
         clients: Mapping[str, ClientUpdate] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Record an aggregated round at once: its row, its model (if the session has one), the strategy's state and the
-        clients' new state and history.
+        """Record an aggregated round atomically: its row, its model (if the session has one), the strategy's state and
+        the clients' new state and history.
 
         It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
-        ``metrics``: numbers that the counted said, for their history. Committing again replaces. Of the strategy's
-        states only the latest two steps are kept. Failed requests of the round go: it did not ask them again.
+        ``metrics``: numbers that the counted clients reported, for their history. Committing again replaces the rows.
+        Only the latest two states of the strategy are kept. Failed requests of the round, not sent again, are deleted.
         """
         with self._database.transaction(durable=True) as transaction:
             if model is not None:
@@ -245,12 +245,12 @@ class StateStore:
         metrics: Mapping[str, Mapping[str, float]] | None = None,
         validations: Iterable[ValidationRow] = (),
     ) -> None:
-        """Record the round as it is after its validation, with the state that validating left and what it measured.
+        """Record the round after its validation, with the clients' states and metrics from it.
 
-        Or after its failure, with the requests that failed. ``validations`` replace those on record: only when all
-        clients have answered it is known what each weighs.
+        Also used after a round has failed, with the requests that failed. ``validations`` replace those on record,
+        because the weights are known only when all clients have answered.
         """
-        # Durable where clients' states are named: their former ones are removed next.
+        # Durable if clients' states are named, because their previous states are removed next.
         with self._database.transaction(durable=bool(clients)) as transaction:
             self._record_round(transaction, row)
             transaction.run_many(REQUESTS.upsert, [REQUESTS.encode(request) for request in requests])
@@ -337,14 +337,14 @@ class StateStore:
     # Models
 
     def get_model(self, ref: str) -> ModelRow:
-        """The model with this id, a session's latest model, or the model whose digest starts so.
+        """The model with this id, a session's latest model, or the model whose digest starts with ``ref``.
 
-        Sessions, also in ``<session>.<round>``, may be shortened as far as they stay unique. Of several models with
-        the same bytes a digest names the newest.
+        A session's id, also in ``<session>.<round>``, may be shortened to a unique prefix. If several models have the
+        same bytes, a digest refers to the newest.
         """
         if models := self._select(MODELS, {"model_id": ref}):
             return models[0]
-        meanings: dict[str, ModelRow] = {}  # what the reference can mean → the model
+        meanings: dict[str, ModelRow] = {}  # a possible meaning of the reference → the model
         sessions = self._find_sessions(ref)
         for session_id in sessions:
             for latest in self.list_models(session_id, newest_first=True, limit=1):
@@ -363,9 +363,9 @@ class StateStore:
         if len(meanings) == 1:
             return next(iter(meanings.values()))
         if meanings:
-            raise NotFound(f"{ref!r} can mean {_some(meanings)}", hint="write more of it", ref=ref)
+            raise NotFound(f"{ref!r} is ambiguous: {_some(meanings)}", hint="give more of it", ref=ref)
         if len(sessions) == 1:
-            raise NotFound(f"session {sessions[0]} has no model: its strategy keeps none", ref=ref)
+            raise NotFound(f"session {sessions[0]} has no model: its strategy has none", ref=ref)
         known = [str(row[0]) for row in self._database.rows("select model_id from models")]
         raise NotFound(
             f"there is no model {ref!r} in {self._database.where}{nearest(ref, known)}",
@@ -376,12 +376,12 @@ class StateStore:
     def list_models(
         self, session_id: str | None = None, *, newest_first: bool = False, limit: int | None = None
     ) -> list[ModelRow]:
-        """Models of one session or of all, by session and round: the clock may have been set back."""
+        """Models of one session or of all, by session and round (not by time: the clock may have been set back)."""
         order = ("session_id", "round_number")
         return self._select(MODELS, {"session_id": session_id}, order=order, newest_first=newest_first, limit=limit)
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
-        """Models that are not pruned, of a session or with a digest, by session and round."""
+        """Models that are not pruned, optionally of a session or with a digest, by session and round."""
         where, parameters = _where({"session_id": session_id, "digest": digest})
         rows = self._database.rows(
             f"{MODELS.select}{where}{' and' if where else ' where'} pruned is null order by session_id, round_number",
@@ -390,15 +390,15 @@ class StateStore:
         return [MODELS.decode(row) for row in rows]
 
     def state_digests(self, session_id: str | None = None) -> set[str]:
-        """Digests of the model files that kept strategy states name, of one session or of any."""
+        """Digests of the model files that are named in kept strategy states, of one session or of all."""
         where, parameters = ("", {}) if session_id is None else (" where session_id = :id", {"id": session_id})
         states = self._database.rows(f"select state from strategy_states{where}", parameters)
         return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(str(state))}
 
     def set_pruned(self, models: Iterable[ModelRow]) -> None:
-        """Mark models, by their ``pruned``, whose files are removed next.
+        """Mark models as pruned before their files are removed.
 
-        This survives a power cut: no row may promise a file that is gone.
+        This survives a power cut, so that no row names a removed file.
         """
         with self._database.transaction(durable=True) as transaction:
             transaction.run_many(
@@ -413,7 +413,7 @@ class StateStore:
             "select model_id, parent_id, 0 from models where model_id = :model_id"
             " union all select models.model_id, models.parent_id, trail.depth + 1"
             " from models join trail on models.model_id = trail.parent_id"
-            " where trail.depth < (select count(*) from models)"  # in a damaged database they may go round in circles
+            " where trail.depth < (select count(*) from models)"  # in a damaged database, parents may form a cycle
             f") {MODELS.select} join trail on trail.id = models.model_id order by trail.depth",
             {"model_id": model_id},
         )
@@ -441,10 +441,10 @@ class StateStore:
         return step, decoded
 
     def check(self) -> list[str]:
-        """What the database finds wrong with itself; nothing if it is sound."""
+        """The problems that the database's own check reports; none if it is sound."""
         return self._database.check()
 
-    # Looking things up
+    # Look-ups
 
     def _select(
         self,
@@ -456,7 +456,7 @@ class StateStore:
         newest_first: bool = False,
         limit: int | None = None,
     ) -> list[Row]:
-        """Rows that pass all filters, in the order of these columns, or in the reverse one."""
+        """Rows that match all filters, in the order of these columns or in reverse."""
         where, parameters = _where(filters or {})
         sql = f"{table.select} {join}{where}"
         if order:
@@ -466,7 +466,7 @@ class StateStore:
         return [table.decode(row) for row in self._database.rows(sql, parameters)]
 
     def _find_sessions(self, ref: str) -> list[str]:
-        """The session with this id, else all whose id starts so (none for an empty reference)."""
+        """The session with this id, else all whose id starts with it (none for an empty reference)."""
         rows = self._database.rows(
             "select session_id from sessions where substr(session_id, 1, :length) = :ref order by session_id",
             {"length": len(ref), "ref": ref},
@@ -514,4 +514,4 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _hint(command: str) -> str:
-    return f"`fedpkg {command}` shows what is there; --home names another home"
+    return f"`fedpkg {command}` lists what exists; --home selects another home"

@@ -1,4 +1,4 @@
-"""The state store in one SQLite file: connections, transactions, and what its errors mean."""
+"""The state store in one SQLite file: connections, transactions, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BUSY_TIMEOUT_S = 30.0
 
 
 class SqliteStore(StateStore):
-    """Sessions, rounds, tasks and models' facts in one file; see ``StateStore``.
+    """The state store in one file; see ``StateStore``.
 
     Args:
-        path: the database; made if absent, its folder must be there.
-        read_only: for looking while a controller writes; never blocks it, and nothing is made or migrated.
+        path: the database, created if absent; its folder must exist.
+        read_only: for reading while a controller writes; never blocks it, and nothing is created or migrated.
         clock: the time for ``updated_at``.
     """
 
@@ -38,8 +38,8 @@ class SqliteStore(StateStore):
 class SqliteDatabase:
     """One connection in WAL mode, shared by the threads of a process under a lock.
 
-    With ``synchronous=normal`` a commit costs no fsync: it survives the end of the process, not a power cut. A durable
-    transaction runs under ``full``, and since the log is written in order, all earlier ones are then on disk too.
+    With ``synchronous=normal`` a commit needs no fsync: it survives a kill of the process, not a power cut. A durable
+    transaction uses ``full``; as the log is written in order, all earlier transactions are then on disk too.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -47,7 +47,7 @@ class SqliteDatabase:
         self._lock = threading.RLock()
         if read_only and not path.exists():
             raise StoreError(
-                f"there is no state database at {path}", hint="run a session first, or name its home with --home"
+                f"there is no state database at {path}", hint="run a session first, or select another home with --home"
             )
         if path.exists() and not path.is_file():
             what = "a folder" if path.is_dir() else "no file"
@@ -64,14 +64,14 @@ class SqliteDatabase:
             try:
                 self._connection = self._connect(f"{uri}?mode=ro", self._probe)
             except sqlite3.OperationalError:
-                # A reader, too, makes the log's index. Where it may not (a colleague's home) and there is no log,
-                # nobody is writing and the file can be read as it lies.
+                # A reader creates the log's index too. If it may not (another user's home) and there is no log, no
+                # process is writing and the file can be read as it is.
                 if path.with_name(f"{path.name}-wal").exists():
                     raise
                 self._connection = self._connect(f"{uri}?mode=ro&immutable=1", self._probe)
 
     def _connect(self, uri: str, prepare: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-        # isolation_level None: this class alone decides where transactions begin.
+        # isolation_level None: only this class starts transactions.
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -90,10 +90,10 @@ class SqliteDatabase:
     def _prepare_for_writing(connection: sqlite3.Connection) -> None:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while connection.execute("pragma journal_mode").fetchone()[0] != "wal":
-            # SQLite does not wait for others here: two who open a new file at once collide.
+            # SQLite does not wait for locks here: two processes that open a new file at once collide.
             try:
                 connection.execute("pragma journal_mode = wal")
-                break  # or the file system has no shared memory, and another mode stays
+                break  # without shared memory on the file system, another mode remains
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
@@ -107,12 +107,12 @@ class SqliteDatabase:
             try:
                 if durable:  # cannot be changed inside a transaction
                     self._connection.execute("pragma synchronous = full")
-                # Immediate: a transaction that reads first and writes later could not wait for another writer.
+                # Immediate, because a transaction that reads first and writes later could not wait for another writer.
                 self._connection.execute("begin immediate")
                 yield self
                 self._connection.execute("commit")
             except BaseException:
-                if self._connection.in_transaction:  # SQLite ends some failed ones by itself
+                if self._connection.in_transaction:  # SQLite has already ended some failed transactions
                     self._connection.execute("rollback")
                 raise
             finally:
@@ -134,7 +134,7 @@ class SqliteDatabase:
     def check(self) -> list[str]:
         problems = [str(row[0]) for row in self.rows("pragma integrity_check")]
         for table, _row, parent, _key in self.rows("pragma foreign_key_check"):
-            problems.append(f"a row of {table} names one of {parent} that is not there")
+            problems.append(f"a row of {table} refers to a row of {parent} that does not exist")
         return [problem for problem in problems if problem != "ok"]
 
     def keep_copy(self, version: int) -> None:
@@ -142,7 +142,7 @@ class SqliteDatabase:
         path = Path(self.where)
         copy = path.with_name(f"{path.stem}.schema-{version}{path.suffix}")
         try:
-            with (  # SQLite copies nothing through a connection that is in a transaction
+            with (  # SQLite cannot copy through a connection that is in a transaction
                 self._naming_errors(),
                 atomic_write(copy) as file,
                 closing(self._connect(f"{path.absolute().as_uri()}?mode=ro", self._probe)) as source,
@@ -171,7 +171,7 @@ class SqliteDatabase:
             raise _store_error(error, self.where) from error
 
 
-# Python 3.10 has no error codes on these exceptions, so SQLite's own words tell them apart.
+# Python 3.10 has no error codes on these exceptions, so they are identified by SQLite's messages.
 _MEANINGS = {
     "not a database": ("is not a database, or is damaged", "restore"),
     "malformed": ("is damaged", "restore"),
@@ -179,13 +179,13 @@ _MEANINGS = {
     "disk i/o error": ("cannot be read or written", "space"),
     "unable to open": ("cannot be opened", "access"),
     "readonly": ("cannot be written", "access"),
-    "is locked": (f"is locked by another program, for more than {BUSY_TIMEOUT_S:.0f} s", "unlock"),
-    "unique constraint": ("already has such a row", None),
-    "constraint failed": ("refuses a row that does not fit the others", None),
+    "is locked": (f"has been locked by another program for more than {BUSY_TIMEOUT_S:.0f} s", "unlock"),
+    "unique constraint": ("already has a row with this key", None),
+    "constraint failed": ("refuses a row that is inconsistent with others", None),
 }
 _HINTS = {
-    "restore": "put back a copy, or move it away with its -wal and -shm files and start anew; models/ is untouched",
-    "space": "free space or raise the quota, then `fedpkg session resume`; what was reported is safe",
+    "restore": "restore a copy, or move it away with its -wal and -shm files and start anew; models/ is untouched",
+    "space": "free space or raise the quota, then `fedpkg session resume`; all reported results are stored",
     "access": "check that its folder exists and that you may write in it, or use another --home",
     "unlock": "close the program that has it open, then `fedpkg session resume`",
 }
@@ -194,7 +194,7 @@ _HINTS = {
 def _store_error(error: Exception, where: str) -> StoreError:
     said = str(error)
     if isinstance(error, sqlite3.OperationalError) and "is full" not in said and is_full(Path(where).parent):
-        said = f"the disk is full: {said}"  # SQLite does not see it in every file that it cannot make
+        said = f"the disk is full: {said}"  # SQLite does not report it for every file that it cannot create
     for words, (meaning, hint) in _MEANINGS.items():
         if words in said.lower():
             return StoreError(f"{where} {meaning}: {said}", hint=hint and _HINTS[hint], path=where)

@@ -1,4 +1,4 @@
-"""How the rows of the state store become parameters of statements, and come back."""
+"""Conversion of the state store's rows to parameters of statements, and back."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Table(Generic[Row]):
-    """How one kind of row is kept.
+    """The table of one kind of row.
 
-    Columns are the row's fields. ``json`` columns hold JSON text (None is null). ``free_text`` columns hold what
-    programs said, which may be no text at all: characters that databases refuse are written as escapes.
+    Columns are the row's fields. ``json`` columns hold JSON text (None is null). ``free_text`` columns hold output of
+    programs, which may be binary: characters that databases refuse are written as escapes.
     """
 
     name: str
@@ -67,17 +67,17 @@ class Table(Generic[Row]):
         return items
 
     def value(self, column: str, value: Any) -> Any:
-        """``value`` as every database can keep it in ``column``.
+        """``value`` in a form that every database can store in ``column``.
 
         Raises:
-            StoreError: it cannot be kept as it is: NaN (SQLite makes it null), or text that is not Unicode.
+            StoreError: it cannot be stored unchanged: NaN (SQLite makes it null), or text that is not Unicode.
         """
         if value is None:
             return None
         if column in self.json:
             return to_json(value)
         if isinstance(value, float) and value != value:
-            raise StoreError(f"{self.name}.{column} is NaN, which no row may hold", table=self.name, column=column)
+            raise StoreError(f"{self.name}.{column} is NaN, which a row cannot store", table=self.name, column=column)
         if isinstance(value, str) and (not value.isascii() or "\0" in value):
             storable = value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
             if storable != value and column not in self.free_text:
@@ -92,7 +92,7 @@ class Table(Generic[Row]):
 
     @cached_property
     def types(self) -> tuple[tuple[str, tuple[type, ...]], ...]:
-        """The Python types of each column's values, by the row's annotations; an alias of words is text."""
+        """The Python types of each column's values, from the row's annotations; a Literal is text."""
         kinds = {
             "int": (int,),
             "float": (int, float),
@@ -109,10 +109,10 @@ class Table(Generic[Row]):
         return tuple(found)
 
     def decode(self, values: Sequence[Any]) -> Row:
-        """The row of what a database gives.
+        """The row from a database's values.
 
         Raises:
-            StoreError: it is none of ours: somebody, or a fault of the disk, has changed the database.
+            StoreError: the values are invalid: the database was changed by another program or a disk fault.
         """
         items: dict[str, Any] = dict(zip(self.columns, values, strict=True))
         column = ""
@@ -137,7 +137,7 @@ class Table(Generic[Row]):
 
 
 def to_json(value: Any) -> str:
-    """JSON text, ASCII only: so NaN, lone surrogates and NUL come back from any database as they went in."""
+    """JSON text in ASCII, so that any database returns NaN, lone surrogates and NUL unchanged."""
     return _COMPACT.encode(value)
 
 

@@ -1,4 +1,4 @@
-"""What scripts in FEDn's words have uploaded into a home: packages, models, and with which model a session began."""
+"""Uploads by scripts that use FEDn's API: packages and models, and the model from which each session started."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ KINDS = ("packages", "models", "attributes", "predictions")
 class Uploads:
     """The folder ``api/`` of a home: ``uploads.json``, and copies of the files by their sha256.
 
-    Files are copied because scripts write the next package or seed under the same name.
+    Files are copied because scripts may overwrite them with the next package or seed.
     """
 
     def __init__(self, home: Home) -> None:
         self.folder = home.root / "api"
 
     def list(self, kind: str) -> list[Upload]:
-        """All of one of the ``KINDS``, oldest first."""
+        """All entries of one of the ``KINDS``, oldest first."""
         return list(self._read().get(kind, []))
 
     def add(self, kind: str, upload: Upload, *, key: str | None = None) -> None:
-        """Add one; of those that are alike in ``key``, the newest stays."""
+        """Add an entry; it replaces earlier ones with an equal ``key``."""
 
         def edit(state: dict[str, Any]) -> None:
             others = [one for one in state.get(kind, []) if key is None or one[key] != upload[key]]
@@ -40,19 +40,19 @@ class Uploads:
         self._change(edit)
 
     def active_package(self) -> Upload | None:
-        """The package that was set active last."""
+        """The package that was last set active."""
         packages = self.list("packages")
         return packages[-1] if packages else None
 
     def seeds(self) -> dict[str, str]:
-        """By session, the id of the model that it began with, as far as it was said."""
+        """For each session, the id of the model that was given to it as its seed."""
         return dict(self._read().get("seeds", {}))
 
     def note_seed(self, session_id: str, model_id: str) -> None:
         self._change(lambda state: state.setdefault("seeds", {}).update({session_id: model_id}))
 
     def keep(self, source: Path) -> tuple[str, Path]:
-        """Copy a file; its sha256, and where the copy is.
+        """Copy a file; return its sha256 and the path of the copy.
 
         Raises:
             OSError: it cannot be read.
@@ -70,7 +70,7 @@ class Uploads:
         return digest, target
 
     def keep_text(self, text: str, name: str) -> Path:
-        """`keep` for a text; where it is."""
+        """Keep a text as a file, as `keep` does; return its path."""
         with tempfile.TemporaryDirectory(prefix="fedpkg-api-") as folder:
             file = Path(folder) / name
             file.write_text(text)

@@ -1,4 +1,4 @@
-"""Rows of tasks that are written together: one transaction for all tasks that end within a moment."""
+"""Delayed writes of tasks' rows: one transaction for all tasks that end at about the same time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fedpkg.stores.base import TaskRow, UpdateRow, ValidationRow
 from fedpkg.stores.database import Database, Parameters, Transaction
 from fedpkg.stores.tables import TASKS, UPDATES, VALIDATIONS
 
-WITHIN_S = 0.05  # a row waits so long at most
+WITHIN_S = 0.05  # longest delay of a row
 
 
 class TaskRecord(NamedTuple):
-    """All that one task leaves in the store, as parameters of statements."""
+    """All rows of one task, as parameters of statements."""
 
     task: Parameters
     update: Parameters | None
@@ -25,7 +25,7 @@ class TaskRecord(NamedTuple):
 
     @classmethod
     def of(cls, task: TaskRow, update: UpdateRow | None, validation: ValidationRow | None) -> TaskRecord:
-        """Raises StoreError: a value cannot be kept."""
+        """Raises StoreError: a value cannot be stored."""
         return cls(
             TASKS.encode(task),
             None if update is None else UPDATES.encode(update),
@@ -34,7 +34,7 @@ class TaskRecord(NamedTuple):
 
 
 def write(database: Database, records: Sequence[TaskRecord]) -> None:
-    """Write records in one transaction; each replaces all that is there under its task's id."""
+    """Write records in one transaction; each replaces earlier rows with its task's id."""
     tasks = [record.task for record in records]
     with database.transaction() as transaction:
         transaction.run_many("delete from updates where task_id = :task_id", tasks)
@@ -45,26 +45,26 @@ def write(database: Database, records: Sequence[TaskRecord]) -> None:
 
 
 class WriteBehind:
-    """A database, and the records that wait for it: it is read and written only after these.
+    """A database with a queue of records, which are written before any other read or write.
 
-    A killed process loses those that wait: the tasks count as in flight, and run again.
-    Where they cannot be written, they wait on, and until they are, each call of a method raises the reason: whoever
-    would build on them learns it first.
+    If the process is killed, records in the queue are lost: their tasks count as in flight, and run again.
+    If they cannot be written, they stay in the queue, and each call of a method raises the reason until they are
+    written, so that no caller builds on them.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.where = database.where
-        self._waiting: dict[str, TaskRecord] = {}  # by task: its last record counts
-        self._changed = threading.Condition()  # guards all of these
+        self._waiting: dict[str, TaskRecord] = {}  # by task: only its last record is written
+        self._changed = threading.Condition()  # guards the attributes above and below
         self._error: StoreError | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._writing = threading.Lock()  # so that `flush` also waits for what another thread is writing
+        self._writing = threading.Lock()  # so that `flush` also waits for a write in another thread
 
     def add(self, record: TaskRecord) -> None:
         self._raise_error()
-        if self._closed:  # which the database tells
+        if self._closed:  # the database raises the error
             write(self._database, [record])
             return
         task_id = record.task["task_id"]
@@ -74,14 +74,14 @@ class WriteBehind:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="fedpkg-write-behind", daemon=True)
                 self._thread.start()
-            if len(self._waiting) == 1:  # else it is awake, and waits for more
+            if len(self._waiting) == 1:  # otherwise the thread is awake already
                 self._changed.notify()
 
     def flush(self) -> None:
-        """Write all that waits.
+        """Write all records in the queue.
 
         Raises:
-            StoreError: it cannot be written, or earlier records could not.
+            StoreError: they cannot be written, or earlier records could not.
         """
         if self._thread is not None:
             self._write()

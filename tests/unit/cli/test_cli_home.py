@@ -128,7 +128,7 @@ def remove_database(home):
 def break_rows(home):
     with closing(sqlite3.connect(home.state_db)) as connection, connection:
         connection.execute("update models set parent_id = 'nobody.7' where round_number = 2")
-    return home.state_db, "a row of models names one of models"
+    return home.state_db, "a row of models refers to a row of models"
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_pruned_models_are_named_by_lists_and_refused_by_export(home):
     assert fedpkg("model", "list", "--home", home.root).out.count("pruned (kept: last 1)") == 2
     export = fedpkg("model", "export", "latest.1", "-o", "model.npz", "--home", home.root)
     assert export.code == 7
-    assert "was pruned: the rule was to keep last 1" in export.err
+    assert "was pruned by the rule keep last 1" in export.err
     assert fedpkg("model", "export", "latest", "-o", "model.npz", "--home", home.root).code == 0
     assert check(home) == (0, [])
 

@@ -235,7 +235,7 @@ def test_reader_does_not_migrate(path: Path, tmp_path: Path) -> None:
     (folder / f"{NEWEST + 1:04}_more.sql").write_text("create table more (a text);")
     SqliteStore(path).close()
     database = SqliteDatabase(path, read_only=True)
-    with pytest.raises(StoreError, match=f"older fedpkg: its schema is {NEWEST}, this one reads {NEWEST + 1}"):
+    with pytest.raises(StoreError, match=f"older fedpkg: its schema is {NEWEST}, the current one {NEWEST + 1}"):
         migrate(database, folder=folder, read_only=True)
     database.close()
 
@@ -294,7 +294,7 @@ def test_file_that_is_no_database_is_named(path: Path) -> None:
     path.write_bytes(b"this is a letter, not a database\n" * 100)
     with pytest.raises(StoreError, match=r"state\.db is not a database") as caught:
         SqliteStore(path)
-    assert "put back a copy" in str(caught.value)
+    assert "restore a copy" in str(caught.value)
 
 
 def test_damaged_database_is_named(path: Path) -> None:
@@ -333,7 +333,7 @@ def test_row_that_somebody_changed_is_named(path: Path, change: str, place: str)
         store.list_sessions()
         store.list_models()
         store.load_strategy_state("s")
-    assert "put back a copy" in str(caught.value)
+    assert "restore a copy" in str(caught.value)
 
 
 def test_trail_of_models_that_name_each_other_ends(path: Path) -> None:
@@ -349,7 +349,7 @@ def test_trail_of_models_that_name_each_other_ends(path: Path) -> None:
 
 def test_database_that_lost_its_log_is_no_older_one(path: Path) -> None:
     sqlite3.connect(path).execute("pragma journal_mode = wal").connection.close()
-    with pytest.raises(StoreError, match=r"holds nothing.*state\.db-wal"):
+    with pytest.raises(StoreError, match=r"is empty.*state\.db-wal"):
         SqliteStore(path, read_only=True)
 
 

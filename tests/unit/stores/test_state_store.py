@@ -170,7 +170,7 @@ def test_session_is_found_by_a_unique_prefix(store: StateStore) -> None:
         store.create_session(session(session_id))
     assert store.get_session("mn").session_id == "mnist-1"
     assert store.get_session("digits-1").session_id == "digits-1"  # itself, not the two that it begins
-    with pytest.raises(NotFound, match="'digits' can mean digits-1, digits-1-2"):
+    with pytest.raises(NotFound, match="'digits' is ambiguous: digits-1, digits-1-2"):
         store.get_session("digits")
 
 
@@ -200,14 +200,14 @@ def test_unknown_session_names_the_near_ones(store: StateStore) -> None:
 
 def test_same_session_twice_is_refused_and_changes_nothing(store: StateStore) -> None:
     store.create_session(session(), CLIENTS)
-    with pytest.raises(StoreError, match="already has such a row"):
+    with pytest.raises(StoreError, match="already has a row with this key"):
         store.create_session(session(seed=5), [])
     assert store.get_session("digits-1") == session()
     assert len(store.list_clients("digits-1")) == 2
 
 
 def test_session_without_its_package_is_refused(store: StateStore) -> None:
-    with pytest.raises(StoreError, match="does not fit"):
+    with pytest.raises(StoreError, match="is inconsistent with others"):
         store.create_session(session(package_digest="unknown"))
 
 
@@ -274,7 +274,7 @@ def test_requests_are_recorded_when_they_are_asked_and_when_they_are_answered(ru
 
 
 def test_request_of_no_round_is_refused(running: StateStore) -> None:
-    with pytest.raises(StoreError, match="does not fit"):
+    with pytest.raises(StoreError, match="is inconsistent with others"):
         running.record_request(request_row("ask"))
 
 
@@ -585,7 +585,7 @@ def test_model_is_found_by_id_session_and_digest(running: StateStore) -> None:
         "0a" * 32: 10,
     }.items():
         assert running.get_model(ref) == running.get_model(f"digits-1.{found}"), ref
-    with pytest.raises(NotFound, match="'0' can mean"):
+    with pytest.raises(NotFound, match="'0' is ambiguous"):
         running.get_model("0")
     for ref in ("", "digits-1.7", "ffff", "."):
         with pytest.raises(NotFound, match="there is no model"):
@@ -605,7 +605,7 @@ def test_digest_that_several_sessions_share_names_the_newest(running: StateStore
 def test_reference_that_is_both_a_session_and_a_digest_is_not_guessed(running: StateStore) -> None:
     running.create_session(session("abc"), seed_model=model(0, "abc", digest="c" * 64))
     commit(running, model(1, digest="ab" * 32))
-    with pytest.raises(NotFound, match=r"'ab' can mean abc, abab"):
+    with pytest.raises(NotFound, match=r"'ab' is ambiguous: abc, abab"):
         running.get_model("ab")
 
 
