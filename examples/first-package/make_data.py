@@ -1,4 +1,4 @@
-"""Write data/digits.npz: the 1797 digits of scikit-learn, four fifths of them to train on."""
+"""Write data/digits.npz: the 1797 digits of scikit-learn, four fifths of them for training."""
 
 from pathlib import Path
 

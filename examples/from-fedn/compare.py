@@ -1,4 +1,4 @@
-"""The largest difference between two model files of FEDn's form."""
+"""Print the largest difference between two model files in FEDn's format."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Rounds as FEDn runs them, without its servers: one call a client, and its own sum. To compare `fedpkg run` with.
+"""Compute rounds as FEDn does, without its servers, to compare with `fedpkg run`: one call per client, then the mean.
 
-The sum is that of FEDn's numpyhelper, one update after the other:
+The mean is that of FEDn's numpyhelper, which adds one update after the other:
 increment_average(model, update, n_k, n) = model + n_k (update - model) / n, where n counts the examples so far.
 
     python fedn_rounds.py SEED.npz ROUNDS OUT.npz

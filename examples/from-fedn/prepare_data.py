@@ -1,4 +1,4 @@
-"""Four clients' data, of the handwritten digits that come with scikit-learn, as this project's packages read it."""
+"""Write the data of four clients, from the handwritten digits that come with scikit-learn."""
 
 from pathlib import Path
 

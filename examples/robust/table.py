@@ -1,9 +1,9 @@
-"""Who stands what: the accuracy of the last round's model, in percent of all test images.
+"""Print the accuracy of the last round's model for each aggregator and attack, in percent of all test images.
 
 python table.py [--aggregators median krum …] [--attacks alie …] [--rounds N] [KEY=VALUE of run.yaml …]
 
-Data, training and attacks are those of a run, the strategies fedpkg's own; but all federations train side by side in
-this process, and nothing is written.
+Data, training, attacks and strategies are those of `fedpkg run`, but all federations train side by side in this
+process, and no files are written.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STRATEGIES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Federation:
-    """A strategy and its clients, without processes and files: what the controller does in a session."""
+    """A strategy and its clients; it does the work of the controller without processes and files."""
 
     def __init__(self, section: Mapping[str, Any], clients: Mapping[str, int], groups: Mapping[str, Sequence[str]]):
         self.clients = clients  # and their numbers of examples
@@ -57,7 +57,7 @@ class Federation:
         self.state = self.strategy.init(Weights(first_model()))
 
     def step(self, round_number: int, updates: Mapping[str, Weights]) -> None:
-        """Take the step of a round, with what the clients send."""
+        """Take the step of a round with the replies of the clients."""
         clients = tuple(Client(name, num_examples=number) for name, number in self.clients.items())
         rng = step_rng(0, round_number, "ask")
         step = take_step(

@@ -1,4 +1,4 @@
-"""Mean, variance and histogram of columns, one in each round. There is no model, so the state has none."""
+"""Mean, variance and histogram of columns, one column per round. The session has no model."""
 
 import torch
 
@@ -10,7 +10,7 @@ from fedpkg.weights import Records, Weights
 
 @register_strategy("columns")
 class Columns:
-    """Ask every client for the range of a column, and then for its sums, and its counts between the same edges."""
+    """Ask all clients for the range of a column, then for its sums, and its counts between common edges."""
 
     traits = Traits(entry_points=("column-range", "column-sums"), has_model=False)
 

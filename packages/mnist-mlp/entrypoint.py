@@ -74,7 +74,7 @@ def init_seed(out_path, seed=0):
 
 
 def train(in_path, out_path, data_path=None, batch_size=32, epochs=1, lr=0.01):
-    """Train the model and say, beside it, how many examples it has seen: its weight in the mean."""
+    """Train the model; write it and, beside it, the number of examples, which is its weight in the mean."""
     x, y = load_data(data_path, "train")
     model = load_model(in_path)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)

@@ -31,12 +31,12 @@ def load_data(data_path, part):
 
 
 def init_seed(out_path):
-    """Write the model that everything starts from."""
+    """Write the seed model."""
     save(make_model(), out_path)
 
 
 def train(in_path, out_path, data_path=None, lr=0.1, epochs=5, batch_size=8):
-    """Read a model, train it on this client's data, write it, and say how many examples it has seen."""
+    """Read a model, train it on this client's data, write it and the number of examples."""
     model = load(in_path)
     x, y = load_data(data_path, "train")
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
@@ -53,7 +53,7 @@ def train(in_path, out_path, data_path=None, lr=0.1, epochs=5, batch_size=8):
 
 
 def validate(in_path, out_path, data_path=None):
-    """Read a model, test it on this client's data, write what came out."""
+    """Read a model, test it on this client's data, write its accuracy."""
     x, y = load_data(data_path, "test")
     with torch.no_grad():
         hits = load(in_path)(x).argmax(dim=1) == y

@@ -1,4 +1,4 @@
-"""This client's data: FEDN_DATA_PATH says where; as `startup`, it looks whether the file is there."""
+"""Load this client's data from the path in FEDN_DATA_PATH. As `startup`, check that the file can be read."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The network, and how it becomes a model file: a list of arrays, by FEDn's numpyhelper."""
+"""The network, and its model file: a list of arrays, written by FEDn's numpyhelper."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""A client that learns the digits it sees, with others: the commands init_seed, train and validate."""
+"""A client that learns handwritten digits with a personal part: the commands init_seed, train and validate."""
 
 import os
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""What attackers send instead. ``w`` is the global model, d_k = w_k - w an honest client's step."""
+"""The updates that attackers send. ``w`` is the global model, d_k = w_k - w the step of an honest client."""
 
 from statistics import NormalDist
 
@@ -8,20 +8,20 @@ ATTACKS = ("none", "label_flip", "sign_flip", "scaled", "gaussian", "alie", "ipm
 
 
 def flipped(labels):
-    """Digits named wrongly: 0 is called 9, 1 is called 8 …"""
+    """Wrong labels: 9 for 0, 8 for 1 …"""
     return 9 - labels
 
 
 def attacked(attack, w, own, honest, *, attackers, draw):
-    """What one attacker sends.
+    """The update of one attacker.
 
-    own: what it would send honestly, of flipped labels for label_flip and scaled.
-    honest: what the honest clients send, one tensor (clients, ...) a name. Attackers of alie and ipm know it, and
-        all send the same.
+    own: the update that training gives, with flipped labels for label_flip and scaled.
+    honest: the updates of the honest clients, one tensor (clients, ...) per name. Attackers with alie and ipm know
+        them, and all send the same update.
     """
     if attack == "label_flip":
         return own
-    if attack == "sign_flip":  # backwards, and faster
+    if attack == "sign_flip":  # in the opposite direction, 4 times as far
         return {name: w[name] - 4 * (own[name] - w[name]) for name in w}
     if attack == "scaled":  # a wrong model, to replace the global one: Bagdasaryan et al. 2020, arXiv:1807.00459
         return {name: w[name] + 10 * (own[name] - w[name]) for name in w}

@@ -1,4 +1,4 @@
-"""What honest clients do: gradient descent on a linear classifier, for any number of clients at once.
+"""The training of honest clients: gradient descent on a linear classifier, for any number of clients at once.
 
 A model is a dict of tensors (..., rows, columns): of one client, of all, or of all clients of many federations.
 """
@@ -23,7 +23,7 @@ def read_data(path):
 
 
 def minibatches(clients, round_number):
-    """What each of these clients trains on in a round: images (clients, steps, batch, 64), labels (clients, ...).
+    """The minibatches of these clients in a round: images (clients, steps, batch, 64), labels (clients, ...).
 
     ``clients`` are numbers and data. The draw depends on the two numbers alone, so attackers know it, too.
     """

@@ -1,4 +1,4 @@
-"""What a client tells of one column of its data: its range, then sums and counts.
+"""Statistics of one column of a client's data: its range, or sums and counts.
 
 python columns.py range|sums IN OUT
 """

@@ -1,4 +1,4 @@
-"""The same as ../columns.py, as a program of its own: a coordinator, with NumPy alone."""
+"""The statistics of ../columns.py by a coordinator, a separate program that needs only NumPy."""
 
 import numpy as np
 
