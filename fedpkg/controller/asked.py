@@ -1,4 +1,4 @@
-"""One request that was asked: its clients' turns, what came of them, and the replies that count."""
+"""One request of a round: its clients' turns, their results, and the replies that count."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ logger = logging.getLogger("fedpkg.controller")
 
 @dataclass(kw_only=True)
 class Desk:
-    """What the requests of one round have in common.
+    """What the requests of one round share.
 
     Args:
-        common: what is the same in all orders of the session.
-        aside: clients that do something else meanwhile, which is not waited for.
-        deadline: by the monotonic clock, for the requests that are waited for; None: there is none.
-        waited_s: for clients.
+        common: the part that is equal in all orders of the session.
+        aside: clients that are busy with other requests, which this round does not wait for.
+        deadline: by the monotonic clock, for requests that the round waits for; None: no deadline.
+        waited_s: seconds spent waiting for clients.
     """
 
     ctx: SessionContext
@@ -58,7 +58,7 @@ class Desk:
         return self.lanes.clients
 
     def wait(self) -> bool:
-        """Wait for one more answer, to any request; False when there is none left, or no time."""
+        """Wait for one more answer, to any request; False if no answer is left, or the time is over."""
         before = time.monotonic()
         patience = None if self.deadline is None else max(0.0, self.deadline - before)
         try:
@@ -67,17 +67,17 @@ class Desk:
             self.waited_s += time.monotonic() - before
 
     def set_deadline(self) -> None:
-        """Whoever waits from now on has the round's time for it."""
+        """Start the round's time limit, for all requests that wait from now on."""
         timeout_s = self.ctx.config.round.timeout_s
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     @property
     def when_mended(self) -> str:
-        """What to do when a round has failed."""
+        """The hint for a failed round."""
         session_id = self.ctx.session.session_id
         return (
             f"look at `fedpkg session show {session_id} --round {self.round_number}`; if the cause lies outside "
-            f"the package, mend it and `fedpkg session resume {session_id}`; for a changed package start a new run"
+            f"the package, fix it and run `fedpkg session resume {session_id}`; for a changed package, start a new run"
         )
 
 
@@ -87,20 +87,20 @@ def desk_of(ctx: SessionContext, lanes: Lanes, round_number: int, ledger: Ledger
 
 
 class Asked:
-    """A request that was asked, and its replies: counted ones in cohort order, each as soon as its turn has come.
+    """A request and its replies: those that count are used in cohort order, each as soon as it is next.
 
-    The first ``target`` answers count, and those within the round's time; then the count is written. With a virtual
-    clock, the first are the first by it: only they are asked, and for each that fails the next one (``reserve``).
+    The first ``target`` answers within the round's time count; then the count is recorded. With a virtual clock, its
+    order decides: only the first clients by it are asked, and for each failure the next one (``reserve``).
 
     Args:
-        sampled: clients that may drop out; so may those that did so in an earlier attempt.
-        durations: of the clients' tasks, by the virtual clock; None: there is none.
+        sampled: clients that may drop out, in addition to those that did so in an earlier attempt.
+        durations: of the clients' tasks, by the virtual clock; None: no virtual clock.
 
     Attributes:
-        settled: by position in the cohort, what came of that client's part; None: it was not asked in the end.
-        late: the failure of those who have not answered when the round's time is over.
-        is_outstanding: its replies cannot be had yet (see `Outstanding`).
-        when_settled: is called when what came of every client is known.
+        settled: by position in the cohort, the result of that client's part; None: in the end it was not asked.
+        late: the failure of clients that have not answered when the round's time is over.
+        is_outstanding: its replies are not available yet (see `Outstanding`).
+        when_settled: is called when the results of all clients are known.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Asked:
         self.desk = desk
         self.request = request
         self.row = row
-        self.payload, self._sent_bytes = request.payload, None  # what the clients get
+        self.payload, self._sent_bytes = request.payload, None  # the clients' input
         if request.download is not None:
             self.payload, self._sent_bytes = desk.payloads.travelled(request)
         received = dataclasses.replace(request, payload=self.payload)
@@ -167,18 +167,18 @@ class Asked:
 
     @property
     def usable(self) -> list[Came]:
-        """What clients answered that is as it was asked, in cohort order."""
+        """The usable replies, in cohort order."""
         found = (came for _, came in sorted(self.settled.items()))
         return [came for came in found if came is not None and came.is_ok]
 
     @property
     def falls_short(self) -> bool:
-        """Whether it has fewer usable replies than are required, or none."""
+        """Whether it has fewer usable replies than required, or none."""
         return len(self.usable) < max(1, self._required)
 
     @property
     def virtual_s(self) -> float:
-        """When the last of those who count had answered, by the virtual clock."""
+        """The time of the last answer that counts, by the virtual clock."""
         if self._durations is None or self.row.counted is None:
             return 0.0
         counted = set(self.row.counted)
@@ -195,25 +195,25 @@ class Asked:
     def _check_came(self) -> None:
         if self.is_outstanding:
             raise SessionFailed(
-                f"round {self.desk.round_number}, request {self.request_id}: it is outstanding, without replies yet",
+                f"round {self.desk.round_number}, request {self.request_id}: it is outstanding and has no replies yet",
                 hint="a step that asks with wait='nothing' yields Arrived(number) to get the replies that have arrived",
             )
 
     # ---- the clients' turns
 
     def turns(self, *, without_reserve: bool = False) -> list[Turn]:
-        """Those that are taken at first."""
+        """The clients that are asked first."""
         if without_reserve:
             self._reserve.clear()
         return [Turn(self, position) for position in self._first]
 
     def lane(self, position: int) -> str:
-        """The lane of a client; it has another one for what it does aside."""
+        """The lane of a client; a second one is for validation beside an outstanding request."""
         client_id = self.cohort[position]
         return f"{client_id} aside" if client_id in self.desk.aside else client_id
 
     def order_unless_settled(self, position: int) -> Order | None:
-        """The client's turn has come: its order; None: nothing has to run for it, and its part is settled."""
+        """The order of a client whose turn has come; None: nothing has to run, and its part is settled."""
         row, ordering, client_id = self.row, self._ordering, self.cohort[position]
         ledger, recorded = self.desk.ledger, None
         if not self.desk.lanes.has_run(self.lane(position)):
@@ -228,7 +228,7 @@ class Asked:
         elif self.wants_no_more:
             self._settle(position, None)
         elif self._counted is None and self._drops_out(client_id):
-            self._fail(position, Failure("dropout", "dropped out, as sampler.dropout has it"), self.desk.ctx.clock())
+            self._fail(position, Failure("dropout", "dropped out, by sampler.dropout"), self.desk.ctx.clock())
         else:
             order = self._order(position, sends=True)
             ledger.begun(order)
@@ -240,11 +240,11 @@ class Asked:
         return self._ordering.receive
 
     def disown(self, position: int) -> None:
-        """An earlier task of the client runs again: what is on record of this one began from another state."""
+        """An earlier task of the client runs again, so the recorded result of this one started from another state."""
         self.desk.ledger.disown_recorded(self.row, self.cohort[position])
 
     def end(self) -> None:
-        """End what runs. What has not answered stays asked on record."""
+        """End its running tasks. On record, clients that have not answered remain asked."""
         self._open_for_more = False
         self.desk.lanes.end(self)
 
@@ -252,7 +252,7 @@ class Asked:
         self.desk.ctx.watch(TaskStarted(order=order))
 
     def take(self, position: int, received: Received) -> None:
-        """Put on record what a client has answered."""
+        """Record a client's answer."""
         desk, order, answer = self.desk, received.order, received.answer
         is_metrics = answer.status == "ok" and self.request.reply_kind is ReplyKind.METRICS
         weight = self._reported_weight(order.client_id, answer.metrics, answer.metadata) if is_metrics else None
@@ -264,7 +264,7 @@ class Asked:
             desk.ctx.said.add("converted")
             about = (
                 f"{order.client_id} replies in another precision: {answer.converted}. Such replies are converted to "
-                "the global model's; this is said once"
+                "the global model's precision (logged once)"
             )
             event(logger, logging.WARNING, "reply.converted", round=desk.round_number, about=about)
         came = came_of(received)
@@ -292,7 +292,7 @@ class Asked:
         )
 
     def _fail(self, position: int, failure: Failure, started_at: float) -> None:
-        """Put on record that a client has failed without a task that ran."""
+        """Record the failure of a client for which no task ran."""
         order = self._order(position)
         self.desk.ledger.begun(order)
         answer = Answer(task_id=order.task_id, status="failed", failure=failure, started_at=started_at)
@@ -301,14 +301,14 @@ class Asked:
         self._settle(position, came_of(received))
 
     def _settle(self, position: int, came: Came | None, bytes_moved: tuple[int, int] = (0, 0)) -> None:
-        """Note what came of a client's part; ``bytes_moved``: to it, and from it."""
+        """Set the result of a client's part; ``bytes_moved``: to the client, and from it."""
         self.settled[position] = came
         self._bytes_down += bytes_moved[0]
         self._bytes_up += bytes_moved[1]
         if came is not None and came.is_ok:
             self._num_ok += 1
             self.desk.lanes.states[self.lane(position)] = came.state
-        elif came is not None and self._reserve:  # the next by the virtual clock takes its place
+        elif came is not None and self._reserve:  # replaced by the next client by the virtual clock
             self.desk.lanes.enter([Turn(self, self._reserve.popleft())])
         if self.when_settled is not None and self.is_settled:
             self.when_settled()
@@ -316,10 +316,10 @@ class Asked:
     # ---- the replies
 
     def finish(self) -> None:
-        """Settle every client's part, and write down which answers count.
+        """Settle every client's part, and record which answers count.
 
         Raises:
-            SessionFailed: fewer than are required.
+            SessionFailed: fewer answers count than are required.
         """
         for position in range(len(self.cohort)):
             self._wait_for(position)
@@ -346,7 +346,7 @@ class Asked:
             self._cut()
 
     def _cut(self) -> None:
-        """Settle all parts that are not: their tasks are ended, or not begun."""
+        """Settle the remaining parts: their tasks are ended, or not started."""
         timeout_s = self.desk.ctx.config.round.timeout_s
         if self._num_ok < self.row.target and timeout_s is not None:
             self.late = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s")
@@ -365,7 +365,7 @@ class Asked:
             return request.required
         if request.wait == "nothing":
             return 0
-        if request.clients is None and request.group is None:  # whom the sampler chose
+        if request.clients is None and request.group is None:  # the sampler chose its clients
             return 0 if ctx.traits.takes_empty_rounds else ctx.least_updates
         return min(ctx.config.round.required, self.row.target)
 
@@ -382,7 +382,7 @@ class Asked:
         self.finish()
 
     def _reply(self, position: int, came: Came, weight: float | None) -> Reply:
-        """The reply as the strategy gets it: its file is mapped now, and only as long as somebody has it."""
+        """The reply for the strategy: its file is memory-mapped now, for as long as the reply is referenced."""
         assert came.reply is not None and weight is not None
         opened = Opened()
         if self.request.reply_kind is not ReplyKind.METRICS:
@@ -391,11 +391,11 @@ class Asked:
         return Reply(self.request_id, position, came.client_id, opened.sets, weight, *facts)
 
     def _reported_weight(self, client_id: str, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
-        """What metrics say that they weigh."""
+        """The weight that a client reports for its metrics."""
         return self.desk.ctx.reported_weight(self.desk.clients[client_id], metrics, metadata)
 
     def _weights_of_metrics(self, came: Sequence[Came]) -> dict[str, float]:
-        """What these replies weigh, by client: which source they have depends on all of them."""
+        """The weights of these replies' metrics, by client: the source depends on all of them."""
         ids = [one.client_id for one in came]
         reported = [self._reported_weight(one.client_id, one.metrics, one.metadata) for one in came]
         weights = self.desk.ctx.weights_of_metrics([self.desk.clients[client_id] for client_id in ids], reported)

@@ -1,4 +1,4 @@
-"""What a round asks of clients: its requests, one after the other or several at once; and which replies count in it."""
+"""The requests of a round, in sequence or several at once, and the replies that count in it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _OF_WEIGHTS = (ReplyKind.UPDATE, ReplyKind.SETS)
 class Asking:
     """The requests of one round.
 
-    What an earlier controller has recorded of the round is taken before anything is dispatched. Tasks of one client
-    run one after the other, in the order of the requests: each begins with the state that the one before it left.
+    Records of the round by an earlier controller are used before anything is dispatched. Tasks of one client run
+    in sequence, in the order of the requests: each starts with the state that the previous one left.
 
     Args:
-        arrivals: what the round's waits for outstanding requests got before it was killed, or in the session that is
-            repeated.
-        num_noted: how many of these are on record.
-        note: puts on record what the waits get.
+        arrivals: the results of the round's waits for outstanding requests before it was killed, or in the session that
+            is repeated.
+        num_noted: number of these on record.
+        note: records the results of the waits.
 
     Attributes:
-        counting: the requests of which replies count in this round: those that it waited for, and those that it asked,
-            or an earlier round, and that arrived in it.
-        virtual_s: what the round has taken by the virtual clock.
+        counting: the requests whose replies count in this round: those that it waited for, and those of this or an
+            earlier round that arrived in it.
+        virtual_s: duration of the round by the virtual clock.
     """
 
     def __init__(
@@ -63,22 +63,22 @@ class Asking:
         self._note = note
         self._waits = 0
         self._is_waiting = False
-        self._after_replies: list[Asked] = []  # what this round asked after its first requests, or after a wait
-        self._after_waits: list[Asked] = []  # … after its first wait
+        self._after_replies: list[Asked] = []  # requests of this round after its first ones, or after a wait
+        self._after_waits: list[Asked] = []  # requests of this round after its first wait
         self._num_asked = 0
         self._ids: set[str] = set()
         self._batch: list[Asked] = []
         self._batches = 0
 
     def ask(self, requests: Sequence[Request]) -> tuple[Asked, ...]:
-        """Ask these at once; what was asked before, and does not stay outstanding, is brought to its end.
+        """Send these requests at once, after completing earlier ones that do not stay outstanding.
 
         Raises:
-            SessionFailed: a request cannot be asked, or too few usable replies came to one before.
+            SessionFailed: a request is invalid, or an earlier one got too few usable replies.
             StoreError: the disk is full.
         """
         self.finish()
-        # All are chosen before any is put on record: where one finds nobody, none of them is asked.
+        # All clients are chosen before any request is recorded: if one finds no client, none of them is sent.
         chosen = [self._chosen(request, self._num_asked + place) for place, request in enumerate(requests, 1)]
         busy: set[str] = set()
         for request, sample in chosen:
@@ -89,13 +89,13 @@ class Asking:
         return self.ask_chosen(chosen)
 
     def ask_chosen(self, chosen: Sequence[tuple[Request, Sample]]) -> tuple[Asked, ...]:
-        """Ask these of the clients that were chosen for them."""
+        """Send requests to the clients that were chosen for them."""
         self._batches += 1
         self.note_waits()
         several = [self._begin(request, sample) for request, sample in chosen]
         self._tell(sum(len(asked.cohort) for asked in several))
         self.desk.set_deadline()
-        # Of several requests, the clients who step in, and when, would depend on when it is seen that others failed.
+        # With several requests, the replacement of failed clients would depend on when the failures are noticed.
         turns = [turn for asked in several for turn in asked.turns(without_reserve=len(several) > 1)]
         self.desk.lanes.enter(turns)
         return tuple(several)
@@ -104,10 +104,10 @@ class Asking:
         """The next outstanding requests that have ended, in the order in which they arrived.
 
         Raises:
-            SessionFailed: too few usable replies came to one of them.
+            SessionFailed: one of them got too few usable replies.
         """
         if not isinstance(wanted.number, int) or wanted.number < 0:
-            raise SessionFailed(f"round {self.desk.round_number}: a strategy waits for {wanted.number!r} requests")
+            raise SessionFailed(f"round {self.desk.round_number}: the strategy waits for {wanted.number!r} requests")
         self.finish()
         self._waits += 1
         if self._waits > len(self._arrivals):
@@ -140,13 +140,13 @@ class Asking:
         self.ctx.watch(Waiting(round_number=round_number, num_requests=number, num_outstanding=num_outstanding))
 
     def note_waits(self) -> None:
-        """Put on record what the waits got. Those that got nothing are only written before what may follow on them."""
+        """Record the results of waits. An empty result is only written before records that may depend on it."""
         if self._waits > self._num_noted:
             self._note(self._arrivals[: self._waits])
             self._num_noted = self._waits
 
     def finish(self) -> None:
-        """Wait for all that was asked to be waited for, and write down which replies count."""
+        """Complete all requests that the round waits for, and record which replies count."""
         for asked in self._batch:
             asked.finish()
         self.virtual_s += max((asked.virtual_s for asked in self._batch), default=0.0)
@@ -154,10 +154,10 @@ class Asking:
         self.desk.payloads.clear(but=self.outstanding.payloads)
 
     def sample(self) -> tuple[str, ...]:
-        """The clients that the session's sampler chooses; at each call others."""
+        """A cohort from the session's sampler; each call draws another one."""
         return self.choosing.sample().clients
 
-    # ---- what it came to
+    # ---- results
 
     @property
     def rows(self) -> list[RequestRow]:
@@ -165,7 +165,7 @@ class Asking:
 
     @property
     def last(self) -> dict[str, tuple[float, Mapping[str, Json]]]:
-        """Number of examples and metadata of each client's last reply of weights that counts."""
+        """Number of examples and metadata of each client's last counted reply with weights."""
         return {
             came.client_id: (came.num_examples or 0.0, came.metadata)
             for asked in self.counting
@@ -175,43 +175,43 @@ class Asking:
 
     @property
     def states(self) -> dict[str, str | None]:
-        """Tokens of the clients' states after their last task that counts."""
+        """Tokens of the clients' states after their last counted task."""
         return {came.client_id: came.state for asked in self.counting for came in asked.usable}
 
     @property
     def replies(self) -> list[Path]:
-        """The files of all replies that count."""
+        """The files of all counted replies."""
         return [came.reply for asked in self.counting for came in asked.usable if came.reply is not None]
 
     @property
     def superseded(self) -> list[tuple[str, str]]:
-        """By client, tokens of states that are followed by another one in `states`."""
+        """By client, tokens of states that `states` supersedes."""
         last = self.states
         known = [(name, self.desk.clients[name].state_version) for name in last]
         known += [(came.client_id, came.state) for asked in self.counting for came in asked.usable]
         return [(name, token) for name, token in known if token is not None and token != last[name]]
 
     def check_answered(self) -> None:
-        """Was anything answered at all?
+        """Check that at least one reply is usable, if clients were asked.
 
         Raises:
-            SessionFailed: clients were asked, and no reply is usable, whatever the strategy requires.
+            SessionFailed: clients were asked, and no reply is usable. This holds whatever the strategy requires.
         """
         calls = sum(len(row.cohort) for row in self.rows)
         if calls and not self.ctx.traits.takes_empty_rounds and not any(row.num_ok for row in self.rows):
             raise SessionFailed(
-                f"round {self.desk.round_number}: none of {calls} calls of clients has a usable reply",
+                f"round {self.desk.round_number}: none of the {calls} calls of clients returned a usable reply",
                 hint=self.desk.when_mended,
                 session_id=self.ctx.session.session_id,
                 round_number=self.desk.round_number,
             )
 
     def failed_requests(self) -> list[RequestRow]:
-        """For a round that ends without a model, what is asked again: all, if no reply counted; else what came last.
+        """The requests to repeat after a round without a model: all, if no reply counted; else the last ones.
 
-        When the round is taken again, other requests may arrive first, and the step may ask otherwise after that. So
-        what was asked after a wait is asked again as well, and what was answered to it is taken back. The same holds
-        for what was asked after other requests, if no reply counted.
+        When the round is repeated, other requests may arrive first, and the step may then send other requests. So
+        requests after a wait are repeated as well, and their answers are withdrawn. The same holds for requests after
+        other requests, if no reply counted.
         """
         again, otherwise = self.counting, self._after_replies
         if any(asked.row.num_ok for asked in again):
@@ -221,15 +221,15 @@ class Asking:
         rows = {id(asked): asked.row for asked in (*again, *otherwise)}
         return [dataclasses.replace(row, status="failed", counted=None) for row in rows.values()]
 
-    # ---- beginning
+    # ---- sending
 
     def _tell(self, num_tasks: int) -> None:
-        """Tell those who watch that tasks begin."""
+        """Emit an event to watchers when tasks begin."""
         number, batch = self.desk.round_number, self._batches
         self.ctx.watch(PhaseStarted(round_number=number, phase="train", num_clients=num_tasks, batch=batch))
 
     def _chosen(self, request: Request, number: int) -> tuple[Request, Sample]:
-        """A request with its id, and who is asked."""
+        """A request with its id and its clients."""
         request = dataclasses.replace(request, request_id=request.request_id or str(number))
         self._check(request)
         sample = self._cohort(request)
@@ -243,7 +243,7 @@ class Asking:
         round_number = self.desk.round_number
         if request.request_id in self._ids:
             where = self._where(request.request_id)
-            raise SessionFailed(f"{where}: a strategy has asked under that id before, in the same round")
+            raise SessionFailed(f"{where}: the strategy has used this request id before in the same round")
         self._ids.add(request.request_id)
         self._num_asked += 1
         row = RequestRow(
@@ -282,42 +282,42 @@ class Asking:
         where = self._where(request.request_id)
         if request.reply_kind not in _KINDS:
             kinds = ", ".join(kind.value for kind in _KINDS)
-            raise SessionFailed(f"{where}: a strategy asks for one of {kinds}, not {request.reply_kind.value}")
+            raise SessionFailed(f"{where}: the strategy must ask for one of {kinds}, not {request.reply_kind.value}")
         if request.transforms is not None and request.reply_kind is not ReplyKind.UPDATE:
-            raise SessionFailed(f"{where}: a strategy has transforms for {request.reply_kind.value}, not for an update")
+            raise SessionFailed(f"{where}: transforms require an update, not {request.reply_kind.value}")
         if request.download is not None and not isinstance(request.payload, Weights):
-            raise SessionFailed(f"{where}: a strategy has transforms for a download of several sets")
+            raise SessionFailed(f"{where}: transforms of a download with several sets are not supported")
         is_payload = isinstance(request.payload, (Mapping, Records))
         if not is_payload or not all(isinstance(one, Weights) for one in sets_of(request.payload).values()):
-            raise SessionFailed(f"{where}: a payload is Weights, several named Weights, or Records")
+            raise SessionFailed(f"{where}: a payload must be Weights, several named Weights, or Records")
         if isinstance(request.clients, str):
-            raise SessionFailed(f"{where}: the clients of a request are several ids, as ('{request.clients}',)")
+            raise SessionFailed(f"{where}: clients of a request must be several ids: ('{request.clients}',)")
         try:
             json.dumps(dict(request.parameters))
         except (TypeError, ValueError) as error:
             raise SessionFailed(f"{where}: parameters must be JSON: {error}") from error
         if reason := _cannot_wait(request):
-            raise SessionFailed(f"{where}: a strategy waits for {reason}")
+            raise SessionFailed(f"{where}: the strategy waits for {reason}")
         if request.wait == "nothing" and (reason := self._cannot_stay(request)):
-            raise SessionFailed(f"{where}: it cannot stay outstanding, because {reason}")
+            raise SessionFailed(f"{where}: the request cannot stay outstanding, because {reason}")
         if request.reply_kind is ReplyKind.SETS and not request.sets:
-            raise SessionFailed(f"{where}: a strategy asks for sets, but names none")
+            raise SessionFailed(f"{where}: the strategy asks for sets, but names none")
         if not self.ctx.traits.has_model and _fits_nothing(request):
             raise SessionFailed(
-                f"{where}: a strategy without a model asks for {request.reply_kind.value} that need fit nothing",
-                hint="ask for records, or send Weights that an update must fit",
+                f"{where}: without a model, the strategy asks for {request.reply_kind.value} of any form",
+                hint="ask for records, or send Weights with the names and shapes of the update",
             )
         self.ctx.spec.entry_point(request.entry_point)
 
     def _cannot_stay(self, request: Request) -> str:
-        """Why a request cannot be outstanding; empty: it can."""
+        """The reason why a request cannot be outstanding; empty: it can."""
         if self.ctx.virtual_clock is not None:
-            return "with a `clock`, virtual time says which answer arrives first; leave the section out"
+            return "with a `clock`, virtual time decides which answer arrives first; remove the section"
         if request.download is not None:
-            return "transforms of a download are not supported there"
+            return "transforms of a download are not supported for such requests"
         fits_model = request.reply_kind is ReplyKind.UPDATE or None in request.sets.values()
         if fits_model and not isinstance(request.payload, Weights):
-            return "its replies must fit the global model, which it does not send alone"
+            return "its replies must fit the global model, which is not its whole payload"
         return ""
 
     def _cohort(self, request: Request) -> Sample:
@@ -327,7 +327,7 @@ class Asking:
             if clients is None:
                 raise SessionFailed(
                     f"{where}: there is no group '{request.group}'",
-                    hint=f"name its clients in the run.yaml: clients.groups.{request.group}",
+                    hint=f"list its clients in the run.yaml: clients.groups.{request.group}",
                 )
         if clients is None:
             return self.choosing.sample()
@@ -336,8 +336,8 @@ class Asking:
         if not clients and self.ctx.traits.takes_empty_rounds:
             return Sample((), target=0)
         if not clients or unknown or len(set(clients)) < len(clients):
-            what = f"unknown clients: {', '.join(unknown[:3])}" if unknown else "nobody" if not clients else "one twice"
-            raise SessionFailed(f"{where}: a strategy asks {what}")
+            what = f"unknown clients: {', '.join(unknown[:3])}" if unknown else "none" if not clients else "one twice"
+            raise SessionFailed(f"{where}: clients of the request: {what}")
         if request.wait != "nothing":
             self._check_idle(request, clients, self.outstanding.clients)
         return Sample(clients, target=len(clients))
@@ -345,9 +345,9 @@ class Asking:
     def _check_idle(self, request: Request, clients: Sequence[str], busy: Collection[str]) -> None:
         if both := sorted(set(clients).intersection(busy)):
             raise SessionFailed(
-                f"{self._where(request.request_id)}: a strategy waits for {', '.join(both[:3])}, but outstanding "
-                "requests to them come first",
-                hint="get that answer first (yield Arrived()), or ask with wait='nothing'",
+                f"{self._where(request.request_id)}: the strategy waits for {', '.join(both[:3])}, but these clients "
+                "have outstanding requests to complete first",
+                hint="get those answers first (yield Arrived()), or ask with wait='nothing'",
             )
 
     def _where(self, request_id: str) -> str:
@@ -355,16 +355,16 @@ class Asking:
 
 
 def _fits_nothing(request: Request) -> bool:
-    """Whether weights are asked for that can be anything, where there is no global model."""
+    """Whether weights are requested without a model or payload to check them against."""
     has_likeness = isinstance(request.payload, Weights) or (request.sets and None not in request.sets.values())
     return request.reply_kind in _OF_WEIGHTS and not has_likeness
 
 
 def _cannot_wait(request: Request) -> str:
-    """What is wrong with what a request waits for; empty: nothing."""
+    """What is wrong with a request's `wait`; empty: nothing."""
     wait = request.wait
     if wait in ("all", "nothing"):
         return ""
     if not isinstance(wait, int) or wait < 1:
-        return f"{wait!r}, not for all replies, a number of them, or nothing"
-    return f"{wait} replies, and requires {request.required}" if wait < (request.required or 0) else ""
+        return f"{wait!r}, but `wait` must be 'all', a number of replies, or 'nothing'"
+    return f"{wait} replies, but requires {request.required}" if wait < (request.required or 0) else ""

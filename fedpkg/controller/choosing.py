@@ -1,4 +1,4 @@
-"""Whom a round asks: the session's sampler, with what the store knows as the round starts. Nothing here is kept."""
+"""Choose a round's clients with the session's sampler, from the store as the round starts. No state is kept here."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from fedpkg.shares import share_of
 from fedpkg.stores.base import ClientRow
 from fedpkg.strategies.base import Payload, sets_of
 
-VIRTUAL_TIME = "virtual_time"  # in a round's phases: the session's virtual seconds up to its end
+VIRTUAL_TIME = "virtual_time"  # key in a round's phases: virtual seconds from the session's start to the round's end
 
 
 class NobodyToAsk(Exception):
-    """The sampler found too few clients for a round: it asks nobody, and the model stays as it is."""
+    """The sampler found too few clients for a round: no client is asked, and the model is unchanged."""
 
 
 def drop_outs(ctx: SessionContext, round_number: int, times_before: int) -> frozenset[str]:
-    """Clients that do not answer in a round if its sampler chose them.
+    """Clients that drop out of a round if its sampler chooses them.
 
-    ``times_before``: how often they did not answer in earlier attempts at the round.
+    ``times_before``: number of dropouts in earlier attempts at the round.
     """
     draws = step_rng(ctx.session.seed, round_number, f"dropout-{times_before}").random(len(ctx.client_ids))
     return frozenset(ctx.client_ids[i] for i in (draws < ctx.sampler.dropout).nonzero()[0].tolist())
 
 
 class Choosing:
-    """The draws of one round. They depend on the session's seed, the round, and the rounds that are committed.
+    """The random draws of one round. They depend on the session's seed, the round, and the committed rounds.
 
     Args:
-        busy: clients that the sampler passes over, because they have not answered an outstanding request yet.
+        busy: clients that the sampler skips, because they have not answered an outstanding request yet.
 
     Attributes:
-        may_train: all clients but those held out, in their order.
-        sampled: those whom the sampler chose so far in this round.
+        may_train: all clients except those held out, in their order.
+        sampled: clients that the sampler has chosen so far in this round.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Choosing:
         self._samples = 0
 
     def sample(self) -> Sample:
-        """A cohort of the session's sampler; at each call another one.
+        """A cohort from the session's sampler; each call draws another one.
 
         Raises:
-            NobodyToAsk: fewer than the round requires, and its strategy does not do without.
+            NobodyToAsk: it has fewer clients than the round requires, and its strategy cannot continue without.
         """
         purpose = "sample" if self._samples == 0 else f"sample-{self._samples}"
         self._samples += 1
@@ -82,24 +82,24 @@ class Choosing:
             if sampler.availability is not None and self._time_of_enough is None:
                 raise SessionFailed(
                     f"round {self.round_number}: from second {self._time_before:g} of the virtual clock on, "
-                    f"{ctx.least_updates} clients that the sampler could ask are never there at the same time",
+                    f"{ctx.least_updates} clients that the sampler could ask are never available at the same time",
                     hint="start a new run with longer intervals in sampler.availability.trace, or a lower "
                     "round.required",
                     round_number=self.round_number,
                 )
             if busy and self._is_short_of(busy):
                 raise SessionFailed(
-                    f"round {self.round_number}: the sampler finds {len(sample.clients)} clients, {ctx.least_updates} "
-                    f"are required: {len(busy)} have outstanding requests",
+                    f"round {self.round_number}: the sampler found {len(sample.clients)} clients, {ctx.least_updates} "
+                    f"are required; {len(busy)} clients have outstanding requests",
                     hint="yield Arrived() before the step asks for more clients than are idle",
                     round_number=self.round_number,
                 )
-            raise NobodyToAsk(f"{len(sample.clients)} clients to ask, {ctx.least_updates} are required")
+            raise NobodyToAsk(f"the sampler found {len(sample.clients)} clients, {ctx.least_updates} are required")
         self.sampled.update(sample.clients)
         return sample
 
     def _is_short_of(self, busy: Collection[str]) -> bool:
-        """Whether the sampler could find enough clients if these were idle, and cannot without them."""
+        """Whether the sampler could find enough clients with these idle, and cannot without them."""
         ids = [client.client_id for client in self._may_be_drawn]
         there = ids if self.ctx.sampler.availability is None else [name for name in ids if name in self._there]
         idle = [name for name in there if name not in busy]
@@ -107,7 +107,7 @@ class Choosing:
         return most(idle) < self.ctx.least_updates <= most(there)
 
     def durations(self, cohort: Sequence[str], payload: Payload, number: int) -> list[float] | None:
-        """Virtual seconds that the tasks of a request take; None without a virtual clock."""
+        """Durations of a request's tasks in virtual seconds; None without a virtual clock."""
         clock = self.ctx.virtual_clock
         if clock is None:
             return None
@@ -119,7 +119,7 @@ class Choosing:
         ]
 
     def to_validate(self) -> list[ClientRow]:
-        """Who measures the round's model: of those who train, and of those held out, as many as ``validation`` says."""
+        """The clients that validate the round's model: training ones and held-out ones, as set in ``validation``."""
         config, is_former = self.ctx.config.validation, self.ctx.session.rules < 2
         held_out = [client for client in self._clients if client.client_id in self.ctx.held_out]
         chosen: set[str] = set()
@@ -138,12 +138,12 @@ class Choosing:
 
     @functools.cached_property
     def time_s(self) -> float:
-        """Virtual seconds since the session began. The round waits until as many are there as it needs."""
+        """Virtual seconds since the session began. The round waits until enough clients are available."""
         return self._time_before if self._time_of_enough is None else self._time_of_enough
 
     @functools.cached_property
     def _time_of_enough(self) -> float | None:
-        """When the round can begin; None: by the trace, never."""
+        """The time when the round can begin; None: never, according to the trace."""
         ctx, now = self.ctx, self._time_before
         availability = ctx.sampler.availability
         if availability is None or availability.trace is None or not availability.goes_by_time:
@@ -167,7 +167,7 @@ class Choosing:
 
     @functools.cached_property
     def _there(self) -> frozenset[str]:
-        """Of all clients, those who are there in this round."""
+        """The clients that are available in this round."""
         availability, ids = self.ctx.sampler.availability, [client.client_id for client in self._clients]
         assert availability is not None
         now = self.time_s if availability.goes_by_time else self.round_number
@@ -185,7 +185,7 @@ class Choosing:
         )
 
     def _history(self) -> Mapping[str, History]:
-        """Also what this round has already asked for counts as asked: a second cohort is not the first again."""
+        """The history of clients, including requests of this round, so that a second cohort differs from the first."""
         found = {
             row.client_id: History(
                 row.times_asked + self.sampled[row.client_id],

@@ -1,12 +1,12 @@
-"""One warning a session when a metric becomes much worse within a round: the server's step may have broken the model.
+"""One warning per session when a metric becomes much worse in a round: the server's step may have broken the model.
 
-The thresholds are beyond what ordinary noise does: with cohorts of 3 of 10 clients, data split by dirichlet(0.1) and
-3 other clients that validate in each round, digits' accuracy moves by 0.4 from round to round (0.93, 0.51, 0.42, 0.68).
-An accuracy collapses when it loses at least 0.4 and keeps at most 35 % of its value, as 0.81 to 0.11 does. From two
-classes' 0.95 to 0.5 is within that noise; the loss tells of it. A loss collapses when it grows tenfold and above every
-value so far, that of the first round included: a small loss may grow tenfold by noise, and is still far below the
-beginning then. A model of one or two clients is often bad for the others, and where one client validates it is another
-one each round: such rounds never warn.
+The thresholds exceed ordinary noise: with cohorts of 3 of 10 clients, data split by dirichlet(0.1) and 3 other
+clients validating in each round, the accuracy on digits changes by 0.4 between rounds (0.93, 0.51, 0.42, 0.68).
+An accuracy collapses when it loses at least 0.4 and keeps at most 35 % of its value, as from 0.81 to 0.11. From
+0.95 to 0.5 with two classes is within that noise, but shows in the loss. A loss collapses when it grows tenfold and
+exceeds every earlier value, including the first round's: a small loss may grow tenfold by noise, but then stays far
+below its first value. A model of one or two clients is often bad for the others, and a single validating client is
+a different one in each round: such rounds never warn.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _LOSS = re.compile(r"loss|perplexity|nll", re.IGNORECASE)
 
 
 class CollapseWatch:
-    """Looks at a session's rounds in order. ``rounds``: those before, about which a warning was given if there was any.
+    """Checks a session's rounds in order. ``rounds``: earlier rounds, for which any warning has been given already.
 
-    ``hint``: what to look at in this session.
+    ``hint``: likely causes in this session.
     """
 
     def __init__(self, rounds: Iterable[RoundRow], *, hint: str) -> None:
         self._hint = hint
         self._warned = False
-        self._values: dict[str, list[float]] = {}  # by metric, of all rounds; NaN: it was finite for no client
+        self._values: dict[str, list[float]] = {}  # by metric, for all rounds; NaN: finite for no client
         for row in rounds:
             self._warned |= self._collapsed(row) is not None
 
@@ -55,7 +55,7 @@ class CollapseWatch:
                 metric=name,
                 before=before,
                 after=after,
-                about=f"the model is much worse after this round's step of the server; look at {self._hint}",
+                about=f"the model is much worse after this round's server step; check {self._hint}",
             )
 
     def _collapsed(self, row: RoundRow) -> str | None:
@@ -73,7 +73,7 @@ class CollapseWatch:
 
 
 def _is_collapse(name: str, values: list[float]) -> bool:
-    """Whether the last value of a metric is a collapse; all of them are finite or NaN."""
+    """Whether the last value of a metric is a collapse; all values are finite or NaN."""
     is_accuracy, is_loss = _ACCURACY.search(name), _LOSS.search(name)
     if len(values) < 2 or not math.isfinite(before := values[-2]) or not (is_accuracy or is_loss):
         return False

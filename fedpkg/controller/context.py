@@ -1,4 +1,4 @@
-"""What a session needs to run, put together once."""
+"""The context of a running session, created once."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
 
 logger = logging.getLogger("fedpkg.controller")
-_TEXT_IS_NUMBERS = 4  # the rules from which on metrics that are numbers in text are numbers
+_TEXT_IS_NUMBERS = 4  # the first rules under which numbers in text are read as metrics
 
 
 @dataclass(frozen=True)
 class SessionContext:
-    """Everything a session's rounds are run with. ``folder`` is the session's own, stored paths start at ``home``.
+    """All that a session's rounds need. ``folder`` is the session's folder; stored paths are relative to ``home``.
 
-    ``said`` has the warnings that are given once. ``started`` is the token of what a ``startup`` for all clients left.
+    ``said`` has the warnings that were given, to give each once. ``started`` is the token of the state from a
+    ``startup`` for all clients.
     """
 
     session: SessionRow
@@ -66,7 +67,7 @@ class SessionContext:
 
     @functools.cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """The groups of clients that the configuration names, without those held out."""
+        """The configured groups of clients, without clients that are held out."""
         found = client_groups(self.config.clients, self.client_ids)
         return {name: tuple(one for one in ids if one not in self.held_out) for name, ids in found.items()}
 
@@ -92,11 +93,11 @@ class SessionContext:
 
     @functools.cached_property
     def least_updates(self) -> int:
-        """Fewer are of no use to a round."""
+        """The least number of updates with which a round can succeed."""
         return max(self.config.round.required, self.traits.needs)
 
     def reported_weight(self, client: ClientRow, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
-        """What a client's metrics say that they weigh; `equal` where they do not say it."""
+        """The weight that a client reports for its metrics and its source; without one, the source is `equal`."""
         if self.session.rules == 1:
             is_equal = client.last_num_examples is not None and self.config.round.weighting == "equal"
             return weight_by_rules_1(metrics, metadata, 1.0 if is_equal else client.last_num_examples)
@@ -104,18 +105,18 @@ class SessionContext:
         return (0.0, "equal") if number is None else (number, "reply")
 
     def measured(self, metrics: Json, who: str) -> Json:
-        """What a client measured; numbers that it wrote as text are numbers, which is said once."""
+        """A client's metrics; numbers that are written as text are converted, with one warning."""
         if self.session.rules < _TEXT_IS_NUMBERS:
             return metrics
         metrics, names = with_numbers(metrics)
         if names and "text" not in self.said:
             self.said.add("text")
-            about = f"{who} writes {', '.join(map(shown, names))} as text; such metrics are read as numbers (said once)"
+            about = f"{who} writes {', '.join(map(shown, names))} as text; such text is read as numbers (logged once)"
             event(logger, logging.WARNING, "metrics.text", about=about)
         return metrics
 
     def weights_of_metrics(self, clients: Sequence[ClientRow], reported: Sequence[Weight]) -> list[Weight]:
-        """What these clients weigh in one average, given what each reported."""
+        """The weights of these clients in one average, given the weights that they reported."""
         if self.session.rules == 1:
             return list(reported)
         numbers = [number if source == "reply" else None for number, source in reported]
@@ -125,7 +126,7 @@ class SessionContext:
         return round_folder(self.folder, round_number)
 
     def disk_is_full(self, what: str) -> StoreError:
-        """The error for a home without room; the session stops, and can be resumed."""
+        """The error for a full disk; the session stops, and can be resumed."""
         session_id = self.session.session_id
         return StoreError(
             f"the disk of the home {self.home} is full: {what}",
@@ -135,10 +136,10 @@ class SessionContext:
         )
 
     def check_states(self, clients: Iterable[ClientRow]) -> None:
-        """Is every client's state there?
+        """Check that the state of every client is complete.
 
         Raises:
-            StoreError: one is missing. Without it the client would start anew, and the models would be other ones.
+            StoreError: a state is missing or damaged. A client without it would start afresh; the models would differ.
         """
         session_id = self.session.session_id
         for client in clients:
@@ -147,7 +148,7 @@ class SessionContext:
             if damage := self.executor.states.damage(session_id, client.client_id, client.state_version):
                 raise StoreError(
                     f"the state of {client.client_id} {damage}",
-                    hint="put the folder back from a copy of the home (`fedpkg home check` lists all that is missing), "
+                    hint="restore the folder from a copy of the home (`fedpkg home check` lists all that is missing), "
                     f"then `fedpkg session resume {session_id}`; without a copy, start a new run: the same "
                     "configuration and seed give the same models",
                     client_id=client.client_id,

@@ -1,4 +1,4 @@
-"""What a running session tells those who watch it. Events are data: they hold no tensor, file or live object."""
+"""Events of a running session for its watchers. Events are data, without tensors, files or live objects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _name(struct: str) -> str:
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="event", tag=_name):
-    """Something that happened. A `Session` sets ``session_id`` and ``time`` when it hands the event to its watchers.
+    """An event. A `Session` sets ``session_id`` and ``time`` when it passes the event to its watchers.
 
     Args:
-        session_id: empty as long as the session is not on record.
+        session_id: empty until the session is in the store.
         time: seconds since the epoch.
     """
 
@@ -28,24 +28,24 @@ class Event(msgspec.Struct, frozen=True, tag_field="event", tag=_name):
     time: float = 0.0
 
     def at(self, session_id: str, time: float) -> Event:
-        """The event, of that session and time."""
+        """The event with a session id and a time."""
         return msgspec.structs.replace(self, session_id=session_id, time=time)
 
 
 class Preparing(Event, frozen=True, kw_only=True):
-    """Before the session starts or goes on: what is done now, in words."""
+    """A step of preparation before the session starts or is resumed; ``what`` describes it."""
 
     what: str
 
 
 class Warming(Event, frozen=True, kw_only=True):
-    """From now on tasks wait for an interpreter that does its imports, or no longer do."""
+    """Tasks start, or stop, waiting for an interpreter that runs its imports."""
 
     is_warming: bool
 
 
 class SessionStarted(Event, frozen=True, kw_only=True):
-    """``first_round`` is above 1 when a session resumes; ``num_rounds`` are all that it shall have in the end."""
+    """The session starts, or is resumed with ``first_round`` above 1; ``num_rounds`` is the total number of rounds."""
 
     session: SessionRow
     num_clients: int
@@ -54,7 +54,7 @@ class SessionStarted(Event, frozen=True, kw_only=True):
 
 
 class PhaseStarted(Event, frozen=True, kw_only=True):
-    """A round begins to ``train`` or to ``validate``, with so many clients; or asks more, as its ``batch``-th."""
+    """A round starts to ``train`` or ``validate`` with ``num_clients`` clients, or sends its ``batch``-th requests."""
 
     round_number: int
     phase: str
@@ -63,7 +63,7 @@ class PhaseStarted(Event, frozen=True, kw_only=True):
 
 
 class Waiting(Event, frozen=True, kw_only=True):
-    """A round waits until ``num_requests`` outstanding requests have arrived; with 0 it no longer waits."""
+    """A round waits until ``num_requests`` outstanding requests have arrived; 0: it no longer waits."""
 
     round_number: int
     num_requests: int
@@ -71,19 +71,19 @@ class Waiting(Event, frozen=True, kw_only=True):
 
 
 class RequestAsked(Event, frozen=True, kw_only=True):
-    """The strategy's question to clients is on record. A resumed round asks again, and finds answers on record."""
+    """A request of the strategy is on record. A resumed round sends it again, and uses the answers on record."""
 
     request: RequestRow
 
 
 class TaskStarted(Event, frozen=True, kw_only=True):
-    """The executor has the order; it runs as soon as there is a slot for it."""
+    """The executor has the order, which runs as soon as a slot is free."""
 
     order: Order
 
 
 class TaskEnded(Event, frozen=True, kw_only=True):
-    """The answer to an order has come, and goes on record with the next batch."""
+    """The answer to an order has arrived; it is recorded with the next batch."""
 
     order: Order
     answer: Answer
@@ -102,8 +102,8 @@ Watcher: TypeAlias = "Callable[[Event], None]"
 
 
 def encode(event: Event) -> bytes:
-    """One line of JSON, without the newline; ``event`` says which one it is. Numbers that are not finite are null.
+    """One line of JSON, without the newline; ``event`` is the event's name. Numbers that are not finite are null.
 
-    Orders have the clients' arguments and environment in them: keep the lines where these may be seen.
+    Orders contain the clients' arguments and environment: treat the lines as confidential if these are.
     """
     return msgspec.json.encode(event)

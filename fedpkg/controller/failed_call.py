@@ -12,7 +12,7 @@ from fedpkg.waist.place import told_in
 def entry_point_failed(
     entry_point: str, answer: Answer, folder: Path, *, hint: str | None, tail_lines: int = 8
 ) -> EntryPointFailed:
-    """The error for a call that failed: what, its command, and the end of its log, which is in ``folder``."""
+    """The error for a failed call: its message, its command, and the end of its log, which is in ``folder``."""
     message = answer.failure.message if answer.failure else answer.status
     lines = [message, f"    command  {answer.command}"]
     tail = answer.log_tail.splitlines()[-tail_lines:]

@@ -1,4 +1,4 @@
-"""The clients' lanes: the tasks of each client run one after the other, and answers are taken as they arrive."""
+"""The clients' lanes: the tasks of each client run in sequence, and answers are processed as they arrive."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order
 
 _Arrived: TypeAlias = "tuple[Order, Received | BaseException]"
-END_PATIENCE_S = 60.0  # for a task to end that was cancelled; executors of ours take less than 10 s
+END_PATIENCE_S = 60.0  # for a cancelled task to end; fedpkg's own executors need less than 10 s
 
 
 class Asked(Protocol):
-    """A request, as the lanes know it; ``position``: of a client in its cohort."""
+    """A request, as seen by the lanes; ``position``: of a client in its cohort."""
 
-    late: Failure | None  # of those who do not answer before it wants no more
+    late: Failure | None  # the failure of clients that have not answered when it is complete
 
     @property
     def wants_no_more(self) -> bool: ...
@@ -37,11 +37,11 @@ class Asked(Protocol):
     def lane(self, position: int) -> str: ...
 
     def order_unless_settled(self, position: int) -> Order | None:
-        """The order of a client whose turn has come; None: nothing has to run for it."""
+        """The order of a client whose turn has come; None: nothing has to run."""
         ...
 
     def disown(self, position: int) -> None:
-        """An earlier task of this client is about to run: what is on record of this one no longer holds."""
+        """An earlier task of this client is about to run: the record of this one becomes invalid."""
         ...
 
     def started(self, order: Order) -> None: ...
@@ -57,25 +57,25 @@ class Turn(NamedTuple):
 
 
 class Lanes:
-    """The tasks of a session's clients. Each task begins with the state that the one before it in its lane left.
+    """The tasks of a session's clients. Each task starts with the state that the previous one in its lane left.
 
     Attributes:
         clients: all of the session, by id, as they were when the round or its validation began.
-        states: by lane, the token of the state that its last successful task left; only lanes in which a task succeeded
-            since `forget` are here.
+        states: by lane, the token of the state from its last successful task; only lanes in which a task succeeded
+            since `forget` have an entry.
     """
 
     def __init__(self, executor: Executor) -> None:
         self.clients: Mapping[str, ClientRow] = {}
         self.states: dict[str, str | None] = {}
         self._executor = executor
-        self._turns: dict[str, deque[Turn]] = {}  # by lane; the first turn is in flight
+        self._turns: dict[str, deque[Turn]] = {}  # by lane; the task of the first turn is in flight
         self._in_flight: dict[str, Turn] = {}  # by task
         self._have_run: set[str] = set()
         self._arrived: queue.SimpleQueue[_Arrived] = queue.SimpleQueue()
 
     def enter(self, turns: Iterable[Turn]) -> None:
-        """Queue turns at the ends of their lanes. Those whose lane is empty begin now."""
+        """Append turns to their lanes. Turns in empty lanes start now."""
         idle = []
         for turn in turns:
             name = turn.asked.lane(turn.position)
@@ -89,22 +89,22 @@ class Lanes:
             self._advance(name)
 
     def begin(self, clients: Iterable[ClientRow]) -> None:
-        """A round or its validation begins. Requests of earlier rounds go on with these clients as well."""
+        """A round or its validation begins. Requests of earlier rounds continue with these clients as well."""
         self.clients = {client.client_id: client for client in clients}
 
     def forget(self, *, but: Iterable[str] = ()) -> None:
-        """A round begins: the store has the states of all lanes, except of those that are still in use."""
+        """A round begins: the store has the states of all lanes, except those still in use."""
         self.states = {name: self.states[name] for name in but if name in self.states}
 
     def has_run(self, lane: str) -> bool:
-        """Whether this controller has run a task of the lane: results on record of later tasks started elsewhere."""
+        """Whether this controller has run a task of the lane: recorded later tasks then started from another state."""
         return lane in self._have_run
 
     def take(self, patience_s: float | None = None) -> bool:
-        """Wait for one more answer, to any request; False when there is none left, or no time.
+        """Wait for one more answer, to any request; False if no answer is left, or the time is over.
 
         Raises:
-            Exception: whatever the executor itself failed with.
+            Exception: any error of the executor itself.
         """
         if not self._in_flight:
             return False
@@ -118,7 +118,7 @@ class Lanes:
         return True
 
     def end(self, asked: Asked) -> None:
-        """End the tasks of a request that wants no more answers. Turns that have not begun leave their lanes.
+        """End the tasks of a request that needs no more answers. Turns that have not started leave their lanes.
 
         Raises:
             DispatchError: a task did not end.
@@ -130,14 +130,14 @@ class Lanes:
         while left := self._in_flight.keys() & ends:
             if not self.take(max(0.0, deadline - time.monotonic())):
                 raise DispatchError(
-                    f"{min(left)} was cancelled, and its executor did not end it within {END_PATIENCE_S:g} s",
-                    hint="look at the executor's logs; when it works again, resume the session",
+                    f"{min(left)} was cancelled, but its executor did not end it within {END_PATIENCE_S:g} s",
+                    hint="check the executor's logs; when it works again, resume the session",
                 )
         for name, lane in self._turns.items():
             self._turns[name] = deque(turn for turn in lane if turn.asked is not asked)
 
     def _advance(self, name: str) -> None:
-        """A lane's client is free: settle what is known of its next turns, up to one that must run."""
+        """A lane's client is free: settle its next turns from the record, up to one that must run."""
         lane = self._turns[name]
         while lane:
             turn = lane[0]
@@ -153,7 +153,7 @@ class Lanes:
             lane.popleft()
 
     def _settle(self, turn: Turn, received: Received) -> None:
-        """An answer has arrived: record it, and let its client go on."""
+        """An answer has arrived: record it, and start its client's next turn."""
         turn.asked.take(turn.position, self._as_it_counts(turn.asked, received))
         name = turn.asked.lane(turn.position)
         self._turns[name].popleft()
@@ -163,23 +163,23 @@ class Lanes:
         self._executor.submit(order).add_done_callback(functools.partial(self._arrive, order, receive))
 
     def _arrive(self, order: Order, receive: Receiver, done: Future[Answer]) -> None:
-        """A thread of the executor's hands in an answer; what takes time is done there."""
+        """Receive an answer in a thread of the executor, where slow work is done."""
         received: Received | BaseException
         try:
             received = receive(order, done.result())
-        except BaseException as error:  # whoever waits raises it
+        except BaseException as error:  # raised in the thread that waits
             received = error
         self._arrived.put((order, received))
 
     def _as_it_counts(self, asked: Asked, received: Received) -> Received:
-        """An answer that came too late does not count; a failure does, as it was none of ours."""
+        """A late answer does not count, but a failure of the executor's own does."""
         order, answer = received.order, received.answer
         if answer.status == "failed":
             return received
         if not asked.wants_no_more:
             if answer.status == "ok":
                 return received
-            failure = Failure("executor", "it was cancelled, and nobody had asked for that")
+            failure = Failure("executor", "the executor cancelled it without a request to do so")
             return Received(order, failed(answer, failure))
         self._drop(received)
         ended = Answer(
@@ -195,7 +195,7 @@ class Lanes:
         return Received(order, ended)
 
     def _drop(self, received: Received) -> None:
-        """Nobody needs an answer: what came of it goes."""
+        """Discard an answer that is not needed, with its files."""
         if received.answer.status == "ok":
             if received.path is not None:
                 remove_files(received.path.parent)

@@ -1,4 +1,4 @@
-"""What is on record of a round: its requests, tasks and replies. What an earlier controller wrote is taken up."""
+"""The records of a round: its requests, tasks and replies, including those of an earlier controller."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ logger = logging.getLogger("fedpkg.controller")
 
 @dataclass(frozen=True)
 class Came:
-    """What a client answered to a request, as it is on record.
+    """A client's recorded answer to a request.
 
     Args:
-        reply: its file.
-        state: token of the state that the task left its client.
+        reply: the file of the reply.
+        state: token of the client's state after the task.
     """
 
     client_id: str
@@ -53,7 +53,7 @@ class Came:
 
 
 def came_of(received: Received) -> Came:
-    """What was received, as what came."""
+    """A received answer as a recorded one."""
     answer = received.answer
     return Came(
         received.order.client_id,
@@ -68,10 +68,10 @@ def came_of(received: Received) -> Came:
 
 
 class Ledger:
-    """The records of one round, read once and written as things happen.
+    """The records of one round, read once and written as events happen.
 
     Attributes:
-        earlier: the requests that an earlier controller has put on record.
+        earlier: the requests that an earlier controller has recorded.
     """
 
     def __init__(self, ctx: SessionContext, round_number: int) -> None:
@@ -81,7 +81,7 @@ class Ledger:
         self._recorded: dict[tuple[str, str], list[TaskRow]] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._updates: dict[str, UpdateRow] = {}
-        self._replayed: dict[str, list[str] | None] = {}  # by request: whose replies counted in the session repeated
+        self._replayed: dict[str, list[str] | None] = {}  # by request: clients that counted in the repeated session
         self._load()
 
     def _load(self) -> None:
@@ -98,7 +98,7 @@ class Ledger:
                     self._recorded.setdefault((task.request_id, task.client_id), []).append(task)
 
     def _tasks(self) -> list[TaskRow]:
-        """The recorded tasks, in the order of their attempts, which are counted."""
+        """Read the recorded tasks in the order of their attempts, and count the attempts."""
         found = self.ctx.store.list_tasks(self.ctx.session.session_id, round_number=self.round_number)
         tasks = sorted(found, key=lambda task: task.attempt)
         for task in tasks:
@@ -108,20 +108,20 @@ class Ledger:
     # ---- requests
 
     def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
-        """Put a request on record; the row that counts, if it was begun before.
+        """Record a request; return its row, which is the earlier one if it was started before.
 
         Args:
             is_first: nothing was answered before in this round.
-            is_after_wait: the round has got outstanding requests before, or none, as time had it.
+            is_after_wait: the round has waited for outstanding requests before, with a result that depends on time.
 
         Raises:
-            SessionFailed: an earlier controller was asked something else.
+            SessionFailed: the request differs from the one that an earlier controller recorded.
         """
         earlier = self.earlier.get(row.request_id)
         if not is_first and all(one.status == "failed" for one in self.earlier.values()):
-            earlier = None  # nothing had counted when the round failed: after other answers, it may go on otherwise
+            earlier = None  # no reply had counted when the round failed: after other answers, its requests may differ
         if is_after_wait and earlier is not None and earlier.status == "failed":
-            earlier = None  # other requests may have arrived first now
+            earlier = None  # this time, other requests may have arrived first
         if earlier is not None:
             self._check_same(row, earlier)
             if earlier.status != "failed":
@@ -130,13 +130,13 @@ class Ledger:
         return self.begin_again(row)
 
     def begin_again(self, row: RequestRow) -> RequestRow:
-        """Put on record that a request is asked: those who failed are asked again, also if this attempt is killed."""
+        """Record that a request is sent: clients that failed are asked again, even if this attempt is killed."""
         row = dataclasses.replace(row, counted=self._replayed.get(row.request_id))
         self.note(row)
         return row
 
     def note(self, row: RequestRow) -> None:
-        """Write down how a request was answered."""
+        """Record how a request was answered."""
         self.ctx.store.record_request(row)
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
@@ -144,7 +144,7 @@ class Ledger:
             if getattr(row, name) != getattr(earlier, name):
                 where = f"round {self.round_number}" + (f", request {row.request_id}" if row.number > 1 else "")
                 raise SessionFailed(
-                    f"{where}: the strategy does not ask as it did before it was stopped "
+                    f"{where}: the strategy's request differs from the one before the session was stopped "
                     f"({name}: {getattr(earlier, name)}, now {getattr(row, name)})",
                     hint="a step must depend on nothing but its state, its replies and ctx.rng; for a changed strategy "
                     "start a new run",
@@ -156,7 +156,7 @@ class Ledger:
         return self._attempts.get((client_id, entry_point), 0) + 1
 
     def begun(self, order: Order) -> None:
-        """No other task may have that order's attempt."""
+        """Reserve the order's attempt, so that no other task gets its number."""
         self._attempts[order.client_id, order.entry_point] = order.attempt
 
     def times_dropped_out(self, row: RequestRow, client_id: str) -> int:
@@ -164,7 +164,7 @@ class Ledger:
         return sum(one.failure == "dropout" for one in rows)
 
     def recall(self, row: RequestRow, client_id: str, reading: Reading, sent: Sent) -> tuple[Came, TaskRow] | None:
-        """What is on record of a client's answer; None: nothing, or its files are not as they were recorded."""
+        """A client's recorded answer; None: no record, or its files have changed."""
         rows = [
             one
             for one in self._recorded.get((row.request_id, client_id), ())
@@ -209,17 +209,17 @@ class Ledger:
         bytes_down: int,
         weight: Weight | None = None,
     ) -> TaskRow:
-        """Write down what became of a task, and tell those who watch.
+        """Record the result of a task, and emit an event.
 
         Args:
-            since: when its request was asked. The side that ran the task may have another clock, and `recall` tells by
-                the time whether a failure is one of before the request was asked again.
+            since: time of its request. The executor's clock may differ, and `recall` finds failures from before the
+                request was sent again by their times.
             position: of its client in the request's cohort.
-            weight: what metrics say that they weigh.
+            weight: the reported weight of metrics.
 
         Raises:
-            StoreError: the task failed on a full disk. That may not be its client's fault, and without that client the
-                model would be another one: nothing is written down, and resuming runs the task again.
+            StoreError: the task failed on a full disk. That may not be the client's fault, and without the client the
+                model would differ: nothing is recorded, and resuming runs the task again.
         """
         ctx, order, answer = self.ctx, received.order, received.answer
         if answer.failure is not None and answer.failure.kind == "no_space":
@@ -233,7 +233,7 @@ class Ledger:
         return row
 
     def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:
-        """What is put on record of a reply."""
+        """The row of a reply."""
         order, answer = received.order, received.answer
         number = answer.num_examples if weight is None else weight[0]
         if answer.status != "ok" or number is None or received.path is None:
@@ -249,22 +249,22 @@ class Ledger:
         return update, None
 
     def disown_recorded(self, row: RequestRow, client_id: str) -> None:
-        """Take back what an earlier controller has on record of a client's answer."""
+        """Withdraw an earlier controller's record of a client's answer."""
         rows = self._recorded.pop((row.request_id, client_id), ())
         for task in rows:
             if task.status == "ok":
-                self.disown(task, "its client's task before it ran again")
+                self.disown(task, "its client's previous task ran again")
 
     def disown_answers(self, request_ids: Collection[str]) -> None:
-        """Take back the answers to these requests: when the round is taken again, they may ask something else."""
+        """Withdraw the answers to these requests: when the round is repeated, the requests may differ."""
         for task in self._tasks() if request_ids else ():
             if task.request_id in request_ids and task.status == "ok":
-                self.disown(task, "its round failed, and may ask something else now")
+                self.disown(task, "its round failed, and its requests may differ now")
 
     # ---- damage
 
     def _damage_of_state(self, task: TaskRow) -> str:
-        """What is wrong with the state that a recorded task left; empty: nothing."""
+        """The damage to the state from a recorded task; empty: none."""
         if task.state_version is None:
             return ""
         states = self.ctx.executor.states
@@ -272,9 +272,9 @@ class Ledger:
         return _said("state", damage)
 
     def disown(self, task: TaskRow, damage: str) -> None:
-        """Take back that a task was answered: what it left is damaged, and goes; the task runs again.
+        """Withdraw a task's answer, because its files are damaged, and remove them; the task runs again.
 
-        Its files may go before the row is written. After a kill in between they are missing, and it is disowned again.
+        Its files may be removed before the row is written. After a kill in between, they are missing: it is repeated.
         """
         event(logger, logging.WARNING, "task.again", task=task.task_id, reason=damage)
         reason = f"run again, because {damage}"
@@ -317,11 +317,11 @@ def task_row(received: Received, *, position: int, started_at: float, bytes_down
 
 
 class ValidationLedger(Ledger):
-    """The records of a round's validation: what counts are its rows of what clients measured.
+    """The records of a round's validation: its rows of clients' metrics decide.
 
     Attributes:
-        found: what clients have measured, by client.
-        states: tokens of what they were left with.
+        found: metrics by client.
+        states: tokens of the clients' states afterwards.
     """
 
     def __init__(self, ctx: SessionContext, round_number: int, model_id: str) -> None:
@@ -349,7 +349,7 @@ class ValidationLedger(Ledger):
         return row
 
     def note(self, row: RequestRow) -> None:
-        """A validation is no request of the strategy's."""
+        """A validation is not a request of the strategy, so nothing is recorded."""
 
     def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:
         order, answer = received.order, received.answer

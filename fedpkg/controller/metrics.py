@@ -15,7 +15,7 @@ from fedpkg.types import Json
 
 _NUMBER = re.compile(
     r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?|nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE
-)  # what a program writes that makes text of a number
+)  # the format of numbers that programs write as text
 Weight = tuple[float, WeightSource]
 
 
@@ -24,9 +24,9 @@ def common_weights(
 ) -> list[Weight]:
     """The weights of the clients of one average, all from one source. 0 is a weight.
 
-    The source is the first that has a number for every client: what it reported with its metrics (`reply`), the size
+    The source is the first one with a number for every client: the weight reported with its metrics (`reply`), the size
     of its part of the data split (`split`), the ``num_examples`` of its last training (`train`). Without such a source,
-    and instead of `split` and `train` where ``round.weighting`` is `equal`, all weights are equal.
+    and instead of `split` and `train` if ``round.weighting`` is `equal`, all weights are equal.
     """
     sources: list[tuple[WeightSource, Sequence[float | None]]] = [("reply", reported)]
     if weighting == "examples":
@@ -55,9 +55,9 @@ def weight_by_rules_1(metrics: Json, metadata: Mapping[str, Json], last_num_exam
 
 
 def examples_of(client: ClientRow, metadata: Mapping[str, Json]) -> float:
-    """The examples that a client trained on, whatever its reply weighs: as that says, else as was known before.
+    """The number of examples that a client trained on, whatever its weight: from its reply, else as known before.
 
-    Without either, 1: with equal weights, a reply need not say it.
+    Without either, 1: with equal weights, a reply need not contain the number.
     """
     try:
         return num_examples(metadata)
@@ -72,9 +72,9 @@ class Average:
     Attributes:
         values: each number averaged over the clients that report it as finite; ``num_examples`` is summed. None: no
             client reports it as finite, or the weights of those that do sum to 0.
-        about: for people and programs: ``num_clients``, ``weight_source``, and of each metric that is not finite for
-            some clients ``finite``: [clients that report it as finite, clients that report it]; ``text``: names of
-            metrics that are text for some.
+        about: ``num_clients``, ``weight_source``; ``finite``, for each metric that is not finite for some clients:
+            [number of clients that report it as finite, number that report it]; ``text``: names of metrics that are
+            text for some clients.
     """
 
     values: dict[str, float | None]
@@ -117,7 +117,7 @@ def average(replies: Iterable[tuple[Json, Weight]]) -> Average:
 
 def _mean(terms: Sequence[tuple[float, float]], *, is_sum: bool) -> float | None:
     total = weight = 0.0
-    for share, number in terms:  # not sum(): since Python 3.12 it rounds in another way
+    for share, number in terms:  # not sum(): it rounds differently since Python 3.12
         total += share * number
         weight += share
     if not weight:
@@ -127,7 +127,7 @@ def _mean(terms: Sequence[tuple[float, float]], *, is_sum: bool) -> float | None
 
 
 def with_numbers(values: Json) -> tuple[Json, list[str]]:
-    """What a client measured, with numbers in place of texts that say one (`"0.125"`), and the names of these."""
+    """A client's metrics with numbers in text (`"0.125"`) converted, and the names of the converted ones."""
     if not isinstance(values, Mapping):
         return values, []
     texts = {name: value for name, value in values.items() if isinstance(value, str) and _NUMBER.fullmatch(value)}
@@ -136,7 +136,7 @@ def with_numbers(values: Json) -> tuple[Json, list[str]]:
 
 
 def numbers_of(values: Json | Mapping[str, Json]) -> dict[str, float]:
-    """The top-level numbers of what a client said."""
+    """The top-level numbers of a client's metrics."""
     pairs = values.items() if isinstance(values, Mapping) else ()
     found = ((str(name), finite_number(value)) for name, value in pairs)
     return {name: number for name, number in found if number is not None}

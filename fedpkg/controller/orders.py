@@ -1,4 +1,4 @@
-"""What is asked, as data: a session's orders, and the files of what they get as their input."""
+"""A session's orders, and the files of their inputs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from fedpkg.waist.place import PAYLOAD
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
-_REST_OF_DELTAS = 2  # the rules from which on deltas have buffers and integers as well
+_REST_OF_DELTAS = 2  # the first rules under which deltas include buffers and integers
 
 
 def session_order(ctx: SessionContext, num_partitions: int) -> Order:
-    """What all orders of a session have in common."""
+    """The part that all orders of a session share."""
     config = ctx.config
     return Order(
         task_id="",
@@ -54,11 +54,11 @@ def session_order(ctx: SessionContext, num_partitions: int) -> Order:
 
 @dataclass(frozen=True)
 class Ordering:
-    """The orders of one request: all that is the same for its clients is worked out once.
+    """The orders of one request; the part that its clients share is computed once.
 
     Args:
-        common: with the request's part of an order.
-        receive: takes in what they are answered.
+        common: the shared part of the orders, including the request's.
+        receive: receives the answers.
     """
 
     ctx: SessionContext
@@ -71,17 +71,17 @@ class Ordering:
     def of(
         cls, ctx: SessionContext, common: Order, request: Request, model: Weights | None, row: RequestRow
     ) -> Ordering:
-        """Hand the request's specification of replies over, and begin its orders.
+        """Give the executor the request's specification of replies, and prepare its orders.
 
         Args:
             common: the session's.
-            model: the global model; None: nothing is checked against it.
+            model: the global model; None: replies are not checked against it.
         """
         config, round_number = ctx.config, row.round_number
         template = _template(ctx, request, model)
         spec = _spec(ctx, request, template)
         if request.reply_kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
-            template = None  # nothing is compared with it
+            template = None  # replies are not compared with it
         digest = digest_of(spec)
         ctx.executor.know(spec, digest)
         common = msgspec.structs.replace(
@@ -106,8 +106,8 @@ class Ordering:
         """One client's order.
 
         Args:
-            state: token of the state from which it starts.
-            is_first: in this round, so it may be the client's first of all.
+            state: token of the state from which the task starts.
+            is_first: whether it is the client's first task in this round, and so perhaps its first of all.
         """
         ctx, common = self.ctx, self.common
         call = name_of_call(common.entry_point, attempt)
@@ -128,7 +128,7 @@ class Ordering:
 
 
 def _of_groups(ctx: SessionContext, client_id: str) -> dict[str, str]:
-    """The variables that a client has as a member of groups."""
+    """The environment variables of a client from its groups."""
     found: dict[str, str] = {}
     for group, variables in ctx.config.clients.environment.items():
         found.update(variables if client_id in ctx.groups.get(group, ()) else {})
@@ -136,7 +136,7 @@ def _of_groups(ctx: SessionContext, client_id: str) -> dict[str, str]:
 
 
 def _template(ctx: SessionContext, request: Request, model: Weights | None) -> Weights | None:
-    """What an update must fit: of a delta or gradient, the parameters."""
+    """The template that an update must fit; for a delta or gradient, only the parameters."""
     template = request.payload if isinstance(request.payload, Weights) else model
     rest = request.rest and request.reply == "delta" and ctx.session.rules >= _REST_OF_DELTAS
     if template is None or request.reply == "weights" or rest:
@@ -164,9 +164,9 @@ def _spec(ctx: SessionContext, request: Request, template: Weights | None) -> Re
 
 
 class Payloads:
-    """The files of what requests send: the global model's own, or one that is written for a request.
+    """The files of requests' payloads: the global model's own, or one that is written for a request.
 
-    They are made again when the round is resumed, of the same bytes: the strategy's state is all that is kept.
+    They are written again, with the same bytes, when the round is resumed: only the strategy's state is stored.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Payloads:
     ) -> None:
         self._ctx = ctx
         self._round_number = round_number
-        self.model = model  # the global one that clients are sent; None: it is not needed in memory
+        self.model = model  # the global model that clients get; None: it is not needed in memory
         self._file: Input | None = None  # of the global model
         if row is not None:
             self._file = self._input(ctx.models.path(row.digest, row.suffix), digest=row.digest)
@@ -195,7 +195,7 @@ class Payloads:
         return self._written[id(payload)][1]
 
     def clear(self, *, but: Collection[int] = ()) -> None:
-        """All requests so far have been answered, except those of the payloads with these ids."""
+        """All requests so far have been answered, except those with the payloads of these ids."""
         for payload_id in self._written.keys() - but:
             _, _, path = self._written.pop(payload_id)
             path.unlink(missing_ok=True)
@@ -203,11 +203,11 @@ class Payloads:
 
     @property
     def files(self) -> set[Path]:
-        """What was written and is still needed."""
+        """The written files that are still needed."""
         return {path for _, _, path in self._written.values()}
 
     def travelled(self, request: Request) -> tuple[Weights, int]:
-        """What clients get of a payload that is transformed on its way, and the bytes that travel to each."""
+        """The payload after the transforms of the download, and the bytes sent to each client."""
         assert request.download is not None and isinstance(request.payload, Weights)
         ctx, payload = self._ctx, request.payload
         seed = int(step_rng(ctx.session.seed, self._round_number, "download").integers(1 << 62))
@@ -250,7 +250,7 @@ class Payloads:
             if error.__cause__.errno in NO_SPACE:
                 raise ctx.disk_is_full(error.message) from error
             resume = f"fedpkg session resume {ctx.session.session_id}"
-            raise StoreError(error.message, hint=f"when the cause is mended: {resume}", path=str(path)) from error
+            raise StoreError(error.message, hint=f"when the cause is fixed: {resume}", path=str(path)) from error
         file = self._input(path, sets=sets, model=model)
         return payload, msgspec.structs.replace(file, records=isinstance(payload, Records)), path
 

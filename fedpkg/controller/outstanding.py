@@ -1,4 +1,4 @@
-"""Requests that stay asked while their strategy goes on, for some steps or rounds, and the order in which they end."""
+"""Requests that stay outstanding while the strategy continues for some steps or rounds, and the order of their ends."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from fedpkg.strategies.base import Request
 from fedpkg.transforms.sections import chain_of_sections, sections_of
 from fedpkg.types import ReplyKind
 
-Key: TypeAlias = "tuple[int, str]"  # the round that asked, and the request's id
-_KEPT = ("payload", "sets", "parameters", "reply", "rest", "required", "use")  # what the request's row does not have
+Key: TypeAlias = "tuple[int, str]"  # the request's round and id
+_KEPT = ("payload", "sets", "parameters", "reply", "rest", "required", "use")  # not in the request's row
 
 
 class Outstanding:
     """The outstanding requests of a session.
 
-    Which ones a step gets, and in which order, depends on time. The controller puts that on record before the step gets
-    them, so it is replayed when the round is taken again.
+    Which requests a step gets, and in which order, depends on time. The controller records the order before the step
+    gets them, so that it is replayed when the round is repeated.
     """
 
     def __init__(self) -> None:
         self._asked: dict[Key, Asked] = {}
         self._arrived: deque[Key] = deque()
-        self._idle: list[Asked] = []  # taken up from an earlier controller, and not begun yet
+        self._idle: list[Asked] = []  # from an earlier controller, not restarted yet
 
     def __len__(self) -> int:
         return len(self._asked)
 
     @property
     def clients(self) -> frozenset[str]:
-        """All whom these requests ask: they have something to do."""
+        """All clients of these requests; they are busy."""
         return frozenset(client_id for asked in self._asked.values() for client_id in asked.cohort)
 
     @property
     def payloads(self) -> frozenset[int]:
-        """The ids of the objects that are sent: their files must stay."""
+        """The ids of the payloads, whose files must be kept."""
         return frozenset(id(asked.payload) for asked in self._asked.values())
 
     @property
     def oldest(self) -> int | None:
-        """The first round that asked one of them; its files are needed."""
+        """The earliest round of these requests; its files are needed."""
         return min((number for number, _ in self._asked), default=None)
 
     def add(self, asked: Asked) -> None:
-        """A request that was just asked, before any turn of it begins."""
+        """Add a new request, before any of its turns starts."""
         self._asked[asked.round_number, asked.request_id] = asked
         asked.is_outstanding, asked.when_settled = True, self._note
-        if asked.is_settled:  # it asks nobody
+        if asked.is_settled:  # it has no clients
             self._note()
 
     def _note(self) -> None:
-        """A request has ended: it arrives, as soon as those have that any of its clients was asked before.
+        """A request has ended: it arrives once all earlier requests to any of its clients have arrived.
 
-        If a later request arrived first, the earlier one would take its client back to an earlier state.
+        If a later request arrived first, the earlier one would reset its client to an older state.
         """
         come_first: set[str] = set()
         for key, asked in self._asked.items():
@@ -68,37 +68,37 @@ class Outstanding:
                 self._arrived.append(key)
 
     def begin(self) -> None:
-        """Ask again what an earlier controller left; what it has on record is not run again."""
+        """Restart the requests of an earlier controller; tasks with recorded answers do not run again."""
         idle, self._idle = self._idle, []
         for asked in idle:
             asked.desk.lanes.enter(asked.turns())
 
     def arrived(self, number: int, wait: Callable[[], bool]) -> list[Key]:
-        """The next ``number`` that have ended, in that order; fewer if no more are outstanding, or the time is over.
+        """The next ``number`` requests in the order of their ends; fewer if none are left or the time is over.
 
-        With 0, all that have ended by now.
+        With 0, all requests that have ended by now.
         """
         while (not number or len(self._arrived) < min(number, len(self._asked))) and wait():
             pass
         return list(self._arrived)[: number or None]
 
     def take(self, keys: Sequence[Key], wait: Callable[[], bool]) -> list[Asked]:
-        """These, which count from now on; waits for those that have not ended.
+        """These requests, which count from now on; waits for those that have not ended.
 
         Raises:
-            SessionFailed: one of them is not outstanding.
+            SessionFailed: one of the requests is not outstanding.
         """
         found = []
         for key in keys:
             if (asked := self._asked.get(key)) is None:
                 raise SessionFailed(
-                    f"request {key[1]} of round {key[0]} is on record as arrived, but the strategy did not ask it",
+                    f"request {key[1]} of round {key[0]} is recorded as arrived, but the strategy did not send it",
                     hint="a step must depend on nothing but its state, its replies and ctx.rng",
                 )
             while not asked.is_settled and wait():
                 pass
             if not asked.is_settled:
-                raise SessionFailed(f"request {key[1]} of round {key[0]} was answered before, and now is not in time")
+                raise SessionFailed(f"request {key[1]} of round {key[0]} was answered before, but not in time now")
             if key in self._arrived:
                 self._arrived.remove(key)
             del self._asked[key]
@@ -107,7 +107,7 @@ class Outstanding:
         return found
 
     def end(self) -> None:
-        """The session has no more rounds: end what runs. All stays asked, for a session that gets more rounds later."""
+        """End all tasks after the last round. The requests stay outstanding on record, in case it is extended."""
         for asked in self._asked.values():
             if not asked.is_settled:
                 asked.end()
@@ -115,24 +115,24 @@ class Outstanding:
     # ---- over rounds and controllers
 
     def to_data(self) -> list[dict[str, Any]]:
-        """What is kept with the strategy's state: data, and `Weights`."""
+        """The data and `Weights` that are stored with the strategy's state."""
         return [
             {"round": number, "id": request_id, **_to_data(asked.request)}
             for (number, request_id), asked in self._asked.items()
         ]
 
     def take_up(self, kept: Sequence[Mapping[str, Any]], desk: Callable[[int], Desk]) -> None:
-        """Take up what an earlier controller kept; ``desk`` makes that of a round. Nothing is asked yet.
+        """Load the requests of an earlier controller; ``desk`` creates the desk of a round. Nothing is sent yet.
 
         Raises:
-            StoreError: one is not on record.
+            StoreError: a request is not on record.
         """
         desks: dict[int, Desk] = {}
         for data in kept:
             number, request_id = data["round"], data["id"]
             of_round = desks.setdefault(number, desks.get(number) or desk(number))
             if (row := of_round.ledger.earlier.get(request_id)) is None:
-                raise StoreError(f"request {request_id} of round {number} is outstanding, but it is not on record")
+                raise StoreError(f"request {request_id} of round {number} is outstanding, but not in the store")
             if row.status == "failed":
                 row = dataclasses.replace(row, status="asked", started_at=of_round.ctx.clock())
                 row = of_round.ledger.begin_again(row)

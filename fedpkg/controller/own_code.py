@@ -1,4 +1,4 @@
-"""Faults in code that people bring (a strategy, a sampler): told with their place, and not as faults of fedpkg."""
+"""Errors in user code (a strategy, a sampler): reported with their place, and not as errors of fedpkg."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import traceback
 
 from fedpkg.errors import SessionFailed
 
-_CALLED_BY_FEDPKG = ("dp_accounting", "scipy", "safetensors", "zstandard")  # in a step, with nobody's code between
+_CALLED_BY_FEDPKG = ("dp_accounting", "scipy", "safetensors", "zstandard")  # called by fedpkg, not by user code
 _OTHERS = frozenset({"fedpkg", "torch", "numpy", *_CALLED_BY_FEDPKG, *sys.stdlib_module_names})
 
 
 def fault_of_own(error: Exception, *, where: str, session_id: str) -> SessionFailed | None:
-    """What to raise of an error that somebody's own code made; None, if it was not theirs."""
+    """The error to raise for an error in user code; None if it is not in user code."""
     if (place := _place(error)) is None:
         return None
     return SessionFailed(
         f"{where}: {type(error).__name__}: {error}\n    {place}",
-        hint=f"mend it, and `fedpkg session resume {session_id}`",
+        hint=f"fix it, then run `fedpkg session resume {session_id}`",
         session_id=session_id,
     )
 
 
 def _place(error: Exception) -> str | None:
-    """The innermost line that is not fedpkg's; None where the controller went on from there and failed itself."""
+    """The innermost line outside fedpkg; None if the controller was called from there and failed itself."""
     found = None
     for frame, line in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))

@@ -1,4 +1,4 @@
-"""An answer as it arrives: its reply's files brought here, decoded, and checked, before anybody waits for them."""
+"""Receive an answer: its reply's files are fetched, decoded and checked in the background."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ logger = logging.getLogger("fedpkg.controller")
 
 @dataclass(frozen=True)
 class Received:
-    """An answer, and its reply as a file of the controller's own.
+    """An answer with its reply as a local file of the controller.
 
     Args:
-        path: of the reply; None: there is none.
+        path: of the reply; None: no reply.
         size_bytes: of that file.
-        checksum: of its folder, which has its metadata as well.
-        bytes_up: what travelled.
+        checksum: of its folder, which contains its metadata as well.
+        bytes_up: number of bytes received.
     """
 
     order: Order
@@ -47,12 +47,12 @@ class Received:
 
 @dataclass(frozen=True)
 class Receiver:
-    """Takes in the answers to orders of one request.
+    """Receives the answers to orders of one request.
 
     Args:
-        session_folder: replies are kept below it until the round commits.
+        session_folder: replies are kept below it until the round is committed.
         reading: how they are read.
-        sent: what the clients were sent.
+        sent: the payload that the clients were sent.
     """
 
     executor: Executor
@@ -61,7 +61,7 @@ class Receiver:
     sent: Sent
 
     def __call__(self, order: Order, answer: Answer) -> Received:
-        """The answer taken in. What is wrong with it, or with its reply, becomes a failure."""
+        """The received answer. An invalid answer or reply becomes a failure."""
         is_ours, folder = self.executor.is_ours, None
         answer = answer if is_ours else vetted(order, answer)
         if answer.status != "ok":
@@ -78,7 +78,7 @@ class Receiver:
             failure = refused.failure
         except OSError as error:
             failure = Failure("no_space" if error.errno in NO_SPACE else "executor", str(error))
-        except Exception as error:  # whatever a client sent, it is that client's failure and not the session's
+        except Exception as error:  # any error in a client's reply is that client's failure, not the session's
             logger.exception("task.unreadable task=%s", order.task_id)
             failure = Failure("bad_file", f"its reply cannot be read: {type(error).__name__}: {error}")
         drop(self.executor, order, answer)
@@ -87,11 +87,11 @@ class Receiver:
         return Received(order, failed(answer, failure))
 
     def _check(self, order: Order, answer: Answer) -> None:
-        """Raises Refused: what an answer that is ok says of its reply or state cannot be, so nothing is fetched."""
+        """Raises Refused: a successful answer describes its reply or state wrongly, so nothing is fetched."""
         reply, kind = answer.reply, self.reading.spec.kind
         if (reply is None) != (kind is ReplyKind.NOTHING):
-            what = "it was asked for none" if reply is not None else "its answer is ok, but has none"
-            raise Refused("no_file", f"there is no reply as it was asked for: {what}")
+            what = "none was requested" if reply is not None else "its answer is ok, but has no reply"
+            raise Refused("no_file", f"the answer has no reply of the requested kind: {what}")
         if reply is not None:
             check_name(reply.name, self.reading.spec)
             self._check_size(reply.name, reply.size_bytes)
@@ -99,11 +99,11 @@ class Receiver:
             states = self.executor.states
             damage = states.damage(order.session_id, order.client_id, answer.state, answer.state_checksum)
             if damage:
-                raise Refused("bad_state", f"the state that it left {damage}")
+                raise Refused("bad_state", f"its state {damage}")
 
     def _check_size(self, name: str, size_bytes: int) -> None:
         if (most := self.reading.max_bytes) is not None and size_bytes > most:
-            raise Refused("too_big", f"'{name}' has {size_bytes} bytes; at most {most} are taken (limits.reply_bytes)")
+            raise Refused("too_big", f"'{name}' has {size_bytes} bytes; the limit is {most} (limits.reply_bytes)")
 
     def _opened(self, order: Order, answer: Answer, reply: ReplyFile, folder: Path) -> Received:
         """The answer, with the reply's files in a folder."""
@@ -112,7 +112,7 @@ class Receiver:
         if not self.executor.is_ours:
             bytes_up = path.stat().st_size
             if checksum != tree_checksum(folder):
-                raise Refused("bad_file", "its reply was damaged on its way")
+                raise Refused("bad_file", "its reply was damaged in transit")
             self._check_size(path.name, bytes_up)
         if self.reading.spec.transforms:
             path, checked = decode(self.reading, path, self.sent)
@@ -127,7 +127,7 @@ class Receiver:
 
 
 def drop(executor: Executor, order: Order, answer: Answer) -> None:
-    """Tell an executor that nobody needs an answer. Where it cannot remove what came of it, that stays."""
+    """Tell an executor that an answer is not needed. If it cannot remove the answer's files, they are left."""
     try:
         executor.discard(order, answer)
     except OSError as error:
@@ -135,5 +135,5 @@ def drop(executor: Executor, order: Order, answer: Answer) -> None:
 
 
 def reply_folder(session: Path, order: Order, folder: str) -> Path:
-    """Where the reply of a task is kept; ``folder``: as its answer names the place of its logs."""
+    """The path for the reply of a task; ``folder`` is the folder of its logs, as named in its answer."""
     return reply_of(place_of(session, order).folder.with_name(folder_name(order, folder)))

@@ -1,4 +1,4 @@
-"""One round: ask, dispatch, fold, commit, then validate. A round that was begun before is taken up where it stopped."""
+"""One round: ask, dispatch, fold, commit, then validate. A round that was started before continues where it stopped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ logger = logging.getLogger("fedpkg.controller")
 
 @dataclass(frozen=True)
 class Rounds:
-    """What the rounds of a session run with, and what goes on from one to the next."""
+    """What the rounds of a session share, and what carries over from one round to the next."""
 
     ctx: SessionContext
     lanes: Lanes
@@ -50,19 +50,19 @@ class Rounds:
 
 
 def train_round(rounds: Rounds, round_number: int, state: State) -> tuple[StepResult, RoundRow]:
-    """Take the session one step further: from the state after the last round to the state after this one.
+    """Run one round of the session: from the state after the last round to the state after this one.
 
     The returned row is committed as ``aggregated``; `finish_round` closes the round.
 
     Raises:
         SessionFailed: fewer usable updates than ``round.required``; the round is recorded as failed.
-        AggregationError: nothing sensible can be made of the replies, or no finite model; likewise.
+        AggregationError: the replies cannot be aggregated to a finite model; the round is recorded as failed.
     """
     return _Training(rounds, round_number, state).run()
 
 
 class _Training:
-    """The training phase of one round: the strategy's step, and what it is committed with."""
+    """The training phase of one round: the strategy's step, and the data that is committed with it."""
 
     def __init__(self, rounds: Rounds, round_number: int, state: State) -> None:
         self.ctx = ctx = rounds.ctx
@@ -79,7 +79,7 @@ class _Training:
                 target=0,
                 started_at=ctx.clock(),
             )
-        elif row.status == "failed":  # who failed then is asked again: see `Asking`
+        elif row.status == "failed":  # clients that failed then are asked again: see `Asking`
             row = dataclasses.replace(row, counted=None, arrivals=[], started_at=ctx.clock())
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
@@ -104,8 +104,8 @@ class _Training:
             result = self._step()
         except (AggregationError, ConfigError, SessionFailed, SpecError) as error:
             self._record_failed(error.message.splitlines()[0])
-            if isinstance(error, (ConfigError, SpecError)):  # a session keeps its configuration: resuming is no help
-                error.hint = "; ".join(filter(None, [error.hint, "for a changed configuration start a new run"]))
+            if isinstance(error, (ConfigError, SpecError)):  # resuming would use the same configuration
+                error.hint = "; ".join(filter(None, [error.hint, "for a changed configuration, start a new run"]))
             raise
         except Exception as error:
             failed = fault_of_own(error, where=f"round {self.round_number}", session_id=self.row.session_id)
@@ -120,7 +120,7 @@ class _Training:
         return result, self._commit(result, phases=phases)
 
     def _step(self) -> StepResult:
-        """Let the strategy take its step: send it the replies to what it asks, until it returns what it comes to."""
+        """Run the strategy's step: send it the replies to its requests, until it returns its result."""
         step = take_step(self.ctx.strategy, self.state, self._step_context())
         try:
             asks = next(step)
@@ -132,7 +132,7 @@ class _Training:
             if any(asked.request.wait == "nothing" for asked in self.asking.counting):
                 raise SessionFailed(
                     f"round {self.round_number}: {reason}, and outstanding requests that have arrived would be lost",
-                    hint="a step that takes outstanding requests asks for clients first",
+                    hint="let the step ask for clients before it takes outstanding requests",
                 ) from None
             event(logger, logging.WARNING, "round.nobody", round=self.round_number, reason=str(reason))
             result = StepResult.of(self.state)
@@ -150,29 +150,29 @@ class _Training:
         return result
 
     def _check_model(self, model: Weights) -> None:
-        """Raises SessionFailed or AggregationError: it cannot be the next model."""
+        """Raises SessionFailed or AggregationError: the result is no valid next model."""
         if misfit := model.mismatch(self.state["model"]):
-            raise SessionFailed(f"round {self.round_number}: the next model is another one: {misfit}")
+            raise SessionFailed(f"round {self.round_number}: the next model does not fit the global model: {misfit}")
         finite(model, like=self.state["model"])
         if negative := negative_variances(self.state["model"], model):
             about = (
-                f"{', '.join(negative[:6])} of the next global model have negative values, which no variance has: is a "
-                "running statistic taken for a parameter? The run.yaml's `buffers` says which tensors are none"
+                f"variances of the next global model have negative values ({', '.join(negative[:6])}): is a running "
+                "statistic treated as a parameter? `buffers` in the run.yaml lists tensors that are not parameters"
             )
             event(logger, logging.WARNING, "round.negative_variance", round=self.round_number, about=about)
 
     def _answers(self, asks: object) -> object:
-        """What the step is sent for what it yielded."""
+        """The value that the step gets for its yield."""
         if isinstance(asks, Arrived):
             return self.asking.arrived(asks)
         if isinstance(asks, Request):
             return self.asking.ask([asks])[0]
         if not isinstance(asks, Sequence) or not all(isinstance(one, Request) for one in asks):
-            raise SessionFailed(f"round {self.round_number}: a step yields requests, not a {type(asks).__name__}")
+            raise SessionFailed(f"round {self.round_number}: a step must yield requests, not a {type(asks).__name__}")
         return self.asking.ask(asks)
 
     def _note_arrivals(self, arrivals: list[list[Key]]) -> None:
-        """Put on record which outstanding requests the step is about to get: taken again, it gets the same ones."""
+        """Record the outstanding requests that the step is about to get, so that it gets the same ones if repeated."""
         self.row = dataclasses.replace(self.row, arrivals=[[list(key) for key in keys] for keys in arrivals])
         self.ctx.store.begin_round(self.row)
 
@@ -184,7 +184,7 @@ class _Training:
             raise SessionFailed(
                 f"round {self.round_number}: the state's 'time' is {result.time_s!r:.60}, not a number: with a clock, "
                 "it is the session's virtual seconds",
-                hint="keep what else the strategy means by it under another key",
+                hint="if the strategy means something else by it, use another key",
             )
         return time_s
 
@@ -206,7 +206,7 @@ class _Training:
         return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock, required)
 
     def _totals(self) -> RoundRow:
-        """The round's row, with what its requests come to together."""
+        """The round's row, with the totals of its requests."""
         rows = self.asking.rows
         return dataclasses.replace(
             self.row,
@@ -217,7 +217,7 @@ class _Training:
         )
 
     def _record_failed(self, error: str) -> None:
-        """The round ends without a model; resuming asks those who failed again."""
+        """The round ends without a model; resuming asks the failed clients again."""
         row = dataclasses.replace(self._totals(), status="failed", finished_at=self.ctx.clock(), error=error)
         self.ctx.store.finish_round(row, requests=self.asking.failed_requests())
 
@@ -250,12 +250,12 @@ class _Training:
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
         self._remove_used()
-        # The row was committed before its own cost was known; `finish_round` writes these.
+        # The row was committed before its own duration was known; `finish_round` writes these.
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
 
     def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow | None, Any]:
-        """Keep the next model and the weights of the state; the model's row, and the state as data."""
+        """Store the next model and the weights of the state; return the model's row, and the state as data."""
         ctx, model = self.ctx, None
         if self.parent is not None:
             model = store_model(
@@ -268,7 +268,7 @@ class _Training:
                 parent_id=self.parent.model_id,
                 contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
             )
-        form = ctx.form.of_state  # where a model has positions for names, some of its tensors ("0", "3") keep theirs
+        form = ctx.form.of_state  # if a model's names are positions, a subset of its tensors ("0", "3") keeps its names
 
         known = {} if model is None else {id(result.model): (model.digest, model.buffers)}
 
@@ -284,7 +284,7 @@ class _Training:
     def _states(
         self, states: Mapping[str, str | None], replied: Mapping[str, tuple[float, Mapping[str, Any]]]
     ) -> dict[str, tuple[str | None, float | None]]:
-        """What clients are left with: the token of their state, and how many examples they last trained on."""
+        """The clients after the round: the token of their state, and the number of examples they last trained on."""
         clients = self.asking.desk.clients
         last = {client_id: client.last_num_examples for client_id, client in clients.items()}
         for client_id, (_, metadata) in replied.items():
@@ -292,7 +292,7 @@ class _Training:
         return {client_id: (token, last[client_id]) for client_id, token in states.items()}
 
     def _forget_states(self, states: Mapping[str, str | None]) -> None:
-        """The states that the store names now are all that clients have, except who still has something to do."""
+        """Remove states that the store no longer names, except for clients that are still busy."""
         of_clients, session_id, busy = self.ctx.executor.states, self.row.session_id, self.outstanding.clients
         of_clients.forget(session_id, {name: token for name, token in states.items() if name not in busy})
         for name, token in self.asking.superseded if busy else ():
@@ -300,7 +300,7 @@ class _Training:
                 of_clients.discard(session_id, name, token)
 
     def _remove_used(self) -> None:
-        """The round is committed: its inputs go, and its replies, unless they are kept."""
+        """Remove the inputs of a committed round, and its replies unless they are kept."""
         payloads = self.asking.desk.payloads
         if id(payloads.model) not in self.outstanding.payloads:
             payloads.model = None
@@ -314,7 +314,7 @@ class _Training:
 
 
 def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> RoundRow:
-    """Validate an aggregated round's model if that is due, or the session ends with it, and close the round."""
+    """Validate an aggregated round's model if validation is due or the session ends, and close the round."""
     ctx, round_number = rounds.ctx, row.round_number
     before = time.monotonic()
     model = _current_model(ctx, round_number)
@@ -355,7 +355,7 @@ def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> Rou
 
 
 def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """For the log: which metrics were not finite for some clients."""
+    """The metrics that were not finite for some clients, for the log."""
     words = [
         f"{name} of {phase} ({finite} of {told} finite)"
         for phase, about in averages.items()
@@ -380,7 +380,7 @@ def _current_model(ctx: SessionContext, round_number: int) -> ModelRow | None:
 
 
 def _earlier_round(ctx: SessionContext, round_number: int, *, of: str | None = None) -> RoundRow | None:
-    """A round that is on record, of this session or another one."""
+    """A recorded round of this or another session."""
     try:
         return ctx.store.get_round(of or ctx.session.session_id, round_number)
     except NotFound:

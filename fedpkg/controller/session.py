@@ -1,4 +1,4 @@
-"""A session: its rounds, one after the other, until they are done or somebody stops them."""
+"""A session: its rounds in sequence, until all are finished or it is stopped."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ logger = logging.getLogger("fedpkg.controller")
 
 
 def begin_session(ctx: SessionContext, clients: Iterable[ClientRow], seed_model: Weights | None) -> None:
-    """Put a session on record, with its clients and its seed model (round 0), if it has one: from now on it can be
-    resumed.
+    """Record a session with its clients and its seed model (round 0), if it has one. From now on it can be resumed.
 
     Its package must be in the store.
     """
@@ -50,12 +49,12 @@ def begin_session(ctx: SessionContext, clients: Iterable[ClientRow], seed_model:
 
 
 def run_session(ctx: SessionContext) -> SessionRow:
-    """Run what is left of a session's rounds; its row when it has ended (finished, or stopped by request).
+    """Run the remaining rounds of a session; return its row when it has ended (finished, or stopped by request).
 
     Raises:
-        SessionFailed: too few clients answered. The session can be resumed when the cause is mended.
+        SessionFailed: too few clients answered. The session can be resumed when the cause is fixed.
         Interrupted: Ctrl-C. The session can be resumed.
-        FedpkgError: anything else that went wrong; the session is recorded as failed, and can be resumed.
+        FedpkgError: any other failure; the session is recorded as failed, and can be resumed.
     """
     rounds = ctx.store.list_rounds(ctx.session.session_id)
     done = max((row.round_number for row in rounds if row.status in ("aggregated", "finished")), default=0)
@@ -68,7 +67,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
         ctx.watch(
             SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds)
         )
-        ctx.check_states(clients)  # now, and not hours later when a client is asked
+        ctx.check_states(clients)  # now, not hours later when a client is asked
         finished = (row for row in rounds if row.status == "finished")
         return _run_rounds(started(ctx), done, unfinished, CollapseWatch(finished, hint=_what_breaks_models(ctx)))
     except KeyboardInterrupt:
@@ -80,12 +79,12 @@ def run_session(ctx: SessionContext) -> SessionRow:
 
 
 def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], collapses: CollapseWatch) -> SessionRow:
-    """Run the rounds after the first ``done``, once those that are ``unfinished`` are closed."""
+    """Run the rounds after the first ``done``, after closing those that are ``unfinished``."""
     session_id = ctx.session.session_id
     lanes, outstanding = Lanes(ctx.executor), Outstanding()
     rounds = Rounds(ctx, lanes, outstanding)
     state, kept = _load_state(ctx, done)
-    model = state["model"] if ctx.traits.has_model else None  # those of earlier rounds had the same tensors
+    model = state["model"] if ctx.traits.has_model else None  # models of earlier rounds have the same tensors
     outstanding.take_up(
         kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number, model))
     )
@@ -93,7 +92,7 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
     for round_number in unfinished:
         row = ctx.store.get_round(session_id, round_number)
         collapses.look(finish_round(rounds, row, is_last=bool(result.finished)))
-    _prune(rounds, done)  # also what a controller that was killed in between could not
+    _prune(rounds, done)  # including files that a killed controller has not removed
     for round_number in range(done + 1, ctx.config.rounds + 1):
         if result.finished:
             break
@@ -107,40 +106,40 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
 
 
 def _interrupted(ctx: SessionContext) -> SessionRow:
-    """Somebody stopped the session: by request, or it raises Interrupted."""
+    """The session was stopped: return its row if by request, else raise Interrupted."""
     session_id = ctx.session.session_id
-    with suppress(StoreError):  # the store cannot be used: then nobody has asked through it
+    with suppress(StoreError):  # the store cannot be used, so no request was made through it
         if ctx.store.stop_requested(session_id):
             return _end(ctx, "stopped")
     _end(ctx, "interrupted")
     raise Interrupted(
-        f"interrupted; all that was committed is kept in session {session_id}",
+        f"interrupted; all committed rounds are kept in session {session_id}",
         hint=f"fedpkg session resume {session_id}",
         session_id=session_id,
     ) from None
 
 
 def _failed(ctx: SessionContext, error: Exception) -> Exception:
-    """Put on record that a session has failed; the error to raise."""
+    """Record that a session has failed; return the error to raise."""
     session_id = ctx.session.session_id
     if isinstance(error, FedpkgError):
         _end(ctx, "failed", reason=error.message)
         return error
     if isinstance(error, OSError):
         _end(ctx, "failed", reason=str(error))
-        hint = f"when the cause is mended: fedpkg session resume {session_id}"
+        hint = f"when the cause is fixed: fedpkg session resume {session_id}"
         return StoreError(f"session {session_id} stopped: {error}", hint=hint, session_id=session_id)
-    # A fault of fedpkg, if not of the strategy: the record must not say that it still runs.
+    # An error in fedpkg or in the strategy: the session must not stay recorded as running.
     of_own = fault_of_own(error, where=f"session {session_id}", session_id=session_id)
     _end(ctx, "failed", reason=f"{type(error).__name__}: {error}")
     return error if of_own is None else of_own
 
 
 def _what_breaks_models(ctx: SessionContext) -> str:
-    """What to look at when a model has become much worse at once."""
+    """Likely causes of a model that has suddenly become much worse."""
     places = ["the learning rates of the server (section strategy) and of the clients"]
     if ctx.form.keys == "positions" and not ctx.store.get_model(f"{ctx.session.session_id}.0").buffers:
-        places.append("buffers: (the model's tensors have positions for names, and none is known to be a buffer)")
+        places.append("buffers: (the model's tensors are named by position, and none is known to be a buffer)")
     return ", and at ".join(places)
 
 
@@ -149,7 +148,7 @@ def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = Non
     try:
         ctx.store.set_session_status(session_id, status, error=reason)
         row = ctx.store.get_session(session_id)
-    except StoreError:  # a full disk: the cause itself is about to be raised
+    except StoreError:  # a full disk: its own error is about to be raised
         row = dataclasses.replace(ctx.session, status=status, error=reason)
     event(logger, logging.INFO, f"session.{status}", session=session_id)
     ctx.watch(SessionEnded(session=row))
@@ -157,7 +156,7 @@ def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = Non
 
 
 def _prune(rounds: Rounds, done: int) -> None:
-    """Remove what ``keep`` does not keep of the finished rounds up to ``done``, and what nothing is outstanding of."""
+    """Remove files of finished rounds up to ``done`` that ``keep`` does not keep and no outstanding request needs."""
     ctx, oldest = rounds.ctx, rounds.outstanding.oldest
     keep, done = ctx.config.keep, done if oldest is None else min(done, oldest - 1)
     due = due_models(ctx.store, ctx.session.session_id, keep.models, done=done)
@@ -166,13 +165,13 @@ def _prune(rounds: Rounds, done: int) -> None:
 
 
 def _load_state(ctx: SessionContext, step: int) -> tuple[State, Sequence[dict[str, Any]]]:
-    """The strategy's state after ``step`` rounds, and the requests that were outstanding then."""
+    """The strategy's state after ``step`` rounds, and the outstanding requests at that time."""
     session_id = ctx.session.session_id
     saved, has_model = ctx.store.load_strategy_state(session_id), ctx.traits.has_model
     if saved is None or step == 0:
         seed: Any = read_stored_model(ctx, ctx.store.get_model(f"{session_id}.0")) if has_model else None
         state = ctx.strategy.init(seed)
-        check_state(state, "a strategy begins with a state", has_model=has_model)
+        check_state(state, "a strategy must begin with a state", has_model=has_model)
         return state, ()
     if saved[0] != step:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
@@ -186,7 +185,7 @@ def _load_state(ctx: SessionContext, step: int) -> tuple[State, Sequence[dict[st
         records = read_records(ctx.models.path(digest, ctx.form.of_state.suffix))
         return Records({name: weights.clone() for name, weights in records.sets.items()}, records.data)
 
-    # Many requests may send the same weights: they share one copy, as before the session ended.
+    # Many requests may send the same weights: they share one copy, as before the interruption.
     sent = functools.cache(get)
     data = dict(saved[1])
     kept = data.pop(OUTSTANDING, [])

@@ -1,4 +1,4 @@
-"""``startup: once``: the entry point ``startup`` runs before the rounds, and all clients start from what it left."""
+"""``startup: once``: the entry point ``startup`` runs before the rounds, and all clients start from its state."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fedpkg.waist.place import STARTUP
 
 
 def started(ctx: SessionContext) -> SessionContext:
-    """The context for rounds whose clients start from what ``startup`` left. It runs unless that is on record.
+    """The context for rounds whose clients start from the state of ``startup``, which runs unless it is on record.
 
     Raises:
-        EntryPointFailed: it failed; the session can be resumed, which runs it again.
-        StoreError: what it left is not as it was, or the disk is full.
+        EntryPointFailed: it failed; resuming the session runs it again.
+        StoreError: its state is missing or damaged, or the disk is full.
     """
     if ctx.config.startup != "once" or STARTUP not in ctx.spec.entry_points:
         return ctx
@@ -41,7 +41,7 @@ def started(ctx: SessionContext) -> SessionContext:
 
 
 def _run(ctx: SessionContext, *, attempt: int) -> str | None:
-    """Run it, and put on record what became of it; the token of what it left."""
+    """Run it, and record its result; return the token of its state."""
     ctx.watch(Preparing(what="the package's startup, once for all clients"))
     received = _received(ctx, _order(ctx, attempt))
     answer = received.answer
@@ -56,7 +56,7 @@ def _run(ctx: SessionContext, *, attempt: int) -> str | None:
 
 
 def _order(ctx: SessionContext, attempt: int) -> Order:
-    """It has no client's data: what it does is for all of them."""
+    """The order for all clients; it has no client's data."""
     spec = ReplySpec(kind=ReplyKind.NOTHING)
     ctx.executor.know(spec, digest_of(spec))
     common = session_order(ctx, len(ctx.store.list_clients(ctx.session.session_id)))
@@ -81,18 +81,18 @@ def _failed(ctx: SessionContext, received: Received) -> FedpkgError:
     words = ["fedpkg", "package", "call", ctx.config.package, STARTUP, "--task", str(folder)]
     words += ["--isolate"] if ctx.isolation is not None else []
     go_on = f"fedpkg session resume {ctx.session.session_id}"
-    hint = f"{shlex.join(words)} repeats it; when the cause is mended: {go_on} (for a changed package: a new run)"
+    hint = f"{shlex.join(words)} repeats it; when the cause is fixed: {go_on} (for a changed package: a new run)"
     return entry_point_failed(STARTUP, received.answer, folder, hint=hint)
 
 
 def _check(ctx: SessionContext, task: TaskRow) -> None:
-    """Raises StoreError: what it left is not as it was. Run again it may leave something else: data that is fetched."""
+    """Raises StoreError: its state is missing or damaged. It does not run again, as fetched data may differ."""
     if task.state_version is None:
         return
     session_id = ctx.session.session_id
     if damage := ctx.executor.states.damage(session_id, ALL, task.state_version, task.state_checksum):
         raise StoreError(
-            f"what '{STARTUP}' left for all clients {damage}",
-            hint="put the folder back from a copy of the home (`fedpkg home check` names it), then "
+            f"the state from '{STARTUP}' for all clients {damage}",
+            hint="restore the folder from a copy of the home (`fedpkg home check` names it), then "
             f"`fedpkg session resume {session_id}`; without a copy, start a new run",
         )

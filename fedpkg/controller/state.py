@@ -1,4 +1,4 @@
-"""A strategy's state as JSON: its weights become model files in the store, named by their digests (and buffers)."""
+"""A strategy's state as JSON: its weights become model files in the store, referred to by digests (and buffers)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BUFFERS, _RECORDS = "buffers", "records"
 
 
 def check_state(state: object, what: str, *, has_model: bool) -> None:
-    """Raises SessionFailed: it is no state of a strategy, whoever made it."""
+    """Raises SessionFailed: it is not a valid state of a strategy."""
     if not isinstance(state, dict) or (has_model and not isinstance(state.get("model"), Weights)):
         keys = f" with {', '.join(map(repr, state))}" if isinstance(state, dict) else ""
         needed = "a dict with a 'model'" if has_model else "a dict"
@@ -23,18 +23,18 @@ def check_state(state: object, what: str, *, has_model: bool) -> None:
 
 
 def no_weights(weights: Weights | Records) -> tuple[str, Sequence[str]]:
-    """For `encode`, where there can be none."""
-    raise SessionFailed("a step's metrics are JSON; they cannot hold Weights", hint="keep Weights in the state")
+    """A ``put`` for `encode` where weights are not allowed."""
+    raise SessionFailed("a step's metrics are JSON; they cannot contain Weights", hint="keep Weights in the state")
 
 
 def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[str]]]) -> Any:
-    """Replace every `Weights` and `Records` in plain data by ``{"$weights": digest}``, with ``"buffers"`` if there are
-    any, and ``"records"`` if they are such.
+    """Replace every `Weights` and `Records` in plain data by ``{"$weights": digest}``, with ``"buffers"`` if any,
+    and ``"records"`` for `Records`.
 
-    ``put`` stores them; it says the digest, and how the buffers are called in the file.
+    ``put`` stores them; it returns the digest, and the names of the buffers in the file.
 
     Raises:
-        SessionFailed: something in it is no data.
+        SessionFailed: it contains an object that is not data.
     """
     if isinstance(state, (Weights, Records)):
         digest, buffers = put(state)
@@ -47,8 +47,8 @@ def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[st
     if state is None or isinstance(state, (bool, int, float, str)):
         return state
     raise SessionFailed(
-        f"a strategy's state and metrics are data; they cannot hold a {type(state).__name__}",
-        hint="keep Weights, Records, numbers, text, and lists and dicts of them",
+        f"a strategy's state and metrics are data; they cannot contain a {type(state).__name__}",
+        hint="use Weights, Records, numbers, text, and lists and dicts of them",
     )
 
 

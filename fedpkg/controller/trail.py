@@ -1,4 +1,4 @@
-"""Global models on their way into the store: their files, and the rows of the model trail."""
+"""Store global models: their files, and the rows of the model trail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedpkg.weights.weights import Weights
 
 
 def put_weights(models: ModelStore, form: ModelForm, weights: Weights | Records) -> tuple[str, int]:
-    """Keep weights as a model file, or records as a file of records; its digest and size in bytes."""
+    """Store weights as a model file, or records as a file of records; return its digest and size in bytes."""
 
     def dump(file: BinaryIO) -> None:
         if isinstance(weights, Records):
@@ -27,7 +27,7 @@ def put_weights(models: ModelStore, form: ModelForm, weights: Weights | Records)
 
 
 def buffer_keys(weights: Weights, form: ModelForm) -> list[str]:
-    """How the buffers are called in the model's file, which itself cannot tell them apart."""
+    """The names of the buffers in the model's file, which does not mark them itself."""
     return [key for key, name in zip(keys_in_file(weights, form), weights, strict=True) if name in weights.buffers]
 
 
@@ -42,7 +42,7 @@ def store_model(
     parent_id: str | None = None,
     contributors: list[dict[str, Any]] | None = None,
 ) -> ModelRow:
-    """Keep a global model's file; its row, which the caller commits."""
+    """Store a global model's file; return its row, which the caller commits."""
     digest, size_bytes = put_weights(models, form, weights)
     return ModelRow(
         digest=digest,

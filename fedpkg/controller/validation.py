@@ -1,4 +1,4 @@
-"""Validation: what clients measure of a round's model, and what that comes to."""
+"""Validation: the clients' metrics of a round's model, and their averages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ VALIDATE = "validate"
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation came to.
+    """The result of a validation.
 
     Args:
-        rows: what each client measured, and what that weighs.
-        clients: tokens of what they were left with, and how many examples they last trained on.
+        rows: each client's metrics and their weight.
+        clients: tokens of the clients' states afterwards, and the numbers of examples they last trained on.
         metrics: averages by name.
-        averages: what is to be known of them, by whose they are.
+        averages: facts about the averages, by group of clients.
         dropped: tokens of states that are not kept, by client.
     """
 
@@ -43,20 +43,20 @@ class Validation:
 def validate(
     ctx: SessionContext, lanes: Lanes, round_number: int, model: ModelRow, *, aside: frozenset[str]
 ) -> Validation:
-    """Have clients measure a round's global model; held-out clients are averaged apart.
+    """Let clients validate a round's global model; held-out clients are averaged separately.
 
-    No client drops out, none is required, and it takes no virtual time.
+    No client drops out, none is required, and no virtual time passes.
 
     Args:
-        aside: clients with outstanding requests. They measure beside these, from their last state on record, and what
-            that leaves is dropped.
+        aside: clients with outstanding requests. They validate at the same time, from their last recorded state, and
+            the resulting state is dropped.
     """
     ledger = ValidationLedger(ctx, round_number, model.model_id)
     lanes.begin(ctx.store.list_clients(ctx.session.session_id))
     desk = desk_of(ctx, lanes, round_number, ledger, Payloads(ctx, round_number, None, model))
     desk.aside = aside
     _ask(desk, ledger)
-    # In the order of the clients, so that the average does not depend on who was first.
+    # In the order of the clients, so that the average does not depend on the order of arrival.
     rows = [ledger.found[client_id] for client_id in desk.clients if client_id in ledger.found]
     among = _weighted(ctx, desk.clients, [one for one in rows if one.client_id not in ctx.held_out])
     apart = _weighted(ctx, desk.clients, [one for one in rows if one.client_id in ctx.held_out])
@@ -75,7 +75,7 @@ def validate(
 
 
 def _ask(desk: Desk, ledger: ValidationLedger) -> None:
-    """Ask those who have not answered yet, and wait until each has answered, or failed."""
+    """Ask the clients that have not answered yet, and wait until each has answered or failed."""
     ctx = desk.ctx
     chosen = Choosing(ctx, desk.round_number, list(desk.clients.values())).to_validate()
     ctx.watch(PhaseStarted(round_number=desk.round_number, phase=VALIDATE, num_clients=len(chosen)))

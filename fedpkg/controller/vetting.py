@@ -1,6 +1,6 @@
-"""What is kept of an answer that code of others may have made: nothing in it can stop the session, or reach a file.
+"""Sanitise answers from untrusted code: nothing in them can stop the session or reach a file.
 
-The numbers, metrics and metadata of a reply are read from the reply itself, here; an answer's own are not looked at.
+The numbers, metrics and metadata of a reply are read from the reply itself, here; an answer's own are ignored.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from fedpkg.waist.order import Order, ReplySpec
 from fedpkg.waist.place import place_of, session_folder
 
 _KIND = re.compile(r"[a-z][a-z_]{0,39}")
-_OF_THE_CONTROLLER = frozenset(("no_space", "dropout", "round_timeout"))  # failures that only it can know of
+_OF_THE_CONTROLLER = frozenset(("no_space", "dropout", "round_timeout"))  # failures that only the controller can detect
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _SUFFIXES = ("", ".json", ".npz", ".safetensors")
 LONGEST_MESSAGE, LONGEST_COMMAND, LONGEST_TAIL, LONGEST_TOKEN, MOST_PHASES = 2_000, 10_000, 64_000, 200, 50
 
 
 def vetted(order: Order, answer: Answer) -> Answer:
-    """The answer with what can be kept of it; one that cannot be an answer to that order has failed.
+    """The sanitised answer; one that cannot be an answer to that order becomes a failure.
 
-    Its folder is the one that the order has here.
+    Its folder is the order's folder on this side.
     """
     if answer.task_id != order.task_id:
-        return _refused(order, "bad_answer", f"its answer is that of another task, {answer.task_id!r:.100}")
+        return _refused(order, "bad_answer", f"its answer is for another task, {answer.task_id!r:.100}")
     for what, token in (("state", answer.state or ""), ("checksum of its state", answer.state_checksum)):
         if len(token) > LONGEST_TOKEN or shown(token) != token:
-            return _refused(order, "bad_state", f"the {what} has no usable name: {token!r:.60}")
+            return _refused(order, "bad_state", f"the {what} has an invalid name: {token!r:.60}")
     return Answer(
         task_id=order.task_id,
         status=answer.status,
@@ -53,13 +53,13 @@ def vetted(order: Order, answer: Answer) -> Answer:
 
 
 def check_name(name: str, spec: ReplySpec) -> None:
-    """Raises Refused: no reply's file is called so."""
+    """Raises Refused: the name is not a valid name of a reply's file."""
     if not _PLAIN_NAME.fullmatch(name) or Path(name).suffix not in (*_SUFFIXES, spec.suffix):
-        raise Refused("bad_file", f"its reply has the name {name!r:.60}, which is none of a reply's file")
+        raise Refused("bad_file", f"its reply has the name {name!r:.60}, which is not valid for a reply's file")
 
 
 def failed(answer: Answer, failure: Failure) -> Answer:
-    """The answer, as one that failed."""
+    """The answer as a failure."""
     nothing = Answer(task_id=answer.task_id, status="failed")
     taken_back = ("reply", "num_examples", "metadata", "metrics", "converted", "state", "state_checksum")
     facts = {name: getattr(nothing, name) for name in taken_back}
@@ -67,7 +67,7 @@ def failed(answer: Answer, failure: Failure) -> Answer:
 
 
 def folder_name(order: Order, folder: str) -> str:
-    """The last part of the folder that an answer names, if it is a name for a file here."""
+    """The last part of the folder that an answer names, if it is a valid file name here."""
     name = Path(folder).name
     return name if _PLAIN_NAME.fullmatch(name) else order.call
 
@@ -84,15 +84,15 @@ def _failure(answer: Answer) -> Failure | None:
     if answer.status != "failed":
         return None
     if answer.failure is None:
-        return Failure("executor", "it failed, and its executor does not say why")
+        return Failure("executor", "it failed, and its executor gave no reason")
     kind, message = answer.failure.kind, answer.failure.message[:LONGEST_MESSAGE]
     if not _KIND.fullmatch(kind) or kind in _OF_THE_CONTROLLER:
-        return Failure("executor", f"where it ran: {message}")
+        return Failure("executor", f"at the executor: {message}")
     return Failure(kind, message)
 
 
 def _text(text: str) -> str:
-    """As a database takes it."""
+    """Text that a database accepts."""
     return text.encode(errors="replace").decode()
 
 

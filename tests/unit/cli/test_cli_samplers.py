@@ -56,7 +56,7 @@ def test_drop_outs_held_out_clients_and_virtual_time_are_shown(tmp_path):
     assert re.search(r'sampler.name +"least_reused"\nsampler.dropout +0.7', shown)
     assert re.search(r"^held out +client-3$", shown, re.MULTILINE)
     assert re.search(r"mean +held_out/mean .* virtual time", shown)
-    assert re.search(r"[12] times? a client dropped out, as sampler.dropout has it", shown)
+    assert re.search(r"[12] times? a client dropped out, by sampler.dropout", shown)
     tasks = fedpkg("session", "show", "--round", 1, "--home", home).out
-    assert re.search(r"client-\d +train +failed .* dropped out, as sampler.dropout has it", tasks)
+    assert re.search(r"client-\d +train +failed .* dropped out, by sampler.dropout", tasks)
     assert re.search(r"^held_out/mean +\S+$", tasks, re.MULTILINE)

@@ -27,7 +27,7 @@ def test_numbers_in_text_are_numbers_and_other_text_is_shown(client, where):
     how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
     ended = fedpkg("run", "--package", "client", "--rounds", "2", "--data", "d/*", *how)
     assert ended.code == 0, ended.err
-    about = " writes test_mse, steps, bad as text; such metrics are read as numbers (said once)"
+    about = " writes test_mse, steps, bad as text; such text is read as numbers (logged once)"
     assert ended.err.count(about) == 1, ended.err
     header, first = ended.out.splitlines()[:2]
     assert "test_mse" in header.split() and "0.125" in first.split()

@@ -108,12 +108,12 @@ def test_session_does_not_go_on_without_what_startup_left(here):
     small.chmod(0o600)
     small.write_text("y")
     checked = fedpkg("home", "check")
-    assert checked.code != 0 and "what 'startup' left for all clients of session" in checked.out
+    assert checked.code != 0 and "the state from 'startup' for all clients of session" in checked.out
     ended = fedpkg("session", "resume", "--rounds", "2")
-    assert ended.code != 0 and "what 'startup' left for all clients has another checksum" in ended.err
+    assert ended.code != 0 and "the state from 'startup' for all clients has another checksum" in ended.err
     shutil.rmtree(left)
     ended = fedpkg("session", "resume", "--rounds", "2")
-    assert ended.code != 0 and "what 'startup' left for all clients" in ended.err
+    assert ended.code != 0 and "the state from 'startup' for all clients" in ended.err
 
 
 def test_startup_that_leaves_nothing_and_a_package_without_one_run_as_ever(here):

@@ -123,7 +123,7 @@ def test_kept_updates_outlive_their_task_folders(federation: Federation) -> None
 def test_pruned_model_says_which_rule_it_was(federation: Federation) -> None:
     session = federation.run(config_of(federation, models="last 2"))
     model = federation.store.get_model(f"{session.session_id}.1")
-    with pytest.raises(NotFound, match=r"\.1 was pruned: the rule was to keep last 2"):
+    with pytest.raises(NotFound, match=r"\.1 was pruned by the rule keep last 2"):
         ModelStore(federation.home.models).verify_model(model)
 
 

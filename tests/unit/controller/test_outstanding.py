@@ -28,7 +28,7 @@ def test_the_step_goes_on_while_a_request_is_outstanding(federation: Federation,
         if ctx.round_number == 1:
             stays = yield Request(payload=state["model"], clients=("client-0",), wait="nothing")
             assert stays.asked == ("client-0",)
-            with pytest.raises(SessionFailed, match="request 1: it is outstanding, without replies yet"):
+            with pytest.raises(SessionFailed, match="request 1: it is outstanding and has no replies yet"):
                 next(stays)
         cohorts.append(ctx.sample())
         replies = yield Request(payload=state["model"], clients=cohorts[-1])
@@ -97,15 +97,15 @@ def test_a_step_cannot_wait_for_a_client_with_an_outstanding_request(federation:
         yield Request(payload=state["model"], clients=("client-1", "client-0"))
 
     Stepping.steps = steps
-    with pytest.raises(SessionFailed, match=r"waits for client-0, but outstanding requests to them come first"):
+    with pytest.raises(SessionFailed, match=r"waits for client-0, but these clients have outstanding requests"):
         federation.run(package=str(DRIFTING), strategy=STEPPING, arguments=gated(tmp_path, "client-0@1"))
 
 
 @pytest.mark.parametrize(
     ("request_of", "section", "reason"),
     [
-        ({}, {"clock": {"seconds": {}}}, "virtual time says which answer arrives first"),
-        ({"sets": True}, {}, "its replies must fit the global model, which it does not send alone"),
+        ({}, {"clock": {"seconds": {}}}, "virtual time decides which answer arrives first"),
+        ({"sets": True}, {}, "its replies must fit the global model, which is not its whole payload"),
     ],
     ids=["virtual clock", "several sets"],
 )
@@ -156,7 +156,7 @@ def test_the_replies_of_an_outstanding_request_cannot_be_looped_over(federation:
         yield from stays  # a loop takes the iterator of the replies, without their `__next__`
 
     Stepping.steps = steps
-    with pytest.raises(SessionFailed, match="it is outstanding, without replies yet"):
+    with pytest.raises(SessionFailed, match="it is outstanding and has no replies yet"):
         federation.run(package=str(DRIFTING), strategy=STEPPING)
 
 
@@ -165,7 +165,7 @@ def test_a_step_cannot_wait_for_fewer_than_no_requests(federation: Federation) -
         yield Arrived(-1)
 
     Stepping.steps = steps
-    with pytest.raises(SessionFailed, match="round 1: a strategy waits for -1 requests"):
+    with pytest.raises(SessionFailed, match="round 1: the strategy waits for -1 requests"):
         federation.run(package=str(DRIFTING), strategy=STEPPING)
 
 
@@ -202,7 +202,7 @@ def test_requests_asked_at_once_cannot_wait_behind_each_other(federation: Federa
         yield [stays, Request(payload=state["model"], clients=("client-0",))]
 
     Stepping.steps = steps
-    with pytest.raises(SessionFailed, match=r"waits for client-0, but outstanding requests to them come first"):
+    with pytest.raises(SessionFailed, match=r"waits for client-0, but these clients have outstanding requests"):
         federation.run(package=str(DRIFTING), strategy=STEPPING)
 
 

@@ -321,7 +321,7 @@ def test_after_a_round_without_a_usable_reply_the_step_may_leave_other_requests_
 
     Stepping.steps = steps
     at_once.fails = frozenset(["client-0@1"])
-    with pytest.raises(SessionFailed, match="none of 1 calls of clients has a usable reply"):
+    with pytest.raises(SessionFailed, match="none of the 1 calls of clients returned a usable reply"):
         federation.run(rounds=2, strategy=STEPPING)
     at_once.fails = frozenset()
     (session,) = federation.store.list_sessions()

@@ -42,7 +42,7 @@ def test_the_sampler_does_not_ask_nobody_while_requests_are_outstanding(federati
     Stepping.steps = steps
     arguments = gated(tmp_path, *(f"client-{n}@1" for n in range(3)))
     with pytest.raises(
-        SessionFailed, match=r"round 2: the sampler finds 0 clients, 1 are required: 3 have outstanding"
+        SessionFailed, match=r"round 2: the sampler found 0 clients, 1 are required; 3 clients have outstanding"
     ):
         federation.run(package=str(DRIFTING), rounds=3, strategy=STEPPING, arguments=arguments)
 

@@ -173,7 +173,7 @@ def test_with_the_line_batch_norm_trains_and_without_it_negative_variances_are_t
     metrics = federation.store.list_rounds(session.session_id)[-1].metrics
     assert metrics["accuracy"] >= 0.95 and not said(caplog, "negative values")
     run(rounds=2, buffers=[])
-    assert len(said(caplog, "5 of the next global model have negative values")) == 1
+    assert len(said(caplog, "variances of the next global model have negative values (5)")) == 1
 
 
 # ---- methods that move parameters alone
@@ -364,7 +364,7 @@ def test_parameters_and_statistics_that_are_not_finite_are_refused_with_what_to_
 ) -> None:
     with pytest.raises(ConfigError, match="'mask' has NaN or infinite values") as caught:
         here(moving, MASKED)
-    assert 'persistent=False), or say that it is a buffer: buffers: ["mask"]' in (caught.value.hint or "")
+    assert 'persistent=False), or declare it as a buffer: buffers: ["mask"]' in (caught.value.hint or "")
     with pytest.raises(ConfigError, match="'running_mean' has NaN or infinite values"):
         here(moving, {"w": torch.zeros(1), "running_mean": torch.tensor([torch.nan])})
 

@@ -138,7 +138,7 @@ class AskingFor(Pipeline):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (ReplyKind.RESULT, "asks for one of update, sets, metrics, records, not result"),
+        (ReplyKind.RESULT, "must ask for one of update, sets, metrics, records, not result"),
         (ReplyKind.SETS, "asks for sets, but names none"),
     ],
 )

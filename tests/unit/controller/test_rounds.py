@@ -124,7 +124,7 @@ with open(__file__ + ".runs", "a") as runs:
 
 def test_session_cannot_end_before_the_rounds_it_has_begun(federation: Federation) -> None:
     session = federation.run(rounds=2)
-    with pytest.raises(ConfigError, match="has begun 2 rounds"):
+    with pytest.raises(ConfigError, match="has started 2 rounds"):
         federation.resume(session.session_id, rounds=1)
     assert federation.store.get_session(session.session_id).num_rounds == 2
 

@@ -50,7 +50,7 @@ def test_state_round_trips() -> None:
 
 
 def test_state_that_is_no_data_is_refused() -> None:
-    with pytest.raises(SessionFailed, match="cannot hold a set"):
+    with pytest.raises(SessionFailed, match="cannot contain a set"):
         encode({"x": {1}}, lambda weights: ("", []))
 
 

@@ -272,17 +272,17 @@ class Astray:
     ("way", "words"),
     [
         ("", "a step returns its next state, .* not a NoneType"),
-        ("yields", "a step yields requests, not a str"),
-        ("twice", "request once: a strategy has asked under that id before"),
-        ("nobody", "a strategy asks unknown clients: client-9"),
+        ("yields", "a step must yield requests, not a str"),
+        ("twice", "request once: the strategy has used this request id before"),
+        ("nobody", "clients of the request: unknown clients: client-9"),
         ("group", "there is no group 'nirgends'"),
-        ("one id", r"the clients of a request are several ids, as \('client-0',\)"),
-        ("numbers", "a payload is Weights, several named Weights, or Records"),
-        ("waits", "a strategy waits for 1 replies, and requires 2"),
+        ("one id", r"clients of a request must be several ids: \('client-0',\)"),
+        ("numbers", "a payload must be Weights, several named Weights, or Records"),
+        ("waits", "the strategy waits for 1 replies, but requires 2"),
         ("tensors", "parameters must be JSON: .*Tensor"),
-        ("another", "round 1: the next model is another one: tensor 'x' has dtype float32"),
-        ("metrics", "a strategy's state and metrics are data; they cannot hold a Tensor"),
-        ("a set", "a strategy's state and metrics are data; they cannot hold a set"),
+        ("another", "round 1: the next model does not fit the global model: tensor 'x' has dtype float32"),
+        ("metrics", "a strategy's state and metrics are data; they cannot contain a Tensor"),
+        ("a set", "a strategy's state and metrics are data; they cannot contain a set"),
         ("raises", r"round 1: KeyError: 'Tippfehler'\n.*test_steps.py, line \d+, in step"),
     ],
 )
@@ -295,7 +295,7 @@ def test_step_that_goes_astray_fails_with_what_it_did(federation: Federation, wa
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("Plain", "the step is not a generator"), ("Bare", "begins with a state, .* a Weights")]
+    ("name", "words"), [("Plain", "the step is not a generator"), ("Bare", "begin with a state, .* a Weights")]
 )
 def test_strategies_that_are_none_are_told_so(federation: Federation, name: str, words: str) -> None:
     with pytest.raises(SessionFailed, match=words):
@@ -343,7 +343,7 @@ def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(
         federation.run(config, watch=stop)
     session_id = federation.store.list_sessions()[-1].session_id
     monkeypatch.setattr(Fickle, "entry_point", "prox")
-    with pytest.raises(SessionFailed, match=r"does not ask as it did .*\(entry_point: train, now prox\)"):
+    with pytest.raises(SessionFailed, match=r"request differs from the one before .*\(entry_point: train, now prox\)"):
         federation.resume(session_id)
     monkeypatch.undo()
     assert federation.resume(session_id).status == "finished"

@@ -165,7 +165,7 @@ class Turning:
     file.write_text(code.replace("HAS_MODEL", str(not began)))
     session = federation.run(rounds=1, strategy={"file": str(file)})
     file.write_text(file.read_text().replace(f"has_model={not began}", f"has_model={bool(began)}"))
-    with pytest.raises(ConfigError, match=f"began with{began} a model, and its strategy has"):
+    with pytest.raises(ConfigError, match=f"started with{began} a model, and its strategy now has"):
         federation.resume(session.session_id, rounds=2)
 
 
@@ -230,13 +230,13 @@ def test_what_is_said_of_a_model_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("request_", "metrics", "reason"),
     [
-        ({"reply_kind": ReplyKind.UPDATE}, {}, "a strategy without a model asks for update"),
-        ({"reply_kind": ReplyKind.SETS, "sets": {"x": None}}, {}, "a strategy without a model asks for sets"),
-        ({"transforms": object()}, {}, "transforms for records, not for an update"),
-        ({"download": object()}, {}, "transforms for a download"),
-        ({"payload": None}, {}, "a payload is Weights, several named Weights, or Records"),
+        ({"reply_kind": ReplyKind.UPDATE}, {}, "without a model, the strategy asks for update"),
+        ({"reply_kind": ReplyKind.SETS, "sets": {"x": None}}, {}, "without a model, the strategy asks for sets"),
+        ({"transforms": object()}, {}, "transforms require an update, not records"),
+        ({"download": object()}, {}, "transforms of a download"),
+        ({"payload": None}, {}, "a payload must be Weights, several named Weights, or Records"),
         ({"entry_point": "how-is.its"}, {}, "the package has no entry point 'how-is.its'; did you mean 'how-is.it'"),
-        ({}, {"w": Weights({})}, "metrics are JSON; they cannot hold Weights"),
+        ({}, {"w": Weights({})}, "metrics are JSON; they cannot contain Weights"),
     ],
 )
 def test_what_needs_a_model_fails_with_a_reason(
@@ -281,5 +281,5 @@ def test_coordinator_without_a_model_cannot_commit_one(federation: Federation, p
     folder.mkdir()
     code = "from fedpkg.client import coordinator\nfor step in coordinator.rounds():\n    assert step.path is None\n"
     (folder / "server.py").write_text(f"{code}    step.commit({{'w': 1.0}})\n")
-    with pytest.raises(SessionFailed, match="it commits a model, and the session has none"):
+    with pytest.raises(SessionFailed, match="it committed a model, but the session has none"):
         federation.run(package=package, rounds=1, strategy={**COORDINATOR, "folder": str(folder)})

@@ -53,27 +53,27 @@ WILD = told(
 )
 # By client: what its answer is made into, and what is recorded of that; None: it is as good as any.
 ANSWERS: list[tuple[Callable[[dict[str, Any]], bytes], str | None, str]] = [
-    (told(task_id="another"), "bad_answer", "its answer is that of another task, 'another'"),
+    (told(task_id="another"), "bad_answer", "its answer is for another task, 'another'"),
     (told(task_id=""), "bad_answer", "another task"),
     (lambda answer: b"{", "executor", "not a valid Answer: "),
     (lambda answer: b'{"metrics":' + b"[" * 200_000, "executor", "not a valid Answer: "),
     (told(secret=1), "executor", "unknown field `secret`"),
-    (told(status="cancelled"), "executor", "it was cancelled, and nobody had asked for that"),
-    (told(status="failed"), "executor", "it failed, and its executor does not say why"),
-    (told(status="failed", failure={"kind": "no_space", "message": "x"}), "executor", "where it ran: x"),
-    (told(status="failed", failure={"kind": "dropout", "message": "y"}), "executor", "where it ran: y"),
-    (told(status="failed", failure={"kind": "\x1b[1m", "message": "\x1b"}), "executor", "where it ran: \\x1b"),
-    (told(reply=None), "no_file", "its answer is ok, but has none"),
-    (of_reply(name="../../out.npz"), "bad_file", "'../../out.npz', which is none of a reply's file"),
-    (of_reply(name="out.pt"), "bad_file", "'out.pt', which is none of a reply's file"),
-    (of_reply(size_bytes=10**12), "too_big", "'out.npz' has 1000000000000 bytes; at most"),
+    (told(status="cancelled"), "executor", "the executor cancelled it without a request to do so"),
+    (told(status="failed"), "executor", "it failed, and its executor gave no reason"),
+    (told(status="failed", failure={"kind": "no_space", "message": "x"}), "executor", "at the executor: x"),
+    (told(status="failed", failure={"kind": "dropout", "message": "y"}), "executor", "at the executor: y"),
+    (told(status="failed", failure={"kind": "\x1b[1m", "message": "\x1b"}), "executor", "at the executor: \\x1b"),
+    (told(reply=None), "no_file", "its answer is ok, but has no reply"),
+    (of_reply(name="../../out.npz"), "bad_file", "'../../out.npz', which is not valid for a reply's file"),
+    (of_reply(name="out.pt"), "bad_file", "'out.pt', which is not valid for a reply's file"),
+    (of_reply(size_bytes=10**12), "too_big", "'out.npz' has 1000000000000 bytes; the limit is"),
     (of_reply(size_bytes=10), "executor", "what came of its reply is not what was said"),
     (of_reply(size_bytes=-1), "executor", "what came of its reply is not what was said"),
-    (of_reply(checksum="00000000"), "bad_file", "its reply was damaged on its way"),
-    (told(state="no-such", state_checksum="00000000"), "bad_state", "the state that it left "),
-    (told(state="../../../..", state_checksum="00000000"), "bad_state", "the state that it left "),
-    (told(state="\x1b" * 3), "bad_state", "the state has no usable name"),
-    (told(state="x" * 5_000), "bad_state", "the state has no usable name"),
+    (of_reply(checksum="00000000"), "bad_file", "its reply was damaged in transit"),
+    (told(state="no-such", state_checksum="00000000"), "bad_state", "its state "),
+    (told(state="../../../..", state_checksum="00000000"), "bad_state", "its state "),
+    (told(state="\x1b" * 3), "bad_state", "the state has an invalid name"),
+    (told(state="x" * 5_000), "bad_state", "the state has an invalid name"),
     (told(started_at=1e9), None, ""),
     (told(started_at=1e10), None, ""),
     (WILD, None, ""),
@@ -103,9 +103,9 @@ def larger(value: Any, body: bytes) -> tuple[Any, bytes]:
 
 # By client: what its reply's files are made into.
 REPLIES: list[tuple[Callable[[Any, bytes], tuple[Any, bytes]], str, str]] = [
-    (flipped, "bad_file", "its reply was damaged on its way"),
+    (flipped, "bad_file", "its reply was damaged in transit"),
     (larger, "executor", "what came of its reply is not what was said"),
-    (lambda value, body: (value, body[:100]), "bad_file", "its reply was damaged on its way"),
+    (lambda value, body: (value, body[:100]), "bad_file", "its reply was damaged in transit"),
     (lambda value, body: ([["../x", 1]], body), "executor", "what came of its reply is not what was said: '../x'"),
     (lambda value, body: ([["out.npz", -1]], body), "executor", "what came of its reply is not what was said"),
     (lambda value, body: ([], b""), "executor", "No such file"),
@@ -251,6 +251,6 @@ def test_lie_of_who_builds_the_seed_begins_no_session(
         return value, of_reply(name="../seed.npz")(json.loads(body)) if call == "submit" else body
 
     monkeypatch.setattr(executors, "make_executor", over(far.port, tamper=lie))
-    with pytest.raises(EntryPointFailed, match=r"'\.\./seed\.npz', which is none of a reply's file"):
+    with pytest.raises(EntryPointFailed, match=r"'\.\./seed\.npz', which is not valid for a reply's file"):
         federation.run(clients=2)
     assert federation.store.list_sessions() == []
