@@ -1,8 +1,8 @@
-"""What is on record of a coordinator: what it sent and was told, so that a new process can go on.
+"""The journal of a coordinator: the messages that it sent and received, so that a new process can continue.
 
-``rounds/3.json``       one committed round; the strategy's state has its digest
-``sending-3.jsonl``     what was sent so far in a round that is not committed
-``files/<digest>.npz``  what it was told in files, and what it sent in the round that runs
+``rounds/3.json``       one committed round; its digest is in the strategy's state
+``sending-3.jsonl``     messages sent so far in a round that is not committed
+``files/<digest>.npz``  files that it received, and files that it sent in the current round
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ STEADY = (
 
 
 class Differs(Exception):
-    """A coordinator sends something else than is on record."""
+    """A coordinator's message differs from the recorded one."""
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A message as it came: its digest, with those of its files; its beginning, to be shown; files by their names."""
+    """A received message: its digest, with those of its files; its first characters, for errors; its files by name."""
 
     digest: str
     said: str
@@ -56,21 +56,21 @@ class Sent:
         return {"digest": self.digest, "said": self.said, "files": dict(self.files)}
 
     def check(self, recorded: Mapping[str, Any], *, round_number: int, number: int) -> None:
-        """Raises Differs: another message is on record."""
+        """Raises Differs: the recorded message is another one."""
         if self.digest == recorded["digest"]:
             return
         other = sorted(name for name, digest in self.files.items() if recorded["files"].get(name) != digest)
-        about = f"it sends {self.said} and sent {recorded['said']}"
+        about = f"it sends {self.said}, but sent {recorded['said']} before"
         if self.said == recorded["said"] and other:
-            about = f"{self.said} has other bytes in the file {other[0]}"
+            about = f"{self.said} now has other bytes in the file {other[0]}"
         elif self.said == recorded["said"]:
-            about = f"{self.said} goes on in another way"
-        raise Differs(f"message {number} of round {round_number} is not the one on record: {about}")
+            about = f"{self.said} now continues differently"
+        raise Differs(f"message {number} of round {round_number} differs from the recorded one: {about}")
 
 
 @dataclass
 class Round:
-    """The messages of one round. ``start`` is what it was told first; each message is there with what it was told."""
+    """The messages of one round: ``start``, the first one to the coordinator, then each of its own with the answer."""
 
     start: dict[str, Any]
     messages: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
@@ -78,14 +78,14 @@ class Round:
 
     @property
     def files(self) -> set[str]:
-        """The files that it was told of."""
+        """The files that the coordinator received."""
         told = [reply for _, one in self.messages for request in one["replies"] for reply in request["replies"]]
         kept = {self.start["model"], self.start.get("checkpoint")} - {None}
         return kept.union(*(reply["weights"].values() for reply in told))
 
 
 class Journal:
-    """The record of one session's coordinator. ``folder`` is its own."""
+    """The journal of one session's coordinator, in its own ``folder``."""
 
     def __init__(self, folder: Path, form: ModelForm) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ class Journal:
         return self.folder / "files" / name
 
     def keep(self, what: Weights | Records) -> str:
-        """Keep weights or records; the name of their file."""
+        """Store weights or records; return the name of their file."""
 
         def write(path: Path) -> None:
             if isinstance(what, Records):
@@ -110,10 +110,10 @@ class Journal:
         return self._keep(write, self.form.suffix)
 
     def take(self, folder: int, name: str, max_bytes: int) -> str:
-        """Take a file out of a coordinator's folder; its name here.
+        """Move a file out of a coordinator's folder; return its name in the journal.
 
         Raises:
-            SessionFailed: it is not there, no regular file with one name, or too large.
+            SessionFailed: it does not exist, is no regular file, has several links, or is too large.
         """
 
         def copy(path: Path) -> None:
@@ -133,7 +133,7 @@ class Journal:
         return kept
 
     def sweep(self, rounds: Iterable[Round]) -> None:
-        """Remove files that no round needs."""
+        """Remove files that are in no round."""
         needed = set[str]().union(*(one.files for one in rounds))
         for path in (self.folder / "files").iterdir():
             if path.name not in needed:
@@ -142,7 +142,7 @@ class Journal:
     # ---- rounds
 
     def write(self, one: Round) -> dict[str, Any]:
-        """Put a round on record before it is committed; what the state has of it."""
+        """Record a round before it is committed; return its entry for the strategy's state."""
         body = encode({"start": one.start, "messages": one.messages, "commit": one.commit})
         fsync_folder(self.folder / "files")
         with atomic_write(self._round(one.start["round"])) as file:
@@ -150,7 +150,7 @@ class Journal:
         return {"round": one.start["round"], "digest": hashlib.sha256(body).hexdigest()}
 
     def read(self, recorded: Mapping[str, Any]) -> Round:
-        """Raises StoreError: it is not as it was recorded."""
+        """Raises StoreError: the record is missing or was changed."""
         path = self._round(recorded["round"])
         try:
             body = path.read_bytes()
@@ -162,8 +162,8 @@ class Journal:
                     raise OSError(f"{self.file(name)} was changed")
         except OSError as error:
             raise StoreError(
-                f"{path}: the record of the coordinator cannot be used: {error}",
-                hint="put the folder back from a copy of the home; without it the session cannot go on",
+                f"{path}: the coordinator's record cannot be used: {error}",
+                hint="restore the folder from a copy of the home; without it the session cannot be resumed",
                 path=str(path),
             ) from error
         return one
@@ -171,10 +171,10 @@ class Journal:
     def _round(self, number: int) -> Path:
         return self.folder / "rounds" / f"{number}.json"
 
-    # ---- the round that runs
+    # ---- the current round
 
     def sending(self, round_number: int) -> Sending:
-        """What was sent of a round that was begun; of all others it is forgotten."""
+        """Load the messages of a started round; those of all other rounds are deleted."""
         path = self.folder / f"sending-{round_number}.jsonl"
         for other in self.folder.glob("sending-*.jsonl"):
             if other != path:
@@ -183,7 +183,7 @@ class Journal:
 
 
 class Sending:
-    """The messages that a round has sent so far, of this process and of those before it."""
+    """The messages of a round so far, from this process and earlier ones."""
 
     def __init__(self, path: Path, round_number: int) -> None:
         self.path = path
@@ -193,10 +193,10 @@ class Sending:
         self._write()
 
     def add(self, number: int, sent: Sent) -> None:
-        """Put the message with this number (from 1) on record.
+        """Record the message with this number (from 1).
 
         Raises:
-            Differs: another one is.
+            Differs: the recorded message is another one.
         """
         if number <= len(self._sent):
             sent.check(self._sent[number - 1], round_number=self.round_number, number=number)
@@ -208,7 +208,7 @@ class Sending:
             os.fsync(file.fileno())
 
     def forget(self, after: int) -> None:
-        """Forget all messages after that many: what they are told when the round is taken again may differ."""
+        """Delete all messages after the first ``number``: their answers may differ when the round is repeated."""
         del self._sent[after:]
         self._write()
 
@@ -225,9 +225,9 @@ def _copy(folder: int, name: str, target: BinaryIO, max_bytes: int) -> None:
     with open(fd, "rb", closefd=True) as source:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
-            raise SessionFailed(f"its file '{name}' is no regular file of its own")
+            raise SessionFailed(f"its file '{name}' is not a regular file with a single link")
         if facts.st_size > max_bytes:
-            raise SessionFailed(f"its file '{name}' has {facts.st_size} bytes; at most {max_bytes} are taken")
+            raise SessionFailed(f"its file '{name}' has {facts.st_size} bytes; at most {max_bytes} are accepted")
         left = max_bytes
         while left and (part := source.read(min(left, _CHUNK))):
             target.write(part)

@@ -1,4 +1,4 @@
-"""The process of a coordinator: it is started, spoken with, and gone afterwards with all that it started."""
+"""The process of a coordinator: start it, exchange messages, and end it with all processes that it started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late  # another one than the built-in before Python 3.11
+from concurrent.futures import TimeoutError as Late  # differs from the built-in before Python 3.11
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +29,12 @@ from fedpkg.files import copy_file, copy_tree, open_folder, remove_tree
 from fedpkg.formats.base import ModelForm
 from fedpkg.types import Json
 
-END_PATIENCE_S = 2.0  # for a coordinator to end by itself when the session has ended
+END_PATIENCE_S = 2.0  # for a coordinator to exit when the session has ended
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a program ended: in words, and the end of its log. ``is_final``: another start would end in the same way."""
+    """How a program ended, in words, and the end of its log. ``is_final``: another start would end in the same way."""
 
     how: str
     log: str = ""
@@ -42,7 +42,7 @@ class Ending:
 
 
 class Program(Protocol):
-    """A program that was started. ``ended`` is set once it is gone, with all that it started."""
+    """A started program. ``ended`` is set once it and all processes that it started have ended."""
 
     @property
     def ended(self) -> Future[Ending]: ...
@@ -54,15 +54,15 @@ class Program(Protocol):
 
 @dataclass(frozen=True)
 class Start:
-    """How a program is started.
+    """A program to start.
 
     Args:
-        command: a line for bash.
-        cwd: its folder, which it may change.
-        folder: for its logs; not for the program.
+        command: a command line for bash.
+        cwd: its working folder, which it may change.
+        folder: for its logs; the program has no access to it.
         reads, writes: further folders that it may read, or change.
-        fd: an open file that it inherits; its number is in the variable ``variable``.
-        seed: of the global generators of random, NumPy and PyTorch.
+        fd: a file descriptor that it inherits; its number is in the environment variable ``variable``.
+        seed: for the global generators of random, NumPy and PyTorch.
     """
 
     command: str
@@ -77,13 +77,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a session gives its coordinator.
+    """What a session provides for its coordinator.
 
     Args:
-        folder: in the session's folder.
+        folder: a folder inside the session's folder.
         start: starts a program, under the session's limits and isolation.
-        follow: a future with the result of another one, which ends early where the session is to stop.
-        seed: the session's.
+        follow: a future with the result of another one, which ends early if the session is to stop.
+        seed: the session's seed.
     """
 
     folder: Path
@@ -103,7 +103,7 @@ class Ended(Exception):
 
 
 class Process:
-    """One process of a coordinator, and its folder: ``work`` (a copy of the person's), ``in`` and ``out`` for files."""
+    """One process of a coordinator, and its folder: ``work`` (a copy of the user's), ``in`` and ``out`` for files."""
 
     def __init__(
         self, place: Workplace, journal: Journal, command: str, sources: Sequence[Path], *, timeout_s: float
@@ -117,7 +117,7 @@ class Process:
         self.work, self.files, self.out = (self.folder / name for name in ("work", "in", "out"))
         self.folder.mkdir()
         for source in sources:
-            if source.is_file():  # it alone, wherever it lies
+            if source.is_file():  # only this file, whatever folder it is in
                 self.work.mkdir(exist_ok=True)
                 copy_file(source, self.work / source.name)
             else:
@@ -139,11 +139,11 @@ class Process:
         self._program.ended.add_done_callback(lambda _ended: self._hang_up())
 
     def hear(self, *, max_bytes: int) -> tuple[Message, Sent]:
-        """Its next message. The files that belong to it are taken into the journal.
+        """Receive its next message. The message's files are moved to the journal.
 
         Raises:
-            Ended: the process ended before.
-            SessionFailed: it took too long; the message, or one of its files, cannot be used.
+            Ended: the process has ended without one.
+            SessionFailed: it took too long, or the message or one of its files cannot be used.
         """
         reading = self._place.follow(self._reader.submit(receive, self._socket.recv))
         try:
@@ -151,7 +151,7 @@ class Process:
         except Late:
             raise SessionFailed(
                 f"the coordinator sent nothing for {self._timeout_s:g} s",
-                hint=f"look at its logs in {self.folder}; strategy.timeout_s is the time that it has for a message",
+                hint=f"see its logs in {self.folder}; strategy.timeout_s is its time limit for a message",
             ) from None
         except OSError:
             body = None
@@ -165,10 +165,10 @@ class Process:
         return message, Sent.of(body, files)
 
     def tell(self, message: Mapping[str, Any], files: set[str]) -> None:
-        """Send it a message, and files of the journal.
+        """Send it a message with files of the journal.
 
         Raises:
-            Ended: it is gone.
+            Ended: the process has ended.
         """
         for name in files:
             if not (self.files / name).exists():
@@ -183,12 +183,12 @@ class Process:
             raise self._ended() from None
 
     def forget_files(self) -> None:
-        """Remove the files that it was given: they are of an earlier round."""
+        """Remove files that were sent to it in an earlier round."""
         for path in self.files.iterdir():
             remove_tree(path)
 
     def close(self, *, patience_s: float = 0.0) -> None:
-        """End it and remove its folder, but for the logs."""
+        """End it and remove its folder, except the logs."""
         self._hang_up()
         with suppress(Late):
             self._program.ended.result(patience_s)
@@ -196,7 +196,7 @@ class Process:
         self._put_away()
 
     def _ended(self) -> Ended:
-        self._hang_up()  # if it closed its end of the socket alone, it ends now
+        self._hang_up()  # in case it has only closed its end of the socket
         try:
             return Ended(self._program.ended.result(END_PATIENCE_S))
         except Late:

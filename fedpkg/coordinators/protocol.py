@@ -1,7 +1,7 @@
-"""What a coordinator sends and is sent: frames of JSON with a length before them, tensors as files beside them.
+"""The protocol of a coordinator: JSON frames with a length prefix, and tensors in files beside them.
 
-A frame is 4 bytes of length (big-endian), then JSON. ``fedpkg/client/coordinator.py`` is the other end, which describes
-what it is sent.
+A frame is 4 bytes of length (big-endian), then JSON. ``fedpkg/client/coordinator.py`` is the other end; it describes
+the messages to the coordinator.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from fedpkg.errors import SessionFailed
 from fedpkg.shown import shown
 
 VERSION = 1
-VARIABLE = "FEDPKG_COORDINATOR"  # in the coordinator's environment: the number of its end of the socket
+VARIABLE = "FEDPKG_COORDINATOR"  # environment variable: the file descriptor of the coordinator's end of the socket
 MAX_MESSAGE_BYTES = 8 << 20
 MAX_CHECKPOINT_BYTES = 16 << 20
-MAX_REQUESTS = 1000  # in one message
+MAX_REQUESTS = 1000  # per message
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
-_QUOTED = 300  # characters of a message in an error
+_QUOTED = 300  # number of characters of a message in an error
 
 
 class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -34,8 +34,8 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True, forbid_u
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file, of a model or of records; None: the
-    round's model, or, without one, records with nothing in them.
+    """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file of a model or of records; None: the
+    round's model, or empty records if there is no model.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ask(msgspec.Struct, tag="ask", tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """Requests that are asked at once; the answer has the replies to all of them that do not stay outstanding."""
+    """Requests that are sent at once; the answer has the replies to all of them that do not stay outstanding."""
 
     requests: list[Wanted]
 
@@ -65,7 +65,7 @@ class Await(msgspec.Struct, tag="await", tag_field="type", frozen=True, forbid_u
 
 
 class Commit(msgspec.Struct, tag="commit", tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The end of a round. ``model`` and ``checkpoint`` name files; without a model it stays as it is."""
+    """The end of a round. ``model`` and ``checkpoint`` name files; without ``model``, the model is unchanged."""
 
     model: str | None = None
     metrics: dict[str, Any] = {}
@@ -74,13 +74,13 @@ class Commit(msgspec.Struct, tag="commit", tag_field="type", frozen=True, forbid
 
 
 class Log(msgspec.Struct, tag="log", tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """A line for the session's log. It is not compared when messages are sent again."""
+    """A line for the session's log. Lines are not compared when messages are sent again."""
 
     text: str
 
 
 class Error(msgspec.Struct, tag="error", tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The coordinator gives up, and so the session fails."""
+    """The coordinator gives up, so the session fails."""
 
     text: str
 
@@ -90,7 +90,7 @@ _decoder = msgspec.json.Decoder(Message)
 
 
 def decode(body: bytes) -> Message:
-    """Raises SessionFailed: it is none."""
+    """Decode a message. Raises SessionFailed: it is not a message of the protocol."""
     try:
         message: Message = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -98,7 +98,7 @@ def decode(body: bytes) -> Message:
     files = []
     if isinstance(message, Ask):
         if not 0 < len(message.requests) <= MAX_REQUESTS:
-            raise SessionFailed(f"it asks {len(message.requests)} requests at once; 1 to {MAX_REQUESTS} are allowed")
+            raise SessionFailed(f"it sends {len(message.requests)} requests at once; 1 to {MAX_REQUESTS} are allowed")
         files = [one.payload for one in message.requests]
     if isinstance(message, Commit):
         files = [message.model, message.checkpoint]
@@ -109,7 +109,7 @@ def decode(body: bytes) -> Message:
 
 
 def files_of(message: Message) -> list[str]:
-    """The names of the files that belong to a message."""
+    """The names of a message's files."""
     if isinstance(message, Ask):
         return list(dict.fromkeys(one.payload for one in message.requests if one.payload is not None))
     if isinstance(message, Commit):
@@ -118,7 +118,7 @@ def files_of(message: Message) -> list[str]:
 
 
 def quoted(body: bytes) -> str:
-    """The beginning of a message, to be shown."""
+    """The first characters of a message, for errors."""
     text = body[:_QUOTED].decode(errors="replace")
     return shown(text) + (" …" if len(body) > _QUOTED else "")
 
@@ -128,17 +128,17 @@ def encode(value: object) -> bytes:
 
 
 def send(fd: int, body: bytes) -> None:
-    """Raises OSError: the other side is gone."""
+    """Send a frame. Raises OSError: the other side has ended."""
     left = memoryview(struct.pack(">I", len(body)) + body)
     while left:
         left = left[os.write(fd, left) :]
 
 
 def receive(read: Callable[[int], bytes]) -> bytes | None:
-    """The next frame's body; None: the other side is gone.
+    """The next frame's body; None: the other side has ended.
 
     Raises:
-        SessionFailed: it is too long.
+        SessionFailed: the frame is too long.
     """
     header = _exactly(read, 4)
     if header is None:

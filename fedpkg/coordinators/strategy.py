@@ -1,4 +1,4 @@
-"""The strategy that asks what a coordinator says: a step is what its process sends up to its next commit."""
+"""The strategy of a coordinator: a step consists of the messages of its process up to its next commit."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.coordinators")
 
-MOST_STARTS = 3  # of a process in one round: what ends it each time will end it again
+MOST_STARTS = 3  # starts of a process per round: after so few, another start will most likely fail too
 MOST_LOG_LINES = 100  # of a round
 LONGEST_LINE = 500
-_OF_A_PROGRAM = Traits(entry_points=(), treatment="elsewhere")  # which it asks is only seen when it asks
-_LEAST_BYTES = 16 << 20  # of a file that it sends, whatever the size of the model
+_OF_A_PROGRAM = Traits(entry_points=(), treatment="elsewhere")  # the entry points are only known when it asks
+_LEAST_BYTES = 16 << 20  # for a file that it sends, whatever the size of the model
 
 
 @dataclass
 class Coordinator:
-    """A strategy that is a process of the person's own code. Its state: the model, if there is one, and the rounds on
-    record.
+    """A strategy that runs as a process of the user's own code. Its state: the model, if there is one, and the recorded
+    rounds.
 
-    After a checkpoint, the rounds before it are no longer needed. ``workplace`` is given by the session that runs it;
-    the strategy itself keeps the process, which it can start again at any time, and nothing else.
+    After a checkpoint, the rounds before it are no longer needed. The session that runs it sets ``workplace``; the
+    strategy itself only holds the process, which it can restart at any time.
 
     Args:
         folder: the program's folder, or its one file.
-        beside: further files that the program finds in its folder.
+        beside: further files that are put into the program's folder.
     """
 
     command: str
@@ -65,15 +65,15 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         self._process: Process | None = None
-        self._rounds: list[Round] = []  # that the process has seen
-        self._seen: list[dict[str, Any]] = []  # the same, as the state has them
+        self._rounds: list[Round] = []  # rounds that the process has seen
+        self._seen: list[dict[str, Any]] = []  # the same rounds, as stored in the state
 
     def init(self, seed_model: Weights | None) -> State:
         return {**({} if seed_model is None else {"model": seed_model}), "rounds": [], "checkpoint": None}
 
     def step(self, state: State, ctx: StepContext) -> Step:
         if self.workplace is None:
-            raise SessionFailed("a coordinator runs in a session alone")
+            raise SessionFailed("a coordinator runs only in a session")
         journal = Journal(self.workplace.folder, self.workplace.form)
         if self._process is None or self._seen != state["rounds"]:
             self.close()
@@ -109,11 +109,11 @@ class Coordinator:
     def exchange(
         self, journal: Journal, round_: Round, say: Mapping[str, Any] | None, deaths: list[str]
     ) -> tuple[Message, Sent]:
-        """Say something to the process, and hear its next message; a process that has ended is started again.
+        """Send a message to the process, and receive its next one; a process that has ended is restarted.
 
         Raises:
-            SessionFailed: it ends again and again, or it sends what cannot be used.
-            Differs: it sends something else than is on record.
+            SessionFailed: it ends repeatedly, or sends an invalid message.
+            Differs: its message differs from the recorded one.
         """
         most = _max_bytes(journal, round_)
         while True:
@@ -138,16 +138,16 @@ class Coordinator:
     def _dead(self, deaths: Sequence[str], end: Ended) -> SessionFailed:
         times = f" ({len(deaths)} times in this round)" if len(deaths) > 1 else ""
         log = f"; its log ends with\n{end.ending.log}" if end.ending.log else ""
-        hint = "mend it and resume the session"
+        hint = "fix it and resume the session"
         if end.ending.is_final:
-            hint = "a coordinator commits each round; with commit(finished=…) the session ends"
+            hint = "a coordinator must commit each round; commit(finished=…) ends the session"
         return SessionFailed(f"it {end.ending.how} before it committed the round{times}{log}", hint=hint)
 
     def _replay(self, process: Process, last: Round, most: int) -> None:
-        """Bring a new process to where the last one was: give it what that was told, if it sends what that sent."""
+        """Replay the messages of the last process to a new one, as long as it sends the same messages."""
         message, _ = process.hear(max_bytes=most)
         if not isinstance(message, Hello) or message.protocol != VERSION:
-            raise SessionFailed(f"it must begin with a hello of protocol {VERSION}, not {type(message).__name__}")
+            raise SessionFailed(f"it must start with a hello of protocol {VERSION}, not {type(message).__name__}")
         assert self.workplace is not None
         hello: dict[str, Any] = {
             "protocol": VERSION,
@@ -189,7 +189,7 @@ class _Talk:
         self._by_time: int | None = None  # the first message whose answer depends on time
 
     def run(self, state: State) -> Asks[StepResult]:
-        """Ask what it asks, until it commits: the state after that, whose record is on disk."""
+        """Send its requests until it commits; return the state after that, whose record is on disk."""
         sending, messages = self.journal.sending(self.round.start["round"]), self.round.messages
         said: Mapping[str, Any] | None = {**self.round.start, "checkpoint": None}
         try:
@@ -207,13 +207,13 @@ class _Talk:
                 messages.append((sent.to_json(), dict(said)))
         except Differs:
             raise
-        except BaseException:  # the round is taken again: what was not answered may then be another message
+        except BaseException:  # when the round is repeated, messages without an answer may differ
             answered = len(messages) if self._was_answered() else 0
             sending.forget(after=answered if self._by_time is None else min(answered, self._by_time))
             raise
 
     def _next(self, said: Mapping[str, Any] | None) -> tuple[Ask | Await | Commit, Sent]:
-        """The next message that asks or commits, after something was said to it."""
+        """Send a message, and return the next one that asks or commits."""
         while True:
             message, sent = self.owner.exchange(self.journal, self.round, said, self._deaths)
             if isinstance(message, (Ask, Await, Commit)):
@@ -221,7 +221,7 @@ class _Talk:
             if isinstance(message, Error):
                 raise SessionFailed(f"it gave up: {message.text[:LONGEST_LINE]}")
             if isinstance(message, Hello):
-                raise SessionFailed("it sends a second hello")
+                raise SessionFailed("it sent a second hello")
             self._log(message.text)
             said = None
 
@@ -229,7 +229,7 @@ class _Talk:
         model = self.model
         if commit.model is not None:
             if model is None:
-                raise SessionFailed("it commits a model, and the session has none (strategy.has_model: false)")
+                raise SessionFailed("it committed a model, but the session has none (strategy.has_model: false)")
             model = self._weights(commit.model, sent.files[commit.model]).clone()
         rounds, checkpoint = [*state["rounds"], self.journal.write(self.round)], state["checkpoint"]
         if commit.checkpoint is not None:
@@ -261,7 +261,7 @@ class _Talk:
         try:
             found = read_model(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
         except ModelFileError as error:
-            raise SessionFailed(f"its file '{name}' is no model: {error.message}") from error
+            raise SessionFailed(f"its file '{name}' is not a model: {error.message}") from error
         buffers = self.model.buffers if self.model is not None else ()
         return Weights(found, buffers=[one for one in buffers if one in found])
 
@@ -269,10 +269,10 @@ class _Talk:
         try:
             return read_records(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
         except ModelFileError as error:
-            raise SessionFailed(f"its file '{name}' holds no records: {error.message}") from error
+            raise SessionFailed(f"its file '{name}' does not contain records: {error.message}") from error
 
     def _told(self, answers: Sequence[Replies]) -> dict[str, Any]:
-        """The replies, as it is told of them; their weights are kept."""
+        """The replies in the form of a message; their weights are stored as files."""
         told = []
         for replies in answers:
             one = {"id": replies.request_id, "round": replies.round_number, "asked": list(replies.asked)}
@@ -305,7 +305,7 @@ class _Talk:
                 logging.WARNING,
                 "coordinator.log",
                 round=self.round.start["round"],
-                text="further lines are left out",
+                text="further lines are not logged",
             )
 
 
@@ -324,18 +324,18 @@ def _start(state: State, ctx: StepContext, journal: Journal) -> dict[str, Any]:
 
 
 def _files_in(reply: Reply) -> Mapping[str, Weights | Records]:
-    """What a reply has that goes to the coordinator as files; as an update, records have no name."""
+    """The parts of a reply that the coordinator gets as files; records in an update have no name."""
     return reply.sets if reply.records is None else {"": reply.records}
 
 
 def _files_of(told: Mapping[str, Any]) -> set[str]:
-    """The files of which a message tells."""
+    """The files that a message names."""
     if told.get("type") == "replies":
         return Round({"model": None}, [({}, dict(told))]).files
     return Round(dict(told)).files
 
 
 def _max_bytes(journal: Journal, round_: Round) -> int:
-    """Of a file that it sends: records may have 64 MiB where there is no model."""
+    """The size limit of a file that it sends: 64 MiB for records if there is no model."""
     model = round_.start["model"]
     return RECORDS_BYTES if model is None else _LEAST_BYTES + 4 * journal.file(model).stat().st_size

@@ -13,24 +13,24 @@ BAD = {
     "a message of 4294967295 bytes; at most 8388608": LINE + r"os.write(line._fd, b'\xff' * 8)" + WAITS,
     "contains unknown field `surprise`": LINE + "line.send({'type': 'commit', 'surprise': 1})" + WAITS,
     r"'\.\./x\.npz' is not the name of a file": LINE + "line.send({'type': 'commit', 'model': '../x.npz'})" + WAITS,
-    "it asks 0 requests at once": LINE + "line.send({'type': 'ask', 'requests': []})" + WAITS,
+    "it sends 0 requests at once": LINE + "line.send({'type': 'ask', 'requests': []})" + WAITS,
     r"its file 'x\.npz' cannot be read: Too many levels": LINE + "os.symlink('/etc/passwd', file)" + COMMITS,
     r"its file 'x\.npz' cannot be read: No such file": LINE + COMMITS,
-    r"its file 'x\.npz' is no regular file": LINE + "os.mkfifo(file)" + COMMITS,
+    r"its file 'x\.npz' is not a regular file": LINE + "os.mkfifo(file)" + COMMITS,
     r"its file 'x\.npz' has 4294967296 bytes; at most": LINE + "open(file, 'wb').truncate(1 << 32)" + COMMITS,
-    r"its file 'x\.npz' is no model: ": LINE + "open(file, 'wb').write(b'PK nothing')" + COMMITS,
+    r"its file 'x\.npz' is not a model: ": LINE + "open(file, 'wb').write(b'PK nothing')" + COMMITS,
     r"its file 'x\.npz' does not contain records: ": LINE
     + "import numpy\nnumpy.savez(file, w=numpy.zeros(3))\n"
     + "asks = {'id': '1', 'payload': 'x.npz', 'payload_kind': 'records'}\n"
     + "line.send({'type': 'ask', 'requests': [asks]})"
     + WAITS,
-    "the next model is another one": LINE + "import numpy\nnumpy.savez(file, other=numpy.zeros(3))" + COMMITS,
-    "must begin with a hello of protocol 1": LINE.replace(
+    "the next model does not fit": LINE + "import numpy\nnumpy.savez(file, other=numpy.zeros(3))" + COMMITS,
+    "must start with a hello of protocol 1": LINE.replace(
         "line.hello()", "line.call({'type': 'hello', 'protocol': 7})"
     ),
-    "it sends a second hello": LINE + "line.hello()",
+    "it sent a second hello": LINE + "line.hello()",
     "it gave up: nobody is here": ROUNDS + "step.fail('nobody is here'); step._line.receive()",
-    "a strategy asks unknown clients: nobody": ROUNDS + "step.ask('train', clients=['nobody'])",
+    "clients of the request: unknown clients: nobody": ROUNDS + "step.ask('train', clients=['nobody'])",
     "it ended with code 0 before it committed the round": ROUNDS + "break",
     r"(?s)it ended with code 1 .*\(3 times in this round\); its log ends with.*oh no": "raise ValueError('oh no')",
     r"sent nothing for 0\.5 s": LINE + WAITS,
