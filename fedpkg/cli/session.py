@@ -122,7 +122,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     rounds_table(store, session.session_id)
     failed = store.list_tasks(session.session_id, status="failed")
     if gone := sum(task.failure == "dropout" for task in failed):
-        output.result(f"\n{gone} time{'s' * (gone != 1)} a client dropped out, as sampler.dropout has it")
+        output.result(f"\n{gone} time{'s' * (gone != 1)} a client dropped out, by sampler.dropout")
         failed = [task for task in failed if task.failure != "dropout"]
     if failed:
         output.result(f"\n{len(failed)} failed task{'s' * (len(failed) != 1)}:")
