@@ -157,7 +157,7 @@ def test_data_of_a_container_is_told_of_without_isolation(here):
         "warning: train.py:10 opens /app/data, which all clients would share: use --isolate, so that each finds its "
         "own data there, or change the path"
     )
-    assert ended.code != 0 and about in ended.err and "nothing in the package says" not in ended.err
+    assert ended.code != 0 and about in ended.err and "do not show how they read" not in ended.err
 
 
 @ISOLATE
