@@ -61,7 +61,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
         text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"{source}: cannot be read: {reason}", hint="give the path of a run.yaml") from error
+        hint = "give the path of a run.yaml" + (f"; a package is run by --package {source}" * Path(path).is_dir())
+        raise ConfigError(f"{source}: cannot be read: {reason}", hint=hint) from error
     tree, lines = read_yaml(text, source=source, verbatim=_is_environment)
     if not isinstance(tree, dict):
         raise ConfigError(

@@ -412,6 +412,8 @@ def _show(called: Called, target: Path | None, folder: Path | None) -> None:
         pairs.append(("reply", output.size(result.reply.size_bytes if result.reply else 0)))
     if target is not None:
         pairs.append(("output", str(target)))
+    elif called.reply is not None and result.metrics is None:
+        pairs.append(("output", "not kept; --output FILE keeps it"))
     if folder is not None:
         pairs.append(("folder", str(folder)))
     output.facts(pairs)

@@ -31,6 +31,9 @@ def packages(_context: click.Context, _parameter: click.Parameter, incomplete: s
     return found
 
 
+PACKAGES_HERE = (Path("."), Path("client"))  # where `fedpkg` and `fedpkg init` look for one
+
+
 def is_package(folder: Path) -> bool:
     """Whether a folder holds a fedn.yaml."""
     from fedpkg.fedn.names import SPEC_FILES

@@ -76,7 +76,7 @@ def ours(words: Sequence[str]) -> list[str]:
     alone = list(words[:1]) if words[:1] != ["config"] or len(words) == 1 else []
     for known in (two, *alone):
         if (answer := ANSWERS.get(known)) is not None:
-            raise click.UsageError(f"'{two}' is a command of FEDn; {answer}")
+            raise click.UsageError(f"'{two.partition(' -')[0]}' is a command of FEDn; {answer}")
     return list(words)
 
 

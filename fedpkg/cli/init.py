@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import is_package, packages
+from fedpkg.cli.completing import PACKAGES_HERE, is_package, packages
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
 
@@ -126,7 +126,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _package_here() -> Path:
-    for folder in (Path("."), Path("client")):
+    for folder in PACKAGES_HERE:
         if is_package(folder):
             return folder
     found = sorted(folder for pattern in ("*", "*/*") for folder in Path().glob(pattern) if is_package(folder))

@@ -76,7 +76,7 @@ class Nouns(click.Group):
 def fedpkg(context: click.Context) -> None:
     """Federated learning whose client code is a compute package.
 
-    Without a command, `fedpkg` says what can be done next in a folder with a run.yaml or a fedn.yaml.
+    Without a command, `fedpkg` says what can be done next in a folder with a run.yaml or a package (also in `client`).
 
     \b
       fedpkg run examples/digits/run.yaml      # a whole federation on this machine

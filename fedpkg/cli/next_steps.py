@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import is_package
+from fedpkg.cli.completing import PACKAGES_HERE, is_package
 from fedpkg.cli.options import Settings
 from fedpkg.errors import FedpkgError
 
@@ -16,16 +16,16 @@ def next_steps(settings: Settings) -> tuple[list[tuple[str, str]], list[tuple[st
     """What is here, as facts, and commands with what each does; nothing where there is neither run.yaml nor package."""
     facts: list[tuple[str, str]] = []
     steps: list[tuple[str, str]] = []
-    has_run, has_package = RUN_YAML.is_file(), is_package(Path())
-    if not has_run and not has_package:
+    has_run, package = RUN_YAML.is_file(), next(filter(is_package, PACKAGES_HERE), None)
+    if not has_run and package is None:
         return facts, steps
     if has_run:
         _of_run(settings, facts, steps)
     if settings.home_path.is_dir():
         _of_newest_session(settings, facts, steps)
-    if has_package:
-        facts.append(("package", "this folder"))
-        steps.append(("fedpkg package inspect .", "what the package holds and offers"))
+    if package is not None:
+        facts.append(("package", "this folder" if package == Path() else str(package)))
+        steps.append((f"fedpkg package inspect {package}", "what the package holds and offers"))
         if not has_run:
             steps.append(("fedpkg init", "write a run.yaml for the package"))
     steps.append(("fedpkg --help", "all commands"))

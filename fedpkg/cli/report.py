@@ -130,7 +130,7 @@ def _metric_columns(rounds: Sequence[RoundRow]) -> tuple[list[str], list[list[st
 _WEIGHTS = {
     "split": "the sizes of the clients' parts of the data, as not every client reports num_examples with its metrics",
     "train": "each client's num_examples in training, as not every client reports it with its metrics",
-    "equal": "equal weights, as not every client reports num_examples with its metrics",
+    "equal": "equal weights, as not every client reports num_examples, with its metrics or in training",
     "mixed": "each client's num_examples, in metrics or in training, or else 1: the rules that the session began with",
 }
 

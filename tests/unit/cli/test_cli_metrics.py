@@ -131,7 +131,8 @@ def test_table_says_what_the_weights_are_where_clients_do_not_report_them(here):
     *table, first, second = out.getvalue().splitlines()
     assert "nan (all weights 0)" in table[-1]
     assert first == (
-        "metrics of rounds 1: averaged by equal weights, as not every client reports num_examples with its metrics"
+        "metrics of rounds 1: averaged by equal weights, "
+        "as not every client reports num_examples, with its metrics or in training"
     )
     assert second.startswith("metrics of rounds 2: averaged by each client's num_examples in training, as not every")
 

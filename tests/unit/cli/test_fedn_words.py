@@ -41,6 +41,11 @@ def test_a_command_that_needs_a_server_is_answered_in_one_line(line, here):
     assert "is a command of FEDn" in ended.err and ANSWERED[line] in ended.err
 
 
+def test_the_answer_names_the_command_without_its_options(here):
+    assert "'round' is a command of FEDn" in fedpkg("round", "--help").err
+    assert fedpkg("config", "--help").code == 0
+
+
 def test_calls_by_hand_run_with_fedns_words(here):
     shutil.copytree(REPO / "tests" / "packages" / "nearest-mean", here / "client")
     with open(here / "client" / "fedn.yaml", "a") as spec:
@@ -50,8 +55,10 @@ def test_calls_by_hand_run_with_fedns_words(here):
     assert built.code == 0 and "here this is `fedpkg package call build --path client`" in built.err
     started = fedpkg("run", "startup", "--path", "client")
     assert started.code == 0 and "ready" in started.err
+    tried = fedpkg("run", "train", "-p", "client", "-i", "seed.npz")
+    assert "not kept; --output FILE keeps it" in tried.out and "not kept" not in started.out
     trained = fedpkg("run", "train", "-p", "client", "-i", "seed.npz", "-o", "update.npz", "--keep-venv")
-    assert trained.code == 0, trained.err
+    assert trained.code == 0 and "not kept" not in trained.out, trained.err
     with np.load("update.npz") as arrays:
         assert arrays["0"].tolist() == [2.25]
     validated = fedpkg("run", "validate", "--path", "client", "--input=update.npz", "--output", "report.json")

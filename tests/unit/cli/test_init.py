@@ -115,6 +115,12 @@ def commands() -> list[str]:
     return [step["command"] for step in fedpkg("--json").json()["next"]]
 
 
+def test_fedpkg_alone_finds_the_package_in_the_folder_client_as_init_does(here: Path) -> None:
+    (here / "client").mkdir()
+    (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: python train.py}}\n")
+    assert {"fedpkg init", "fedpkg package inspect client"} <= set(commands())
+
+
 def test_fedpkg_alone_says_what_to_do_with_a_package_a_run_yaml_and_the_newest_session(here: Path) -> None:
     for file in MISBEHAVE.iterdir():
         if file.is_file():
