@@ -166,13 +166,15 @@ class ForkserverLauncher:
 
     def _tell_what_is_left_out(self, by_reading: Sequence[LeftOut], by_trying: Sequence[Mapping[str, Any]]) -> None:
         """Log one warning for each reason why modules are not preloaded."""
-        reasons: dict[str, list[str]] = {}
+        reasons: dict[tuple[str, bool], list[str]] = {}
         for one in by_reading:
-            reasons.setdefault(one.because, []).append(one.module)
-        for because, modules in reasons.items():
+            reasons.setdefault((one.because, one.nested), []).append(one.module)
+        for (because, nested), modules in reasons.items():
             stays = ", and every task gets a new interpreter" if self._resident else ""
-            what = f"every task imports {', '.join(modules)} again{stays}"
+            what = f"every task {'that needs it ' * nested}imports {', '.join(modules)} again{stays}"
             hint = "move it below the imports if it does not have to come first"
+            if nested:
+                hint = "move the import out of its function, above that line, if every task needs it"
             self._tell(f"{what}, because {because}, which could change the import: {hint}", "executor.left_out")
         why_bad = {
             "threads": "and forking a process with threads is unsafe",

@@ -39,10 +39,11 @@ _WRITES = re.compile(r"write\w*|mkdir|touch")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A module that is not preloaded, so that every task imports it, and the reason."""
+    """A module that is not preloaded, so that every task imports it, and the reason; ``nested``: only in a function."""
 
     module: str
     because: str
+    nested: bool = False
 
 
 @dataclass(frozen=True)
@@ -356,7 +357,7 @@ class _Reader:
             self.steps.append(OPTIMISER)
         elif self.has("torch"):
             late.setdefault("torch._dynamo", seen[0])
-        return list(dict.fromkeys(self.steps)), [LeftOut(*one) for one in late.items()]
+        return list(dict.fromkeys(self.steps)), [LeftOut(*one, one[0] not in self.late) for one in late.items()]
 
 
 # ---- parts of statements

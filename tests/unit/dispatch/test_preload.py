@@ -120,6 +120,12 @@ def test_imports_after_what_could_change_them_are_left_out(tmp_path: Path, code:
     assert all(one.because.startswith(("a.py:", "own.py cannot be read")) for one in found.left_out)
 
 
+def test_what_only_a_function_imports_is_told_apart(tmp_path: Path) -> None:
+    code = "import sys\nsys.path.append('x')\nimport lib\ndef f():\n    import seldom"
+    left_out = preloads(tmp_path, {"a.py": code})["a.py"].left_out
+    assert {one.module: one.nested for one in left_out} == {"lib": False, "seldom": True}
+
+
 def test_scripts_share_an_interpreter_where_their_settings_agree(tmp_path: Path) -> None:
     files = {
         "settings.py": "import os\nos.environ['A'] = '1'\n",
