@@ -190,7 +190,7 @@ def test_program_that_makes_several_clients_fails_and_says_what_to_write(here: P
     in_processes = how in ("forks", "spawned")
     said = "client.py made no client in its own process" if in_processes else "this program makes several clients"
     assert said in ended.err
-    assert "--clients N" in ended.err and "='{partition_id}' passes each client its number" in ended.err
+    assert "--clients N" in ended.err and "='{partition_id}' numbers them" in ended.err
 
 
 def test_one_client_of_several_is_told_its_number(here: Path) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # One line of a log; a failure shows 200 characters of it.
 MAKE_ONE = (
-    "make one, without threads or processes; --clients N sets the number of clients, and "
-    "arguments.all.number='{partition_id}' passes each client its number"
+    "make one, without threads or processes; --clients N sets their number, and "
+    "arguments.all.number='{partition_id}' numbers them"
 )
 SEVERAL = "this program makes several clients, but a task runs one: " + MAKE_ONE
 MOST_STEPS = 10000  # logged in one task; a reply's metadata must stay small
