@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass
 class Settings:
-    """What the common options say. ``home_given``: by option, so commands that are suggested must repeat it."""
+    """Values of the common options. ``home_given``: by an option, so that suggested commands must repeat it."""
 
     home: Path | None = None
     home_given: bool = False
