@@ -70,11 +70,12 @@ def explain(settings: Settings, key: str | None) -> None:
         output.result(keys[0].about)
         output.result()
     if key is None or keys[0].keys:
-        rows = [[leaf.name, leaf.allowed, _default(leaf), leaf.about] for one in keys for leaf in one.leaves]
-        output.table(["key", "value", "default", ""], rows)
+        for leaf in (leaf for one in keys for leaf in one.leaves):
+            output.explained(leaf.name, leaf.allowed, None if leaf.is_required else _json(leaf.default), leaf.about)
         return
     (one,) = keys
-    facts = [("key", one.name), ("value", one.allowed), ("default", _default(one))]
+    default = "required" if one.is_required else _json(one.default)
+    facts = [("key", one.name), ("value", one.allowed), ("default", default)]
     output.facts([*facts, *(("example", f"{one.name}: {_json(example)}") for example in one.examples)])
 
 
@@ -103,10 +104,6 @@ def _facts(key: Key) -> dict[str, Any]:
         "default": key.default,
         "examples": list(key.examples),
     }
-
-
-def _default(key: Key) -> str:
-    return "must be given" if key.is_required else _json(key.default)
 
 
 def _json(value: object) -> str:

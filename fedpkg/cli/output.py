@@ -7,7 +7,9 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,6 +94,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             Console().print(Text(line, style="bold"), soft_wrap=True)
         else:
             result(line)
+
+
+def explained(name: str, allowed: str, default: str | None, about: str, *, indent: str = "") -> None:
+    """A setting, its values and default (None: it is required); below, its explanation, wrapped to the terminal."""
+    width = min(shutil.get_terminal_size().columns, 100)
+    result(f"{indent}{name}: {allowed}; {'required' if default is None else f'default {default}'}")
+    if about:
+        result(textwrap.fill(about, width, initial_indent=f"{indent}    ", subsequent_indent=f"{indent}    "))
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +35,10 @@ def show_spec(spec: Spec, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def show_parameters(title: str, parameters: Iterable[Parameter]) -> None:
-    """Each parameter with its values and default, and its explanation below, wrapped to the terminal."""
-    width = min(shutil.get_terminal_size().columns, 100)
     output.result(f"{title}:")
     for each in map(facts_of_parameter, parameters):
-        default = "required" if each["required"] else f"default {_json(each['default'])}"
-        output.result(f"  {each['name']}: {each['type']}; {default}")
-        if each["about"]:
-            output.result(textwrap.fill(each["about"], width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        default = None if each["required"] else _json(each["default"])
+        output.explained(each["name"], each["type"], default, each["about"], indent="  ")
 
 
 def facts_of(spec: Spec) -> dict[str, Any]:
