@@ -85,7 +85,7 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
         paths, nothing = [folder], ""
     else:
         paths = [Path(match) for match in glob.glob(pattern, recursive=True)]
-        nothing = f"clients.folders: nothing matches {pattern}"
+        nothing = f"clients.folders (--data): nothing matches {pattern}"
     if not paths:
         hint = "use a pattern that matches one folder (or file) per client, for example data/clients/*"
         raise DataError(nothing, hint=hint, pattern=pattern)
