@@ -174,7 +174,7 @@ def _embeddings(step: Any, clients: list[str], *, inference: bool) -> list[Any]:
         found[reply.client_id] = torch.as_tensor(array).float().clone()
     if len({len(one) for one in found.values()}) > 1:
         counts = ", ".join("%s %d" % (client, len(one)) for client, one in found.items())
-        raise Failed("the clients' embeddings are not of the same examples: " + counts)
+        raise Failed("the clients' embeddings have different numbers of examples: " + counts)
     return list(found.values())
 
 
@@ -197,7 +197,7 @@ class _Labels:
             raise Failed("strategy.labels: %s has no '%s'" % (self.path, name))
         y = torch.as_tensor(found[name])
         if len(y) != count:
-            raise Failed("there are %d labels '%s', and embeddings of %d examples" % (len(y), name, count))
+            raise Failed("there are %d labels '%s', but embeddings of %d examples" % (len(y), name, count))
         return y
 
 

@@ -55,7 +55,7 @@ def row_of(number: int, metrics: dict[str, float], *, updates: int = 3, validati
 )
 def test_collapse_is_told_once(caplog: pytest.LogCaptureFixture, name: str, values: list[float]) -> None:
     (told,) = warnings_of(caplog, name, values)
-    assert told.startswith("metric.collapsed round=") and f" metric={name} before=" in told and "look at this" in told
+    assert told.startswith("metric.collapsed round=") and f" metric={name} before=" in told and "check this" in told
 
 
 @pytest.mark.parametrize(

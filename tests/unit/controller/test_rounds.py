@@ -84,7 +84,7 @@ def test_strategy_that_can_never_have_enough_replies_is_refused_before_anything_
         ConfigError, match=rf"it needs {needs} updates a round, but each round collects only 4 \(from 8"
     ) as caught:
         federation.run(clients=8, sampler={"fraction_train": 0.5}, strategy=strategy)
-    assert "expect fewer attackers" in (caught.value.hint or "")
+    assert "lower the number of attackers" in (caught.value.hint or "")
     assert federation.store.list_sessions() == []
 
 

@@ -62,12 +62,12 @@ def test_a_package_that_reads_nothing_of_the_method_is_warned_of_once(
 @pytest.mark.parametrize(
     ("strategy", "line", "words"),
     [
-        ({"name": "moon"}, "client.load(path, model)", "nor does it use client.Moon or client.moon_loss"),
+        ({"name": "moon"}, "client.load(path, model)", "does not use client.Moon or client.moon_loss"),
         ({"name": "moon"}, "moon = client.Moon(model, given)", None),
         ({"name": "fedprox"}, "loss += client.proximal_term(model, given)", None),
         ({"name": "fedper", "local": ["head.*"]}, "client.load(path, model)", None),
-        ({"name": "feddyn"}, "client.load(path, model)", "nor does it use client.FedDyn"),
-        ({"name": "fedamp"}, "client.Ditto(model, given)", "nor does it use client.fedprox or client.proximal_term"),
+        ({"name": "feddyn"}, "client.load(path, model)", "does not use client.FedDyn"),
+        ({"name": "fedamp"}, "client.Ditto(model, given)", "does not use client.fedprox or client.proximal_term"),
         ({"name": "scaffold"}, "client.load(path, model)", None),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_required_number_that_does_nothing_is_warned_of(
     config = config_from_json({**sections, "strategy": strategy})
     warn_of_unused(config, make_strategy(strategy))
     assert len(caplog.records) == warned
-    assert not warned or "round.required=3 does nothing" in caplog.text
+    assert not warned or "round.required=3 has no effect" in caplog.text
 
 
 @pytest.mark.parametrize(

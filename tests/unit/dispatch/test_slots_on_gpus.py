@@ -141,4 +141,4 @@ def test_import_that_uses_cuda_at_once_runs_cold_where_tasks_have_gpus(
     finally:
         bench.executor.close()
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert ["uses CUDA at once" in warning for warning in warnings] == [True] * on_gpus
+    assert ["initialises CUDA" in warning for warning in warnings] == [True] * on_gpus

@@ -400,7 +400,7 @@ def test_files_deeper_than_any_path_are_not_out_of_the_limits_sight(bench: Bench
     result = bench.run(inline(tmp_path, code), limits=Limits(folder_bytes=10 * MIB))
     assert result.failure is not None
     assert (result.failure.kind, result.task.next_state.exists()) == ("bad_state", False), result.failure
-    assert "deeper than any path" in result.failure.message
+    assert "deeper than the longest possible path" in result.failure.message
 
 
 # ---- open files
