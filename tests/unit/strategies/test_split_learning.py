@@ -167,7 +167,7 @@ def test_loss_falls_and_a_resumed_session_has_the_same_bits(federation: Federati
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["one layer", "several layers"])
+@pytest.mark.parametrize("server", ["one layer", pytest.param("several layers", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("where", ["process", "resident", ISOLATED])
 @pytest.mark.parametrize("package", ["split-fedn", pytest.param("split-records", marks=pytest.mark.soak)])
 def test_every_executor_gives_the_same_bits(federation: Federation, package: str, where: str, server: str) -> None:
