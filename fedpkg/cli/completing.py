@@ -36,9 +36,9 @@ PACKAGES_HERE = (Path("."), Path("client"))  # where `fedpkg` and `fedpkg init` 
 
 def is_package(folder: Path) -> bool:
     """Whether a folder holds a fedn.yaml."""
-    from fedpkg.fedn.names import SPEC_FILES
+    from fedpkg.compute_package.spec import spec_path
 
-    return any((folder / name).is_file() for name in SPEC_FILES)
+    return spec_path(folder).is_file()
 
 
 def entry_points(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

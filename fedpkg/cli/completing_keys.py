@@ -101,7 +101,7 @@ def _named(section: str, words: Sequence[str]) -> str:
         import yaml
 
         given = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))[section]
-        return str(given.get("name", "pipeline"))
+        return str(given.get("name", _USUAL[section]))
     return _USUAL[section]
 
 

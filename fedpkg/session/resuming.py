@@ -59,8 +59,7 @@ def resume(
         with control.holding(workshop.preparing):
             session = store.get_session(ref)
             store.withdraw_stop(session.session_id)
-            if session.status != "finished":  # as in a sweep; only its own rounds, as other sessions may be running
-                remove(of_rounds(home, store, session))
+            remove(of_rounds(home, store, session))  # only its own: other sessions may be running
             here.held.enter_context(workshop.on_record(session.session_id))
             here.held.enter_context(heeding_requests(home, session.session_id, control))
             config = config_from_json(by_its_rules(session))

@@ -54,12 +54,15 @@ def of_sessions(home: Home, store: StateStore, sessions: list[SessionRow], *, al
         for name in ("models", "copies", "package", "walls"):
             yield from _if_there(folder / "executor" / name, "what tasks shared")
         yield from of_build(folder)
-        if all_rounds or session.status != "finished":
-            yield from of_rounds(home, store, session, all_rounds=all_rounds)
+        yield from of_rounds(home, store, session, all_rounds=all_rounds)
 
 
 def of_rounds(home: Home, store: StateStore, session: SessionRow, *, all_rounds: bool = False) -> Iterator[Removal]:
-    """Leftovers of rounds; without ``all_rounds``, only of those that are unfinished or have outstanding requests."""
+    """Leftovers of rounds; without ``all_rounds``, only of those that are unfinished or have outstanding requests, and
+    of none in a finished session.
+    """
+    if session.status == "finished" and not all_rounds:
+        return
     folder, outstanding = home.session_folder(session.session_id), outstanding_requests(store, session.session_id)
     numbers = {number for number, _ in outstanding}
     rounds = [
