@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import mmap
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fedpkg.fedn.names import SERVED
+from fedpkg.python_source import parsed
 
 MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
@@ -95,9 +95,7 @@ def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module
             if size_bytes > min(BIGGEST_FILE, room):
                 continue
             room -= size_bytes
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about invalid escapes and the like in the package's code
-                trees[path] = ast.parse(path.read_bytes())
+            trees[path] = parsed(path.read_bytes())
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return trees

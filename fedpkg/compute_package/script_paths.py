@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedpkg.files import walk
+from fedpkg.python_source import parsed
 
 SUFFIXES = (".py", ".sh", ".R", ".r", "")
 _BIGGEST_SOURCE = 1 << 20
@@ -52,7 +52,7 @@ class Sources:
             if size_bytes < min(_BIGGEST_SOURCE, left_bytes):
                 left_bytes -= size_bytes
                 self.texts[path] = path.read_text(errors="replace")
-        self.trees = {path: _parsed(text) for path, text in self.texts.items()}
+        self.trees = {path: _tree_of(text) for path, text in self.texts.items()}
 
     def mention(self, word: str) -> str | None:
         """The place of a word, such as `train.py:12`; None if it is not found."""
@@ -309,10 +309,8 @@ def _is_python(text: str) -> bool:
     return "python" in text.partition("\n")[0] or re.search(r"^(import|from) \w", text, re.MULTILINE) is not None
 
 
-def _parsed(text: str) -> ast.AST:
+def _tree_of(text: str) -> ast.AST:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about invalid escapes and the like in the package's code
-            return ast.parse(text)
+        return parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the task itself will report the error
         return ast.Module([], [])

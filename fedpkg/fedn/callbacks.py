@@ -10,6 +10,8 @@ import ast
 import re
 from pathlib import Path
 
+from fedpkg.python_source import parsed
+
 CLIENT = "client"  # the entry point that stands for the callbacks
 CALLBACKS = ("train", "validate", "predict")
 SPLIT = ("forward", "backward")
@@ -72,7 +74,7 @@ def _makes_client(path: Path) -> bool:
         text = path.read_bytes()
         if not any(name.encode() in text for name in _CLASSES):
             return False
-        return any(_is_client(node) for node in ast.walk(ast.parse(text)))
+        return any(_is_client(node) for node in ast.walk(parsed(text)))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return False
 

@@ -33,6 +33,7 @@ ROWS = [
     {"interpreters", "means", "devices", "files"},
     {"log"},
     {"errors", "types", "rules", "shown", "shares", "client", "fedn"},
+    {"python_source"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
 # The same within strategies/; what is not named here, and the protocols of the rooms (base.py), lie below.
