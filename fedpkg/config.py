@@ -38,21 +38,6 @@ def about(text: str, *examples: Any) -> msgspec.Meta:
     return msgspec.Meta(description=text, examples=list(examples) or None)
 
 
-class PartitionConfig(Section, frozen=True):
-    """How one dataset is split among the clients."""
-
-    name: Annotated[
-        Literal["iid", "dirichlet"],
-        about("The scheme: `iid` shuffles, `dirichlet` gives each client its own mixture of labels.", "dirichlet"),
-    ] = "iid"
-    alpha: Annotated[
-        Amount,
-        about("Concentration of the Dirichlet distribution: the smaller it is, the more the labels differ.", 0.5),
-    ] = 0.5
-    min_examples: Annotated[Count, about("Least number of training examples of each client.", 10)] = 1
-    seed: Annotated[CountOrZero | None, about("Seed of the split. Default: the seed of the run.", 7)] = None
-
-
 class DataConfig(Section, frozen=True):
     """One dataset that fedpkg splits among the clients."""
 
@@ -65,8 +50,13 @@ class DataConfig(Section, frozen=True):
         ),
     ]
     partition: Annotated[
-        PartitionConfig, about("How the dataset is split among the clients.", {"name": "dirichlet", "alpha": 0.5})
-    ] = PartitionConfig()
+        dict[str, Json],
+        about(
+            "How the dataset is split among the clients: the name of a partitioner with its parameters, and the "
+            "options that all have (`fedpkg data list`). Default: `iid`.",
+            {"name": "dirichlet", "alpha": 0.5},
+        ),
+    ] = {}
 
 
 class ClientsConfig(Section, frozen=True):

@@ -13,7 +13,12 @@ from fedpkg.config import RunConfig
 from fedpkg.config_shape import describe_kind, options_of
 from fedpkg.errors import ConfigError, nearest
 
-_BY_NAME = ("strategy", "sampler")  # sections whose keys a registry defines
+# Sections whose keys a registry defines, and the commands that explain them.
+_BY_NAME = {
+    "strategy": "`fedpkg strategy list` and `fedpkg strategy show NAME` explain them",
+    "sampler": "`fedpkg sampler list` and `fedpkg sampler show NAME` explain them",
+    "clients.data.partition": "`fedpkg data list` and `fedpkg data explain NAME` explain them",
+}
 _SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -65,12 +70,8 @@ def find_key(name: str) -> Key:
     """A key or section by its name. Raises ConfigError if it does not exist."""
     known = {key.name: key for key in all_keys()}
     if name not in known:
-        section = known.get(name.partition(".")[0])
-        if section is not None and section.name in _BY_NAME:
-            raise ConfigError(
-                f"the keys of '{section.name}' depend on {section.name}.name",
-                hint=f"`fedpkg {section.name} list` and `fedpkg {section.name} show NAME` explain them",
-            )
+        if section := next((each for each in _BY_NAME if name.startswith(f"{each}.")), None):
+            raise ConfigError(f"the keys of '{section}' depend on {section}.name", hint=_BY_NAME[section])
         near = nearest(name, known) or nearest(name.rpartition(".")[2], known)
         raise ConfigError(f"a run.yaml has no key '{name}'{near}", hint="`fedpkg config explain` lists all keys")
     return known[name]

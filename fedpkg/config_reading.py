@@ -100,7 +100,6 @@ def _checked(
     _absolute_paths(tree, places, folder=path.parent)
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
-    _check_alpha(tree, config, places)
     _check_reserved(config, places)
     if resolve is not None:
         config = resolve(config, places)
@@ -289,6 +288,7 @@ PATHS = (
         "strategy.labels",
         "sampler.file",
         "sampler.availability.trace",
+        "clients.data.partition.file",
     ),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
@@ -432,21 +432,6 @@ def _check_reserved(config: RunConfig, places: Places) -> None:
             hint="use a name that does not begin with FEDPKG_; values for the program can also go into run_config",
             key=f"environment.{name}",
         )
-
-
-def _check_alpha(tree: dict[str, Any], config: RunConfig, places: Places) -> None:
-    """Refuse an alpha without Dirichlet, unless it is the file's and ``partition.name=iid`` is an override."""
-    partition = ("clients", "data", "partition")
-    name, alpha = (*partition, "name"), (*partition, "alpha")
-    if config.clients.data is None or config.clients.data.partition.name != "iid" or not _given(tree, alpha):
-        return
-    if _given(tree, name) and places.line(name) == COMMAND_LINE and places.line(alpha) != COMMAND_LINE:
-        return
-    raise ConfigError(
-        f"{places.where(alpha)}: 'clients.data.partition.alpha' has no effect on the iid partition",
-        hint="set clients.data.partition.name to dirichlet, or remove alpha",
-        key=".".join(alpha),
-    )
 
 
 def _check_arguments(config: RunConfig, places: Places) -> None:

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from described import arguments_of, default, field_default, fields, kind
-from markdown import block, code, definitions, inline, page, prose, table
+from markdown import block, code, definitions, inline, page, table
 
 from fedpkg import errors
-from fedpkg.config import NAMED_DATASETS
 from fedpkg.config_keys import Key, run_keys
-from fedpkg.data.dirichlet import DirichletPartitioner
-from fedpkg.data.iid import IidPartitioner
 from fedpkg.samplers.registry import OPTIONS
 from fedpkg.stores.database import MIGRATIONS
 from fedpkg.waist import answer, order
@@ -26,7 +23,6 @@ from fedpkg.waist import answer, order
 def pages() -> Iterator[tuple[str, str]]:
     yield "run-yaml.md", run_yaml()
     yield "sampler-options.md", sampler_options()
-    yield "partitioners.md", partitioners()
     yield "errors.md", error_page()
     yield "failures.md", failures()
     yield "orders-and-answers.md", orders()
@@ -66,26 +62,6 @@ def sampler_options() -> str:
         "These keys of `sampler` work with every [sampler](samplers/index.md).",
         definitions(told),
     )
-
-
-def partitioners() -> str:
-    blocks = [
-        "`clients.data` splits one dataset among the clients. `clients.data.partition` names how.",
-        block(
-            "yaml",
-            "clients:\n  count: 10\n  data: {dataset: sklearn/digits, partition: {name: dirichlet, alpha: 0.5}}",
-        ),
-        "`dataset` is the path of an .npz or .pt file with the arrays `x_train`, `y_train`, `x_test` and `y_test`, or one "
-        f"of {', '.join(map(code, NAMED_DATASETS))} (with the extra `datasets`).",
-    ]
-    for name, made in (("iid", IidPartitioner), ("dirichlet", DirichletPartitioner)):
-        module = inspect.getmodule(made)
-        doc = inspect.getdoc(made) or ""
-        about = (inspect.getdoc(module) or "") if doc.startswith(made.__name__) else doc
-        parameters = inspect.signature(made).parameters.values()
-        rows = [[code(each.name), str(each.annotation), code(default(each.default))] for each in parameters]
-        blocks += [f"## {name}", prose(about), table(["parameter", "type", "default"], rows)]
-    return page("Partitioners", *blocks)
 
 
 def error_page() -> str:

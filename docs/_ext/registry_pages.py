@@ -1,4 +1,5 @@
-"""A page for each name that a run.yaml can use: strategies, aggregators, optimisers, schedules, samplers, transforms."""
+"""A page for each name that a run.yaml can use: strategies, aggregators, optimisers, schedules, samplers, partitioners,
+transforms."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from described import default, kind
 from equations import rendered
 from markdown import ORPHAN, block, code, definitions, inline, page, prose, table
 
+from fedpkg.data.partitioners.registry import OPTIONS as PARTITION_OPTIONS
+from fedpkg.data.partitioners.registry import PARTITIONERS
 from fedpkg.registry import Parameter, Spec, names_of
 from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.strategies.registry import STRATEGIES, folds_in_a_tree
@@ -31,6 +34,11 @@ KINDS = {
     ),
     "schedule": ("schedules", "Schedules", "How the learning rate of a server optimiser changes from round to round."),
     "sampler": ("samplers", "Samplers", "Which clients a round asks: `sampler`."),
+    "partitioner": (
+        "partitioners",
+        "Partitioners",
+        "How a dataset is split among the clients: `clients.data.partition`.",
+    ),
     "transform": ("transforms", "Transforms", "What is done to an update, or to the global model, on its way."),
 }
 # Parts of modules' names, and titles of the strategies in them.
@@ -76,7 +84,7 @@ REQUIRED: Mapping[str, Any] = {
 
 
 def specs(of_kind: str) -> Iterator[Spec]:
-    registry = next(one for one in (STRATEGIES, TRANSFORMS, SAMPLERS) if of_kind in one.kinds)
+    registry = next(one for one in (STRATEGIES, TRANSFORMS, SAMPLERS, PARTITIONERS) if of_kind in one.kinds)
     yield from registry.specs(of_kind)
 
 
@@ -84,9 +92,15 @@ def pages() -> Iterator[tuple[str, str]]:
     """Names of files below the folder of generated pages, and what is in them."""
     for of_kind, (folder, title, about) in KINDS.items():
         found = list(specs(of_kind))
-        yield f"{folder}/index.md", page(title, about, *_listed(found))
+        told = _options_of_partitioners() if of_kind == "partitioner" else ()
+        yield f"{folder}/index.md", page(title, about, *_listed(found), *told)
         for spec in found:
             yield f"{folder}/{slug(spec)}.md", page_of(spec)
+
+
+def _options_of_partitioners() -> Iterator[str]:
+    yield "## Options of all partitioners"
+    yield _definitions(PARTITION_OPTIONS)
 
 
 def _listed(found: Sequence[Spec]) -> Iterator[str]:
@@ -126,13 +140,18 @@ def _facts(spec: Spec) -> Iterator[tuple[str, str]]:
     if spec.kind in ("strategy", "aggregator"):
         yield "tolerated attackers", inline(spec.attackers)
         yield "[folds in a tree](../../../how-to/write-an-aggregator.md)", "yes" if folds_in_a_tree(spec) else "no"
-    yield "in the terminal", code(f"fedpkg {'sampler' if spec.kind == 'sampler' else 'strategy'} show {spec.name}")
+    command = {"sampler": "sampler show", "partitioner": "data explain"}.get(spec.kind, "strategy show")
+    yield "in the terminal", code(f"fedpkg {command} {spec.name}")
     yield "source", code(inspect.unwrap(spec.make).__module__)
 
 
 def _parameters(spec: Spec) -> str:
+    return _definitions(spec.parameters)
+
+
+def _definitions(parameters: Mapping[str, Parameter]) -> str:
     told = []
-    for each in spec.parameters.values():
+    for each in parameters.values():
         value = "required" if each.is_required else f"default {code(default(each.default))}"
         told.append((code(each.name), f"{type_of(each)}; {value}", inline(each.about)))
     return definitions(told)
@@ -156,6 +175,7 @@ def example(spec: Spec) -> str:
         "server_optimiser": {"strategy": {"server_optimiser": one}},
         "schedule": {"strategy": {"server_optimiser": {"name": "sgd", "schedule": one}}},
         "sampler": {"sampler": {**one, "fraction_train": 0.1}},
+        "partitioner": {"clients": {"count": 10, "data": {"dataset": "data.npz", "partition": one}}},
         "transform": {"strategy": {"name": "fedavg", "transforms": [one]}},
     }[spec.kind]
     return yaml.dump(section, sort_keys=False, default_flow_style=None, width=200, allow_unicode=True)

@@ -164,8 +164,11 @@ def _data_words(clients: dict[str, Any]) -> str:
         return f", data in {output.near(clients['folders'])}"
     if data := clients.get("data"):
         partition = data["partition"]
-        alpha = f" (alpha {partition['alpha']})" if partition["name"] == "dirichlet" else ""
-        return f", {output.near(data['dataset'])} split {partition['name']}{alpha}"
+        skip = ("name", "seed", "file", "file_sha256", *(("alpha",) if partition["name"] == "iid" else ()))
+        values = {key: value for key, value in partition.items() if key not in skip and value not in (None, False)}
+        given = [f"{key} {json.dumps(value)}" for key, value in values.items() if (key, value) != ("min_examples", 1)]
+        told = f" ({', '.join(given)})" if given else ""
+        return f", {output.near(data['dataset'])} split {partition['name']}{told}"
     return ""
 
 

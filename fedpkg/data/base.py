@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Indices: TypeAlias = npt.NDArray[np.int64]
-Labels: TypeAlias = npt.NDArray[Any]
+Values: TypeAlias = npt.NDArray[Any]
+Needs: TypeAlias = Literal["nothing", "labels", "ids", "values"]
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,33 @@ class ClientData:
 
 
 class Partitioner(Protocol):
-    """Divides examples among clients: every index goes to exactly one of them; each client's indices are sorted."""
+    """Divides examples among clients. Each client's indices are sorted, and no index goes to two clients.
 
-    def split(self, labels: Labels, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+    The attribute ``needs`` tells what the array ``values`` is, one entry per example (without it: labels):
+
+    - ``labels``: the class, whole numbers or text;
+    - ``ids``: to which user, device or domain the example belongs, whole numbers or text (the column ``by``);
+    - ``values``: a number (the column ``by``);
+    - ``nothing``: only the length of the array counts.
+
+    Indices that no client gets are dropped; the caller counts and shows them. ``num_partitions`` is None if the
+    configuration does not set the number of clients. Schemes that cannot tell it raise DataError then.
+
+    Two methods are optional. Without ``split_test``, test examples are divided as the training examples were
+    (`fedpkg.data.partitioners.splitting`). With ``transform(features, client, num_partitions, rng)``, which returns
+    an array of the same shape, the features of each client are changed after the split.
+    """
+
+    def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
         """Divide the training examples. Raises DataError if a client would get too few."""
         ...
 
-    def split_test(
-        self, labels: Labels, rng: np.random.Generator, *, train_labels: Labels, train: list[Indices]
-    ) -> list[Indices]:
-        """Divide the test examples to match ``train``, the split of the training examples; parts may be empty."""
+
+class ColumnPartitioner(Protocol):
+    """Divides the columns of a table among clients that all have the same examples (vertical federated learning)."""
+
+    def split_columns(
+        self, columns: Sequence[str], num_partitions: int | None, rng: np.random.Generator
+    ) -> list[list[str]]:
+        """The columns of each client, in the order of the table. A column may go to several clients, or to none."""
         ...
-
-
-def by_owner(owner: npt.NDArray[Any], num_partitions: int) -> list[Indices]:
-    """The sorted indices of every owner 0 … num_partitions - 1."""
-    order = np.argsort(owner, kind="stable").astype(np.int64, copy=False)
-    ends = np.cumsum(np.bincount(owner, minlength=num_partitions))
-    return np.split(order, ends[:-1])

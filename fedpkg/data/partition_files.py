@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from fedpkg.config import NAMED_DATASETS, DataConfig, PartitionConfig
-from fedpkg.data.base import Indices, Partitioner
+from fedpkg.config import NAMED_DATASETS, DataConfig
+from fedpkg.config_shape import Places
+from fedpkg.data.base import Indices
 from fedpkg.data.datasets import Dataset, missing_scikit_learn, read_dataset
-from fedpkg.data.dirichlet import DirichletPartitioner
-from fedpkg.data.iid import IidPartitioner
+from fedpkg.data.partitioners.registry import make_partitioner, resolve_partition
+from fedpkg.data.partitioners.splitting import BORROW, split_examples
 from fedpkg.files import fsync_folder, fsync_tree, remove_tree, sha256_file
 from fedpkg.log import event
 
 _LOG = logging.getLogger("fedpkg.data")
 _MANIFEST = "partition.json"
 _FORMAT = 1  # part of the cache's key: increment it when the same settings give other files
-_TRAIN, _TEST, _BORROW = range(3)  # independent random streams of one seed
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,13 @@ def partition_files(
     without reading the dataset; a lock prevents two processes from making the same one. ``check``: see
     `fedpkg.data.clients.prepare_clients`.
     """
-    settings = data.partition
-    seed = seed if settings.seed is None else settings.seed
+    settings = resolve_partition(data.partition, Places("run configuration"))
+    seed = seed if not isinstance(settings["seed"], int) else settings["seed"]
     key = {
         "format": _FORMAT,
         "dataset": _fingerprint(data.dataset),
         "clients": num_partitions,
-        "name": settings.name,
-        "alpha": float(settings.alpha) if settings.name == "dirichlet" else None,
-        "min_examples": settings.min_examples,
+        **_scheme_of(settings),
         "seed": seed,
     }
     folder = cache / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
@@ -99,24 +97,25 @@ def _fingerprint(dataset: str) -> str:
         raise missing_scikit_learn(dataset) from error
 
 
-def make_partitioner(settings: PartitionConfig) -> Partitioner:
-    if settings.name == "dirichlet":
-        return DirichletPartitioner(settings.alpha, settings.min_examples)
-    return IidPartitioner(settings.min_examples)
+def _scheme_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """The scheme as a part of the cache's key; for the two of fedpkg 0.1 with the keys that they had there."""
+    scheme = {key: value for key, value in settings.items() if key not in ("seed", "file") and value is not None}
+    alpha, is_balancing = scheme.get("alpha"), scheme.pop("self_balancing", False)
+    if scheme["name"] == "iid" or (scheme["name"] == "dirichlet" and not isinstance(alpha, list) and not is_balancing):
+        return {**scheme, "alpha": None if alpha is None else float(alpha)}
+    return {**scheme, "self_balancing": is_balancing}
 
 
 def _split(
-    dataset: Dataset, settings: PartitionConfig, num_partitions: int, seed: int
+    dataset: Dataset, settings: dict[str, Any], num_partitions: int, seed: int
 ) -> tuple[list[Indices], list[Indices]]:
-    partitioner = make_partitioner(settings)
     train_labels = dataset.labels("train")
-    train = partitioner.split(train_labels, num_partitions, np.random.default_rng([seed, _TRAIN]))
-    if not dataset.has_test:
+    test_labels = dataset.labels("test") if dataset.has_test else None
+    split = split_examples(make_partitioner(settings), train_labels, test_labels, num_partitions, seed)
+    train, test = split.train, split.test
+    if test_labels is None:
         return train, []
-    test_labels = dataset.labels("test")
-    rng = np.random.default_rng([seed, _TEST])
-    test = partitioner.split_test(test_labels, rng, train_labels=train_labels, train=train)
-    rng = np.random.default_rng([seed, _BORROW])
+    rng = np.random.default_rng([seed, BORROW])
     for k, part in enumerate(test):
         if len(part) == 0:
             test[k] = _borrow(train_labels[train[k]], test_labels, rng)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -142,7 +142,7 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
         return config
     earlier, here = store.get_session(config.replay), dump_config(config)
     compared = {"package": (package.digest, earlier.package_digest), "seed": (config.seed, earlier.seed)}
-    compared |= {name: (here[name], earlier.config.get(name, here[name])) for name in _REPEATED}
+    compared |= {name: (here[name], _in_full(name, earlier.config.get(name, here[name]))) for name in _REPEATED}
     for name, (ours, theirs) in compared.items():
         if ours != theirs:
             raise ConfigError(
@@ -159,6 +159,16 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
             key="replay",
         )
     return msgspec.structs.replace(config, replay=earlier.session_id)
+
+
+def _in_full(section: str, stored: Any) -> Any:
+    """A section of a stored configuration, with the parameters that its partitioner has got since."""
+    if section != "clients" or not (data := stored.get("data")):
+        return stored
+    from fedpkg.data.partitioners import resolve_partition
+
+    partition = resolve_partition(data.get("partition", {}), Places("stored configuration"))
+    return {**stored, "data": {**data, "partition": partition}}
 
 
 def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:

@@ -31,4 +31,10 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     from fedpkg.strategies import resolve_strategy
 
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
-    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler)
+    clients = config.clients
+    if clients.data is not None:
+        from fedpkg.data.partitioners import resolve_partition  # here: it imports NumPy
+
+        data = msgspec.structs.replace(clients.data, partition=resolve_partition(clients.data.partition, places))
+        clients = msgspec.structs.replace(clients, data=data)
+    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients)

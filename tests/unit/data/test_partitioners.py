@@ -8,11 +8,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedpkg.data.base import Indices, Partitioner
-from fedpkg.data.dirichlet import DirichletPartitioner
-from fedpkg.data.iid import IidPartitioner
+from fedpkg.data.base import Indices
+from fedpkg.data.partitioners.dirichlet import DirichletPartitioner
+from fedpkg.data.partitioners.iid import IidPartitioner
 from fedpkg.errors import DataError
 
+Known = IidPartitioner | DirichletPartitioner
 Labels = npt.NDArray[np.int64]
 PARTITIONERS = [IidPartitioner(), DirichletPartitioner(alpha=0.5), DirichletPartitioner(alpha=1e6)]
 
@@ -34,7 +35,11 @@ def covers_once(parts: list[Indices], total: int) -> bool:
     seed=st.integers(0, 2**32),
 )
 def test_each_index_goes_to_exactly_one_client(
-    partitioner: Partitioner, labels: list[int], test_labels: list[int], clients: int, seed: int
+    partitioner: Known,
+    labels: list[int],
+    test_labels: list[int],
+    clients: int,
+    seed: int,
 ) -> None:
     train, test = np.array(labels), np.array(test_labels, np.int64)
     try:
@@ -44,13 +49,13 @@ def test_each_index_goes_to_exactly_one_client(
     assert len(parts) == clients
     assert covers_once(parts, len(train))
     assert min(map(len, parts)) >= 1
-    test_parts = partitioner.split_test(test, rng(seed), train_labels=train, train=parts)
+    test_parts = partitioner.split_test(test, rng(seed), train_values=train, train=parts)
     assert len(test_parts) == clients
     assert covers_once(test_parts, len(test))
 
 
 @pytest.mark.parametrize("partitioner", PARTITIONERS, ids=repr)
-def test_the_same_seed_gives_the_same_partition(partitioner: Partitioner) -> None:
+def test_the_same_seed_gives_the_same_partition(partitioner: Known) -> None:
     labels = rng().integers(0, 10, 500)
     first, again, other = (partitioner.split(labels, 7, rng(seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
@@ -92,7 +97,7 @@ def test_the_test_split_has_the_proportions_of_the_training_split() -> None:
     labels, test_labels = np.repeat(np.arange(5), 2000), np.repeat(np.arange(5), 400)
     partitioner = DirichletPartitioner(alpha=0.3)
     train = partitioner.split(labels, 6, rng(2))
-    test = partitioner.split_test(test_labels, rng(3), train_labels=labels, train=train)
+    test = partitioner.split_test(test_labels, rng(3), train_values=labels, train=train)
     assert np.allclose(shares(labels, train, 5), shares(test_labels, test, 5), atol=1 / 400)
 
 

@@ -1,0 +1,97 @@
+"""How examples are dealt to clients: sorted lists of indices from the owner of each, and the examples of each class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpkg.data.base import Indices, Values
+from fedpkg.data.draws import Draws
+from fedpkg.errors import DataError
+
+Counts = npt.NDArray[np.int64]
+
+_MANY = 1 << 16  # NumPy sorts numbers of 16 bits by radix, ten times as fast
+
+
+def stable_order(codes: npt.NDArray[Any], count: int) -> Indices:
+    """The indices that sort whole numbers 0 … count - 1; equal ones keep their order."""
+    narrow = codes.astype(np.uint16) if count <= _MANY else codes
+    return np.argsort(narrow, kind="stable").astype(np.int64, copy=False)
+
+
+def by_owner(owner: npt.NDArray[Any], num_partitions: int) -> list[Indices]:
+    """The sorted indices of every owner 0 … num_partitions - 1; those of owner -1 go to no one."""
+    kept = None
+    if len(owner) and owner.min() < 0:
+        kept = np.flatnonzero(owner >= 0)
+        owner = owner[kept]
+    order = stable_order(owner, num_partitions)
+    order = order if kept is None else kept[order]
+    ends = np.cumsum(np.bincount(owner, minlength=num_partitions))
+    return np.split(order, ends[:-1])
+
+
+def deal(sizes: Counts, order: Indices, total: int) -> list[Indices]:
+    """Give each client its number of the indices in ``order``, one client after another; the rest is dropped."""
+    owner = np.full(total, -1, np.int32)
+    owner[order[: int(sizes.sum())]] = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    return by_owner(owner, len(sizes))
+
+
+def check_classes(values: Values, scheme: str) -> None:
+    """Refuse values that are no classes.
+
+    Raises:
+        DataError: there is more than one number per example, a number with a fraction, NaN, or mixed types.
+    """
+    if values.ndim == 1 and values.dtype.kind in "biuUS":
+        return
+    if values.ndim == 1 and values.dtype.kind == "f" and (is_nan := np.isnan(values)).any():
+        raise DataError(
+            f"{scheme} needs one class per example, but {int(is_nan.sum())} of {len(values)} labels are NaN, the first "
+            f"that of example {int(is_nan.argmax())}",
+            hint="remove these examples, or give them a label",
+        )
+    raise DataError(
+        f"{scheme} needs one class per example, but labels have shape {values.shape} and dtype {values.dtype}",
+        hint="store labels as whole numbers, or set clients.data.partition.name to iid",
+    )
+
+
+def classes_of(labels: Values) -> tuple[npt.NDArray[Any], Counts, Indices]:
+    """The classes in order, their numbers of examples, and the indices of the first class, then of the second …"""
+    if labels.dtype.kind in "iu" and len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if high - low < _MANY:
+            codes = (labels - labels.dtype.type(low)).astype(np.uint16)
+            sizes = np.bincount(codes)
+            present = np.flatnonzero(sizes)
+            return (present + low).astype(labels.dtype), sizes[present], stable_order(codes, _MANY)
+    classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return classes, sizes, stable_order(codes, len(classes))
+
+
+def counts_of(shares: npt.NDArray[np.float64], totals: Counts) -> Counts:
+    """Whole numbers in the proportions ``shares`` (rows x clients, row sums 1) whose rows sum to ``totals``."""
+    ends = np.rint(np.cumsum(shares, axis=1) * totals[:, None]).astype(np.int64)
+    ends = np.minimum(ends, totals[:, None])
+    ends[:, -1] = totals
+    return np.diff(ends, axis=1, prepend=0)
+
+
+def deal_classes(labels: Values, counts: Counts, draws: Draws) -> list[Indices]:
+    """Give each client its count of every class (classes x clients), chosen at random."""
+    total, num_partitions = len(labels), counts.shape[1]
+    shuffled = draws.permutation(total)
+    _classes, sizes, order = classes_of(labels[shuffled])
+    owner = np.full(total, -1, np.int32)
+    clients = np.arange(num_partitions, dtype=np.int32)
+    start = 0
+    for size, row in zip(sizes, counts, strict=True):
+        owners = np.repeat(clients, row)
+        owner[shuffled[order[start : start + len(owners)]]] = owners
+        start += int(size)
+    return by_owner(owner, num_partitions)

@@ -1,0 +1,45 @@
+"""Every client's examples are a random draw from the same distribution; sizes differ by at most one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedpkg.data.base import Indices, Needs, Values
+from fedpkg.data.partitioners.dealing import by_owner
+from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
+from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.errors import DataError
+
+
+@register_partitioner("iid", equation="n_k = n / K, rounded")
+@dataclass(frozen=True)
+class IidPartitioner:
+    """Every client's examples are a random draw from the same distribution; sizes differ by at most one."""
+
+    min_examples: MinExamples = 1
+
+    needs: ClassVar[Needs] = "nothing"
+
+    def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
+        count = given_count(num_partitions)
+        if len(values) // count < self.min_examples:
+            raise DataError(
+                f"{len(values)} training examples are too few to give each of {count} clients at least "
+                f"{self.min_examples}",
+                hint=f"lower clients.count (now {count}) or partition.min_examples (now {self.min_examples})",
+            )
+        return _deal(len(values), count, rng)
+
+    def split_test(
+        self, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
+    ) -> list[Indices]:
+        return _deal(len(values), len(train), rng)
+
+
+def _deal(total: int, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
+    owner = np.empty(total, np.int64)
+    owner[rng.permutation(total)] = np.arange(total) % num_partitions
+    return by_owner(owner, num_partitions)

@@ -1,0 +1,135 @@
+"""The registry of partitioners, the options that all have, and the partitioner that a run.yaml describes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from fedpkg.config_shape import COMMAND_LINE, Places, check_shape
+from fedpkg.errors import ConfigError
+from fedpkg.registry import Count, CountOrZero, Parameter, Registry, Spec, about_of
+
+if TYPE_CHECKING:
+    from fedpkg.types import Json
+
+PARTITIONERS = Registry(
+    kinds=("partitioner",),
+    modules=tuple(f"fedpkg.data.partitioners.{name}" for name in ("iid", "dirichlet")),
+    group="fedpkg.partitioners",
+    able={"partitioner": (("split",), ("split_columns",))},
+    told_by="fedpkg data list",
+)
+
+register_partitioner = functools.partial(PARTITIONERS.register, "partitioner")
+
+# Parameters that several schemes share, with their explanations.
+Amount = Annotated[float, Meta(gt=0, le=1e9)]
+MinExamples = Annotated[Count, Meta(description="Least number of training examples of each client.")]
+
+_PATH = ("clients", "data", "partition")
+_OF_FILE = ("file", "file_sha256")
+
+
+class PartitionOptions(msgspec.Struct, frozen=True):
+    """The options that all partitioners have."""
+
+    by: Annotated[
+        str | None,
+        Meta(
+            description="The column whose values decide, such as a user's id. null: the labels. Schemes that need no "
+            "column take no `by`."
+        ),
+    ] = None
+    seed: Annotated[CountOrZero | None, Meta(description="Seed of the split. null: the seed of the run.")] = None
+
+
+OPTIONS: Mapping[str, Parameter] = {
+    each.name: Parameter(each.name, each.type, each.default, about=about_of(each.type))
+    for each in msgspec.structs.fields(PartitionOptions)
+}
+
+
+def resolve_partition(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
+    """A run.yaml's ``clients.data.partition``, checked, with all defaults.
+
+    Raises:
+        ConfigError: it is wrong; with the line and similar names.
+    """
+    given = {key: value for key, value in section.items() if value is not None}
+    file = PARTITIONERS.run_file_of(given, places, _PATH, is_named="name" in given)
+    given.setdefault("name", "iid")
+    if isinstance(name := given["name"], str):
+        spec = PARTITIONERS.find("partitioner", name, places, (*_PATH, "name"))
+        given = _without_parameters_of_others(given, spec, places)
+        check_shape({key: value for key, value in given.items() if key != "name"}, _schema(spec), places, _PATH)
+        _check_column(given, spec, places)
+    own = PARTITIONERS.resolve(
+        "partitioner", {key: value for key, value in given.items() if key not in OPTIONS}, places, _PATH
+    )
+    return {"name": own.pop("name"), **file, **{key: given.get(key) for key in OPTIONS}, **own}
+
+
+def make_partitioner(section: Mapping[str, Json]) -> Any:
+    """The `Partitioner` or `ColumnPartitioner` that a configuration describes; see `resolve_partition`."""
+    places = Places("run configuration")
+    resolved = resolve_partition(section, places)
+    own = {key: value for key, value in resolved.items() if key not in OPTIONS and key not in _OF_FILE}
+    return PARTITIONERS.make("partitioner", own, places, _PATH)
+
+
+@functools.lru_cache(maxsize=64)
+def _schema(spec: Spec) -> type:
+    """The section of a partitioner: its parameters, and the options that all partitioners have."""
+    if both := spec.parameters.keys() & {*OPTIONS, "name", *_OF_FILE}:
+        raise ConfigError(
+            f"partitioner '{spec.name}', of {spec.source}: its parameter '{min(both)}' is a key that every partitioner "
+            "has",
+            hint="give the parameter another name",
+            name=spec.name,
+        )
+    own: list[Any] = [
+        (each.name, each.type) if each.is_required else (each.name, each.type, None)
+        for each in spec.parameters.values()
+    ]
+    return msgspec.defstruct("partitioner", own, bases=(PartitionOptions,), kw_only=True)
+
+
+def _without_parameters_of_others(given: dict[str, Any], spec: Spec, places: Places) -> dict[str, Any]:
+    """Without parameters of another scheme that the file sets, where the command line names this scheme.
+
+    So ``clients.data.partition.name=iid`` works on a file with ``{name: dirichlet, alpha: 0.1}``. Configurations that
+    fedpkg 0.1 stored have an ``alpha`` for ``iid``, too.
+    """
+    is_named_there = places.line((*_PATH, "name")) == COMMAND_LINE
+    is_stored = places.line(_PATH) is None
+    kept = {}
+    for key, value in given.items():
+        is_own = key in spec.parameters or key in OPTIONS or key == "name"
+        is_left_over = is_named_there and places.line((*_PATH, key)) != COMMAND_LINE and _is_of_another(key)
+        if is_own or not (is_left_over or (is_stored and (spec.name, key) == ("iid", "alpha"))):
+            kept[key] = value
+    return kept
+
+
+def _is_of_another(key: str) -> bool:
+    return any(key in spec.parameters for spec in PARTITIONERS.specs("partitioner"))
+
+
+def _check_column(given: Mapping[str, Any], spec: Spec, places: Places) -> None:
+    needs = getattr(spec.make, "needs", "labels")
+    if needs in ("ids", "values") and "by" not in given:
+        raise ConfigError(
+            f"{places.where(_PATH)}: the partitioner '{spec.name}' needs 'clients.data.partition.by'",
+            hint=f"set by to the name of the column with the {needs}",
+            key=".".join((*_PATH, "by")),
+        )
+    if needs == "nothing" and "by" in given:
+        raise ConfigError(
+            f"{places.where((*_PATH, 'by'))}: 'clients.data.partition.by' has no effect on the {spec.name} partition",
+            hint="remove by",
+            key=".".join((*_PATH, "by")),
+        )
