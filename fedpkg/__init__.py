@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fedpkg.api_client import APIClient
     from fedpkg.errors import FedpkgError
     from fedpkg.fedn_imports import serve_fedn_imports
-    from fedpkg.library import load, prepare, run
+    from fedpkg.library import compose, load, prepare, run
     from fedpkg.samplers import register_sampler
     from fedpkg.session.session import Session
     from fedpkg.strategies import (
@@ -29,6 +29,7 @@ _HOMES = {
     "FedpkgError": "fedpkg.errors",
     "Session": "fedpkg.session.session",
     "Weights": "fedpkg.weights.weights",
+    "compose": "fedpkg.library",
     "load": "fedpkg.library",
     "prepare": "fedpkg.library",
     "register_aggregator": "fedpkg.strategies",
@@ -44,6 +45,7 @@ __all__ = [
     "FedpkgError",
     "Session",
     "Weights",
+    "compose",
     "load",
     "prepare",
     "register_aggregator",

@@ -8,6 +8,7 @@ import math
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from fedpkg.types import Json
 
 MAX_FILE_BYTES = 4 << 20  # of a run.yaml
+EXPERIMENT = "experiment.yaml"  # the root of an experiment, which is composed with other files
 
 Resolve: TypeAlias = Callable[[RunConfig, Places], RunConfig]
+Assignment: TypeAlias = "tuple[tuple[str, ...], Json]"  # a key, and the value that it is set to
+Elsewhere: TypeAlias = Callable[[str], "str | None"]
 
 
 @dataclass(frozen=True)
@@ -57,19 +61,32 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
             allowed values and the value found.
     """
     source = str(path)
+    if path.name == EXPERIMENT or (path / EXPERIMENT).is_file():
+        raise of_experiment(path)
     try:
         text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         hint = "give the path of a run.yaml" + (f"; a package is run by --package {source}" * Path(path).is_dir())
         raise ConfigError(f"{source}: cannot be read: {reason}", hint=hint) from error
-    tree, lines = read_yaml(text, source=source, verbatim=_is_environment)
+    tree, lines = read_yaml(text, source=source, verbatim=is_environment)
     if not isinstance(tree, dict):
         raise ConfigError(
             f"{source}: expected 'key: value' lines, found {'nothing' if tree is None else 'something else'}",
             hint="a run.yaml needs at least the keys package, rounds and clients",
         )
-    return _checked(tree, overrides, Places(source, lines), path, resolve)
+    if "defaults" in tree:
+        raise of_experiment(path)
+    return checked(tree, _assignments(overrides), Places(source, lines), resolve)
+
+
+def of_experiment(path: Path) -> ConfigError:
+    """The error for an experiment where a run.yaml or a package is expected."""
+    what = path.parent if path.name == EXPERIMENT else path
+    return ConfigError(
+        f"{path}: this is an experiment, which is composed of several files",
+        hint=f"fedpkg experiment run {shlex.quote(str(what))}; in Python: fedpkg.run(fedpkg.compose({str(what)!r}))",
+    )
 
 
 def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolve: Resolve | None = None) -> RunConfig:
@@ -82,22 +99,34 @@ def config_of(tree: Mapping[str, Json], overrides: Sequence[str] = (), *, resolv
     """
     places = Places("the options")
     places.override((), dict(tree))
-    return _checked(dict(tree), overrides, places, Path("options"), resolve, replaces=False).config
+    return checked(dict(tree), _assignments(overrides), places, resolve, replaces=False).config
 
 
-def _checked(
+def checked(
     tree: dict[str, Any],
-    overrides: Sequence[str],
+    assignments: Sequence[Assignment],
     places: Places,
-    path: Path,
     resolve: Resolve | None,
     *,
     replaces: bool = True,
+    names: Mapping[str, Json] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> LoadedConfig:
-    tree = _merge(tree, overrides, places, replaces=replaces)
+    """Merge assignments into a tree of keys, resolve ``${…}`` and check every value.
+
+    Args:
+        places: Where the keys of ``tree`` were set; the assignments are added.
+        replaces: Whether a mapping replaces a section of free keys, such as ``strategy``.
+        names: Further names that ``${…}`` can refer to.
+        elsewhere: Finds a file that is not there relative to the file that names it.
+
+    Raises:
+        ConfigError: See `load_config`.
+    """
+    tree = _merge(tree, assignments, places, replaces=replaces, names=names or {})
     _environment_as_text(tree)
     check_shape(tree, RunConfig, places)
-    _absolute_paths(tree, places, folder=path.parent)
+    _absolute_paths(tree, places, elsewhere)
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
     _check_reserved(config, places)
@@ -128,11 +157,17 @@ def render(loaded: LoadedConfig) -> list[tuple[str, Json, str]]:
 # ---- merging
 
 
-def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, replaces: bool) -> dict[str, Any]:
+def _merge(
+    tree: dict[str, Json],
+    assignments: Sequence[Assignment],
+    places: Places,
+    *,
+    replaces: bool,
+    names: Mapping[str, Json],
+) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    assignments = [parse_override(override) for override in overrides]
     try:
         merged: Any = OmegaConf.create(tree)
         for keys, value in assignments:
@@ -152,7 +187,8 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, r
                     key=".".join(keys),
                 ) from error
         given = OmegaConf.to_container(merged)
-        complete = OmegaConf.create(_over(_defaults(), given))  # ${seed} also works if the file has no seed
+        # ${seed} also works if the file has no seed
+        complete = OmegaConf.create({**names, **_over(_defaults(), given)})
         resolved = OmegaConf.to_container(complete, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "")
@@ -168,15 +204,34 @@ def _merge(tree: dict[str, Json], overrides: Sequence[str], places: Places, *, r
 
 def _is_free(keys: Sequence[str]) -> bool:
     """Whether a path leads to a section whose keys are not fixed, such as ``strategy``, or into one."""
+    return any(isinstance(_kind_at(keys[:end]), inspect.DictType) for end in range(1, len(keys) + 1))
+
+
+def is_section(keys: Sequence[str]) -> bool:
+    """Whether a path leads to a section of a run.yaml, also one in a section of free keys (``arguments.train``)."""
+    return isinstance(_kind_at(keys), (inspect.StructType, inspect.DictType))
+
+
+def is_known(keys: Sequence[str]) -> bool:
+    """Whether the schema has this key. In sections of free keys it knows none."""
+    return _kind_at(keys) is not None and not _is_free(keys[:-1])
+
+
+def _kind_at(keys: Sequence[str]) -> inspect.Type | None:
+    """The type of a key in a run.yaml; of a union its section, or else its first type."""
     kind: inspect.Type = inspect.type_info(RunConfig)
     for key in keys:
-        if not isinstance(kind, inspect.StructType):
-            break
-        found = next((field.type for field in kind.fields if field.encode_name == key), None)
+        if isinstance(kind, inspect.DictType):
+            found: inspect.Type | None = kind.value_type
+        elif isinstance(kind, inspect.StructType):
+            found = next((field.type for field in kind.fields if field.encode_name == key), None)
+        else:
+            return None
         if found is None:
-            return False
-        kind = next((one for one in options_of(found) if isinstance(one, inspect.StructType)), options_of(found)[0])
-    return isinstance(kind, inspect.DictType)
+            return None
+        sections = [one for one in options_of(found) if isinstance(one, (inspect.StructType, inspect.DictType))]
+        kind = [*sections, options_of(found)[0]][0]
+    return kind
 
 
 def _remove(tree: Any, keys: Sequence[str]) -> None:
@@ -204,6 +259,10 @@ def _only(resolved: Any, given: Any) -> Any:
     return resolved
 
 
+def _assignments(overrides: Sequence[str]) -> list[Assignment]:
+    return [parse_override(override) for override in overrides]
+
+
 def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
     """The keys and the value of a ``key.sub=value``. Raises ConfigError if it has another form."""
     key, equals, text = override.partition("=")
@@ -214,12 +273,13 @@ def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
     if text.startswith(tuple("*&!@`%#|>")):
         return keys, text
     value, _lines = read_yaml(
-        text, source=f"on the command line, '{key}'", verbatim=lambda path: _is_environment(keys + path)
+        text, source=f"on the command line, '{key}'", verbatim=lambda path: is_environment(keys + path)
     )
     return keys, value
 
 
-def _is_environment(path: tuple[str, ...]) -> bool:
+def is_environment(path: tuple[str, ...]) -> bool:
+    """Whether a path leads to a variable of the tasks, whose value is text as it is written."""
     return (len(path) == 2 and path[0] == "environment") or (len(path) == 4 and path[:2] == ("clients", "environment"))
 
 
@@ -232,9 +292,12 @@ def _environment_as_text(tree: dict[str, Any]) -> None:
                 environment[name] = str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _absolute_paths(tree: dict[str, Any], places: Places, *, folder: Path) -> None:
+def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere | None) -> None:
     def absolute(path: tuple[str, ...], value: str) -> str:
-        base = str(Path.cwd() if places.line(path) == COMMAND_LINE else folder.absolute())
+        is_typed = places.line(path) == COMMAND_LINE
+        base = str(Path.cwd() if is_typed else Path(places.source_of(path)).parent.absolute())
+        if elsewhere is not None and not is_typed and not os.path.exists(os.path.join(base, os.path.expanduser(value))):
+            value = elsewhere(value) or value
         if path[-1] == "folders" and any(sign in value for sign in "*?["):
             base = glob.escape(base)  # only the user's own text is a pattern
         only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # it matches folders only

@@ -15,11 +15,12 @@ COMMAND_LINE = 0  # in place of a line number
 
 
 class Places:
-    """Where keys were set: on a line of the file ``source`` or on the command line; all others are defaults."""
+    """Where keys were set: on a line of a file (``source`` or a further one) or on the command line."""
 
     def __init__(self, source: str, lines: Mapping[tuple[str, ...], int] | None = None) -> None:
         self.source = source
         self._lines = dict(lines or {})
+        self._sources: dict[tuple[str, ...], str] = {}  # of keys that another file than ``source`` set
 
     def override(self, path: tuple[str, ...], value: Any) -> None:
         """Record that the command line set ``path``: a mapping is merged key by key, any other value replaces."""
@@ -27,38 +28,68 @@ class Places:
             for key, part in value.items():
                 self.override((*path, key), part)
         else:
-            for below in [known for known in self._lines if known[: len(path)] == path]:
-                del self._lines[below]
+            self.forget(path)
             self._lines[path] = COMMAND_LINE
 
-    def line(self, path: tuple[str, ...]) -> int | None:
-        """The line of ``path``.
+    def merge_file(
+        self, source: str, tree: Any, lines: Mapping[tuple[str, ...], int], section: tuple[str, ...]
+    ) -> None:
+        """Record that a further file set the values in ``tree``, merged key by key into ``section``."""
 
-        If it has no line, that of a key in it (the command line set only this key of the section) or else that of the
+        def record(path: tuple[str, ...], value: Any) -> None:
+            at = (*section, *path)
+            if not isinstance(value, dict):
+                self.forget(at)
+            if path in lines:
+                self._lines[at], self._sources[at] = lines[path], source
+            for key, part in value.items() if isinstance(value, dict) else ():
+                record((*path, key), part)
+            for number, part in enumerate(value) if isinstance(value, list) else ():
+                record((*path, str(number)), part)
+
+        record((), tree)
+
+    def forget(self, path: tuple[str, ...]) -> None:
+        """Remove what is recorded of ``path`` and of all keys in it."""
+        for below in [known for known in self._lines if known[: len(path)] == path]:
+            del self._lines[below]
+            self._sources.pop(below, None)
+
+    def _known(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The key whose record counts for ``path``.
+
+        If it has none, that of a key in it (the command line set only this key of the section) or else that of the
         section around it (interpolation).
         """
         if path not in self._lines:
-            below = [line for known, line in self._lines.items() if path and known[: len(path)] == path]
+            below = [known for known in self._lines if path and known[: len(path)] == path]
             if below:
-                return min(below)
-        for end in range(len(path), 0, -1):
-            if (line := self._lines.get(path[:end])) is not None:
-                return line
-        return None
+                return min(below, key=lambda known: self._lines[known])
+        return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in self._lines), None)
+
+    def line(self, path: tuple[str, ...]) -> int | None:
+        """The line of ``path`` in its file; `COMMAND_LINE` if the command line set it."""
+        known = self._known(path)
+        return None if known is None else self._lines[known]
+
+    def source_of(self, path: tuple[str, ...]) -> str:
+        """The file that set ``path``."""
+        known = self._known(path)
+        return self.source if known is None else self._sources.get(known, self.source)
 
     def where(self, path: tuple[str, ...]) -> str:
         """For messages: ``run.yaml, line 7``."""
         line = self.line(path)
         if line is None:
             return self.source
-        return "on the command line" if line == COMMAND_LINE else f"{self.source}, line {line}"
+        return "on the command line" if line == COMMAND_LINE else f"{self.source_of(path)}, line {line}"
 
     def origin(self, path: tuple[str, ...]) -> str:
         """For tables: ``run.yaml:7``."""
         line = self.line(path)
         if line is None:
             return "default"
-        return "command line" if line == COMMAND_LINE else f"{self.source}:{line}"
+        return "command line" if line == COMMAND_LINE else f"{self.source_of(path)}:{line}"
 
 
 def check_shape(tree: Any, schema: type, places: Places, path: tuple[str, ...] = ()) -> None:

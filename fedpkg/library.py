@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedpkg.config import RunConfig, dump_config
-from fedpkg.config_reading import config_of
+from fedpkg.config_reading import EXPERIMENT, config_of, of_experiment
 from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import load as load_configuration
 from fedpkg.session.configuration import resolved
@@ -89,6 +89,22 @@ def prepare(
     return _prepared(_configuration(what, place, changes), place, watch, beside)
 
 
+def compose(folder: Path | str, *overrides: str, search_path: Sequence[Path | str] = ()) -> RunConfig:
+    """Compose an experiment to a configuration, which `run` and `prepare` take; hydra-core does it.
+
+    Args:
+        folder: The folder of an experiment.yaml, or the file.
+        overrides: Overrides in hydra's grammar, such as ``"method=scaffold"`` or ``"lr=0.1"``.
+        search_path: Folders with further groups, after the experiment's own.
+
+    Raises:
+        ConfigError: If a group, option, key or value is wrong, or hydra-core is not installed.
+    """
+    from fedpkg.experiments.composing import compose as compose_experiment
+
+    return compose_experiment(folder, overrides, search_path=search_path).config
+
+
 def load(file: Path | str) -> Weights:
     """Read the model in a file (npz, safetensors, or a PyTorch state dict), with the buffers that its metadata lists.
 
@@ -123,6 +139,8 @@ def _configuration(what: What, home: Home, changes: dict[str, Any]) -> RunConfig
 
 def _is_package(path: Path) -> bool:
     if path.is_dir():
+        if (path / EXPERIMENT).is_file():
+            raise of_experiment(path)
         return True
     return path.suffix not in (".yaml", ".yml")
 

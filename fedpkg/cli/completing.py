@@ -129,6 +129,16 @@ def overrides(context: click.Context, _parameter: click.Parameter, incomplete: s
     return of_run((str(context.params.get("run_yaml")), *given), incomplete)
 
 
+def experiment_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """An experiment's folder; then GROUP=OPTION, the experiment's parameters, and KEY=VALUE."""
+    from fedpkg.cli.completing_keys import of_experiment
+
+    if parameter.name == "folder":
+        return with_suffix(incomplete, YAML_SUFFIXES)
+    given = tuple(context.params.get("overrides") or ())
+    return of_experiment(Path(str(context.params.get("folder"))), given, incomplete)
+
+
 def keys_of_run(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Keys and sections of a run.yaml by their whole names."""
     from fedpkg.config_keys import all_keys

@@ -37,6 +37,21 @@ def of_run(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
     return beginning(incomplete, [(f"{key}={value}", "") for value in _values(find_key(key).kind)])
 
 
+def of_experiment(folder: Path, words: Sequence[str], incomplete: str) -> list[CompletionItem]:
+    """GROUP=OPTION and parameters of an experiment, then KEY=VALUE of a run.yaml."""
+    from fedpkg.experiments.folders import ExperimentFolder
+
+    experiment = ExperimentFolder(folder)
+    group, equals, begun = incomplete.lstrip("+~").partition("=")
+    if equals and experiment.has_group(group):
+        start = incomplete.removesuffix(begun.rpartition(",")[2])  # method=fedavg,sca: the last of several
+        return beginning(incomplete, [(f"{start}{option}", "") for option in experiment.options(group)])
+    params = experiment.root.tree.get("params")
+    found = [(f"{name}=", f"one of {', '.join(experiment.options(name))}") for name in experiment.groups]
+    found += [(f"{name}=", "a parameter of the experiment") for name in (params if isinstance(params, dict) else {})]
+    return beginning(incomplete, found) + of_run((str(experiment.root_path), *words), incomplete)
+
+
 def of_strategy(name: str, incomplete: str) -> list[CompletionItem]:
     """KEY=VALUE of a strategy or one of its parts."""
     registry = _registry("strategy")

@@ -10,7 +10,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.completing import keys_of_run, overrides, run_file
-from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.options import Settings, common_options, search_path_option
 
 if TYPE_CHECKING:
     from fedpkg.config_keys import Key
@@ -29,18 +29,26 @@ def command() -> None:
 @command.command()
 @click.argument("run_yaml", metavar="RUN.yaml", type=click.Path(path_type=Path), shell_complete=run_file)
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=overrides)
+@search_path_option
 @common_options
 @click.pass_obj
-def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...]) -> None:
+def show(settings: Settings, run_yaml: Path, overrides: tuple[str, ...], search_path: tuple[Path, ...]) -> None:
     """Show every key, its value, and its origin.
+
+    RUN.yaml may also be the folder of an experiment, which is composed. Its parameters come first.
 
     \b
       fedpkg config show examples/digits/run.yaml rounds=3
     """
-    from fedpkg.config_reading import render
+    from fedpkg.config_reading import EXPERIMENT, render
     from fedpkg.session.configuration import load
 
-    leaves = render(load(run_yaml, overrides))
+    if run_yaml.is_dir() or run_yaml.name == EXPERIMENT:
+        from fedpkg.experiments.composing import compose, render_composed
+
+        leaves = render_composed(compose(run_yaml, overrides, search_path=search_path))
+    else:
+        leaves = render(load(run_yaml, overrides))
     if settings.json:
         output.document([{"key": key, "value": value, "origin": origin} for key, value, origin in leaves])
         return

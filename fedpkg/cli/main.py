@@ -28,6 +28,7 @@ from fedpkg.errors import FedpkgError, nearest
 NOUNS = (
     "init",
     "run",
+    "experiment",
     "exec",
     "package",
     "combiner",

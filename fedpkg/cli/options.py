@@ -94,6 +94,15 @@ env_option = click.option(
 )
 
 
+search_path_option = click.option(
+    "--search-path",
+    metavar="FOLDER",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder with further groups, after the experiment's own; may be repeated.  [variable: FEDPKG_SEARCH_PATH]",
+)
+
+
 def _set_home(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
     settings = context.ensure_object(Settings)
     if value is not None:

@@ -64,9 +64,6 @@ def command(
     `strategy.name=fedadam`; `strategy={name: fedadam, beta_1: 0.9}` replaces a whole section. With --json, each event
     is one line of JSON. Ctrl-C stops the run, and `fedpkg session resume` continues it.
     """
-    from fedpkg.cli.progress import follow
-    from fedpkg.session.session import prepare
-
     words += (() if env is None else (f"python_env={env}",)) + (("isolate.enabled=true",) if isolate else ())
     if package is None:
         config = _of_run_yaml(words, **given)
@@ -75,6 +72,14 @@ def command(
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, **given)
     _tell_of_variables(config, None if package is None else words)
+    run_configuration(settings, config, home)
+
+
+def run_configuration(settings: Settings, config: RunConfig, home: Home) -> None:
+    """Run a session to its end, and show its progress."""
+    from fedpkg.cli.progress import follow
+    from fedpkg.session.session import prepare
+
     session = prepare(config, home)
     with follow(settings, home, num_rounds=config.rounds) as watch:
         session.watch(watch)

@@ -18,6 +18,7 @@ ROWS = [
     {"api_client"},
     {"api_reading"},
     {"api_answers", "api_settings"},
+    {"experiments"},
     {"session"},
     {"preflight"},
     {"controller", "dispatch", "coordinators"},

@@ -1,0 +1,1 @@
+"""Experiments: folders of configuration files that are composed, and the runs that they describe."""
