@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import NotFound, SessionError, nearest
+from fedpkg.pictures.chart import Axis, Curve, LineChart
+from fedpkg.pictures.raster import to_figure
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def plot(session_id: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str
     """A line per metric over the rounds; without names, a line for each numeric metric.
 
     Raises:
-        SessionError: matplotlib is not installed, or there is nothing to draw.
+        ConfigError: matplotlib is not installed.
+        SessionError: there is nothing to draw.
         NotFound: no round has a metric of that name.
     """
     numeric = [name for name in dict.fromkeys(name for row in rows for name in row) if _is_numeric(rows, name)]
@@ -52,36 +54,8 @@ def plot(session_id: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str
             raise NotFound(f"no round has a number '{name}'{nearest(name, known)}", hint=there)
     if not (names or known):
         raise SessionError(f"session {session_id} has no metrics to plot yet", hint="it has no validated round")
-    figure = _figure()
-    axes = figure.add_subplot()
-    for name in names or known:
-        points = [(row["round"], row[name]) for row in rows if row.get(name) is not None]
-        axes.plot(*zip(*points, strict=True), marker=".", label=name)
-    axes.set(xlabel="round", title=session_id)
-    axes.locator_params(axis="x", integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
-
-
-def _figure() -> Figure:
-    """An empty figure that a notebook shows, whatever its backend, and though no code of it has imported pyplot.
-
-    Raises:
-        SessionError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SessionError("plot() needs matplotlib", hint="pip install 'fedpkg[plots]'") from error
-
-    class Plot(Figure):
-        def _repr_png_(self) -> bytes:
-            picture = io.BytesIO()
-            self.savefig(picture, format="png", dpi=100)
-            return picture.getvalue()
-
-    return Plot(figsize=(6.4, 3.6), layout="constrained")
+    curves = [Curve(name, [row["round"] for row in rows], [row.get(name) for row in rows]) for name in names or known]
+    return to_figure([LineChart(title=session_id, curves=curves, x=Axis("round", "whole"))], height=3.6)
 
 
 def _is_numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:

@@ -281,7 +281,8 @@ class Session:
         """A matplotlib figure of these metrics by round; without names, of all numeric metrics.
 
         Raises:
-            SessionError: matplotlib is not installed, or no round has metrics.
+            ConfigError: matplotlib is not installed.
+            SessionError: no round has metrics.
             NotFound: no round has a metric of that name.
         """
         from fedpkg.session.notebook import plot

@@ -30,7 +30,7 @@ ROWS = [
     {"config_reading", "config_keys"},
     {"config", "registry", "package_yaml"},
     {"config_shape", "yaml_places"},
-    {"waist"},
+    {"waist", "pictures"},
     {"interpreters", "means", "devices", "files"},
     {"log"},
     {"errors", "types", "rules", "shown", "shares", "client", "fedn"},

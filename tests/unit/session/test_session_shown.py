@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.errors import NotFound, SessionError
+from fedpkg.errors import ConfigError, NotFound
 from fedpkg.library import prepare
 from fedpkg.session.notebook import SHOWN_ROUNDS, as_html
 from fedpkg.session.session import Session
@@ -65,6 +65,6 @@ def test_a_plot_has_a_line_for_each_metric(session: Session, tmp_path: Path) -> 
 
 def test_a_plot_without_matplotlib_says_how_to_install_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(SessionError, match="needs matplotlib") as caught:
+    with pytest.raises(ConfigError, match="needs matplotlib") as caught:
         session.plot()
     assert "pip install 'fedpkg[plots]'" in str(caught.value)
