@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from fedpkg.cli.completing import models, models_and_files, packages, sessions
 from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.errors import ModelFileError, NotFound, nearest
 from fedpkg.session.record import find_session
+from fedpkg.stores.metric_rows import is_lower_better
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,11 +82,6 @@ def list_models(
 def _metrics(store: StateStore, session_id: str | None) -> dict[str, dict[str, Any]]:
     """What validation measured, by model."""
     return {f"{row.session_id}.{row.round_number}": row.metrics for row in store.list_rounds(session_id)}
-
-
-def is_lower_better(metric: str) -> bool:
-    words = re.split(r"[^a-z]+", metric.lower())
-    return any(word in {"loss", "error", "err", "mse", "mae", "rmse", "nll", "perplexity"} for word in words)
 
 
 def _best(models: list[ModelRow], metrics: Mapping[str, Mapping[str, Any]], name: str, *, lowest: bool) -> ModelRow:

@@ -12,6 +12,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.completing import sessions
+from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
 from fedpkg.session.record import find_session, running_sessions, status_of
@@ -75,23 +76,36 @@ def list_sessions(settings: Settings) -> None:
 @click.option(
     "--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Show every task of this round."
 )
+@click.option("--metrics", is_flag=True, help="Show the aggregates of the metrics over the clients, too.")
 @common_options
 @click.pass_obj
-def show(settings: Settings, session_ref: str | None, round_number: int | None) -> None:
+def show(settings: Settings, session_ref: str | None, round_number: int | None, metrics: bool) -> None:
     """Show a session, or every task of one round.
 
     \b
       fedpkg session show
       fedpkg session show digits --round 3
+      fedpkg session show digits --metrics
     """
     with settings.reading() as (home, store):
         session = find_session(store, session_ref)
+        aggregates = _aggregates(store, session, round_number) if metrics and settings.json else {}
         if round_number is not None:
-            _show_round(settings, home, store, session, round_number)
+            _show_round(settings, home, store, session, round_number, aggregates)
         elif settings.json:
-            _document(home, store, session)
+            _document(home, store, session, aggregates)
         else:
             _show(settings, home, store, session)
+        if metrics and not settings.json:
+            output.result()
+            show_aggregates(settings, store, session, round_number)
+
+
+def _aggregates(store: StateStore, session: SessionRow, round_number: int | None) -> dict[str, Any]:
+    from fedpkg.controller.metric_rows import all_metric_rows
+
+    found = all_metric_rows(store, session.session_id)
+    return {"aggregates": [asdict(row) for row in found if round_number in (None, row.round_number)]}
 
 
 def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
@@ -172,7 +186,7 @@ def _data_words(clients: dict[str, Any]) -> str:
     return ""
 
 
-def _document(home: Home, store: StateStore, session: SessionRow) -> None:
+def _document(home: Home, store: StateStore, session: SessionRow, aggregates: dict[str, Any]) -> None:
     session_id = session.session_id
     failed = [_task(home, task) for task in store.list_tasks(session_id, status="failed")]
     output.document(
@@ -183,6 +197,7 @@ def _document(home: Home, store: StateStore, session: SessionRow) -> None:
             "clients": [asdict(client) for client in store.list_clients(session_id)],
             "rounds": [asdict(row) for row in store.list_rounds(session_id)],
             "failures": failed,
+            **aggregates,
         }
     )
 
@@ -192,7 +207,14 @@ def _task(home: Home, task: TaskRow) -> dict[str, Any]:
     return {**asdict(task), "folder": None if task.folder is None else str(home.root / task.folder)}
 
 
-def _show_round(settings: Settings, home: Home, store: StateStore, session: SessionRow, round_number: int) -> None:
+def _show_round(
+    settings: Settings,
+    home: Home,
+    store: StateStore,
+    session: SessionRow,
+    round_number: int,
+    aggregates: dict[str, Any],
+) -> None:
     from fedpkg.cli.report import metric_text, requests_table, strategy_numbers, weight_source
 
     row = store.get_round(session.session_id, round_number)
@@ -200,7 +222,7 @@ def _show_round(settings: Settings, home: Home, store: StateStore, session: Sess
     requests = store.list_requests(session.session_id, round_number=round_number)
     if settings.json:
         of_round = {"requests": [asdict(one) for one in requests], "tasks": [_task(home, task) for task in tasks]}
-        output.document({**asdict(row), **of_round})
+        output.document({**asdict(row), **of_round, **aggregates})
         return
     is_many = len(requests) > 1
     asked = len({client_id for request in requests for client_id in request.cohort})

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, SessionRow
+from fedpkg.stores.base import MetricRow, ModelRow, RequestRow, RoundRow, SessionRow
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order
 
@@ -90,8 +90,11 @@ class TaskEnded(Event, frozen=True, kw_only=True):
 
 
 class RoundFinished(Event, frozen=True, kw_only=True):
+    """A round is finished; ``metrics`` are the aggregates of the clients' metrics, by phase and metric."""
+
     round: RoundRow
     model: ModelRow | None
+    metrics: list[MetricRow] = []
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):

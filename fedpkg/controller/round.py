@@ -16,6 +16,7 @@ from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import RoundFinished
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import Ledger
+from fedpkg.controller.metric_rows import metric_rows
 from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
 from fedpkg.controller.orders import Payloads
 from fedpkg.controller.outstanding import Key, Outstanding
@@ -230,7 +231,8 @@ class _Training:
         model, saved = self._store(result, examples)
         source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
         measured = {name: ctx.measured(dict(metadata), name) for name, (_, metadata) in replied.items()}
-        trained = average((measured[name], (number, source)) for name, (number, _) in replied.items())
+        reported = [(measured[name], (number, source)) for name, (number, _) in replied.items()]
+        trained = average(reported)
         row = dataclasses.replace(
             row,
             status="aggregated",
@@ -246,7 +248,14 @@ class _Training:
         superseded = ctx.store.state_digests(row.session_id)
         said = {client_id: numbers_of(metadata) for client_id, metadata in measured.items()}
         clients = self._states(states, replied)
-        ctx.store.commit_round(row, model, strategy_state=(self.round_number, saved), clients=clients, metrics=said)
+        ctx.store.commit_round(
+            row,
+            model,
+            strategy_state=(self.round_number, saved),
+            clients=clients,
+            metrics=said,
+            metric_rows=metric_rows(reported, session_id=row.session_id, round_number=self.round_number, phase="train"),
+        )
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
         self._remove_used()
@@ -334,7 +343,9 @@ def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> Rou
     states = {name: token for name, (token, _) in found.clients.items()}
     ctx.executor.states.commit(row.session_id, states)
     measured = {one.client_id: numbers_of(one.metrics) for one in found.rows}
-    ctx.store.finish_round(row, clients=found.clients, metrics=measured, validations=found.rows)
+    ctx.store.finish_round(
+        row, clients=found.clients, metrics=measured, validations=found.rows, metric_rows=found.metric_rows
+    )
     ctx.executor.states.forget(row.session_id, states)
     for name, token in found.dropped.items():
         if token is not None:
@@ -350,7 +361,8 @@ def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> Rou
         seconds=row.wall_s or 0.0,
         **_not_finite(row.averages),
     )
-    ctx.watch(RoundFinished(round=row, model=model))
+    aggregates = ctx.store.list_metric_rows(row.session_id, round_number=round_number)
+    ctx.watch(RoundFinished(round=row, model=model, metrics=aggregates))
     return row
 
 

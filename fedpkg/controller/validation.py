@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from fedpkg.controller.asked import Asked, Desk, desk_of
 from fedpkg.controller.choosing import Choosing
@@ -12,13 +13,23 @@ from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RequestAsked
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import ValidationLedger
+from fedpkg.controller.metric_rows import metric_rows
 from fedpkg.controller.metrics import average
 from fedpkg.controller.orders import Payloads
-from fedpkg.stores.base import HELD_OUT, ClientRow, ClientUpdate, ModelRow, RequestRow, ValidationRow
+from fedpkg.stores.base import (
+    HELD_OUT,
+    ClientRow,
+    ClientUpdate,
+    MetricPhase,
+    MetricRow,
+    ModelRow,
+    RequestRow,
+    ValidationRow,
+)
 from fedpkg.strategies.base import Request
 from fedpkg.types import Json, ReplyKind
 
-VALIDATE = "validate"
+VALIDATE: Final = "validate"
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Validation:
         clients: tokens of the clients' states afterwards, and the numbers of examples they last trained on.
         metrics: averages by name.
         averages: facts about the averages, by group of clients.
+        metric_rows: the aggregates of each metric over the clients.
         dropped: tokens of states that are not kept, by client.
     """
 
@@ -37,6 +49,7 @@ class Validation:
     clients: Mapping[str, ClientUpdate] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     averages: Mapping[str, dict[str, Json]] = field(default_factory=dict)
+    metric_rows: Sequence[MetricRow] = ()
     dropped: Mapping[str, str | None] = field(default_factory=dict)
 
 
@@ -71,7 +84,8 @@ def validate(
         if name not in aside
     }
     dropped = {name: token for name, token in ledger.states.items() if name in aside}
-    return Validation(among + apart, left, metrics, averages, dropped)
+    aggregates = [*_aggregates(among, VALIDATE), *_aggregates(apart, "held_out")]
+    return Validation(among + apart, left, metrics, averages, aggregates, dropped)
 
 
 def _ask(desk: Desk, ledger: ValidationLedger) -> None:
@@ -120,3 +134,11 @@ def _weighted(
 def _average(validations: Sequence[ValidationRow]) -> tuple[dict[str, float | None], dict[str, Json]]:
     found = average((one.metrics, (one.weight, one.weight_source)) for one in validations)
     return found.values, found.about
+
+
+def _aggregates(validations: Sequence[ValidationRow], phase: MetricPhase) -> list[MetricRow]:
+    if not validations:
+        return []
+    replies = [(one.metrics, (one.weight, one.weight_source)) for one in validations]
+    first = validations[0]
+    return metric_rows(replies, session_id=first.session_id, round_number=first.round_number, phase=phase)

@@ -18,6 +18,7 @@ TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
 WeightSource: TypeAlias = Literal["reply", "split", "train", "equal", "default"]  # default: only with rules 1
+MetricPhase: TypeAlias = Literal["train", "validate", "held_out", "server", "before_training", "after_training"]
 HELD_OUT = "held_out/"  # prefix of a round's metrics from clients that never train
 OUTSTANDING = "$outstanding"  # key beside a strategy's state: the requests that were outstanding after its step
 WEIGHTS_MARK = "$weights"  # in a strategy's state, {"$weights": digest} stands for a model file
@@ -211,3 +212,30 @@ class ValidationRow:
     metrics: Json
     weight: float
     weight_source: WeightSource  # until the round is finished: "reply" if the client reported one, else "equal"
+    phase: MetricPhase = "validate"  # also for held-out clients
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """How one metric of a round is distributed over the clients that report it as a finite number.
+
+    ``phase`` is what was measured: ``train`` (reported with the updates), ``validate`` (the new global model on the
+    clients' data), ``held_out`` (the same on clients that never train), ``server`` (the same on the server's data),
+    ``before_training`` (the global model that the clients of the round got) or ``after_training`` (their own updates).
+    All clients count equally, except in ``weighted_mean``. None: unknown (an older fedpkg recorded only the weighted
+    mean), or no client has a finite value.
+    """
+
+    session_id: str
+    round_number: int
+    phase: MetricPhase
+    metric: str
+    num_clients: int
+    weighted_mean: float | None = None  # as in RoundRow.metrics
+    mean: float | None = None
+    std: float | None = None  # sqrt(mean((m - mean)^2)): 0 for one client
+    min: float | None = None
+    max: float | None = None
+    deciles: list[float] = field(default_factory=list)  # 10 % … 90 %, interpolated linearly
+    worst_tenth: float | None = None  # mean over the worst tenth of the clients, rounded up
+    best_tenth: float | None = None

@@ -7,19 +7,18 @@ a ``Database``: it connects, runs transactions and turns its driver's errors int
 from __future__ import annotations
 
 import difflib
-import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from fedpkg.errors import NotFound, StoreError, nearest
+from fedpkg.errors import NotFound, nearest
 from fedpkg.stores.base import (
-    WEIGHTS_MARK,
     ClientHistoryRow,
     ClientRow,
     ClientUpdate,
+    MetricPhase,
+    MetricRow,
     ModelRow,
     PackageRow,
     RequestRow,
@@ -34,10 +33,13 @@ from fedpkg.stores.base import (
     ValidationRow,
 )
 from fedpkg.stores.client_history import note_asked, note_measured
-from fedpkg.stores.database import RESTORE, Database, Parameters, Transaction, migrate
+from fedpkg.stores.database import Database, Parameters, Transaction, migrate
+from fedpkg.stores.metric_rows import add_rows, replace_rows
+from fedpkg.stores.strategy_states import load_state, save_state, state_digests
 from fedpkg.stores.tables import (
     CLIENT_HISTORY,
     CLIENTS,
+    METRIC_ROWS,
     MODELS,
     PACKAGES,
     REQUESTS,
@@ -48,11 +50,9 @@ from fedpkg.stores.tables import (
     VALIDATIONS,
     Row,
     Table,
-    to_json,
 )
 from fedpkg.stores.write_behind import TaskRecord, WriteBehind
 
-_STATE_WEIGHTS = re.compile(rf'"{re.escape(WEIGHTS_MARK)}":"([0-9a-f]{{64}})"')  # in the format of `to_json`
 _WITH_TASKS = "join tasks on tasks.task_id = {}.task_id"
 _BY_COHORT = ("tasks.round_number", "tasks.position", "tasks.attempt", "tasks.task_id")
 
@@ -118,8 +118,7 @@ class StateStore:
 
     def list_sessions(self, *, newest_first: bool = False, limit: int | None = None) -> list[SessionRow]:
         """All sessions, oldest first."""
-        order = ("created_at", "session_id")
-        return self._select(SESSIONS, order=order, newest_first=newest_first, limit=limit)
+        return self._select(SESSIONS, order=("created_at", "session_id"), newest_first=newest_first, limit=limit)
 
     def set_session_status(self, session_id: str, status: SessionStatus, *, error: str | None = None) -> None:
         """Set a session's status and error."""
@@ -204,9 +203,10 @@ class StateStore:
         strategy_state: StrategyState | None = None,
         clients: Mapping[str, ClientUpdate] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
+        metric_rows: Iterable[MetricRow] = (),
     ) -> None:
-        """Record an aggregated round atomically: its row, its model (if the session has one), the strategy's state and
-        the clients' new state and history.
+        """Record an aggregated round atomically: its row, its model (if the session has one), the strategy's state,
+        the clients' new state and history, and the aggregates of their metrics.
 
         It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
         ``metrics``: numbers that the counted clients reported, for their history. Committing again replaces the rows.
@@ -223,18 +223,9 @@ class StateStore:
                 " and status = 'failed'",
                 {"session_id": row.session_id, "round_number": row.round_number},
             )
+            replace_rows(transaction, row, metric_rows)
             if strategy_state is not None:
-                step, state = strategy_state
-                transaction.run(
-                    "insert into strategy_states (session_id, step, state) values (:session_id, :step, :state)"
-                    " on conflict (session_id, step) do update set state = excluded.state",
-                    {"session_id": row.session_id, "step": step, "state": to_json(state)},
-                )
-                transaction.run(
-                    "delete from strategy_states where session_id = :session_id and step not in ("
-                    "select step from strategy_states where session_id = :session_id order by step desc limit 2)",
-                    {"session_id": row.session_id},
-                )
+                save_state(transaction, row.session_id, strategy_state)
 
     def finish_round(
         self,
@@ -244,8 +235,9 @@ class StateStore:
         requests: Iterable[RequestRow] = (),
         metrics: Mapping[str, Mapping[str, float]] | None = None,
         validations: Iterable[ValidationRow] = (),
+        metric_rows: Iterable[MetricRow] = (),
     ) -> None:
-        """Record the round after its validation, with the clients' states and metrics from it.
+        """Record the round after its validation, with the clients' states and metrics from it and their aggregates.
 
         Also used after a round has failed, with the requests that failed. ``validations`` replace those on record,
         because the weights are known only when all clients have answered.
@@ -257,6 +249,7 @@ class StateStore:
             transaction.run_many(VALIDATIONS.upsert, [VALIDATIONS.encode(validation) for validation in validations])
             self._set_clients(transaction, row.session_id, clients or {})
             note_measured(transaction, row.session_id, metrics or {})
+            add_rows(transaction, metric_rows)
 
     def _set_clients(self, transaction: Transaction, session_id: str, clients: Mapping[str, ClientUpdate]) -> None:
         changed = transaction.run_many(
@@ -334,6 +327,13 @@ class StateStore:
         }
         return self._select(VALIDATIONS, filters, join=_WITH_TASKS.format("validations"), order=_BY_COHORT)
 
+    def list_metric_rows(
+        self, session_id: str, *, round_number: int | None = None, phase: MetricPhase | None = None
+    ) -> list[MetricRow]:
+        """Aggregates of metrics over clients, by round, phase and metric; none for rounds of an older fedpkg."""
+        filters = {"session_id": session_id, "round_number": round_number, "phase": phase}
+        return self._select(METRIC_ROWS, filters, order=METRIC_ROWS.key)
+
     # Models
 
     def get_model(self, ref: str) -> ModelRow:
@@ -391,9 +391,7 @@ class StateStore:
 
     def state_digests(self, session_id: str | None = None) -> set[str]:
         """Digests of the model files that are named in kept strategy states, of one session or of all."""
-        where, parameters = ("", {}) if session_id is None else (" where session_id = :id", {"id": session_id})
-        states = self._database.rows(f"select state from strategy_states{where}", parameters)
-        return {digest for (state,) in states for digest in _STATE_WEIGHTS.findall(str(state))}
+        return state_digests(self._database, session_id)
 
     def set_pruned(self, models: Iterable[ModelRow]) -> None:
         """Mark models as pruned before their files are removed.
@@ -423,22 +421,7 @@ class StateStore:
 
     def load_strategy_state(self, session_id: str) -> StrategyState | None:
         """The state after the latest committed step, or None before the first."""
-        rows = self._database.rows(
-            "select step, state from strategy_states where session_id = :session_id order by step desc limit 1",
-            {"session_id": session_id},
-        )
-        if not rows:
-            return None
-        step, state = rows[0]
-        try:
-            decoded = json.loads(state)
-        except (ValueError, TypeError, RecursionError):
-            decoded = None
-        if not isinstance(step, int) or not isinstance(decoded, dict):
-            raise StoreError(
-                f"the database is damaged: the strategy's state of session {session_id} cannot be read", hint=RESTORE
-            )
-        return step, decoded
+        return load_state(self._database, session_id)
 
     def check(self) -> list[str]:
         """The problems that the database's own check reports; none if it is sound."""

@@ -13,6 +13,7 @@ from fedpkg.errors import StoreError
 from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
+    MetricRow,
     ModelRow,
     PackageRow,
     RequestRow,
@@ -181,3 +182,10 @@ TASKS = Table(
 )
 UPDATES = Table("updates", UpdateRow, ("task_id",), json=frozenset({"metadata"}))
 VALIDATIONS = Table("validations", ValidationRow, ("task_id",), json=frozenset({"metrics"}))
+METRIC_ROWS = Table(
+    "metric_rows",
+    MetricRow,
+    ("session_id", "round_number", "phase", "metric"),
+    json=frozenset({"deciles"}),
+    free_text=frozenset({"metric"}),
+)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,7 @@ def outcome_of(federation: Federation, session_id: str) -> list[object]:
         federation.digests(session_id),
         [(row.cohort, row.counted, row.num_ok, row.num_failed, row.num_examples) for row in rounds],
         [(row.metrics, row.train_metrics) for row in rounds],
+        [{**asdict(row), "session_id": ""} for row in federation.store.list_metric_rows(session_id)],
     ]
 
 

@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from fedpkg.errors import NotFound, StoreError
 from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
+    MetricRow,
     ModelRow,
     PackageRow,
     RequestRow,
@@ -271,6 +273,25 @@ def test_requests_are_recorded_when_they_are_asked_and_when_they_are_answered(ru
     failed = dataclasses.replace(second, status="failed")
     running.finish_round(round_row(1, status="failed"), requests=[failed])
     assert running.list_requests("digits-1", round_number=1)[1] == failed
+
+
+def test_aggregates_of_metrics_come_back_and_are_replaced_when_their_round_is_committed_again(
+    running: StateStore,
+) -> None:
+    def row(metric: str, **changes: Any) -> MetricRow:
+        key = {"session_id": "digits-1", "round_number": 1, "phase": "train", "metric": metric, "num_clients": 2}
+        return MetricRow(**{**key, "mean": 0.1, "min": -math.inf, "deciles": [0.1] * 9, **changes})
+
+    aggregated = round_row(1, status="aggregated")
+    running.commit_round(aggregated, None, metric_rows=[row("schärfe"), row("gone")])
+    running.commit_round(aggregated, None, metric_rows=[row("schärfe", mean=0.2), row("\ud800", num_clients=0)])
+    validated = [row("loss", phase="validate"), row("loss", phase="held_out", weighted_mean=None)]
+    for _ in range(2):  # the second time after a kill
+        running.finish_round(round_row(1, status="finished"), metric_rows=validated)
+    kept = [row("\\ud800", num_clients=0), row("schärfe", mean=0.2)]
+    assert running.list_metric_rows("digits-1") == [validated[1], *kept, validated[0]]
+    assert running.list_metric_rows("digits-1", phase="validate", round_number=1) == [validated[0]]
+    assert running.list_metric_rows("digits-1", round_number=2) == []
 
 
 def test_request_of_no_round_is_refused(running: StateStore) -> None:

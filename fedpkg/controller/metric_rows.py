@@ -1,0 +1,129 @@
+"""Aggregates of metrics over clients (`MetricRow`): docs/reference/metrics.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fedpkg.controller.metrics import Weight, average, numbers_of
+from fedpkg.stores.base import HELD_OUT, MetricPhase, MetricRow, RoundRow
+from fedpkg.stores.metric_rows import is_lower_better
+from fedpkg.types import Json
+
+if TYPE_CHECKING:
+    from fedpkg.stores.sql import StateStore
+
+MAX_METRICS = 256  # of one phase of a round: clients choose the names of their metrics, and how many they report
+_NUM_EXAMPLES = "num_examples"  # counts the examples; it is not a metric
+
+
+def metric_rows(
+    replies: Sequence[tuple[Json, Weight]], *, session_id: str, round_number: int, phase: MetricPhase
+) -> list[MetricRow]:
+    """One row for each metric that the clients report, given each client's metrics and their weight.
+
+    The weighted mean is that of `average`. Of more than 256 metrics, those that most clients report have rows.
+    """
+    weighted = average(replies).values
+    values: dict[str, list[float]] = {name: [] for name in weighted if name != _NUM_EXAMPLES}
+    for metrics, _ in replies:
+        for name, number in numbers_of(metrics).items():
+            if name != _NUM_EXAMPLES:
+                values[name].append(number)
+    names = sorted(values, key=lambda name: -len(values[name]))[:MAX_METRICS]
+    return [
+        _row(values[name], weighted[name], session_id=session_id, round_number=round_number, phase=phase, metric=name)
+        for name in names
+    ]
+
+
+def _row(
+    values: Sequence[float],
+    weighted_mean: float | None,
+    *,
+    session_id: str,
+    round_number: int,
+    phase: MetricPhase,
+    metric: str,
+) -> MetricRow:
+    key = MetricRow(
+        session_id=session_id, round_number=round_number, phase=phase, metric=metric, num_clients=len(values)
+    )
+    if not values:
+        return key
+    # A power of 2, so that scaling is exact: the squares and differences of large values would overflow.
+    exponent = max(math.frexp(value)[1] for value in values)
+    scaled = sorted(math.ldexp(value, -exponent) for value in values)
+    count, tenth = len(scaled), -(-len(scaled) // 10)
+    mean = math.fsum(scaled) / count
+    variance = math.fsum((value - mean) ** 2 for value in scaled) / count
+    low, high = math.fsum(scaled[:tenth]) / tenth, math.fsum(scaled[-tenth:]) / tenth
+    worst, best = (high, low) if is_lower_better(metric) else (low, high)
+
+    def back(value: float) -> float:
+        return math.ldexp(value, exponent)
+
+    return MetricRow(
+        session_id=session_id,
+        round_number=round_number,
+        phase=phase,
+        metric=metric,
+        num_clients=count,
+        weighted_mean=weighted_mean,
+        mean=back(mean),
+        std=back(math.sqrt(variance)),
+        min=min(values),
+        max=max(values),
+        deciles=[back(_quantile(scaled, number)) for number in range(1, 10)],
+        worst_tenth=back(worst),
+        best_tenth=back(best),
+    )
+
+
+def _quantile(values: Sequence[float], tenths: int) -> float:
+    """The quantile of sorted values, interpolated linearly between the two values next to it."""
+    below, rest = divmod((len(values) - 1) * tenths, 10)
+    if not rest:
+        return values[below]
+    return values[below] + (values[below + 1] - values[below]) * (rest / 10)
+
+
+def all_metric_rows(store: StateStore, session_id: str) -> list[MetricRow]:
+    """The aggregates of a session, by round. For rounds of an older fedpkg, only the weighted means are known."""
+    found: dict[int, list[MetricRow]] = {}
+    for row in store.list_metric_rows(session_id):
+        found.setdefault(row.round_number, []).append(row)
+    rounds = store.list_rounds(session_id, status=("aggregated", "finished"))
+    return [one for row in rounds for one in found.get(row.round_number) or former_rows(row)]
+
+
+def former_rows(row: RoundRow) -> list[MetricRow]:
+    """The aggregates of a round that an older fedpkg recorded: weighted means alone."""
+    held_out = {name.removeprefix(HELD_OUT): value for name, value in row.metrics.items() if name.startswith(HELD_OUT)}
+    validated = {name: value for name, value in row.metrics.items() if not name.startswith(HELD_OUT)}
+    phases: Iterable[tuple[MetricPhase, Mapping[str, float | None]]] = (
+        ("held_out", held_out),
+        ("train", row.train_metrics),
+        ("validate", validated),
+    )
+    return [
+        MetricRow(
+            session_id=row.session_id,
+            round_number=row.round_number,
+            phase=phase,
+            metric=name,
+            num_clients=_num_finite(row.averages.get(phase, {}), name),
+            weighted_mean=value,
+        )
+        for phase, values in phases
+        for name, value in values.items()
+        if name != _NUM_EXAMPLES
+    ]
+
+
+def _num_finite(about: Mapping[str, Json], name: str) -> int:
+    finite = about.get("finite")
+    counts = finite.get(name) if isinstance(finite, Mapping) else None
+    number = counts[0] if isinstance(counts, list) else about.get("num_clients", 0)
+    return number if isinstance(number, int) else 0
