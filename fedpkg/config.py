@@ -384,11 +384,20 @@ class RunConfig(Section, frozen=True):
     arguments: Annotated[
         dict[str, dict[str, Json]],
         about(
-            "Arguments of each entry point, appended to its command as --key=value. Those under `all` go to every "
-            "entry point that clients run (train, validate, predict).",
+            "Arguments of each entry point, appended to its command as --key=value, or in the `argument_style`. Those "
+            "under `all` go to every entry point that clients run (train, validate, predict).",
             {"train": {"lr": 0.1, "epochs": 5}},
         ),
     ] = {}
+    argument_style: Annotated[
+        str | None,
+        about(
+            "How arguments are written: `flags` (--lr=0.1), `assignments` (lr=0.1, as hydra reads them), `words` (only "
+            "the values), or a template of the words of one argument. Default: as the package's fedn.yaml defines it, "
+            "or else flags.",
+            "--set {name}={value}",
+        ),
+    ] = None
     environment: Annotated[dict[str, str], about("Environment variables of every task.", {"MODE": "fast"})] = {}
     run_config: Annotated[
         dict[str, Json], about("Values of any kind that every task finds in its task.json.", {"temperature": 0.5})

@@ -499,19 +499,27 @@ def _check_reserved(config: RunConfig, places: Places) -> None:
 
 def _check_arguments(config: RunConfig, places: Places) -> None:
     for entry_point, arguments in config.arguments.items():
-        for name, value in arguments.items():
-            path = ("arguments", entry_point, name)
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-                raise ConfigError(
-                    f"{places.where(path)}: '{name}' in 'arguments.{entry_point}' cannot be the name of an argument",
-                    hint="use letters, digits, '_' and '-', and begin with a letter or '_'; it becomes --name=value",
-                    key=".".join(path),
-                )
-            if isinstance(value, dict):
-                raise wrong_value(path, value, "one value or a list", places)
-            _check_finite(value, path, places)
+        _check_names(arguments, ("arguments", entry_point), places)
     for name, value in config.run_config.items():
         _check_finite(value, ("run_config", name), places)
+
+
+def _check_names(arguments: Mapping[str, Json], section: tuple[str, ...], places: Places) -> None:
+    """Refuse what cannot be an argument; one in a section is called ``section.name``."""
+    for name, value in arguments.items():
+        path = (*section, name)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
+            raise ConfigError(
+                f"{places.where(path)}: '{name}' in '{'.'.join(section)}' cannot be the name of an argument",
+                hint="use letters, digits, '_', '-' and '.', and begin with a letter or '_'; it becomes --name=value",
+                key=".".join(path),
+            )
+        if isinstance(value, dict) and list(value.values()) == [None]:  # perhaps {client_id} without quotes
+            raise wrong_value(path, value, "one value, a list, or a section of values", places)
+        if isinstance(value, dict):
+            _check_names(value, path, places)
+        else:
+            _check_finite(value, path, places)
 
 
 def _check_finite(value: Json, path: tuple[str, ...], places: Places) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
-from fedpkg.compute_package.command import format_flags
+from fedpkg.compute_package.arguments import format_arguments
 from fedpkg.shown import shown
 from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
@@ -239,7 +239,7 @@ def repeat_command(
     package: str, entry_point: str, folder: Path, arguments: Mapping[str, Json], *, isolated: bool
 ) -> str:
     """The command that calls a task's entry point again, with all that it was given."""
-    flags = format_flags(arguments)
+    flags = format_arguments(arguments)
     words = ["fedpkg", "package", "call", output.near(package), entry_point, "--task", output.near(folder)]
     words += ["--isolate"] if isolated else []
     return shlex.join([*words, *(["--", *flags] if flags else [])])

@@ -7,7 +7,6 @@ bash.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpkg.interpreters import COMMANDS
-from fedpkg.types import Json
 
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)")
 _PATTERN = set("*?[\\")  # characters of file patterns
@@ -155,22 +153,6 @@ def is_python(command: str) -> bool:
     """Whether a command looks like Python, so that users would expect it to run warm."""
     first = command.split(maxsplit=1)[:1]
     return bool(first) and bool(_PYTHON.fullmatch(Path(first[0].strip("\"'")).name))
-
-
-def format_flags(arguments: Mapping[str, Json]) -> list[str]:
-    """``{"lr": 0.01, "layers": [1, 2]}`` → ``["--lr=0.01", "--layers=[1, 2]"]``; a null omits its flag."""
-    flags = []
-    for key, value in arguments.items():
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            text = "True" if value else "False"  # as users of fire and argparse write them
-        elif isinstance(value, str):
-            text = value
-        else:
-            text = json.dumps(value, ensure_ascii=False)
-        flags.append(f"--{key}={text}")
-    return flags
 
 
 def shell_line(command: str, appended: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from fedpkg.compute_package.arguments import problem_of_placeholders, problem_of_style
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.config_shape import Places
 from fedpkg.errors import SpecError, nearest
@@ -34,10 +35,14 @@ _YAML_LINE_END = re.compile("\r\n?|[\n\x85\u2028\u2029]")
 
 @dataclass(frozen=True)
 class EntryPoint:
-    """One command of a package; ``command`` is interpreted as by ``bash -c``."""
+    """One command of a package; ``command`` is interpreted as by ``bash -c`` after its placeholders are filled in.
+
+    ``argument_style``: see `fedpkg.compute_package.arguments`; empty: the package does not define it.
+    """
 
     name: str
     command: str
+    argument_style: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,14 @@ def parse_spec(text: str, where: str) -> PackageSpec:
     for written, name in names.items():
         _check_name(written, name, file, places)
     # A block scalar (command: |) ends with a newline, which would cut off the paths that are appended later.
-    commands: dict[str, str] = {}
+    _check_style(file.argument_style, (), places)
+    entry_points: dict[str, EntryPoint] = {}
     for written, one in file.entry_points.items():
-        commands.update(_commands(names[written], written, one, file, places))
-    entry_points = {name: EntryPoint(name, command) for name, command in commands.items()}
+        style = _style(written, one, file, places)
+        for name, command in _commands(names[written], written, one, file, places).items():
+            if problem := problem_of_placeholders(name, command):
+                raise refused(places, ("entry_points", written, "command"), f"entry point '{name}': {problem}")
+            entry_points[name] = EntryPoint(name, command, style)
     if file.python_env is None:
         return PackageSpec(entry_points)
     python_env = _text(file.python_env, ("python_env",), places)
@@ -124,11 +133,13 @@ def parse_spec(text: str, where: str) -> PackageSpec:
 
 class _Command(msgspec.Struct, forbid_unknown_fields=True):
     command: str
+    argument_style: str | None = None
 
 
 class _SpecFile(msgspec.Struct, forbid_unknown_fields=True):
     entry_points: dict[str, _Command | str]
     python_env: str | None = None
+    argument_style: str | None = None
 
 
 def _check_name(written: str, name: str, file: _SpecFile, places: Places) -> None:
@@ -162,6 +173,20 @@ def _commands(name: str, written: str, given: _Command | str, file: _SpecFile, p
     if found is None:
         raise refused(places, path, f"entry point '{written}' is {_quoted(text)}; write {written}: {{command: …}}")
     return found
+
+
+def _style(written: str, given: _Command | str, file: _SpecFile, places: Places) -> str:
+    own = given.argument_style if isinstance(given, _Command) else None
+    _check_style(own, ("entry_points", written), places)
+    return own or file.argument_style or ""
+
+
+def _check_style(style: str | None, path: tuple[str, ...], places: Places) -> None:
+    if style is None:
+        return
+    path = (*path, "argument_style")
+    if problem := problem_of_style(_text(style, path, places)):
+        raise refused(places, path, f"'{'.'.join(path)}': {problem}")
 
 
 def _is_of_callbacks(written: str, file: _SpecFile) -> bool:

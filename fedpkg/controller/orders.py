@@ -91,6 +91,7 @@ class Ordering:
             reply_spec=digest,
             request_id=request.request_id or None,
             arguments={**config.arguments.get("all", {}), **config.arguments.get(request.entry_point, {})},
+            argument_style=config.argument_style or "",
             parameters=dict(request.parameters),
         )
         reading = Reading(spec)

@@ -66,6 +66,7 @@ class Step:
     """One call of a task: of its entry point, or of ``startup`` before it."""
 
     job: Job
+    command: str
     appended: tuple[str, ...]
     key: str
     call: Call
@@ -186,11 +187,13 @@ class Attempt:
         if (job.order.isolation is not None) != tools.launcher.isolated:
             kind = "isolated" if tools.launcher.isolated else "non-isolated"
             raise NotIsolated(f"this executor runs {kind} tasks only")
-        return [Step(call, files.appended, *tools.launcher.prepare(call, files)) for call, files in calls]
+        return [
+            Step(call, files.command, files.appended, *tools.launcher.prepare(call, files)) for call, files in calls
+        ]
 
     def _goes_on(self, step: Step, outcome: Outcome) -> bool:
         """Record how a call ended; whether the next call runs."""
-        self.command, self.outcome = shell_line(step.job.command, step.appended), outcome
+        self.command, self.outcome = shell_line(step.command, step.appended), outcome
         self.usage = _with(self.usage, outcome)
         keep_logs(step.call, outcome)
         self.failure = _failure(step.job, outcome)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpkg.compute_package.arguments import without_braces
 from fedpkg.compute_package.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.compute_package.imports import own_modules, sources_of
 from fedpkg.devices import THREAD_VARIABLES, Gpu, Slot, visible_to
@@ -74,14 +75,14 @@ class ForkserverLauncher:
         return any(zygote.is_awaited for zygote in list(self._zygotes.values()))
 
     def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
-        command, cold = job.command, shell_call(job, staged)
+        command, cold = staged.command, shell_call(job, staged)
         try:
-            python = self._read(command, staged.environ)
+            python = self._read(job.command, command, staged.environ)
             if python.script and ((staged.cwd / python.script).is_dir() or python.script.endswith(NOT_SOURCE)):
                 raise NotSimple(f"a script that is not Python source, {python.script!r}")
         except NotSimple as reason:
-            if is_python(command):
-                self._tell(f"'{command}' runs cold, with a new interpreter for every task, because of {reason}")
+            if is_python(job.command):
+                self._tell(f"'{job.command}' runs cold, with a new interpreter for every task, because of {reason}")
             return COLD, cold
         if why_cold := self._why_not_forked(python):
             self._tell(f"the package runs cold, with a new interpreter for every task: {why_cold}")
@@ -105,9 +106,12 @@ class ForkserverLauncher:
             watch_imports=logger.isEnabledFor(logging.DEBUG),
         )
 
-    def _read(self, command: str, environ: Mapping[str, str]) -> PythonCall:
-        """A command as a call of Python, cached if it has no variables. Raises NotSimple if it is something else."""
-        if "$" in command:
+    def _read(self, given: str, command: str, environ: Mapping[str, str]) -> PythonCall:
+        """A command as a call of Python, cached if it is the same in all calls.
+
+        Raises NotSimple if it is something else.
+        """
+        if "$" in command or command != given:
             return python_call(expand(command, environ), environ)
         key = (command, environ.get("PATH"), environ.get("FEDPKG_PYTHON"))
         if key not in self._calls:
@@ -205,7 +209,7 @@ def calls_of(package: PackageOnDisk, environ: Mapping[str, str]) -> list[PythonC
     found = []
     for entry_point in package.spec.entry_points.values():
         try:
-            found.append(python_call(expand(entry_point.command, environ), environ))
+            found.append(python_call(expand(without_braces(entry_point.command), environ), environ))
         except NotSimple:
             continue
     return found

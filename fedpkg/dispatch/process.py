@@ -56,7 +56,7 @@ def shell_call(job: Job, staged: StagedTask) -> Call:
         folders=(place.folder, place.version),
         given_files=inventory(job.package.root).files,
         shared_inodes=[path.stat().st_ino for path in shared_files(job)],
-        shell=shell_line(job.command, staged.appended),
+        shell=shell_line(staged.command, staged.appended),
     )
 
 

@@ -21,7 +21,7 @@ from fedpkg.waist.order import ALL, Order, ReplySpec
 from fedpkg.waist.place import Place, package_in, place_of, session_folder, states_folder
 
 if TYPE_CHECKING:
-    from fedpkg.compute_package.spec import PackageSpec
+    from fedpkg.compute_package.spec import EntryPoint, PackageSpec
     from fedpkg.waist.order import TensorSpec
     from fedpkg.weights.weights import Weights
 
@@ -79,7 +79,11 @@ class Job:
 
     @functools.cached_property
     def command(self) -> str:
-        return self.package.spec.entry_point(self.order.entry_point).command
+        return self.entry_point.command
+
+    @functools.cached_property
+    def entry_point(self) -> EntryPoint:
+        return self.package.spec.entry_point(self.order.entry_point)
 
     @functools.cached_property
     def folder_name(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shlex
 import stat
 import sys
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import yaml
 
-from fedpkg.compute_package.command import format_flags
+from fedpkg.compute_package import arguments as calls
 from fedpkg.devices import THREAD_VARIABLES, Slot
 from fedpkg.dispatch.inputs import copy_input, is_big
 from fedpkg.dispatch.package_files import inventory, is_in_place
@@ -41,6 +41,7 @@ class StagedTask:
     """A task whose files exist."""
 
     cwd: Path
+    command: str  # without placeholders
     appended: tuple[str, ...]  # words after the entry point's command: paths, then flags
     environ: Mapping[str, str]
     out: Path
@@ -118,25 +119,46 @@ def stage(job: Job, slot: Slot, copies: WorkingCopies, environs: Environs, *, pr
     place.folder.mkdir(parents=True, mode=0o700)
     place.version.parent.mkdir(parents=True, exist_ok=True)
     copies.put(job, private=private)
-    paths = [str(place.out)] if _takes_a_path(job) else []
+    appends = calls.takes_paths(job.command)
+    paths = [str(place.out)] if appends and _takes_a_path(job) else []
     if job.model is not None:
         if not is_big(job):
             copy_input(job)
         place.input_metadata.write_text(json.dumps({**order.run_config, **order.parameters}))
-        paths.insert(0, str(place.input))
+        if appends:
+            paths.insert(0, str(place.input))
     place.task_json.write_text(json.dumps(task_record(job, slot)))
-    names = _names(job)
-    flags = format_flags(
-        {key: fill(value, names) if isinstance(value, str) else value for key, value in order.arguments.items()}
-    )
+    arguments = calls.fill_arguments(order.arguments, _names(job))
     return StagedTask(
         cwd=job.working_folder,
-        appended=(*paths, *flags),
+        command=_command(job, arguments),
+        appended=(*paths, *_words(job, arguments)),
         environ=_environ(job, slot, environs.of(job)),
         out=place.out,
         stdout=place.log("stdout"),
         stderr=place.log("stderr"),
     )
+
+
+def _words(job: Job, arguments: Mapping[str, Json]) -> list[str]:
+    """The words that the arguments add to the command: none if it gets them in a file, unless a style is given."""
+    style = job.order.argument_style or job.entry_point.argument_style
+    if not style and calls.CONFIG in calls.placeholders_in(job.command):
+        return []
+    return calls.format_arguments(arguments, style or calls.FLAGS)
+
+
+def _command(job: Job, arguments: Mapping[str, Json]) -> str:
+    """The command with its placeholders filled in; writes the file that ``{config}`` stands for."""
+    found = calls.placeholders_in(job.command)
+    if not found:
+        return job.command
+    place = job.place
+    if calls.CONFIG in found:
+        merged = {**job.order.run_config, **arguments}
+        place.config.write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    files = {calls.IN_MODEL: place.input, calls.OUT_MODEL: place.out, calls.CONFIG: place.config}
+    return calls.fill_command(job.command, {**_names(job), **{name: str(path) for name, path in files.items()}})
 
 
 def _environ(job: Job, slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
@@ -151,7 +173,7 @@ def _environ(job: Job, slot: Slot, base: Mapping[str, str]) -> dict[str, str]:
         environ.update(dict.fromkeys(DATA_PATHS, str(job.data_path)))
     names = _names(job)
     for name in order.environment:
-        environ[name] = environ[name] if name in _OURS else fill(order.environment[name], names)
+        environ[name] = environ[name] if name in _OURS else calls.fill(order.environment[name], names)
     environ.update(slot.environment)
     if slot.gpus:
         environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise cuBLAS results are not deterministic
@@ -163,7 +185,8 @@ def startup(job: Job, staged: StagedTask) -> tuple[Job, StagedTask]:
     stdout, stderr = (job.place.log(stream, of_startup=True) for stream in ("stdout", "stderr"))
     order = msgspec.structs.replace(job.order, entry_point=STARTUP, arguments={})
     call = dataclasses.replace(job, order=order, reading=_NOTHING)
-    return call, dataclasses.replace(staged, appended=(), stdout=stdout, stderr=stderr)
+    command = _command(call, {})
+    return call, dataclasses.replace(staged, command=command, appended=(), stdout=stdout, stderr=stderr)
 
 
 _NOTHING = Reading(ReplySpec(kind=ReplyKind.NOTHING))
@@ -199,28 +222,19 @@ def own_environ(job: Job) -> dict[str, str]:
     """The variables of a task that depend on the run configuration or on the client."""
     names = _names(job)
     data = {} if job.data_path is None else dict.fromkeys(DATA_PATHS, str(job.data_path))
-    return {**data, **{name: fill(value, names) for name, value in job.order.environment.items()}}
+    return {**data, **{name: calls.fill(value, names) for name, value in job.order.environment.items()}}
 
 
 def _names(job: Job) -> dict[str, str]:
-    values: dict[str, object] = {name: getattr(job.order, name) for name in _FIELDS}
+    values: dict[str, object] = {name: getattr(job.order, name) for name in calls.OF_THE_ORDER}
     values["data_path"] = job.data_path
     values["client_number"] = job.order.partition_id + 1
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-_FIELDS = ("client_id", "partition_id", "num_partitions", "round_number", "session_id")
-_PLACEHOLDER = re.compile("{(" + "|".join((*_FIELDS, "data_path", "client_number")) + ")}")
-
-
 def of_clients(environment: Mapping[str, str]) -> list[str]:
     """Names of the variables that differ between clients or rounds."""
-    return [*DATA_PATHS, *(name for name, value in environment.items() if _PLACEHOLDER.search(value))]
-
-
-def fill(text: str, names: Mapping[str, str]) -> str:
-    """Replace ``{client_id}``, ``{data_path}`` … in an argument or variable; other braces stay as they are."""
-    return _PLACEHOLDER.sub(lambda match: names[match.group(1)], text)
+    return [*DATA_PATHS, *(name for name, value in environment.items() if calls.has_placeholder(value))]
 
 
 def task_record(job: Job, slot: Slot) -> dict[str, Json]:
@@ -249,7 +263,7 @@ def task_record(job: Job, slot: Slot) -> dict[str, Json]:
 
 _OF_THE_ORDER = (
     *("session_id", "round_number", "client_id", "partition_id", "num_partitions", "entry_point", "attempt", "seed"),
-    *("run_config", "parameters", "environment"),
+    *("run_config", "parameters", "environment", "argument_style"),
 )
 
 

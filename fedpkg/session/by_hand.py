@@ -164,6 +164,7 @@ def _order(call: Call, config: RunConfig, package: PackageOnDisk) -> tuple[Order
         num_partitions=int(facts.get("num_partitions", 1)),
         input=given,
         arguments=dict(call.arguments),
+        argument_style=str(facts.get("argument_style", "")),
         parameters=facts.get("parameters", {}),
         run_config=facts.get("run_config", {}),
         environment=config.environment,

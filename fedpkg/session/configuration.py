@@ -10,6 +10,7 @@ import msgspec
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import LoadedConfig, load_config
 from fedpkg.config_shape import Places
+from fedpkg.errors import ConfigError
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -30,6 +31,7 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     from fedpkg.samplers import resolve_sampler
     from fedpkg.strategies import resolve_strategy
 
+    _check_style(config, places)
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
     clients = config.clients
     if clients.data is not None:
@@ -38,3 +40,13 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
         data = msgspec.structs.replace(clients.data, partition=resolve_partition(clients.data.partition, places))
         clients = msgspec.structs.replace(clients, data=data)
     return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients)
+
+
+def _check_style(config: RunConfig, places: Places) -> None:
+    if config.argument_style is None:
+        return
+    from fedpkg.compute_package.arguments import problem_of_style
+
+    if problem := problem_of_style(config.argument_style):
+        key = "argument_style"
+        raise ConfigError(f"{places.where((key,))}: '{key}': {problem}", key=key)

@@ -111,6 +111,7 @@ def _build_order(config: RunConfig, package: str, reply_spec: str, session_id: s
         reply_spec=reply_spec,
         seed=config.seed,
         arguments=dict(config.arguments.get(BUILD, {})),
+        argument_style=config.argument_style or "",
         run_config=dict(config.run_config),
         environment=dict(config.environment),
         threads=config.executor.threads,

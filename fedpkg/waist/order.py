@@ -132,7 +132,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         package: The digest of the package.
         reply_spec: The digest of the `ReplySpec`.
         input: The input; None: the entry point takes only an output path.
-        arguments: The arguments, which become ``--key=value``.
+        arguments: The arguments, which are appended to the command.
+        argument_style: How they are written (`RunConfig.argument_style`); empty: as the package defines it.
         parameters: The parameters of the strategy, which are in task.json.
         data: The path of the client's data on the side that runs the task.
         links: Links for packages that expect their data beside fedn.yaml: the name, and the target inside the data.
@@ -155,6 +156,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     num_partitions: int = 1
     input: Input | None = None
     arguments: dict[str, Any] = {}
+    argument_style: str = ""
     parameters: dict[str, Any] = {}
     run_config: dict[str, Any] = {}
     environment: dict[str, str] = {}

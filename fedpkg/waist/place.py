@@ -21,6 +21,7 @@ AGAIN = ".again-"  # followed by a number: for an attempt whose keeper was kille
 REPLY = ".reply"
 STARTUP = "startup"
 TASK_JSON = "task.json"
+CONFIG = "config.yaml"
 METADATA = "-metadata"
 BUILD = "build"
 ROUND = "round-"
@@ -59,6 +60,11 @@ class Place:
         return self.folder / self.out_name
 
     @functools.cached_property
+    def config(self) -> Path:
+        """The file of ``{config}`` in a command: the arguments and the run_config of the call."""
+        return self.folder / CONFIG
+
+    @functools.cached_property
     def task_json(self) -> Path:
         return self.folder / TASK_JSON
 
@@ -90,7 +96,7 @@ class Place:
     def given(self) -> frozenset[str]:
         """Names of the inputs and logs in the task's folder: enough to repeat it by hand."""
         logs = (self.log(stream, of_startup=first).name for stream in ("stdout", "stderr") for first in (False, True))
-        return frozenset((self.input.name, self.input_metadata.name, TASK_JSON, *logs))
+        return frozenset((self.input.name, self.input_metadata.name, TASK_JSON, CONFIG, *logs))
 
 
 def package_in(version: Path) -> Path:

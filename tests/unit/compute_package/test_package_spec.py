@@ -133,7 +133,7 @@ def test_errors_carry_file_line_and_key_for_machines() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec("entry_points:\n  train: {comand: x}", "a b/fedn.yaml")
     assert caught.value.fields == {"path": "a b/fedn.yaml", "line": 2, "key": "entry_points.train.comand"}
-    assert caught.value.hint == "known keys here: command"
+    assert caught.value.hint == "known keys here: command, argument_style"
 
 
 def test_file_that_is_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -274,8 +274,8 @@ def test_a_damaged_stored_configuration_is_refused() -> None:
             "run.yaml, line 4: '2lr' in 'arguments.train' cannot be the name of an argument",
         ),
         (
-            MINIMAL + "arguments: {train: {lr: {a: 1}}}\n",
-            "run.yaml, line 4: 'arguments.train.lr' must be one value or a list, found a section with a",
+            MINIMAL + "arguments: {train: {lr: {2a: 1}}}\n",
+            "run.yaml, line 4: '2a' in 'arguments.train.lr' cannot be the name of an argument",
         ),
         (
             MINIMAL + "run_config: {a: [1, .nan]}\n",

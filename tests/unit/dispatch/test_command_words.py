@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fedpkg.compute_package.arguments import format_arguments
 from fedpkg.compute_package.command import (
     NotSimple,
     expand,
-    format_flags,
     is_python,
     python_call,
     shell_line,
@@ -188,7 +188,7 @@ def test_appended_words_reach_the_program_as_they_are(words: list[str]) -> None:
 
 
 def test_flags_are_what_people_would_write() -> None:
-    assert format_flags(
+    assert format_arguments(
         {"lr": 1e-5, "n": 3, "on": True, "off": False, "none": None, "text": " ", "map": {"a": [1]}}
     ) == [
         "--lr=1e-05",

@@ -120,6 +120,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "weighted": True,
         "python": sys.executable,
         "environment": bench.environment,
+        "argument_style": "",
         "links": {},
     }
 

@@ -86,7 +86,8 @@ GOLDEN: list[tuple[Any, str]] = [
     (
         ORDER,
         (
-            '{"arguments":{"layers":[64,null],"lr":0.01},"attempt":2,"client_id":"Zürich 東京","data":"Daten/0",'
+            '{"argument_style":"","arguments":{"layers":[64,null],"lr":0.01},"attempt":2,'
+            '"client_id":"Zürich 東京","data":"Daten/0",'
             '"entry_point":"train","environment":{"A":"b\udcff"},"input":{"digest":"ab","model":"x","records":false,'
             '"reference":"sessions/ü-1/m.npz","sets":["x","control"],"size_bytes":12},"isolation":{"network":true,'
             f'"read":["/a b","/c"]}},{LIMITS},"links":{{"data":"."}},"log_bytes":5,"num_partitions":9,'
