@@ -7,17 +7,24 @@ from pathlib import Path
 import click
 
 from fedpkg.cli.completing import experiment_words
+from fedpkg.cli.experiment_sweeps import COMMANDS
 from fedpkg.cli.options import Settings, common_options, search_path_option
 
 
 @click.group("experiment")
 def command() -> None:
-    """Run experiments: folders in which groups of options are composed to a configuration.
+    """Run experiments, and sweeps of them.
+
+    An experiment is a folder in which groups of options are composed to a configuration.
 
     \b
       fedpkg experiment run examples/experiments method=scaffold
-      fedpkg config show examples/experiments method=scaffold
+      fedpkg experiment sweep examples/experiments method=fedavg,scaffold 'seed=range(3)'
     """
+
+
+for _command in COMMANDS:
+    command.add_command(_command)
 
 
 @command.command()

@@ -65,6 +65,28 @@ class Workshop:
                     self._held.close()
 
     @contextmanager
+    def kept(self) -> Iterator[Callable[[], None]]:
+        """Join the workshop during the block, and keep its executor from one session to the next.
+
+        Yields a function that closes the executor if no session uses it, before one with another configuration of it.
+        """
+        with self.joined():
+            with self._turn:
+                self._num_users += 1
+            try:
+                yield lambda: self._close_executor(users=1)
+            finally:
+                with self._turn:
+                    self._num_users -= 1
+                self._close_executor(users=0)
+
+    def _close_executor(self, *, users: int) -> None:
+        with self._turn:
+            if self._num_users == users and self._executor is not None:
+                executor, self._executor = self._executor, None
+                executor.close()
+
+    @contextmanager
     def on_record(self, session_id: str) -> Iterator[None]:
         """Publish that the session is running, so that other processes see it."""
         with self._lock:

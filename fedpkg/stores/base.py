@@ -16,6 +16,9 @@ RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
 UNFINISHED: tuple[RoundStatus, ...] = ("training", "aggregated", "failed")
 TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
+SweepKind: TypeAlias = Literal["grid", "zip", "random", "search"]
+SweepStatus: TypeAlias = Literal["running", "interrupted", "stopped", "failed", "finished"]
+PointStatus: TypeAlias = Literal["waiting", "running", "finished", "failed", "pruned"]
 StrategyState: TypeAlias = "tuple[int, dict[str, Any]]"  # step, state
 WeightSource: TypeAlias = Literal["reply", "split", "train", "equal", "default"]  # default: only with rules 1
 MetricPhase: TypeAlias = Literal["train", "validate", "held_out", "server", "before_training", "after_training"]
@@ -239,3 +242,36 @@ class MetricRow:
     deciles: list[float] = field(default_factory=list)  # 10 % … 90 %, interpolated linearly
     worst_tenth: float | None = None  # mean over the worst tenth of the clients, rounded up
     best_tenth: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRow:
+    """A sweep: a set of sessions that differ in some keys of their configuration."""
+
+    name: str  # unique in the home
+    kind: SweepKind
+    source: str  # the run.yaml or the folder of the experiment
+    overrides: list[str]  # as they were given
+    created_at: float
+    updated_at: float
+    options: dict[str, Any] = field(default_factory=dict)  # parallel; of a search also metric, mode, seed, prune …
+    status: SweepStatus = "running"
+    error: str | None = None
+    stop_requested: bool = False
+    process: str = ""  # "<pid>@<host>" of the process that runs it, or has run it last
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPointRow:
+    """A point of a sweep: one configuration, and the session that runs it."""
+
+    sweep: str
+    number: int  # from 0
+    choices: dict[str, Any]  # the keys that were chosen for this point, with their values
+    config: dict[str, Any] | None = None  # None: it could not be composed
+    digest: str = ""  # of the configuration without its name; points of a sweep have different ones
+    baseline: str = ""  # "", centralised or local
+    status: PointStatus = "waiting"
+    session_id: str | None = None  # None: no session has begun
+    value: float | None = None  # of the metric of a search
+    error: str | None = None

@@ -36,6 +36,7 @@ from fedpkg.stores.client_history import note_asked, note_measured
 from fedpkg.stores.database import Database, Parameters, Transaction, migrate
 from fedpkg.stores.metric_rows import add_rows, replace_rows
 from fedpkg.stores.strategy_states import load_state, save_state, state_digests
+from fedpkg.stores.sweeps import SweepStore
 from fedpkg.stores.tables import (
     CLIENT_HISTORY,
     CLIENTS,
@@ -76,6 +77,7 @@ class StateStore:
         self._database = WriteBehind(database)
         self._clock = clock
         migrate(database, read_only=read_only)
+        self.sweeps = SweepStore(self._database, clock)
 
     def close(self) -> None:
         """Close the database. Closing twice is allowed."""

@@ -19,6 +19,8 @@ from fedpkg.stores.base import (
     RequestRow,
     RoundRow,
     SessionRow,
+    SweepPointRow,
+    SweepRow,
     TaskRow,
     UpdateRow,
     ValidationRow,
@@ -188,4 +190,12 @@ METRIC_ROWS = Table(
     ("session_id", "round_number", "phase", "metric"),
     json=frozenset({"deciles"}),
     free_text=frozenset({"metric"}),
+)
+SWEEPS = Table("sweeps", SweepRow, ("name",), json=frozenset({"overrides", "options"}), free_text=frozenset({"error"}))
+SWEEP_POINTS = Table(
+    "sweep_points",
+    SweepPointRow,
+    ("sweep", "number"),
+    json=frozenset({"choices", "config"}),
+    free_text=frozenset({"error"}),
 )

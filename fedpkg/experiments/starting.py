@@ -1,0 +1,197 @@
+"""Start a sweep, or resume one: plan its points, estimate what they need, record them, and run them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+
+from fedpkg.config import RunConfig
+from fedpkg.config_reading import config_from_json
+from fedpkg.errors import FedpkgError, SessionError
+from fedpkg.experiments.axes import Choice, Dimension, as_overrides, points, split_overrides
+from fedpkg.experiments.planning import Maker, Plan, Settings, Source, check_name, plan, source_of
+from fedpkg.experiments.record import find_sweep, status_of_sweep
+from fedpkg.experiments.sweep import Listed, Points, SweepRun, Watch
+from fedpkg.session.estimate import Estimate, Known, check_disk, estimate, known_of, total
+from fedpkg.stores.base import RoundRow, SweepPointRow, SweepRow
+from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sweep that is about to run."""
+
+    sweep: SweepRow
+    points: list[SweepPointRow]
+    num_repeated: int = 0  # points that were left out, because an earlier one has the same configuration
+    estimate: Estimate | None = None  # of the points that are left to run; None for a search
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep with all that its run needs."""
+
+    planned: Planned
+    _runner: SweepRun
+
+    def run(self) -> SweepRow:
+        """Run it; see `fedpkg.experiments.sweep.SweepRun.run`."""
+        return self._runner.run()
+
+
+def prepare_sweep(
+    home: Home,
+    source: Source,
+    overrides: Sequence[str],
+    settings: Settings,
+    *,
+    watch: Watch,
+    dimensions: Sequence[Dimension] | None = None,
+    name: str | None = None,
+) -> Prepared:
+    """Plan a new sweep; it is recorded when it runs.
+
+    Args:
+        dimensions: the keys with several values; None: those of the overrides.
+        name: None: the name of the configuration, with a number if there is a sweep of that name.
+
+    Raises:
+        ConfigError: an override, a name or the number of points is wrong, or no point can be composed.
+        SessionError: there is a sweep of this name.
+        StoreError: the disk cannot hold it.
+    """
+    fixed = list(overrides)
+    if dimensions is None:
+        fixed, dimensions = split_overrides(overrides, source.experiment)
+    known_names, known = _looked_up(home)
+    if name is not None and check_name(name) in known_names:
+        raise SessionError(
+            f"there is a sweep '{name}' in {home.root} already",
+            hint=f"continue it with `fedpkg experiment resume {name}`, or give this one another --name",
+            sweep=name,
+        )
+    name = name or _free_name(_first_name(source, fixed, dimensions, settings), known_names)
+    made = Plan([]) if settings.kind == "search" else plan(name, source, fixed, dimensions, settings, cache=home.data)
+    now = time.time()
+    row = SweepRow(
+        name=name,
+        kind=settings.kind,
+        source=source.name,
+        overrides=list(overrides),
+        options=_options(settings),
+        created_at=now,
+        updated_at=now,
+    )
+    queue: Points = Listed(point for point in made.points if point.status == "waiting")
+    if settings.kind == "search":
+        queue = _search(home, Maker(name, source, fixed), dimensions, settings)
+    needed = _needed(home, made.points, known)
+    runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch, new=made.points)
+    return Prepared(Planned(row, made.points, made.num_repeated, needed), runner)
+
+
+def prepare_resumed(
+    home: Home,
+    name: str | None,
+    *,
+    watch: Watch,
+    parallel: int | None = None,
+) -> Prepared:
+    """A recorded sweep, to be resumed: its finished points are not run again, those that failed are.
+
+    Args:
+        parallel: None: as before.
+
+    Raises:
+        NotFound: there is no such sweep.
+        SessionError: it is running.
+    """
+    with open_store(home) as store:
+        row = find_sweep(store, name)
+        done = store.sweeps.points(row.name)
+    if status_of_sweep(home, row) == "running":
+        raise SessionError(
+            f"sweep {row.name} is running in process {row.process}", hint=f"fedpkg experiment stop {row.name}"
+        )
+    settings = _settings_of(row, parallel)
+    left = [point for point in done if point.status in ("waiting", "running", "failed") and point.config is not None]
+    queue: Points = Listed(left)
+    if row.kind == "search":
+        source = source_of(row.source, settings.search_path)
+        fixed, dimensions = split_overrides(row.overrides, source.experiment)
+        queue = _search(home, Maker(row.name, source, fixed, done), dimensions, settings)
+    with open_store(home, read_only=True) as store:
+        known = known_of(config_from_json(left[0].config), store) if left else Known()
+    needed = _needed(home, left, known)
+    runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch)
+    return Prepared(Planned(row, done, estimate=needed), runner)
+
+
+def _looked_up(home: Home) -> tuple[list[str], Callable[[RunConfig], Known]]:
+    """The names of the home's sweeps, and a look-up of what former sessions tell."""
+    if not home.state_db.exists():
+        return [], lambda config: known_of(config, None)
+    with open_store(home) as store:  # one of an older fedpkg is migrated
+        names = store.sweeps.names()
+
+    def look(config: RunConfig) -> Known:
+        with open_store(home, read_only=True) as store:
+            return known_of(config, store)
+
+    return names, look
+
+
+def _first_name(source: Source, fixed: Sequence[str], dimensions: Sequence[Dimension], settings: Settings) -> str:
+    """The name in the first configuration that can be composed, of a few."""
+    kind = "random" if settings.kind == "search" else settings.kind
+    chosen: dict[str, Choice]
+    for chosen, _ in zip(points(dimensions, kind, number=1, seed=settings.seed), range(3), strict=False):
+        try:
+            return source.compose([*fixed, *as_overrides(chosen, is_hydra=source.is_hydra)]).name
+        except FedpkgError:
+            continue
+    return "sweep"
+
+
+def _free_name(wanted: str, known: Sequence[str]) -> str:
+    name, number = wanted[:70].strip("."), 1
+    while name in known:
+        number += 1
+        name = f"{wanted[:70].strip('.')}-{number}"
+    return check_name(name)
+
+
+def _needed(home: Home, rows: Sequence[SweepPointRow], known: Known | Callable[[RunConfig], Known]) -> Estimate | None:
+    """The estimate for the points that are left. Raises StoreError: the disk cannot hold them."""
+    left = [msgspec.convert(point.config, RunConfig) for point in rows if point.config and point.status != "finished"]
+    if not left:
+        return None
+    told = known if isinstance(known, Known) else known(left[0])
+    needed = total([estimate(config, told) for config in left])
+    check_disk(home, needed, f"the sweep of {len(left)} points")
+    return needed
+
+
+def _search(home: Home, made: Maker, dimensions: Sequence[Dimension], settings: Settings) -> Points:
+    from fedpkg.experiments.search import Search
+
+    def rounds_of(session_id: str) -> Sequence[RoundRow]:
+        with open_store(home, read_only=True) as store:
+            return store.list_rounds(session_id)
+
+    return Search(made, dimensions, settings, rounds_of)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {key: value for key, value in asdict(settings).items() if key != "kind"}
+
+
+def _settings_of(row: SweepRow, parallel: int | None) -> Settings:
+    lists = {key: tuple(row.options.get(key, ())) for key in ("baselines", "search_path")}
+    options = {**row.options, **lists}
+    return Settings(kind=row.kind, **(options if parallel is None else {**options, "parallel": parallel}))

@@ -1,0 +1,247 @@
+"""Sweeps: each distinct point once, whatever happens to some of them, and again where they were after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sweeping import (
+    DRIFTING,
+    MISBEHAVE,
+    REPO,
+    digests,
+    points_of,
+    resume,
+    sessions_of,
+    statuses,
+    sweep,
+    write_run_yaml,
+)
+
+from fedpkg.compute_package.unpack import package_problems
+from fedpkg.controller.events import Event, RoundFinished
+from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, StoreError
+from fedpkg.experiments.record import points_with_sessions, status_of_sweep
+from fedpkg.experiments.starting import prepare_resumed
+from fedpkg.library import run
+from fedpkg.stores.base import SweepPointRow
+from fedpkg.stores.check import check_home
+from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(tmp_path / "ett hem ü")
+
+
+def test_points_of_a_grid_have_the_bits_of_each_alone(home: Home, tmp_path: Path) -> None:
+    path = write_run_yaml(tmp_path)
+    prepared = sweep(home, path, "seed=3,1,3,1", "rounds=1", parallel=2)
+    assert prepared.planned.num_repeated == 2, "each distinct point runs once"
+    points = points_of(home)
+    assert statuses(points) == ["finished"] * 2 and [point.choices for point in points] == [{"seed": 3}, {"seed": 1}]
+    alone = [run(path, tmp_path / "alone", progress=False, seed=seed) for seed in (3, 1)]
+    expected = [[model.digest for model in session.models] for session in alone]
+    assert [digests(home, point.session_id) for point in points] == expected
+    assert [session.name for session in sessions_of(home)] == ["try.0", "try.1"]
+    assert home.holder() is None
+    assert check_home(home, package_problems=package_problems).findings == []
+
+
+def test_sweep_goes_on_when_a_point_fails_or_cannot_be_composed(home: Home, tmp_path: Path) -> None:
+    path = write_run_yaml(tmp_path, package=str(MISBEHAVE))
+    how = 'arguments.train.plan=\'{"client-0@1":"raise","client-1@1":"raise"}\',\'{}\''
+    sweep(home, path, how, "executor.workers=2,none")
+    points = points_of(home)
+    assert statuses(points) == ["failed", "failed", "finished", "failed"]
+    assert "executor.workers" in (points[1].error or "") and points[1].config is None
+    assert "0 usable updates, 1 are required" in (points[0].error or "")
+    before = [session.session_id for session in sessions_of(home)]
+    resume(home)
+    assert statuses(points_of(home)) == ["failed", "failed", "finished", "failed"]
+    assert [session.session_id for session in sessions_of(home)] == before, "it was tried again, in its session"
+
+
+def test_sweep_of_which_no_point_can_be_composed_is_refused(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'roundz'"):
+        sweep(home, write_run_yaml(tmp_path), "roundz=1,2")
+    open_store(home).close()
+    with pytest.raises(NotFound, match="no sweep yet"):
+        points_with_sessions(home)
+
+
+def test_two_sweeps_of_one_name_are_refused(home: Home, tmp_path: Path) -> None:
+    path = write_run_yaml(tmp_path)
+    sweep(home, path, "seed=1,2", name="first")
+    with pytest.raises(SessionError, match="there is a sweep 'first'") as caught:
+        sweep(home, path, "seed=1,2,3", name="first")
+    assert "experiment resume first" in str(caught.value)
+    sweep(home, path, "seed=1")
+    sweep(home, path, "seed=1")
+    with open_store(home, read_only=True) as store:
+        assert store.sweeps.names() == ["first", "try", "try-2"], "a name that was not given is made a new one"
+    with pytest.raises(ConfigError, match="cannot be the name of a sweep"):
+        sweep(home, path, "seed=1", name="a/b")
+
+
+def test_points_with_other_executors_wait_for_each_other(home: Home, tmp_path: Path) -> None:
+    path = write_run_yaml(tmp_path)
+    sweep(home, path, "executor.name=forkserver,process", "seed=1,2", parallel=2)
+    points = points_of(home)
+    assert statuses(points) == ["finished"] * 4
+    assert digests(home, points[0].session_id) == digests(home, points[2].session_id), "the executor changes no bit"
+
+
+def test_stopped_sweep_goes_on_in_the_round_of_its_running_point(home: Home, tmp_path: Path) -> None:
+    path = write_run_yaml(tmp_path, rounds=2, arguments={"train": {"gate": "client-0@2", "arrivals": str(tmp_path)}})
+    reached = threading.Event()
+
+    def see(point: SweepPointRow, event: Event | None) -> None:
+        if isinstance(event, RoundFinished):
+            reached.set()
+
+    def ask_to_stop() -> None:
+        reached.wait(60)
+        with open_store(home) as store:
+            store.sweeps.change("try", stop_requested=True)
+
+    asks = threading.Thread(target=ask_to_stop)
+    asks.start()
+    with pytest.raises(Interrupted, match="0 of 2 points of sweep try are finished"):
+        sweep(home, path, "seed=1,2", watch=see)
+    asks.join()
+    assert statuses(points_of(home)) == ["running", "waiting"]
+    (tmp_path / "open").touch()
+    resume(home)
+    points = points_of(home)
+    assert statuses(points) == ["finished"] * 2 and len(sessions_of(home)) == 2
+    with open_store(home, read_only=True) as store:
+        assert status_of_sweep(home, store.sweeps.get("try")) == "finished"
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
+def test_interrupted_or_killed_sweep_ends_with_the_bits_of_one_that_was_not(
+    home: Home, tmp_path: Path, number: int
+) -> None:
+    """The second point hangs in its second round, while the first one is finished and the third one waits."""
+    path = write_run_yaml(tmp_path, rounds=2)
+    arrivals = f"arguments.train.arrivals={tmp_path}"
+    gates = "arguments.train.gate=nobody,client-0@2"
+    words = [sys.executable, "-m", "fedpkg", "experiment", "sweep", str(path), gates, "seed=1,2", arrivals]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    process = subprocess.Popen(
+        [*words, "--home", str(home.root)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    while True:
+        assert process.poll() is None, process.communicate()
+        with_rounds = [] if not home.state_db.exists() else _rounds(home)
+        if with_rounds == [2, 2, 1]:
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "2 of 4 points of sweep try are finished" in said
+        assert "fedpkg experiment resume try" in said
+    with open_store(home, read_only=True) as store:
+        assert status_of_sweep(home, store.sweeps.get("try")) == (
+            "interrupted" if number == signal.SIGINT else "killed"
+        )
+    before = {point.number: point.session_id for point in points_of(home)}
+    (tmp_path / "open").touch()
+    resume(home)
+    points = points_of(home)
+    assert statuses(points) == ["finished"] * 4
+    assert [points[n].session_id for n in range(3)] == [before[n] for n in range(3)] and len(sessions_of(home)) == 4
+    assert digests(home, points[0].session_id) == digests(home, points[2].session_id), "the gate changes no bit"
+    assert digests(home, points[1].session_id) == digests(home, points[3].session_id)
+    assert check_home(home, package_problems=package_problems).findings == []
+
+
+def _rounds(home: Home) -> list[int]:
+    """The number of finished rounds of each session so far."""
+    try:
+        with open_store(home, read_only=True) as store:
+            rows = store.list_sessions()
+            return [store.count_rounds(row.session_id, status="finished") for row in rows]
+    except StoreError:  # it is just being made
+        return []
+
+
+def test_running_sweep_cannot_be_resumed_elsewhere(home: Home, tmp_path: Path) -> None:
+    seen: list[Exception] = []
+
+    def see(point: SweepPointRow, event: Event | None) -> None:
+        if isinstance(event, RoundFinished) and not seen:
+            with pytest.raises(SessionError) as caught:
+                prepare_resumed(home, "try", watch=lambda point, event: None)
+            seen.append(caught.value)
+
+    sweep(home, write_run_yaml(tmp_path), "seed=1", watch=see)
+    assert "sweep try is running" in str(seen[0])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "kleine Platte ü"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    mounted = subprocess.run(words, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_full_disk_ends_the_sweep_which_goes_on_when_there_is_space(small_disk: Path, tmp_path: Path) -> None:
+    home, filler = Home.open(small_disk / "home"), small_disk / "filler"
+
+    def fill(point: SweepPointRow, event: Event | None) -> None:
+        if point.number == 0 and point.status == "finished" and event is None and not filler.exists():
+            with open(filler, "wb", buffering=0) as file:
+                for size_bytes in (1 << 16, 1 << 12):
+                    try:
+                        while True:
+                            file.write(os.urandom(size_bytes))
+                    except OSError:
+                        continue
+
+    path = write_run_yaml(tmp_path)
+    with pytest.raises(StoreError, match="full"):
+        sweep(home, path, "seed=range(3)", watch=fill)
+    filler.unlink()
+    assert statuses(points_of(home))[0] == "finished"
+    resume(home)
+    assert statuses(points_of(home)) == ["finished"] * 3
+
+
+def test_experiment_s_folder_is_swept_over_its_groups(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "an experiment"
+    (folder / "method").mkdir(parents=True)
+    write_run_yaml(folder).rename(folder / "base.json")
+    root = f"defaults: [method: plain, _self_]\nname: groups\npackage: {DRIFTING}\nrounds: 1\nclients: {{count: 2}}\n"
+    (folder / "experiment.yaml").write_text(root)
+    (folder / "method" / "plain.yaml").write_text("strategy: {name: fedavg}\n")
+    (folder / "method" / "momentum.yaml").write_text("strategy: {name: fedavgm, momentum: 0.5}\n")
+    sweep(home, folder, "method=glob(*)", "seed=1,2", parallel=2)
+    found = points_with_sessions(home, "groups")
+    assert [point.choices for point, _ in found] == [
+        {"method": method, "seed": seed} for method in ("momentum", "plain") for seed in (1, 2)
+    ]
+    assert [session.config["strategy"]["name"] for _, session in found if session] == ["fedavgm"] * 2 + ["fedavg"] * 2
