@@ -147,6 +147,70 @@ class ValidationConfig(Section, frozen=True):
     ] = None
 
 
+class StopConfig(Section, frozen=True):
+    """When a session ends before its last round, and which of its models is the best one."""
+
+    metric: Annotated[
+        str,
+        about(
+            "The metric that decides, as the table of rounds shows it (the weighted mean over the clients). The "
+            "prefixes `train/`, `held_out/` and `server/` mean those that are reported with updates, of held-out "
+            "clients, and on the server's data.",
+            "test_accuracy",
+        ),
+    ]
+    at_least: Annotated[float | None, about("Stop when the metric reaches this value from below.", 0.95)] = None
+    at_most: Annotated[float | None, about("Stop when the metric reaches this value from above.", 0.1)] = None
+    patience: Annotated[
+        Count | None,
+        about("Stop when the metric has not improved for this number of rounds in which it was measured.", 5),
+    ] = None
+    min_delta: Annotated[
+        Annotated[float, msgspec.Meta(ge=0)], about("A smaller change of the metric is no improvement.", 0.001)
+    ] = 0.0
+    mode: Annotated[
+        Literal["max", "min"] | None,
+        about(
+            "Whether the highest or the lowest value is best. Default: `min` with at_most, and for metrics whose name "
+            "contains loss, error, mse, mae, rmse, nll or perplexity as a word; otherwise `max`.",
+            "min",
+        ),
+    ] = None
+
+
+class ServerDataConfig(Section, frozen=True):
+    """Data of the server, on which each validated round's model is measured."""
+
+    data: Annotated[str, about("Path of the data: a file or folder, as the entry point expects it.", "data/test.npz")]
+    entry_point: Annotated[
+        str, about("The entry point that measures the model. It writes metrics, as `validate` does.", "evaluate")
+    ] = "validate"
+
+
+class EvaluationConfig(Section, frozen=True):
+    """Measurements besides the clients' validation of each round's model."""
+
+    before_training: Annotated[
+        bool,
+        about(
+            "Whether the clients of a round validate the global model that they get before they train. It costs one "
+            "more task per client and round.",
+            True,
+        ),
+    ] = False
+    after_training: Annotated[
+        bool,
+        about(
+            "Whether the clients of a round validate their own updates. It costs one more task per client and round.",
+            True,
+        ),
+    ] = False
+    server: Annotated[
+        ServerDataConfig | None,
+        about("Data of the server, on which the model is measured when the clients validate.", {"data": "test.npz"}),
+    ] = None
+
+
 class ClockConfig(Section, frozen=True):
     """How long tasks take, in virtual seconds. With a clock, the order of the replies follows from these numbers."""
 
@@ -362,6 +426,17 @@ class RunConfig(Section, frozen=True):
     validation: Annotated[
         ValidationConfig, about("When clients validate the global model, and how many of them.", {"every": 5})
     ] = ValidationConfig()
+    evaluation: Annotated[
+        EvaluationConfig,
+        about("Measurements besides the clients' validation of each round's model.", {"before_training": True}),
+    ] = EvaluationConfig()
+    stop: Annotated[
+        StopConfig | None,
+        about(
+            "When the session ends before its last round. null: it runs all rounds.",
+            {"metric": "test_accuracy", "at_least": 0.95},
+        ),
+    ] = None
     executor: Annotated[
         ExecutorConfig, about("What runs the tasks, and how many at a time.", {"name": "resident", "workers": 4})
     ] = ExecutorConfig()

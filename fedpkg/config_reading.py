@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, dump_config
+from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, StopConfig, dump_config
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, wrong_value
 from fedpkg.devices import ORDER, THREAD_VARIABLES, VISIBLE
 from fedpkg.errors import ConfigError, nearest
@@ -352,6 +352,7 @@ PATHS = (
         "sampler.file",
         "sampler.availability.trace",
         "clients.data.partition.file",
+        "evaluation.server.data",
     ),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
@@ -370,6 +371,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         f"a path ending in .npz or .pt, or one of {', '.join(NAMED_DATASETS)}",
         lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
     ),
+    "evaluation.server.data": _PATH,
     "executor.needs.gpus": (
         "0, a fraction of one GPU from 0.001, or a whole number up to 1024",
         lambda value: value == 0 or 0.001 <= value <= 1 or (1 < value <= 1024 and value == int(value)),
@@ -414,10 +416,29 @@ def _of_sections(config: RunConfig) -> Iterator[Problem]:
     if config.validation.count is not None and config.validation.fraction != 1.0:
         problem = "'validation.count' excludes 'validation.fraction'"
         yield ("validation", "count"), problem, "remove one of them; null unsets a key"
+    yield from _of_stop(config.stop)
     if config.executor.needs.gpu_memory_bytes is not None and not config.executor.needs.gpus:
         problem = "'executor.needs.gpu_memory_bytes' is set, but executor.needs.gpus is 0"
         hint = "set executor.needs.gpus to a fraction of a GPU, such as 0.1, or to a whole number"
         yield ("executor", "needs", "gpu_memory_bytes"), problem, hint
+
+
+def _of_stop(stop: StopConfig | None) -> Iterator[Problem]:
+    if stop is None:
+        return
+    if stop.at_least is not None and stop.at_most is not None:
+        yield ("stop", "at_most"), "'stop.at_least' excludes 'stop.at_most'", "remove one of them; null unsets a key"
+    for key, mode in (("at_least", "max"), ("at_most", "min")):
+        value = getattr(stop, key)
+        if value is not None and not math.isfinite(value):
+            yield ("stop", key), f"'stop.{key}' must be a finite number, found {value}", "use a finite number"
+        if value is not None and stop.mode not in (None, mode):
+            problem = f"'stop.{key}' means that the {'highest' if mode == 'max' else 'lowest'} value is best"
+            yield (
+                ("stop", "mode"),
+                f"{problem}, and 'stop.mode' is {stop.mode}",
+                f"remove stop.mode, or set it to {mode}",
+            )
 
 
 def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:

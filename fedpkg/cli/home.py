@@ -162,6 +162,7 @@ def _prune(
     """Without ``marks`` nothing goes that must first be marked in the database."""
     from fedpkg.stores import leftovers
     from fedpkg.stores import prune as pruning
+    from fedpkg.stores.metric_rows import best_round
     from fedpkg.stores.models import ModelStore
 
     sessions = store.list_sessions() if session_id is None else [store.get_session(session_id)]
@@ -171,7 +172,9 @@ def _prune(
         done = pruning.rounds_done(store, session.session_id)
         folder_rule = keep_task_folders or keep.get("task_folders", "all")
         if marks:
-            models += pruning.due_models(store, session.session_id, keep_models or keep.get("models", "all"), done=done)
+            best = best_round(session.config.get("stop"), store.list_rounds(session.session_id))
+            rule = keep_models or keep.get("models", "all")
+            models += pruning.due_models(store, session.session_id, rule, done=done, best=best)
         due += pruning.due_task_folders(
             home.session_folder(session.session_id), folder_rule, done=done, keep_updates=keep.get("updates", False)
         )

@@ -15,7 +15,7 @@ from fedpkg.cli.completing import models, models_and_files, packages, sessions
 from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.errors import ModelFileError, NotFound, nearest
 from fedpkg.session.record import find_session
-from fedpkg.stores.metric_rows import is_lower_better
+from fedpkg.stores.metric_rows import best_is_lowest, is_lower_better, round_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,13 @@ def command() -> None:
 @command.command("list")
 @click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
 @click.option("--all", "of_all", is_flag=True, help="List the models of all sessions, not only of the newest.")
-@click.option("--best", metavar="METRIC", help="Show only the model with the best value of this metric.")
+@click.option(
+    "--best",
+    metavar="[METRIC]",
+    is_flag=False,
+    flag_value="",
+    help="Show only the model with the best value of this metric.  [default: stop.metric of the session]",
+)
 @click.option(
     "--lowest/--highest", "lowest", default=None, help="With --best: whether the highest or the lowest value is best."
 )
@@ -64,10 +70,11 @@ def list_models(
       fedpkg model list
       fedpkg model list --best accuracy
       fedpkg model list --best score --lowest
+      fedpkg model list digits --best
 
-    With --best, the highest value is best, except for metrics whose name contains loss, error, mse, mae, rmse or
-    perplexity. --lowest and --highest override this. Of models with equal values, the earliest is shown. Values
-    that are not finite do not count.
+    With --best, the highest value is best, except for metrics whose name contains loss, error, mse, mae, rmse, nll or
+    perplexity. --lowest and --highest override this, and so does stop.mode of the session. Of models with equal values,
+    the earliest is shown. Values that are not finite do not count.
     """
     if lowest is not None and best is None:
         raise click.UsageError("--lowest and --highest belong to --best METRIC")
@@ -75,7 +82,15 @@ def list_models(
         session_id = None if of_all else find_session(store, session_ref).session_id
         models, metrics = store.list_models(session_id), _metrics(store, session_id)
         if best is not None:
-            models = [_best(models, metrics, best, lowest=is_lower_better(best) if lowest is None else lowest)]
+            rounds = store.list_rounds(session_id)
+            values = {f"{row.session_id}.{row.round_number}": round_values(row) for row in rounds}
+            stop = {} if session_id is None else store.get_session(session_id).config.get("stop") or {}
+            best = best or stop.get("metric")
+            if best is None:
+                raise click.UsageError("--best needs a METRIC, as the session has no stop.metric")
+            if lowest is None:
+                lowest = best_is_lowest(stop) if best == stop.get("metric") else is_lower_better(best)
+            models = [_best(models, values, best, lowest=lowest)]
         _show_models(settings, home, models, metrics)
 
 

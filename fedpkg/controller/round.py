@@ -379,9 +379,15 @@ def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def is_validation_due(ctx: SessionContext, round_number: int, *, is_last: bool = False) -> bool:
     """Every k-th round and the last one, for packages that can validate."""
     every = ctx.config.validation.every
-    if every == 0 or VALIDATE not in ctx.spec.entry_points:
+    if not is_validated(ctx):
         return False
     return round_number % every == 0 or round_number == ctx.config.rounds or is_last
+
+
+def is_validated(ctx: SessionContext) -> bool:
+    """Whether any round of the session is validated."""
+    can_validate = VALIDATE in ctx.spec.entry_points or ctx.config.evaluation.server is not None
+    return ctx.config.validation.every != 0 and can_validate and ctx.traits.has_model
 
 
 def _current_model(ctx: SessionContext, round_number: int) -> ModelRow | None:

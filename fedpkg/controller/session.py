@@ -18,16 +18,17 @@ from fedpkg.controller.ledger import Ledger
 from fedpkg.controller.orders import Payloads
 from fedpkg.controller.outstanding import Outstanding
 from fedpkg.controller.own_code import fault_of_own
-from fedpkg.controller.round import Rounds, finish_round, train_round
+from fedpkg.controller.round import Rounds, finish_round, is_validated, train_round
 from fedpkg.controller.starting import started
 from fedpkg.controller.state import check_state, decode
+from fedpkg.controller.stopping import StopWatch
 from fedpkg.controller.trail import store_model
 from fedpkg.errors import FedpkgError, Interrupted, StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
 from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
-from fedpkg.stores.base import OUTSTANDING, ClientRow, ModelRow, SessionRow, SessionStatus
+from fedpkg.stores.base import OUTSTANDING, ClientRow, ModelRow, RoundRow, SessionRow, SessionStatus
 from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
 from fedpkg.strategies.base import State, StepResult
 from fedpkg.weights.records import Records
@@ -68,8 +69,10 @@ def run_session(ctx: SessionContext) -> SessionRow:
             SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds)
         )
         ctx.check_states(clients)  # now, not hours later when a client is asked
-        finished = (row for row in rounds if row.status == "finished")
-        return _run_rounds(started(ctx), done, unfinished, CollapseWatch(finished, hint=_what_breaks_models(ctx)))
+        finished = [row for row in rounds if row.status == "finished"]
+        collapses = CollapseWatch(finished, hint=_what_breaks_models(ctx))
+        stops = StopWatch(ctx.config.stop, finished, is_validated=is_validated(ctx))
+        return _run_rounds(started(ctx), done, unfinished, collapses, stops)
     except KeyboardInterrupt:
         return _interrupted(ctx)
     except Exception as error:
@@ -78,7 +81,9 @@ def run_session(ctx: SessionContext) -> SessionRow:
         raise failed from error
 
 
-def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], collapses: CollapseWatch) -> SessionRow:
+def _run_rounds(
+    ctx: SessionContext, done: int, unfinished: Sequence[int], collapses: CollapseWatch, stops: StopWatch
+) -> SessionRow:
     """Run the rounds after the first ``done``, after closing those that are ``unfinished``."""
     session_id = ctx.session.session_id
     lanes, outstanding = Lanes(ctx.executor), Outstanding()
@@ -89,20 +94,25 @@ def _run_rounds(ctx: SessionContext, done: int, unfinished: Sequence[int], colla
         kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number, model))
     )
     result = StepResult.of(state)
+
+    def finish(row: RoundRow) -> None:
+        row = finish_round(rounds, row, is_last=bool(result.finished))
+        collapses.look(row)
+        stops.look(row)
+
     for round_number in unfinished:
-        row = ctx.store.get_round(session_id, round_number)
-        collapses.look(finish_round(rounds, row, is_last=bool(result.finished)))
-    _prune(rounds, done)  # including files that a killed controller has not removed
+        finish(ctx.store.get_round(session_id, round_number))
+    _prune(rounds, done, stops.best)  # including files that a killed controller has not removed
     for round_number in range(done + 1, ctx.config.rounds + 1):
-        if result.finished:
+        if result.finished or stops.reason:
             break
         if ctx.store.stop_requested(session_id):
             return _end(ctx, "stopped")
         result, row = train_round(rounds, round_number, result.state)
-        collapses.look(finish_round(rounds, row, is_last=bool(result.finished)))
-        _prune(rounds, round_number)
+        finish(row)
+        _prune(rounds, round_number, stops.best)
     outstanding.end()
-    return _end(ctx, "finished", reason=result.finished)
+    return _end(ctx, "finished", reason=result.finished or stops.reason)
 
 
 def _interrupted(ctx: SessionContext) -> SessionRow:
@@ -155,11 +165,11 @@ def _end(ctx: SessionContext, status: SessionStatus, *, reason: str | None = Non
     return row
 
 
-def _prune(rounds: Rounds, done: int) -> None:
+def _prune(rounds: Rounds, done: int, best: int | None) -> None:
     """Remove files of finished rounds up to ``done`` that ``keep`` does not keep and no outstanding request needs."""
     ctx, oldest = rounds.ctx, rounds.outstanding.oldest
     keep, done = ctx.config.keep, done if oldest is None else min(done, oldest - 1)
-    due = due_models(ctx.store, ctx.session.session_id, keep.models, done=done)
+    due = due_models(ctx.store, ctx.session.session_id, keep.models, done=done, best=best)
     prune_models(ctx.store, ctx.models, due)
     remove(due_task_folders(ctx.folder, keep.task_folders, done=done, keep_updates=keep.updates))
 

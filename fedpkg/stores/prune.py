@@ -46,10 +46,11 @@ def outstanding_requests(store: StateStore, session_id: str) -> set[tuple[int, s
     return {(one["round"], one["id"]) for one in saved[1].get(OUTSTANDING, ())} if saved else set()
 
 
-def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> list[ModelRow]:
+def due_models(store: StateStore, session_id: str, rule: str, *, done: int, best: int | None = None) -> list[ModelRow]:
     """Rows of a session's models that ``rule`` does not keep, marked as pruned.
 
-    The seed model, models from round ``done`` on, and models named in a strategy's state are always kept.
+    The seed model, the one of round ``best``, models from round ``done`` on, and models named in a strategy's state are
+    always kept.
     """
     keep = _parse(rule)
     if keep.kind == "all":
@@ -57,7 +58,9 @@ def due_models(store: StateStore, session_id: str, rule: str, *, done: int) -> l
     due = [
         replace(model, pruned=rule)
         for model in store.list_kept_models(session_id=session_id)
-        if 0 < model.round_number < done and not keep.keeps(model.round_number, done=done)
+        if 0 < model.round_number < done
+        and model.round_number != best
+        and not keep.keeps(model.round_number, done=done)
     ]
     named = store.state_digests() if due else set()
     return [model for model in due if model.digest not in named]
