@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, StopConfig, dump_config
-from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, wrong_value
+from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, type_of, wrong_value
 from fedpkg.devices import ORDER, THREAD_VARIABLES, VISIBLE
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.fedn.names import SPEC_FILES
@@ -217,9 +217,15 @@ def is_known(keys: Sequence[str]) -> bool:
     return _kind_at(keys) is not None and not _is_free(keys[:-1])
 
 
+def keys_of(section: Sequence[str]) -> list[str]:
+    """The keys that the schema gives a section; none for a section of free keys."""
+    kind = _kind_at(section)
+    return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
+
+
 def _kind_at(keys: Sequence[str]) -> inspect.Type | None:
     """The type of a key in a run.yaml; of a union its section, or else its first type."""
-    kind: inspect.Type = inspect.type_info(RunConfig)
+    kind = type_of(RunConfig)
     for key in keys:
         if isinstance(kind, inspect.DictType):
             found: inspect.Type | None = kind.value_type

@@ -122,11 +122,13 @@ def run_file(_context: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 def overrides(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """KEY=VALUE of a run.yaml that stands before it."""
-    from fedpkg.cli.completing_keys import of_run
+    """KEY=VALUE of a run.yaml, or of an experiment's folder, that stands before it."""
+    from fedpkg.cli.completing_keys import of_experiment, of_run
 
     given = tuple(context.params.get("overrides") or ())
-    return of_run((str(context.params.get("run_yaml")), *given), incomplete)
+    if Path(first := str(context.params.get("run_yaml"))).is_dir():
+        return of_experiment(Path(first), given, incomplete)
+    return of_run((first, *given), incomplete)
 
 
 def experiment_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -19,6 +19,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
+from fedpkg.config_reading import is_known
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.experiments.folders import SUFFIX, ExperimentFolder, OptionFile
 
@@ -45,6 +46,8 @@ def choose(experiment: ExperimentFolder, overrides: Sequence[Override]) -> Chose
         ConfigError: A group or option does not exist, is chosen twice, or is overridden without being chosen; the files
             name each other in a cycle.
     """
+    for override in overrides:
+        _check_option(experiment, override)
     repository = _Files(experiment)
     try:
         found = create_defaults_list(
@@ -92,6 +95,19 @@ class _Files(ConfigRepository):
 
     def get_sources(self) -> list[ConfigSource]:
         return []
+
+
+def _check_option(experiment: ExperimentFolder, override: Override) -> None:
+    """Refuse an override of a group whose value is no option's name."""
+    group, value = override.key_or_group, override.value()
+    if not experiment.has_group(group) or override.is_delete() or is_known((group,)):
+        return
+    if override.is_force_add() or not isinstance(value, (str, list)):
+        raise ConfigError(
+            f"on the command line: '{override.input_line}': '{group}' is a group, whose options are names",
+            hint=f"{group}=…, one of {', '.join(experiment.options(group))}; ~{group} chooses none",
+            key=group,
+        )
 
 
 def _missing(
@@ -191,6 +207,12 @@ def _refused(experiment: ExperimentFolder, overrides: Sequence[Override], said: 
                 hint=f"+{override.input_line} adds it to the list of {experiment.root_path}",
                 key=group,
             )
+        if first.startswith(f"Multiple values for {group}.") and override.is_add():
+            return ConfigError(
+                f"on the command line: '{override.input_line}' adds a group that has an option already",
+                hint=f"{str(override.input_line)[1:]} chooses another option",
+                key=group,
+            )
         if first.startswith("Could not delete") and f"'{group}" in first:
             return ConfigError(
                 f"on the command line: '{override.input_line}': no 'defaults' list names this option of '{group}'",
@@ -203,4 +225,5 @@ def _refused(experiment: ExperimentFolder, overrides: Sequence[Override], said: 
             hint=f"{group}=…, one of {', '.join(experiment.options(group))}",
             key=group,
         )
-    return ConfigError(f"{experiment.root_path}: {first}", key="defaults")
+    is_typed = any(override.get_key_element().lstrip("+~") in first for override in overrides)
+    return ConfigError(f"{'on the command line' if is_typed else experiment.root_path}: {first}", key="defaults")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.config import RunConfig
-from fedpkg.config_reading import Assignment, LoadedConfig, Resolve, checked, is_known, render
+from fedpkg.config_reading import LoadedConfig, Resolve, checked, is_known, render
 from fedpkg.config_shape import Places
-from fedpkg.errors import ConfigError, nearest
+from fedpkg.errors import ConfigError
+from fedpkg.experiments.changing import PARAM_NAME, PARAMS, changes
 from fedpkg.experiments.folders import ExperimentFolder
 from fedpkg.experiments.overrides import not_installed, parse
 from fedpkg.session.configuration import resolved
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
     from fedpkg.types import Json
-
-PARAMS = "params"
-# Sections of free keys that are checked by what they name, so that a misspelt key is found there.
-_BY_NAME = ("strategy", "sampler", "clients.data.partition")
 
 
 @dataclass(frozen=True)
@@ -75,17 +71,10 @@ def compose(
     chosen = choose(experiment, parsed)
     tree, places = _merged(experiment, chosen.files)
     params = _params(tree, places, experiment)
-    removals, assignments = _changes(chosen.rest, tree, params, experiment)
-    for keys in removals:
-        _remove(params if keys[0] == PARAMS else tree, keys[keys[0] == PARAMS :])
-        places.forget(keys)
-    for keys, value in assignments:
-        if keys[0] == PARAMS:
-            params[".".join(keys[1:])] = value
-            places.override(keys, value)
+    assignments = changes(chosen.rest, tree, params, places, experiment)
     loaded = checked(
         tree,
-        [one for one in assignments if one[0][0] != PARAMS],
+        assignments,
         places,
         resolve,
         names={**params, PARAMS: params},
@@ -156,7 +145,7 @@ def _params(tree: dict[str, Any], places: Places, experiment: ExperimentFolder) 
         )
     for name in params:
         taken = "a key of a run.yaml" if is_known((name,)) else "a group" if experiment.has_group(name) else None
-        if taken or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        if taken or not re.fullmatch(PARAM_NAME, name):
             raise ConfigError(
                 f"{places.where((PARAMS, name))}: '{name}' in 'params' "
                 + (f"is also {taken}" if taken else "cannot be a name"),
@@ -164,80 +153,3 @@ def _params(tree: dict[str, Any], places: Places, experiment: ExperimentFolder) 
                 key=f"{PARAMS}.{name}",
             )
     return params
-
-
-def _changes(
-    rest: Sequence[Override], tree: Mapping[str, Any], params: Mapping[str, Any], experiment: ExperimentFolder
-) -> tuple[list[tuple[str, ...]], list[Assignment]]:
-    """The keys that overrides remove, and those that they set."""
-    removals: list[tuple[str, ...]] = []
-    assignments: list[Assignment] = []
-    for override in rest:
-        keys = tuple(override.key_or_group.split("."))
-        is_param = keys[0] in params or (override.is_add() and len(keys) == 1 and not is_known(keys))
-        if is_param and not is_known(keys[:1]):
-            keys = (PARAMS, *keys)
-        exists = _exists({**tree, PARAMS: params}, keys)
-        value: Any = override.value()
-        adds = override.is_add() or override.is_force_add()
-        if override.package is not None or not (adds or exists or _can_set(keys)):
-            raise _not_there(override, keys, tree, params, experiment)
-        if override.is_delete():
-            if not exists:
-                raise _not_there(override, keys, tree, params, experiment)
-            removals.append(keys)
-        elif override.is_add() and exists and not isinstance(value, (dict, list)):
-            raise ConfigError(
-                f"on the command line: '{override.input_line}' adds a key that is there already",
-                hint=f"{override.input_line[1:] if override.input_line else ''} sets it",
-                key=".".join(keys),
-            )
-        else:
-            assignments.append((keys, value))
-    return removals, assignments
-
-
-def _can_set(keys: tuple[str, ...]) -> bool:
-    """Whether a key that no file sets is known to fedpkg all the same."""
-    return is_known(keys) or any(".".join(keys).startswith(f"{section}.") for section in _BY_NAME)
-
-
-def _exists(tree: Any, keys: tuple[str, ...]) -> bool:
-    for key in keys:
-        if not isinstance(tree, dict) or key not in tree:
-            return False
-        tree = tree[key]
-    return True
-
-
-def _remove(tree: Any, keys: tuple[str, ...]) -> None:
-    for key in keys[:-1]:
-        tree = tree[key]
-    del tree[keys[-1]]
-
-
-def _not_there(
-    override: Override,
-    keys: tuple[str, ...],
-    tree: Mapping[str, Any],
-    params: Mapping[str, Any],
-    experiment: ExperimentFolder,
-) -> ConfigError:
-    key = ".".join(keys)
-    if len(keys) == 1:
-        known = [*experiment.groups, *params, *RunConfig.__struct_fields__]
-        return ConfigError(
-            f"on the command line: '{key}' is neither a key, a parameter nor a group{nearest(key, known)}",
-            hint=f"groups in {experiment.looked_in()}: {', '.join(experiment.groups) or 'none'}; "
-            f"params: {', '.join(params) or 'none'}",
-            key=key,
-        )
-    section: Any = {**tree, PARAMS: params}
-    for name in keys[:-1]:
-        section = section.get(name) if isinstance(section, dict) else None
-    near = nearest(keys[-1], map(str, section)) if isinstance(section, dict) else ""
-    return ConfigError(
-        f"on the command line: no file of the experiment sets '{key}'{near}",
-        hint=f"+{key}=… adds a key that is not there" if not override.is_delete() else None,
-        key=key,
-    )

@@ -115,7 +115,7 @@ class ExperimentFolder:
         return next((str(path) for path in self._paths(value, own=False) if path.exists()), None)
 
     def _paths(self, name: str, *, own: bool = True) -> Iterator[Path]:
-        parts = name.split("/")
+        parts = name.split("/") if name else []
         if all(parts) and ".." not in parts and "\0" not in name and not name.startswith("/"):
             yield from (folder / name for folder in self.folders[not own :])
 

@@ -41,6 +41,9 @@ def _unparsable(word: str, said: str) -> ConfigError:
         return ConfigError(f"on the command line: '{word}' is not key=value", hint="for example rounds=3")
     reason = next((line for line in said.splitlines() if line and not line.startswith(("See ", "Error parsing"))), said)
     hint = "quote text with special characters twice: \"key='a, b'\"; lists are [a,b], sections {a:1}"
-    if value.count("{") != value.count("}") or value.count("[") != value.count("]"):
+    if reason.startswith("Lexer"):
+        odd = next((letter for letter in value if not letter.isascii()), "")
+        reason, hint = f"'{odd or value}' can only stand in quotes", f"\"{key}='{value}'\", with both kinds of quotes"
+    elif value.count("{") != value.count("}") or value.count("[") != value.count("]"):
         hint = "a bracket is not closed, or the shell has split the word: put it in quotes"
     return ConfigError(f"on the command line: '{word}' cannot be parsed: {reason.strip()}", hint=hint, key=key)

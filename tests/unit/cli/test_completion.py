@@ -66,6 +66,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hier und dort")
     (folder / "mein run.yaml").write_text("strategy: {name: krum, attackers: 1}\n")
     (folder / "notes.txt").touch()
+    (folder / "paper" / "method").mkdir(parents=True)
+    (folder / "paper" / "experiment.yaml").write_text("defaults: [method: mine]\nparams: {momentum: 0.9}\n")
+    for name in ("mine", "scaffold"):
+        (folder / "paper" / "method" / f"{name}.yaml").touch()
     shutil.copytree(REPO / "packages" / "digits", folder / "digits")
     home = Home.open(folder / ".fedpkg")
     with open_store(home) as store:
@@ -146,6 +150,12 @@ COMPLETED = {
     "fedpkg config show mein": "fedpkg config show mein\\ run.yaml ",
     "fedpkg run mein\\ run.yaml strategy.att": "fedpkg run mein\\ run.yaml strategy.attackers=",
     "fedpkg run x.yaml package=no": "fedpkg run x.yaml package=notes.txt ",
+    "fedpkg experiment run paper meth": "fedpkg experiment run paper method=",
+    "fedpkg experiment run paper method=sca": "fedpkg experiment run paper method=scaffold ",
+    "fedpkg experiment run paper method=mine,sca": "fedpkg experiment run paper method=mine,scaffold ",
+    "fedpkg experiment run paper mom": "fedpkg experiment run paper momentum=",
+    "fedpkg experiment run paper executor.work": "fedpkg experiment run paper executor.workers=",
+    "fedpkg config show paper method=sca": "fedpkg config show paper method=scaffold ",
 }
 
 

@@ -5,40 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedpkg.config import dump_config
+from fedpkg.experiments.axes import Axis, split_overrides
 from fedpkg.experiments.composing import ComposedConfig, compose
-
-ROOT = """
-defaults: [data: iid, method: fedavg, _self_]
-package: client
-rounds: 3
-clients: {count: 4}
-params: {lr: 0.1, mu: 0.01}
-arguments: {train: {lr: "${lr}", batch: 8}}
-"""
-FILES = {
-    "experiment.yaml": ROOT,
-    "data/iid.yaml": "clients: {data: {dataset: sklearn/digits, partition: {name: iid}}}",
-    "data/dirichlet.yaml": "clients: {data: {dataset: sklearn/digits, partition: {name: dirichlet, alpha: 0.3}}}",
-    "method/fedavg.yaml": "",
-    "method/fedprox.yaml": "strategy:\n  name: fedprox\n  proximal_mu: ${mu}\n",
-    "method/scaffold.yaml": "strategy: {name: scaffold}\nrounds: 5",
-    "executor/one.yaml": "workers: 1\nname: process",
-}
-
-
-def write(folder: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return folder
+from fedpkg.experiments.folders import ExperimentFolder
+from tests.unit.experiments.experiment_files import FILES, ROOT, write
 
 
 @pytest.fixture
@@ -125,6 +102,9 @@ def test_self_says_when_the_roots_own_keys_are_merged(folder: Path, defaults: st
         (["name='a-b'"], "name", "a-b"),
         (["buffers=[a,'b.*']"], "buffers", ["a", "b.*"]),
         (["+params.new=4", "arguments.train.lr=${new}"], "arguments.train.lr", 4),
+        (["+opt={rate: 4}", "++opt.rate=5", "arguments.train.lr=${opt.rate}"], "arguments.train.lr", 5),
+        (["lr=2", "lr=3"], "arguments.train.lr", 3),
+        (["seed=1", "seed_model='/ö/a b.npz'"], "seed_model", "/ö/a b.npz"),
         (["+new=4", "arguments.train.lr=${params.new}"], "arguments.train.lr", 4),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -203,6 +183,17 @@ def test_an_option_has_defaults_of_its_own(folder: Path) -> None:
     assert found.config.executor.name == "process"
     assert found.config.validation.every == 4
     assert flat(found)["clients.data.partition.name"] == "dirichlet"
+
+
+def test_a_pattern_finds_options_of_the_whole_search_path(folder: Path, tmp_path: Path) -> None:
+    shared = write(tmp_path / "shared", {"method/fedadam.yaml": "strategy: {name: fedadam}"})
+    for word, found in (
+        ("method=glob(fed*)", ["fedadam", "fedavg", "fedprox"]),
+        ("method=glob(*,exclude=fed*)", ["scaffold"]),
+    ):
+        (axis,) = split_overrides([word], ExperimentFolder(folder, [shared]))[1]
+        assert isinstance(axis, Axis)
+        assert [choice.text for choice in axis.choices] == found
 
 
 def test_a_plain_run_yaml_is_an_experiment_without_groups(tmp_path: Path) -> None:
