@@ -125,7 +125,7 @@ def _split(
 def _borrow(own: npt.NDArray[Any], test_labels: npt.NDArray[Any], rng: np.random.Generator) -> Indices:
     """One test example of the client's most frequent class or, if there is none (or no classes), any."""
     candidates = np.arange(len(test_labels))
-    if own.ndim == 1 and test_labels.ndim == 1:
+    if own.ndim == 1 and test_labels.ndim == 1 and len(own):
         classes, counts = np.unique(own, return_counts=True)
         same = np.flatnonzero(test_labels == classes[counts.argmax()])
         candidates = same if len(same) else candidates

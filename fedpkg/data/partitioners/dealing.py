@@ -63,15 +63,24 @@ def check_classes(values: Values, scheme: str) -> None:
 
 def classes_of(labels: Values) -> tuple[npt.NDArray[Any], Counts, Indices]:
     """The classes in order, their numbers of examples, and the indices of the first class, then of the second …"""
-    if labels.dtype.kind in "iu" and len(labels):
-        low, high = int(labels.min()), int(labels.max())
-        if high - low < _MANY:
-            codes = (labels - labels.dtype.type(low)).astype(np.uint16)
-            sizes = np.bincount(codes)
-            present = np.flatnonzero(sizes)
-            return (present + low).astype(labels.dtype), sizes[present], stable_order(codes, _MANY)
-    classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    classes, codes, sizes = coded(labels)
     return classes, sizes, stable_order(codes, len(classes))
+
+
+def coded(values: Values) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Counts]:
+    """The different values in order, for each example the position of its value, and how often each value occurs."""
+    if values.dtype.kind in "iu" and len(values):
+        low, high = int(values.min()), int(values.max())
+        if high - low < max(_MANY, len(values)):
+            wide = values if values.dtype.itemsize == 8 else values.astype(np.int64)
+            codes = (wide - wide.dtype.type(low)).astype(np.uint16 if high - low < _MANY else np.int64)
+            times = np.bincount(codes)
+            present = np.flatnonzero(times)
+            if len(present) < len(times):
+                codes = (np.cumsum(times > 0) - 1).astype(codes.dtype)[codes]
+            return (present + low).astype(values.dtype), codes, times[present]
+    different, codes, times = np.unique(values, return_inverse=True, return_counts=True)
+    return different, codes, times
 
 
 def counts_of(shares: npt.NDArray[np.float64], totals: Counts) -> Counts:
@@ -95,3 +104,18 @@ def deal_classes(labels: Values, counts: Counts, draws: Draws) -> list[Indices]:
         owner[shuffled[order[start : start + len(owners)]]] = owners
         start += int(size)
     return by_owner(owner, num_partitions)
+
+
+def check_ids(values: Values) -> tuple[npt.NDArray[Any], Indices]:
+    """The different ids in their order, and for each example the position of its id.
+
+    Raises:
+        DataError: there is more than one id per example, an id is missing (NaN), or numbers have a fraction.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "biuUS":
+        problem = f"the column has shape {values.shape} and dtype {values.dtype}"
+        if values.ndim == 1 and values.dtype.kind == "f" and (is_nan := np.isnan(values)).any():
+            problem = f"{int(is_nan.sum())} of {len(values)} are NaN, the first that of example {int(is_nan.argmax())}"
+        raise DataError(f"a partition by ids needs one id per example, but {problem}", hint="use whole numbers or text")
+    ids, codes, _ = coded(values)
+    return ids, codes.astype(np.int64, copy=False)

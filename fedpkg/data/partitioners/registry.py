@@ -11,14 +11,37 @@ from msgspec import Meta
 
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape
 from fedpkg.errors import ConfigError
-from fedpkg.registry import Count, CountOrZero, Parameter, Registry, Spec, about_of
+from fedpkg.registry import CountOrZero, Parameter, Registry, Spec, about_of
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
 
 PARTITIONERS = Registry(
     kinds=("partitioner",),
-    modules=tuple(f"fedpkg.data.partitioners.{name}" for name in ("iid", "dirichlet")),
+    modules=tuple(
+        f"fedpkg.data.partitioners.{name}"
+        for name in (
+            "iid",
+            "dirichlet",
+            "inner_dirichlet",
+            "pathological",
+            "shards",
+            "distribution",
+            "continuous",
+            "sizes",
+            "linear",
+            "square",
+            "exponential",
+            "power_law",
+            "log_normal",
+            "dirichlet_sizes",
+            "natural_id",
+            "grouped_ids",
+            "feature_noise",
+            "rotation",
+            "vertical",
+        )
+    ),
     group="fedpkg.partitioners",
     able={"partitioner": (("split",), ("split_columns",))},
     told_by="fedpkg data list",
@@ -28,7 +51,9 @@ register_partitioner = functools.partial(PARTITIONERS.register, "partitioner")
 
 # Parameters that several schemes share, with their explanations.
 Amount = Annotated[float, Meta(gt=0, le=1e9)]
-MinExamples = Annotated[Count, Meta(description="Least number of training examples of each client.")]
+MinExamples = Annotated[
+    CountOrZero, Meta(description="Least number of training examples of each client. 0 allows clients without any.")
+]
 
 _PATH = ("clients", "data", "partition")
 _OF_FILE = ("file", "file_sha256")
@@ -66,11 +91,12 @@ def resolve_partition(section: Mapping[str, Json], places: Places) -> dict[str, 
         spec = PARTITIONERS.find("partitioner", name, places, (*_PATH, "name"))
         given = _without_parameters_of_others(given, spec, places)
         check_shape({key: value for key, value in given.items() if key != "name"}, _schema(spec), places, _PATH)
-        _check_column(given, spec, places)
     own = PARTITIONERS.resolve(
         "partitioner", {key: value for key, value in given.items() if key not in OPTIONS}, places, _PATH
     )
-    return {"name": own.pop("name"), **file, **{key: given.get(key) for key in OPTIONS}, **own}
+    resolved = {"name": own.pop("name"), **file, **{key: given.get(key) for key in OPTIONS}, **own}
+    _check_column(resolved, places)
+    return resolved
 
 
 def make_partitioner(section: Mapping[str, Json]) -> Any:
@@ -119,17 +145,33 @@ def _is_of_another(key: str) -> bool:
     return any(key in spec.parameters for spec in PARTITIONERS.specs("partitioner"))
 
 
-def _check_column(given: Mapping[str, Any], spec: Spec, places: Places) -> None:
-    needs = getattr(spec.make, "needs", "labels")
-    if needs in ("ids", "values") and "by" not in given:
+def tells_count(section: Mapping[str, Json]) -> bool:
+    """Whether the scheme of a resolved section can tell the number of clients, from the data or its parameters."""
+    return bool(getattr(_dividing(section), "tells_count", False)) or (
+        section["name"] == "vertical" and section.get("sizes") is not None
+    )
+
+
+def _dividing(section: Mapping[str, Any]) -> Any:
+    """The class or function of the scheme that divides the examples: of the inner one, if the section has one."""
+    while isinstance(section.get("inner"), (str, dict)):
+        inner = section["inner"]
+        section = {"name": inner} if isinstance(inner, str) else inner
+    return PARTITIONERS.find("partitioner", str(section["name"]), Places("run configuration"), (*_PATH, "name")).make
+
+
+def _check_column(resolved: Mapping[str, Any], places: Places) -> None:
+    """Refuse a section without the column that its scheme needs, or with one that has no effect."""
+    name, needs = resolved["name"], getattr(_dividing(resolved), "needs", "labels")
+    if needs in ("ids", "values") and resolved["by"] is None:
         raise ConfigError(
-            f"{places.where(_PATH)}: the partitioner '{spec.name}' needs 'clients.data.partition.by'",
+            f"{places.where(_PATH)}: the partitioner '{name}' needs 'clients.data.partition.by'",
             hint=f"set by to the name of the column with the {needs}",
             key=".".join((*_PATH, "by")),
         )
-    if needs == "nothing" and "by" in given:
+    if needs == "nothing" and resolved["by"] is not None:
         raise ConfigError(
-            f"{places.where((*_PATH, 'by'))}: 'clients.data.partition.by' has no effect on the {spec.name} partition",
+            f"{places.where((*_PATH, 'by'))}: 'clients.data.partition.by' has no effect on the {name} partition",
             hint="remove by",
             key=".".join((*_PATH, "by")),
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fedpkg.data.base import Indices, Needs, Partitioner, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import by_owner, classes_of, counts_of, deal, deal_classes
+from fedpkg.data.partitioners.dealing import by_owner, classes_of, coded, counts_of, deal, deal_classes
 from fedpkg.errors import DataError
 
 _TRAIN, _TEST, BORROW, TRANSFORM = range(4)  # independent random streams of one seed
@@ -90,7 +90,8 @@ def split_alike(
 ) -> list[Indices]:
     """Divide test examples as the training examples were divided.
 
-    - ``labels``: each class in the proportions of its training examples; a class without any, by the clients' sizes.
+    - ``labels``: each class in the proportions of its training examples. A class that is only in the test examples is
+      divided by the clients' sizes, and a class whose training examples were all dropped is dropped, too.
     - ``ids``: an example goes to the client with the training examples of its id, if there is one.
     - otherwise in proportion to the clients' numbers of training examples.
     """
@@ -102,23 +103,18 @@ def split_alike(
         counts = counts_of(sizes[None] / max(1, sizes.sum()), np.array([len(values)]))[0]
         return deal(counts, draws.permutation(len(values)), len(values))
     classes, totals, _ = classes_of(values)
-    shares = shares_of(classes, train_values, train)
-    return deal_classes(values, counts_of(shares, totals), draws)
-
-
-def shares_of(classes: Values, train_values: Values, train: list[Indices]) -> npt.NDArray[np.float64]:
-    """How the training examples of each class (row) are divided among the clients; of a class without any, all are."""
-    known, _, _order = classes_of(train_values)
-    sizes = np.array([len(part) for part in train], np.float64)
+    known, codes, _ = coded(train_values)
     seen = np.zeros((len(classes), len(train)))
-    row_of = np.full(len(known), -1)
+    row_of = np.full(len(known), len(classes))  # classes that are not in the test examples are counted, and left out
     _, in_known, in_classes = np.intersect1d(known, classes, assume_unique=True, return_indices=True)
     row_of[in_known] = in_classes
     for client, part in enumerate(train):
-        codes = row_of[np.searchsorted(known, train_values[part])]
-        seen[:, client] = np.bincount(codes[codes >= 0], minlength=len(classes))
-    seen[seen.sum(axis=1) == 0] = sizes
-    return np.asarray(seen / seen.sum(axis=1, keepdims=True))
+        seen[:, client] = np.bincount(row_of[codes[part]], minlength=len(classes) + 1)[:-1]
+    seen[~np.isin(classes, known)] = sizes
+    is_dropped = seen.sum(axis=1) == 0
+    seen[is_dropped] = 1
+    counts = counts_of(seen / seen.sum(axis=1, keepdims=True), np.where(is_dropped, 0, totals))
+    return deal_classes(values, counts, draws)
 
 
 def _by_id(values: Values, train_values: Values, train: list[Indices]) -> list[Indices]:

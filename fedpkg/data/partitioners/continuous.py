@@ -1,0 +1,79 @@
+"""Clients differ in a number, such as age or income: examples are sorted by it, more or less strictly, and cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpkg.data.base import Indices, Needs, Values
+from fedpkg.data.draws import Draws
+from fedpkg.data.partitioners.dealing import Counts, counts_of, deal
+from fedpkg.data.partitioners.quantity import check_enough
+from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
+from fedpkg.data.partitioners.splitting import given_count, sizes_of
+from fedpkg.errors import DataError
+from fedpkg.registry import FromZeroToOne
+
+
+@register_partitioner(
+    "continuous", equation="s_i = sigma (x_i - mean(x)) / std(x) + (1 - sigma) e_i,  e_i ~ N(0, 1);  sort by s, cut"
+)
+@dataclass(frozen=True)
+class ContinuousPartitioner:
+    """Examples are sorted by a number (the column `by`), and cut into one piece of equal size for each client.
+
+    The test examples are sorted in the same way, and cut in the same proportions.
+
+    Args:
+        strictness: The number sigma. With 1 each client has its own range of values; with 0 the split is random. In
+            between, a random number is added to each value (both scaled to a standard deviation of 1) before sorting.
+    """
+
+    strictness: FromZeroToOne = 1.0
+    min_examples: MinExamples = 1
+
+    needs: ClassVar[Needs] = "values"
+
+    def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
+        count = given_count(num_partitions)
+        check_enough(len(values), count, self.min_examples)
+        return self._cut(values, sizes_of(np.ones(count), len(values), at_least=0), rng)
+
+    def split_test(
+        self, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
+    ) -> list[Indices]:
+        sizes = np.array([len(part) for part in train])
+        return self._cut(values, counts_of((sizes / sizes.sum())[None], np.array([len(values)]))[0], rng)
+
+    def _cut(self, values: Values, sizes: Counts, rng: np.random.Generator) -> list[Indices]:
+        score = _standardised(values)
+        score *= self.strictness
+        if self.strictness < 1:
+            score += (1 - self.strictness) * Draws(rng).normal(len(score))
+        order = np.argsort(score, kind="stable").astype(np.int64, copy=False)
+        return deal(sizes, order, len(values))
+
+
+def _standardised(values: Values) -> npt.NDArray[np.float64]:
+    """Mean 0 and standard deviation 1; zeros if all values are equal."""
+    if values.ndim != 1 or values.dtype.kind not in "biuf":
+        raise DataError(
+            f"a continuous partition needs one number per example, but the column has shape {values.shape} and dtype "
+            f"{values.dtype}",
+            hint="set clients.data.partition.by to a column of numbers",
+        )
+    numbers = values.astype(np.float64)
+    if (is_bad := ~np.isfinite(numbers)).any():
+        raise DataError(
+            f"{int(is_bad.sum())} of {len(numbers)} values are NaN or infinite, the first that of example "
+            f"{int(is_bad.argmax())}",
+            hint="remove these examples, or give them a value",
+        )
+    if len(numbers):
+        numbers -= np.cumsum(numbers)[-1] / len(numbers)
+        deviation = np.sqrt(np.cumsum(numbers * numbers)[-1] / len(numbers))
+        numbers /= deviation or 1.0
+    return numbers
