@@ -64,7 +64,11 @@ class ClientsConfig(Section, frozen=True):
 
     count: Annotated[
         Annotated[int, msgspec.Meta(ge=1, le=10**6)] | None,
-        about("Number of clients, named client-0, client-1 … With `folders`, only the first of them take part.", 10),
+        about(
+            "Number of clients, named client-0, client-1 … With `folders`, only the first of them take part. Some "
+            "partitions, such as natural_id, can tell it from the data.",
+            10,
+        ),
     ] = None
     folders: Annotated[
         str | None,

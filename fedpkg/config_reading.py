@@ -316,9 +316,17 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
             section = section.get(name) if isinstance(section, dict) else None
         value = section.get(last) if isinstance(section, dict) else None
         if isinstance(value, list):
-            section[last] = [absolute(path, one) if one and not _TRUSTED.match(one) else one for one in value]
+            section[last] = [
+                absolute(path, one) if isinstance(one, str) and one and not _TRUSTED.match(one) else one
+                for one in value
+            ]
         elif isinstance(value, str) and value and (last != "dataset" or value.endswith((".npz", ".pt"))):
             section[last] = absolute(path, value)
+
+
+def _is_path(entry: Json) -> bool:
+    """Whether an entry of a list is a path; those of trust.allow can be digests or keys."""
+    return isinstance(entry, str) and bool(entry) and not _TRUSTED.match(entry)
 
 
 def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -359,6 +367,7 @@ PATHS = (
         "sampler.availability.trace",
         "clients.data.partition.file",
         "evaluation.server.data",
+        "clients.data.partition.matrix",
     ),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
@@ -451,9 +460,7 @@ def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:
     hint = "set folders (one per client), or count, or count and data (fedpkg splits it); null unsets a key"
     if clients.folders is not None and clients.data is not None:
         yield ("clients",), "'clients.folders' excludes 'clients.data'", hint
-    elif clients.data is not None and clients.count is None:
-        yield ("clients",), "'clients.data' needs 'clients.count', the number of clients to split it among", hint
-    elif clients.folders is None and clients.count is None:
+    elif clients.folders is None and clients.data is None and clients.count is None:
         yield ("clients",), "'clients' sets neither 'count' nor 'folders'", hint
 
 

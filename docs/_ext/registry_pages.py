@@ -62,12 +62,14 @@ GROUPS = (
 # Values of parameters that have no default, for the examples.
 REQUIRED: Mapping[str, Any] = {
     "bits": 8,
+    "classes_per_client": 2,
     "command": "python server.py",
     "epsilon": 8.0,
     "every": 30,
     "folder": "server",
     "labels": "labels.pt",
     "local": ["head.*"],
+    "matrix": [[0.9, 0.1], [0.1, 0.9]],
     "mu": 0.1,
     "noise_multiplier": 1.0,
     "norm": 1.0,
@@ -77,6 +79,7 @@ REQUIRED: Mapping[str, Any] = {
     "rounds": 100,
     "server_functions": "server_functions.py",
     "share": 0.1,
+    "sizes": [0.5, 0.3, 0.2],
     "std": 0.01,
     "theta": 0.07,
     "trusted": "client-0",
@@ -175,7 +178,16 @@ def example(spec: Spec) -> str:
         "server_optimiser": {"strategy": {"server_optimiser": one}},
         "schedule": {"strategy": {"server_optimiser": {"name": "sgd", "schedule": one}}},
         "sampler": {"sampler": {**one, "fraction_train": 0.1}},
-        "partitioner": {"clients": {"count": 10, "data": {"dataset": "data.npz", "partition": one}}},
+        "partitioner": {"clients": {**_count(spec), "data": {"dataset": "data.npz", "partition": one | _column(spec)}}},
         "transform": {"strategy": {"name": "fedavg", "transforms": [one]}},
     }[spec.kind]
     return yaml.dump(section, sort_keys=False, default_flow_style=None, width=200, allow_unicode=True)
+
+
+def _count(spec: Spec) -> dict[str, Any]:
+    return {} if getattr(spec.make, "tells_count", False) and "group_size" not in spec.parameters else {"count": 10}
+
+
+def _column(spec: Spec) -> dict[str, Any]:
+    needs = getattr(spec.make, "needs", "labels")
+    return {"ids": {"by": "user"}, "values": {"by": "age"}}.get(needs if isinstance(needs, str) else "", {})

@@ -99,6 +99,13 @@ def samplers(_context: click.Context, _parameter: click.Parameter, incomplete: s
     return beginning(incomplete, _names(SAMPLERS))
 
 
+def data_parts(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Partitioners by name."""
+    from fedpkg.data.partitioners.registry import PARTITIONERS
+
+    return beginning(incomplete, _names(PARTITIONERS))
+
+
 def _names(*registries: Registry) -> Iterator[tuple[str, str]]:
     for registry in registries:
         for kind in registry.kinds:

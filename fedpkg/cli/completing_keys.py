@@ -20,14 +20,15 @@ from fedpkg.registry import Parameter, Registry
 
 _Found: TypeAlias = Iterable[tuple[str, str]]
 _ENTRY_POINTS = ("all", "train", "validate")  # sections of `arguments`
-_USUAL = {"strategy": "pipeline", "sampler": "uniform"}
+_PARTITION = "clients.data.partition"
+_USUAL = {"strategy": "pipeline", "sampler": "uniform", _PARTITION: "iid"}
 
 
 def of_run(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
     """KEY=VALUE after these words: a RUN.yaml and what is set already."""
     key, equals, begun = incomplete.partition("=")
-    section, dot, _ = key.partition(".")
-    if section in _USUAL and (dot or equals):
+    section = next((each for each in _USUAL if key.startswith(f"{each}.") or (equals and key == each)), None)
+    if section is not None:
         return _of_registered(section, _named(section, words), incomplete)
     if not equals:
         return beginning(incomplete, _keys(key.split(".")[:-1]))
@@ -61,17 +62,15 @@ def of_strategy(name: str, incomplete: str) -> list[CompletionItem]:
 
 
 def _of_registered(section: str, name: str, incomplete: str) -> list[CompletionItem]:
-    """KEY=VALUE of a section whose keys are the parameters of the strategy or sampler that it names."""
+    """KEY=VALUE of a section whose keys are the parameters of the strategy, sampler or partitioner that it names."""
     registry, (key, _, begun) = _registry(section), incomplete.partition("=")
     if key == f"{section}.file":
         return _paths(key, begun)
+    kind = registry.kinds[0]
     if key in (section, f"{section}.name"):
-        return beginning(incomplete, [(f"{key}={name}", about) for name, about in names_of_kind(registry, section)])
-    found = [(f"{section}.name=", f"the name of a {section}"), (f"{section}.file=", "a Python file that registers it")]
-    if section == "sampler":
-        from fedpkg.samplers.registry import OPTIONS
-
-        found += [(f"sampler.{option.name}=", option.about) for option in OPTIONS.values()]
+        return beginning(incomplete, [(f"{key}={name}", about) for name, about in names_of_kind(registry, kind)])
+    found = [(f"{section}.name=", f"the name of a {kind}"), (f"{section}.file=", "a Python file that registers it")]
+    found += [(f"{section}.{option.name}=", option.about) for option in _options(section)]
     return beginning(incomplete, [*found, *_of_parameters(registry, _parameters(registry, name), f"{section}.", key)])
 
 
@@ -92,7 +91,19 @@ def _registry(section: str) -> Registry:
     from fedpkg.samplers.registry import SAMPLERS
     from fedpkg.strategies.registry import STRATEGIES
 
+    if section == _PARTITION:
+        from fedpkg.data.partitioners.registry import PARTITIONERS  # here: it imports NumPy
+
+        return PARTITIONERS
     return SAMPLERS if section == "sampler" else STRATEGIES
+
+
+def _options(section: str) -> Iterable[Parameter]:
+    """The options that all samplers, or all partitioners, have."""
+    from fedpkg.data.partitioners import registry as partitioners
+    from fedpkg.samplers import registry as samplers
+
+    return {"sampler": samplers.OPTIONS, _PARTITION: partitioners.OPTIONS}.get(section, {}).values()
 
 
 def _parameters(registry: Registry, name: str) -> Mapping[str, Parameter]:
@@ -107,7 +118,7 @@ def _parameters(registry: Registry, name: str) -> Mapping[str, Parameter]:
 
 
 def _named(section: str, words: Sequence[str]) -> str:
-    """The strategy or sampler that the words name, else the RUN.yaml, else the usual one."""
+    """The strategy, sampler or partitioner that the words name, else the RUN.yaml, else the usual one."""
     for word in reversed(words):
         for begin in (f"{section}.name=", f"{section}="):
             if word.startswith(begin):
@@ -115,7 +126,9 @@ def _named(section: str, words: Sequence[str]) -> str:
     with suppress(Exception):  # there is no such file, or it is not as a run.yaml should be
         import yaml
 
-        given = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))[section]
+        given = yaml.safe_load(Path(words[0]).read_text(encoding="utf-8"))
+        for name in section.split("."):
+            given = given[name]
         return str(given.get("name", _USUAL[section]))
     return _USUAL[section]
 

@@ -38,6 +38,7 @@ NOUNS = (
     "metric",
     "strategy",
     "sampler",
+    "data",
     "home",
     "environment",
     "config",

@@ -1,4 +1,4 @@
-"""What ``fedpkg strategy`` and ``fedpkg sampler`` show about a spec, as text and as JSON."""
+"""What ``fedpkg strategy``, ``sampler`` and ``data`` show about a spec, as text and as JSON."""
 
 from __future__ import annotations
 

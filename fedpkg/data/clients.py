@@ -43,16 +43,19 @@ def prepare_clients(
             )
         found = found[: clients.count]
         return [ClientData(name, k, len(found), path, None) for k, (name, path) in enumerate(found)]
-    count = clients.count or 0
-    width = len(str(count - 1))
-    names = [f"client-{k:0{width}d}" for k in range(count)]
     if clients.data is None:
-        return [ClientData(name, k, count, None, None) for k, name in enumerate(names)]
-    files = partition_files(clients.data, count, cache=cache, seed=seed, check=check)
+        count = clients.count or 0
+        return [ClientData(name, k, count, None, None) for k, name in enumerate(_numbered(count))]
+    files = partition_files(clients.data, clients.count, cache=cache, seed=seed, check=check)
     return [
-        ClientData(name, k, count, file.path, file.num_examples)
-        for k, (name, file) in enumerate(zip(names, files, strict=True))
+        ClientData(name, k, len(files), file.path, file.num_examples)
+        for k, (name, file) in enumerate(zip(_numbered(len(files)), files, strict=True))
     ]
+
+
+def _numbered(count: int) -> list[str]:
+    width = len(str(count - 1))
+    return [f"client-{k:0{width}d}" for k in range(count)]
 
 
 def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -38,7 +38,7 @@ class PartitionFile:
 
 
 def partition_files(
-    data: DataConfig, num_partitions: int, *, cache: Path, seed: int, check: Callable[[], None]
+    data: DataConfig, num_partitions: int | None, *, cache: Path, seed: int, check: Callable[[], None]
 ) -> list[PartitionFile]:
     """Split a dataset into ``<cache>/<digest of dataset and settings>/<k>.npz`` (``.pt`` from a .pt dataset).
 
@@ -107,7 +107,7 @@ def _scheme_of(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(
-    dataset: Dataset, settings: dict[str, Any], num_partitions: int, seed: int
+    dataset: Dataset, settings: dict[str, Any], num_partitions: int | None, seed: int
 ) -> tuple[list[Indices], list[Indices]]:
     train_labels = dataset.labels("train")
     test_labels = dataset.labels("test") if dataset.has_test else None

@@ -35,9 +35,17 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
     clients = config.clients
     if clients.data is not None:
-        from fedpkg.data.partitioners import resolve_partition  # here: it imports NumPy
+        from fedpkg.data.partitioners import resolve_partition, tells_count  # here: it imports NumPy
 
-        data = msgspec.structs.replace(clients.data, partition=resolve_partition(clients.data.partition, places))
+        partition = resolve_partition(clients.data.partition, places)
+        if clients.count is None and not tells_count(partition):
+            raise ConfigError(
+                f"{places.where(('clients',))}: 'clients.data' needs 'clients.count', the number of clients to split it"
+                " among",
+                hint="set clients.count; only schemes such as natural_id can tell it from the data",
+                key="clients.count",
+            )
+        data = msgspec.structs.replace(clients.data, partition=partition)
         clients = msgspec.structs.replace(clients, data=data)
     return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients)
 

@@ -21,7 +21,7 @@ from fedpkg.data.partitioners.splitting import given_count
 )
 @dataclass(frozen=True)
 class DirichletSizesPartitioner:
-    """Quantity skew by a Dirichlet distribution: the smaller alpha, the more the clients' numbers of examples differ.
+    """Dirichlet quantity skew: the smaller alpha, the more the clients' numbers of examples differ.
 
     Clients whose share is below `min_examples` have this number. (Li et al. draw again until all have it, which never
     ends for many clients and a small alpha.) Examples are chosen at random, so classes are mixed. Test examples are

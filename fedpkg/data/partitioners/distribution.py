@@ -21,10 +21,10 @@ from fedpkg.registry import NotNegative
 @register_partitioner("distribution", aliases=("matrix",), equation="n_kc = n_c m_kc / sum_j m_jc")
 @dataclass(frozen=True)
 class DistributionPartitioner:
-    """A matrix with a row for each client and a column for each class says how much of each class each client gets.
+    """A matrix says how much of each class each client gets.
 
-    Columns are the classes in their order (numbers by size, text alphabetically). Test examples are divided in the
-    same proportions.
+    It has a row for each client and a column for each class. Columns are the classes in their order (numbers by size,
+    text alphabetically). Test examples are divided in the same proportions.
 
     Args:
         matrix: The rows, or the path of an .npy or .csv file (numbers only, no header) with them.

@@ -14,7 +14,7 @@ from fedpkg.data.partitioners.registry import Amount, MinExamples, register_part
 from fedpkg.data.partitioners.splitting import given_count
 
 
-@register_partitioner("exponential", equation="n_k = n exp(r k) / sum_j exp(r j),  k = 1 … K")
+@register_partitioner("exponential", equation="n_k = n exp(r k) / sum_j exp(r j),  k = 1 .. K")
 @dataclass(frozen=True)
 class ExponentialPartitioner:
     """The number of examples of client k is proportional to exp(r k): the last client has most of them.

@@ -17,7 +17,7 @@ from fedpkg.registry import NotNegative
 
 @register_partitioner(
     "feature_noise",
-    equation="x~ = x + e,  e ~ N(0, sigma k / K),  k = 1 … K",
+    equation="x~ = x + e,  e ~ N(0, sigma k / K),  k = 1 .. K",
     paper="Li et al. 2022, Federated Learning on Non-IID Data Silos: An Experimental Study, arXiv:2102.02079",
 )
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ _BLOCKS = 256  # classes that are used up are noticed after every block of examp
 )
 @dataclass(frozen=True)
 class InnerDirichletPartitioner:
-    """Dirichlet label skew with given sizes: client k draws q_k ~ Dir_C(alpha), and the label of each example from q_k.
+    """Dirichlet label skew with given sizes: client k draws its own mixture q_k ~ Dir_C(alpha) of the classes.
 
     Unlike `dirichlet`, this scheme sets the sizes of the clients, so label skew and quantity skew can be studied apart.
     The examples are drawn client after client in a random order. A class that is used up leaves every mixture, and the

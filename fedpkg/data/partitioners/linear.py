@@ -14,7 +14,7 @@ from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
 from fedpkg.data.partitioners.splitting import given_count
 
 
-@register_partitioner("linear", equation="n_k = n k / sum_j j,  k = 1 … K")
+@register_partitioner("linear", equation="n_k = n k / sum_j j,  k = 1 .. K")
 @dataclass(frozen=True)
 class LinearPartitioner:
     """The number of examples of client k is proportional to k: the second client has twice as many as the first.

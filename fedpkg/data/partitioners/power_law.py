@@ -16,12 +16,12 @@ from fedpkg.data.partitioners.splitting import given_count
 
 @register_partitioner(
     "power_law",
-    equation="n_k = n k^-a / sum_j j^-a,  k = 1 … K",
+    equation="n_k = n k^-a / sum_j j^-a,  k = 1 .. K",
     paper="Li et al. 2020, Federated Optimization in Heterogeneous Networks, arXiv:1812.06127",
 )
 @dataclass(frozen=True)
 class PowerLawPartitioner:
-    """Sizes follow a power law: the k-th client has k^-a times as many examples as the first, which is the largest.
+    """Sizes follow a power law: the k-th client has k^-a times as many examples as the first, the largest.
 
     Li et al. distribute examples by a power law, as users of real applications have them, but do not give its
     exponent. Examples are chosen at random, so classes are mixed. Test examples are divided in the same proportions.

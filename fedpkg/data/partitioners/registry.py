@@ -145,6 +145,15 @@ def _is_of_another(key: str) -> bool:
     return any(key in spec.parameters for spec in PARTITIONERS.specs("partitioner"))
 
 
+def needs_of_spec(spec: Spec) -> str:
+    """What the scheme needs of each example, in words."""
+    if "inner" in spec.parameters:
+        return "what the inner scheme needs"
+    if hasattr(spec.make, "split_columns"):
+        return "the names of the columns"
+    return str(getattr(spec.make, "needs", "labels"))
+
+
 def tells_count(section: Mapping[str, Json]) -> bool:
     """Whether the scheme of a resolved section can tell the number of clients, from the data or its parameters."""
     return bool(getattr(_dividing(section), "tells_count", False)) or (

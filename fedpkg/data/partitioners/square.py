@@ -14,7 +14,7 @@ from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
 from fedpkg.data.partitioners.splitting import given_count
 
 
-@register_partitioner("square", equation="n_k = n k^2 / sum_j j^2,  k = 1 … K")
+@register_partitioner("square", equation="n_k = n k^2 / sum_j j^2,  k = 1 .. K")
 @dataclass(frozen=True)
 class SquarePartitioner:
     """The number of examples of client k is proportional to k²: the second client has four times as many as the first.

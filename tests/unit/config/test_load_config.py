@@ -359,10 +359,6 @@ GPUS = "'executor.needs.gpus' must be 0, a fraction of one GPU from 0.001, or a 
         ("clients.links={data: .}", "'clients.links' needs data to link to"),
         ("clients.count=null", "'clients' sets neither 'count' nor 'folders'"),
         (
-            "clients={count: null, data: {dataset: a.npz}}",
-            "'clients.data' needs 'clients.count', the number of clients to split it among",
-        ),
-        (
             "name=a b",
             "'name' must be letters, digits, '.', '_' and '-', not beginning with '.' or '-', found text 'a b'",
         ),

@@ -52,6 +52,11 @@ def test_defaults_of_the_parameters_are_filled_in(tmp_path: Path) -> None:
         ("{name: dirchlet}", "line 7: there is no partitioner 'dirchlet'; did you mean 'dirichlet'?"),
         ("{name: iid, alpha: 1}", "line 7: unknown key 'alpha' in 'clients.data.partition'"),
         ("{name: iid, by: user}", "line 7: 'clients.data.partition.by' has no effect on the iid partition"),
+        ("{name: natural_id}", "line 7: the partitioner 'natural_id' needs 'clients.data.partition.by'"),
+        ("{name: rotation, inner: natural_id}", "the partitioner 'rotation' needs 'clients.data.partition.by'"),
+        ("{name: rotation, inner: {name: shard}}", "there is no partitioner 'shard'; did you mean 'shards'?"),
+        ("{name: pathological}", "missing key 'classes_per_client' in 'clients.data.partition'"),
+        ("{name: grouped_ids, by: u, mode: stric}", "did you mean 'strict'?"),
         ("{name: 3}", "line 7: 'clients.data.partition.name' must be the name of a partitioner, found 3"),
     ],
 )
@@ -59,6 +64,15 @@ def test_a_wrong_section_is_refused_with_its_line(tmp_path: Path, given: str, me
     with pytest.raises(ConfigError) as caught:
         partition(tmp_path, given)
     assert message in caught.value.message
+
+
+def test_only_a_scheme_that_tells_the_number_of_clients_needs_no_count(tmp_path: Path) -> None:
+    without = "clients.count=null"
+    assert partition(tmp_path, "{name: natural_id, by: user}", without)
+    assert partition(tmp_path, "{name: sizes, sizes: [0.5, 0.5]}", without)
+    assert partition(tmp_path, "{name: rotation, inner: {name: sizes, sizes: [1]}}", without)
+    with pytest.raises(ConfigError, match=r"'clients\.data' needs 'clients\.count', the number of clients to split"):
+        partition(tmp_path, "{name: shards}", without)
 
 
 def test_another_scheme_on_the_command_line_puts_parameters_of_the_file_aside(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+from fedpkg.data.partitioners.registry import OPTIONS as PARTITION_OPTIONS
+from fedpkg.data.partitioners.registry import PARTITIONERS
 from fedpkg.registry import Spec
 from fedpkg.samplers.registry import OPTIONS, SAMPLERS
 from fedpkg.strategies.registry import STRATEGIES
@@ -13,7 +15,7 @@ from fedpkg.transforms.registry import TRANSFORMS
 
 SPECS = [
     spec
-    for registry in (STRATEGIES, TRANSFORMS, SAMPLERS)
+    for registry in (STRATEGIES, TRANSFORMS, SAMPLERS, PARTITIONERS)
     for kind in registry.kinds
     for spec in registry.specs(kind)
     if spec.source == "fedpkg"
@@ -28,5 +30,9 @@ def test_a_spec_has_one_sentence_an_equation_in_ascii_and_explained_parameters(s
     assert not unexplained
 
 
-def test_options_of_all_samplers_are_explained() -> None:
-    assert [name for name, option in OPTIONS.items() if not re.fullmatch(r"[A-Z`{].*\.", option.about)] == []
+def test_options_of_all_samplers_and_partitioners_are_explained() -> None:
+    assert [
+        name
+        for name, option in {**OPTIONS, **PARTITION_OPTIONS}.items()
+        if not re.fullmatch(r"[A-Z`{].*\.", option.about)
+    ] == []
