@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -53,7 +54,7 @@ class APIClient(ReadingClient):
             except ModelFileError as error:
                 return failed(f"Failed to add model. {error}")
         model = {"model_id": digest, "name": Path(path).name, "suffix": copy.name.removeprefix(digest)}
-        self._uploads.add("models", {**model, "created_at": time.time()}, key="model_id")
+        self._uploads.add("models", {**model, "source": str(path), "created_at": time.time()}, key="model_id")
         return done("Model added successfully")
 
     def set_active_package(
@@ -71,7 +72,7 @@ class APIClient(ReadingClient):
             digest, copy = self._uploads.keep(source)
         package = {"package_id": digest, "name": name or file_name, "description": description, "file_name": file_name}
         stored = {"storage_file_name": copy.name, "path": str(copy), "helper": helper, "created_at": time.time()}
-        self._uploads.add("packages", {**package, **stored}, key="package_id")
+        self._uploads.add("packages", {**package, **stored, "source": str(path)}, key="package_id")
         return done("Package uploaded")
 
     def start_session(
@@ -143,7 +144,7 @@ class APIClient(ReadingClient):
         session = next((one for one in started if one.id == row.session_id), None)
         if session is None:
             session = Session(self.home, session_id=row.session_id, workshop=started[-1].workshop if started else None)
-            session.watch(tell_of_failure)
+            self._watch(session)
             started.append(session)
         finished = self._answers.read(lambda store: store.count_rounds(row.session_id, status="finished"))
         session.resume(finished + rounds)
@@ -167,11 +168,18 @@ class APIClient(ReadingClient):
         words = [f"{key}={json.dumps(value, default=str)}" for key, value in {**changes, **self._changes}.items()]
         cache, clients = self.home.packages, self._num_clients
         config, _ways = run_of_package(
-            Path(package["path"]), words, cache=cache, clients=clients, rounds=rounds, data=self._data, seed_model=seed
+            Path(package["path"]),
+            words,
+            cache=cache,
+            clients=clients,
+            rounds=rounds,
+            data=self._data,
+            seed_model=seed,
+            beside=Path(package.get("source") or package["path"]).absolute().parent,
         )
         started = sessions_in(self.home.root)
         session = prepare(config, self.home, beside=started[-1] if started else None)
-        session.watch(tell_of_failure)
+        self._watch(session)
         started.append(session.start())
         while not session.id:
             with contextlib.suppress(TimeoutError):
@@ -180,6 +188,9 @@ class APIClient(ReadingClient):
             self._uploads.note_seed(session.id, model_id)
         answer = done("Session started", session_id=session.id)
         return {**answer, "config": self._answers.session_config(session.row) | answer}
+
+    def _watch(self, session: Session) -> None:
+        session.watch(functools.partial(tell_of_failure, told=self._uploads.told))
 
     def start_predictions(self, prediction_id: Text = None, model_id: Text = None) -> Answer:
         """Call each client's `predict` with a model (None: the active one), in a thread."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from fedpkg.api_answers import Answer, Answers, active_model, combiner, done, failed, found, having, listed, missing
+from fedpkg.api_settings import in_order_of_today
 from fedpkg.config import ClientsConfig
 from fedpkg.errors import FedpkgError, NotFound, ServerOnly
 from fedpkg.session.background import sessions_in
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _Class = TypeVar("_Class")
 Text: TypeAlias = "str | None"
 
+_ORDERS = {"start_session": in_order_of_today}  # methods whose arguments had another order before
 _IDS = {"session_id", "round_id", "combiner_id"}  # names of the argument ``id`` in FEDn 0.6 to 0.8
 
 
@@ -37,13 +39,15 @@ def answering(cls: type[_Class]) -> type[_Class]:
         former = dict.fromkeys(_IDS - parameters.keys(), "id") if "id" in parameters else {}
 
         @functools.wraps(method)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def wrapped(client: Any, *args: Any, **kwargs: Any) -> Any:
             try:
-                return method(*args, **{former.get(name, name): value for name, value in kwargs.items()})
+                args = _ORDERS[method.__name__](args) if method.__name__ in _ORDERS else args
+                return method(client, *args, **{former.get(name, name): value for name, value in kwargs.items()})
             except ServerOnly:
                 raise
             except FedpkgError as error:
-                return failed(str(error).removeprefix("on the command line: "))  # as for other keys of a run.yaml
+                told = client._uploads.told(str(error))
+                return failed(told.removeprefix("on the command line: "))  # as for other keys of a run.yaml
 
         return wrapped
 

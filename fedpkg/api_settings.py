@@ -25,10 +25,18 @@ def strategy_section(aggregator: str, kwargs: Mapping[str, Any] | str | None) ->
     try:
         return strategy_of(aggregator, dict(json.loads(kwargs) if isinstance(kwargs, str) else kwargs or {}))
     except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"aggregator_kwargs must be a mapping, or a JSON string of one, not {kwargs!r}",
-            hint="up to FEDn 0.9, the third argument of start_session had another meaning: write model_id=…, rounds=…",
-        ) from error
+        raise ConfigError(f"aggregator_kwargs must be a mapping, or a JSON string of one, not {kwargs!r}") from error
+
+
+def in_order_of_today(words: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of ``start_session`` by position, in the order since FEDn 0.10.
+
+    Up to 0.9 there was no ``aggregator_kwargs``: the third argument was the id of a model, or None before a time limit.
+    """
+    third, fourth = (*words[2:4], None, None)[:2]
+    is_model = isinstance(third, str) and not third.lstrip().startswith("{")
+    is_former = is_model or (third is None and isinstance(fourth, (int, float)))
+    return (*words[:2], None, *words[2:]) if is_former else words
 
 
 def server_functions_section(server_functions: type, uploads: Uploads) -> dict[str, Json]:

@@ -86,8 +86,8 @@ class ClientsConfig(Section, frozen=True):
         about(
             "Links to a client's data, for packages that expect it at a fixed place. Each key is a path as the program "
             "writes it, relative to the folder of fedn.yaml (`data`, `../data`; with isolation also `/app/data`). Its "
-            "value is `.` for all of the client's data, or a path in it. The link is made in or around the client's "
-            "working copy of the package.",
+            "value is `.` for all of the client's data, a path in it, or the absolute path of a file that all clients "
+            "may read. The link is made in or around the client's working copy of the package.",
             {"data": "."},
         ),
     ] = {}

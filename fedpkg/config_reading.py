@@ -129,6 +129,7 @@ def checked(
     _absolute_paths(tree, places, elsewhere)
     config = msgspec.convert(tree, RunConfig)
     _check_values(config, places)
+    _check_linked_files(config, places)
     _check_reserved(config, places)
     if resolve is not None:
         config = resolve(config, places)
@@ -487,11 +488,23 @@ def _of_links(config: RunConfig) -> Iterator[Problem]:
         elif name.startswith("/") and not config.isolate.enabled:
             problem = f"'{name}' in 'clients.links' is a path that all clients would share"
             yield path, problem, "set isolate.enabled (--isolate), so that each client has its own; or change the path"
-        if target.startswith("/") or ".." in target.split("/") or not target or "\0" in target:
+        if ".." in target.split("/") or not target or "\0" in target:
             problem = f"'clients.links.{name}' is '{target}', which is not in the client's data"
-            yield path, problem, "use '.' for all of the data, or a path in it"
-    if clients.links and clients.folders is None and clients.data is None:
+            yield path, problem, "use '.' for all of the data, a path in it, or the absolute path of a file"
+    is_of_data = any(not target.startswith("/") for target in clients.links.values())
+    if is_of_data and clients.folders is None and clients.data is None:
         yield ("clients", "links"), "'clients.links' needs data to link to", "set clients.folders or clients.data"
+
+
+def _check_linked_files(config: RunConfig, places: Places) -> None:
+    for name, target in config.clients.links.items():
+        if target.startswith("/") and not os.path.isfile(target):
+            raise ConfigError(
+                f"{places.where(('clients', 'links', name))}: 'clients.links.{name}' is '{target}', and there is no "
+                "such file",
+                hint="name a file that all clients may read, or use '.' or a path in each client's data",
+                key=f"clients.links.{name}",
+            )
 
 
 def _of_environment(config: RunConfig) -> Iterator[Problem]:

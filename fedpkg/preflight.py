@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from fedpkg.compute_package.init_seed import seed_script_beside
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
@@ -54,10 +55,12 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
         try:
             package.spec.entry_point("build")
         except SpecError as error:
+            script = seed_script_beside(Path(config.package))
+            found = "" if script is None else f"; {script} beside the package saves one when it is run, as it seems"
             raise ConfigError(
                 f"no seed model: seed_model is not set, and package {config.package} has no 'build' entry point",
                 hint="set seed_model to a model file (--seed-model FILE), or add an entry point 'build', or a function "
-                "init_seed, that writes a model file to the package",
+                f"init_seed, that writes a model file to the package{found}",
             ) from error
 
 
@@ -202,6 +205,16 @@ def _scripts(package: UnpackedPackage) -> list[str]:
 
 
 _OF_A_CLIENT = re.compile("{(client_id|client_number|data_path|partition_id)}")
+
+
+def warn_of_level(paths: Sequence[Path | None]) -> None:
+    """Warn if the data of a client seems to be the folder that holds the data of all clients."""
+    from fedpkg.data.clients import folder_of_clients
+
+    if (folder := folder_of_clients([path for path in paths if path is not None])) is not None:
+        near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        about = f"{near} is given to one client, but it seems to hold a folder for each client: --data '{near}/*'"
+        _warn("data.level", about)
 
 
 def warn_of_same_data(config: RunConfig, package: UnpackedPackage, paths: Sequence[Path | None]) -> None:

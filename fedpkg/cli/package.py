@@ -172,7 +172,10 @@ def inspect(settings: Settings, path: Path, *, data: str | None, isolate: bool) 
         cache = home.absolute() / "packages" if home.is_dir() else Path(temporary)
         package = open_package(path, cache)
         warnings, preloads = package.warnings(), preloads_of_package(package)
-        ways = None if data is None else ways_of_clients(package, data, cache=Path(temporary), isolated=isolate)
+        ways = None
+        if data is not None:
+            beside = path.absolute().parent
+            ways = ways_of_clients(package, data, cache=Path(temporary), beside=beside, isolated=isolate)
     for warning in warnings:
         output.words(f"warning: {shown(warning)}")
     signers = signers_of(path, package.digest)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.cli import output
 from fedpkg.cli.memory import share_one_arena
 from fedpkg.cli.report import (
+    calls_text,
     examples_text,
     failure_lines,
     final_report,
@@ -243,7 +244,7 @@ class PlainLines(Display):
         self.failures += 1
         if self.failures <= SHOWN_FAILURES:
             lines = failure_lines(
-                f"{order.client_id}, round {order.round_number}",
+                f"{order.client_id}, round {order.round_number}" if order.round_number else "for all clients",
                 answer.failure.message if answer.failure else "",
                 package=session.config["package"],
                 entry_point=order.entry_point,
@@ -401,7 +402,7 @@ def _beginning(event: SessionStarted, num_rounds: int) -> str:
 def _round_line(row: RoundRow, num_rounds: int) -> str:
     parts = [
         f"round {row.round_number}/{num_rounds}",
-        f"{row.num_ok} ok {row.num_failed} failed",
+        calls_text(row),
     ]
     if examples := examples_text(row):
         parts.append(f"{examples} examples")

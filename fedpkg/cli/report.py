@@ -70,8 +70,20 @@ def metric_text(row: RoundRow, name: str) -> str:
 
 
 def examples_text(row: RoundRow) -> str:
-    """How many examples a round's updates stand for; empty where all count alike: clients then need not say it."""
-    return "" if row.averages.get("train", {}).get("weight_source") == "equal" else output.number(row.num_examples)
+    """How many examples a round's updates stand for.
+
+    It is empty where no reply says it: where all clients count alike, and for replies without weights.
+    """
+    is_equal = row.averages.get("train", {}).get("weight_source") == "equal"
+    return "" if is_equal or (row.num_ok and not row.num_examples) else output.number(row.num_examples)
+
+
+def calls_text(row: RoundRow) -> str:
+    """How many clients replied; for a round that asks them several times, how many calls of them succeeded."""
+    if row.num_ok + row.num_failed <= len(row.cohort):
+        return f"{row.num_ok} ok {row.num_failed} failed"
+    clients = f"{len(row.cohort)} client{'s' * (len(row.cohort) != 1)}"
+    return f"{clients}, {row.num_ok} calls ok {row.num_failed} failed"
 
 
 def weight_source(row: RoundRow) -> str | None:
@@ -99,7 +111,10 @@ def rounds_table(store: StateStore, session_id: str) -> None:
         columns.append(("status", [row.status for row in rounds]))
     if any(len(requests) > 1 for requests in asked.values()):
         columns.append(("requests", [number for number, _, _ in sums]))
-    columns += [("ok", [str(row.num_ok) for row in rounds]), ("failed", [str(row.num_failed) for row in rounds])]
+    are_calls = any(row.num_ok + row.num_failed > len(row.cohort) for row in rounds)
+    columns += [("clients", [str(len(row.cohort)) for row in rounds])] * are_calls
+    columns.append(("calls ok" if are_calls else "ok", [str(row.num_ok) for row in rounds]))
+    columns.append(("failed", [str(row.num_failed) for row in rounds]))
     columns += [("examples", [examples_text(row) for row in rounds]), *zip(names, metrics, strict=True)]
     columns += [("down", [down for _, down, _ in sums]), ("up", [up for _, _, up in sums])]
     columns.append(("seconds", ["-" if row.wall_s is None else f"{row.wall_s:.1f}" for row in rounds]))
@@ -272,11 +287,13 @@ def failure_lines(
 
 def task_failure_lines(home: Home, session: SessionRow, task: TaskRow) -> Sequence[str]:
     """`failure_lines` of a task in the store."""
+    from fedpkg.stores.uploads import Uploads
+
     given = session.config.get("arguments", {})
     return failure_lines(
         f"{task.client_id}, round {task.round_number}" if task.round_number else "for all clients",
         task.message or "",
-        package=session.config["package"],
+        package=Uploads(home).told(session.config["package"]),
         entry_point=task.entry_point,
         folder=None if task.folder is None else home.root / task.folder,
         arguments={**given.get("all", {}), **given.get(task.entry_point, {})},

@@ -48,6 +48,7 @@ def list_sessions(settings: Settings) -> None:
       fedpkg session list
     """
     from fedpkg.cli.report import rounds_done
+    from fedpkg.stores.uploads import Uploads
 
     with settings.reading() as (home, store):
         running = running_sessions(home)
@@ -56,13 +57,14 @@ def list_sessions(settings: Settings) -> None:
         documents = [{**_summary(session, running), "rounds_done": done} for session, done in found]
         output.document(documents)
         return
+    uploads = Uploads(home)
     rows = [
         [
             session.session_id,
             status_of(session, running),
             f"{done}/{max(done, session.num_rounds)}",
             output.when(session.created_at),
-            output.near(session.config.get("package", "")),
+            output.near(uploads.told(session.config.get("package", ""))),
         ]
         for session, done in found
     ]
@@ -110,6 +112,7 @@ def _aggregates(store: StateStore, session: SessionRow, round_number: int | None
 
 def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
     from fedpkg.cli.report import rounds_done, rounds_table, task_failure_lines
+    from fedpkg.stores.uploads import Uploads
 
     config = session.config
     status = status_of(session, running_sessions(home))
@@ -118,9 +121,9 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         ("session", session.session_id),
         ("status", status),
         ("started", output.when(session.created_at)),
-        ("package", f"{output.near(config['package'])}  (sha256 {session.package_digest[:12]})"),
+        ("package", f"{output.near(Uploads(home).told(config['package']))}  (sha256 {session.package_digest[:12]})"),
         *(("signed by", str(one["signer"])) for one in session.signatures),
-        ("seed model", _seed_words(store, session)),
+        ("seed model", _seed_words(home, store, session)),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
         *_sampler_facts(session, [client.client_id for client in clients]),
         ("rounds", str(session.num_rounds)),
@@ -150,11 +153,13 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
 
 
-def _seed_words(store: StateStore, session: SessionRow) -> str:
+def _seed_words(home: Home, store: StateStore, session: SessionRow) -> str:
+    from fedpkg.stores.uploads import Uploads
+
     if not store.list_models(session.session_id, limit=1):
         return "none (the strategy has no model)"
     given = session.config.get("seed_model")
-    return output.near(given) if given else "made by the package"
+    return output.near(Uploads(home).told(given)) if given else "made by the package"
 
 
 def _sampler_facts(session: SessionRow, clients: list[str]) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ from fedpkg.waist.place import STARTUP
 
 CLIENT_ENTRY_POINTS = ("train", "validate", "predict")
 SETTINGS_FILES = ("client.yaml", CLIENT_SETTINGS_FILE, "settings.yaml")
+_COMMON_LINK = ".fedpkg-client_settings.yaml"
 HIGHEST = 2  # levels above the folder of fedn.yaml at which each client has its own folder: see `Place`
 _OPTIONS_VARIABLE = re.compile(r"\$\{?ENTRYPOINT_OPTS\b")
 _DOWNLOADS = re.compile(
@@ -77,20 +78,27 @@ class DataWays:
         return {name: self.section(f"arguments.{name}") for name in names}
 
 
-def data_ways(package: UnpackedPackage, paths: Sequence[Path], *, isolated: bool = False) -> DataWays:
+def data_ways(
+    package: UnpackedPackage, paths: Sequence[Path], *, beside: Path | None = None, isolated: bool = False
+) -> DataWays:
     """How a package reads the data of clients whose data is at ``paths``.
 
-    ``isolated``: its tasks have their own view of the file system, in which data can be anywhere.
+    Args:
+        beside: the folder in which the package was found. A client_settings.yaml there is for all clients whose data
+            has none.
+        isolated: its tasks have their own view of the file system, in which data can be anywhere.
     """
-    return _Finding(package, paths, isolated=isolated).found()
+    return _Finding(package, paths, beside=beside, isolated=isolated).found()
 
 
 class _Finding:
-    def __init__(self, package: UnpackedPackage, paths: Sequence[Path], *, isolated: bool) -> None:
+    def __init__(self, package: UnpackedPackage, paths: Sequence[Path], *, beside: Path | None, isolated: bool) -> None:
         self._sources = Sources(package.folder)
         self._spec = package.spec
         self._highest = HIGHEST + len(package.folder.relative_to(package.root).parts)
         self._paths = paths
+        common = None if beside is None else beside.absolute() / CLIENT_SETTINGS_FILE
+        self._common_settings = str(common) if common is not None and common.is_file() else None
         self._isolated = isolated
         self._named = [(one, _normal(one)) for one in self._sources.named()]
         self._missed: dict[str, None] = {}
@@ -179,7 +187,7 @@ class _Finding:
 
     def _by_settings(self) -> Iterator[Way]:
         for name in SETTINGS_FILES:
-            within = _in_all(self._paths, name)
+            within = self._settings(name)
             if within is None:
                 continue
             places = {
@@ -191,15 +199,27 @@ class _Finding:
                 places = {name: place}
             for path, place in places.items():
                 where = f"{name} beside fedn.yaml" if path == name else f"{name} as {path}"
-                yield Way("links", path, within, f"its own {where}", f"{place} opens it")
-        inner = _in_all(self._paths, CLIENT_SETTINGS_FILE)
+                whose = "the common" if within.startswith("/") else "its own"
+                yield Way("links", path, within, f"{whose} {where}", f"{place} opens it")
+        inner = self._settings(CLIENT_SETTINGS_FILE)
         if inner is None:
             return
-        value = "{data_path}" if inner == "." else f"{{data_path}}/{inner}"
-        for variable in CLIENT_SETTINGS_PATHS:
-            if place := self._sources.mention(variable):
-                yield Way("environment", variable, value, variable, f"{place} reads this variable")
-        yield from self._by_flags(CLIENT_SETTINGS_OPTION, value)
+        is_common = inner.startswith("/")  # an isolated task sees only links of such files
+        value = _COMMON_LINK if is_common else posixpath.normpath(f"{{data_path}}/{inner}")
+        found = [
+            Way("environment", variable, value, variable, f"{place} reads this variable")
+            for variable in CLIENT_SETTINGS_PATHS
+            if (place := self._sources.mention(variable))
+        ]
+        found += self._by_flags(CLIENT_SETTINGS_OPTION, value)
+        yield from found
+        if found and is_common:
+            yield Way("links", _COMMON_LINK, inner, "", found[0].because)
+
+    def _settings(self, name: str) -> str | None:
+        """Where a settings file is: in each client's data, or the absolute path of one for all clients."""
+        within = _in_all(self._paths, name)
+        return self._common_settings if within is None and name == CLIENT_SETTINGS_FILE else within
 
     def _by_links(self) -> Iterator[Way]:
         """Paths outside the package that its scripts read."""

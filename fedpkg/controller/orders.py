@@ -122,7 +122,11 @@ class Ordering:
             input=file,
             seed=task_seed(ctx.session.seed, common.round_number, client.client_id, self.number),
             data=client.data_path,
-            links={} if client.data_path is None else dict(ctx.config.clients.links),
+            links={
+                name: to
+                for name, to in ctx.config.clients.links.items()
+                if client.data_path is not None or to.startswith("/")
+            },
             state=state,
             starts_up=is_first and state is None and client.last_num_examples is None and ctx.config.startup == "run",
         )

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 
 import msgspec
 
 from fedpkg.controller.context import SessionContext
-from fedpkg.controller.events import Preparing
-from fedpkg.controller.failed_call import entry_point_failed
+from fedpkg.controller.events import Preparing, TaskEnded
 from fedpkg.controller.ledger import task_row
 from fedpkg.controller.orders import session_order
 from fedpkg.controller.receiving import Received, Receiver
 from fedpkg.controller.seeds import task_seed
-from fedpkg.errors import FedpkgError, StoreError
+from fedpkg.errors import EntryPointFailed, StoreError
 from fedpkg.replies.reading import Reading
 from fedpkg.stores.base import TaskRow
 from fedpkg.types import ReplyKind
+from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import ALL, Order, ReplySpec, digest_of, name_of_call
 from fedpkg.waist.place import STARTUP
 
@@ -43,7 +42,8 @@ def started(ctx: SessionContext) -> SessionContext:
 def _run(ctx: SessionContext, *, attempt: int) -> str | None:
     """Run it, and record its result; return the token of its state."""
     ctx.watch(Preparing(what="the package's startup, once for all clients"))
-    received = _received(ctx, _order(ctx, attempt))
+    order = _order(ctx, attempt)
+    received = _received(ctx, order)
     answer = received.answer
     if answer.failure is not None and answer.failure.kind == "no_space":
         raise ctx.disk_is_full(f"{STARTUP} failed ({answer.failure.message})")
@@ -51,7 +51,8 @@ def _run(ctx: SessionContext, *, attempt: int) -> str | None:
         ctx.executor.states.commit(ctx.session.session_id, {ALL: answer.state})
     ctx.store.record_task(task_row(received, position=0, started_at=answer.started_at, bytes_down=0))
     if answer.status != "ok":
-        raise _failed(ctx, received)
+        ctx.watch(TaskEnded(order=order, answer=answer))
+        raise _failed(ctx, answer)
     return answer.state
 
 
@@ -76,13 +77,20 @@ def _received(ctx: SessionContext, order: Order) -> Received:
     return receive(order, ctx.executor.submit(order).result())
 
 
-def _failed(ctx: SessionContext, received: Received) -> FedpkgError:
-    folder = ctx.home / received.answer.folder
-    words = ["fedpkg", "package", "call", ctx.config.package, STARTUP, "--task", str(folder)]
-    words += ["--isolate"] if ctx.isolation is not None else []
-    go_on = f"fedpkg session resume {ctx.session.session_id}"
-    hint = f"{shlex.join(words)} repeats it; when the cause is fixed: {go_on} (for a changed package: a new run)"
-    return entry_point_failed(STARTUP, received.answer, folder, hint=hint)
+def _failed(ctx: SessionContext, answer: Answer) -> EntryPointFailed:
+    """The error for a failed one, whose log and command its event and `session show` have, as for any other task."""
+    message = answer.failure.message if answer.failure else answer.status
+    return EntryPointFailed(
+        f"no round can start, because the package's startup failed\n    for all clients: {message}",
+        hint=f"when the cause is fixed: fedpkg session resume {ctx.session.session_id} (for a changed package: a new "
+        "run)",
+        entry_point=STARTUP,
+        failure=answer.failure.kind if answer.failure else None,
+        exit_status=answer.exit_code,
+        command=answer.command,
+        folder=str(ctx.home / answer.folder),
+        log_tail=answer.log_tail,
+    )
 
 
 def _check(ctx: SessionContext, task: TaskRow) -> None:

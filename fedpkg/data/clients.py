@@ -15,6 +15,7 @@ from fedpkg.data.base import ClientData
 from fedpkg.data.partition_files import partition_files
 from fedpkg.errors import DataError, nearest
 
+_OF_A_CLIENT = re.compile(r"(client|site|node)[-_ ]?[0-9]+", re.IGNORECASE)
 _LONGEST_ID_BYTES = 200  # ids become parts of file names
 
 
@@ -78,6 +79,21 @@ def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str
     return groups
 
 
+def folder_of_clients(paths: Sequence[Path]) -> Path | None:
+    """The one of the matches that seems to hold the folders of all clients: the pattern is one level too high.
+
+    That is a folder `clients` with nothing but folders, or one match with folders called client1, site-2 or so.
+    """
+    for path in paths:
+        if not path.is_dir():
+            continue
+        inner = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        are_named = len(paths) == 1 and all(_OF_A_CLIENT.fullmatch(entry.name) for entry in inner)
+        if len(inner) > 1 and (path.name.lower() == "clients" or are_named) and all(map(Path.is_dir, inner)):
+            return path
+    return None
+
+
 def _find(pattern: str) -> list[tuple[str, Path]]:
     """Client ids and paths of a pattern's matches."""
     folder = Path(pattern)
@@ -100,7 +116,7 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
         stray = next(path for path in paths if not path.is_dir())
         raise DataError(
             f"clients.folders: {pattern} matches folders and files, among them {stray}",
-            hint="use a pattern that matches only one of the two",
+            hint=f"use a pattern that matches only one of the two{_deeper(paths)}",
             pattern=pattern,
         )
     names = _names(paths, pattern, folders=kinds == {True})
@@ -114,6 +130,11 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
             pattern=pattern,
         )
     return list(zip(names, paths, strict=True))
+
+
+def _deeper(paths: Sequence[Path]) -> str:
+    folder = folder_of_clients(paths)
+    return "" if folder is None else f": {folder}/* matches one folder for each client"
 
 
 def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:

@@ -109,6 +109,7 @@ class Walls:
         isolation = job.order.isolation
         assert isolation is not None
         data = [] if job.data_path is None else [job.data_path]
+        data += [job.links[name] for name, to in job.order.links.items() if to.startswith("/")]
         # Links that are outside its folder.
         data += [Path(os.path.normpath(job.working_folder / name)) for name in job.linked if name.startswith("../..")]
         reach = Reach(

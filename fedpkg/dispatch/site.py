@@ -184,5 +184,9 @@ class Site:
             model=None if order.input is None else self.home / order.input.reference,
             state=None if token is None else self.version(order.session_id, order.client_id, token),
             data_path=data_path,
-            links={} if data_path is None else {name: data_path / to for name, to in order.links.items()},
+            links={
+                name: (data_path or self.home) / to
+                for name, to in order.links.items()
+                if data_path is not None or to.startswith("/")
+            },
         )

@@ -46,6 +46,11 @@ def command_of_function(name: str, file: str) -> str | None:
     return f"python -m {RUNNER} {name} import {file} --" if _FILE.fullmatch(file) else None
 
 
+def command_of_saving(file: str) -> str | None:
+    """The command that runs a file whose models, as it saves them by FEDn's helpers, are saved at the appended path."""
+    return f"python -m {RUNNER} build saved {file} --" if _FILE.fullmatch(file) else None
+
+
 def command_of_split(name: str, command: str) -> str:
     """The command of ``forward`` or ``backward``; it is unchanged if it does not run a Python script."""
     found = _COMMAND.fullmatch(command)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import BinaryIO
 
@@ -15,11 +16,34 @@ import torch
 from torch import Tensor
 
 from fedpkg.errors import ModelFileError
+from fedpkg.formats.base import Suffix
 from fedpkg.formats.mapped import MappedFile
 from fedpkg.weights.weights import dtype_name, raw_bytes
 
+_COMMENT, _TEXT = re.compile(rb"#[^\n]*"), re.compile(rb"[eE+.\s-]*[0-9][0-9eE+.\s-]*")
+_SEEN_BYTES, _FEWEST_VALUES = 1 << 20, 16
 _NAME = "0"  # the array's position
 _DTYPES = {".f64": torch.float64, ".f32": torch.float32, ".txt": torch.float64}
+
+
+def bare_by_content(file: MappedFile) -> Suffix | None:
+    """The form of a file that is one bare array, by its content; None if that does not tell.
+
+    A table of numbers is text. Binary values are told from those of the other width by their size: weights are mostly
+    between 1e-6 and 1e6 in absolute value, and read as the other width they mostly are not. That needs some values.
+    """
+    if _TEXT.fullmatch(_COMMENT.sub(b"", bytes(file.view[:_SEEN_BYTES]))):
+        return ".txt"
+    shares: dict[Suffix, float] = {}
+    widths: tuple[tuple[Suffix, type], ...] = ((".f64", np.float64), (".f32", np.float32))
+    for suffix, dtype in widths:
+        values: np.ndarray = np.frombuffer(file.view[: min(len(file), _SEEN_BYTES) // 8 * 8], dtype)
+        if len(file) % values.itemsize == 0 and len(values) >= _FEWEST_VALUES:
+            size = np.abs(values)
+            shares[suffix] = float(np.mean((size == 0) | ((size > 1e-6) & (size < 1e6))))
+    likely = [suffix for suffix, share in shares.items() if share > 0.95]
+    others = [share for suffix, share in shares.items() if suffix not in likely]
+    return likely[0] if len(likely) == 1 and all(share < 0.7 for share in others) else None
 
 
 def load_bare(file: MappedFile, suffix: str) -> dict[str, Tensor]:

@@ -12,15 +12,20 @@ from torch import Tensor
 
 from fedpkg.errors import ModelFileError
 from fedpkg.files import atomic_write
-from fedpkg.formats.bare import dump_bare, load_bare
+from fedpkg.formats.bare import bare_by_content, dump_bare, load_bare
 from fedpkg.formats.base import BARE, ModelForm, Suffix, keys_of
 from fedpkg.formats.buffers import with_buffers
 from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.npz import can_hold, dump_npz, load_npz, npz_names
 from fedpkg.formats.safetensors import dump_safetensors, load_safetensors, safetensors_names
-from fedpkg.formats.torch_file import load_torch
+from fedpkg.formats.torch_file import is_torch_file, load_torch
 from fedpkg.weights.weights import Weights
 
+_WRITE_IT = "write it with numpy.savez() or safetensors.torch.save_file()"
+_OF_A_SEED = (
+    "give a file of arrays: numpy.savez(path, **arrays), safetensors.torch.save_file(arrays, path) or "
+    "torch.save(model.state_dict(), path) writes one"
+)
 _ZIP = b"PK\3\4"
 TORCH_SUFFIXES = (".pt", ".pth")
 _FREE_BYTES, _MAX_EXPANSION = 64 << 20, 16  # tensors of a .pt file may share storage, also within one tensor (expanded)
@@ -189,18 +194,34 @@ def read_seed_model(
         ModelFileError: If the file or its metadata cannot be used; pickles of other objects than tensors are refused.
         ConfigError: If one of the patterns in ``buffers`` matches no tensor.
     """
-    if path.suffix in TORCH_SUFFIXES:
+    try:
+        weights, form = _seed_model(path, bare)
+        if not weights:
+            raise ModelFileError(f"{path}: contains no tensors", path=str(path))
+    except ModelFileError as error:
+        raise ModelFileError(error.message, hint=error.hint or _OF_A_SEED, **error.fields) from error
+    return with_buffers(weights, path, patterns=buffers), form
+
+
+def is_state_dict(path: Path) -> bool:
+    """Whether a seed model is a file of ``torch.save()``, by its name or its content."""
+    return path.suffix in TORCH_SUFFIXES or is_torch_file(path)
+
+
+def _seed_model(path: Path, bare: Suffix | None) -> tuple[Weights, ModelForm]:
+    if is_state_dict(path):
         weights = Weights(_state_dict(path)).detach()
         form = ModelForm(".npz" if all(can_hold(tensor) for tensor in weights.values()) else ".safetensors")
-    elif bare is not None:
-        file = MappedFile(path, max_bytes=None)
+        return weights, form
+    file = MappedFile(path, max_bytes=None)
+    if bare is None and _known_suffix(file) is None:
+        bare = bare_by_content(file)
+    if bare is not None:
         tensors = load_npz(file) if bytes(file.view[:4]) == _ZIP else load_bare(file, bare)
         weights, form = _weights(tensors), ModelForm(bare, "positions")
     else:
         weights, form = read_model(path), detect_form(path)
-    if not weights:
-        raise ModelFileError(f"{path}: contains no tensors", path=str(path))
-    return with_buffers(weights, path, patterns=buffers), form
+    return weights, form
 
 
 def load_tensors(file: MappedFile) -> dict[str, Tensor]:
@@ -219,6 +240,18 @@ def _weights(tensors: dict[str, Tensor]) -> Weights:
 
 
 def _suffix_of(file: MappedFile) -> Suffix:
+    if (suffix := _known_suffix(file)) is not None:
+        return suffix
+    helpers = "if FEDn's binaryhelper, androidhelper or numpyarrayhelper wrote it, set that one: helper: binaryhelper"
+    raise file.error("is neither an .npz nor a .safetensors file", hint=f"{_WRITE_IT}; {helpers}")
+
+
+def _known_suffix(file: MappedFile) -> Suffix | None:
+    """The suffix of a bare array, else the format that the content shows; None if it shows none.
+
+    Raises:
+        ModelFileError: It is in a known format that is not read.
+    """
     for suffix in BARE:
         if file.path.suffix == suffix:
             return suffix
@@ -227,18 +260,16 @@ def _suffix_of(file: MappedFile) -> Suffix:
         return ".npz"
     if start[8:] in (b"{", b"") and len(start) >= 8:
         return ".safetensors"
-    hint = "write it with numpy.savez() or safetensors.torch.save_file()"
     if start[:4] == b"\x89HDF":
         raise file.error(
             "is an HDF5 file, as written by Keras",
             hint="save the weights: numpy.savez(path, **{str(i): w for i, w in enumerate(model.get_weights())})",
         )
     if start[:1] == b"\x80":
-        raise file.error("is a Python pickle, which is never loaded", hint=hint)
+        raise file.error("is a Python pickle, which is never loaded", hint=_WRITE_IT)
     if start[:6] == b"\x93NUMPY":
-        raise file.error("is a single .npy array, not an .npz file", hint=hint)
-    helpers = "if FEDn's binaryhelper, androidhelper or numpyarrayhelper wrote it, set that one: helper: binaryhelper"
-    raise file.error("is neither an .npz nor a .safetensors file", hint=f"{hint}; {helpers}")
+        raise file.error("is a single .npy array, not an .npz file", hint=_WRITE_IT)
+    return None
 
 
 def _oddity(tensor: Tensor) -> tuple[str, str] | None:

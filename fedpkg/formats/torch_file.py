@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,18 @@ import torch
 from fedpkg.files import open_regular
 
 _ZIP, _PICKLE = b"PK\3\4", b"\x80"  # how files of torch.save() begin: since torch 1.6, and before
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether ``torch.save()`` of torch 1.6 or later wrote this file, by its content."""
+    try:
+        with open_regular(path) as file:
+            if file.read(4) != _ZIP:
+                return False
+            with zipfile.ZipFile(file) as archive:
+                return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False
 
 
 def load_torch(path: Path, *, mapped: bool = False) -> Any:

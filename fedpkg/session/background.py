@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fedpkg.controller.events import Event, SessionEnded
@@ -21,11 +22,15 @@ def sessions_in(home: Path) -> list[Session]:
     return _SESSIONS.setdefault(home, [])
 
 
-def tell_of_failure(what: Event) -> None:
-    """A watcher that logs a failure, because the error of a session in the background is not raised anywhere."""
+def tell_of_failure(what: Event, *, told: Callable[[str], str]) -> None:
+    """A watcher that logs a failure, because the error of a session in the background is not raised anywhere.
+
+    ``told`` is applied to its message.
+    """
     if isinstance(what, SessionEnded) and what.session.status != "finished":
         row = what.session
-        event(logger, logging.WARNING, "session.ended", session=row.session_id, status=row.status, about=row.error)
+        about = told(row.error or "")
+        event(logger, logging.WARNING, "session.ended", session=row.session_id, status=row.status, about=about)
 
 
 def stop() -> None:

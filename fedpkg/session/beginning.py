@@ -25,6 +25,7 @@ from fedpkg.preflight import (
     check_entry_points,
     check_seed_model,
     suggest_isolation,
+    warn_of_level,
     warn_of_same_data,
     warn_of_unread_parameters,
     warn_of_unused,
@@ -128,6 +129,7 @@ def _clients(
 
     clients = prepare_clients(config.clients, cache=here.home.data, seed=config.seed, check=here.control.check)
     check_clients(config, [client.client_id for client in clients], strategy, sampler)
+    warn_of_level([client.path for client in clients])
     warn_of_same_data(config, package, [client.path for client in clients])
     return clients
 

@@ -214,10 +214,10 @@ _REPLY_KINDS = {
 
 def _input_model(path: Path, folder: Path, bare: Suffix | None) -> tuple[Path, Weights, Suffix]:
     """The file to stage for the model that the user gave, its tensors, and its suffix."""
-    from fedpkg.formats.model_file import TORCH_SUFFIXES, read_seed_model, write_model
+    from fedpkg.formats.model_file import is_state_dict, read_seed_model, write_model
 
     weights, form = read_seed_model(path, bare=bare)
-    if path.suffix in TORCH_SUFFIXES or bare is not None:
+    if is_state_dict(path) or bare is not None:
         path = folder / f"model{form.suffix}"
         write_model(path, weights, form)
     return path, weights, form.suffix

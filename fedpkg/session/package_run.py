@@ -30,11 +30,13 @@ def run_of_package(
     rounds: int | None = None,
     data: str | None = None,
     seed_model: Path | None = None,
+    beside: Path | None = None,
 ) -> tuple[RunConfig, DataWays]:
     """The configuration of a run of this package, and the ways in which its clients get their data.
 
     Args:
         overrides: ``key.sub=value``, as on the command line.
+        beside: the folder in which the package was found; None: that of ``package``.
 
     Raises:
         ConfigError: an override is wrong.
@@ -53,7 +55,7 @@ def run_of_package(
     ways = DataWays()
     if data is not None:
         paths = _paths(data, clients, cache)
-        ways = data_ways(unpacked, paths, isolated=isolated)
+        ways = data_ways(unpacked, paths, beside=beside or package.absolute().parent, isolated=isolated)
         tree["clients"] = {"folders": data, **({} if clients is None else {"count": clients})}
         tree |= _keys(ways, tree["clients"])
         if not any(word.startswith(("strategy=", "strategy.name=")) for word in overrides):
@@ -116,14 +118,20 @@ def _as_configured(config: RunConfig, ways: DataWays) -> list[Way]:
 
 
 def ways_of_clients(
-    package: UnpackedPackage, pattern: str, count: int | None = None, *, cache: Path, isolated: bool = False
+    package: UnpackedPackage,
+    pattern: str,
+    count: int | None = None,
+    *,
+    cache: Path,
+    beside: Path | None = None,
+    isolated: bool = False,
 ) -> DataWays:
     """The ways in which a package reads the data of the clients that a pattern matches.
 
     Raises:
         DataError: it matches nothing that could be clients' data.
     """
-    return data_ways(package, _paths(pattern, count, cache), isolated=isolated)
+    return data_ways(package, _paths(pattern, count, cache), beside=beside, isolated=isolated)
 
 
 def _paths(pattern: str, count: int | None, cache: Path) -> list[Path]:
@@ -144,7 +152,7 @@ def call_ways(
     if data_path is None:
         return DataWays()
     unpacked = open_package(package, cache, admit=gate(package, allow))
-    return data_ways(unpacked, [data_path], isolated=isolated)
+    return data_ways(unpacked, [data_path], beside=package.absolute().parent, isolated=isolated)
 
 
 def session_name(package: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
 from pathlib import Path
@@ -11,11 +12,14 @@ from fedpkg.config import RunConfig
 from fedpkg.controller.failed_call import entry_point_failed
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import ConfigError, StoreError
+from fedpkg.log import event
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.types import ReplyKind
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order, ReplySpec, digest_of
 from fedpkg.waist.place import BUILD
+
+logger = logging.getLogger("fedpkg.session")
 
 if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm, Suffix
@@ -26,6 +30,8 @@ def seed_model_of(
     config: RunConfig, package: PackageOnDisk, executor: Executor, folder: Path, session_id: str
 ) -> tuple[Weights, ModelForm, bool]:
     """The seed model, configured or built by the package; its form; and whether its buffers are known."""
+    from fedpkg.fedn.helpers import BARE_SUFFIXES
+    from fedpkg.formats.base import BARE
     from fedpkg.formats.buffers import are_told
     from fedpkg.formats.model_file import read_seed_model
 
@@ -34,7 +40,12 @@ def seed_model_of(
         if config.seed_model is not None
         else build_seed(config, package, executor, folder, session_id)
     )
-    weights, form = read_seed_model(path, buffers=config.buffers, bare=bare_form(config, package))
+    bare = bare_form(config, package)
+    weights, form = read_seed_model(path, buffers=config.buffers, bare=bare)
+    if bare is None and form.suffix in BARE and path.suffix != form.suffix:
+        helper = next(name for name, suffix in BARE_SUFFIXES.items() if suffix == form.suffix)
+        about = f"{path} does not say its format; by its content it is a file of the {helper} ({form.suffix}). If not, "
+        event(logger, logging.WARNING, "seed_model.format", about=f"{about}set helper to the one that wrote it")
     if bad := non_finite(weights):
         raise ConfigError(
             f"seed model {path}: tensor '{bad}' has NaN or infinite values",

@@ -76,6 +76,16 @@ class Uploads:
             file.write_text(text)
             return self.keep(file)[1]
 
+    def told(self, text: str) -> str:
+        """A text for a person: in place of the path of a copy, it has the path that was uploaded."""
+        if str(self.folder) not in text:
+            return text
+        for kind in ("packages", "models"):
+            for one in self.list(kind):
+                copy = one.get("path") or str(self.path(one["model_id"], one["suffix"]))
+                text = text.replace(copy, one.get("source") or one.get("file_name") or one["name"])
+        return text
+
     def path(self, digest: str, suffix: str) -> Path:
         return self.folder / "files" / f"{digest}{suffix}"
 

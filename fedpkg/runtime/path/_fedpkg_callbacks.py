@@ -3,10 +3,12 @@
     python -m _fedpkg_callbacks train script client.py --split 3 -- IN OUT --lr=0.1
     python -m _fedpkg_callbacks train startup startup.py -- IN OUT
     python -m _fedpkg_callbacks build import model.py -- OUT
+    python -m _fedpkg_callbacks build saved init_model.py -- OUT
 
 `script` runs the program without IN and OUT, which its options do not have. `startup` imports it and calls
 ``startup(client)``. `import` calls its function with the name of the entry point (Scaleout's packages), with OUT if it
-takes an argument.
+takes an argument. `saved` runs it; the models that it saves by FEDn's helpers are saved at OUT, as such scripts name a
+folder beside the package that may not exist.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg.
 """
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+HELPERS = ("numpyhelper", "pytorchhelper", "kerashelper", "binaryhelper", "androidhelper", "numpyarrayhelper")
 # Options for the address of FEDn's server and the identity of a client. They are not required here.
 OF_A_CONNECTION = (
     *("api_url", "api_host", "api_port", "url", "host", "port", "project_url", "combiner", "preferred_combiner"),
@@ -48,6 +51,11 @@ def main(words: list[str]) -> None:
     if way == "import":
         function = _function(script, entry_point)
         function(*(given[:1] if inspect.signature(function).parameters else ()))
+        return
+    if way == "saved":
+        sys.argv = [script, os.path.basename(given[0])]
+        with _models_saved_at(given[0]):
+            runpy.run_path(script, run_name="__main__")
         return
     from fedn.network.clients.fedn_client import FednClient
     from fedn.network.clients.one_task import MAKE_ONE, OneTask
@@ -78,6 +86,30 @@ def _function(script: str, name: str) -> Any:
     if not hasattr(module, name):
         raise SystemExit("%s has no function %s" % (script, name))
     return getattr(module, name)
+
+
+@contextmanager
+def _models_saved_at(target: str) -> Iterator[None]:
+    """Make the helpers save at ``target`` what a program saves at a path of its own."""
+    for name in HELPERS:
+        importlib.import_module("fedn.utils.helpers.plugins." + name)
+    from fedn.utils.helpers.helperbase import HelperBase
+
+    saved = {helper: helper.save for helper in HelperBase.__subclasses__()}
+
+    def saving(save: Any) -> Any:
+        def at_target(self: Any, model: Any, path: Any = None, *more: Any, **named: Any) -> Any:
+            return save(self, model, path if path is None else target, *more, **named)
+
+        return at_target
+
+    for helper, save in saved.items():
+        helper.save = saving(save)
+    try:
+        yield
+    finally:
+        for helper, save in saved.items():
+            helper.save = save
 
 
 @contextmanager

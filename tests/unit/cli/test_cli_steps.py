@@ -30,7 +30,7 @@ def test_strategy_of_the_tutorial_runs_and_its_rounds_are_shown(tmp_path):
     ended = fedpkg("run", run_yaml, "--home", home)
     assert ended.code == 0, ended.err
     head, first, *_ = ended.out.splitlines()
-    assert head.split()[:5] == ["round", "requests", "ok", "failed", "examples"]
+    assert head.split()[:7] == ["round", "requests", "clients", "calls", "ok", "failed", "examples"]
     assert first.split()[:2] == ["1", "8"]
     shown = fedpkg("session", "show", "--round", 2, "--home", home).out
     assert re.search(r"asked +3 clients, \d+ ok, \d+ failed, of all calls\nbytes +[\d.]+ kB down, [\d.]+ kB up", shown)

@@ -2,67 +2,18 @@
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tarfile
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 from cli_support import fedpkg
+from packages_on_data import EVERYWHERE, FINAL, ISOLATE, data_line, model, run, write_client, write_data
 
 from fedpkg.compute_package.script_paths import Sources
 from fedpkg.means import means
-
-TRAIN = """
-import json, os, sys
-from os.path import abspath, dirname, join
-from pathlib import Path
-import numpy as np
-
-def save(numbers, out):
-    np.savez(out, **{"0": np.asarray(numbers, np.float32)})
-    json.dump({"num_examples": 1}, open(out + "-metadata", "w"))
-"""
-ISOLATE = pytest.mark.skipif(means().cold is None, reason="this machine cannot isolate a task")
-FINAL = ("final.npz", "final.npz-metadata")
-EVERYWHERE = ["process", "forkserver", "resident", pytest.param("isolated", marks=ISOLATE)]
-
-
-def write_client(folder, train, command="python train.py", *, startup=None, extra=""):
-    """A package that is trained by some lines of Python, after ``TRAIN``."""
-    folder.mkdir(parents=True)
-    (folder / "train.py").write_text(TRAIN + textwrap.dedent(train))
-    (folder / "seed.py").write_text("import sys, numpy as np\nnp.savez(sys.argv[1], **{'0': np.zeros(3, np.float32)})")
-    commands = {"build": "python seed.py", "train": command, **({"startup": startup} if startup else {})}
-    lines = [f"  {name}: {{command: {json.dumps(line)}}}\n" for name, line in commands.items()]
-    (folder / "fedn.yaml").write_text("entry_points:\n" + "".join(lines) + extra)
-    return folder
-
-
-def write_data(folder, numbers=(1, 2), name="x.csv"):
-    for number in numbers:
-        (folder / str(number)).mkdir(parents=True)
-        (folder / str(number) / name).write_text(",".join(str(float(number + k)) for k in range(3)))
-        (folder / str(number) / "client_settings.yaml").write_text(f"lr: {number}")
-
-
-def run(*words, where="process", data="d/*"):
-    how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
-    return fedpkg("run", "--package", "client", "--rounds", "1", "--data", data, *how, *words)
-
-
-def model():
-    ended = fedpkg("model", "export", "latest", "-o", "final.npz", "--force")
-    assert ended.code == 0, ended.err
-    return np.load("final.npz")["0"].tolist()
-
-
-def data_line(ended):
-    return next((line for line in ended.err.splitlines() if line.startswith("data ")), "").removeprefix("data     ")
-
 
 BESIDE = {
     "a string": ("""save(np.loadtxt("../data/x.csv", delimiter=","), sys.argv[2])""", "as ../data"),
@@ -268,6 +219,43 @@ def test_settings_of_a_client_are_given_to_the_option_that_takes_them(here):
     assert model() == [2.5, 4, 5.5]  # of the mean of 1 * (1 2 3) and 2 * (2 3 4)
 
 
+COMMON = {
+    "a path": ("""settings = open("../../client_settings.yaml")""", "the common client_settings.yaml as ../../"),
+    "a variable": ("""settings = open(os.environ["FEDN_CLIENT_SETTINGS_PATH"])""", "FEDN_CLIENT_SETTINGS_PATH"),
+}
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.parametrize("way", COMMON)
+def test_settings_beside_the_package_are_for_all_clients_whose_data_has_none(here, way, where):
+    opens, words = COMMON[way]
+    train = f"""
+    {opens}
+    save(np.loadtxt("../data/x.csv", delimiter=",") * float(settings.read().split()[1]), sys.argv[2])
+    """
+    write_client(here / "client", train)
+    write_data(here / "d")
+    (here / "client_settings.yaml").write_text("lr: 2")
+    assert run(where=where).code == 0 and model() == [2.5, 4, 5.5], "each client has its own"
+    for path in here.glob("d/*/client_settings.yaml"):
+        path.unlink()
+    ended = run(where=where)
+    assert ended.code == 0, ended.err
+    assert words in data_line(ended) and model() == [3, 5, 7]
+    assert not list(here.glob(".fedpkg/sessions/*/clients/*/*"))
+
+
+def test_link_to_a_file_for_all_clients_can_be_said_and_is_looked_for(here):
+    write_client(here / "client", 'save([float(open("../common/lr").read())] * 3, sys.argv[2])')
+    (here / "lr").write_text("0.5")
+    ended = fedpkg("run", "--package", "client", "--rounds", "1", f"clients.links={{../common/lr: {here / 'lr'}}}")
+    assert ended.code == 0, ended.err
+    assert model() == [0.5, 0.5, 0.5]
+    for target in (here / "gone", here):
+        ended = fedpkg("run", "--package", "client", f"clients.links={{../common/lr: {target}}}")
+        assert ended.code != 0 and "and there is no such file" in " ".join(ended.err.split()), ended.err
+
+
 def test_number_of_a_client_is_in_the_variable_that_tells_it_its_part_of_common_data(here):
     train = """
     number = int(os.environ["FEDN_DATA_SPLIT_INDEX"])
@@ -441,91 +429,26 @@ def test_inspection_explains_where_the_data_goes(here):
     assert told["data_missed"] == []
 
 
-ONES = "**{'0': np.ones(3, np.float32)}"
-SEEDS = {
-    "a function with a path": (f"def init_seed(out_path='seed.npz'): np.savez(out_path, {ONES})", ""),
-    "a function without": (f"def init_seed(): np.savez('seed.npz', {ONES})", ""),
-    "another name": (f"def make(path): np.savez(path, {ONES})", "{'init_seed': make, 'train': train}"),
-}
-
-
-@pytest.mark.parametrize("where", EVERYWHERE)
-@pytest.mark.parametrize("form", SEEDS)
-def test_init_seed_makes_the_seed_where_there_is_no_build(here, form, where):
-    function, handed = SEEDS[form]
-    train = f"import fire\n{function}\ndef train(model, out): save(np.load(model)['0'] + 1, out)\nfire.Fire({handed})"
-    write_client(here / "client", train, "python train.py train")
-    spec = (here / "client" / "fedn.yaml").read_text().splitlines()
-    (here / "client" / "fedn.yaml").write_text("\n".join(line for line in spec if "build" not in line))
-    how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
-    ended = fedpkg("run", "--package", "client", "--rounds", "1", *how)
-    assert ended.code == 0, ended.err
-    assert model() == [2, 2, 2]
-    ended = fedpkg("package", "call", "client", "init_seed", "-o", "made.npz")
-    assert ended.code == 0, ended.err
-    assert np.load("made.npz")["0"].tolist() == [1, 1, 1]
-
-
-@pytest.mark.parametrize("where", EVERYWHERE)
-@pytest.mark.parametrize("parameters", ["", "out_path='seed.npz'"])
-def test_init_seed_of_the_only_file_that_has_one_makes_the_seed(here, parameters, where):
-    write_client(here / "client", "save(np.load(sys.argv[1])['0'] + 1, sys.argv[2])")
-    (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: python train.py}}")
-    out = "out_path" if parameters else "'seed.npz'"
-    (here / "client" / "model.py").write_text(
-        f"import numpy as np\ndef init_seed({parameters}): np.savez({out}, {ONES})"
+def test_pattern_that_is_one_level_too_high_is_explained_with_the_right_one(here):
+    train = """save(np.loadtxt(os.environ["FEDN_DATA_PATH"] + "/x.csv", delimiter=","), sys.argv[2])"""
+    write_client(here / "client", train)
+    write_data(here / "data" / "clients")
+    about = (
+        "data/clients is given to one client, but it seems to hold a folder for each client: --data 'data/clients/*'"
     )
-    how = ["--isolate"] if where == "isolated" else [f"executor.name={where}"]
-    ended = fedpkg("run", "--package", "client", "--rounds", "1", *how)
-    assert ended.code == 0, ended.err
-    assert model() == [2, 2, 2]
-    (here / "client" / "other.py").write_text("def init_seed(): pass")
-    assert "has no 'build' entry point" in fedpkg("run", "--package", "client", "--rounds", "1").err
+    for pattern in ("data/*", "data"):
+        ended = run(data=pattern)
+        assert ended.code != 0 and about in ended.err, ended.err
+        assert ended.err.index(about) < ended.err.index("clients, round 1: ")
+    assert "it seems to hold" not in run(data="data/clients/*").err
+    (here / "data" / "labels.npz").touch()
+    told = " ".join(run(data="data/*").err.split())
+    assert "matches folders and files" in told and f"{here / 'data' / 'clients'}/* matches one folder for each" in told
 
 
-def test_error_of_a_missing_seed_says_both_ways(here):
+def test_folder_that_holds_other_folders_is_one_clients_data_without_a_word(here):
     write_client(here / "client", "save([1, 2, 3], sys.argv[2])")
-    (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: python train.py}}")
-    ended = fedpkg("run", "--package", "client")
-    told = " ".join(ended.err.split())
-    assert "has no 'build' entry point" in told and "(--seed-model FILE)" in told
-    assert "or add an entry point 'build', or a function init_seed, that writes a model file to the package" in told
-
-
-@pytest.mark.parametrize("where", EVERYWHERE)
-def test_startup_that_would_download_can_be_skipped(here, where):
-    train = 'save(np.loadtxt("data/x.csv", delimiter=","), sys.argv[2])'
-    write_client(here / "client", train, startup="echo cannot reach the archive; exit 3")
-    write_data(here / "d")
-    ended = run("startup=skip", where=where)
-    assert ended.code == 0, ended.err
-    assert model() == [1.5, 2.5, 3.5]
-
-
-@pytest.mark.parametrize("where", EVERYWHERE)
-def test_startup_that_fails_names_its_own_log_and_is_repeated_by_its_name(here, where):
-    write_client(here / "client", "save([1, 2, 3], sys.argv[2])", startup="echo starting up; exit 3")
-    write_data(here / "d", numbers=(1,))
-    ended = run(where=where)
-    assert ended.code != 0 and "1, round 1: 'startup' exited with code 3" in ended.err
-    (log,) = here.glob(".fedpkg/sessions/*/round-1/1/train/startup.stdout.log")
-    assert f"    stdout   {log.relative_to(here)}" in ended.err and "stderr  " not in ended.err
-    assert "… starting up" in ended.err and log.read_text() == "starting up\n"
-    (line,) = [line for line in ended.err.splitlines() if "fedpkg package call client startup --task " in line]
-    repeated = fedpkg(*shlex.split(line.split("try")[1])[1:])
-    assert repeated.code != 0 and "'startup' exited with code 3" in repeated.err
-
-
-def test_startup_that_downloads_is_skipped_where_data_is_given(here):
-    train = 'save(np.loadtxt(os.environ["FEDN_DATA_PATH"] + "/x.csv", delimiter=","), sys.argv[2])'
-    write_client(here / "client", train, startup="python data.py")
-    (here / "client" / "data.py").write_text("from urllib.request import urlopen\nurlopen('http://127.0.0.1:9/x')")
-    write_data(here / "d")
-    ended = run()
-    assert ended.code == 0, ended.err
-    assert (
-        "startup  skipped, as data.py:1 downloads and data is given (startup=run or startup=once runs it)" in ended.err
-    )
-    assert model() == [1.5, 2.5, 3.5]
-    ended = run("startup=run")
-    assert ended.code != 0 and "'startup' exited with code 1" in ended.err and "startup  skipped" not in ended.err
+    for name in ("0", "1"):
+        (here / "images" / name).mkdir(parents=True)
+    ended = run(data="image*")
+    assert ended.code == 0 and "it seems to hold" not in ended.err, ended.err

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from cli_support import fedpkg
-from test_data_ways import EVERYWHERE, model, run, write_client, write_data
+from packages_on_data import EVERYWHERE, model, run, write_client, write_data
 
 STARTUP = "bash startup.sh"
 # Its client 1 writes to what all have; the numbers that each trains to say what it has found.
@@ -75,7 +75,12 @@ def test_failed_startup_stops_the_run_before_a_round_names_its_log_and_is_repeat
     ended = run("startup=once", where=where)
     assert ended.code != 0 and "'startup' exited with code 3" in ended.err
     (log,) = here.glob(".fedpkg/sessions/*/round-0/.all/startup/stdout.log")
-    assert f"stdout   {log}, last lines:" in ended.err and "the archive is away" in ended.err
+    told = ended.err.partition("no round can start, because ")
+    assert "  for all clients: 'startup' exited with code 3" in told[0], "as a failure of any client is told"
+    assert f"    stdout   {log.relative_to(here)}\n             … the archive is away" in told[0]
+    assert "    try      fedpkg package call client startup --task " in told[0]
+    assert "the package's startup failed\n    for all clients: 'startup' exited with code 3" in told[2]
+    assert "fedpkg session resume " in told[2]
     assert not list(here.glob(".fedpkg/sessions/*/round-1"))
     shown = fedpkg("session", "show")
     assert "for all clients: 'startup' exited with code 3" in shown.out

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,3 +115,78 @@ def test_keras_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="HDF5 file, as written by Keras") as caught:
         read_seed_model(tmp_path / "model.h5")
     assert "model.get_weights()" in (caught.value.hint or "")
+
+
+RANDOM = np.random.default_rng(7)
+CONTENTS: dict[str, tuple[bytes, Suffix | None]] = {
+    "weights of 8 bytes": (RANDOM.normal(0, 0.1, 500).tobytes(), ".f64"),
+    "weights of 4 bytes": (RANDOM.normal(0, 0.1, 500).astype(np.float32).tobytes(), ".f32"),
+    "an odd number of 4 bytes": (RANDOM.uniform(-1, 1, 101).astype(np.float32).tobytes(), ".f32"),
+    "with zeros": (np.concatenate([np.zeros(50), RANDOM.normal(0, 1, 450)]).tobytes(), ".f64"),
+    "text": (b"# weights\n1.5e-3 2\n-3 4.25\n", ".txt"),
+    "ones, which are plausible in both": (np.ones(100, np.float32).tobytes(), None),
+    "zeros, which are both": (np.zeros(100).tobytes(), None),
+    "few values": (RANDOM.normal(0, 0.1, 3).tobytes(), None),
+    "words": (b"hello " * 100, None),
+    "nan": (np.full(100, np.nan).tobytes(), None),
+}
+
+
+@pytest.mark.parametrize("what", CONTENTS)
+def test_seed_without_a_suffix_is_read_as_what_its_content_shows(tmp_path: Path, what: str) -> None:
+    content, suffix = CONTENTS[what]
+    path = tmp_path / "seed"
+    path.write_bytes(content)
+    if suffix is None:
+        with pytest.raises(ModelFileError, match=r"is neither an \.npz nor") as raised:
+            read_seed_model(path)
+        assert raised.value.hint is not None and "helper: binaryhelper" in raised.value.hint
+        return
+    weights, form = read_seed_model(path)
+    assert form == ModelForm(suffix, "positions")
+    (tmp_path / f"seed{suffix}").write_bytes(content)
+    assert weights.equal(read_model(tmp_path / f"seed{suffix}"))
+
+
+def test_seed_of_torch_is_known_by_its_content(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.ones(2, 3)}, tmp_path / "seed")
+    weights, form = read_seed_model(tmp_path / "seed")
+    assert weights["fc.weight"].tolist() == [[1.0] * 3] * 2 and form == ModelForm(".npz")
+    torch.save({}, tmp_path / "empty.pt")
+    with pytest.raises(ModelFileError, match="contains no tensors"):
+        read_seed_model(tmp_path / "empty.pt")
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("harm",)
+
+
+def _hostile(folder: Path) -> Iterator[Path]:
+    """Seed models that cannot be used."""
+    for name, what in {"a.pt": {"a": Hostile()}, "b.pt": [torch.ones(1)], "c.pt": {"a": 1}}.items():
+        torch.save(what, folder / name)
+        yield folder / name
+    np.savez(folder / "objects.npz", **{"0": np.array([Hostile()], object)})
+    (folder / "pickle").write_bytes(pickle.dumps(Hostile()))
+    (folder / "header.safetensors").write_bytes(b"\xff" * 7 + b"\0{}")
+    (folder / "empty.npz").touch()
+    (folder / "folder.npz").mkdir()
+    np.savez(folder / "whole.npz", **{"0": np.ones(100)})
+    (folder / "cut.npz").write_bytes((folder / "whole.npz").read_bytes()[:200])
+    with zipfile.ZipFile(folder / "big.npz", "w") as archive:
+        head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (250000000,), }"
+        archive.writestr("0.npy", b"\x93NUMPY\x01\0v\0" + head.ljust(117) + b"\n")
+    for name in ("objects.npz", "pickle", "header.safetensors", "empty.npz", "folder.npz", "cut.npz", "big.npz"):
+        yield folder / name
+    yield folder / "absent.npz"
+
+
+def test_error_of_a_seed_always_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in _hostile(tmp_path):
+        with pytest.raises(ModelFileError) as raised:
+            read_seed_model(path)
+        assert raised.value.message.startswith(f"{path}: "), path
+        assert raised.value.hint, path
+    assert not (tmp_path / "harm").exists()

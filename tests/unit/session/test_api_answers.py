@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 from api_support import LISTS, PACKAGE, client_in, failed, finish
 
 from fedpkg.api_client import APIClient
+from fedpkg.api_settings import in_order_of_today
+from fedpkg.cli.main import run_command
 from fedpkg.session import background
 
 AGENTS = ("sender_name", "sender_role", "receiver_name", "receiver_role", "n_max")
@@ -141,7 +145,7 @@ ANSWERS: dict[str, tuple[Callable[[APIClient], Any], str]] = {
     "no model": (lambda client: client.get_active_model(), "there is no model yet"),
     "no trail": (lambda client: client.get_model_trail("x"), "Entity with id: x not found"),
     "no package to start": (lambda client: client.start_session("a", "fedavg"), "No active package"),
-    "third was the model": (lambda client: client.start_session("a", "fedavg", "seed"), "up to FEDn 0.9, the third"),
+    "no mapping": (lambda client: client.start_session("a", "fedavg", [1]), "aggregator_kwargs must be a mapping"),
     "nothing to download": (lambda client: client.download_package("p.tgz"), "Failed to download package."),
 }
 
@@ -162,6 +166,49 @@ def test_a_file_that_holds_no_model_is_not_added(tmp_path: Path) -> None:
     assert str(tmp_path / "seed.npz") in answer["message"] and client.get_models_count() == 0
     client.set_active_package(str(PACKAGE), "binaryhelper", "raw")  # whose files say nothing of themselves
     assert client.set_active_model(str(tmp_path / "seed.npz"))["success"] is True
+
+
+POSITIONS: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = [
+    (("a", "fedavg", "model", 60, 3, -1), ("a", "fedavg", None, "model", 60, 3, -1)),
+    (("a", "fedavg", None, 60, 3), ("a", "fedavg", None, None, 60, 3)),
+    (("a", "fedavg", "model"), ("a", "fedavg", None, "model")),
+    (("a", "fedopt", '{"serveropt": "adam"}', "model"), ("a", "fedopt", '{"serveropt": "adam"}', "model")),
+    (("a", "fedopt", {"serveropt": "adam"}, None, 60), ("a", "fedopt", {"serveropt": "adam"}, None, 60)),
+    (("a", "fedavg", None, None, 60), ("a", "fedavg", None, None, 60)),
+    (("a", "fedavg", None, "model"), ("a", "fedavg", None, "model")),
+    (("a",), ("a",)),
+]
+
+
+@pytest.mark.parametrize(("given", "meant"), POSITIONS)
+def test_arguments_of_a_session_by_position_are_read_in_the_order_of_their_version(
+    given: tuple[Any, ...], meant: tuple[Any, ...]
+) -> None:
+    assert in_order_of_today(given) == meant
+
+
+def test_an_error_names_the_file_that_was_uploaded_and_so_do_the_lists(tmp_path: Path) -> None:
+    client = client_in(tmp_path, clients=2)
+    package = tmp_path / "mine" / "client"
+    package.mkdir(parents=True)
+    (package / "fedn.yaml").write_text("entry_points: {train: {command: cp}}")
+    client.set_active_package(str(package), "numpyhelper", "means")
+    told = client.start_session()["message"]
+    assert f"package {package} has no 'build' entry point" in told and "api/files" not in told
+    np.savez(tmp_path / "seed.npz", **{"0": np.full(1, np.nan)})
+    client.set_active_model(str(tmp_path / "seed.npz"))
+    session = client.start_session(rounds=1)
+    background.wait()
+    assert f"seed model {tmp_path / 'seed.npz'}: tensor '0' has NaN" in session["message"]
+    np.savez(tmp_path / "seed.npz", **{"0": np.zeros(1)})
+    client.set_active_model(str(tmp_path / "seed.npz"))
+    client.start_session(rounds=1)
+    background.wait()
+    for words in (["list"], ["show"]):
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            run_command(["session", *words, "--home", str(tmp_path / "home")])
+        assert str(package) in shown.getvalue() and "api/files" not in shown.getvalue(), shown.getvalue()
 
 
 def test_a_setting_that_does_not_do_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "controller"))
 from federation import PACKAGES, Federation
 from warm import warm_python
 
+from fedpkg.cli.report import calls_text, examples_text
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.errors import ConfigError, FedpkgError
 from fedpkg.means import means
@@ -155,11 +156,15 @@ def at(where: str) -> dict[str, Any]:
 )
 def test_loss_falls_and_a_resumed_session_has_the_same_bits(federation: Federation, package: str, server: str) -> None:
     program = SERVERS[server]
-    whole = metrics(federation, federation.run(config(federation, package, server=program)))
+    session = federation.run(config(federation, package, server=program))
+    whole = metrics(federation, session)
     assert whole[-1]["loss"] < (0.75 if program is None else 0.95) * whole[0]["loss"]
     assert whole[-1]["test_loss"] < whole[0]["test_loss"]
     assert whole[-1]["accuracy"] > whole[0]["accuracy"]
     assert 0 < whole[-1]["test_accuracy"] <= 1
+    for row in federation.store.list_rounds(session.session_id):
+        assert calls_text(row) == f"2 clients, {row.num_ok} calls ok 0 failed" and row.num_ok >= 4
+        assert examples_text(row) == "", "no client reports examples"
     begun = federation.run(config(federation, package, rounds=3, labels="labels.pt", server=program))
     resumed = resuming.resume(begun.session_id, federation.home, watch=lambda _: None, rounds=6)
     assert metrics(federation, resumed) == whole

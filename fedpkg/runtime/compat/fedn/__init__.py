@@ -11,6 +11,10 @@ def __getattr__(name: str) -> object:
         from fedn.network.clients.fedn_client import FednClient
 
         return FednClient
+    if name == "APIClient":
+        from fedn.network.api.client import APIClient
+
+        return APIClient
     raise AttributeError(
         "module 'fedn' has no %r here: fedpkg runs this package without FEDn's network, and has only what packages "
         "import of it. If it needs FEDn itself, install FEDn in the package's environment: pip install fedn" % name

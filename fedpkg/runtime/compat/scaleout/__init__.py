@@ -8,6 +8,8 @@ __path__.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__f
 _PLACES = {
     "EdgeClient": "scaleout.client.edge_client",
     "FednClient": "fedn.network.clients.fedn_client",
+    "APIClient": "scaleoututil.api.client",
+    "Scaleout": "scaleoututil.api.client",
     "ScaleoutModel": "scaleoututil.utils.model",
 }
 
@@ -16,6 +18,6 @@ def __getattr__(name: str) -> object:
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(
-        "module 'scaleout' has no %r here: fedpkg runs this package without Scaleout's network, and has %s of it. "
-        "A script that uses its API client is run by `fedpkg exec`" % (name, ", ".join(_PLACES))
+        "module 'scaleout' has no %r here: fedpkg runs this package without Scaleout's network, and has %s of it."
+        % (name, ", ".join(_PLACES))
     )

@@ -1,0 +1,1 @@
+"""FEDn's dashboard, of which only the names are here."""

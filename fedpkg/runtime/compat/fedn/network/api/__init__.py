@@ -1,0 +1,1 @@
+"""FEDn's API, of which a task has only the names."""

@@ -1,0 +1,1 @@
+"""Scaleout's API, of which a task has only the names."""
