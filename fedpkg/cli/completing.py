@@ -139,13 +139,14 @@ def overrides(context: click.Context, _parameter: click.Parameter, incomplete: s
 
 
 def experiment_words(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """An experiment's folder; then GROUP=OPTION, the experiment's parameters, and KEY=VALUE."""
+    """An experiment's folder or a RUN.yaml; then GROUP=OPTION, the experiment's parameters, and KEY=VALUE."""
     from fedpkg.cli.completing_keys import of_experiment
 
-    if parameter.name == "folder":
+    if parameter.name != "overrides":
         return with_suffix(incomplete, YAML_SUFFIXES)
     given = tuple(context.params.get("overrides") or ())
-    return of_experiment(Path(str(context.params.get("folder"))), given, incomplete)
+    first = context.params.get("folder") or context.params.get("source")
+    return of_experiment(Path(str(first)), given, incomplete)
 
 
 def keys_of_run(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.completing import experiment_words
 from fedpkg.cli.options import Settings, common_options, search_path_option
 from fedpkg.errors import SessionFailed
 
@@ -34,8 +35,8 @@ baseline_option = click.option(
 
 
 @click.command()
-@click.argument("source", metavar="FOLDER|RUN.yaml", type=click.Path(path_type=Path))
-@click.argument("overrides", metavar="[KEY=VALUE,…]...", nargs=-1)
+@click.argument("source", metavar="FOLDER|RUN.yaml", type=click.Path(path_type=Path), shell_complete=experiment_words)
+@click.argument("overrides", metavar="[KEY=VALUE,…]...", nargs=-1, shell_complete=experiment_words)
 @click.option("--name", metavar="NAME", help="Name of the sweep.  [default: that of the configuration]")
 @click.option("--zip", "is_zip", is_flag=True, help="Take the values of all keys together: first with first, …")
 @click.option("--random", "random_points", metavar="N", type=click.IntRange(1), help="Draw N points.")

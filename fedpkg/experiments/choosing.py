@@ -103,9 +103,11 @@ def _check_option(experiment: ExperimentFolder, override: Override) -> None:
     if not experiment.has_group(group) or override.is_delete() or is_known((group,)):
         return
     if override.is_force_add() or not isinstance(value, (str, list)):
+        quoted = f"quote the name: \"{group}='{value}'\"; "
         raise ConfigError(
             f"on the command line: '{override.input_line}': '{group}' is a group, whose options are names",
-            hint=f"{group}=…, one of {', '.join(experiment.options(group))}; ~{group} chooses none",
+            hint=quoted * (str(value) in experiment.options(group))
+            + f"{group}=…, one of {', '.join(experiment.options(group))}; ~{group} chooses none",
             key=group,
         )
 

@@ -14,6 +14,7 @@ from figures import HERE, load, table
 
 BENCHMARKS = [
     ["start_up.py"],
+    ["composing.py"],
     ["fork_cost.py"],
     ["warm_call.py"],
     ["isolation.py"],
@@ -28,6 +29,7 @@ BENCHMARKS = [
 ]
 QUICK = [
     ["start_up.py", "--repeat", "1"],
+    ["composing.py", "--repeat", "1", "--points", "5"],
     ["fork_cost.py", "--repeat", "20"],
     ["warm_call.py", "--repeat", "5"],
     ["isolation.py", "--repeat", "5"],

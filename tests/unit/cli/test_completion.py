@@ -153,6 +153,7 @@ COMPLETED = {
     "fedpkg experiment run paper meth": "fedpkg experiment run paper method=",
     "fedpkg experiment run paper method=sca": "fedpkg experiment run paper method=scaffold ",
     "fedpkg experiment run paper method=mine,sca": "fedpkg experiment run paper method=mine,scaffold ",
+    "fedpkg experiment sweep paper method=mine,sca": "fedpkg experiment sweep paper method=mine,scaffold ",
     "fedpkg experiment run paper mom": "fedpkg experiment run paper momentum=",
     "fedpkg experiment run paper executor.work": "fedpkg experiment run paper executor.workers=",
     "fedpkg config show paper method=sca": "fedpkg config show paper method=scaffold ",
