@@ -17,11 +17,13 @@ else:
 
 PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
+DATASET_SUFFIXES = (".npz", ".pt", ".safetensors", ".csv", ".parquet")
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
 Width = Annotated[int, msgspec.Meta(ge=1, le=1024)]  # of things that this machine does at the same time
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Part = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Spread = Annotated[float, msgspec.Meta(ge=0, le=10)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]  # three years; system clocks overflow at 1e9 to 1e10
 Files = Annotated[int, msgspec.Meta(ge=16)]
@@ -42,11 +44,14 @@ class DataConfig(Section, frozen=True):
     """One dataset that fedpkg splits among the clients."""
 
     dataset: Annotated[
-        str,
+        dict[str, Json] | str,
         about(
-            "The name of a dataset (sklearn/digits, sklearn/breast_cancer, sklearn/wine, sklearn/iris), or the path of "
-            "an .npz or .pt file with x_train, y_train, x_test and y_test.",
+            "The name of a dataset (sklearn/digits, sklearn/breast_cancer, sklearn/wine, sklearn/iris), the path of a "
+            "file (.npz, .pt or .safetensors with x_train, y_train, x_test and y_test; .csv or .parquet with a column "
+            "label), module:Class of a torch Dataset, or a section: the name of a kind of dataset with its parameters "
+            "(`fedpkg data list`).",
             "sklearn/digits",
+            {"name": "csv", "path": "patients.csv", "label": "diagnosis"},
         ),
     ]
     partition: Annotated[
@@ -57,6 +62,23 @@ class DataConfig(Section, frozen=True):
             {"name": "dirichlet", "alpha": 0.5},
         ),
     ] = {}
+    within: Annotated[
+        dict[str, Part],
+        about(
+            "Fractions of each client's training examples that become other parts: `test` gives x_test and y_test, "
+            "`validation` x_validation and y_validation.",
+            {"validation": 0.1, "test": 0.2},
+        ),
+    ] = {}
+    form: Annotated[
+        Literal["files", "references"],
+        about(
+            "`files`: each client gets a file with its examples. `references`: each gets a small JSON file, and "
+            "`fedpkg.client.open_data` maps its examples in the file of the dataset, so that nothing is copied for a "
+            "client. Isolated tasks get files in any case.",
+            "references",
+        ),
+    ] = "files"
 
 
 class ClientsConfig(Section, frozen=True):
@@ -81,6 +103,18 @@ class ClientsConfig(Section, frozen=True):
         DataConfig | None,
         about("A dataset that fedpkg splits among `count` clients.", {"dataset": "sklearn/digits"}),
     ] = None
+    entities: Annotated[
+        str | None,
+        about(
+            "A YAML or CSV file that lists who takes part: id, parent, data, and attributes of any name. The entities "
+            "that are no parent are the clients. Attributes can be used in `groups`, and in `arguments` and "
+            "`environment` as {attributes.NAME}.",
+            "entities.yaml",
+        ),
+    ] = None
+    entities_sha256: Annotated[
+        str | None, about("Digest of the file of entities. Default: the digest when the session begins.")
+    ] = None
     links: Annotated[
         dict[str, str],
         about(
@@ -94,8 +128,9 @@ class ClientsConfig(Section, frozen=True):
     groups: Annotated[
         dict[str, list[str]],
         about(
-            "Named groups of clients: lists of client ids, or of patterns that match ids. Some strategies ask them "
-            "separately (vrcs: f, g and server); samplers can draw a number from each.",
+            "Named groups of clients: lists of client ids, of patterns that match ids or, with `entities`, of patterns "
+            "of an attribute (device=phone*, parent=north). Some strategies ask them separately (vrcs: f, g and "
+            "server); samplers can draw a number from each.",
             {"phones": ["phone-*"], "servers": ["client-0"]},
         ),
     ] = {}

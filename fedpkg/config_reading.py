@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from fedpkg.config import NAMED_DATASETS, ClientsConfig, KeepRule, RunConfig, StopConfig, dump_config
+from fedpkg.config import DATASET_SUFFIXES, ClientsConfig, KeepRule, RunConfig, StopConfig, dump_config
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, type_of, wrong_value
 from fedpkg.devices import ORDER, THREAD_VARIABLES, VISIBLE
-from fedpkg.errors import ConfigError, nearest
+from fedpkg.errors import ConfigError
 from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import read_bounded
 from fedpkg.waist.place import IN_A_VERSION
@@ -321,13 +321,18 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
                 absolute(path, one) if isinstance(one, str) and one and not _TRUSTED.match(one) else one
                 for one in value
             ]
-        elif isinstance(value, str) and value and (last != "dataset" or value.endswith((".npz", ".pt"))):
+        elif isinstance(value, str) and value and not _is_a_name(last, value):
             section[last] = absolute(path, value)
 
 
 def _is_path(entry: Json) -> bool:
     """Whether an entry of a list is a path; those of trust.allow can be digests or keys."""
     return isinstance(entry, str) and bool(entry) and not _TRUSTED.match(entry)
+
+
+def _is_a_name(key: str, value: str) -> bool:
+    """Whether the value of a key that may have a path is something else: the name of a dataset, an address."""
+    return (key == "dataset" and not value.endswith(DATASET_SUFFIXES)) or (key == "database" and "://" in value)
 
 
 def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -369,6 +374,10 @@ PATHS = (
         "clients.data.partition.file",
         "evaluation.server.data",
         "clients.data.partition.matrix",
+        "clients.data.dataset.path",
+        "clients.data.dataset.file",
+        "clients.data.dataset.database",
+        "clients.entities",
     ),
 )
 _TRUSTED = re.compile(r"(sha256|ed25519):")  # other entries of trust.allow are paths
@@ -383,10 +392,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", value) is not None,
     ),
     "clients.folders": _PATH,
-    "clients.data.dataset": (
-        f"a path ending in .npz or .pt, or one of {', '.join(NAMED_DATASETS)}",
-        lambda value: value in NAMED_DATASETS or value.endswith((".npz", ".pt")),
-    ),
+    "clients.entities": _PATH,
     "evaluation.server.data": _PATH,
     "executor.needs.gpus": (
         "0, a fraction of one GPU from 0.001, or a whole number up to 1024",
@@ -412,8 +418,7 @@ def _check_values(config: RunConfig, places: Places) -> None:
         for name in path:
             value = getattr(value, name, None)
         if value is not None and not holds(value):
-            near = nearest(value, NAMED_DATASETS) if key == "clients.data.dataset" else ""
-            raise wrong_value(path, value, allowed, places, hint_after=near)
+            raise wrong_value(path, value, allowed, places)
     _check_arguments(config, places)
     problems = (_of_clients(config.clients), _of_links(config), _of_sections(config), _of_environment(config))
     for path, problem, hint in itertools.chain(*problems, _of_groups_environment(config)):
@@ -459,10 +464,23 @@ def _of_stop(stop: StopConfig | None) -> Iterator[Problem]:
 
 def _of_clients(clients: ClientsConfig) -> Iterator[Problem]:
     hint = "set folders (one per client), or count, or count and data (fedpkg splits it); null unsets a key"
-    if clients.folders is not None and clients.data is not None:
+    data, is_counted = clients.data, clients.count is not None or clients.entities is not None
+    if clients.folders is not None and data is not None:
         yield ("clients",), "'clients.folders' excludes 'clients.data'", hint
-    elif clients.folders is None and clients.data is None and clients.count is None:
+    elif clients.folders is None and data is None and not is_counted:
         yield ("clients",), "'clients' sets neither 'count' nor 'folders'", hint
+    if data is not None:
+        yield from _of_within(data.within)
+
+
+def _of_within(within: Mapping[str, float]) -> Iterator[Problem]:
+    path = ("clients", "data", "within")
+    if strange := next((name for name in within if not re.fullmatch("[a-z]{1,20}", name) or name == "train"), None):
+        problem = f"'{strange}' in 'clients.data.within' cannot be the name of a part"
+        yield (*path, strange), problem, "use validation, test, or another word; train gets the rest"
+    if sum(within.values()) >= 1:
+        told = ", ".join(f"{name}: {value:g}" for name, value in within.items())
+        yield path, f"'clients.data.within' leaves nothing to train on: {{{told}}}", "let the fractions add up to less"
 
 
 def _can_be_a_link(name: str) -> bool:
@@ -492,7 +510,7 @@ def _of_links(config: RunConfig) -> Iterator[Problem]:
             problem = f"'clients.links.{name}' is '{target}', which is not in the client's data"
             yield path, problem, "use '.' for all of the data, a path in it, or the absolute path of a file"
     is_of_data = any(not target.startswith("/") for target in clients.links.values())
-    if is_of_data and clients.folders is None and clients.data is None:
+    if is_of_data and clients.folders is None and clients.data is None and clients.entities is None:
         yield ("clients", "links"), "'clients.links' needs data to link to", "set clients.folders or clients.data"
 
 

@@ -88,8 +88,10 @@ def check_clients(config: RunConfig, clients: Sequence[str], strategy: AnyStrate
     """
     from fedpkg.controller.seeds import held_out_rng
     from fedpkg.data.clients import client_groups
+    from fedpkg.data.entities import check_placeholders
     from fedpkg.samplers.held_out import held_out_clients
 
+    check_placeholders(config, clients)
     _check_availability(config, clients, sampler)
     found = client_groups(config.clients, list(clients))
     held_out = held_out_clients(sampler.held_out, clients, held_out_rng(config.seed))

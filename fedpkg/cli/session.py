@@ -187,8 +187,13 @@ def _data_words(clients: dict[str, Any]) -> str:
         values = {key: value for key, value in partition.items() if key not in skip and value not in (None, False)}
         given = [f"{key} {json.dumps(value)}" for key, value in values.items() if (key, value) != ("min_examples", 1)]
         told = f" ({', '.join(given)})" if given else ""
-        return f", {output.near(data['dataset'])} split {partition['name']}{told}"
+        return f", {_dataset_words(data['dataset'])} split {partition['name']}{told}"
     return ""
+
+
+def _dataset_words(dataset: str | dict[str, Any]) -> str:
+    named = dataset if isinstance(dataset, str) else dataset.get("path") or dataset["name"]
+    return output.near(str(named))
 
 
 def _document(home: Home, store: StateStore, session: SessionRow, aggregates: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ pFedMe           ``PFedMe(model, given)``: ``correct_gradients()``, after each b
 Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model`` returns what Ditto and pFedMe kept.
 ``gradient``     ``save(out, given=given, sets=gradients(model, given, loss, batches), …)``, also at several points.
 ``prox``         ``prox(model, given)`` and its ``correct_gradients()`` in the training loop.
+Data             ``open_data()``: the arrays of this client, also if it has only a reference to a large dataset.
 Statistics       ``load_records``, ``save_records``: named sets of NumPy arrays and JSON; no model, and no PyTorch.
 
 This package depends only on NumPy and PyTorch, which it imports when they are used, and on nothing else of fedpkg. It
@@ -40,6 +41,7 @@ can be imported in every task, even if fedpkg is not installed there. State that
 """
 
 from fedpkg.client.corrections import Correction, fedprox, prox, proximal_term
+from fedpkg.client.data import open_data
 from fedpkg.client.errors import ClientError
 from fedpkg.client.feddyn import FedDyn
 from fedpkg.client.gradients import gradient, gradients
@@ -81,6 +83,7 @@ __all__ = [
     "moon_loss",
     "norm_layers",
     "only",
+    "open_data",
     "others",
     "personal_model",
     "prox",

@@ -14,6 +14,7 @@ from fedpkg.controller.events import Watcher
 from fedpkg.controller.metrics import Weight, common_weights, weight_by_rules_1, with_numbers
 from fedpkg.controller.seeds import held_out_rng
 from fedpkg.data.clients import client_groups
+from fedpkg.data.entities import Entities, entities_of
 from fedpkg.errors import StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import examples_said
@@ -70,6 +71,10 @@ class SessionContext:
         """The configured groups of clients, without clients that are held out."""
         found = client_groups(self.config.clients, self.client_ids)
         return {name: tuple(one for one in ids if one not in self.held_out) for name, ids in found.items()}
+
+    @functools.cached_property
+    def entities(self) -> Entities | None:
+        return entities_of(self.config.clients)
 
     @functools.cached_property
     def held_out(self) -> frozenset[str]:

@@ -6,12 +6,14 @@ import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.receiving import Receiver
 from fedpkg.controller.seeds import step_rng, task_seed
+from fedpkg.data.entities import filled_in
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
@@ -26,6 +28,7 @@ from fedpkg.waist.place import PAYLOAD
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
+_Value = TypeVar("_Value")
 _REST_OF_DELTAS = 2  # the first rules under which deltas include buffers and integers
 
 
@@ -117,7 +120,8 @@ class Ordering:
             task_id=f"{common.session_id}/{common.round_number}/{client.client_id}/{call}",
             client_id=client.client_id,
             partition_id=client.position,
-            environment={**common.environment, **_of_groups(ctx, client.client_id)},
+            environment=_personal(ctx, client.client_id, {**common.environment, **_of_groups(ctx, client.client_id)}),
+            arguments=_personal(ctx, client.client_id, common.arguments),
             attempt=attempt,
             input=file,
             seed=task_seed(ctx.session.seed, common.round_number, client.client_id, self.number),
@@ -138,6 +142,13 @@ def _of_groups(ctx: SessionContext, client_id: str) -> dict[str, str]:
     for group, variables in ctx.config.clients.environment.items():
         found.update(variables if client_id in ctx.groups.get(group, ()) else {})
     return found
+
+
+def _personal(ctx: SessionContext, client_id: str, values: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Arguments or variables with the values of a client's attributes in place of ``{attributes.device}``."""
+    if ctx.entities is None:
+        return dict(values)
+    return filled_in(values, ctx.entities.attributes_of(client_id))
 
 
 def _template(ctx: SessionContext, request: Request, model: Weights | None) -> Weights | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fedpkg.config import ClientsConfig
 from fedpkg.data.base import ClientData
-from fedpkg.data.partition_files import partition_files
+from fedpkg.data.entities import Entities, Entity, entities_of
+from fedpkg.data.split import split_dataset
 from fedpkg.errors import DataError, nearest
 
 _OF_A_CLIENT = re.compile(r"(client|site|node)[-_ ]?[0-9]+", re.IGNORECASE)
@@ -20,38 +21,86 @@ _LONGEST_ID_BYTES = 200  # ids become parts of file names
 
 
 def prepare_clients(
-    clients: ClientsConfig, *, cache: Path, seed: int, check: Callable[[], None] = lambda: None
+    clients: ClientsConfig,
+    *,
+    cache: Path,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+    isolated: bool = False,
 ) -> list[ClientData]:
     """All clients, in the order of their partition ids; data that fedpkg splits is on disk afterwards.
 
     - ``folders``: every match of the pattern (for a plain folder: each folder in it) is a client, in natural order
       (client2 before client10), named after the match; with ``count``, only the first ``count`` matches.
-    - ``count``: client-0 … client-9, numbers padded to equal width; with ``data``, each has a file with its part.
+    - ``entities``: every entity that is no parent is a client, in the order of the file, with its own data; with
+      ``count``, only the first ones.
+    - ``count``: client-0 … client-9, numbers padded to equal width.
+    - ``data``: each client has a file with its part of the dataset, or a reference to it.
 
     Args:
         check: Called before each file that is written. If it raises, the split is undone.
+        isolated: Whether the clients' tasks see only their own files.
 
     Raises:
         DataError: If nothing matches, a name cannot be an id, or the dataset cannot be read or split.
     """
+    entities = entities_of(clients)
     if clients.folders is not None:
-        found = _find(clients.folders)
-        if len(found) < (clients.count or 0):
-            raise DataError(
-                f"clients.folders: {clients.folders} matches {len(found)}, but clients.count is {clients.count}",
-                hint="lower clients.count, or use a pattern that matches more",
-                pattern=clients.folders,
-            )
-        found = found[: clients.count]
-        return [ClientData(name, k, len(found), path, None) for k, (name, path) in enumerate(found)]
+        return _of_folders(clients, clients.folders, entities)
+    found = None if entities is None else _first(clients, entities)
+    count = clients.count if found is None else len(found)
     if clients.data is None:
-        count = clients.count or 0
-        return [ClientData(name, k, count, None, None) for k, name in enumerate(_numbered(count))]
-    files = partition_files(clients.data, clients.count, cache=cache, seed=seed, check=check)
+        paths: Sequence[Path | None] = [one.data for one in found] if found is not None else [None] * (count or 0)
+        sizes: Sequence[int | None] = [None] * len(paths)
+    else:
+        files = split_dataset(clients.data, count, cache=cache, seed=seed, check=check, isolated=isolated)
+        paths, sizes = [file.path for file in files], [file.num_examples for file in files]
+    names = _numbered(len(paths)) if found is None else [one.entity_id for one in found]
     return [
-        ClientData(name, k, len(files), file.path, file.num_examples)
-        for k, (name, file) in enumerate(zip(_numbered(len(files)), files, strict=True))
+        ClientData(name, k, len(paths), path, size)
+        for k, (name, path, size) in enumerate(zip(names, paths, sizes, strict=True))
     ]
+
+
+def _of_folders(clients: ClientsConfig, pattern: str, entities: Entities | None) -> list[ClientData]:
+    found = _find(pattern)
+    if len(found) < (clients.count or 0):
+        raise DataError(
+            f"clients.folders: {pattern} matches {len(found)}, but clients.count is {clients.count}",
+            hint="lower clients.count, or use a pattern that matches more",
+            pattern=pattern,
+        )
+    found = found[: clients.count]
+    if entities is not None:
+        ids = [entity.entity_id for entity in entities.clients]
+        if strange := next((name for name, _ in found if name not in ids), None):
+            raise DataError(
+                f"clients.folders: {clients.entities} has no client {strange!r}{nearest(strange, ids)}",
+                hint="list it there, or use a pattern that does not match it",
+            )
+    return [ClientData(name, k, len(found), path, None) for k, (name, path) in enumerate(found)]
+
+
+def _first(clients: ClientsConfig, entities: Entities) -> list[Entity]:
+    """The entities that are clients, checked: as many as ``clients.count`` wants."""
+    found = entities.clients
+    if len(found) < (clients.count or 0):
+        raise DataError(
+            f"clients.entities: {clients.entities} has {len(found)} clients, but clients.count is {clients.count}",
+            hint="lower clients.count, or list more",
+        )
+    found = found[: clients.count]
+    for entity in found:
+        _check_id(entity.entity_id, entity.place)
+        if entity.data is not None and clients.data is not None:
+            problem = f"{entity.place}: {entity.entity_id!r} has data, and clients.data splits a dataset"
+            raise DataError(problem, hint="remove one of them")
+        if entity.data is not None and not entity.data.exists():
+            raise DataError(f"{entity.place}: the data of {entity.entity_id!r} does not exist: {entity.data}")
+    if clients.data is None and len({entity.data is None for entity in found}) == 2:
+        without = next(entity for entity in found if entity.data is None)
+        raise DataError(f"{without.place}: {without.entity_id!r} has no data, and other clients have", hint="add it")
+    return found
 
 
 def _numbered(count: int) -> list[str]:
@@ -62,21 +111,42 @@ def _numbered(count: int) -> list[str]:
 def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The clients of each group in ``clients.groups``, in the order of all clients.
 
+    A pattern ``name=value`` matches the values of an attribute of `clients.entities`, or of the parents (``parent``).
+
     Raises:
         DataError: If a pattern matches no client.
     """
+    entities = entities_of(clients) if any("=" in one for each in clients.groups.values() for one in each) else None
     groups = {}
     for group, patterns in clients.groups.items():
+        members: set[str] = set()
         for pattern in patterns:
-            if not any(fnmatch.fnmatchcase(name, pattern) for name in client_ids):
+            matched = _matching(pattern, client_ids, entities)
+            if not matched:
                 raise DataError(
                     f"clients.groups.{group}: no client id matches {pattern!r}{nearest(pattern, client_ids)}",
                     hint=f"the {len(client_ids)} ids: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
                     pattern=pattern,
                 )
-        members = (name for name in client_ids if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-        groups[group] = tuple(members)
+            members |= matched
+        groups[group] = tuple(name for name in client_ids if name in members)
     return groups
+
+
+def _matching(pattern: str, client_ids: Sequence[str], entities: Entities | None) -> set[str]:
+    name, equals, value = pattern.partition("=")
+    if entities is not None and equals and entities.has_attribute(name):
+        known = [one for one in client_ids if one in entities]
+        found = {one for one in known if any(fnmatch.fnmatchcase(v, value) for v in entities.values(one, name))}
+        if not found:
+            there = dict.fromkeys(each for one in known for each in entities.values(one, name))
+            raise DataError(
+                f"clients.groups: no client has {name!r} like {value!r}{nearest(value, there)}",
+                hint=f"its values: {', '.join(list(there)[:10])}",
+                pattern=pattern,
+            )
+        return found
+    return {one for one in client_ids if fnmatch.fnmatchcase(one, pattern)}
 
 
 def folder_of_clients(paths: Sequence[Path]) -> Path | None:
@@ -121,7 +191,7 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
         )
     names = _names(paths, pattern, folders=kinds == {True})
     for name, path in zip(names, paths, strict=True):
-        _check_id(name, path)
+        _check_id(name, repr(str(path)))
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         same = [str(path) for name, path in zip(names, paths, strict=True) if name == twice[0]]
         raise DataError(
@@ -159,12 +229,13 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)
 
 
-def _check_id(name: str, path: Path) -> None:
+def _check_id(name: str, place: str) -> None:
     # isprintable() is False for control characters, line ends, and bytes of a file name that are not UTF-8.
-    if name and name.isprintable() and not name.startswith(".") and len(name.encode()) <= _LONGEST_ID_BYTES:
+    if name and name.isprintable() and name[0] != "." and "/" not in name and len(name.encode()) <= _LONGEST_ID_BYTES:
         return
     raise DataError(
-        f"{str(path)!r}: {name!r} cannot be a client's id",
-        hint=f"rename it: use at most {_LONGEST_ID_BYTES} bytes of printable characters, and no dot at the beginning",
-        path=str(path),
+        f"{place}: {name!r} cannot be a client's id",
+        hint=f"rename it: use at most {_LONGEST_ID_BYTES} bytes of printable characters, and no '/' and no dot at "
+        "the beginning",
+        path=place,
     )

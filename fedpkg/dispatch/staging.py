@@ -234,7 +234,8 @@ def _names(job: Job) -> dict[str, str]:
 
 def of_clients(environment: Mapping[str, str]) -> list[str]:
     """Names of the variables that differ between clients or rounds."""
-    return [*DATA_PATHS, *(name for name, value in environment.items() if calls.has_placeholder(value))]
+    differ = (name for name, value in environment.items() if calls.has_placeholder(value) or "{attributes." in value)
+    return [*DATA_PATHS, *differ]
 
 
 def task_record(job: Job, slot: Slot) -> dict[str, Json]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from fedpkg.csv_rows import csv_rows
 from fedpkg.errors import DataError, nearest
 from fedpkg.files import read_bounded
 
@@ -96,7 +95,7 @@ def read_trace(path: Path) -> Trace:
     text = _bytes(path).decode("utf-8-sig", "replace")
     if "\ufffd" in text:
         raise DataError(f"{path}: it is not UTF-8 text", path=str(path))
-    rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else _csv_rows(path, text))
+    rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else csv_rows(path, text))
     if not rows:
         raise DataError(f"{path}: the trace is empty", hint="write a line for each client and interval", path=str(path))
     unit, intervals, places = _unit(*rows[0]), dict[str, list[Interval]](), dict[str, str]()
@@ -116,29 +115,6 @@ def _bytes(path: Path) -> bytes:
             hint="sampler.availability.trace is the path of a CSV or JSON file",
             path=str(path),
         ) from error
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    head: list[str] | None = None
-    try:
-        for cells in reader:
-            place = f"{path}, line {reader.line_num}"
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if head is None:
-                head = cells
-                if len(set(head)) < len(head):
-                    raise DataError(f"{place}: a column appears twice: {', '.join(head)}", path=str(path))
-            elif len(cells) != len(head):
-                raise DataError(
-                    f"{place}: {len(cells)} values for {len(head)} columns ({', '.join(head)})", path=str(path)
-                )
-            else:
-                yield place, {name: cell or None for name, cell in zip(head, cells, strict=True)}
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {error}", path=str(path)) from error
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

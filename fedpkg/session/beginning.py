@@ -127,7 +127,13 @@ def _clients(
     here.watch(Preparing(what="the clients' data"))
     from fedpkg.data.clients import prepare_clients
 
-    clients = prepare_clients(config.clients, cache=here.home.data, seed=config.seed, check=here.control.check)
+    clients = prepare_clients(
+        config.clients,
+        cache=here.home.data,
+        seed=config.seed,
+        check=here.control.check,
+        isolated=config.isolate.enabled,
+    )
     check_clients(config, [client.client_id for client in clients], strategy, sampler)
     warn_of_level([client.path for client in clients])
     warn_of_same_data(config, package, [client.path for client in clients])

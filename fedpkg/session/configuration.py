@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedpkg.config import RunConfig
+from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.config_reading import LoadedConfig, load_config
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
@@ -33,21 +33,32 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
 
     _check_style(config, places)
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
-    clients = config.clients
+    clients = _resolved_clients(config.clients, places)
+    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients)
+
+
+def _resolved_clients(clients: ClientsConfig, places: Places) -> ClientsConfig:
     if clients.data is not None:
         from fedpkg.data.partitioners import resolve_partition, tells_count  # here: it imports NumPy
+        from fedpkg.data.sources.registry import resolve_dataset
 
         partition = resolve_partition(clients.data.partition, places)
-        if clients.count is None and not tells_count(partition):
+        if clients.count is None and clients.entities is None and not tells_count(partition):
             raise ConfigError(
                 f"{places.where(('clients',))}: 'clients.data' needs 'clients.count', the number of clients to split it"
                 " among",
                 hint="set clients.count; only schemes such as natural_id can tell it from the data",
                 key="clients.count",
             )
-        data = msgspec.structs.replace(clients.data, partition=partition)
+        data = msgspec.structs.replace(
+            clients.data, dataset=resolve_dataset(clients.data.dataset, places), partition=partition
+        )
         clients = msgspec.structs.replace(clients, data=data)
-    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients)
+    if clients.entities is not None and clients.entities_sha256 is None:
+        from fedpkg.data.entities import digest_of
+
+        clients = msgspec.structs.replace(clients, entities_sha256=digest_of(Path(clients.entities)))
+    return clients
 
 
 def _check_style(config: RunConfig, places: Places) -> None:

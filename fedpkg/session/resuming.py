@@ -70,7 +70,7 @@ def resume(
                 config = _extended(config, session, store, rounds)
             watch(Preparing(what="the package's Python environment"))
             package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
-            check_data(home, store.list_clients(session.session_id))
+            check_data(home, store.list_clients(session.session_id), config)
             executor = here.held.enter_context(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)
             )
@@ -115,7 +115,8 @@ def _check_still_without(ctx: SessionContext, seed: ModelRow | None) -> None:
         )
 
 
-def check_data(home: Home, clients: list[ClientRow]) -> None:
+def check_data(home: Home, clients: list[ClientRow], config: RunConfig) -> None:
+    """Raise DataError if a client's data is gone, or the dataset or its split is not that of the beginning."""
     for client in clients:
         if client.data_path is not None and not (home.root / client.data_path).exists():
             raise DataError(
@@ -123,6 +124,10 @@ def check_data(home: Home, clients: list[ClientRow]) -> None:
                 hint="put it back, or start a new run",
                 client_id=client.client_id,
             )
+    if config.clients.data is not None and clients and clients[0].data_path is not None:
+        from fedpkg.data.split import check_split
+
+        check_split(config.clients.data, (home.root / clients[0].data_path).parent)
 
 
 def warn_of_other_files(config: RunConfig) -> None:

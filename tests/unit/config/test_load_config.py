@@ -348,10 +348,12 @@ GPUS = "'executor.needs.gpus' must be 0, a fraction of one GPU from 0.001, or a 
         ("validation.fraction=1.5", "'validation.fraction' must be a number above 0, at most 1, found 1.5"),
         ("clients.count=0", "'clients.count' must be a whole number from 1, at most 1000000 or null, found 0"),
         (
-            "clients.data.dataset=sklearn/digts",
-            "'clients.data.dataset' must be a path ending in .npz or .pt, or one of sklearn/digits, "
-            "sklearn/breast_cancer, sklearn/wine, sklearn/iris, found text 'sklearn/digts'; "
-            "did you mean 'sklearn/digits'?",
+            "clients.data={dataset: a.npz, within: {train: 0.2}}",
+            "'train' in 'clients.data.within' cannot be the name of a part",
+        ),
+        (
+            "clients.data={dataset: a.npz, within: {test: 0.5, validation: 0.5}}",
+            "'clients.data.within' leaves nothing to train on: {test: 0.5, validation: 0.5}",
         ),
         ("clients={folders: x, data: {dataset: a.npz}}", "'clients.folders' excludes 'clients.data'"),
         ("clients.links={a/../b: .}", "'a/../b' in 'clients.links' cannot be the name of a link"),

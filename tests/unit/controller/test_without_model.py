@@ -15,7 +15,7 @@ from test_resume import killed, wait_until_gone, write_config
 
 from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig
-from fedpkg.data.datasets import read_dataset
+from fedpkg.data.sources.opening import read_dataset
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, SessionFailed
 from fedpkg.session.session import Session
 from fedpkg.types import ReplyKind

@@ -18,7 +18,7 @@ import torch
 from fedpkg.config import ClientsConfig, DataConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.clients import prepare_clients
-from fedpkg.data.datasets import read_dataset
+from fedpkg.data.sources.opening import read_dataset
 from fedpkg.errors import DataError
 
 Arrays = dict[str, npt.NDArray[np.generic]]

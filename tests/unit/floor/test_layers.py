@@ -31,7 +31,7 @@ ROWS = [
     {"config", "registry", "package_yaml"},
     {"config_shape", "yaml_places"},
     {"waist", "pictures"},
-    {"interpreters", "means", "devices", "files"},
+    {"interpreters", "means", "devices", "files", "csv_rows"},
     {"log"},
     {"errors", "types", "rules", "shown", "shares", "client", "fedn"},
     {"python_source"},

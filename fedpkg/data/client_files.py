@@ -1,0 +1,139 @@
+"""Writes what each client gets: a file with its examples, or a reference to the examples in the source's file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpkg.data.assignment import Assignment, Share
+from fedpkg.data.manifest import Entry
+from fedpkg.data.partitioners.splitting import TRANSFORM
+from fedpkg.data.sources.base import Dataset
+from fedpkg.errors import DataError
+from fedpkg.files import sha256_file
+
+INDEX = "index.npy"
+
+
+def write_files(
+    dataset: Dataset, assignment: Assignment, folder: Path, *, seed: int, check: Callable[[], None]
+) -> list[Entry]:
+    """Write ``<k>.npz`` (or .pt, .safetensors) for each client. The bytes depend only on the dataset and the split."""
+    entries = []
+    for k, path in enumerate(_paths(folder, len(assignment.shares), dataset.suffix)):
+        check()
+        arrays = _arrays(dataset, assignment.shares[k])
+        if assignment.changes is not None:
+            for name in [name for name in arrays if name.startswith("x_")]:
+                rng = np.random.default_rng([seed, TRANSFORM, k, *name.encode()])
+                arrays[name] = assignment.changes.transform(arrays[name], k, len(assignment.shares), rng)
+        _write(path, arrays)
+        entries.append(_entry(path, len(arrays["y_train"])))
+    return entries
+
+
+def write_references(
+    assignment: Assignment, folder: Path, *, source: Path, digest: str, check: Callable[[], None]
+) -> list[Entry]:
+    """Write ``<k>.json`` for each client, and one file with the indices of all.
+
+    Raises:
+        DataError: The split changes features or selects columns, which a reference cannot say.
+    """
+    if assignment.changes is not None or any(share.columns is not None for share in assignment.shares):
+        raise DataError(
+            "clients.data.form: references have the source's own values, and this partitioner changes or selects them",
+            hint="set clients.data.form to files",
+        )
+    flat = [indices for share in assignment.shares for _, indices in share.parts.values()]
+    np.save(folder / INDEX, np.concatenate(flat).astype(np.int64))
+    (folder / INDEX).chmod(0o444)
+    status, start, entries = source.stat(), 0, []
+    for k, path in enumerate(_paths(folder, len(assignment.shares), ".json")):
+        check()
+        parts = {}
+        for name, (split, indices) in assignment.shares[k].parts.items():
+            parts[name] = {"of": split, "start": start, "stop": start + len(indices)}
+            start += len(indices)
+        reference = {
+            "fedpkg_reference": 1,
+            "source": str(source),
+            "digest": digest,
+            "size_bytes": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "index": INDEX,
+            "parts": parts,
+        }
+        path.write_text(json.dumps(reference, indent=1), encoding="utf-8")
+        path.chmod(0o444)
+        entries.append(_entry(path, len(assignment.shares[k].parts["train"][1])))
+    return entries
+
+
+def can_be_mapped(path: Path) -> bool:
+    """Whether the arrays of a file can be mapped: an .npz whose members are not compressed."""
+    if path.suffix != ".npz":
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+
+
+def write_arrays(path: Path, dataset: Dataset) -> None:
+    """Write a whole dataset as an .npz whose arrays can be mapped.
+
+    Raises:
+        DataError: It has a dtype that NumPy does not have.
+    """
+    if strange := [name for name, array in dataset.arrays.items() if not isinstance(array, np.ndarray)]:
+        dtype = dataset.arrays[strange[0]].dtype
+        raise DataError(
+            f"clients.data.form: references need dtypes of NumPy, and {strange[0]} is {dtype}",
+            hint="set clients.data.form to files",
+        )
+    np.savez(path, **dataset.arrays)
+    path.chmod(0o444)
+
+
+def _paths(folder: Path, count: int, suffix: str) -> Iterator[Path]:
+    width = len(str(count - 1))
+    return (folder / f"{k:0{width}d}{suffix}" for k in range(count))
+
+
+def _arrays(dataset: Dataset, share: Share) -> dict[str, Any]:
+    """The client's arrays, in the order of the dataset's keys; parts that the dataset does not have come last."""
+    arrays = {}
+    keys = [f"{kind}_{part}" for part in share.parts for kind in ("x", "y")]
+    for key in [*(key for key in dataset.arrays if key in keys), *(key for key in keys if key not in dataset.arrays)]:
+        kind, part = key[0], key[2:]
+        split, indices = share.parts[part]
+        found = dataset.arrays[f"{kind}_{split}"][indices]
+        arrays[key] = found if kind == "y" or share.columns is None else found[:, share.columns]
+    return arrays
+
+
+def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    else:
+        import torch
+
+        tensors = {name: torch.as_tensor(array) for name, array in arrays.items()}
+        if path.suffix == ".pt":
+            torch.save(tensors, path)
+        else:
+            from fedpkg.formats.safetensors import dump_safetensors
+
+            with open(path, "wb") as file:
+                dump_safetensors(file, tensors.items())
+    path.chmod(0o444)
+
+
+def _entry(path: Path, num_examples: int) -> Entry:
+    status = path.stat()
+    return Entry(path.name, status.st_size, num_examples, sha256_file(path), status.st_mtime_ns)

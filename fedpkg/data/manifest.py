@@ -1,0 +1,109 @@
+"""The manifest of a split: what was split, how, and which client got how many examples of each label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedpkg.errors import DataError
+from fedpkg.files import read_bounded, sha256_file
+
+NAME = "partition.json"
+MAX_BYTES = 512 << 20
+MAX_CELLS = 2_000_000  # of the counts by client and label
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One client's file in the folder. A folder of fedpkg 0.1 has neither digest nor time."""
+
+    file: str
+    size_bytes: int
+    num_examples: int
+    sha256: str | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of partition.json.
+
+    Args:
+        settings: What the name of the folder is the digest of.
+        partitions: The clients' files, in the order of the clients.
+        source: ``dataset`` in words and ``digest``.
+        scheme: The name and parameters of the partitioner, with the seed.
+        within: The fractions of each client's examples, by part.
+        labels: The labels (or names of classes) in the order of the counts; None: not one class per example.
+        counts: For each part (train, test …) the number of examples by client and label.
+        sizes: For each part the number of examples by client.
+        dropped: For each split the number of examples that no client got.
+    """
+
+    settings: dict[str, Any]
+    partitions: list[Entry]
+    source: dict[str, Any] = field(default_factory=dict)
+    scheme: dict[str, Any] = field(default_factory=dict)
+    within: dict[str, float] = field(default_factory=dict)
+    form: str = "files"
+    labels: list[Any] | None = None
+    counts: dict[str, list[list[int]]] = field(default_factory=dict)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        (folder / NAME).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a split's folder.
+
+    Raises:
+        DataError: There is none, or it is damaged.
+    """
+    path = folder / NAME
+    try:
+        found = json.loads(read_bounded(path, MAX_BYTES))
+        entries = [Entry(**entry) for entry in found.pop("partitions")]
+        manifest = Manifest(partitions=entries, **found)
+        if not all(isinstance(each.file, str) and Path(each.file).name == each.file for each in entries):
+            raise ValueError("a file is not in the folder")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: it is not the folder of a split: {error.strerror}: {NAME}",
+            hint="give a folder that `fedpkg data partition` or a run has made",
+            path=str(folder),
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path}: the manifest of the split is damaged: {error}", path=str(path)) from error
+    return manifest
+
+
+def changed_file(folder: Path, entries: Sequence[Entry]) -> str | None:
+    """What was changed by hand in a folder, in words; None: nothing. Only files with a new time are read."""
+    for entry in entries:
+        path = folder / entry.file
+        try:
+            status = path.stat()
+        except OSError:
+            return f"{path} is missing"
+        if status.st_size != entry.size_bytes:
+            return f"{path} has {status.st_size} bytes, and had {entry.size_bytes}"
+        if entry.sha256 is None or status.st_mtime_ns == entry.mtime_ns:
+            continue
+        if (now := sha256_file(path)) != entry.sha256:
+            return f"{path} was changed: its digest was sha256:{entry.sha256} and is now sha256:{now}"
+    return None
+
+
+def check_unchanged(folder: Path, manifest: Manifest) -> None:
+    """Raise DataError if a file of the split was changed or removed by hand."""
+    if problem := changed_file(folder, manifest.partitions):
+        raise DataError(
+            f"the split was changed after it was made: {problem}",
+            hint=f"remove the folder {folder} and make the split again",
+            path=str(folder),
+        )

@@ -1,0 +1,1 @@
+"""Where datasets come from: one file for each kind of source."""

@@ -1,0 +1,179 @@
+"""A dataset in memory, the protocol of sources, and the checks that hold for every source."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from fedpkg.errors import DataError, nearest
+from fedpkg.files import sha256_file
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+_SPLITS = ("train", "test")
+_BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Arrays by key; the first axis of each are the examples.
+
+    Arrays are NumPy's, also from a .pt file, because indexing a tensor starts torch's threads, which costs milliseconds
+    per client on a busy machine. Dtypes that NumPy does not have (bfloat16) remain torch tensors.
+
+    Args:
+        arrays: x_train, y_train and perhaps x_test, y_test: what clients get.
+        suffix: Of the clients' files: .npz, .pt or .safetensors.
+        columns: More values of the training examples by name (``writer``), and of the test examples
+            (``writer_test``), by which examples can be divided. Clients do not get them.
+        classes: The names of the labels 0, 1 …, if the source has text or folders as labels.
+        features: The names of the columns of x, if it comes from a table.
+    """
+
+    arrays: dict[str, Any]
+    suffix: str = ".npz"
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    features: tuple[str, ...] | None = None
+
+    def labels(self, split: str) -> npt.NDArray[Any]:
+        return _as_numpy(self.arrays[f"y_{split}"])
+
+    def column(self, name: str, split: str, source: str) -> npt.NDArray[Any]:
+        """The values by which the examples of ``split`` are divided. Raises DataError: there are none of that name."""
+        key = name if split == "train" else f"{name}_{split}"
+        if key not in self.columns:
+            known = [one for one in self.columns if not one.endswith("_test")]
+            raise DataError(
+                f"{source}: it has no column '{key}'{nearest(key, known)}",
+                hint=f"it has: {', '.join(known)}" if known else "it has only examples and labels",
+            )
+        return self.columns[key]
+
+    @property
+    def has_test(self) -> bool:
+        return "x_test" in self.arrays
+
+    def digest(self) -> str:
+        """``content:`` and the SHA-256 of all names, dtypes, shapes and values."""
+        found = hashlib.sha256()
+        columns = {f"column {name}": array for name, array in self.columns.items()}
+        for name, value in sorted({**self.arrays, **columns}.items()):
+            array = _as_numpy(value)
+            found.update(f"{name} {getattr(value, 'dtype', '')} {array.shape}\n".encode())
+            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            for start in range(0, flat.size, _BLOCK_BYTES):
+                found.update(flat[start : start + _BLOCK_BYTES].data)
+        found.update("\n".join(self.classes or ()).encode())
+        return f"content:{found.hexdigest()}"
+
+
+def _as_numpy(value: Any) -> npt.NDArray[Any]:
+    return value if isinstance(value, np.ndarray) else np.asarray(value.float())
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Reads one dataset.
+
+    A source may have ``fingerprint() -> str``, which changes whenever the content changes, and ``files() -> list of
+    paths``: both without reading the dataset. A source without a fingerprint is read, and its content digested.
+    """
+
+    def read(self) -> Dataset | Mapping[str, Any]:
+        """The dataset; a mapping of arrays is one, too: x_train, y_train, x_test, y_test, and columns by other names.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Base of sources that are one file. ``fingerprint`` is its digest."""
+
+    path: str
+
+    @property
+    def file(self) -> Path:
+        return Path(self.path)
+
+    def files(self) -> list[Path]:
+        return [self.file]
+
+    def fingerprint(self) -> str:
+        self.check_file()
+        return f"sha256:{sha256_file(self.file)}{self.file.suffix}"
+
+    def check_file(self) -> None:
+        if not self.file.is_file():
+            raise DataError(f"dataset {self.path}: no such file", hint="give the path of a file", path=self.path)
+
+
+def named(arrays: Mapping[str, Any], source: str, hint: str) -> Dataset:
+    """A dataset of arrays by key; keys other than `KEYS` are columns. The values are NumPy arrays."""
+    found = {key: arrays[key] for key in KEYS if key in arrays}
+    columns = {key.removesuffix("_train"): value for key, value in arrays.items() if key not in KEYS}
+    checked(found, source, hint)
+    for name, value in columns.items():
+        split = "test" if name.endswith("_test") else "train"
+        y = found.get(f"y_{split}")
+        if y is None or getattr(value, "ndim", 0) != 1 or len(value) != len(y):
+            raise DataError(
+                f"{source}: the column '{name}' does not have one value for each {split} example",
+                hint="arrays other than x_… and y_… are columns for partition.by",
+            )
+    return Dataset(found, columns=columns)
+
+
+def checked(arrays: dict[str, Any], source: str, hint: str) -> dict[str, Any]:
+    """Raise DataError unless each split has as many examples as labels. A test split without examples is removed."""
+    fields = {"path": source.removeprefix("dataset ")}
+    if missing := [key for key in KEYS[:2] if key not in arrays]:
+        raise DataError(f"{source}: it has no {' and no '.join(missing)}", hint=hint, **fields)
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise DataError(f"{source}: it has only one of x_test and y_test", hint=hint, **fields)
+    for split in _SPLITS:
+        if f"x_{split}" not in arrays:
+            continue
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise DataError(
+                f"{source}: x_{split} of shape {tuple(x.shape)} and y_{split} of shape {tuple(y.shape)} do not "
+                "have the same number of examples",
+                hint="the first axis of both must be the examples",
+                **fields,
+            )
+    if len(arrays["x_train"]) == 0:
+        raise DataError(f"{source}: it has no training examples", **fields)
+    if "x_test" in arrays and len(arrays["x_test"]) == 0:
+        del arrays["x_test"], arrays["y_test"]
+    return arrays
+
+
+def stamps(files: Iterable[Path]) -> list[tuple[str, int, int, int]]:
+    """Inode, size and time of each file: equal stamps mean that nothing was written. Missing files have none."""
+    found = []
+    for path in files:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
+
+
+def reason(error: Exception) -> str:
+    """One line about an error of a library that reads files."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "allow_pickle" in str(error):
+        return "it contains pickled Python objects, which are never loaded"
+    return (str(error) or type(error).__name__).splitlines()[0]

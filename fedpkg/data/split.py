@@ -1,0 +1,263 @@
+"""Splits a dataset among clients once, keeps the split with its manifest, and finds it again by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from filelock import FileLock
+
+from fedpkg.config import DataConfig
+from fedpkg.config_shape import Places
+from fedpkg.data.assignment import Assignment, assign
+from fedpkg.data.client_files import can_be_mapped, write_arrays, write_files, write_references
+from fedpkg.data.manifest import MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
+from fedpkg.data.partitioners.registry import resolve_partition
+from fedpkg.data.sources.base import Dataset
+from fedpkg.data.sources.opening import OpenedSource
+from fedpkg.data.sources.registry import resolve_dataset
+from fedpkg.errors import DataError
+from fedpkg.files import fsync_folder, fsync_tree, remove_tree
+from fedpkg.log import event
+
+if TYPE_CHECKING:
+    from fedpkg.types import Json
+
+_LOG = logging.getLogger("fedpkg.data")
+_FORMAT = 1  # part of the cache's key: increment it when the same settings give other files
+_SOURCES = "sources"  # folder of copies, in the cache, to which references lead
+_PLACES = Places("run configuration")
+_WHERE_IT_IS = ("path", "database", "file", "file_sha256")  # parameters of a source that its digest makes superfluous
+
+
+@dataclass(frozen=True)
+class PartitionFile:
+    """One client's file. Its arrays are a selection of the dataset's, along the first axis; or it is a reference."""
+
+    path: Path
+    num_examples: int
+
+
+def split_dataset(
+    data: DataConfig,
+    num_partitions: int | None,
+    *,
+    cache: Path,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
+    isolated: bool = False,
+) -> list[PartitionFile]:
+    """Split a dataset into ``<cache>/<digest of dataset and settings>/<k>.npz`` (or .pt, .safetensors, .json).
+
+    Every training and test example goes to one client, unless the partitioner drops it. A client without test examples
+    (more clients than test examples, or few training examples) borrows one from another client, of the class it trains
+    on most, so that every file can be validated. A dataset without test examples gives files without test keys.
+
+    Files are uncompressed and read-only; their bytes depend only on dataset and settings. A complete folder is reused
+    without reading the dataset; a lock prevents two processes from making the same one.
+
+    Args:
+        num_partitions: None: the partitioner tells it (``natural_id``).
+        check: See `fedpkg.data.clients.prepare_clients`.
+        isolated: Tasks see only their own files: each client gets a file, also if ``data.form`` is ``references``.
+
+    Raises:
+        DataError: The dataset cannot be read or split, changed meanwhile, or does not fit on the disk.
+    """
+    split = _Split.of(data, num_partitions, seed, "files" if isolated else data.form)
+    folder = cache / split.name
+    if (files := _complete(folder)) is not None:
+        return files
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):
+        if (files := _complete(folder)) is not None:  # another process has made it in the meantime
+            return files
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        remove_tree(unfinished)
+        unfinished.mkdir()
+        try:
+            split.make(unfinished, cache, check)
+            remove_tree(folder)
+            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave right
+            unfinished.replace(folder)
+        except BaseException:
+            remove_tree(unfinished)
+            raise
+        fsync_folder(cache)
+    event(_LOG, logging.INFO, "data.partitioned", dataset=split.source.about, clients=num_partitions, folder=folder)
+    files = _complete(folder)
+    assert files is not None
+    return files
+
+
+def check_split(data: DataConfig, folder: Path) -> None:
+    """Check, before a session is resumed, that neither its dataset nor the files of its split have changed.
+
+    Files of a split stay complete if the dataset is gone; references do not.
+
+    Raises:
+        DataError: They have; with both digests.
+    """
+    manifest = read_manifest(folder)
+    check_unchanged(folder, manifest)
+    before = manifest.settings.get("dataset")
+    before = before.get("digest") if isinstance(before, dict) else before
+    try:
+        now = OpenedSource(data.dataset).fingerprint()
+    except DataError as error:
+        if manifest.form == "references":
+            raise
+        event(_LOG, logging.WARNING, "data.source_missing", about=f"{error.message}; the clients' files are complete")
+        return
+    if now != before:
+        raise DataError(
+            f"dataset {manifest.source.get('dataset', data.dataset)} has changed since the session began: its digest "
+            f"was {before} and is now {now}",
+            hint="restore it, or start a new run",
+        )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split: what identifies it, and how it is made."""
+
+    source: OpenedSource
+    settings: dict[str, Any]
+    key: dict[str, Any]
+    num_partitions: int | None
+    seed: int
+    within: Mapping[str, float]
+    form: Literal["files", "references"]
+
+    @classmethod
+    def of(
+        cls, data: DataConfig, num_partitions: int | None, seed: int, form: Literal["files", "references"]
+    ) -> _Split:
+        settings = resolve_partition(data.partition, _PLACES)
+        given = settings["seed"]
+        seed = given if isinstance(given, int) else seed
+        source = OpenedSource(data.dataset)
+        key = {
+            "format": _FORMAT,
+            "dataset": _of_dataset(data.dataset, source.fingerprint()),
+            "clients": num_partitions,
+            **_scheme_of(settings),
+            "seed": seed,
+        }
+        key |= {"within": data.within} if data.within else {}
+        key |= {"form": form} if form != "files" else {}
+        return cls(source, settings, key, num_partitions, seed, data.within, form)
+
+    @property
+    def name(self) -> str:
+        return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:32]
+
+    def make(self, folder: Path, cache: Path, check: Callable[[], None]) -> None:
+        dataset = self.source.read()
+        about, digest = self.source.about, self.source.fingerprint()
+        found = assign(dataset, self.settings, self.num_partitions, self.seed, within=self.within, about=about)
+        if self.form == "references":
+            file = self._mapped(dataset, cache)
+            entries = write_references(found, folder, source=file, digest=digest, check=check)
+        else:
+            self._check_space(dataset, folder)
+            entries = write_files(dataset, found, folder, seed=self.seed, check=check)
+        labels, counts = _counts(dataset, found)
+        sizes = {part: [len(one.parts[part][1]) for one in found.shares] for part in found.shares[0].parts}
+        Manifest(
+            self.key,
+            entries,
+            source={"dataset": about, "digest": digest},
+            scheme={**{name: value for name, value in self.settings.items() if value is not None}, "seed": self.seed},
+            within=dict(self.within),
+            form=self.form,
+            labels=labels,
+            counts=counts,
+            sizes=sizes,
+            dropped={split: number for split, number in found.dropped.items() if number},
+        ).write(folder)
+
+    def _mapped(self, dataset: Dataset, cache: Path) -> Path:
+        """The file to which references lead: the source's own if its arrays can be mapped, or else one copy."""
+        files = self.source.files()
+        if len(files) == 1 and can_be_mapped(files[0]):
+            return files[0].absolute()
+        copies = cache / _SOURCES
+        copy = copies / f"{hashlib.sha256(json.dumps(self.key['dataset']).encode()).hexdigest()[:32]}.npz"
+        if not copy.exists():
+            copies.mkdir(exist_ok=True)
+            self._check_space(dataset, copies)
+            unfinished = copy.with_name(f".{copy.name[:-4]}.tmp.npz")
+            remove_tree(unfinished)
+            write_arrays(unfinished, dataset)
+            unfinished.replace(copy)
+            fsync_folder(copies)
+        return copy.absolute()
+
+    def _check_space(self, dataset: Dataset, folder: Path) -> None:
+        needed, free = sum(array.nbytes for array in dataset.arrays.values()), shutil.disk_usage(folder).free
+        if needed > free:
+            raise DataError(
+                f"dataset {self.source.about}: the split needs {needed / 1e9:.1f} GB, and {folder.parent} has "
+                f"{free / 1e9:.1f} GB left",
+                hint="free space, or set clients.data.form to references",
+            )
+
+
+def _of_dataset(dataset: str | Mapping[str, Json], digest: str) -> Any:
+    """The dataset as a part of the key: for text as in fedpkg 0.1, otherwise its digest and the parameters."""
+    resolved = resolve_dataset(dataset, _PLACES)
+    if isinstance(resolved, str):
+        return digest
+    return {"digest": digest, **{name: value for name, value in resolved.items() if name not in _WHERE_IT_IS}}
+
+
+def _scheme_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """The scheme as a part of the cache's key; for the two of fedpkg 0.1 with the keys that they had there."""
+    scheme = {key: value for key, value in settings.items() if key not in ("seed", "file") and value is not None}
+    alpha, is_balancing = scheme.get("alpha"), scheme.pop("self_balancing", False)
+    if scheme["name"] == "iid" or (scheme["name"] == "dirichlet" and not isinstance(alpha, list) and not is_balancing):
+        return {**scheme, "alpha": None if alpha is None else float(alpha)}
+    return {**scheme, "self_balancing": is_balancing}
+
+
+def _counts(dataset: Dataset, found: Assignment) -> tuple[list[Any] | None, dict[str, list[list[int]]]]:
+    """The labels, and for each part the numbers of examples by client and label."""
+    kinds = [dataset.labels(split) for split in ("train", "test")[: 1 + dataset.has_test]]
+    if any(y.ndim != 1 or y.dtype.kind not in "biuUS" for y in kinds):
+        return None, {}
+    values = np.unique(np.concatenate(kinds))
+    if len(values) * len(found.shares) > MAX_CELLS:
+        return None, {}
+    codes = {split: np.searchsorted(values, dataset.labels(split)) for split in ("train", "test")[: len(kinds)]}
+    counts: dict[str, list[list[int]]] = {}
+    for share in found.shares:
+        for part, (split, indices) in share.parts.items():
+            row = np.bincount(codes[split][indices], minlength=len(values)).tolist()
+            counts.setdefault(part, []).append(row)
+    labels = [dataset.classes[value] if dataset.classes else _plain(value) for value in values.tolist()]
+    return labels, counts
+
+
+def _plain(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _complete(folder: Path) -> list[PartitionFile] | None:
+    """The files of a folder, if it is complete and unchanged."""
+    if not (folder / NAME).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder)
+    except DataError:
+        return None
+    if changed_file(folder, manifest.partitions):
+        return None
+    return [PartitionFile(folder / entry.file, entry.num_examples) for entry in manifest.partitions]
