@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fedpkg.data.base import Indices
 from fedpkg.data.partitioners.registry import make_partitioner
-from fedpkg.data.partitioners.splitting import BORROW, needs_of, split_examples, within_client
+from fedpkg.data.partitioners.splitting import BORROW, split_examples, within_client
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError
 
@@ -82,8 +82,7 @@ def assign(
         if tests:
             parts["test"] = ("test", tests[k])
         shares.append(Share(parts))
-    is_changing = needs_of(partitioner) == "nothing" and hasattr(partitioner, "transform")
-    return Assignment(shares, dropped, partitioner if is_changing or hasattr(partitioner, "transform") else None)
+    return Assignment(shares, dropped, partitioner if hasattr(partitioner, "transform") else None)
 
 
 def _values(dataset: Dataset, split: str, settings: Mapping[str, Any], about: str) -> npt.NDArray[Any]:
