@@ -14,6 +14,7 @@ from fedpkg.cli import output
 from fedpkg.cli.completing import sessions
 from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
+from fedpkg.cli.session_report import report
 from fedpkg.errors import ConfigError
 from fedpkg.session.record import find_session, running_sessions, status_of
 
@@ -385,3 +386,6 @@ def _summary(session: SessionRow, running: frozenset[str]) -> dict[str, Any]:
         "updated_at": session.updated_at,
         "stop_requested": session.stop_requested,
     }
+
+
+command.add_command(report)

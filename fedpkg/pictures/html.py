@@ -25,7 +25,8 @@ table{{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nu
 th,td{{padding:.28rem .8rem .28rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}}
 th{{color:var(--quiet);font-weight:600;white-space:nowrap}}td.n,th.n{{text-align:right;white-space:nowrap}}
 table.facts{{width:100%}}table.facts th{{width:10rem}}table.facts td{{overflow-wrap:anywhere}}
-.charts{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));gap:1rem;align-items:start}}
+.charts{{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:1rem;
+align-items:start;margin:.8rem 0}}
 figure{{margin:0;border:1px solid var(--rule);border-radius:8px;overflow:hidden;break-inside:avoid}}
 figure svg{{display:block;width:100%;height:auto}}figure svg.fp.narrow{{display:none}}
 figcaption{{padding:.2rem .8rem .6rem;font-size:.84rem;color:var(--quiet)}}

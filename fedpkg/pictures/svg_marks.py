@@ -58,7 +58,7 @@ def draw_heat_map(canvas: Canvas, chart: HeatMap) -> None:
     chart = binned_rows(chart, MOST_ROWS)
     top = canvas.title(chart.title)
     left = min(widest(map(shown, chart.rows)), canvas.width * 0.3) + 20
-    high = max(6.0, min(26.0, (canvas.height - top - 110) / max(1, len(chart.rows))))
+    high = max(4.0, min(26.0, (canvas.height - top - 110) / max(1, len(chart.rows))))
     found = finite([value for line in chart.values for value in line])
     low_value, high_value = min([0.0, *found]), max(found, default=1.0)
     top = _draw_strengths(canvas, chart, low_value, high_value, top) + (26 if chart.y.label else 8)

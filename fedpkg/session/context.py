@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedpkg.config import RunConfig
 from fedpkg.errors import StoreError
 from fedpkg.files import NO_SPACE
+from fedpkg.reporting.provenance import note_start
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.session.workshop import Workshop
@@ -73,6 +74,7 @@ def context_of(
 
     strategy = make_strategy(config.strategy)
     give_workplace(strategy, session, config, here.home, form, here.control, here.held)
+    here.held.callback(note_start(here.home.session_folder(session.session_id)))
     if not executor.is_ours:
         (here.home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()
     return SessionContext(

@@ -1,0 +1,27 @@
+"""A session's merged configuration as YAML that may be shown to others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_SECRET = re.compile(r"token|secret|passw|api_?key|credential|private_?key", re.IGNORECASE)
+HIDDEN = "(hidden)"
+
+
+def yaml_of(config: Mapping[str, Any]) -> str:
+    """The configuration with all defaults; values whose keys name tokens, passwords or keys are hidden."""
+    import yaml
+
+    text: str = yaml.safe_dump(without_secrets(config), sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+def without_secrets(value: Any, key: str = "") -> Any:
+    """The same tree, with values of such keys hidden at any depth."""
+    if isinstance(value, Mapping):
+        return {name: without_secrets(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(inner, key) for inner in value]
+    return HIDDEN if isinstance(value, str) and value and _SECRET.search(key) else value
