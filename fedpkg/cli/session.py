@@ -14,7 +14,7 @@ from fedpkg.cli import output
 from fedpkg.cli.completing import sessions
 from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.session_report import report
+from fedpkg.cli.session_report import export, report
 from fedpkg.errors import ConfigError
 from fedpkg.session.record import find_session, running_sessions, status_of
 
@@ -389,3 +389,4 @@ def _summary(session: SessionRow, running: frozenset[str]) -> dict[str, Any]:
 
 
 command.add_command(report)
+command.add_command(export)

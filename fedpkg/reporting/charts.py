@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,9 @@ def constant_metrics(found: Measured) -> dict[str, float]:
     constant = {}
     for name in found.names:
         measures = [m for (_, metric), rounds in found.metrics.items() if metric == name for m in rounds.values()]
-        values = {value for m in measures for value in (m.weighted_mean, m.min, m.max) if value is not None}
-        if len(measures) > 1 and len(values) == 1:
-            constant[name] = values.pop()
+        values = [value for m in measures for value in (m.weighted_mean, m.min, m.max) if value is not None]
+        if len(measures) > 1 and values and all(math.isclose(value, values[0], rel_tol=1e-9) for value in values):
+            constant[name] = values[0]
     return constant
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fedpkg.errors import NotFound, nearest
-from fedpkg.stores.base import HELD_OUT
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import RoundRow
+    from fedpkg.stores.base import MetricRow, RoundRow, ValidationRow
     from fedpkg.stores.sql import StateStore
 
-_EXAMPLES = "num_examples"  # counts the examples; it is not a metric
 PHASES = ("validate", "held_out", "server", "before_training", "train", "strategy")  # which a reader looks for first
 
 
@@ -31,6 +28,9 @@ class Measure:
     min: float | None = None
     max: float | None = None
     deciles: Sequence[float] = ()
+    worst_tenth: float | None = None
+    best_tenth: float | None = None
+    num_clients: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,46 +85,50 @@ def _rank(metric: str) -> int:
 
 
 def _measures(store: StateStore, session_id: str) -> Iterator[Measure]:
+    by_round: dict[int, list[MetricRow]] = {}
+    for one in store.list_metric_rows(session_id):
+        by_round.setdefault(one.round_number, []).append(one)
     rounds = store.list_rounds(session_id, status=("aggregated", "finished"))
-    spread = _spread(store, session_id)
+    former = [row for row in rounds if row.round_number not in by_round]
+    if former:
+        by_round |= _former(store, session_id, former)
     for row in rounds:
-        number = row.round_number
-        for phase, name, value in _means(row):
-            yield replace(spread.get((number, phase, name)) or Measure(number, phase, name), weighted_mean=value)
+        yield from map(_measure, by_round.get(row.round_number, ()))
+        for name, value in row.strategy_metrics.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                yield Measure(row.round_number, "strategy", name, value)
 
 
-def _means(row: RoundRow) -> Iterator[tuple[str, str, float | None]]:
-    """Phase, name and weighted mean of each metric in a round's row."""
-    metrics = {name: value for name, value in row.metrics.items() if name.removeprefix(HELD_OUT) != _EXAMPLES}
-    for name, value in metrics.items():
-        phase = "held_out" if name.startswith(HELD_OUT) else "validate"
-        yield phase, name.removeprefix(HELD_OUT), value
-    yield from (("train", name, value) for name, value in row.train_metrics.items() if name != _EXAMPLES)
-    for name, value in row.strategy_metrics.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield "strategy", name, value
+def _measure(row: MetricRow) -> Measure:
+    return Measure(
+        row.round_number, row.phase, row.metric, row.weighted_mean, row.mean, row.std, row.min, row.max,
+        tuple(row.deciles), row.worst_tenth, row.best_tenth, row.num_clients,
+    )  # fmt: skip
 
 
-def _spread(store: StateStore, session_id: str) -> dict[tuple[int, str, str], Measure]:
-    """How the clients' values are distributed: of an older fedpkg only the validations are on record."""
-    values: dict[tuple[int, str], list[float]] = {}
-    for row in store.list_validations(session_id):
-        for name, value in row.metrics.items() if isinstance(row.metrics, dict) else ():
-            if (
-                isinstance(value, (int, float))
-                and not isinstance(value, bool)
-                and abs(value) < 1e300
-                and name != _EXAMPLES
-            ):
-                values.setdefault((row.round_number, name), []).append(float(value))
-    return {(number, "validate", name): _of(number, name, found) for (number, name), found in values.items()}
+def _former(store: StateStore, session_id: str, rounds: Sequence[RoundRow]) -> dict[int, list[MetricRow]]:
+    """The aggregates of rounds of an older fedpkg: the weighted means on record, and the spread of the validations."""
+    from fedpkg.controller.metric_rows import former_rows, metric_rows
 
-
-def _of(number: int, name: str, values: list[float]) -> Measure:
-    values.sort()
-    mean, std = statistics.fmean(values), statistics.pstdev(values)
-    deciles = statistics.quantiles(values, n=10, method="inclusive") if len(values) > 1 else values * 9
-    return Measure(number, "validate", name, None, mean, std, values[0], values[-1], deciles)
+    replies: dict[int, list[ValidationRow]] = {}
+    for validation in store.list_validations(session_id):
+        replies.setdefault(validation.round_number, []).append(validation)
+    found = {}
+    for row in rounds:
+        means = former_rows(row)
+        validated = replies.get(row.round_number, ())
+        if not any(mean.phase == "held_out" for mean in means):  # else the validations of both kinds are mixed
+            told = [(reply.metrics, (reply.weight, reply.weight_source)) for reply in validated]
+            spread = metric_rows(told, session_id=session_id, round_number=row.round_number, phase="validate")
+            known = {one.metric: one for one in spread}
+            means = [
+                replace(known[mean.metric], weighted_mean=mean.weighted_mean)
+                if mean.phase == "validate" and mean.metric in known
+                else mean
+                for mean in means
+            ]
+        found[row.round_number] = means
+    return found
 
 
 def _costs(store: StateStore, session_id: str) -> dict[int, Costs]:

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from fedpkg.controller.metric_rows import metric_rows
 from fedpkg.stores.base import (
     ClientRow,
     ModelRow,
@@ -20,6 +21,7 @@ from fedpkg.stores.base import (
     ValidationRow,
 )
 from fedpkg.stores.home import Home
+from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 
 HOSTILE = "</pre><script>document.title='hacked'</script><img src=x onerror=alert(1)>\x1b[31m\u202e&\"'"
@@ -37,8 +39,13 @@ def write_session(
     fails_every: int = 7,
     log: str = "ValueError: no such column",
     status: str = "finished",
+    has_files: bool = False,
+    is_former: bool = False,
 ) -> Home:
-    """A session of ``rounds`` whose test_accuracy approaches ``reaches``; every k-th task fails."""
+    """A session of ``rounds`` whose test_accuracy approaches ``reaches``; every k-th task fails.
+
+    ``has_files``: models and logs have files. ``is_former``: no aggregates are on record, as of fedpkg 0.1.
+    """
     home = Home.open(root)
     rng = random.Random(seed)
     names = [f"client-{number:03d}" for number in range(clients)]
@@ -63,8 +70,22 @@ def write_session(
         ]
         store.create_session(row, parts, seed_model=_model(session_id, 0, names))
         for number in range(1, rounds + 1):
-            _write_round(store, session_id, number, names, rng, reaches, fails_every, log)
+            _write_round(store, session_id, number, names, rng, reaches, fails_every, log, is_former)
+        if has_files:
+            _write_files(home, store.list_models(session_id), session_id, log)
     return home
+
+
+def _write_files(home: Home, models: list[ModelRow], session_id: str, log: str) -> None:
+    for model in models:
+        path = ModelStore(home.models).path(model.digest, model.suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(model.model_id.encode())
+        path.chmod(0o444)
+    folder = home.session_folder(session_id) / "round-1" / "client-000" / "train"
+    folder.mkdir(parents=True)
+    (folder / "stderr.log").write_text(log)
+    (folder / "stdout.log").write_text("")
 
 
 def _write_split(home: Home, names: list[str], rng: random.Random) -> str:
@@ -95,6 +116,7 @@ def _write_round(
     reaches: float,
     fails_every: int,
     log: str,
+    is_former: bool,
 ) -> None:
     mean = reaches * (1 - math.exp(-number / 4))
     key = {"session_id": session_id, "round_number": number}
@@ -132,4 +154,7 @@ def _write_round(
     store.commit_round(dataclasses.replace(done, status="aggregated"), _model(session_id, number, counted))
     for task, validation in validated:
         store.record_task(task, validation=validation)
-    store.finish_round(done)
+    told = [(validation.metrics, (50.0, "reply")) for _, validation in validated]
+    rows = [] if is_former else metric_rows(told, **key, phase="validate")  # type: ignore[arg-type]
+    rows += [] if is_former else metric_rows([(done.train_metrics, (1.0, "reply"))], **key, phase="train")
+    store.finish_round(done, metric_rows=rows)
