@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.config import RunConfig
@@ -49,13 +49,25 @@ def changes(
             places.forget(keys)
             assignments = [one for one in assignments if one[0][: len(keys)] != keys]
             continue
-        _set(now, keys, value)
-        if keys[0] == PARAMS:
-            _set(*inner, value)
-            places.override(keys, value)
-        else:
-            assignments.append((keys, value))
+        for path, leaf in _leaves(keys, value):
+            if leaf == {} and ".".join(path) not in _BY_NAME and _exists(now, path):
+                continue
+            _set(now, path, leaf)
+            if keys[0] == PARAMS:
+                _set(params, path[1:], leaf)
+                places.override(path, leaf)
+            else:
+                assignments.append((path, leaf))
     return assignments
+
+
+def _leaves(keys: tuple[str, ...], value: Any) -> Iterator[Assignment]:
+    """What a value sets: a section is merged key by key, as in hydra, but one that names something is replaced."""
+    if not isinstance(value, dict) or not value or ".".join(keys) in _BY_NAME:
+        yield keys, value
+        return
+    for key, part in value.items():
+        yield from _leaves((*keys, str(key)), part)
 
 
 def _keys(override: Override, params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -95,7 +107,8 @@ def _exists(tree: Any, keys: tuple[str, ...]) -> bool:
 def _set(tree: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for key in keys[:-1]:
         inner = tree.get(key)
-        tree[key] = tree = inner if isinstance(inner, dict) else {}
+        tree[key] = inner if isinstance(inner, dict) else {}
+        tree = tree[key]
     tree[keys[-1]] = value
 
 

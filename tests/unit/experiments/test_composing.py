@@ -100,6 +100,7 @@ def test_self_says_when_the_roots_own_keys_are_merged(folder: Path, defaults: st
             "process",
         ),  # a group named as a section has the keys of the section
         (["name='a-b'"], "name", "a-b"),
+        (["strategy={name: krum, attackers: 1}", "strategy={name: median}"], "strategy", None),  # it has no more keys
         (["buffers=[a,'b.*']"], "buffers", ["a", "b.*"]),
         (["+params.new=4", "arguments.train.lr=${new}"], "arguments.train.lr", 4),
         (["+opt={rate: 4}", "++opt.rate=5", "arguments.train.lr=${opt.rate}"], "arguments.train.lr", 5),
