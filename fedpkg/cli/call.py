@@ -177,9 +177,10 @@ def _call(given: _Options, subject: _Subject, folder: Path) -> Call:
     from fedpkg.config import IsolateConfig
     from fedpkg.session.by_hand import Call
     from fedpkg.session.package_run import call_ways
+    from fedpkg.session.started import started_before
 
-    record, data_path, allow = subject.record, subject.data_path, given.allow or None
-    new_data = data_path if given.task_folder is None else None  # else the record has its ways
+    record, data_path, allow, task = subject.record, subject.data_path, given.allow or None, given.task_folder
+    new_data = data_path if task is None else None  # else the record has its ways
     ways = call_ways(subject.package, new_data, cache=folder / "packages", allow=allow, isolated=given.isolate)
     for about in ways.missed:
         output.words(f"warning: {shown(about)}")
@@ -201,6 +202,7 @@ def _call(given: _Options, subject: _Subject, folder: Path) -> Call:
         python_env=given.env or _python_env(record),
         record=record,
         allow=allow,
+        started=None if task is None or subject.entry_point == STARTUP else started_before(task),
     )
 
 

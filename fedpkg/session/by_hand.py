@@ -23,6 +23,7 @@ from fedpkg.session.admission import put_on_disk
 from fedpkg.session.executors import make_executor, slots_of
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.session.seed_model import bare_form, non_finite
+from fedpkg.session.started import Started, with_started
 from fedpkg.types import Json, ReplyKind
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.order import Input, Order, ReplySpec, digest_of
@@ -46,6 +47,7 @@ class Call:
         gpus: number of this machine's GPUs; None: the number in ``record``, else none.
         record: a task.json, which provides round, partition, parameters, names of sets, run config, environment and
             links of the call.
+        started: what ``startup: once`` left for the clients of the session whose task is repeated.
         allow: allowed digests and signers, as in a run's ``trust.allow``; None: every package.
     """
 
@@ -67,6 +69,7 @@ class Call:
     record: Mapping[str, Any] = field(default_factory=dict)
     allow: Sequence[str] | None = None
     seed_suffix: Suffix = ".npz"
+    started: Started | None = None
 
     def config(self) -> RunConfig:
         """The configuration of a run that would make the same call."""
@@ -126,6 +129,8 @@ def call_entry_point(call: Call) -> Called:
     unpacked = open_package(call.package, call.folder / "packages", admit=gate(call.package, call.allow))
     unpacked.spec.entry_point(call.entry_point)
     package = put_on_disk(unpacked, call.python_env, only_wheels=call.isolate.enabled)
+    if call.started is not None:
+        package = with_started(package, call.started, call.folder)
     site = _Bench(call.folder, package)
     runner = make_executor(config, site, package, call.folder / "executor", slots=slots_of(config))
     try:

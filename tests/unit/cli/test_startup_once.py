@@ -3,10 +3,12 @@
 import json
 import shlex
 import shutil
+import textwrap
 
 import pytest
 from cli_support import fedpkg
 from packages_on_data import EVERYWHERE, model, run, write_client, write_data
+from packages_on_data import TRAIN as HEAD
 
 STARTUP = "bash startup.sh"
 # Its client 1 writes to what all have; the numbers that each trains to say what it has found.
@@ -133,3 +135,26 @@ def test_startup_that_leaves_nothing_and_a_package_without_one_run_as_ever(here)
     ended = run("startup=once", "--home", "other")
     assert ended.code == 0 and not list(here.glob("other/sessions/*/round-0")), ended.err
     assert json.loads(fedpkg("session", "show", "--json").out)["config"]["startup"] == "once"
+
+
+@pytest.mark.parametrize("where", EVERYWHERE)
+def test_task_that_is_repeated_by_hand_has_what_startup_left(here, where):
+    kept = 'printf y > "$FEDPKG_STATE_DIR/kept"'
+    write_package(here, f"mkdir made\nprintf x > made/small\n{kept}\nprintf changed >> note")
+    (here / "client" / "note").write_text("")
+    train = """
+    kept = open(os.environ["FEDPKG_STATE_DIR"] + "/kept").read()
+    print("found", open("made/small").read(), kept, open("note").read())
+    save([1, 2, 3], sys.argv[2])
+    raise SystemExit(3)
+    """
+    (here / "client" / "train.py").write_text(HEAD + textwrap.dedent(train))
+    ended = run("startup=once", where=where)
+    (line,) = [line for line in ended.err.splitlines() if "try " in line and "/1/train" in line]
+    words = shlex.split(line.split("try")[1])[1:]
+    repeated = fedpkg(*words)
+    assert repeated.code != 0 and "found x y changed" in repeated.err, repeated.err
+    source = here / "client" / "train.py"
+    source.write_text(source.read_text().replace("raise SystemExit(3)", "").replace("found", "now found"))
+    repeated = fedpkg(*words)
+    assert repeated.code == 0 and "now found x y" in repeated.err, "the changed package, with the files that it lacks"
