@@ -476,6 +476,14 @@ class RunConfig(Section, frozen=True):
             {"metric": "test_accuracy", "at_least": 0.95},
         ),
     ] = None
+    tracking: Annotated[
+        list[str | dict[str, Json]],
+        about(
+            "Tools that get the metrics of each round: csv, tensorboard, mlflow, wandb, or one of your own. A line of "
+            "JSON for each round is always written. Trackers do not change the result of a session.",
+            ["csv", {"name": "tensorboard", "histograms": True}],
+        ),
+    ] = []
     executor: Annotated[
         ExecutorConfig, about("What runs the tasks, and how many at a time.", {"name": "resident", "workers": 4})
     ] = ExecutorConfig()

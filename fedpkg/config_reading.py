@@ -310,11 +310,17 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
         only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # it matches folders only
         return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
 
-    for key in PATHS:
+    trackers = tree.get("tracking")
+    number = len(trackers) if isinstance(trackers, list) else 0
+    of_trackers = [f"tracking.{place}.{name}" for place in range(number) for name in ("file", "folder")]
+    for key in (*PATHS, *of_trackers):
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
-            section = section.get(name) if isinstance(section, dict) else None
+            if isinstance(section, list):
+                section = section[int(name)]
+            else:
+                section = section.get(name) if isinstance(section, dict) else None
         value = section.get(last) if isinstance(section, dict) else None
         if isinstance(value, list):
             section[last] = [

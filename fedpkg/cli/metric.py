@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group("metric")
 def command() -> None:
-    """Show how metrics are distributed over the clients, and what clients with callbacks logged.
+    """Show metrics over the clients, and what clients logged.
 
     \b
       fedpkg metric list --round 10
@@ -35,7 +35,7 @@ def command() -> None:
 def list_metrics(
     settings: Settings, session_ref: str | None, round_number: int | None, client_id: str | None, aggregates: bool
 ) -> None:
-    """List what clients logged, by round and step, attributes and telemetry below.
+    """List what clients logged by round and step.
 
     \b
       fedpkg metric list digits --client client-3

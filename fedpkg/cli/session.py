@@ -301,12 +301,16 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     \b
       fedpkg session resume
       fedpkg session resume digits --rounds 20
+      fedpkg session resume digits tracking=[csv,tensorboard]
 
     The session may have been interrupted, stopped or killed, or have failed; the result is the same as without that. It
-    keeps its configuration, except for the number of rounds.
+    keeps its configuration, except for the number of rounds and the trackers.
     """
     settings: Settings = context.obj
-    _check_no_changes([session_ref or "", *context.args])
+    words = [word for word in (session_ref or "", *context.args) if not word.startswith("tracking=")]
+    tracking = _tracking([word for word in (session_ref or "", *context.args) if word.startswith("tracking=")])
+    session_ref = next(iter(words), None) or None
+    _check_no_changes(words)
     from fedpkg.cli.progress import follow
     from fedpkg.session.session import Session
     from fedpkg.stores.opening import open_store
@@ -319,10 +323,23 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     running = Session(home, session_id=session.session_id)
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         running.watch(watch)
-        running.run_again(rounds)
+        running.run_again(rounds, tracking=tracking)
     if session.status == "finished" and not session.error and (rounds or 0) <= session.num_rounds and not settings.json:
         again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
         output.words(f"it was finished; for more rounds: {again}")
+
+
+def _tracking(words: list[str]) -> list[Any] | None:
+    """The trackers of the last ``tracking=…``; None: they stay as they are."""
+    from fedpkg.config_reading import parse_override
+
+    found: list[Any] | None = None
+    for word in words:
+        value = parse_override(word)[1]
+        if not isinstance(value, list):
+            raise ConfigError(f"on the command line: '{word}' is not a list of trackers", hint="tracking=[csv]")
+        found = value
+    return found
 
 
 def _check_no_changes(words: list[str]) -> None:

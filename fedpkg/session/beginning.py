@@ -181,6 +181,10 @@ def _in_full(section: str, stored: Any) -> Any:
 
 def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Raise an error or warn about problems that are visible before the run."""
+    if config.tracking:
+        from fedpkg.tracking.registry import check_libraries
+
+        check_libraries(config.tracking)  # type: ignore[arg-type]  # they are resolved
     check_entry_points(config, package, strategy)
     for warning in package.warnings():
         event(logger, logging.WARNING, "package.warning", about=warning)

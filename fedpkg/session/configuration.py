@@ -34,7 +34,12 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     _check_style(config, places)
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
     clients = _resolved_clients(config.clients, places)
-    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients)
+    tracking = list(config.tracking)
+    if tracking:
+        from fedpkg.tracking.registry import resolve_tracking
+
+        tracking = list(resolve_tracking(tracking, places))
+    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients, tracking=tracking)
 
 
 def _resolved_clients(clients: ClientsConfig, places: Places) -> ClientsConfig:

@@ -69,6 +69,7 @@ def context_of(
     from fedpkg.controller.context import SessionContext
     from fedpkg.samplers import make_sampler
     from fedpkg.session.coordinator import give_workplace
+    from fedpkg.session.tracking import tracked
     from fedpkg.strategies import make_strategy
     from fedpkg.strategies.master import with_master
 
@@ -92,7 +93,7 @@ def context_of(
         strategy=with_master(strategy) if session.rules >= 2 else strategy,
         sampler=make_sampler(config.sampler),
         clock=here.clock,
-        watch=here.watch,
+        watch=here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch)),
     )
 
 

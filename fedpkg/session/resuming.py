@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_reading import config_from_json
+from fedpkg.config_shape import Places
 from fedpkg.controller.events import Preparing
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fedpkg.compute_package.spec import PackageSpec
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
+    from fedpkg.types import Json
     from fedpkg.waist.executor import Executor
 
 
@@ -46,9 +48,14 @@ def resume(
     workshop: Workshop | None = None,
     *,
     rounds: int | None = None,
+    tracking: Sequence[Json] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> SessionRow:
-    """Resume a session that was killed, interrupted, stopped or failed; ``rounds`` is a new total number of rounds.
+    """Resume a session that was killed, interrupted, stopped or failed.
+
+    Args:
+        rounds: a new total number of rounds.
+        tracking: other trackers, as in a run.yaml. They get the rounds that are finished already, too.
 
     Raises:
         NotFound: no such session.
@@ -66,8 +73,8 @@ def resume(
             check_rules(session, config)
             unpacked = package_again(config, home, session)
             warn_of_other_files(config)
-            if rounds is not None:
-                config = _extended(config, session, store, rounds)
+            if rounds is not None or tracking is not None:
+                config = _changed(config, session, store, rounds, tracking)
             watch(Preparing(what="the package's Python environment"))
             package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             check_data(home, store.list_clients(session.session_id), config)
@@ -96,11 +103,21 @@ def _context(
     return ctx
 
 
-def _extended(config: RunConfig, session: SessionRow, store: StateStore, rounds: int) -> RunConfig:
-    """Set the total number of rounds in the session's row, and return the configuration with it."""
+def _changed(
+    config: RunConfig, session: SessionRow, store: StateStore, rounds: int | None, tracking: Sequence[Json] | None
+) -> RunConfig:
+    """Record the total number of rounds, and the trackers, in the session's row; the configuration with them."""
+    rounds = config.rounds if rounds is None else rounds
     if rounds < (begun := store.count_rounds(session.session_id)):
         raise ConfigError(f"session {session.session_id} has started {begun} rounds; it cannot end after {rounds}")
-    config = config_from_json({**dump_config(config), "rounds": rounds})
+    changes: dict[str, Json] = {"rounds": rounds}
+    if tracking is not None:
+        from fedpkg.tracking.registry import check_libraries, resolve_tracking
+
+        found = resolve_tracking(tracking, Places("on the command line"))
+        check_libraries(found)
+        changes["tracking"] = list(found)
+    config = config_from_json({**dump_config(config), **changes})
     store.extend_session(session.session_id, dump_config(config), rounds)
     return config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ from fedpkg.stores.sql import StateStore
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 _Read = TypeVar("_Read")
@@ -106,13 +107,17 @@ class Session:
         self._thread.start()
         return self
 
-    def resume(self, rounds: int | None = None) -> Session:
-        """Resume a stored session in a separate thread; ``rounds`` is a new total number of rounds.
+    def resume(self, rounds: int | None = None, *, tracking: Sequence[Json] | None = None) -> Session:
+        """Resume a stored session in a separate thread.
+
+        Args:
+            rounds: a new total number of rounds.
+            tracking: other trackers, as in a run.yaml.
 
         Raises:
             SessionError: it is running, or not in the store.
         """
-        return self._to_resume(rounds).start()
+        return self._to_resume(rounds, tracking).start()
 
     def run(self) -> SessionRow:
         """Run a prepared session in this thread; Ctrl-C stops it.
@@ -122,9 +127,9 @@ class Session:
         """
         return self._run(self._begin())
 
-    def run_again(self, rounds: int | None = None) -> SessionRow:
+    def run_again(self, rounds: int | None = None, *, tracking: Sequence[Json] | None = None) -> SessionRow:
         """`resume`, in this thread."""
-        return self._to_resume(rounds).run()
+        return self._to_resume(rounds, tracking).run()
 
     def stop(self) -> None:
         """Stop the session, as Ctrl-C does: tasks in flight end, committed rounds are kept, and it can be resumed.
@@ -166,12 +171,12 @@ class Session:
         """Whether this object is running the session; `status` tells whether any process is."""
         return self._thread is not None and self._thread.is_alive()
 
-    def _to_resume(self, rounds: int | None) -> Session:
+    def _to_resume(self, rounds: int | None, tracking: Sequence[Json] | None) -> Session:
         if not self._id:
             raise SessionError("this session is not in the store: it cannot be resumed", hint="start it")
         if self.is_running:
             raise SessionError(f"session {self._id} is running", hint="wait for it with join()")
-        self._body = functools.partial(resuming.resume, self._id, self.home, rounds=rounds)
+        self._body = functools.partial(resuming.resume, self._id, self.home, rounds=rounds, tracking=tracking)
         return self
 
     def _begin(self) -> _Body:

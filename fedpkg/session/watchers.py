@@ -75,6 +75,7 @@ class Line:
         self._waiting: deque[Event] = deque()
         self._changed = threading.Condition()
         self._is_finished = self._has_failed = self._has_dropped = False
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._hand_over, name="fedpkg-watcher", daemon=True)
         self._thread.start()
 
@@ -92,7 +93,9 @@ class Line:
             self._changed.notify()
 
     def join(self, patience_s: float) -> None:
-        self._thread.join(patience_s)
+        """Wait until all events are delivered; a watcher that is busy with one event has ``patience_s`` for it."""
+        since = self._busy_since
+        self._thread.join(patience_s if since is None else max(0.0, since + patience_s - time.monotonic()))
         if self._thread.is_alive():
             with self._changed:
                 left = len(self._waiting)
@@ -117,9 +120,11 @@ class Line:
                         return
                     self._changed.wait()
                 event = self._waiting.popleft()
+                self._busy_since = time.monotonic()
             try:
                 self._watcher(event)
             except BaseException:  # also SystemExit and the like: a watcher must not affect the session
                 if not self._has_failed:
                     self._has_failed = True
                     logger.exception("watcher.failed watcher=%r; said once", self._watcher)
+            self._busy_since = None

@@ -60,6 +60,11 @@ class SweepStore:
         sql = f"{SWEEP_POINTS.select} where sweep = :name order by number"
         return [SWEEP_POINTS.decode(row) for row in self._database.rows(sql, {"name": name})]
 
+    def point_of(self, session_id: str) -> SweepPointRow | None:
+        """The point that a session runs; None: it is in no sweep, or the sweep has not noted it yet."""
+        rows = self._database.rows(f"{SWEEP_POINTS.select} where session_id = :id", {"id": session_id})
+        return SWEEP_POINTS.decode(rows[0]) if rows else None
+
     def counts(self, name: str) -> dict[str, int]:
         """The number of points by status."""
         sql = "select status, count(*) from sweep_points where sweep = :name group by status order by status"

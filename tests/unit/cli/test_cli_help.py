@@ -67,7 +67,7 @@ def test_every_command_takes_the_common_options(path):
     assert {"--home", "-v", "--json"} <= names
 
 
-OF_OTHERS = {"--help", "--theta", "--on"}  # the latter are of a program in existing-programs.md
+OF_OTHERS = {"--help", "--theta", "--on", "--logdir"}  # of a program in existing-programs.md, and of TensorBoard
 
 
 def test_every_option_on_the_pages_of_docs_exists():

@@ -20,7 +20,7 @@ ROWS = [
     {"api_answers", "api_settings"},
     {"experiments"},
     {"session"},
-    {"preflight", "reporting"},
+    {"preflight", "reporting", "tracking"},
     {"controller", "dispatch", "coordinators"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
     {"replies"},
