@@ -28,6 +28,7 @@ ROWS = [
     {"formats"},
     {"weights"},
     {"config_reading", "config_keys"},
+    {"config_rules"},
     {"config", "registry", "package_yaml"},
     {"config_shape", "yaml_places"},
     {"waist", "pictures"},
