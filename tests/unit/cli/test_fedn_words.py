@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from cli_support import MISBEHAVE, REPO, fedpkg
+from packages_on_data import write_client
 
 from fedpkg.cli.fedn_words import ANSWERS, SAME
 
@@ -101,3 +102,14 @@ def test_the_page_has_every_command(here):
     rows = re.findall(r"^\| `fedn ([a-z-]+(?: [a-z-]+)?)", PAGE, flags=re.MULTILINE)
     for known in [*SAME, *ANSWERS, "package create"]:
         assert any(row == known or row.partition(" ")[0] == known for row in rows), f"fedn {known}"
+
+
+def test_api_client_in_a_package_can_be_imported_and_is_refused_in_a_line_that_is_shown_whole(here):
+    write_client(here / "client", "from fedn import APIClient\nsave([1, 2, 3], sys.argv[2])")
+    assert fedpkg("run", "--package", "client", "--rounds", "1").code == 0
+    train = here / "client" / "train.py"
+    train.write_text(train.read_text() + "\nAPIClient(host='localhost', port=8092)\n")
+    ended = fedpkg("run", "--package", "client", "--rounds", "1")
+    assert ended.code != 0, ended.err
+    assert "… RuntimeError: APIClient cannot be used here: a task has no server. " in ended.err, ended.err
+    assert "; `fedpkg exec SCRIPT.py` runs scripts that start sessions\n" in ended.err

@@ -17,6 +17,6 @@ def refused(name: str, reason: str) -> type:
 
 
 NO_SERVER = (
-    "a task runs for one client and has no connection to a server. It gets settings in its input's metadata "
-    "(load_metadata) and in task.json. A script that starts sessions is run by `fedpkg exec SCRIPT.py`"
+    "a task has no server. Its settings are in the input's metadata and in task.json; `fedpkg exec SCRIPT.py` runs "
+    "scripts that start sessions"
 )
