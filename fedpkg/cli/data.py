@@ -8,18 +8,25 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.completing import data_parts
+from fedpkg.cli.data_splits import describe, partition
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.registered import facts_of, facts_of_parameter, file_option, show_parameters, show_spec
 
 
 @click.group("data")
 def command() -> None:
-    """Look at the ways to split a dataset among the clients.
+    """Split datasets among clients; look at splits and partitioners.
 
     \b
       fedpkg data list
       fedpkg data explain dirichlet
+      fedpkg data partition sklearn/digits --by dirichlet alpha=0.3 --clients 10 -o parts
+      fedpkg data describe parts
     """
+
+
+command.add_command(partition)
+command.add_command(describe)
 
 
 @command.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import zipfile
@@ -60,18 +61,11 @@ class _Referenced(Mapping[str, Any]):
             reference = json.loads(file.read(_MAX_CHARACTERS))
         if not isinstance(reference, dict) or reference.get("fedpkg_reference") != 1:
             raise ClientError(f"{path}: it is not a reference that fedpkg has written")
-        source = reference["source"]
-        try:
-            status = os.stat(source)
-        except OSError as error:
-            raise ClientError(f"{source}: the source of the data cannot be opened: {error.strerror}") from error
-        if (status.st_size, status.st_mtime_ns) != (reference["size_bytes"], reference["mtime_ns"]):
-            raise ClientError(
-                f"{source}: the source of the data was written after the split was made from {reference['digest']}",
-                "restore it, or start a new run",
-            )
+        folder = os.path.dirname(os.path.realpath(path))
+        source = os.path.join(folder, reference["source"])
+        _check_source(source, reference)
         self._parts = reference["parts"]
-        self._index = np.load(os.path.join(os.path.dirname(path), reference["index"]), mmap_mode="r")
+        self._index = np.load(os.path.join(folder, reference["index"]), mmap_mode="r")
         self._arrays = _members(source)
 
     def __getitem__(self, key: str) -> Any:
@@ -86,6 +80,31 @@ class _Referenced(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return 2 * len(self._parts)
+
+
+def _check_source(path: str, reference: Mapping[str, Any]) -> None:
+    """Raise ClientError if the source is not that of the split. It is read only if its time is another one."""
+    try:
+        status = os.stat(path)
+        is_same = status.st_size == reference["size_bytes"]
+        if is_same and status.st_mtime_ns != reference["mtime_ns"]:
+            is_same = _sha256(path) == reference["sha256"]
+    except OSError as error:
+        raise ClientError(f"{path}: the source of the data cannot be opened: {error.strerror}") from error
+    if not is_same:
+        raise ClientError(
+            f"{path}: the source of the data has changed since the split: its digest was sha256:{reference['sha256']} "
+            f"and is now sha256:{_sha256(path)}",
+            "restore it, or start a new run",
+        )
+
+
+def _sha256(path: str) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def _members(path: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedpkg.data.assignment import Assignment, Share
-from fedpkg.data.manifest import Entry
+from fedpkg.data.manifest import Entry, Manifest, entry_of
 from fedpkg.data.partitioners.splitting import TRANSFORM
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError
@@ -34,14 +34,17 @@ def write_files(
                 rng = np.random.default_rng([seed, TRANSFORM, k, *name.encode()])
                 arrays[name] = assignment.changes.transform(arrays[name], k, len(assignment.shares), rng)
         _write(path, arrays)
-        entries.append(_entry(path, len(arrays["y_train"])))
+        entries.append(entry_of(path, len(arrays["y_train"])))
     return entries
 
 
 def write_references(
     assignment: Assignment, folder: Path, *, source: Path, digest: str, check: Callable[[], None]
-) -> list[Entry]:
+) -> tuple[list[Entry], list[Entry]]:
     """Write ``<k>.json`` for each client, and one file with the indices of all.
+
+    A source in the same folder is named without its path, so that the folder can be moved. Returns the entries of the
+    clients' files, and those of the other files in the folder.
 
     Raises:
         DataError: The split changes features or selects columns, which a reference cannot say.
@@ -54,26 +57,36 @@ def write_references(
     flat = [indices for share in assignment.shares for _, indices in share.parts.values()]
     np.save(folder / INDEX, np.concatenate(flat).astype(np.int64))
     (folder / INDEX).chmod(0o444)
-    status, start, entries = source.stat(), 0, []
+    status, is_inside = source.stat(), source.parent == folder.absolute()
+    fixed = {
+        "fedpkg_reference": 1,
+        "source": source.name if is_inside else str(source),
+        "digest": digest,
+        "size_bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "sha256": sha256_file(source),
+        "index": INDEX,
+    }
+    start, entries = 0, []
     for k, path in enumerate(_paths(folder, len(assignment.shares), ".json")):
         check()
         parts = {}
         for name, (split, indices) in assignment.shares[k].parts.items():
             parts[name] = {"of": split, "start": start, "stop": start + len(indices)}
             start += len(indices)
-        reference = {
-            "fedpkg_reference": 1,
-            "source": str(source),
-            "digest": digest,
-            "size_bytes": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-            "index": INDEX,
-            "parts": parts,
-        }
-        path.write_text(json.dumps(reference, indent=1), encoding="utf-8")
+        path.write_text(json.dumps({**fixed, "parts": parts}, indent=1), encoding="utf-8")
         path.chmod(0o444)
-        entries.append(_entry(path, len(assignment.shares[k].parts["train"][1])))
-    return entries
+        entries.append(entry_of(path, len(assignment.shares[k].parts["train"][1])))
+    others = [folder / INDEX, *([source] if is_inside else [])]
+    return entries, [entry_of(path) for path in others]
+
+
+def lost_source(folder: Path, manifest: Manifest) -> Path | None:
+    """The file to which the references in a folder lead, if it is missing or has another size."""
+    reference = json.loads((folder / manifest.partitions[0].file).read_text(encoding="utf-8"))
+    source = folder / reference["source"]
+    is_there = source.is_file() and source.stat().st_size == reference["size_bytes"]
+    return None if is_there else source
 
 
 def can_be_mapped(path: Path) -> bool:
@@ -132,8 +145,3 @@ def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
             with open(path, "wb") as file:
                 dump_safetensors(file, tensors.items())
     path.chmod(0o444)
-
-
-def _entry(path: Path, num_examples: int) -> Entry:
-    status = path.stat()
-    return Entry(path.name, status.st_size, num_examples, sha256_file(path), status.st_mtime_ns)

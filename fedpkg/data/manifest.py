@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ class Manifest:
         counts: For each part (train, test …) the number of examples by client and label.
         sizes: For each part the number of examples by client.
         dropped: For each split the number of examples that no client got.
+        more: Other files in the folder, to which references lead.
     """
 
     settings: dict[str, Any]
@@ -53,6 +53,7 @@ class Manifest:
     counts: dict[str, list[list[int]]] = field(default_factory=dict)
     sizes: dict[str, list[int]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    more: list[Entry] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
@@ -68,8 +69,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         found = json.loads(read_bounded(path, MAX_BYTES))
         entries = [Entry(**entry) for entry in found.pop("partitions")]
-        manifest = Manifest(partitions=entries, **found)
-        if not all(isinstance(each.file, str) and Path(each.file).name == each.file for each in entries):
+        manifest = Manifest(partitions=entries, more=[Entry(**entry) for entry in found.pop("more", [])], **found)
+        if not all(Path(each.file).name == each.file for each in (*entries, *manifest.more)):
             raise ValueError("a file is not in the folder")
     except OSError as error:
         raise DataError(
@@ -82,9 +83,9 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def changed_file(folder: Path, entries: Sequence[Entry]) -> str | None:
+def changed_file(folder: Path, manifest: Manifest) -> str | None:
     """What was changed by hand in a folder, in words; None: nothing. Only files with a new time are read."""
-    for entry in entries:
+    for entry in (*manifest.partitions, *manifest.more):
         path = folder / entry.file
         try:
             status = path.stat()
@@ -99,9 +100,14 @@ def changed_file(folder: Path, entries: Sequence[Entry]) -> str | None:
     return None
 
 
+def entry_of(path: Path, num_examples: int = 0) -> Entry:
+    status = path.stat()
+    return Entry(path.name, status.st_size, num_examples, sha256_file(path), status.st_mtime_ns)
+
+
 def check_unchanged(folder: Path, manifest: Manifest) -> None:
     """Raise DataError if a file of the split was changed or removed by hand."""
-    if problem := changed_file(folder, manifest.partitions):
+    if problem := changed_file(folder, manifest):
         raise DataError(
             f"the split was changed after it was made: {problem}",
             hint=f"remove the folder {folder} and make the split again",

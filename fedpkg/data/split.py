@@ -17,7 +17,7 @@ from filelock import FileLock
 from fedpkg.config import DataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.assignment import Assignment, assign
-from fedpkg.data.client_files import can_be_mapped, write_arrays, write_files, write_references
+from fedpkg.data.client_files import can_be_mapped, lost_source, write_arrays, write_files, write_references
 from fedpkg.data.manifest import MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
 from fedpkg.data.partitioners.registry import resolve_partition
 from fedpkg.data.sources.base import Dataset
@@ -79,22 +79,32 @@ def split_dataset(
     with FileLock(cache / ".lock"):
         if (files := _complete(folder)) is not None:  # another process has made it in the meantime
             return files
-        unfinished = folder.with_name(f".{folder.name}.tmp")
-        remove_tree(unfinished)
-        unfinished.mkdir()
-        try:
-            split.make(unfinished, cache, check)
-            remove_tree(folder)
-            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave right
-            unfinished.replace(folder)
-        except BaseException:
-            remove_tree(unfinished)
-            raise
-        fsync_folder(cache)
+        split.make(folder, check, copies=cache / _SOURCES)
     event(_LOG, logging.INFO, "data.partitioned", dataset=split.source.about, clients=num_partitions, folder=folder)
     files = _complete(folder)
     assert files is not None
     return files
+
+
+def split_into(folder: Path, data: DataConfig, num_partitions: int | None, *, seed: int) -> bool:
+    """Split a dataset into any folder. True if the split was made, False if the same split was there already.
+
+    Raises:
+        DataError: The folder contains something else. Otherwise as `split_dataset`.
+    """
+    split = _Split.of(data, num_partitions, seed, data.form)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = "give a folder that does not exist, or remove it"
+        if not (folder / NAME).is_file():
+            raise DataError(f"{folder}: it exists and is not a split", hint=hint, path=str(folder))
+        manifest = read_manifest(folder)
+        check_unchanged(folder, manifest)
+        if manifest.settings != json.loads(json.dumps(split.key)):
+            raise DataError(f"{folder}: it contains another split", hint=hint, path=str(folder))
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    split.make(folder, lambda: None)
+    return True
 
 
 def check_split(data: DataConfig, folder: Path) -> None:
@@ -116,6 +126,8 @@ def check_split(data: DataConfig, folder: Path) -> None:
             raise
         event(_LOG, logging.WARNING, "data.source_missing", about=f"{error.message}; the clients' files are complete")
         return
+    if manifest.form == "references" and (path := lost_source(folder, manifest)):
+        raise DataError(f"{path}, to which the clients' references lead, is missing or has another size")
     if now != before:
         raise DataError(
             f"dataset {manifest.source.get('dataset', data.dataset)} has changed since the session began: its digest "
@@ -159,16 +171,35 @@ class _Split:
     def name(self) -> str:
         return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:32]
 
-    def make(self, folder: Path, cache: Path, check: Callable[[], None]) -> None:
+    def make(self, folder: Path, check: Callable[[], None], *, copies: Path | None = None) -> None:
+        """Write the split into a folder, which then is complete, or as it was before.
+
+        Args:
+            copies: Where a copy of the dataset goes, to which references lead. None: into the folder.
+        """
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        remove_tree(unfinished)
+        unfinished.mkdir()
+        try:
+            self._write(unfinished, check, copies)
+            remove_tree(folder)
+            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave right
+            unfinished.replace(folder)
+        except BaseException:
+            remove_tree(unfinished)
+            raise
+        fsync_folder(folder.parent)
+
+    def _write(self, folder: Path, check: Callable[[], None], copies: Path | None) -> None:
         dataset = self.source.read()
         about, digest = self.source.about, self.source.fingerprint()
         found = assign(dataset, self.settings, self.num_partitions, self.seed, within=self.within, about=about)
         if self.form == "references":
-            file = self._mapped(dataset, cache)
-            entries = write_references(found, folder, source=file, digest=digest, check=check)
+            file = self._mapped(dataset, folder if copies is None else copies)
+            entries, more = write_references(found, folder, source=file, digest=digest, check=check)
         else:
             self._check_space(dataset, folder)
-            entries = write_files(dataset, found, folder, seed=self.seed, check=check)
+            entries, more = write_files(dataset, found, folder, seed=self.seed, check=check), []
         labels, counts = _counts(dataset, found)
         sizes = {part: [len(one.parts[part][1]) for one in found.shares] for part in found.shares[0].parts}
         Manifest(
@@ -182,19 +213,19 @@ class _Split:
             counts=counts,
             sizes=sizes,
             dropped={split: number for split, number in found.dropped.items() if number},
+            more=more,
         ).write(folder)
 
-    def _mapped(self, dataset: Dataset, cache: Path) -> Path:
+    def _mapped(self, dataset: Dataset, copies: Path) -> Path:
         """The file to which references lead: the source's own if its arrays can be mapped, or else one copy."""
         files = self.source.files()
         if len(files) == 1 and can_be_mapped(files[0]):
             return files[0].absolute()
-        copies = cache / _SOURCES
         copy = copies / f"{hashlib.sha256(json.dumps(self.key['dataset']).encode()).hexdigest()[:32]}.npz"
         if not copy.exists():
             copies.mkdir(exist_ok=True)
             self._check_space(dataset, copies)
-            unfinished = copy.with_name(f".{copy.name[:-4]}.tmp.npz")
+            unfinished = copy.with_name(f".{copy.stem}.tmp.npz")
             remove_tree(unfinished)
             write_arrays(unfinished, dataset)
             unfinished.replace(copy)
@@ -258,6 +289,6 @@ def _complete(folder: Path) -> list[PartitionFile] | None:
         manifest = read_manifest(folder)
     except DataError:
         return None
-    if changed_file(folder, manifest.partitions):
+    if changed_file(folder, manifest) or (manifest.form == "references" and lost_source(folder, manifest)):
         return None
     return [PartitionFile(folder / entry.file, entry.num_examples) for entry in manifest.partitions]
