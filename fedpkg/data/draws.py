@@ -29,7 +29,7 @@ class Draws:
         self._bits = rng.bit_generator
 
     def raw(self, count: int) -> npt.NDArray[np.uint64]:
-        return np.asarray(self._bits.random_raw(count), np.uint64)
+        return np.asarray(self._bits.random_raw(count), np.uint64).reshape(count)
 
     def uniform(self, *shape: int) -> Numbers:
         """Uniform in the open interval (0, 1): multiples of 2^-53, plus 2^-54."""
@@ -39,8 +39,28 @@ class Draws:
         return np.asarray(numbers.reshape(shape), np.float64)
 
     def permutation(self, count: int) -> Integers:
-        """The numbers 0 … count - 1 in random order: a stable sort of ``count`` words of 64 bits."""
-        return np.argsort(self.raw(count), kind="stable").astype(np.int64, copy=False)
+        """The numbers 0 … count - 1 in random order."""
+        return self.order_within(np.zeros(1, np.uint8), count, 1)
+
+    def order_within(self, codes: npt.NDArray[Any], count: int, num_codes: int) -> Integers:
+        """The indices 0 … count - 1, sorted by their code 0 … num_codes - 1, and at random within a code.
+
+        The bits of a code, random bits and those of the index are sorted as one word. As no two words are equal, every
+        algorithm sorts them alike (NumPy has one for each kind of processor), and equal random bits keep their order.
+        """
+        index_bits, code_bits = max(1, count - 1).bit_length(), max(0, num_codes - 1).bit_length()
+        words = self.raw(count)
+        if code_bits and index_bits + code_bits > 40:  # too few random bits would be left
+            order = self.permutation(count)
+            return order[np.argsort(codes[order], kind="stable")]
+        words >>= np.uint64(index_bits + code_bits)
+        if code_bits:
+            words |= codes.astype(np.uint64) << np.uint64(64 - index_bits - code_bits)
+        words <<= np.uint64(index_bits)
+        words |= np.arange(count, dtype=np.uint64)
+        words.sort()
+        words &= np.uint64((1 << index_bits) - 1)
+        return words.view(np.int64)
 
     def normal(self, count: int) -> Numbers:
         """Standard normal numbers, by the polar method of Marsaglia and Bray 1964."""
@@ -107,7 +127,8 @@ def log(numbers: Any) -> Numbers:
     square = s * s
     series = np.full_like(s, 1 / 21)
     for odd in range(19, 0, -2):
-        series = series * square + 1 / odd
+        series *= square
+        series += 1 / odd
     return np.asarray(e * _LN2_HIGH + (2 * s * series + e * _LN2_LOW))
 
 
@@ -118,5 +139,7 @@ def exp(numbers: Any) -> Numbers:
     r = (x - n * _LN2_HIGH) - n * _LN2_LOW
     series = np.ones_like(r)
     for k in range(14, 0, -1):
-        series = series * r / k + 1
+        series *= r
+        series /= k
+        series += 1
     return np.asarray(np.ldexp(series, n.astype(np.int64)), np.float64)

@@ -93,17 +93,14 @@ def counts_of(shares: npt.NDArray[np.float64], totals: Counts) -> Counts:
 
 def deal_classes(labels: Values, counts: Counts, draws: Draws) -> list[Indices]:
     """Give each client its count of every class (classes x clients), chosen at random."""
-    total, num_partitions = len(labels), counts.shape[1]
-    shuffled = draws.permutation(total)
-    _classes, sizes, order = classes_of(labels[shuffled])
-    owner = np.full(total, -1, np.int32)
-    clients = np.arange(num_partitions, dtype=np.int32)
-    start = 0
-    for size, row in zip(sizes, counts, strict=True):
+    classes, codes, sizes = coded(labels)
+    order = draws.order_within(codes, len(labels), len(classes))
+    owner = np.full(len(labels), -1, np.int32)
+    clients = np.arange(counts.shape[1], dtype=np.int32)
+    for end, size, row in zip(np.cumsum(sizes), sizes, counts, strict=True):
         owners = np.repeat(clients, row)
-        owner[shuffled[order[start : start + len(owners)]]] = owners
-        start += int(size)
-    return by_owner(owner, num_partitions)
+        owner[order[end - size :][: len(owners)]] = owners
+    return by_owner(owner, counts.shape[1])
 
 
 def check_ids(values: Values) -> tuple[npt.NDArray[Any], Indices]:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, classes_of, deal_classes
+from fedpkg.data.partitioners.dealing import Counts, check_classes, classes_of, deal_classes, stable_order
 from fedpkg.data.partitioners.registry import Amount, register_partitioner
 from fedpkg.data.partitioners.sizes import Sizes, given_sizes
 from fedpkg.data.partitioners.splitting import given_count, sizes_of
@@ -109,7 +109,7 @@ def _ends(mixtures: npt.NDArray[np.float64], left: Counts) -> npt.NDArray[np.flo
 def _drawn(ends: npt.NDArray[np.float64], rows: npt.NDArray[np.integer], draws: Draws) -> Counts:
     """A class for each entry of ``rows``, from the shares of that row."""
     num_classes = ends.shape[1]
-    order = np.argsort(rows, kind="stable")
+    order = stable_order(rows, len(ends))
     found = np.empty(len(rows), np.int64)
     found[order] = np.searchsorted(ends.ravel(), rows[order] + draws.uniform(len(rows)), side="right")
     return np.asarray(np.minimum(found - rows * num_classes, num_classes - 1), np.int64)

@@ -65,7 +65,7 @@ def test_the_same_seed_gives_the_same_partition(partitioner: Known) -> None:
 def shares(labels: Labels, parts: list[Indices], classes: int) -> npt.NDArray[np.float64]:
     """How each class (row) is divided among the clients."""
     counts = np.stack([np.bincount(labels[part], minlength=classes) for part in parts], axis=1)
-    return counts / counts.sum(axis=1, keepdims=True)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def test_skew_grows_as_alpha_falls() -> None:
