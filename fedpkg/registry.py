@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -183,7 +183,7 @@ class Registry:
     able: Mapping[str, tuple[tuple[str, ...], ...]]
     told_by: str
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
-    _source: str | None = None  # the file that is being run
+    _sources: ClassVar[list[str]] = []  # the file that is being run; it may register names in several registries
     _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they ran, names they registered
 
     def register(
@@ -199,7 +199,7 @@ class Registry:
         """Decorate a class or function to register it as ``name``. Its signature has the parameters."""
 
         def decorate(make: _Made) -> _Made:
-            source = "fedpkg" if make.__module__ in self.modules else self._source or make.__module__
+            source = "fedpkg" if make.__module__ in self.modules else next(iter(self._sources), make.__module__)
             spec = Spec(kind, name, make, aliases, equation, paper, attackers, source)
             for word in (name, *aliases):
                 earlier = self._specs.get((kind, word))
@@ -242,7 +242,8 @@ class Registry:
         if path in self._run and self._run[path][0] == source:
             return self._run[path][1]
         self._load()
-        before, self._source = dict(self._specs), str(path)
+        before = dict(self._specs)
+        self._sources.insert(0, str(path))
         module = ModuleType(f"_fedpkg_of_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}")
         module.__file__ = str(path)
         sys.modules[module.__name__] = module  # dataclasses look their module up
@@ -253,7 +254,7 @@ class Registry:
         except (Exception, SystemExit) as error:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", path=str(path)) from error
         finally:
-            self._source = None
+            self._sources.pop(0)
         names = list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
         self._run[path] = (source, names)
         return names

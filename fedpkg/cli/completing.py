@@ -106,6 +106,16 @@ def data_parts(_context: click.Context, _parameter: click.Parameter, incomplete:
     return beginning(incomplete, _names(PARTITIONERS))
 
 
+def partitioners_and_datasets(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Partitioners and kinds of datasets by name."""
+    from fedpkg.data.partitioners.registry import PARTITIONERS
+    from fedpkg.data.sources.registry import DATASETS
+
+    return beginning(incomplete, _names(PARTITIONERS, DATASETS))
+
+
 def _names(*registries: Registry) -> Iterator[tuple[str, str]]:
     for registry in registries:
         for kind in registry.kinds:

@@ -1,16 +1,21 @@
-"""``fedpkg data``: the partitioners that a run.yaml can name, with their parameters."""
+"""``fedpkg data``: the partitioners and datasets that a run.yaml can name, with their parameters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import data_parts
+from fedpkg.cli.completing import partitioners_and_datasets
 from fedpkg.cli.data_splits import describe, partition
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.registered import facts_of, facts_of_parameter, file_option, show_parameters, show_spec
+
+if TYPE_CHECKING:
+    from fedpkg.registry import Registry, Spec
 
 
 @click.group("data")
@@ -34,49 +39,84 @@ command.add_command(describe)
 @common_options
 @click.pass_obj
 def list_parts(settings: Settings, file: Path | None) -> None:
-    """List partitioners, and the options that all partitioners have.
+    """List partitioners, the options that all partitioners have, and kinds of datasets.
 
     \b
       fedpkg data list
     """
-    from fedpkg.data.partitioners.registry import OPTIONS, PARTITIONERS
+    from fedpkg.config import NAMED_DATASETS
+    from fedpkg.data.partitioners.registry import OPTIONS
 
-    if file is not None:
-        PARTITIONERS.run_file(file.absolute())
-    specs, installed = list(PARTITIONERS.specs("partitioner")), PARTITIONERS.installed()
+    found = _registries(file)
     if settings.json:
-        others = [{"kind": "partitioner", "name": name, "source": value} for name, value in installed.items()]
-        output.document([facts_of(spec) for spec in specs] + others)
+        specs = [facts_of(spec) for kind, registry in found.items() for spec in registry.specs(kind)]
+        installed = [(kind, *each) for kind, registry in found.items() for each in registry.installed().items()]
+        output.document(specs + [{"kind": kind, "name": name, "source": value} for kind, name, value in installed])
         return
-    rows = [[", ".join((spec.name, *spec.aliases)), spec.about] for spec in specs]
-    output.table(["partitioner", ""], rows + [[name, f"installed: {value}"] for name, value in installed.items()])
-    output.result()
+    for kind, registry in found.items():
+        rows = [[", ".join((spec.name, *spec.aliases)), spec.about] for spec in registry.specs(kind)]
+        rows += [[name, f"installed: {value}"] for name, value in registry.installed().items()]
+        output.table([kind, ""], rows)
+        output.result()
+    output.result(f"datasets of scikit-learn: {', '.join(NAMED_DATASETS)}\n")
     show_parameters("options of all partitioners", OPTIONS.values())
 
 
 @command.command("explain")
-@click.argument("name", metavar="NAME", shell_complete=data_parts)
+@click.argument("name", metavar="NAME", shell_complete=partitioners_and_datasets)
 @file_option
 @common_options
 @click.pass_obj
 def explain_part(settings: Settings, name: str, file: Path | None) -> None:
-    """Show the equation, paper and parameters of a partitioner.
+    """Show the equation, paper and parameters of a partitioner, or the parameters of a kind of datasets.
 
     \b
       fedpkg data explain dirichlet
+      fedpkg data explain csv
     """
-    from fedpkg.config_shape import Places
-    from fedpkg.data.partitioners.registry import OPTIONS, PARTITIONERS, needs_of_spec
+    from fedpkg.data.partitioners.registry import OPTIONS, needs_of_spec
 
-    if file is not None:
-        PARTITIONERS.run_file(file.absolute())
-    spec = PARTITIONERS.find("partitioner", name, Places("fedpkg data explain"), ())
+    spec = _found(name, _registries(file))
+    is_partitioner = spec.kind == "partitioner"
+    needs = needs_of_spec(spec) if is_partitioner else ""
     if settings.json:
         options = [facts_of_parameter(each) for each in OPTIONS.values()]
-        output.document({**facts_of(spec), "needs": needs_of_spec(spec), "options": options})
+        output.document({**facts_of(spec), **({"needs": needs, "options": options} if is_partitioner else {})})
         return
     names = ", ".join((spec.name, *spec.aliases))
-    facts = [("name", names), ("needs", needs_of_spec(spec)), ("equation", spec.equation), ("paper", spec.paper)]
+    facts = [("name", names), ("needs", needs), ("equation", spec.equation), ("paper", spec.paper)]
     show_spec(spec, [*facts, ("defined in", spec.source)])
-    output.result()
-    show_parameters("options of all partitioners", OPTIONS.values())
+    if is_partitioner:
+        output.result()
+        show_parameters("options of all partitioners", OPTIONS.values())
+
+
+def _registries(file: Path | None) -> dict[str, Registry]:
+    """The registries by their kinds; with what a file registers, if it is given."""
+    from fedpkg.data.partitioners.registry import PARTITIONERS
+    from fedpkg.data.sources.registry import DATASETS
+
+    registries = {"partitioner": PARTITIONERS, "dataset": DATASETS}
+    if file is not None:
+        for registry in registries.values():
+            registry.run_file(file.absolute())
+    return registries
+
+
+def _found(name: str, registries: Mapping[str, Registry]) -> Spec:
+    """The partitioner of a name or, if there is none, the kind of datasets."""
+    from fedpkg.config_shape import Places
+    from fedpkg.errors import ConfigError, nearest
+    from fedpkg.registry import names_of
+
+    known = {kind: {*names_of(each.specs(kind)), *each.installed()} for kind, each in registries.items()}
+    for kind, registry in registries.items():
+        if name in known[kind] or ":" in name:
+            spec = registry.find(kind, name, Places("fedpkg data explain"), ())
+            is_partitioner = hasattr(spec.make, "split") or hasattr(spec.make, "split_columns")
+            if kind == "dataset" or name in known[kind] or is_partitioner:
+                return spec
+    words = sorted(set().union(*known.values()))
+    raise ConfigError(
+        f"there is no partitioner or dataset '{name}'{nearest(name, words)}", hint="`fedpkg data list` lists them"
+    )

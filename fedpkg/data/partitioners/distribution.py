@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from fedpkg.data.draws import Draws
 from fedpkg.data.partitioners.dealing import Counts, check_classes, classes_of, counts_of, deal_classes
 from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
 from fedpkg.errors import DataError
+from fedpkg.files import sha256_file
 from fedpkg.registry import NotNegative
 
 
@@ -30,14 +31,33 @@ class DistributionPartitioner:
         matrix: The rows, or the path of an .npy or .csv file (numbers only, no header) with them.
         unit: `share` divides each class among the clients in proportion to its column, so that all of its examples are
             used. `count` gives exactly these numbers of examples; the others are dropped, and their number is shown.
+        matrix_sha256: Digest of the matrix' file. null: that of the file when the session begins.
     """
 
     matrix: Annotated[list[Annotated[list[NotNegative], Meta(min_length=1)]], Meta(min_length=1)] | str
     unit: Literal["share", "count"] = "share"
     min_examples: MinExamples = 1
+    matrix_sha256: str | None = None
 
     needs: ClassVar[Needs] = "labels"
     tells_count: ClassVar[bool] = True
+
+    @staticmethod
+    def completed(section: dict[str, Any]) -> dict[str, Any]:
+        """The section with the digest of the file, so that another matrix is another split."""
+        if not isinstance(section["matrix"], str):
+            return section
+        try:
+            now = sha256_file(Path(section["matrix"]))
+        except OSError as error:
+            raise _unreadable(section["matrix"], error) from error
+        if section["matrix_sha256"] not in (None, now):
+            raise DataError(
+                f"{section['matrix']} is not the matrix with which the session began (sha256 "
+                f"{section['matrix_sha256']}, now {now})",
+                hint="restore the file, or start a new run",
+            )
+        return {**section, "matrix_sha256": now}
 
     def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
         check_classes(values, "a partition by a matrix")
@@ -103,8 +123,12 @@ def _read(name: str) -> npt.NDArray[np.float64]:
             found = np.loadtxt(path, delimiter=",", ndmin=2)
         return np.atleast_2d(np.asarray(found, np.float64))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"partition.matrix: {path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            hint="give an .npy file of numbers, or a .csv file of numbers without a header",
-            path=name,
-        ) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    return DataError(
+        f"partition.matrix: {name} cannot be read: {getattr(error, 'strerror', None) or error}",
+        hint="give an .npy file of numbers, or a .csv file of numbers without a header",
+        path=name,
+    )

@@ -94,6 +94,8 @@ def resolve_partition(section: Mapping[str, Json], places: Places) -> dict[str, 
     own = PARTITIONERS.resolve(
         "partitioner", {key: value for key, value in given.items() if key not in OPTIONS}, places, _PATH
     )
+    if completed := getattr(_dividing(own), "completed", None):
+        own = completed(own) if "inner" not in own else {**own, "inner": completed(own["inner"])}
     resolved = {"name": own.pop("name"), **file, **{key: given.get(key) for key in OPTIONS}, **own}
     _check_column(resolved, places)
     return resolved

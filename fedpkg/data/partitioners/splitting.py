@@ -65,16 +65,6 @@ def split_examples(
     return Split(parts, tests, dropped, dropped_test)
 
 
-def transformed(
-    partitioner: Any, features: Values, client: int, num_partitions: int, seed: int, *, is_test: bool
-) -> Values:
-    """The features of one client, changed as the partitioner says; unchanged by most of them."""
-    if not hasattr(partitioner, "transform"):
-        return features
-    rng = np.random.default_rng([seed, TRANSFORM, client, int(is_test)])
-    return np.asarray(partitioner.transform(features, client, num_partitions, rng))
-
-
 def _checked(parts: Any, total: int, num_partitions: int | None, partitioner: Any) -> tuple[list[Indices], int]:
     """The parts and the number of indices in none of them. Raises DataError: it is not a split."""
     where = f"the partitioner {type(partitioner).__name__}"

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from fedpkg.config_shape import Places
 from fedpkg.data.base import Indices
-from fedpkg.data.partitioners import make_partitioner
+from fedpkg.data.partitioners import make_partitioner, resolve_partition
 from fedpkg.data.partitioners.splitting import split_examples
 from fedpkg.errors import DataError, FedpkgError
 
@@ -220,6 +221,11 @@ def test_a_matrix_may_be_in_a_file(tmp_path: Path) -> None:
     for name in ("m.npy", "m.csv"):
         parts = split(labels, None, "distribution", matrix=str(tmp_path / name), unit="count")
         assert np.array_equal(counts(labels, parts), matrix)
+
+    resolved = resolve_partition({"name": "distribution", "matrix": str(tmp_path / "m.npy")}, Places("run.yaml"))
+    np.save(tmp_path / "m.npy", 2 * matrix)
+    with pytest.raises(DataError, match="is not the matrix with which the session began"):
+        make_partitioner(resolved)
 
 
 COLUMNS = [f"c{number}" for number in range(10)]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fedpkg.data.base import Indices
 from fedpkg.data.partitioners import make_partitioner
 from fedpkg.data.partitioners.registry import PARTITIONERS
-from fedpkg.data.partitioners.splitting import Split, needs_of, split_examples, transformed, within_client
+from fedpkg.data.partitioners.splitting import Split, needs_of, split_examples, within_client
 from fedpkg.errors import DataError
 
 GOLDEN = Path(__file__).with_name("splits.json")
@@ -203,13 +203,13 @@ def test_without_a_method_of_its_own_a_partitioner_divides_test_examples_as_trai
     assert {*split.test[0].tolist()} >= {0, 2} and {*split.test[1].tolist()} >= {1, 3}
 
 
-def test_features_are_changed_only_by_the_schemes_that_say_so() -> None:
+def test_schemes_that_change_features_do_so_by_client() -> None:
+    assert not hasattr(made("iid"), "transform")
     pixels = np.arange(18, dtype=np.float32).reshape(2, 9)
-    assert transformed(made("iid"), pixels, 1, 4, 0, is_test=False) is pixels
-    turned = transformed(made("rotation"), pixels, 1, 4, 0, is_test=False)
+    turned = made("rotation").transform(pixels, 1, 4, np.random.default_rng(0))
     assert np.array_equal(turned[0].reshape(3, 3), np.rot90(pixels[0].reshape(3, 3)))
-    flat = np.zeros((2000, 20), np.float32)
-    noise = [transformed(made("feature_noise"), flat, client, 4, 0, is_test=False) for client in range(4)]
+    rng, flat = np.random.default_rng(0), np.zeros((2000, 20), np.float32)
+    noise = [made("feature_noise").transform(flat, client, 4, rng) for client in range(4)]
     assert np.allclose([part.var() for part in noise], [0.025, 0.05, 0.075, 0.1], rtol=0.05)
-    assert noise[0].dtype == np.float32
-    assert not np.array_equal(noise[0], transformed(made("feature_noise"), flat, 0, 4, 0, is_test=True))
+    pixels_of_bytes = made("feature_noise").transform(flat.astype(np.uint8), 0, 4, rng)
+    assert noise[0].dtype == pixels_of_bytes.dtype == np.float32
