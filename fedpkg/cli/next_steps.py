@@ -9,16 +9,19 @@ from fedpkg.cli.completing import PACKAGES_HERE, is_package
 from fedpkg.cli.options import Settings
 from fedpkg.errors import FedpkgError
 
-RUN_YAML = Path("run.yaml")
+RUN_YAML, EXPERIMENT_YAML = Path("run.yaml"), Path("experiment.yaml")
 
 
 def next_steps(settings: Settings) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """What is here, as facts, and commands with what each does; nothing where there is neither run.yaml nor package."""
+    """What is here, as facts, and commands with what each does; nothing without a run.yaml, experiment or package."""
     facts: list[tuple[str, str]] = []
     steps: list[tuple[str, str]] = []
     has_run, package = RUN_YAML.is_file(), next(filter(is_package, PACKAGES_HERE), None)
-    if not has_run and package is None:
+    has_experiment = EXPERIMENT_YAML.is_file()
+    if not has_run and not has_experiment and package is None:
         return facts, steps
+    if has_experiment:
+        _of_experiment(settings, facts, steps)
     if has_run:
         _of_run(settings, facts, steps)
     if settings.home_path.is_dir():
@@ -26,10 +29,23 @@ def next_steps(settings: Settings) -> tuple[list[tuple[str, str]], list[tuple[st
     if package is not None:
         facts.append(("package", "this folder" if package == Path() else str(package)))
         steps.append((f"fedpkg package inspect {package}", "what the package holds and offers"))
-        if not has_run:
+        if not has_run and not has_experiment:
             steps.append(("fedpkg init", "write a run.yaml for the package"))
     steps.append(("fedpkg --help", "all commands"))
     return facts, steps
+
+
+def _of_experiment(settings: Settings, facts: list[tuple[str, str]], steps: list[tuple[str, str]]) -> None:
+    from fedpkg.experiments.folders import ExperimentFolder
+
+    try:
+        groups = ExperimentFolder(".").groups
+    except FedpkgError as error:
+        facts.append((EXPERIMENT_YAML.name, error.message))
+        return
+    facts.append((EXPERIMENT_YAML.name, f"an experiment with the groups {', '.join(groups) or 'none'}"))
+    steps.append((settings.command("experiment run ."), "run the default options once"))
+    steps.append(("fedpkg config show .", "every key, its value, and the file that sets it"))
 
 
 def _of_run(settings: Settings, facts: list[tuple[str, str]], steps: list[tuple[str, str]]) -> None:

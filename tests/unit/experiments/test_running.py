@@ -52,3 +52,12 @@ def test_the_composed_configuration_is_shown_with_its_origins(tmp_path: Path) ->
     refused = command("config", "show", folder, "size=four", "--json")
     assert refused.code == 3
     assert "'size' has no option 'four'" in refused.err
+
+
+def test_fedpkg_alone_in_the_folder_says_how_the_experiment_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write(tmp_path / "x", FILES))
+    told = command().out
+    assert "an experiment with the groups size" in told
+    assert "fedpkg experiment run ." in told
