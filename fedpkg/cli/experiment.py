@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fedpkg.cli.completing import experiment_words
+from fedpkg.cli.experiment_results import COMMANDS as RESULTS
 from fedpkg.cli.experiment_sweeps import COMMANDS
 from fedpkg.cli.options import Settings, common_options, search_path_option
 
@@ -23,7 +24,7 @@ def command() -> None:
     """
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *RESULTS):
     command.add_command(_command)
 
 

@@ -29,6 +29,7 @@ _PHASES = {
     "held_out": "held-out clients",
     "server": "server's data",
     "before_training": "before training",
+    "after_training": "after training",
     "train": "training",
     "strategy": "strategy",
 }

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from fedpkg.stores.base import MetricRow, RoundRow, ValidationRow
     from fedpkg.stores.sql import StateStore
 
-PHASES = ("validate", "held_out", "server", "before_training", "train", "strategy")  # which a reader looks for first
+PHASES = (
+    "validate",
+    "held_out",
+    "server",
+    "before_training",
+    "after_training",
+    "train",
+    "strategy",
+)  # which a reader looks for first
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,8 @@ def _former(store: StateStore, session_id: str, rounds: Sequence[RoundRow]) -> d
 
     replies: dict[int, list[ValidationRow]] = {}
     for validation in store.list_validations(session_id):
-        replies.setdefault(validation.round_number, []).append(validation)
+        if validation.phase == "validate":
+            replies.setdefault(validation.round_number, []).append(validation)
     found = {}
     for row in rounds:
         means = former_rows(row)

@@ -64,7 +64,7 @@ def facts_of(home: Home, store: StateStore, session: SessionRow, status: str) ->
     validated = [row.round_number for row in rounds if row.metrics]
     last = validated[-1] if validated else 0
     validations = store.list_validations(session_id, round_number=last) if last else []
-    values = {row.client_id: _numbers(row.metrics) for row in validations}
+    values = {row.client_id: _numbers(row.metrics) for row in validations if row.phase == "validate"}
     return Facts(
         session=session,
         status=status,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpkg.controller.metric_rows import metric_rows
+from fedpkg.controller.metrics import average
 from fedpkg.stores.base import (
     ClientRow,
     ModelRow,
@@ -145,16 +146,16 @@ def _write_round(
             weight_source="reply",
         )  # fmt: skip
         validated.append((TaskRow(task_id=f"{task}/v", status="ok", entry_point="validate", **common), validation))
+    told: list[Any] = [(validation.metrics, (50.0, "reply")) for _, validation in validated]
     done = dataclasses.replace(
         begun, status="finished", counted=counted, wall_s=0.5, num_ok=len(counted),
         num_failed=len(names) - len(counted), num_examples=50.0 * len(counted), finished_at=1.7e9 + number,
-        metrics={"test_accuracy": mean, "test_loss": -math.log(mean + 0.01), "num_examples": 50 * len(counted)},
-        train_metrics={"loss": 2 * math.exp(-number / 5)}, model_id=f"{session_id}.{number}",
+        metrics=average(told).values, train_metrics={"loss": 2 * math.exp(-number / 5)},
+        model_id=f"{session_id}.{number}",
     )  # fmt: skip
     store.commit_round(dataclasses.replace(done, status="aggregated"), _model(session_id, number, counted))
     for task, validation in validated:
         store.record_task(task, validation=validation)
-    told = [(validation.metrics, (50.0, "reply")) for _, validation in validated]
-    rows = [] if is_former else metric_rows(told, **key, phase="validate")  # type: ignore[arg-type]
+    rows = [] if is_former else metric_rows(told, **key, phase="validate")
     rows += [] if is_former else metric_rows([(done.train_metrics, (1.0, "reply"))], **key, phase="train")
     store.finish_round(done, metric_rows=rows)
