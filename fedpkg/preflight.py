@@ -16,7 +16,7 @@ from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
 from fedpkg.config_shape import Places
-from fedpkg.errors import ConfigError, SpecError, nearest
+from fedpkg.errors import ConfigError, DataError, SpecError, nearest
 from fedpkg.fedn.names import DATA_PATHS, HELPERS_WITHOUT_WEIGHTS
 from fedpkg.log import event
 from fedpkg.strategies.traits import traits_of
@@ -62,6 +62,38 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
                 hint="set seed_model to a model file (--seed-model FILE), or add an entry point 'build', or a function "
                 f"init_seed, that writes a model file to the package{found}",
             ) from error
+
+
+def check_evaluation(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
+    """Raise an error if a measurement that the configuration asks for cannot take place."""
+    evaluation, where = config.evaluation, "evaluation"
+    wanted = [key for key in ("before_training", "after_training") if getattr(evaluation, key)]
+    wanted += ["server"] if evaluation.server is not None else []
+    if not wanted:
+        return
+    if not traits_of(strategy).has_model:
+        problem = f"{where}.{wanted[0]} measures a model, but strategy {config.strategy['name']} has none"
+        raise ConfigError(problem, hint=f"remove {where}.{wanted[0]}", key=f"{where}.{wanted[0]}")
+    if wanted != ["server"]:
+        package.spec.entry_point("validate")
+    if evaluation.server is not None:
+        package.spec.entry_point(evaluation.server.entry_point)
+        check_server_data(config)
+        if config.validation.every == 0:
+            raise ConfigError(
+                f"{where}.server is set, but validation.every is 0: no round would be measured",
+                hint="set validation.every to 1 or more (validation.fraction limits the number of clients)",
+                key=f"{where}.server",
+            )
+
+
+def check_server_data(config: RunConfig) -> None:
+    """Raises DataError: the server's data does not exist."""
+    server = config.evaluation.server
+    if server is not None and not Path(server.data).exists():
+        raise DataError(
+            f"evaluation.server.data: {server.data} does not exist", hint="give the path of a file or folder"
+        )
 
 
 def _check_without_model(config: RunConfig) -> None:

@@ -35,14 +35,15 @@ def list_validations(
 
     The weight is the client's weight in the average of the round. All weights of one average have the same source: the
     num_examples reported with the metrics (reply); if a client reports none, the sizes of the clients' data (split),
-    their num_examples in training (train), or equal weights (equal).
+    their num_examples in training (train), or equal weights (equal). Measurements before and after training, and those
+    on the server's data, have another phase than `validate`.
     """
     from fedpkg.cli.report import metric_names
 
     with settings.reading() as (_home, store):
         session = find_session(store, session_ref)
         check_there(store, session, round_number=round_number, client_id=client_id)
-        found = store.list_validations(session.session_id, round_number=round_number, client_id=client_id)
+        found = store.list_validations(session.session_id, round_number=round_number, client_id=client_id, phase=None)
     if settings.json:
         output.document([asdict(row) for row in found])
         return
@@ -51,10 +52,12 @@ def list_validations(
     measured = [output.measures([values.get(name) for values in metrics]) for name in names]
     texts = [name for name in dict.fromkeys(name for values in metrics for name in values) if name not in names]
     texts = [name for name in texts if any(isinstance(values.get(name), str) for values in metrics)]
+    has_phases = any(row.phase != "validate" for row in found)
     rows = [
         [
             str(row.round_number),
             row.client_id,
+            *([row.phase] if has_phases else []),
             *(column[i] for column in measured),
             *(shown(str(metrics[i].get(name, "-")))[:80] for name in texts),
             output.number(row.weight),
@@ -62,6 +65,6 @@ def list_validations(
         ]
         for i, row in enumerate(found)
     ]
-    output.table(["round", "client", *names, *texts, "weight", "from"], rows)
+    output.table(["round", "client", *(["phase"] if has_phases else []), *names, *texts, "weight", "from"], rows)
     if not rows:
         output.words(f"session {session.session_id} has no such validation")

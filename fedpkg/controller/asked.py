@@ -28,6 +28,7 @@ from fedpkg.waist.order import Order
 
 if TYPE_CHECKING:
     from fedpkg.controller.context import SessionContext
+    from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.controller")
 
@@ -170,6 +171,11 @@ class Asked:
         """The usable replies, in cohort order."""
         found = (came for _, came in sorted(self.settled.items()))
         return [came for came in found if came is not None and came.is_ok]
+
+    def update_of(self, came: Came) -> Weights:
+        """The mapped update of a usable answer."""
+        assert came.reply is not None
+        return self._ordering.reading.open(came.reply, self.receive.sent).sets[""]
 
     @property
     def falls_short(self) -> bool:

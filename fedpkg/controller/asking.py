@@ -35,6 +35,7 @@ class Asking:
             is repeated.
         num_noted: number of these on record.
         note: records the results of the waits.
+        measure: is called with the clients of the round's first requests before these are sent; None: nothing is.
 
     Attributes:
         counting: the requests whose replies count in this round: those that it waited for, and those of this or an
@@ -51,6 +52,7 @@ class Asking:
         arrivals: Sequence[Sequence[Key]],
         num_noted: int,
         note: Callable[[list[list[Key]]], None],
+        measure: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self.ctx = desk.ctx
         self.desk = desk
@@ -61,6 +63,7 @@ class Asking:
         self._arrivals = [list(keys) for keys in arrivals]
         self._num_noted = num_noted
         self._note = note
+        self._measure = measure
         self._waits = 0
         self._is_waiting = False
         self._after_replies: list[Asked] = []  # requests of this round after its first ones, or after a wait
@@ -90,6 +93,8 @@ class Asking:
 
     def ask_chosen(self, chosen: Sequence[tuple[Request, Sample]]) -> tuple[Asked, ...]:
         """Send requests to the clients that were chosen for them."""
+        if self._measure is not None and not self._batches:
+            self._measure(list(dict.fromkeys(name for _, sample in chosen for name in sample.clients)))
         self._batches += 1
         self.note_waits()
         several = [self._begin(request, sample) for request, sample in chosen]

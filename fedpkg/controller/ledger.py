@@ -17,7 +17,7 @@ from fedpkg.errors import SessionFailed
 from fedpkg.files import damage_of, remove_files, remove_tree
 from fedpkg.log import event
 from fedpkg.replies.reading import Checked, Reading
-from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
+from fedpkg.stores.base import MetricPhase, RequestRow, TaskRow, UpdateRow, ValidationRow
 from fedpkg.stores.home import stored_path
 from fedpkg.types import Json
 from fedpkg.waist.answer import Failure, Refused, Status
@@ -158,6 +158,10 @@ class Ledger:
     def begun(self, order: Order) -> None:
         """Reserve the order's attempt, so that no other task gets its number."""
         self._attempts[order.client_id, order.entry_point] = order.attempt
+
+    def take_attempts(self, other: Ledger) -> None:
+        """Number further tasks after those that another ledger of the round has begun."""
+        self._attempts |= {key: max(number, self._attempts.get(key, 0)) for key, number in other._attempts.items()}
 
     def times_dropped_out(self, row: RequestRow, client_id: str) -> int:
         rows = self._recorded.get((row.request_id, client_id), ())
@@ -317,24 +321,26 @@ def task_row(received: Received, *, position: int, started_at: float, bytes_down
 
 
 class ValidationLedger(Ledger):
-    """The records of a round's validation: its rows of clients' metrics decide.
+    """The records of a round's validation, or of another measurement: its rows of clients' metrics decide.
 
     Attributes:
         found: metrics by client.
         states: tokens of the clients' states afterwards.
     """
 
-    def __init__(self, ctx: SessionContext, round_number: int, model_id: str) -> None:
+    def __init__(self, ctx: SessionContext, round_number: int, model_id: str, phase: MetricPhase = "validate") -> None:
         self._model_id = model_id
+        self._phase = phase
         self.found: dict[str, ValidationRow] = {}
         self.states: dict[str, str | None] = {}
         super().__init__(ctx, round_number)
 
     def _load(self) -> None:
-        rows = self.ctx.store.list_validations(self.ctx.session.session_id, round_number=self.round_number)
+        session_id, phase = self.ctx.session.session_id, self._phase
+        rows = self.ctx.store.list_validations(session_id, round_number=self.round_number, phase=phase)
         self.found = {row.client_id: row for row in rows}
         for task in self._tasks():
-            is_ours = task.entry_point == "validate" and task.request_id is None
+            is_ours = task.entry_point == "validate" and task.request_id is None and phase == "validate"
             if is_ours and task.status == "ok" and task.state_version is not None:
                 if damage := self._damage_of_state(task):
                     self.disown(task, damage)
@@ -364,6 +370,7 @@ class ValidationLedger(Ledger):
             metrics=self.ctx.measured(answer.metrics, order.client_id),
             weight=weight[0],
             weight_source=weight[1],
+            phase=self._phase,
         )
         self.found[order.client_id] = row
         if answer.state is not None:

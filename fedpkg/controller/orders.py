@@ -186,9 +186,16 @@ class Payloads:
     """
 
     def __init__(
-        self, ctx: SessionContext, round_number: int, model: Weights | None = None, row: ModelRow | None = None
+        self,
+        ctx: SessionContext,
+        round_number: int,
+        model: Weights | None = None,
+        row: ModelRow | None = None,
+        *,
+        prefix: str = PAYLOAD,
     ) -> None:
         self._ctx = ctx
+        self._prefix = prefix  # of the names of its files
         self._round_number = round_number
         self.model = model  # the global model that clients get; None: it is not needed in memory
         self._file: Input | None = None  # of the global model
@@ -248,7 +255,7 @@ class Payloads:
 
     def _write(self, payload: Payload) -> tuple[Payload, Input, Path]:
         ctx = self._ctx
-        name = f"{PAYLOAD}-{self._batches}-{len(self._written) + 1}{ctx.form.suffix}"
+        name = f"{self._prefix}-{self._batches}-{len(self._written) + 1}{ctx.form.suffix}"
         path = ctx.round_folder(self._round_number) / name
         sets: tuple[str, ...] = ()
         model = ""

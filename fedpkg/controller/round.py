@@ -16,6 +16,7 @@ from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import RoundFinished
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import Ledger
+from fedpkg.controller.measuring import VALIDATE, AroundTraining
 from fedpkg.controller.metric_rows import metric_rows
 from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
 from fedpkg.controller.orders import Payloads
@@ -24,16 +25,17 @@ from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import check_state, encode, no_weights
 from fedpkg.controller.trail import buffer_keys, put_weights, store_model
-from fedpkg.controller.validation import VALIDATE, Validation, validate
+from fedpkg.controller.validation import Validation, validate
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
 from fedpkg.files import remove_files, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
-from fedpkg.stores.base import OUTSTANDING, ModelRow, RoundRow, WeightSource
+from fedpkg.stores.base import OUTSTANDING, MetricRow, ModelRow, RoundRow, WeightSource
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Arrived, Client, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
+from fedpkg.types import Json
 from fedpkg.waist.place import PAYLOAD
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
@@ -84,6 +86,7 @@ class _Training:
             row = dataclasses.replace(row, counted=None, arrivals=[], started_at=ctx.clock())
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
+        self.around: AroundTraining | None = None
         self.asking = self._asking(rounds, state["model"] if ctx.traits.has_model else None)
 
     def _asking(self, rounds: Rounds, model: Weights | None) -> Asking:
@@ -91,18 +94,32 @@ class _Training:
         rounds.lanes.forget(but=outstanding.clients)
         rounds.lanes.begin(ctx.store.list_clients(ctx.session.session_id))
         desk = desk_of(ctx, rounds.lanes, number, Ledger(ctx, number), Payloads(ctx, number, model, self.parent))
+        measure = None
+        if self.parent is not None and VALIDATE in ctx.spec.entry_points:
+            self.around = AroundTraining(ctx, rounds.lanes, number, self.parent, desk.ledger)
+            measure = self.around.before if ctx.config.evaluation.before_training else None
         choosing = Choosing(ctx, number, list(desk.clients.values()), busy=lambda: outstanding.clients)
         own = self.row.arrivals
         replayed = _earlier_round(ctx, number, of=ctx.config.replay) if ctx.config.replay else None
         found = [*own, *(replayed.arrivals[len(own) :] if replayed else ())]
         arrivals = [[(by_round, request_id) for by_round, request_id in keys] for keys in found]
-        return Asking(desk, choosing, outstanding, arrivals=arrivals, num_noted=len(own), note=self._note_arrivals)
+        return Asking(
+            desk,
+            choosing,
+            outstanding,
+            arrivals=arrivals,
+            num_noted=len(own),
+            note=self._note_arrivals,
+            measure=measure,
+        )
 
     def run(self) -> tuple[StepResult, RoundRow]:
         self.ctx.store.begin_round(self.row)
         try:
             self.outstanding.begin()
             result = self._step()
+            if self.around is not None and self.ctx.config.evaluation.after_training:
+                self.around.after(self.asking.counting, self.state["model"])
         except (AggregationError, ConfigError, SessionFailed, SpecError) as error:
             self._record_failed(error.message.splitlines()[0])
             if isinstance(error, (ConfigError, SpecError)):  # resuming would use the same configuration
@@ -228,33 +245,28 @@ class _Training:
         states, last = asking.states, asking.last
         replied = {client_id: last[client_id] for client_id in row.cohort if client_id in last}
         examples = {client_id: number for client_id, (number, _) in replied.items()}
-        model, saved = self._store(result, examples)
-        source: WeightSource = "reply" if ctx.config.round.weighting == "examples" else "equal"
         measured = {name: ctx.measured(dict(metadata), name) for name, (_, metadata) in replied.items()}
-        reported = [(measured[name], (number, source)) for name, (number, _) in replied.items()]
-        trained = average(reported)
+        model, saved = self._store(result, examples)
+        row, aggregates = self._with_train_metrics(row, examples, measured)
         row = dataclasses.replace(
             row,
             status="aggregated",
             counted=[client_id for client_id in row.cohort if client_id in states],
-            num_examples=float(sum(examples.values())),
             strategy_metrics=dict(result.metrics),
-            train_metrics=trained.values,
-            averages={"train": trained.about},
             model_id=None if model is None else model.model_id,
             phases=phases,
         )
         ctx.executor.states.commit(row.session_id, states)
         superseded = ctx.store.state_digests(row.session_id)
-        said = {client_id: numbers_of(metadata) for client_id, metadata in measured.items()}
-        clients = self._states(states, replied)
+        around = self.around
         ctx.store.commit_round(
             row,
             model,
             strategy_state=(self.round_number, saved),
-            clients=clients,
-            metrics=said,
-            metric_rows=metric_rows(reported, session_id=row.session_id, round_number=self.round_number, phase="train"),
+            clients=self._states(states, replied),
+            metrics={client_id: numbers_of(metadata) for client_id, metadata in measured.items()},
+            validations=() if around is None else around.rows,
+            metric_rows=aggregates if around is None else [*aggregates, *around.metric_rows],
         )
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
@@ -262,6 +274,21 @@ class _Training:
         # The row was committed before its own duration was known; `finish_round` writes these.
         now = time.monotonic()
         return dataclasses.replace(row, wall_s=now - self.started, phases={**phases, "commit": now - before})
+
+    def _with_train_metrics(
+        self, row: RoundRow, examples: Mapping[str, float], measured: Mapping[str, Json]
+    ) -> tuple[RoundRow, list[MetricRow]]:
+        """The row with the averages of what clients report with their updates, and the aggregates of these."""
+        source: WeightSource = "reply" if self.ctx.config.round.weighting == "examples" else "equal"
+        reported = [(measured[name], (number, source)) for name, number in examples.items()]
+        trained = average(reported)
+        row = dataclasses.replace(
+            row,
+            num_examples=float(sum(examples.values())),
+            train_metrics=trained.values,
+            averages={"train": trained.about},
+        )
+        return row, metric_rows(reported, session_id=row.session_id, round_number=self.round_number, phase="train")
 
     def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow | None, Any]:
         """Store the next model and the weights of the state; return the model's row, and the state as data."""
@@ -344,26 +371,34 @@ def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> Rou
     ctx.executor.states.commit(row.session_id, states)
     measured = {one.client_id: numbers_of(one.metrics) for one in found.rows}
     ctx.store.finish_round(
-        row, clients=found.clients, metrics=measured, validations=found.rows, metric_rows=found.metric_rows
+        row,
+        clients=found.clients,
+        metrics=measured,
+        validations=[*found.rows, *found.server],
+        metric_rows=found.metric_rows,
     )
     ctx.executor.states.forget(row.session_id, states)
     for name, token in found.dropped.items():
         if token is not None:
             ctx.executor.states.discard(row.session_id, name, token)
+    _tell_finished(ctx, row, model)
+    return row
+
+
+def _tell_finished(ctx: SessionContext, row: RoundRow, model: ModelRow | None) -> None:
     event(
         logger,
         logging.INFO,
         "round.finished",
-        round=round_number,
+        round=row.round_number,
         ok=row.num_ok,
         failed=row.num_failed,
         examples=row.num_examples,
         seconds=row.wall_s or 0.0,
         **_not_finite(row.averages),
     )
-    aggregates = ctx.store.list_metric_rows(row.session_id, round_number=round_number)
+    aggregates = ctx.store.list_metric_rows(row.session_id, round_number=row.round_number)
     ctx.watch(RoundFinished(round=row, model=model, metrics=aggregates))
-    return row
 
 
 def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -5,31 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from fedpkg.controller.asked import Asked, Desk, desk_of
 from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.context import SessionContext
-from fedpkg.controller.events import PhaseStarted, RequestAsked
+from fedpkg.controller.events import PhaseStarted
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import ValidationLedger
-from fedpkg.controller.metric_rows import metric_rows
+from fedpkg.controller.measuring import VALIDATE, aggregates, drop_states, enter, weighted
 from fedpkg.controller.metrics import average
 from fedpkg.controller.orders import Payloads
-from fedpkg.stores.base import (
-    HELD_OUT,
-    ClientRow,
-    ClientUpdate,
-    MetricPhase,
-    MetricRow,
-    ModelRow,
-    RequestRow,
-    ValidationRow,
-)
-from fedpkg.strategies.base import Request
-from fedpkg.types import Json, ReplyKind
-
-VALIDATE: Final = "validate"
+from fedpkg.stores.base import HELD_OUT, ClientRow, ClientUpdate, MetricRow, ModelRow, ValidationRow
+from fedpkg.stores.base import SERVER as ON_SERVER
+from fedpkg.types import Json
+from fedpkg.waist.order import SERVER
 
 
 @dataclass(frozen=True)
@@ -43,6 +32,7 @@ class Validation:
         averages: facts about the averages, by group of clients.
         metric_rows: the aggregates of each metric over the clients.
         dropped: tokens of states that are not kept, by client.
+        server: the metrics on the server's data.
     """
 
     rows: Sequence[ValidationRow] = ()
@@ -51,6 +41,7 @@ class Validation:
     averages: Mapping[str, dict[str, Json]] = field(default_factory=dict)
     metric_rows: Sequence[MetricRow] = ()
     dropped: Mapping[str, str | None] = field(default_factory=dict)
+    server: Sequence[ValidationRow] = ()
 
 
 def validate(
@@ -64,81 +55,79 @@ def validate(
         aside: clients with outstanding requests. They validate at the same time, from their last recorded state, and
             the resulting state is dropped.
     """
+    clients, server = ctx.store.list_clients(ctx.session.session_id), server_of(ctx)
+    lanes.begin(clients if server is None else [*clients, server])
     ledger = ValidationLedger(ctx, round_number, model.model_id)
-    lanes.begin(ctx.store.list_clients(ctx.session.session_id))
     desk = desk_of(ctx, lanes, round_number, ledger, Payloads(ctx, round_number, None, model))
     desk.aside = aside
-    _ask(desk, ledger)
+    on_server = _Server(desk, model) if server is not None else None
+    _ask(desk, ledger, on_server)
     # In the order of the clients, so that the average does not depend on the order of arrival.
     rows = [ledger.found[client_id] for client_id in desk.clients if client_id in ledger.found]
-    among = _weighted(ctx, desk.clients, [one for one in rows if one.client_id not in ctx.held_out])
-    apart = _weighted(ctx, desk.clients, [one for one in rows if one.client_id in ctx.held_out])
+    among = weighted(ctx, desk.clients, [one for one in rows if one.client_id not in ctx.held_out])
+    apart = weighted(ctx, desk.clients, [one for one in rows if one.client_id in ctx.held_out])
     metrics, about = _average(among)
     averages = {VALIDATE: about}
     if apart:
         held_out, averages["held_out"] = _average(apart)
         metrics |= {f"{HELD_OUT}{name}": value for name, value in held_out.items()}
+    of_server = [] if on_server is None else on_server.taken()
+    if of_server:
+        measured, averages["server"] = _average(of_server)
+        metrics |= {f"{ON_SERVER}{name}": value for name, value in measured.items()}
     left = {
         name: (token, desk.clients[name].last_num_examples)
         for name, token in ledger.states.items()
         if name not in aside
     }
     dropped = {name: token for name, token in ledger.states.items() if name in aside}
-    aggregates = [*_aggregates(among, VALIDATE), *_aggregates(apart, "held_out")]
-    return Validation(among + apart, left, metrics, averages, aggregates, dropped)
+    found = [*aggregates(among, VALIDATE), *aggregates(apart, "held_out"), *aggregates(of_server, "server")]
+    return Validation(among + apart, left, metrics, averages, found, dropped, of_server)
 
 
-def _ask(desk: Desk, ledger: ValidationLedger) -> None:
-    """Ask the clients that have not answered yet, and wait until each has answered or failed."""
-    ctx = desk.ctx
-    chosen = Choosing(ctx, desk.round_number, list(desk.clients.values())).to_validate()
-    ctx.watch(PhaseStarted(round_number=desk.round_number, phase=VALIDATE, num_clients=len(chosen)))
-    left = [client.client_id for client in chosen if client.client_id not in ledger.found]
-    request = Request(
-        payload=None,  # type: ignore[arg-type]  # its file alone is sent
-        entry_point=VALIDATE,
-        reply_kind=ReplyKind.METRICS,
-        required=0,
-    )
-    row = RequestRow(
-        session_id=ctx.session.session_id,
-        round_number=desk.round_number,
-        request_id="",
-        number=1,
-        entry_point=VALIDATE,
-        reply_kind=ReplyKind.METRICS.value,
-        cohort=left,
-        target=len(left),
-        started_at=ctx.clock(),
-    )
-    asked = Asked(desk, request, row)
-    ctx.watch(RequestAsked(request=row))
-    desk.set_deadline()
-    desk.lanes.enter(asked.turns())
-    asked.finish()
+def server_of(ctx: SessionContext) -> ClientRow | None:
+    """What stands for the server among the clients, in measurements on its data; None: it has none."""
+    if ctx.config.evaluation.server is None:
+        return None
+    data, position = ctx.config.evaluation.server.data, len(ctx.client_ids)
+    return ClientRow(session_id=ctx.session.session_id, client_id=SERVER, position=position, data_path=data)
 
 
-def _weighted(
-    ctx: SessionContext, clients: Mapping[str, ClientRow], validations: Sequence[ValidationRow]
-) -> list[ValidationRow]:
-    """The validations of one average, each with its weight."""
-    weights = ctx.weights_of_metrics(
-        [clients[one.client_id] for one in validations], [(one.weight, one.weight_source) for one in validations]
-    )
-    return [
-        dataclasses.replace(one, weight=weight, weight_source=source)
-        for one, (weight, source) in zip(validations, weights, strict=True)
-    ]
+class _Server:
+    """The measurement of a model on the server's data, unless it is on record."""
+
+    def __init__(self, desk: Desk, model: ModelRow) -> None:
+        config = desk.ctx.config.evaluation.server
+        assert config is not None
+        self._entry_point = config.entry_point
+        self._ledger = ValidationLedger(desk.ctx, desk.round_number, model.model_id, "server")
+        self._desk = dataclasses.replace(desk, ledger=self._ledger, aside=frozenset({SERVER}))
+
+    def enter(self) -> Asked | None:
+        if self._ledger.found:
+            return None
+        return enter(self._desk, [SERVER], phase="server", entry_point=self._entry_point)
+
+    def taken(self) -> list[ValidationRow]:
+        """The metrics with their weight; none if the task failed."""
+        drop_states(self._desk, self._ledger)
+        return weighted(self._desk.ctx, self._desk.clients, list(self._ledger.found.values()))
+
+
+def _ask(desk: Desk, ledger: ValidationLedger, server: _Server | None) -> None:
+    """Ask the clients, and the server, that have not answered yet, and wait until each has answered or failed."""
+    ctx, chosen = desk.ctx, []
+    if VALIDATE in ctx.spec.entry_points:
+        clients = [client for client in desk.clients.values() if client.client_id != SERVER]
+        chosen = [one.client_id for one in Choosing(ctx, desk.round_number, clients).to_validate()]
+    number = len(chosen) + (server is not None)
+    ctx.watch(PhaseStarted(round_number=desk.round_number, phase=VALIDATE, num_clients=number))
+    first = None if server is None else server.enter()
+    enter(desk, [client_id for client_id in chosen if client_id not in ledger.found]).finish()
+    if first is not None:
+        first.finish()
 
 
 def _average(validations: Sequence[ValidationRow]) -> tuple[dict[str, float | None], dict[str, Json]]:
     found = average((one.metrics, (one.weight, one.weight_source)) for one in validations)
     return found.values, found.about
-
-
-def _aggregates(validations: Sequence[ValidationRow], phase: MetricPhase) -> list[MetricRow]:
-    if not validations:
-        return []
-    replies = [(one.metrics, (one.weight, one.weight_source)) for one in validations]
-    first = validations[0]
-    return metric_rows(replies, session_id=first.session_id, round_number=first.round_number, phase=phase)

@@ -23,6 +23,7 @@ from fedpkg.log import event
 from fedpkg.preflight import (
     check_clients,
     check_entry_points,
+    check_evaluation,
     check_seed_model,
     suggest_isolation,
     warn_of_level,
@@ -186,6 +187,7 @@ def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -
 
         check_libraries(config.tracking)  # type: ignore[arg-type]  # they are resolved
     check_entry_points(config, package, strategy)
+    check_evaluation(config, package, strategy)
     for warning in package.warnings():
         event(logger, logging.WARNING, "package.warning", about=warning)
     warn_of_unread_parameters(config, package, strategy)

@@ -17,6 +17,7 @@ from fedpkg.stores.base import UNFINISHED, RoundRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.prune import Removal, entries, outstanding_requests, remove, size_of
 from fedpkg.stores.sql import StateStore
+from fedpkg.waist.order import SERVER
 from fedpkg.waist.place import STATES, is_of_build, names_of_calls, round_folder
 
 logger = logging.getLogger("fedpkg.stores")
@@ -150,7 +151,7 @@ def _of_round(
     is_committed = row.status in ("aggregated", "finished")
     keeps_updates = bool(session.config.get("keep", {}).get("updates"))
     for client in found:
-        if client.name.startswith("."):
+        if client.name.startswith(".") and client.name != SERVER:
             yield Removal(client, size_of(client), "an input of requests, written again when they are sent again")
             continue
         for path in _inside(client):

@@ -205,6 +205,7 @@ class StateStore:
         strategy_state: StrategyState | None = None,
         clients: Mapping[str, ClientUpdate] | None = None,
         metrics: Mapping[str, Mapping[str, float]] | None = None,
+        validations: Iterable[ValidationRow] = (),
         metric_rows: Iterable[MetricRow] = (),
     ) -> None:
         """Record an aggregated round atomically: its row, its model (if the session has one), the strategy's state,
@@ -225,6 +226,7 @@ class StateStore:
                 " and status = 'failed'",
                 {"session_id": row.session_id, "round_number": row.round_number},
             )
+            transaction.run_many(VALIDATIONS.upsert, [VALIDATIONS.encode(validation) for validation in validations])
             replace_rows(transaction, row, metric_rows)
             if strategy_state is not None:
                 save_state(transaction, row.session_id, strategy_state)
@@ -319,13 +321,21 @@ class StateStore:
         return self._select(UPDATES, filters, join=_WITH_TASKS.format("updates"), order=_BY_COHORT)
 
     def list_validations(
-        self, session_id: str, *, round_number: int | None = None, client_id: str | None = None
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        client_id: str | None = None,
+        phase: MetricPhase | None = "validate",
     ) -> list[ValidationRow]:
-        """Validations by round and cohort position."""
+        """Validations by round and cohort position. ``phase`` None: also those before and after training, and the
+        server's.
+        """
         filters = {
             "validations.session_id": session_id,
             "validations.round_number": round_number,
             "validations.client_id": client_id,
+            "validations.phase": phase,
         }
         return self._select(VALIDATIONS, filters, join=_WITH_TASKS.format("validations"), order=_BY_COHORT)
 

@@ -14,6 +14,7 @@ THREADS_EACH = 8  # on average: `processes` limits processes, but the number of 
 LEAST_SESSIONS, PROCESSES_EACH = 8, 32
 # In place of a client's id, for a `startup` that is shared by all clients of a session. Client ids have no such prefix.
 ALL = ".all"
+SERVER = ".server"  # … for a measurement on the server's data
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
