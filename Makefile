@@ -7,6 +7,10 @@ VENV ?= .venv
 # Tests at the same time: most of them wait for processes.
 JOBS ?= 2
 BIN := $(VENV)/bin
+# What is installed is noted with the checksum of pyproject.toml: the time of a copied or cached .venv proves nothing.
+SUM := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
+DEMO := $(VENV)/.installed-demo-$(SUM)
+TEST := $(VENV)/.installed-test-$(SUM)
 
 UV := $(shell command -v uv 2>/dev/null)
 ifneq ($(PIP_FIND_LINKS),)
@@ -28,32 +32,32 @@ endif
 
 .PHONY: demo test docs soak bench unit lint release clean
 
-demo: $(VENV)/.installed-demo
+demo: $(DEMO)
 	@echo "Running examples/digits/run.yaml: 10 clients, 10 rounds."
 	$(BIN)/fedpkg run examples/digits/run.yaml
 	@echo "To go on: source $(BIN)/activate, then the commands above work as they stand."
 
-test: $(VENV)/.installed-test lint
+test: $(TEST) lint
 	$(BIN)/python -m pytest -m "not soak" -n $(JOBS) --dist worksteal --durations=15
 
 # The pages of docs/ as a site; a warning is an error.
-docs: $(VENV)/.installed-test
+docs: $(TEST)
 	$(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-unit: $(VENV)/.installed-test
+unit: $(TEST)
 	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) --dist worksteal
 
 # Long matrices, which CI does not run.
-soak: $(VENV)/.installed-test
+soak: $(TEST)
 	$(BIN)/python -m pytest -m soak -n $(JOBS) --dist worksteal --durations=15
 
-lint: $(VENV)/.installed-test
+lint: $(TEST)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-test
+bench: $(TEST)
 	$(BIN)/python tests/benchmarks/run_all.py
 
 # PyTorch first and by itself, so that the plain range in pyproject.toml is satisfied by the build chosen here.
@@ -64,18 +68,22 @@ $(VENV)/.installed-torch:
 	@$(INSTALL_TORCH)
 	@touch $@
 
-$(VENV)/.installed-demo: $(VENV)/.installed-torch pyproject.toml
+$(DEMO): $(VENV)/.installed-torch
 	@echo "Installing fedpkg and scikit-learn, which has the images of the example."
 	@$(INSTALL) --editable ".[datasets]"
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed-torch pyproject.toml
+$(TEST): $(VENV)/.installed-torch
 	@echo "Installing fedpkg and what its tests need."
 	@$(INSTALL) --quiet --editable ".[test]"
 	@touch $@
 
+# Installs what the tests need, if that is not there yet.
+.PHONY: $(VENV)/.installed-test
+$(VENV)/.installed-test: $(TEST)
+
 # All of a release but its upload: wheel and sdist are built, checked, and tried on every Python that uv finds.
-release: $(VENV)/.installed-test
+release: $(TEST)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/release.py $(RELEASE)
 
 clean:
