@@ -6,7 +6,6 @@ import ast
 import re
 import shutil
 import subprocess
-import sys
 from inspect import getsource
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import yaml
 from equations import rendered
 from pictures import FOLDER, drawn
 from registry_pages import KINDS, example, specs
+from warm import warm_python
 
 from fedpkg.config_reading import config_of
 from fedpkg.dispatch import staging
@@ -34,7 +34,7 @@ def test_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(tmp_
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns(".fedpkg"))
     site = tmp_path / "site"
     words = ["-m", "sphinx", "-W", "--keep-going", "-q", str(tmp_path / "docs"), str(site)]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=390)
+    done = subprocess.run([*warm_python(), *words], capture_output=True, text=True, timeout=390)
     assert done.returncode == 0, done.stderr
     pages = {path: path.read_text() for path in site.rglob("*.html")}
     ids = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lessons import WARM, bash
-from warm import warm_python
+from lessons import SHORTER, bash, shortened
 
 from fedpkg.compute_package.spec import parse_spec
 from fedpkg.config import RunConfig
@@ -56,12 +55,25 @@ def runs(block: Block) -> bool:
     return bool(block.caption) or block.language in ("bash", "python")
 
 
+RUN = [page for page, blocks in PAGES.items() if any(map(runs, blocks)) and page not in ELSEWHERE]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    "page", [page for page, blocks in PAGES.items() if any(map(runs, blocks)) and page not in ELSEWHERE]
-)
+@pytest.mark.parametrize("page", [pytest.param(one, marks=[pytest.mark.soak] * (one in SHORTER)) for one in RUN])
 def test_page_runs_as_written(page: str, repository: Path) -> None:
+    assert "Traceback" not in bash(script_of(page, repository), repository, warm=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in RUN if page in SHORTER])
+def test_page_runs_with_less_data_and_fewer_rounds(page: str, repository: Path) -> None:
+    script = shortened(script_of(page, repository), SHORTER[page])
+    assert "Traceback" not in bash(script, repository, warm=True)
+
+
+def script_of(page: str, repository: Path) -> str:
+    """The blocks of a page in their order."""
     script: list[str] = []
     program = ""  # blocks of Python are one program, which runs when the page has been read
     for number, block in enumerate(PAGES[page]):
@@ -77,8 +89,7 @@ def test_page_runs_as_written(page: str, repository: Path) -> None:
     if program:
         (repository / ".page.py").write_text(program)
         script.append("python .page.py")
-    output = bash(WARM % {"python": shlex.join(warm_python())} + "\n".join(script), repository)
-    assert "Traceback" not in output
+    return "\n".join(script)
 
 
 def test_pages_that_run_elsewhere_do() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from lessons import ROOT, WARM, bash, copy_of_repository
-from warm import warm_python
+from lessons import ROOT, SHORTER, bash, copy_of_repository, shortened
 
 from fedpkg.formats.model_file import read_model
 
@@ -23,14 +21,22 @@ def repository(tmp_path: Path) -> Path:
     return copy_of_repository(tmp_path)
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_lesson_runs_as_written(repository: Path, lesson: str) -> None:
+def script_of(lesson: str) -> str:
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / lesson).read_text(), flags=re.MULTILINE | re.DOTALL)
     assert blocks, "a lesson shows commands"
-    warm = WARM % {"python": shlex.join(warm_python())}
-    output = bash(warm + "\n".join(blocks), (repository / lesson).parent)
-    assert "Traceback" not in output
+    return "\n".join(blocks)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("lesson", [pytest.param(one, marks=[pytest.mark.soak] * (one in SHORTER)) for one in LESSONS])
+def test_lesson_runs_as_written(repository: Path, lesson: str) -> None:
+    assert "Traceback" not in bash(script_of(lesson), (repository / lesson).parent, warm=True)
+
+
+@pytest.mark.parametrize("lesson", [one for one in LESSONS if one in SHORTER])
+def test_lesson_runs_with_less_data_and_fewer_rounds(repository: Path, lesson: str) -> None:
+    script = shortened(script_of(lesson), SHORTER[lesson])
+    assert "Traceback" not in bash(script, (repository / lesson).parent, warm=True)
 
 
 def test_lesson_shows_the_files_that_are_there() -> None:
