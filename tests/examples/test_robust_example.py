@@ -84,6 +84,7 @@ def test_the_lesson_shows_what_is_measured(accuracy: dict[str, dict[str, float]]
 
 
 @pytest.mark.parametrize(("attack", "name"), [("nan", "weighted_mean"), ("ipm", "fltrust")])
+@pytest.mark.every_push("nan")
 def test_a_real_federation_comes_to_the_same(attack: str, name: str, table: ModuleType, tmp_path: Path) -> None:
     """Processes and files, attackers that work out what others send: the model is the one that the table measures."""
     rounds = 2

@@ -18,15 +18,16 @@ def test_good_files_are_read(name: str) -> None:
         TARGETS[name].run(seed)
 
 
+@pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", TARGETS)
-def test_changed_files_raise_only_errors_of_fedpkg(name: str) -> None:
+def test_changed_files_raise_only_errors_of_fedpkg(name: str, examples: int) -> None:
     target = TARGETS[name]
     seeds = target.seeds()
     for seed in seeds:
         target.run(seed)  # what is imported and cached at the first call is not the file's doing
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.sampled_from(seeds), st.randoms(use_true_random=False))
     def check(seed: bytes, rng: random.Random) -> None:
         data = mutated(seed, rng)

@@ -41,6 +41,7 @@ BESIDE = {
 
 @pytest.mark.parametrize("where", EVERYWHERE)
 @pytest.mark.parametrize("way", BESIDE)
+@pytest.mark.every_push("forkserver|a file-(process|isolated|resident)")
 def test_data_beside_the_package_is_the_clients_own(here, way, where):
     train, words = BESIDE[way]
     write_client(here / "client", train)
@@ -54,6 +55,7 @@ def test_data_beside_the_package_is_the_clients_own(here, way, where):
 
 
 @pytest.mark.parametrize("where", ["process", "forkserver", pytest.param("isolated", marks=ISOLATE)])
+@pytest.mark.every_push("forkserver|isolated")
 def test_state_of_a_client_has_no_links_beside_its_package(here, where):
     train = (
         "open('seen', 'a').write(open('../data/x.csv').read()[0])\nsave([len(open('seen').read())] * 3, sys.argv[2])"
@@ -113,6 +115,7 @@ def test_data_of_a_container_is_told_of_without_isolation(here):
 
 @ISOLATE
 @pytest.mark.parametrize("where", ["process", "forkserver"])
+@pytest.mark.every_push("forkserver")
 def test_data_of_a_container_is_there_with_isolation(here, where):
     write_client(here / "client", 'save(np.loadtxt("/app/data/x.csv", delimiter=","), sys.argv[2])')
     write_data(here / "d")
@@ -171,6 +174,7 @@ def test_option_counts_only_where_something_reads_it(tmp_path, form):
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.every_push("forkserver")
 def test_parameter_that_nothing_sets_leaves_the_data_to_a_link(here, where):
     train = """
     def train(model, out, data_path=None):
@@ -355,6 +359,7 @@ def test_paths_are_read_as_far_as_they_can_be_told(tmp_path):
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.every_push("forkserver|process")
 def test_variables_that_a_person_gives_win(here, where):
     train = """
     seen = os.environ

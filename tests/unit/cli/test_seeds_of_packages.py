@@ -15,6 +15,7 @@ SEEDS = {
 
 @pytest.mark.parametrize("where", EVERYWHERE)
 @pytest.mark.parametrize("form", SEEDS)
+@pytest.mark.every_push("forkserver|another name-(process|isolated)")
 def test_init_seed_makes_the_seed_where_there_is_no_build(here, form, where):
     function, handed = SEEDS[form]
     train = f"import fire\n{function}\ndef train(model, out): save(np.load(model)['0'] + 1, out)\nfire.Fire({handed})"
@@ -32,6 +33,7 @@ def test_init_seed_makes_the_seed_where_there_is_no_build(here, form, where):
 
 @pytest.mark.parametrize("where", EVERYWHERE)
 @pytest.mark.parametrize("parameters", ["", "out_path='seed.npz'"])
+@pytest.mark.every_push("forkserver|seed.npz'-isolated")
 def test_init_seed_of_the_only_file_that_has_one_makes_the_seed(here, parameters, where):
     write_client(here / "client", "save(np.load(sys.argv[1])['0'] + 1, sys.argv[2])")
     (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: python train.py}}")

@@ -8,6 +8,7 @@ from packages_on_data import EVERYWHERE, model, run, write_client, write_data
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.every_push("forkserver")
 def test_startup_that_would_download_can_be_skipped(here, where):
     train = 'save(np.loadtxt("data/x.csv", delimiter=","), sys.argv[2])'
     write_client(here / "client", train, startup="echo cannot reach the archive; exit 3")
@@ -18,6 +19,7 @@ def test_startup_that_would_download_can_be_skipped(here, where):
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.every_push("isolated")
 def test_startup_that_fails_names_its_own_log_and_is_repeated_by_its_name(here, where):
     write_client(here / "client", "save([1, 2, 3], sys.argv[2])", startup="echo starting up; exit 3")
     write_data(here / "d", numbers=(1,))

@@ -40,6 +40,7 @@ def startups(here):
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.every_push("forkserver|isolated")
 def test_startup_runs_once_and_a_client_that_writes_to_its_files_harms_no_other(here, where):
     write_package(here)
     ended = run("startup=once", "rounds=2", where=where)
@@ -72,6 +73,7 @@ def test_client_that_joins_later_begins_from_it_too_and_a_resumed_session_has_th
 
 
 @pytest.mark.parametrize("where", EVERYWHERE)
+@pytest.mark.every_push("resident|isolated")
 def test_failed_startup_stops_the_run_before_a_round_names_its_log_and_is_repeated(here, where):
     write_package(here, "echo the archive is away; exit 3")
     ended = run("startup=once", where=where)

@@ -18,7 +18,7 @@ FAILURES = {
     "exit_message": ("exit_code", "exited with code 1"),
     "raise": ("exit_code", "exited with code 1"),
     "signal": ("signal", "killed by SIGSEGV"),
-    "sleep": ("timeout", "time limit of 10 s"),
+    "sleep": ("timeout", "time limit of 6 s"),
     "no_file": ("no_file", "the task wrote no 'out.npz'"),
     "empty_file": ("bad_file", "out.npz"),
     "truncated": ("bad_file", "out.npz"),
@@ -56,7 +56,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Federation, Sessi
     plan |= {f"client-{len(kinds) + k:02d}": "write_state" for k in range(2)}
     canary = federation.home.root / "canary"
     arguments = {"all": {"plan": json.dumps(plan)}, "train": {"canary": str(canary)}}
-    row = federation.run(clients=clients, arguments=arguments, executor={"workers": 2, "timeout_s": 10})
+    row = federation.run(clients=clients, arguments=arguments, executor={"workers": 2, "timeout_s": 6})
     return federation, row
 
 
@@ -99,6 +99,7 @@ def test_bad_clients_leave_no_state(session: tuple[Federation, SessionRow]) -> N
         ("float16", {"name": "fedavgm"}),
     ],
 )
+@pytest.mark.every_push("float16")
 def test_largest_number_of_a_dtype_is_its_clients_failure_and_the_session_goes_on(
     tmp_path: Path, dtype: str, strategy: dict[str, str]
 ) -> None:
@@ -116,6 +117,7 @@ def test_largest_number_of_a_dtype_is_its_clients_failure_and_the_session_goes_o
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("forkserver")
 def test_fork_bomb_among_four_clients_changes_nothing_for_the_others(tmp_path: Path, executor: str) -> None:
     federation = Federation(Home.open(tmp_path / ".fedpkg"))
     plans = {"with": {"client-1": "fork_bomb"}, "without": {"client-1": "exit3"}}

@@ -108,6 +108,7 @@ def test_killed_with_all_options_it_resumes_to_the_same_cohorts_and_bits(federat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.every_push("4")
 def test_first_by_the_virtual_clock_count_and_for_one_that_fails_the_next(federation: Federation, workers: int) -> None:
     """Of five, the two virtual-fastest usable ones; whoever answers first here, nobody else is asked at all."""
     session = federation.run(

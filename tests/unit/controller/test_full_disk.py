@@ -199,6 +199,7 @@ def test_disk_that_cannot_hold_one_more_file_is_a_full_disk(
     "moment",
     [pytest.param(k, marks=pytest.mark.slow if k in (1, 7, 13) else pytest.mark.soak) for k in (1, 4, 7, 10, 13, 16)],
 )
+@pytest.mark.every_push("7")
 def test_session_on_a_full_disk_stops_and_resumes_to_the_same_bits(
     federation: Federation, small_disk: Path, moment: int
 ) -> None:

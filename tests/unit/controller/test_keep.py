@@ -53,6 +53,7 @@ def assert_clean(federation: Federation) -> None:
         ("last 99", [0, 1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
     ],
 )
+@pytest.mark.every_push("last 1|every 2")
 def test_rule_says_which_rounds_stay(federation: Federation, rule: str, models: list[int], folders: list[int]) -> None:
     session = federation.run(config_of(federation, models=rule, task_folders=rule))
     assert kept_rounds(federation, session) == models

@@ -131,7 +131,7 @@ def test_within_the_rounds_time_a_step_gets_what_has_arrived(federation: Federat
     session = federation.run(
         package=str(DRIFTING),
         strategy=STEPPING,
-        round={"timeout_s": 5},
+        round={"timeout_s": 3},
         arguments=gated(tmp_path, "client-0@1"),
     )
     assert notes_of(federation, session.session_id) == [[["client-1"]]]

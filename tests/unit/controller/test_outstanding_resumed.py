@@ -54,6 +54,7 @@ def repeated(federation: Federation, session_id: str) -> list[object]:
 
 
 @pytest.mark.parametrize("strategy", [FEDBUFF, FEDASYNC, FEDAVG], ids=lambda strategy: strategy["name"])
+@pytest.mark.every_push("fedbuff")
 def test_a_session_in_real_time_is_replayed_to_the_same_bits(federation: Federation, strategy: dict[str, Any]) -> None:
     sampler = {"count": 2, "over_selection": 1.0} if strategy is FEDAVG else {}
     first = federation.run(config_of(federation, strategy=strategy, sampler=sampler))
@@ -65,7 +66,7 @@ def test_a_session_in_real_time_is_replayed_to_the_same_bits(federation: Federat
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
+    "every", [pytest.param(23, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
 )
 def test_killed_at_any_event_the_arrivals_on_record_are_replayed(federation: Federation, every: int) -> None:
     config = config_of(federation)

@@ -112,7 +112,7 @@ def outcome_of_only(federation: Federation) -> list[object]:
 
 @pytest.mark.timeout(400)  # a new controller for every event: a minute, on a quiet machine
 @pytest.mark.parametrize(
-    "every", [pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
+    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
 )
 def test_killed_at_any_event_a_session_resumes_to_the_same_bits(
     federation: Federation, sampled: Federation, every: int
@@ -132,6 +132,7 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", ["begin_round", "record_request", "commit_round", "finish_round"])
+@pytest.mark.every_push("record_request-before|commit_round-after|finish_round-before")
 def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(
     federation: Federation, sampled: Federation, step: str, moment: str
 ) -> None:
@@ -159,6 +160,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Federation:
         for is_sample in [workers == sampled]
     ],
 )
+@pytest.mark.every_push("forkserver")
 def test_killed_at_random_instants_a_session_resumes_to_the_same_bits(
     federation: Federation, undisturbed: Federation, tmp_path: Path, executor: str, workers: int
 ) -> None:
@@ -384,6 +386,7 @@ def test_tasks_that_were_not_written_when_a_controller_was_killed_run_again(
 
 
 @pytest.mark.parametrize("changes", [{"executor": {"workers": 1}}, {"executor": {"workers": 4}}])
+@pytest.mark.every_push("changes1")
 def test_number_of_workers_does_not_change_a_bit(
     federation: Federation, sampled: Federation, changes: dict[str, object]
 ) -> None:
@@ -421,6 +424,7 @@ def test_no_process_outlives_a_controller_that_ends(federation: Federation, numb
 
 
 @pytest.mark.parametrize(("how", "status"), [("signal", "interrupted"), ("session stop", "stopped")])
+@pytest.mark.every_push("session stop")
 def test_session_that_was_ended_in_a_round_resumes_to_the_same_bits(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, how: str, status: str
 ) -> None:

@@ -82,6 +82,7 @@ def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> No
     "every", [pytest.param(8, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
 )
 @pytest.mark.parametrize(("keys", "first"), [("names", 1), ("positions", 2)])
+@pytest.mark.every_push("positions")
 def test_killed_at_any_event_a_session_of_sets_resumes_to_the_same_bits(
     federation: Federation, keys: str, first: int, every: int
 ) -> None:

@@ -152,7 +152,7 @@ def test_states_of_a_client_follow_each_other_within_a_round(federation: Federat
 
 @pytest.mark.timeout(400)  # a new controller for each event that is taken
 @pytest.mark.parametrize(
-    "every", [pytest.param(9, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
+    "every", [pytest.param(17, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
 )
 def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federation, every: int) -> None:
     """What lies between two requests is much the same for each; `test_resume.py` takes all events."""
@@ -175,6 +175,7 @@ def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", [{"workers": 1}, {"workers": 4}, {"name": "resident"}, {"name": "process"}])
+@pytest.mark.every_push("executor[02]")
 def test_executors_and_workers_do_not_change_a_bit_of_a_step(
     federation: Federation, executor: dict[str, object]
 ) -> None:
@@ -185,6 +186,7 @@ def test_executors_and_workers_do_not_change_a_bit_of_a_step(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("moment", "number"), [("before", 2), ("after", 3), ("before", 9), ("after", 16)])
+@pytest.mark.every_push("before-9")
 def test_killed_as_a_request_is_recorded_a_step_resumes_to_the_same_bits(
     federation: Federation, moment: str, number: int
 ) -> None:

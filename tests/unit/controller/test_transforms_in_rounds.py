@@ -68,6 +68,7 @@ def test_what_a_client_wrote_does_not_leave_it(federation: Federation) -> None:
 
 
 @pytest.mark.parametrize("executor", ["process", "resident"])
+@pytest.mark.every_push("resident")
 def test_same_bits_whatever_runs_the_tasks(federation: Federation, executor: str) -> None:
     expected = drifting(federation, SPARSE)
     assert drifting(federation, SPARSE, executor={"name": executor, "workers": 3}) == expected

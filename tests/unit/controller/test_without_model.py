@@ -65,6 +65,7 @@ def told(federation: Federation, session_id: str) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(
     "executor", ["forkserver", *(pytest.param(name, marks=pytest.mark.slow) for name in ("process", "resident"))]
 )
+@pytest.mark.every_push("forkserver-strategy|resident-coordinator")
 def test_statistics_are_those_of_the_pooled_data(
     federation: Federation, strategy: dict[str, Any], executor: str
 ) -> None:
@@ -102,6 +103,7 @@ def test_killed_at_any_event_a_session_without_a_model_resumes_to_the_same_bits(
 
 @BOTH
 @pytest.mark.slow
+@pytest.mark.every_push("strategy")
 def test_killed_at_its_commit_a_session_without_a_model_resumes_to_the_same_bits(
     federation: Federation, strategy: dict[str, Any]
 ) -> None:

@@ -171,6 +171,7 @@ def test_federated_averaging_as_a_program_has_the_bits_of_fedavg(federation: Fed
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["begun-2", "asked-2", "ends-3"])
+@pytest.mark.every_push("asked-2")
 def test_a_coordinator_that_is_killed_goes_on_to_the_same_bits(
     federation: Federation, tmp_path: Path, where: str
 ) -> None:
@@ -187,7 +188,7 @@ def test_a_coordinator_that_is_killed_goes_on_to_the_same_bits(
     "words",
     [
         ("at", 6),
-        ("step", "after:commit_round:2"),
+        pytest.param(("step", "after:commit_round:2"), marks=pytest.mark.soak),
         *(pytest.param(("at", number), marks=pytest.mark.soak) for number in (3, 8, 13)),
     ],
 )
@@ -220,6 +221,7 @@ def test_a_program_goes_on_while_its_requests_are_outstanding(federation: Federa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [6, 14])
+@pytest.mark.every_push("14")
 def test_killed_with_outstanding_requests_a_program_is_told_the_same(
     federation: Federation, tmp_path: Path, kill_at: int
 ) -> None:

@@ -178,6 +178,7 @@ def test_incremental_and_missing_functions_are_the_mean_of_fedavg(federation: Fe
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["process", "resident", ISOLATED])
 @pytest.mark.parametrize("era", PROGRAMS)
+@pytest.mark.every_push("0.20-process|0.19-resident|scaleout-isolated")
 def test_server_functions_give_the_same_bits_on_every_executor_and_isolated(
     federation: Federation, package: Path, era: str, where: str
 ) -> None:
@@ -199,6 +200,7 @@ def test_server_functions_give_the_same_bits_on_every_executor_and_isolated(
     ],
 )
 @pytest.mark.parametrize("era", PROGRAMS)
+@pytest.mark.every_push("0.19-words0")
 def test_killed_in_a_round_server_functions_go_on_to_the_same_bits(
     federation: Federation, package: Path, era: str, words: tuple[str, str]
 ) -> None:
@@ -224,6 +226,7 @@ AGGREGATES = HEAD + "    def aggregate(self, previous, updates):\n        return
 TAKES = HEAD + "    def incremental_aggregate(self, *given):\n        {}\n"
 TAKES += "    def get_incremental_aggregate_model(self):\n        return {}\n"
 FILE = r"server functions.py, line {}\)"
+SLEEPS = "__import__('time').sleep(60)"
 
 
 @pytest.mark.parametrize(
@@ -254,20 +257,20 @@ FILE = r"server functions.py, line {}\)"
         (TAKES.format("1 / 0", "None"), r"incremental_aggregate failed \(" + FILE.format(4)),
         (TAKES.format("pass", "1 / 0"), r"get_incremental_aggregate_model failed \(" + FILE.format(6)),
         (TAKES.format("pass", "[np.zeros((2, 2))]"), r"arrays of the shapes \[\(2, 2\)\], not \[\(2,\)\]"),
-        *(
-            (program.replace("return ", "while True: pass\n        return "), "the coordinator sent nothing for 3 s")
-            for program in (SELECTS + "[]", SETTINGS + "{}", AGGREGATES + "[]")
-        ),
+        (AGGREGATES + SLEEPS, "the coordinator sent nothing for 2 s"),
+        pytest.param(SELECTS + SLEEPS, "the coordinator sent nothing for 2 s", marks=pytest.mark.soak),
+        pytest.param(SETTINGS + SLEEPS, "the coordinator sent nothing for 2 s", marks=pytest.mark.soak),
         (SELECTS + "__import__('os')._exit(3)", r"it ended with code 3 before it committed the round \(3 times"),
     ],
 )
+@pytest.mark.every_push("no class|nowhere|line 4|chose|previous . 2|not finite|get_incr|sent nothing|code 3")
 def test_server_functions_that_cannot_be_used_end_the_session_with_the_reason(
     federation: Federation, package: Path, program: str, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)
     run = config(federation, package, program, rounds=1)
-    if "while True" in program:
-        run.strategy["timeout_s"] = 3.0
+    if program.endswith(SLEEPS):
+        run.strategy["timeout_s"] = 2.0
     with pytest.raises(FedpkgError, match=message):
         federation.run(run)
     assert federation.store.list_sessions()[-1].status == "failed"

@@ -185,6 +185,7 @@ def test_seed_reaches_numpy(bench: Bench, misbehave: PackageOnDisk, model: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("forkserver")
 def test_seed_reaches_torch_and_threads_too(bench: Bench, tmp_path: Path) -> None:
     import torch
 

@@ -31,12 +31,13 @@ from fedpkg.waist.order import Isolation, Limits
 
 SECRET = "nobody else may know this"
 ISOLATED = Isolation()
+# Every means once on every push, and each executor.
 WAYS = [
     ("process", "bubblewrap"),
-    ("process", "namespaces"),
+    pytest.param(("process", "namespaces"), marks=pytest.mark.soak),
     ("process", "landlock"),
     ("forkserver", "namespaces"),
-    ("forkserver", "landlock"),
+    pytest.param(("forkserver", "landlock"), marks=pytest.mark.soak),
 ]
 
 
@@ -866,4 +867,11 @@ def test_isolated_tasks_give_the_same_bytes(bench: Bench, tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
 def test_walls_hold_an_ordinary_user_too() -> None:
-    run_tests_as_nobody("isolated and not nobody and not ordinary or limit_holds", Path(__file__))
+    run_tests_as_nobody("task_cannot or isolated_task_can or its_time_limit", Path(__file__))
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
+def test_all_walls_and_limits_hold_an_ordinary_user_too() -> None:
+    which = "isolated and not nobody and not ordinary or limit_holds"
+    run_tests_as_nobody(which, Path(__file__), whole=True)

@@ -83,6 +83,7 @@ def meeting(listener: socket.socket, count: int) -> Iterator[list[dict[str, Any]
         yield said
 
 
+@pytest.mark.every_push("forkserver|resident")
 def test_two_tasks_share_each_gpu_at_the_same_time_and_a_resident_keeps_to_its_own(
     open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ torch.cuda._is_in_bad_fork = lambda: os.getpid() != ours
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on_gpus", [True, False])
+@pytest.mark.every_push("True")
 def test_import_that_uses_cuda_at_once_runs_cold_where_tasks_have_gpus(
     on_gpus: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,6 +70,7 @@ def assert_failed(result: Ran, kind: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("how", TRAIN)
+@pytest.mark.every_push("forkserver|-(exit3|raise|signal|nan|no_file)")
 def test_bad_client_is_a_recorded_failure(
     bench: Bench, misbehave: PackageOnDisk, model: Path, template: Weights, tmp_path: Path, how: str
 ) -> None:
@@ -169,6 +170,7 @@ def test_reply_limit_counts_the_models_own_size(bench: Bench, misbehave: Package
         "tell()\nos.symlink('/', folder + '.reply')",
     ],
 )
+@pytest.mark.every_push("forkserver|-code")
 def test_no_mischief_breaks_the_executor(bench: Bench, model: Path, tmp_path: Path, code: str) -> None:
     prefix = "folder = os.path.dirname(sys.argv[-1])\n"
     results = [bench.run(inline(tmp_path, prefix + code), model=model)]
@@ -197,6 +199,7 @@ BUILD += "with open(path, 'wb') as file: np.savez(file, w=np.zeros(2))"
 @pytest.mark.parametrize(
     "name", ["../init_model.npz", "first.npz", "'models/first.npz'", "x.safetensors", "'../a b.npz'"]
 )
+@pytest.mark.every_push("forkserver")
 def test_build_may_write_the_file_that_its_command_names(bench: Bench, tmp_path: Path, name: str) -> None:
     package = inline(tmp_path, BUILD, command=f"python entrypoint.py {name}")
     result = bench.run(package, reply_kind=ReplyKind.SEED)
@@ -243,6 +246,7 @@ BAD_SETS = {
 
 
 @pytest.mark.parametrize("how", BAD_SETS)
+@pytest.mark.every_push("forkserver|resident")
 def test_bad_sets_are_a_recorded_failure(
     bench: Bench, model: Path, template: Weights, tmp_path: Path, how: str
 ) -> None:

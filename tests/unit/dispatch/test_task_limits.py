@@ -54,6 +54,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.every_push("forkserver-(double fork|shell)|process-(fork|setsid)|resident-sleepers")
 def test_fork_bomb_is_ended(bench: Bench, tmp_path: Path, bomb: str) -> None:
     result = failed(
         bench.run(inline(tmp_path, BOMBS[bomb]), limits=Limits(processes=128)), "processes", "limits.processes"
@@ -99,6 +100,7 @@ def test_so_many_processes_are_allowed(bench: Bench, tmp_path: Path) -> None:
     assert bench.told(inline(tmp_path, code), limits=Limits(processes=64)) == {"children": 60}
 
 
+@pytest.mark.every_push("forkserver")
 def test_processes_that_have_ended_do_not_count(bench: Bench, tmp_path: Path) -> None:
     code = """
     import time
@@ -201,12 +203,14 @@ time.sleep(100)
 """
 
 
+@pytest.mark.every_push("resident")
 def test_memory_that_is_a_file_counts(bench: Bench, tmp_path: Path) -> None:
     limits = Limits(memory_bytes=300 * MIB)
     failed(bench.run(inline(tmp_path, NOT_MAPPED), limits=limits), "memory", "limits.memory_bytes")
     fine(bench, tmp_path)
 
 
+@pytest.mark.every_push("forkserver")
 def test_memory_that_is_open_and_mapped_counts_once(bench: Bench, tmp_path: Path) -> None:
     code = """
     import mmap, time
@@ -233,6 +237,7 @@ def test_memory_of_all_its_processes_counts(bench: Bench, tmp_path: Path) -> Non
     failed(bench.run(inline(tmp_path, code), limits=limits), "memory", "limits.memory_bytes")
 
 
+@pytest.mark.every_push("process")
 def test_memory_that_processes_share_counts_once(bench: Bench, tmp_path: Path) -> None:
     code = """
     import gc, time
@@ -262,6 +267,7 @@ def test_task_that_computes_for_too_long_is_ended(bench: Bench, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("orphans", [False, True])
+@pytest.mark.every_push("forkserver-True|process-False")
 def test_time_of_children_that_have_ended_counts(bench: Bench, tmp_path: Path, orphans: bool) -> None:
     code = f"""
     import time
@@ -280,10 +286,12 @@ def test_time_of_children_that_have_ended_counts(bench: Bench, tmp_path: Path, o
     failed(bench.run(inline(tmp_path, code), limits=limits), "cpu_time", "limits.cpu_s")
 
 
+@pytest.mark.every_push("resident")
 def test_time_asleep_is_no_processor_time(bench: Bench, tmp_path: Path) -> None:
     assert bench.told(inline(tmp_path, "import time\ntime.sleep(0.6)\ntell()"), limits=Limits(cpu_s=0.5)) == {}
 
 
+@pytest.mark.every_push("resident")
 def test_time_of_earlier_tasks_does_not_count(bench: Bench, tmp_path: Path) -> None:
     code = "import time\nend = time.monotonic() + 0.3\nwhile time.monotonic() < end: pass\ntell()"
     package = inline(tmp_path, code)
@@ -316,8 +324,8 @@ def test_file_that_grows_too_large_fails_its_task(bench: Bench, tmp_path: Path, 
 
 FILLERS = {
     "many files": "for n in range(10**6): open(f'{n}', 'wb').write(bytes(100_000))",
-    "empty files": "for n in range(12_000): open(f'{n}', 'w').close()\ntell()",
-    "folders in folders": "for n in range(12_000): os.makedirs(f'{n % 100}/{n}')\ntell()",
+    "empty files": "for n in range(3_000): open(f'{n}', 'w').close()\ntell()",
+    "folders in folders": "for n in range(3_000): os.makedirs(f'{n % 100}/{n}')\ntell()",
     "big files": "for n in range(200): open(f'{n}', 'wb').write(bytes(5 << 20))",
     "beside its reply": "for n in range(200): open(f'{sys.argv[-1]}.{n}', 'wb').write(bytes(5 << 20))",
     "in its state": "for n in range(200): open(os.environ['FEDPKG_STATE_DIR'] + f'/{n}', 'wb').write(bytes(5 << 20))",
@@ -333,13 +341,15 @@ FILLERS = {
 
 
 @pytest.mark.parametrize("how", FILLERS)
+@pytest.mark.every_push("forkserver|(process|resident)-(many files|in the end)")
 def test_task_that_fills_its_folders_is_ended(bench: Bench, tmp_path: Path, how: str) -> None:
-    result = bench.run(inline(tmp_path, FILLERS[how]), limits=Limits(folder_bytes=30 * MIB))
+    result = bench.run(inline(tmp_path, FILLERS[how]), limits=Limits(folder_bytes=10 * MIB))
     failed(result, "folder_size", "limits.folder_bytes")
     assert {path.name for path in result.task.folder.iterdir()} == {"task.json", "stdout.log", "stderr.log"}
     fine(bench, tmp_path)
 
 
+@pytest.mark.every_push("forkserver")
 def test_file_that_gets_its_name_late_counts_once(bench: Bench, tmp_path: Path) -> None:
     code = """
     import time
@@ -356,6 +366,7 @@ def test_file_that_gets_its_name_late_counts_once(bench: Bench, tmp_path: Path) 
     assert bench.told(inline(tmp_path, code), limits=Limits(folder_bytes=30 * MIB)) == {"size": 20 * MIB}
 
 
+@pytest.mark.every_push("forkserver")
 def test_only_what_takes_room_in_its_own_folders_counts(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "big").write_bytes(bytes(20 * MIB))
@@ -435,14 +446,15 @@ def test_task_without_any_limit_runs(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("forkserver|resident")
 def test_flood_of_output_fills_neither_disk_nor_memory(bench: Bench, tmp_path: Path) -> None:
     code = """
     block = b"x" * (1 << 20)
-    for _ in range(2000):
+    for _ in range(300):
         os.write(1, block)
     tell(keeper=os.getppid(), memory=int(open(f"/proc/{os.getppid()}/status").read().split("VmRSS:")[1].split()[0]))
     """
-    before = bench.told(inline(tmp_path, code.replace("2000", "2")))
+    before = bench.told(inline(tmp_path, code.replace("300", "2")))
     result = bench.run(inline(tmp_path, code), log_bytes=MIB)
     assert result.status == "ok"
     assert (result.task.folder / "stdout.log").stat().st_size < MIB + 100
@@ -488,13 +500,34 @@ def test_script_may_change_its_folder(bench: Bench, tmp_path: Path) -> None:
 
 # ---- as somebody who is not root
 
+# A limit of each kind.
+ONE_OF_EACH = (
+    "bomb and double or fills_its and (many or name) or too_large and one or memory_bytes or that_is_a_file or "
+    "computes or opens_too or busy_threads"
+)
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
 @pytest.mark.parametrize("name", ["process", "forkserver"])
 @pytest.mark.parametrize(
     "which",
-    ["fork_bomb", "fills_its", "too_large", "memory or computes or opens_too or flood", "less_priority or very_many"],
+    [
+        ONE_OF_EACH,
+        *(
+            pytest.param(which, marks=pytest.mark.soak)
+            for which in (
+                "fork_bomb",
+                "fills_its",
+                "too_large",
+                "memory or computes or opens_too or flood",
+                "less_priority or very_many",
+            )
+        ),
+    ],
+    ids=lambda which: "one of each" if which == ONE_OF_EACH else which,
 )
+@pytest.mark.every_push("forkserver")
 def test_limits_hold_an_ordinary_user_too(which: str, name: str) -> None:
-    run_tests_as_nobody(f"({which}) and {name} and not ordinary", Path(__file__), user=NOBODY_ELSE)
+    whole = which != ONE_OF_EACH
+    run_tests_as_nobody(f"({which}) and {name} and not ordinary", Path(__file__), user=NOBODY_ELSE, whole=whole)

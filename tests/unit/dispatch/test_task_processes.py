@@ -165,6 +165,7 @@ def test_death_by_signal_is_told_by_name(bench: Bench, tmp_path: Path, how: str)
 # ---- cancel and close
 
 
+@pytest.mark.every_push("forkserver|resident")
 def test_task_cancelled_before_its_interpreter_is_ready_is_cancelled(
     open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -254,6 +255,7 @@ tell(seed=os.environ["FEDPKG_SEED"], state=open("state.txt").read())
 
 
 @pytest.mark.parametrize("what", ["keeper", "zygote"])
+@pytest.mark.every_push("forkserver|resident-keeper")
 def test_task_whose_keeper_is_killed_runs_again_twice_from_the_same_state(
     open_bench: Callable[..., Bench], tmp_path: Path, what: str
 ) -> None:
@@ -271,6 +273,7 @@ def test_task_whose_keeper_is_killed_runs_again_twice_from_the_same_state(
     wait_until(lambda: all_gone([int(pid) for pid, _ in tries[:-1]]), "the end of those that were lost")
 
 
+@pytest.mark.every_push("forkserver")
 def test_task_whose_keeper_is_killed_three_times_fails_and_the_next_one_works(
     open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -309,6 +312,7 @@ def test_killed_spare_is_replaced(tmp_path: Path, open_bench: Callable[..., Benc
     assert bench.told(inline(tmp_path, "tell(keeper=os.getppid())")) == {"keeper": keeper}
 
 
+@pytest.mark.every_push("process|forkserver")
 def test_killed_zygote_is_replaced(tmp_path: Path, open_bench: Callable[..., Bench]) -> None:
     bench = open_bench(slots=1)
     look = inline(tmp_path, "tell(keeper=os.getppid())")
@@ -323,6 +327,7 @@ def test_killed_zygote_is_replaced(tmp_path: Path, open_bench: Callable[..., Ben
     assert parent_of(bench.told(look)["keeper"]) != zygote
 
 
+@pytest.mark.every_push("forkserver|resident")
 def test_tasks_leave_no_files_open(bench: Bench, tmp_path: Path) -> None:
     look = inline(tmp_path, "tell(fds=len(os.listdir(f'/proc/{os.getppid()}/fd')), keeper=os.getppid())")
     seen = [bench.told(look) for _ in range(20)]
@@ -397,6 +402,7 @@ def test_words_in_every_open_file_reach_no_later_task(bench: Bench, tmp_path: Pa
         assert bench.told(inline(tmp_path, f"tell(number={number})")) == {"number": number}
 
 
+@pytest.mark.every_push("resident")
 def test_idle_keeper_that_was_killed_costs_nobody_a_task(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
     bench = open_bench(slots=1)
     look = inline(tmp_path, "tell(keeper=os.getppid())")
@@ -452,6 +458,7 @@ STOP = (
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("resident")
 def test_task_that_stops_its_keeper_is_ended_at_its_time_limit(
     open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -464,6 +471,7 @@ def test_task_that_stops_its_keeper_is_ended_at_its_time_limit(
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("process")
 def test_task_that_stops_its_keeper_again_and_again_delays_only_itself(
     open_bench: Callable[..., Bench], tmp_path: Path
 ) -> None:
@@ -474,6 +482,7 @@ def test_task_that_stops_its_keeper_again_and_again_delays_only_itself(
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("forkserver")
 def test_task_that_stops_its_keeper_can_be_cancelled(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
     bench = open_bench(slots=1)
     task = bench.task(inline(tmp_path, STOP + FOREVER), timeout_s=None, arguments={"pids": str(tmp_path / "pids")})
@@ -486,6 +495,7 @@ def test_task_that_stops_its_keeper_can_be_cancelled(open_bench: Callable[..., B
 
 
 @pytest.mark.parametrize("zygote_too", [False, True])
+@pytest.mark.every_push("process-True|forkserver-False")
 def test_nothing_that_is_stopped_outlives_the_executor(
     open_bench: Callable[..., Bench], tmp_path: Path, pids: Callable[[], list[int]], zygote_too: bool
 ) -> None:
@@ -502,6 +512,7 @@ def test_nothing_that_is_stopped_outlives_the_executor(
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("forkserver")
 def test_stopped_zygote_is_replaced(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
     bench = open_bench(slots=1)
     look = inline(tmp_path, "tell(keeper=os.getppid())")
@@ -536,6 +547,7 @@ def test_log_that_just_fits_is_whole(bench: Bench, tmp_path: Path, limit: int) -
     assert log(result, "stdout") == whole if limit >= 10 else "bytes left out here" in log(result, "stdout")
 
 
+@pytest.mark.every_push("forkserver")
 def test_flood_of_output_keeps_its_two_ends(bench: Bench, misbehave: PackageOnDisk, model: Path) -> None:
     result = bench.run(misbehave, "train", model=model, arguments={"how": "log_flood"}, log_bytes=1 << 16)
     assert result.status == "ok"
@@ -563,9 +575,16 @@ def test_logs_are_there_whatever_the_end(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
+def test_a_tasks_processes_end_for_an_ordinary_user_too() -> None:
+    tests = "timeout or cancel_ends or leaves_behind or closes_its"
+    run_tests_as_nobody(f"({tests}) and forkserver and not ordinary", Path(__file__))
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
 def test_the_same_holds_for_an_ordinary_user() -> None:
     tests = "timeout or cancel_ends or leaves_behind or killed_holder or closes_its or folder_as or mischief"
-    run_tests_as_nobody(f"({tests}) and not ordinary", Path(__file__).parent)
+    run_tests_as_nobody(f"({tests}) and not ordinary", Path(__file__).parent, whole=True)
 
 
 @pytest.mark.parametrize("kind", ["warm", "cold"])

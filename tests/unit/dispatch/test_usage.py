@@ -87,11 +87,13 @@ def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
         yield Desk(kind, tmp_path, zygote.keeper(warm=kind != "cold"), by)
 
 
+@pytest.mark.every_push("^resident$|^warm$")
 def test_processor_time_is_that_of_the_task_alone(desk: Desk) -> None:
     assert 0.4 <= desk.run(BUSY).cpu_s < 2
     assert desk.run("pass").cpu_s < 0.4
 
 
+@pytest.mark.every_push("^cold$|warm, isolated")
 def test_processor_time_of_children_counts(desk: Desk) -> None:
     code = """
 import os, time
@@ -104,6 +106,7 @@ os.wait()
     assert 0.4 - ticks_s <= desk.run(code).cpu_s < 2
 
 
+@pytest.mark.every_push("^warm$|cold, isolated")
 def test_processor_time_of_orphans_counts(desk: Desk) -> None:
     code = """
 import os, time
@@ -119,6 +122,7 @@ os.read(ours, 1)
     assert 0.4 <= desk.run(code).cpu_s < 2
 
 
+@pytest.mark.every_push("^warm$|cold, isolated")
 def test_processor_time_of_a_task_that_fails_counts(desk: Desk) -> None:
     desk.run(BUSY)
     assert 0.4 <= desk.run(BUSY + "raise SystemExit(3)", ends_well=False).cpu_s < 2

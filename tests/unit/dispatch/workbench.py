@@ -315,14 +315,18 @@ NOBODY = 65534
 NOBODY_ELSE = NOBODY - 1 - int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 
 
-def run_tests_as_nobody(which: str, *places: Path, user: int = NOBODY) -> None:
-    """Run the tests of this folder that ``which`` selects as ``user``; skips where that may not run Python."""
+def run_tests_as_nobody(which: str, *places: Path, user: int = NOBODY, whole: bool = False) -> None:
+    """Run the tests at ``places`` that ``which`` selects as ``user``; skips where that may not run Python.
+
+    ``whole``: all of them, and not only the cases of every push.
+    """
     with tempfile.TemporaryDirectory(prefix="ein gewöhnlicher Mensch ") as folder:  # others may not enter tmp_path
         os.chown(folder, user, user)
         python = python_of_nobody(Path(folder), user)
         if python is None:
             pytest.skip("an ordinary user can read neither this Python nor fedpkg")
         options = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/tmp", "-k", which]
+        options += [] if whole else ["-m", "not soak"]
         done = run_as_nobody([python, "-m", "pytest", *options, *map(str, places)], Path(folder), user)
         assert done is not None
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

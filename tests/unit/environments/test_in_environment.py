@@ -157,6 +157,7 @@ time.sleep(100)
     [(Limits(memory_bytes=200 << 20), "memory", HOG), (Limits(processes=16), "processes", FORKS)],
     ids=["memory", "processes"],
 )
+@pytest.mark.every_push("forkserver")
 def test_limits_hold_there(python: Path, tmp_path: Path, name: str, limits: Limits, kind: str, code: str) -> None:
     result = call(name, tmp_path, on_disk(tmp_path, code, python), limits=limits)
     assert result.failure is not None
@@ -173,6 +174,7 @@ def test_without_an_interpreter_python_is_what_path_says(
 
 @pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize("name", EXECUTORS)
+@pytest.mark.every_push("forkserver|process-True")
 def test_interpreter_in_whose_folder_there_is_no_python_is_found_by_that_name(
     tmp_path: Path, name: str, isolated: bool
 ) -> None:
@@ -234,6 +236,7 @@ def steps(home: Home, session_id: str, round_number: int) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXECUTORS)
+@pytest.mark.every_push("process|resident")
 def test_two_packages_with_two_versions_of_a_module_in_one_home(
     in_shared_root: Path, tmp_path: Path, seed: Path, name: str
 ) -> None:

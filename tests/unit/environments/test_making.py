@@ -73,6 +73,7 @@ def test_it_is_made_once(
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("uv")
 def test_a_making_that_fails_leaves_nothing_and_says_why(maker: str, root: Path, package: Path, choose: Choose) -> None:
     (package / "python_env.yaml").write_text("dependencies: [fedpkg-test-no-such-thing==7.1]\n")
     with pytest.raises(EnvironmentFailed) as caught:

@@ -52,6 +52,7 @@ def failure(choose: Choose, folder: Path) -> EnvironmentFailed:
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("uv")
 def test_requirements_that_conflict_are_shown_with_their_lines(
     maker: str, root: Path, wheels: Path, mine: Path, choose: Choose
 ) -> None:
@@ -317,6 +318,7 @@ def test_uv_is_told_what_a_person_has_told_pip_unless_it_was_told_itself(monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("uv")
 def test_distributions_come_from_where_pip_was_told_whatever_installs_them(
     maker: str, root: Path, mine: Path, choose: Choose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +347,7 @@ def test_with_pip_one_line_says_what_is_not_known_and_that_uv_gives_it(
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("uv")
 def test_where_nothing_fits_pip_cannot_name_an_older_python_and_uv_can(
     maker: str, root: Path, wheels: Path, mine: Path, choose: Choose
 ) -> None:

@@ -75,6 +75,7 @@ def test_answer_says_what_ran_how_long_and_what_it_said(desk: Desk) -> None:
         ("os.symlink('/etc/hostname', out)", "not_a_file"),
     ],
 )
+@pytest.mark.every_push("forkserver|socket")
 def test_update_that_is_not_as_asked_is_a_failure(desk: Desk, code: str, kind: str) -> None:
     file, spec = desk.model()
     assert failure(desk, f"import numpy as np\n{code}", input=file, spec=spec)[0] == kind
@@ -117,6 +118,7 @@ client.save_records(out, {{"a/b %": {{"x": found.sets["edges/of x"][""], "nan": 
         ("pass", "no_file"),
     ],
 )
+@pytest.mark.every_push("forkserver|socket")
 def test_records_that_are_none_are_a_failure(desk: Desk, code: str, kind: str) -> None:
     spec = ReplySpec(kind=ReplyKind.RECORDS, max_bytes=1 << 20)
     assert failure(desk, f"{RECORDS}{code}", input=desk.records(), spec=spec)[0] == kind
@@ -289,6 +291,7 @@ def test_startup_for_all_that_fails_or_leaves_no_package_leaves_nothing(desk: De
     assert (failed.state, gone.state, nothing.state, nothing.status) == (None, None, None, "ok")
 
 
+@pytest.mark.every_push("resident|socket")
 def test_task_that_takes_longer_than_it_may_is_ended(desk: Desk) -> None:
     code, pid = forever(desk, "too long")
     kind, message = failure(desk, code, data="Daten", timeout_s=1.0)

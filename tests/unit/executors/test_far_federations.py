@@ -45,6 +45,7 @@ def killed(federation: Federation, far: FarProcess, *words: str) -> None:
         for is_killed in (True, False)
     ],
 )
+@pytest.mark.every_push("updates")
 def test_federation_across_a_socket_has_the_bits_of_a_local_one(
     far: FarProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_killed: bool
 ) -> None:

@@ -96,6 +96,7 @@ def test_script_with_callbacks_runs_without_a_fedn_yaml_and_what_it_logs_is_list
 
 @pytest.mark.skipif(means().warm is None, reason="no isolation here")
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("process")
 def test_callbacks_run_isolated(here: Path, executor: str) -> None:
     ended = run(here, PACKAGES / "fedn-0.25-callbacks", "--isolate", f"executor.name={executor}")
     assert ended.code == 0, ended.err
@@ -181,6 +182,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(("how", "executor"), [*((how, "forkserver") for how in SEVERAL), ("daemons", "resident")])
+@pytest.mark.every_push("forkserver")
 def test_program_that_makes_several_clients_fails_and_says_what_to_write(here: Path, how: str, executor: str) -> None:
     train = TRAIN.format(parameters="in_model, settings", result=RESULT).rpartition("\nFednClient(")[0]
     folder = write(here, "")

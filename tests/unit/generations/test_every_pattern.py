@@ -189,9 +189,7 @@ PATTERNS = {
     ),
 }
 EVERY_PUSH = {
-    ("beside the package", "0.2"),
     ("$ENTRYPOINT_OPTS", "0.4"),
-    ("settings above", "0.5"),
     ("a function that makes the seed", "0.8"),
     ("a startup that makes the data", "0.20"),
     ("the variable", "scaleout"),

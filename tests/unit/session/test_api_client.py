@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from api_support import LISTS, PACKAGE, client_in, failed, finish
+from warm import warm_python
 
 import fedpkg
 from fedpkg.api_client import APIClient
@@ -300,7 +301,7 @@ print(client.start_session(name="functions", rounds=1, server_functions=ServerFu
 def test_server_functions_of_a_script_run(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(FUNCTIONS)
     words = ["exec", "--home", tmp_path / "home", "--clients", "2", tmp_path / "script.py", PACKAGE]
-    ran = subprocess.run([sys.executable, "-m", "fedpkg", *map(str, words)], capture_output=True, text=True)
+    ran = subprocess.run([*warm_python(), "-m", "fedpkg", *map(str, words)], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (0, "Session started\n"), ran.stderr
     session = fedpkg.Session.open(tmp_path / "home")
     assert (session.status, session.rounds[0].num_ok) == ("finished", 1), ran.stderr
@@ -338,10 +339,11 @@ if sys.argv[2] == "sleep":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["sleep", "end"])
+@pytest.mark.every_push("sleep")
 def test_ctrl_c_stops_the_sessions_of_a_script(tmp_path: Path, what: str) -> None:
     (tmp_path / "script.py").write_text(LONG)
     words = ["exec", "--home", tmp_path / "home", "--clients", "2", tmp_path / "script.py", PACKAGE, what]
-    command = [sys.executable, "-m", "fedpkg", *map(str, words)]
+    command = [*warm_python(), "-m", "fedpkg", *map(str, words)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as script:
         assert script.stdout is not None
         assert script.stdout.readline() == "Session started\n"

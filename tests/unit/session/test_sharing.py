@@ -41,6 +41,7 @@ def digests(session: Session) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["process", "forkserver", "resident"])
+@pytest.mark.every_push("forkserver")
 def test_two_sessions_of_one_package_have_the_bits_of_each_alone(executor: str, tmp_path: Path) -> None:
     alone = [run(configuration(seed, executor), tmp_path / "alone", progress=False) for seed in (1, 2)]
     home = Home.open(tmp_path / "together")

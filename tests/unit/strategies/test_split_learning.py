@@ -149,8 +149,8 @@ def at(where: str) -> dict[str, Any]:
     ("package", "server"),
     [
         ("split-fedn", "one layer"),
-        ("split-records", "one layer"),
-        ("split-records", "several layers"),
+        pytest.param("split-records", "one layer", marks=pytest.mark.soak),
+        pytest.param("split-records", "several layers", marks=pytest.mark.soak),
         *(pytest.param("split-fedn", name, marks=pytest.mark.soak) for name in [*SERVERS][1:]),
     ],
 )
@@ -175,6 +175,7 @@ def test_loss_falls_and_a_resumed_session_has_the_same_bits(federation: Federati
 @pytest.mark.parametrize("server", ["one layer", pytest.param("several layers", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("where", ["process", "resident", ISOLATED])
 @pytest.mark.parametrize("package", ["split-fedn", pytest.param("split-records", marks=pytest.mark.soak)])
+@pytest.mark.every_push("isolated")
 def test_every_executor_gives_the_same_bits(federation: Federation, package: str, where: str, server: str) -> None:
     found = [
         metrics(federation, federation.run(config(federation, package, rounds=2, server=SERVERS[server], **at(one))))
@@ -185,7 +186,7 @@ def test_every_executor_gives_the_same_bits(federation: Federation, package: str
 
 # A round has two forward tasks, two backward tasks and two forward tasks of the test examples.
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["one layer", "several layers"])
+@pytest.mark.parametrize("server", [pytest.param("one layer", marks=pytest.mark.soak), "several layers"])
 @pytest.mark.parametrize("kill_at", [13, *(pytest.param(one, marks=pytest.mark.soak) for one in (3, 5, 8, 10, 12, 15))])
 def test_killed_in_a_round_it_resumes_to_the_same_bits(federation: Federation, server: str, kill_at: int) -> None:
     run = config(federation, "split-fedn", rounds=3, server=SERVERS[server])
@@ -220,13 +221,14 @@ FORWARD = MODULE + "        self.w = torch.nn.Parameter(torch.zeros(n, 1))\n    
         (FORWARD + "x @ self.w\ndef loss(y, t): return 3", "loss must return one number as a tensor, not 3"),
         (FORWARD + "x @ self.w\ndef loss(y, t): return t.mean()", "loss.backward failed .*: RuntimeError"),
         (FORWARD + "x @ self.w\ndef loss(y, t): return (y / 0).sum()", "the loss is not finite: nan"),
-        ("import time\ntime.sleep(60)", "the coordinator sent nothing for 3 s"),
+        ("import time\ntime.sleep(60)", "the coordinator sent nothing for 2 s"),
     ],
 )
+@pytest.mark.every_push("no class|nowhere|program5|line 7|not finite|sent nothing")
 def test_server_model_that_cannot_be_used_ends_the_session_with_the_reason(
     federation: Federation, program: str, message: str
 ) -> None:
-    waits = {"timeout_s": 3} if "sleep" in program else {}
+    waits = {"timeout_s": 2} if "sleep" in program else {}
     with pytest.raises(FedpkgError, match=message):
         federation.run(config(federation, "split-records", rounds=1, server=program, strategy=waits))
 
@@ -254,6 +256,7 @@ def test_server_model_that_changed_does_not_take_what_it_kept(federation: Federa
         (("x @ np.load(PATH)}", "x[:9] @ np.load(PATH)}"), "60 labels 'y_train', but embeddings of 9 examples"),
     ],
 )
+@pytest.mark.every_push("one layer")
 def test_embeddings_that_cannot_be_used_end_the_session(
     federation: Federation, tmp_path: Path, change: tuple[str, str], message: str, server: str
 ) -> None:

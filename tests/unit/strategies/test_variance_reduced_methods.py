@@ -117,6 +117,7 @@ def test_vrcs_saves_calls_to_the_similar_group() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_vrcs_needs_half_and_accvrcs_a_quarter_of_plains_calls() -> None:
     """The published problem: delta_f .047, delta_g .496, mu .008, to 1e-10."""
     calls = the_three(problem(0.047, 0.496, 0.008), 1e-10)
