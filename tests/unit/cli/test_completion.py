@@ -145,6 +145,10 @@ COMPLETED = {
     "fedpkg run x.yaml strategy.name=fedadagr": "fedpkg run x.yaml strategy.name=fedadagrad ",
     "fedpkg run x.yaml strategy.name=krum strategy.att": "fedpkg run x.yaml strategy.name=krum strategy.attackers=",
     "fedpkg config show x.yaml sampler.name=rou": "fedpkg config show x.yaml sampler.name=round_robin ",
+    "fedpkg data explain patho": "fedpkg data explain pathological ",
+    "fedpkg run x.yaml clients.data.partition.name=sha": "fedpkg run x.yaml clients.data.partition.name=shards ",
+    "fedpkg run x.yaml clients.data.partition.name=shards clients.data.partition.shard_": "fedpkg run x.yaml "
+    "clients.data.partition.name=shards clients.data.partition.shard_size=",
     "fedpkg config explain round.time": "fedpkg config explain round.timeout_s ",
     "fedpkg run x.yaml strategy.aggregator=trimmed": "fedpkg run x.yaml strategy.aggregator=trimmed_mean ",
     "fedpkg config show mein": "fedpkg config show mein\\ run.yaml ",

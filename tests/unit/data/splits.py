@@ -4,6 +4,10 @@ import json
 
 from test_schemes import GOLDEN, SECTIONS, digest, numbers, split_of
 
+
+def found() -> dict[str, str]:
+    return {name: digest(split_of(name, numbers(400), numbers(90), seed=3)) for name in SECTIONS}
+
+
 if __name__ == "__main__":
-    found = {name: digest(split_of(name, numbers(400), numbers(90), seed=3)) for name in SECTIONS}
-    GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    GOLDEN.write_text(json.dumps(found(), indent=1) + "\n")

@@ -13,6 +13,7 @@ from fedpkg.config_shape import Places
 from fedpkg.data.partitioners import make_partitioner, resolve_partition
 from fedpkg.data.partitioners.dirichlet import DirichletPartitioner
 from fedpkg.data.partitioners.iid import IidPartitioner
+from fedpkg.data.partitioners.registry import PARTITIONERS
 from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import load
 
@@ -87,6 +88,21 @@ def test_sections_that_an_earlier_version_stored_make_the_same_partitioners() ->
     stored: dict[str, Any] = {"name": "iid", "alpha": 0.5, "min_examples": 3, "seed": None}
     assert make_partitioner(stored) == IidPartitioner(3)
     assert make_partitioner({**stored, "name": "dirichlet"}) == DirichletPartitioner(0.5, 3)
+
+
+def test_an_installed_package_adds_schemes_by_its_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_parts.py").write_text(
+        "class All:\n    def split(self, values, num_partitions, rng):\n        return [list(range(len(values)))]\n"
+    )
+    information = tmp_path / "own_parts-1.5.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: own-parts\nVersion: 1.5\n")
+    (information / "entry_points.txt").write_text("[fedpkg.partitioners]\nall-to-one = own_parts:All\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert PARTITIONERS.installed()["all-to-one"] == "own_parts:All"
+    assert partition(tmp_path, "{name: all-to-one, by: user}")["by"] == "user"
+    assert len(make_partitioner({"name": "all-to-one"}).split(range(3), 1, None)[0]) == 3
+    assert len(make_partitioner({"name": "own_parts:All"}).split(range(4), 1, None)[0]) == 4
 
 
 def test_a_file_named_in_the_section_registers_a_scheme(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -129,6 +133,18 @@ def numbers(count: int) -> npt.NDArray[np.int64]:
 def test_a_seed_gives_the_recorded_split(name: str) -> None:
     """The digests in splits.json are the same on every platform; after a wanted change: python splits.py."""
     assert digest(split_of(name, numbers(400), numbers(90), seed=3)) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_the_splits_are_the_same_without_the_processors_vector_instructions() -> None:
+    """NumPy has other algorithms for sorting and elementary functions then, as on another processor."""
+    place = "numpy._core" if hasattr(np, "_core") else "numpy.core"  # NumPy 2, and 1
+    umath = importlib.import_module(f"{place}._multiarray_umath")
+    features = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__[name]]
+    program = "import json, splits; print(json.dumps(splits.found()))"
+    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(features), "PYTHONPATH": str(GOLDEN.parents[3])}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, cwd=GOLDEN.parent, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout) == json.loads(GOLDEN.read_text())
 
 
 @pytest.mark.parametrize("name", sorted(set(SECTIONS) - {"natural_id", "distribution, counts", "grouped_ids, bigger"}))
