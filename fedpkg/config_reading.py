@@ -208,15 +208,19 @@ def _merge(
         complete = OmegaConf.create({**names, **_over(_defaults(), given)})
         resolved = OmegaConf.to_container(complete, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", None) or "")
-        place = places.where(tuple(re.split(r"[.\[\]]+", key)))
-        raise ConfigError(
-            f"{place}: '{key}': {str(error).splitlines()[0]}",
-            hint=r"${key.sub} is replaced by that key's value, ${oc.env:NAME} by that variable's; \${ is a literal ${",
-            key=key,
-        ) from error
+        raise _unresolved(error, places) from error
     result: dict[str, Any] = _only(resolved, given)
     return result
+
+
+def _unresolved(error: Exception, places: Places) -> ConfigError:
+    key = str(getattr(error, "full_key", None) or "")
+    place = places.where(tuple(re.split(r"[.\[\]]+", key)))
+    return ConfigError(
+        f"{place}: '{key}': {str(error).splitlines()[0]}",
+        hint=r"${key.sub} is replaced by that key's value, ${oc.env:NAME} by that variable's; \${ is a literal ${",
+        key=key,
+    )
 
 
 def _is_free(keys: Sequence[str]) -> bool:

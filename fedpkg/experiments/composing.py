@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.config_reading import LoadedConfig, Resolve, checked, is_known, render
+from fedpkg.config_reading import EXPERIMENT, LoadedConfig, Resolve, checked, is_known, render
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
 from fedpkg.experiments.changing import PARAM_NAME, PARAMS, changes
@@ -19,6 +19,7 @@ from fedpkg.session.configuration import resolved
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+    from fedpkg.experiments.choosing import Chosen
     from fedpkg.types import Json
 
 
@@ -64,11 +65,7 @@ def compose(
     parsed = parse(overrides)
     _refuse_sweeps(parsed)
     _need_defaults(experiment)
-    try:
-        from fedpkg.experiments.choosing import choose
-    except ModuleNotFoundError as error:
-        raise not_installed(error) from error
-    chosen = choose(experiment, parsed)
+    chosen = _choose(experiment, parsed)
     tree, places = _merged(experiment, chosen.files)
     params = _params(tree, places, experiment)
     assignments = changes(chosen.rest, tree, params, places, experiment)
@@ -90,6 +87,14 @@ def render_composed(composed: ComposedConfig) -> list[tuple[str, Json, str]]:
     return [*params, *render(composed)]
 
 
+def _choose(experiment: ExperimentFolder, parsed: Sequence[Override]) -> Chosen:
+    try:
+        from fedpkg.experiments.choosing import choose
+    except ModuleNotFoundError as error:
+        raise not_installed(error) from error
+    return choose(experiment, parsed)
+
+
 def _refuse_sweeps(parsed: Sequence[Override]) -> None:
     for override in parsed:
         if override.is_sweep_override():
@@ -102,7 +107,8 @@ def _refuse_sweeps(parsed: Sequence[Override]) -> None:
 
 
 def _need_defaults(experiment: ExperimentFolder) -> None:
-    if experiment.root.defaults is None and experiment.groups:
+    is_meant = experiment.root_path.name == EXPERIMENT  # a run.yaml may stand beside any folders
+    if is_meant and experiment.root.defaults is None and experiment.groups:
         group = experiment.groups[0]
         raise ConfigError(
             f"{experiment.root_path}: there is no 'defaults:' list, so nothing is chosen of the groups "

@@ -198,7 +198,7 @@ def test_a_pattern_finds_options_of_the_whole_search_path(folder: Path, tmp_path
 
 
 def test_a_plain_run_yaml_is_an_experiment_without_groups(tmp_path: Path) -> None:
-    write(tmp_path, {"run.yaml": "package: client\nrounds: 3\nclients: {count: 2}"})
+    write(tmp_path, {"run.yaml": "package: client\nrounds: 3\nclients: {count: 2}", "other/settings.yaml": "a: 1"})
     assert compose(tmp_path, ["rounds=5"], resolve=None).config.rounds == 5
     assert compose(tmp_path / "run.yaml", resolve=None).config.rounds == 3
 
