@@ -23,6 +23,7 @@ from fedpkg.cli.report import (
     strategy_numbers,
 )
 from fedpkg.controller.events import (
+    Estimated,
     Event,
     PhaseStarted,
     Preparing,
@@ -34,6 +35,7 @@ from fedpkg.controller.events import (
     Warming,
 )
 from fedpkg.errors import FedpkgError
+from fedpkg.session.estimate import Estimate
 from fedpkg.shown import shown, shown_lines
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
@@ -228,7 +230,9 @@ class PlainLines(Display):
 
     def show(self, event: Event) -> None:
         progress = self.progress
-        if isinstance(event, SessionStarted):
+        if isinstance(event, Estimated):
+            self.say(f"{Estimate(event.disk_bytes, event.num_tasks, event.seconds)}")
+        elif isinstance(event, SessionStarted):
             self.say(_beginning(event, progress.num_rounds))
         elif isinstance(event, PhaseStarted):
             self.failures = 0 if event.batch == 1 else self.failures
@@ -344,7 +348,11 @@ class JsonLines(Display):
     """One JSON object a line on standard output."""
 
     def show(self, event: Event) -> None:
-        if isinstance(event, SessionStarted):
+        if isinstance(event, Estimated):
+            output.event_line(
+                event="estimated", disk_bytes=event.disk_bytes, num_tasks=event.num_tasks, seconds=event.seconds
+            )
+        elif isinstance(event, SessionStarted):
             output.event_line(
                 event="session_started",
                 session_id=event.session.session_id,

@@ -44,6 +44,14 @@ class Warming(Event, frozen=True, kw_only=True):
     is_warming: bool
 
 
+class Estimated(Event, frozen=True, kw_only=True):
+    """Before a large session starts: about how much disk space and time it needs (``seconds`` None: not known)."""
+
+    disk_bytes: int
+    num_tasks: int
+    seconds: float | None
+
+
 class SessionStarted(Event, frozen=True, kw_only=True):
     """The session starts, or is resumed with ``first_round`` above 1; ``num_rounds`` is the total number of rounds."""
 

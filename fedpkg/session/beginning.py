@@ -16,7 +16,7 @@ import msgspec
 
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_shape import Places
-from fedpkg.controller.events import Preparing
+from fedpkg.controller.events import Estimated, Preparing
 from fedpkg.errors import ConfigError, EntryPointFailed
 from fedpkg.formats.base import WITHOUT_MODEL
 from fedpkg.log import event
@@ -38,6 +38,7 @@ from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
 from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
+from fedpkg.session.estimate import LARGE_CLIENTS, Known, check_disk, estimate, known_of
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
@@ -112,6 +113,7 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
         weights, form = _seed(here, config, on_disk, executor, session, mark, strategy)
         ids = [client.client_id for client in clients]
         warn_of_whole_numbers(config, weights, ids, strategy, sampler)
+    _estimate(here, config, len(clients), 0 if weights is None else weights.num_bytes)
     now = clock()
     store.add_package(_package_row(config, package, now))
     session = dataclasses.replace(session, created_at=now, updated_at=now)
@@ -139,6 +141,16 @@ def _clients(
     warn_of_level([client.path for client in clients])
     warn_of_same_data(config, package, [client.path for client in clients])
     return clients
+
+
+def _estimate(here: Running, config: RunConfig, num_clients: int, model_bytes: int) -> None:
+    """Tell what a large session needs. Raises StoreError: the disk cannot hold it."""
+    needed = estimate(config, Known(model_bytes), num_clients=num_clients)
+    if needed.is_large or num_clients >= LARGE_CLIENTS:
+        known = dataclasses.replace(known_of(config, here.store), model_bytes=model_bytes)
+        needed = estimate(config, known, num_clients=num_clients)
+        here.watch(Estimated(disk_bytes=needed.disk_bytes, num_tasks=needed.num_tasks, seconds=needed.seconds))
+    check_disk(here.home, needed, "the session")
 
 
 def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -> RunConfig:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TASK_FOLDER_BYTES = 14_000
 TASK_ROW_BYTES = 1_800
 UNCHECKED_BYTES = 100_000_000  # less is not checked: the estimate is rough
+LARGE_CLIENTS = 10_000
 _LARGE_TASKS = 10_000
 _LARGE_BYTES = 1_000_000_000
 _FORMER_SESSIONS = 20  # that are searched for one with the same package
@@ -53,7 +54,7 @@ class Estimate:
             minutes = self.seconds / 60
             amount = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
             time = f" and {amount if minutes >= 1.5 else f'{self.seconds:.0f} seconds'}"
-        return f"{self.num_tasks:,} tasks: about {size} of disk{models}{time}"
+        return f"{self.num_tasks:,} task{'s' * (self.num_tasks != 1)}: about {size} of disk{models}{time}"
 
 
 @dataclass(frozen=True)
