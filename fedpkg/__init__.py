@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fedpkg.api_client import APIClient
     from fedpkg.errors import FedpkgError
     from fedpkg.fedn_imports import serve_fedn_imports
-    from fedpkg.library import compose, load, prepare, run
+    from fedpkg.library import compose, load, prepare, run, sweep
     from fedpkg.samplers import register_sampler
     from fedpkg.session.session import Session
     from fedpkg.strategies import (
@@ -39,6 +39,7 @@ _HOMES = {
     "register_strategy": "fedpkg.strategies",
     "run": "fedpkg.library",
     "serve_fedn_imports": "fedpkg.fedn_imports",
+    "sweep": "fedpkg.library",
 }
 __all__ = [
     "APIClient",
@@ -55,6 +56,7 @@ __all__ = [
     "register_strategy",
     "run",
     "serve_fedn_imports",
+    "sweep",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from fedpkg.stores.home import Home
 
 if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher
+    from fedpkg.experiments.baselines import Baseline
+    from fedpkg.experiments.planning import Source
+    from fedpkg.stores.base import SessionRow, SweepKind, SweepPointRow
     from fedpkg.weights.weights import Weights
 
 What: TypeAlias = "RunConfig | Mapping[str, Any] | Path | str"
@@ -87,6 +91,111 @@ def prepare(
     """
     place = beside.home if beside is not None and home is None else open_home(home, create=True)
     return _prepared(_configuration(what, place, changes), place, watch, beside)
+
+
+def sweep(
+    what: What,
+    values: Mapping[str, Sequence[Any]],
+    home: Home | Path | str | None = None,
+    *,
+    name: str | None = None,
+    progress: bool = True,
+    parallel: int = 1,
+    kind: SweepKind = "grid",
+    number: int | None = None,
+    draws_seed: int = 0,
+    baselines: Sequence[Baseline] = (),
+    metric: str | None = None,
+    minimise: bool = False,
+    prune: bool = False,
+    max_points: int | None = None,
+    search_path: Sequence[Path | str] = (),
+    **changes: Any,
+) -> list[tuple[SweepPointRow, SessionRow | None]]:
+    """Run a session for each combination of values; Ctrl-C stops it, and ``fedpkg experiment resume`` continues it.
+
+    Args:
+        what: As in `prepare`, or the folder of an experiment.
+        values: The values of each key, such as ``{"arguments.train.lr": [0.1, 0.01], "seed": range(5)}``.
+        name: The name of the sweep. Default: that of the configuration.
+        progress: Show the progress on standard error.
+        parallel: The number of sessions that run at the same time, on the slots of one executor.
+        kind: ``grid``, ``zip``, or ``random`` or ``search`` with a ``number`` of points; ``draws_seed`` decides them.
+        metric, minimise, prune: Of a search: what it maximises or minimises, and whether it stops bad points early.
+        baselines: ``centralised`` and ``local``, added for every configuration.
+        max_points: The largest number of points that is allowed. Default: 1000.
+        home, changes: As in `prepare`.
+
+    Returns:
+        The points, each with its session. A point that failed does not stop the others: see its ``status``.
+
+    Raises:
+        ConfigError: If a key, value or setting is wrong, or no point can be composed.
+        SessionError: If there is a sweep of this name.
+        StoreError: If the disk cannot hold it.
+    """
+    from contextlib import nullcontext
+
+    from fedpkg.cli.sweep_progress import following
+    from fedpkg.experiments.axes import MAX_POINTS
+    from fedpkg.experiments.planning import Settings
+    from fedpkg.experiments.record import points_with_sessions
+    from fedpkg.experiments.starting import prepare_sweep
+
+    place = open_home(home, create=True)
+    settings = Settings(
+        kind=kind,
+        number=number,
+        seed=draws_seed,
+        parallel=parallel,
+        max_points=max_points or MAX_POINTS,
+        baselines=tuple(baselines),
+        metric=metric,
+        minimise=minimise,
+        prune=prune,
+        search_path=tuple(str(Path(path).absolute()) for path in search_path),
+    )
+    source = _source(what, place, changes, search_path)
+    with following() if progress else nullcontext() as display:
+        watch = (lambda point, event: None) if display is None else display.watch
+        prepared = prepare_sweep(place, source, _lists(values), settings, watch=watch, name=name)
+        if display is not None:
+            display.progress.begin(prepared.planned)
+        row = prepared.run()
+    return points_with_sessions(place, row.name)
+
+
+def _source(what: What, home: Home, changes: dict[str, Any], search_path: Sequence[Path | str]) -> Source:
+    """What a sweep varies. A run.yaml and the files of an experiment are read again for each point."""
+    from fedpkg.experiments.planning import Source, source_of
+
+    path = Path(what) if isinstance(what, (str, Path)) else None
+    if path is not None and ((path / EXPERIMENT).is_file() or path.suffix in (".yaml", ".yml")):
+        source, given = source_of(path, search_path), _overrides(changes)
+        return Source(source.name, lambda overrides: source.compose([*given, *overrides]), source.experiment)
+    base = dump_config(_configuration(what, home, changes))
+    return Source(str(base["package"]), lambda overrides: config_of(base, overrides, resolve=resolved))
+
+
+def _lists(values: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Overrides with several values, in hydra's grammar."""
+    words = []
+    for key, several in values.items():
+        text = str(several).replace(" ", "")  # of a range
+        if not isinstance(several, range):
+            text = f"choice({','.join(map(_in_hydra, several))})"
+        words.append(f"{key}={text}")
+    return words
+
+
+def _in_hydra(value: Any) -> str:
+    """A value in hydra's grammar, which is JSON but for the keys of mappings: these have no quotes."""
+    if isinstance(value, Mapping):
+        keys = [re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)) for key in value]
+        return f"{{{','.join(f'{key}:{_in_hydra(one)}' for key, one in zip(keys, value.values(), strict=True))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_in_hydra, value))}]"
+    return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def compose(folder: Path | str, *overrides: str, search_path: Sequence[Path | str] = ()) -> RunConfig:

@@ -9,7 +9,7 @@ import click
 from fedpkg.cli.completing import experiment_words
 from fedpkg.cli.experiment_results import COMMANDS as RESULTS
 from fedpkg.cli.experiment_sweeps import COMMANDS
-from fedpkg.cli.options import Settings, common_options, search_path_option
+from fedpkg.cli.options import Settings, baseline_option, common_options, search_path_option
 
 
 @click.group("experiment")
@@ -32,9 +32,16 @@ for _command in (*COMMANDS, *RESULTS):
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path), shell_complete=experiment_words)
 @click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=experiment_words)
 @search_path_option
+@baseline_option
 @common_options
 @click.pass_obj
-def run(settings: Settings, folder: Path, overrides: tuple[str, ...], search_path: tuple[Path, ...]) -> None:
+def run(
+    settings: Settings,
+    folder: Path,
+    overrides: tuple[str, ...],
+    search_path: tuple[Path, ...],
+    baselines: tuple[str, ...],
+) -> None:
     """Compose an experiment and run it once.
 
     FOLDER has an experiment.yaml with a `defaults:` list, and a folder for each group of options. KEY=VALUE follows
@@ -49,4 +56,4 @@ def run(settings: Settings, folder: Path, overrides: tuple[str, ...], search_pat
     from fedpkg.experiments.composing import compose
 
     config = compose(folder, overrides, search_path=search_path).config
-    run_configuration(settings, config, settings.open_home(create=True))
+    run_configuration(settings, config, settings.open_home(create=True), baselines)

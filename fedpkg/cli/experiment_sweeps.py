@@ -11,11 +11,12 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.completing import experiment_words
-from fedpkg.cli.options import Settings, common_options, search_path_option
+from fedpkg.cli.options import Settings, baseline_option, common_options, search_path_option
 from fedpkg.errors import SessionFailed
 
 if TYPE_CHECKING:
     from fedpkg.cli.sweep_progress import PlainSweep
+    from fedpkg.config import RunConfig
     from fedpkg.experiments.planning import Settings as SweepSettings
     from fedpkg.experiments.starting import Planned, Prepared
     from fedpkg.stores.base import RoundRow, SessionRow, SweepPointRow, SweepRow
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 _SWEEP = click.argument("name", metavar="[SWEEP]", required=False)
 _NO_CHOICE = "-"
-
-baseline_option = click.option(
-    "--baseline",
-    "baselines",
-    type=click.Choice(["centralised", "local"]),
-    multiple=True,
-    help="Also train with all data in one place (centralised), or each client alone (local); can be given twice.",
-)
 
 
 @click.command()
@@ -77,6 +70,20 @@ def sweep(settings: Settings, /, source: Path, overrides: tuple[str, ...], name:
     _report(settings, home, row)
 
 
+def run_with_baselines(settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...]) -> None:
+    """Run a configuration and its baselines as the points of a sweep."""
+    from fedpkg.cli.sweep_progress import following
+    from fedpkg.experiments.planning import Settings as SweepSettings
+    from fedpkg.experiments.planning import Source
+    from fedpkg.experiments.starting import prepare_sweep
+
+    source = Source(config.package, lambda overrides: config)
+    chosen = SweepSettings(baselines=baselines)  # type: ignore[arg-type]  # click has checked them
+    with following(as_json=settings.json) as display:
+        row = _run(settings, display, prepare_sweep(home, source, (), chosen, watch=display.watch))
+    _report(settings, home, row)
+
+
 def _settings_of(
     *,
     is_zip: bool,
@@ -95,14 +102,6 @@ def _settings_of(
     if len(given) > 1:
         raise click.UsageError(f"--{given[0]} and --{given[1]} exclude each other")
     kind: SweepKind = given[0] if given else "grid"
-    if kind == "search" and metric is None:
-        raise click.UsageError("--search needs --metric NAME: the metric that it maximises")
-    if kind != "search" and (metric or others["minimise"] or others["prune"]):
-        raise click.UsageError("--metric, --minimise and --prune need --search N")
-    if kind == "search" and others["baselines"]:
-        raise click.UsageError(
-            "--baseline has no place in a search: its points are not known before; sweep again with it"
-        )
     number = random_points or search_points
     paths = tuple(str(path.absolute()) for path in search_path)
     return SweepSettings(kind=kind, number=number, seed=draws_seed, metric=metric, search_path=paths, **others)

@@ -94,6 +94,14 @@ env_option = click.option(
 )
 
 
+baseline_option = click.option(
+    "--baseline",
+    "baselines",
+    type=click.Choice(["centralised", "local"]),
+    multiple=True,
+    help="Also train with all data in one place (centralised), or each client alone (local); can be given twice.",
+)
+
 search_path_option = click.option(
     "--search-path",
     metavar="FOLDER",

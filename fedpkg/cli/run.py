@@ -10,7 +10,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.completing import packages, run_words
-from fedpkg.cli.options import Settings, common_options, env_option
+from fedpkg.cli.options import Settings, baseline_option, common_options, env_option
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
@@ -47,10 +47,19 @@ if TYPE_CHECKING:
 @click.option(
     "--isolate", is_flag=True, help="Isolate clients: they see only their package and data, and no network (Linux)."
 )
+@baseline_option
 @common_options
 @click.pass_obj
 def command(
-    settings: Settings, /, words: tuple[str, ...], *, package: Path | None, env: str | None, isolate: bool, **given: Any
+    settings: Settings,
+    /,
+    words: tuple[str, ...],
+    *,
+    package: Path | None,
+    env: str | None,
+    isolate: bool,
+    baselines: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Run a federation on this machine.
 
@@ -72,11 +81,16 @@ def command(
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, **given)
     _tell_of_variables(config, None if package is None else words)
-    run_configuration(settings, config, home)
+    run_configuration(settings, config, home, baselines)
 
 
-def run_configuration(settings: Settings, config: RunConfig, home: Home) -> None:
-    """Run a session to its end, and show its progress."""
+def run_configuration(settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...] = ()) -> None:
+    """Run a session to its end, and show its progress; with baselines, all as the points of a sweep."""
+    if baselines:
+        from fedpkg.cli.experiment_sweeps import run_with_baselines
+
+        run_with_baselines(settings, config, home, baselines)
+        return
     from fedpkg.cli.progress import follow
     from fedpkg.session.session import prepare
 

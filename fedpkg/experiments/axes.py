@@ -181,11 +181,6 @@ def _choice(override: Override, value: Any) -> Choice:
     return Choice(override._convert_value(value), override._get_value_element_as_str(value))
 
 
-def axis(key: str, values: Sequence[Json]) -> Axis:
-    """An axis of these values, for programs."""
-    return Axis(key, [Choice(value, json.dumps(value)) for value in values])
-
-
 def as_overrides(chosen: Mapping[str, Choice], *, is_hydra: bool) -> list[str]:
     """The choices of a point as overrides of a run.yaml or of an experiment's folder."""
     return [f"{key}={one.text if is_hydra else json.dumps(one.value)}" for key, one in chosen.items()]

@@ -89,6 +89,20 @@ class Settings:
     prune: bool = False
     search_path: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError: a setting is missing, or has no effect on this kind of sweep."""
+        is_drawn, is_search = self.kind in ("random", "search"), self.kind == "search"
+        if self.parallel < 1 or (is_drawn and (self.number or 0) < 1):
+            raise ConfigError(f"a {self.kind} sweep needs a number of points from 1, and parallel from 1", key="number")
+        if is_search and self.metric is None:
+            raise ConfigError("a search needs a metric to maximise", hint="for example test_accuracy", key="metric")
+        if not is_search and (self.metric is not None or self.minimise or self.prune):
+            raise ConfigError(f"metric, minimise and prune have no effect on a {self.kind} sweep", key="metric")
+        if is_search and self.baselines:
+            raise ConfigError(
+                "a search has no baselines, as its points are not known before", hint="sweep again with a grid"
+            )
+
 
 @dataclass(frozen=True)
 class Plan:

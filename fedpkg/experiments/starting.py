@@ -51,13 +51,11 @@ def prepare_sweep(
     settings: Settings,
     *,
     watch: Watch,
-    dimensions: Sequence[Dimension] | None = None,
     name: str | None = None,
 ) -> Prepared:
     """Plan a new sweep; it is recorded when it runs.
 
     Args:
-        dimensions: the keys with several values; None: those of the overrides.
         name: None: the name of the configuration, with a number if there is a sweep of that name.
 
     Raises:
@@ -65,9 +63,7 @@ def prepare_sweep(
         SessionError: there is a sweep of this name.
         StoreError: the disk cannot hold it.
     """
-    fixed = list(overrides)
-    if dimensions is None:
-        fixed, dimensions = split_overrides(overrides, source.experiment)
+    fixed, dimensions = split_overrides(overrides, source.experiment)
     known_names, known = _looked_up(home)
     if name is not None and check_name(name) in known_names:
         raise SessionError(

@@ -47,7 +47,8 @@ class Estimate:
         return self.num_tasks >= _LARGE_TASKS or self.disk_bytes >= _LARGE_BYTES
 
     def __str__(self) -> str:
-        size = f"{self.disk_bytes / 1e9:.1f} GB" if self.disk_bytes >= 1e9 else f"{self.disk_bytes / 1e6:.0f} MB"
+        is_small, mb = self.disk_bytes < 1e9, max(1.0, self.disk_bytes / 1e6)
+        size = f"{mb:.0f} MB" if is_small else f"{mb / 1000:.1f} GB"
         models = "" if self.has_models else " without the models, whose size is not known yet"
         time = "; how long they take is known after the first round"
         if self.seconds is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from fedpkg.errors import ConfigError
-from fedpkg.experiments.axes import Axis, Interval, axis, check_number, count_points, points, split_overrides
+from fedpkg.experiments.axes import Axis, Interval, check_number, count_points, points, split_overrides
 from fedpkg.stores.base import SweepKind
 
 
@@ -105,8 +105,3 @@ def test_axis_without_values_is_an_error(word: str, message: str) -> None:
 def test_key_with_two_lists_of_values_is_an_error() -> None:
     with pytest.raises(ConfigError, match="'seed' has two lists"):
         split_overrides(["seed=1,2", "seed=3,4"])
-
-
-def test_programs_give_values_as_they_are() -> None:
-    found = list(points([axis("a.b", [1, {"x": None}])], "grid"))
-    assert [point["a.b"].value for point in found] == [1, {"x": None}]

@@ -25,6 +25,7 @@ from sweeping import (
     write_run_yaml,
 )
 
+import fedpkg
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, StoreError
@@ -245,3 +246,19 @@ def test_experiment_s_folder_is_swept_over_its_groups(home: Home, tmp_path: Path
         {"method": method, "seed": seed} for method in ("momentum", "plain") for seed in (1, 2)
     ]
     assert [session.config["strategy"]["name"] for _, session in found if session] == ["fedavgm"] * 2 + ["fedavg"] * 2
+
+
+def test_programs_sweep_with_values_as_they_are(tmp_path: Path) -> None:
+    values = {"run_config.x": [{"a": None, "a b": ["c,d", 1]}, "it's"], "seed": range(2)}
+    found = fedpkg.sweep(write_run_yaml(tmp_path), values, tmp_path / "home", progress=False, parallel=2, rounds=1)
+    assert [point.choices for point, _ in found] == [
+        {"run_config.x": x, "seed": seed} for x in values["run_config.x"] for seed in (0, 1)
+    ]
+    assert [session.config["run_config"]["x"] for _, session in found if session] == [
+        point.choices["run_config.x"] for point, _ in found
+    ]
+    pairs = fedpkg.sweep({"package": str(DRIFTING), "rounds": 1, "clients": {"count": 1}}, {"seed": [1], "rounds": [2]},
+                         tmp_path / "home", kind="zip", name="pairs")  # fmt: skip
+    assert [session.status for _, session in pairs if session] == ["finished"]
+    with pytest.raises(ConfigError, match="a random sweep needs a number of points"):
+        fedpkg.sweep(write_run_yaml(tmp_path), {"seed": [1]}, tmp_path / "home", kind="random")
