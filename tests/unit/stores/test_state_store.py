@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedpkg.errors import NotFound, StoreError
+from fedpkg.errors import NotFound, SessionError, StoreError
 from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
@@ -22,6 +22,8 @@ from fedpkg.stores.base import (
     RequestRow,
     RoundRow,
     SessionRow,
+    SweepPointRow,
+    SweepRow,
     TaskRow,
     UpdateRow,
     ValidationRow,
@@ -649,3 +651,59 @@ def test_model_id_follows_from_session_and_round() -> None:
     assert model(3).model_id == "digits-1.3"
     with pytest.raises(ValueError, match=r"expected 'digits-1\.3'"):
         ModelRow(**{**dataclasses.asdict(model(3)), "model_id": "digits-1.4"})
+
+
+# Sweeps
+
+
+def a_sweep(name: str = "first", **changes: object) -> SweepRow:
+    row = SweepRow(
+        name=name,
+        kind="grid",
+        source="/en mapp/run.yaml",
+        overrides=["lr=0.1,0.01", "seed=range(2)"],
+        created_at=1.5,
+        updated_at=1.5,
+        options={"parallel": 2, "bound": math.inf},
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def test_a_sweep_and_its_points_are_read_as_they_were_written(store: StateStore) -> None:
+    store.create_session(session())
+    points = [
+        SweepPointRow(sweep="first", number=0, choices={"lr": 0.1}, config={"seed": 1}, digest="d"),
+        SweepPointRow(sweep="first", number=1, choices={"lr": {"å": None}}, status="failed", error="\x00 – ü"),
+    ]
+    store.sweeps.create(a_sweep(), points)
+    store.sweeps.create(a_sweep("second", created_at=1.0))
+    assert store.sweeps.get("first") == a_sweep()
+    assert [row.name for row in store.sweeps.all()] == store.sweeps.names() == ["second", "first"]
+    assert store.sweeps.points("first") == [points[0], dataclasses.replace(points[1], error="\\x00 – ü")]
+    done = dataclasses.replace(points[0], status="finished", session_id="digits-1", value=0.5)
+    store.sweeps.record_point(done)
+    assert store.sweeps.points("first")[0] == done
+    assert store.sweeps.counts("first") == {"failed": 1, "finished": 1}
+    assert store.sweeps.points("second") == [] and store.sweeps.counts("second") == {}
+
+
+def test_a_sweep_is_changed_by_its_name(store: StateStore) -> None:
+    store.sweeps.create(a_sweep())
+    assert not store.sweeps.stop_requested("first")
+    store.sweeps.change("first", stop_requested=True, status="interrupted", error="ü\x00")
+    found = store.sweeps.get("first")
+    assert (found.stop_requested, found.status, found.error) == (True, "interrupted", "ü\\x00")
+    assert found.updated_at >= 1000 and store.sweeps.stop_requested("first")
+    with pytest.raises(NotFound, match=r"no sweep 'fist' in .*did you mean 'first'"):
+        store.sweeps.change("fist", status="finished")
+
+
+def test_two_sweeps_of_one_name_and_points_of_no_sweep_or_session_are_refused(store: StateStore) -> None:
+    store.sweeps.create(a_sweep())
+    point = SweepPointRow(sweep="first", number=0, choices={})
+    with pytest.raises(SessionError, match="there is a sweep 'first'"):
+        store.sweeps.create(a_sweep(), [point])
+    assert store.sweeps.points("first") == []
+    for wrong in (dataclasses.replace(point, sweep="other"), dataclasses.replace(point, session_id="none")):
+        with pytest.raises(StoreError, match="inconsistent with others"):
+            store.sweeps.record_point(wrong)
