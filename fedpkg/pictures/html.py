@@ -35,6 +35,7 @@ summary{{cursor:pointer;margin:.6rem 0}}
 @media screen and (max-width:520px){{body{{padding:.8rem}}figure svg.fp.wide-one{{display:none}}
 figure svg.fp.narrow{{display:block}}table.facts th{{width:auto}}}}
 @media print{{body{{max-width:none;padding:0;font-size:10pt}}nav{{display:none}}pre{{white-space:pre-wrap}}
+.wide{{overflow:visible}}table{{font-size:8pt}}th,td{{padding-right:.5rem}}
 .charts{{grid-template-columns:1fr 1fr}}h2{{break-after:avoid}}tr{{break-inside:avoid}}}}
 """
 

@@ -18,7 +18,7 @@ from fedpkg.files import atomic_write, read_bounded
 
 STARTS = "started-with.json"  # in a session's folder: a list, one entry for its start and for each resume
 _PACKAGES = ("fedpkg", "torch", "numpy")
-_GIT_S = 10.0  # a repository whose changes take longer is recorded without them
+_GIT_S = 5.0  # a repository whose changes take longer is recorded without them
 _MOST_CHANGES = 5_000_000  # bytes of uncommitted changes that are kept
 
 
@@ -29,9 +29,11 @@ def note_start(folder: Path) -> Callable[[], None]:
     git is asked in the current folder, where the user works: not in that of a package, whose repository may be of
     another origin and can name programs that git would run.
     """
-    thread = threading.Thread(
-        target=_note, args=(folder, Path.cwd(), time.time()), name="fedpkg-provenance", daemon=True
-    )
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        here = folder
+    thread = threading.Thread(target=_note, args=(folder, here, time.time()), name="fedpkg-provenance", daemon=True)
     thread.start()
     return lambda: thread.join(2 * _GIT_S)
 

@@ -116,7 +116,8 @@ def _head(facts: Facts) -> Iterator[str]:
     done = sum(row.status in ("aggregated", "finished") for row in facts.rounds)
     seconds = sum(row.wall_s or 0.0 for row in facts.rounds)
     words = f"{facts.status}, {done} of {max(done, session.num_rounds)} rounds, {len(facts.clients)} clients, "
-    yield html.paragraph(words + f"{_duration(seconds)} in rounds", look="bad" if session.error else "")
+    is_bad = facts.status in ("failed", "killed", "interrupted")
+    yield html.paragraph(words + f"{_duration(seconds)} in rounds", look="bad" if is_bad else "")
     if session.error:
         yield html.preformatted(session.error)
     pairs = [
@@ -253,8 +254,8 @@ def _models(facts: Facts) -> Iterator[str]:
     for model in _ends(facts.models, MOST_MODELS):
         kept = f"removed ({model.pruned})" if model.pruned else bytes_text(model.size_bytes)
         contributors = str(len(model.contributors)) if model.round_number else "seed model"
-        rows.append([model.model_id, model.parent_id or "–", contributors, kept, model.digest])
-    yield html.table(["model", "made from", "contributors", "file", "sha256"], rows, numbers=(2,))
+        rows.append([model.model_id, model.parent_id or "–", contributors, kept, model.digest[:24]])
+    yield html.table(["model", "made from", "contributors", "file", "sha256 begins"], rows, numbers=(2,))
 
 
 def _ends(rows: Sequence[Any], most: int) -> Sequence[Any]:

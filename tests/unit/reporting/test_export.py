@@ -33,7 +33,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_an_export_has_configuration_versions_changes_metrics_logs_models_and_the_report(tmp_path: Path) -> None:
-    home = write_session(tmp_path / "home", has_files=True, config={"environment": {"API_TOKEN": "123"}})
+    home = write_session(tmp_path / "home", has_files=True, config={"environment": {"API_TOKEN": "hf_secret"}})
     folder = home.session_folder("digits-1")
     git = {"commit": "c0ffee", "changed": 1, "changes": "uncommitted-1.diff"}
     (folder / STARTS).write_text(json.dumps([{"at": 1.0, "versions": {"python": "3.99"}, "git": git}]))
@@ -44,7 +44,7 @@ def test_an_export_has_configuration_versions_changes_metrics_logs_models_and_th
     assert sorted(path.name for path in target.iterdir()) == NAMES
     config = yaml.safe_load((target / "config.yaml").read_text())
     assert config["arguments"] == {"train": {"lr": 0.1}} and config["environment"] == {"API_TOKEN": "(hidden)"}
-    assert "123" not in (target / "session.json").read_text()
+    assert "hf_secret" not in (target / "session.json").read_text()
     assert [path.name for path in sorted((target / "models").iterdir())] == [f"round-{n}.npz" for n in range(6)]
     assert (target / "models" / "round-5.npz").read_text() == "digits-1.5"
     logs = [path for path in (target / "logs").rglob("*") if path.is_file()]

@@ -6,6 +6,7 @@ import html.parser
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,17 @@ def test_chromium_shows_a_report_in_light_in_dark_and_on_a_telephone_and_prints_
             assert any(colour == curve for _, colour in found), f"{name}: a curve is drawn"
     assert colours == {"light": (255, 255, 255), "dark": (0x14, 0x18, 0x1D), "phone": (255, 255, 255)}
     assert printed(page, tmp_path / "paper.pdf").read_bytes().count(b"/Type /Page") > 2
+
+
+@pytest.mark.soak
+def test_a_report_of_500_rounds_and_100_clients_takes_less_than_5_seconds_and_3_megabytes() -> None:
+    from tests.benchmarks.report import measure
+
+    seconds, size = measure()
+    assert seconds < 5 and size < 3_000_000, f"{seconds:.2f} s, {size} bytes"
+
+
+def test_a_run_loads_no_drawing_library() -> None:
+    code = "import sys, fedpkg.cli.run, fedpkg.session.session; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
