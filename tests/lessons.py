@@ -44,7 +44,7 @@ def copy_of_repository(folder: Path) -> Path:
     return copy
 
 
-def bash(script: str, cwd: Path, *, warm: bool = False) -> str:
+def bash(script: str, cwd: Path, *, warm: bool = False, timeout_s: float = 300) -> str:
     """Run a script, which must succeed; what it printed.
 
     With ``warm``, the command fedpkg is a process of the warm parent, and so is python in the script's own lines;
@@ -66,7 +66,7 @@ def bash(script: str, cwd: Path, *, warm: bool = False) -> str:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=timeout_s,
         )
     assert done.returncode == 0, done.stdout
     return done.stdout
