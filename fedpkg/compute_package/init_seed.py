@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from fedpkg.waist.place import BUILD
 _INIT_MODEL = "init_model"  # the name of the function in some packages, and of the script before FEDn 0.4
 _SAVE = ("save_model", "save")  # methods of FEDn's helpers
 _BIGGEST_SCRIPT = 1 << 20
+_TWO_PATHS = re.compile(rb"\bargv\[[2-9]")  # of a script that turns one model into another, which another file may call
 
 
 def with_init_seed(folder: Path, spec: PackageSpec) -> PackageSpec:
@@ -65,12 +67,15 @@ def _saving_scripts(folder: Path) -> list[Path]:
 
 
 def _saves_when_run(path: Path) -> bool:
-    """Whether a script imports FEDn and its main block, or a function that it calls there, saves a model."""
+    """Whether a script imports FEDn and its main block, or a function that it calls there, saves a model.
+
+    Scripts that take the paths of two models do not count.
+    """
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > _BIGGEST_SCRIPT:
             return False
         text = path.read_bytes()
-        if not any(name.encode() in text for name in SERVED) or b"__main__" not in text:
+        if not any(name.encode() in text for name in SERVED) or b"__main__" not in text or _TWO_PATHS.search(text):
             return False
         tree = parsed(text)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):

@@ -116,3 +116,10 @@ def test_function_init_model_counts_if_it_saves_a_model(here):
     assert model() == [1, 1, 1]
     (here / "client" / "entrypoint").write_text(helper + main.replace("HELPER.save([np.ones(3)], path)", "return path"))
     assert "has no 'build' entry point" in fedpkg("run", "--package", "client", "--rounds", "1").err
+
+
+def test_script_that_trains_and_is_called_by_another_file_is_not_taken_for_one_that_makes_the_seed(here):
+    write_former(here / "client", "write(sys.argv[2])", name="training.py")
+    (here / "client" / "train.sh").write_text("python training.py $@")
+    (here / "client" / "fedn.yaml").write_text("entry_points: {train: {command: bash train.sh}}")
+    assert "has no 'build' entry point" in fedpkg("run", "--package", "client").err
