@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import MARK, Bench, inline, log, make_bench, marked, run_tests_as_nobody, wait_until, write_model
+from workbench import MARK, Bench, inline, log, make_bench, marked, wait_until, write_model
 
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
@@ -859,19 +859,3 @@ def test_isolated_tasks_give_the_same_bytes(bench: Bench, tmp_path: Path) -> Non
         other.executor.close()
     assert replies[0] is not None and replies[1] is not None
     assert replies[0].read_bytes() == replies[1].read_bytes()
-
-
-# ---- as somebody who is not root
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-def test_walls_hold_an_ordinary_user_too() -> None:
-    run_tests_as_nobody("task_cannot or isolated_task_can or its_time_limit", Path(__file__))
-
-
-@pytest.mark.soak
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-def test_all_walls_and_limits_hold_an_ordinary_user_too() -> None:
-    which = "isolated and not nobody and not ordinary or limit_holds"
-    run_tests_as_nobody(which, Path(__file__), whole=True)

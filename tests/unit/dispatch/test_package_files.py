@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Bench, Ran, inline, log, make_bench, run_tests_as_nobody
+from workbench import Bench, Ran, inline, log, make_bench
 
 from fedpkg.dispatch.package_files import PackageFiles, inventory
 from fedpkg.dispatch.site import PackageOnDisk
@@ -209,9 +209,3 @@ def test_isolated_task_cannot_reach_the_file_that_all_share(
     assert ok(result)["start"] == "mine"
     shared = [path for path in (bench.folder / "logs" / "package").iterdir() if path.is_file()]
     assert [path.read_bytes() == BYTES for path in shared] == [True]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-def test_big_files_are_shared_by_an_ordinary_users_tasks_too() -> None:
-    run_tests_as_nobody("process and (share_one_copy or own_clients or may_not_write)", Path(__file__))

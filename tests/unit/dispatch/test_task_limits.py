@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from workbench import NOBODY_ELSE, Bench, Ran, inline, is_alive, log, marked, run_tests_as_nobody, write_model
+from workbench import Bench, Ran, inline, is_alive, log, marked, write_model
 
 from fedpkg.waist.order import Limits
 
@@ -496,38 +496,3 @@ def test_threads_that_a_script_leaves_end_with_it(bench: Bench, tmp_path: Path, 
 def test_script_may_change_its_folder(bench: Bench, tmp_path: Path) -> None:
     assert bench.told(inline(tmp_path, "os.chdir('/')\ntell(cwd=os.getcwd())")) == {"cwd": "/"}
     fine(bench, tmp_path)
-
-
-# ---- as somebody who is not root
-
-# A limit of each kind.
-ONE_OF_EACH = (
-    "bomb and double or fills_its and (many or name) or too_large and one or memory_bytes or that_is_a_file or "
-    "computes or opens_too or busy_threads"
-)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-@pytest.mark.parametrize("name", ["process", "forkserver"])
-@pytest.mark.parametrize(
-    "which",
-    [
-        ONE_OF_EACH,
-        *(
-            pytest.param(which, marks=pytest.mark.soak)
-            for which in (
-                "fork_bomb",
-                "fills_its",
-                "too_large",
-                "memory or computes or opens_too or flood",
-                "less_priority or very_many",
-            )
-        ),
-    ],
-    ids=lambda which: "one of each" if which == ONE_OF_EACH else which,
-)
-@pytest.mark.every_push("forkserver")
-def test_limits_hold_an_ordinary_user_too(which: str, name: str) -> None:
-    whole = which != ONE_OF_EACH
-    run_tests_as_nobody(f"({which}) and {name} and not ordinary", Path(__file__), user=NOBODY_ELSE, whole=whole)

@@ -23,7 +23,6 @@ from workbench import (
     make_bench,
     marked,
     parent_of,
-    run_tests_as_nobody,
     wait_until,
 )
 
@@ -568,23 +567,6 @@ def test_logs_are_there_whatever_the_end(bench: Bench, tmp_path: Path) -> None:
         result = bench.run(inline(tmp_path, code + ending))
         assert (log(result, "stdout"), log(result)) == ("out ü\n", "err ß\n")
         assert result.log_tail == "err ß"
-
-
-# ---- as somebody who is not root
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-def test_a_tasks_processes_end_for_an_ordinary_user_too() -> None:
-    tests = "timeout or cancel_ends or leaves_behind or closes_its"
-    run_tests_as_nobody(f"({tests}) and forkserver and not ordinary", Path(__file__))
-
-
-@pytest.mark.soak
-@pytest.mark.skipif(os.getuid() != 0, reason="runs as an ordinary user already")
-def test_the_same_holds_for_an_ordinary_user() -> None:
-    tests = "timeout or cancel_ends or leaves_behind or killed_holder or closes_its or folder_as or mischief"
-    run_tests_as_nobody(f"({tests}) and not ordinary", Path(__file__).parent, whole=True)
 
 
 @pytest.mark.parametrize("kind", ["warm", "cold"])
