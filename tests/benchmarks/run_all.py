@@ -26,6 +26,7 @@ BENCHMARKS = [
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
     ["controller_cost.py"],
+    ["tracking.py"],
     ["scale.py"],
 ]
 QUICK = [
