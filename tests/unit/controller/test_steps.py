@@ -175,7 +175,7 @@ def test_killed_at_any_event_a_step_resumes_to_the_same_bits(federation: Federat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", [{"workers": 1}, {"workers": 4}, {"name": "resident"}, {"name": "process"}])
-@pytest.mark.every_push("executor[02]")
+@pytest.mark.every_push("executor2")
 def test_executors_and_workers_do_not_change_a_bit_of_a_step(
     federation: Federation, executor: dict[str, object]
 ) -> None:

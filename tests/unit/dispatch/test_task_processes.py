@@ -512,7 +512,10 @@ def test_nothing_that_is_stopped_outlives_the_executor(
 
 @pytest.mark.slow
 @pytest.mark.every_push("forkserver")
-def test_stopped_zygote_is_replaced(open_bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_stopped_zygote_is_replaced(
+    open_bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedpkg.dispatch.keepers.FORK_PATIENCE_S", 2.0)
     bench = open_bench(slots=1)
     look = inline(tmp_path, "tell(keeper=os.getppid())")
     keeper = bench.told(look)["keeper"]

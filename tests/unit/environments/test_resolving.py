@@ -332,6 +332,7 @@ def test_distributions_come_from_where_pip_was_told_whatever_installs_them(
 
 
 @pytest.mark.slow
+@pytest.mark.every_push("uv")
 def test_with_pip_one_line_says_what_is_not_known_and_that_uv_gives_it(
     maker: str, root: Path, wheels: Path, mine: Path, choose: Choose, caplog: pytest.LogCaptureFixture
 ) -> None:
