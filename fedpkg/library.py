@@ -172,9 +172,10 @@ def _source(what: What, home: Home, changes: dict[str, Any], search_path: Sequen
     path = Path(what) if isinstance(what, (str, Path)) else None
     if path is not None and ((path / EXPERIMENT).is_file() or path.suffix in (".yaml", ".yml")):
         source, given = source_of(path, search_path), _overrides(changes)
-        return Source(source.name, lambda overrides: source.compose([*given, *overrides]), source.experiment)
+        name = f"{source.name} (with changes)" if given else source.name  # a search cannot be resumed without them
+        return Source(name, lambda overrides: source.compose([*given, *overrides]), source.experiment)
     base = dump_config(_configuration(what, home, changes))
-    return Source(str(base["package"]), lambda overrides: config_of(base, overrides, resolve=resolved))
+    return Source(f"{base['package']} (in a program)", lambda overrides: config_of(base, overrides, resolve=resolved))
 
 
 def _lists(values: Mapping[str, Sequence[Any]]) -> list[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.cli import output
 from fedpkg.cli.memory import share_one_arena
 from fedpkg.cli.report import headline
-from fedpkg.controller.events import Event, RoundFinished, SessionStarted
+from fedpkg.controller.events import Estimated, Event, RoundFinished, SessionStarted
+from fedpkg.session.estimate import Estimate
 from fedpkg.shown import shown, shown_lines
 from fedpkg.stores.base import SweepPointRow
 
@@ -111,7 +112,9 @@ class PlainSweep:
         output.words(text)
 
     def watch(self, row: SweepPointRow, event: Event | None) -> None:
-        if (ended := self.progress.take(row, event)) is not None:
+        if isinstance(event, Estimated) and not event.session_id:
+            self.say(f"  left: {Estimate(event.disk_bytes, event.num_tasks, event.seconds)}")
+        elif (ended := self.progress.take(row, event)) is not None:
             self.say(self._line(ended))
 
     def _line(self, ended: _Point) -> str:
@@ -180,6 +183,10 @@ class JsonSweep(PlainSweep):
     """One JSON object a line on standard output: whenever a point changes, and for each round."""
 
     def watch(self, row: SweepPointRow, event: Event | None) -> None:
+        if isinstance(event, Estimated) and not event.session_id:
+            needs = {"disk_bytes": event.disk_bytes, "num_tasks": event.num_tasks, "seconds": event.seconds}
+            output.event_line(event="estimated", sweep=row.sweep, **needs)
+            return
         self.progress.take(row, event)
         facts = point_facts(row)
         if event is None:

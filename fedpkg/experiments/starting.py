@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fedpkg.config import RunConfig
-from fedpkg.config_reading import config_from_json
 from fedpkg.errors import FedpkgError, SessionError
 from fedpkg.experiments.axes import Choice, Dimension, as_overrides, points, split_overrides
 from fedpkg.experiments.planning import Maker, Plan, Settings, Source, check_name, plan, source_of
 from fedpkg.experiments.record import find_sweep, status_of_sweep
 from fedpkg.experiments.sweep import Listed, Points, SweepRun, Watch
-from fedpkg.session.estimate import Estimate, Known, check_disk, estimate, known_of, total
+from fedpkg.session.estimate import Estimate, check_disk, estimate, known_of, total
 from fedpkg.stores.base import RoundRow, SweepPointRow, SweepRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -64,14 +65,7 @@ def prepare_sweep(
         StoreError: the disk cannot hold it.
     """
     fixed, dimensions = split_overrides(overrides, source.experiment)
-    known_names, known = _looked_up(home)
-    if name is not None and check_name(name) in known_names:
-        raise SessionError(
-            f"there is a sweep '{name}' in {home.root} already",
-            hint=f"continue it with `fedpkg experiment resume {name}`, or give this one another --name",
-            sweep=name,
-        )
-    name = name or _free_name(_first_name(source, fixed, dimensions, settings), known_names)
+    name = _name_for(home, name, lambda: _first_name(source, fixed, dimensions, settings))
     made = Plan([]) if settings.kind == "search" else plan(name, source, fixed, dimensions, settings, cache=home.data)
     now = time.time()
     row = SweepRow(
@@ -86,8 +80,9 @@ def prepare_sweep(
     queue: Points = Listed(point for point in made.points if point.status == "waiting")
     if settings.kind == "search":
         queue = _search(home, Maker(name, source, fixed), dimensions, settings)
-    needed = _needed(home, made.points, known)
-    runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch, new=made.points)
+    needed = _needed(home, made.points)
+    later = functools.partial(_needed_later, home, name)
+    runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch, later=later, new=made.points)
     return Prepared(Planned(row, made.points, made.num_repeated, needed), runner)
 
 
@@ -118,28 +113,40 @@ def prepare_resumed(
     left = [point for point in done if point.status in ("waiting", "running", "failed") and point.config is not None]
     queue: Points = Listed(left)
     if row.kind == "search":
+        if not Path(row.source).exists():
+            raise SessionError(
+                f"search {row.name} was started by a program, or its file {row.source} was moved",
+                hint="start a new search: the later points of this one cannot be composed",
+            )
         source = source_of(row.source, settings.search_path)
         fixed, dimensions = split_overrides(row.overrides, source.experiment)
         queue = _search(home, Maker(row.name, source, fixed, done), dimensions, settings)
-    with open_store(home, read_only=True) as store:
-        known = known_of(config_from_json(left[0].config), store) if left else Known()
-    needed = _needed(home, left, known)
-    runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch)
+    needed = _needed(home, left)
+    later = functools.partial(_needed_later, home, row.name)
+    runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch, later=later)
     return Prepared(Planned(row, done, estimate=needed), runner)
 
 
-def _looked_up(home: Home) -> tuple[list[str], Callable[[RunConfig], Known]]:
-    """The names of the home's sweeps, and a look-up of what former sessions tell."""
-    if not home.state_db.exists():
-        return [], lambda config: known_of(config, None)
-    with open_store(home) as store:  # one of an older fedpkg is migrated
-        names = store.sweeps.names()
-
-    def look(config: RunConfig) -> Known:
-        with open_store(home, read_only=True) as store:
-            return known_of(config, store)
-
-    return names, look
+def _name_for(home: Home, given: str | None, usual: Callable[[], str]) -> str:
+    """The name that is given; else the usual one, with a number if there is a sweep of that name."""
+    known: list[str] = []
+    if home.state_db.exists():
+        with open_store(home) as store:  # one of an older fedpkg is migrated
+            known = store.sweeps.names()
+    if given is not None:
+        if check_name(given) in known:
+            raise SessionError(
+                f"there is a sweep '{given}' in {home.root} already",
+                hint=f"continue it with `fedpkg experiment resume {given}`, or give this one another --name",
+                sweep=given,
+            )
+        return given
+    wanted = usual()[:70].strip(".")
+    name, number = wanted, 1
+    while name in known:
+        number += 1
+        name = f"{wanted}-{number}"
+    return check_name(name)
 
 
 def _first_name(source: Source, fixed: Sequence[str], dimensions: Sequence[Dimension], settings: Settings) -> str:
@@ -154,23 +161,25 @@ def _first_name(source: Source, fixed: Sequence[str], dimensions: Sequence[Dimen
     return "sweep"
 
 
-def _free_name(wanted: str, known: Sequence[str]) -> str:
-    name, number = wanted[:70].strip("."), 1
-    while name in known:
-        number += 1
-        name = f"{wanted[:70].strip('.')}-{number}"
-    return check_name(name)
-
-
-def _needed(home: Home, rows: Sequence[SweepPointRow], known: Known | Callable[[RunConfig], Known]) -> Estimate | None:
+def _needed(home: Home, rows: Sequence[SweepPointRow]) -> Estimate | None:
     """The estimate for the points that are left. Raises StoreError: the disk cannot hold them."""
     left = [msgspec.convert(point.config, RunConfig) for point in rows if point.config and point.status != "finished"]
     if not left:
         return None
-    told = known if isinstance(known, Known) else known(left[0])
-    needed = total([estimate(config, told) for config in left])
-    check_disk(home, needed, f"the sweep of {len(left)} points")
+    known = known_of(left[0], None)
+    if home.state_db.exists():
+        with open_store(home, read_only=True) as store:
+            known = known_of(left[0], store)
+    needed = total([estimate(config, known) for config in left])
+    check_disk(home, needed, f"the sweep of {len(left)} point{'s' * (len(left) > 1)}")
     return needed
+
+
+def _needed_later(home: Home, name: str) -> Estimate | None:
+    """As `_needed`, when the first point has told the size of the model and the time of a round."""
+    with open_store(home, read_only=True) as store:
+        kind, rows = store.sweeps.get(name).kind, store.sweeps.points(name)
+    return None if kind == "search" else _needed(home, rows)  # the later points of a search are not known
 
 
 def _search(home: Home, made: Maker, dimensions: Sequence[Dimension], settings: Settings) -> Points:

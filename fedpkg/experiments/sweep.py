@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fedpkg.config_reading import config_from_json
-from fedpkg.controller.events import Event, RoundFinished, SessionStarted
+from fedpkg.controller.events import Estimated, Event, RoundFinished, SessionStarted
 from fedpkg.errors import FedpkgError, Interrupted, NotFound, StoreError
 from fedpkg.experiments.planning import session_name
 from fedpkg.experiments.record import this_process
@@ -28,13 +28,15 @@ from fedpkg.stores.opening import open_store
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
+    from fedpkg.session.estimate import Estimate
     from fedpkg.types import Json
 
 logger = logging.getLogger("fedpkg.experiments")
 LOOKS_EVERY_S = 0.2
 _SHARED = ("executor", "environment", "isolate")  # sections that sessions with one executor have in common
 
-# Called with a point and an event of its session; None: the point itself has changed.
+# Called with a point and an event of its session; None: the point itself has changed. An `Estimated` without a session
+# is about all points that are left.
 Watch: TypeAlias = Callable[[SweepPointRow, "Event | None"], None]
 
 
@@ -98,6 +100,8 @@ class SweepRun:
 
     Args:
         watch: is called in several threads, one at a time.
+        later: estimates what the other points need, once the first one is finished. Raises StoreError: the disk cannot
+            hold them.
         new: the points to record with the sweep; None: both are on record.
     """
 
@@ -109,9 +113,11 @@ class SweepRun:
         *,
         parallel: int,
         watch: Watch,
+        later: Callable[[], Estimate | None] = lambda: None,
         new: Sequence[SweepPointRow] | None = None,
     ) -> None:
         self.home, self.sweep, self.parallel = home, sweep, parallel
+        self._later: Callable[[], Estimate | None] | None = later
         self._new = new
         self._points = points
         self._watch = watch
@@ -242,6 +248,15 @@ class SweepRun:
         noted = self._points.ended(point, running.row)
         if noted != point:
             self._record(noted)
+        if point.status == "finished" and self._later is not None:
+            later, self._later = self._later, None
+            self._tell(noted, later())
+
+    def _tell(self, point: SweepPointRow, needed: Estimate | None) -> None:
+        if needed is not None:
+            told = Estimated(disk_bytes=needed.disk_bytes, num_tasks=needed.num_tasks, seconds=needed.seconds)
+            with self._watching:
+                self._watch(point, told)
 
     def _record(self, point: SweepPointRow) -> None:
         self._store.sweeps.record_point(point)

@@ -27,7 +27,7 @@ from sweeping import (
 
 import fedpkg
 from fedpkg.compute_package.unpack import package_problems
-from fedpkg.controller.events import Event, RoundFinished
+from fedpkg.controller.events import Estimated, Event, RoundFinished
 from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, StoreError
 from fedpkg.experiments.record import points_with_sessions, status_of_sweep
 from fedpkg.experiments.starting import prepare_resumed
@@ -262,3 +262,25 @@ def test_programs_sweep_with_values_as_they_are(tmp_path: Path) -> None:
     assert [session.status for _, session in pairs if session] == ["finished"]
     with pytest.raises(ConfigError, match="a random sweep needs a number of points"):
         fedpkg.sweep(write_run_yaml(tmp_path), {"seed": [1]}, tmp_path / "home", kind="random")
+
+
+def test_first_point_tells_whether_the_disk_holds_the_others(home: Home, tmp_path: Path) -> None:
+    package = tmp_path / "large"
+    package.mkdir()
+    (package / "run.py").write_text(
+        "import json, shutil, sys\nimport numpy as np\n"
+        "if len(sys.argv) == 3:\n    np.savez(sys.argv[2], w=np.zeros(2_500_000, np.float32))\n"
+        "else:\n    shutil.copyfile(*sys.argv[2:4])\n"
+        "    json.dump({'num_examples': 1}, open(sys.argv[3] + '-metadata', 'w'))\n"
+    )
+    commands = {name: {"command": f"python run.py {name}"} for name in ("build", "train")}
+    (package / "fedn.yaml").write_text(f"entry_points: {commands}")
+    keep = {"task_folders": "last 1"}
+    path = write_run_yaml(tmp_path, package=str(package), clients={"count": 1}, keep=keep)
+    with pytest.raises(StoreError, match=r"the sweep of 1 point has 1,000,000 tasks: about 100.* GB of disk"):
+        sweep(home, path, "rounds=1,1000000")
+    assert statuses(points_of(home)) == ["finished", "waiting"], "it is refused when the size of the model is known"
+    seen: list[Event | None] = []
+    sweep(home, path, "rounds=1", "seed=2,3", name="other", watch=lambda point, event: seen.append(event))
+    (told,) = (event for event in seen if isinstance(event, Estimated))
+    assert told.num_tasks == 1 and told.seconds is not None and 40e6 < told.disk_bytes < 70e6
