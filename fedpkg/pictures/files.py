@@ -21,13 +21,18 @@ def save_charts(charts: Sequence[Chart], path: Path, *, title: str) -> None:
     """
     check_suffix(path)
     if path.suffix.lower() == ".html":
-        body = [f"<h1>{html.text(title)}</h1>", html.figures(charts)]
+        drawn = html.figures(charts) if len(charts) > 1 else "".join(map(_large, charts))
+        body = [f"<h1>{html.text(title)}</h1>", drawn]
         data = html.page(title, body).encode()
     else:
         from fedpkg.pictures.raster import to_bytes
 
         data = to_bytes(charts, path.suffix.lower())
     write_file(path, data)
+
+
+def _large(chart: Chart) -> str:
+    return html.figure(chart, width=1000, height=500)
 
 
 def check_suffix(path: Path) -> None:

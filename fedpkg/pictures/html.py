@@ -71,9 +71,9 @@ def figures(charts: Iterable[Chart], *, height: int = 320) -> str:
     return f'<div class="charts">{"".join(figure(chart, height=height) for chart in charts)}</div>'
 
 
-def figure(chart: Chart, *, height: int = 320, caption: str = "") -> str:
+def figure(chart: Chart, *, width: int = 560, height: int = 320, caption: str = "") -> str:
     """One chart with a caption."""
-    wide = to_svg(chart, width=560, height=height, standalone=False).replace('class="fp"', 'class="fp wide-one"', 1)
+    wide = to_svg(chart, width=width, height=height, standalone=False).replace('class="fp"', 'class="fp wide-one"', 1)
     narrow = to_svg(chart, width=350, height=min(height, 290), standalone=False)
     narrow = narrow.replace('class="fp"', 'class="fp narrow"', 1)
     told = f"<figcaption>{text(caption)}</figcaption>" if caption else ""

@@ -14,14 +14,16 @@ from fedpkg.pictures.chart import (
     Curve,
     HeatMap,
     LineChart,
+    Node,
     Number,
+    TreeChart,
     histogram,
 )
 from fedpkg.reporting.measures import Measure, Measured
 
 if TYPE_CHECKING:
     from fedpkg.reporting.splits import Split
-    from fedpkg.stores.base import RequestRow, RoundRow, TaskRow
+    from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, TaskRow
 
 MOST_CURVES = 12  # charts of metrics; a table names the others
 _PHASES = {
@@ -109,6 +111,22 @@ def client_charts(values: Mapping[str, Number], metric: str, round_number: int) 
     """How the clients' values of one metric are distributed."""
     title = f"Clients by {metric}, round {round_number}"
     yield histogram(list(values.values()), title=title, x=Axis(metric))
+
+
+def trail_chart(models: Sequence[ModelRow]) -> TreeChart:
+    """From the seed model to the newest one; of many models the first two and the last two."""
+    few = len(models) <= 5
+    ends = models if few else [*models[:2], *models[-2:]]
+    nodes: list[Node] = []
+    for model in ends:
+        above = nodes[-1].name if nodes else None
+        if not few and len(nodes) == 2:
+            above = "…"
+            nodes.append(Node(above, nodes[-1].name, note=f"{len(models) - 4} more"))
+        count = len(model.contributors)
+        label = f"round {model.round_number}" if model.round_number else "seed model"
+        nodes.append(Node(model.model_id, above, label, f"{count} client{'s' * (count != 1)}" if count else ""))
+    return TreeChart(title="Model trail", nodes=nodes)
 
 
 def split_charts(split: Split) -> Iterator[Chart]:

@@ -20,11 +20,13 @@ from fedpkg.reporting.charts import (
     failure_chart,
     metric_charts,
     split_charts,
+    trail_chart,
 )
 from fedpkg.reporting.measures import Measured, measured
 from fedpkg.reporting.provenance import read_starts, versions
 from fedpkg.reporting.splits import split_of
 from fedpkg.reporting.stored_config import yaml_of
+from fedpkg.stores.metric_rows import is_lower_better
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import ClientRow, ModelRow, RequestRow, RoundRow, SessionRow, TaskRow
@@ -128,9 +130,21 @@ def _head(facts: Facts) -> Iterator[str]:
         ("sampler", _named(config.get("sampler"))),
         ("seed", str(session.seed)),
         ("executor", _named(config.get("executor"))),
+        *_best(facts.measured),
         *_origin(facts.folder),
     ]
     yield html.facts([(name, value) for name, value in pairs if value])
+
+
+def _best(found: Measured) -> Iterator[tuple[str, str]]:
+    """The best value of the first metric."""
+    for phase, metric in list(found.metrics)[:1]:
+        values = {n: one.weighted_mean for n, one in found.metrics[phase, metric].items()}
+        known = {number: value for number, value in values.items() if value is not None}
+        if known:
+            choose = min if is_lower_better(metric) else max
+            best = choose(known, key=lambda number: known[number])
+            yield f"best {metric}", f"{_number(known[best])}, round {best}"
 
 
 def _origin(folder: Path) -> Iterator[tuple[str, str]]:
@@ -248,6 +262,7 @@ def _models(facts: Facts) -> Iterator[str]:
     if not facts.models:
         yield html.paragraph("The strategy has no model.", look="quiet")
         return
+    yield html.figures([trail_chart(facts.models)], height=90)
     if len(facts.models) > MOST_MODELS:
         yield html.paragraph(f"The first and the last of {len(facts.models)} models.", look="quiet")
     rows = []

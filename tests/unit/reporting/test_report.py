@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fedpkg.reporting.charts import trail_chart
 from fedpkg.reporting.provenance import STARTS, changes_of, git_state, note_start, read_starts
 from fedpkg.reporting.stored_config import without_secrets
+from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
 from tests.unit.cli.cli_support import fedpkg
 from tests.unit.reporting.browser import document, needs_chromium, printed, screenshot
 from tests.unit.reporting.written import HOSTILE, write_session
@@ -191,3 +194,15 @@ def test_a_run_loads_no_drawing_library() -> None:
     code = "import sys, fedpkg.cli.run, fedpkg.session.session; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_report_draws_the_ends_of_a_long_model_trail_and_names_the_best_round(tmp_path: Path) -> None:
+    write_session(tmp_path / "home", rounds=30)
+    page = report_of(tmp_path / "home")
+    assert "27 more" in page and "round 30" in page and "seed model" in page
+    assert re.search(r"best test_accuracy</th><td>0\.9\d+, round \d+<", page)
+    with open_store(Home.open(tmp_path / "home"), read_only=True) as store:
+        models = store.list_models("digits-1")
+    names = [node.label or node.name for node in trail_chart(models).nodes]
+    assert names == ["seed model", "round 1", "…", "round 29", "round 30"]
+    assert [node.label for node in trail_chart(models[:3]).nodes] == ["seed model", "round 1", "round 2"]
