@@ -15,6 +15,7 @@ from markdown import ORPHAN, block, code, definitions, inline, page, prose, tabl
 
 from fedpkg.data.partitioners.registry import OPTIONS as PARTITION_OPTIONS
 from fedpkg.data.partitioners.registry import PARTITIONERS
+from fedpkg.data.sources.registry import BY_SUFFIX, DATASETS
 from fedpkg.registry import Parameter, Spec, names_of
 from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.strategies.registry import STRATEGIES, folds_in_a_tree
@@ -39,6 +40,7 @@ KINDS = {
         "Partitioners",
         "How a dataset is split among the clients: `clients.data.partition`.",
     ),
+    "dataset": ("datasets", "Datasets", "What is split among the clients: `clients.data.dataset`."),
     "transform": ("transforms", "Transforms", "What is done to an update, or to the global model, on its way."),
 }
 # Parts of modules' names, and titles of the strategies in them.
@@ -64,6 +66,7 @@ REQUIRED: Mapping[str, Any] = {
     "bits": 8,
     "classes_per_client": 2,
     "command": "python server.py",
+    "database": "clinic.sqlite",
     "epsilon": 8.0,
     "every": 30,
     "folder": "server",
@@ -75,7 +78,9 @@ REQUIRED: Mapping[str, Any] = {
     "norm": 1.0,
     "optimiser": "NAdam",
     "p": 0.01,
+    "path": "data",
     "q": 0.01,
+    "query": "SELECT age, height, label FROM visits ORDER BY id",
     "rounds": 100,
     "server_functions": "server_functions.py",
     "share": 0.1,
@@ -87,7 +92,7 @@ REQUIRED: Mapping[str, Any] = {
 
 
 def specs(of_kind: str) -> Iterator[Spec]:
-    registry = next(one for one in (STRATEGIES, TRANSFORMS, SAMPLERS, PARTITIONERS) if of_kind in one.kinds)
+    registry = next(one for one in (STRATEGIES, TRANSFORMS, SAMPLERS, PARTITIONERS, DATASETS) if of_kind in one.kinds)
     yield from registry.specs(of_kind)
 
 
@@ -143,7 +148,9 @@ def _facts(spec: Spec) -> Iterator[tuple[str, str]]:
     if spec.kind in ("strategy", "aggregator"):
         yield "tolerated attackers", inline(spec.attackers)
         yield "[folds in a tree](../../../how-to/write-an-aggregator.md)", "yes" if folds_in_a_tree(spec) else "no"
-    command = {"sampler": "sampler show", "partitioner": "data explain"}.get(spec.kind, "strategy show")
+    command = {"sampler": "sampler show", "partitioner": "data explain", "dataset": "data explain"}.get(
+        spec.kind, "strategy show"
+    )
     yield "in the terminal", code(f"fedpkg {command} {spec.name}")
     yield "source", code(inspect.unwrap(spec.make).__module__)
 
@@ -179,9 +186,14 @@ def example(spec: Spec) -> str:
         "schedule": {"strategy": {"server_optimiser": {"name": "sgd", "schedule": one}}},
         "sampler": {"sampler": {**one, "fraction_train": 0.1}},
         "partitioner": {"clients": {**_count(spec), "data": {"dataset": "data.npz", "partition": one | _column(spec)}}},
+        "dataset": {"clients": {"count": 10, "data": {"dataset": one | _path(spec)}}},
         "transform": {"strategy": {"name": "fedavg", "transforms": [one]}},
     }[spec.kind]
     return yaml.dump(section, sort_keys=False, default_flow_style=None, width=200, allow_unicode=True)
+
+
+def _path(spec: Spec) -> dict[str, Any]:
+    return {"path": f"data.{spec.name}"} if spec.name in BY_SUFFIX.values() else {}
 
 
 def _count(spec: Spec) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def _config(source: str, scheme: str, words: Sequence[str]) -> DataConfig:
     for word in words:
         keys, value = parse_override(word)
         if keys[0] == "source" and len(keys) == 2:
-            given[keys[1]] = value
+            is_path = keys[1] in ("path", "file", "database") and "://" not in str(value)
+            given[keys[1]] = os.path.abspath(str(value)) if is_path else value
         elif keys[0] == "within" and len(keys) == 2:
             tree["within"][keys[1]] = value
         elif keys == ("form",):

@@ -113,6 +113,11 @@ class Sql:
                 with connection.cursor().copy(f"COPY ({query}) TO STDOUT (FORMAT csv, HEADER)") as copy:
                     for block in copy:
                         file.write(block)
+        except psycopg.OperationalError as error:
+            first = str(error).strip().splitlines()[0]
+            raise DataError(
+                f"{self._source}: no connection: {first}", hint="check the address of the database"
+            ) from error
         except psycopg.Error as error:
             raise self._refused(error) from error
 

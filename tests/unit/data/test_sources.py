@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -373,3 +374,13 @@ def test_a_file_that_was_only_touched_while_it_is_read_is_accepted(
     found = source._read()
     monkeypatch.setattr(source, "_read", lambda: (path.touch(), found)[1])
     assert source.read() is found
+
+
+def test_libraries_of_other_sources_are_imported_only_when_they_are_needed() -> None:
+    code = (
+        "import sys; from fedpkg.data.sources.opening import read_dataset; import fedpkg.data.split; "
+        "read_dataset('sklearn/iris'); "
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'duckdb', '_duckdb', 'sqlite3', 'PIL', 'datasets', 'psycopg', 'matplotlib', 'pandas', 'pyarrow'}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
