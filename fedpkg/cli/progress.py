@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from fedpkg.waist.answer import Answer
     from fedpkg.waist.order import Order
 
+# Of a round, the usual share of each phase; measurements around training are shown as its begin and end.
+_SHARES = {"before_training": (0.0, 0.0), "train": (0.0, 0.8), "after_training": (0.8, 0.8), "validate": (0.8, 1.0)}
 SHOWN_FAILURES = 5  # of one phase; the store has them all
 
 
@@ -111,6 +113,14 @@ def displayed(display: Display) -> Iterator[Watcher]:
         raise errors[0]
 
 
+def _phase_of(order: Order) -> str:
+    """The phase of a round to which a task belongs: measurements beside the validation have it in their request."""
+    name = order.request_id
+    if name is None or name == "$server":
+        return "validate"
+    return name[1:] if name.startswith("$") else "train"
+
+
 class Progress:
     """Where the session stands, as its events tell."""
 
@@ -167,8 +177,7 @@ class Progress:
 
     def _is_of_phase(self, order: Order) -> bool:
         """Tasks of outstanding requests may end in a later phase or round."""
-        is_of_validation = order.request_id is None
-        return order.round_number == self.round_number and is_of_validation == (self.phase == "validate")
+        return order.round_number == self.round_number and _phase_of(order) == self.phase
 
     @property
     def waits_for(self) -> str:
@@ -193,7 +202,8 @@ class Progress:
         within = 0.0
         if self.phase and before < self.round_number and self.num_clients:
             within = min(1.0, (self.ok + self.failed) / self.num_clients) if self.batch == 1 else 1.0
-            within = 0.8 * within if self.phase == "train" else 0.8 + 0.2 * within
+            begin, end = _SHARES.get(self.phase, _SHARES["validate"])
+            within = begin + (end - begin) * within
         return min(1.0, (before + within) / max(1, self.num_rounds))
 
     @property
@@ -324,7 +334,7 @@ class LiveDisplay(PlainLines):
             f"{percent:.0f} %",
             "" if left is None else f"{output.seconds(left)} left",
         )
-        line = Text(progress.phase or "begin")
+        line = Text(progress.phase.replace("_", " ") or "begin")
         if progress.num_clients:
             what = "clients" if progress.batch == 1 else "calls"
             line.append(f": {progress.ok + progress.failed} of {progress.num_clients} {what}")

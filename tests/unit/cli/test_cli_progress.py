@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 from rich.spinner import Spinner
@@ -102,3 +103,17 @@ def test_it_says_what_a_round_waits_for_and_counts_no_task_of_an_earlier_round(s
     shown = see(waiting(0), PhaseStarted(round_number=2, phase="train", num_clients=1), waiting(1), ENDED)
     assert "train: 0 of 1 clients" in shown and "waiting for 1 of 4 outstanding requests" in shown
     assert "waiting" not in see(waiting(0)) and "aggregating" not in see()
+
+
+def test_measurements_around_training_count_in_their_own_phase(see):
+    see(SessionStarted(session=SESSION, num_clients=10, first_round=1, num_rounds=2))
+    for phase, request_id in (("before_training", "$before_training"), ("train", "1"), ("validate", "$server")):
+        order = msgspec.structs.replace(ORDER, request_id=request_id)
+        shown = see(
+            PhaseStarted(round_number=1, phase=phase, num_clients=2),
+            TaskEnded(order=order, answer=Answer(task_id="t", status="ok")),
+        )
+        assert f"{phase.replace('_', ' ')}: 1 of 2 clients" in shown
+    assert "validate: 2 of 2 clients" in see(
+        TaskEnded(order=msgspec.structs.replace(ORDER, request_id=None), answer=Answer(task_id="t", status="ok"))
+    )
