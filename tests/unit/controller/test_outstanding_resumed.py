@@ -49,7 +49,7 @@ def config_of(federation: Federation, **changes: Any) -> RunConfig:
 
 def repeated(federation: Federation, session_id: str) -> list[object]:
     """What a replay repeats: models, metrics, and who counted; it does not run those whose replies did not count."""
-    digests, rounds, averages = outcome_of(federation, session_id)
+    digests, rounds, *averages = outcome_of(federation, session_id)
     return [digests, [row[:3] for row in rounds], averages]  # type: ignore[attr-defined]
 
 

@@ -19,6 +19,7 @@ import pytest
 from at_once import AtOnce
 from federation import Federation
 
+from fedpkg.session import tracking
 from fedpkg.stores.base import SweepPointRow, SweepRow
 from fedpkg.tracking.base import TrackedRun
 
@@ -52,6 +53,7 @@ def test_wandb_records_a_session_offline(
     federation: Federation, at_once: AtOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
+    monkeypatch.setattr(tracking, "PATIENCE_S", 120.0)
     monkeypatch.setattr(socket, "create_connection", None)  # nothing leaves the machine
     session = federation.run(**ROUNDS, tracking=[{"name": "wandb", "aggregates": ["std"]}])
     records = list(wandb_records(federation.home.session_folder(session.session_id)))
@@ -106,9 +108,11 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.timeout(400)
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_has_a_run_for_each_session_of_a_sweep_below_one_for_the_sweep(
-    federation: Federation, at_once: AtOnce, mlflow_server: str
+    federation: Federation, at_once: AtOnce, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
+
+    monkeypatch.setattr(tracking, "PATIENCE_S", 120.0)  # its import alone takes seconds
 
     section = {"name": "mlflow", "uri": mlflow_server, "experiment": "digits ü"}
     session = federation.run(**ROUNDS, tracking=[section])
