@@ -12,7 +12,7 @@ from msgspec import Meta
 from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.partitioners.dealing import by_owner, check_classes, classes_of, counts_of
 from fedpkg.data.partitioners.registry import Amount, MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.data.partitioners.splitting import given_count, seen_by_class
 from fedpkg.errors import DataError
 
 _ATTEMPTS = 100
@@ -69,13 +69,8 @@ class DirichletPartitioner:
     ) -> list[Indices]:
         """Divide each class in the proportions of its training examples; a class without any, evenly."""
         classes, sizes, _ = classes_of(values)
-        owner = np.repeat(np.arange(len(train)), [len(part) for part in train])
-        owned = train_values[np.concatenate(train)]
-        shares = np.ones((len(classes), len(train)))
-        for row, label in zip(shares, classes, strict=True):
-            seen = np.bincount(owner[owned == label], minlength=len(train))
-            if seen.any():
-                row[:] = seen
+        shares, is_known = seen_by_class(classes, train_values, train)
+        shares[~is_known] = 1
         return _assign(values, counts_of(shares / shares.sum(axis=1, keepdims=True), sizes), rng)
 
     def _alpha(self, count: int) -> npt.NDArray[np.float64]:

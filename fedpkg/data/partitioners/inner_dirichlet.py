@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -17,7 +18,8 @@ from fedpkg.data.partitioners.sizes import Sizes, given_sizes
 from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
 
-_BLOCKS = 256  # classes that are used up are noticed after every block of examples, and at once by those who need them
+_BLOCKS = 256  # draws that are made at a time
+_REDRAWS = 4  # of a class that is used up, before the shares of the other classes are computed for these clients
 
 
 @register_partitioner(
@@ -76,22 +78,26 @@ def _counts(mixtures: npt.NDArray[np.float64], sizes: Counts, left: Counts, draw
     """The number of examples of each class (row) that each client draws, of the ``left`` ones."""
     left = left.copy()
     num_clients, num_classes = mixtures.shape
-    counts = np.zeros(num_clients * num_classes, np.int64)
-    turns = np.repeat(np.arange(num_clients, dtype=np.int32), sizes)[draws.permutation(int(sizes.sum()))]
-    ends, used_up = _ends(mixtures, left), left == 0
+    given: list[Counts] = []  # client and class of every example, as one number
+    turns = np.repeat(np.arange(num_clients), sizes)[draws.permutation(int(sizes.sum()))]
+    ends = _ends(mixtures, left)
     for block in np.array_split(turns, min(_BLOCKS, len(turns))):
-        if ((left == 0) != used_up).any():
-            ends, used_up = _ends(mixtures, left), left == 0
         waiting, drawn = block, _drawn(ends, block, draws)
-        while True:
+        for attempt in itertools.count():
             is_taken = _first_of_each(drawn, left)
-            counts += np.bincount(waiting[is_taken] * num_classes + drawn[is_taken], minlength=len(counts))
+            given.append(waiting[is_taken] * num_classes + drawn[is_taken])
             left -= np.bincount(drawn[is_taken], minlength=num_classes)
-            if is_taken.all():
-                break
             waiting = waiting[~is_taken]
-            clients, rows = np.unique(waiting, return_inverse=True)
-            drawn = _drawn(_ends(mixtures[clients], left), rows, draws)
+            if not len(waiting):
+                break
+            if attempt == 0 and len(waiting) > len(block) // 2:
+                ends = _ends(mixtures, left)
+            if attempt < _REDRAWS:  # to refuse classes that are used up is to draw from the shares of the others
+                drawn = _drawn(ends, waiting, draws)
+            else:
+                clients, rows = np.unique(waiting, return_inverse=True)
+                drawn = _drawn(_ends(mixtures[clients], left), rows, draws)
+    counts = np.bincount(np.concatenate(given), minlength=num_clients * num_classes)
     return np.asarray(counts.reshape(num_clients, num_classes).T, np.int64)
 
 

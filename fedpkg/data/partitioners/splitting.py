@@ -107,18 +107,26 @@ def split_alike(
         counts = counts_of(sizes[None] / max(1, sizes.sum()), np.array([len(values)]))[0]
         return deal(counts, draws.permutation(len(values)), len(values))
     classes, totals, _ = classes_of(values)
-    known, codes, _ = coded(train_values)
-    seen = np.zeros((len(classes), len(train)))
-    row_of = np.full(len(known), len(classes))  # classes that are not in the test examples are counted, and left out
-    _, in_known, in_classes = np.intersect1d(known, classes, assume_unique=True, return_indices=True)
-    row_of[in_known] = in_classes
-    for client, part in enumerate(train):
-        seen[:, client] = np.bincount(row_of[codes[part]], minlength=len(classes) + 1)[:-1]
-    seen[~np.isin(classes, known)] = sizes
+    seen, is_known = seen_by_class(classes, train_values, train)
+    seen[~is_known] = sizes
     is_dropped = seen.sum(axis=1) == 0
     seen[is_dropped] = 1
     counts = counts_of(seen / seen.sum(axis=1, keepdims=True), np.where(is_dropped, 0, totals))
     return deal_classes(values, counts, draws)
+
+
+def seen_by_class(
+    classes: Values, train_values: Values, train: list[Indices]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Training examples by class (row) and client (column), and which classes are in the training examples at all."""
+    known, codes, _ = coded(train_values)
+    seen = np.zeros((len(classes), len(train)))
+    row_of = np.full(len(known), len(classes))  # other classes are counted in a last row, which is left out
+    _, in_known, in_classes = np.intersect1d(known, classes, assume_unique=True, return_indices=True)
+    row_of[in_known] = in_classes
+    for client, part in enumerate(train):
+        seen[:, client] = np.bincount(row_of[codes[part]], minlength=len(classes) + 1)[:-1]
+    return seen, np.isin(classes, known)
 
 
 def _by_id(values: Values, train_values: Values, train: list[Indices]) -> list[Indices]:
