@@ -367,6 +367,8 @@ def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[t
 
 def _given(tree: Any, path: tuple[str, ...]) -> bool:
     for key in path:
+        if isinstance(tree, str):  # the text that a section was made from: the path of a dataset
+            return key in ("name", "path")
         if not isinstance(tree, dict) or key not in tree:
             return False
         tree = tree[key]

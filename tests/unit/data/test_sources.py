@@ -16,6 +16,7 @@ from fedpkg.config_shape import Places
 from fedpkg.data.sources.opening import OpenedSource, read_dataset
 from fedpkg.data.sources.registry import resolve_dataset
 from fedpkg.errors import ConfigError, DataError
+from fedpkg.session.configuration import load
 
 CSV = "age,height,ward,label\n30,1.5,north,ill\n41,1.75,south,well\n52,2,north,ill\n"
 
@@ -374,6 +375,18 @@ def test_a_file_that_was_only_touched_while_it_is_read_is_accepted(
     found = source._read()
     monkeypatch.setattr(source, "_read", lambda: (path.touch(), found)[1])
     assert source.read() is found
+
+
+def test_origins_of_a_dataset_are_those_of_its_text_or_its_keys(folder: Path) -> None:
+    text = "package: p\nrounds: 1\nclients:\n  count: 2\n  data: {dataset: t.csv}\n"
+    path = Path(write(folder, text, "run.yaml"))
+    origins = load(path).origins
+    assert origins["clients.data.dataset.path"] == f"{path}:5"
+    assert origins["clients.data.dataset.label"] == "default"
+    loaded = load(path, ["clients.data.dataset={name: sql, database: 'postgresql://h/x', query: SELECT 1}"])
+    assert loaded.origins["clients.data.dataset.query"] == "command line"
+    assert loaded.config.clients.data is not None
+    assert loaded.config.clients.data.dataset["database"] == "postgresql://h/x"  # type: ignore[index]
 
 
 def test_libraries_of_other_sources_are_imported_only_when_they_are_needed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -254,6 +255,12 @@ def test_folders_of_former_versions_are_used_as_they_are(folder: Path, dataset: 
     check_split(DataConfig(dataset=dataset), home)
     assert [path.stat().st_mtime_ns for path in sorted(home.iterdir())] == times
     assert statistics(read_split(home))["clients"] == CLIENTS
+
+
+def test_a_session_goes_on_with_another_version_of_scikit_learn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = path_of(split(folder, "sklearn/iris")[0]).parent
+    monkeypatch.setattr(importlib.metadata, "version", lambda _name: "99.0")
+    check_split(DataConfig(dataset="sklearn/iris"), home)
 
 
 def test_the_key_of_a_split_is_that_of_former_versions(folder: Path) -> None:
