@@ -85,24 +85,28 @@ def git_state(folder: Path) -> tuple[dict[str, Any], bytes]:
 
     Files that git does not track are counted and named, and are not in the diff. Empty: there is no repository or git.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
-    root = _git(folder, "rev-parse", "--show-toplevel")
-    if commit is None or root is None:
+    told = _git(folder, "status", "--porcelain=v2", "--branch", "-z", "--ignore-submodules=dirty")  # one process
+    if told is None:
         return {}, b""
-    status = (_git(folder, "status", "--porcelain", "-z", "--untracked-files=normal") or b"").decode(errors="replace")
-    paths = [line for line in status.split("\0") if line]
-    untracked = [line[3:] for line in paths if line.startswith("?? ")]
-    branch = (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or b"").decode(errors="replace").strip()
-    about: dict[str, Any] = {
-        "commit": commit.decode().strip(),
-        "branch": branch,
-        "root": root.decode(errors="replace").strip(),
-        "changed": len(paths) - len(untracked),
-        "untracked": untracked[:100],
-    }
+    lines = iter(told.decode(errors="replace").split("\0"))
+    about: dict[str, Any] = {"commit": "", "branch": "", "changed": 0, "untracked": []}
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        if kind == "#" and rest.startswith(("branch.oid ", "branch.head ")):
+            name, _, value = rest.partition(" ")
+            about["commit" if name == "branch.oid" else "branch"] = value
+        elif kind == "?":
+            about["untracked"].append(rest)
+        elif kind in ("1", "2", "u"):
+            about["changed"] += 1
+            if kind == "2":  # a renamed file: its former name is the next line
+                next(lines, None)
+    about["untracked"] = about["untracked"][:100]
     if not about["changed"]:
         return about, b""
-    changes = _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD") or b""
+    changes = (
+        _git(folder, "diff", "--no-ext-diff", "--no-textconv", "--ignore-submodules=dirty", "--binary", "HEAD") or b""
+    )
     if len(changes) > _MOST_CHANGES:
         about["too_large"] = len(changes)
         return about, b""

@@ -129,6 +129,19 @@ def test_what_a_session_ran_with_is_recorded_at_each_start(tmp_path: Path, monke
     assert changes is not None and "+lr = 2" in changes.read_text()
 
 
+def test_renamed_files_and_odd_names_are_counted_once_and_a_first_commit_may_be_missing(tmp_path: Path) -> None:
+    _git(tmp_path, "init", "-b", "main")
+    (tmp_path / "1 a – b.py").write_text("x = 1\n" * 20)
+    _git(tmp_path, "add", ".")
+    about, changes = git_state(tmp_path)
+    assert about == {"commit": "(initial)", "branch": "main", "changed": 1, "untracked": []} and changes == b""
+    _git(tmp_path, "commit", "-m", "first")
+    _git(tmp_path, "mv", "1 a – b.py", "2 c.py")
+    (tmp_path / "? d.py").write_text("")
+    about, changes = git_state(tmp_path)
+    assert about["changed"] == 1 and about["untracked"] == ["? d.py"] and b"rename to 2 c.py" in changes
+
+
 def test_a_repository_cannot_name_programs_that_run(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n")
     (tmp_path / ".gitattributes").write_text("*.txt diff=own\n")
