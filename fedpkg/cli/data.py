@@ -39,7 +39,7 @@ command.add_command(describe)
 @common_options
 @click.pass_obj
 def list_parts(settings: Settings, file: Path | None) -> None:
-    """List partitioners, the options that all partitioners have, and kinds of datasets.
+    """List partitioners, their common options, and kinds of datasets.
 
     \b
       fedpkg data list
@@ -68,7 +68,7 @@ def list_parts(settings: Settings, file: Path | None) -> None:
 @common_options
 @click.pass_obj
 def explain_part(settings: Settings, name: str, file: Path | None) -> None:
-    """Show the equation, paper and parameters of a partitioner, or the parameters of a kind of datasets.
+    """Show the parameters of a partitioner or a kind of datasets.
 
     \b
       fedpkg data explain dirichlet
