@@ -17,6 +17,7 @@ from fedpkg.errors import ConfigError, nearest
 _BY_NAME = {
     "strategy": "`fedpkg strategy list` and `fedpkg strategy show NAME` explain them",
     "sampler": "`fedpkg sampler list` and `fedpkg sampler show NAME` explain them",
+    "clients.data.dataset": "`fedpkg data list` and `fedpkg data explain NAME` explain them",
     "clients.data.partition": "`fedpkg data list` and `fedpkg data explain NAME` explain them",
 }
 _SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("fedpkg.data")
 _FORMAT = 1  # part of the cache's key: increment it when the same settings give other files
 _SOURCES = "sources"  # folder of copies, in the cache, to which references lead
+_SYNC_ALL_ABOVE = 1000  # files; each fsync takes milliseconds
 _PLACES = Places("run configuration")
 _WHERE_IT_IS = ("path", "database", "file", "file_sha256")  # parameters of a source that its digest makes superfluous
 
@@ -185,7 +187,7 @@ class _Split:
         try:
             self._write(unfinished, check, copies)
             remove_tree(folder)
-            fsync_tree(unfinished)  # later only sizes are compared, which a power loss may leave right
+            _sync(unfinished)  # later only sizes and times are compared, which a power loss may leave right
             unfinished.replace(folder)
         except BaseException:
             remove_tree(unfinished)
@@ -242,6 +244,14 @@ class _Split:
                 f"{free / 1e9:.1f} GB left",
                 hint="free space, or set clients.data.form to references",
             )
+
+
+def _sync(folder: Path) -> None:
+    """Put a folder on disk: file by file or, where that would take longer, with all that the system has to write."""
+    if sum(1 for _ in os.scandir(folder)) > _SYNC_ALL_ABOVE:
+        os.sync()
+    else:
+        fsync_tree(folder)
 
 
 def _of_dataset(dataset: str | Mapping[str, Json], digest: str) -> Any:

@@ -40,7 +40,10 @@ def split_of(root: Path, session: SessionRow, clients: Sequence[ClientRow]) -> S
     scheme = {
         key: value for key, value in (partition if isinstance(partition, dict) else {}).items() if value is not None
     }
-    split = Split(names, sizes, scheme, str(data.get("dataset") or data.get("source") or ""))
+    dataset = data.get("dataset")
+    if isinstance(dataset, dict):
+        dataset = dataset.get("path") or dataset.get("name")
+    split = Split(names, sizes, scheme, str(dataset or data.get("source") or ""))
     manifest = _manifest(root, sized)
     labels, counts = manifest.get("labels"), _counts(manifest)
     if isinstance(labels, list) and len(counts) == len(names) and all(len(line) == len(labels) for line in counts):

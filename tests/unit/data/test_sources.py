@@ -317,6 +317,22 @@ def test_own_datasets_may_be_functions_classes_and_names_in_a_file(module: str, 
     assert "file_sha256" in resolved
 
 
+def test_installed_packages_add_datasets(module: str, folder: Path) -> None:
+    information = folder / "own_data-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: own-data\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[fedpkg.datasets]\nsquare-numbers = {module}:Squares\n")
+    found = read_dataset({"name": "square-numbers", "count": 2})
+    assert found.arrays["x_train"].tolist() == [[0, 0], [1, 1]]
+    assert resolve_dataset("square-numbers", Places("run.yaml")) == {
+        "name": "square-numbers",
+        "count": 4,
+        "fails_at": -1,
+        "length": None,
+        "noise": False,
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
