@@ -61,6 +61,9 @@ def assign(
         DataError: It cannot be divided so.
     """
     partitioner = make_partitioner(settings)
+    if dataset.has_test and "test" in within:
+        hint = "remove test from clients.data.within"
+        raise DataError(f"clients.data.within.test: dataset {about} has test examples already", hint=hint)
     if not hasattr(partitioner, "split"):
         return _by_columns(dataset, partitioner, num_partitions, seed, about)
     train = _values(dataset, "train", settings, about)
@@ -68,11 +71,6 @@ def assign(
     split = split_examples(partitioner, train, test, num_partitions, seed)
     tests = split.test if test is None else _with_borrowed(dataset, split.train, split.test, seed)
     dropped = {"train": split.dropped_train, "test": split.dropped_test}
-    if within and dataset.has_test and "test" in within:
-        raise DataError(
-            f"clients.data.within.test: dataset {about} has test examples already",
-            hint="remove test from clients.data.within",
-        )
     shares = []
     for k, indices in enumerate(split.train):
         parts = {"train": ("train", indices)}

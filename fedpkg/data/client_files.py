@@ -44,7 +44,7 @@ def write_references(
     """Write ``<k>.json`` for each client, and one file with the indices of all.
 
     A source in the same folder is named without its path, so that the folder can be moved. Returns the entries of the
-    clients' files, and those of the other files in the folder.
+    clients' files, and of other files there.
 
     Raises:
         DataError: The split changes features or selects columns, which a reference cannot say.
@@ -77,8 +77,7 @@ def write_references(
         path.write_text(json.dumps({**fixed, "parts": parts}, indent=1), encoding="utf-8")
         path.chmod(0o444)
         entries.append(entry_of(path, len(assignment.shares[k].parts["train"][1])))
-    others = [folder / INDEX, *([source] if is_inside else [])]
-    return entries, [entry_of(path) for path in others]
+    return entries, [entry_of(path) for path in (folder / INDEX, *[source] * is_inside)]
 
 
 def lost_source(folder: Path, manifest: Manifest) -> Path | None:
