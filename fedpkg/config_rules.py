@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fedpkg.config import ClientsConfig, KeepRule, RunConfig, StopConfig
+from fedpkg.config import ClientsConfig, KeepRule, RunConfig
+from fedpkg.config_sections import StopConfig
 from fedpkg.config_shape import Places, wrong_value
 from fedpkg.devices import ORDER, THREAD_VARIABLES, VISIBLE
 from fedpkg.errors import ConfigError

@@ -14,7 +14,8 @@ import msgspec
 from fedpkg.compute_package.init_seed import seed_script_beside
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.unpack import UnpackedPackage
-from fedpkg.config import KeepConfig, RunConfig, ValidationConfig
+from fedpkg.config import KeepConfig, RunConfig
+from fedpkg.config_sections import ValidationConfig
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, DataError, SpecError, nearest
 from fedpkg.fedn.names import DATA_PATHS, HELPERS_WITHOUT_WEIGHTS

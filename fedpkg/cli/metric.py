@@ -60,7 +60,13 @@ def list_metrics(
         ]
     if settings.json:
         output.document(found)
-        return
+    elif found:
+        _show_logged(found)
+    else:
+        output.words(f"the clients of session {session.session_id} logged nothing")
+
+
+def _show_logged(found: list[dict[str, Any]]) -> None:
     steps = [(one, step) for one in found for step in one.get("metrics", ())]
     names = list(dict.fromkeys(name for _, step in steps for name in step if name != "step"))
     columns = [output.measures([step.get(name) for _, step in steps]) for name in names]
@@ -68,14 +74,12 @@ def list_metrics(
         [str(one["round"]), one["client_id"], one["entry_point"], str(step["step"]), *(column[i] for column in columns)]
         for i, (one, step) in enumerate(steps)
     ]
-    if rows or not found:
+    if rows:
         output.table(["round", "client", "entry point", "step", *names], rows)
     for one in found:
         for kind in ("attributes", "telemetry"):
             if told := ", ".join(f"{name}={value}" for name, value in one.get(kind, {}).items()):
                 output.result(f"round {one['round']}, {one['client_id']}, {one['entry_point']}: {kind} {told}")
-    if not found:
-        output.words(f"the clients of session {session.session_id} logged nothing")
 
 
 def show_aggregates(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:

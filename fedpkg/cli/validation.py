@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from fedpkg.cli.lists import of_clients_and_rounds
 from fedpkg.cli.options import Settings
 from fedpkg.session.record import check_there, find_session
 from fedpkg.shown import shown
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import ValidationRow
 
 
 @click.group("validation")
@@ -38,8 +43,6 @@ def list_validations(
     their num_examples in training (train), or equal weights (equal). Measurements before and after training, and those
     on the server's data, have another phase than `validate`.
     """
-    from fedpkg.cli.report import metric_names
-
     with settings.reading() as (_home, store):
         session = find_session(store, session_ref)
         check_there(store, session, round_number=round_number, client_id=client_id)
@@ -47,6 +50,14 @@ def list_validations(
     if settings.json:
         output.document([asdict(row) for row in found])
         return
+    _show(found)
+    if not found:
+        output.words(f"session {session.session_id} has no such validation")
+
+
+def _show(found: Sequence[ValidationRow]) -> None:
+    from fedpkg.cli.report import metric_names
+
     metrics = [row.metrics if isinstance(row.metrics, dict) else {} for row in found]
     names = metric_names({name: value for values in metrics for name, value in values.items()})
     measured = [output.measures([values.get(name) for values in metrics]) for name in names]
@@ -66,5 +77,3 @@ def list_validations(
         for i, row in enumerate(found)
     ]
     output.table(["round", "client", *(["phase"] if has_phases else []), *names, *texts, "weight", "from"], rows)
-    if not rows:
-        output.words(f"session {session.session_id} has no such validation")

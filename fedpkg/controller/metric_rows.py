@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fedpkg.controller.metrics import Weight, average, numbers_of
@@ -64,12 +65,8 @@ def _row(
     def back(value: float) -> float:
         return math.ldexp(value, exponent)
 
-    return MetricRow(
-        session_id=session_id,
-        round_number=round_number,
-        phase=phase,
-        metric=metric,
-        num_clients=count,
+    return replace(
+        key,
         weighted_mean=weighted_mean,
         mean=back(mean),
         std=back(math.sqrt(variance)),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from fedpkg.config import StopConfig
+from fedpkg.config_sections import StopConfig
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.stores.base import HELD_OUT, SERVER, TRAIN, RoundRow
 from fedpkg.stores.metric_rows import best_is_lowest, round_values

@@ -51,6 +51,7 @@ from fedpkg.stores.tables import (
     VALIDATIONS,
     Row,
     Table,
+    where_of,
 )
 from fedpkg.stores.write_behind import TaskRecord, WriteBehind
 
@@ -287,7 +288,7 @@ class StateStore:
         return self._select(ROUNDS, filters, order=("session_id", "round_number"), limit=limit)
 
     def count_rounds(self, session_id: str, *, status: RoundStatus | Sequence[RoundStatus] | None = None) -> int:
-        where, parameters = _where({"session_id": session_id, "status": status})
+        where, parameters = where_of({"session_id": session_id, "status": status})
         return int(self._database.rows(f"select count(*) from rounds{where}", parameters)[0][0])
 
     def get_round(self, session_id: str, round_number: int) -> RoundRow:
@@ -394,7 +395,7 @@ class StateStore:
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
         """Models that are not pruned, optionally of a session or with a digest, by session and round."""
-        where, parameters = _where({"session_id": session_id, "digest": digest})
+        where, parameters = where_of({"session_id": session_id, "digest": digest})
         rows = self._database.rows(
             f"{MODELS.select}{where}{' and' if where else ' where'} pruned is null order by session_id, round_number",
             parameters,
@@ -452,7 +453,7 @@ class StateStore:
         limit: int | None = None,
     ) -> list[Row]:
         """Rows that match all filters, in the order of these columns or in reverse."""
-        where, parameters = _where(filters or {})
+        where, parameters = where_of(filters or {})
         sql = f"{table.select} {join}{where}"
         if order:
             sql += f" order by {', '.join(column + ' desc' * newest_first for column in order)}"
@@ -478,20 +479,6 @@ class StateStore:
             hint=_hint("session list"),
             ref=ref,
         )
-
-
-def _where(filters: Parameters) -> tuple[str, dict[str, Any]]:
-    """A where clause for the filters that are not None, and its parameters; several values: any of them."""
-    clauses: list[str] = []
-    parameters: dict[str, Any] = {}
-    for column, value in filters.items():
-        if value is None:
-            continue
-        several = (value,) if isinstance(value, (str, int)) else tuple(value)
-        names = [f"{column.replace('.', '_')}_{number}" for number in range(len(several))]
-        parameters.update(zip(names, several, strict=True))
-        clauses.append(f"{column} in ({', '.join(f':{name}' for name in names) or 'null'})")
-    return (f" where {' and '.join(clauses)}" if clauses else ""), parameters
 
 
 def _no_round(session_id: str, round_number: int) -> NotFound:

@@ -25,7 +25,7 @@ from fedpkg.stores.base import (
     UpdateRow,
     ValidationRow,
 )
-from fedpkg.stores.database import RESTORE
+from fedpkg.stores.database import RESTORE, Parameters
 
 Row = TypeVar("Row")
 
@@ -145,6 +145,20 @@ def to_json(value: Any) -> str:
 
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
+
+
+def where_of(filters: Parameters) -> tuple[str, dict[str, Any]]:
+    """A where clause for the filters that are not None, and its parameters; several values: any of them."""
+    clauses: list[str] = []
+    parameters: dict[str, Any] = {}
+    for column, value in filters.items():
+        if value is None:
+            continue
+        several = (value,) if isinstance(value, (str, int)) else tuple(value)
+        names = [f"{column.replace('.', '_')}_{number}" for number in range(len(several))]
+        parameters.update(zip(names, several, strict=True))
+        clauses.append(f"{column} in ({', '.join(f':{name}' for name in names) or 'null'})")
+    return (f" where {' and '.join(clauses)}" if clauses else ""), parameters
 
 
 PACKAGES = Table("packages", PackageRow, ("digest",), json=frozenset({"entry_points"}))

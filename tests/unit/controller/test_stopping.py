@@ -12,7 +12,7 @@ from at_once import AtOnce
 from federation import Federation
 
 from fedpkg.cli.main import run_command
-from fedpkg.config import StopConfig
+from fedpkg.config_sections import StopConfig
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.controller.stopping import StopWatch
 from fedpkg.errors import ConfigError, Interrupted
