@@ -110,6 +110,6 @@ def check_unchanged(folder: Path, manifest: Manifest) -> None:
     if problem := changed_file(folder, manifest):
         raise DataError(
             f"the split was changed after it was made: {problem}",
-            hint=f"remove the folder {folder} and make the split again",
+            hint=f"remove the folder {folder}; a new run with this data and seed makes the same split again",
             path=str(folder),
         )
