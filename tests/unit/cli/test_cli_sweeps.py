@@ -77,6 +77,8 @@ def test_words_that_exclude_each_other_are_refused(here):
         assert ended.code in (2, 3) and message in " ".join(ended.err.split()), (words, ended.err)
 
 
+@pytest.mark.slow
+@pytest.mark.every_push("run$")
 @pytest.mark.parametrize("command", [["run"], ["experiment", "sweep"]], ids=" ".join)
 def test_baselines_are_points_beside_the_run(here, command):
     path = write_run_yaml(here, rounds=1, clients={"count": 2})
@@ -92,6 +94,7 @@ def test_baselines_are_points_beside_the_run(here, command):
     assert refused.code == 3 and "'centralised' needs data that fedpkg splits" in refused.err
 
 
+@pytest.mark.slow
 def test_stop_from_another_terminal_while_one_display_shows_all_points(here, environment):
     gates = {"arguments": {"train": {"gate": "client-0@1", "arrivals": str(here)}}}
     path = write_run_yaml(here, package=str(DRIFTING), clients={"count": 1}, **gates)

@@ -74,12 +74,12 @@ def test_metric_that_never_appears_ends_the_search_with_its_name(home: Home, pat
 def test_pruned_points_stop_by_their_rounds_so_far(home: Home, path: Path) -> None:
     settings = {"kind": "search", "number": 6, "metric": "score", "prune": True, "minimise": True}
     # Each point lasts long enough that a stop arrives: rounds without clients' work take milliseconds.
-    sweep(home, path, f"{X}=3,10,11,12,13,14", "rounds=20", **settings)
+    sweep(home, path, f"{X}=3,10,11,12,13,14", "rounds=12", **settings)
     points = points_of(home)
     assert set(statuses(points)) == {"finished", "pruned"}
     with open_store(home, read_only=True) as store:
         rounds = {p.number: store.count_rounds(p.session_id or "", status="finished") for p in points}
-    assert all((rounds[p.number] < 20) == (p.status == "pruned") for p in points)
+    assert all((rounds[p.number] < 12) == (p.status == "pruned") for p in points)
 
 
 def test_search_that_was_interrupted_goes_on_to_the_same_points(home: Home, path: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +27,11 @@ from sweeping import (
 import fedpkg
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.controller.events import Estimated, Event, RoundFinished
-from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, StoreError
+from fedpkg.errors import ConfigError, NotFound, SessionError, StoreError
 from fedpkg.experiments.record import points_with_sessions, status_of_sweep
 from fedpkg.experiments.starting import prepare_resumed
 from fedpkg.library import run
-from fedpkg.stores.base import SweepPointRow
+from fedpkg.stores.base import SweepPointRow, SweepRow
 from fedpkg.stores.check import check_home
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -49,10 +48,9 @@ def test_points_of_a_grid_have_the_bits_of_each_alone(home: Home, tmp_path: Path
     assert prepared.planned.num_repeated == 2, "each distinct point runs once"
     points = points_of(home)
     assert statuses(points) == ["finished"] * 2 and [point.choices for point in points] == [{"seed": 3}, {"seed": 1}]
-    alone = [run(path, tmp_path / "alone", progress=False, seed=seed) for seed in (3, 1)]
-    expected = [[model.digest for model in session.models] for session in alone]
-    assert [digests(home, point.session_id) for point in points] == expected
-    assert [session.name for session in sessions_of(home)] == ["try.0", "try.1"]
+    alone = run(path, tmp_path / "alone", progress=False, seed=1)
+    assert digests(home, points[1].session_id) == [model.digest for model in alone.models]
+    assert {session.name for session in sessions_of(home)} == {"try.0", "try.1"}
     assert home.holder() is None
     assert check_home(home, package_problems=package_problems).findings == []
 
@@ -81,11 +79,12 @@ def test_sweep_of_which_no_point_can_be_composed_is_refused(home: Home, tmp_path
 
 def test_two_sweeps_of_one_name_are_refused(home: Home, tmp_path: Path) -> None:
     path = write_run_yaml(tmp_path)
-    sweep(home, path, "seed=1,2", name="first")
+    with open_store(home) as store:
+        for name in ("first", "try"):
+            store.sweeps.create(SweepRow(name=name, kind="grid", source="", overrides=[], created_at=0, updated_at=0))
     with pytest.raises(SessionError, match="there is a sweep 'first'") as caught:
         sweep(home, path, "seed=1,2,3", name="first")
     assert "experiment resume first" in str(caught.value)
-    sweep(home, path, "seed=1")
     sweep(home, path, "seed=1")
     with open_store(home, read_only=True) as store:
         assert store.sweeps.names() == ["first", "try", "try-2"], "a name that was not given is made a new one"
@@ -95,45 +94,14 @@ def test_two_sweeps_of_one_name_are_refused(home: Home, tmp_path: Path) -> None:
 
 def test_points_with_other_executors_wait_for_each_other(home: Home, tmp_path: Path) -> None:
     path = write_run_yaml(tmp_path)
-    sweep(home, path, "executor.name=forkserver,process", "seed=1,2", parallel=2)
+    sweep(home, path, "executor.name=forkserver,process", parallel=2)
     points = points_of(home)
-    assert statuses(points) == ["finished"] * 4
-    assert digests(home, points[0].session_id) == digests(home, points[2].session_id), "the executor changes no bit"
+    assert statuses(points) == ["finished"] * 2
+    assert digests(home, points[0].session_id) == digests(home, points[1].session_id), "the executor changes no bit"
 
 
-def test_stopped_sweep_goes_on_in_the_round_of_its_running_point(home: Home, tmp_path: Path) -> None:
-    path = write_run_yaml(tmp_path, rounds=2, arguments={"train": {"gate": "client-0@2", "arrivals": str(tmp_path)}})
-    reached = threading.Event()
-
-    def see(point: SweepPointRow, event: Event | None) -> None:
-        if isinstance(event, RoundFinished):
-            reached.set()
-
-    def ask_to_stop() -> None:
-        reached.wait(60)
-        with open_store(home) as store:
-            store.sweeps.change("try", stop_requested=True)
-
-    asks = threading.Thread(target=ask_to_stop)
-    asks.start()
-    with pytest.raises(Interrupted, match="0 of 2 points of sweep try are finished"):
-        sweep(home, path, "seed=1,2", watch=see)
-    asks.join()
-    assert statuses(points_of(home)) == ["running", "waiting"]
-    (tmp_path / "open").touch()
-    resume(home)
-    points = points_of(home)
-    assert statuses(points) == ["finished"] * 2 and len(sessions_of(home)) == 2
-    with open_store(home, read_only=True) as store:
-        assert status_of_sweep(home, store.sweeps.get("try")) == "finished"
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
+@pytest.mark.slow
+@pytest.mark.every_push("SIGKILL")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
 def test_interrupted_or_killed_sweep_ends_with_the_bits_of_one_that_was_not(
     home: Home, tmp_path: Path, number: int
