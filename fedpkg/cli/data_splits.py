@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,14 @@ def partition(
     """
     from fedpkg.data.described import read_split
     from fedpkg.data.split import split_into
+    from fedpkg.errors import FedpkgError
 
-    is_new = split_into(folder, _config(source, scheme, words), clients, seed=seed)
+    try:
+        is_new = split_into(folder, _config(source, scheme, words), clients, seed=seed)
+    except FedpkgError as error:
+        raise type(error)(
+            _as_options(error.message), hint=_as_options(error.hint or "") or None, **error.fields
+        ) from error
     manifest = read_split(folder)
     if settings.json:
         output.document(_document(folder, manifest))
@@ -97,6 +104,12 @@ def describe(settings: Settings, folders: tuple[Path, ...], picture: Path | None
         charts = charts_of([(f"{name}, {name_of(manifest)}", manifest) for name, manifest in found])
         save_charts(charts, picture, title=", ".join(name for name, _ in found))
         output.words(f"written: {output.near(picture)}")
+
+
+def _as_options(text: str) -> str:
+    """An error in the words of a run.yaml, in those of this command."""
+    text = text.replace("clients.count", "--clients").replace("clients.data.partition.", "partition.")
+    return re.sub(r"\bpartition\.(?=[a-z_]+\b(?!\())", "", text)
 
 
 def _config(source: str, scheme: str, words: Sequence[str]) -> DataConfig:

@@ -119,7 +119,7 @@ class PlainSweep:
 
     def _line(self, ended: _Point) -> str:
         row = ended.row
-        parts = [f"point {self.progress.num_ended}/{self.progress.num_points}"]
+        parts = [f"{self.progress.num_ended} of {self.progress.num_points}", f"point {row.number}"]
         parts += [row.baseline] * bool(row.baseline) + [shown(choices_text(row.choices))]
         if row.status != "finished":
             parts.append(row.status)
@@ -175,7 +175,7 @@ class LiveSweep(PlainSweep):
         for one in list(progress.running.values()):
             words = " ".join(part for part in (one.row.baseline, choices_text(one.row.choices)) if part)
             where = f"round {one.round_number}/{one.num_rounds}" if one.round_number else "begins"
-            rows.add_row(Text(shown(words)), where, Text(one.metric or "", style="green"))
+            rows.add_row(f"point {one.row.number}", Text(shown(words)), where, Text(one.metric or "", style="green"))
         return Group(top, rows)
 
 

@@ -138,6 +138,14 @@ def test_wrong_words_are_refused(here, words, code, message):
 def test_the_number_of_clients_is_asked_for(here):
     ended = fedpkg("data", "partition", "sklearn/iris", "-o", "parts")
     assert ended.code == 6 and "the number of clients is not known" in ended.err
+    assert "set --clients" in ended.err
+
+
+def test_a_hint_names_the_options_of_the_command_and_not_the_keys_of_a_run_yaml(here):
+    words = ("--by", "iid", "min_examples=100", "--clients", "50", "-o", "parts")
+    ended = fedpkg("data", "partition", "sklearn/iris", *words)
+    assert ended.code == 6
+    assert "lower --clients (now 50) or min_examples (now 100)" in ended.err
 
 
 def run(folder, package, clients, *words):

@@ -31,8 +31,8 @@ def test_sweep_says_what_it_needs_a_line_for_each_point_and_a_table(swept):
     _home, ended = swept
     assert ended.code == 10
     assert "sweep try: 4 points\n  24 tasks: about 1 MB of disk without the models" in ended.err
-    lines = [line for line in ended.err.splitlines() if line.startswith("point ")]
-    assert [line[:9] for line in lines] == [f"point {n}/4" for n in range(1, 5)]
+    lines = [line for line in ended.err.splitlines() if " of 4  point " in line]
+    assert [line.split("  ")[:2] for line in lines] == [[f"{n + 1} of 4", f"point {n}"] for n in range(4)]
     assert sum("failed" in line for line in lines) == 2
     assert "error: 2 of 4 points of sweep try failed" in ended.err and "experiment resume try" in ended.err
     header, *rows = [line for line in ended.out.splitlines() if "try-" in line or line.startswith("point ")][:5]
