@@ -35,10 +35,10 @@ def main():
     program, config = shlex.split(given.fedpkg), str(CONFIGS["w1"])
 
     with tempfile.TemporaryDirectory(prefix="fedpkg-bench-") as folder:
-        alone = []
+        alone, alone_cpu_s = [], []
         for number in range(3):
             home = f"{folder}/alone-{number}"
-            run_measured([*program, "run", config, "--home", home])
+            alone_cpu_s.append(run_measured([*program, "run", config, "--home", home])[1])
             alone += rounds_of(home)
         words = ["experiment", "sweep", config, f"seed=range({given.points})", "--parallel", str(given.parallel)]
         wall_s, cpu_s, _ = run_measured([*program, *words, "--home", f"{folder}/sweep"])
@@ -53,6 +53,8 @@ def main():
         ("whole sweep, s", f"{wall_s:.1f}"),
         ("whole sweep / rounds one after the other", f"{wall_s / expected:.2f}"),
         ("whole sweep / sum of the points' rounds", f"{wall_s / sum(inside):.2f}"),
+        ("CPU of the sweep, s", f"{cpu_s:.1f}"),
+        (f"CPU of {given.points} runs, s", f"{statistics.median(alone_cpu_s) * given.points:.1f}"),
         (f"processors busy ({cores})", f"{100 * busy:.0f} %"),
         ("load average at the end", " ".join(f"{load:.1f}" for load in os.getloadavg())),
     ]
