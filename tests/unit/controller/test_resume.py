@@ -228,7 +228,8 @@ def files_of(federation: Federation) -> list[str]:
     found = []
     for path in federation.home.root.rglob("*"):
         name = str(path.relative_to(federation.home.root)).replace(federation.store.list_sessions()[0].session_id, "ID")
-        if path.is_file() and not name.startswith(("state.db", "config.json", "lock")):
+        is_of_checkout = "/uncommitted-" in name  # one for each start, in a repository with changes
+        if path.is_file() and not is_of_checkout and not name.startswith(("state.db", "config.json", "lock")):
             found.append(re.sub(r"(train|validate)(-\d+)?(\.again-\d+)?", r"\1", name))
     return sorted(found)
 
