@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from at_once import AtOnce
 from federation import Federation
+from zygotes import share
 
 from fedpkg.session import executors
 from fedpkg.stores.home import Home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_zygotes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        share(patch)
+        yield
 
 
 @pytest.fixture
