@@ -146,7 +146,14 @@ def _matching(pattern: str, client_ids: Sequence[str], entities: Entities | None
                 pattern=pattern,
             )
         return found
-    return {one for one in client_ids if fnmatch.fnmatchcase(one, pattern)}
+    found = {one for one in client_ids if fnmatch.fnmatchcase(one, pattern)}
+    if not found and equals and entities is not None:
+        raise DataError(
+            f"clients.groups: no entity has an attribute {name!r}{nearest(name, entities.attributes)}",
+            hint=f"attributes: {', '.join(entities.attributes)}",
+            pattern=pattern,
+        )
+    return found
 
 
 def folder_of_clients(paths: Sequence[Path]) -> Path | None:

@@ -256,9 +256,12 @@ def check_placeholders(config: RunConfig, client_ids: Sequence[str]) -> None:
                     )
                 without = next((one for one in client_ids if name not in entities.attributes_of(one)), None)
                 if without is not None:
-                    near = nearest(name, entities.attributes)
+                    is_known = name in entities.attributes
+                    near = "" if is_known else nearest(name, entities.attributes)
                     raise ConfigError(
                         f"{where}, but {entities[without].place}: {without!r} has no attribute {name!r}{near}",
-                        hint=f"attributes: {', '.join(entities.attributes)}",
+                        hint="add it to this entity or to one of its parents"
+                        if is_known
+                        else f"attributes: {', '.join(entities.attributes)}",
                         key=f"{section}.{key}",
                     )

@@ -118,6 +118,9 @@ def test_groups_are_patterns_of_ids_attributes_and_parents(folder: Path) -> None
     wrong = ClientsConfig(entities=clients.entities, groups={"g": ["device=phon"]})
     with pytest.raises(DataError, match=r"no client has 'device' like 'phon'; did you mean 'phone'\?"):
         client_groups(wrong, ["phone-1"])
+    wrong = ClientsConfig(entities=clients.entities, groups={"g": ["devise=phone"]})
+    with pytest.raises(DataError, match=r"no entity has an attribute 'devise'; did you mean 'device'\?"):
+        client_groups(wrong, ["phone-1"])
 
 
 def test_vantage6_organizations_are_entities_without_their_people_and_keys(folder: Path) -> None:
@@ -156,7 +159,9 @@ def test_an_attribute_that_a_client_lacks_is_refused_before_the_run(folder: Path
         check_placeholders(config, ["phone-1"])
     config = config_of(folder, environment={"FAST": "{attributes.fast}"})
     check_placeholders(config, ["server"])
-    with pytest.raises(ConfigError, match="'phone-1' has no attribute 'fast'"):
+    with pytest.raises(
+        ConfigError, match="'phone-1' has no attribute 'fast'\n    try      add it to this"
+    ):  # others have it
         check_placeholders(config, ["server", "phone-1"])
     without = RunConfig(package="p", rounds=1, clients=ClientsConfig(count=1), environment={"A": "{attributes.x}"})
     with pytest.raises(ConfigError, match=r"but clients\.entities is not set"):
