@@ -62,6 +62,18 @@ def sessions(context: click.Context, _parameter: click.Parameter, incomplete: st
     return beginning(incomplete, [(row.session_id, f"{row.status}, {row.num_rounds} rounds") for row in rows])
 
 
+def sweeps(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Sweeps of the home, the newest first."""
+    with _settings(context).reading() as (_home, store):
+        rows = list(reversed(store.sweeps.all()))
+    return beginning(incomplete, [(row.name, f"{row.status}, {row.kind}") for row in rows])
+
+
+def sweeps_and_sessions(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Sweeps and sessions of the home."""
+    return sweeps(context, parameter, incomplete) + sessions(context, parameter, incomplete)
+
+
 def models(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Models of the home, the newest session's first."""
     with _settings(context).reading() as (_home, store):

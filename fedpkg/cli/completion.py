@@ -118,7 +118,9 @@ class _Zsh(_Quiet, shell_completion.ZshComplete):
 
 
 class _Fish(_Quiet, shell_completion.FishComplete):
-    """Fish itself puts no space after ``=``, ``.`` and ``/``."""
+    """Fish itself puts no space after ``=``, ``.`` and ``/``. Only the first comma of a line ends its kind."""
+
+    source_template = shell_completion.FishComplete.source_template.replace('string split ","', 'string split -m 1 ","')
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
         found = super().get_completions(args, incomplete)

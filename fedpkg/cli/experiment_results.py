@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import sessions
+from fedpkg.cli.completing import sweeps_and_sessions
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
 
@@ -24,7 +24,7 @@ def _shared(function: Function) -> Function:
     """The arguments and options of both commands."""
     for option in reversed(
         [
-            click.argument("names", metavar="[SWEEP|FOLDER|SESSION]...", nargs=-1, shell_complete=sessions),
+            click.argument("names", metavar="[SWEEP|FOLDER|SESSION]...", nargs=-1, shell_complete=sweeps_and_sessions),
             click.option(
                 "--metric", metavar="NAME", help="Metric to show.  [default: the first, accuracies before others]"
             ),

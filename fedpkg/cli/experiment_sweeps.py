@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import experiment_words
+from fedpkg.cli.completing import experiment_words, sweeps
 from fedpkg.cli.options import Settings, baseline_option, common_options, search_path_option
 from fedpkg.errors import SessionFailed
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fedpkg.stores.home import Home
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_SWEEP = click.argument("name", metavar="[SWEEP]", required=False)
+_SWEEP = click.argument("name", metavar="[SWEEP]", required=False, shell_complete=sweeps)
 _NO_CHOICE = "-"
 
 

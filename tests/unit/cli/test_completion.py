@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cli_support import REPO, fedpkg
 
-from fedpkg.stores.base import ModelRow, PackageRow, SessionRow
+from fedpkg.stores.base import ModelRow, PackageRow, SessionRow, SweepRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 
@@ -80,6 +80,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             SessionRow(session_id="weather-20260101-120000", name="weather", **facts),  # type: ignore[arg-type]
             seed_model=ModelRow(session_id="weather-20260101-120000", round_number=0, **model),  # type: ignore[arg-type]
         )
+        sweep = {"kind": "grid", "source": "paper", "overrides": [], "created_at": 1.0, "updated_at": 1.0}
+        store.sweeps.create(SweepRow(name="rain", **sweep))  # type: ignore[arg-type]
     return folder
 
 
@@ -132,6 +134,9 @@ COMPLETED = {
     "fedpkg session res": "fedpkg session resume ",
     "fedpkg session resume --rou": "fedpkg session resume --rounds ",
     "fedpkg session show wea": "fedpkg session show weather-20260101-120000 ",
+    "fedpkg experiment table ra": "fedpkg experiment table rain ",
+    "fedpkg experiment plot rain wea": "fedpkg experiment plot rain weather-20260101-120000 ",
+    "fedpkg experiment resume ra": "fedpkg experiment resume rain ",
     "fedpkg model trail weather-": "fedpkg model trail weather-20260101-120000.0 ",
     "fedpkg strategy show centered": "fedpkg strategy show centered_clipping ",
     "fedpkg strategy show random": "fedpkg strategy show random_k ",
