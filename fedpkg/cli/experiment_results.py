@@ -82,7 +82,7 @@ def table(settings: Settings, /, names: tuple[str, ...], target: float | None, m
     found = table_of(groups, metric, phase=given["phase"], mode=mode, target=target)
     if given["file"] is not None:
         write_file(given["file"], written(found, form).encode())
-        output.words(f"wrote {output.near(given['file'])}")
+        output.result(output.near(given["file"]))
     elif form == "json":
         output.document(document(found))
     else:

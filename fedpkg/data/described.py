@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import numpy as np
 
 from fedpkg.data.manifest import Manifest, check_unchanged, read_manifest
 from fedpkg.pictures.chart import Axis, BarChart, Chart, HeatMap, Histogram, histogram
+
+_MOST_COLOURS = 20
 
 
 def read_split(folder: Path) -> Manifest:
@@ -31,9 +33,16 @@ def sizes_of(manifest: Manifest) -> list[int]:
 
 def name_of(manifest: Manifest) -> str:
     """The scheme in a few words: ``dirichlet (alpha 0.5)``."""
-    scheme = manifest.scheme or manifest.settings
+    return _name_of_scheme(manifest.scheme or manifest.settings)
+
+
+def _name_of_scheme(scheme: Mapping[str, Any]) -> str:
     skip = ("name", "seed", "min_examples", "format", "dataset", "clients", "within", "form", "file", "file_sha256")
-    told = [f"{key} {value}" for key, value in scheme.items() if key not in skip and value not in (None, False, [])]
+    told = [
+        f"{key} {_name_of_scheme(value) if isinstance(value, Mapping) else value}"
+        for key, value in scheme.items()
+        if key not in skip and value not in (None, False, [])
+    ]
     name = str(scheme.get("name"))
     return f"{name} ({', '.join(told)})" if told else name
 
@@ -71,21 +80,30 @@ def charts_of(splits: Sequence[tuple[str, Manifest]]) -> list[Chart]:
 
 
 def _charts(name: str, manifest: Manifest) -> Iterator[Chart]:
-    told = f"{name}: " if name else ""
     clients = [Path(entry.file).stem for entry in manifest.partitions]
-    if "train" in manifest.counts and manifest.labels is not None:
-        counts, labels = manifest.counts["train"], [str(label) for label in manifest.labels]
-        series = {label: [row[number] for row in counts] for number, label in enumerate(labels)}
-        x, y = Axis("client"), Axis("training examples", "whole")
+    counts = manifest.counts.get("train", ()) if manifest.labels is not None else ()
+    told = f"{name}: " if name else ""
+    return split_charts(clients, sizes_of(manifest), manifest.labels or (), counts, told=told)
+
+
+def split_charts(
+    clients: Sequence[str],
+    sizes: Sequence[int],
+    labels: Sequence[Any],
+    counts: Sequence[Sequence[int]],
+    *,
+    told: str = "",
+) -> Iterator[Chart]:
+    """The training examples of each client: by label if ``counts`` (clients × labels) are known, and their numbers.
+
+    Stacked bars are drawn for at most 20 labels: more colours cannot be told apart.
+    """
+    x, y, names = Axis("client"), Axis("training examples", "whole"), [str(label) for label in labels]
+    if counts and len(names) <= _MOST_COLOURS:
+        series = {label: [row[number] for row in counts] for number, label in enumerate(names)}
         yield BarChart(title=f"{told}labels by client", labels=clients, series=series, stacked=True, x=x, y=y)
+    if counts:
         yield HeatMap(
-            title=f"{told}client × label",
-            rows=clients,
-            columns=labels,
-            values=counts,
-            x=Axis("label"),
-            y=x,
-            value=Axis("training examples", "whole"),
+            title=f"{told}client × label", rows=clients, columns=names, values=counts, x=Axis("label"), y=x, value=y
         )
-    sizes = histogram(sizes_of(manifest), title=f"{told}sizes of the clients", x=Axis("training examples", "whole"))
-    yield replace(sizes, y=Axis("clients", "whole"))
+    yield replace(histogram(sizes, title=f"{told}sizes of the clients", x=y), y=Axis("clients", "whole"))

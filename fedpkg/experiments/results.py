@@ -41,7 +41,8 @@ class Group:
 
     @property
     def label(self) -> str:
-        return ", ".join(f"{short_key(key, self.values)} {value_text(value)}" for key, value in self.values.items())
+        told = {key: value for key, value in self.values.items() if value is not None}
+        return ", ".join(f"{short_key(key, self.values)} {value_text(value)}" for key, value in told.items())
 
 
 def find_runs(store: StateStore, names: Sequence[str]) -> list[Run]:

@@ -12,7 +12,6 @@ from fedpkg.pictures.chart import (
     BarChart,
     Chart,
     Curve,
-    HeatMap,
     LineChart,
     Node,
     Number,
@@ -22,7 +21,6 @@ from fedpkg.pictures.chart import (
 from fedpkg.reporting.measures import Measure, Measured
 
 if TYPE_CHECKING:
-    from fedpkg.reporting.splits import Split
     from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, TaskRow
 
 MOST_CURVES = 12  # charts of metrics; a table names the others
@@ -127,21 +125,3 @@ def trail_chart(models: Sequence[ModelRow]) -> TreeChart:
         label = f"round {model.round_number}" if model.round_number else "seed model"
         nodes.append(Node(model.model_id, above, label, f"{count} client{'s' * (count != 1)}" if count else ""))
     return TreeChart(title="Model trail", nodes=nodes)
-
-
-def split_charts(split: Split) -> Iterator[Chart]:
-    """The examples of each client, by label where the labels are known."""
-    if split.labels and split.counts:
-        labels = list(map(str, split.labels))
-        if len(labels) <= 20:
-            series = {label: [line[k] for line in split.counts] for k, label in enumerate(labels)}
-            yield BarChart(
-                title="Examples by label", labels=split.clients, series=series, stacked=True, x=Axis("client"),
-                y=Axis("examples", "whole"),
-            )  # fmt: skip
-        yield HeatMap(
-            title="Examples by client and label", rows=split.clients, columns=labels, values=split.counts,
-            x=Axis("label"), y=Axis("client"), value=Axis("examples"),
-        )  # fmt: skip
-    if len(split.sizes) > 1:
-        yield histogram(split.sizes, title="Sizes of the clients' parts", x=Axis("examples", "whole"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedpkg.data.described import split_charts
 from fedpkg.pictures import html
 from fedpkg.pictures.axes import bytes_text, number_text
 from fedpkg.pictures.chart import Number
@@ -19,7 +20,6 @@ from fedpkg.reporting.charts import (
     cost_charts,
     failure_chart,
     metric_charts,
-    split_charts,
     trail_chart,
 )
 from fedpkg.reporting.measures import Measured, measured
@@ -209,8 +209,8 @@ def _data(facts: Facts) -> Iterator[str]:
         return
     scheme = ", ".join(f"{key} {value}" for key, value in split.scheme.items())
     yield html.facts([("dataset", split.source), ("partition", scheme)])
-    if charts := list(split_charts(split)):
-        yield html.figures(charts)
+    if split.sizes:
+        yield html.figures(list(split_charts(split.clients, split.sizes, split.labels, split.counts)))
 
 
 def _failures(facts: Facts) -> Iterator[str]:

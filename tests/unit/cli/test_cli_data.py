@@ -7,6 +7,7 @@ import pytest
 from cli_support import fedpkg
 
 from fedpkg.client import open_data
+from fedpkg.data.described import split_charts
 
 TRAINS = """
 import json, os, sys
@@ -104,6 +105,21 @@ def test_several_splits_are_compared_and_drawn(tmp_path, here):
     assert (here / "one.svg").read_text().lstrip().startswith("<?xml")
     wrong = fedpkg("data", "describe", "even", "--picture", "one.gif")
     assert wrong.code == 3 and "a picture cannot have the suffix '.gif'" in wrong.err
+
+
+def test_an_inner_scheme_is_named_as_a_scheme(here):
+    words = ("--by", "rotation", "angles=[0,90]", "inner={name: shards, shards_per_client: 2}", "--clients", "3")
+    made = fedpkg("data", "partition", "sklearn/digits", *words, "-o", "turned")
+    assert made.code == 0, made.err
+    assert "inner shards (shards_per_client 2, keep_incomplete True))\n" in made.out
+
+
+def test_stacked_bars_are_drawn_for_labels_that_have_colours():
+    counts = [[1] * 21, [2] * 21]
+    many = list(split_charts(["a", "b"], [21, 42], range(21), counts))
+    few = list(split_charts(["a", "b"], [20, 40], range(20), [row[:20] for row in counts]))
+    assert [type(chart).__name__ for chart in many] == ["HeatMap", "Histogram"]
+    assert [type(chart).__name__ for chart in few] == ["BarChart", "HeatMap", "Histogram"]
 
 
 def test_a_table_is_split_with_parts_within_clients(table, here):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fedpkg.experiments.results import Group
 from fedpkg.stores.base import SweepPointRow, SweepRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -152,6 +153,14 @@ def test_a_plot_has_a_curve_for_each_group_by_every_axis(root: Path, tmp_path: P
     assert done["curves"] == ["lr 0.1 (3 runs)", "lr 0.01 (3 runs)"]
     page = (tmp_path / "p.html").read_text()
     assert "mean ± standard deviation" in page and page.count('class="b f1"') >= 2
+
+
+def test_a_curve_is_named_by_the_keys_that_its_runs_have() -> None:
+    of_baseline = {"method": None, "baseline": "local", "client": "client-1"}
+    assert Group(of_baseline, []).label == "baseline local, client client-1"
+    assert Group({"method": "fedavg", "baseline": "federated", "client": None}, []).label == (
+        "method fedavg, baseline federated"
+    )
 
 
 def test_a_plot_is_also_a_picture(root: Path, tmp_path: Path) -> None:
