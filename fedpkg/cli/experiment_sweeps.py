@@ -217,7 +217,7 @@ def _show(settings: Settings, home: Home, row: SweepRow) -> None:
         output.document({**asdict(row), "status": status, "points": points})
         return
     facts = [("sweep", row.name), ("status", status + (f": {row.error}" if row.error else "")), ("kind", row.kind)]
-    facts += [("source", output.near(row.source)), ("overrides", " ".join(row.overrides))]
+    facts += [("source", output.near(row.source)), *[("overrides", " ".join(row.overrides))] * bool(row.overrides)]
     output.facts(facts)
     output.result()
     _points_table(found, lasts)

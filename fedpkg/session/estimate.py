@@ -47,13 +47,15 @@ class Estimate:
         return self.num_tasks >= _LARGE_TASKS or self.disk_bytes >= _LARGE_BYTES
 
     def __str__(self) -> str:
-        is_small, mb = self.disk_bytes < 1e9, max(1.0, self.disk_bytes / 1e6)
-        size = f"{mb:.0f} MB" if is_small else f"{mb / 1000:.1f} GB"
+        units = ((1e12, "TB"), (1e9, "GB"))
+        large = (f"{self.disk_bytes / unit:,.1f} {name}" for unit, name in units if self.disk_bytes >= unit)
+        size = next(large, f"{max(1.0, self.disk_bytes / 1e6):.0f} MB")
         models = "" if self.has_models else " without the models, whose size is not known yet"
         time = "; how long they take is known after the first round"
         if self.seconds is not None:
             minutes = self.seconds / 60
             amount = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
+            amount = f"{minutes / 1440:,.0f} days" if minutes > 3 * 1440 else amount
             time = f" and {amount if minutes >= 1.5 else f'{self.seconds:.0f} seconds'}"
         return f"{self.num_tasks:,} task{'s' * (self.num_tasks != 1)}: about {size} of disk{models}{time}"
 

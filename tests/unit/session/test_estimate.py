@@ -14,7 +14,7 @@ from fedpkg.controller.events import Estimated, Event
 from fedpkg.errors import StoreError
 from fedpkg.library import run
 from fedpkg.session.configuration import resolved
-from fedpkg.session.estimate import Known, check_disk, estimate, known_of, total
+from fedpkg.session.estimate import Estimate, Known, check_disk, estimate, known_of, total
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.prune import size_of
@@ -58,6 +58,7 @@ def test_estimate_of_a_session_is_near_what_it_has_taken(tmp_path: Path) -> None
 
 def test_words_have_sizes_and_times_as_people_read_them() -> None:
     assert str(estimate(config(), Known(10**9, 10.0))) == "80 tasks: about 18.0 GB of disk and 7 minutes"
+    assert str(Estimate(2_300_000_000_000, 1, 7e6)) == "1 task: about 2.3 TB of disk and 81 days"
     assert str(estimate(config(), Known())) == (
         "80 tasks: about 1 MB of disk without the models, whose size is not known yet; "
         "how long they take is known after the first round"
