@@ -134,7 +134,11 @@ def named(arrays: Mapping[str, Any], source: str, hint: str) -> Dataset:
 
 
 def checked(arrays: dict[str, Any], source: str, hint: str) -> dict[str, Any]:
-    """Raise DataError unless each split has as many examples as labels. A test split without examples is removed."""
+    """The arrays without a test split that has no examples.
+
+    Raises:
+        DataError: Arrays are missing, a split has more examples than labels or fewer, or a label is NaN.
+    """
     fields = {"path": source.removeprefix("dataset ")}
     if missing := [key for key in KEYS[:2] if key not in arrays]:
         raise DataError(f"{source}: it has no {' and no '.join(missing)}", hint=hint, **fields)
@@ -149,6 +153,13 @@ def checked(arrays: dict[str, Any], source: str, hint: str) -> dict[str, Any]:
                 f"{source}: x_{split} of shape {tuple(x.shape)} and y_{split} of shape {tuple(y.shape)} do not "
                 "have the same number of examples",
                 hint="the first axis of both must be the examples",
+                **fields,
+            )
+        if y.ndim == 1 and (missing_labels := y != y).any():  # only NaN differs from itself
+            raise DataError(
+                f"{source}: {int(missing_labels.sum())} of {len(y)} labels in y_{split} are NaN, the first at index "
+                f"{int(np.flatnonzero(_as_numpy(missing_labels))[0])}",
+                hint="leave these examples out, or give them a label",
                 **fields,
             )
     if len(arrays["x_train"]) == 0:

@@ -70,6 +70,12 @@ def _header(path: Path, separator: str) -> list[str]:
         raise DataError(f"{source}: its header cannot be read: {error}", path=str(path)) from error
     if not names or not all(names):
         raise DataError(f"{source}: line 1 must have a name for each column", path=str(path))
+    if len(names) == 1 and (others := [mark for mark in ";\t|" if mark in names[0]]):
+        raise DataError(
+            f"{source}: line 1 has no {separator!r} between names of columns",
+            hint=f"if {others[0]!r} separates the values, set separator: {others[0]!r}",
+            path=str(path),
+        )
     lower = [name.lower() for name in names]
     if twice := [name for name in lower if lower.count(name) > 1]:
         raise DataError(f"{source}: line 1 names the column '{twice[0]}' twice", path=str(path))

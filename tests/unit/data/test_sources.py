@@ -99,6 +99,13 @@ def sql(path: str, query: str, **parameters: Any) -> dict[str, Any]:
     return {"name": "sql", "database": path, "query": query, "other": ["ward"], **parameters}
 
 
+def test_labels_of_arrays_that_are_nan_are_refused_with_the_first_place(folder: Path) -> None:
+    path = str(folder / "gaps.npz")
+    np.savez(path, x_train=np.zeros((4, 2)), y_train=np.array([0, 1, np.nan, np.nan]))
+    with pytest.raises(DataError, match="2 of 4 labels in y_train are NaN, the first at index 2"):
+        read_dataset({"name": "npz", "path": path})
+
+
 def test_an_sql_query_on_sqlite_gives_the_same_as_the_csv_file(folder: Path) -> None:
     check_table(read_dataset(sql(database(folder), "SELECT * FROM people ORDER BY age")))
     query = "WITH p AS (SELECT * FROM people) SELECT age, height, ward, label FROM p ORDER BY age -- all"
@@ -171,6 +178,7 @@ def test_a_query_that_is_not_one_select_is_refused_and_changes_nothing(folder: P
         ("a,A,label\n1,2,3\n", {}, "line 1 names the column 'a' twice"),
         ("label\n1\n", {}, "it has no column other than 'label'"),
         ("a,label\n1,2\n", {"separator": ";;"}, "separator must be one character"),
+        ("a;label\n1;2\n", {}, "(?s)line 1 has no ',' between names of columns.*set separator: ';'"),
     ],
 )
 def test_a_wrong_csv_file_is_refused_with_its_line_or_row(
