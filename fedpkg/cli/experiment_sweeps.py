@@ -234,6 +234,7 @@ def _last_round(rounds: list[RoundRow]) -> RoundRow | None:
 
 def _points_table(found: list[tuple[SweepPointRow, SessionRow | None]], lasts: list[RoundRow | None]) -> None:
     from fedpkg.cli.report import metric_names, metric_text, round_metrics
+    from fedpkg.experiments.results import value_text
 
     keys = list(dict.fromkeys(key for point, _ in found for key in point.choices))
     shown = next((name for last in lasts if last for name in metric_names(round_metrics(last))), None)
@@ -243,18 +244,12 @@ def _points_table(found: list[tuple[SweepPointRow, SessionRow | None]], lasts: l
     rows = []
     for (point, session), last in zip(found, lasts, strict=True):
         row = [str(point.number), *[point.baseline] * has_baseline]
-        row += [_value_text(point.choices[key]) if key in point.choices else _NO_CHOICE for key in keys]
+        row += [value_text(point.choices[key]) if key in point.choices else _NO_CHOICE for key in keys]
         row += [point.status, str(last.round_number if last else 0)]
         if shown:
             row.append(metric_text(last, shown) if last and shown in round_metrics(last) else _NO_CHOICE)
         rows.append([*row, session.session_id if session else _NO_CHOICE])
     output.table(columns, rows)
-
-
-def _value_text(value: Any) -> str:
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 @click.command()

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 _SECRET = re.compile(r"token|secret|passw|api_?key|credential|private_?key", re.IGNORECASE)
+_IN_ADDRESS = re.compile(r"(://[^/@\s:]*:)[^/@\s]+(?=@)")
 HIDDEN = "(hidden)"
 
 
 def yaml_of(config: Mapping[str, Any]) -> str:
-    """The configuration with all defaults; values whose keys name tokens, passwords or keys are hidden."""
+    """The configuration with all defaults; without secrets."""
     import yaml
 
     text: str = yaml.safe_dump(without_secrets(config), sort_keys=False, allow_unicode=True, width=110)
@@ -19,9 +20,11 @@ def yaml_of(config: Mapping[str, Any]) -> str:
 
 
 def without_secrets(value: Any, key: str = "") -> Any:
-    """The same tree, with values of such keys hidden at any depth."""
+    """The same tree without values whose keys name tokens, passwords or keys, and without passwords in addresses."""
     if isinstance(value, Mapping):
         return {name: without_secrets(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_secrets(inner, key) for inner in value]
-    return HIDDEN if isinstance(value, str) and value and _SECRET.search(key) else value
+    if not isinstance(value, str) or not value:
+        return value
+    return HIDDEN if _SECRET.search(key) else _IN_ADDRESS.sub(rf"\1{HIDDEN}", value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.controller.events import Event, RoundFinished, SessionEnded, SessionStarted
 from fedpkg.controller.metric_rows import all_metric_rows
+from fedpkg.reporting.stored_config import without_secrets
 from fedpkg.session.watchers import PATIENCE_S, Line
 from fedpkg.stores.base import MetricRow, ModelRow, SessionRow
 from fedpkg.stores.models import ModelStore
@@ -50,7 +51,7 @@ class _Tracking:
             session_id=session.session_id,
             name=session.name,
             folder=home.session_folder(session.session_id),
-            config=dump_config(config),
+            config=without_secrets(dump_config(config)),
             num_rounds=config.rounds,
             sweep=self._sweep,
         )

@@ -25,7 +25,7 @@ class TrackedRun:
 
     Args:
         folder: the session's folder; a tracker may write files there.
-        config: the configuration with all defaults, as JSON values.
+        config: the configuration with all defaults, as JSON values, with passwords, tokens and keys hidden.
         num_tracked: rounds that this tracker has been given already, before the session was resumed.
         kept: what the tracker keeps for later, as JSON values, such as the id of its run. It is written to the
             session's folder after each round.

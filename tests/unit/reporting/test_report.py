@@ -94,10 +94,12 @@ def test_secrets_of_the_configuration_are_hidden() -> None:
     config = {
         "environment": {"HF_TOKEN": "hf_123", "MODE": "fast"},
         "groups": [{"api_key": "k", "password": "", "seed": 1}],
+        "database": "postgresql://me:s3cret@host:5432/clinic",
     }
     hidden = {
         "environment": {"HF_TOKEN": "(hidden)", "MODE": "fast"},
         "groups": [{"api_key": "(hidden)", "password": "", "seed": 1}],
+        "database": "postgresql://me:(hidden)@host:5432/clinic",
     }
     assert without_secrets(config) == hidden
 

@@ -30,7 +30,7 @@ def read(folder: Path) -> Any:
 
 def test_scalars_text_and_histograms_are_what_the_rows_say(federation: Federation, at_once: AtOnce) -> None:
     trackers = [{"name": "tensorboard", "histograms": True, "aggregates": ["worst_tenth", "median"]}]
-    session = federation.run(**ROUNDS, tracking=trackers)
+    session = federation.run(**ROUNDS, tracking=trackers, environment={"HF_TOKEN": "hf_123"})
     found = read(federation.home.session_folder(session.session_id) / "tensorboard")
     rows = federation.store.list_metric_rows(session.session_id)
     for name, attribute in (("", "weighted_mean"), ("/worst_tenth", "worst_tenth")):
@@ -48,6 +48,7 @@ def test_scalars_text_and_histograms_are_what_the_rows_say(federation: Federatio
     )
     (text,) = found.Tensors("config/text_summary")
     assert b"rounds: 3" in text.tensor_proto.string_val[0]
+    assert b"HF_TOKEN: (hidden)" in text.tensor_proto.string_val[0]
 
 
 def test_round_that_was_written_before_a_kill_counts_once(federation: Federation, at_once: AtOnce) -> None:
