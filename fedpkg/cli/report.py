@@ -260,6 +260,10 @@ def repeat_command(
     return shlex.join([*words, *(["--", *flags] if flags else [])])
 
 
+_HINT = "  hint  "  # below the message of an error of fedpkg.client
+_LONGEST_LINE = 400  # a message with two digests is shown whole
+
+
 def failure_lines(
     who: str,
     message: str,
@@ -274,11 +278,12 @@ def failure_lines(
     """What failed, where its log is, and how to repeat it by hand."""
     lines = [f"  {who}: {shown(message)}"]
     if folder is not None and folder.is_dir():
-        last = next((line for line in reversed((log_tail or "").splitlines()) if line.strip()), "")
+        told = (line for line in reversed((log_tail or "").splitlines()) if not line.startswith(_HINT))
+        last = next(filter(str.strip, told), "")
         log = told_in(folder, message)
         lines.append(f"    {log.name.split('.')[-2]}   {output.near(log)}")
         if last:
-            lines.append(f"             … {shown(last.strip()[:200])}")
+            lines.append(f"             … {shown(last.strip()[:_LONGEST_LINE])}")
         if is_of_startup(message):
             entry_point, arguments = STARTUP, {}
         lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments, isolated=isolated)}")

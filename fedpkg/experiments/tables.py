@@ -158,6 +158,7 @@ def _csv(table: Table) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cli_support import fedpkg
 
+from fedpkg.cli.report import failure_lines
 from fedpkg.client import open_data
 from fedpkg.data.described import split_charts
 
@@ -209,3 +210,11 @@ def test_clients_get_arguments_by_their_attributes_and_resume_needs_the_same_ent
     entities.write_text("id,device,rate\na,phone,0.25\nb,server,0.6\n")
     refused = fedpkg("session", "resume", session, "--rounds", "3", "--home", tmp_path / "home")
     assert refused.code == 6 and "has changed since the session began" in refused.err
+
+
+def test_a_failed_task_shows_both_digests_of_a_source_that_has_changed(tmp_path):
+    message = f"d.npz: its digest was sha256:{'a' * 64} and is now sha256:{'b' * 64}"
+    tail = f"Traceback\nfedpkg.client.errors.ClientError: {message}\n  hint  restore it, or start a new run\n"
+    facts = {"package": "p", "entry_point": "train", "arguments": {}, "isolated": False}
+    lines = failure_lines("client-0", "'train' exited with code 1", folder=tmp_path, log_tail=tail, **facts)
+    assert any("a" * 64 in line and "b" * 64 in line for line in lines), lines

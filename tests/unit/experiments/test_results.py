@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedpkg.experiments.results import Group
+from fedpkg.experiments.tables import Table, written
 from fedpkg.stores.base import SweepPointRow, SweepRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -153,6 +154,11 @@ def test_a_plot_has_a_curve_for_each_group_by_every_axis(root: Path, tmp_path: P
     assert done["curves"] == ["lr 0.1 (3 runs)", "lr 0.01 (3 runs)"]
     page = (tmp_path / "p.html").read_text()
     assert "mean ± standard deviation" in page and page.count('class="b f1"') >= 2
+
+
+def test_latex_has_no_character_with_another_meaning() -> None:
+    table = Table("acc", "max", None, ["method"], [], [({"method": "50%_<a&b>"}, 1, [])])
+    assert "  50\\%\\_\\textless{}a\\&b\\textgreater{} & 1 \\\\" in written(table, "latex")
 
 
 def test_a_curve_is_named_by_the_keys_that_its_runs_have() -> None:
