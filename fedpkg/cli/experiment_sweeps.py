@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -125,15 +125,24 @@ def _report(settings: Settings, home: Home, row: SweepRow) -> None:
     else:
         _show(settings, home, row)
     with settings.reading() as (_, store):
-        counts = store.sweeps.counts(row.name)
-    if failed := counts.get("failed", 0):
+        points = store.sweeps.points(row.name)
+    if failed := [point for point in points if point.status == "failed"]:
+        hint = f"{settings.command(f'experiment show {row.name}')} tells why; "
+        if _can_go_on(failed):
+            hint += f"{settings.command(f'experiment resume {row.name}')} tries them again"
+        else:
+            hint += "they cannot be composed: correct their files or values, and begin a sweep with another --name"
         raise SessionFailed(
-            f"{failed} of {sum(counts.values())} points of sweep {row.name} failed",
-            hint=f"{settings.command(f'experiment show {row.name}')} tells why; "
-            f"{settings.command(f'experiment resume {row.name}')} tries them again",
+            f"{len(failed)} of {len(points)} points of sweep {row.name} failed",
+            hint=hint,
             sweep=row.name,
-            failed=failed,
+            failed=len(failed),
         )
+
+
+def _can_go_on(points: Iterable[SweepPointRow]) -> bool:
+    """Whether resuming would run a point: one that could not be composed has no configuration to run."""
+    return any(point.status == "failed" and point.config is not None for point in points)
 
 
 def _beginning(planned: Planned) -> list[str]:
@@ -224,7 +233,7 @@ def _show(settings: Settings, home: Home, row: SweepRow) -> None:
     for point, _ in found:
         if point.error:
             output.result(f"\npoint {point.number}: {point.error}")
-    if status != "finished" or any(point.status == "failed" for point, _ in found):
+    if status != "finished" or _can_go_on(point for point, _ in found):
         output.words(f"\ngo on with it: {settings.command(f'experiment resume {row.name}')}")
 
 

@@ -64,6 +64,12 @@ def test_stop_and_resume_of_a_sweep_that_does_not_run(swept):
     assert {one["number"] for one in events if one.get("event") == "point"} == {0, 1}, "only those that failed"
 
 
+def test_resuming_is_not_proposed_for_points_that_cannot_be_composed(here):
+    ended = fedpkg("experiment", "sweep", write_run_yaml(here), "rounds=1,-1", "--name", "half")
+    assert ended.code == 10 and "1 of 2 points of sweep half failed" in ended.err
+    assert "begin a sweep with another --name" in ended.err and "resume" not in ended.err
+
+
 def test_words_that_exclude_each_other_are_refused(here):
     path = write_run_yaml(here)
     for words, message in [
