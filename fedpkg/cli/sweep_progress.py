@@ -92,8 +92,11 @@ class SweepProgress:
 
 
 def choices_text(choices: Mapping[str, Any]) -> str:
+    """``lr=0.01 method=fedavg``; numbers with at most four digits that count."""
+    from fedpkg.experiments.results import value_text
+
     return " ".join(
-        f"{key}={value if isinstance(value, str) else output.number(value)}" for key, value in choices.items()
+        f"{key}={f'{value:.4g}' if isinstance(value, float) else value_text(value)}" for key, value in choices.items()
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_support import REPO, fedpkg, write_run_yaml
 
+from fedpkg.cli.sweep_progress import choices_text
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 
@@ -62,6 +63,11 @@ def test_stop_and_resume_of_a_sweep_that_does_not_run(swept):
     events = [json.loads(line) for line in again.out.splitlines()]
     assert again.code == 10 and events[0]["event"] == "sweep_started"
     assert {one["number"] for one in events if one.get("event") == "point"} == {0, 1}, "only those that failed"
+
+
+def test_choices_are_written_as_they_were_given():
+    choices = {"lr": 0.01, "drawn": 0.08558894657793088, "method": "fedavg", "rounds": 100000, "layers": [8, 4]}
+    assert choices_text(choices) == "lr=0.01 drawn=0.08559 method=fedavg rounds=100000 layers=[8, 4]"
 
 
 def test_resuming_is_not_proposed_for_points_that_cannot_be_composed(here):
