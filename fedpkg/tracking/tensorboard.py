@@ -39,8 +39,12 @@ class TensorBoard:
         base = run.folder / "tensorboard" if self._folder is None else Path(self._folder) / run.session_id
         # A killed session may have written a round that is about to be written again: readers drop that one.
         purge_step = run.num_tracked + 1 if base.exists() else None
+        # The names of event files have seconds: without a number, a quick resume would overwrite the file before.
+        number = sum(1 for _ in base.glob("events.*"))
         self._run = run
-        self._writer = SummaryWriter(str(base), purge_step=purge_step, flush_secs=3600)
+        self._writer = SummaryWriter(
+            str(base), purge_step=purge_step, flush_secs=3600, filename_suffix=f".{number:04d}"
+        )
         if not run.num_tracked:
             text = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
             self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), 0)
