@@ -244,13 +244,13 @@ def temporary_folder() -> Path:
 
 
 def parse_arguments(words: Sequence[str]) -> dict[str, str]:
-    """``--lr=0.1 --epochs 3 --fast`` as arguments; a flag without a value is True."""
+    """``--lr=0.1 --epochs 3 --fast`` as arguments; a flag without a value is True. ``lr=0.1`` is one, too."""
     arguments: dict[str, str] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not name:
+        if not name or not (word.startswith("--") or equals):
             raise click.UsageError(f"'{word}': arguments after -- have the form --key=value, for example -- --lr=0.01")
         if not equals:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "True"

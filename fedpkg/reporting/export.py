@@ -121,8 +121,8 @@ def _texts(store: StateStore, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "session.json", json.dumps(_plain(about), indent=1, ensure_ascii=False)
     metrics = [_flat(measure) for rounds in facts.measured.metrics.values() for measure in rounds.values()]
     metrics.sort(key=lambda line: line["round"])
-    yield "metrics.jsonl", json_lines(metrics)
-    yield "metrics.csv", csv_text(metrics)
+    yield "metric_rows.jsonl", json_lines(metrics)
+    yield "metric_rows.csv", csv_text(metrics)
     yield "rounds.csv", csv_text(list(_round_lines(facts)))
     validations = [asdict(row) for row in store.list_validations(session_id)]
     yield "validations.jsonl", json_lines(validations)

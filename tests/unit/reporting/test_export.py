@@ -19,8 +19,8 @@ from tests.unit.cli.cli_support import fedpkg
 from tests.unit.reporting.written import write_session
 
 NAMES = [
-    "clients.jsonl", "config.yaml", "failures.jsonl", "logs", "metrics.csv", "metrics.jsonl", "models", "models.jsonl",
-    "report.html", "rounds.csv", "session.json", STARTS, "uncommitted-1.diff", "validations.jsonl",
+    "clients.jsonl", "config.yaml", "failures.jsonl", "logs", "metric_rows.csv", "metric_rows.jsonl",
+    "models", "models.jsonl", "report.html", "rounds.csv", "session.json", STARTS, "uncommitted-1.diff", "validations.jsonl",
 ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_an_export_has_configuration_versions_changes_metrics_logs_models_and_th
     logs = [path for path in (target / "logs").rglob("*") if path.is_file()]
     assert [str(path.relative_to(target)) for path in logs] == ["logs/round-1/client-000/train/stderr.log"]
     assert (target / "uncommitted-1.diff").read_text() == "+lr = 2"
-    metrics, table = lines(target / "metrics.jsonl"), rows_of(target / "metrics.csv")
+    metrics, table = lines(target / "metric_rows.jsonl"), rows_of(target / "metric_rows.csv")
     assert len(metrics) == len(table) == 15
     assert [str(line["weighted_mean"]) for line in metrics] == [line["weighted_mean"] for line in table]
     first = next(line for line in metrics if line["metric"] == "test_accuracy")
