@@ -20,7 +20,8 @@ from tests.unit.reporting.written import write_session
 
 NAMES = [
     "clients.jsonl", "config.yaml", "failures.jsonl", "logs", "metric_rows.csv", "metric_rows.jsonl",
-    "models", "models.jsonl", "report.html", "rounds.csv", "session.json", STARTS, "uncommitted-1.diff", "validations.jsonl",
+    "models", "models.jsonl", "report.html", "rounds.csv", "session.json", STARTS, "uncommitted-1.diff",
+    "validations.jsonl",
 ]  # fmt: skip
 
 
