@@ -1,13 +1,15 @@
 """What the pages of docs show runs, or is read as a run.yaml or a fedn.yaml.
 
-A block whose language is bash, python or yaml is taken; one of sh, py or yml only shows. The blocks of a page run in
-their order, in a copy of the repository: a block with a caption is the file of that name.
+A block whose language is bash, python or yaml is taken; one of sh, py or yml only shows, and is parsed.
+The blocks of a page run in their order, in a copy of the repository: a block with a caption is the file of that name.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_of
 from fedpkg.session.configuration import resolved
 from fedpkg.yaml_places import read_yaml
+from tests.unit.cli.cli_support import resolved as command_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -115,3 +118,33 @@ def test_yaml_of_a_page_is_a_run_or_a_package(text: str) -> None:
     run = {"package": "p", "rounds": 1, "clients": {"count": 9}, **given}
     is_file = "file" in run.get("strategy", {})
     config_of(run, resolve=None if is_file else resolved)
+
+
+SHOWN = [
+    pytest.param(block.language, block.text, id=f"{page}-{number}")
+    for page, blocks in PAGES.items()
+    for number, block in enumerate(blocks)
+    if block.language in ("sh", "py", "yml") and not block.caption
+]
+
+
+@pytest.mark.parametrize(("language", "text"), SHOWN)
+def test_block_that_only_shows_can_be_read(
+    language: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs what a reader has, such as a session: its commands and their options are parsed, and not run."""
+    monkeypatch.chdir(tmp_path)
+    if language == "py":  # perhaps the body of a function that yields
+        ast.parse("def fragment():\n" + textwrap.indent(text, "    "))
+        return
+    if language == "yml":
+        assert read_yaml(text, source="a page")[0]
+        return
+    for name in ("stranger.tar.gz", "package.tar.gz", "run.yaml", "examples/digits/run.yaml", "alice.pub"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    for program, *words in filter(None, lines):
+        assert program in ("fedpkg", "cd", "pip", "make")
+        if program == "fedpkg":
+            assert command_of(words)

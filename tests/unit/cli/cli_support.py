@@ -4,9 +4,13 @@ import contextlib
 import io
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import click
+
+from fedpkg.cli.main import fedpkg as root
 from fedpkg.cli.main import run_command
 
 REPO = Path(__file__).parents[3]
@@ -48,4 +52,15 @@ def write_run_yaml(folder, **values):
     }
     path = folder / "run.yaml"
     path.write_text(json.dumps(config))
+    return path
+
+
+def resolved(words: Sequence[str]) -> tuple[str, ...]:
+    """The command that a command line means, its options and arguments parsed."""
+    context = root.make_context("fedpkg", [*words])
+    path: tuple[str, ...] = ()
+    while isinstance(context.command, click.Group):
+        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        path = (*path, name)
+        context = command.make_context(name, rest, parent=context)
     return path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import MISBEHAVE, fedpkg, write_run_yaml
+from cli_support import MISBEHAVE, fedpkg, resolved, write_run_yaml
 
 from fedpkg import __version__
 from fedpkg.cli.main import fedpkg as root
@@ -35,17 +35,6 @@ def test_every_command_has_help_for_people_and_an_example(path):
     assert ended.out.count("fedpkg ") >= 2, "the usage line and an example"
     assert re.search(r"\n\nExamples:\n(  fedpkg .*\n)+$", ended.out), "it ends with its examples"
     assert not ALL[path].get_short_help_str(limit=66).endswith("..."), "its first sentence fits on a line"
-
-
-def resolved(words):
-    """The command that a command line means, its options and arguments parsed."""
-    context = root.make_context("fedpkg", [*words])
-    path = ()
-    while isinstance(context.command, click.Group):
-        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
-        path = (*path, name)
-        context = command.make_context(name, rest, parent=context)
-    return path
 
 
 @pytest.mark.parametrize("path", [(), *ALL], ids=lambda path: " ".join(path) or "fedpkg")
