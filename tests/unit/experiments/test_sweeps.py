@@ -245,7 +245,7 @@ def test_first_point_tells_whether_the_disk_holds_the_others(home: Home, tmp_pat
     (package / "fedn.yaml").write_text(f"entry_points: {commands}")
     keep = {"task_folders": "last 1"}
     path = write_run_yaml(tmp_path, package=str(package), clients={"count": 1}, keep=keep)
-    with pytest.raises(StoreError, match=r"the sweep of 1 point has 1,000,000 tasks: about 100.* GB of disk"):
+    with pytest.raises(StoreError, match=r"the sweep of 1 point has 1,000,000 tasks: about 10.* TB of disk"):
         sweep(home, path, "rounds=1,1000000")
     assert statuses(points_of(home)) == ["finished", "waiting"], "it is refused when the size of the model is known"
     seen: list[Event | None] = []
