@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fedpkg.compute_package.arguments import in_hydra
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_reading import EXPERIMENT, config_of, of_experiment
 from fedpkg.errors import ConfigError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedpkg.experiments.baselines import Baseline
     from fedpkg.experiments.planning import Source
     from fedpkg.stores.base import SessionRow, SweepKind, SweepPointRow
+    from fedpkg.types import Json
     from fedpkg.weights.weights import Weights
 
 What: TypeAlias = "RunConfig | Mapping[str, Any] | Path | str"
@@ -184,19 +185,12 @@ def _lists(values: Mapping[str, Sequence[Any]]) -> list[str]:
     for key, several in values.items():
         text = str(several).replace(" ", "")  # of a range
         if not isinstance(several, range):
-            text = f"choice({','.join(map(_in_hydra, several))})"
+            plain = [_as_json(value) for value in several]
+            text = ",".join(in_hydra(value, interpolates=True) for value in plain)
+            if None not in plain:  # hydra's choice() refuses null; in a list with commas, one value is no list
+                text = f"choice({text})"
         words.append(f"{key}={text}")
     return words
-
-
-def _in_hydra(value: Any) -> str:
-    """A value in hydra's grammar, which is JSON but for the keys of mappings: these have no quotes."""
-    if isinstance(value, Mapping):
-        keys = [re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)) for key in value]
-        return f"{{{','.join(f'{key}:{_in_hydra(one)}' for key, one in zip(keys, value.values(), strict=True))}}}"
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_in_hydra, value))}]"
-    return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def compose(folder: Path | str, *overrides: str, search_path: Sequence[Path | str] = ()) -> RunConfig:
@@ -256,8 +250,13 @@ def _is_package(path: Path) -> bool:
 
 
 def _overrides(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(_as_json(value))}" for key, value in changes.items()]
+
+
+def _as_json(value: Any) -> Json:
     try:
-        return [f"{key}={json.dumps(value, default=_plain)}" for key, value in changes.items()]
+        read: Json = json.loads(json.dumps(value, default=_plain))
+        return read
     except TypeError as error:
         raise ConfigError(f"a key of a run.yaml cannot have this value: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -141,7 +142,7 @@ def format_arguments(arguments: Mapping[str, Json], style: str = FLAGS) -> list[
         if style == FLAGS:
             words.append(f"--{name}={_text(value)}")
         elif style == ASSIGNMENTS:
-            words.append(f"{name}={_of_hydra(value)}")
+            words.append(f"{name}={in_hydra(value)}")
         elif style == WORDS:
             words.append(_text(value))
         else:
@@ -165,12 +166,18 @@ def _text(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _of_hydra(value: Json) -> str:
-    """A value in the grammar of hydra's overrides."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_of_hydra(one)}" for key, one in value.items()) + "}"
+def in_hydra(value: Json, *, interpolates: bool = False) -> str:
+    """A value in the grammar of hydra's overrides.
+
+    Args:
+        interpolates: ``${key}`` in a text stays an interpolation; else the text is read as it is.
+    """
+    inner = functools.partial(in_hydra, interpolates=interpolates)
+    if isinstance(value, dict):  # the grammar has no quotes around keys
+        keys = [re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)) for key in value]
+        return "{" + ",".join(f"{key}:{inner(one)}" for key, one in zip(keys, value.values(), strict=True)) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_of_hydra, value)) + "]"
+        return "[" + ",".join(map(inner, value)) + "]"
     if not isinstance(value, str):
         return json.dumps(value)
     if _PLAIN.fullmatch(value):
@@ -178,4 +185,6 @@ def _of_hydra(value: Json) -> str:
     # A backslash is special only before a quote, or before ${.
     text = re.sub(r"(\\*)'", lambda match: 2 * match[1] + r"\'", value)
     text = re.sub(r"(\\+)$", lambda match: 2 * match[1], text)
-    return "'" + text.replace("${", r"\${") + "'"
+    if not interpolates:
+        text = text.replace("${", r"\${")
+    return f"'{text}'"

@@ -5,6 +5,7 @@ Nothing here is as large as the sweep: points are drawn or counted through one a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fedpkg.compute_package.arguments import in_hydra
 from fedpkg.errors import ConfigError
 from fedpkg.experiments.overrides import parse
 
@@ -27,19 +29,11 @@ MAX_POINTS = 1000  # of a sweep, unless --max-points gives another number
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A value of a key: as JSON, and as text in hydra's grammar."""
-
-    value: Json
-    text: str
-
-
-@dataclass(frozen=True)
 class Axis:
     """A key and its values, in order."""
 
     key: str
-    choices: Sequence[Choice]
+    choices: Sequence[Json]
 
 
 @dataclass(frozen=True)
@@ -55,26 +49,20 @@ class Interval:
     def is_whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def draw(self, rng: random.Random) -> Choice:
+    def draw(self, rng: random.Random) -> float:
         if self.is_whole and not self.log:
-            value: float = rng.randint(int(self.low), int(self.high))
-        elif self.log:
+            return rng.randint(int(self.low), int(self.high))
+        if self.log:
             value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-            value = round(value) if self.is_whole else value
-        else:
-            value = rng.uniform(self.low, self.high)
-        return self.choice(value)
-
-    @staticmethod
-    def choice(value: float) -> Choice:
-        return Choice(value, repr(value))
+            return round(value) if self.is_whole else value
+        return rng.uniform(self.low, self.high)
 
 
 Dimension: TypeAlias = "Axis | Interval"
-Chosen: TypeAlias = "dict[str, Choice]"
+Chosen: TypeAlias = "dict[str, Json]"
 
 
-class Range(Sequence[Choice]):
+class Range(Sequence[float]):
     """The numbers of a ``range(start, stop, step)``, made when they are read."""
 
     def __init__(self, start: float, stop: float, step: float) -> None:
@@ -93,8 +81,7 @@ class Range(Sequence[Choice]):
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         value = self._start + self._step * (place % len(self))
-        number = int(value) if self._is_whole else float(value)
-        return Choice(number, str(number))
+        return int(value) if self._is_whole else float(value)
 
 
 def split_overrides(
@@ -132,7 +119,7 @@ def _dimension(override: Override, text: str, experiment: ExperimentFolder | Non
     key, sweep = override.get_key_element(), override.value()
     if isinstance(sweep, IntervalSweep):
         return _interval(key, sweep)
-    choices: Sequence[Choice]
+    choices: Sequence[Json]
     if isinstance(sweep, RangeSweep) and not sweep.shuffle:
         assert sweep.start is not None and sweep.stop is not None
         if not sweep.step:
@@ -140,7 +127,7 @@ def _dimension(override: Override, text: str, experiment: ExperimentFolder | Non
         choices = Range(sweep.start, sweep.stop, sweep.step)
     else:
         override.config_loader = _Options(experiment)  # type: ignore[assignment]  # all of a loader that glob(…) uses
-        choices = [_choice(override, one) for one in override.sweep_iterator()]
+        choices = [override._convert_value(one) for one in override.sweep_iterator()]
     if not len(choices):
         raise ConfigError(f"on the command line: '{text}' has no value", hint=_hint(override, experiment), key=key)
     return Axis(key, choices)
@@ -177,13 +164,10 @@ class _Options:
         return [] if self.experiment is None else self.experiment.options(group_name)
 
 
-def _choice(override: Override, value: Any) -> Choice:
-    return Choice(override._convert_value(value), override._get_value_element_as_str(value))
-
-
-def as_overrides(chosen: Mapping[str, Choice], *, is_hydra: bool) -> list[str]:
+def as_overrides(chosen: Mapping[str, Json], *, is_hydra: bool) -> list[str]:
     """The choices of a point as overrides of a run.yaml or of an experiment's folder."""
-    return [f"{key}={one.text if is_hydra else json.dumps(one.value)}" for key, one in chosen.items()]
+    written = functools.partial(in_hydra, interpolates=True) if is_hydra else json.dumps
+    return [f"{key}={written(value)}" for key, value in chosen.items()]
 
 
 def count_points(dimensions: Sequence[Dimension], kind: SweepKind, number: int | None) -> int:
@@ -239,7 +223,7 @@ def points(
         yield from _drawn(dimensions, count_points(dimensions, kind, number), random.Random(seed))
         return
     columns = [one.choices for one in axes]
-    rows: Iterable[tuple[Choice, ...]] = itertools.product(*columns)
+    rows: Iterable[tuple[Json, ...]] = itertools.product(*columns)
     if kind == "zip" and columns:
         rows = zip(*columns, strict=True)
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +14,7 @@ import msgspec
 
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.errors import ConfigError, FedpkgError
-from fedpkg.experiments.axes import MAX_POINTS, Choice, Dimension, as_overrides, check_number, count_points, points
+from fedpkg.experiments.axes import MAX_POINTS, Chosen, Dimension, as_overrides, check_number, count_points, points
 from fedpkg.experiments.baselines import Baseline, baseline_configs
 from fedpkg.stores.base import SweepPointRow
 
@@ -165,7 +165,7 @@ class Maker:
         self.num_repeated = 0
         self._by_digest = {point.digest: place for place, point in enumerate(self.points) if point.digest}
 
-    def add(self, chosen: Mapping[str, Choice]) -> SweepPointRow:
+    def add(self, chosen: Chosen) -> SweepPointRow:
         """The point with these choices; an earlier one, if that has the same configuration.
 
         Raises:
@@ -174,7 +174,7 @@ class Maker:
         overrides = [*self.fixed, *as_overrides(chosen, is_hydra=self.source.is_hydra)]
         return self._add(values_of(chosen), self.source.compose(overrides))
 
-    def add_failed(self, chosen: Mapping[str, Choice], error: FedpkgError) -> SweepPointRow:
+    def add_failed(self, chosen: Chosen, error: FedpkgError) -> SweepPointRow:
         point = SweepPointRow(
             sweep=self.sweep, number=len(self.points), choices=values_of(chosen), status="failed", error=str(error)
         )
@@ -223,8 +223,8 @@ def session_name(sweep: str, number: int) -> str:
     return f"{sweep}.{number}"
 
 
-def values_of(chosen: Mapping[str, Choice]) -> dict[str, Any]:
-    return {key.lstrip("+"): choice.value for key, choice in chosen.items()}
+def values_of(chosen: Chosen) -> dict[str, Any]:
+    return {key.lstrip("+"): value for key, value in chosen.items()}
 
 
 def digest_of(config: RunConfig) -> str:

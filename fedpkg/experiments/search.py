@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.controller.events import RoundFinished
 from fedpkg.errors import ConfigError, FedpkgError, nearest
-from fedpkg.experiments.axes import Axis, Choice, Chosen, Dimension, Range
+from fedpkg.experiments.axes import Axis, Chosen, Dimension, Range
 from fedpkg.experiments.planning import Maker, Settings
 from fedpkg.stores.base import RoundRow, SessionRow, SweepPointRow
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+
+    from fedpkg.types import Json
 
 _TRIES = 50  # proposals in a row that repeat an earlier point: the space has been searched
 
@@ -170,7 +172,7 @@ class Search:
         for one in self._dimensions:
             value = choices[one.key.lstrip("+")]
             if isinstance(one, Axis):
-                value = next(place for place, choice in enumerate(one.choices) if choice.value == value)
+                value = next(place for place, choice in enumerate(one.choices) if choice == value)
             found[one.key] = value
         return found
 
@@ -209,7 +211,7 @@ def _distribution(one: Dimension) -> BaseDistribution:
         if one.is_whole:
             return IntDistribution(int(one.low), int(one.high), log=one.log)
         return FloatDistribution(one.low, one.high, log=one.log)
-    if isinstance(one.choices, Range) or _is_ordered([choice.value for choice in one.choices]):
+    if isinstance(one.choices, Range) or _is_ordered(one.choices):
         return IntDistribution(0, len(one.choices) - 1)
     return CategoricalDistribution(list(range(len(one.choices))))
 
@@ -220,5 +222,5 @@ def _is_ordered(values: Sequence[Any]) -> bool:
     return list(values) in (sorted(values), sorted(values, reverse=True))
 
 
-def _choice(one: Dimension, value: Any) -> Choice:
-    return one.choices[int(value)] if isinstance(one, Axis) else one.choice(value)
+def _choice(one: Dimension, value: Any) -> Json:
+    return one.choices[int(value)] if isinstance(one, Axis) else value

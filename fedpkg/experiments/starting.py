@@ -13,7 +13,7 @@ import msgspec
 
 from fedpkg.config import RunConfig
 from fedpkg.errors import FedpkgError, SessionError
-from fedpkg.experiments.axes import Choice, Dimension, as_overrides, points, split_overrides
+from fedpkg.experiments.axes import Chosen, Dimension, as_overrides, points, split_overrides
 from fedpkg.experiments.planning import Maker, Plan, Settings, Source, check_name, plan, source_of
 from fedpkg.experiments.record import find_sweep, status_of_sweep
 from fedpkg.experiments.sweep import Listed, Points, SweepRun, Watch
@@ -152,7 +152,7 @@ def _name_for(home: Home, given: str | None, usual: Callable[[], str]) -> str:
 def _first_name(source: Source, fixed: Sequence[str], dimensions: Sequence[Dimension], settings: Settings) -> str:
     """The name in the first configuration that can be composed, of a few."""
     kind = "random" if settings.kind == "search" else settings.kind
-    chosen: dict[str, Choice]
+    chosen: Chosen
     for chosen, _ in zip(points(dimensions, kind, number=1, seed=settings.seed), range(3), strict=False):
         try:
             return source.compose([*fixed, *as_overrides(chosen, is_hydra=source.is_hydra)]).name

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from collections.abc import Sequence
 
 import pytest
 
+from fedpkg.compute_package.arguments import in_hydra
 from fedpkg.errors import ConfigError
-from fedpkg.experiments.axes import Axis, Interval, check_number, count_points, points, split_overrides
+from fedpkg.experiments.axes import Axis, Interval, as_overrides, check_number, count_points, points, split_overrides
+from fedpkg.experiments.overrides import parse
 from fedpkg.stores.base import SweepKind
+from fedpkg.types import Json
 
 
 def values(
@@ -19,7 +23,7 @@ def values(
 ) -> list[list[object]]:
     _, dimensions = split_overrides(words)
     found = points(dimensions, kind, number=number, seed=seed)
-    return [[choice.value for choice in point.values()] for point in found]
+    return [list(point.values()) for point in found]
 
 
 def test_words_with_one_value_are_left_as_they_are() -> None:
@@ -37,7 +41,22 @@ def test_last_axis_of_a_grid_changes_fastest() -> None:
 def test_sections_are_values_too() -> None:
     (one,) = split_overrides(["strategy={name: fedavg},{name: krum, attackers: 1}"])[1]
     assert isinstance(one, Axis)
-    assert [choice.value for choice in one.choices] == [{"name": "fedavg"}, {"name": "krum", "attackers": 1}]
+    assert one.choices == [{"name": "fedavg"}, {"name": "krum", "attackers": 1}]
+
+
+AS_THEY_ARE: list[Json] = [
+    *("a\\b", "ends \\", "two\nlines", "it's", 'say "x"', "\\'", "a, b", " a ", "", "true", "1e3", "null", "ü{}"),
+    *("choice(1)", "${seed}", "it's \\${x}", None, 0.1, [[1, 2], ["x,y", []]], {"a b": None, "c:d": {"e": [1.5]}}),
+]
+
+
+@pytest.mark.parametrize("is_hydra", [False, True], ids=["run.yaml", "experiment"])
+def test_values_are_read_as_they_were_written(is_hydra: bool) -> None:
+    (one,) = split_overrides(["key=" + ",".join(in_hydra(value, interpolates=True) for value in AS_THEY_ARE)])[1]
+    assert isinstance(one, Axis) and one.choices == AS_THEY_ARE
+    for value in AS_THEY_ARE:
+        (override,) = as_overrides({"key": value}, is_hydra=is_hydra)
+        assert (parse([override])[0].value() if is_hydra else json.loads(override[len("key=") :])) == value
 
 
 def test_zip_takes_the_values_side_by_side() -> None:

@@ -194,7 +194,7 @@ def test_a_pattern_finds_options_of_the_whole_search_path(folder: Path, tmp_path
     ):
         (axis,) = split_overrides([word], ExperimentFolder(folder, [shared]))[1]
         assert isinstance(axis, Axis)
-        assert [choice.text for choice in axis.choices] == found
+        assert axis.choices == found
 
 
 def test_a_plain_run_yaml_is_an_experiment_without_groups(tmp_path: Path) -> None:

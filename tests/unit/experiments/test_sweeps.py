@@ -217,7 +217,7 @@ def test_experiment_s_folder_is_swept_over_its_groups(home: Home, tmp_path: Path
 
 
 def test_programs_sweep_with_values_as_they_are(tmp_path: Path) -> None:
-    values = {"run_config.x": [{"a": None, "a b": ["c,d", 1]}, "it's"], "seed": range(2)}
+    values = {"run_config.x": [{"a": None, "a b": ["c,d", 1]}, "it's \\ on\ntwo lines", None], "seed": range(2)}
     found = fedpkg.sweep(write_run_yaml(tmp_path), values, tmp_path / "home", progress=False, parallel=2, rounds=1)
     assert [point.choices for point, _ in found] == [
         {"run_config.x": x, "seed": seed} for x in values["run_config.x"] for seed in (0, 1)
