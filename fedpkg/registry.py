@@ -33,6 +33,7 @@ CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
 Repeats = Annotated[int, msgspec.Meta(ge=1, le=10_000)]  # how often something is computed or kept
 
 MAX_SOURCE_BYTES = 4 << 20  # size of a file that registers something
+OF_FILE = ("file", "file_sha256")  # keys of a section: the file that registers its name, and the file's digest
 
 _ARGS = re.compile(r"(?m)^Args:\n((?:    .*\n?|\n(?=    ))*)")
 _ARG = re.compile(r"(?m)^    (\w+): (.*(?:\n     +.*)*)")
@@ -118,14 +119,15 @@ class Spec:
             found[name] = Parameter(name, Any if part else hint, each.default, part, args.get(name) or about_of(hint))
         return found
 
-    @functools.cached_property
-    def schema(self) -> type:
-        """The parameters as a section of a run.yaml."""
-        fields = [
-            (each.name, each.type) if each.is_required else (each.name, each.type, None)
-            for each in self.parameters.values()
-        ]
-        return msgspec.defstruct(self.name.replace("-", "_") if self.name.isidentifier() else "section", fields)
+
+@functools.lru_cache(maxsize=256)
+def _schema(spec: Spec, options: type[msgspec.Struct] | None = None) -> type:
+    """The section of a spec in a run.yaml: its parameters, and options that all specs of its kind have."""
+    fields: list[Any] = [
+        (each.name, each.type) if each.is_required else (each.name, each.type, None)
+        for each in spec.parameters.values()
+    ]
+    return msgspec.defstruct("section", fields, bases=None if options is None else (options,), kw_only=True)
 
 
 def about_of(hint: Any) -> str:
@@ -175,6 +177,7 @@ class Registry:
         told_by: the command that lists the specs.
         modules: fedpkg's modules that register something.
         group: the group of entry points by which installed packages add specs of the first kind.
+        shared: the options that all specs of the first kind have, beside their parameters.
     """
 
     kinds: tuple[str, ...]
@@ -182,9 +185,16 @@ class Registry:
     group: str
     able: Mapping[str, tuple[tuple[str, ...], ...]]
     told_by: str
+    shared: type[msgspec.Struct] | None = None
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
     _sources: ClassVar[list[str]] = []  # the file that is being run; it may register names in several registries
     _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they ran, names they registered
+
+    @functools.cached_property
+    def options(self) -> Mapping[str, Parameter]:
+        """The options that all specs of the first kind have."""
+        fields = () if self.shared is None else msgspec.structs.fields(self.shared)
+        return {each.name: Parameter(each.name, each.type, each.default, about=about_of(each.type)) for each in fields}
 
     def register(
         self,
@@ -270,8 +280,7 @@ class Registry:
         Raises:
             ConfigError: ``file`` is no path, cannot be run, or registers no name or several names.
         """
-        file = section.pop("file", None)
-        section.pop("file_sha256", None)
+        file, _ = (section.pop(key, None) for key in OF_FILE)
         if file is None:
             return {}
         kind, key = self.kinds[0], ".".join((*path, "file"))
@@ -287,7 +296,7 @@ class Registry:
                     else f"{file} registers nothing: decorate {_a(kind)} with @register_{kind}(name)",
                 )
             section["name"] = names[0]
-        return {"file": file, "file_sha256": hashlib.sha256(self._run[Path(file)][0]).hexdigest()}
+        return dict(zip(OF_FILE, (file, hashlib.sha256(self._run[Path(file)][0]).hexdigest()), strict=True))
 
     def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.
@@ -314,6 +323,26 @@ class Registry:
             key=".".join(path),
         )
 
+    def check(self, spec: Spec, section: Mapping[str, Any], places: Places, path: tuple[str, ...]) -> None:
+        """Check a section that may have the shared options beside the parameters of ``spec``.
+
+        Raises:
+            ConfigError: a key or value is not allowed, or a parameter has the name of an option.
+        """
+        if both := spec.parameters.keys() & {*self.options, "name", *OF_FILE}:
+            raise ConfigError(
+                f"{_said(spec.kind)} '{spec.name}', of {spec.source}: its parameter '{min(both)}' is a key that every "
+                f"{_said(spec.kind)} has",
+                hint="give the parameter another name",
+                name=spec.name,
+            )
+        values = {key: value for key, value in section.items() if key != "name"}
+        check_shape(values, _schema(spec, self.shared), places, path)
+
+    def without_options(self, section: Mapping[str, Any]) -> dict[str, Any]:
+        """The name and the parameters in a section, without the shared options and the keys of its file."""
+        return {key: value for key, value in section.items() if key not in self.options and key not in OF_FILE}
+
     def resolve(self, kind: str, given: Any, places: Places, path: tuple[str, ...]) -> dict[str, Any]:
         """A section of a run.yaml, checked, with the defaults of the parameters that were not given.
 
@@ -330,7 +359,7 @@ class Registry:
         at_name = path if isinstance(given, str) else (*path, "name")
         spec = self.find(kind, section["name"], places, at_name)
         values = {key: value for key, value in section.items() if key != "name" and value is not None}
-        check_shape(values, spec.schema, places, path)
+        check_shape(values, _schema(spec), places, path)
         resolved: dict[str, Any] = {"name": section["name"]}
         for parameter in spec.parameters.values():
             value = values.get(parameter.name, parameter.default)

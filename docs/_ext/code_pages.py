@@ -15,7 +15,7 @@ from markdown import block, code, definitions, inline, page, table
 
 from fedpkg import errors
 from fedpkg.config_keys import Key, run_keys
-from fedpkg.samplers.registry import OPTIONS
+from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.stores.database import MIGRATIONS
 from fedpkg.waist import answer, order
 
@@ -55,7 +55,7 @@ def _key(key: Key) -> str:
 def sampler_options() -> str:
     told = [
         (code(name), f"{kind(each.type)}; default {code(default(each.default))}", inline(each.about))
-        for name, each in OPTIONS.items()
+        for name, each in SAMPLERS.options.items()
     ]
     return page(
         "Options of all samplers",

@@ -13,7 +13,6 @@ from described import default, kind
 from equations import rendered
 from markdown import ORPHAN, block, code, definitions, inline, page, prose, table
 
-from fedpkg.data.partitioners.registry import OPTIONS as PARTITION_OPTIONS
 from fedpkg.data.partitioners.registry import PARTITIONERS
 from fedpkg.data.sources.registry import BY_SUFFIX, DATASETS
 from fedpkg.registry import Parameter, Spec, names_of
@@ -108,7 +107,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def _options_of_partitioners() -> Iterator[str]:
     yield "## Options of all partitioners"
-    yield _definitions(PARTITION_OPTIONS)
+    yield _definitions(PARTITIONERS.options)
 
 
 def _listed(found: Sequence[Spec]) -> Iterator[str]:

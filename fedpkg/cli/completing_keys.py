@@ -70,7 +70,7 @@ def _of_registered(section: str, name: str, incomplete: str) -> list[CompletionI
     if key in (section, f"{section}.name"):
         return beginning(incomplete, [(f"{key}={name}", about) for name, about in names_of_kind(registry, kind)])
     found = [(f"{section}.name=", f"the name of a {kind}"), (f"{section}.file=", "a Python file that registers it")]
-    found += [(f"{section}.{option.name}=", option.about) for option in _options(section)]
+    found += [(f"{section}.{option.name}=", option.about) for option in registry.options.values()]
     return beginning(incomplete, [*found, *_of_parameters(registry, _parameters(registry, name), f"{section}.", key)])
 
 
@@ -96,14 +96,6 @@ def _registry(section: str) -> Registry:
 
         return PARTITIONERS
     return SAMPLERS if section == "sampler" else STRATEGIES
-
-
-def _options(section: str) -> Iterable[Parameter]:
-    """The options that all samplers, or all partitioners, have."""
-    from fedpkg.data.partitioners import registry as partitioners
-    from fedpkg.samplers import registry as samplers
-
-    return {"sampler": samplers.OPTIONS, _PARTITION: partitioners.OPTIONS}.get(section, {}).values()
 
 
 def _parameters(registry: Registry, name: str) -> Mapping[str, Parameter]:

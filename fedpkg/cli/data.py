@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,18 @@ from fedpkg.cli import output
 from fedpkg.cli.completing import partitioners_and_datasets
 from fedpkg.cli.data_splits import describe, partition
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.registered import facts_of, facts_of_parameter, file_option, show_parameters, show_spec
+from fedpkg.cli.registered import (
+    facts_of,
+    facts_of_installed,
+    facts_of_options,
+    file_option,
+    include,
+    names_in,
+    show_names,
+    show_options,
+    show_spec,
+    specs_of,
+)
 
 if TYPE_CHECKING:
     from fedpkg.registry import Registry, Spec
@@ -45,21 +56,17 @@ def list_parts(settings: Settings, file: Path | None) -> None:
       fedpkg data list
     """
     from fedpkg.config import NAMED_DATASETS
-    from fedpkg.data.partitioners.registry import OPTIONS
+    from fedpkg.data.partitioners.registry import PARTITIONERS
 
-    found = _registries(file)
+    registries = _registries(file)
     if settings.json:
-        specs = [facts_of(spec) for kind, registry in found.items() for spec in registry.specs(kind)]
-        installed = [(kind, *each) for kind, registry in found.items() for each in registry.installed().items()]
-        output.document(specs + [{"kind": kind, "name": name, "source": value} for kind, name, value in installed])
+        facts = [facts_of(spec) for registry in registries for spec in specs_of(registry)]
+        output.document(facts + [each for registry in registries for each in facts_of_installed(registry)])
         return
-    for kind, registry in found.items():
-        rows = [[", ".join((spec.name, *spec.aliases)), spec.about] for spec in registry.specs(kind)]
-        rows += [[name, f"installed: {value}"] for name, value in registry.installed().items()]
-        output.table([kind, ""], rows)
-        output.result()
+    for registry in registries:
+        show_names(registry, specs_of(registry))
     output.result(f"datasets of scikit-learn: {', '.join(NAMED_DATASETS)}\n")
-    show_parameters("options of all partitioners", OPTIONS.values())
+    show_options(PARTITIONERS)
 
 
 @command.command("explain")
@@ -74,43 +81,40 @@ def explain_part(settings: Settings, name: str, file: Path | None) -> None:
       fedpkg data explain dirichlet
       fedpkg data explain csv
     """
-    from fedpkg.data.partitioners.registry import OPTIONS, needs_of_spec
+    from fedpkg.data.partitioners.registry import PARTITIONERS, needs_of_spec
 
     spec = _found(name, _registries(file))
     is_partitioner = spec.kind == "partitioner"
     needs = needs_of_spec(spec) if is_partitioner else ""
     if settings.json:
-        options = [facts_of_parameter(each) for each in OPTIONS.values()]
-        output.document({**facts_of(spec), **({"needs": needs, "options": options} if is_partitioner else {})})
+        more = {"needs": needs, "options": facts_of_options(PARTITIONERS)} if is_partitioner else {}
+        output.document({**facts_of(spec), **more})
         return
-    names = ", ".join((spec.name, *spec.aliases))
-    facts = [("name", names), ("needs", needs), ("equation", spec.equation), ("paper", spec.paper)]
+    facts = [("name", names_in(spec)), ("needs", needs), ("equation", spec.equation), ("paper", spec.paper)]
     show_spec(spec, [*facts, ("defined in", spec.source)])
     if is_partitioner:
         output.result()
-        show_parameters("options of all partitioners", OPTIONS.values())
+        show_options(PARTITIONERS)
 
 
-def _registries(file: Path | None) -> dict[str, Registry]:
-    """The registries by their kinds; with what a file registers, if it is given."""
+def _registries(file: Path | None) -> tuple[Registry, Registry]:
+    """The registries of partitioners and datasets, with what a file registers, if it is given."""
     from fedpkg.data.partitioners.registry import PARTITIONERS
     from fedpkg.data.sources.registry import DATASETS
 
-    registries = {"partitioner": PARTITIONERS, "dataset": DATASETS}
-    if file is not None:
-        for registry in registries.values():
-            registry.run_file(file.absolute())
-    return registries
+    include(file, PARTITIONERS, DATASETS)
+    return PARTITIONERS, DATASETS
 
 
-def _found(name: str, registries: Mapping[str, Registry]) -> Spec:
+def _found(name: str, registries: Sequence[Registry]) -> Spec:
     """The partitioner of a name or, if there is none, the kind of datasets."""
     from fedpkg.config_shape import Places
     from fedpkg.errors import ConfigError, nearest
     from fedpkg.registry import names_of
 
-    known = {kind: {*names_of(each.specs(kind)), *each.installed()} for kind, each in registries.items()}
-    for kind, registry in registries.items():
+    known = {one.kinds[0]: {*names_of(specs_of(one)), *one.installed()} for one in registries}
+    for registry in registries:
+        (kind,) = registry.kinds
         if name in known[kind] or ":" in name:
             spec = registry.find(kind, name, Places("fedpkg data explain"), ())
             is_partitioner = hasattr(spec.make, "split") or hasattr(spec.make, "split_columns")

@@ -12,7 +12,7 @@ import click
 from fedpkg.cli import output
 
 if TYPE_CHECKING:
-    from fedpkg.registry import Parameter, Part, Spec
+    from fedpkg.registry import Parameter, Part, Registry, Spec
 
 
 file_option = click.option(
@@ -22,6 +22,45 @@ file_option = click.option(
     type=click.Path(path_type=Path),
     help="A Python file whose registrations are included.",
 )
+
+
+def include(file: Path | None, *registries: Registry) -> None:
+    """Run the file that `file_option` names, if there is one."""
+    if file is not None:
+        for registry in registries:
+            registry.run_file(file.absolute())
+
+
+def specs_of(registry: Registry) -> list[Spec]:
+    """The specs of all kinds."""
+    return [spec for kind in registry.kinds for spec in registry.specs(kind)]
+
+
+def show_names(registry: Registry, specs: Iterable[Spec]) -> None:
+    """A table of specs of the registry's first kind, and of the names that installed packages add to it."""
+    rows = [[names_in(spec), spec.about] for spec in specs]
+    output.table([registry.kinds[0], ""], rows + rows_of_installed(registry))
+    output.result()
+
+
+def rows_of_installed(registry: Registry, *between: str) -> list[list[str]]:
+    return [[name, *between, f"installed: {value}"] for name, value in registry.installed().items()]
+
+
+def facts_of_installed(registry: Registry) -> list[dict[str, Any]]:
+    return [{"kind": registry.kinds[0], "name": name, "source": value} for name, value in registry.installed().items()]
+
+
+def names_in(spec: Spec) -> str:
+    return ", ".join((spec.name, *spec.aliases))
+
+
+def show_options(registry: Registry) -> None:
+    show_parameters(f"options of all {registry.kinds[0]}s", registry.options.values())
+
+
+def facts_of_options(registry: Registry) -> list[dict[str, Any]]:
+    return [facts_of_parameter(each) for each in registry.options.values()]
 
 
 def show_spec(spec: Spec, pairs: Sequence[tuple[str, str]]) -> None:

@@ -9,7 +9,18 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.completing import samplers
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.registered import facts_of, facts_of_parameter, file_option, show_parameters, show_spec
+from fedpkg.cli.registered import (
+    facts_of,
+    facts_of_installed,
+    facts_of_options,
+    file_option,
+    include,
+    names_in,
+    show_names,
+    show_options,
+    show_spec,
+    specs_of,
+)
 
 
 @click.group("sampler")
@@ -32,19 +43,15 @@ def list_samplers(settings: Settings, file: Path | None) -> None:
     \b
       fedpkg sampler list
     """
-    from fedpkg.samplers.registry import OPTIONS, SAMPLERS
+    from fedpkg.samplers.registry import SAMPLERS
 
-    if file is not None:
-        SAMPLERS.run_file(file.absolute())
-    specs, installed = list(SAMPLERS.specs("sampler")), SAMPLERS.installed()
+    include(file, SAMPLERS)
+    specs = specs_of(SAMPLERS)
     if settings.json:
-        others = [{"kind": "sampler", "name": name, "source": value} for name, value in installed.items()]
-        output.document([facts_of(spec) for spec in specs] + others)
+        output.document([facts_of(spec) for spec in specs] + facts_of_installed(SAMPLERS))
         return
-    rows = [[", ".join((spec.name, *spec.aliases)), spec.about] for spec in specs]
-    output.table(["sampler", ""], rows + [[name, f"installed: {value}"] for name, value in installed.items()])
-    output.result()
-    show_parameters("options of all samplers", OPTIONS.values())
+    show_names(SAMPLERS, specs)
+    show_options(SAMPLERS)
 
 
 @command.command("show")
@@ -59,15 +66,14 @@ def show_sampler(settings: Settings, name: str, file: Path | None) -> None:
       fedpkg sampler show power_of_choice
     """
     from fedpkg.config_shape import Places
-    from fedpkg.samplers.registry import OPTIONS, SAMPLERS
+    from fedpkg.samplers.registry import SAMPLERS
 
-    if file is not None:
-        SAMPLERS.run_file(file.absolute())
+    include(file, SAMPLERS)
     spec = SAMPLERS.find("sampler", name, Places("fedpkg sampler show"), ())
     if settings.json:
-        output.document({**facts_of(spec), "options": [facts_of_parameter(each) for each in OPTIONS.values()]})
+        output.document({**facts_of(spec), "options": facts_of_options(SAMPLERS)})
         return
-    names = ", ".join((spec.name, *spec.aliases))
-    show_spec(spec, [("name", names), ("equation", spec.equation), ("paper", spec.paper), ("defined in", spec.source)])
+    facts = [("name", names_in(spec)), ("equation", spec.equation), ("paper", spec.paper), ("defined in", spec.source)]
+    show_spec(spec, facts)
     output.result()
-    show_parameters("options of all samplers", OPTIONS.values())
+    show_options(SAMPLERS)

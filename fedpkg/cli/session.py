@@ -180,11 +180,13 @@ def _sampler_facts(session: SessionRow, clients: list[str]) -> list[tuple[str, s
 
 
 def _data_words(clients: dict[str, Any]) -> str:
+    from fedpkg.registry import OF_FILE
+
     if clients.get("folders"):
         return f", data in {output.near(clients['folders'])}"
     if data := clients.get("data"):
         partition = data["partition"]
-        skip = ("name", "seed", "file", "file_sha256", *(("alpha",) if partition["name"] == "iid" else ()))
+        skip = ("name", "seed", *OF_FILE, *(("alpha",) if partition["name"] == "iid" else ()))
         values = {key: value for key, value in partition.items() if key not in skip and value not in (None, False)}
         given = [f"{key} {json.dumps(value)}" for key, value in values.items() if (key, value) != ("min_examples", 1)]
         told = f" ({', '.join(given)})" if given else ""

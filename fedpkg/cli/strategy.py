@@ -11,7 +11,16 @@ import click
 from fedpkg.cli import output
 from fedpkg.cli.completing import strategies, strategy_parameters
 from fedpkg.cli.options import Settings, common_options
-from fedpkg.cli.registered import facts_of, file_option, show_spec
+from fedpkg.cli.registered import (
+    facts_of,
+    facts_of_installed,
+    file_option,
+    include,
+    names_in,
+    rows_of_installed,
+    show_spec,
+    specs_of,
+)
 
 if TYPE_CHECKING:
     from fedpkg.registry import Spec
@@ -43,12 +52,8 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
     from fedpkg.strategies.registry import STRATEGIES
 
     specs = _all_specs(file)
-    installed = STRATEGIES.installed()
     if settings.json:
-        output.document(
-            [_facts(spec) for spec in specs]
-            + [{"kind": "strategy", "name": name, "source": value} for name, value in installed.items()]
-        )
+        output.document([_facts(spec) for spec in specs] + facts_of_installed(STRATEGIES))
         return
     merged: list[list[Spec]] = []  # a strategy and its only part are one row
     for spec in specs:
@@ -69,7 +74,7 @@ def list_strategies(settings: Settings, file: Path | None) -> None:
                 twins[0].about,
             ]
         )
-    rows += [[name, "strategy", "", "", f"installed: {value}"] for name, value in installed.items()]
+    rows += rows_of_installed(STRATEGIES, "strategy", "", "")
     output.table(["name", "can be", "tolerates attackers", "folds in a tree", ""], rows)
 
 
@@ -117,7 +122,7 @@ def _show(specs: list[Spec], section: dict[str, Any] | None) -> None:
     show_spec(
         spec,
         [
-            ("name", ", ".join((spec.name, *spec.aliases))),
+            ("name", names_in(spec)),
             ("is", " and ".join(f"{each.kind.replace('_', ' ')}" for each in specs)),
             ("equation", spec.equation),
             ("paper", spec.paper),
@@ -133,9 +138,8 @@ def _all_specs(file: Path | None) -> list[Spec]:
     from fedpkg.strategies.registry import STRATEGIES
     from fedpkg.transforms.registry import TRANSFORMS
 
-    if file is not None:
-        STRATEGIES.run_file(file.absolute())
-    return [spec for registry in (STRATEGIES, TRANSFORMS) for kind in registry.kinds for spec in registry.specs(kind)]
+    include(file, STRATEGIES)
+    return [*specs_of(STRATEGIES), *specs_of(TRANSFORMS)]
 
 
 def _facts(spec: Spec, section: dict[str, Any] | None = None) -> dict[str, Any]:

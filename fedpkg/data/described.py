@@ -11,6 +11,7 @@ import numpy as np
 
 from fedpkg.data.manifest import Manifest, check_unchanged, read_manifest
 from fedpkg.pictures.chart import Axis, BarChart, Chart, HeatMap, Histogram, histogram
+from fedpkg.registry import OF_FILE
 
 _MOST_COLOURS = 20
 
@@ -37,7 +38,7 @@ def name_of(manifest: Manifest) -> str:
 
 
 def _name_of_scheme(scheme: Mapping[str, Any]) -> str:
-    skip = ("name", "seed", "min_examples", "format", "dataset", "clients", "within", "form", "file", "file_sha256")
+    skip = ("name", "seed", "min_examples", "format", "dataset", "clients", "within", "form", *OF_FILE)
     told = [
         f"{key} {_name_of_scheme(value) if isinstance(value, Mapping) else value}"
         for key, value in scheme.items()

@@ -27,6 +27,7 @@ from fedpkg.data.sources.registry import resolve_dataset
 from fedpkg.errors import DataError
 from fedpkg.files import fsync_folder, fsync_tree, remove_tree
 from fedpkg.log import event
+from fedpkg.registry import OF_FILE
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
@@ -36,7 +37,7 @@ _FORMAT = 1  # part of the cache's key: increment it when the same settings give
 _SOURCES = "sources"  # folder of copies, in the cache, to which references lead
 _SYNC_ALL_ABOVE = 1000  # files; each fsync takes milliseconds
 _PLACES = Places("run configuration")
-_WHERE_IT_IS = ("path", "database", "file", "file_sha256")  # parameters of a source that its digest makes superfluous
+_WHERE_IT_IS = ("path", "database", *OF_FILE)  # parameters of a source that its digest makes superfluous
 
 
 @dataclass(frozen=True)

@@ -5,39 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from fedpkg.config_shape import Places, check_shape
+from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
-from fedpkg.registry import BelowOne, Count, NotNegative, Parameter, Registry, Share, Spec, about_of
+from fedpkg.registry import BelowOne, Count, NotNegative, Registry, Share
 
 if TYPE_CHECKING:
     from fedpkg.samplers.cohort import CohortSampler
     from fedpkg.types import Json
-
-SAMPLERS = Registry(
-    kinds=("sampler",),
-    modules=tuple(
-        f"fedpkg.samplers.{name}"
-        for name in (
-            "uniform",
-            "weighted",
-            "round_robin",
-            "least_reused",
-            "importance",
-            "power_of_choice",
-            "poisson",
-        )
-    ),
-    group="fedpkg.samplers",
-    able={"sampler": (("choose",), ("draw",))},
-    told_by="fedpkg sampler list",
-)
-
-register_sampler = functools.partial(SAMPLERS.register, "sampler")
 
 Metric: TypeAlias = Annotated[
     str,
@@ -47,7 +26,6 @@ Metric: TypeAlias = Annotated[
 ]
 _ShareButNotAll = Annotated[float, Meta(gt=0, lt=1)]
 _PATH = ("sampler",)
-_OF_FILE = ("file", "file_sha256")
 
 
 class AvailabilityOptions(msgspec.Struct, frozen=True):
@@ -108,10 +86,27 @@ class SamplerOptions(msgspec.Struct, frozen=True):
     ] = None
 
 
-OPTIONS: Mapping[str, Parameter] = {
-    each.name: Parameter(each.name, each.type, each.default, about=about_of(each.type))
-    for each in msgspec.structs.fields(SamplerOptions)
-}
+SAMPLERS = Registry(
+    kinds=("sampler",),
+    modules=tuple(
+        f"fedpkg.samplers.{name}"
+        for name in (
+            "uniform",
+            "weighted",
+            "round_robin",
+            "least_reused",
+            "importance",
+            "power_of_choice",
+            "poisson",
+        )
+    ),
+    group="fedpkg.samplers",
+    able={"sampler": (("choose",), ("draw",))},
+    told_by="fedpkg sampler list",
+    shared=SamplerOptions,
+)
+
+register_sampler = functools.partial(SAMPLERS.register, "sampler")
 
 
 def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
@@ -127,15 +122,15 @@ def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Js
     name = given["name"]
     if isinstance(name, str):
         spec = SAMPLERS.find("sampler", name, places, (*_PATH, "name"))
-        check_shape({key: value for key, value in given.items() if key != "name"}, _schema(spec), places, _PATH)
-    own = SAMPLERS.resolve("sampler", {key: value for key, value in given.items() if key not in OPTIONS}, places, _PATH)
-    options = {key: value for key, value in given.items() if key in OPTIONS}
+        SAMPLERS.check(spec, given, places, _PATH)
+    own = SAMPLERS.resolve("sampler", SAMPLERS.without_options(given), places, _PATH)
+    options = {key: value for key, value in given.items() if key in SAMPLERS.options}
     _check_together(options, places)
     if not options.keys() & {"fraction_train", "count", "groups"}:
         options["fraction_train"] = 1.0
     if isinstance(availability := options.get("availability"), dict):
         options["availability"] = _resolved_availability(availability, places)
-    resolved = {key: options.get(key, field.default) for key, field in OPTIONS.items()}
+    resolved = {key: options.get(key, field.default) for key, field in SAMPLERS.options.items()}
     _check_random_size(own, resolved, places)
     return {"name": own["name"], **file, **resolved, **{key: value for key, value in own.items() if key != "name"}}
 
@@ -148,8 +143,7 @@ def make_sampler(section: Mapping[str, Json]) -> CohortSampler:
 
     places = Places("run configuration")
     resolved = resolve_sampler(section, places)
-    options = msgspec.convert({key: resolved[key] for key in OPTIONS}, SamplerOptions)
-    own = {key: value for key, value in resolved.items() if key not in OPTIONS and key not in _OF_FILE}
+    options = msgspec.convert({key: resolved[key] for key in SAMPLERS.options}, SamplerOptions)
     sizes = {
         name: Size(
             fraction=amount if isinstance(amount, float) else None,
@@ -162,29 +156,13 @@ def make_sampler(section: Mapping[str, Json]) -> CohortSampler:
         trace, rate = options.availability.trace, options.availability.rate
         there = Availability(read_trace(Path(trace)) if trace else None, 1.0 if rate is None else rate)
     return CohortSampler(
-        SAMPLERS.make("sampler", own, places, _PATH),
+        SAMPLERS.make("sampler", SAMPLERS.without_options(resolved), places, _PATH),
         Size(options.fraction_train, options.count, options.min_clients, options.over_selection),
         groups=sizes,
         availability=there,
         dropout=options.dropout,
         held_out=options.held_out,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _schema(spec: Spec) -> type:
-    """The section of a sampler: its parameters, and the options that all samplers have."""
-    if both := spec.parameters.keys() & {*OPTIONS, "name", *_OF_FILE}:
-        raise ConfigError(
-            f"sampler '{spec.name}', of {spec.source}: its parameter '{min(both)}' is a key that every sampler has",
-            hint="give the parameter another name",
-            name=spec.name,
-        )
-    own: list[Any] = [
-        (each.name, each.type) if each.is_required else (each.name, each.type, None)
-        for each in spec.parameters.values()
-    ]
-    return msgspec.defstruct("sampler", own, bases=(SamplerOptions,), kw_only=True)
 
 
 def _check_together(options: Mapping[str, Json], places: Places) -> None:

@@ -18,6 +18,7 @@ from fedpkg.controller.events import Preparing
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.log import event
+from fedpkg.registry import OF_FILE
 from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
@@ -149,7 +150,7 @@ def check_data(home: Home, clients: list[ClientRow], config: RunConfig) -> None:
 
 def warn_of_other_files(config: RunConfig) -> None:
     for kind, section in (("strategy", config.strategy), ("sampler", config.sampler)):
-        file, digest = section.get("file"), section.get("file_sha256")
+        file, digest = (section.get(key) for key in OF_FILE)
         if isinstance(file, str) and digest is not None and Path(file).is_file() and sha256_file(Path(file)) != digest:
             about = f"{file} has changed; the session continues with the new file. To use one version in all rounds, "
             event(logger, logging.WARNING, f"{kind}.changed", about=about + "start a new run")

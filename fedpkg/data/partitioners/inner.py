@@ -1,32 +1,42 @@
-"""What schemes share that change the features of clients after another scheme has divided the examples."""
+"""The base of schemes that change the features of clients after another scheme has divided the examples."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
-from msgspec import Meta
 
-from fedpkg.data.base import Indices, Values
+from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.partitioners.registry import make_partitioner
-from fedpkg.data.partitioners.splitting import needs_of, split_alike
+from fedpkg.data.partitioners.splitting import needs_of, split_test_of
 from fedpkg.registry import Part
 
-Inner: TypeAlias = Annotated[
-    Any, Part("partitioner"), Meta(description="The scheme that divides the examples: its name, or its section.")
-]
 
+@dataclass(frozen=True)
+class WithInner:
+    """Divides the examples as the inner scheme does.
 
-def inner_of(inner: Any) -> Any:
-    """The partitioner that the parameter ``inner`` is or names."""
-    return make_partitioner({"name": inner}) if isinstance(inner, str) else inner
+    Args:
+        inner: The scheme that divides the examples: its name, or its section.
+    """
 
+    inner: Annotated[Any, Part("partitioner")] = field(default="iid", kw_only=True)
 
-def split_test_of(
-    partitioner: Any, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
-) -> list[Indices]:
-    """The test examples, by the partitioner's own method or, without one, as the training examples."""
-    if hasattr(partitioner, "split_test"):
-        parts: list[Indices] = partitioner.split_test(values, rng, train_values=train_values, train=train)
+    @property
+    def needs(self) -> Needs:
+        return needs_of(self._inner)
+
+    def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
+        parts: list[Indices] = self._inner.split(values, num_partitions, rng)
         return parts
-    return split_alike(needs_of(partitioner), values, rng, train_values=train_values, train=train)
+
+    def split_test(
+        self, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
+    ) -> list[Indices]:
+        return split_test_of(self._inner, values, rng, train_values=train_values, train=train)
+
+    @property
+    def _inner(self) -> Any:
+        """The partitioner that ``inner`` is or names."""
+        return make_partitioner({"name": self.inner}) if isinstance(self.inner, str) else self.inner

@@ -9,12 +9,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from fedpkg.config_shape import COMMAND_LINE, Places, check_shape
+from fedpkg.config_shape import COMMAND_LINE, Places
 from fedpkg.errors import ConfigError
-from fedpkg.registry import CountOrZero, Parameter, Registry, Spec, about_of
+from fedpkg.registry import CountOrZero, Registry, Spec
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
+
+# Parameters that several schemes share, with their explanations.
+Amount = Annotated[float, Meta(gt=0, le=1e9)]
+MinExamples = Annotated[
+    CountOrZero, Meta(description="Least number of training examples of each client. 0 allows clients without any.")
+]
+
+_PATH = ("clients", "data", "partition")
+
+
+class PartitionOptions(msgspec.Struct, frozen=True):
+    """The options that all partitioners have."""
+
+    by: Annotated[
+        str | None,
+        Meta(
+            description="The column whose values decide, such as a user's id. null: the labels. Schemes that need no "
+            "column take no `by`."
+        ),
+    ] = None
+    seed: Annotated[CountOrZero | None, Meta(description="Seed of the split. null: the seed of the run.")] = None
+
 
 PARTITIONERS = Registry(
     kinds=("partitioner",),
@@ -45,37 +67,10 @@ PARTITIONERS = Registry(
     group="fedpkg.partitioners",
     able={"partitioner": (("split",), ("split_columns",))},
     told_by="fedpkg data list",
+    shared=PartitionOptions,
 )
 
 register_partitioner = functools.partial(PARTITIONERS.register, "partitioner")
-
-# Parameters that several schemes share, with their explanations.
-Amount = Annotated[float, Meta(gt=0, le=1e9)]
-MinExamples = Annotated[
-    CountOrZero, Meta(description="Least number of training examples of each client. 0 allows clients without any.")
-]
-
-_PATH = ("clients", "data", "partition")
-_OF_FILE = ("file", "file_sha256")
-
-
-class PartitionOptions(msgspec.Struct, frozen=True):
-    """The options that all partitioners have."""
-
-    by: Annotated[
-        str | None,
-        Meta(
-            description="The column whose values decide, such as a user's id. null: the labels. Schemes that need no "
-            "column take no `by`."
-        ),
-    ] = None
-    seed: Annotated[CountOrZero | None, Meta(description="Seed of the split. null: the seed of the run.")] = None
-
-
-OPTIONS: Mapping[str, Parameter] = {
-    each.name: Parameter(each.name, each.type, each.default, about=about_of(each.type))
-    for each in msgspec.structs.fields(PartitionOptions)
-}
 
 
 def resolve_partition(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
@@ -90,13 +85,11 @@ def resolve_partition(section: Mapping[str, Json], places: Places) -> dict[str, 
     if isinstance(name := given["name"], str):
         spec = PARTITIONERS.find("partitioner", name, places, (*_PATH, "name"))
         given = _without_parameters_of_others(given, spec, places)
-        check_shape({key: value for key, value in given.items() if key != "name"}, _schema(spec), places, _PATH)
-    own = PARTITIONERS.resolve(
-        "partitioner", {key: value for key, value in given.items() if key not in OPTIONS}, places, _PATH
-    )
+        PARTITIONERS.check(spec, given, places, _PATH)
+    own = PARTITIONERS.resolve("partitioner", PARTITIONERS.without_options(given), places, _PATH)
     if completed := getattr(_dividing(own), "completed", None):
         own = completed(own) if "inner" not in own else {**own, "inner": completed(own["inner"])}
-    resolved = {"name": own.pop("name"), **file, **{key: given.get(key) for key in OPTIONS}, **own}
+    resolved = {"name": own.pop("name"), **file, **{key: given.get(key) for key in PARTITIONERS.options}, **own}
     _check_column(resolved, places)
     return resolved
 
@@ -105,25 +98,7 @@ def make_partitioner(section: Mapping[str, Json]) -> Any:
     """The `Partitioner` or `ColumnPartitioner` that a configuration describes; see `resolve_partition`."""
     places = Places("run configuration")
     resolved = resolve_partition(section, places)
-    own = {key: value for key, value in resolved.items() if key not in OPTIONS and key not in _OF_FILE}
-    return PARTITIONERS.make("partitioner", own, places, _PATH)
-
-
-@functools.lru_cache(maxsize=64)
-def _schema(spec: Spec) -> type:
-    """The section of a partitioner: its parameters, and the options that all partitioners have."""
-    if both := spec.parameters.keys() & {*OPTIONS, "name", *_OF_FILE}:
-        raise ConfigError(
-            f"partitioner '{spec.name}', of {spec.source}: its parameter '{min(both)}' is a key that every partitioner "
-            "has",
-            hint="give the parameter another name",
-            name=spec.name,
-        )
-    own: list[Any] = [
-        (each.name, each.type) if each.is_required else (each.name, each.type, None)
-        for each in spec.parameters.values()
-    ]
-    return msgspec.defstruct("partitioner", own, bases=(PartitionOptions,), kw_only=True)
+    return PARTITIONERS.make("partitioner", PARTITIONERS.without_options(resolved), places, _PATH)
 
 
 def _without_parameters_of_others(given: dict[str, Any], spec: Spec, places: Places) -> dict[str, Any]:
@@ -136,7 +111,7 @@ def _without_parameters_of_others(given: dict[str, Any], spec: Spec, places: Pla
     is_stored = places.line(_PATH) is None
     kept = {}
     for key, value in given.items():
-        is_own = key in spec.parameters or key in OPTIONS or key == "name"
+        is_own = key in spec.parameters or key in PARTITIONERS.options or key == "name"
         is_left_over = is_named_there and places.line((*_PATH, key)) != COMMAND_LINE and _is_of_another(key)
         if is_own or not (is_left_over or (is_stored and (spec.name, key) == ("iid", "alpha"))):
             kept[key] = value

@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.partitioners.inner import Inner, inner_of, split_test_of
+from fedpkg.data.base import Values
+from fedpkg.data.partitioners.inner import WithInner
 from fedpkg.data.partitioners.registry import register_partitioner
-from fedpkg.data.partitioners.splitting import needs_of
 from fedpkg.errors import DataError
 from fedpkg.registry import Count
 
@@ -25,7 +24,7 @@ _Angle = Annotated[float, Meta(ge=-360, le=360)]
     paper="Ghosh et al. 2020, An Efficient Framework for Clustered Federated Learning, arXiv:2006.04088",
 )
 @dataclass(frozen=True)
-class RotationPartitioner:
+class RotationPartitioner(WithInner):
     """Another scheme divides the examples; then each client turns its images by an angle, as in rotated MNIST.
 
     Angles are assigned in turn: with the default angles, clients 0, 4, 8 … keep their images as they are. Multiples of
@@ -36,26 +35,11 @@ class RotationPartitioner:
         angles: Angles in degrees, counterclockwise. null: [0, 90, 180, 270].
         shape: Height and width of an image whose pixels are stored as one row. null: such images are square.
         channels: Whether the channels of images with three axes come `first` or `last`.
-        inner: The scheme that divides the examples: its name, or its section.
     """
 
     angles: Annotated[list[_Angle], Meta(min_length=1)] | None = None
     shape: Annotated[list[Count], Meta(min_length=2, max_length=2)] | None = None
     channels: Literal["first", "last"] = "first"
-    inner: Inner = "iid"
-
-    @property
-    def needs(self) -> Needs:
-        return needs_of(inner_of(self.inner))
-
-    def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
-        parts: list[Indices] = inner_of(self.inner).split(values, num_partitions, rng)
-        return parts
-
-    def split_test(
-        self, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
-    ) -> list[Indices]:
-        return split_test_of(inner_of(self.inner), values, rng, train_values=train_values, train=train)
 
     def transform(self, features: Values, client: int, num_partitions: int, rng: np.random.Generator) -> Values:
         angles = self.angles or (0.0, 90.0, 180.0, 270.0)

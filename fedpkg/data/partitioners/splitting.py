@@ -57,10 +57,7 @@ def split_examples(
     if test is None:
         return Split(parts, [], dropped)
     rng = np.random.default_rng([seed, _TEST])
-    if hasattr(partitioner, "split_test"):
-        tests = partitioner.split_test(test, rng, train_values=train, train=parts)
-    else:
-        tests = split_alike(needs_of(partitioner), test, rng, train_values=train, train=parts)
+    tests = split_test_of(partitioner, test, rng, train_values=train, train=parts)
     tests, dropped_test = _checked(tests, len(test), len(parts), partitioner)
     return Split(parts, tests, dropped, dropped_test)
 
@@ -87,6 +84,16 @@ def _checked(parts: Any, total: int, num_partitions: int | None, partitioner: An
     is_rising[ends[(ends > 0) & (ends < len(everything))] - 1] = True  # from the last one of a part to the next part
     parts = np.split(everything, ends)
     return parts if is_rising.all() else [np.sort(part) for part in parts], total - len(everything)
+
+
+def split_test_of(
+    partitioner: Any, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
+) -> list[Indices]:
+    """Divide test examples by the partitioner's own ``split_test`` or, without one, as the training examples."""
+    if hasattr(partitioner, "split_test"):
+        parts: list[Indices] = partitioner.split_test(values, rng, train_values=train_values, train=train)
+        return parts
+    return split_alike(needs_of(partitioner), values, rng, train_values=train_values, train=train)
 
 
 def split_alike(

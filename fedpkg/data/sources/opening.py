@@ -34,9 +34,8 @@ def make_source(dataset: str | Mapping[str, Json]) -> Source:
             return ScikitDataset(resolved)
         suffix = "." + resolved.rpartition(".")[2]
         resolved = {"name": BY_SUFFIX[suffix], "path": resolved}
-    own = {key: value for key, value in resolved.items() if key not in ("file", "file_sha256")}
     try:
-        made = DATASETS.make("dataset", own, _PLACES, PATH)
+        made = DATASETS.make("dataset", DATASETS.without_options(resolved), _PLACES, PATH)
     except ConfigError as error:
         raise DataError(error.message, hint=error.hint, **error.fields) from error
     return made if hasattr(made, "read") else IndexedSource(str(resolved["name"]), made)

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from fedpkg.data.partitioners.registry import OPTIONS as PARTITION_OPTIONS
 from fedpkg.data.partitioners.registry import PARTITIONERS
 from fedpkg.registry import Spec
-from fedpkg.samplers.registry import OPTIONS, SAMPLERS
+from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.strategies.registry import STRATEGIES
 from fedpkg.transforms.registry import TRANSFORMS
 
@@ -33,6 +32,6 @@ def test_a_spec_has_one_sentence_an_equation_in_ascii_and_explained_parameters(s
 def test_options_of_all_samplers_and_partitioners_are_explained() -> None:
     assert [
         name
-        for name, option in {**OPTIONS, **PARTITION_OPTIONS}.items()
+        for name, option in {**SAMPLERS.options, **PARTITIONERS.options}.items()
         if not re.fullmatch(r"[A-Z`{].*\.", option.about)
     ] == []

@@ -14,7 +14,7 @@ from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.samplers import make_sampler, resolve_sampler
-from fedpkg.samplers.registry import OPTIONS, SAMPLERS
+from fedpkg.samplers.registry import SAMPLERS
 from fedpkg.session.configuration import load
 
 HEAD = "package: p\nrounds: 1\nclients: {count: 9}\nsampler:\n"
@@ -31,7 +31,7 @@ def resolved(folder: Path, text: str, *overrides: str) -> dict[str, object]:
 def test_every_name_resolves_to_all_its_keys_and_again_to_the_same(name: str) -> None:
     once = resolve_sampler({"name": name, **SECTIONS[name]}, HERE)
     spec = SAMPLERS.find("sampler", name, HERE, ())
-    assert set(once) == {"name", *OPTIONS, *spec.parameters}
+    assert set(once) == {"name", *SAMPLERS.options, *spec.parameters}
     assert resolve_sampler(once, HERE) == once
     assert spec.about.endswith(".") and len(spec.about) < 120 and spec.equation
 
