@@ -168,7 +168,16 @@ def _evaluated(annotation: Any, scope: Mapping[str, Any]) -> Any:
     return annotation
 
 
-@dataclass
+@dataclass(frozen=True)
+class _File:
+    """A Python file as it ran: its content, and the names that it registered, by registry."""
+
+    source: str
+    content: bytes
+    names: dict[Registry, dict[str, None]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
 class Registry:
     """The specs of some kinds.
 
@@ -187,8 +196,8 @@ class Registry:
     told_by: str
     shared: type[msgspec.Struct] | None = None
     _specs: dict[tuple[str, str], Spec] = field(default_factory=dict)
-    _sources: ClassVar[list[str]] = []  # the file that is being run; it may register names in several registries
-    _run: dict[Path, tuple[bytes, list[str]]] = field(default_factory=dict)  # files as they ran, names they registered
+    _ran: ClassVar[dict[Path, _File]] = {}  # a file may register names in several registries, so all share these two
+    _running: ClassVar[list[_File]] = []
 
     @functools.cached_property
     def options(self) -> Mapping[str, Parameter]:
@@ -209,7 +218,12 @@ class Registry:
         """Decorate a class or function to register it as ``name``. Its signature has the parameters."""
 
         def decorate(make: _Made) -> _Made:
-            source = "fedpkg" if make.__module__ in self.modules else next(iter(self._sources), make.__module__)
+            is_own = make.__module__ in self.modules
+            file = self._running[-1] if self._running and not is_own else None
+            source = "fedpkg" if is_own else make.__module__ if file is None else file.source
+            if file is not None:
+                self._load()  # so that a name of fedpkg's is refused here, and not where it is needed next
+                file.names.setdefault(self, {})[name] = None
             spec = Spec(kind, name, make, aliases, equation, paper, attackers, source)
             for word in (name, *aliases):
                 earlier = self._specs.get((kind, word))
@@ -236,38 +250,42 @@ class Registry:
         return {name: point.value for name, point in self._entry_points().items()}
 
     def run_file(self, path: Path) -> list[str]:
-        """Run a file that registers something, unless it has run with this content; the names that it registered.
+        """Run a file that registers something; the names that it registered here.
+
+        A process runs a file once for all registries, and again if its content has changed.
 
         Raises:
             ConfigError: the file cannot be read, or fails.
         """
+        return list(self._run(path).names.get(self, ()))
+
+    def _run(self, path: Path) -> _File:
         try:
-            source = read_bounded(path, MAX_SOURCE_BYTES)
+            content = read_bounded(path, MAX_SOURCE_BYTES)
         except OSError as error:
             raise ConfigError(
                 f"{path}: the Python file cannot be read: {error.strerror}",
                 hint="'file' is the path of a .py file, relative to the run.yaml",
                 path=str(path),
             ) from error
-        if path in self._run and self._run[path][0] == source:
-            return self._run[path][1]
-        self._load()
-        before = dict(self._specs)
-        self._sources.insert(0, str(path))
-        module = ModuleType(f"_fedpkg_of_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}")
+        real = path.resolve()
+        if (ran := self._ran.get(real)) is not None and ran.content == content:
+            return ran
+        file = _File(str(path) if ran is None else ran.source, content)
+        self._running.append(file)
+        module = ModuleType(f"_fedpkg_of_{hashlib.sha256(str(real).encode()).hexdigest()[:12]}")
         module.__file__ = str(path)
         sys.modules[module.__name__] = module  # dataclasses look their module up
         try:
-            exec(compile(source, str(path), "exec"), module.__dict__)
+            exec(compile(content, str(path), "exec"), module.__dict__)
         except ConfigError:
             raise
         except (Exception, SystemExit) as error:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", path=str(path)) from error
         finally:
-            self._sources.pop(0)
-        names = list(dict.fromkeys(key[1] for key, made in self._specs.items() if before.get(key) is not made))
-        self._run[path] = (source, names)
-        return names
+            self._running.pop()
+        self._ran[real] = file
+        return file
 
     def run_file_of(
         self, section: dict[str, Any], places: Places, path: tuple[str, ...], *, is_named: bool
@@ -286,7 +304,8 @@ class Registry:
         kind, key = self.kinds[0], ".".join((*path, "file"))
         if not isinstance(file, str):
             raise ConfigError(f"{places.where((*path, 'file'))}: '{key}' must be the path of a Python file")
-        names = self.run_file(Path(file))
+        ran = self._run(Path(file))
+        names = list(ran.names.get(self, ()))
         if not is_named:
             if len(names) != 1:
                 raise ConfigError(
@@ -296,7 +315,7 @@ class Registry:
                     else f"{file} registers nothing: decorate {_a(kind)} with @register_{kind}(name)",
                 )
             section["name"] = names[0]
-        return dict(zip(OF_FILE, (file, hashlib.sha256(self._run[Path(file)][0]).hexdigest()), strict=True))
+        return dict(zip(OF_FILE, (file, hashlib.sha256(ran.content).hexdigest()), strict=True))
 
     def find(self, kind: str, name: str, places: Places, path: tuple[str, ...]) -> Spec:
         """The spec that a name in a run.yaml means: registered, installed, or ``module:object``.
