@@ -19,6 +19,7 @@ from fedpkg.config_rules import TRUSTED, check_linked_files, check_reserved, che
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, type_of
 from fedpkg.errors import ConfigError
 from fedpkg.files import read_bounded
+from fedpkg.types import leaves
 from fedpkg.yaml_places import read_yaml
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def checked(
         config = resolve(config, places)
     origins = {
         ".".join(leaf): places.origin(leaf) if _given(tree, leaf) else "default"
-        for leaf, _value in _leaves(dump_config(config))
+        for leaf, _value in leaves(dump_config(config))
     }
     return LoadedConfig(config, origins)
 
@@ -167,8 +168,8 @@ def config_from_json(data: Json) -> RunConfig:
 
 def render(loaded: LoadedConfig) -> list[tuple[str, Json, str]]:
     """Key, value and origin of every leaf, in the order of the schema."""
-    leaves = ((".".join(path), value) for path, value in _leaves(dump_config(loaded.config)))
-    return [(key, value, loaded.origins[key]) for key, value in leaves]
+    found = ((".".join(path), value) for path, value in leaves(dump_config(loaded.config)))
+    return [(key, value, loaded.origins[key]) for key, value in found]
 
 
 # ---- merging
@@ -353,16 +354,6 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
 def _is_a_name(key: str, value: str) -> bool:
     """Whether the value of a key that may have a path is something else: the name of a dataset, an address."""
     return (key == "dataset" and not value.endswith(DATASET_SUFFIXES)) or (key == "database" and "://" in value)
-
-
-def _leaves(data: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    leaves: list[tuple[tuple[str, ...], Any]] = []
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            leaves += _leaves(value, (*path, key))
-        else:
-            leaves.append(((*path, key), value))
-    return leaves
 
 
 def _given(tree: Any, path: tuple[str, ...]) -> bool:

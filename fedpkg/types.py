@@ -1,10 +1,11 @@
-"""Small types that all layers use."""
+"""Small types that all layers use, and the leaves of JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 # The use of a reply's values: means and the like, which stay in their range; or steps, squares, distances.
@@ -15,6 +16,15 @@ Content: TypeAlias = Literal["weights", "delta", "gradient"]
 
 # Those that fedpkg itself calls; a strategy may use any other one of a package.
 ENTRY_POINTS = ("build", "startup", "train", "validate", "predict", "gradient", "prox")
+
+
+def leaves(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each value that is no section, with the keys that lead to it; an empty section is a value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
 
 
 class ReplyKind(str, Enum):

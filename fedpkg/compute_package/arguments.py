@@ -6,10 +6,10 @@ import functools
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from fedpkg.errors import nearest
-from fedpkg.types import Json
+from fedpkg.types import Json, leaves
 
 FLAGS, ASSIGNMENTS, WORDS = STYLES = ("flags", "assignments", "words")
 IN_MODEL, OUT_MODEL, CONFIG = OF_FILES = ("in_model", "out_model", "config")
@@ -136,8 +136,9 @@ def format_arguments(arguments: Mapping[str, Json], style: str = FLAGS) -> list[
     Arguments in a section are called ``section.name``; as flags, a section is one JSON object.
     """
     words: list[str] = []
-    for name, value in arguments.items() if style == FLAGS else _leaves(arguments):
-        if value is None:
+    given = {".".join(path): value for path, value in leaves(arguments)} if style != FLAGS else arguments
+    for name, value in given.items():
+        if value is None or (value == {} and style != FLAGS):
             continue
         if style == FLAGS:
             words.append(f"--{name}={_text(value)}")
@@ -150,14 +151,6 @@ def format_arguments(arguments: Mapping[str, Json], style: str = FLAGS) -> list[
             for word in shlex.split(style):
                 words.append("".join(parts.get(part, part) for part in re.split(r"({name}|{value})", word)))
     return words
-
-
-def _leaves(arguments: Mapping[str, Json], section: str = "") -> Iterator[tuple[str, Json]]:
-    for name, value in arguments.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{section}{name}.")
-        else:
-            yield f"{section}{name}", value
 
 
 def _text(value: Json) -> str:

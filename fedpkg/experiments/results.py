@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.errors import NotFound, nearest
 from fedpkg.experiments.record import find_sweep, with_sessions
 from fedpkg.reporting.measures import Measured, measured
+from fedpkg.types import leaves
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
@@ -60,7 +61,7 @@ def find_runs(store: StateStore, names: Sequence[str]) -> list[Run]:
     for name in names:
         for session, choices in _sessions_of(store, name):
             if session.session_id not in found:
-                about = dict(_leaves(session.config))
+                about = {".".join(path): value for path, value in leaves(session.config)}
                 found[session.session_id] = Run(session.session_id, about, choices, measured(store, session.session_id))
     if not found:
         raise NotFound(
@@ -142,14 +143,6 @@ def _full_key(key: str, runs: Sequence[Run]) -> str:
         f"no run has a key '{key}'{nearest(key, [*known, *short])}",
         hint=f"the runs differ in: {', '.join(differing_keys(runs)) or 'their seeds only'}",
     )
-
-
-def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            yield from _leaves(inner, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", inner
 
 
 def short_key(key: str, keys: Mapping[str, Any] | Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedpkg.tracking.base import Aggregates, TrackedRound, TrackedRun
 from fedpkg.tracking.registry import register_tracker
+from fedpkg.types import leaves
 
 _PARENTS = threading.Lock()  # the points of a sweep run side by side in one process, and share a parent
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -52,7 +53,8 @@ class Mlflow:
         tags = {"fedpkg.session": run.session_id}
         made = client.create_run(experiment_id, run_name=run.session_id, tags=tags)
         run.kept.update(run_id=made.info.run_id, experiment_id=experiment_id)
-        params = [Param(name, value) for name, value in _flat(run.config).items()]
+        values = {_key(".".join(path)): str(value)[:_MOST] for path, value in leaves(run.config)}
+        params = [Param(name, value) for name, value in values.items()]
         for start in range(0, len(params), _MANY):
             client.log_batch(made.info.run_id, params=params[start : start + _MANY])
 
@@ -104,12 +106,3 @@ class Mlflow:
 def _key(name: str) -> str:
     """A name in the characters that MLflow allows."""
     return re.sub(r"[^\w\-. /:]", "_", name, flags=re.ASCII)[:250]
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(values, dict) and values:
-        found: dict[str, str] = {}
-        for key, value in values.items():
-            found.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-        return found
-    return {_key(prefix): str(values)[:_MOST]}
