@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
+from fedpkg.cli.foot import Foot, overall
 from fedpkg.cli.memory import share_one_arena
 from fedpkg.cli.report import (
     calls_text,
@@ -36,7 +36,7 @@ from fedpkg.controller.events import (
 )
 from fedpkg.errors import FedpkgError
 from fedpkg.session.estimate import Estimate
-from fedpkg.shown import shown, shown_lines
+from fedpkg.shown import shown
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
 
@@ -277,36 +277,26 @@ class PlainLines(Display):
 class LiveDisplay(PlainLines):
     """Lines at the foot of the terminal that move; failures scroll by above them."""
 
-    def __enter__(self) -> LiveDisplay:
-        from rich.console import Console
-        from rich.live import Live
+    def __init__(self, progress: Progress) -> None:
         from rich.spinner import Spinner
 
+        super().__init__(progress)
         self._spinner = Spinner("dots")
-        # Standard output is not redirected: nothing is written there before the end, and it may be a file.
-        self._live = Live(
-            get_renderable=self._render,
-            console=Console(stderr=True, highlight=False),
-            refresh_per_second=8,
-            transient=True,
-            redirect_stdout=False,
-        )
-        self._live.start(refresh=True)
-        _send_log_to_standard_error()
+        self._foot = Foot(self._render)
+
+    def __enter__(self) -> LiveDisplay:
+        self._foot.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
-        _send_log_to_standard_error()
+        self._foot.__exit__()
 
     def say(self, text: str) -> None:
-        from rich.text import Text
-
-        self._live.console.print(Text(shown_lines(text)), soft_wrap=True)
+        self._foot.say(text)
 
     def show(self, event: Event) -> None:
         if isinstance(event, Preparing):
-            self._live.refresh()  # it may be over before the next one
+            self._foot.refresh()  # it may be over before the next one
         if not isinstance(
             event, (SessionStarted, RoundFinished)
         ):  # the moving lines and the table at the end have these
@@ -314,26 +304,14 @@ class LiveDisplay(PlainLines):
 
     def _render(self) -> RenderableType:
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
         from rich.text import Text
 
         progress = self.progress
         if progress.session is None:
             self._spinner.text = Text(f"starting: {progress.waits_for}")
             return self._spinner
-        top = Table.grid(padding=(0, 2))
-        for _ in range(5):
-            top.add_column(no_wrap=True)
-        percent = 100 * progress.share_done
-        left = progress.left_s
-        top.add_row(
-            Text(shown(progress.session.session_id), style="bold"),
-            f"round {max(progress.round_number, progress.first_round)}/{progress.num_rounds}",
-            ProgressBar(total=100, completed=percent, width=24),
-            f"{percent:.0f} %",
-            "" if left is None else f"{output.seconds(left)} left",
-        )
+        count = f"round {max(progress.round_number, progress.first_round)}/{progress.num_rounds}"
+        top = overall(progress.session.session_id, count, progress.share_done, progress.left_s)
         line = Text(progress.phase.replace("_", " ") or "begin")
         if progress.num_clients:
             what = "clients" if progress.batch == 1 else "calls"
@@ -345,13 +323,6 @@ class LiveDisplay(PlainLines):
             line.append(f"  {progress.metric}", style="green")
         self._spinner.text = line
         return Group(top, self._spinner)
-
-
-def _send_log_to_standard_error() -> None:
-    """Log lines go where standard error goes now: the live display puts a proxy there that prints above itself."""
-    for handler in logging.getLogger("fedpkg").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)
 
 
 class JsonLines(Display):

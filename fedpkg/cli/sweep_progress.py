@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.cli import output
+from fedpkg.cli.foot import Foot, overall
 from fedpkg.cli.memory import share_one_arena
 from fedpkg.cli.report import headline
 from fedpkg.controller.events import Estimated, Event, RoundFinished, SessionStarted
 from fedpkg.session.estimate import Estimate
-from fedpkg.shown import shown, shown_lines
+from fedpkg.shown import shown
 from fedpkg.stores.base import SweepPointRow
 
 if TYPE_CHECKING:
@@ -136,44 +137,28 @@ class PlainSweep:
 class LiveSweep(PlainSweep):
     """Lines at the foot of the terminal that move: the whole sweep, and each point that runs."""
 
-    def __enter__(self) -> LiveSweep:
-        from rich.console import Console
-        from rich.live import Live
+    def __init__(self, progress: SweepProgress) -> None:
+        super().__init__(progress)
+        self._foot = Foot(self._render)
 
-        self._live = Live(
-            get_renderable=self._render,
-            console=Console(stderr=True, highlight=False),
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-        )
-        self._live.start(refresh=True)
+    def __enter__(self) -> LiveSweep:
+        self._foot.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self._foot.__exit__()
 
     def say(self, text: str) -> None:
-        from rich.text import Text
-
-        self._live.console.print(Text(shown_lines(text)), soft_wrap=True)
+        self._foot.say(text)
 
     def _render(self) -> RenderableType:
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
         progress, planned = self.progress, self.progress.planned
-        top = Table.grid(padding=(0, 2))
-        percent, left = 100 * progress.share_done, progress.left_s
-        top.add_row(
-            Text(shown(planned.sweep.name) if planned else "", style="bold"),
-            f"{progress.num_ended} of {progress.num_points} points",
-            ProgressBar(total=100, completed=percent, width=24),
-            f"{percent:.0f} %",
-            "" if left is None else f"{output.seconds(left)} left",
-        )
+        count = f"{progress.num_ended} of {progress.num_points} points"
+        top = overall(planned.sweep.name if planned else "", count, progress.share_done, progress.left_s)
         rows = Table.grid(padding=(0, 2))
         for one in list(progress.running.values()):
             words = " ".join(part for part in (one.row.baseline, choices_text(one.row.choices)) if part)
@@ -207,7 +192,7 @@ def point_facts(row: SweepPointRow) -> dict[str, Any]:
 
 
 @contextmanager
-def following(*, as_json: bool = False, quiet: bool = False) -> Iterator[PlainSweep]:
+def following(*, as_json: bool = False) -> Iterator[PlainSweep]:
     """A display, shown during the block. Call its ``watch`` with the sweep's events."""
     share_one_arena()
     progress = SweepProgress()

@@ -158,10 +158,6 @@ class TreeChart(Chart):
             rooted.update(path)
 
 
-def is_finite(value: Number) -> bool:
-    return value is not None and math.isfinite(value)
-
-
 def finite(values: Sequence[Number]) -> list[float]:
     """The finite values among these."""
     return [float(value) for value in values if value is not None and math.isfinite(value)]
