@@ -1,10 +1,11 @@
-"""A machine with GPUs, as far as nvidia-smi can tell; and no environment is made where the person has theirs."""
+"""A machine with GPUs, as far as nvidia-smi can tell; a small disk; environments of packages in a folder of the tests."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,3 +52,18 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         (folder / "nvidia-smi").chmod(0o755)
 
     return write
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a disk of 12 MB."""
+    folder = tmp_path / "kleine Platte ü"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)]
+    mounted = subprocess.run(words, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

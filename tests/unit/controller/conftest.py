@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from at_once import AtOnce
-from federation import Federation
+from federating import at_once, federation
 from zygotes import share
 
-from fedpkg.session import executors
-from fedpkg.stores.home import Home
+__all__ = ["at_once", "federation"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,16 +16,3 @@ def shared_zygotes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         share(patch)
         yield
-
-
-@pytest.fixture
-def federation(tmp_path: Path) -> Federation:
-    return Federation(Home.open(tmp_path / "ein Heim ü" / ".fedpkg"))
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> AtOnce:
-    """From now on sessions run without processes."""
-    executor = AtOnce()
-    monkeypatch.setattr(executors, "make_executor", executor.make)
-    return executor

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,20 +161,6 @@ def test_running_sweep_cannot_be_resumed_elsewhere(home: Home, tmp_path: Path) -
 
     sweep(home, write_run_yaml(tmp_path), "seed=1", watch=see)
     assert "sweep try is running" in str(seen[0])
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "kleine Platte ü"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    mounted = subprocess.run(words, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_full_disk_ends_the_sweep_which_goes_on_when_there_is_space(small_disk: Path, tmp_path: Path) -> None:

@@ -5,24 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.append(str(Path(__file__).resolve().parents[1] / "controller"))
-from at_once import AtOnce
-from federation import Federation
+from federating import at_once, federation
 
-from fedpkg.session import executors
-from fedpkg.stores.home import Home
-
-
-@pytest.fixture
-def federation(tmp_path: Path) -> Federation:
-    return Federation(Home.open(tmp_path / "ein Heim ü" / ".fedpkg"))
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> AtOnce:
-    """From now on sessions run their tasks without processes."""
-    executor = AtOnce()
-    monkeypatch.setattr(executors, "make_executor", executor.make)
-    return executor
+__all__ = ["at_once", "federation"]
