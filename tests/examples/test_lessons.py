@@ -53,11 +53,11 @@ def test_lesson_shows_functions_that_are_there() -> None:
     assert all(function in (folder / "client" / "entrypoint.py").read_text() for function in shown)
 
 
+@pytest.mark.parametrize("fewer", [pytest.param("", marks=pytest.mark.soak), "clients.count=3"])
 @pytest.mark.parametrize("example", sorted(path.parent.name for path in ROOT.glob("examples/*/run.yaml")))
-def test_example_without_a_lesson_runs(repository: Path, example: str) -> None:
+def test_example_without_a_lesson_runs(repository: Path, example: str, fewer: str) -> None:
     if (ROOT / "examples" / example / "README.md").exists():
         pytest.skip("its lesson is run")
-    fewer = "clients.count=3" if example == "digits" else ""
     output = bash(f"fedpkg run examples/{example}/run.yaml rounds=1 {fewer}", repository)
     assert "failed" in output and "Look further" in output
 

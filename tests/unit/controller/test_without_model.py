@@ -251,7 +251,8 @@ def test_what_needs_a_model_fails_with_a_reason(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill_at", ["after:commit_round:1", "before:commit_round:2"])
+@pytest.mark.parametrize("kill_at", ["after:commit_round:1", "before:finish_round:1", "before:commit_round:2"])
+@pytest.mark.every_push("commit_round")
 def test_records_may_stay_asked_over_rounds_and_controllers(federation: Federation, package: str, kill_at: str) -> None:
     """And a state may hold some."""
     config = federation.config(package=package, strategy={"name": "counting:Polling"}, rounds=2)

@@ -227,6 +227,7 @@ TAKES = HEAD + "    def incremental_aggregate(self, *given):\n        {}\n"
 TAKES += "    def get_incremental_aggregate_model(self):\n        return {}\n"
 FILE = r"server functions.py, line {}\)"
 SLEEPS = "__import__('time').sleep(60)"
+COMPUTES = "[None for _ in iter(int, 1)]"  # for ever
 
 
 @pytest.mark.parametrize(
@@ -258,8 +259,11 @@ SLEEPS = "__import__('time').sleep(60)"
         (TAKES.format("pass", "1 / 0"), r"get_incremental_aggregate_model failed \(" + FILE.format(6)),
         (TAKES.format("pass", "[np.zeros((2, 2))]"), r"arrays of the shapes \[\(2, 2\)\], not \[\(2,\)\]"),
         (AGGREGATES + SLEEPS, "the coordinator sent nothing for 2 s"),
-        pytest.param(SELECTS + SLEEPS, "the coordinator sent nothing for 2 s", marks=pytest.mark.soak),
-        pytest.param(SETTINGS + SLEEPS, "the coordinator sent nothing for 2 s", marks=pytest.mark.soak),
+        *(
+            pytest.param(function + waits, "the coordinator sent nothing for 2 s", marks=pytest.mark.soak)
+            for function, waits in [(SELECTS, SLEEPS), (SETTINGS, SLEEPS)]
+            + [(function, COMPUTES) for function in (SELECTS, SETTINGS, AGGREGATES)]
+        ),
         (SELECTS + "__import__('os')._exit(3)", r"it ended with code 3 before it committed the round \(3 times"),
     ],
 )
@@ -269,7 +273,7 @@ def test_server_functions_that_cannot_be_used_end_the_session_with_the_reason(
 ) -> None:
     caplog.set_level(logging.ERROR)
     run = config(federation, package, program, rounds=1)
-    if program.endswith(SLEEPS):
+    if program.endswith((SLEEPS, COMPUTES)):
         run.strategy["timeout_s"] = 2.0
     with pytest.raises(FedpkgError, match=message):
         federation.run(run)

@@ -35,12 +35,12 @@ def benches(package: PackageOnDisk, folder: Path) -> Iterator[list[Bench]]:
 
 
 def replies(
-    benches: list[Bench], package: PackageOnDisk, entry_point: str, threads: int, *, times: int = 2, **fields: object
+    benches: list[Bench], package: PackageOnDisk, entry_point: str, threads: int, *, all_twice: bool, **fields: object
 ) -> list[bytes]:
-    """The bytes of ``times`` replies of each executor; of one with a new interpreter for each task, one."""
+    """The bytes of two replies of each executor; unless ``all_twice``, of one from a new interpreter or of a build."""
     found = []
     for bench in benches:
-        for _ in range(1 if bench.name == "process" else times):
+        for _ in range(2 if all_twice or (bench.name != "process" and entry_point != "build") else 1):
             result = bench.run(package, entry_point, threads=threads, seed=1234, **fields)
             assert result.reply is not None, (result.failure, log(result))
             metadata = result.reply.with_name(f"{result.reply.name}-metadata")
@@ -48,25 +48,33 @@ def replies(
     return found
 
 
-@pytest.mark.parametrize("threads", [pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)])
-def test_training_with_torch_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
+TWICE = pytest.mark.parametrize("all_twice", [False, True], ids=["few", "all twice"])
+
+
+@pytest.mark.slow
+@TWICE
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.every_push("2-few")
+def test_training_with_torch_gives_the_same_bytes(tmp_path: Path, threads: int, all_twice: bool) -> None:
     package = unpacked("random-draws", tmp_path)
     with benches(package, tmp_path) as made:
-        seeds = replies(made, package, "build", threads, times=1, reply_kind=ReplyKind.SEED)
+        seeds = replies(made, package, "build", threads, all_twice=all_twice, reply_kind=ReplyKind.SEED)
         assert len(set(seeds)) == 1
         (tmp_path / "seed.npz").write_bytes(seeds[0])
-        updates = replies(made, package, "train", threads, model=tmp_path / "seed.npz")
+        updates = replies(made, package, "train", threads, all_twice=all_twice, model=tmp_path / "seed.npz")
     assert len(set(updates)) == 1
     assert f'"threads": {threads}'.encode() in updates[0]
 
 
 @pytest.mark.slow
+@TWICE
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.every_push("2")
-def test_linear_algebra_of_numpy_gives_the_same_bytes(tmp_path: Path, threads: int) -> None:
+@pytest.mark.every_push("2-few")
+def test_linear_algebra_of_numpy_gives_the_same_bytes(tmp_path: Path, threads: int, all_twice: bool) -> None:
     package = inline(tmp_path, MATMUL)
     with benches(package, tmp_path) as made:
-        assert len(set(replies(made, package, "validate", threads, reply_kind=ReplyKind.SEED))) == 1
+        found = replies(made, package, "validate", threads, all_twice=all_twice, reply_kind=ReplyKind.SEED)
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -324,8 +324,8 @@ def test_file_that_grows_too_large_fails_its_task(bench: Bench, tmp_path: Path, 
 
 FILLERS = {
     "many files": "for n in range(10**6): open(f'{n}', 'wb').write(bytes(100_000))",
-    "empty files": "for n in range(3_000): open(f'{n}', 'w').close()\ntell()",
-    "folders in folders": "for n in range(3_000): os.makedirs(f'{n % 100}/{n}')\ntell()",
+    "empty files": "for n in range(ENTRIES): open(f'{n}', 'w').close()\ntell()",
+    "folders in folders": "for n in range(ENTRIES): os.makedirs(f'{n % 100}/{n}')\ntell()",
     "big files": "for n in range(200): open(f'{n}', 'wb').write(bytes(5 << 20))",
     "beside its reply": "for n in range(200): open(f'{sys.argv[-1]}.{n}', 'wb').write(bytes(5 << 20))",
     "in its state": "for n in range(200): open(os.environ['FEDPKG_STATE_DIR'] + f'/{n}', 'wb').write(bytes(5 << 20))",
@@ -340,10 +340,12 @@ FILLERS = {
 }
 
 
+@pytest.mark.parametrize(("mib", "entries"), [(10, 3_000), (30, 12_000)], ids=["10 MiB", "30 MiB"])
 @pytest.mark.parametrize("how", FILLERS)
-@pytest.mark.every_push("forkserver|(process|resident)-(many files|in the end)")
-def test_task_that_fills_its_folders_is_ended(bench: Bench, tmp_path: Path, how: str) -> None:
-    result = bench.run(inline(tmp_path, FILLERS[how]), limits=Limits(folder_bytes=10 * MIB))
+@pytest.mark.every_push("(forkserver|(process|resident)-(many files|in the end)).*-10 MiB")
+def test_task_that_fills_its_folders_is_ended(bench: Bench, tmp_path: Path, how: str, mib: int, entries: int) -> None:
+    code = FILLERS[how].replace("ENTRIES", str(entries))
+    result = bench.run(inline(tmp_path, code), limits=Limits(folder_bytes=mib * MIB))
     failed(result, "folder_size", "limits.folder_bytes")
     assert {path.name for path in result.task.folder.iterdir()} == {"task.json", "stdout.log", "stderr.log"}
     fine(bench, tmp_path)
@@ -446,16 +448,17 @@ def test_task_without_any_limit_runs(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.every_push("forkserver|resident")
-def test_flood_of_output_fills_neither_disk_nor_memory(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mib", [300, 2000])
+@pytest.mark.every_push("(forkserver|resident)-300")
+def test_flood_of_output_fills_neither_disk_nor_memory(bench: Bench, tmp_path: Path, mib: int) -> None:
     code = """
     block = b"x" * (1 << 20)
-    for _ in range(300):
+    for _ in range(MIB):
         os.write(1, block)
     tell(keeper=os.getppid(), memory=int(open(f"/proc/{os.getppid()}/status").read().split("VmRSS:")[1].split()[0]))
     """
-    before = bench.told(inline(tmp_path, code.replace("300", "2")))
-    result = bench.run(inline(tmp_path, code), log_bytes=MIB)
+    before = bench.told(inline(tmp_path, code.replace("MIB", "2")))
+    result = bench.run(inline(tmp_path, code.replace("MIB", str(mib))), log_bytes=MIB)
     assert result.status == "ok"
     assert (result.task.folder / "stdout.log").stat().st_size < MIB + 100
     assert result.metrics["memory"] - before["memory"] < 10_000  # KiB

@@ -27,6 +27,7 @@ from workbench import (
 )
 
 from fedpkg.compute_package.spec import EntryPoint, PackageSpec
+from fedpkg.dispatch.keepers import FORK_PATIENCE_S
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.dispatch.zygotes import ZYGOTE
 from fedpkg.errors import DispatchError
@@ -511,11 +512,12 @@ def test_nothing_that_is_stopped_outlives_the_executor(
 
 
 @pytest.mark.slow
-@pytest.mark.every_push("forkserver")
+@pytest.mark.parametrize("patience_s", [2.0, FORK_PATIENCE_S])
+@pytest.mark.every_push("forkserver-2.0")
 def test_stopped_zygote_is_replaced(
-    open_bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float
 ) -> None:
-    monkeypatch.setattr("fedpkg.dispatch.keepers.FORK_PATIENCE_S", 2.0)
+    monkeypatch.setattr("fedpkg.dispatch.keepers.FORK_PATIENCE_S", patience_s)
     bench = open_bench(slots=1)
     look = inline(tmp_path, "tell(keeper=os.getppid())")
     keeper = bench.told(look)["keeper"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from sweeping import (
 import fedpkg
 from fedpkg.compute_package.unpack import package_problems
 from fedpkg.controller.events import Estimated, Event, RoundFinished
-from fedpkg.errors import ConfigError, NotFound, SessionError, StoreError
+from fedpkg.errors import ConfigError, Interrupted, NotFound, SessionError, StoreError
 from fedpkg.experiments.record import points_with_sessions, status_of_sweep
 from fedpkg.experiments.starting import prepare_resumed
 from fedpkg.library import run
@@ -41,14 +42,16 @@ def home(tmp_path: Path) -> Home:
     return Home.open(tmp_path / "ett hem ü")
 
 
-def test_points_of_a_grid_have_the_bits_of_each_alone(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("compared", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_points_of_a_grid_have_the_bits_of_each_alone(home: Home, tmp_path: Path, compared: int) -> None:
     path = write_run_yaml(tmp_path)
     prepared = sweep(home, path, "seed=3,1,3,1", "rounds=1", parallel=2)
     assert prepared.planned.num_repeated == 2, "each distinct point runs once"
     points = points_of(home)
     assert statuses(points) == ["finished"] * 2 and [point.choices for point in points] == [{"seed": 3}, {"seed": 1}]
-    alone = run(path, tmp_path / "alone", progress=False, seed=1)
-    assert digests(home, points[1].session_id) == [model.digest for model in alone.models]
+    for point in points[-compared:]:
+        alone = run(path, tmp_path / "alone", progress=False, **point.choices)
+        assert digests(home, point.session_id) == [model.digest for model in alone.models]
     assert {session.name for session in sessions_of(home)} == {"try.0", "try.1"}
     assert home.holder() is None
     assert check_home(home, package_problems=package_problems).findings == []
@@ -91,12 +94,42 @@ def test_two_sweeps_of_one_name_are_refused(home: Home, tmp_path: Path) -> None:
         sweep(home, path, "seed=1", name="a/b")
 
 
-def test_points_with_other_executors_wait_for_each_other(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", ["1", pytest.param("1,2", marks=pytest.mark.soak)])
+def test_points_with_other_executors_wait_for_each_other(home: Home, tmp_path: Path, seeds: str) -> None:
     path = write_run_yaml(tmp_path)
-    sweep(home, path, "executor.name=forkserver,process", parallel=2)
+    sweep(home, path, "executor.name=forkserver,process", f"seed={seeds}", parallel=2)
     points = points_of(home)
-    assert statuses(points) == ["finished"] * 2
-    assert digests(home, points[0].session_id) == digests(home, points[1].session_id), "the executor changes no bit"
+    half = len(seeds.split(","))
+    assert statuses(points) == ["finished"] * 2 * half
+    assert digests(home, points[0].session_id) == digests(home, points[half].session_id), "the executor changes no bit"
+
+
+@pytest.mark.soak
+def test_stopped_sweep_goes_on_in_the_round_of_its_running_point(home: Home, tmp_path: Path) -> None:
+    path = write_run_yaml(tmp_path, rounds=2, arguments={"train": {"gate": "client-0@2", "arrivals": str(tmp_path)}})
+    reached = threading.Event()
+
+    def see(point: SweepPointRow, event: Event | None) -> None:
+        if isinstance(event, RoundFinished):
+            reached.set()
+
+    def ask_to_stop() -> None:
+        reached.wait(60)
+        with open_store(home) as store:
+            store.sweeps.change("try", stop_requested=True)
+
+    asks = threading.Thread(target=ask_to_stop)
+    asks.start()
+    with pytest.raises(Interrupted, match="0 of 2 points of sweep try are finished"):
+        sweep(home, path, "seed=1,2", watch=see)
+    asks.join()
+    assert statuses(points_of(home)) == ["running", "waiting"]
+    (tmp_path / "open").touch()
+    resume(home)
+    points = points_of(home)
+    assert statuses(points) == ["finished"] * 2 and len(sessions_of(home)) == 2
+    with open_store(home, read_only=True) as store:
+        assert status_of_sweep(home, store.sweeps.get("try")) == "finished"
 
 
 @pytest.mark.slow
