@@ -1,4 +1,4 @@
-"""A machine with GPUs, as far as nvidia-smi can tell; a small disk; environments of packages in a folder of the tests."""
+"""A machine with GPUs, as far as nvidia-smi can tell; a small disk; environments of packages."""
 
 from __future__ import annotations
 
