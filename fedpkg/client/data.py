@@ -57,9 +57,8 @@ class _Referenced(Mapping[str, Any]):
     def __init__(self, path: str) -> None:
         import numpy as np
 
-        with open(path, encoding="utf-8") as file:
-            reference = json.loads(file.read(_MAX_CHARACTERS))
-        if not isinstance(reference, dict) or reference.get("fedpkg_reference") != 1:
+        reference = _read_reference(path)
+        if reference is None:
             raise ClientError(f"{path}: it is not a reference that fedpkg has written")
         folder = os.path.dirname(os.path.realpath(path))
         source = os.path.join(folder, reference["source"])
@@ -80,6 +79,21 @@ class _Referenced(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return 2 * len(self._parts)
+
+
+def _read_reference(path: str) -> Any:
+    """The reference in a file; None: it is other JSON. Raises OSError or ValueError if it is no JSON."""
+    with open(path, encoding="utf-8") as file:
+        found = json.loads(file.read(_MAX_CHARACTERS))
+    return found if isinstance(found, dict) and found.get("fedpkg_reference") == 1 else None
+
+
+def is_reference(path: Path) -> bool:
+    """Whether a client's data is a reference to its examples in the file of a whole dataset."""
+    try:
+        return os.fspath(path).endswith(".json") and _read_reference(os.fspath(path)) is not None
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _check_source(path: str, reference: Mapping[str, Any]) -> None:

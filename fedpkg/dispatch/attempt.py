@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from fedpkg.client.data import is_reference
 from fedpkg.compute_package.command import shell_line
 from fedpkg.devices import Slot
 from fedpkg.dispatch.collect import collect, keep_logs
@@ -362,9 +363,20 @@ def _failure(job: Job, outcome: Outcome) -> Failure | None:
     if outcome.signal is not None:
         return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
     if outcome.exit_code:
-        why = remark(job, outcome.stderr_tail + outcome.stdout_tail)
+        tail = outcome.stderr_tail + outcome.stdout_tail
+        why = remark(job, tail) or _about_data(job, tail)
         return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s{why}")
     return None
+
+
+def _about_data(job: Job, log_tail: str) -> str:
+    """An addition to the message of a failed task that tried to load a reference as if it were a file of arrays."""
+    if "pickle" not in log_tail.lower() or job.data_path is None or not is_reference(job.data_path):  # NumPy, torch
+        return ""
+    return (
+        "; its data is a reference, which fedpkg.client.open_data reads: set clients.data.form to files for a package "
+        "that loads FEDN_DATA_PATH itself"
+    )
 
 
 def _signal_name(number: int) -> str:

@@ -195,6 +195,17 @@ def test_files_references_and_isolated_tasks_give_the_same_model_and_a_changed_t
     assert "has changed since the session began: its digest was sha256:" in refused.err
 
 
+@pytest.mark.parametrize("loads", ["np.load", "torch.load"])
+def test_a_package_that_cannot_read_references_is_told_to_get_files(tmp_path, package, loads):
+    trains = TRAINS.replace("client.open_data()", f"{loads}(os.environ['FEDN_DATA_PATH'])")
+    (package / "main.py").write_text("import torch\n" + trains.replace("np.zeros(3,", "np.zeros(4,"))
+    ended = run(tmp_path, package, {"count": 1, "data": {"dataset": "sklearn/iris", "form": "references"}}, "rounds=1")
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    (failed,) = [event for event in events if event.get("event") == "task_failed"]
+    assert failed["failure"] == "exit_code" and "pickle" in failed["log_tail"]
+    assert "its data is a reference" in failed["message"] and "set clients.data.form to files" in failed["message"]
+
+
 @pytest.mark.slow
 def test_clients_get_arguments_by_their_attributes_and_resume_needs_the_same_entities(tmp_path, package):
     entities = tmp_path / "entities.csv"
