@@ -56,4 +56,4 @@ def run(
     from fedpkg.experiments.composing import compose
 
     config = compose(folder, overrides, search_path=search_path).config
-    run_configuration(settings, config, settings.open_home(create=True), baselines)
+    run_configuration(settings, config, settings.open_home(create=True), baselines, source=folder)

@@ -70,14 +70,16 @@ def sweep(settings: Settings, /, source: Path, overrides: tuple[str, ...], name:
     _report(settings, home, row)
 
 
-def run_with_baselines(settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...]) -> None:
-    """Run a configuration and its baselines as the points of a sweep."""
+def run_with_baselines(
+    settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...], path: Path
+) -> None:
+    """Run the configuration made from a path, and its baselines, as the points of a sweep."""
     from fedpkg.cli.sweep_progress import following
     from fedpkg.experiments.planning import Settings as SweepSettings
     from fedpkg.experiments.planning import Source
     from fedpkg.experiments.starting import prepare_sweep
 
-    source = Source(config.package, lambda overrides: config)
+    source = Source(str(path.absolute()), lambda overrides: config)
     chosen = SweepSettings(baselines=baselines)  # type: ignore[arg-type]  # click has checked them
     with following(as_json=settings.json) as display:
         row = _run(settings, display, prepare_sweep(home, source, (), chosen, watch=display.watch))

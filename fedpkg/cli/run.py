@@ -81,15 +81,18 @@ def command(
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, **given)
     _tell_of_variables(config, None if package is None else words)
-    run_configuration(settings, config, home, baselines)
+    source = package or Path(words[0])
+    run_configuration(settings, config, home, baselines, source=source)
 
 
-def run_configuration(settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...] = ()) -> None:
-    """Run a session to its end, and show its progress; with baselines, all as the points of a sweep."""
+def run_configuration(
+    settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...], *, source: Path
+) -> None:
+    """Run a session to its end, and show its progress; with baselines, all as the points of a sweep of the source."""
     if baselines:
         from fedpkg.cli.experiment_sweeps import run_with_baselines
 
-        run_with_baselines(settings, config, home, baselines)
+        run_with_baselines(settings, config, home, baselines, source)
         return
     from fedpkg.cli.progress import follow
     from fedpkg.session.session import prepare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,11 @@ from fedpkg.reporting.charts import (
 from fedpkg.reporting.measures import Measured, measured
 from fedpkg.reporting.provenance import read_starts, versions
 from fedpkg.reporting.splits import split_of
-from fedpkg.reporting.stored_config import yaml_of
+from fedpkg.reporting.stored_config import without_secrets, yaml_of
 from fedpkg.stores.metric_rows import is_lower_better
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import ClientRow, ModelRow, RequestRow, RoundRow, SessionRow, TaskRow
+    from fedpkg.stores.base import ClientRow, ModelRow, RequestRow, RoundRow, SessionRow, SweepPointRow, TaskRow
     from fedpkg.stores.home import Home
     from fedpkg.stores.sql import StateStore
     from fedpkg.types import Json
@@ -45,6 +46,7 @@ class Facts:
     """What is on record of one session."""
 
     session: SessionRow
+    point: SweepPointRow | None  # of a sweep
     status: str
     folder: Path
     root: Path
@@ -69,6 +71,7 @@ def facts_of(home: Home, store: StateStore, session: SessionRow, status: str) ->
     values = {row.client_id: _numbers(row.metrics) for row in validations if row.phase == "validate"}
     return Facts(
         session=session,
+        point=store.sweeps.point_of(session_id),
         status=status,
         folder=home.session_folder(session_id),
         root=home.root,
@@ -124,6 +127,7 @@ def _head(facts: Facts) -> Iterator[str]:
         yield html.preformatted(session.error)
     pairs = [
         ("started", _when(session.created_at)),
+        *_point(facts.point),
         ("package", f"{config.get('package', '')} (sha256 {session.package_digest})"),
         *(("signed by", str(one.get("signer", ""))) for one in session.signatures),
         ("strategy", _named(config.get("strategy"))),
@@ -134,6 +138,15 @@ def _head(facts: Facts) -> Iterator[str]:
         *_origin(facts.folder),
     ]
     yield html.facts([(name, value) for name, value in pairs if value])
+
+
+def _point(point: SweepPointRow | None) -> Iterator[tuple[str, str]]:
+    """The sweep of the session, and what the sweep chose for it."""
+    if point is not None:
+        chosen = without_secrets(point.choices).items()
+        words = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen]
+        told = " ".join([point.baseline, *words]).strip() or "unchanged"
+        yield "sweep", f"{point.sweep}, point {point.number}: {told}"
 
 
 def _best(found: Measured) -> Iterator[tuple[str, str]]:

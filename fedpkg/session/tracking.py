@@ -89,7 +89,7 @@ class _Tracking:
 
     def _sweep(self) -> tuple[str, Mapping[str, Any]] | None:
         point = self._store.sweeps.point_of(self._session_id)
-        return None if point is None else (point.sweep, point.choices)
+        return None if point is None else (point.sweep, without_secrets(point.choices))
 
 
 class _Feed:

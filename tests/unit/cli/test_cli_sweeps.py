@@ -104,6 +104,7 @@ def test_baselines_are_points_beside_the_run(here, command):
         ("local", {"client": "client-0"}),
         ("local", {"client": "client-1"}),
     ]
+    assert document["source"] == str(path)
     refused = fedpkg(*command, path, "--baseline", "centralised", "--home", here / "home")
     assert refused.code == 3 and "'centralised' needs data that fedpkg splits" in refused.err
 

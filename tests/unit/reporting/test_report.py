@@ -14,6 +14,7 @@ import pytest
 from fedpkg.reporting.charts import trail_chart
 from fedpkg.reporting.provenance import STARTS, changes_of, git_state, note_start, read_starts
 from fedpkg.reporting.stored_config import without_secrets
+from fedpkg.stores.base import SweepPointRow, SweepRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 from tests.unit.cli.cli_support import fedpkg
@@ -203,6 +204,18 @@ def test_a_report_of_500_rounds_and_100_clients_takes_less_than_5_seconds_and_3_
 
     seconds, size = measure()
     assert seconds < 5 and size < 3_000_000, f"{seconds:.2f} s, {size} bytes"
+
+
+def test_a_report_names_the_sweep_of_its_session_and_the_choices_without_secrets(tmp_path: Path) -> None:
+    home = write_session(tmp_path / "home")
+    choices = {"arguments.train.lr": 0.1, "environment.API_TOKEN": "hunter2", "method": "<b>"}
+    point = SweepPointRow(sweep="tune", number=3, choices=choices, session_id="digits-1")
+    with open_store(home) as store:
+        row = SweepRow(name="tune", kind="grid", source="run.yaml", overrides=[], created_at=1.0, updated_at=1.0)
+        store.sweeps.create(row, [point])
+    page = report_of(tmp_path / "home")
+    assert "tune, point 3: arguments.train.lr=0.1 environment.API_TOKEN=(hidden) method=&lt;b&gt;" in page
+    assert "hunter2" not in page
 
 
 def test_a_run_loads_no_drawing_library() -> None:

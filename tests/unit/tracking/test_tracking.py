@@ -25,7 +25,8 @@ from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.session import resuming, tracking
 from fedpkg.session.configuration import resolved
-from fedpkg.stores.base import SessionRow
+from fedpkg.stores.base import SessionRow, SweepPointRow, SweepRow
+from fedpkg.stores.opening import open_store
 from fedpkg.tracking import registry
 
 OWN = Path(__file__).with_name("own_tracker.py")
@@ -64,6 +65,22 @@ def test_every_session_writes_a_line_of_json_for_each_round(federation: Federati
     assert lines[1]["metrics"]["validate"]["mean"]["deciles"] == row.deciles
     assert lines[1]["num_ok"] == 3 and lines[1]["seconds"] > 0
     assert not [one for one in federation.findings() if "metrics" in str(one.place) or "tracking" in str(one.place)]
+
+
+def test_trackers_get_the_choices_of_a_sweep_without_secrets(
+    federation: Federation, at_once: AtOnce, monkeypatch: pytest.MonkeyPatch, own: ModuleType
+) -> None:
+    session = federation.run(**ROUNDS, tracking=[{"name": "own_tracker:Noting"}])
+    with open_store(federation.home) as store:
+        choices = {"environment.API_TOKEN": "hunter2", "seed": 1}
+        sweep = SweepRow(name="try", kind="grid", source="run.yaml", overrides=[], created_at=1.0, updated_at=1.0)
+        store.sweeps.create(
+            sweep, [SweepPointRow(sweep="try", number=0, choices=choices, session_id=session.session_id)]
+        )
+    seen = []
+    monkeypatch.setattr(own.Noting, "begin", lambda self, run: seen.append(run.sweep()))
+    federation.resume(session.session_id, rounds=4)
+    assert seen == [("try", {"environment.API_TOKEN": "(hidden)", "seed": 1})]
 
 
 def test_csv_has_a_line_for_each_metric_of_each_round(federation: Federation, at_once: AtOnce, tmp_path: Path) -> None:
