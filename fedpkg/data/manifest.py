@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
 
 from fedpkg.errors import DataError
 from fedpkg.files import read_bounded, sha256_file
@@ -13,6 +15,7 @@ from fedpkg.files import read_bounded, sha256_file
 NAME = "partition.json"
 MAX_BYTES = 512 << 20
 MAX_CELLS = 2_000_000  # of the counts by client and label
+_Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,8 @@ class Entry:
     """One client's file in the folder. A folder of fedpkg 0.1 has neither digest nor time."""
 
     file: str
-    size_bytes: int
-    num_examples: int
+    size_bytes: _Number
+    num_examples: _Number
     sha256: str | None = None
     mtime_ns: int | None = None
 
@@ -50,13 +53,28 @@ class Manifest:
     within: dict[str, float] = field(default_factory=dict)
     form: str = "files"
     labels: list[Any] | None = None
-    counts: dict[str, list[list[int]]] = field(default_factory=dict)
-    sizes: dict[str, list[int]] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, list[list[_Number]]] = field(default_factory=dict)
+    sizes: dict[str, list[_Number]] = field(default_factory=dict)
+    dropped: dict[str, _Number] = field(default_factory=dict)
     more: list[Entry] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def problem(self) -> str | None:
+        """What contradicts itself, in words; None: nothing."""
+        num_clients, num_labels = len(self.partitions), len(self.labels or ())
+        if not num_clients:
+            return "it lists no clients"
+        if not all(Path(each.file).name == each.file for each in (*self.partitions, *self.more)):
+            return "a file is not in the folder"
+        for part, rows in self.counts.items():
+            if len(rows) != num_clients or any(len(row) != num_labels for row in rows):
+                return f"counts.{part} are not {num_clients} clients × {num_labels} labels"
+        for part, sizes in self.sizes.items():
+            if len(sizes) != num_clients:
+                return f"sizes.{part} are not those of {num_clients} clients"
+        return None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -67,18 +85,16 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        found = json.loads(read_bounded(path, MAX_BYTES))
-        entries = [Entry(**entry) for entry in found.pop("partitions")]
-        manifest = Manifest(partitions=entries, more=[Entry(**entry) for entry in found.pop("more", [])], **found)
-        if not all(Path(each.file).name == each.file for each in (*entries, *manifest.more)):
-            raise ValueError("a file is not in the folder")
+        manifest = msgspec.json.decode(read_bounded(path, MAX_BYTES), type=Manifest)
+        if problem := manifest.problem():
+            raise ValueError(problem)
     except OSError as error:
         raise DataError(
             f"{folder}: it is not the folder of a split: {error.strerror}: {NAME}",
             hint="give a folder that `fedpkg data partition` or a run has made",
             path=str(folder),
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: the manifest of the split is damaged: {error}", path=str(path)) from error
     return manifest
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.files import read_bounded
+from fedpkg.data.manifest import read_manifest
+from fedpkg.errors import DataError
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import ClientRow, SessionRow
-
-_MANIFEST = "partition.json"
-_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -43,29 +40,18 @@ def split_of(root: Path, session: SessionRow, clients: Sequence[ClientRow]) -> S
     dataset = data.get("dataset")
     if isinstance(dataset, dict):
         dataset = dataset.get("path") or dataset.get("name")
-    split = Split(names, sizes, scheme, str(dataset or data.get("source") or ""))
-    manifest = _manifest(root, sized)
-    labels, counts = manifest.get("labels"), _counts(manifest)
-    if isinstance(labels, list) and len(counts) == len(names) and all(len(line) == len(labels) for line in counts):
-        return Split(names, sizes, scheme, split.source, labels, counts)
-    return split
+    labels, counts = _counts(root, sized)
+    return Split(names, sizes, scheme, str(dataset or data.get("source") or ""), labels, counts)
 
 
-def _manifest(root: Path, clients: Sequence[ClientRow]) -> dict[str, Any]:
+def _counts(root: Path, clients: Sequence[ClientRow]) -> tuple[Sequence[Any], Sequence[Sequence[int]]]:
+    """The labels, and the counts of training examples by client and label; both empty if they are not on record."""
     path = next((client.data_path for client in clients if client.data_path), None)
-    if path is None:
-        return {}
     try:
-        found = json.loads(read_bounded((root / path).parent / _MANIFEST, _MAX_BYTES))
-    except (OSError, ValueError, RecursionError):  # it was pruned, or is of another version
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _counts(manifest: Mapping[str, Any]) -> list[list[int]]:
-    counts = manifest.get("counts")
-    lines = counts.get("train") if isinstance(counts, dict) else None
-    if not isinstance(lines, list) or not all(isinstance(line, list) for line in lines):
-        return []
-    is_numbers = all(isinstance(number, int) for line in lines for number in line)
-    return lines if is_numbers else []
+        manifest = None if path is None else read_manifest((root / path).parent)
+    except DataError:  # the folder was removed, or its manifest is damaged: the rows still have the sizes
+        manifest = None
+    counts = manifest.counts.get("train", []) if manifest is not None else []
+    if manifest is None or len(counts) != len(clients):
+        return (), ()
+    return manifest.labels or (), counts

@@ -208,13 +208,30 @@ def test_a_split_that_was_edited_by_hand_is_made_again_or_refused(folder: Path, 
     check_split(data, victim.parent)
 
 
+def of_two(more: str) -> str:
+    """The text of a manifest of two clients."""
+    entries = ", ".join(f'{{"file": "{k}.npz", "size_bytes": 1, "num_examples": 5}}' for k in range(2))
+    return f'{{"settings": {{}}, "partitions": [{entries}], {more}}}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "the manifest of the split is damaged"),
         ('{"partitions": [{"file": "../x", "size_bytes": 1, "num_examples": 1}], "settings": {}}', "damaged: a file"),
-        ('{"partitions": []}', "damaged"),
+        ('{"partitions": []}', "damaged.*missing required field `settings`"),
+        ('{"partitions": [], "settings": {}}', "damaged: it lists no clients"),
         ("[]", "damaged"),
+        ("[" * 100_000, "damaged"),
+        (
+            of_two('"labels": [0], "counts": {"train": [[5], ["5"]]}'),
+            r"damaged: Expected `int`, got `str` - at `\$\.counts",
+        ),
+        (of_two('"labels": [0], "counts": {"train": [[5], [-5]]}'), "damaged: Expected `int` >= 0"),
+        (of_two('"labels": [0], "counts": {"train": [[5], [5, 5]]}'), "counts.train are not 2 clients × 1 labels"),
+        (of_two('"labels": [0], "counts": {"train": [[5]]}'), "counts.train are not 2 clients × 1 labels"),
+        (of_two('"counts": {"train": [[5], [5]]}'), "counts.train are not 2 clients × 0 labels"),
+        (of_two('"sizes": {"test": [5]}'), "sizes.test are not those of 2 clients"),
     ],
 )
 def test_a_damaged_manifest_is_refused(folder: Path, text: str, message: str) -> None:

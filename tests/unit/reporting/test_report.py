@@ -62,6 +62,15 @@ def test_a_report_has_every_part_and_loads_nothing(tmp_path: Path) -> None:
     assert "python" not in page, "versions that are not on record are not made up"
 
 
+def test_a_report_on_a_damaged_manifest_has_the_sizes_of_the_clients(tmp_path: Path) -> None:
+    write_session(tmp_path / "home")
+    assert "client × label" in report_of(tmp_path / "home")
+    (manifest,) = (tmp_path / "home" / "data").glob("*/partition.json")
+    manifest.write_text(manifest.read_text().replace('"num_examples": 50', '"num_examples": "fifty"'))
+    page = report_of(tmp_path / "home")
+    assert "client × label" not in page and "sizes of the clients" in page
+
+
 def test_texts_of_clients_stay_texts_in_a_report(tmp_path: Path) -> None:
     write_session(tmp_path / "home", log=HOSTILE, config={"name": HOSTILE, "arguments": {"train": {HOSTILE: HOSTILE}}})
     page = report_of(tmp_path / "home")
