@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +10,13 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from fedpkg.config import ClientsConfig, RunConfig
-from fedpkg.csv_rows import csv_rows
 from fedpkg.errors import ConfigError, DataError, nearest
-from fedpkg.files import read_bounded
+from fedpkg.small_files import SmallFile, csv_rows
 from fedpkg.yaml_places import read_yaml
 
 Attribute: TypeAlias = "str | int | float | bool"
 _Value = TypeVar("_Value")
 
-_MAX_BYTES = 64 << 20
 _KEYS = ("id", "parent", "data")
 _PLACEHOLDER = re.compile(r"\{attributes\.([A-Za-z0-9_-]+)\}")
 _HINT = "an entity has id, parent (the id of another), data (a path), and attributes of any name with one value each"
@@ -102,7 +99,7 @@ def entities_of(clients: ClientsConfig) -> Entities | None:
 
 def digest_of(path: Path) -> str:
     """The SHA-256 of the file. Raises DataError."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
+    return _read(path).sha256
 
 
 def read_entities(path: Path, *, sha256: str | None = None) -> Entities:
@@ -114,18 +111,14 @@ def read_entities(path: Path, *, sha256: str | None = None) -> Entities:
     Raises:
         DataError: An entity is wrong (with its place), or the file is another one.
     """
-    content = _bytes(path)
-    if sha256 is not None and (now := hashlib.sha256(content).hexdigest()) != sha256:
+    file = _read(path)
+    if sha256 is not None and (now := file.sha256) != sha256:
         raise DataError(
             f"{path} has changed since the session began: its digest was sha256:{sha256} and is now sha256:{now}",
             hint="restore the file, or start a new run",
             path=str(path),
         )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: it is not UTF-8 text", path=str(path)) from error
-    rows = csv_rows(path, text) if path.suffix.lower() == ".csv" else _yaml_rows(path, text)
+    rows = csv_rows(path, file.text) if path.suffix.lower() == ".csv" else _yaml_rows(path, file.text)
     entities = [_entity(path, place, row) for place, row in rows]
     if not entities:
         raise DataError(f"{path}: it lists no entities", hint=_HINT, path=str(path))
@@ -133,15 +126,8 @@ def read_entities(path: Path, *, sha256: str | None = None) -> Entities:
     return Entities(entities)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return read_bounded(path, _MAX_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"{path}: the entities cannot be read: {error.strerror}",
-            hint="clients.entities is the path of a YAML or CSV file",
-            path=str(path),
-        ) from error
+def _read(path: Path) -> SmallFile:
+    return SmallFile.read(path, "the entities", "clients.entities is the path of a YAML or CSV file")
 
 
 def _yaml_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -125,7 +125,7 @@ def check_split(data: DataConfig, folder: Path) -> None:
     before = manifest.settings.get("dataset")
     before = before.get("digest") if isinstance(before, dict) else before
     try:
-        now = OpenedSource(data.dataset).fingerprint()
+        now = OpenedSource(data.dataset, by=data.partition.get("by")).fingerprint()
     except DataError as error:
         if manifest.form == "references":
             raise
@@ -160,7 +160,7 @@ class _Split:
         settings = resolve_partition(data.partition, _PLACES)
         given = settings["seed"]
         seed = given if isinstance(given, int) else seed
-        source = OpenedSource(data.dataset)
+        source = OpenedSource(data.dataset, by=settings["by"])
         key = {
             "format": _FORMAT,
             "dataset": _of_dataset(data.dataset, source.fingerprint()),

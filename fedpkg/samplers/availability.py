@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fedpkg.csv_rows import csv_rows
 from fedpkg.errors import DataError, nearest
-from fedpkg.files import read_bounded
+from fedpkg.small_files import SmallFile, csv_rows
 
 if TYPE_CHECKING:
     import numpy as np
 
 Interval: TypeAlias = tuple[float, float]  # both ends included
 _COLUMNS: Mapping[str, tuple[str, str]] = {"round": ("from_round", "to_round"), "s": ("from_s", "to_s")}
-MAX_TRACE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Availability:
 
 def digest_of(path: Path) -> str:
     """The SHA-256 of a trace's bytes. Raises DataError."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
+    return _read(path).sha256
 
 
 def read_trace(path: Path) -> Trace:
@@ -92,9 +89,7 @@ def read_trace(path: Path) -> Trace:
     Raises:
         DataError: the trace is wrong; with the line (in JSON: the entry) and the reason.
     """
-    text = _bytes(path).decode("utf-8-sig", "replace")
-    if "\ufffd" in text:
-        raise DataError(f"{path}: it is not UTF-8 text", path=str(path))
+    text = _read(path).text
     rows = list(_json_rows(path, text) if path.suffix.lower() == ".json" else csv_rows(path, text))
     if not rows:
         raise DataError(f"{path}: the trace is empty", hint="write a line for each client and interval", path=str(path))
@@ -106,15 +101,8 @@ def read_trace(path: Path) -> Trace:
     return Trace(unit, intervals, places)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return read_bounded(path, MAX_TRACE_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"{path}: the trace cannot be read: {error.strerror}",
-            hint="sampler.availability.trace is the path of a CSV or JSON file",
-            path=str(path),
-        ) from error
+def _read(path: Path) -> SmallFile:
+    return SmallFile.read(path, "the trace", "sampler.availability.trace is the path of a CSV or JSON file")
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

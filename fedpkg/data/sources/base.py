@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from fedpkg.files import sha256_file
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 _SPLITS = ("train", "test")
 _BLOCK_BYTES = 64 << 20
+_Arrays = TypeVar("_Arrays", bound="ArraysFile")
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,7 @@ class Dataset:
         """The values by which the examples of ``split`` are divided. Raises DataError: there are none of that name."""
         key = name if split == "train" else f"{name}_{split}"
         if key not in self.columns:
-            known = [one for one in self.columns if not one.endswith("_test")]
-            raise DataError(
-                f"{source}: it has no column '{key}'{nearest(key, known)}",
-                hint=f"it has: {', '.join(known)}" if known else "it has only examples and labels",
-            )
+            raise no_column(key, self.columns, source)
         return self.columns[key]
 
     @property
@@ -74,6 +71,15 @@ class Dataset:
         return f"content:{found.hexdigest()}"
 
 
+def no_column(name: str, names: Iterable[str], source: str) -> DataError:
+    """The error for a column that is not among ``names``."""
+    known = [one for one in names if one not in KEYS and not one.endswith("_test")]
+    return DataError(
+        f"{source}: it has no column '{name}'{nearest(name, known)}",
+        hint=f"it has: {', '.join(known)}" if known else "it has only examples and labels",
+    )
+
+
 def _as_numpy(value: Any) -> npt.NDArray[Any]:
     return value if isinstance(value, np.ndarray) else np.asarray(value.float())
 
@@ -84,6 +90,8 @@ class Source(Protocol):
 
     A source may have ``fingerprint() -> str``, which changes whenever the content changes, and ``files() -> list of
     paths``: both without reading the dataset. A source without a fingerprint is read, and its content digested.
+    ``with_column(name) -> Source``, of a source that does not read all its columns, is the one that also reads this
+    column: that of `partition.by`.
     """
 
     def read(self) -> Dataset | Mapping[str, Any]:
@@ -97,7 +105,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FileSource:
-    """Base of sources that are one file. ``fingerprint`` is its digest."""
+    """Base of sources that are one file. ``fingerprint`` is its digest.
+
+    Args:
+        path: Path of the file.
+    """
 
     path: str
 
@@ -115,6 +127,40 @@ class FileSource:
     def check_file(self) -> None:
         if not self.file.is_file():
             raise DataError(f"dataset {self.path}: no such file", hint="give the path of a file", path=self.path)
+
+
+@dataclass(frozen=True)
+class ArraysFile(FileSource):
+    """Base of sources that are one file of arrays by name. Clients get files of the same kind.
+
+    Args:
+        columns: More arrays of the file, with a value for each training example. An array `<name>_test` has the values
+            of the test examples. The column of `partition.by` need not be listed.
+    """
+
+    columns: Sequence[str] = ()
+
+    suffix: ClassVar[str]
+
+    def arrays(self, wanted: Collection[str]) -> tuple[dict[str, Any], Collection[str]]:
+        """Those of the wanted arrays that the file has, and the names of all its arrays.
+
+        Raises:
+            DataError: the file is damaged, or one of them is no array.
+        """
+        raise NotImplementedError
+
+    def with_column(self: _Arrays, name: str) -> _Arrays:
+        return self if name in self.columns else replace(self, columns=(*self.columns, name))
+
+    def read(self) -> Dataset:
+        self.check_file()
+        source = f"dataset {self.path}"
+        arrays, names = self.arrays((*KEYS, *self.columns, *(f"{name}_test" for name in self.columns)))
+        if missing := [name for name in self.columns if name not in arrays]:
+            raise no_column(missing[0], names, source)
+        hint = f"the file needs the arrays {', '.join(KEYS)} (both test arrays may be absent)"
+        return replace(named(arrays, source, hint), suffix=self.suffix)
 
 
 def named(arrays: Mapping[str, Any], source: str, hint: str) -> Dataset:

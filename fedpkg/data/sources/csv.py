@@ -11,7 +11,7 @@ from typing import Any
 
 from fedpkg.data.sources.base import Dataset, FileSource
 from fedpkg.data.sources.registry import register_dataset
-from fedpkg.data.sources.rows import loaded
+from fedpkg.data.sources.rows import TableSource, loaded
 from fedpkg.errors import DataError
 
 _MAX_HEADER_BYTES = 1 << 20
@@ -19,7 +19,7 @@ _MAX_HEADER_BYTES = 1 << 20
 
 @register_dataset("csv")
 @dataclass(frozen=True)
-class Csv(FileSource):
+class Csv(TableSource, FileSource):
     """A CSV file in UTF-8, with a header. DuckDB reads it (extra `[tabular]`).
 
     x has the features as float32, y the labels: whole numbers, numbers, or the positions of texts in their sorted list.
@@ -28,7 +28,7 @@ class Csv(FileSource):
         path: Path of the file.
         label: The column of the labels.
         features: The columns of x. null: all columns but the label and those in `other`.
-        other: Columns that are not features, for `partition.by`.
+        other: Columns that are not features. That of `partition.by` need not be listed.
         separator: The character between values.
     """
 

@@ -52,12 +52,14 @@ class OpenedSource:
     """A source, its fingerprint and its dataset, each found once.
 
     Args:
-        about: The dataset in a few words, for messages.
+        by: The column by which the examples are divided; a source that reads only some columns reads it, too.
     """
 
-    def __init__(self, dataset: str | Mapping[str, Json]) -> None:
-        self.about = describe_dataset(dataset)
-        self._source = make_source(dataset)
+    def __init__(self, dataset: str | Mapping[str, Json], *, by: Json = None) -> None:
+        self.about = describe_dataset(dataset)  # the dataset in a few words, for messages
+        self._source: Any = make_source(dataset)
+        if by is not None and hasattr(self._source, "with_column"):
+            self._source = self._source.with_column(by)
         self._fingerprint: str | None = None
         self._dataset: Dataset | None = None
 
@@ -74,11 +76,11 @@ class OpenedSource:
         return self._fingerprint
 
     def read(self) -> Dataset:
-        """The dataset to which the fingerprint belongs.
+        """The dataset to which the fingerprint belongs. A test split without examples counts as absent.
 
         Raises:
-            DataError: A file of the source was written in the meantime; with both digests. Otherwise as
-                `read_dataset`.
+            DataError: The source does not exist or is damaged, contains pickled objects, lacks keys, or has different
+                numbers of examples and labels; or a file was written in the meantime, with both digests.
         """
         before, digest = stamps(self.files()), self.fingerprint()
         found = self._read()
@@ -96,16 +98,6 @@ class OpenedSource:
         if self._dataset is None:
             self._dataset = _read(self._source, self.about)
         return self._dataset
-
-
-def read_dataset(dataset: str | Mapping[str, Json]) -> Dataset:
-    """Read a file, or load a named dataset. A test split without examples counts as absent.
-
-    Raises:
-        DataError: If the file does not exist or is damaged, contains pickled objects, lacks keys, or has different
-            numbers of examples and labels.
-    """
-    return _read(make_source(dataset), describe_dataset(dataset))
 
 
 def _read(source: Source, about: str) -> Dataset:

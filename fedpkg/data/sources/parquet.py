@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from fedpkg.data.sources.base import Dataset, FileSource
 from fedpkg.data.sources.registry import register_dataset
-from fedpkg.data.sources.rows import loaded
+from fedpkg.data.sources.rows import TableSource, loaded
 
 
 @register_dataset("parquet")
 @dataclass(frozen=True)
-class Parquet(FileSource):
+class Parquet(TableSource, FileSource):
     """A Parquet file. DuckDB reads it (extra `[tabular]`).
 
     Args:
         path: Path of the file.
         label: The column of the labels.
         features: The columns of x. null: all columns but the label and those in `other`.
-        other: Columns that are not features, for `partition.by`.
+        other: Columns that are not features. That of `partition.by` need not be listed.
     """
 
     label: str = "label"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from fedpkg.data.sources.base import KEYS, Dataset, FileSource, named, reason
+from fedpkg.data.sources.base import ArraysFile, reason
 from fedpkg.data.sources.registry import register_dataset
 from fedpkg.errors import DataError
 
@@ -16,22 +15,20 @@ _HINT = "write it with torch.save({'x_train': tensor, …}, path); only tensors 
 
 @register_dataset("pt")
 @dataclass(frozen=True)
-class Pt(FileSource):
+class Pt(ArraysFile):
     """A .pt file (`torch.save`) with a dict of the tensors x_train, y_train and, perhaps, x_test and y_test.
 
     Args:
         path: Path of the file. Only tensors are loaded, never other pickled objects.
-        columns: More tensors of the file, with a value for each training example, for `partition.by`.
     """
 
-    columns: Sequence[str] = ()
+    suffix: ClassVar[str] = ".pt"
 
-    def read(self) -> Dataset:
+    def arrays(self, wanted: Collection[str]) -> tuple[dict[str, Any], Collection[str]]:
         import torch
 
         from fedpkg.formats.torch_file import load_torch
 
-        self.check_file()
         path = self.path
         try:
             content = load_torch(self.file)
@@ -39,18 +36,13 @@ class Pt(FileSource):
             raise DataError(f"dataset {path}: cannot be read: {reason(error)}", hint=_HINT, path=path) from error
         if not isinstance(content, dict):
             raise DataError(f"dataset {path}: contains a {type(content).__name__}, not a dict", hint=_HINT, path=path)
-        tests = [f"{name}_test" for name in self.columns]
-        arrays = {key: content[key] for key in (*KEYS, *self.columns, *tests) if key in content}
-        for key, value in arrays.items():
+        found = {key: content[key] for key in wanted if key in content}
+        for key, value in found.items():
             if not isinstance(value, torch.Tensor):
                 raise DataError(
                     f"dataset {path}: {key} is a {type(value).__name__}, not a tensor", hint=_HINT, path=path
                 )
-        if missing := [name for name in self.columns if name not in arrays]:
-            raise DataError(f"dataset {path}: it has no tensor '{missing[0]}'", hint=_HINT, path=path)
-        hint = f"the file needs the keys {', '.join(KEYS)} (both test keys may be absent)"
-        found = named({key: as_numpy(value.detach()) for key, value in arrays.items()}, f"dataset {path}", hint)
-        return dataclasses.replace(found, suffix=".pt")
+        return {key: as_numpy(value.detach()) for key, value in found.items()}, [str(key) for key in content]
 
 
 def as_numpy(tensor: Any) -> Any:

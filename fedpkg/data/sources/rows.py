@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,16 @@ _NO_DOWNLOADS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
+_Table = TypeVar("_Table", bound="TableSource")
+
+
+class TableSource:
+    """Base of sources that are a table. The column of `partition.by` is no feature, unless it is listed as one."""
+
+    other: Sequence[str]
+
+    def with_column(self: _Table, name: str) -> _Table:
+        return self if name in self.other else dataclasses.replace(self, other=(*self.other, name))  # type: ignore[type-var]
 
 
 @contextmanager

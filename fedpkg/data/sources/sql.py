@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from fedpkg.data.sources.base import Dataset
 from fedpkg.data.sources.csv import load_csv
 from fedpkg.data.sources.registry import register_dataset
-from fedpkg.data.sources.rows import loaded, quoted
+from fedpkg.data.sources.rows import TableSource, loaded, quoted
 from fedpkg.errors import DataError
 
 _ROWS_AT_ONCE = 65_536
@@ -23,7 +23,7 @@ _ONE_SELECT = "write one SELECT (or WITH … SELECT), without ';'; nothing may b
 
 @register_dataset("sql")
 @dataclass(frozen=True)
-class Sql:
+class Sql(TableSource):
     """The rows of one SELECT. The database is only read, and all rows come from one moment.
 
     Needs the extra `[tabular]`; PostgreSQL also needs psycopg. Rows travel as text in large pieces.
@@ -33,7 +33,7 @@ class Sql:
         query: The SELECT. Add ORDER BY: otherwise the order of the rows, and so the split, may change.
         label: The column of the labels.
         features: The columns of x. null: all columns but the label and those in `other`.
-        other: Columns that are not features, for `partition.by`.
+        other: Columns that are not features. That of `partition.by` need not be listed.
     """
 
     database: str

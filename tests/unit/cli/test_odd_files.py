@@ -12,7 +12,7 @@ from fedpkg.config_reading import MAX_FILE_BYTES
 from fedpkg.environments.wanted import read_wanted
 from fedpkg.errors import FedpkgError
 from fedpkg.registry import MAX_SOURCE_BYTES
-from fedpkg.samplers.availability import MAX_TRACE_BYTES
+from fedpkg.small_files import MAX_BYTES
 
 
 def put_pipe(path):
@@ -81,7 +81,7 @@ def test_files_larger_than_their_limit_are_named_with_it(tmp_path, monkeypatch):
     for name, command, max_bytes in (
         ("big.yaml", "config show big.yaml", MAX_FILE_BYTES),
         ("big.py", "config show run.yaml strategy.file=big.py strategy.name=mine", MAX_SOURCE_BYTES),
-        ("big.csv", "run run.yaml sampler.availability.trace=big.csv --home home", MAX_TRACE_BYTES),
+        ("big.csv", "run run.yaml sampler.availability.trace=big.csv --home home", MAX_BYTES),
     ):
         with open(name, "wb") as file:
             file.truncate(max_bytes + 1)

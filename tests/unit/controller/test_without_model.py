@@ -15,11 +15,11 @@ from test_resume import killed, wait_until_gone, write_config
 
 from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig
-from fedpkg.data.sources.opening import read_dataset
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, SessionFailed
 from fedpkg.session.session import Session
 from fedpkg.types import ReplyKind
 from fedpkg.weights import Weights
+from tests.unit.data.reading import read_dataset
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "statistics"
 COLUMNS, BINS = [0, 1, 7], 6

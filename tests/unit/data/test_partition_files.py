@@ -18,8 +18,8 @@ import torch
 from fedpkg.config import ClientsConfig, DataConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.clients import prepare_clients
-from fedpkg.data.sources.opening import read_dataset
 from fedpkg.errors import DataError
+from tests.unit.data.reading import read_dataset
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from fedpkg.config_shape import Places
-from fedpkg.data.sources.opening import OpenedSource, read_dataset
+from fedpkg.data.sources.opening import OpenedSource
 from fedpkg.data.sources.registry import resolve_dataset
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.session.configuration import load
+from tests.unit.data.reading import read_dataset
 
 CSV = "age,height,ward,label\n30,1.5,north,ill\n41,1.75,south,well\n52,2,north,ill\n"
 
@@ -203,7 +204,15 @@ def test_without_duckdb_the_error_says_how_to_install_it(folder: Path, monkeypat
     assert caught.value.hint == "pip install 'fedpkg[tabular]'"
 
 
-def test_a_safetensors_file_gives_the_arrays_of_the_npz_file(folder: Path) -> None:
+def test_the_column_that_divides_a_table_is_no_feature_unless_it_is_listed(folder: Path) -> None:
+    path = write(folder, CSV)
+    found = read_dataset({"name": "csv", "path": path}, by="ward")
+    assert (found.features, found.columns["ward"].tolist()) == (("age", "height"), [0, 1, 0])
+    listed = read_dataset({"name": "csv", "path": path, "features": ["age", "height"]}, by="age")
+    assert (listed.features, listed.columns["age"].tolist()) == (("age", "height"), [30, 41, 52])
+
+
+def test_files_of_tensors_give_the_arrays_of_the_npz_file(folder: Path) -> None:
     from fedpkg.client import arrays
 
     values = {
@@ -213,10 +222,15 @@ def test_a_safetensors_file_gives_the_arrays_of_the_npz_file(folder: Path) -> No
     }
     arrays.write(str(folder / "d.safetensors"), values)
     np.savez(folder / "d.npz", **values)
-    for name in ("npz", "safetensors"):
+    torch.save({name: torch.as_tensor(array) for name, array in values.items()}, folder / "d.pt")
+    for name in ("npz", "pt", "safetensors"):
         found = read_dataset({"name": name, "path": str(folder / f"d.{name}"), "columns": ["site"]})
         assert found.suffix == f".{name}"
         assert found.columns["site"].tolist() == [5, 5, 6]
+        assert read_dataset(str(folder / f"d.{name}"), by="site").columns["site"].tolist() == [5, 5, 6]
+        with pytest.raises(DataError, match="it has no column 'sites'; did you mean 'site'") as caught:
+            read_dataset({"name": name, "path": str(folder / f"d.{name}"), "columns": ["sites"]})
+        assert caught.value.hint == "it has: site"
         assert all(np.array_equal(found.arrays[key], values[key]) for key in ("x_train", "y_train"))
     (folder / "d.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"d\.safetensors: cannot be read"):
@@ -415,8 +429,8 @@ def test_origins_of_a_dataset_are_those_of_its_text_or_its_keys(folder: Path) ->
 
 def test_libraries_of_other_sources_are_imported_only_when_they_are_needed() -> None:
     code = (
-        "import sys; from fedpkg.data.sources.opening import read_dataset; import fedpkg.data.split; "
-        "read_dataset('sklearn/iris'); "
+        "import sys; from fedpkg.data.sources.opening import OpenedSource; import fedpkg.data.split; "
+        "OpenedSource('sklearn/iris').read(); "
         "print(sorted({name.partition('.')[0] for name in sys.modules} & "
         "{'duckdb', '_duckdb', 'sqlite3', 'PIL', 'datasets', 'psycopg', 'matplotlib', 'pandas', 'pyarrow'}))"
     )

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from fedpkg.data.sources.opening import OpenedSource, read_dataset
+from fedpkg.data.sources.opening import OpenedSource
 from fedpkg.errors import DataError
+from tests.unit.data.reading import read_dataset
 
 pytestmark = pytest.mark.soak
 

@@ -162,6 +162,17 @@ def test_examples_are_divided_by_a_column_of_the_source(folder: Path, dataset: s
         split(folder, source, count=None, partition={"name": "natural_id", "by": "sites"})
 
 
+@pytest.mark.parametrize("form", ["files", "references"])
+def test_the_column_that_divides_need_not_be_named_twice(folder: Path, dataset: str, form: str) -> None:
+    partition: Any = {"name": "natural_id", "by": "site"}
+    clients = split(folder, dataset, count=None, partition=partition, form=form)
+    assert [client.num_examples for client in clients] == [20, 30, 30]
+    data = DataConfig(dataset=dataset, partition=partition)
+    check_split(data, path_of(clients[0]).parent)
+    with pytest.raises(DataError, match=r"d\.npz: it has no column 'sites'; did you mean 'site'\?"):
+        split(folder, dataset, count=None, partition={"name": "natural_id", "by": "sites"})
+
+
 def test_columns_of_a_table_are_divided_and_labels_stay(folder: Path, dataset: str) -> None:
     clients = split(folder, dataset, count=3, partition={"name": "vertical"})
     arrays = arrays_of(clients)
