@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -31,7 +32,8 @@ _PATH = click.Path(path_type=Path)
 def command() -> None:
     """Build, inspect and try compute packages.
 
-    A compute package is a folder with a fedn.yaml, which lists the commands of its entry points.
+    A compute package is a folder with a fedn.yaml, which lists the commands of its entry points, or a message app: a
+    folder whose pyproject.toml names a ServerApp and a ClientApp.
 
     \b
       fedpkg package build packages/digits -o package.tar.gz
@@ -70,9 +72,9 @@ def build(
       fedpkg package build packages/digits -o package.tar.gz
       fedpkg package build client --exclude '*.csv' --gitignore
 
-    DIR contains fedn.yaml. The same files always give the same bytes. Files listed in .fedpkgignore (or .fednignore),
-    virtual environments, .git and caches are left out. On a terminal, the command asks about each checkpoint over
-    100 MB; elsewhere, it is left out unless --include names it.
+    DIR contains fedn.yaml, or is a message app. The same files always give the same bytes. Files listed in
+    .fedpkgignore (or .fednignore), virtual environments, .git and caches are left out. On a terminal, the command asks
+    about each checkpoint over 100 MB; elsewhere, it is left out unless --include names it.
     """
     from fedpkg.compute_package.build import build_package
     from fedpkg.compute_package.ignore import Selection
@@ -199,6 +201,7 @@ def _package_document(
         "size_bytes": package.size_bytes,
         "entry_points": {name: entry_point.command for name, entry_point in package.spec.entry_points.items()},
         "python_env": package.spec.python_env,
+        "app": None if package.spec.app is None else asdict(package.spec.app),
         "files": [file._asdict() for file in package.files],
         "warnings": warnings,
         "signers": signers,
@@ -222,6 +225,7 @@ def _show_package(
     output.facts(
         [
             ("package", str(path)),
+            *(() if (app := package.spec.app) is None else (("message app", shown(f"{app.name} {app.version}")),)),
             ("sha256", package.digest),
             *(("signed by", f"{one['signer']}  ({one['says']})") for one in signers),
             ("size", f"{output.size(package.size_bytes)} as an archive"),
@@ -233,6 +237,11 @@ def _show_package(
         ["entry point", "command"], [[name, entry.command] for name, entry in package.spec.entry_points.items()]
     )
     output.result()
+    if app is not None:
+        rows = [["ServerApp", app.server], ["ClientApp", app.client]]
+        rows += [[key, json.dumps(value, ensure_ascii=False)] for key, value in app.config.items()]
+        output.table(["app", "is"], rows)
+        output.result()
     for preload in preloads:
         named = ", ".join(preload.scripts)
         rows = [["preloaded", ", ".join([*preload.settings, *preload.modules]) or "nothing"]]

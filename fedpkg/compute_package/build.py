@@ -10,11 +10,20 @@ import stat
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fedpkg.compute_package.ignore import UNMEANT_FOLDERS, USUAL, IgnoreRules, Selection, read_ignore
+from fedpkg.compute_package.app import APP_FILE, is_app, read_app
+from fedpkg.compute_package.ignore import (
+    UNMEANT_FOLDERS,
+    USUAL,
+    WITH_CHECKPOINTS,
+    IgnorePattern,
+    IgnoreRules,
+    Selection,
+    read_ignore,
+)
 from fedpkg.compute_package.members import (
     BadMember,
     FileEntry,
@@ -85,7 +94,7 @@ def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> B
     spec = read_spec(spec_path(folder)) if made is None else parse_spec(made, SPEC_FILE)
     if output.is_dir():
         raise PackageError(f"{output} is a folder", hint="give the archive a name: -o package.tar.gz", path=str(output))
-    rules = read_ignore(folder, selection)
+    rules = _rules(folder, selection)
     sources, left_out = _collect(folder, rules, made, without=output)  # before the archive's temporary file appears
     with atomic_write(output) as file:
         _write(sources, file)
@@ -104,7 +113,7 @@ def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> B
 def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
     """Write the archive of ``build_package`` to ``file``, without its warnings; big checkpoints are packed."""
     made = checked_folder(folder)
-    sources, left_out = _collect(folder, read_ignore(folder), made, max_members=limits.package_members)
+    sources, left_out = _collect(folder, _rules(folder), made, max_members=limits.package_members)
     if left_out:
         about = ", ".join(f"{one.name} ({one.why})" for one in left_out)
         event(logger, logging.INFO, "package.left_out", folder=folder, about=about)
@@ -116,24 +125,37 @@ def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
     _write(sources, file)
 
 
+def _rules(folder: Path, selection: Selection = WITH_CHECKPOINTS) -> IgnoreRules:
+    """What stays out of the package: as its ignore files and a message app's `fab-exclude` say."""
+    rules, spec = read_ignore(folder, selection), spec_path(folder)
+    if spec.name != APP_FILE:
+        return rules
+    patterns = (IgnorePattern(one.lstrip("/"), f"{APP_FILE}, fab-exclude") for one in read_app(spec).exclude)
+    return replace(rules, patterns=(*rules.patterns, *patterns))
+
+
 def checked_folder(folder: Path) -> str | None:
-    """None if ``folder`` has a fedn.yaml; else the text of one for its program that makes a client with callbacks.
+    """None if ``folder`` has a fedn.yaml or is a message app; else the text of a fedn.yaml for its program that makes a
+    client with callbacks.
 
     Raises:
         PackageError: If it has neither.
     """
     if not folder.is_dir():
         raise PackageError(
-            f"{folder} is not a folder", hint="give the folder that contains fedn.yaml", path=str(folder)
+            f"{folder} is not a folder",
+            hint=f"give the folder that contains {SPEC_FILE}, or a message app's {APP_FILE}",
+            path=str(folder),
         )
     spec = spec_path(folder)
     if spec.is_file() and not spec.is_symlink():
         return None
     if spec.is_symlink() or spec.exists():
         raise PackageError(f"{spec} is not an ordinary file", path=str(spec))
-    nested = sorted(path for name in SPEC_FILES for path in folder.glob(f"*/{name}"))
+    nested = sorted(path.parent for name in SPEC_FILES for path in folder.glob(f"*/{name}"))
+    nested = nested or sorted(path.parent for path in folder.glob(f"*/{APP_FILE}") if is_app(path.parent))
     if nested:
-        hint = f"did you mean {nested[0].parent}?"
+        hint = f"did you mean {nested[0]}?"
     elif (folder / "fedn.yml").exists():
         hint = f"rename fedn.yml to {SPEC_FILE}"
     elif len(scripts := client_scripts(folder)) == 1:

@@ -8,13 +8,14 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from fedpkg.compute_package.app import APP_FILE, is_app
 from fedpkg.compute_package.members import (
     MAX_DEPTH,
     BadMember,
@@ -241,8 +242,10 @@ def extract(archive: Archive, sink: Writer | Comparer) -> Contents:
         )
     spec = _spec_member(members)
     folder = spec.rpartition("/")[0]
-    read_spec(sink.root / spec, where=f"{archive.label}: {spec}")
     _link(links, folder, sink)
+    if spec.endswith(APP_FILE) and not is_app(sink.root / folder):
+        raise BadMember(f"it has no {SPEC_FILE}, and its {APP_FILE} describes no message app")
+    read_spec(sink.root / spec, where=f"{archive.label}: {spec}")
     content = {**digests, **links}
     return Contents(
         folder,
@@ -285,8 +288,11 @@ def _mode(*, executable: bool) -> int:
 
 
 def _spec_member(members: Members) -> str:
-    """The package's fedn.yaml (or scaleout.yaml): at the archive's root, or in the one top-level folder that has it."""
-    shallow = [name for name in members.kinds if name.rpartition("/")[2] in SPEC_FILES and name.count("/") <= 1]
+    """The package's fedn.yaml (or scaleout.yaml): at the archive's root, or in the one top-level folder that has it.
+
+    Without one, the pyproject.toml, which must describe a message app.
+    """
+    shallow = _shallow(members, SPEC_FILES) or _shallow(members, (APP_FILE,))
     specs = [name for name in shallow if "/" not in name] or shallow  # a deeper one is an ordinary file of this package
     if not specs:
         deeper = next((name for name in members.kinds if name.endswith(tuple(f"/{file}" for file in SPEC_FILES))), None)
@@ -294,7 +300,11 @@ def _spec_member(members: Members) -> str:
         raise BadMember(f"it has no {SPEC_FILE} at its root or in a top-level folder{where}")
     if len({name.rpartition("/")[0] for name in specs}) > 1:
         raise BadMember(f"more than one top-level folder has a {SPEC_FILE}: {', '.join(map(shown, sorted(specs)))}")
-    spec = min(specs, key=lambda name: SPEC_FILES.index(name.rpartition("/")[2]))
+    spec = min(specs, key=lambda name: (*SPEC_FILES, APP_FILE).index(name.rpartition("/")[2]))
     if members.kinds[spec] is not Kind.FILE:
         raise BadMember(f"{spec.rpartition('/')[2]} must be an ordinary file", member=spec)
     return spec
+
+
+def _shallow(members: Members, names: Sequence[str]) -> list[str]:
+    return [name for name in members.kinds if name.rpartition("/")[2] in names and name.count("/") <= 1]

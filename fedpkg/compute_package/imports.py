@@ -15,7 +15,7 @@ MOST_FILES = 500
 BIGGEST_FILE = 1 << 20
 ALL_FILES = 4 << 20  # parsing takes at most 10 s
 PRECOMPILED_BYTES = 1 << 18  # about 0.2 s
-USES_NUMPY = (*SERVED, "fedpkg")  # their helpers import NumPy at first use
+USES_NUMPY = (*SERVED, "flwr", "fedpkg")  # their helpers import NumPy at first use
 
 
 def imports_of(folder: Path, scripts: Iterable[str] = ()) -> list[str]:

@@ -34,7 +34,7 @@ def with_init_seed(folder: Path, spec: PackageSpec) -> PackageSpec:
     - the only script beside fedn.yaml, such as init_model.py, that is no entry point and saves a model by one of FEDn's
       helpers when it is run (as before FEDn 0.4).
     """
-    if BUILD in spec.entry_points:
+    if BUILD in spec.entry_points or spec.app is not None:  # a ServerApp makes its own model
         return spec
     of_script = (_command(folder, entry) for entry in spec.entry_points.values())
     command = next(filter(None, of_script), None) or _command_of_file(folder) or _command_of_script(folder, spec)

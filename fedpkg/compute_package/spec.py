@@ -1,4 +1,4 @@
-"""Reads a package's fedn.yaml, or scaleout.yaml, strictly; errors have the line."""
+"""Reads a package's fedn.yaml, scaleout.yaml, or a message app's pyproject.toml, strictly; errors have the line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from fedpkg.compute_package.app import APP_FILE, MODEL_RUNNER, RUNNER, App, commands_of, is_app, read_app
 from fedpkg.compute_package.arguments import problem_of_placeholders, problem_of_style
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.config_shape import Places
@@ -47,10 +48,20 @@ class EntryPoint:
 
 @dataclass(frozen=True)
 class PackageSpec:
-    """The entry points of a package, and the file that describes its Python environment, if any."""
+    """The entry points of a package, and the file that describes its Python environment, if any.
+
+    ``app``: the message app that the package is; its entry points are the categories of messages.
+    """
 
     entry_points: Mapping[str, EntryPoint]
     python_env: str | None = None
+    app: App | None = None
+
+    @property
+    def calls_app(self) -> bool:
+        """Whether a command calls a ClientApp."""
+        commands = [one.command for one in self.entry_points.values()]
+        return any(f" -m {runner} " in command for command in commands for runner in (RUNNER, MODEL_RUNNER))
 
     def entry_point(self, name: str) -> EntryPoint:
         """The entry point called ``name``.
@@ -62,7 +73,12 @@ class PackageSpec:
             return self.entry_points[name]
         except KeyError:
             hint = f"add '{name}:' with its 'command:' to the entry_points of {SPEC_FILE}"
-            if name == "train" and set(SPLIT) <= self.entry_points.keys():
+            if self.app is not None:
+                hint = (
+                    "this is a message app, which its own ServerApp runs: set strategy={name: server_app}; for another "
+                    "strategy, make a package of it: fedpkg package from-app APP -o package.tar.gz"
+                )
+            elif name == "train" and set(SPLIT) <= self.entry_points.keys():
                 hint = "for split learning, set the strategy and its labels: strategy={name: split, labels: FILE}"
             raise SpecError(
                 f"the package has no entry point '{name}'{nearest(name, self.entry_points)} "
@@ -73,17 +89,25 @@ class PackageSpec:
 
 
 def spec_path(folder: Path) -> Path:
-    """The path of the fedn.yaml (or scaleout.yaml) in ``folder``; if neither exists, that of a fedn.yaml."""
-    return next((path for path in (folder / name for name in SPEC_FILES) if path.exists()), folder / SPEC_FILE)
+    """The path of the fedn.yaml (or scaleout.yaml) in ``folder``, or of a message app's pyproject.toml.
+
+    If none of them exists, the path of a fedn.yaml.
+    """
+    found = next((path for path in (folder / name for name in SPEC_FILES) if path.exists()), None)
+    return found or folder / (APP_FILE if is_app(folder) else SPEC_FILE)
 
 
 def read_spec(path: Path, *, where: str | None = None) -> PackageSpec:
-    """Read the ``fedn.yaml`` at ``path``, called ``where`` (or its path) in messages.
+    """Read the ``fedn.yaml`` or a message app's pyproject.toml at ``path``, called ``where`` (or its path) in messages.
 
     Raises:
         SpecError: If the file is wrong; the message has the line.
     """
     where = str(path) if where is None else where
+    if path.name == APP_FILE:
+        app = read_app(path, where=where)
+        entry_points = {name: EntryPoint(name, command) for name, command in commands_of(app.client).items()}
+        return PackageSpec(entry_points, APP_FILE, app)
     try:
         data = read_bounded(path, _MAX_BYTES)
     except OSError as error:

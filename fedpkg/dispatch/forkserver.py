@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedpkg.compute_package.app import module_called
 from fedpkg.compute_package.arguments import without_braces
 from fedpkg.compute_package.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.compute_package.imports import own_modules, sources_of
@@ -226,7 +227,9 @@ def preloads_for(package: PackageOnDisk, *, settings: bool = True) -> dict[str, 
     """What is preloaded for each script, and for each module (``-m name``), that the package's commands run."""
     calls = calls_of(package, base_environ({}, threads=1, python=package.python))
     modules = dict.fromkeys(call.module for call in calls if call.module is not None)
-    return preloads_of(package.folder, scripts_of(package), modules, settings=settings)
+    called = {call.module: module_called(call.module, call.args) for call in calls if call.module is not None}
+    apps = {program: module for program, module in called.items() if module is not None}
+    return preloads_of(package.folder, scripts_of(package), modules, apps=apps, settings=settings)
 
 
 def _name(call: PythonCall) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +91,17 @@ def is_slow(module: str) -> bool:
 
 
 def preloads_of(
-    folder: Path, scripts: Iterable[str], modules: Iterable[str] = (), *, settings: bool = True
+    folder: Path,
+    scripts: Iterable[str],
+    modules: Iterable[str] = (),
+    *,
+    apps: Mapping[str, str] | None = None,
+    settings: bool = True,
 ) -> dict[str, Preload]:
     """What to preload for each script, and each module that ``python -m`` runs (key ``-m name``).
 
-    Without ``settings``, no setting of a script is made before the fork, and imports after a setting are left out.
+    ``apps``: the module with the ClientApp that a program of fedpkg imports, by the name of that program. Without
+    ``settings``, no setting of a script is made before the fork, and imports after a setting are left out.
     """
     package = _Package(folder, scripts)
     starts = {script: [folder / script] for script in scripts}
@@ -103,11 +109,15 @@ def preloads_of(
         (f"-m {name}", package.files_of(f"{name}.__main__", folder, folder) or package.files_of(name, folder, folder))
         for name in modules
     )
+    starts.update((f"-m {program}", package.files_of(name, folder)) for program, name in (apps or {}).items())
     readers = {}
     for name, files in starts.items():
-        readers[name] = reader = _Reader(package, files[-1].parent if files else folder, settings=settings)
+        is_app = name.removeprefix("-m ") in (apps or {})
+        readers[name] = reader = _Reader(
+            package, files[-1].parent if files and not is_app else folder, settings=settings
+        )
         for file in files:
-            reader.read(file, main=file is files[-1])
+            reader.read(file, main=file is files[-1] and not is_app)
     elsewhere = package.unread({file for reader in readers.values() for file in reader.files})
     groups: dict[object, list[tuple[str, list[Step], list[LeftOut]]]] = {}
     for name, reader in readers.items():

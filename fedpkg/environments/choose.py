@@ -23,14 +23,16 @@ def choose_python(
     package: str,
     python_env: str | None = None,
     scripts: Sequence[str] = (),
+    served: Sequence[str] = (),
     only_wheels: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Path | None:
     """The interpreter for the package in ``folder``, called ``package`` in messages; None: the first one on PATH.
 
     With ``auto``, an environment is found or made if the interpreter that runs fedpkg lacks some of the requirements;
-    with ``current``, a warning lists what is missing. ``only_wheels``: nothing is built, as a build runs code.
-    ``check`` is called repeatedly while an environment is made; an exception that it raises stops that.
+    with ``current``, a warning lists what is missing. ``served``: see `read_wanted`. ``only_wheels``: nothing is built,
+    as a build runs code. ``check`` is called repeatedly while an environment is made; an exception that it raises stops
+    that.
 
     Raises:
         SpecError: a file with the package's requirements is invalid.
@@ -38,7 +40,7 @@ def choose_python(
     """
     if choice == "none":
         return None
-    wanted = read_wanted(folder, python_env=python_env, scripts=scripts)
+    wanted = read_wanted(folder, python_env=python_env, scripts=scripts, served=served)
     missing = [] if wanted is None else lacks(wanted)
     if wanted is None or not missing:
         return Path(sys.executable)

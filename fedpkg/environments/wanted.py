@@ -10,10 +10,8 @@ wheels are installed, as their installation runs no code.
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from fedpkg.errors import SpecError
 from fedpkg.fedn.names import SERVED
 from fedpkg.files import read_bounded
 from fedpkg.package_yaml import read_package_yaml, refused
+from fedpkg.toml_places import NotToml, read_toml
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -60,6 +59,12 @@ class Item:
     wheel: Path | None = None
     hashes: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        from packaging.utils import canonicalize_name
+
+        return canonicalize_name(self.requirement.name)
+
     def __str__(self) -> str:
         return str(self.requirement) if self.wheel is None else f"{self.requirement} ({self.wheel.name})"
 
@@ -86,17 +91,26 @@ class Wanted:
     python: PythonWish | None = None
 
 
-def read_wanted(folder: Path, *, python_env: str | None = None, scripts: Sequence[str] = ()) -> Wanted | None:
+def read_wanted(
+    folder: Path, *, python_env: str | None = None, scripts: Sequence[str] = (), served: Sequence[str] = ()
+) -> Wanted | None:
     """The requirements of the package in ``folder``; None if it has no file with requirements.
 
     Args:
         python_env: the file that its fedn.yaml names.
         scripts: the files that its entry points run, relative to ``folder``.
+        served: distributions that are left out, because fedpkg provides their modules.
 
     Raises:
         SpecError: a file is invalid; the message has its line.
     """
-    reader = _Reader(folder)
+    wanted = _read_wanted(_Reader(folder), folder, python_env, scripts)
+    if wanted is None or not served:
+        return wanted
+    return replace(wanted, items=tuple(item for item in wanted.items if item.name not in served))
+
+
+def _read_wanted(reader: _Reader, folder: Path, python_env: str | None, scripts: Sequence[str]) -> Wanted | None:
     if python_env is not None:
         return reader.read(python_env)
     if (folder / ENV_FILE).is_file():
@@ -359,16 +373,10 @@ def _python_wish(text: str, where: str) -> PythonWish:
 
 
 def _parse_toml(text: str, path: str, offset: int) -> dict[str, Any]:
-    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        table: dict[str, Any] = tomllib.loads(text)
-        return table
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = None if place is None else int(place[1]) + offset
-        raise _error(path, line, f"not valid TOML: {re.sub(r' *[(]at .*', '', str(error))}") from None
-    except RecursionError:
-        raise _error(path, None, "nested too deeply") from None
+        return read_toml(text)
+    except NotToml as error:
+        raise _error(path, None if error.line is None else error.line + offset, error.problem) from None
 
 
 def _find(text: str, words: str, offset: int) -> int | None:

@@ -30,7 +30,7 @@ ROWS = [
     {"config_reading", "config_keys"},
     {"config_rules"},
     {"config", "registry", "package_yaml"},
-    {"config_shape", "config_sections", "yaml_places"},
+    {"config_shape", "config_sections", "yaml_places", "toml_places"},
     {"waist", "pictures"},
     {"interpreters", "means", "devices", "small_files"},
     {"files"},
