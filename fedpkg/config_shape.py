@@ -175,6 +175,8 @@ def wrong_value(
     place, hint = path, None
     if isinstance(value, str) and key in ("strategy", "sampler", "executor"):
         hint = f"write {key}: {{name: {value}}}, or {key}.name={value} on the command line"
+    if key in ("clients.data.form", "form"):
+        hint = "clients get arrays, also of tables; clients.folders gives each client files of any format"
     if isinstance(value, dict):  # perhaps it is a section only because the command line set a key in it
         place = next(((*path, name) for name in value if places.line((*path, name)) == COMMAND_LINE), path)
         if list(value.values()) == [None]:  # YAML reads {client_id} without quotes as a section

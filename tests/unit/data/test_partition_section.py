@@ -29,6 +29,12 @@ def partition(folder: Path, given: str, *overrides: str) -> dict[str, Any]:
     return dict(config.clients.data.partition)
 
 
+def test_tables_are_not_given_to_clients_as_tables(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'files' or 'references', found text 'csv'") as caught:
+        partition(tmp_path, "", "clients.data.form=csv", "clients.data.dataset=a.csv")
+    assert "clients get arrays, also of tables" in (caught.value.hint or "")
+
+
 def test_without_a_section_the_split_is_iid(tmp_path: Path) -> None:
     assert partition(tmp_path, "") == {"name": "iid", "by": None, "seed": None, "min_examples": 1}
 
