@@ -46,11 +46,12 @@ def check(context: click.Context) -> None:
     The exit code is 7 if something is damaged; files that are only left over are notes.
     """
     from fedpkg.compute_package.unpack import package_problems
+    from fedpkg.data.split import unneeded_copies
     from fedpkg.stores.check import check_home
 
     settings: Settings = context.obj
     home = settings.open_home()
-    checkup = check_home(home, package_problems=package_problems)
+    checkup = check_home(home, package_problems=package_problems, unneeded_copies=unneeded_copies)
     findings = sorted(checkup.findings, key=lambda finding: not finding.damaged)
     damaged = sum(finding.damaged for finding in findings)
     if settings.json:
@@ -107,7 +108,8 @@ def prune(
       fedpkg home prune --session digits --keep-models "every 10" --keep-task-folders "last 1"
 
     A RULE is `all`, `last N` (rounds) or `every N`. The default is the session's keep.models and keep.task_folders. The
-    seed model, the newest model and what resuming needs always stay. A pruned model stays in the trail.
+    seed model, the newest model and what resuming needs always stay. A pruned model stays in the trail. Leftovers are
+    also copies of datasets to which no split refers.
     """
     from fedpkg.errors import ConfigError
     from fedpkg.files import is_full
@@ -160,6 +162,7 @@ def _prune(
     marks: bool,
 ) -> list[Removal]:
     """Without ``marks`` nothing goes that must first be marked in the database."""
+    from fedpkg.data.split import unneeded_copies
     from fedpkg.stores import leftovers
     from fedpkg.stores import prune as pruning
     from fedpkg.stores.metric_rows import best_round
@@ -185,6 +188,7 @@ def _prune(
         due += pruning.half_unpacked(home)
         due += pruning.unneeded_models(home, store, pruned=True)
         due += pruning.unneeded_packages(home, store)
+        due += pruning.dataset_copies(unneeded_copies(home.data))
     if orphans:
         due += pruning.unneeded_models(home, store, pruned=False)
         due += leftovers.unknown_sessions(home, store)

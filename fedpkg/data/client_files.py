@@ -80,12 +80,24 @@ def write_references(
     return entries, [entry_of(path) for path in (folder / INDEX, *[source] * is_inside)]
 
 
+def source_of(folder: Path, manifest: Manifest) -> tuple[Path, int]:
+    """The file to which the references in a folder lead, and the bytes that it had.
+
+    Raises:
+        DataError: the first reference is missing or damaged.
+    """
+    path = folder / manifest.partitions[0].file
+    try:
+        reference = json.loads(path.read_text(encoding="utf-8"))
+        return folder / reference["source"], int(reference["size_bytes"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: the reference cannot be read: {error}", path=str(path)) from error
+
+
 def lost_source(folder: Path, manifest: Manifest) -> Path | None:
     """The file to which the references in a folder lead, if it is missing or has another size."""
-    reference = json.loads((folder / manifest.partitions[0].file).read_text(encoding="utf-8"))
-    source = folder / reference["source"]
-    is_there = source.is_file() and source.stat().st_size == reference["size_bytes"]
-    return None if is_there else source
+    source, size_bytes = source_of(folder, manifest)
+    return None if source.is_file() and source.stat().st_size == size_bytes else source
 
 
 def can_be_mapped(path: Path) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from filelock import FileLock
 from fedpkg.config import NAMED_DATASETS, DataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.assignment import Assignment, assign
-from fedpkg.data.client_files import can_be_mapped, lost_source, write_arrays, write_files, write_references
+from fedpkg.data.client_files import can_be_mapped, lost_source, source_of, write_arrays, write_files, write_references
 from fedpkg.data.manifest import MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
 from fedpkg.data.partitioners.registry import resolve_partition
 from fedpkg.data.sources.base import Dataset
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("fedpkg.data")
 _FORMAT = 1  # part of the cache's key: increment it when the same settings give other files
 _SOURCES = "sources"  # folder of copies, in the cache, to which references lead
+_COPY = re.compile(r"[0-9a-f]{32}\.npz|\.[0-9a-f]{32}\.tmp\.npz")  # the second one is half written
 _SYNC_ALL_ABOVE = 1000  # files; each fsync takes milliseconds
 _PLACES = Places("run configuration")
 _WHERE_IT_IS = ("path", "database", *OF_FILE)  # parameters of a source that its digest makes superfluous
@@ -139,6 +141,24 @@ def check_split(data: DataConfig, folder: Path) -> None:
             f"was {before} and is now {now}",
             hint="restore it, or start a new run",
         )
+
+
+def unneeded_copies(cache: Path) -> list[Path]:
+    """The copies of datasets in a cache to which no split in it refers, and half-written ones.
+
+    A split that is damaged may refer to any of them, so then all stay.
+    """
+    sources = cache / _SOURCES
+    copies = sorted(path for path in sources.iterdir() if _COPY.fullmatch(path.name)) if sources.is_dir() else []
+    needed: set[str] = set()
+    for path in cache.glob(f"[!.]*/{NAME}") if copies else ():
+        try:
+            manifest = read_manifest(path.parent)
+            if manifest.form == "references":
+                needed.add(source_of(path.parent, manifest)[0].name)
+        except DataError:
+            return []
+    return [path for path in copies if path.name not in needed]
 
 
 @dataclass(frozen=True)

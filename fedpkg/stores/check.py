@@ -16,7 +16,15 @@ from fedpkg.stores.home import Home
 from fedpkg.stores.leftovers import never_begun, of_sessions, temporary_files, unknown_sessions
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
-from fedpkg.stores.prune import half_unpacked, model_files, packages, size_of, unneeded_models, unneeded_packages
+from fedpkg.stores.prune import (
+    dataset_copies,
+    half_unpacked,
+    model_files,
+    packages,
+    size_of,
+    unneeded_models,
+    unneeded_packages,
+)
 from fedpkg.stores.sql import StateStore
 from fedpkg.waist.place import REPLY, STATES_ELSEWHERE, states_folder
 
@@ -51,7 +59,12 @@ class Checkup:
     findings: list[Finding] = field(default_factory=list)
 
 
-def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> Checkup:
+def check_home(
+    home: Home,
+    *,
+    package_problems: Callable[[Path], list[str]],
+    unneeded_copies: Callable[[Path], list[Path]] = lambda _data: [],
+) -> Checkup:
     """Check everything, without changing anything.
 
     A controller may be running meanwhile: what seems to be missing is then checked again. Files that it is writing
@@ -59,6 +72,7 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
 
     Args:
         package_problems: lists the differences between a folder of the package cache and the unpacked package.
+        unneeded_copies: lists the copies of datasets in the home's folder of data that no split needs.
 
     Raises:
         OtherSchema: the database was written by an older or a newer fedpkg, so it cannot be checked.
@@ -93,7 +107,7 @@ def check_home(home: Home, *, package_problems: Callable[[Path], list[str]]) -> 
             checkup.size_bytes += size_of(path)
             found += _package(path, package_problems(path))
     if checkup.leftovers:
-        for removal in (*temporary_files(home), *half_unpacked(home)):
+        for removal in (*temporary_files(home), *half_unpacked(home), *dataset_copies(unneeded_copies(home.data))):
             found.append(Finding(str(removal.path), removal.why, _PRUNE, False))
     return checkup
 

@@ -116,6 +116,12 @@ def half_unpacked(home: Home) -> Iterator[Removal]:
         yield Removal(path, size_of(path), "half written")
 
 
+def dataset_copies(paths: Iterable[Path]) -> Iterator[Removal]:
+    """Copies of datasets that are not needed."""
+    for path in paths:
+        yield Removal(path, size_of(path), "a copy of a dataset to which no split refers")
+
+
 def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[Removal]:
     """Model files that are not needed: of pruned models, or never named in any row."""
     needed = {model.digest for model in store.list_kept_models()} | store.state_digests()

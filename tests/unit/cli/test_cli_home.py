@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 from contextlib import closing
 
+import numpy as np
 import pytest
 from cli_support import MISBEHAVE, fedpkg, write_run_yaml
 
+from fedpkg.config import ClientsConfig, DataConfig
+from fedpkg.data.clients import prepare_clients
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 
@@ -230,6 +233,42 @@ def test_leftovers_are_notes_and_pruning_removes_them(home):
     assert check(home)[1] == [finding for finding in findings if finding["place"] == str(orphans[1])]
     assert orphans[1].exists(), "what is not on record goes only on request"
     assert (session_folder(home) / "round-1" / "client-0" / "notes.txt").exists()
+
+
+def split_by_references(home, here, name):
+    """A split whose references lead to a copy, as compressed arrays cannot be mapped: its folder, and the copy."""
+    x = np.full((300, 100), len(name), np.float32)
+    np.savez_compressed(here / name, x_train=x, y_train=np.arange(300) % 3)
+    before = set((home.data / "sources").glob("*"))
+    clients = ClientsConfig(count=3, data=DataConfig(dataset=str(here / name), form="references"))
+    files = prepare_clients(clients, cache=home.data, seed=1)
+    (copy,) = set((home.data / "sources").glob("*")) - before
+    return files[0].path.parent, copy
+
+
+def test_a_copy_of_a_dataset_goes_when_no_split_refers_to_it(home, here):
+    (_, needed), (folder, copy) = (split_by_references(home, here, name) for name in ("a.npz", "bb.npz"))
+    of_a_killed_run = copy.with_name(f".{copy.stem}.tmp.npz")
+    of_a_killed_run.write_bytes(b"half")
+    copy.with_name("mine.npz").write_bytes(b"not of fedpkg")
+    assert [row["path"] for row in pruned(home)] == [str(of_a_killed_run)]
+    manifest = folder / "partition.json"
+    content = manifest.read_text()
+    shutil.rmtree(folder)
+    code, (note,) = check(home)
+    assert (code, note["place"], note["problem"]) == (0, str(copy), "a copy of a dataset to which no split refers")
+    folder.mkdir()
+    manifest.write_text(content[:-9])
+    assert pruned(home, "--dry-run") == [], "a damaged split may refer to it"
+    shutil.rmtree(folder)
+    for words in (["--dry-run"], []):
+        (row,) = pruned(home, *words)
+        assert row["path"] == str(copy) and row["size_bytes"] > 120_000
+    assert sorted(path.name for path in copy.parent.iterdir()) == sorted([needed.name, "mine.npz"])
+
+
+def pruned(home, *words):
+    return fedpkg("home", "prune", *words, "--home", home.root, "--json").json()["removed"]
 
 
 def test_a_link_in_the_place_of_a_task_is_not_followed(home, here):
