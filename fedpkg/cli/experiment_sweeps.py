@@ -133,7 +133,10 @@ def _report(settings: Settings, home: Home, row: SweepRow) -> None:
         if _can_go_on(failed):
             hint += f"{settings.command(f'experiment resume {row.name}')} tries them again"
         else:
-            hint += "they cannot be composed: correct their files or values, and begin a sweep with another --name"
+            hint += (
+                f"they cannot be composed: correct their files and try again with "
+                f"{settings.command(f'experiment resume {row.name}')}, or begin a sweep of other values"
+            )
         raise SessionFailed(
             f"{len(failed)} of {len(points)} points of sweep {row.name} failed",
             hint=hint,
@@ -278,7 +281,7 @@ def resume(settings: Settings, name: str | None, parallel: int | None) -> None:
       fedpkg experiment resume digits
 
     Finished points are not run again. A point that was running continues in its round. Points that failed are tried
-    again, from the round in which they failed.
+    again, from the round in which they failed; points that could not be composed are composed again.
     """
     from fedpkg.cli.sweep_progress import following
     from fedpkg.experiments.starting import prepare_resumed

@@ -171,8 +171,7 @@ class Maker:
         Raises:
             FedpkgError: its configuration is wrong.
         """
-        overrides = [*self.fixed, *as_overrides(chosen, is_hydra=self.source.is_hydra)]
-        return self._add(values_of(chosen), self.source.compose(overrides))
+        return self._add(values_of(chosen), self._compose(chosen))
 
     def add_failed(self, chosen: Chosen, error: FedpkgError) -> SweepPointRow:
         point = SweepPointRow(
@@ -180,6 +179,20 @@ class Maker:
         )
         self.points.append(point)
         return point
+
+    def add_again(self, point: SweepPointRow, chosen: Chosen) -> bool:
+        """Compose a point again that could not be composed; whether it can be now. Else it has the new error."""
+        try:
+            config = self._compose(chosen)
+            if (place := self._by_digest.get(digest_of(config))) is not None:
+                raise ConfigError(f"point {place} has the same configuration")
+        except FedpkgError as error:
+            self.points[point.number] = replace(point, error=str(error))
+            return False
+        made = self._made(point.choices, config, point.number)
+        self.points[point.number] = made
+        self._by_digest[made.digest] = made.number
+        return True
 
     def add_baseline(self, baseline: Baseline, cache: Path) -> None:
         """A baseline of each configuration. Its choices are those that all configurations with this baseline share.
@@ -203,19 +216,24 @@ class Maker:
         if (place := self._by_digest.get(digest)) is not None:
             self.num_repeated += 1
             return self.points[place]
-        number = len(self.points)
+        point = self._made(choices, config, len(self.points), baseline)
+        self.points.append(point)
+        self._by_digest[digest] = point.number
+        return point
+
+    def _compose(self, chosen: Chosen) -> RunConfig:
+        return self.source.compose([*self.fixed, *as_overrides(chosen, is_hydra=self.source.is_hydra)])
+
+    def _made(self, choices: dict[str, Any], config: RunConfig, number: int, baseline: str = "") -> SweepPointRow:
         named = msgspec.structs.replace(config, name=session_name(self.sweep, number))
-        point = SweepPointRow(
+        return SweepPointRow(
             sweep=self.sweep,
             number=number,
             choices=choices,
             config=dump_config(named),
-            digest=digest,
+            digest=digest_of(config),
             baseline=baseline,
         )
-        self.points.append(point)
-        self._by_digest[digest] = number
-        return point
 
 
 def session_name(sweep: str, number: int) -> str:

@@ -95,6 +95,8 @@ def prepare_resumed(
 ) -> Prepared:
     """A recorded sweep, to be resumed: its finished points are not run again, those that failed are.
 
+    Points that could not be composed are composed again, as their files may have been corrected.
+
     Args:
         parallel: None: as before.
 
@@ -110,6 +112,7 @@ def prepare_resumed(
             f"sweep {row.name} is running in process {row.process}", hint=f"fedpkg experiment stop {row.name}"
         )
     settings = _settings_of(row, parallel)
+    done = _composed_again(home, row, settings, done)
     left = [point for point in done if point.status in ("waiting", "running", "failed") and point.config is not None]
     queue: Points = Listed(left)
     if row.kind == "search":
@@ -125,6 +128,26 @@ def prepare_resumed(
     later = functools.partial(_needed_later, home, row.name)
     runner = SweepRun(home, row, queue, parallel=settings.parallel, watch=watch, later=later)
     return Prepared(Planned(row, done, estimate=needed), runner)
+
+
+def _composed_again(home: Home, row: SweepRow, settings: Settings, points: list[SweepPointRow]) -> list[SweepPointRow]:
+    """The points of a sweep, those composed that could not be before; what has changed is recorded."""
+    lost = [point for point in points if point.status == "failed" and point.config is None]
+    if not lost or not Path(row.source).exists():  # else the sweep was started by a program, or its file was moved
+        return points
+    source = source_of(row.source, settings.search_path)
+    fixed, dimensions = split_overrides(row.overrides, source.experiment)
+    keys = {one.key.lstrip("+"): one.key for one in dimensions}
+    made = Maker(row.name, source, fixed, points)
+    is_composed = [made.add_again(point, {keys[key]: value for key, value in point.choices.items()}) for point in lost]
+    if any(is_composed):
+        for baseline in dict.fromkeys(settings.baselines):
+            made.add_baseline(baseline, home.data)
+    with open_store(home) as store:
+        for point in made.points:
+            if point not in points:
+                store.sweeps.record_point(point)
+    return made.points
 
 
 def _name_for(home: Home, given: str | None, usual: Callable[[], str]) -> str:

@@ -72,10 +72,10 @@ def test_choices_are_written_as_they_were_given():
     assert choices_text(choices) == "lr=0.01 drawn=0.08559 method=fedavg rounds=100000 layers=[8, 4]"
 
 
-def test_resuming_is_not_proposed_for_points_that_cannot_be_composed(here):
+def test_points_that_cannot_be_composed_need_another_file_or_another_sweep(here):
     ended = fedpkg("experiment", "sweep", write_run_yaml(here), "rounds=1,-1", "--name", "half")
     assert ended.code == 10 and "1 of 2 points of sweep half failed" in ended.err
-    assert "begin a sweep with another --name" in ended.err and "resume" not in ended.err
+    assert "correct their files and try again with" in ended.err and "experiment resume half" in ended.err
 
 
 def test_words_that_exclude_each_other_are_refused(here):

@@ -71,6 +71,28 @@ def test_sweep_goes_on_when_a_point_fails_or_cannot_be_composed(home: Home, tmp_
     assert [session.session_id for session in sessions_of(home)] == before, "it was tried again, in its session"
 
 
+def test_resumed_sweep_composes_again_what_could_not_be_composed(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "an experiment"
+    (folder / "method").mkdir(parents=True)
+    root = f"defaults: [method: plain, _self_]\nname: x\npackage: {DRIFTING}\nrounds: 1\nclients: {{count: 1}}\n"
+    (folder / "experiment.yaml").write_text(root)
+    (folder / "method" / "plain.yaml").write_text("strategy: {name: fedavg}\n")
+    sweep(home, folder, "method=plain,momentum", "+run_config.x=1,2")
+    assert statuses(points_of(home, "x")) == ["finished"] * 2 + ["failed"] * 2
+    finished = points_of(home, "x")[:2]
+    (folder / "method" / "momentum.yaml").write_text("strategy: {name: fedavgm, momentun: 0.5}\n")
+    resume(home)
+    assert statuses(points_of(home, "x")) == ["finished"] * 2 + ["failed"] * 2
+    assert "'momentun'" in (points_of(home, "x")[2].error or ""), "the new error"
+    (folder / "method" / "momentum.yaml").write_text("strategy: {name: fedavgm, momentum: 0.5}\n")
+    resume(home)
+    points = points_of(home, "x")
+    assert statuses(points) == ["finished"] * 4 and points[:2] == finished
+    assert [session.name for session in sessions_of(home)] == ["x.0", "x.1", "x.2", "x.3"]
+    configs = [point.config or {} for point in points[2:]]
+    assert [(one["strategy"]["name"], one["run_config"]["x"]) for one in configs] == [("fedavgm", 1), ("fedavgm", 2)]
+
+
 def test_sweep_of_which_no_point_can_be_composed_is_refused(home: Home, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'roundz'"):
         sweep(home, write_run_yaml(tmp_path), "roundz=1,2")
