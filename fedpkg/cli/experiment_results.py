@@ -26,7 +26,10 @@ def _shared(function: Function) -> Function:
         [
             click.argument("names", metavar="[SWEEP|FOLDER|SESSION]...", nargs=-1, shell_complete=sweeps_and_sessions),
             click.option(
-                "--metric", metavar="NAME", help="Metric to show.  [default: the first, accuracies before others]"
+                "--metric",
+                metavar="NAME",
+                help="Metric to show, such as test_accuracy or train/loss.  [default: the first, accuracies before "
+                "others]",
             ),
             click.option(
                 "--phase",
@@ -77,9 +80,9 @@ def table(settings: Settings, /, names: tuple[str, ...], target: float | None, m
     from fedpkg.stores.metric_rows import is_lower_better
 
     form = _form(settings, given["form"], given["file"])
-    groups, metric = _groups(settings, names, given["metric"], given["phase"], given["by"])
+    groups, metric, phase = _groups(settings, names, given["metric"], given["phase"], given["by"])
     mode = mode or ("min" if is_lower_better(metric) else "max")
-    found = table_of(groups, metric, phase=given["phase"], mode=mode, target=target)
+    found = table_of(groups, metric, phase=phase, mode=mode, target=target)
     if given["file"] is not None:
         write_file(given["file"], written(found, form).encode())
         output.result(output.near(given["file"]))
@@ -143,8 +146,8 @@ def plot(settings: Settings, /, names: tuple[str, ...], x: str, band: str, log: 
     from fedpkg.pictures.files import check_suffix, save_charts
 
     check_suffix(file)
-    groups, metric = _groups(settings, names, given["metric"], given["phase"], given["by"])
-    chart = plot_of(groups, metric, phase=given["phase"], x=x, band=band, log=log)
+    groups, metric, phase = _groups(settings, names, given["metric"], given["phase"], given["by"])
+    chart = plot_of(groups, metric, phase=phase, x=x, band=band, log=log)
     save_charts([chart], file, title=chart.title)
     if settings.json:
         output.document({"file": str(file), "metric": metric, "curves": [curve.name for curve in chart.curves]})
@@ -154,8 +157,8 @@ def plot(settings: Settings, /, names: tuple[str, ...], x: str, band: str, log: 
 
 def _groups(
     settings: Settings, names: Sequence[str], metric: str | None, phase: str | None, by: str | None
-) -> tuple[list[Group], str]:
-    """The groups of runs and the metric; words on standard error say what a reader of the table must know."""
+) -> tuple[list[Group], str, str | None]:
+    """The groups of runs, the metric and its phase; words on standard error say what a reader must know."""
     from fedpkg.experiments.results import check_metric, find_runs, grouped, pooled_keys
     from fedpkg.reporting.measures import PHASES
 
@@ -165,14 +168,14 @@ def _groups(
         raise ConfigError(f"there is no phase '{phase}'{nearest(phase, PHASES)}", hint=f"phases: {', '.join(PHASES)}")
     with settings.reading() as (_, store):
         runs = find_runs(store, names)
-    metric, without = check_metric(runs, metric, phase)
+    metric, phase, without = check_metric(runs, metric, phase)
     groups = grouped(runs, [key.strip() for key in by.split(",") if key.strip()] if by else ())
     if without:
         some = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
         output.words(f"{len(without)} of {len(runs)} runs have no {metric}: {some}")
     if pooled := pooled_keys(groups):
         output.words(f"runs of one group also differ in {', '.join(pooled)}: --by tells them apart")
-    return groups, metric
+    return groups, metric, phase
 
 
 COMMANDS = (table, plot)

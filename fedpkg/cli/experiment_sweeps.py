@@ -34,7 +34,7 @@ _NO_CHOICE = "-"
 @click.option("--zip", "is_zip", is_flag=True, help="Take the values of all keys together: first with first, …")
 @click.option("--random", "random_points", metavar="N", type=click.IntRange(1), help="Draw N points.")
 @click.option("--search", "search_points", metavar="N", type=click.IntRange(1), help="Search with N points (TPE).")
-@click.option("--metric", metavar="NAME", help="With --search: the metric to maximise, such as test_accuracy.")
+@click.option("--metric", metavar="NAME", help="With --search: metric to maximise: test_accuracy, train/loss …")
 @click.option("--minimise", is_flag=True, help="With --search: minimise the metric.")
 @click.option("--prune", is_flag=True, help="With --search: stop points below the median of the others.")
 @click.option("--draws-seed", metavar="N", type=click.IntRange(0), default=0, help="Seed of --random and --search.")

@@ -15,7 +15,7 @@ from fedpkg.cli.completing import models, models_and_files, packages, sessions
 from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.errors import ModelFileError, NotFound, nearest
 from fedpkg.session.record import find_session
-from fedpkg.stores.metric_rows import best_is_lowest, is_lower_better, round_values
+from fedpkg.stores.metric_rows import best_is_lowest, is_lower_better, name_in, round_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,7 +102,8 @@ def _metrics(store: StateStore, session_id: str | None) -> dict[str, dict[str, A
 def _best(models: list[ModelRow], metrics: Mapping[str, Mapping[str, Any]], name: str, *, lowest: bool) -> ModelRow:
     from fedpkg.cli.report import metric_names
 
-    values: dict[str, Any] = {model.model_id: metrics.get(model.model_id, {}).get(name) for model in models}
+    found = {model.model_id: metrics.get(model.model_id, {}) for model in models}
+    values: dict[str, Any] = {model_id: of.get(name_in(name, of)) for model_id, of in found.items()}
     measured = [model for model in models if is_finite_number(values[model.model_id])]
     if not measured:
         known = metric_names({key: value for one in metrics.values() for key, value in one.items()})

@@ -10,7 +10,7 @@ import msgspec
 from fedpkg.config_sections import StopConfig
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.stores.base import HELD_OUT, SERVER, TRAIN, RoundRow
-from fedpkg.stores.metric_rows import best_is_lowest, round_values
+from fedpkg.stores.metric_rows import best_is_lowest, name_in, round_values
 
 _PREFIXES = (TRAIN, HELD_OUT, SERVER)
 
@@ -55,11 +55,12 @@ class StopWatch:
         if stop is None:
             return
         values = round_values(row)
-        if stop.metric not in values:
+        name = name_in(stop.metric, values)
+        if name not in values:
             self._check_missing(stop.metric, row, values)
             return
         self._was_there = True
-        value = values[stop.metric]
+        value = values[name]
         if value is not None and math.isfinite(value):
             signed = self._sign * value
             if signed > self._best_value:

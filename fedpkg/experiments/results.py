@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import NotFound, nearest
 from fedpkg.experiments.record import find_sweep, with_sessions
-from fedpkg.reporting.measures import Measured, measured
+from fedpkg.reporting.measures import PLAIN, Measured, measured
 from fedpkg.types import leaves
 
 if TYPE_CHECKING:
@@ -159,23 +159,31 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def check_metric(runs: Sequence[Run], metric: str | None, phase: str | None) -> tuple[str, list[str]]:
-    """The metric to show (None: the first that a run has), and the sessions without it.
+def check_metric(runs: Sequence[Run], metric: str | None, phase: str | None) -> tuple[str, str | None, list[str]]:
+    """The metric to show (None: the first that a run has), its phase, and the sessions without it.
+
+    ``train/loss`` (also ``train_loss``) is the metric ``loss`` of the phase ``train``.
 
     Raises:
         NotFound: no run has it; the message names the nearest.
     """
-    names = dict.fromkeys(name for run in runs for (of, name) in run.measured.metrics if phase in (None, of))
+    every = dict.fromkeys(key for run in runs for key in run.measured.metrics)
+    if metric and phase is None and not any(metric == name for _, name in every):
+        of, sign, rest = metric.partition("/" if "/" in metric else "_")
+        if (of, rest) in every and (sign == "/" or of == "train"):
+            metric, phase = rest, of
+    names = dict.fromkeys(name for of, name in every if phase in (None, of))
     chosen = metric or next((name for run in runs for name in run.measured.names if name in names), None)
     if chosen is None or chosen not in names:
+        spelled = list(names) if phase else [f"{of}/{name}" if of not in PLAIN else name for of, name in every]
         where = "" if phase is None else f" in phase '{phase}'"
         word = f"'{metric}'" if metric else "with a value"
         raise NotFound(
-            f"no run has a metric {word}{where}{nearest(metric or '', list(names))}",
-            hint=f"metrics{where}: {', '.join(names)}" if names else "no round of these sessions has a metric",
+            f"no run has a metric {word}{where}{nearest(metric or '', spelled)}",
+            hint=f"metrics{where}: {', '.join(spelled)}" if names else "no round of these sessions has a metric",
         )
     without = [run.session_id for run in runs if not values_of(run, chosen, phase)]
-    return chosen, without
+    return chosen, phase, without
 
 
 def values_of(run: Run, metric: str, phase: str | None) -> dict[int, float]:

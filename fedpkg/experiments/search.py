@@ -16,6 +16,7 @@ from fedpkg.errors import ConfigError, FedpkgError, nearest
 from fedpkg.experiments.axes import Axis, Chosen, Dimension, Range
 from fedpkg.experiments.planning import Maker, Settings
 from fedpkg.stores.base import RoundRow, SessionRow, SweepPointRow
+from fedpkg.stores.metric_rows import name_in, round_values
 
 if TYPE_CHECKING:
     import optuna
@@ -135,8 +136,8 @@ class Search:
         values = [value for row in rounds if (value := metric_of(row, name)) is not None]
         if values:
             return values[-1]
-        known = sorted({known for row in rounds for known in metrics_of(row)})
-        if point.status == "finished" and name not in known:
+        known = sorted({known for row in rounds for known in round_values(row)})
+        if point.status == "finished" and name_in(name, known) not in known:
             raise ConfigError(
                 f"no round of session {point.session_id} has the metric '{name}' of the search{nearest(name, known)}",
                 hint=f"it has {', '.join(known) or 'no metric at all'}; begin a new search with one of them",
@@ -177,18 +178,11 @@ class Search:
         return found
 
 
-def metrics_of(row: RoundRow) -> dict[str, Any]:
-    """All metrics of a round: those of validation, of training as ``train_<name>``, and those of the strategy."""
-    trained = {f"train_{name}": value for name, value in row.train_metrics.items()}
-    return {**trained, **row.strategy_metrics, **row.metrics}
-
-
 def metric_of(row: RoundRow, name: str) -> float | None:
     """A metric of a round; None: the round does not have it, or it is not a finite number."""
-    value = metrics_of(row).get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        return None
-    return float(value)
+    values = round_values(row)
+    value = values.get(name_in(name, values))
+    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _new_study(settings: Settings) -> optuna.Study:

@@ -21,6 +21,7 @@ PHASES = (
     "train",
     "strategy",
 )  # which a reader looks for first
+PLAIN = ("validate", "strategy")  # their metrics are named without the phase; of the others, <phase>/<metric>
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,15 @@ def round_values(row: RoundRow) -> dict[str, float | None]:
     return {name: value for name, value in found.items() if name.rpartition("/")[2] != "num_examples"}
 
 
+def name_in(metric: str, values: Iterable[str]) -> str:
+    """The name that `round_values` gives a metric which may be spelled ``validate/loss``, ``strategy/norm`` or
+    ``train_loss`` (for ``train/loss``); as it is, if no value has one of these names."""
+    known = set(values)
+    spelled = [metric, *(metric.removeprefix(f"{phase}/") for phase in ("validate", "strategy"))]
+    spelled += [f"{TRAIN}{metric.removeprefix('train_')}"] * metric.startswith("train_")
+    return next((name for name in spelled if name in known), metric)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -60,7 +69,8 @@ def best_round(stop: Mapping[str, Any] | None, rounds: Iterable[RoundRow]) -> in
     sign = -1.0 if best_is_lowest(stop) else 1.0
     best: tuple[float, int] | None = None
     for row in rounds:
-        value = round_values(row).get(stop["metric"]) if row.status == "finished" else None
+        values = round_values(row) if row.status == "finished" else {}
+        value = values.get(name_in(stop["metric"], values))
         if value is not None and math.isfinite(value) and (best is None or sign * value > best[0]):
             best = sign * value, row.round_number
     return None if best is None else best[1]

@@ -16,6 +16,7 @@ from fedpkg.config_sections import StopConfig
 from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.controller.stopping import StopWatch
 from fedpkg.errors import ConfigError, Interrupted
+from fedpkg.experiments.search import metric_of
 from fedpkg.stores.base import RoundRow, SessionRow
 from fedpkg.stores.metric_rows import best_round
 
@@ -71,6 +72,15 @@ def test_metric_that_no_round_has_is_an_error_after_the_first_validated_round_wi
     with pytest.raises(ConfigError, match=r"round 2 has no metric 'ac'; did you mean 'acc'\?") as error:
         watch.look(rounds_of("unmeasured", 0.5, train_metrics={"lr": 1.0})[1])
     assert error.value.hint == "the metrics of the round: acc, test_loss, train/lr"
+
+
+@pytest.mark.parametrize("metric", ["train/loss", "train_loss"])
+def test_metric_of_training_has_two_spellings(metric: str) -> None:
+    rounds = [dataclasses.replace(row, train_metrics={"loss": row.metrics["acc"]}) for row in rounds_of(0.9, 0.5, 0.7)]
+    assert StopWatch(StopConfig(metric=metric), rounds, is_validated=True).best == 2
+    assert best_round({"metric": metric}, rounds) == 2
+    assert metric_of(rounds[0], metric) == 0.9
+    assert metric_of(rounds[0], "validate/acc") == 0.9
 
 
 @pytest.mark.parametrize("metric", ["train/loss", "anything"])

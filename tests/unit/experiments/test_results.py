@@ -81,6 +81,14 @@ def test_losses_are_better_when_they_are_lower(root: Path) -> None:
     assert called(root, "table", "--metric", "test_loss", "--mode", "max", "--json").json()["mode"] == "max"
 
 
+def test_phase_of_a_metric_may_stand_before_its_name(root: Path) -> None:
+    wanted = called(root, "table", "--metric", "loss", "--phase", "train", "--json").json()
+    for metric in ("train/loss", "train_loss", "loss"):
+        assert called(root, "table", "--metric", metric, "--json").json() == wanted
+    plain = called(root, "table", "--metric", "validate/test_loss", "--json").json()
+    assert plain == called(root, "table", "--metric", "test_loss", "--json").json()
+
+
 def test_every_format_has_every_row(root: Path, tmp_path: Path) -> None:
     for suffix, begin in (
         (".md", "| lr | runs |"),
@@ -128,6 +136,7 @@ def test_bad_words_have_the_nearest_ones(root: Path) -> None:
     for words, told in (
         (["table", "--metric", "test_acuracy"], "did you mean 'test_accuracy'"),
         (["table", "--metric", "loss", "--phase", "validate"], "no run has a metric 'loss' in phase 'validate'"),
+        (["table", "--metric", "train/los"], "did you mean 'train/loss'"),
         (["table", "--phase", "validat"], "did you mean 'validate'"),
         (["table", "--by", "alfa"], "did you mean 'alpha'"),
         (["table", "high-9"], "no sweep, folder of a sweep or session 'high-9'; did you mean"),
