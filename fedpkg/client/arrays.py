@@ -1,15 +1,20 @@
-"""Files of named tensors: .npz and .safetensors, without pickles, written atomically."""
+"""Files of named tensors: .npz and .safetensors, without pickles, mapped, written atomically."""
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
+import struct
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from fedpkg.client.errors import ClientError
+from fedpkg.client.mapped import File
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +38,92 @@ _CODES = {
     "complex64": "C64",
 }
 _DTYPES = {code: name for name, code in _CODES.items()}
+BITS = {  # dtypes that NumPy lacks, and those that hold their bits
+    "bfloat16": "uint16",
+    "float8_e4m3fn": "uint8",
+    "float8_e5m2": "uint8",
+    "float8_e4m3fnuz": "uint8",
+    "float8_e5m2fnuz": "uint8",
+    "float8_e8m0fnu": "uint8",
+}
+NUMPY = frozenset(_CODES) - frozenset(BITS) | {"complex128"}
+_ALIGNMENT = 64
+_PAD = struct.Struct("<3H")
+_PAD_ID = 0xD935  # the extra field that Android's zipalign uses for padding
+_ZIP64_ABOVE = 1 << 31  # as zipfile
+_MAX_HEADER = 10_000  # numpy's own limit
+_MAX_RATIO = 1032  # deflate's highest ratio
+
+
+class Plain(NamedTuple):
+    """An array in NumPy's terms: C-ordered, in native byte order.
+
+    ``dtype`` is the name that PyTorch has for it. If it is in ``BITS``, ``values`` are its bits. An array that is part
+    of a file begins there at ``start``.
+    """
+
+    dtype: str
+    values: Any
+    file: File | None = None
+    start: int = 0
+
+    def copy(self) -> Plain:
+        return Plain(self.dtype, self.values.copy())
+
+    def tensor(self) -> Tensor:
+        """A tensor that shares the memory of ``values``, which must be writable."""
+        import torch
+
+        if not self.values.size:  # NumPy may give it strides of 0, with which PyTorch cannot view it as bytes
+            return torch.empty(self.values.shape, dtype=getattr(torch, self.dtype))
+        if self.dtype in BITS:  # viewed as signed: PyTorch has few functions for uint16
+            signed = self.values.view(BITS[self.dtype][1:])
+            return torch.from_numpy(signed).view(getattr(torch, self.dtype))
+        return torch.from_numpy(self.values)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a PyTorch tensor, without importing PyTorch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
+
+
+def plain(key: str, value: Any) -> Plain:
+    """A tensor, an array or what NumPy converts to one, without a copy where none is needed.
+
+    Raises:
+        ClientError: If it does not consist of numbers, or has a dtype or layout that cannot be written.
+    """
+    import numpy as np
+
+    if isinstance(value, Plain):
+        return value
+    if is_tensor(value):
+        return _of_tensor(key, value)
+    array = np.asarray(value, order="C")
+    name = array.dtype.name
+    if name in BITS:  # of ml_dtypes, as JAX has them
+        return Plain(name, array.view(BITS[name]))
+    if name not in NUMPY:
+        raise ClientError(f"{key!r} is not an array of numbers: NumPy gives it the dtype {array.dtype}")
+    return Plain(name, array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _of_tensor(key: str, tensor: Any) -> Plain:
+    import torch
+
+    name = str(tensor.dtype)[len("torch.") :]
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        what = f"is on no device ({tensor.device})" if tensor.is_meta else f"has the layout {tensor.layout}"
+        hint = "give dense tensors: call .to_dense(), or .dequantize()"
+        raise ClientError(f"tensor {key!r} {'is quantized' if tensor.is_quantized else what}", hint)
+    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if name in BITS:
+        bits = BITS[name]
+        return Plain(name, dense.view(torch.uint8 if bits == "uint8" else torch.int16).numpy().view(bits))
+    if name not in NUMPY:
+        raise ClientError(f"tensor {key!r} has the dtype {tensor.dtype}, which cannot be written")
+    return Plain(name, dense.numpy())
 
 
 def read(path: str) -> dict[str, Tensor]:
@@ -41,18 +132,38 @@ def read(path: str) -> dict[str, Tensor]:
     Raises:
         ClientError: If it cannot be read, or has neither format.
     """
+    return {name: one.copy().tensor() for name, one in open_file(path).items()}
+
+
+def open_file(path: str) -> dict[str, Plain]:
+    """The arrays of a file by their keys, read-only; those of a large file are mapped where they are aligned.
+
+    Raises:
+        ClientError: If it cannot be read, or has neither format.
+    """
     try:
-        with open(path, "rb") as file:
-            magic = file.read(4)
-            file.seek(0)
-            return _read_npz(file) if magic == b"PK\3\4" else _read_safetensors(file)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        file = File(path)
+        return _read_npz(file) if bytes(file.view[:4]) == b"PK\3\4" else _read_safetensors(file)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        OverflowError,
+        RecursionError,
+        MemoryError,
+        struct.error,
+        zipfile.BadZipFile,
+        EOFError,
+    ) as error:
         raise ClientError(f"{path}: cannot be read as .npz or .safetensors: {type(error).__name__}: {error}") from error
 
 
 def write(path: str, tensors: Mapping[str, Any]) -> None:
     """Write tensors, or values that NumPy converts to arrays, by their keys: as .safetensors if the path ends so, else
-    as .npz.
+    as .npz. Elements are aligned, so that they can be mapped.
 
     Raises:
         ClientError: If the format does not support a tensor's dtype.
@@ -77,25 +188,92 @@ def _whole(path: str) -> Iterator[BinaryIO]:
             os.unlink(unfinished)
 
 
-def _read_npz(file: BinaryIO) -> dict[str, Tensor]:
-    import numpy as np
-    import torch
-
-    def native(array: Any) -> Any:
-        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-    with np.load(file, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(native(arrays[name])) for name in arrays.files}
-
-
-def _numbers(key: str, value: Any) -> Any:
-    """A C-ordered array in native byte order."""
+def _part(file: File, key: str, dtype: str, shape: tuple[int, ...], start: int) -> Plain:
+    """The array whose elements begin at ``start`` in a file, which has all of them."""
     import numpy as np
 
-    array = np.array(value, order="C")
-    if array.dtype.kind not in "biufc":
-        raise ClientError(f"{key!r} is not an array of numbers: NumPy gives it the dtype {array.dtype}")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    one = np.dtype(BITS.get(dtype, dtype))
+    flat: Any = np.frombuffer(file.view, np.uint8, math.prod(shape) * one.itemsize, start)
+    if start % one.itemsize:  # np.savez does not align arrays, and compiled code may rely on it
+        flat = flat.copy()
+    values = flat.view(one).reshape(shape)
+    if dtype == "bool" and flat.max(initial=0) > 1:
+        raise ValueError(f"{key!r} is boolean, but contains bytes other than 0 and 1")
+    values.flags.writeable = False
+    return Plain(dtype, values, file, start) if not start % one.itemsize else Plain(dtype, values)
+
+
+# ---- .npz
+
+
+def _read_npz(file: File) -> dict[str, Plain]:
+    found: dict[str, Plain] = {}
+    with zipfile.ZipFile(_Stream(file.view)) as archive:
+        for info in archive.infolist():
+            name = info.filename[: -len(".npy")]
+            if not info.filename.endswith(".npy") or name in found:
+                raise ValueError(f"its member {info.filename!r} is no array, or there twice")
+            try:
+                found[name] = _member(file, archive, info, name)
+            except ValueError as error:
+                raise ValueError(f"{name!r}: {error}") from error
+    return found
+
+
+class _Stream(io.RawIOBase):
+    """A view as a file: io.BytesIO would copy it."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._place = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place = offset + (0, self._place, len(self._view))[whence]
+        if not 0 <= place <= len(self._view):
+            raise OSError("seek out of range")  # as zipfile expects
+        self._place = place
+        return place
+
+    def read(self, size: int = -1) -> bytes:
+        start, self._place = self._place, len(self._view) if size < 0 else min(self._place + size, len(self._view))
+        return bytes(self._view[start : self._place])
+
+
+def _member(file: File, archive: zipfile.ZipFile, info: zipfile.ZipInfo, key: str) -> Plain:
+    import numpy as np
+
+    with archive.open(info) as member:  # compares the member's own header with the directory
+        head = member.read(_MAX_HEADER + 12)
+    header = io.BytesIO(head)
+    version = np.lib.format.read_magic(header)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if reader is None:
+        raise ValueError(f"its format has the version {version}")
+    shape, is_fortran, dtype = reader(header)
+    if dtype.name not in NUMPY:
+        raise ValueError(f"it has the dtype {str(dtype)[:40]}, and is no array of numbers")
+    size = math.prod(shape) * dtype.itemsize
+    if header.tell() + size != info.file_size or info.file_size > info.compress_size * _MAX_RATIO:
+        raise ValueError(f"its shape {shape} does not fit its size")
+    if info.compress_type == zipfile.ZIP_STORED and dtype.isnative and not (is_fortran and len(shape) > 1):
+        name_length, extra_length = struct.unpack_from("<2H", file.view, info.header_offset + 26)
+        start = info.header_offset + 30 + name_length + extra_length + header.tell()
+        if info.compress_size != info.file_size or start + size > len(file):
+            raise ValueError("it reaches beyond the end of the file")
+        return _part(file, key, dtype.name, shape, start)
+    with archive.open(info) as member:
+        member.read(header.tell())
+        content = member.read()
+    array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+    array = np.array(array, dtype.newbyteorder("="), order="C")
+    array.flags.writeable = False
+    return Plain(dtype.name, array)
 
 
 def _write_npz(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
@@ -103,60 +281,82 @@ def _write_npz(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, tensor in tensors.items():
-            try:
-                array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
-            except AttributeError:  # not a PyTorch tensor
-                array = _numbers(name, tensor)
-            except TypeError as error:  # such as bfloat16
+            one = plain(name, tensor)
+            if one.dtype in BITS:
                 raise ClientError(
-                    f"tensor {name!r}: an .npz file cannot hold {tensor.dtype}, a .safetensors file can",
+                    f"tensor {name!r}: an .npz file cannot hold torch.{one.dtype}, a .safetensors file can",
                     "all model files have the format of the seed model: put a file name into the command of build, "
                     "`command: python main.py build seed.safetensors`, or set seed_model to a .safetensors file",
-                ) from error
+                )
+            header = io.BytesIO()
+            fields = {"descr": one.values.dtype.str, "fortran_order": False, "shape": one.values.shape}
+            np.lib.format.write_array_header_1_0(header, fields)
+            is_big = one.values.nbytes + header.tell() > _ZIP64_ABOVE
             # A ZipInfo with the default time, so that equal tensors give equal bytes.
-            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+            info = zipfile.ZipInfo(name + ".npy")
+            info.extra = _padding(file.tell() + 30 + len(info.filename.encode()) + 20 * is_big + header.tell())
+            with archive.open(info, "w", force_zip64=is_big) as member:
+                member.write(header.getvalue())
+                member.write(one.values.reshape(-1).view(np.uint8).data)
 
 
-def _read_safetensors(file: BinaryIO) -> dict[str, Tensor]:
-    import torch
+def _padding(end: int) -> bytes:
+    """An extra field after which what would begin at ``end`` is aligned."""
+    size = -end % _ALIGNMENT
+    size += _ALIGNMENT if 0 < size < _PAD.size else 0
+    return _PAD.pack(_PAD_ID, size - 4, _ALIGNMENT).ljust(size, b"\0") if size else b""
 
-    size = int.from_bytes(file.read(8), "little")
-    if size > 16 << 20:
+
+# ---- .safetensors
+
+
+def _read_safetensors(file: File) -> dict[str, Plain]:
+    begin = 8 + int.from_bytes(file.view[:8], "little")
+    if begin > 8 + (16 << 20):
         raise ValueError("its header is too long")
-    header = json.loads(file.read(size))
+    header = json.loads(bytes(file.view[8:begin]))
     header.pop("__metadata__", None)
-    content = bytearray(file.read())
     found = {}
     for name, entry in header.items():
-        dtype = getattr(torch, _DTYPES[entry["dtype"]])
+        dtype = _DTYPES[entry["dtype"]]
         start, end = entry["data_offsets"]
-        if not 0 <= start <= end <= len(content):
+        shape = tuple(entry["shape"])
+        if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
+            raise ValueError(f"the entry of tensor {name!r} is damaged")
+        if not start <= end <= len(file) - begin:
             raise ValueError(f"tensor {name!r} reaches beyond the end of the file")
-        flat = torch.frombuffer(content[start:end], dtype=dtype) if end > start else torch.empty(0, dtype=dtype)
-        found[name] = flat.reshape(entry["shape"])
+        if math.prod(shape) * _size(dtype) != end - start:
+            raise ValueError(f"tensor {name!r}: its shape {shape} does not fit its {end - start} bytes")
+        found[name] = _part(file, name, dtype, shape, begin + start)
     return found
 
 
-def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
-    import torch
+def _size(dtype: str) -> int:
+    import numpy as np
 
-    tensors = {
-        name: one if isinstance(one, torch.Tensor) else torch.from_numpy(_numbers(name, one))
-        for name, one in tensors.items()
-    }
+    return np.dtype(BITS.get(dtype, dtype)).itemsize
+
+
+def can_hold(suffix: str, dtype: str) -> bool:
+    """Whether files of this suffix have the dtype."""
+    return dtype in (_CODES if suffix == ".safetensors" else NUMPY)
+
+
+def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
+    import numpy as np
+
+    plains = {name: plain(name, one) for name, one in tensors.items()}
     header, contents, end = {}, [], 0
     # Sorted by the size of their elements, so that all are aligned: the format allows no gaps.
-    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
-        code = _CODES.get(str(tensor.dtype)[len("torch.") :])
+    for name, one in sorted(plains.items(), key=lambda item: -item[1].values.itemsize):
+        code = _CODES.get(one.dtype)
         if code is None:
-            raise ClientError(f"tensor {name!r}: a .safetensors file cannot hold {tensor.dtype}")
-        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        contents.append(plain.reshape(-1).view(torch.uint8).numpy())
+            raise ClientError(f"tensor {name!r}: a .safetensors file cannot hold torch.{one.dtype}")
+        contents.append(one.values.reshape(-1).view(np.uint8))
         start, end = end, end + contents[-1].nbytes
-        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps({name: header[name] for name in tensors}, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % 64)
+        header[name] = {"dtype": code, "shape": list(one.values.shape), "data_offsets": [start, end]}
+    text = json.dumps({name: header[name] for name in plains}, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for content in contents:
         file.write(content.data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from fedpkg.client.errors import ClientError
 from fedpkg.client.models import Path, number, write_json
 
 _JSON, _EMPTY = "%json", "%empty"
+_MOST_TENSORS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,31 @@ def load_records(path: Path) -> Records:
     Raises:
         ClientError: If the file cannot be read, or does not contain records.
     """
+    found = open_records(path)
+    return Records(
+        {name: {key: _as_array(value) for key, value in one.items()} for name, one in found.sets.items()}, found.data
+    )
+
+
+def open_records(path: Path) -> Records:
+    """Records whose arrays are `fedpkg.client.arrays.Plain`: read-only, and mapped if the file is large.
+
+    Raises:
+        ClientError: As `load_records`.
+    """
     path = os.fspath(path)
-    found = _read(path)
+    found = arrays.open_file(path)
+    if len(found) > _MOST_TENSORS:
+        raise ClientError(f"{path}: does not contain records: it has more than {_MOST_TENSORS} tensors")
     try:
-        data = json.loads(bytes(found.pop(_JSON))) if _JSON in found else None
+        data = json.loads(bytes(found.pop(_JSON).values)) if _JSON in found else None
         sets: dict[str, dict[str, Any]] = {}
         for key, array in found.items():
             name, tensor_name = key.split("/")
-            one = sets.setdefault(unquote(name), {})
+            one = sets.setdefault(unquote(name, errors="strict"), {})
             if tensor_name != _EMPTY:
-                one[unquote(tensor_name)] = array
-    except (ValueError, TypeError) as error:
+                one[unquote(tensor_name, errors="strict")] = array
+    except (ValueError, TypeError, RecursionError) as error:
         raise ClientError(f"{path}: does not contain records: {error}") from error
     return Records(sets, data)
 
@@ -88,26 +102,5 @@ def write_records(path: str, records: Records) -> None:
     arrays.write(path, found)
 
 
-def _read(path: str) -> dict[str, Any]:
-    import numpy as np
-
-    try:
-        with open(path, "rb") as file:
-            if file.read(4) != b"PK\3\4":
-                return {key: _as_array(tensor) for key, tensor in arrays.read(path).items()}
-            found = {}
-            with zipfile.ZipFile(file) as archive:  # np.load removes the '.npy' of 'x.npy'
-                for info in archive.infolist():
-                    with archive.open(info) as member:
-                        array = np.lib.format.read_array(member, allow_pickle=False)
-                    found[info.filename[: -len(".npy")]] = array
-            return found
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ClientError(f"{path}: cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _as_array(tensor: Any) -> Any:
-    try:
-        return tensor.numpy()
-    except TypeError:  # a dtype that NumPy does not have
-        return tensor
+def _as_array(one: arrays.Plain) -> Any:
+    return one.copy().tensor() if one.dtype in arrays.BITS else one.copy().values

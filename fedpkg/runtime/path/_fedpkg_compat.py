@@ -1,7 +1,7 @@
 """Finds modules that FEDn's packages import (``fedn``, ``scaleoututil``, ``docker``) if they are not installed.
 
-It also finds ``fedpkg.client`` everywhere: the module of the fedpkg that runs the task, as it reads its task.json. The
-rest of fedpkg is available only if it is installed.
+It also finds ``fedpkg.client``, ``fedpkg.records`` and ``fedpkg.apps`` everywhere: the modules of the fedpkg that runs
+the task, as they read its task.json and its messages. The rest of fedpkg is available only if it is installed.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. The finder asks all other
 finders first, at the time of the import: an entry at the end of ``sys.path`` would take precedence over editable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg"))
 OF_FEDN = ("fedn", "scaleout", "scaleoututil")
-CLIENT = "fedpkg.client"
+SERVED = ("fedpkg.client", "fedpkg.records", "fedpkg.apps")
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(RUNTIME, "compat")
 
@@ -49,7 +49,7 @@ class _LastResort:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name == CLIENT:
+        if name in SERVED:
             return PathFinder.find_spec(name, [os.path.dirname(RUNTIME)])
         if name not in NAMES:
             return None

@@ -35,10 +35,13 @@ ROWS = [
     {"interpreters", "means", "devices", "small_files"},
     {"files"},
     {"log"},
-    {"errors", "types", "rules", "shown", "shares", "client", "fedn"},
+    {"errors", "types", "rules", "shown", "shares", "apps", "fedn"},
+    {"records"},
+    {"client"},
     {"python_source"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
+IN_TASKS = {"client", "records", "apps"}  # these are found in every task, even if fedpkg is not installed there
 # The same within strategies/; what is not named here, and the protocols of the rooms (base.py), lie below.
 STRATEGIES = [{"methods"}, {"pipeline"}, {"aggregators", "server_optimisers"}]
 
@@ -97,11 +100,11 @@ def test_modules_of_a_room_import_only_what_is_below_it(room: str) -> None:
         if not name.startswith("fedpkg"):
             continue
         target = [*name.split("."), ""][1]
-        if room == "runtime" and target == "client":  # which is found everywhere
+        if room == "runtime" and target in IN_TASKS:  # which is found everywhere
             assert path.name in PROGRAMS, f"{path}:{line}: of what runs in a task, only programs that call a package's"
             continue
         assert room != "runtime", f"{path}:{line}: what runs inside a task imports nothing of fedpkg"
-        assert room != "client" or target == "client", f"{path}:{line}: it is all of fedpkg that entry points have"
+        assert room not in IN_TASKS or target in IN_TASKS, f"{path}:{line}: it is all of fedpkg that entry points have"
         if target in ("", room):
             continue
         assert LEVEL[room] > LEVEL[target], f"{path}:{line}: {room} may not import {target}"
@@ -150,7 +153,7 @@ def test_zygote_needs_only_the_standard_library() -> None:
         for line, name in imports_of(path):
             top = name.partition(".")[0]
             known = top in sys.stdlib_module_names or top.startswith("_fedpkg_") or top in compat
-            known = known or (serves_fedn and name.startswith("fedpkg.client"))
+            known = known or (serves_fedn and name.startswith(tuple(f"fedpkg.{room}" for room in IN_TASKS)))
             assert known, f"{path}:{line}: {name}"
 
 

@@ -1,1 +1,1 @@
-"""Replaces fedpkg in interpreters without it: only ``fedpkg.client`` exists."""
+"""Replaces fedpkg in interpreters without it: only ``fedpkg.client``, ``.records`` and ``.apps`` exist."""

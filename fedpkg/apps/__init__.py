@@ -1,0 +1,55 @@
+"""Message apps: programs that exchange messages of records, on the side of the clients and of the server.
+
+docs/reference/records-and-messages.md describes messages and what they contain. Importing this package loads neither
+torch nor numpy: each name is imported when it is first used. It can be imported in every task, even if fedpkg is not
+installed there.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedpkg.apps.context import Context
+    from fedpkg.apps.message import Error, ErrorCode, Message, MessageInitializationError, MessageType, Metadata
+    from fedpkg.records import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+_HOMES = {
+    "Array": "fedpkg.records.array",
+    "ArrayRecord": "fedpkg.records.array_record",
+    "ConfigRecord": "fedpkg.records.value_records",
+    "Context": "fedpkg.apps.context",
+    "Error": "fedpkg.apps.message",
+    "ErrorCode": "fedpkg.apps.message",
+    "Message": "fedpkg.apps.message",
+    "MessageInitializationError": "fedpkg.apps.message",
+    "MessageType": "fedpkg.apps.message",
+    "Metadata": "fedpkg.apps.message",
+    "MetricRecord": "fedpkg.records.value_records",
+    "RecordDict": "fedpkg.records.record_dict",
+}
+__all__ = [
+    "Array",
+    "ArrayRecord",
+    "ConfigRecord",
+    "Context",
+    "Error",
+    "ErrorCode",
+    "Message",
+    "MessageInitializationError",
+    "MessageType",
+    "Metadata",
+    "MetricRecord",
+    "RecordDict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

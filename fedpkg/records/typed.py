@@ -1,0 +1,72 @@
+"""A dictionary that checks each value when it is put in; the base of all records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any, TypeVar
+
+V = TypeVar("V")
+
+
+class Checked(MutableMapping[str, V]):
+    """A dictionary with text as keys, which refuses what its kind cannot contain.
+
+    It equals another one of its kind, or any dictionary, with equal contents. It has no hash, as it can change.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+    _kind: type[Any]
+
+    def __init__(self) -> None:
+        self._items: dict[str, V] = {}
+
+    def _checked(self, key: str, value: Any) -> V:
+        raise NotImplementedError
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._items[self._key(key)] = self._checked(key, value)
+
+    def _key(self, key: object) -> str:
+        if not isinstance(key, str):
+            raise TypeError(
+                f"{self._name}: a key must be str, got {type(key).__name__} ({key!r:.60}); write {str(key)!r:.60}"
+            )
+        return key
+
+    def __getitem__(self, key: str) -> V:
+        try:
+            return self._items[key]
+        except KeyError:
+            names = ", ".join(map(repr, list(self._items)[:20])) or "nothing"
+            more = ", …" if len(self._items) > 20 else ""
+            raise KeyError(f"{self._name} has no {key!r}; it has {names}{more}") from None
+
+    def __delitem__(self, key: str) -> None:
+        self[key]
+        del self._items[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Checked):
+            return self._kind is other._kind and self._items == other._items
+        return self._items == other if isinstance(other, dict) else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"{self._name}({self._items!r})"
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+
+def bytes_of(text: str) -> int:
+    """The length of a text in UTF-8, also if it is not valid Unicode."""
+    return len(text.encode("utf-8", "surrogatepass"))
