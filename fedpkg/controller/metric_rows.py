@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fedpkg.controller.metrics import Weight, average, numbers_of
-from fedpkg.stores.base import HELD_OUT, MetricPhase, MetricRow, RoundRow
+from fedpkg.stores.base import HELD_OUT, MetricPhase, MetricRow, RoundRow, ValidationRow
 from fedpkg.stores.metric_rows import is_lower_better
 from fedpkg.types import Json
 
@@ -87,12 +87,34 @@ def _quantile(values: Sequence[float], tenths: int) -> float:
 
 
 def all_metric_rows(store: StateStore, session_id: str) -> list[MetricRow]:
-    """The aggregates of a session, by round. For rounds of an older fedpkg, only the weighted means are known."""
+    """The aggregates of a session, by round.
+
+    For rounds of an older fedpkg, the weighted means are those on record; the spread is known of the validations.
+    """
     found: dict[int, list[MetricRow]] = {}
-    for row in store.list_metric_rows(session_id):
-        found.setdefault(row.round_number, []).append(row)
+    for one in store.list_metric_rows(session_id):
+        found.setdefault(one.round_number, []).append(one)
     rounds = store.list_rounds(session_id, status=("aggregated", "finished"))
-    return [one for row in rounds for one in found.get(row.round_number) or former_rows(row)]
+    replies: dict[int, list[ValidationRow]] = {}
+    if any(row.round_number not in found for row in rounds):
+        for validation in store.list_validations(session_id):
+            replies.setdefault(validation.round_number, []).append(validation)
+    return [
+        one
+        for row in rounds
+        for one in found.get(row.round_number) or _with_spread(former_rows(row), replies.get(row.round_number, ()))
+    ]
+
+
+def _with_spread(means: list[MetricRow], validated: Sequence[ValidationRow]) -> list[MetricRow]:
+    """The rows of a former round, those of the validation with their spread over the clients."""
+    if not validated or any(mean.phase == "held_out" for mean in means):  # the validations of both kinds are mixed
+        return means
+    told = [(reply.metrics, (reply.weight, reply.weight_source)) for reply in validated]
+    first = validated[0]
+    rows = metric_rows(told, session_id=first.session_id, round_number=first.round_number, phase="validate")
+    known = {("validate", one.metric): one for one in rows}
+    return [replace(known.get((mean.phase, mean.metric), mean), weighted_mean=mean.weighted_mean) for mean in means]
 
 
 def former_rows(row: RoundRow) -> list[MetricRow]:

@@ -18,10 +18,10 @@ from fedpkg.pictures.chart import (
     TreeChart,
     histogram,
 )
-from fedpkg.reporting.measures import Measure, Measured
+from fedpkg.reporting.measures import Measured
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, TaskRow
+    from fedpkg.stores.base import MetricRow, ModelRow, RequestRow, RoundRow, TaskRow
 
 MOST_CURVES = 12  # charts of metrics; a table names the others
 _PHASES = {
@@ -58,7 +58,7 @@ def metric_charts(found: Measured, names: Sequence[str]) -> Iterator[LineChart]:
         yield LineChart(title=name, curves=curves, x=Axis("round", "whole"), y=Axis(""))
 
 
-def bands_of(measures: Sequence[Measure]) -> tuple[Band, ...]:
+def bands_of(measures: Sequence[MetricRow]) -> tuple[Band, ...]:
     """From the worst to the best client, and within it from the first to the last decile."""
     if all(measure.min is None for measure in measures):
         return ()

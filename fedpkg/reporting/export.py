@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fedpkg.errors import ConfigError
 from fedpkg.files import copy_file, fsync_tree, remove_tree
-from fedpkg.reporting.measures import Measure
 from fedpkg.reporting.provenance import STARTS, changes_of, read_starts
 from fedpkg.reporting.report import Facts, report_page
 from fedpkg.reporting.stored_config import without_secrets, yaml_of
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import ModelRow, RequestRow
+    from fedpkg.stores.base import MetricRow, ModelRow, RequestRow
     from fedpkg.stores.home import Home
     from fedpkg.stores.sql import StateStore
 
@@ -132,12 +131,13 @@ def _texts(store: StateStore, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "report.html", report_page(facts)
 
 
-def _flat(measure: Measure) -> dict[str, Any]:
-    """A measure in columns of numbers and words."""
-    line = asdict(measure)
-    deciles = list(line.pop("deciles")) or [None] * 9
-    number = line.pop("round_number")
-    return {"round": number, **line, **{f"decile_{k}": value for k, value in enumerate(deciles, start=1)}}
+def _flat(row: MetricRow) -> dict[str, Any]:
+    """The aggregates of a metric in columns of numbers and words."""
+    line = asdict(row)
+    del line["session_id"]
+    number, clients, deciles = line.pop("round_number"), line.pop("num_clients"), line.pop("deciles") or [None] * 9
+    told = {f"decile_{k}": value for k, value in enumerate(deciles, start=1)}
+    return {"round": number, **line, "num_clients": clients, **told}
 
 
 def _round_lines(facts: Facts) -> Iterator[dict[str, Any]]:

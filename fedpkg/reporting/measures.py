@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fedpkg.controller.metric_rows import all_metric_rows
 from fedpkg.errors import NotFound, nearest
+from fedpkg.stores.base import MetricRow
 
 if TYPE_CHECKING:
-    from fedpkg.stores.base import MetricRow, RoundRow, ValidationRow
     from fedpkg.stores.sql import StateStore
 
 PHASES = (
@@ -25,24 +26,6 @@ PLAIN = ("validate", "strategy")  # their metrics are named without the phase; o
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One metric of a round over its clients; None: unknown, or no client has a finite value."""
-
-    round_number: int
-    phase: str
-    metric: str
-    weighted_mean: float | None = None
-    mean: float | None = None
-    std: float | None = None
-    min: float | None = None
-    max: float | None = None
-    deciles: Sequence[float] = ()
-    worst_tenth: float | None = None
-    best_tenth: float | None = None
-    num_clients: int = 0
-
-
-@dataclass(frozen=True)
 class Costs:
     """What a session has cost from its first round to the end of this one."""
 
@@ -54,13 +37,13 @@ class Costs:
 
 @dataclass(frozen=True)
 class Measured:
-    """All that a session measured: (phase, metric) → round → measure, and the costs by round."""
+    """All that a session measured: (phase, metric) → round → aggregates, and the costs by round."""
 
-    metrics: Mapping[tuple[str, str], Mapping[int, Measure]]
+    metrics: Mapping[tuple[str, str], Mapping[int, MetricRow]]
     costs: Mapping[int, Costs]
     names: Sequence[str] = field(default=())  # of its metrics, those first that a reader looks for first
 
-    def find(self, metric: str, phase: str | None = None) -> Mapping[int, Measure]:
+    def find(self, metric: str, phase: str | None = None) -> Mapping[int, MetricRow]:
         """A metric by round, in the given phase, or else in the first of `PHASES` that has it.
 
         Raises:
@@ -80,9 +63,9 @@ class Measured:
 
 def measured(store: StateStore, session_id: str) -> Measured:
     """The metrics and the costs of a session's committed rounds."""
-    found: dict[tuple[str, str], dict[int, Measure]] = {}
-    for measure in _measures(store, session_id):
-        found.setdefault((measure.phase, measure.metric), {})[measure.round_number] = measure
+    found: dict[tuple[str, str], dict[int, MetricRow]] = {}
+    for row in _measures(store, session_id):
+        found.setdefault((row.phase, row.metric), {})[row.round_number] = row
     ordered = sorted(found, key=lambda key: (PHASES.index(key[0]) if key[0] in PHASES else len(PHASES), _rank(key[1])))
     names = list(dict.fromkeys(name for _, name in ordered))
     return Measured({key: found[key] for key in ordered}, _costs(store, session_id), names)
@@ -93,52 +76,20 @@ def _rank(metric: str) -> int:
     return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2 if "test" in word else 3
 
 
-def _measures(store: StateStore, session_id: str) -> Iterator[Measure]:
-    by_round: dict[int, list[MetricRow]] = {}
-    for one in store.list_metric_rows(session_id):
-        by_round.setdefault(one.round_number, []).append(one)
-    rounds = store.list_rounds(session_id, status=("aggregated", "finished"))
-    former = [row for row in rounds if row.round_number not in by_round]
-    if former:
-        by_round |= _former(store, session_id, former)
-    for row in rounds:
-        yield from map(_measure, by_round.get(row.round_number, ()))
+def _measures(store: StateStore, session_id: str) -> Iterator[MetricRow]:
+    """The aggregates of the metrics over the clients, and the numbers that the strategy reports."""
+    yield from all_metric_rows(store, session_id)
+    for row in store.list_rounds(session_id, status=("aggregated", "finished")):
         for name, value in row.strategy_metrics.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield Measure(row.round_number, "strategy", name, value)
-
-
-def _measure(row: MetricRow) -> Measure:
-    return Measure(
-        row.round_number, row.phase, row.metric, row.weighted_mean, row.mean, row.std, row.min, row.max,
-        tuple(row.deciles), row.worst_tenth, row.best_tenth, row.num_clients,
-    )  # fmt: skip
-
-
-def _former(store: StateStore, session_id: str, rounds: Sequence[RoundRow]) -> dict[int, list[MetricRow]]:
-    """The aggregates of rounds of an older fedpkg: the weighted means on record, and the spread of the validations."""
-    from fedpkg.controller.metric_rows import former_rows, metric_rows
-
-    replies: dict[int, list[ValidationRow]] = {}
-    for validation in store.list_validations(session_id):
-        if validation.phase == "validate":
-            replies.setdefault(validation.round_number, []).append(validation)
-    found = {}
-    for row in rounds:
-        means = former_rows(row)
-        validated = replies.get(row.round_number, ())
-        if not any(mean.phase == "held_out" for mean in means):  # else the validations of both kinds are mixed
-            told = [(reply.metrics, (reply.weight, reply.weight_source)) for reply in validated]
-            spread = metric_rows(told, session_id=session_id, round_number=row.round_number, phase="validate")
-            known = {one.metric: one for one in spread}
-            means = [
-                replace(known[mean.metric], weighted_mean=mean.weighted_mean)
-                if mean.phase == "validate" and mean.metric in known
-                else mean
-                for mean in means
-            ]
-        found[row.round_number] = means
-    return found
+                yield MetricRow(
+                    session_id=session_id,
+                    round_number=row.round_number,
+                    phase="strategy",
+                    metric=name,
+                    num_clients=0,
+                    weighted_mean=value,
+                )
 
 
 def _costs(store: StateStore, session_id: str) -> dict[int, Costs]:

@@ -233,7 +233,7 @@ class MetricRow:
 
     session_id: str
     round_number: int
-    phase: MetricPhase
+    phase: MetricPhase | Literal["strategy"]  # "strategy", what it reports, is in no database: RoundRow has it
     metric: str
     num_clients: int
     weighted_mean: float | None = None  # as in RoundRow.metrics

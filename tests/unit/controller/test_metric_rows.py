@@ -98,16 +98,19 @@ def test_round_has_rows_by_phase_and_the_event_carries_them(federation: Federati
     assert [row for event in events for row in event.metrics] == rows
 
 
-def test_readers_get_the_weighted_means_of_rounds_without_rows(federation: Federation, at_once: AtOnce) -> None:
+def test_readers_get_means_and_spread_of_rounds_without_rows(federation: Federation, at_once: AtOnce) -> None:
     session = federation.run(clients=3, rounds=2, validation={"every": 1})
     expected = all_metric_rows(federation.store, session.session_id)
     with closing(sqlite3.connect(federation.home.state_db)) as database, database:
         database.execute("delete from metric_rows where round_number = 1")
     found = all_metric_rows(federation.store, session.session_id)
-    keys = [(row.round_number, row.phase, row.metric, row.weighted_mean, row.num_clients) for row in expected]
-    assert [(r.round_number, r.phase, r.metric, r.weighted_mean, r.num_clients) for r in found] == keys
-    assert {row.mean is None for row in found if row.round_number == 1} == {True}
-    assert {row.mean is None for row in found if row.round_number == 2} == {False}
+    of_training = [one for one in expected if one.round_number == 1 and one.phase == "train"]
+    assert of_training and [one for one in found if one not in expected] == [
+        dataclasses.replace(one, mean=None, std=None, min=None, max=None, deciles=[], worst_tenth=None, best_tenth=None)
+        for one in of_training
+    ], "the validations of each client are on record, what they reported from training is not"
+    keys = [(one.round_number, one.phase, one.metric) for one in expected]
+    assert [(one.round_number, one.phase, one.metric) for one in found] == keys
 
 
 def test_metric_that_is_finite_for_some_counts_those_in_former_rounds() -> None:
