@@ -71,6 +71,7 @@ SCRIPTS: dict[str, tuple[str, bool]] = {
     "own_module_between": ("from package_of_settings import name\nimport observer", False),
     "main_only": ("import observer\nif __name__ == '__main__':\n    os.environ['OTHER'] = str(1)", True),
     "values": ("import re\nWORD = re.compile('a')\nx = len('abc')\nprint('hello')\nimport observer", True),
+    "collects": ("os.environ['FLAG'] = 'of its own'\nimport tuned\nimport observer", True),
     "half_imported": ("try:\n    import half\nexcept OSError:\n    pass\nimport half_of\nimport observer", True),
 }
 OWN = {
@@ -80,11 +81,11 @@ OWN = {
     "package_of_settings/inner.py": "import os\nos.environ['FLAG'] = str(4)\n",
 }
 REPORT = """
-import os as real_os
+import gc, os as real_os
 seen = sys.modules["observer"]
 half = half_of.STATE if "half_of" in globals() else None
 environ = {name: real_os.environ.get(name) for name in ("FLAG", "OTHER", "CONFIGURED", "SET_BY_LIBRARY")}
-tell(seen=seen.SEEN, environ=environ, half=half, mine=seen.PID == os.getpid())
+tell(seen=seen.SEEN, environ=environ, half=half, collects=gc.get_threshold(), mine=seen.PID == os.getpid())
 """
 
 
@@ -94,6 +95,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> PackageOnDisk:
     files = {f"client/{name}.py": PRELUDE + code + REPORT for name, (code, _) in SCRIPTS.items()}
     files |= {f"client/{name}": text for name, text in OWN.items()}
     files |= {"site/observer.py": OBSERVER, "site/switch.py": SWITCH}
+    files["site/tuned.py"] = "import gc\ngc.set_threshold(5000)\n"
     files["site/half_of.py"] = "import os\nSTATE = [os.environ.get('FLAG')]\n"
     files["site/half.py"] = (
         "import half_of\nhalf_of.STATE.append('half')\nif 'FEDPKG_TASK' not in __import__('os').environ:"
