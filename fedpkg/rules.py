@@ -4,12 +4,14 @@ If a new version of fedpkg computes another result from the same configuration a
 rules is incremented. A session records its number (`SessionRow.rules`). Code that still supports former rules uses that
 number; strategies that no longer do are listed here. `fedpkg.session.former_rules` refuses sessions for reasons
 other than the strategy, such as rules 3: the mean of more than 256 cohort positions adds them in another order. Since
-rules 4, variables of a run override those that fedpkg sets, and metrics that are numbers as text are numbers.
+rules 4, variables of a run override those that fedpkg sets, and metrics that are numbers as text are numbers. Rules 5
+draw the partitions `iid` and `dirichlet` from bits (`fedpkg.data.draws`). The data of a session are split once, when it
+begins, so a resumed session reads its files and draws nothing.
 """
 
 from __future__ import annotations
 
-CURRENT = 4
+CURRENT = 5
 
 # Number of the rules → strategies that changed with it and no longer support former rules, with the reason.
 _SECOND_POINT = "its second point no longer has buffers, which reset the model's running statistics in each round"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedpkg.data.base import Indices
+from fedpkg.data.draws import Draws
 from fedpkg.data.partitioners.registry import make_partitioner
 from fedpkg.data.partitioners.splitting import BORROW, split_examples, within_client
 from fedpkg.data.sources.base import Dataset
@@ -102,19 +103,19 @@ def _within(
 
 def _with_borrowed(dataset: Dataset, train: list[Indices], test: list[Indices], seed: int) -> list[Indices]:
     """The test examples, with one borrowed from another client for each client without any."""
-    rng = np.random.default_rng([seed, BORROW])
+    draws = Draws(np.random.default_rng([seed, BORROW]))
     train_labels, test_labels = dataset.labels("train"), dataset.labels("test")
-    return [part if len(part) else _borrow(train_labels[train[k]], test_labels, rng) for k, part in enumerate(test)]
+    return [part if len(part) else _borrow(train_labels[train[k]], test_labels, draws) for k, part in enumerate(test)]
 
 
-def _borrow(own: npt.NDArray[Any], test_labels: npt.NDArray[Any], rng: np.random.Generator) -> Indices:
+def _borrow(own: npt.NDArray[Any], test_labels: npt.NDArray[Any], draws: Draws) -> Indices:
     """One test example of the client's most frequent class or, if there is none (or no classes), any."""
     candidates = np.arange(len(test_labels))
     if len(own) and own.ndim == 1 and test_labels.ndim == 1:
         classes, counts = np.unique(own, return_counts=True)
         same = np.flatnonzero(test_labels == classes[counts.argmax()])
         candidates = same if len(same) else candidates
-    return rng.choice(candidates, size=1)
+    return candidates[[draws.below(len(candidates))]]
 
 
 def _by_columns(dataset: Dataset, partitioner: Any, num_partitions: int | None, seed: int, about: str) -> Assignment:

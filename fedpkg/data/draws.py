@@ -38,9 +38,24 @@ class Draws:
         numbers *= 2.0**-53
         return np.asarray(numbers.reshape(shape), np.float64)
 
+    def below(self, number: int) -> int:
+        """One of the numbers 0 … number - 1."""
+        return int(self.raw(1)[0]) * number >> 64
+
     def permutation(self, count: int) -> Integers:
         """The numbers 0 … count - 1 in random order."""
         return self.order_within(np.zeros(1, np.uint8), count, 1)
+
+    def shuffled(self, codes: npt.NDArray[np.integer], num_codes: int) -> Integers:
+        """Codes 0 … num_codes - 1 in random order: words of random bits that end with the code are sorted."""
+        bits = np.uint64(max(1, num_codes - 1).bit_length())
+        words = self.raw(len(codes))
+        words >>= bits
+        words <<= bits
+        words |= codes.astype(np.uint64)
+        words.sort()
+        words &= (np.uint64(1) << bits) - np.uint64(1)
+        return words.view(np.int64)
 
     def order_within(self, codes: npt.NDArray[Any], count: int, num_codes: int) -> Integers:
         """The indices 0 … count - 1, sorted by their code 0 … num_codes - 1, and at random within a code.

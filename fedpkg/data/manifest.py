@@ -13,6 +13,7 @@ from fedpkg.errors import DataError
 from fedpkg.files import read_bounded, sha256_file
 
 NAME = "partition.json"
+FORMAT = 2  # increment it when the same settings give other files, so that former splits stay apart
 MAX_BYTES = 512 << 20
 MAX_CELLS = 2_000_000  # of the counts by client and label
 _Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
@@ -124,8 +125,11 @@ def entry_of(path: Path, num_examples: int = 0) -> Entry:
 def check_unchanged(folder: Path, manifest: Manifest) -> None:
     """Raise DataError if a file of the split was changed or removed by hand."""
     if problem := changed_file(folder, manifest):
+        hint = f"remove the folder {folder}; a new run with this data and seed makes the same split again"
+        if manifest.settings.get("format") != FORMAT:
+            hint = "put the files back, or start a new run: it splits the data anew, as this version of fedpkg does"
         raise DataError(
             f"the split was changed after it was made: {problem}",
-            hint=f"remove the folder {folder}; a new run with this data and seed makes the same split again",
+            hint=hint,
             path=str(folder),
         )

@@ -20,7 +20,7 @@ from fedpkg.config import NAMED_DATASETS, DataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.assignment import Assignment, assign
 from fedpkg.data.client_files import can_be_mapped, lost_source, source_of, write_arrays, write_files, write_references
-from fedpkg.data.manifest import MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
+from fedpkg.data.manifest import FORMAT, MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
 from fedpkg.data.partitioners.registry import resolve_partition
 from fedpkg.data.sources.base import Dataset
 from fedpkg.data.sources.opening import OpenedSource
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from fedpkg.types import Json
 
 _LOG = logging.getLogger("fedpkg.data")
-_FORMAT = 1  # part of the cache's key: increment it when the same settings give other files
 _SOURCES = "sources"  # folder of copies, in the cache, to which references lead
 _COPY = re.compile(r"[0-9a-f]{32}\.npz|\.[0-9a-f]{32}\.tmp\.npz")  # the second one is half written
 _SYNC_ALL_ABOVE = 1000  # files; each fsync takes milliseconds
@@ -182,10 +181,10 @@ class _Split:
         seed = given if isinstance(given, int) else seed
         source = OpenedSource(data.dataset, by=settings["by"])
         key = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "dataset": _of_dataset(data.dataset, source.fingerprint()),
             "clients": num_partitions,
-            **_scheme_of(settings),
+            **{name: value for name, value in settings.items() if name not in ("seed", "file") and value is not None},
             "seed": seed,
         }
         key |= {"within": data.within} if data.within else {}
@@ -281,15 +280,6 @@ def _of_dataset(dataset: str | Mapping[str, Json], digest: str) -> Any:
     if isinstance(resolved, str):
         return digest
     return {"digest": digest, **{name: value for name, value in resolved.items() if name not in _WHERE_IT_IS}}
-
-
-def _scheme_of(settings: dict[str, Any]) -> dict[str, Any]:
-    """The scheme as a part of the cache's key; for the two of fedpkg 0.1 with the keys that they had there."""
-    scheme = {key: value for key, value in settings.items() if key not in ("seed", "file") and value is not None}
-    alpha, is_balancing = scheme.get("alpha"), scheme.pop("self_balancing", False)
-    if scheme["name"] == "iid" or (scheme["name"] == "dirichlet" and not isinstance(alpha, list) and not is_balancing):
-        return {**scheme, "alpha": None if alpha is None else float(alpha)}
-    return {**scheme, "self_balancing": is_balancing}
 
 
 def _counts(dataset: Dataset, found: Assignment) -> tuple[list[Any] | None, dict[str, list[list[int]]]]:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -39,6 +39,7 @@ from fedpkg.session.configuration import resolved
 from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.estimate import LARGE_CLIENTS, Known, check_disk, estimate, known_of
+from fedpkg.session.former_rules import check_repeated_split
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
@@ -162,8 +163,9 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
     if config.replay is None:
         return config
     earlier, here = store.get_session(config.replay), dump_config(config)
+    check_repeated_split(earlier, config)
     compared = {"package": (package.digest, earlier.package_digest), "seed": (config.seed, earlier.seed)}
-    compared |= {name: (here[name], _in_full(name, earlier.config.get(name, here[name]))) for name in _REPEATED}
+    compared |= {name: (here[name], earlier.config.get(name, here[name])) for name in _REPEATED}
     for name, (ours, theirs) in compared.items():
         if ours != theirs:
             raise ConfigError(
@@ -180,16 +182,6 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
             key="replay",
         )
     return msgspec.structs.replace(config, replay=earlier.session_id)
-
-
-def _in_full(section: str, stored: Any) -> Any:
-    """A section of a stored configuration, with the parameters that its partitioner has got since."""
-    if section != "clients" or not (data := stored.get("data")):
-        return stored
-    from fedpkg.data.partitioners import resolve_partition
-
-    partition = resolve_partition(data.get("partition", {}), Places("stored configuration"))
-    return {**stored, "data": {**data, "partition": partition}}
 
 
 def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:

@@ -94,6 +94,17 @@ def check_former_sums(ctx: SessionContext) -> None:
         )
 
 
+def check_repeated_split(earlier: SessionRow, config: RunConfig) -> None:
+    """Refuse to repeat a session of rules below 5 whose data fedpkg has split, because the draws have changed since."""
+    if earlier.rules < 5 and config.clients.data is not None:
+        raise ConfigError(
+            f"'replay' names session {earlier.session_id}, whose data was split by an older version of fedpkg; this "
+            "version would give its clients other examples",
+            hint="repeat it with the version that ran it, or start a new run without 'replay'",
+            key="replay",
+        )
+
+
 def _sections(value: Any) -> Iterator[dict[str, Any]]:
     """All sections of a configuration, including nested ones."""
     if isinstance(value, dict):

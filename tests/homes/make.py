@@ -1,12 +1,12 @@
-"""Make a small home as this version of fedpkg writes it: python tests/homes/make.py tests/homes/rules-N
+"""Make a small home as this version of fedpkg writes it: python tests/homes/make.py tests/homes/rules-N [KIND…]
 
-It writes rules-N.tar.gz, a home with a session of each kind, and rules-N.json, the models and metrics of the same
-configurations when nothing disturbs them. Each session of the home ended in its second of three rounds, most of them by
-kill -9 while a client was at work and others had answered.
+It writes rules-N.tar.gz, a home with a session of each kind (or of the named kinds), and rules-N.json, the models and
+metrics of the same configurations when nothing disturbs them. Each session of the home ended in its second of three
+rounds, most of them by kill -9 while a client was at work and others had answered.
 
 Homes of older versions are kept beside this file, so that tests can open and resume what users have on their disks. A
-home is written once and never again. Commit d2dc7d8 wrote rules-1 (with this script as it was then), and commit 4e90526
-wrote rules-2.
+home is written once and never again. Commit d2dc7d8 wrote rules-1 (with this script as it was then), commit 4e90526
+wrote rules-2, and commit 75f8d2c wrote the kinds personal and skewed of rules-4.
 """
 
 from __future__ import annotations
@@ -219,6 +219,9 @@ def kinds(scratch: Path) -> dict[str, Kind]:
             },
             environment={"COUNTS": "1"},
         ),
+        "skewed": Kind(
+            {"clients": {"count": 4, "data": {**data, "partition": {"name": "dirichlet", "alpha": 1.0}}}},
+        ),
         "history": Kind({"sampler": {"name": "importance", "count": 3, "metric": "loss"}}, answered=2),
         "isolated": Kind({"isolate": {"enabled": True, "read": [str(scratch / "hangs")]}}),
         "timeout": Kind({"round": {"timeout_s": 20.0}}, environment={"FORGETS": "1"}),
@@ -276,7 +279,7 @@ def outcome(home: Path, name: str) -> dict[str, Any]:
     return {"models": [digests[n] for n in range(4)], "metrics": [row["metrics"] for row in rounds]}
 
 
-def main(target: Path) -> None:
+def main(target: Path, *chosen: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         home, calm, package, hangs = (scratch / name for name in ("home", "calm", "client", "hangs"))
@@ -289,6 +292,8 @@ def main(target: Path) -> None:
         np.savez(scratch / "data.npz", x_train=rows, y_train=np.arange(12) % 3, x_test=rows, y_test=np.arange(12) % 3)
         found = {}
         for name, kind in kinds(scratch).items():
+            if chosen and name not in chosen:
+                continue
             fedpkg(calm, "run", str(write_run(scratch, name, kind, rounds=3)))
             found[name] = outcome(calm, name)
             (hangs / name).touch()
@@ -306,4 +311,4 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -53,8 +53,29 @@ class ContinuousPartitioner:
         score *= self.strictness
         if self.strictness < 1:
             score += (1 - self.strictness) * Draws(rng).normal(len(score))
-        order = np.argsort(score, kind="stable").astype(np.int64, copy=False)
-        return deal(sizes, order, len(values))
+        return deal(sizes, order_by(score, np.cumsum(sizes)), len(values))
+
+
+def order_by(score: npt.NDArray[np.float64], cuts: Counts) -> Indices:
+    """The indices in pieces that end at ``cuts``: by rising score, equal ones by index. Within a piece, almost so.
+
+    The first bits of a score and its index are sorted as one whole number, which takes half as long as a stable sort of
+    floats. Then scores with equal first bits are put in order, but only those on both sides of a cut.
+    """
+    index_bits = max(1, len(score) - 1).bit_length()
+    mask = np.int64((1 << index_bits) - 1)
+    words = (score + 0.0).view(np.int64)  # -0.0 becomes 0.0
+    words ^= (words >> 63) & np.int64(2**63 - 1)  # negative floats rise with falling bits
+    words &= ~mask
+    words |= np.arange(len(score))
+    words.sort()
+    order: Indices = words & mask
+    cuts = cuts[(cuts > 0) & (cuts < len(score))]
+    tied = words[cuts][words[cuts - 1] >> index_bits == words[cuts] >> index_bits]
+    for first in np.unique(tied & ~mask):
+        begin, end = np.searchsorted(words, first), np.searchsorted(words, first | mask, side="right")
+        order[begin:end] = order[begin:end][np.argsort(score[order[begin:end]], kind="stable")]
+    return order
 
 
 def _standardised(values: Values) -> npt.NDArray[np.float64]:

@@ -61,12 +61,6 @@ def check_classes(values: Values, scheme: str) -> None:
     )
 
 
-def classes_of(labels: Values) -> tuple[npt.NDArray[Any], Counts, Indices]:
-    """The classes in order, their numbers of examples, and the indices of the first class, then of the second …"""
-    classes, codes, sizes = coded(labels)
-    return classes, sizes, stable_order(codes, len(classes))
-
-
 def coded(values: Values) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Counts]:
     """The different values in order, for each example the position of its value, and how often each value occurs."""
     if values.dtype.kind in "iu" and len(values):

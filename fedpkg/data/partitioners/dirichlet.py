@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
 from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.partitioners.dealing import by_owner, check_classes, classes_of, counts_of
+from fedpkg.data.draws import Draws
+from fedpkg.data.partitioners.dealing import check_classes, coded, counts_of, deal_classes
 from fedpkg.data.partitioners.registry import Amount, MinExamples, register_partitioner
 from fedpkg.data.partitioners.splitting import given_count, seen_by_class
 from fedpkg.errors import DataError
@@ -49,13 +50,13 @@ class DirichletPartitioner:
         count = given_count(num_partitions)
         check_classes(values, "a Dirichlet partition")
         alpha = self._alpha(count)
-        classes, sizes, _ = classes_of(values)
-        most = 0
+        classes, _, sizes = coded(values)
+        draws, most = Draws(rng), 0
         for _attempt in range(_ATTEMPTS):
-            proportions = rng.dirichlet(alpha, size=len(classes))
+            proportions = draws.dirichlet(np.tile(alpha, (len(classes), 1)))
             counts = _balanced(proportions, sizes) if self.self_balancing else counts_of(proportions, sizes)
             if (least := int(counts.sum(axis=0).min())) >= self.min_examples:
-                return _assign(values, counts, rng)
+                return deal_classes(values, counts, draws)
             most = max(most, least)
         raise DataError(
             f"no Dirichlet partition with alpha {self._told()} of {len(values)} training examples gave each of {count} "
@@ -68,10 +69,10 @@ class DirichletPartitioner:
         self, values: Values, rng: np.random.Generator, *, train_values: Values, train: list[Indices]
     ) -> list[Indices]:
         """Divide each class in the proportions of its training examples; a class without any, evenly."""
-        classes, sizes, _ = classes_of(values)
+        classes, _, sizes = coded(values)
         shares, is_known = seen_by_class(classes, train_values, train)
         shares[~is_known] = 1
-        return _assign(values, counts_of(shares / shares.sum(axis=1, keepdims=True), sizes), rng)
+        return deal_classes(values, counts_of(shares / shares.sum(axis=1, keepdims=True), sizes), Draws(rng))
 
     def _alpha(self, count: int) -> npt.NDArray[np.float64]:
         if not isinstance(self.alpha, list):
@@ -98,16 +99,3 @@ def _balanced(proportions: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]
         counts[number] = counts_of((shares / shares.sum())[None], sizes[number : number + 1])[0]
         given += counts[number]
     return counts
-
-
-def _assign(labels: npt.NDArray[Any], counts: npt.NDArray[np.int64], rng: np.random.Generator) -> list[Indices]:
-    """Give each client its count of every class, chosen at random.
-
-    `Generator.permutation` stands here and not `Draws`, because splits of recorded sessions were made with it.
-    """
-    _, sizes, order = classes_of(labels)
-    clients = np.arange(counts.shape[1], dtype=np.int32)
-    owner = np.empty(len(labels), np.int32)
-    for end, size, row in zip(np.cumsum(sizes), sizes, counts, strict=True):
-        owner[rng.permutation(order[end - size : end])] = np.repeat(clients, row)
-    return by_owner(owner, counts.shape[1])

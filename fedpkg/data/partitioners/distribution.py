@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, classes_of, counts_of, deal_classes
+from fedpkg.data.partitioners.dealing import Counts, check_classes, coded, counts_of, deal_classes
 from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
 from fedpkg.errors import DataError
 from fedpkg.files import sha256_file
@@ -61,7 +61,7 @@ class DistributionPartitioner:
 
     def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
         check_classes(values, "a partition by a matrix")
-        classes, sizes, _ = classes_of(values)
+        classes, _, sizes = coded(values)
         matrix = self._checked(classes, num_partitions).T
         counts = self._counts(matrix, classes, sizes)
         if (least := int(counts.sum(axis=0).min())) < self.min_examples:

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.partitioners.dealing import by_owner
+from fedpkg.data.draws import Draws
+from fedpkg.data.partitioners.dealing import deal
 from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
 
 
@@ -40,6 +41,5 @@ class IidPartitioner:
 
 
 def _deal(total: int, num_partitions: int, rng: np.random.Generator) -> list[Indices]:
-    owner = np.empty(total, np.int64)
-    owner[rng.permutation(total)] = np.arange(total) % num_partitions
-    return by_owner(owner, num_partitions)
+    sizes = sizes_of(np.ones(num_partitions), total, at_least=0)
+    return deal(sizes, Draws(rng).permutation(total), total)

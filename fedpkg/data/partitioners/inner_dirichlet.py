@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, classes_of, deal_classes, stable_order
+from fedpkg.data.partitioners.dealing import Counts, check_classes, coded, deal_classes, stable_order
 from fedpkg.data.partitioners.registry import Amount, register_partitioner
 from fedpkg.data.partitioners.sizes import Sizes, given_sizes
 from fedpkg.data.partitioners.splitting import given_count, sizes_of
@@ -58,7 +58,7 @@ class InnerDirichletPartitioner:
             sizes = sizes_of(np.ones(count), len(values), at_least=1)
         else:
             sizes = given_sizes(self.sizes, len(values), num_partitions)
-        classes, left, _ = classes_of(values)
+        classes, _, left = coded(values)
         draws = Draws(rng)
         mixtures = draws.dirichlet(np.tile(self._alpha(len(classes)), (len(sizes), 1)))
         return deal_classes(values, _counts(mixtures, sizes, left, draws), draws)
@@ -79,7 +79,7 @@ def _counts(mixtures: npt.NDArray[np.float64], sizes: Counts, left: Counts, draw
     left = left.copy()
     num_clients, num_classes = mixtures.shape
     given: list[Counts] = []  # client and class of every example, as one number
-    turns = np.repeat(np.arange(num_clients), sizes)[draws.permutation(int(sizes.sum()))]
+    turns = draws.shuffled(np.repeat(np.arange(num_clients), sizes), num_clients)
     ends = _ends(mixtures, left)
     for block in np.array_split(turns, min(_BLOCKS, len(turns))):
         waiting, drawn = block, _drawn(ends, block, draws)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, classes_of, deal_classes
+from fedpkg.data.partitioners.dealing import Counts, check_classes, coded, deal_classes
 from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
 from fedpkg.data.partitioners.splitting import given_count
 from fedpkg.errors import DataError
@@ -46,7 +46,7 @@ class PathologicalPartitioner:
     def split(self, values: Values, num_partitions: int | None, rng: np.random.Generator) -> list[Indices]:
         count = given_count(num_partitions)
         check_classes(values, "a pathological partition")
-        classes, sizes, _ = classes_of(values)
+        classes, _, sizes = coded(values)
         if self.classes_per_client > len(classes):
             told = ", ".join(map(str, classes[:5])) + (" …" if len(classes) > 5 else "")
             raise DataError(

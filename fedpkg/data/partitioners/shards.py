@@ -9,7 +9,7 @@ import numpy as np
 
 from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, by_owner, check_classes, classes_of
+from fedpkg.data.partitioners.dealing import Counts, by_owner, check_classes, coded, stable_order
 from fedpkg.data.partitioners.registry import register_partitioner
 from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
@@ -50,7 +50,8 @@ class ShardsPartitioner:
         clients = np.empty(len(sizes), np.int32)
         clients[draws.permutation(len(sizes))] = np.arange(len(sizes), dtype=np.int32) % count
         owner = np.full(len(values), -1, np.int32)
-        _, _, order = classes_of(values)
+        classes, codes, _ = coded(values)
+        order = stable_order(codes, len(classes))
         owner[order[: int(sizes.sum())]] = np.repeat(clients, sizes)
         return by_owner(owner, count)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fedpkg.data.base import Indices, Needs, Partitioner, Values
 from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import by_owner, classes_of, coded, counts_of, deal, deal_classes
+from fedpkg.data.partitioners.dealing import by_owner, coded, counts_of, deal, deal_classes
 from fedpkg.errors import DataError
 
 _TRAIN, _TEST, BORROW, TRANSFORM = range(4)  # independent random streams of one seed
@@ -113,7 +113,7 @@ def split_alike(
     if needs != "labels" or values.ndim != 1:
         counts = counts_of(sizes[None] / max(1, sizes.sum()), np.array([len(values)]))[0]
         return deal(counts, draws.permutation(len(values)), len(values))
-    classes, totals, _ = classes_of(values)
+    classes, _, totals = coded(values)
     seen, is_known = seen_by_class(classes, train_values, train)
     seen[~is_known] = sizes
     is_dropped = seen.sum(axis=1) == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fedpkg.data.draws import Draws, exp, log
@@ -12,6 +14,27 @@ from fedpkg.data.draws import Draws, exp, log
 
 def draws(seed: int = 0) -> Draws:
     return Draws(np.random.default_rng(seed))
+
+
+def chi_square(times: npt.NDArray[Any], expected: float) -> float:
+    """Its mean is the number of degrees of freedom f, its standard deviation sqrt(2 f)."""
+    return float(((times - expected) ** 2 / expected).sum())
+
+
+def distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """The scaled Kolmogorov-Smirnov distance of two samples: of pairs of equal laws, one in 1000 is above 1.95."""
+    both = np.sort(np.concatenate([one, other]))
+    ranks = [np.searchsorted(np.sort(each), both, side="right") / len(each) for each in (one, other)]
+    return float(np.abs(ranks[0] - ranks[1]).max() * math.sqrt(len(one) * len(other) / len(both)))
+
+
+@pytest.mark.parametrize("alpha", [[0.1] * 4, [1.0] * 10, [30.0] * 3, [0.2, 1.0, 5.0]], ids=str)
+def test_the_shares_of_a_dirichlet_draw_are_distributed_as_numpys(alpha: list[float]) -> None:
+    own = draws(1).dirichlet(np.tile(alpha, (20_000, 1)))
+    numpys = np.random.default_rng(2).dirichlet(alpha, 20_000)
+    assert max(distance(own[:, k], numpys[:, k]) for k in range(len(alpha))) < 2.2
+    assert distance(own.max(axis=1), numpys.max(axis=1)) < 2.2
+    assert distance(own[:, 0], np.random.default_rng(2).dirichlet(np.array(alpha) * 1.3, 20_000)[:, 0]) > 2.2
 
 
 def test_logarithm_and_exponential_agree_with_libm() -> None:
@@ -31,6 +54,24 @@ def test_a_permutation_is_one_and_every_place_is_as_likely() -> None:
         seen[np.arange(6), order] += 1
     assert np.abs(seen - 500).max() < 5 * math.sqrt(500 * 5 / 6)
     assert draws().permutation(0).tolist() == [] and draws().permutation(1).tolist() == [0]
+
+
+def test_numbers_below_a_bound_are_equally_likely() -> None:
+    drawn = draws()
+    times = np.bincount([drawn.below(7) for _ in range(7000)], minlength=7)
+    assert len(times) == 7 and chi_square(times, 1000) < 6 + 4 * math.sqrt(2 * 6)
+    assert drawn.below(1) == 0
+
+
+def test_shuffled_codes_are_the_same_codes_and_every_place_is_as_likely() -> None:
+    drawn, codes = draws(), np.repeat(np.arange(5), [3, 0, 1, 4, 2])
+    times = np.zeros((10, 5))
+    for _ in range(2000):
+        found = drawn.shuffled(codes, 5)
+        assert np.array_equal(np.sort(found), codes)
+        times[np.arange(10), found] += 1
+    assert np.abs(times / 2000 - np.bincount(codes) / 10).max() < 5 * math.sqrt(0.25 / 2000)
+    assert draws().shuffled(np.zeros(3, int), 1).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("num_codes", [3, 1 << 30])  # with many codes the words have no room for random bits

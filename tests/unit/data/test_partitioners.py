@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from test_draws import chi_square, distance
 
 from fedpkg.data.base import Indices
 from fedpkg.data.partitioners.dirichlet import DirichletPartitioner
@@ -28,6 +29,7 @@ def covers_once(parts: list[Indices], total: int) -> bool:
 
 
 @pytest.mark.parametrize("partitioner", PARTITIONERS, ids=repr)
+@settings(max_examples=40)
 @given(
     labels=st.lists(st.integers(-1, 4), min_size=1, max_size=80),
     test_labels=st.lists(st.integers(-1, 5), max_size=40),
@@ -84,6 +86,32 @@ def test_a_class_is_divided_as_a_dirichlet_draw_would() -> None:
     drawn = shares(labels, DirichletPartitioner(alpha=0.5).split(labels, 10, rng(6)), 50)
     assert np.isclose(drawn.mean(), 0.1)
     assert np.isclose(drawn.var(), 9 / (100 * 6), rtol=0.15)
+
+
+def test_the_sizes_of_the_clients_are_distributed_as_with_numpys_draws() -> None:
+    """Of each class, client 0 gets its share of a Dir_K(alpha) draw, rounded."""
+    for alpha in (0.3, 2.0):
+        labels = np.repeat(np.arange(2000), 200)
+        own = shares(labels, DirichletPartitioner(alpha).split(labels, 5, rng(1)), 2000)[:, 0]
+        numpys = np.rint(rng(2).dirichlet(np.full(5, alpha), 2000)[:, 0] * 200) / 200
+        assert distance(own, numpys) < 1.95
+
+
+@pytest.mark.parametrize("partitioner", [IidPartitioner(), DirichletPartitioner(alpha=1e9)], ids=repr)
+def test_every_example_is_as_likely_to_go_to_each_client(partitioner: Known) -> None:
+    """Chi-square of example x client, and of the clients of neighbours; f degrees of freedom: mean f, variance 2 f."""
+    labels, seeds, clients = np.zeros(60, np.int64), 600, 6
+    times, pairs = np.zeros((60, clients)), 0
+    for seed in range(seeds):
+        owner = np.empty(60, np.int64)
+        for client, part in enumerate(partitioner.split(labels, clients, rng(seed))):
+            owner[part] = client
+        times[np.arange(60), owner] += 1
+        pairs += int((owner[1:] == owner[:-1]).sum())
+    freedom = 59 * (clients - 1)
+    assert abs(chi_square(times, seeds / clients) * 59 / 60 - freedom) < 4 * np.sqrt(2 * freedom)
+    expected = seeds * 59 * 9 / 59
+    assert abs(pairs - expected) < 4 * np.sqrt(expected)
 
 
 def test_iid_sizes_differ_by_at_most_one_and_classes_are_mixed() -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedpkg.config_shape import Places
 from fedpkg.data.base import Indices
 from fedpkg.data.partitioners import make_partitioner, resolve_partition
+from fedpkg.data.partitioners.continuous import order_by
 from fedpkg.data.partitioners.splitting import split_examples
 from fedpkg.errors import DataError, FedpkgError
 
@@ -153,6 +156,25 @@ def test_strictness_leads_from_a_random_split_to_separate_ranges() -> None:
     strict = split(ages, 10, "continuous")
     assert all(ages[a].max() <= ages[b].min() for a, b in itertools.pairwise(strict))
     assert sizes(split(np.full(10, 3.0), 5, "continuous", strictness=0.5)) == [2] * 5  # a deviation of 0
+
+
+@settings(max_examples=60)
+@given(
+    base=st.sampled_from([0.0, 1.0, -1e300]),
+    step=st.sampled_from([1.0, 2.0**-50, 5e-324]),
+    numbers=st.lists(st.integers(-6, 6), min_size=6, max_size=300),
+)
+def test_numbers_that_differ_in_their_last_bits_are_cut_as_a_stable_sort_cuts_them(
+    base: float, step: float, numbers: list[int]
+) -> None:
+    score = base + np.array(numbers) * step
+    cuts = np.cumsum(np.random.default_rng(0).multinomial(len(score), np.ones(6) / 6))
+    for found, expected in zip(
+        np.split(order_by(score, cuts), cuts[:-1]),
+        np.split(np.argsort(score, kind="stable"), cuts[:-1]),
+        strict=True,
+    ):
+        assert np.array_equal(np.sort(found), np.sort(expected))
 
 
 BAD: list[tuple[str, npt.NDArray[Any], int | None, Mapping[str, Any], str]] = [

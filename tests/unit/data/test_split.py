@@ -266,6 +266,20 @@ def test_a_session_is_refused_when_its_source_has_changed(folder: Path, dataset:
     check_split(data, home)  # the files are complete
 
 
+def test_a_damaged_split_of_former_draws_is_not_promised_again(folder: Path, dataset: str) -> None:
+    home = path_of(split(folder, dataset)[0]).parent
+    (home / "1.npz").unlink()
+    with pytest.raises(DataError) as caught:
+        check_split(DataConfig(dataset=dataset), home)
+    assert "makes the same split again" in str(caught.value.hint)
+    found = json.loads((home / "partition.json").read_text())
+    found["settings"]["format"] = 1
+    (home / "partition.json").write_text(json.dumps(found))
+    with pytest.raises(DataError) as caught:
+        check_split(DataConfig(dataset=dataset), home)
+    assert "put the files back" in str(caught.value.hint)
+
+
 def test_references_need_their_source_when_a_session_is_resumed(folder: Path, dataset: str) -> None:
     home = path_of(split(folder, dataset, form="references")[0]).parent
     Path(dataset).unlink()
@@ -291,16 +305,15 @@ def test_a_session_goes_on_with_another_version_of_scikit_learn(folder: Path, mo
     check_split(DataConfig(dataset="sklearn/iris"), home)
 
 
-def test_the_key_of_a_split_is_that_of_former_versions(folder: Path) -> None:
-    """The name of the folder decides whether a home's splits are found again."""
-    clients = split(folder, "sklearn/digits", count=10, partition={"name": "dirichlet", "alpha": 0.5})
+@pytest.mark.parametrize(
+    "partition", [{"name": "iid"}, {"name": "dirichlet", "alpha": 0.5, "self_balancing": False}], ids=str
+)
+def test_the_key_of_a_split_has_its_settings_and_the_format(folder: Path, partition: Any) -> None:
+    """The name of the folder decides whether a home's splits are found again. NumPy drew those of format 1."""
+    clients = split(folder, "sklearn/digits", count=10, partition=partition)
     found = read_manifest(path_of(clients[0]).parent).settings
     assert found.pop("dataset").startswith("sklearn/digits ")
-    assert found == {"format": 1, "clients": 10, "name": "dirichlet", "alpha": 0.5, "min_examples": 1, "seed": 1}
-    clients = split(folder, "sklearn/digits", count=10)
-    found = read_manifest(path_of(clients[0]).parent).settings
-    assert found.pop("dataset").startswith("sklearn/digits ")
-    assert found == {"format": 1, "clients": 10, "name": "iid", "alpha": None, "min_examples": 1, "seed": 1}
+    assert found == {"format": 2, "clients": 10, "min_examples": 1, "seed": 1, **partition}
 
 
 def test_a_split_into_a_folder_can_be_moved_and_is_not_written_over(folder: Path, dataset: str) -> None:
