@@ -77,19 +77,22 @@ def test_resumed_sweep_composes_again_what_could_not_be_composed(home: Home, tmp
     root = f"defaults: [method: plain, _self_]\nname: x\npackage: {DRIFTING}\nrounds: 1\nclients: {{count: 1}}\n"
     (folder / "experiment.yaml").write_text(root)
     (folder / "method" / "plain.yaml").write_text("strategy: {name: fedavg}\n")
-    sweep(home, folder, "method=plain,momentum", "+run_config.x=1,2")
-    assert statuses(points_of(home, "x")) == ["finished"] * 2 + ["failed"] * 2
+    sweep(home, folder, "method=plain,momentum", "+run_config.x=1,2", baselines=("local",))
+    ended = ["finished"] * 2 + ["failed"] * 2 + ["finished"] * 2
+    assert statuses(points_of(home, "x")) == ended
+    assert points_of(home, "x")[4].choices == {"method": "plain", "run_config.x": 1, "client": "client-0"}
     finished = points_of(home, "x")[:2]
     (folder / "method" / "momentum.yaml").write_text("strategy: {name: fedavgm, momentun: 0.5}\n")
     resume(home)
-    assert statuses(points_of(home, "x")) == ["finished"] * 2 + ["failed"] * 2
+    assert statuses(points_of(home, "x")) == ended
     assert "'momentun'" in (points_of(home, "x")[2].error or ""), "the new error"
     (folder / "method" / "momentum.yaml").write_text("strategy: {name: fedavgm, momentum: 0.5}\n")
     resume(home)
     points = points_of(home, "x")
-    assert statuses(points) == ["finished"] * 4 and points[:2] == finished
-    assert [session.name for session in sessions_of(home)] == ["x.0", "x.1", "x.2", "x.3"]
-    configs = [point.config or {} for point in points[2:]]
+    assert statuses(points) == ["finished"] * 6 and points[:2] == finished
+    assert {session.name for session in sessions_of(home)} == {f"x.{number}" for number in range(6)}
+    assert points[4].choices == {"run_config.x": 1, "client": "client-0"}, "both methods have this baseline"
+    configs = [point.config or {} for point in points[2:4]]
     assert [(one["strategy"]["name"], one["run_config"]["x"]) for one in configs] == [("fedavgm", 1), ("fedavgm", 2)]
 
 
