@@ -9,13 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedpkg.apps.client_app import ClientApp
     from fedpkg.apps.context import Context
     from fedpkg.apps.message import Error, ErrorCode, Message, MessageInitializationError, MessageType, Metadata
+    from fedpkg.apps.numpy_client import NumPyClient
     from fedpkg.records import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 _HOMES = {
     "Array": "fedpkg.records.array",
     "ArrayRecord": "fedpkg.records.array_record",
+    "ClientApp": "fedpkg.apps.client_app",
     "ConfigRecord": "fedpkg.records.value_records",
     "Context": "fedpkg.apps.context",
     "Error": "fedpkg.apps.message",
@@ -25,11 +28,13 @@ _HOMES = {
     "MessageType": "fedpkg.apps.message",
     "Metadata": "fedpkg.apps.message",
     "MetricRecord": "fedpkg.records.value_records",
+    "NumPyClient": "fedpkg.apps.numpy_client",
     "RecordDict": "fedpkg.records.record_dict",
 }
 __all__ = [
     "Array",
     "ArrayRecord",
+    "ClientApp",
     "ConfigRecord",
     "Context",
     "Error",
@@ -39,6 +44,7 @@ __all__ = [
     "MessageType",
     "Metadata",
     "MetricRecord",
+    "NumPyClient",
     "RecordDict",
 ]
 

@@ -1,4 +1,4 @@
-"""Finds modules that FEDn's packages import (``fedn``, ``scaleoututil``, ``docker``) if they are not installed.
+"""Finds modules that packages and apps import (``fedn``, ``flwr`` …) if they are not installed.
 
 It also finds ``fedpkg.client``, ``fedpkg.records`` and ``fedpkg.apps`` everywhere: the modules of the fedpkg that runs
 the task, as they read its task.json and its messages. The rest of fedpkg is available only if it is installed.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg"))
+NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets"))
 OF_FEDN = ("fedn", "scaleout", "scaleoututil")
 SERVED = ("fedpkg.client", "fedpkg.records", "fedpkg.apps")
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -1,0 +1,211 @@
+"""The modules of message apps under the names of their original, where that is not installed.
+
+Each module below ``flwr`` is made from the table ``MODULES``; its names are those of ``fedpkg.apps`` and
+``fedpkg.records``. A name that is not there raises an ImportError that lists those that are.
+
+Runs inside a task's interpreter: standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+__version__ = "fedpkg"
+
+_RECORDS = dict.fromkeys(("Array", "ArrayRecord", "ConfigRecord", "MetricRecord", "RecordDict"), "fedpkg.records")
+_FORMER_RECORDS = dict.fromkeys(("ConfigsRecord", "MetricsRecord", "ParametersRecord", "RecordSet"), "fedpkg.records")
+_MESSAGES = {
+    **dict.fromkeys(("Error", "ErrorCode", "Message", "MessageType", "Metadata"), "fedpkg.apps.message"),
+    "DEFAULT_TTL": "fedpkg.apps.message",
+    "Context": "fedpkg.apps.context",
+}
+_APP = {**_RECORDS, **_MESSAGES}
+_TYPES = dict.fromkeys(
+    (
+        *("Code", "Config", "EvaluateIns", "EvaluateRes", "FitIns", "FitRes", "Metrics", "MetricsAggregationFn"),
+        *(
+            "NDArray",
+            "NDArrayFloat",
+            "NDArrayInt",
+            "NDArrays",
+            "Parameters",
+            "Properties",
+            "Scalar",
+            "Status",
+            "UserConfig",
+            "UserConfigValue",
+        ),
+    ),
+    "fedpkg.apps.typing",
+)
+_VALUES = dict.fromkeys(
+    (
+        *("ConfigRecordValues", "ConfigScalar", "ConfigScalarList", "MetricRecordValues", "MetricScalar"),
+        *("MetricScalarList", "UserConfig", "UserConfigValue"),
+    ),
+    "fedpkg.apps.typing",
+)
+_PARAMETERS = dict.fromkeys(("ndarrays_to_parameters", "parameters_to_ndarrays"), "fedpkg.apps.typing")
+_LOG = dict.fromkeys(("log", "logger"), "fedpkg.apps.log")
+_CONFIG = dict.fromkeys(("flatten_dict", "unflatten_dict"), "fedpkg.apps.config")
+_CLIENT_APP = {"ClientApp": "fedpkg.apps.client_app"}
+_CLIENT_ERRORS = dict.fromkeys(("ClientAppException", "LoadClientAppError"), "fedpkg.apps.client_app")
+_MODS = dict.fromkeys(
+    ("LocalDpMod", "adaptiveclipping_mod", "arrays_size_mod", "fixedclipping_mod", "message_size_mod"),
+    "fedpkg.apps.mods",
+)
+_SECURE_MODS = dict.fromkeys(("secagg_mod", "secaggplus_mod"), "fedpkg.apps.mods")
+_SERVER_APP = {"ServerApp": "fedpkg.apps.server_app", "Grid": "fedpkg.apps.grid"}
+_STRATEGIES = dict.fromkeys(
+    (
+        *(
+            "Bulyan",
+            "FedAdagrad",
+            "FedAdam",
+            "FedAvg",
+            "FedAvgM",
+            "FedMedian",
+            "FedProx",
+            "FedTrimmedAvg",
+            "FedXgbBagging",
+        ),
+        *("FedXgbCyclic", "FedYogi", "Krum", "MultiKrum", "QFedAvg", "Result", "Strategy"),
+        "DifferentialPrivacyClientSideAdaptiveClipping",
+        "DifferentialPrivacyClientSideFixedClipping",
+        "DifferentialPrivacyServerSideAdaptiveClipping",
+        "DifferentialPrivacyServerSideFixedClipping",
+    ),
+    "fedpkg.apps.strategy",
+)
+_OLDER_STRATEGIES = dict.fromkeys(
+    (
+        *("FedAdagrad", "FedAdam", "FedAvg", "FedAvgM", "FedMedian", "FedProx", "FedTrimmedAvg", "FedYogi", "Krum"),
+        *("QFedAvg", "Strategy"),
+    ),
+    "fedpkg.apps.strategy.older",
+)
+_SERVER = {
+    **_SERVER_APP,
+    "Driver": "fedpkg.apps.grid:Grid",
+    **dict.fromkeys(("ServerAppComponents", "ServerConfig"), "fedpkg.apps.server_app"),
+}
+
+MODULES: dict[str, dict[str, str]] = {
+    "flwr.app": {**_APP, **_VALUES},
+    "flwr.app.exception": {"AppExitException": "fedpkg.apps.errors"},
+    "flwr.client": {**_CLIENT_APP, **dict.fromkeys(("Client", "NumPyClient"), "fedpkg.apps.numpy_client")},
+    "flwr.client.mod": {**_MODS, **_SECURE_MODS},
+    "flwr.clientapp": {**_CLIENT_APP},
+    "flwr.clientapp.exception": _CLIENT_ERRORS,
+    "flwr.clientapp.mod": _MODS,
+    "flwr.clientapp.typing": {"ClientAppCallable": "fedpkg.apps.typing", "Mod": "fedpkg.apps.typing"},
+    "flwr.common": {**_APP, **_FORMER_RECORDS, **_TYPES, **_PARAMETERS, **_VALUES, "log": "fedpkg.apps.log"},
+    "flwr.common.config": _CONFIG,
+    "flwr.common.constant": {"ErrorCode": "fedpkg.apps.message", "MessageType": "fedpkg.apps.message"},
+    "flwr.common.logger": _LOG,
+    "flwr.common.message": _MESSAGES,
+    "flwr.common.parameter": {**_PARAMETERS, "Parameters": "fedpkg.apps.typing"},
+    "flwr.common.record": {**_RECORDS, **_FORMER_RECORDS},
+    "flwr.common.typing": _TYPES,
+    "flwr.server": _SERVER,
+    "flwr.server.strategy": _OLDER_STRATEGIES,
+    "flwr.serverapp": _SERVER_APP,
+    "flwr.serverapp.exception": dict.fromkeys(
+        ("AggregationError", "AppExitException", "InconsistentMessageReplies"), "fedpkg.apps.errors"
+    ),
+    "flwr.serverapp.strategy": _STRATEGIES,
+    "flwr.simulation": {},
+}
+
+_RUN = "an app is run by `fedpkg run APPDIR`, or from Python by fedpkg.run"
+REASONS = {
+    "flwr.client.start_client": _RUN,
+    "flwr.client.start_numpy_client": _RUN,
+    "flwr.server.start_server": _RUN,
+    "flwr.simulation.run_simulation": _RUN,
+    "flwr.simulation.start_simulation": _RUN,
+    "flwr.server.LegacyContext": "its workflows are not supported; write a ServerApp with @app.main()",
+    "flwr.server.workflow": "workflows are not supported; write a ServerApp with @app.main()",
+}
+
+
+def table_of(module: str) -> dict[str, str] | None:
+    """The names of a module; None if it does not exist.
+
+    A module inside one, such as ``flwr.serverapp.strategy.fedavg``, has those of its names that are written as it is.
+    """
+    if module in MODULES:
+        return MODULES[module]
+    outer, _, own = module.rpartition(".")
+    if outer not in MODULES:
+        return None
+    plain = own.replace("_", "").lower()
+    found = {name: home for name, home in MODULES[outer].items() if name.lower() == plain}
+    return found or None
+
+
+class _Finder:
+    """Finds the modules of the table."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name.startswith("flwr.") and table_of(name) is not None:
+            return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        table = table_of(module.__name__) or {}
+        module.__all__ = list(table)  # type: ignore[attr-defined]
+        module.__getattr__ = _looking_up(module, table)  # type: ignore[method-assign]
+
+
+def _looking_up(module: ModuleType, table: dict[str, str]) -> Any:
+    def look_up(name: str) -> Any:
+        if name in table:
+            home, _, there = table[name].partition(":")
+            value = getattr(importlib.import_module(home), there or name)
+            setattr(module, name, value)
+            return value
+        whole = "%s.%s" % (module.__name__, name)
+        if table_of(whole) is not None:
+            return importlib.import_module(whole)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise missing(whole, list(table) + _submodules(module.__name__))
+
+    return look_up
+
+
+def missing(name: str, there: list[str]) -> ImportError:
+    """The error for a name that does not exist here."""
+    reason = REASONS.get(name, "fedpkg has no such name")
+    home = name.rpartition(".")[0]
+    return ImportError("%s: %s. %s has: %s" % (name, reason, home, ", ".join(sorted(there)) or "nothing"))
+
+
+def _submodules(name: str) -> list[str]:
+    return [one[len(name) + 1 :] for one in MODULES if one.startswith(name + ".") and "." not in one[len(name) + 1 :]]
+
+
+if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    sys.meta_path.insert(0, _Finder())
+
+
+def __getattr__(name: str) -> Any:
+    if table_of("flwr." + name) is not None:
+        return importlib.import_module("flwr." + name)
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise missing("flwr." + name, _submodules("flwr"))
