@@ -1,12 +1,14 @@
 """Zygotes that outlive the executor that started them: sessions of many tests share one process for the same imports.
 
-`share(patch)` makes executors of this process do so. What a session sees is the same: keepers of its own, forked from
-a process that has made these imports. A test of the start of zygotes, or of their end, does without.
+A conftest.py that imports `shared_zygotes` makes the executors of this process do so in the tests of its folder. What
+a session sees is the same: keepers of its own, forked from a process that has made these imports. A test of the start
+of zygotes, or of their end, does without.
 """
 
 from __future__ import annotations
 
 import atexit
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,11 @@ NOT_OF_THE_IMPORTS = ("sources", "log", "environ")
 _kept: dict[str, Zygote] = {}
 
 
-def share(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("fedpkg.dispatch.forkserver.Zygote", Lease)
+@pytest.fixture(scope="module", autouse=True)
+def shared_zygotes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedpkg.dispatch.forkserver.Zygote", Lease)
+        yield
 
 
 class Lease:

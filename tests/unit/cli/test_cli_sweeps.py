@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import REPO, fedpkg, write_run_yaml
+from warm import warm_python
 
 from fedpkg.cli.sweep_progress import choices_text
 from fedpkg.stores.home import Home
@@ -116,7 +117,7 @@ def test_stop_from_another_terminal_while_one_display_shows_all_points(here, env
     main, terminal = pty.openpty()
     words = ["experiment", "sweep", path, "seed=1,2", "--parallel", "2", "--home", here / "home"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fedpkg", *map(str, words)], env={**environment, "TERM": "xterm"}, stderr=terminal,
+        [*warm_python(), "-m", "fedpkg", *map(str, words)], env={**environment, "TERM": "xterm"}, stderr=terminal,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(terminal)

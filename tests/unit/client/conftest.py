@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from calls import Calls
+from zygotes import shared_zygotes
+
+__all__ = ["shared_zygotes"]
 
 
 @pytest.fixture

@@ -129,7 +129,8 @@ def test_pruned_model_says_which_rule_it_was(federation: Federation) -> None:
 
 
 @pytest.mark.slow
-def test_check_finds_nothing_while_a_session_runs_and_prunes(federation: Federation) -> None:
+@pytest.mark.parametrize("rounds", [6, pytest.param(20, marks=pytest.mark.soak)])
+def test_check_finds_nothing_while_a_session_runs_and_prunes(federation: Federation, rounds: int) -> None:
     found: list[Finding] = []
     ended = threading.Event()
 
@@ -141,7 +142,7 @@ def test_check_finds_nothing_while_a_session_runs_and_prunes(federation: Federat
     looking = threading.Thread(target=look)
     looking.start()
     try:
-        federation.run(config_of(federation, models="last 1", task_folders="last 1", rounds=20))
+        federation.run(config_of(federation, models="last 1", task_folders="last 1", rounds=rounds))
     finally:
         ended.set()
         looking.join()

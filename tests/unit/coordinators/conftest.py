@@ -7,5 +7,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "controller"))
 from federating import at_once, federation
+from zygotes import shared_zygotes
 
-__all__ = ["at_once", "federation"]
+__all__ = ["at_once", "federation", "shared_zygotes"]

@@ -25,6 +25,7 @@ from fedpkg.errors import ConfigError, FedpkgError, Interrupted, SessionFailed
 from fedpkg.means import means
 from fedpkg.session.session import prepare
 from fedpkg.stores.base import SessionRow
+from fedpkg.stores.home import Home
 
 PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "coordinators.md").read_text()
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
@@ -160,6 +161,14 @@ def outcome_of(federation: Federation, session: SessionRow) -> list[object]:
     ]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """What ASKS_TWICE comes to when nothing ends it."""
+    folder = tmp_path_factory.mktemp("ungestört")
+    federation = Federation(Home.open(folder / ".fedpkg"))
+    return outcome_of(federation, federation.run(config_of(federation, folder, ASKS_TWICE)))
+
+
 @pytest.mark.slow
 def test_federated_averaging_as_a_program_has_the_bits_of_fedavg(federation: Federation, tmp_path: Path) -> None:
     config = config_of(federation, tmp_path, FEDAVG, rounds=2)
@@ -173,14 +182,13 @@ def test_federated_averaging_as_a_program_has_the_bits_of_fedavg(federation: Fed
 @pytest.mark.parametrize("where", ["begun-2", "asked-2", "ends-3"])
 @pytest.mark.every_push("asked-2")
 def test_a_coordinator_that_is_killed_goes_on_to_the_same_bits(
-    federation: Federation, tmp_path: Path, where: str
+    federation: Federation, tmp_path: Path, undisturbed: list[object], where: str
 ) -> None:
-    whole = federation.run(config_of(federation, tmp_path, ASKS_TWICE, "undisturbed"))
     marks = tmp_path / "marks"
     marks.mkdir()
     killed = federation.run(config_of(federation, tmp_path, ASKS_TWICE, str(marks), where))
     assert [path.name for path in marks.iterdir()] == [where]
-    assert outcome_of(federation, killed) == outcome_of(federation, whole)
+    assert outcome_of(federation, killed) == undisturbed
 
 
 @pytest.mark.slow
@@ -193,19 +201,18 @@ def test_a_coordinator_that_is_killed_goes_on_to_the_same_bits(
     ],
 )
 def test_a_controller_that_is_killed_goes_on_to_the_same_bits(
-    federation: Federation, tmp_path: Path, words: tuple[str, object]
+    federation: Federation, tmp_path: Path, undisturbed: list[object], words: tuple[str, object]
 ) -> None:
     how, when = words
     config = config_of(federation, tmp_path, ASKS_TWICE, "checkpoints")
-    whole = federation.run(config)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(dump_config(config)))
     option = "--kill-at" if how == "at" else "--kill-at-step"
     assert drive(federation, "--run", str(path), option, str(when)) == -signal.SIGKILL
     assert not processes_of(federation)
-    [killed] = [row for row in federation.store.list_sessions() if row.session_id != whole.session_id]
+    [killed] = federation.store.list_sessions()
     session = federation.resume(killed.session_id)
-    assert session.status == "finished" and outcome_of(federation, session) == outcome_of(federation, whole)
+    assert session.status == "finished" and outcome_of(federation, session) == undisturbed
     assert not processes_of(federation)
 
 
@@ -237,7 +244,9 @@ def test_killed_with_outstanding_requests_a_program_is_told_the_same(
 
 
 @pytest.mark.slow
-def test_a_program_that_changed_within_a_round_is_refused(federation: Federation, tmp_path: Path) -> None:
+def test_a_program_that_changed_within_a_round_is_refused(
+    federation: Federation, tmp_path: Path, undisturbed: list[object]
+) -> None:
     config = config_of(federation, tmp_path, ASKS_TWICE)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(dump_config(config)))
@@ -252,10 +261,10 @@ def test_a_program_that_changed_within_a_round_is_refused(federation: Federation
             federation.resume(killed.session_id)
     program.write_text(ASKS_TWICE)
     session = federation.resume(killed.session_id)
-    assert outcome_of(federation, session) == outcome_of(federation, federation.run(config))
+    assert outcome_of(federation, session) == undisturbed
 
 
-def test_a_checkpoint_cuts_what_is_on_record(federation: Federation, tmp_path: Path) -> None:
+def test_a_checkpoint_cuts_what_is_on_record(federation: Federation, tmp_path: Path, undisturbed: list[object]) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     session = federation.run(config_of(federation, tmp_path, ASKS_TWICE, str(marks), "begun-3", "checkpoints"))
@@ -265,8 +274,7 @@ def test_a_checkpoint_cuts_what_is_on_record(federation: Federation, tmp_path: P
     printed = (folder / "starts" / "2" / "stdout.log").read_text()
     assert printed.split() == ["3"], "it was given no round before its checkpoint"
     assert not federation.findings()
-    whole = federation.run(config_of(federation, tmp_path, ASKS_TWICE, "undisturbed"))
-    assert outcome_of(federation, session) == outcome_of(federation, whole)
+    assert outcome_of(federation, session) == undisturbed
 
 
 def test_a_program_that_sends_something_else_than_on_record_is_refused(federation: Federation, tmp_path: Path) -> None:
@@ -321,13 +329,14 @@ def test_a_coordinator_ends_the_session_when_it_has_finished(
 
 
 @pytest.mark.skipif(means().cold is None, reason="no isolation here")
-def test_an_isolated_coordinator_sees_its_own_folders_alone(federation: Federation, tmp_path: Path) -> None:
+def test_an_isolated_coordinator_sees_its_own_folders_alone(
+    federation: Federation, tmp_path: Path, undisturbed: list[object]
+) -> None:
     spies = ASKS_TWICE.replace(
         "memory = 0.0\n", f"memory = 0.0\nassert not os.path.exists({str(federation.home.models)!r})\n"
     )
     session = federation.run(config_of(federation, tmp_path, spies, "undisturbed", isolate={"enabled": True}))
-    whole = federation.run(config_of(federation, tmp_path, ASKS_TWICE, "undisturbed"))
-    assert outcome_of(federation, session) == outcome_of(federation, whole)
+    assert outcome_of(federation, session) == undisturbed
 
 
 def test_a_coordinator_without_its_folder_is_refused_before_anything_runs(federation: Federation) -> None:

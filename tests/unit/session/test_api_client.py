@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +271,7 @@ print(client.start_session(name="by-script", rounds=1)["message"], get_helper("n
 def test_a_script_of_fedn_runs_and_its_session_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     words = ["exec", "--home", tmp_path / "home", "--clients", "2", tmp_path / "script.py", PACKAGE]
-    command = [sys.executable, "-m", "fedpkg", *map(str, words)]
+    command = [*warm_python(), "-m", "fedpkg", *map(str, words)]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (0, "Session started True __main__\n"), ran.stderr
     session = fedpkg.Session.open(tmp_path / "home", "by-script")
@@ -369,7 +368,7 @@ def test_what_is_installed_stays_what_it_is_and_the_others_are_served(tmp_path: 
     for folder in ("fedn", "scaleout"):  # a mere folder of that name is no module
         (tmp_path / folder).mkdir()
     (tmp_path / name / "__init__.py").write_text("APIClient = Scaleout = 'the real one'\n")
-    command = [sys.executable, "-c", INSTALLED, str(tmp_path), str(tmp_path / "home")]
+    command = [*warm_python(), "-c", INSTALLED, str(tmp_path), str(tmp_path / "home")]
     ran = subprocess.run(command, capture_output=True, text=True)
     served = "<class 'fedpkg.fedn_imports.APIClient'>"
     assert ran.stdout == ("the real one True\n" if name == "fedn" else f"{served} False\n"), ran.stderr
@@ -378,7 +377,7 @@ def test_what_is_installed_stays_what_it_is_and_the_others_are_served(tmp_path: 
 
 def test_a_fault_of_a_script_is_the_scripts(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys\nif sys.argv[1] == 'exit': sys.exit(7)\nraise ValueError('mine')\n")
-    command = [sys.executable, "-m", "fedpkg", "exec", "--home", str(tmp_path / "home"), str(tmp_path / "script.py")]
+    command = [*warm_python(), "-m", "fedpkg", "exec", "--home", str(tmp_path / "home"), str(tmp_path / "script.py")]
     ended = subprocess.run([*command, "raise"], capture_output=True, text=True)
     assert ended.returncode == 1 and ended.stderr.splitlines()[-1] == "ValueError: mine"
     assert "fault of fedpkg" not in ended.stderr and "runpy" not in ended.stderr
