@@ -35,7 +35,7 @@ PACKAGES_HERE = (Path("."), Path("client"))  # where `fedpkg` and `fedpkg init` 
 
 
 def is_package(folder: Path) -> bool:
-    """Whether a folder holds a fedn.yaml."""
+    """Whether a folder holds a fedn.yaml, or is a message app."""
     from fedpkg.compute_package.spec import spec_path
 
     return spec_path(folder).is_file()
@@ -136,12 +136,15 @@ def _names(*registries: Registry) -> Iterator[tuple[str, str]]:
 
 
 def run_words(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """A RUN.yaml, then KEY=VALUE; only the latter with --package."""
-    from fedpkg.cli.completing_keys import of_run
+    """A RUN.yaml or a message app, then KEY=VALUE; only the latter with --package."""
+    from fedpkg.cli.completing_keys import of_app, of_run
 
     words = tuple(context.params.get("words") or ())
     if not words and context.params.get("package") is None:
         return with_suffix(incomplete, YAML_SUFFIXES)
+    app = Path(context.params.get("package") or words[0])
+    if is_package(app) and (found := of_app(app, words, incomplete)) is not None:
+        return found
     return of_run(words, incomplete)
 
 
@@ -152,9 +155,11 @@ def run_file(_context: click.Context, _parameter: click.Parameter, incomplete: s
 
 def overrides(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """KEY=VALUE of a run.yaml, or of an experiment's folder, that stands before it."""
-    from fedpkg.cli.completing_keys import of_experiment, of_run
+    from fedpkg.cli.completing_keys import of_app, of_experiment, of_run
 
     given = tuple(context.params.get("overrides") or ())
+    if (found := of_app(Path(str(context.params.get("run_yaml"))), given, incomplete)) is not None:
+        return found
     if Path(first := str(context.params.get("run_yaml"))).is_dir():
         return of_experiment(Path(first), given, incomplete)
     return of_run((first, *given), incomplete)

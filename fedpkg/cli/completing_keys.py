@@ -38,6 +38,23 @@ def of_run(words: Sequence[str], incomplete: str) -> list[CompletionItem]:
     return beginning(incomplete, [(f"{key}={value}", "") for value in _values(find_key(key).kind)])
 
 
+def of_app(folder: Path, words: Sequence[str], incomplete: str) -> list[CompletionItem] | None:
+    """KEY=VALUE of a message app's configuration, then run.KEY=VALUE of a run.yaml; None if it is no message app."""
+    from fedpkg.compute_package.app import APP_FILE, read_app
+    from fedpkg.session.app_run import OF_THE_RUN, is_app_folder, of_the_run
+
+    if not is_app_folder(folder):
+        return None
+    if incomplete.startswith(OF_THE_RUN):
+        found = of_run(of_the_run(words), incomplete.removeprefix(OF_THE_RUN))
+        return [CompletionItem(OF_THE_RUN + item.value, type=item.type, help=item.help) for item in found]
+    app, (key, equals, _begun) = read_app(folder / APP_FILE), incomplete.partition("=")
+    if equals and isinstance(app.config.get(key), bool):
+        return beginning(incomplete, [(f"{key}={value}", "") for value in ("true", "false")])
+    keys = [(f"{key}=", f"as in {APP_FILE}: {value}") for key, value in app.config.items()]
+    return beginning(incomplete, [*keys, (OF_THE_RUN, "keys of a run.yaml")])
+
+
 def of_experiment(folder: Path, words: Sequence[str], incomplete: str) -> list[CompletionItem]:
     """GROUP=OPTION and parameters of an experiment, then KEY=VALUE of a run.yaml."""
     from fedpkg.experiments.folders import ExperimentFolder

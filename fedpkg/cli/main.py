@@ -26,6 +26,7 @@ from fedpkg.errors import FedpkgError, nearest
 
 # Each noun is the module of its name; these modules import click and the standard library only, the rest when they run.
 NOUNS = (
+    "new",
     "init",
     "run",
     "experiment",

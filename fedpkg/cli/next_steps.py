@@ -14,6 +14,9 @@ RUN_YAML, EXPERIMENT_YAML = Path("run.yaml"), Path("experiment.yaml")
 
 def next_steps(settings: Settings) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """What is here, as facts, and commands with what each does; nothing without a run.yaml, experiment or package."""
+    from fedpkg.compute_package.app import APP_FILE
+    from fedpkg.compute_package.spec import spec_path
+
     facts: list[tuple[str, str]] = []
     steps: list[tuple[str, str]] = []
     has_run, package = RUN_YAML.is_file(), next(filter(is_package, PACKAGES_HERE), None)
@@ -27,9 +30,13 @@ def next_steps(settings: Settings) -> tuple[list[tuple[str, str]], list[tuple[st
     if settings.home_path.is_dir():
         _of_newest_session(settings, facts, steps)
     if package is not None:
-        facts.append(("package", "this folder" if package == Path() else str(package)))
+        is_app = spec_path(package).name == APP_FILE
+        facts.append(("message app" if is_app else "package", "this folder" if package == Path() else str(package)))
+        if is_app:
+            steps.append((settings.command(f"run {package}"), "run the message app"))
+            steps.append((f"fedpkg config show {package}", "every key, its value, and its origin"))
         steps.append((f"fedpkg package inspect {package}", "what the package holds and offers"))
-        if not has_run and not has_experiment:
+        if not has_run and not has_experiment and not is_app:
             steps.append(("fedpkg init", "write a run.yaml for the package"))
     steps.append(("fedpkg --help", "all commands"))
     return facts, steps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.completing import packages, run_words
+from fedpkg.cli.completing import ARCHIVE_SUFFIXES, packages, run_words
 from fedpkg.cli.options import Settings, baseline_option, common_options, env_option
 from fedpkg.shown import shown
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("run")
-@click.argument("words", metavar="[RUN.yaml] [KEY=VALUE]...", nargs=-1, shell_complete=run_words)
+@click.argument("words", metavar="[RUN.yaml | APP] [KEY=VALUE]...", nargs=-1, shell_complete=run_words)
 @click.option(
     "--package",
     metavar="PATH",
@@ -29,11 +29,22 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--clients",
+    "--nodes",
     metavar="N",
     type=click.IntRange(1),
-    help="With --package: number of clients.  [default: one per match of --data; 2 without data]",
+    help="With APP or --package: number of clients.  [default: one per match of --data; without data 2, or the app's]",
 )
-@click.option("--data", metavar="PATTERN", help="With --package: a pattern; each match is the data of one client.")
+@click.option("--data", metavar="PATTERN", help="With APP or --package: a pattern; each match is a client's data.")
+@click.option(
+    "--federation", metavar="NAME", help="With APP: take the number of nodes from this federation in its file."
+)
+@click.option(
+    "-c",
+    "--run-config",
+    metavar="'KEY=VALUE …'",
+    multiple=True,
+    help="With APP: values of its configuration, or a .toml file with them.",
+)
 @click.option(
     "--rounds", metavar="N", type=click.IntRange(1), help="Number of rounds.  [default: that of RUN.yaml, else 5]"
 )
@@ -59,6 +70,8 @@ def command(
     env: str | None,
     isolate: bool,
     baselines: tuple[str, ...],
+    federation: str | None,
+    run_config: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Run a federation on this machine.
@@ -66,22 +79,34 @@ def command(
     \b
       fedpkg run examples/digits/run.yaml
       fedpkg run examples/digits/run.yaml rounds=3 arguments.train.lr=0.02
+      fedpkg run my-app num-server-rounds=3 run.seed=1 --nodes 4
       fedpkg run --package client --data 'data/clients/*/mnist.pt'
 
     --package runs a compute package (a folder or an archive, also one written for FEDn) without a RUN.yaml. Its data is
     linked where its programs expect it. KEY=VALUE sets a key of the configuration, such as `rounds=3` or
     `strategy.name=fedadam`; `strategy={name: fedadam, beta_1: 0.9}` replaces a whole section. With --json, each event
     is one line of JSON. Ctrl-C stops the run, and `fedpkg session resume` continues it.
+
+    APP is a message app: a folder whose pyproject.toml names a ServerApp and a ClientApp, or an archive of it. Then
+    KEY=VALUE sets a key of the app's own configuration, and run.KEY=VALUE one of a run.yaml (run.executor.workers=2).
     """
-    words += (() if env is None else (f"python_env={env}",)) + (("isolate.enabled=true",) if isolate else ())
-    if package is None:
+    app, words = _app(package, words)
+    more = (() if env is None else (f"python_env={env}",)) + (("isolate.enabled=true",) if isolate else ())
+    words += more if app is None else tuple(f"run.{word}" for word in more)
+    if app is None and (federation is not None or run_config):
+        raise click.UsageError("--federation and --run-config need a message app")
+    if app is not None:
+        home = settings.open_home(create=True)
+        config = _of_app(app, words, home, federation=federation, run_config=run_config, **given)
+    elif package is None:
         config = _of_run_yaml(words, **given)
         home = settings.open_home(create=True)
     else:
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, **given)
-    _tell_of_variables(config, None if package is None else words)
-    source = package or Path(words[0])
+    said = None if package is None and app is None else tuple(word.removeprefix("run.") for word in words)
+    _tell_of_variables(config, said)
+    source = app if app is not None else package or Path(words[0])
     run_configuration(settings, config, home, baselines, source=source)
 
 
@@ -115,13 +140,51 @@ def _tell_of_variables(config: RunConfig, words: tuple[str, ...] | None) -> None
         output.words(f"given    {shown(said)}, in place of what fedpkg sets")
 
 
+def _app(package: Path | None, words: tuple[str, ...]) -> tuple[Path | None, tuple[str, ...]]:
+    """The message app to run, and the other words; None if a run.yaml or another package is to be run.
+
+    The app is a folder or an archive, or the current folder if the words do not begin with a path.
+    """
+    from fedpkg.session.app_run import is_app_folder
+
+    first = Path(words[0]) if words and "=" not in words[0] else None
+    if package is not None:
+        return (package, words) if is_app_folder(package) else (None, words)
+    if first is None:
+        return (Path(), words) if is_app_folder(Path()) and not Path("run.yaml").exists() else (None, words)
+    is_app = is_app_folder(first) or (first.is_file() and first.suffix in ARCHIVE_SUFFIXES)
+    return (first, words[1:]) if is_app else (None, words)
+
+
+def _of_app(
+    app: Path,
+    words: tuple[str, ...],
+    home: Home,
+    *,
+    clients: int | None,
+    data: str | None,
+    rounds: int | None,
+    seed_model: Path | None,
+    **options: Any,
+) -> RunConfig:
+    from fedpkg.session.app_run import AppOptions
+    from fedpkg.session.package_run import load_app
+
+    if seed_model is not None:
+        raise click.UsageError("--seed-model: the ServerApp of a message app makes its own model")
+    given = AppOptions(nodes=clients, rounds=rounds, data=data, **options)
+    return load_app(app, words, given, cache=home.packages).config
+
+
 def _of_run_yaml(
     words: tuple[str, ...], *, clients: int | None, data: str | None, rounds: int | None, seed_model: Path | None
 ) -> RunConfig:
     from fedpkg.session import configuration
 
     if not words or "=" in words[0]:
-        raise click.UsageError("nothing to run: give a RUN.yaml, or a compute package with --package PATH")
+        raise click.UsageError(
+            "nothing to run: give a RUN.yaml, a message app, or a compute package with --package PATH"
+        )
     if clients is not None or data is not None:
         raise click.UsageError("--clients and --data need --package; a RUN.yaml sets them in its section clients")
     options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}

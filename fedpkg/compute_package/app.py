@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +63,20 @@ class App:
 def commands_of(client: str) -> dict[str, str]:
     """The command of each entry point of a message app, whose ClientApp is ``client``."""
     return dict.fromkeys(CATEGORIES, f"python -m {RUNNER} {client}")
+
+
+def spec_with_models(app: App) -> str:
+    """The text of a fedn.yaml whose entry points call the app's ClientApp with model files.
+
+    The values of the app's configuration are words of the commands, where arguments of a run.yaml override them.
+    """
+    # JSON in ASCII, without braces, which could be placeholders.
+    values = [f"{key}={json.dumps(value)}".replace("{", "\\u007b") for key, value in app.config.items()]
+    lines = [f"# The ClientApp of {app.name}, called with model files.".replace("\n", " "), "entry_points:"]
+    for name, category in (("train", "train"), ("validate", "evaluate")):
+        command = shlex.join(["python", "-m", MODEL_RUNNER, category, app.client, *values, "--"])
+        lines.append(f"  {name}: {{command: {json.dumps(command)}}}")
+    return "\n".join([*lines, f"python_env: {APP_FILE}", ""])
 
 
 def module_called(runner: str | None, words: Sequence[str]) -> str | None:
@@ -284,6 +300,11 @@ def _leaves(table: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[t
             yield from _leaves(value, (*keys, key))
         else:
             yield (*keys, key), value
+
+
+def flat(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table whose keys of inner tables are joined with dots; the last of equal keys counts."""
+    return {".".join(keys): value for keys, value in _leaves(table, ())}
 
 
 def _texts(value: object) -> tuple[str, ...]:

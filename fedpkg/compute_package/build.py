@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fedpkg.compute_package.app import APP_FILE, is_app, read_app
+from fedpkg.compute_package.app import APP_FILE, is_app, read_app, spec_with_models
 from fedpkg.compute_package.ignore import (
     UNMEANT_FOLDERS,
     USUAL,
@@ -81,16 +81,17 @@ class _Source:
         return self.status.st_size if self.made is None else len(self.made)
 
 
-def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> BuiltPackage:
+def build_package(folder: Path, output: Path, selection: Selection = USUAL, *, made: str | None = None) -> BuiltPackage:
     """Pack ``folder`` into the tar.gz ``output``, with the folder as its single top-level entry.
 
-    Members are sorted and have no owners or times: equal contents give equal bytes (with the same zlib).
+    Members are sorted and have no owners or times: equal contents give equal bytes (with the same zlib). ``made``: the
+    text of the fedn.yaml, if the folder has none.
 
     Raises:
         SpecError: If the folder's fedn.yaml is wrong.
         PackageError: If it has none, or contains something that cannot be packed.
     """
-    made = checked_folder(folder)
+    made = checked_folder(folder) if made is None else made
     spec = read_spec(spec_path(folder)) if made is None else parse_spec(made, SPEC_FILE)
     if output.is_dir():
         raise PackageError(f"{output} is a folder", hint="give the archive a name: -o package.tar.gz", path=str(output))
@@ -108,6 +109,19 @@ def build_package(folder: Path, output: Path, selection: Selection = USUAL) -> B
         left_out=tuple(left_out),
         warnings=(*rules.warnings(), *review(folder, inside, spec)),
     )
+
+
+def build_from_app(folder: Path, output: Path, selection: Selection = USUAL) -> BuiltPackage:
+    """Pack a message app as a package whose `train` and `validate` give its ClientApp model files.
+
+    Raises:
+        PackageError: If the folder is no message app, or has a fedn.yaml.
+    """
+    if not folder.is_dir() or spec_path(folder).name != APP_FILE:
+        what = "already has a fedn.yaml" if spec_path(folder).exists() else "is not the folder of a message app"
+        hint = f"give a folder whose {APP_FILE} has [tool.flwr.app.components], and that has no {SPEC_FILE}"
+        raise PackageError(f"{folder} {what}", hint=hint, path=str(folder))
+    return build_package(folder, output, selection, made=spec_with_models(read_app(folder / APP_FILE)))
 
 
 def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import msgspec
 
+from fedpkg.compute_package.app import APP_FILE, flat, is_app, read_app
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.config_reading import LoadedConfig, load_config
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError
+
+SERVER_APP = "server_app"  # the strategy that runs a message app
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -32,6 +35,7 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     from fedpkg.strategies import resolve_strategy
 
     _check_style(config, places)
+    config = _with_app(config, places)
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
     clients = _resolved_clients(config.clients, places)
     tracking = list(config.tracking)
@@ -40,6 +44,24 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
 
         tracking = list(resolve_tracking(tracking, places))
     return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients, tracking=tracking)
+
+
+def _with_app(config: RunConfig, places: Places) -> RunConfig:
+    """Complete the strategy `server_app`: unless it names another, it runs the ServerApp of the package, with the app's
+    configuration.
+    """
+    if config.strategy.get("name") != SERVER_APP or {"folder", "app"} <= config.strategy.keys():
+        return config
+    folder = Path(str(config.strategy.get("folder") or config.package))
+    if not is_app(folder):
+        raise ConfigError(
+            f"{places.where(('strategy',))}: '{SERVER_APP}' needs a message app, and {folder} is not the folder of one",
+            hint=f"set 'package', or 'strategy.folder', to a folder whose {APP_FILE} has [tool.flwr.app.components]",
+            key="strategy",
+        )
+    app = read_app(folder / APP_FILE)
+    strategy = {"folder": str(folder), "app": app.server, **config.strategy}
+    return msgspec.structs.replace(config, strategy=strategy, run_config={**app.config, **flat(config.run_config)})
 
 
 def _resolved_clients(clients: ClientsConfig, places: Places) -> ClientsConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from fedpkg.compute_package.data_ways import DataWays, Way, data_ways
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import UnpackedPackage, open_package
 from fedpkg.config import ClientsConfig, RunConfig
-from fedpkg.config_reading import config_of
+from fedpkg.config_reading import LoadedConfig, config_of
+from fedpkg.errors import ConfigError
 from fedpkg.fedn.callbacks import SPLIT
 from fedpkg.fedn.names import DATA_PATHS, LABELS_PATH
+from fedpkg.session.app_run import AppOptions, is_app_folder, loaded_app, of_the_run
 from fedpkg.session.configuration import resolved
 
 DEFAULT_ROUNDS = 5  # as in FEDn's sessions
@@ -35,7 +38,7 @@ def run_of_package(
     """The configuration of a run of this package, and the ways in which its clients get their data.
 
     Args:
-        overrides: ``key.sub=value``, as on the command line.
+        overrides: ``key.sub=value``, as on the command line; of a message app see `fedpkg.session.app_run`.
         beside: the folder in which the package was found; None: that of ``package``.
 
     Raises:
@@ -43,6 +46,11 @@ def run_of_package(
         PackageError: the package cannot be used, or is not allowed; then it is not read either.
         DataError: the pattern ``data`` matches nothing that could be clients' data.
     """
+    if is_app_folder(package):
+        if seed_model is not None:
+            raise ConfigError("--seed-model: the ServerApp of a message app makes its own model")
+        options = AppOptions(nodes=clients, rounds=rounds, data=data)
+        return load_app(package, overrides, options, cache=cache).config, DataWays()
     unpacked, isolated = _opened(package, overrides, cache)
     tree: dict[str, Any] = {
         "package": str(package),
@@ -63,6 +71,20 @@ def run_of_package(
     config = config_of(tree, overrides, resolve=resolved)
     is_skipped = tree.get("startup") == "skip" == config.startup
     return config, DataWays(_as_configured(config, ways), ways.missed, ways.prepares if is_skipped else None)
+
+
+def load_app(package: Path, words: Sequence[str], options: AppOptions, *, cache: Path) -> LoadedConfig:
+    """The configuration of a run of a message app, a folder or an archive; see `fedpkg.session.app_run`.
+
+    Raises:
+        ConfigError, PackageError: see `run_of_package`.
+    """
+    unpacked, _isolated = _opened(package, of_the_run(words), cache)
+    app = unpacked.spec.app
+    if app is None:
+        hint = f"fedpkg run --package {shlex.quote(str(package))}"
+        raise ConfigError(f"{package} is a compute package with a fedn.yaml, and not a message app", hint=hint)
+    return loaded_app(package, app, unpacked, words, options, name=session_name(Path("/", app.name)))
 
 
 def _opened(package: Path, overrides: Sequence[str], cache: Path) -> tuple[UnpackedPackage, bool]:

@@ -251,7 +251,7 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("run",), "nothing to run: give a RUN.yaml, or a compute package with --package PATH"),
+        (("run",), "nothing to run: give a RUN.yaml, a message app, or a compute package with --package PATH"),
         (("run", "rounds=3"), "nothing to run"),
         (("run", "run.yaml", "--data", "x"), "--clients and --data need --package"),
         (("run", "run.yaml", "--package", "p/client"), "with --package there is no RUN.yaml"),

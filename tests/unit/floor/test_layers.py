@@ -50,6 +50,8 @@ STRATEGIES = [{"methods"}, {"pipeline"}, {"aggregators", "server_optimisers"}]
 
 def modules() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*.py")):
+        if "templates" in path.parts:  # they are copied, and not imported
+            continue
         if path.parent != ROOT or path.name not in ("__init__.py", "__main__.py"):
             yield path
 

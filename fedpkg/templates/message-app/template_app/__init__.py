@@ -1,0 +1,1 @@
+"""A federation in which clients learn handwritten digits."""
