@@ -24,8 +24,9 @@ LESSON = ("examples/digits", "packages/digits", "seed_models")
 NEEDED = (
     *("fedpkg/py.typed", "fedpkg/DESIGN.md", "fedpkg/CHANGELOG.md", "fedpkg/runtime/zygote.py"),
     *("fedpkg/runtime/commands/python", "fedpkg/runtime/path/sitecustomize.py", "fedpkg/runtime/compat/"),
-    "fedpkg/stores/migrations/0001_first.sql",
+    *("fedpkg/stores/migrations/0001_first.sql", "fedpkg/templates/message-app/pyproject.toml"),
 )
+TEMPLATES = "fedpkg/templates/"  # projects to be copied, which have tests of their own
 
 
 def version() -> str:
@@ -72,7 +73,7 @@ def content_problems(wheel: Path, sdist: Path) -> Iterator[str]:
     yield from (f"{wheel.name}: {name} is missing" for name in sorted(source - own))
     yield from (f"{wheel.name}: {name} does not belong there" for name in sorted(own - source))
     yield from (f"{sdist.name}: {name} is missing" for name in sorted({*source, "LICENSE", "README.md"} - in_sdist))
-    parts = {name: set(Path(name).parts) for name in {*own, *in_sdist}}
+    parts = {name: set(Path(name).parts) for name in {*own, *in_sdist} if not name.startswith(TEMPLATES)}
     yield from (f"{name} is a test" for name in sorted(parts) if {"tests", "test"} & parts[name])
     for name in sorted(source & own):
         if os.access(ROOT / name, os.X_OK) and not members[name].external_attr >> 16 & 0o111:

@@ -41,7 +41,7 @@ def command(settings: Settings, folder: Path, *, template: str) -> None:
     The project runs at once, and needs no network. The name of the folder is its name.
 
     \b
-      fedpkg new my-app && fedpkg run my-app
+      fedpkg new my-app
       fedpkg new digits --template pytorch
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -71,7 +71,7 @@ def _write(template: Path, folder: Path, name: str, module: str) -> list[str]:
     """Copy the files of a template; returns their names."""
     written = []
     try:
-        for place, folders, files in os.walk(template, followlinks=True):
+        for place, folders, files in os.walk(template):
             folders[:] = sorted(one for one in folders if one != "__pycache__")
             for file in sorted(files):
                 source = Path(place, file)

@@ -1,0 +1,1 @@
+../../../../packages/shell-mean/entrypoint.sh
