@@ -576,7 +576,9 @@ def _place(tensor: Tensor) -> tuple[object, ...]:
 
 def raw_bytes(tensor: Tensor) -> Tensor:
     """The bytes of a tensor in C order, as a flat uint8 tensor; a view if it is contiguous and on the CPU."""
-    return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8)
+    dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    # A tensor with less than two elements counts as contiguous whatever its strides, but cannot be viewed as bytes.
+    return dense.as_strided((dense.numel(),), (1,)).view(torch.uint8)
 
 
 def dtype_name(tensor: Tensor) -> str:

@@ -21,6 +21,7 @@ ODD = {
     "empty": {"w": torch.zeros(0), "rows": torch.zeros(0, 3).half(), "columns": torch.zeros(2, 0, dtype=torch.int64)},
     "transposed": {"w": torch.arange(12.0).reshape(3, 4).t()},
     "strided": {"w": torch.arange(10.0)[1::3], "image": torch.rand(1, 3, 4, 4).to(memory_format=torch.channels_last)},
+    "strides of nothing": {"one": torch.arange(2.0)[::2], "none": torch.zeros(3, 4)[:, :0:2]},
     "expanded": {"w": torch.tensor([1.0, 2.0]).expand(3, 2)},
     "tied": {"encoder.weight": _TIED, "decoder.weight": _TIED, "part": _TIED[1]},
     "bfloat16": {"w": torch.tensor([1.0, -2.5, 3e38]).bfloat16(), "n": torch.tensor(1)},
