@@ -42,6 +42,12 @@ PAGES = (
         [("automodule", "fedpkg.client.coordinator", ":members:")],
     ),
     (
+        "apps",
+        "fedpkg.apps",
+        "[Messages and what they contain](../../../reference/records-and-messages.md).",
+        [("automodule", "fedpkg.apps", ":members:", ":imported-members:")],
+    ),
+    (
         "strategies",
         "fedpkg.strategies",
         "For a [strategy of your own](../../../how-to/write-a-strategy.md).",

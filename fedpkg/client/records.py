@@ -94,12 +94,21 @@ def write_records(path: str, records: Records) -> None:
         text = json.dumps(records.data, default=number, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ClientError(f"{path}: the data of records cannot be written as JSON: {error}") from error
+    if sum(max(len(one), 1) for one in records.sets.values()) >= _MOST_TENSORS:
+        raise ClientError(f"{path}: records can have fewer than {_MOST_TENSORS} tensors; these have more")
     found: dict[str, Any] = {_JSON: np.frombuffer(text, np.uint8)}
     for name, one in records.sets.items():
         if not one:
-            found[f"{quote(name, safe='')}/{_EMPTY}"] = np.zeros(0, np.uint8)
-        found.update({f"{quote(name, safe='')}/{quote(key, safe='')}": array for key, array in one.items()})
+            found[f"{_encoded(name)}/{_EMPTY}"] = np.zeros(0, np.uint8)
+        found.update({f"{_encoded(name)}/{_encoded(key)}": array for key, array in one.items()})
     arrays.write(path, found)
+
+
+def _encoded(name: str) -> str:
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise ClientError(f"{name!r:.100} cannot be a name in records: it is not valid Unicode") from error
 
 
 def _as_array(one: arrays.Plain) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, MutableMapping
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 20, 100, 1000
 
 
 class Checked(MutableMapping[str, V]):
@@ -60,7 +64,7 @@ class Checked(MutableMapping[str, V]):
         return self._items == other if isinstance(other, dict) else NotImplemented
 
     def __repr__(self) -> str:
-        return f"{self._name}({self._items!r})"
+        return f"{self._name}({{{', '.join(f'{key!r}: {_SHORT.repr(one)}' for key, one in self._items.items())}}})"
 
     @property
     def _name(self) -> str:

@@ -31,8 +31,9 @@ class _Values(Checked[Any]):
             return _list(where, value, self._types)
         if type(value) not in self._types:
             names = ", ".join(one.__name__ for one in self._types)
-            got = "None" if value is None else f"{type(value).__name__} ({value!r:.60})"
-            raise TypeError(f"{where}: expected {names}, or a list of one of these, got {got}; {_instead(value)}")
+            raise TypeError(
+                f"{where}: expected {names}, or a list of one of these, got {_shown(value)}; {_instead(value)}"
+            )
         _check_range(where, value)
         return value
 
@@ -89,7 +90,7 @@ def _plain(value: Any) -> Any:
         return str.__str__(value)
     if isinstance(value, bytes):
         return bytes(value)
-    if dtype == "f":  # numpy.longdouble, whose item() is one again
+    if dtype == "f" and dimensions == 0:  # numpy.longdouble, whose item() is one again
         return float(value)
     return value
 
@@ -102,8 +103,7 @@ def _list(where: str, values: list[Any], types: tuple[type, ...]) -> list[Any]:
     for index, one in enumerate(values) if len(set(map(type, values))) > 1 or first not in types else ():
         if type(one) not in types:
             names = ", ".join(each.__name__ for each in types)
-            got = "None" if one is None else f"{type(one).__name__} ({one!r:.60})"
-            raise TypeError(f"{where}, index {index}: expected {names}, got {got}; {_instead(one)}")
+            raise TypeError(f"{where}, index {index}: expected {names}, got {_shown(one)}; {_instead(one)}")
         if type(one) is not first:
             both = {first, type(one)}
             write = "write floats only: [float(x) for x in values]" if both == {int, float} else "use one key for each"
@@ -124,6 +124,13 @@ def _check_range(where: str, value: Any) -> None:
         )
 
 
+def _shown(value: object) -> str:
+    if value is None:
+        return "None"
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__} " + (f"({value!r:.60})" if not shape else f"of shape {tuple(shape)}")
+
+
 def _instead(value: object) -> str:
     if isinstance(value, bool):
         return "write int(value), or put it into a ConfigRecord"
@@ -137,7 +144,7 @@ def _instead(value: object) -> str:
         return "write bytes(value)"
     if isinstance(value, (str, bytes)):
         return "put it into a ConfigRecord"
-    if hasattr(value, "ndim"):
+    if hasattr(value, "ndim") or isinstance(value, list):
         return "put arrays into an ArrayRecord"
     return "write float(value), or put text into a ConfigRecord"
 

@@ -15,6 +15,7 @@ from figures import HERE, load, table
 BENCHMARKS = [
     ["start_up.py"],
     ["composing.py"],
+    ["record_files.py"],
     ["fork_cost.py"],
     ["warm_call.py"],
     ["isolation.py"],
@@ -33,6 +34,7 @@ BENCHMARKS = [
 QUICK = [
     ["start_up.py", "--repeat", "1"],
     ["composing.py", "--repeat", "1", "--points", "5"],
+    ["record_files.py", "--repeat", "1"],
     ["fork_cost.py", "--repeat", "20"],
     ["warm_call.py", "--repeat", "5"],
     ["isolation.py", "--repeat", "5"],

@@ -1,6 +1,6 @@
 """A fedn or docker that is installed in the package's interpreter is the one that the package gets.
 
-So is fedpkg, but for fedpkg.client: that is the other end of the task.json of the fedpkg that runs.
+So is fedpkg, but for fedpkg.client, .records and .apps: they belong to the fedpkg that runs, and its task.json.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ import pytest
 import fedpkg
 from fedpkg.session import by_hand
 
+SERVED = ("client", "records", "apps")
 EXECUTORS = ("process", "forkserver", "resident")
 SCRIPT = """\
 import json, sys
 import docker, fedn.utils.helpers.helpers
 import scaleoututil
-import fedpkg.client
-files = {module.__name__: module.__file__ for module in (docker, fedn, scaleoututil, fedpkg, fedpkg.client)}
+import fedpkg.client, fedpkg.records, fedpkg.apps
+from fedpkg.apps import identity
+ours = (fedpkg.client, fedpkg.records, fedpkg.apps, identity)
+files = {module.__name__: module.__file__ for module in (docker, fedn, scaleoututil, fedpkg, *ours)}
 with open(sys.argv[-1], "w") as file:
     json.dump(files, file)
 """
@@ -47,9 +50,9 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "fedn" / "utils" / "helpers").mkdir(parents=True)
     for module in ("fedn/__init__", "fedn/utils/__init__", "fedn/utils/helpers/__init__", "fedn/utils/helpers/helpers"):
         (site / f"{module}.py").touch()
-    (site / "fedpkg" / "client").mkdir(parents=True)
-    for module in ("fedpkg/__init__", "fedpkg/client/__init__"):
-        (site / f"{module}.py").touch()
+    for module in ("fedpkg", "fedpkg/client", "fedpkg/apps"):
+        (site / module).mkdir()
+        (site / module / "__init__.py").touch()
     source = folder.parent / "docker source"
     (source / "docker").mkdir(parents=True)
     (source / "docker" / "__init__.py").touch()
@@ -85,7 +88,9 @@ def test_installed_modules_win(
     assert found["docker"] == str(interpreter.parent.parent.parent / "docker source" / "docker" / "__init__.py")
     assert found["scaleoututil"].startswith(ours)  # nobody else has that
     assert found["fedpkg"].startswith(str(interpreter.parent.parent))
-    assert found["fedpkg.client"] == str(Path(fedpkg.__file__).parent / "client" / "__init__.py")
+    for room in SERVED:
+        assert found[f"fedpkg.{room}"] == str(Path(fedpkg.__file__).parent / room / "__init__.py")
+    assert found["fedpkg.apps.identity"] == str(Path(fedpkg.__file__).parent / "apps" / "identity.py")
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -93,6 +98,8 @@ def test_modules_are_there_where_none_is_installed(executor: str, tmp_path: Path
     found = modules_of(make_package(tmp_path, sys.executable), executor, tmp_path / "call")
     here = os.path.dirname(fedpkg.__file__)
     ours = os.path.join(here, "runtime", "compat", "")
-    assert found.pop("fedpkg.client") == os.path.join(here, "client", "__init__.py")
+    for room in SERVED:
+        assert found.pop(f"fedpkg.{room}") == os.path.join(here, room, "__init__.py")
+    assert found.pop("fedpkg.apps.identity") == os.path.join(here, "apps", "identity.py")
     assert found.pop("fedpkg").endswith(os.path.join("fedpkg", "__init__.py"))  # the one that is installed here
     assert all(path.startswith(ours) for path in found.values())
