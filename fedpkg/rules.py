@@ -5,8 +5,8 @@ rules is incremented. A session records its number (`SessionRow.rules`). Code th
 number; strategies that no longer do are listed here. `fedpkg.session.former_rules` refuses sessions for reasons
 other than the strategy, such as rules 3: the mean of more than 256 cohort positions adds them in another order. Since
 rules 4, variables of a run override those that fedpkg sets, and metrics that are numbers as text are numbers. Rules 5
-draw the partitions `iid` and `dirichlet` from bits (`fedpkg.data.draws`). The data of a session are split once, when it
-begins, so a resumed session reads its files and draws nothing.
+draw the partitions `iid` and `dirichlet` from bits (`fedpkg.partitions.draws`). The data of a session are split once,
+when it begins, so a resumed session reads its files and draws nothing.
 """
 
 from __future__ import annotations

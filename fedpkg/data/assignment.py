@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.base import Indices
-from fedpkg.data.draws import Draws
 from fedpkg.data.partitioners.registry import make_partitioner
-from fedpkg.data.partitioners.splitting import BORROW, split_examples, within_client
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.splitting import BORROW, split_examples, within_client
 
-_WITHIN = 4  # a random stream of the seed, after those of `fedpkg.data.partitioners.splitting`
+_WITHIN = 4  # a random stream of the seed, after those of `fedpkg.partitions.splitting`
 
 
 @dataclass(frozen=True)

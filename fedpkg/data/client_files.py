@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from fedpkg.data.assignment import Assignment, Share
 from fedpkg.data.manifest import Entry, Manifest, entry_of
-from fedpkg.data.partitioners.splitting import TRANSFORM
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError
 from fedpkg.files import sha256_file
+from fedpkg.partitions.splitting import TRANSFORM
 
 INDEX = "index.npy"
 

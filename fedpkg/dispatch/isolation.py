@@ -32,7 +32,8 @@ from fedpkg.waist.order import Isolation
 
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 OURS = tuple(
-    str(RUNTIME.parent / name) for name in ("runtime", "client", "records", "apps", "__init__.py")
+    str(RUNTIME.parent / name)
+    for name in ("runtime", "client", "records", "apps", "partitions", "errors.py", "__init__.py")
 )  # what a task imports of fedpkg
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedpkg.data.partitioners import make_partitioner
 from fedpkg.data.partitioners.registry import PARTITIONERS
-from fedpkg.data.partitioners.splitting import needs_of, split_examples
+from fedpkg.partitions.splitting import needs_of, split_examples
 
 SECTIONS = {
     "pathological": {"classes_per_client": 2},

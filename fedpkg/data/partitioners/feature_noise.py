@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fedpkg.data.base import Values
-from fedpkg.data.draws import Draws
 from fedpkg.data.partitioners.inner import WithInner
 from fedpkg.data.partitioners.registry import register_partitioner
+from fedpkg.partitions.base import Values
+from fedpkg.partitions.draws import Draws
 from fedpkg.registry import NotNegative
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
 from fedpkg.data.partitioners.registry import make_partitioner
-from fedpkg.data.partitioners.splitting import needs_of, split_test_of
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.splitting import needs_of, split_test_of
 from fedpkg.registry import Part
 
 

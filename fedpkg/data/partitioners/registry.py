@@ -16,12 +16,6 @@ from fedpkg.registry import CountOrZero, Registry, Spec
 if TYPE_CHECKING:
     from fedpkg.types import Json
 
-# Parameters that several schemes share, with their explanations.
-Amount = Annotated[float, Meta(gt=0, le=1e9)]
-MinExamples = Annotated[
-    CountOrZero, Meta(description="Least number of training examples of each client. 0 allows clients without any.")
-]
-
 _PATH = ("clients", "data", "partition")
 
 
@@ -40,29 +34,32 @@ class PartitionOptions(msgspec.Struct, frozen=True):
 
 PARTITIONERS = Registry(
     kinds=("partitioner",),
-    modules=tuple(
-        f"fedpkg.data.partitioners.{name}"
-        for name in (
-            "iid",
-            "dirichlet",
-            "inner_dirichlet",
-            "pathological",
-            "shards",
-            "distribution",
-            "continuous",
-            "sizes",
-            "linear",
-            "square",
-            "exponential",
-            "power_law",
-            "log_normal",
-            "dirichlet_sizes",
-            "natural_id",
-            "grouped_ids",
-            "feature_noise",
-            "rotation",
-            "vertical",
-        )
+    modules=(
+        "fedpkg.data.partitioners.schemes",
+        *(
+            f"fedpkg.partitions.{name}"
+            for name in (
+                "iid",
+                "dirichlet",
+                "inner_dirichlet",
+                "pathological",
+                "shards",
+                "distribution",
+                "continuous",
+                "sizes",
+                "linear",
+                "square",
+                "exponential",
+                "power_law",
+                "log_normal",
+                "dirichlet_sizes",
+                "natural_id",
+                "grouped_ids",
+            )
+        ),
+        "fedpkg.data.partitioners.feature_noise",
+        "fedpkg.data.partitioners.rotation",
+        "fedpkg.partitions.vertical",
     ),
     group="fedpkg.partitioners",
     able={"partitioner": (("split",), ("split_columns",))},

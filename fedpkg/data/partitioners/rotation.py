@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
-from fedpkg.data.base import Values
 from fedpkg.data.partitioners.inner import WithInner
 from fedpkg.data.partitioners.registry import register_partitioner
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Values
 from fedpkg.registry import Count
 
 _Angle = Annotated[float, Meta(ge=-360, le=360)]

@@ -1,7 +1,7 @@
 """Finds modules that packages and apps import (``fedn``, ``flwr`` …) if they are not installed.
 
-It also finds ``fedpkg.client``, ``fedpkg.records`` and ``fedpkg.apps`` everywhere: the modules of the fedpkg that runs
-the task, as they read its task.json and its messages. The rest of fedpkg is available only if it is installed.
+It also finds the modules of fedpkg that entry points import (``SERVED``) everywhere: those of the fedpkg that runs the
+task, as they read its task.json and its messages. The rest of fedpkg is available only if it is installed.
 
 Runs inside a task's interpreter: standard library only, imports nothing of fedpkg. The finder asks all other
 finders first, at the time of the import: an entry at the end of ``sys.path`` would take precedence over editable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets"))
 OF_FEDN = ("fedn", "scaleout", "scaleoututil")
-SERVED = ("fedpkg.client", "fedpkg.records", "fedpkg.apps")
+SERVED = tuple("fedpkg.%s" % name for name in ("client", "records", "apps", "partitions", "errors"))
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(RUNTIME, "compat")
 

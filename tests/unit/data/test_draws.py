@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fedpkg.data.draws import Draws, exp, log
+from fedpkg.partitions.draws import Draws, exp, log
 
 
 def draws(seed: int = 0) -> Draws:

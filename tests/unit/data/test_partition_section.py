@@ -11,10 +11,10 @@ from fedpkg.config import dump_config
 from fedpkg.config_reading import config_from_json
 from fedpkg.config_shape import Places
 from fedpkg.data.partitioners import make_partitioner, resolve_partition
-from fedpkg.data.partitioners.dirichlet import DirichletPartitioner
-from fedpkg.data.partitioners.iid import IidPartitioner
 from fedpkg.data.partitioners.registry import PARTITIONERS
 from fedpkg.errors import ConfigError
+from fedpkg.partitions.dirichlet import DirichletPartitioner
+from fedpkg.partitions.iid import IidPartitioner
 from fedpkg.session.configuration import load
 
 TEXT = "package: p\nrounds: 1\nclients:\n  count: 2\n  data:\n    dataset: a.npz\n"

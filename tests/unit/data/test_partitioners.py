@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_draws import chi_square, distance
 
-from fedpkg.data.base import Indices
-from fedpkg.data.partitioners.dirichlet import DirichletPartitioner
-from fedpkg.data.partitioners.iid import IidPartitioner
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices
+from fedpkg.partitions.dirichlet import DirichletPartitioner
+from fedpkg.partitions.iid import IidPartitioner
 
 Known = IidPartitioner | DirichletPartitioner
 Labels = npt.NDArray[np.int64]

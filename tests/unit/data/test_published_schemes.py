@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpkg.config_shape import Places
-from fedpkg.data.base import Indices
 from fedpkg.data.partitioners import make_partitioner, resolve_partition
-from fedpkg.data.partitioners.continuous import order_by
-from fedpkg.data.partitioners.splitting import split_examples
 from fedpkg.errors import DataError, FedpkgError
+from fedpkg.partitions.base import Indices
+from fedpkg.partitions.continuous import order_by
+from fedpkg.partitions.splitting import split_examples
 
 TEN = np.repeat(np.arange(10), 600)
 

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpkg.data.base import Indices
 from fedpkg.data.partitioners import make_partitioner
 from fedpkg.data.partitioners.registry import PARTITIONERS
-from fedpkg.data.partitioners.splitting import Split, needs_of, split_examples, within_client
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices
+from fedpkg.partitions.splitting import Split, needs_of, split_examples, within_client
 
 GOLDEN = Path(__file__).with_name("splits.json")
 COUNT = 5

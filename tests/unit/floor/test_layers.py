@@ -35,13 +35,21 @@ ROWS = [
     {"interpreters", "means", "devices", "small_files"},
     {"files"},
     {"log"},
-    {"errors", "types", "rules", "shown", "shares", "apps", "fedn"},
+    {"apps"},
+    {"partitions"},
+    {"errors", "types", "rules", "shown", "shares", "fedn"},
     {"records"},
     {"client"},
     {"python_source"},
 ]
 LEVEL = {name: len(ROWS) - number for number, row in enumerate(ROWS) for name in row}
-IN_TASKS = {"client", "records", "apps"}  # these are found in every task, even if fedpkg is not installed there
+IN_TASKS = {
+    "client",
+    "records",
+    "apps",
+    "partitions",
+    "errors",
+}  # these are found in every task, even if fedpkg is not installed there
 # Parts of apps that are not there in every task: they use the rooms of the strategies and transforms.
 APART = {"apps/strategy": "apps.strategy", "apps/mods/transforming.py": "apps.transforming"}
 # The same within strategies/; what is not named here, and the protocols of the rooms (base.py), lie below.

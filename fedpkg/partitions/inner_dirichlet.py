@@ -8,21 +8,21 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, coded, deal_classes, stable_order
-from fedpkg.data.partitioners.registry import Amount, register_partitioner
-from fedpkg.data.partitioners.sizes import Sizes, given_sizes
-from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Amount, Meta
+from fedpkg.partitions.dealing import Counts, check_classes, coded, deal_classes, stable_order
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.sizes import Sizes, given_sizes
+from fedpkg.partitions.splitting import given_count, sizes_of
 
 _BLOCKS = 256  # draws that are made at a time
 _REDRAWS = 4  # of a class that is used up, before the shares of the other classes are computed for these clients
 
 
-@register_partitioner(
+@scheme(
     "inner_dirichlet",
     equation="q_k ~ Dir_C(alpha),  P(label = c | client k) = q_kc",
     paper="Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263",

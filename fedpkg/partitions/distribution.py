@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, coded, counts_of, deal_classes
-from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
 from fedpkg.errors import DataError
-from fedpkg.files import sha256_file
-from fedpkg.registry import NotNegative
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Meta, MinExamples, NotNegative
+from fedpkg.partitions.dealing import Counts, check_classes, coded, counts_of, deal_classes
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
 
 
-@register_partitioner("distribution", aliases=("matrix",), equation="n_kc = n_c m_kc / sum_j m_jc")
+@scheme("distribution", aliases=("matrix",), equation="n_kc = n_c m_kc / sum_j m_jc")
 @dataclass(frozen=True)
 class DistributionPartitioner:
     """A matrix says how much of each class each client gets.
@@ -48,7 +47,7 @@ class DistributionPartitioner:
         if not isinstance(section["matrix"], str):
             return section
         try:
-            now = sha256_file(Path(section["matrix"]))
+            now = hashlib.sha256(Path(section["matrix"]).read_bytes()).hexdigest()
         except OSError as error:
             raise _unreadable(section["matrix"], error) from error
         if section["matrix_sha256"] not in (None, now):

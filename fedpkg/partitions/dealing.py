@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.base import Indices, Values
-from fedpkg.data.draws import Draws
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices, Values
+from fedpkg.partitions.draws import Draws
 
 Counts = npt.NDArray[np.int64]
 

@@ -7,15 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import deal
-from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import MinExamples
+from fedpkg.partitions.dealing import deal
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count, sizes_of
 
 
-@register_partitioner("iid", equation="n_k = n / K, rounded")
+@scheme("iid", equation="n_k = n / K, rounded")
 @dataclass(frozen=True)
 class IidPartitioner:
     """Every client's examples are a random draw from the same distribution; sizes differ by at most one."""

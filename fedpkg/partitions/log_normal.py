@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from msgspec import Meta
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws, exp
-from fedpkg.data.partitioners.quantity import deal_by_weight
-from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Meta, MinExamples
+from fedpkg.partitions.draws import Draws, exp
+from fedpkg.partitions.quantity import deal_by_weight
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count
 
 
-@register_partitioner(
+@scheme(
     "log_normal",
     equation="n_k = n s_k / sum_j s_j,  ln s_k ~ N(0, sigma^2)",
     paper="Acar et al. 2021, Federated Learning Based on Dynamic Regularization, arXiv:2111.04263",

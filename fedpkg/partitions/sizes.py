@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, TypeAlias
 
 import numpy as np
-from msgspec import Meta
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, counts_of, deal
-from fedpkg.data.partitioners.registry import register_partitioner
 from fedpkg.errors import DataError
-from fedpkg.registry import CountOrZero, Share
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import CountOrZero, Meta, Share
+from fedpkg.partitions.dealing import Counts, counts_of, deal
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
 
 Sizes: TypeAlias = Annotated[list[CountOrZero | Share], Meta(min_length=1)]
 
 
-@register_partitioner("sizes", equation="n_k given")
+@scheme("sizes", equation="n_k given")
 @dataclass(frozen=True)
 class SizesPartitioner:
     """Clients have given numbers of training examples, chosen at random; examples beyond their sum are dropped.

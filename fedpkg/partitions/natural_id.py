@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.partitioners.dealing import by_owner, check_ids
-from fedpkg.data.partitioners.registry import register_partitioner
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.dealing import by_owner, check_ids
+from fedpkg.partitions.schemes import scheme
 
 
-@register_partitioner(
+@scheme(
     "natural_id",
     aliases=("domain",),
     equation="client of example i = id_i",

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.base import Indices, Needs, Partitioner, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import by_owner, coded, counts_of, deal, deal_classes
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices, Needs, Partitioner, Values
+from fedpkg.partitions.dealing import by_owner, coded, counts_of, deal, deal_classes
+from fedpkg.partitions.draws import Draws
 
 _TRAIN, _TEST, BORROW, TRANSFORM = range(4)  # independent random streams of one seed
 

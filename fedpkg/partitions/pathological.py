@@ -8,16 +8,16 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, check_classes, coded, deal_classes
-from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
 from fedpkg.errors import DataError
-from fedpkg.registry import Count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Count, MinExamples
+from fedpkg.partitions.dealing import Counts, check_classes, coded, deal_classes
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count
 
 
-@register_partitioner(
+@scheme(
     "pathological",
     aliases=("classes",),
     equation="n_kc = n_c / |{j : c in C_j}| for c in C_k,  |C_k| = k",

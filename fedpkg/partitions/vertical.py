@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedpkg.data.base import Needs
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.registry import register_partitioner
-from fedpkg.data.partitioners.sizes import Sizes, given_sizes
-from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError, nearest
+from fedpkg.partitions.base import Needs
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.sizes import Sizes, given_sizes
+from fedpkg.partitions.splitting import given_count, sizes_of
 
 
-@register_partitioner("vertical", equation="client k has x_i[C_k] for every example i")
+@scheme("vertical", equation="client k has x_i[C_k] for every example i")
 @dataclass(frozen=True)
 class VerticalPartitioner:
     """Vertical split: every client has all examples, and the columns (features) are divided among the clients.

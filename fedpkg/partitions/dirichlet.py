@@ -7,19 +7,19 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Meta
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import check_classes, coded, counts_of, deal_classes
-from fedpkg.data.partitioners.registry import Amount, MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count, seen_by_class
 from fedpkg.errors import DataError
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Amount, Meta, MinExamples
+from fedpkg.partitions.dealing import check_classes, coded, counts_of, deal_classes
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count, seen_by_class
 
 _ATTEMPTS = 100
 
 
-@register_partitioner(
+@scheme(
     "dirichlet",
     equation="p_c ~ Dir_K(alpha),  n_kc = p_ck n_c",
     paper="Yurochkin et al. 2019, Bayesian Nonparametric Federated Learning of Neural Networks, arXiv:1905.12022",

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.quantity import deal_by_weight
-from fedpkg.data.partitioners.registry import Amount, MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Amount, MinExamples
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.quantity import deal_by_weight
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count
 
 
-@register_partitioner(
+@scheme(
     "dirichlet_sizes",
     equation="n_k = n q_k,  q ~ Dir_K(alpha)",
     paper="Li et al. 2022, Federated Learning on Non-IID Data Silos: An Experimental Study, arXiv:2102.02079",

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import deal
-from fedpkg.data.partitioners.splitting import sizes_of
 from fedpkg.errors import DataError
+from fedpkg.partitions.dealing import deal
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.splitting import sizes_of
 
 if TYPE_CHECKING:
-    from fedpkg.data.base import Indices
+    from fedpkg.partitions.base import Indices
 
 
 def check_enough(total: int, count: int, min_examples: int) -> None:

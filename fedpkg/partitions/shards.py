@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, by_owner, check_classes, coded, stable_order
-from fedpkg.data.partitioners.registry import register_partitioner
-from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
-from fedpkg.registry import Count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Count
+from fedpkg.partitions.dealing import Counts, by_owner, check_classes, coded, stable_order
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count, sizes_of
 
 
-@register_partitioner(
+@scheme(
     "shards",
     equation="sort by label, cut into K s shards, deal s shards to each client",
     paper="McMahan et al. 2017, Communication-Efficient Learning of Deep Networks from Decentralized Data, "

@@ -7,16 +7,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, by_owner, check_ids
-from fedpkg.data.partitioners.registry import register_partitioner
-from fedpkg.data.partitioners.splitting import sizes_of
 from fedpkg.errors import DataError
-from fedpkg.registry import Count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Count
+from fedpkg.partitions.dealing import Counts, by_owner, check_ids
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import sizes_of
 
 
-@register_partitioner("grouped_ids", equation="client of example i = group of id_i")
+@scheme("grouped_ids", equation="client of example i = group of id_i")
 @dataclass(frozen=True)
 class GroupedIdsPartitioner:
     """Every client has the examples of several ids of the column `by`: silos, made of a dataset of many users.

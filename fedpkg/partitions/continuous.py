@@ -8,17 +8,17 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.dealing import Counts, counts_of, deal
-from fedpkg.data.partitioners.quantity import check_enough
-from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count, sizes_of
 from fedpkg.errors import DataError
-from fedpkg.registry import FromZeroToOne
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import FromZeroToOne, MinExamples
+from fedpkg.partitions.dealing import Counts, counts_of, deal
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.quantity import check_enough
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count, sizes_of
 
 
-@register_partitioner(
+@scheme(
     "continuous", equation="s_i = sigma (x_i - mean(x)) / std(x) + (1 - sigma) e_i,  e_i ~ N(0, 1);  sort by s, cut"
 )
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws
-from fedpkg.data.partitioners.quantity import deal_by_weight
-from fedpkg.data.partitioners.registry import MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import MinExamples
+from fedpkg.partitions.draws import Draws
+from fedpkg.partitions.quantity import deal_by_weight
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count
 
 
-@register_partitioner("square", equation="n_k = n k^2 / sum_j j^2,  k = 1 .. K")
+@scheme("square", equation="n_k = n k^2 / sum_j j^2,  k = 1 .. K")
 @dataclass(frozen=True)
 class SquarePartitioner:
     """The number of examples of client k is proportional to k²: the second client has four times as many as the first.

@@ -7,14 +7,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedpkg.data.base import Indices, Needs, Values
-from fedpkg.data.draws import Draws, exp
-from fedpkg.data.partitioners.quantity import deal_by_weight
-from fedpkg.data.partitioners.registry import Amount, MinExamples, register_partitioner
-from fedpkg.data.partitioners.splitting import given_count
+from fedpkg.partitions.base import Indices, Needs, Values
+from fedpkg.partitions.bounds import Amount, MinExamples
+from fedpkg.partitions.draws import Draws, exp
+from fedpkg.partitions.quantity import deal_by_weight
+from fedpkg.partitions.schemes import scheme
+from fedpkg.partitions.splitting import given_count
 
 
-@register_partitioner("exponential", equation="n_k = n exp(r k) / sum_j exp(r j),  k = 1 .. K")
+@scheme("exponential", equation="n_k = n exp(r k) / sum_j exp(r j),  k = 1 .. K")
 @dataclass(frozen=True)
 class ExponentialPartitioner:
     """The number of examples of client k is proportional to exp(r k): the last client has most of them.
