@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from fedpkg.apps import identity
@@ -43,8 +43,25 @@ def main(words: Sequence[str]) -> None:
     """
     reference, given, out, *more = words
     now = task()
+
+    def save(reply: Message) -> None:
+        write_message(out, reply)
+        metrics = metrics_of(reply.content)
+        if metrics:
+            write_json(f"{out}-metadata", metrics)
+
     message = read_message(given)
-    context = _context(now, message, _node_config(more))
+    answer(reference, message, _context(now, message, _node_config(more)), now.state_folder, save)
+
+
+def answer(
+    reference: str, message: Message, context: Context, state_folder: str | None, save: Callable[[Message], None]
+) -> None:
+    """Let an app answer a message, save its reply, and keep the state that its context has then.
+
+    Raises:
+        SystemExit: If there is no reply; its code is an `ErrorCode`.
+    """
     identity.use(
         Identity(
             run_id=context.run_id,
@@ -53,17 +70,14 @@ def main(words: Sequence[str]) -> None:
             now=lambda: message.metadata.created_at,
         )
     )
-    state_path = None if now.state_folder is None else os.path.join(now.state_folder, _STATE)
+    state_path = None if state_folder is None else os.path.join(state_folder, _STATE)
     if state_path is not None and os.path.exists(state_path):
         context.state = read_content(state_path)[0]
     reply = _answer(reference, message, context)
     if reply.has_error():
         code = reply.error.code if 0 < reply.error.code <= _LAST_CODE else ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-        _end(code, f"the ClientApp replied with an error (code {reply.error.code}): {reply.error.reason}")
-    write_message(out, reply)
-    metrics = metrics_of(reply.content)
-    if metrics:
-        write_json(f"{out}-metadata", metrics)
+        end(code, f"the ClientApp replied with an error (code {reply.error.code}): {reply.error.reason}")
+    save(reply)
     if state_path is not None and (context.state or os.path.exists(state_path)):
         write_content(state_path, context.state)
 
@@ -108,11 +122,11 @@ def _answer(reference: str, message: Message, context: Context) -> Message:
     try:
         app: ClientApp = load_app(reference, ClientApp)
     except BaseException:
-        _end(ErrorCode.LOAD_CLIENT_APP_EXCEPTION, traceback.format_exc())
+        end(ErrorCode.LOAD_CLIENT_APP_EXCEPTION, traceback.format_exc())
     try:
         return app(message, context)
     except Exception:
-        _end(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
+        end(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
 
 
 def _context(now: Task, message: Message, more: dict[str, Any]) -> Context:
@@ -131,7 +145,7 @@ def _node_config(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, is_set, value = word.removeprefix(_OPTION).partition("=")
         if not word.startswith(_OPTION) or not is_set:
-            _end(
+            end(
                 ErrorCode.LOAD_CLIENT_APP_EXCEPTION,
                 f"{word}: a message app has no arguments on its command line; set its values in run_config, or what is "
                 f"particular to a client as {_OPTION}NAME=VALUE",
@@ -143,6 +157,7 @@ def _node_config(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _end(code: int, text: str) -> NoReturn:
+def end(code: int, text: str) -> NoReturn:
+    """End without a reply."""
     print(text.rstrip(), file=sys.stderr)
     raise SystemExit(int(code))

@@ -127,6 +127,36 @@ def _at_its_top(files: Sequence[FileEntry]) -> list[str]:
 
 
 @command.command()
+@click.argument("folder", metavar="APP", type=_PATH, shell_complete=packages)
+@click.option(
+    "-o",
+    "--output",
+    "archive",
+    metavar="FILE",
+    type=_PATH,
+    default="package.tar.gz",
+    show_default=True,
+    help="The archive to write.",
+)
+@common_options
+@click.pass_obj
+def from_app(settings: Settings, folder: Path, archive: Path) -> None:
+    """Pack a message app as a package for any strategy of a run.yaml.
+
+    \b
+      fedpkg package from-app my-app -o package.tar.gz
+
+    APP is the folder of a message app. The package's entry points `train` and `validate` give its ClientApp the model
+    as a message, and take the model or the metrics from its reply; its ServerApp is not used. Its session needs a seed
+    model (`fedpkg run --package package.tar.gz --seed-model seed.npz`), unless a file at the app's top has a function
+    `init_seed`, which writes one.
+    """
+    from fedpkg.compute_package.build import build_from_app
+
+    _show_built(settings, build_from_app(folder, archive))
+
+
+@command.command()
 @click.option("-p", "--path", "folder", metavar="DIR", type=_PATH, required=True, help="The folder to pack.")
 @click.option("-n", "--name", metavar="NAME", default="package.tgz", show_default=True, help="The archive's name.")
 @click.option(
