@@ -13,3 +13,7 @@ class AggregationError(AppExitException):
 
 class InconsistentMessageReplies(AppExitException):
     """No reply has what a strategy needs; a single reply that lacks it is left out instead."""
+
+
+class TooFewNodes(AppExitException):
+    """A round needs more nodes than there are."""

@@ -160,7 +160,7 @@ def test_only_a_session_knows_what_runs_its_tasks() -> None:
 
 
 def test_every_room_has_a_row() -> None:
-    assert {room_of(path) for path in modules()} - {"runtime"} == set(LEVEL) - {"apps.strategy"}
+    assert {room_of(path) for path in modules()} - {"runtime"} == set(LEVEL)
 
 
 def test_zygote_needs_only_the_standard_library() -> None:

@@ -1,0 +1,254 @@
+"""FedAvg, and what the strategies that derive from it share: choosing nodes, messages, and checks of replies."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.apps.errors import AggregationError, TooFewNodes
+from fedpkg.apps.log import logger
+from fedpkg.apps.message import Message, MessageType
+from fedpkg.apps.strategy.answers import Answer, LeftOut, opened, weighted
+from fedpkg.apps.strategy.base import Strategy, fraction, shown_metrics
+from fedpkg.apps.strategy.metrics import MetricsAggregation, aggregate_metricrecords
+from fedpkg.apps.strategy.stepping import Stepping
+from fedpkg.records.array_record import ArrayRecord
+from fedpkg.records.record_dict import RecordDict
+from fedpkg.records.value_records import ConfigRecord, MetricRecord
+from fedpkg.shares import share_of
+
+if TYPE_CHECKING:
+    from fedpkg.strategies.base import Reply
+    from fedpkg.strategies.pipeline import Pipeline
+    from fedpkg.strategies.server_optimisers.base import ServerOptimiser
+    from fedpkg.weights.weights import Weights
+
+SERVER_ROUND = "server-round"
+
+
+class FedAvg(Strategy):
+    """Sampled nodes train, and the next arrays are the mean of theirs, weighted by their numbers of examples.
+
+        w <- sum_k (n_k / n) w_k,  n = sum_k n_k                    [McMahan et al. 2017, arXiv:1602.05629]
+
+    Floating-point arrays are summed in float32 (float64 in float64), in the order of the messages; integers and
+    booleans are those of the reply with the largest weight; a single reply is taken as it is. A reply that cannot be
+    used (an error, no arrays or several array records without the named one, other names or shapes, NaN or infinite
+    values, no usable weight) is left out, and logged with its node and the reason.
+
+    To combine replies in another way, override `method`, or `aggregate_train`.
+
+    Args:
+        fraction_train, fraction_evaluate: The share of the nodes that train, and that evaluate; 0: none.
+        min_train_nodes, min_evaluate_nodes: The fewest nodes that train, and that evaluate.
+        min_available_nodes: The fewest nodes without which no round begins.
+        weighted_by_key: The metric by which replies are weighted.
+        arrayrecord_key, configrecord_key: The names of the records in messages.
+        train_metrics_aggr_fn, evaluate_metrics_aggr_fn: Make the metrics of a phase from the contents of the usable
+            replies and the name of the weight. By default, `aggregate_metricrecords`.
+    """
+
+    needs = 1  # the fewest replies for which the method is defined
+    needs_sent_arrays = False  # whether replies must have the names and shapes of what was sent
+
+    def __init__(
+        self,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
+        min_train_nodes: int = 2,
+        min_evaluate_nodes: int = 2,
+        min_available_nodes: int = 2,
+        weighted_by_key: str = "num-examples",
+        arrayrecord_key: str = "arrays",
+        configrecord_key: str = "config",
+        train_metrics_aggr_fn: MetricsAggregation | None = None,
+        evaluate_metrics_aggr_fn: MetricsAggregation | None = None,
+    ) -> None:
+        self.fraction_train = fraction("fraction_train", fraction_train)
+        self.fraction_evaluate = fraction("fraction_evaluate", fraction_evaluate)
+        self.min_train_nodes = min_train_nodes
+        self.min_evaluate_nodes = min_evaluate_nodes
+        self.min_available_nodes = min_available_nodes
+        self.weighted_by_key = weighted_by_key
+        self.arrayrecord_key = arrayrecord_key
+        self.configrecord_key = configrecord_key
+        self.train_metrics_aggr_fn = train_metrics_aggr_fn or aggregate_metricrecords
+        self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or aggregate_metricrecords
+        self.stepping = Stepping()
+        self._said: set[str] = set()
+
+    # ---- the method
+
+    def method(self) -> Pipeline:
+        """How replies are combined: an aggregator of fedpkg, and an optional server optimiser."""
+        from fedpkg.strategies.pipeline import Pipeline
+
+        return Pipeline(self.aggregator(), self.server_optimiser())
+
+    def aggregator(self) -> Any:
+        """Makes one model of the replies (`fedpkg.strategies.aggregators`)."""
+        from fedpkg.strategies.aggregators.mean import WeightedMean
+
+        return WeightedMean()
+
+    def server_optimiser(self) -> ServerOptimiser | None:
+        """Takes the step from the arrays that were sent towards the aggregate. None: the aggregate is the result."""
+        return None
+
+    # ---- training
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
+    ) -> Iterable[Message]:
+        self._round_arrays = arrays
+        if self.fraction_train == 0:
+            return []
+        nodes = self._sampled(grid, self.fraction_train, self.min_train_nodes, "train")
+        if len(nodes) < self.needs:
+            raise TooFewNodes(
+                f"{type(self).__name__} needs {self.needs} nodes that train, but a round has {len(nodes)}: run with "
+                f"--nodes {self.needs}, choose a larger fraction_train, or expect fewer malicious nodes"
+            )
+        return self._construct_messages(self._content(server_round, arrays, config), nodes, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        answers, model = self._answers(server_round, replies)
+        if not answers or model is None:
+            return None, None
+        arrays = self._aggregate(server_round, answers, model)
+        contents = [answer.message.content for answer in answers]
+        return arrays, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    def _aggregate(self, server_round: int, answers: Sequence[Answer], model: Weights) -> ArrayRecord | None:
+        from fedpkg.errors import AggregationError as NotAggregated
+        from fedpkg.strategies.master import with_master
+
+        replies: list[Reply] = [answer.reply for answer in answers if answer.reply is not None]
+        try:
+            stepped = self.stepping.step(with_master(self.method()), model, server_round, replies)  # type: ignore[arg-type]
+        except NotAggregated as error:
+            logger.warning("round %d: the arrays stay as they are: %s", server_round, error.message)
+            return None
+        return self.stepping.record_of(stepped)
+
+    def _answers(self, server_round: int, replies: Iterable[Message]) -> tuple[list[Answer], Weights | None]:
+        """The usable replies, and what their arrays fit."""
+        from fedpkg.strategies.traits import traits_of
+
+        messages = list(replies)
+        if not messages:
+            return [], None
+        model = None if self._round_arrays is None else self.stepping.weights_of(self._round_arrays)
+        if self.needs_sent_arrays and model is None:
+            raise AggregationError(
+                f"{type(self).__name__} moves the arrays that were sent, which it does not know: call configure_train "
+                "before aggregate_train"
+            )
+        answers, left_out, template = opened(
+            messages,
+            arrays_key=self.arrayrecord_key,
+            weight_key=self.weighted_by_key,
+            model=model,
+            needs_model=self.needs_sent_arrays,
+            use="averaged" if traits_of(self.method()).only_averages else "stepped",
+        )
+        self._log_left_out(server_round, "training", left_out)
+        if answers and model is not None and template is not model:
+            self._say_once("other", "replies have other arrays than were sent; they are combined among themselves")
+        if converted := next((answer.converted for answer in answers if answer.converted), ""):
+            self._say_once("converted", f"replies have arrays in another precision, which are converted: {converted}")
+        return answers, template
+
+    # ---- evaluation
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
+    ) -> Iterable[Message]:
+        if self.fraction_evaluate == 0:
+            return []
+        nodes = self._sampled(grid, self.fraction_evaluate, self.min_evaluate_nodes, "evaluate")
+        return self._construct_messages(self._content(server_round, arrays, config), nodes, MessageType.EVALUATE)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        answers, left_out = weighted(replies, self.weighted_by_key)
+        self._log_left_out(server_round, "evaluation", left_out)
+        if not answers:
+            return None
+        contents = [answer.message.content for answer in answers]
+        return self.evaluate_metrics_aggr_fn(contents, self.weighted_by_key)
+
+    # ---- what they share
+
+    def summary(self) -> None:
+        kinds = (bool, int, float, str)
+        settings = {
+            name: value for name, value in vars(self).items() if isinstance(value, kinds) and not name.startswith("_")
+        }
+        logger.info("%s: %s", type(self).__name__, shown_metrics(settings))
+
+    def shown(
+        self, train: MetricRecord | None, evaluate: MetricRecord | None, server: MetricRecord | None
+    ) -> dict[str, Any]:
+        """The numbers of the server. Averages of what clients report are shown by the session itself."""
+        own_train = train if self.train_metrics_aggr_fn is not aggregate_metricrecords else None
+        own_evaluate = evaluate if self.evaluate_metrics_aggr_fn is not aggregate_metricrecords else None
+        return super().shown(own_train, own_evaluate, server)
+
+    def _content(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord) -> RecordDict:
+        """What all messages of a phase have in common; the given config stays as it is."""
+        config = ConfigRecord(config)
+        config[SERVER_ROUND] = server_round
+        return RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
+
+    def _construct_messages(self, record: RecordDict, node_ids: Sequence[int], message_type: str) -> list[Message]:
+        """One message to each node, all with the same content."""
+        return [Message(record, node_id, message_type) for node_id in node_ids]
+
+    def _sampled(self, grid: Any, share: float, least: int, phase: str) -> list[int]:
+        """The nodes of a phase, in the order of the grid.
+
+        Raises:
+            TooFewNodes: There are fewer than the settings ask for.
+        """
+        nodes = list(grid.get_node_ids())
+        size = max(share_of(share, len(nodes), "down"), least)
+        needed = max(size, self.min_available_nodes)
+        if len(nodes) < needed:
+            raise TooFewNodes(
+                f"there are {len(nodes)} nodes, and {needed} are needed (min_{phase}_nodes={least}, "
+                f"min_available_nodes={self.min_available_nodes}): run with --nodes {needed}, or set these parameters "
+                f"of {type(self).__name__} to at most {len(nodes)}"
+            )
+        if size == len(nodes):
+            return nodes
+        chosen = set(random.sample(range(len(nodes)), size))
+        return [node for place, node in enumerate(nodes) if place in chosen]
+
+    def _check_and_log_replies(
+        self, replies: Iterable[Message], is_train: bool, validate: bool = True
+    ) -> tuple[list[Message], list[Message]]:
+        """The usable replies and all others, for a strategy that derives from this one."""
+        messages = list(replies)
+        if not validate:
+            usable = [message for message in messages if message.has_content()]
+        elif is_train:
+            usable = [answer.message for answer in self._answers(0, messages)[0]]
+        else:
+            answers, left_out = weighted(messages, self.weighted_by_key)
+            self._log_left_out(0, "evaluation", left_out)
+            usable = [answer.message for answer in answers]
+        kept = set(map(id, usable))
+        return usable, [message for message in messages if id(message) not in kept]
+
+    def _log_left_out(self, server_round: int, phase: str, left_out: Sequence[LeftOut]) -> None:
+        where = f"round {server_round}: {phase}" if server_round else phase
+        for one in left_out:
+            logger.warning("%s: node %d is left out: %s", where, one.message.metadata.src_node_id, one.reason)
+
+    def _say_once(self, key: str, text: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            logger.warning("%s", text)
