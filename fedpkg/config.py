@@ -312,13 +312,19 @@ class TrustConfig(Section, frozen=True):
     ] = None
 
 
+MOST_ROUNDS = 10**9
+
+
 class RunConfig(Section, frozen=True):
     """A run.yaml: everything that decides the result of a session. Relative paths start at the file's folder."""
 
     package: Annotated[
         str, about("The compute package: a folder with a fedn.yaml, or an archive of it.", "package.tar.gz")
     ]
-    rounds: Annotated[Annotated[int, msgspec.Meta(ge=1, le=10**9)], about("Number of rounds to run.", 10)]
+    rounds: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=MOST_ROUNDS)] | None,
+        about("Number of rounds to run. null: the strategy ends the session (strategies that run a program).", 10),
+    ]
     clients: Annotated[ClientsConfig, about("The clients, and where the data of each one is.", {"count": 10})]
     name: Annotated[
         str, about("Name of the session; its id is this name followed by the time of its start.", "digits")
@@ -450,6 +456,11 @@ class RunConfig(Section, frozen=True):
     ] = IsolateConfig()
     keep: Annotated[KeepConfig, about("Which files stay after a round.", {"models": "last 5"})] = KeepConfig()
     trust: Annotated[TrustConfig, about("Which packages may run.", {"allow": ["alice.pub"]})] = TrustConfig()
+
+    @property
+    def most_rounds(self) -> int:
+        """The number of rounds after which the session ends, if its strategy does not end it before."""
+        return MOST_ROUNDS if self.rounds is None else self.rounds
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,15 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     return data
 
 
+def fsync_file(path: Path) -> None:
+    """Make a file's contents survive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames inside ``folder`` survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -59,7 +59,7 @@ def run(
     def command(words: str) -> str:
         return f"fedpkg {words} --home {shlex.quote(str(place.root))}"
 
-    with displayed(display_of(Progress(command, place, config.rounds))) as show:
+    with displayed(display_of(Progress(command, place, config.rounds or 0))) as show:
         session.watch(show)
         session.run()
     return session

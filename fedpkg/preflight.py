@@ -37,6 +37,16 @@ def _warn(name: str, about: str) -> None:
     event(logger, logging.WARNING, name, about=about)
 
 
+def check_rounds(config: RunConfig, strategy: AnyStrategy) -> None:
+    """Raises ConfigError: the session would never end."""
+    if config.rounds is None and not traits_of(strategy).ends_itself:
+        raise ConfigError(
+            f"rounds: null is for strategies that end the session themselves; {config.strategy['name']} does not",
+            hint="set the number of rounds, for example rounds: 10",
+            key="rounds",
+        )
+
+
 def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
     """Raise SpecError or ConfigError if the package lacks an entry point that the strategy uses, that makes the seed
     model, or that the configuration gives arguments for.

@@ -54,8 +54,11 @@ class Foot:
         self._live.console.print(Text(shown_lines(text)), soft_wrap=True)
 
 
-def overall(name: str, count: str, share_done: float, left_s: float | None) -> Table:
-    """The line of the whole: its name, how far it is, a bar, and the time that is left."""
+def overall(name: str, count: str, share_done: float | None, left_s: float | None) -> Table:
+    """The line of the whole: its name, how far it is, a bar, and the time that is left.
+
+    ``share_done`` is None if nobody knows how much will come.
+    """
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -63,12 +66,12 @@ def overall(name: str, count: str, share_done: float, left_s: float | None) -> T
     line = Table.grid(padding=(0, 2))
     for _ in range(5):
         line.add_column(no_wrap=True)
-    percent = 100 * share_done
+    percent = 100 * (share_done or 0.0)
     line.add_row(
         Text(shown(name), style="bold"),
         count,
-        ProgressBar(total=100, completed=percent, width=24),
-        f"{percent:.0f} %",
+        ProgressBar(total=None if share_done is None else 100, completed=percent, width=24),
+        "" if share_done is None else f"{percent:.0f} %",
         "" if left_s is None else f"{output.seconds(left_s)} left",
     )
     return line

@@ -64,7 +64,8 @@ def _of_run(settings: Settings, facts: list[tuple[str, str]], steps: list[tuple[
         facts.append(("run.yaml", error.message))
         steps.append(("fedpkg config show run.yaml", "check the run.yaml again after the correction"))
         return
-    facts.append(("run.yaml", f"{config.rounds} rounds of the package {output.near(config.package)}"))
+    rounds = config.rounds or "any number of"
+    facts.append(("run.yaml", f"{rounds} rounds of the package {output.near(config.package)}"))
     steps.append((settings.command("run run.yaml"), "run this federation"))
     steps.append(("fedpkg config show run.yaml", "every key, its value, and its origin"))
 

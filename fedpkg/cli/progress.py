@@ -28,6 +28,7 @@ from fedpkg.controller.events import (
     PhaseStarted,
     Preparing,
     RoundFinished,
+    RoundsAnnounced,
     SessionEnded,
     SessionStarted,
     TaskEnded,
@@ -153,6 +154,8 @@ class Progress:
         elif isinstance(event, SessionStarted):
             self.session, self.first_round = event.session, event.first_round
             self.started = time.monotonic()
+        elif isinstance(event, RoundsAnnounced):
+            self.num_rounds = event.num_rounds
         elif isinstance(event, PhaseStarted):
             self._begin(event.round_number, event.phase, event.batch)
             self.num_clients += event.num_clients
@@ -204,12 +207,12 @@ class Progress:
             within = min(1.0, (self.ok + self.failed) / self.num_clients) if self.batch == 1 else 1.0
             begin, end = _SHARES.get(self.phase, _SHARES["validate"])
             within = begin + (end - begin) * within
-        return min(1.0, (before + within) / max(1, self.num_rounds))
+        return min(1.0, (before + within) / self.num_rounds) if self.num_rounds else 0.0
 
     @property
     def left_s(self) -> float | None:
         """Seconds to go, from the rounds done so far."""
-        if not self.finished:
+        if not self.finished or not self.num_rounds:
             return None
         a_round = (self.finished[-1] - self.started) / len(self.finished)
         return max(0.0, a_round * self.num_rounds * (1 - self.share_done))
@@ -310,8 +313,9 @@ class LiveDisplay(PlainLines):
         if progress.session is None:
             self._spinner.text = Text(f"starting: {progress.waits_for}")
             return self._spinner
-        count = f"round {max(progress.round_number, progress.first_round)}/{progress.num_rounds}"
-        top = overall(progress.session.session_id, count, progress.share_done, progress.left_s)
+        count = f"round {_of(max(progress.round_number, progress.first_round), progress.num_rounds)}"
+        share = progress.share_done if progress.num_rounds else None
+        top = overall(progress.session.session_id, count, share, progress.left_s)
         line = Text(progress.phase.replace("_", " ") or "begin")
         if progress.num_clients:
             what = "clients" if progress.batch == 1 else "calls"
@@ -381,16 +385,24 @@ def _failed_task(order: Order, answer: Answer, home: Path) -> dict[str, Any]:
 
 
 def _beginning(event: SessionStarted, num_rounds: int) -> str:
+    clients = f"{event.num_clients} client{'s' * (event.num_clients != 1)}"
+    if not num_rounds:
+        rounds = f", from round {event.first_round}" if event.first_round > 1 else ""
+        return f"session {event.session.session_id}: {clients}{rounds}"
     if event.first_round > num_rounds:
         return f"session {event.session.session_id}: all {num_rounds} rounds are done already"
-    clients = f"{event.num_clients} client{'s' * (event.num_clients != 1)}"
     rounds = f"rounds {event.first_round} to {num_rounds}" if num_rounds > event.first_round else f"round {num_rounds}"
     return f"session {event.session.session_id}: {clients}, {rounds}"
 
 
+def _of(round_number: int, num_rounds: int) -> str:
+    """The number of a round, out of those to come if their number is known."""
+    return f"{round_number}/{num_rounds}" if round_number <= num_rounds else str(round_number)
+
+
 def _round_line(row: RoundRow, num_rounds: int) -> str:
     parts = [
-        f"round {row.round_number}/{num_rounds}",
+        f"round {_of(row.round_number, num_rounds)}",
         calls_text(row),
     ]
     if examples := examples_text(row):

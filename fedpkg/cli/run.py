@@ -123,7 +123,7 @@ def run_configuration(
     from fedpkg.session.session import prepare
 
     session = prepare(config, home)
-    with follow(settings, home, num_rounds=config.rounds) as watch:
+    with follow(settings, home, num_rounds=config.rounds or 0) as watch:
         session.watch(watch)
         session.run()
 

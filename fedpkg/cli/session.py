@@ -63,7 +63,7 @@ def list_sessions(settings: Settings) -> None:
         [
             session.session_id,
             status_of(session, running),
-            f"{done}/{max(done, session.num_rounds)}",
+            f"{done}/{max(done, session.num_rounds)}" if session.num_rounds else str(done),
             output.when(session.created_at),
             output.near(uploads.told(session.config.get("package", ""))),
         ]
@@ -127,7 +127,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         ("seed model", _seed_words(home, store, session)),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
         *_sampler_facts(session, [client.client_id for client in clients]),
-        ("rounds", str(session.num_rounds)),
+        ("rounds", _rounds_words(session)),
         ("seed", str(session.seed)),
         ("executor", f"{config['executor']['name']}, workers {config['executor']['workers']}"),
     ]
@@ -149,16 +149,26 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
                 output.result(line)
         if len(failed) > 20:
             output.result(f"  … and {len(failed) - 20} earlier ones (--json has all)")
-    is_short = not session.error and rounds_done(store, session.session_id) < session.num_rounds
+    is_counted = config.get("rounds") is not None
+    is_short = is_counted and not session.error and rounds_done(store, session.session_id) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
+
+
+def _rounds_words(session: SessionRow) -> str:
+    if session.config.get("rounds") is not None:
+        return str(session.num_rounds)
+    return f"{session.num_rounds}, as its program says" if session.num_rounds else "until its program ends"
 
 
 def _seed_words(home: Home, store: StateStore, session: SessionRow) -> str:
     from fedpkg.stores.uploads import Uploads
 
-    if not store.list_models(session.session_id, limit=1):
+    first = next(iter(store.list_models(session.session_id, limit=1)), None)
+    if first is None:
         return "none (the strategy has no model)"
+    if first.round_number:
+        return f"none (the strategy made a model in round {first.round_number})"
     given = session.config.get("seed_model")
     return output.near(Uploads(home).told(given)) if given else "made by the package"
 
@@ -326,7 +336,8 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         running.watch(watch)
         running.run_again(rounds, tracking=tracking)
-    if session.status == "finished" and not session.error and (rounds or 0) <= session.num_rounds and not settings.json:
+    was_whole = session.status == "finished" and not session.error and session.config.get("rounds") is not None
+    if was_whole and (rounds or 0) <= session.num_rounds and not settings.json:
         again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
         output.words(f"it was finished; for more rounds: {again}")
 

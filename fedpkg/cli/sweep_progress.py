@@ -13,7 +13,7 @@ from fedpkg.cli import output
 from fedpkg.cli.foot import Foot, overall
 from fedpkg.cli.memory import share_one_arena
 from fedpkg.cli.report import headline
-from fedpkg.controller.events import Estimated, Event, RoundFinished, SessionStarted
+from fedpkg.controller.events import Estimated, Event, RoundFinished, RoundsAnnounced, SessionStarted
 from fedpkg.session.estimate import Estimate
 from fedpkg.shown import shown
 from fedpkg.stores.base import SweepPointRow
@@ -58,6 +58,8 @@ class SweepProgress:
         here.row = row
         if isinstance(event, SessionStarted):
             here.num_rounds, here.round_number = event.num_rounds, event.first_round - 1
+        elif isinstance(event, RoundsAnnounced):
+            here.num_rounds = event.num_rounds
         elif isinstance(event, RoundFinished):
             here.round_number, here.metric = event.round.round_number, headline(event.round) or here.metric
         elif event is None:
@@ -162,7 +164,8 @@ class LiveSweep(PlainSweep):
         rows = Table.grid(padding=(0, 2))
         for one in list(progress.running.values()):
             words = " ".join(part for part in (one.row.baseline, choices_text(one.row.choices)) if part)
-            where = f"round {one.round_number}/{one.num_rounds}" if one.round_number else "begins"
+            of = f"/{one.num_rounds}" if one.num_rounds else ""
+            where = f"round {one.round_number}{of}" if one.round_number else "begins"
             rows.add_row(f"point {one.row.number}", Text(shown(words)), where, Text(one.metric or "", style="green"))
         return Group(top, rows)
 

@@ -169,10 +169,15 @@ def write(path: str, tensors: Mapping[str, Any]) -> None:
         ClientError: If the format does not support a tensor's dtype.
     """
     with _whole(path) as file:
-        if path.endswith(".safetensors"):
-            _write_safetensors(file, tensors)
-        else:
-            _write_npz(file, tensors)
+        write_to(file, tensors, suffix=".safetensors" if path.endswith(".safetensors") else ".npz")
+
+
+def write_to(file: BinaryIO, tensors: Mapping[str, Any], *, suffix: str) -> None:
+    """Write tensors to an open file, as `write` does."""
+    if suffix == ".safetensors":
+        _write_safetensors(file, tensors)
+    else:
+        _write_npz(file, tensors)
 
 
 @contextmanager

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Union, cast
 
 from fedpkg.client.errors import ClientError
 
@@ -31,23 +33,38 @@ if TYPE_CHECKING:
 
 VERSION = 1
 VARIABLE = "FEDPKG_COORDINATOR"
+_ALIGNMENT = 64  # of parts of a file, so that their arrays can be mapped
+_PART_FILE_BYTES = 64 << 20  # a file with more bytes gets no further parts
 Model = Union[str, "Mapping[str, Any]"]  # the path of a file, or tensors (PyTorch) or arrays (NumPy) by name
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client that can be asked. ``num_examples`` is None until it is known."""
+    """A client that can be asked. ``num_examples`` is None until it is known.
+
+    ``position`` is its number among all clients of the session, from 0; ``attributes`` are those of its entity.
+    """
 
     client_id: str
     groups: Sequence[str] = ()
     num_examples: float | None = None
+    position: int = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a client has no usable reply: a word, such as ``exit_code``, and the beginning of the message."""
+
+    word: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Reply:
     """One client's usable reply. ``paths`` are its files of weights by the name of the set; an update is the set "".
 
-    Records, like an update, are one file.
+    Records, like an update, are one file. Small ones are a ``part`` of a file: its path, and the offset and length.
     """
 
     client_id: str
@@ -55,11 +72,30 @@ class Reply:
     metadata: Mapping[str, Any]
     metrics: Any
     paths: Mapping[str, str]
+    part: tuple[str, int, int] | None = None
+    _folder: str = field(default="", repr=False)
 
     @property
     def path(self) -> str:
-        """The file of an update, in the format of the seed model: .npz or .safetensors."""
-        return self.paths[""]
+        """The file of an update, in the format of the seed model: .npz or .safetensors; or of records."""
+        if self.part is None:
+            return self.paths[""]
+        path = os.path.join(self._folder, f"{os.path.basename(self.part[0])}-{self.part[1]}")
+        if not os.path.exists(path):
+            os.makedirs(self._folder, exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(self.content)
+        return path
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of records that are a part of a file."""
+        if self.part is None:
+            raise ClientError("this reply is a file, and no part of one", "read reply.path")
+        path, start, length = self.part
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read(length)
 
     def load(self, name: str = "") -> Mapping[str, Any]:
         """Read the update, or one of several sets, as PyTorch tensors."""
@@ -75,7 +111,8 @@ class Reply:
 
 
 class Replies(list):  # type: ignore[type-arg]
-    """The usable replies to one request, in the order of ``asked``. ``missing`` are the clients without one.
+    """The usable replies to one request, in the order of ``asked``. ``missing`` are the clients without one, and
+    ``failures`` say why, for those whose tasks failed.
 
     ``request_id`` identifies the request in its round. While it ``is_outstanding``, there are no replies yet.
     """
@@ -86,7 +123,16 @@ class Replies(list):  # type: ignore[type-arg]
         self.round_number: int | None = told.get("round")
         self.asked: Sequence[str] = told["asked"]
         self.missing: Sequence[str] = told["missing"]
+        self.failures = {name: Failure(**one) for name, one in told.get("failures", {}).items()}
         self.is_outstanding: bool = told.get("is_outstanding", False)
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Records that the program writes itself: ``write`` gets the open file, and must always write the same bytes."""
+
+    write: Callable[[BinaryIO], object]
+    suffix: str = ".npz"
 
 
 @dataclass(frozen=True)
@@ -96,8 +142,13 @@ class Request:
     Args:
         clients: The clients to ask; None: the group, or else those that the session's sampler chooses.
         payload: The model that clients get, or `fedpkg.client.Records`; None: the round's model, if there is one.
-        required: The number of usable replies below which the round fails; None: ``round.required`` of the run.yaml.
+        required: The number of usable replies below which the round fails; None: ``round.required`` of the run.yaml. 0:
+            the round also goes on without any reply.
         wait: Wait for "all" clients, for a number of usable replies, or for "nothing": see `Step.arrived`.
+        payloads: Records for single clients, by their ids, in place of ``payload``. Equal objects are sent as one.
+        timeout_s: Seconds after which clients that have not answered are failures of this request.
+        phase: "train" or "validate": the numbers in the metadata of replies of records are metrics of the clients'
+            training, or of this round's model, and are shown as such.
     """
 
     entry_point: str = "train"
@@ -107,9 +158,19 @@ class Request:
     reply: str = "weights"
     sets: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    payload: Model | Records | None = None
+    payload: Model | Records | Written | None = None
     required: int | None = None
     wait: str | int = "all"
+    payloads: Mapping[str, Records | Written] = field(default_factory=dict)
+    timeout_s: float | None = None
+    phase: str | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A model that was written for `Step.commit`."""
+
+    name: str
 
 
 class Step:
@@ -134,6 +195,7 @@ class Step:
         self.run_config: Mapping[str, Any] = line.run_config
         self.checkpoint = checkpoint
         self.is_committed = False
+        line.forget_parts()
         line.names = line.ids = 0  # so that they do not depend on the rounds before a checkpoint
 
     def load(self) -> Mapping[str, Any]:
@@ -171,6 +233,8 @@ class Step:
                 one["metadata"],
                 one["metrics"],
                 {name: path(file) for name, file in one["weights"].items()},
+                (path(one["weights"][""]), *one["part"]) if "part" in one else None,
+                self._line.parts,
             )
             for one in told["replies"]
         ]
@@ -178,7 +242,7 @@ class Step:
 
     def commit(
         self,
-        model: Model | None = None,
+        model: Model | Kept | None = None,
         *,
         metrics: Mapping[str, float | None] | None = None,
         finished: str | None = None,
@@ -187,7 +251,7 @@ class Step:
         """End the round.
 
         Args:
-            model: The next global model; None: it does not change.
+            model: The next global model, also as a `Kept` file; None: it does not change.
             finished: If given, the session ends after this round, and this is the reason.
             checkpoint: Bytes from which the program can continue; after a restart it gets no earlier answers.
         """
@@ -196,6 +260,14 @@ class Step:
         line.send({"type": "commit", "metrics": dict(metrics or {}), "finished": finished, **files})
         self.is_committed = True
 
+    def keep(self, model: Model) -> Kept:
+        """Write a model now that is committed later in this round."""
+        return Kept(self._line.put(model) or "")
+
+    def announce(self, rounds: int) -> None:
+        """Say how many rounds the session will probably have, for the display; for ``rounds: null``."""
+        self._line.send({"type": "announce", "rounds": rounds})
+
     def log(self, text: str) -> None:
         """Add a line to the session's log."""
         self._line.send({"type": "log", "text": text})
@@ -203,6 +275,30 @@ class Step:
     def fail(self, reason: str) -> None:
         """End the session with an error."""
         self._line.send({"type": "error", "text": reason})
+
+
+class SessionEnded(SystemExit):
+    """The session has ended, so the program must end, too."""
+
+
+class _Part:
+    """An open file from its current end on, for writers that seek."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start = file.tell()
+        self.write = file.write
+        self.flush = file.flush
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = self._start if whence == os.SEEK_SET else 0
+        return self._file.seek(base + offset, whence) - self._start
+
+    def seekable(self) -> bool:
+        return True
 
 
 def rounds() -> Iterator[Step]:
@@ -235,6 +331,7 @@ class _Line:
         self._fd = int(number)
         os.set_inheritable(self._fd, False)
         self._files = self._out = ""
+        self._sending = threading.Lock()  # another thread may send a line of log
         self.names = 0
         self.ids = 0
         self.parameters: dict[str, Any] = {}
@@ -249,17 +346,68 @@ class _Line:
     def path(self, name: str) -> str:
         return os.path.join(self._files, name)
 
+    @property
+    def parts(self) -> str:
+        """The folder of replies that were a part of a file and were asked for as a file."""
+        return os.path.join(self._out, "parts")
+
+    def forget_parts(self) -> None:
+        shutil.rmtree(self.parts, ignore_errors=True)
+
     def wanted(self, request: Request) -> dict[str, Any]:
         self.ids += 1
         told = {name: getattr(request, name) for name in Request.__dataclass_fields__}
-        if hasattr(request.payload, "sets"):
+        if isinstance(request.payload, Written) or hasattr(request.payload, "sets"):
             told["payload_kind"] = "records"
-        if request.wait == "all":
-            del told["wait"]  # so that messages without it are the same as in earlier versions
+        for name, default in (("wait", "all"), ("timeout_s", None), ("phase", None), ("payloads", {})):
+            if told[name] == default:
+                del told[name]  # so that messages without it are the same as in earlier versions
+        if request.payloads:
+            told["payloads"] = self.put_parts(request.payloads)
         return {**told, "id": str(self.ids), "payload": self.put(request.payload)}
 
-    def put(self, model: Model | Records | None) -> str | None:
+    def put_parts(self, payloads: Mapping[str, Records | Written]) -> dict[str, tuple[str, int, int]]:
+        """Write records for single clients as parts of a few files."""
+        written: dict[int, tuple[str, int, int]] = {}
+        name, file = "", None
+        try:
+            for payload in payloads.values():
+                if id(payload) in written:
+                    continue
+                if file is None or file.tell() > _PART_FILE_BYTES:
+                    if file is not None:
+                        file.close()
+                    name = self._name(".parts")
+                    file = open(os.path.join(self._out, name), "xb")  # noqa: SIM115 - closed by the last block
+                start = file.tell()
+                self._write_into(cast(BinaryIO, _Part(file)), payload)
+                end = file.seek(0, os.SEEK_END)
+                file.write(bytes(-end % _ALIGNMENT))
+                written[id(payload)] = (name, start, end - start)
+        finally:
+            if file is not None:
+                file.close()
+        return {client_id: written[id(payload)] for client_id, payload in payloads.items()}
+
+    @staticmethod
+    def _write_into(file: BinaryIO, payload: Records | Written) -> None:
+        if isinstance(payload, Written):
+            payload.write(file)
+            return
+        from fedpkg.client.records import write_records_to
+
+        tensors = any(_is_tensor(value) for one in payload.sets.values() for value in one.values())
+        write_records_to(file, payload, suffix=".safetensors" if tensors else ".npz")
+
+    def put(self, model: Model | Records | Written | Kept | None) -> str | None:
         """Write a model, or records, for the controller; returns the name of the file."""
+        if isinstance(model, Kept):
+            return model.name
+        if isinstance(model, Written):
+            name = self._name(model.suffix)
+            with open(os.path.join(self._out, name), "xb") as file:
+                model.write(file)
+            return name
         if model is None or isinstance(model, str):
             if model is None:
                 return None
@@ -301,17 +449,18 @@ class _Line:
         self.send(message)
         told = self.receive()
         if told is None:
-            raise SystemExit("the session has ended")
+            raise SessionEnded("the session has ended")
         return told
 
     def send(self, message: Mapping[str, Any]) -> None:
         body = json.dumps(message, allow_nan=False).encode()
         left = memoryview(struct.pack(">I", len(body)) + body)
         try:
-            while left:
-                left = left[os.write(self._fd, left) :]
+            with self._sending:
+                while left:
+                    left = left[os.write(self._fd, left) :]
         except OSError:
-            raise SystemExit("the session has ended") from None
+            raise SessionEnded("the session has ended") from None
 
     def receive(self) -> dict[str, Any] | None:
         """The next message; None at the end of the session."""

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from fedpkg.client import arrays
@@ -88,6 +88,15 @@ def save_records(
 
 def write_records(path: str, records: Records) -> None:
     """Write records without metadata; see `save_records`."""
+    arrays.write(path, _named(records, path))
+
+
+def write_records_to(file: BinaryIO, records: Records, *, suffix: str) -> None:
+    """Write records to an open file, as .npz or .safetensors."""
+    arrays.write_to(file, _named(records, "records"), suffix=suffix)
+
+
+def _named(records: Records, path: str) -> dict[str, Any]:
     import numpy as np
 
     try:
@@ -101,7 +110,7 @@ def write_records(path: str, records: Records) -> None:
         if not one:
             found[f"{_encoded(name)}/{_EMPTY}"] = np.zeros(0, np.uint8)
         found.update({f"{_encoded(name)}/{_encoded(key)}": array for key, array in one.items()})
-    arrays.write(path, found)
+    return found
 
 
 def _encoded(name: str) -> str:

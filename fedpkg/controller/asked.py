@@ -21,7 +21,7 @@ from fedpkg.errors import SessionFailed
 from fedpkg.log import event
 from fedpkg.replies.reading import Opened
 from fedpkg.stores.base import ClientRow, RequestRow
-from fedpkg.strategies.base import Reply, Request
+from fedpkg.strategies.base import Payload, Reply, Request
 from fedpkg.types import Json, ReplyKind
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.order import Order
@@ -58,10 +58,14 @@ class Desk:
     def clients(self) -> Mapping[str, ClientRow]:
         return self.lanes.clients
 
-    def wait(self) -> bool:
-        """Wait for one more answer, to any request; False if no answer is left, or the time is over."""
+    def wait(self, until: float | None = None) -> bool:
+        """Wait for one more answer, to any request; False if no answer is left, or the time is over.
+
+        ``until``: a deadline of the request that waits, beside the round's.
+        """
         before = time.monotonic()
-        patience = None if self.deadline is None else max(0.0, self.deadline - before)
+        deadlines = [one for one in (self.deadline, until) if one is not None]
+        patience = max(0.0, min(deadlines) - before) if deadlines else None
         try:
             return self.lanes.take(patience)
         finally:
@@ -130,6 +134,7 @@ class Asked:
         self._num_ok = self._bytes_down = self._bytes_up = 0
         self._open_for_more = True
         self._started = time.monotonic()
+        self._deadline = None if request.timeout_s is None else self._started + request.timeout_s
         self._replies = self._in_order()
         self._may_drop_out = frozenset(self.cohort).intersection(sampled if desk.ctx.sampler.dropout else ())
         self._drop_outs: dict[int, frozenset[str]] = {}
@@ -157,6 +162,21 @@ class Asked:
         self.finish()
         counted = frozenset(self.row.counted or ())
         return tuple(name for name in self.cohort if name not in counted)
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        self._check_came()
+        self.finish()
+        found = (came for _, came in sorted(self.settled.items()))
+        return {came.client_id: _with_log(came) for came in found if came is not None and came.failure is not None}
+
+    def payload_of(self, client_id: str) -> Payload:
+        """The input of a client."""
+        return self.request.payloads.get(client_id, self.payload)
+
+    @property
+    def payloads(self) -> list[Payload]:
+        return [self.payload, *self.request.payloads.values()]
 
     @property
     def wants_no_more(self) -> bool:
@@ -294,7 +314,7 @@ class Asked:
             attempt=desk.ledger.next_attempt(client.client_id, self.request.entry_point),
             state=desk.lanes.states.get(lane, client.state_version),
             is_first=lane not in desk.lanes.states,
-            file=desk.payloads.input(self.payload) if sends else None,
+            file=desk.payloads.input(self.payload_of(client.client_id)) if sends else None,
         )
 
     def _fail(self, position: int, failure: Failure, started_at: float) -> None:
@@ -347,15 +367,17 @@ class Asked:
 
     def _wait_for(self, position: int) -> None:
         while position not in self.settled:
-            if not self.wants_no_more and self.desk.wait():
+            if not self.wants_no_more and self.desk.wait(self._deadline):
                 continue
             self._cut()
 
     def _cut(self) -> None:
         """Settle the remaining parts: their tasks are ended, or not started."""
-        timeout_s = self.desk.ctx.config.round.timeout_s
+        limit, timeout_s = "round's", self.desk.ctx.config.round.timeout_s
+        if self._deadline is not None and self._deadline <= time.monotonic():
+            limit, timeout_s = "request's", self.request.timeout_s
         if self._num_ok < self.row.target and timeout_s is not None:
-            self.late = Failure("round_timeout", f"no answer within the round's {timeout_s:g} s")
+            self.late = Failure("round_timeout", f"no answer within the {limit} {timeout_s:g} s")
         self.end()
         for position in range(len(self.cohort)):
             if position not in self.settled:
@@ -391,9 +413,10 @@ class Asked:
         """The reply for the strategy: its file is memory-mapped now, for as long as the reply is referenced."""
         assert came.reply is not None and weight is not None
         opened = Opened()
-        if self.request.reply_kind is not ReplyKind.METRICS:
+        is_file = self.request.reply_kind is ReplyKind.RECORDS and self.request.as_files
+        if self.request.reply_kind is not ReplyKind.METRICS and not is_file:
             opened = self._ordering.reading.open(came.reply, self.receive.sent)
-        facts = (came.metadata, came.metrics, opened.records)
+        facts = (came.metadata, came.metrics, opened.records, came.reply if is_file else None)
         return Reply(self.request_id, position, came.client_id, opened.sets, weight, *facts)
 
     def _reported_weight(self, client_id: str, metrics: Json, metadata: Mapping[str, Json]) -> Weight:
@@ -425,3 +448,10 @@ class Asked:
             session_id=row.session_id,
             round_number=row.round_number,
         )
+
+
+def _with_log(came: Came) -> Failure:
+    """The failure of a client, with the last line of its log."""
+    assert came.failure is not None
+    lines = came.log_tail.strip().splitlines()
+    return Failure(came.failure.kind, "; ".join([came.failure.message, *(line.strip() for line in lines[-1:])]))

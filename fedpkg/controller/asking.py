@@ -11,10 +11,11 @@ from pathlib import Path
 from fedpkg.controller.asked import Asked, Desk
 from fedpkg.controller.choosing import Choosing
 from fedpkg.controller.events import PhaseStarted, RequestAsked, Waiting
+from fedpkg.controller.ledger import Came
 from fedpkg.controller.outstanding import Key, Outstanding
 from fedpkg.errors import SessionFailed
 from fedpkg.samplers.base import Sample
-from fedpkg.stores.base import RequestRow
+from fedpkg.stores.base import MetricPhase, RequestRow
 from fedpkg.strategies.base import Arrived, Request, sets_of
 from fedpkg.types import Json, ReplyKind
 from fedpkg.weights.records import Records
@@ -179,6 +180,22 @@ class Asking:
         }
 
     @property
+    def trained(self) -> dict[str, tuple[float, Mapping[str, Json]]]:
+        """Number of examples and metadata of each client's last counted reply that is a training's."""
+        return self.last | self._of_phase("train")
+
+    def _of_phase(self, phase: MetricPhase) -> dict[str, tuple[float, Mapping[str, Json]]]:
+        found = (came for asked in self.counting if asked.request.phase == phase for came in asked.usable)
+        return {came.client_id: (came.num_examples or 0.0, came.metadata) for came in found}
+
+    @property
+    def validated(self) -> list[Came]:
+        """Each client's last counted reply with metrics of this round's model, in the order of the clients."""
+        found = (came for asked in self.counting if asked.request.phase == "validate" for came in asked.usable)
+        last = {came.client_id: came for came in found}
+        return sorted(last.values(), key=lambda came: self.desk.clients[came.client_id].position)
+
+    @property
     def states(self) -> dict[str, str | None]:
         """Tokens of the clients' states after their last counted task."""
         return {came.client_id: came.state for asked in self.counting for came in asked.usable}
@@ -200,10 +217,13 @@ class Asking:
         """Check that at least one reply is usable, if clients were asked.
 
         Raises:
-            SessionFailed: clients were asked, and no reply is usable. This holds whatever the strategy requires.
+            SessionFailed: clients were asked, and no reply is usable. This holds whatever the strategy requires, unless
+                it declares ``takes_no_replies``.
         """
-        calls = sum(len(row.cohort) for row in self.rows)
-        if calls and not self.ctx.traits.takes_empty_rounds and not any(row.num_ok for row in self.rows):
+        traits, calls = self.ctx.traits, sum(len(row.cohort) for row in self.rows)
+        if traits.takes_no_replies and all(asked.request.required == 0 for asked in self.counting):
+            return
+        if calls and not traits.takes_empty_rounds and not any(row.num_ok for row in self.rows):
             raise SessionFailed(
                 f"round {self.desk.round_number}: none of the {calls} calls of clients returned a usable reply",
                 hint=self.desk.when_mended,
@@ -295,6 +315,8 @@ class Asking:
         is_payload = isinstance(request.payload, (Mapping, Records))
         if not is_payload or not all(isinstance(one, Weights) for one in sets_of(request.payload).values()):
             raise SessionFailed(f"{where}: a payload must be Weights, several named Weights, or Records")
+        if not all(isinstance(one, Records) for one in request.payloads.values()):
+            raise SessionFailed(f"{where}: payloads for single clients must be Records")
         if isinstance(request.clients, str):
             raise SessionFailed(f"{where}: clients of a request must be several ids: ('{request.clients}',)")
         try:
@@ -320,6 +342,8 @@ class Asking:
             return "with a `clock`, virtual time decides which answer arrives first; remove the section"
         if request.download is not None:
             return "transforms of a download are not supported for such requests"
+        if request.timeout_s is not None:
+            return "it has a time limit (timeout_s), which holds for requests that the step waits for"
         fits_model = request.reply_kind is ReplyKind.UPDATE or None in request.sets.values()
         if fits_model and not isinstance(request.payload, Weights):
             return "its replies must fit the global model, which is not its whole payload"

@@ -53,11 +53,19 @@ class Estimated(Event, frozen=True, kw_only=True):
 
 
 class SessionStarted(Event, frozen=True, kw_only=True):
-    """The session starts, or is resumed with ``first_round`` above 1; ``num_rounds`` is the total number of rounds."""
+    """The session starts, or is resumed with ``first_round`` above 1; ``num_rounds`` is the total number of rounds (0:
+    it is not known).
+    """
 
     session: SessionRow
     num_clients: int
     first_round: int
+    num_rounds: int
+
+
+class RoundsAnnounced(Event, frozen=True, kw_only=True):
+    """The strategy of a session with any number of rounds says how many it will probably take."""
+
     num_rounds: int
 
 

@@ -46,6 +46,8 @@ class Came:
     metadata: Mapping[str, Json] = field(default_factory=dict)
     metrics: Json = None
     state: str | None = None
+    task_id: str = ""
+    log_tail: str = ""
 
     @property
     def is_ok(self) -> bool:
@@ -64,6 +66,8 @@ def came_of(received: Received) -> Came:
         answer.metadata,
         answer.metrics,
         answer.state,
+        received.order.task_id,
+        answer.log_tail or "",
     )
 
 
@@ -179,7 +183,7 @@ class Ledger:
             return None
         if task.status == "failed":
             failure = Failure(task.failure or "unknown", task.message or "")
-            return Came(client_id, "failed", failure), task
+            return Came(client_id, "failed", failure, log_tail=task.log_tail or ""), task
         update = self._updates.get(task.task_id)
         checked, damage = None, "its reply is not on record"
         if update is not None:
@@ -200,6 +204,7 @@ class Ledger:
                 checked.metadata,
                 checked.metrics,
                 task.state_version,
+                task.task_id,
             ),
             task,
         )

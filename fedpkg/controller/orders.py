@@ -18,7 +18,7 @@ from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.formats.records_file import write_records
-from fedpkg.replies.reading import Reading, tensors_of
+from fedpkg.replies.reading import RECORDS_BYTES, Reading, tensors_of
 from fedpkg.stores.base import ClientRow, ModelRow, RequestRow
 from fedpkg.strategies.base import Payload, Request
 from fedpkg.transforms.sections import sections_of
@@ -29,6 +29,7 @@ from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 _Value = TypeVar("_Value")
+_RECORDS_PER_SENT, _RECORDS_WITH_MODEL = 4, 2  # size of a reply of records, by that of what was sent
 _REST_OF_DELTAS = 2  # the first rules under which deltas include buffers and integers
 
 
@@ -175,8 +176,18 @@ def _spec(ctx: SessionContext, request: Request, template: Weights | None) -> Re
         weighted=ctx.session.rules > 1 if is_metrics else ctx.config.round.weighting == "examples",
         use=request.use if ctx.session.rules > 1 else "former",
         suffix=ctx.form.suffix,
-        max_bytes=ctx.config.limits.reply_bytes,
+        max_bytes=ctx.config.limits.reply_bytes or _most_bytes_of_records(request, template),
     )
+
+
+def _most_bytes_of_records(request: Request, template: Weights | None) -> int | None:
+    """The size limit of records that are requested: it grows with what is sent. None: that of `Reading`."""
+    payloads = [request.payload, *request.payloads.values()]
+    sent = [one.num_bytes for one in payloads if isinstance(one, Records)]
+    if request.reply_kind is not ReplyKind.RECORDS or not sent:
+        return None
+    model = 0 if template is None else _RECORDS_WITH_MODEL * template.num_bytes
+    return RECORDS_BYTES + max(_RECORDS_PER_SENT * max(sent), model)
 
 
 class Payloads:

@@ -15,7 +15,8 @@ from fedpkg.transforms.sections import chain_of_sections, sections_of
 from fedpkg.types import ReplyKind
 
 Key: TypeAlias = "tuple[int, str]"  # the request's round and id
-_KEPT = ("payload", "sets", "parameters", "reply", "rest", "required", "use")  # not in the request's row
+_KEPT = ("payload", "sets", "parameters", "reply", "rest", "required", "use", "payloads", "phase", "as_files")
+"""Fields that are not in the request's row. Older states lack the last ones."""
 
 
 class Outstanding:
@@ -41,7 +42,7 @@ class Outstanding:
     @property
     def payloads(self) -> frozenset[int]:
         """The ids of the payloads, whose files must be kept."""
-        return frozenset(id(asked.payload) for asked in self._asked.values())
+        return frozenset(id(one) for asked in self._asked.values() for one in asked.payloads)
 
     @property
     def oldest(self) -> int | None:
@@ -155,5 +156,5 @@ def _request(data: Mapping[str, Any], row: RequestRow) -> Request:
         group=row.client_group,
         wait="nothing",
         transforms=chain_of_sections(data["transforms"]),
-        **{name: data[name] for name in _KEPT},
+        **{name: data[name] for name in _KEPT if name in data},
     )

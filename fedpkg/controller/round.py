@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import RoundFinished
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import Ledger
-from fedpkg.controller.measuring import VALIDATE, AroundTraining
+from fedpkg.controller.measuring import VALIDATE, AroundTraining, aggregates, weighted
 from fedpkg.controller.metric_rows import metric_rows
 from fedpkg.controller.metrics import average, examples_of, finite_number, numbers_of
 from fedpkg.controller.orders import Payloads
@@ -24,13 +25,13 @@ from fedpkg.controller.outstanding import Key, Outstanding
 from fedpkg.controller.own_code import fault_of_own
 from fedpkg.controller.seeds import step_rng
 from fedpkg.controller.state import check_state, encode, no_weights
-from fedpkg.controller.trail import buffer_keys, put_weights, store_model
+from fedpkg.controller.trail import buffer_keys, form_of, put_weights, store_model
 from fedpkg.controller.validation import Validation, validate
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
 from fedpkg.files import remove_files, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
-from fedpkg.stores.base import OUTSTANDING, MetricRow, ModelRow, RoundRow, WeightSource
+from fedpkg.stores.base import OUTSTANDING, MetricRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Arrived, Client, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
@@ -87,7 +88,7 @@ class _Training:
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
         self.around: AroundTraining | None = None
-        self.asking = self._asking(rounds, state["model"] if ctx.traits.has_model else None)
+        self.asking = self._asking(rounds, global_model(ctx, state))
 
     def _asking(self, rounds: Rounds, model: Weights | None) -> Asking:
         ctx, number, outstanding = self.ctx, self.round_number, rounds.outstanding
@@ -95,7 +96,7 @@ class _Training:
         rounds.lanes.begin(ctx.store.list_clients(ctx.session.session_id))
         desk = desk_of(ctx, rounds.lanes, number, Ledger(ctx, number), Payloads(ctx, number, model, self.parent))
         measure = None
-        if self.parent is not None and VALIDATE in ctx.spec.entry_points:
+        if self.parent is not None and ctx.traits.has_model and VALIDATE in ctx.spec.entry_points:
             self.around = AroundTraining(ctx, rounds.lanes, number, self.parent, desk.ledger)
             measure = self.around.before if ctx.config.evaluation.before_training else None
         choosing = Choosing(ctx, number, list(desk.clients.values()), busy=lambda: outstanding.clients)
@@ -164,6 +165,8 @@ class _Training:
         encode([result.metrics, result.finished], no_weights)
         if has_model:
             self._check_model(result.model)
+        elif (made := global_model(self.ctx, result.state)) is not None:
+            _check_made(made, self.state.get("model"))
         self._virtual_time(result)
         return result
 
@@ -214,6 +217,8 @@ class _Training:
                 client.client_id,
                 groups=tuple(name for name, members in groups.items() if client.client_id in members),
                 num_examples=client.known_examples,
+                position=client.position,
+                attributes={} if ctx.entities is None else ctx.entities.attributes_of(client.client_id),
             )
             for client in asking.choosing.may_train
         )
@@ -242,12 +247,13 @@ class _Training:
     def _commit(self, result: StepResult, *, phases: dict[str, float]) -> RoundRow:
         ctx, asking, row = self.ctx, self.asking, self._totals()
         before = time.monotonic()
-        states, last = asking.states, asking.last
+        states, last = asking.states, asking.trained
         replied = {client_id: last[client_id] for client_id in row.cohort if client_id in last}
         examples = {client_id: number for client_id, (number, _) in replied.items()}
         measured = {name: ctx.measured(dict(metadata), name) for name, (_, metadata) in replied.items()}
         model, saved = self._store(result, examples)
-        row, aggregates = self._with_train_metrics(row, examples, measured)
+        row, of_training = self._with_train_metrics(row, examples, measured)
+        row, validations, of_validations = self._with_validation_metrics(row, model)
         row = dataclasses.replace(
             row,
             status="aggregated",
@@ -265,8 +271,8 @@ class _Training:
             strategy_state=(self.round_number, saved),
             clients=self._states(states, replied),
             metrics={client_id: numbers_of(metadata) for client_id, metadata in measured.items()},
-            validations=() if around is None else around.rows,
-            metric_rows=aggregates if around is None else [*aggregates, *around.metric_rows],
+            validations=validations if around is None else [*validations, *around.rows],
+            metric_rows=[*of_training, *of_validations, *(() if around is None else around.metric_rows)],
         )
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
@@ -290,23 +296,54 @@ class _Training:
         )
         return row, metric_rows(reported, session_id=row.session_id, round_number=self.round_number, phase="train")
 
+    def _with_validation_metrics(
+        self, row: RoundRow, model: ModelRow | None
+    ) -> tuple[RoundRow, list[ValidationRow], list[MetricRow]]:
+        """The row with the averages of what clients report in replies that validate the round's model; the clients'
+        metrics, if the round has a model; and the aggregates of these.
+        """
+        ctx, clients = self.ctx, self.asking.desk.clients
+        found = []
+        for came in self.asking.validated:
+            metrics = ctx.measured(dict(came.metadata), came.client_id)
+            weight, source = ctx.reported_weight(clients[came.client_id], metrics, {})
+            found.append(
+                ValidationRow(
+                    task_id=came.task_id,
+                    session_id=row.session_id,
+                    round_number=self.round_number,
+                    model_id="" if model is None else model.model_id,
+                    client_id=came.client_id,
+                    metrics=metrics,
+                    weight=weight,
+                    weight_source=source,
+                )
+            )
+        if not found:
+            return row, [], []
+        found = weighted(ctx, clients, found)
+        mean = average((one.metrics, (one.weight, one.weight_source)) for one in found)
+        row = dataclasses.replace(row, metrics=dict(mean.values), averages={**row.averages, VALIDATE: mean.about})
+        return row, [] if model is None else found, aggregates(found, VALIDATE)
+
     def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow | None, Any]:
         """Store the next model and the weights of the state; return the model's row, and the state as data."""
         ctx, model = self.ctx, None
-        if self.parent is not None:
+        weights = global_model(ctx, result.state)
+        if weights is not None:
             model = store_model(
                 ctx.models,
-                ctx.form,
-                result.model,
+                ctx.form if ctx.traits.has_model else form_of(weights),
+                weights,
                 session_id=ctx.session.session_id,
                 round_number=self.round_number,
                 created_at=ctx.clock(),
-                parent_id=self.parent.model_id,
+                parent_id=None if self.parent is None else self.parent.model_id,
                 contributors=[{"client_id": name, "num_examples": number} for name, number in examples.items()],
             )
         form = ctx.form.of_state  # if a model's names are positions, a subset of its tensors ("0", "3") keeps its names
 
-        known = {} if model is None else {id(result.model): (model.digest, model.buffers)}
+        known = {} if model is None else {id(weights): (model.digest, model.buffers)}
 
         def put(weights: Weights | Records) -> tuple[str, list[str]]:
             if id(weights) not in known:
@@ -349,6 +386,14 @@ class _Training:
                 remove_files(path.parent)
 
 
+def _check_made(made: Weights, before: Weights | None) -> None:
+    """Raises AggregationError: a model that was made became not finite. A first one may have constants that are not."""
+    if before is None:
+        return
+    constants = {name for name, magnitude in before.magnitudes() if not math.isfinite(magnitude)}
+    finite(made, like=Weights(before, buffers=[name for name in constants if name in made]))
+
+
 def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> RoundRow:
     """Validate an aggregated round's model if validation is due or the session ends, and close the round."""
     ctx, round_number = rounds.ctx, row.round_number
@@ -363,13 +408,16 @@ def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> Rou
         status="finished",
         finished_at=ctx.clock(),
         wall_s=(row.wall_s or 0.0) + validate_s,
-        metrics=dict(found.metrics),
+        metrics={**row.metrics, **found.metrics},
         averages={**row.averages, **found.averages},
         phases={**row.phases, "validate": validate_s},
     )
     states = {name: token for name, (token, _) in found.clients.items()}
     ctx.executor.states.commit(row.session_id, states)
-    measured = {one.client_id: numbers_of(one.metrics) for one in found.rows}
+    told: Sequence[ValidationRow] = ()  # by replies to the strategy's own requests
+    if row.metrics:
+        told = ctx.store.list_validations(row.session_id, round_number=round_number, phase=VALIDATE)
+    measured = {one.client_id: numbers_of(one.metrics) for one in (*told, *found.rows)}
     ctx.store.finish_round(
         row,
         clients=found.clients,
@@ -427,9 +475,18 @@ def is_validated(ctx: SessionContext) -> bool:
 
 def _current_model(ctx: SessionContext, round_number: int) -> ModelRow | None:
     """The model after a round; None: the session has none."""
-    if not ctx.traits.has_model:
+    model_id = f"{ctx.session.session_id}.{round_number}"
+    if ctx.traits.makes_model:
+        return next((row for row in ctx.store.list_models(ctx.session.session_id) if row.model_id == model_id), None)
+    return ctx.store.get_model(model_id) if ctx.traits.has_model else None
+
+
+def global_model(ctx: SessionContext, state: State) -> Weights | None:
+    """The global model of a strategy's state; None: the session has none (yet)."""
+    if not ctx.traits.has_model and not ctx.traits.makes_model:
         return None
-    return ctx.store.get_model(f"{ctx.session.session_id}.{round_number}")
+    model: Weights | None = state["model"] if ctx.traits.has_model else state.get("model")
+    return model
 
 
 def _earlier_round(ctx: SessionContext, round_number: int, *, of: str | None = None) -> RoundRow | None:

@@ -18,7 +18,7 @@ from fedpkg.controller.ledger import Ledger
 from fedpkg.controller.orders import Payloads
 from fedpkg.controller.outstanding import Outstanding
 from fedpkg.controller.own_code import fault_of_own
-from fedpkg.controller.round import Rounds, finish_round, is_validated, train_round
+from fedpkg.controller.round import Rounds, finish_round, global_model, is_validated, train_round
 from fedpkg.controller.starting import started
 from fedpkg.controller.state import check_state, decode
 from fedpkg.controller.stopping import StopWatch
@@ -30,7 +30,7 @@ from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
 from fedpkg.stores.base import OUTSTANDING, ClientRow, ModelRow, RoundRow, SessionRow, SessionStatus
 from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
-from fedpkg.strategies.base import State, StepResult
+from fedpkg.strategies.base import ENDED, State, StepResult
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
@@ -63,7 +63,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
     ctx.store.set_session_status(ctx.session.session_id, "running")
     clients = ctx.store.list_clients(ctx.session.session_id)
     first = unfinished[0] if unfinished else done + 1
-    num_clients, num_rounds = len(clients), ctx.config.rounds
+    num_clients, num_rounds = len(clients), ctx.config.rounds or 0
     try:
         ctx.watch(
             SessionStarted(session=ctx.session, num_clients=num_clients, first_round=first, num_rounds=num_rounds)
@@ -89,7 +89,7 @@ def _run_rounds(
     lanes, outstanding = Lanes(ctx.executor), Outstanding()
     rounds = Rounds(ctx, lanes, outstanding)
     state, kept = _load_state(ctx, done)
-    model = state["model"] if ctx.traits.has_model else None  # models of earlier rounds have the same tensors
+    model = global_model(ctx, state)  # models of earlier rounds have the same tensors
     outstanding.take_up(
         kept, lambda number: desk_of(ctx, lanes, number, Ledger(ctx, number), Payloads(ctx, number, model))
     )
@@ -103,7 +103,7 @@ def _run_rounds(
     for round_number in unfinished:
         finish(ctx.store.get_round(session_id, round_number))
     _prune(rounds, done, stops.best)  # including files that a killed controller has not removed
-    for round_number in range(done + 1, ctx.config.rounds + 1):
+    for round_number in range(done + 1, ctx.config.most_rounds + 1):
         if result.finished or stops.reason:
             break
         if ctx.store.stop_requested(session_id):
@@ -112,7 +112,8 @@ def _run_rounds(
         finish(row)
         _prune(rounds, round_number, stops.best)
     outstanding.end()
-    return _end(ctx, "finished", reason=result.finished or stops.reason)
+    reason = None if result.finished == ENDED else result.finished
+    return _end(ctx, "finished", reason=reason or stops.reason)
 
 
 def _interrupted(ctx: SessionContext) -> SessionRow:
@@ -186,9 +187,12 @@ def _load_state(ctx: SessionContext, step: int) -> tuple[State, Sequence[dict[st
     if saved[0] != step:
         raise StoreError(f"session {session_id}: the model is of round {step}, the strategy's state of {saved[0]}")
 
+    made = _forms_of_made(ctx)
+
     def get(digest: str, buffers: Sequence[str]) -> Weights:
         is_model = ctx.models.path(digest, ctx.form.suffix).exists()
-        return _read_verified(ctx, digest, ctx.form if is_model else ctx.form.of_state, buffers)
+        form = made.get(digest) or (ctx.form if is_model else ctx.form.of_state)
+        return _read_verified(ctx, digest, form, buffers)
 
     def get_records(digest: str) -> Records:
         ctx.models.verify(digest)
@@ -201,6 +205,12 @@ def _load_state(ctx: SessionContext, step: int) -> tuple[State, Sequence[dict[st
     kept = data.pop(OUTSTANDING, [])
     outstanding = decode(kept, lambda digest, buffers: sent(digest, tuple(buffers)), functools.cache(get_records))
     return decode(data, get, get_records), outstanding
+
+
+def _forms_of_made(ctx: SessionContext) -> dict[str, ModelForm]:
+    """The forms of global models that the session's strategy has made, by digest."""
+    rows = ctx.store.list_models(ctx.session.session_id) if ctx.traits.makes_model else ()
+    return {row.digest: ModelForm(row.suffix, row.keys) for row in rows}  # type: ignore[arg-type]
 
 
 def read_stored_model(ctx: SessionContext, row: ModelRow) -> Weights:

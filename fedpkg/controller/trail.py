@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import dump_model, keys_in_file
+from fedpkg.formats.npz import can_hold
 from fedpkg.formats.records_file import dump_records
 from fedpkg.stores.base import ModelRow
 from fedpkg.stores.models import ModelStore
@@ -29,6 +30,11 @@ def put_weights(models: ModelStore, form: ModelForm, weights: Weights | Records)
 def buffer_keys(weights: Weights, form: ModelForm) -> list[str]:
     """The names of the buffers in the model's file, which does not mark them itself."""
     return [key for key, name in zip(keys_in_file(weights, form), weights, strict=True) if name in weights.buffers]
+
+
+def form_of(weights: Weights) -> ModelForm:
+    """The form of a model that has no seed model: .npz with names, or .safetensors if NumPy lacks a dtype."""
+    return ModelForm(".npz" if all(can_hold(tensor) for tensor in weights.values()) else ".safetensors")
 
 
 def store_model(

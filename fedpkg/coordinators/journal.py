@@ -2,7 +2,8 @@
 
 ``rounds/3.json``       one committed round; its digest is in the strategy's state
 ``sending-3.jsonl``     messages sent so far in a round that is not committed
-``files/<digest>.npz``  files that it received, and files that it sent in the current round
+``files/<digest>.npz``  files that it received, and files that it sent in the current round; small ones that it
+                        received at the same time are parts of one file
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fedpkg.coordinators.protocol import encode, quoted
+from fedpkg.coordinators.protocol import ALIGNMENT, encode, quoted
 from fedpkg.errors import SessionFailed, StoreError
-from fedpkg.files import atomic_write, fsync_folder, remove_tree, sha256_file
+from fedpkg.files import atomic_write, copy_file, fsync_file, fsync_folder, remove_tree, sha256_file
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import write_model
 from fedpkg.formats.records_file import write_records
@@ -27,6 +28,7 @@ from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 _CHUNK = 1 << 20
+_LINKED_BYTES = 1 << 20
 
 
 STEADY = (
@@ -83,6 +85,12 @@ class Round:
         kept = {self.start["model"], self.start.get("checkpoint")} - {None}
         return kept.union(*(reply["weights"].values() for reply in told))
 
+    @property
+    def lasting(self) -> set[str]:
+        """The files that must survive a power cut with the round's record."""
+        sent = () if self.commit is None else self.commit["files"].values()
+        return self.files.union(sent)
+
 
 class Journal:
     """The journal of one session's coordinator, in its own ``folder``."""
@@ -103,13 +111,52 @@ class Journal:
 
         def write(path: Path) -> None:
             if isinstance(what, Records):
-                write_records(path, what, self.form, durable=True)
+                write_records(path, what, self.form)
             else:
-                write_model(path, what, self.form, durable=True)
+                write_model(path, what, self.form)
 
         return self._keep(write, self.form.suffix)
 
-    def take(self, folder: int, name: str, max_bytes: int) -> str:
+    def keep_file(self, path: Path) -> str:
+        """Keep a file that nobody changes any more, by a hard link if possible; return its name."""
+
+        def link(incoming: Path) -> None:
+            remove_tree(incoming)
+            try:
+                os.link(path, incoming)
+            except OSError:  # another file system
+                copy_file(path, incoming)
+
+        return self._keep(link, path.suffix)
+
+    def keep_parts(self, paths: Sequence[Path]) -> tuple[str, list[tuple[int, int]]]:
+        """Keep several small files as parts of one; return its name, and the offset and length of each part."""
+        parts: list[tuple[int, int]] = []
+
+        def write(incoming: Path) -> None:
+            at = 0
+            with open(incoming, "wb") as file:
+                for path in paths:
+                    content = path.read_bytes()
+                    parts.append((at, len(content)))
+                    padding = -len(content) % ALIGNMENT
+                    file.write(content + bytes(padding))
+                    at += len(content) + padding
+
+        return self._keep(write, ".parts"), parts
+
+    def give(self, name: str, to: Path) -> None:
+        """Put a file where the coordinator reads it. Large ones are linked: their bytes are compared with their digest
+        when they are used again.
+        """
+        source = self.file(name)
+        if source.stat().st_size >= _LINKED_BYTES:
+            with suppress(OSError):
+                os.link(source, to)
+                return
+        copy_file(source, to)
+
+    def take(self, folder: int, name: str, max_bytes: int | None) -> str:
         """Move a file out of a coordinator's folder; return its name in the journal.
 
         Raises:
@@ -144,6 +191,8 @@ class Journal:
     def write(self, one: Round) -> dict[str, Any]:
         """Record a round before it is committed; return its entry for the strategy's state."""
         body = encode({"start": one.start, "messages": one.messages, "commit": one.commit})
+        for name in one.lasting:
+            fsync_file(self.file(name))
         fsync_folder(self.folder / "files")
         with atomic_write(self._round(one.start["round"])) as file:
             file.write(body)
@@ -217,7 +266,7 @@ class Sending:
             file.writelines(encode(one) + b"\n" for one in self._sent)
 
 
-def _copy(folder: int, name: str, target: BinaryIO, max_bytes: int) -> None:
+def _copy(folder: int, name: str, target: BinaryIO, max_bytes: int | None) -> None:
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
@@ -226,7 +275,9 @@ def _copy(folder: int, name: str, target: BinaryIO, max_bytes: int) -> None:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
             raise SessionFailed(f"its file '{name}' is not a regular file with a single link")
-        if facts.st_size > max_bytes:
+        if max_bytes is None:
+            max_bytes = facts.st_size
+        elif facts.st_size > max_bytes:
             raise SessionFailed(f"its file '{name}' has {facts.st_size} bytes; at most {max_bytes} are accepted")
         left = max_bytes
         while left and (part := source.read(min(left, _CHUNK))):

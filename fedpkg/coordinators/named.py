@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
@@ -34,7 +34,7 @@ def coordinator(
     folder: str,
     parameters: dict[str, Any] | None = None,
     timeout_s: Timeout = 600.0,
-    has_model: bool = True,
+    has_model: bool | Literal["made"] = True,
 ) -> Coordinator:
     """Run your own program, which makes requests to clients and commits the next model.
 
@@ -45,6 +45,7 @@ def coordinator(
         folder: Folder with the program, relative to the run.yaml.
         parameters: Values that the program finds in each step. null: none.
         has_model: Whether the session has a global model. With false, the program keeps any state that it needs.
+            `made`: there is no seed model, and the session has a model from the first round on that commits one.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
@@ -56,7 +57,14 @@ def coordinator(
         folder,
         parameters or {},
         timeout_s,
-        Traits(entry_points=(), has_model=has_model, treatment="elsewhere" if has_model else None),
+        Traits(
+            entry_points=(),
+            has_model=has_model is True,
+            makes_model=has_model == "made",
+            treatment="elsewhere" if has_model is True else None,
+            ends_itself=True,
+            takes_no_replies=True,
+        ),
     )
 
 

@@ -16,12 +16,14 @@ from fedpkg.coordinators.journal import Journal, Sent
 from fedpkg.coordinators.protocol import (
     MAX_CHECKPOINT_BYTES,
     VARIABLE,
+    Ask,
     Commit,
     Message,
     decode,
     encode,
     files_of,
     receive,
+    records_of,
     send,
 )
 from fedpkg.errors import SessionFailed
@@ -84,6 +86,8 @@ class Workplace:
         start: starts a program, under the session's limits and isolation.
         follow: a future with the result of another one, which ends early if the session is to stop.
         seed: the session's seed.
+        max_bytes: the size limit of a file of records that the coordinator sends; None: no limit.
+        announce: is told the number of rounds that the session will probably have.
     """
 
     folder: Path
@@ -92,6 +96,8 @@ class Workplace:
     seed: int
     follow: Callable[[Future[Any]], Future[Any]] = lambda future: future
     run_config: Mapping[str, Json] = field(default_factory=dict)
+    max_bytes: int | None = None
+    announce: Callable[[int], None] = lambda number: None
 
 
 class Ended(Exception):
@@ -138,8 +144,11 @@ class Process:
                 raise
         self._program.ended.add_done_callback(lambda _ended: self._hang_up())
 
-    def hear(self, *, max_bytes: int) -> tuple[Message, Sent]:
+    def hear(self, *, max_bytes: int | None) -> tuple[Message, Sent]:
         """Receive its next message. The message's files are moved to the journal.
+
+        Args:
+            max_bytes: the size limit of models; None: that of records (`Workplace.max_bytes`).
 
         Raises:
             Ended: the process has ended without one.
@@ -158,7 +167,9 @@ class Process:
         if body is None:
             raise self._ended()
         message = decode(body)
-        most = dict.fromkeys(files_of(message), max_bytes)
+        most = dict.fromkeys(files_of(message), self._place.max_bytes if max_bytes is None else max_bytes)
+        if isinstance(message, Ask):
+            most |= dict.fromkeys(records_of(message), self._place.max_bytes)
         if isinstance(message, Commit) and message.checkpoint is not None:
             most[message.checkpoint] = MAX_CHECKPOINT_BYTES
         files = {name: self._journal.take(self._out, name, limit) for name, limit in most.items()}
@@ -172,7 +183,7 @@ class Process:
         """
         for name in files:
             if not (self.files / name).exists():
-                copy_file(self._journal.file(name), self.files / name)
+                self._journal.give(name, self.files / name)
         try:
             self._place.follow(self._reader.submit(send, self._socket.fileno(), encode(message))).result(
                 self._timeout_s

@@ -22,7 +22,8 @@ VERSION = 1
 VARIABLE = "FEDPKG_COORDINATOR"  # environment variable: the file descriptor of the coordinator's end of the socket
 MAX_MESSAGE_BYTES = 8 << 20
 MAX_CHECKPOINT_BYTES = 16 << 20
-MAX_REQUESTS = 1000  # per message
+MAX_REQUESTS = 10_000  # per message
+ALIGNMENT = 64  # of the parts of a file, so that their tensors can be mapped
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
 _QUOTED = 300  # number of characters of a message in an error
 
@@ -35,7 +36,8 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True, forbid_u
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file of a model or of records; None: the
-    round's model, or empty records if there is no model.
+    round's model, or empty records if there is no model. ``payloads`` are records for single clients, each a part of a
+    file: its name, and the offset and the length of the part.
     """
 
     id: str
@@ -50,6 +52,9 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payload_kind: Literal["model", "records"] = "model"
     required: int | None = None
     wait: Literal["all", "nothing"] | int = "all"
+    payloads: dict[str, tuple[str, int, int]] = {}
+    timeout_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    phase: Literal["train", "validate"] | None = None
 
 
 class Ask(msgspec.Struct, tag="ask", tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -79,13 +84,19 @@ class Log(msgspec.Struct, tag="log", tag_field="type", frozen=True, forbid_unkno
     text: str
 
 
+class Announce(msgspec.Struct, tag="announce", tag_field="type", frozen=True, forbid_unknown_fields=True):
+    """The number of rounds that the session will probably have. It is shown, and not compared."""
+
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+
+
 class Error(msgspec.Struct, tag="error", tag_field="type", frozen=True, forbid_unknown_fields=True):
     """The coordinator gives up, so the session fails."""
 
     text: str
 
 
-Message: TypeAlias = Hello | Ask | Await | Commit | Log | Error
+Message: TypeAlias = Hello | Ask | Await | Commit | Log | Announce | Error
 _decoder = msgspec.json.Decoder(Message)
 
 
@@ -95,15 +106,10 @@ def decode(body: bytes) -> Message:
         message: Message = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise SessionFailed(f"not a message of the protocol: {error}; it sent {quoted(body)}") from error
-    files = []
-    if isinstance(message, Ask):
-        if not 0 < len(message.requests) <= MAX_REQUESTS:
-            raise SessionFailed(f"it sends {len(message.requests)} requests at once; 1 to {MAX_REQUESTS} are allowed")
-        files = [one.payload for one in message.requests]
-    if isinstance(message, Commit):
-        files = [message.model, message.checkpoint]
-    for name in files:
-        if name is not None and not _NAME.fullmatch(name):
+    if isinstance(message, Ask) and not 0 < len(message.requests) <= MAX_REQUESTS:
+        raise SessionFailed(f"it sends {len(message.requests)} requests at once; 1 to {MAX_REQUESTS} are allowed")
+    for name in files_of(message):
+        if not _NAME.fullmatch(name):
             raise SessionFailed(f"'{shown(name[:100])}' is not the name of a file in its folder for files")
     return message
 
@@ -111,10 +117,21 @@ def decode(body: bytes) -> Message:
 def files_of(message: Message) -> list[str]:
     """The names of a message's files."""
     if isinstance(message, Ask):
-        return list(dict.fromkeys(one.payload for one in message.requests if one.payload is not None))
+        return list(dict.fromkeys([*models_of(message), *records_of(message)]))
     if isinstance(message, Commit):
         return list(dict.fromkeys(name for name in (message.model, message.checkpoint) if name is not None))
     return []
+
+
+def models_of(message: Ask) -> list[str]:
+    """The names of the files of models."""
+    return [one.payload for one in message.requests if one.payload is not None and one.payload_kind == "model"]
+
+
+def records_of(message: Ask) -> list[str]:
+    """The names of the files of records."""
+    whole = [one.payload for one in message.requests if one.payload is not None and one.payload_kind == "records"]
+    return whole + [name for one in message.requests for name, _, _ in one.payloads.values()]
 
 
 def quoted(body: bytes) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 from fedpkg.coordinators.journal import STEADY, Differs, Journal, Round, Sent
 from fedpkg.coordinators.process import END_PATIENCE_S, Ended, Process, Workplace
-from fedpkg.coordinators.protocol import VERSION, Ask, Await, Commit, Error, Hello, Log, Message, Wanted
+from fedpkg.coordinators.protocol import VERSION, Announce, Ask, Await, Commit, Error, Hello, Log, Message, Wanted
 from fedpkg.errors import ModelFileError, SessionFailed
+from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.model_file import read_model
-from fedpkg.formats.records_file import read_records
+from fedpkg.formats.records_file import read_records, records_in
 from fedpkg.log import event
-from fedpkg.replies.reading import RECORDS_BYTES
 from fedpkg.strategies.base import (
     Arrived,
     Asks,
@@ -38,8 +38,13 @@ logger = logging.getLogger("fedpkg.coordinators")
 MOST_STARTS = 3  # starts of a process per round: after so few, another start will most likely fail too
 MOST_LOG_LINES = 100  # of a round
 LONGEST_LINE = 500
-_OF_A_PROGRAM = Traits(entry_points=(), treatment="elsewhere")  # the entry points are only known when it asks
+_OF_A_PROGRAM = Traits(entry_points=(), treatment="elsewhere", ends_itself=True, takes_no_replies=True)
+"""The entry points are only known when it asks."""
 _LEAST_BYTES = 16 << 20  # for a file that it sends, whatever the size of the model
+_LONGEST_REASON = 2000  # of a program that gives up
+_LONGEST_FAILURE = 300  # of a client's failure, in characters
+_MOST_FAILURES = 1000  # with words; of more failed clients, only the kind is told
+_SMALL_BYTES = 256 << 10  # smaller replies of records become parts of one file
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Coordinator:
     Args:
         folder: the program's folder, or its one file.
         beside: further files that are put into the program's folder.
+        logger: for the program's lines of log.
     """
 
     command: str
@@ -61,6 +67,7 @@ class Coordinator:
     timeout_s: float = 600.0
     traits: Traits = _OF_A_PROGRAM
     beside: tuple[str, ...] = ()
+    logger: logging.Logger = logger
     workplace: Workplace | None = None
 
     def __post_init__(self) -> None:
@@ -80,7 +87,7 @@ class Coordinator:
             self._rounds = [journal.read(one) for one in state["rounds"]]
         else:
             self._process.forget_files()
-        round_ = Round(_start(state, ctx, journal))
+        round_ = Round(_start(state, ctx, journal, has_model=self.traits.has_model))
         journal.sweep([*self._rounds, round_])
         talk = _Talk(self, journal, round_, state.get("model"))
         result = None
@@ -115,7 +122,7 @@ class Coordinator:
             SessionFailed: it ends repeatedly, or sends an invalid message.
             Differs: its message differs from the recorded one.
         """
-        most = _max_bytes(journal, round_)
+        most = max_bytes(journal, round_)
         while True:
             try:
                 if self._process is None:
@@ -143,7 +150,7 @@ class Coordinator:
             hint = "a coordinator must commit each round; commit(finished=…) ends the session"
         return SessionFailed(f"it {end.ending.how} before it committed the round{times}{log}", hint=hint)
 
-    def _replay(self, process: Process, last: Round, most: int) -> None:
+    def _replay(self, process: Process, last: Round, most: int | None) -> None:
         """Replay the messages of the last process to a new one, as long as it sends the same messages."""
         message, _ = process.hear(max_bytes=most)
         if not isinstance(message, Hello) or message.protocol != VERSION:
@@ -168,10 +175,10 @@ class Coordinator:
                 process.forget_files()
 
     @staticmethod
-    def _expect(process: Process, recorded: Mapping[str, Any], round_: Round, number: int, most: int) -> None:
+    def _expect(process: Process, recorded: Mapping[str, Any], round_: Round, number: int, most: int | None) -> None:
         while True:
             message, sent = process.hear(max_bytes=most)
-            if not isinstance(message, Log):
+            if not isinstance(message, (Log, Announce)):
                 sent.check(recorded, round_number=round_.start["round"], number=number)
                 return
 
@@ -219,16 +226,22 @@ class _Talk:
             if isinstance(message, (Ask, Await, Commit)):
                 return message, sent
             if isinstance(message, Error):
-                raise SessionFailed(f"it gave up: {message.text[:LONGEST_LINE]}")
+                raise SessionFailed(
+                    f"it gave up: {message.text[-_LONGEST_REASON:]}", hint="fix it and resume the session"
+                )
             if isinstance(message, Hello):
                 raise SessionFailed("it sent a second hello")
-            self._log(message.text)
+            if isinstance(message, Announce):
+                assert self.owner.workplace is not None
+                self.owner.workplace.announce(message.rounds)
+            else:
+                self._log(message.text)
             said = None
 
     def _result(self, commit: Commit, sent: Sent, state: State) -> StepResult:
         model = self.model
         if commit.model is not None:
-            if model is None:
+            if model is None and not self.owner.traits.makes_model:
                 raise SessionFailed("it committed a model, but the session has none (strategy.has_model: false)")
             model = self._weights(commit.model, sent.files[commit.model]).clone()
         rounds, checkpoint = [*state["rounds"], self.journal.write(self.round)], state["checkpoint"]
@@ -238,7 +251,7 @@ class _Talk:
         return StepResult(state, metrics=commit.metrics, finished=commit.finished)
 
     def _request(self, wanted: Wanted, sent: Sent) -> Request:
-        payload: Payload = Records() if self.model is None else self.model
+        payload: Payload = Records() if self.model is None or not self.owner.traits.has_model else self.model
         if wanted.payload is not None and wanted.payload_kind == "records":
             payload = self._records(wanted.payload, sent.files[wanted.payload])
         elif wanted.payload is not None:
@@ -255,11 +268,29 @@ class _Talk:
             parameters=wanted.parameters,
             required=wanted.required,
             wait=wanted.wait,
+            payloads=self._payloads(wanted, sent),
+            timeout_s=wanted.timeout_s,
+            phase=wanted.phase,
+            as_files=wanted.reply_kind == "records",
         )
+
+    def _payloads(self, wanted: Wanted, sent: Sent) -> dict[str, Records]:
+        files: dict[str, MappedFile] = {}
+        found: dict[tuple[str, int, int], Records] = {}
+        for part in wanted.payloads.values():
+            name, start, length = part
+            try:
+                if name not in files:
+                    files[name] = MappedFile(self.journal.file(sent.files[name]), max_bytes=None)
+                if part not in found:
+                    found[part] = records_in(files[name].part(start, length))
+            except ModelFileError as error:
+                raise SessionFailed(f"its file '{name}' does not contain records: {error.message}") from error
+        return {client_id: found[part] for client_id, part in wanted.payloads.items()}
 
     def _weights(self, name: str, kept: str) -> Weights:
         try:
-            found = read_model(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
+            found = read_model(self.journal.file(kept), max_bytes=max_bytes(self.journal, self.round))
         except ModelFileError as error:
             raise SessionFailed(f"its file '{name}' is not a model: {error.message}") from error
         buffers = self.model.buffers if self.model is not None else ()
@@ -267,58 +298,74 @@ class _Talk:
 
     def _records(self, name: str, kept: str) -> Records:
         try:
-            return read_records(self.journal.file(kept), max_bytes=_max_bytes(self.journal, self.round))
+            return read_records(self.journal.file(kept))
         except ModelFileError as error:
             raise SessionFailed(f"its file '{name}' does not contain records: {error.message}") from error
 
     def _told(self, answers: Sequence[Replies]) -> dict[str, Any]:
         """The replies in the form of a message; their weights are stored as files."""
-        told = []
+        told: list[dict[str, Any]] = []
+        small: list[tuple[dict[str, Any], Path]] = []
         for replies in answers:
-            one = {"id": replies.request_id, "round": replies.round_number, "asked": list(replies.asked)}
+            one: dict[str, Any] = {
+                "id": replies.request_id,
+                "round": replies.round_number,
+                "asked": list(replies.asked),
+            }
             if replies.is_outstanding:
                 told.append({**one, "missing": [], "replies": [], "is_outstanding": True})
                 continue
-            found = [
-                {
+            found = []
+            for reply in replies:
+                said = {
                     "client_id": reply.client_id,
                     "num_examples": reply.num_examples,
                     "metadata": dict(reply.metadata),
                     "metrics": reply.metrics,
-                    "weights": {name: self.journal.keep(one) for name, one in _files_in(reply).items()},
+                    "weights": {},
                 }
-                for reply in replies
-            ]
-            told.append({**one, "missing": list(replies.missing), "replies": found})
+                if reply.file is None:
+                    said["weights"] = {name: self.journal.keep(one) for name, one in _files_in(reply).items()}
+                elif reply.file.stat().st_size < _SMALL_BYTES:
+                    small.append((said, reply.file))
+                else:
+                    said["weights"] = {"": self.journal.keep_file(reply.file)}
+                found.append(said)
+            told.append({**one, "missing": list(replies.missing), "failures": _failures(replies), "replies": found})
+        if small:
+            name, parts = self.journal.keep_parts([path for _, path in small])
+            for (said, _), part in zip(small, parts, strict=True):
+                said.update(weights={"": name}, part=part)
         return {"type": "replies", "replies": told}
 
     def _was_answered(self) -> bool:
         return any(one["replies"] for _, told in self.round.messages for one in told["replies"])
 
     def _log(self, text: str) -> None:
+        log, number = self.owner.logger, self.round.start["round"]
         self._lines += 1
         if self._lines <= MOST_LOG_LINES:
-            event(logger, logging.INFO, "coordinator.log", round=self.round.start["round"], text=text[:LONGEST_LINE])
+            event(log, logging.INFO, "coordinator.log", round=number, text=text[:LONGEST_LINE])
         elif self._lines == MOST_LOG_LINES + 1:
-            event(
-                logger,
-                logging.WARNING,
-                "coordinator.log",
-                round=self.round.start["round"],
-                text="further lines are not logged",
-            )
+            event(log, logging.WARNING, "coordinator.log", round=number, text="further lines are not logged")
 
 
-def _start(state: State, ctx: StepContext, journal: Journal) -> dict[str, Any]:
+def _start(state: State, ctx: StepContext, journal: Journal, *, has_model: bool) -> dict[str, Any]:
     clients = [
-        {"client_id": one.client_id, "groups": list(one.groups), "num_examples": one.num_examples}
+        {
+            "client_id": one.client_id,
+            "groups": list(one.groups),
+            "num_examples": one.num_examples,
+            "position": one.position,
+            "attributes": dict(one.attributes),
+        }
         for one in ctx.clients
     ]
     return {
         "round": ctx.round_number,
         "seed": int(ctx.rng.integers(1 << 62)),
         "clients": clients,
-        "model": journal.keep(state["model"]) if "model" in state else None,
+        "model": journal.keep(state["model"]) if has_model else None,
         "checkpoint": state["checkpoint"],
     }
 
@@ -335,7 +382,15 @@ def _files_of(told: Mapping[str, Any]) -> set[str]:
     return Round(dict(told)).files
 
 
-def _max_bytes(journal: Journal, round_: Round) -> int:
-    """The size limit of a file that it sends: 64 MiB for records if there is no model."""
+def _failures(replies: Replies) -> dict[str, dict[str, str]]:
+    """Why clients are missing, with the beginning of the reason."""
+    return {
+        client_id: {"word": one.kind, "text": one.message[:_LONGEST_FAILURE] if number < _MOST_FAILURES else ""}
+        for number, (client_id, one) in enumerate(replies.failures.items())
+    }
+
+
+def max_bytes(journal: Journal, round_: Round) -> int | None:
+    """The size limit of a model that it sends; None: the session has none."""
     model = round_.start["model"]
-    return RECORDS_BYTES if model is None else _LEAST_BYTES + 4 * journal.file(model).stat().st_size
+    return None if model is None else _LEAST_BYTES + 4 * journal.file(model).stat().st_size

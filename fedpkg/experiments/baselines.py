@@ -36,6 +36,8 @@ def baseline_configs(
     Raises:
         ConfigError: the configuration has no such baseline.
     """
+    if config.rounds is None:
+        raise ConfigError("a baseline needs a number of rounds, but the configuration has rounds: null", key="rounds")
     share, names = _share_and_clients(config, cache)
     rounds = max(1, round(config.rounds * share))
     if baseline == "centralised":

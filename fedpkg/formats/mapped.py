@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import stat
@@ -47,6 +48,14 @@ class MappedFile:
             raise self.error(f"cannot be read: {error.strerror}") from error
         except RuntimeError as error:  # torch raises it for errors of the operating system
             raise self.error(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
+
+    def part(self, start: int, length: int) -> MappedFile:
+        """A part of the file, as a file of its own that shares the mapping."""
+        if not 0 <= start <= start + length <= len(self):
+            raise self.error(f"has {len(self)} bytes, and none from {start} to {start + length}")
+        part = copy.copy(self)
+        part.view = self.view[start : start + length]
+        return part
 
     def __len__(self) -> int:
         return len(self.view)

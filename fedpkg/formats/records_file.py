@@ -53,7 +53,11 @@ def read_records(path: Path, *, max_bytes: int | None = None) -> Records:
     Raises:
         ModelFileError: As ``read_model``; or if the file contains other tensors than those of records.
     """
-    file = MappedFile(path, max_bytes=max_bytes)
+    return records_in(MappedFile(path, max_bytes=max_bytes))
+
+
+def records_in(file: MappedFile) -> Records:
+    """The records in a mapped file, or in a part of one; see `read_records`."""
     names = _names(file, names_in(file))  # before any tensor is read
     tensors = load_tensors(file)
     sets: dict[str, dict[str, Tensor]] = {}
@@ -65,7 +69,7 @@ def read_records(path: Path, *, max_bytes: int | None = None) -> Records:
     if (text := tensors.get(_JSON)) is not None:
         if text.dtype != torch.uint8 or text.ndim != 1:
             raise file.error("is not a JSON document: it must be one-dimensional, of dtype uint8", _JSON, hint=_HINT)
-        data = parse_json(text.numpy().tobytes(), f"{path}: tensor '{_JSON}'")
+        data = parse_json(text.numpy().tobytes(), f"{file.path}: tensor '{_JSON}'")
     return Records({name: Weights(one) for name, one in sets.items()}, data)
 
 

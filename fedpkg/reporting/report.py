@@ -120,7 +120,8 @@ def _head(facts: Facts) -> Iterator[str]:
     session, config = facts.session, facts.session.config
     done = sum(row.status in ("aggregated", "finished") for row in facts.rounds)
     seconds = sum(row.wall_s or 0.0 for row in facts.rounds)
-    words = f"{facts.status}, {done} of {max(done, session.num_rounds)} rounds, {len(facts.clients)} clients, "
+    of = f" of {max(done, session.num_rounds)}" if session.num_rounds else ""
+    words = f"{facts.status}, {done}{of} rounds, {len(facts.clients)} clients, "
     is_bad = facts.status in ("failed", "killed", "interrupted")
     yield html.paragraph(words + f"{_duration(seconds)} in rounds", look="bad" if is_bad else "")
     if session.error:

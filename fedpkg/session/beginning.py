@@ -24,6 +24,7 @@ from fedpkg.preflight import (
     check_clients,
     check_entry_points,
     check_evaluation,
+    check_rounds,
     check_seed_model,
     suggest_isolation,
     warn_of_level,
@@ -174,10 +175,10 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
                 hint=f"give this run the same '{name}': its requests must ask the same of the same clients",
                 key="replay",
             )
-    if (done := store.count_rounds(earlier.session_id, status="finished")) < config.rounds:
+    if (done := store.count_rounds(earlier.session_id, status="finished")) < (config.rounds or 1):
         raise ConfigError(
             f"'replay' names session {earlier.session_id}, which has finished {done} rounds; "
-            f"this run has {config.rounds}",
+            f"this run has {config.rounds or 'any number of them'}",
             hint="run at most as many rounds as that session has finished",
             key="replay",
         )
@@ -190,6 +191,7 @@ def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -
         from fedpkg.tracking.registry import check_libraries
 
         check_libraries(config.tracking)  # type: ignore[arg-type]  # they are resolved
+    check_rounds(config, strategy)
     check_entry_points(config, package, strategy)
     check_evaluation(config, package, strategy)
     for warning in package.warnings():
@@ -230,7 +232,7 @@ def _row(
         config=dump_config(config),
         package_digest=package.digest,
         seed=config.seed,
-        num_rounds=config.rounds,
+        num_rounds=config.rounds or 0,
         created_at=now,
         updated_at=now,
         package_contents=package.contents,

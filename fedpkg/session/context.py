@@ -67,6 +67,7 @@ def context_of(
     here: Running, session: SessionRow, config: RunConfig, spec: PackageSpec, form: ModelForm, executor: Executor
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
+    from fedpkg.controller.events import RoundsAnnounced
     from fedpkg.samplers import make_sampler
     from fedpkg.session.coordinator import give_workplace
     from fedpkg.session.tracking import tracked
@@ -74,7 +75,14 @@ def context_of(
     from fedpkg.strategies.master import with_master
 
     strategy = make_strategy(config.strategy)
-    give_workplace(strategy, session, config, here.home, form, here.control, here.held)
+    watch = here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch))
+
+    def announce(num_rounds: int) -> None:
+        if config.rounds is None:
+            here.store.announce_rounds(session.session_id, num_rounds)
+            watch(RoundsAnnounced(num_rounds=num_rounds))
+
+    give_workplace(strategy, session, config, here.home, form, here.control, here.held, announce)
     here.held.callback(note_start(here.home.session_folder(session.session_id)))
     if not executor.is_ours:
         (here.home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()
@@ -93,7 +101,7 @@ def context_of(
         strategy=with_master(strategy) if session.rules >= 2 else strategy,
         sampler=make_sampler(config.sampler),
         clock=here.clock,
-        watch=here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch)),
+        watch=watch,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,8 +35,11 @@ def give_workplace(
     form: ModelForm,
     control: Control,
     held: ExitStack,
+    announce: Callable[[int], None],
 ) -> None:
     """Let a coordinator start its process, which ends when ``held`` is closed. Other strategies have no process.
+
+    ``announce`` is told the number of rounds that the coordinator says it will have.
 
     Raises:
         ConfigError: the home is inside the coordinator's folder.
@@ -74,6 +78,8 @@ def give_workplace(
         seed=session.seed,
         follow=control.follow,
         run_config=config.run_config,
+        max_bytes=config.limits.reply_bytes or config.limits.file_bytes,
+        announce=announce,
     )
     held.callback(strategy.close)
 

@@ -100,14 +100,15 @@ def estimate(config: RunConfig, known: Known, *, num_clients: int | None = None)
     groups = dict.fromkeys(config.clients.groups, names)  # how many are in each is known later
     cohort = make_sampler(config.sampler).most(names, groups, names)
     validating = _validating(config, clients)
-    tasks = config.rounds * cohort + validating * _times_validated(config)
+    rounds = config.rounds or 1  # as far as is known
+    tasks = rounds * cohort + validating * _times_validated(config)
     a_round = cohort + validating
     model_bytes = known.model_bytes or 0
-    kept_folders = _kept(config.keep.task_folders, config.rounds)
-    models = _kept(config.keep.models, config.rounds) + 4  # the seed model, the newest, two states of the strategy
-    replies = cohort * (config.rounds if config.keep.updates else 1)
+    kept_folders = _kept(config.keep.task_folders, rounds)
+    models = _kept(config.keep.models, rounds) + 4  # the seed model, the newest, two states of the strategy
+    replies = cohort * (rounds if config.keep.updates else 1)
     disk = (models + replies) * model_bytes + tasks * TASK_ROW_BYTES + kept_folders * a_round * TASK_FOLDER_BYTES
-    seconds = None if known.task_s is None else known.task_s * config.rounds * cohort
+    seconds = None if known.task_s is None else known.task_s * rounds * cohort
     return Estimate(disk, tasks, seconds, has_models=known.model_bytes is not None)
 
 
@@ -149,7 +150,7 @@ def _kept(rule: str, rounds: int) -> int:
 
 def _times_validated(config: RunConfig) -> int:
     every = config.validation.every
-    return 0 if every == 0 else -(-config.rounds // every)
+    return 0 if every == 0 else -(-(config.rounds or 1) // every)
 
 
 def _validating(config: RunConfig, clients: int) -> int:

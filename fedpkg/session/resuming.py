@@ -93,7 +93,7 @@ def _context(
 ) -> SessionContext:
     from fedpkg.formats.base import WITHOUT_MODEL, ModelForm
 
-    seed = next(iter(here.store.list_models(session.session_id, limit=1)), None)  # of round 0
+    seed = next((row for row in here.store.list_models(session.session_id, limit=1) if row.round_number == 0), None)
     form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
     ctx = context_of(here, session, config, spec, form, executor)
     _check_still_without(ctx, seed)
@@ -109,7 +109,7 @@ def _changed(
 ) -> RunConfig:
     """Record the total number of rounds, and the trackers, in the session's row; the configuration with them."""
     rounds = config.rounds if rounds is None else rounds
-    if rounds < (begun := store.count_rounds(session.session_id)):
+    if rounds is not None and rounds < (begun := store.count_rounds(session.session_id)):
         raise ConfigError(f"session {session.session_id} has started {begun} rounds; it cannot end after {rounds}")
     changes: dict[str, Json] = {"rounds": rounds}
     if tracking is not None:
@@ -119,7 +119,7 @@ def _changed(
         check_libraries(found)
         changes["tracking"] = list(found)
     config = config_from_json({**dump_config(config), **changes})
-    store.extend_session(session.session_id, dump_config(config), rounds)
+    store.extend_session(session.session_id, dump_config(config), rounds or session.num_rounds)
     return config
 
 

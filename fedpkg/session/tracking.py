@@ -52,7 +52,7 @@ class _Tracking:
             name=session.name,
             folder=home.session_folder(session.session_id),
             config=without_secrets(dump_config(config)),
-            num_rounds=config.rounds,
+            num_rounds=config.rounds or 0,
             sweep=self._sweep,
         )
         sections: list[Mapping[str, Any]] = [{"name": ALWAYS}, *config.tracking]  # type: ignore[list-item]

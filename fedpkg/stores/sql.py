@@ -127,6 +127,10 @@ class StateStore:
         """Set a session's status and error."""
         self._change_session(session_id, status=status, error=error)
 
+    def announce_rounds(self, session_id: str, num_rounds: int) -> None:
+        """Record how many rounds a session will probably have that may have any number."""
+        self._change_session(session_id, num_rounds=num_rounds)
+
     def extend_session(self, session_id: str, config: dict[str, Any], num_rounds: int) -> None:
         """Change a session's number of rounds; ``config`` is its configuration with the new number."""
         self._change_session(session_id, config=config, num_rounds=num_rounds)

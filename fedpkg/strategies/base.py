@@ -17,9 +17,12 @@ from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Content, Json, ReplyKind, Sampling, Use
 
 if TYPE_CHECKING:  # listing strategies must not import PyTorch
+    from pathlib import Path
+
     import numpy as np
 
     from fedpkg.transforms.chain import Chain
+    from fedpkg.waist.answer import Failure
     from fedpkg.weights.records import Records
     from fedpkg.weights.weights import Weights
 
@@ -59,6 +62,12 @@ class Request:
             one after another; meanwhile it cannot be asked anything else.
         required: the number of usable replies without which the round fails. None: ``round.required``, or the number of
             clients that are asked if that is smaller; 0 for an outstanding request.
+        payloads: records for single clients, by their ids, in place of ``payload``.
+        timeout_s: seconds after which the request is complete: clients that have not answered are recorded as failed.
+            None: ``round.timeout_s`` alone. Not for outstanding requests.
+        phase: for replies of records, what the numbers in their metadata are: metrics of the clients' training, or of
+            the validation of this round's model. They are recorded, averaged and shown as such. None: neither.
+        as_files: replies of records are not opened: they have a ``file`` instead of ``records``.
     """
 
     request_id: str = ""
@@ -76,6 +85,10 @@ class Request:
     required: int | None = None
     wait: Literal["all", "nothing"] | int = "all"
     use: Use = "stepped"
+    payloads: Mapping[str, Records] = field(default_factory=dict)
+    timeout_s: float | None = None
+    phase: Literal["train", "validate"] | None = None
+    as_files: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +124,7 @@ class Reply:
     metadata: Mapping[str, Json] = field(default_factory=dict)
     metrics: Json = None
     records: Records | None = None
+    file: Path | None = None  # of records that were requested as files
 
     @property
     def weights(self) -> Weights:
@@ -157,6 +171,13 @@ class Replies(Protocol):
         """The clients of the cohort without a usable reply. Blocks until all have answered or failed."""
         ...
 
+    @property
+    def failures(self) -> Mapping[str, Failure]:
+        """Why clients are missing, with the last line of the log, by their ids, as far as their tasks have failed. Blocks
+        as ``missing`` does.
+        """
+        ...
+
     def __iter__(self) -> Iterator[Reply]: ...
 
     def __next__(self) -> Reply: ...
@@ -169,6 +190,8 @@ class Client:
     client_id: str
     groups: tuple[str, ...] = ()
     num_examples: float | None = None  # from its last reply, else from the split of the data
+    position: int = 0  # among all clients of the session, from 0
+    attributes: Mapping[str, Json] = field(default_factory=dict)  # of the entity that it stands for
 
 
 @dataclass(frozen=True)
@@ -189,6 +212,9 @@ class StepContext:
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)
+
+
+ENDED = "ended"  # `StepResult.finished` of a strategy that has done all that it was to do: there is no more to say
 
 
 @dataclass(frozen=True)

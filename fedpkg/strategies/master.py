@@ -27,6 +27,7 @@ from fedpkg.strategies.traits import Traits, traits_of
 if TYPE_CHECKING:
     import torch
 
+    from fedpkg.waist.answer import Failure
     from fedpkg.weights.weights import Weights
 
     Dtypes: TypeAlias = Mapping[str, torch.dtype]
@@ -106,6 +107,10 @@ class _Wide:
     @property
     def missing(self) -> tuple[str, ...]:
         return self._replies.missing
+
+    @property
+    def failures(self) -> Mapping[str, Failure]:
+        return self._replies.failures
 
     def __iter__(self) -> Iterator[Reply]:
         return self

@@ -41,6 +41,10 @@ class Traits:
         has_model: the state's ``model`` is a global model. Without one, ``init`` gets None and the state is any data: a
             session needs no seed model, its rounds keep no model, and nothing is validated.
         takes_empty_rounds: the step is taken even if the sampler finds no clients. Otherwise the round keeps the state.
+        makes_model: with ``has_model=False``: the state has a ``model`` from the first step on that returns one. From
+            then on, the session has a global model, whose tensors may change from round to round.
+        ends_itself: the session may have any number of rounds (``rounds: null``): it ends when a step says so.
+        takes_no_replies: a round goes on without any usable reply if all its requests have ``required=0``.
         heeds_required: a round with fewer usable replies than ``round.required`` stops the session.
         chooses_clients: the strategy chooses all clients and does not use the sampler.
         clients_read: parameters of which the package must read at least one. Otherwise the clients train as under
@@ -59,6 +63,9 @@ class Traits:
     changes_numbers: bool = False
     server_optimiser: Any = None
     has_model: bool = True
+    makes_model: bool = False
+    ends_itself: bool = False
+    takes_no_replies: bool = False
     takes_empty_rounds: bool = False
     heeds_required: bool = True
     chooses_clients: bool = False
