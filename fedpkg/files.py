@@ -253,8 +253,9 @@ def walk(folder: Path) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
 def copy_tree(source: Path, target: Path, *, but: Container[str] = ()) -> None:
     """Copy a folder of plain files and folders into ``target``, which must not exist.
 
-    Symbolic links are copied as links; anything else (devices, sockets, fifos) is omitted, and so are files whose paths
-    inside the folder are in ``but``. Files are writable in the copy, so that a program can keep state beside its code.
+    Symbolic links are copied as links; anything else (devices, sockets, fifos) is omitted, and so are files and folders
+    whose paths inside the folder are in ``but``. Files are writable in the copy, so that a program can keep state
+    beside its code.
 
     Raises:
         OSError: For example, if folders are nested deeper than `MAX_LEVELS`.
@@ -271,9 +272,11 @@ def copy_tree(source: Path, target: Path, *, but: Container[str] = ()) -> None:
                 destination = copy / entry.name
                 if entry.is_symlink():
                     destination.symlink_to(os.readlink(entry.path))
+                elif entry.path[top:] in but:
+                    continue
                 elif entry.is_dir(follow_symlinks=False):
                     pending.append((Path(entry.path), destination, level + 1))
-                elif entry.is_file(follow_symlinks=False) and entry.path[top:] not in but:
+                elif entry.is_file(follow_symlinks=False):
                     copy_file(Path(entry.path), destination)
                     mode = entry.stat(follow_symlinks=False).st_mode
                     if not mode & stat.S_IWUSR:

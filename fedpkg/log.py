@@ -7,7 +7,8 @@ import sys
 
 from fedpkg.shown import shown, shown_lines
 
-ALWAYS_TOLD = ("fedpkg.environments",)  # events that occur once and may take minutes
+ALWAYS_TOLD = ("fedpkg.environments", "fedpkg.server_app")
+"""Events that occur once and may take minutes, and what a user's app says."""
 
 
 def event(logger: logging.Logger, level: int, name: str, /, **fields: object) -> None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedpkg.apps.client_app import ClientApp
     from fedpkg.apps.context import Context
+    from fedpkg.apps.grid import Grid, NodeInfo
     from fedpkg.apps.message import Error, ErrorCode, Message, MessageInitializationError, MessageType, Metadata
     from fedpkg.apps.numpy_client import NumPyClient
+    from fedpkg.apps.server_app import ServerApp, ServerAppComponents, ServerConfig
     from fedpkg.records import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 _HOMES = {
@@ -23,13 +25,18 @@ _HOMES = {
     "Context": "fedpkg.apps.context",
     "Error": "fedpkg.apps.message",
     "ErrorCode": "fedpkg.apps.message",
+    "Grid": "fedpkg.apps.grid",
     "Message": "fedpkg.apps.message",
     "MessageInitializationError": "fedpkg.apps.message",
     "MessageType": "fedpkg.apps.message",
     "Metadata": "fedpkg.apps.message",
     "MetricRecord": "fedpkg.records.value_records",
+    "NodeInfo": "fedpkg.apps.grid",
     "NumPyClient": "fedpkg.apps.numpy_client",
     "RecordDict": "fedpkg.records.record_dict",
+    "ServerApp": "fedpkg.apps.server_app",
+    "ServerAppComponents": "fedpkg.apps.server_app",
+    "ServerConfig": "fedpkg.apps.server_app",
 }
 __all__ = [
     "Array",
@@ -39,13 +46,18 @@ __all__ = [
     "Context",
     "Error",
     "ErrorCode",
+    "Grid",
     "Message",
     "MessageInitializationError",
     "MessageType",
     "Metadata",
     "MetricRecord",
+    "NodeInfo",
     "NumPyClient",
     "RecordDict",
+    "ServerApp",
+    "ServerAppComponents",
+    "ServerConfig",
 ]
 
 

@@ -57,7 +57,7 @@ class Foot:
 def overall(name: str, count: str, share_done: float | None, left_s: float | None) -> Table:
     """The line of the whole: its name, how far it is, a bar, and the time that is left.
 
-    ``share_done`` is None if nobody knows how much will come.
+    ``share_done`` is None if the end is not known.
     """
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -260,7 +260,7 @@ class Step:
         line.send({"type": "commit", "metrics": dict(metrics or {}), "finished": finished, **files})
         self.is_committed = True
 
-    def keep(self, model: Model) -> Kept:
+    def keep(self, model: Model | Written) -> Kept:
         """Write a model now that is committed later in this round."""
         return Kept(self._line.put(model) or "")
 
@@ -309,6 +309,7 @@ def rounds() -> Iterator[Step]:
     if first["checkpoint"] is not None:
         with open(line.path(first["checkpoint"]), "rb") as file:
             kept = file.read()
+    _created_at[:] = [first.get("created_at", 0.0)]
     told: Mapping[str, Any] | None = first
     while told is not None:
         step = Step(line, told, kept)
@@ -316,6 +317,14 @@ def rounds() -> Iterator[Step]:
         if not step.is_committed:
             raise ClientError("the round was not committed", "call step.commit() before the next round")
         told, kept = line.receive(), None
+
+
+_created_at: list[float] = []
+
+
+def created_at() -> float:
+    """When the session was created, in seconds since 1970; 0 before its first round."""
+    return _created_at[0] if _created_at else 0.0
 
 
 class _Line:

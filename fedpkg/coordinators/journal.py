@@ -118,7 +118,7 @@ class Journal:
         return self._keep(write, self.form.suffix)
 
     def keep_file(self, path: Path) -> str:
-        """Keep a file that nobody changes any more, by a hard link if possible; return its name."""
+        """Keep a file that does not change any more, by a hard link if possible; return its name."""
 
         def link(incoming: Path) -> None:
             remove_tree(incoming)

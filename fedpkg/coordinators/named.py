@@ -5,6 +5,7 @@ The strategies themselves are in other modules, so that listing strategies does 
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fedpkg.coordinators.strategy import Coordinator
     from fedpkg.strategies.methods.split import SplitLearning
 
+
+_NOT_OF_AN_APP = (".git", ".venv", "venv", ".tox", ".mypy_cache", ".ruff_cache", ".pytest_cache")  # in its folder
 
 Timeout: TypeAlias = Annotated[
     Positive,
@@ -66,6 +69,35 @@ def coordinator(
             takes_no_replies=True,
         ),
     )
+
+
+@register_strategy("server_app", equation="w <- the arrays with which the app ends a round")
+def server_app(folder: str, app: str, timeout_s: Timeout = 3600.0) -> Coordinator:
+    """Run the ServerApp of a message app, which sends messages to its ClientApp on each client.
+
+    Args:
+        folder: Folder of the app, relative to the run.yaml.
+        app: The ServerApp in this folder, as `module:object`.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"folder: there is no folder {folder}")
+    module, colon, name = app.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ValueError(f"app: '{app}' is not module:object, such as my_app.server_app:app")
+    from fedpkg.coordinators.strategy import Coordinator
+    from fedpkg.strategies.traits import Traits
+
+    traits = Traits(
+        entry_points=(),
+        has_model=False,
+        makes_model=True,
+        ends_itself=True,
+        takes_no_replies=True,
+        chooses_clients=True,
+        heeds_required=False,
+    )
+    command, log = f"python -m _fedpkg_server_app {app}", logging.getLogger("fedpkg.server_app")
+    return Coordinator(command, folder, {}, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP)
 
 
 @register_strategy("server_functions", equation="w <- ServerFunctions.aggregate(w, w_1, ..., w_n)")

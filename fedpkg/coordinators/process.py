@@ -88,6 +88,8 @@ class Workplace:
         seed: the session's seed.
         max_bytes: the size limit of a file of records that the coordinator sends; None: no limit.
         announce: is told the number of rounds that the session will probably have.
+        created_at: when the session was created.
+        home: is not copied with the program.
     """
 
     folder: Path
@@ -98,6 +100,8 @@ class Workplace:
     run_config: Mapping[str, Json] = field(default_factory=dict)
     max_bytes: int | None = None
     announce: Callable[[int], None] = lambda number: None
+    created_at: float = 0.0
+    home: Path | None = None
 
 
 class Ended(Exception):
@@ -108,11 +112,24 @@ class Ended(Exception):
         self.ending = ending
 
 
+def _paths_inside(folder: Path, inner: Path | None) -> list[str]:
+    """The path of a folder inside another one, if it is there."""
+    folder = folder.resolve()
+    return [str(inner.relative_to(folder))] if inner is not None and inner.is_relative_to(folder) else []
+
+
 class Process:
     """One process of a coordinator, and its folder: ``work`` (a copy of the user's), ``in`` and ``out`` for files."""
 
     def __init__(
-        self, place: Workplace, journal: Journal, command: str, sources: Sequence[Path], *, timeout_s: float
+        self,
+        place: Workplace,
+        journal: Journal,
+        command: str,
+        sources: Sequence[Path],
+        *,
+        timeout_s: float,
+        but: Sequence[str] = (),
     ) -> None:
         self._place = place
         self._journal = journal
@@ -127,7 +144,7 @@ class Process:
                 self.work.mkdir(exist_ok=True)
                 copy_file(source, self.work / source.name)
             else:
-                copy_tree(source, self.work)
+                copy_tree(source, self.work, but=(*but, *_paths_inside(source, place.home)))
         self.files.mkdir()
         self.out.mkdir()
         self._out = open_folder(self.out)

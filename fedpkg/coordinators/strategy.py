@@ -59,6 +59,7 @@ class Coordinator:
         folder: the program's folder, or its one file.
         beside: further files that are put into the program's folder.
         logger: for the program's lines of log.
+        but: files and folders in the program's folder that are not copied.
     """
 
     command: str
@@ -68,6 +69,7 @@ class Coordinator:
     traits: Traits = _OF_A_PROGRAM
     beside: tuple[str, ...] = ()
     logger: logging.Logger = logger
+    but: tuple[str, ...] = ()
     workplace: Workplace | None = None
 
     def __post_init__(self) -> None:
@@ -128,7 +130,9 @@ class Coordinator:
                 if self._process is None:
                     assert self.workplace is not None
                     sources = [Path(one) for one in (self.folder, *self.beside)]
-                    self._process = Process(self.workplace, journal, self.command, sources, timeout_s=self.timeout_s)
+                    self._process = Process(
+                        self.workplace, journal, self.command, sources, timeout_s=self.timeout_s, but=self.but
+                    )
                     self._replay(self._process, round_, most)
                 elif say is not None:
                     self._process.tell(say, _files_of(say))
@@ -162,6 +166,7 @@ class Coordinator:
             "out": str(process.out),
             "parameters": dict(self.parameters),
             "run_config": dict(self.workplace.run_config),
+            "created_at": self.workplace.created_at,
         }
         for round_ in [*self._rounds, last]:
             start = round_.start if hello else {**round_.start, "checkpoint": None}

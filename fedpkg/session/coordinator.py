@@ -42,14 +42,14 @@ def give_workplace(
     ``announce`` is told the number of rounds that the coordinator says it will have.
 
     Raises:
-        ConfigError: the home is inside the coordinator's folder.
+        ConfigError: the home is the coordinator's folder.
     """
     if not isinstance(strategy, Coordinator):
         return
-    if home.root.resolve().is_relative_to(Path(strategy.folder).resolve()):
+    if home.root.resolve() == Path(strategy.folder).resolve():
         raise ConfigError(
-            f"strategy.folder: {strategy.folder}, which is copied, must not contain the home {home.root}",
-            hint="move its program to a separate folder",
+            f"strategy.folder: {strategy.folder}, which is copied, is the home",
+            hint="move the program to a separate folder",
             key="strategy.folder",
         )
     limits, isolation = limits_of(config.limits), isolation_of(config)
@@ -80,6 +80,8 @@ def give_workplace(
         run_config=config.run_config,
         max_bytes=config.limits.reply_bytes or config.limits.file_bytes,
         announce=announce,
+        created_at=session.created_at,
+        home=home.root.resolve(),
     )
     held.callback(strategy.close)
 

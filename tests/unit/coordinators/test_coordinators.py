@@ -381,7 +381,12 @@ def test_the_program_of_the_page_runs_as_it_stands_there(
     assert len(set(federation.digests(session.session_id))) == 3
 
 
-def test_a_folder_that_holds_the_home_is_refused(federation: Federation) -> None:
-    strategy = {"name": "coordinator", "command": "python server.py", "folder": str(federation.home.root.parent)}
-    with pytest.raises(ConfigError, match="must not contain the home"):
-        federation.run(federation.config(strategy=strategy))
+def test_a_home_in_the_programs_folder_is_not_copied(federation: Federation, tmp_path: Path, at_once: AtOnce) -> None:
+    looks = ROUNDS + "step.commit(metrics={'found': len(os.listdir('.'))})"
+    (federation.home.root.parent / "server.py").write_text(looks)
+    own = {"name": "coordinator", "command": "python server.py", "folder": str(federation.home.root.parent)}
+    session = federation.run(federation.config(strategy=own))
+    [row] = federation.store.list_rounds(session.session_id)
+    assert row.strategy_metrics == {"found": 1}
+    with pytest.raises(ConfigError, match="is the home"):
+        federation.run(federation.config(strategy={**own, "folder": str(federation.home.root)}))

@@ -1,0 +1,81 @@
+"""Runs a ServerApp as the coordinator of a session: its messages, its log, and how it ends."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from fedpkg.apps.context import Context
+from fedpkg.apps.grid import SERVER_NODE_ID, Grid
+from fedpkg.client import coordinator
+from fedpkg.client.coordinator import SessionEnded
+from fedpkg.records.record_dict import RecordDict
+
+_LAST_LINES = 14  # of a traceback, in the session's error
+
+
+def run(name: str) -> None:
+    """Run the app with this name, ``module:object``, until it returns; an error ends the session."""
+    grid = Grid(coordinator.rounds(), seed=int(os.environ.get("FEDPKG_SEED", "0")), started_at=coordinator.created_at())
+    _send_log(grid)
+    try:
+        context = Context(grid.run_id, SERVER_NODE_ID, {}, RecordDict(), grid.run_config)
+        load(name)(grid, context)
+    except SessionEnded:
+        raise
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            grid.fail(f"the app called sys.exit({end.code!r:.200})")
+            raise
+    except BaseException:
+        text = traceback.format_exc()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        grid.fail("the ServerApp raised an exception\n" + "".join(text.splitlines(keepends=True)[-_LAST_LINES:]))
+        sys.exit(1)
+    grid.finish()
+
+
+def load(name: str) -> Callable[..., Any]:
+    """The app with this name.
+
+    Raises:
+        ImportError: The module cannot be imported, has no such object, or the object is no app.
+    """
+    module_name, _, attributes = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    found: Any = importlib.import_module(module_name)
+    for part in attributes.split("."):
+        if not hasattr(found, part):
+            raise ImportError(f"module '{module_name}' has no '{attributes}'; write: app = ServerApp()")
+        found = getattr(found, part)
+    if not callable(found) or isinstance(found, type):
+        raise ImportError(f"{name} is a {type(found).__name__}, not a ServerApp; write: app = ServerApp()")
+    app: Callable[..., Any] = found
+    return app
+
+
+class _Handler(logging.Handler):
+    """Sends lines of log to the session's log."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__(logging.INFO)
+        self._grid = grid
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
+            self._grid.log(level + record.getMessage())
+        except Exception:
+            self.handleError(record)
+
+
+def _send_log(grid: Grid) -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger().addHandler(_Handler(grid))
