@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-for _name in ("controller", "coordinators"):
-    sys.path.append(str(Path(__file__).resolve().parents[1] / _name))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "controller"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "coordinators"))
 from federation import Federation
 from records_at_once import RecordsAtOnce
 

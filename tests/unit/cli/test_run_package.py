@@ -291,7 +291,8 @@ def test_session_is_called_after_its_package(path, name):
 def test_configuration_from_options_names_the_command_line():
     tree = {"package": "p", "rounds": 0, "clients": {"count": 2}}
     with pytest.raises(
-        Exception, match="on the command line: 'rounds' must be a whole number from 1, at most 1000000000, found 0"
+        Exception,
+        match="on the command line: 'rounds' must be a whole number from 1, at most 1000000000 or null, found 0",
     ):
         config_of(tree)
     config = config_of(tree, ["rounds=2"])

@@ -104,13 +104,12 @@ def graph() -> dict[str, frozenset[str]]:
 
 # Programs of the runtime that run what packages and apps have: they use FEDn's modules, and what is in every task.
 PROGRAMS = (
-    *(
-        "_fedpkg_callbacks.py",
-        "_fedpkg_client_app.py",
-        "_fedpkg_model_app.py",
-        "_fedpkg_server_functions.py",
-        "_fedpkg_split.py",
-    ),
+    "_fedpkg_callbacks.py",
+    "_fedpkg_client_app.py",
+    "_fedpkg_model_app.py",
+    "_fedpkg_server_app.py",
+    "_fedpkg_server_functions.py",
+    "_fedpkg_split.py",
     "_fedpkg_split_server.py",
 )
 
