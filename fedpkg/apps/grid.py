@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -408,10 +409,19 @@ def _error(failure: Failure | None) -> Error:
     elif failure.word in _LATE:
         code = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
     elif failure.word == "exit_code":
-        code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+        code = _code_of(failure.text)
     else:
         code = ErrorCode.CLIENT_APP_CRASHED
     return Error(code, f"{failure.word}: {failure.text}")
+
+
+def _code_of(text: str) -> ErrorCode:
+    """The code of an error with which the program of a client ended: it is its exit code."""
+    found = re.search(r"exited with code (\d+)", text)
+    try:
+        return ErrorCode(int(found[1]) if found else ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
+    except ValueError:
+        return ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -173,8 +173,8 @@ class Replies(Protocol):
 
     @property
     def failures(self) -> Mapping[str, Failure]:
-        """Why clients are missing, with the last line of the log, by their ids, as far as their tasks have failed. Blocks
-        as ``missing`` does.
+        """Why clients are missing, by their ids, with the last line of their logs, as far as their tasks have failed.
+        Blocks as ``missing`` does.
         """
         ...
 
