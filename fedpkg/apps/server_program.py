@@ -71,7 +71,8 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             level = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
-            self._grid.log(level + record.getMessage())
+            for line in record.getMessage().splitlines():
+                self._grid.log(level + line)
         except Exception:
             self.handleError(record)
 

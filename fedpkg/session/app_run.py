@@ -21,7 +21,6 @@ from fedpkg.errors import ConfigError, nearest
 from fedpkg.session.configuration import SERVER_APP, resolved
 from fedpkg.toml_places import NotToml, read_toml
 
-ROUNDS = 1000  # that a ServerApp may have
 DEFAULT_NODES = 10
 OF_THE_RUN = "run."  # before a key of the run.yaml
 
@@ -83,7 +82,7 @@ def loaded_app(
     tree: dict[str, Any] = {
         "package": str(package.absolute()),
         "name": name,
-        "rounds": ROUNDS,
+        "rounds": None,  # the session ends when the ServerApp returns
         "clients": clients,
         "strategy": {"name": SERVER_APP, "folder": str(folder.absolute()), "app": app.server},
         "run_config": {key: _literal(value) for key, value in {**app.config, **given}.items()},
