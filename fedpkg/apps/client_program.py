@@ -16,7 +16,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from fedpkg.apps import identity
 from fedpkg.apps.client_app import ClientApp, LoadClientAppError
@@ -96,7 +96,7 @@ def load_app(reference: str, kind: type) -> Any:
         if not hasattr(found, part):
             raise LoadClientAppError(f"{reference}: the module {module} has no '{part}'")
         found = getattr(found, part)
-    if not isinstance(found, kind):
+    if not isinstance(found, kind) and not is_installed(found):
         raise LoadClientAppError(f"{reference} is a {type(found).__name__}, not a {kind.__name__}")
     return found
 
@@ -118,13 +118,22 @@ def run_id_of(session_id: str) -> int:
     return int.from_bytes(hashlib.sha256(session_id.encode()).digest()[:8], "big") >> 1
 
 
+def is_installed(app: object) -> bool:
+    """Whether an object's class is one of an installed flwr, which runs its own."""
+    return type(app).__module__.partition(".")[0] == "flwr"
+
+
 def _answer(reference: str, message: Message, context: Context) -> Message:
     try:
-        app: ClientApp = load_app(reference, ClientApp)
+        app = load_app(reference, ClientApp)
     except BaseException:
         end(ErrorCode.LOAD_CLIENT_APP_EXCEPTION, traceback.format_exc())
     try:
-        return app(message, context)
+        if is_installed(app):
+            from fedpkg.apps import installed
+
+            return installed.answer(app, message, context)
+        return cast("Message", app(message, context))
     except Exception:
         end(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from fedpkg.apps.client_program import is_installed
 from fedpkg.apps.context import Context
 from fedpkg.apps.grid import SERVER_NODE_ID, Grid
 from fedpkg.client import coordinator
@@ -25,7 +26,13 @@ def run(name: str) -> None:
     _send_log(grid)
     try:
         context = Context(grid.run_id, SERVER_NODE_ID, {}, RecordDict(), grid.run_config)
-        load(name)(grid, context)
+        app = load(name)
+        if is_installed(app):
+            from fedpkg.apps import installed
+
+            installed.serve(app, grid, context)
+        else:
+            app(grid, context)
     except SessionEnded:
         raise
     except SystemExit as end:
