@@ -73,7 +73,7 @@ def _identify(context: Context) -> None:
 def _grid(grid: Grid) -> Any:
     base = importlib.import_module("flwr.serverapp").Grid
 
-    class InstalledGrid(base):  # type: ignore[misc]
+    class InstalledGrid(base):  # type: ignore[misc, valid-type]
         """Passes messages on."""
 
         def set_run(self, run_id: int) -> None:

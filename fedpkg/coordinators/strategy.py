@@ -16,6 +16,7 @@ from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.model_file import read_model
 from fedpkg.formats.records_file import read_records, records_in
 from fedpkg.log import event
+from fedpkg.shown import shown
 from fedpkg.strategies.base import (
     Arrived,
     Asks,
@@ -347,12 +348,17 @@ class _Talk:
         return any(one["replies"] for _, told in self.round.messages for one in told["replies"])
 
     def _log(self, text: str) -> None:
-        log, number = self.owner.logger, self.round.start["round"]
         self._lines += 1
         if self._lines <= MOST_LOG_LINES:
-            event(log, logging.INFO, "coordinator.log", round=number, text=text[:LONGEST_LINE])
+            self._log_line(logging.INFO, text[:LONGEST_LINE])
         elif self._lines == MOST_LOG_LINES + 1:
-            event(log, logging.WARNING, "coordinator.log", round=number, text="further lines are not logged")
+            self._log_line(logging.WARNING, "further lines of this round are not logged")
+
+    def _log_line(self, level: int, text: str) -> None:
+        if self.owner.logger is logger:
+            event(logger, level, "coordinator.log", round=self.round.start["round"], text=text)
+        else:  # an app's own lines, for the person who wrote them
+            self.owner.logger.log(level, "%s", shown(text))
 
 
 def _start(state: State, ctx: StepContext, journal: Journal, *, has_model: bool) -> dict[str, Any]:
