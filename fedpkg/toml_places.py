@@ -40,7 +40,7 @@ def read_toml(text: str) -> dict[str, Any]:
 def line_of(text: str, keys: Sequence[str]) -> int | None:
     """The number of the line that sets a key, or begins the table of that name; None if it is not found.
 
-    Keys of inline tables are found as the line of the key that has the table.
+    A key that is not found itself, such as one in an inline table, has the line of what is around it.
     """
     wanted = tuple(keys)
     table: tuple[str, ...] = ()
@@ -50,6 +50,8 @@ def line_of(text: str, keys: Sequence[str]) -> int | None:
             table = _parts(header[1])
             if table == wanted:
                 return number
+            if table == wanted[: len(table)]:
+                around = number
         elif entry := _ENTRY.match(line):
             found = (*table, *_parts(entry[1]))
             if found == wanted:

@@ -49,6 +49,31 @@ strategy:
 validation:
   every: 1  # after each round, the clients evaluate the new global model
 """
+_APP = """\
+# yaml-language-server: $schema={schema}
+# A federation of the message app {package}. Run it with
+#
+#     fedpkg run {file}
+#
+# `fedpkg config show {file}` lists every key with its value. Paths are relative to this file.
+
+name: {name}
+seed: 0
+
+package: {package}
+strategy:
+  name: server_app  # the app's own ServerApp; the session ends when it returns
+
+rounds: {rounds}  # at most
+python_env: current  # `auto` makes an environment with what the app requires
+
+clients:
+{clients}
+
+# The app's configuration: these values take the place of those in its pyproject.toml.
+run_config:
+{values}
+"""
 _BUILT = """\
 # The model that the first round begins with. Without this line, the package's entry point `build` makes it.
 # seed_model: seed.npz"""
@@ -80,9 +105,9 @@ def command(
 ) -> None:
     """Write a run.yaml for a package.
 
-    PACKAGE is a folder with a fedn.yaml, or an archive. Without it, the package is this folder, or the folder `client`
-    in it. With --data, the run.yaml gives each client its data where the package looks for it. A JSON Schema is written
-    beside FILE, by which editors complete and check it.
+    PACKAGE is a folder with a fedn.yaml, an archive, or the folder of a message app. Without it, the package is this
+    folder, or the folder `client` in it. With --data, the run.yaml gives each client its data where the package looks
+    for it. A JSON Schema is written beside FILE, by which editors complete and check it.
 
     \b
       fedpkg init packages/digits
@@ -137,7 +162,11 @@ def _package_here() -> Path:
 def _text(package: Path, target: Path, *, data: str | None, clients: int | None) -> str:
     """The run.yaml. Paths in it are relative to its folder."""
     from fedpkg.compute_package.unpack import open_package
+    from fedpkg.session.app_run import is_app_folder
     from fedpkg.session.package_run import DEFAULT_ROUNDS, run_of_package
+
+    if is_app_folder(package):
+        return _text_of_app(package, target, data=data, clients=clients)
 
     with tempfile.TemporaryDirectory(prefix="fedpkg-") as cache:
         config, ways = run_of_package(package, (), cache=Path(cache), clients=clients, data=data)
@@ -153,6 +182,23 @@ def _text(package: Path, target: Path, *, data: str | None, clients: int | None)
         rounds=DEFAULT_ROUNDS,
         clients=_clients(config, target, data),
         sections=_sections(config),
+    )
+
+
+def _text_of_app(package: Path, target: Path, *, data: str | None, clients: int | None) -> str:
+    from fedpkg.session.package_run import run_of_package
+
+    with tempfile.TemporaryDirectory(prefix="fedpkg-") as cache:
+        config, _ways = run_of_package(package, (), cache=Path(cache), clients=clients, data=data)
+    values = [f"  {_scalar(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in config.run_config.items()]
+    return _APP.format(
+        schema=_SCHEMA,
+        package=_scalar(_relative(package, target)),
+        file=shlex.quote(target.name),
+        name=_scalar(config.name),
+        rounds=config.rounds,
+        clients=f"  count: {config.clients.count}" if data is None else _clients(config, target, data),
+        values="\n".join(values) or "  {}",
     )
 
 

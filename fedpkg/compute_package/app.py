@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from fedpkg.errors import SpecError, nearest
 from fedpkg.files import read_bounded
 from fedpkg.python_source import parsed
+from fedpkg.shown import shown
 from fedpkg.toml_places import NotToml, line_of, read_toml
 
 APP_FILE = "pyproject.toml"
@@ -28,8 +29,10 @@ SERVED = ("flwr", "flwr-datasets")
 CATEGORIES = ("train", "evaluate", "query")  # of messages: a message app has an entry point for each
 Value: TypeAlias = "bool | int | float | str"
 
-_MAX_BYTES = 256 << 10
-_BIGGEST_MODULE = 4 << 20
+_MAX_BYTES = 64 << 10
+_BIGGEST_MODULE = 1 << 20
+_LONGEST_NAME = 100
+_LONGEST_PROBLEM = 500
 _FLWR = ("tool", "flwr")
 _COMPONENTS, _CONFIG = (*_FLWR, "app", "components"), (*_FLWR, "app", "config")
 _FEDERATIONS = (*_FLWR, "federations")
@@ -115,7 +118,10 @@ def read_app(path: Path, *, where: str | None = None) -> App:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _error(where, line, "not UTF-8 text", hint="save the file as UTF-8") from None
-    return _Reader(text, where, path.parent).app()
+    try:
+        return _Reader(text, where, path.parent).app()
+    except RecursionError:
+        raise _error(where, None, "nested too deeply") from None
 
 
 class _Reader:
@@ -129,8 +135,9 @@ class _Reader:
     def app(self) -> App:
         project = self._get(("project",))
         name = project.get("name") if isinstance(project, dict) else None
-        if not isinstance(name, str) or not name.strip():
-            problem = "[project] has no 'name'" if name is None else "'project.name' must be a text that is not empty"
+        if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _LONGEST_NAME:
+            problem = f"'project.name' must be a text of 1 to {_LONGEST_NAME} visible characters"
+            problem = "[project] has no 'name'" if name is None else problem
             raise self._refused(("project",), problem, hint='add to the file: [project] name = "my-app"')
         version, application = self._get(("project", "version")), _table(self._tree, (*_FLWR, "app"))
         config = dict(self._flattened())
@@ -214,8 +221,9 @@ class _Reader:
 
     def _check(self, path: tuple[str, ...], name: str, value: object) -> None:
         kinds = "a number, true or false, a text, or a table of these"
-        if not all(part for part in name.split(".")):
-            raise self._refused(path, f"the configuration has the key {name!r}, which has an empty part")
+        if not all(name.split(".")) or not name.isprintable():
+            problem = f"the configuration has the key {name!r}, in which a part is empty or a character is invisible"
+            raise self._refused(path, problem)
         if not isinstance(value, (bool, int, float, str)):
             what = "an empty table" if isinstance(value, dict) else f"a {type(value).__name__}"
             hint = f'use {kinds}; a list can be a text that the app splits: {name} = "1,2,3"'
@@ -340,4 +348,5 @@ def _names_in(path: Path) -> set[str] | None:
 
 def _error(where: str, line: int | None, problem: str, *, hint: str | None = None) -> SpecError:
     place = where if line is None else f"{where}, line {line}"
-    return SpecError(f"{place}: {problem}", hint=hint, path=where, line=line)
+    problem = problem if len(problem) <= _LONGEST_PROBLEM else f"{problem[:_LONGEST_PROBLEM]}…"
+    return SpecError(f"{place}: {shown(problem)}", hint=hint, path=where, line=line)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedpkg.compute_package.app import read_app
 from fedpkg.compute_package.signing import read_public_key, read_signature_file
 from fedpkg.compute_package.spec import read_spec
 from fedpkg.compute_package.unpack import open_package, package_problems
@@ -68,6 +69,15 @@ def _spec(data: bytes) -> None:
             return
     assert spec.entry_points
     assert all(entry_point.command.strip() for entry_point in spec.entry_points.values())
+
+
+def _app(data: bytes) -> None:
+    with _file(data, "pyproject.toml") as path:
+        try:
+            read_app(path)
+        except FedpkgError as error:
+            assert "\n" not in error.message and error.message.isprintable(), error.message
+            assert len(error.message) < 3000
 
 
 def _archive(data: bytes) -> None:
@@ -175,6 +185,15 @@ def _tars() -> list[bytes]:
     return found
 
 
+def _apps() -> list[bytes]:
+    """The module is missing, which is noticed last."""
+    components = b'[tool.flwr.app.components]\nserverapp = "a.b:c"\nclientapp = "a.b:d"\n'
+    config = b"[tool.flwr.app.config]\nrounds = 3\nlr = 1e-1\non = true\na.b = 'x'\n\"c.d\" = 'y'\n"
+    config += b"[tool.flwr.app.config.e]\nf = 1\n"
+    federations = b"[tool.flwr.federations]\ndefault = 'l'\n[tool.flwr.federations.l]\noptions.num-supernodes = 3\n"
+    return [b'[project]\nname = "x"\n' + federations + config + components]
+
+
 def _specs() -> list[bytes]:
     return [
         b"entry_points: {train: {command: python train.py}}\n",
@@ -235,6 +254,7 @@ TARGETS = {
     target.name: target
     for target in (
         Target("spec", _spec, _specs),
+        Target("app", _app, _apps),
         Target("tar", _tar, _tars),
         Target("archive", _archive, lambda: [gzip.compress(data, mtime=0) for data in _tars()]),
         Target("signature", _signature, _signatures),

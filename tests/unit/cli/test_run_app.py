@@ -9,6 +9,7 @@ import pytest
 from message_apps import PYPROJECT, make_app
 
 from fedpkg.cli.main import run_command
+from fedpkg.config import dump_config
 from fedpkg.errors import ConfigError
 from fedpkg.session.app_run import AppOptions
 from fedpkg.session.configuration import load
@@ -114,6 +115,12 @@ def test_a_run_yaml_may_name_an_app(app: Path) -> None:
     config = load(Path("run.yaml")).config
     assert config.strategy["app"] == "quick.server_app:app"
     assert (config.run_config["train.lr"], config.run_config["learning-rate"]) == (9, 0.1)
+
+
+def test_init_writes_a_run_yaml_for_an_app(app: Path) -> None:
+    assert run_command(["init", "app"]) == 0
+    config, of_app = load(Path("run.yaml")).config, load_app(app, (), AppOptions(), cache=app.parent / "cache").config
+    assert dump_config(config) == dump_config(of_app)
 
 
 def test_a_run_yaml_whose_package_is_no_app_is_refused(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_served_distributions_are_not_required(app: Path) -> None:
     [
         ('name = "my-app"\n', "", r"pyproject.toml, line 1: \[project\] has no 'name'", "name = "),
         ('name = "my-app"', "name = 3", "'project.name' must be a text", "name = "),
+        ('name = "my-app"', 'name = "a\\u001b[2J"', "visible characters", "name = "),
+        ("learning-rate = 0.1", '"a\\nb" = 0.1', "'a.nb', in which a part is empty or a character is invisible", None),
+        ("learning-rate = 0.1", '"a." = 0.1', "'a.', in which a part is empty", None),
         ("[tool.flwr.app.components]", "[other]", r"line 6: it has no table \[tool.flwr.app.components\]", "serverapp"),
         ("clientapp =", "client_app =", r"line 10: .* has no 'clientapp'; did you mean 'client_app'", "client_app:app"),
         ('"quick.client_app:app"', "3", "line 12: 'clientapp' is 3, which is not 'module:object'", "clientapp = "),
@@ -146,8 +149,8 @@ def test_a_file_that_is_not_text_or_too_big_is_refused(app: Path) -> None:
     (app / "pyproject.toml").write_bytes(b"[tool.flwr]\nx = '\xff'\n")
     with pytest.raises(SpecError, match="line 2: not UTF-8"):
         read_app(app / "pyproject.toml")
-    (app / "pyproject.toml").write_text("[tool.flwr]\n" + "#" * (256 << 10))
-    with pytest.raises(SpecError, match="larger than 256 KiB"):
+    (app / "pyproject.toml").write_text("[tool.flwr]\n" + "#" * (64 << 10))
+    with pytest.raises(SpecError, match="larger than 64 KiB"):
         read_app(app / "pyproject.toml")
 
 
@@ -190,4 +193,5 @@ def test_lines_of_keys_in_all_spellings() -> None:
     assert line_of(text, ["b", "c.d"]) == 2
     assert line_of(text, ["b", "c.d", "e", "f"]) == 3
     assert line_of(text, ["b", "c.d", "g", "h"]) == 4
+    assert line_of(text, ["b", "c.d", "not", "found"]) == 2
     assert line_of(text, ["z"]) is None
