@@ -62,9 +62,9 @@ seed: 0
 
 package: {package}
 strategy:
-  name: server_app  # the app's own ServerApp; the session ends when it returns
+  name: server_app  # the app's own ServerApp
 
-rounds: {rounds}  # at most
+rounds: null  # the session ends when the ServerApp returns
 python_env: current  # `auto` makes an environment with what the app requires
 
 clients:
@@ -196,7 +196,6 @@ def _text_of_app(package: Path, target: Path, *, data: str | None, clients: int 
         package=_scalar(_relative(package, target)),
         file=shlex.quote(target.name),
         name=_scalar(config.name),
-        rounds=config.rounds,
         clients=f"  count: {config.clients.count}" if data is None else _clients(config, target, data),
         values="\n".join(values) or "  {}",
     )

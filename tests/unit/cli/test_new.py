@@ -16,7 +16,6 @@ from fedpkg.cli.new import NAMES, TEMPLATES, module_of
 from fedpkg.compute_package.app import read_app
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.session.configuration import load
-from fedpkg.strategies.registry import STRATEGIES
 from fedpkg.toml_places import read_toml
 
 
@@ -42,10 +41,6 @@ def test_a_message_app_is_read_and_has_tests_that_pass(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(
-    not [spec for spec in STRATEGIES.specs("strategy") if spec.name == "server_app"],
-    reason="this fedpkg has no strategy server_app",
-)
 def test_a_message_app_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_command(["new", "my-app"]) == 0

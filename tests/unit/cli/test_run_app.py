@@ -14,12 +14,6 @@ from fedpkg.errors import ConfigError
 from fedpkg.session.app_run import AppOptions
 from fedpkg.session.configuration import load
 from fedpkg.session.package_run import load_app, run_of_package
-from fedpkg.strategies.registry import STRATEGIES
-
-pytestmark = pytest.mark.skipif(
-    not [spec for spec in STRATEGIES.specs("strategy") if spec.name == "server_app"],
-    reason="this fedpkg has no strategy server_app",
-)
 
 
 @pytest.fixture

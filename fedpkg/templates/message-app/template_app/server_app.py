@@ -13,11 +13,9 @@ app = ServerApp()
 def main(grid, context):
     values = context.run_config
     strategy = FedAvg(fraction_train=values["fraction-train"])
-    result = strategy.start(
+    strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(Net().state_dict()),
         train_config=ConfigRecord({"lr": values["learning-rate"]}),
         num_rounds=values["num-server-rounds"],
     )
-    for server_round, metrics in result.evaluate_metrics_clientapp.items():
-        print(f"round {server_round}: accuracy {metrics['accuracy']:.3f}")
