@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
@@ -48,6 +49,7 @@ BITS = {  # dtypes that NumPy lacks, and those that hold their bits
 }
 NUMPY = frozenset(_CODES) - frozenset(BITS) | {"complex128"}
 _ALIGNMENT = 64
+_LOCAL = struct.Struct("<4s2x2H16x2H")  # the header of a member
 _PAD = struct.Struct("<3H")
 _PAD_ID = 0xD935  # the extra field that Android's zipalign uses for padding
 _ZIP64_ABOVE = 1 << 31  # as zipfile
@@ -188,9 +190,10 @@ def _whole(path: str) -> Iterator[BinaryIO]:
         with open(unfinished, "wb") as file:
             yield file
         os.replace(unfinished, path)
-    finally:
+    except BaseException:
         with suppress(OSError):
             os.unlink(unfinished)
+        raise
 
 
 def _part(file: File, key: str, dtype: str, shape: tuple[int, ...], start: int) -> Plain:
@@ -253,32 +256,59 @@ class _Stream(io.RawIOBase):
 def _member(file: File, archive: zipfile.ZipFile, info: zipfile.ZipInfo, key: str) -> Plain:
     import numpy as np
 
-    with archive.open(info) as member:  # compares the member's own header with the directory
-        head = member.read(_MAX_HEADER + 12)
-    header = io.BytesIO(head)
-    version = np.lib.format.read_magic(header)
-    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if reader is None:
-        raise ValueError(f"its format has the version {version}")
-    shape, is_fortran, dtype = reader(header)
+    is_stored = info.compress_type == zipfile.ZIP_STORED
+    begin = _stored_start(file, info) if is_stored else 0
+    if is_stored:
+        head = bytes(file.view[begin : begin + min(info.file_size, _MAX_HEADER + 12)])
+    else:
+        with archive.open(info) as member:
+            head = member.read(_MAX_HEADER + 12)
+    size_of_header = 12 + int.from_bytes(head[8:12], "little")
+    if head[6:7] == b"\1":
+        size_of_header = 10 + int.from_bytes(head[8:10], "little")
+    shape, is_fortran, dtype = _array_header(head[:size_of_header])
     if dtype.name not in NUMPY:
         raise ValueError(f"it has the dtype {str(dtype)[:40]}, and is no array of numbers")
     size = math.prod(shape) * dtype.itemsize
-    if header.tell() + size != info.file_size or info.file_size > info.compress_size * _MAX_RATIO:
+    if size_of_header + size != info.file_size or info.file_size > info.compress_size * _MAX_RATIO:
         raise ValueError(f"its shape {shape} does not fit its size")
-    if info.compress_type == zipfile.ZIP_STORED and dtype.isnative and not (is_fortran and len(shape) > 1):
-        name_length, extra_length = struct.unpack_from("<2H", file.view, info.header_offset + 26)
-        start = info.header_offset + 30 + name_length + extra_length + header.tell()
-        if info.compress_size != info.file_size or start + size > len(file):
-            raise ValueError("it reaches beyond the end of the file")
-        return _part(file, key, dtype.name, shape, start)
+    if is_stored and dtype.isnative and not (is_fortran and len(shape) > 1):
+        return _part(file, key, dtype.name, shape, begin + size_of_header)
     with archive.open(info) as member:
-        member.read(header.tell())
         content = member.read()
-    array = np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+    array = np.frombuffer(content, dtype, offset=size_of_header).reshape(shape, order="F" if is_fortran else "C")
     array = np.array(array, dtype.newbyteorder("="), order="C")
     array.flags.writeable = False
     return Plain(dtype.name, array)
+
+
+def _stored_start(file: File, info: zipfile.ZipInfo) -> int:
+    """The offset of a member's bytes, after comparing its own header with the directory."""
+    signature, flags, method, name_length, extra_length = _LOCAL.unpack_from(file.view, info.header_offset)
+    begin = info.header_offset + _LOCAL.size
+    name = bytes(file.view[begin : begin + name_length]).decode("utf-8" if flags & 0x800 else "cp437", "replace")
+    start: int = begin + name_length + extra_length
+    if (signature, method, name) != (b"PK\3\4", zipfile.ZIP_STORED, info.orig_filename) or flags & 1:
+        raise ValueError("its zip header is damaged, or it is encrypted")
+    if info.compress_size != info.file_size or start + info.file_size > len(file):
+        raise ValueError("it reaches beyond the end of the file")
+    return start
+
+
+@functools.lru_cache(maxsize=1024)  # the files of a model have the same headers
+def _array_header(content: bytes) -> tuple[tuple[int, ...], bool, Any]:
+    """Shape, whether it is in Fortran's order, and dtype."""
+    import numpy as np
+
+    header = io.BytesIO(content)
+    try:
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(header)]
+        return read(header)
+    except Exception as error:  # damaged text can raise any error of Python's tokenizer and compiler
+        raise ValueError(f"its header is damaged: {type(error).__name__}: {error}") from error
 
 
 def _write_npz(file: BinaryIO, tensors: Mapping[str, Any]) -> None:

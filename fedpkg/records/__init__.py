@@ -22,6 +22,11 @@ _HOMES = {
     "ConfigRecord": "value_records",
     "MetricRecord": "value_records",
     "RecordDict": "record_dict",
+    # Former names.
+    "ConfigsRecord": "record_dict",
+    "MetricsRecord": "record_dict",
+    "ParametersRecord": "record_dict",
+    "RecordSet": "record_dict",
 }
 __all__ = ["Array", "ArrayRecord", "ConfigRecord", "MetricRecord", "RecordDict"]
 

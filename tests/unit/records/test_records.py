@@ -21,8 +21,17 @@ import pytest
 import torch
 
 from fedpkg.client.errors import ClientError
-from fedpkg.records import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from fedpkg.records.record_dict import ConfigsRecord, MetricsRecord, ParametersRecord, RecordSet
+from fedpkg.records import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    ConfigsRecord,
+    MetricRecord,
+    MetricsRecord,
+    ParametersRecord,
+    RecordDict,
+    RecordSet,
+)
 
 
 class Level(enum.IntEnum):
