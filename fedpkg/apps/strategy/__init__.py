@@ -11,16 +11,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedpkg.apps.strategy.any_strategy import FedStrategy
     from fedpkg.apps.strategy.base import Result, Strategy
     from fedpkg.apps.strategy.fedavg import FedAvg
     from fedpkg.apps.strategy.fedopt import FedAdagrad, FedAdam, FedAvgM, FedOpt, FedYogi
     from fedpkg.apps.strategy.fedprox import FedProx
     from fedpkg.apps.strategy.metrics import aggregate_metricrecords
+    from fedpkg.apps.strategy.private import (
+        DifferentialPrivacyClientSideAdaptiveClipping,
+        DifferentialPrivacyClientSideFixedClipping,
+        DifferentialPrivacyServerSideAdaptiveClipping,
+        DifferentialPrivacyServerSideFixedClipping,
+    )
     from fedpkg.apps.strategy.qfedavg import QFedAvg
     from fedpkg.apps.strategy.robust import Bulyan, FedMedian, FedTrimmedAvg, Krum, MultiKrum
+    from fedpkg.apps.strategy.xgboost import FedXgbBagging, FedXgbCyclic
 
 _HOMES = {
     "Bulyan": "robust",
+    "DifferentialPrivacyClientSideAdaptiveClipping": "private",
+    "DifferentialPrivacyClientSideFixedClipping": "private",
+    "DifferentialPrivacyServerSideAdaptiveClipping": "private",
+    "DifferentialPrivacyServerSideFixedClipping": "private",
     "FedAdagrad": "fedopt",
     "FedAdam": "fedopt",
     "FedAvg": "fedavg",
@@ -28,7 +40,10 @@ _HOMES = {
     "FedMedian": "robust",
     "FedOpt": "fedopt",
     "FedProx": "fedprox",
+    "FedStrategy": "any_strategy",
     "FedTrimmedAvg": "robust",
+    "FedXgbBagging": "xgboost",
+    "FedXgbCyclic": "xgboost",
     "FedYogi": "fedopt",
     "Krum": "robust",
     "MultiKrum": "robust",
@@ -39,6 +54,10 @@ _HOMES = {
 }
 __all__ = [
     "Bulyan",
+    "DifferentialPrivacyClientSideAdaptiveClipping",
+    "DifferentialPrivacyClientSideFixedClipping",
+    "DifferentialPrivacyServerSideAdaptiveClipping",
+    "DifferentialPrivacyServerSideFixedClipping",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
@@ -46,7 +65,10 @@ __all__ = [
     "FedMedian",
     "FedOpt",
     "FedProx",
+    "FedStrategy",
     "FedTrimmedAvg",
+    "FedXgbBagging",
+    "FedXgbCyclic",
     "FedYogi",
     "Krum",
     "MultiKrum",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -108,79 +108,97 @@ def opened(
     That is the model that was sent. If no reply fits it, and the strategy does not need it, it is the first of those
     replies of which most have the same names and shapes: an app may send one thing and get another.
     """
-    read = [_read(position, message, arrays_key, weight_key) for position, message in enumerate(messages)]
-    replies = [(message, one) for message, one in zip(messages, read, strict=True) if not isinstance(one, str)]
-    left_out = {
-        id(message): LeftOut(message, one) for message, one in zip(messages, read, strict=True) if isinstance(one, str)
-    }
+    read = _read(messages, [""], arrays_key, weight_key)
+    replies = [one for one in read if not isinstance(one, str)]
     template = model
-    fits_model = model is not None and any(_fitted(one, model)[1] == "" for _, one in replies)
+    fits_model = model is not None and any(not _fitted(one.weights, model)[1] for one in replies)
     if replies and not fits_model and not (needs_model and model is not None):
-        template = _usual([one.weights for _, one in replies])
-    usable = []
-    for message, reply in replies:
-        assert template is not None
-        answer, reason = _checked(message, reply, template, use)
-        if answer is None:
-            left_out[id(message)] = LeftOut(message, reason)
-        else:
-            usable.append(answer)
-    return usable, [left_out[id(message)] for message in messages if id(message) in left_out], template
+        template = _usual([one.weights for one in replies])
+    usable, left_out = _all_checked(messages, read, {} if template is None else {"": template}, use)
+    return usable, left_out, template
+
+
+def opened_sets(
+    messages: Sequence[Message], templates: Mapping[str, Weights], *, arrays_key: str, weight_key: str, use: Use
+) -> tuple[list[Answer], list[LeftOut]]:
+    """The replies with all these sets (``""`` is the one without a name), and all others."""
+    return _all_checked(messages, _read(messages, list(templates), arrays_key, weight_key), templates, use)
 
 
 def _error(message: Message) -> str | None:
     return f"error {message.error.code}: {message.error.reason}" if message.has_error() else None
 
 
-def _read(position: int, message: Message, arrays_key: str, weight_key: str) -> Reply | str:
+def _read(messages: Sequence[Message], names: Sequence[str], arrays_key: str, weight_key: str) -> list[Reply | str]:
+    """The named sets of each reply and its weight; or why it cannot be used."""
     from fedpkg.strategies.base import Reply
     from fedpkg.weights.fold import MAX_WEIGHT, MIN_WEIGHT
 
-    if (error := _error(message)) is not None:
-        return error
-    arrays, metrics = array_record_of(message, arrays_key), metrics_of(message.content)
-    if isinstance(arrays, str):
-        return arrays
-    weight = weight_in(metrics, weight_key)
-    if isinstance(weight, str):
-        return weight
-    if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-        return f"{weight_key!r}, by which replies are weighted, is {weight:g}, which is out of range"
+    def read(position: int, message: Message) -> Reply | str:
+        if (error := _error(message)) is not None:
+            return error
+        metrics, sets = metrics_of(message.content), {}
+        for name in names:
+            records = message.content.array_records
+            arrays = (
+                records.get(name, f"it has no array record {name!r}") if name else array_record_of(message, arrays_key)
+            )
+            if isinstance(arrays, str):
+                return arrays
+            try:
+                sets[name] = to_weights(arrays)
+            except (TypeError, ValueError) as unreadable:
+                return str(unreadable)
+        weight = weight_in(metrics, weight_key)
+        if isinstance(weight, str):
+            return weight
+        if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+            return f"{weight_key!r}, by which replies are weighted, is {weight:g}, which is out of range"
+        return Reply("", position, node_name(message), sets, weight, metrics, metrics)
+
+    return [read(position, message) for position, message in enumerate(messages)]
+
+
+def _all_checked(
+    messages: Sequence[Message], read: Sequence[Reply | str], templates: Mapping[str, Weights], use: Use
+) -> tuple[list[Answer], list[LeftOut]]:
+    usable, left_out = [], []
+    for message, one in zip(messages, read, strict=True):
+        found = one if isinstance(one, str) else _checked(message, one, templates, use)
+        if isinstance(found, str):
+            left_out.append(LeftOut(message, found))
+        else:
+            usable.append(found)
+    return usable, left_out
+
+
+def _checked(message: Message, reply: Reply, templates: Mapping[str, Weights], use: Use) -> Answer | str:
+    from fedpkg.replies.numbers import check_numbers
+    from fedpkg.waist.answer import Refused
+    from fedpkg.weights.weights import dtype_name
+
+    sets, converted = {}, ""
+    for name, template in templates.items():
+        came = reply.sets[name]
+        sets[name], reason = _fitted(came, template)
+        if reason:
+            return f"record {name!r}: {reason}" if name else reason
+        for key, tensor in came.items():
+            if tensor.dtype != template[key].dtype and not converted:
+                converted = f"{key!r} from {dtype_name(tensor)} to {dtype_name(template[key])}"
     try:
-        weights = to_weights(arrays)
-    except (TypeError, ValueError) as unreadable:
-        return str(unreadable)
-    return Reply("", position, node_name(message), {"": weights}, weight, metrics, metrics)
+        check_numbers(sets, reply.num_examples, use, templates.get)
+    except Refused as refused:
+        return str(refused).replace("tensor", "array")
+    return Answer(message, replace(reply, sets=sets), converted)
 
 
-def _fitted(reply: Reply, template: Weights) -> tuple[Weights, str]:
+def _fitted(came: Weights, template: Weights) -> tuple[Weights, str]:
     """The arrays in the dtypes and the order of the template; or why they do not fit."""
-    came = reply.weights.in_dtypes_of(template)
+    came = came.in_dtypes_of(template)
     if reason := came.mismatch(template):
         return came, reason.replace("tensor", "array").replace("the global model has", "expected is")
     return came.reordered_like(template), ""
-
-
-def _checked(message: Message, reply: Reply, template: Weights, use: Use) -> tuple[Answer | None, str]:
-    from fedpkg.replies.numbers import check_numbers
-    from fedpkg.waist.answer import Refused
-
-    fitted, reason = _fitted(reply, template)
-    if reason:
-        return None, reason
-    converted = next(
-        (
-            f"{name!r} from {tensor.dtype} to {template[name].dtype}".replace("torch.", "")
-            for name, tensor in reply.weights.items()
-            if tensor.dtype != template[name].dtype
-        ),
-        "",
-    )
-    try:
-        check_numbers({"": fitted}, reply.num_examples, use, lambda _: template)
-    except Refused as refused:
-        return None, str(refused).replace("tensor", "array")
-    return Answer(message, replace(reply, sets={"": fitted}), converted), ""
 
 
 def _usual(found: Sequence[Weights]) -> Weights:

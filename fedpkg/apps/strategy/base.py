@@ -170,7 +170,7 @@ class Strategy(ABC):
         next_arrays, metrics = found
         _check(next_arrays, ArrayRecord, f"the arrays of {type(self).__name__}.aggregate_train")
         _check(metrics, MetricRecord, f"the metrics of {type(self).__name__}.aggregate_train")
-        _log(server_round, "training", replies, metrics)
+        log_phase(server_round, "training", replies, metrics)
         return next_arrays, metrics
 
     def _evaluate_phase(
@@ -179,7 +179,7 @@ class Strategy(ABC):
         replies = exchanged(grid, self.configure_evaluate(server_round, arrays, config, grid), timeout, self)
         metrics = self.aggregate_evaluate(server_round, replies)
         _check(metrics, MetricRecord, f"the metrics of {type(self).__name__}.aggregate_evaluate")
-        _log(server_round, "evaluation", replies, metrics)
+        log_phase(server_round, "evaluation", replies, metrics)
         return metrics
 
 
@@ -217,7 +217,8 @@ def _evaluate_on_server(evaluate_fn: EvaluateFn | None, server_round: int, resul
     return metrics
 
 
-def _log(server_round: int, phase: str, replies: Sequence[Message], metrics: MetricRecord | None) -> None:
+def log_phase(server_round: int, phase: str, replies: Sequence[Message], metrics: MetricRecord | None) -> None:
+    """Log what came of a phase."""
     if replies:
         failed = sum(reply.has_error() for reply in replies)
         about = "" if metrics is None else f": {shown_metrics(metrics)}"
@@ -227,7 +228,7 @@ def _log(server_round: int, phase: str, replies: Sequence[Message], metrics: Met
 def _config(name: str, given: ConfigRecord | None) -> ConfigRecord:
     if given is not None and not isinstance(given, ConfigRecord):
         raise TypeError(f"{name} is a {type(given).__name__}; write ConfigRecord({{'lr': 0.01}})")
-    return ConfigRecord() if given is None else given
+    return ConfigRecord(given)  # a copy, as strategies change it from round to round
 
 
 def _check(value: object, kind: type, what: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.apps.errors import AggregationError, TooFewNodes
@@ -22,9 +23,31 @@ if TYPE_CHECKING:
     from fedpkg.strategies.base import Reply
     from fedpkg.strategies.pipeline import Pipeline
     from fedpkg.strategies.server_optimisers.base import ServerOptimiser
+    from fedpkg.strategies.traits import Traits
     from fedpkg.weights.weights import Weights
 
 SERVER_ROUND = "server-round"
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """An aggregator whose aggregate is changed before the server's step; ``noise`` gets the aggregate and the model."""
+
+    of: Any
+    noise: Callable[[Weights, Weights], Weights]
+
+    @property
+    def traits(self) -> Traits:
+        from fedpkg.strategies.traits import traits_of
+
+        return traits_of(self.of)
+
+    def aggregate(self, replies: Iterator[Reply], model: Weights) -> Weights:
+        from fedpkg.strategies.folds import fold_of, folded
+
+        fold = fold_of(self.of)
+        found = self.of.aggregate(replies, model) if fold is None else folded(fold(model), replies)
+        return self.noise(found, model)
 
 
 class FedAvg(Strategy):
@@ -76,6 +99,8 @@ class FedAvg(Strategy):
         self.train_metrics_aggr_fn = train_metrics_aggr_fn or aggregate_metricrecords
         self.evaluate_metrics_aggr_fn = evaluate_metrics_aggr_fn or aggregate_metricrecords
         self.stepping = Stepping()
+        # Set by a strategy around this one: changes the aggregate, given that and the model, before the server's step.
+        self.noise: Callable[[Weights, Weights], Weights] | None = None
         self._said: set[str] = set()
 
     # ---- the method
@@ -84,7 +109,10 @@ class FedAvg(Strategy):
         """How replies are combined: an aggregator of fedpkg, and an optional server optimiser."""
         from fedpkg.strategies.pipeline import Pipeline
 
-        return Pipeline(self.aggregator(), self.server_optimiser())
+        aggregator = self.aggregator()
+        if self.noise is not None:
+            aggregator = Noisy(aggregator, self.noise)
+        return Pipeline(aggregator, self.server_optimiser())
 
     def aggregator(self) -> Any:
         """Makes one model of the replies (`fedpkg.strategies.aggregators`)."""
@@ -128,7 +156,7 @@ class FedAvg(Strategy):
 
         replies: list[Reply] = [answer.reply for answer in answers if answer.reply is not None]
         try:
-            stepped = self.stepping.step(with_master(self.method()), model, server_round, replies)  # type: ignore[arg-type]
+            stepped = self.stepping.step(with_master(self.method()), model, server_round, replies)
         except NotAggregated as error:
             logger.warning("round %d: the arrays stay as they are: %s", server_round, error.message)
             return None

@@ -8,14 +8,15 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.apps.strategy.answers import Answered, to_record, to_weights
+from fedpkg.records.array_record import ArrayRecord
 
 if TYPE_CHECKING:
     from fedpkg.records.array import Array
-    from fedpkg.records.array_record import ArrayRecord
-    from fedpkg.strategies.base import Client, Reply, StepContext, StepResult
-    from fedpkg.strategies.base import Strategy as Method
+    from fedpkg.strategies.base import Client, Reply, StepContext, SteppingStrategy, StepResult, Strategy
     from fedpkg.types import Sampling
     from fedpkg.weights.weights import Weights
+
+    Method = Strategy | SteppingStrategy
 
 
 class Stepping:
@@ -38,6 +39,12 @@ class Stepping:
         weights = to_weights(arrays)
         self._known = (list(arrays.values()), weights)
         return weights
+
+    def known_record(self, weights: Weights) -> ArrayRecord | None:
+        """The last arrays, if these are their tensors."""
+        if self._known is None or self._known[1] is not weights:
+            return None
+        return ArrayRecord(dict(zip(weights, self._known[0], strict=True)))
 
     def begin(self, method: Method, model: Weights) -> dict[str, Any]:
         """The state before a step from this model, which is the one of the last step unless an app has changed it."""

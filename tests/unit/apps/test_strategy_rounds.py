@@ -165,7 +165,9 @@ def test_a_subclass_changes_what_is_sent_and_what_comes_of_it() -> None:
             return arrays, metrics
 
     grid = MemoryGrid(2, trained)
-    result = Decaying().start(grid, ArrayRecord({"w": floats(0)}), num_rounds=2)
+    given = ConfigRecord({"lr": 1.0})
+    result = Decaying().start(grid, ArrayRecord({"w": floats(0)}), num_rounds=2, train_config=given)
+    assert given == {"lr": 1.0}
     assert grid.sent[2][0].content["config"]["lr"] == 0.25
     assert plain(result.arrays)["w"] == pytest.approx([(2 * 5 / 3 + 5 / 3) * 2])
     assert result.train_metrics_clientapp[2]["round"] == 2
