@@ -30,6 +30,8 @@ class FedProx(FedAvg):
         common: Parameters of FedAvg.
     """
 
+    config_key = PROXIMAL_MU
+
     def __init__(self, *, proximal_mu: float = 0.0, **common: Any) -> None:
         super().__init__(**common)
         self.proximal_mu = positive("proximal_mu", proximal_mu, or_zero=True)
@@ -38,7 +40,7 @@ class FedProx(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
     ) -> Iterable[Message]:
         config = ConfigRecord(config)
-        config[PROXIMAL_MU] = self.proximal_mu
+        config[self.config_key] = self.proximal_mu
         return super().configure_train(server_round, arrays, config, grid)
 
     def summary(self) -> None:

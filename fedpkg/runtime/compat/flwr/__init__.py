@@ -116,12 +116,14 @@ MODULES: dict[str, dict[str, str]] = {
     "flwr.common.record": {**_RECORDS, **_FORMER_RECORDS},
     "flwr.common.typing": _TYPES,
     "flwr.server": _SERVER,
+    "flwr.server.client_proxy": {"ClientProxy": "fedpkg.apps.strategy.older"},
     "flwr.server.strategy": _OLDER_STRATEGIES,
     "flwr.serverapp": _SERVER_APP,
     "flwr.serverapp.exception": dict.fromkeys(
         ("AggregationError", "AppExitException", "InconsistentMessageReplies"), "fedpkg.apps.errors"
     ),
     "flwr.serverapp.strategy": _STRATEGIES,
+    "flwr.serverapp.strategy.strategy_utils": {"aggregate_metricrecords": "fedpkg.apps.strategy"},
     "flwr.simulation": {},
 }
 
