@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from fedpkg.config_reading import EXPERIMENT, MAX_FILE_BYTES, is_environment, is
 from fedpkg.errors import ConfigError, nearest
 from fedpkg.fedn.names import SPEC_FILES
 from fedpkg.files import read_bounded
+from fedpkg.session.app_run import is_app_folder
 from fedpkg.yaml_places import KeyPath, read_yaml
 
 if TYPE_CHECKING:
@@ -139,7 +141,9 @@ def root_of(what: Path) -> Path:
         if found is None:
             raise ConfigError(
                 f"{what}: the folder has neither {ROOTS[0]} nor {ROOTS[1]}",
-                hint=f"an experiment is a folder with an {ROOTS[0]} that has a `defaults:` list; its groups of options "
+                hint=f"fedpkg init {shlex.quote(str(what))} writes a run.yaml for this message app"
+                if is_app_folder(what)
+                else f"an experiment is a folder with an {ROOTS[0]} that has a `defaults:` list; its groups of options "
                 "are the folders beside it",
             )
         return found

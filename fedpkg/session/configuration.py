@@ -50,18 +50,26 @@ def _with_app(config: RunConfig, places: Places) -> RunConfig:
     """Complete the strategy `server_app`: unless it names another, it runs the ServerApp of the package, with the app's
     configuration.
     """
-    if config.strategy.get("name") != SERVER_APP or {"folder", "app"} <= config.strategy.keys():
+    given = config.strategy
+    if given.get("name") != SERVER_APP:
         return config
-    folder = Path(str(config.strategy.get("folder") or config.package))
-    if not is_app(folder):
+    folders = [Path(str(given["folder"]))] if given.get("folder") else []
+    folder = next(filter(is_app, (*folders, Path(config.package))), None)
+    if folder is None and {"folder", "app"} <= given.keys():
+        return config
+    if folder is None:
         raise ConfigError(
-            f"{places.where(('strategy',))}: '{SERVER_APP}' needs a message app, and {folder} is not the folder of one",
+            f"{places.where(('strategy',))}: '{SERVER_APP}' needs a message app, and {config.package} is not the "
+            "folder of one",
             hint=f"set 'package', or 'strategy.folder', to a folder whose {APP_FILE} has [tool.flwr.app.components]",
             key="strategy",
         )
     app = read_app(folder / APP_FILE)
-    strategy = {"folder": str(folder), "app": app.server, **config.strategy}
-    return msgspec.structs.replace(config, strategy=strategy, run_config={**app.config, **flat(config.run_config)})
+    return msgspec.structs.replace(
+        config,
+        strategy={"folder": str(folder), "app": app.server, **given},
+        run_config={**app.config, **flat(config.run_config)},
+    )
 
 
 def _resolved_clients(clients: ClientsConfig, places: Places) -> ClientsConfig:

@@ -111,10 +111,23 @@ def test_a_run_yaml_may_name_an_app(app: Path) -> None:
     assert (config.run_config["train.lr"], config.run_config["learning-rate"]) == (9, 0.1)
 
 
+def test_a_run_yaml_may_name_another_server_app(app: Path) -> None:
+    (app / "other.py").write_text("app = 1\n")
+    strategy = "{name: server_app, folder: app, app: 'other:app'}"
+    Path("run.yaml").write_text(f"package: app\nrounds: null\nclients: {{count: 2}}\nstrategy: {strategy}\n")
+    config = load(Path("run.yaml")).config
+    assert (config.strategy["app"], config.run_config["learning-rate"]) == ("other:app", 0.1)
+
+
 def test_init_writes_a_run_yaml_for_an_app(app: Path) -> None:
     assert run_command(["init", "app"]) == 0
     config, of_app = load(Path("run.yaml")).config, load_app(app, (), AppOptions(), cache=app.parent / "cache").config
     assert dump_config(config) == dump_config(of_app)
+
+
+def test_a_sweep_of_an_app_is_one_of_its_run_yaml(app: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["experiment", "sweep", "app", "learning-rate=0.1,0.2"]) == 3
+    assert f"fedpkg init {app} writes a run.yaml" in capsys.readouterr().err
 
 
 def test_a_run_yaml_whose_package_is_no_app_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import unicodedata
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpkg.compute_package.build import build_package
+from fedpkg.compute_package.ignore import ALWAYS_IGNORED
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.compute_package.unpack import (
     UnpackedPackage,
@@ -441,12 +443,11 @@ def test_mistakes_in_a_folder_are_reported_in_the_folder(client: Path, cache: Pa
 
 # ---- properties ------------------------------------------------------------------------------------------------------
 
-_LEFT_OUT = (".fedpkgignore", ".fednignore", ".git", "__pycache__", ".venv", ".fedpkg", ".DS_Store")
 _PARTS = st.text(
     st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp"), blacklist_characters={*"/\\:", *INVISIBLE}),
     min_size=1,
     max_size=20,
-).filter(lambda part: part not in (".", "..", *_LEFT_OUT) and not part.endswith(".pyc"))
+).filter(lambda part: part not in (".", "..") and not any(fnmatchcase(part, one) for one in ALWAYS_IGNORED))
 
 
 @settings(max_examples=60)
