@@ -57,7 +57,7 @@ class Grid:
     """Sends messages to nodes, and gives their replies.
 
     A session consists of rounds, which are recorded. A strategy says where they end (`announce`, `end_round`). Without
-    one, the first message that is sent after replies have been received begins the next round. A round is recorded
+    one, a message of a type whose replies have been received in this round begins the next round. A round is recorded
     when the next one begins, or when the app returns.
 
     Args:
@@ -73,7 +73,7 @@ class Grid:
         self._run = Run(int.from_bytes(digest[:8], "big") >> 1)
         self._now = started_at
         identity.use(identity.Identity(self._run.run_id, SERVER_NODE_ID, now=lambda: started_at))
-        self._is_answered = False  # a reply was received in this round
+        self._answered: set[str] = set()  # types of messages to which replies were received in this round
         self._ends: dict[str, Any] | None = None  # what the round is committed with, once it is ended
         self._left = 0  # rounds that a strategy has announced and not ended
         self._outstanding: dict[tuple[int | None, str], Message] = {}
@@ -145,10 +145,10 @@ class Grid:
         busy = {one.metadata.dst_node_id for one in self._outstanding.values()}
         if not busy.isdisjoint(one.metadata.dst_node_id for one in sent):
             return self._after_outstanding(sent, timeout)
-        self._begin_sending()
+        self._begin_sending(sent)
         requests = self._requests(sent, timeout)
         told = self._step.ask(*(request for request, _ in requests))
-        self._is_answered = True
+        self._answered.update(_types(sent))
         replies: dict[int, Message] = {}
         for (_, asked), came in zip(requests, told, strict=True):
             replies.update(self._replies(asked, came))
@@ -163,7 +163,7 @@ class Grid:
         sent = self._checked(messages)
         if not sent:
             return []
-        self._begin_sending()
+        self._begin_sending(sent)
         requests = [self._request([message], wait="nothing") for message in sent]
         for message, told in zip(sent, self._step.ask(*requests), strict=True):
             self._outstanding[told.round_number, told.request_id] = message
@@ -203,14 +203,14 @@ class Grid:
             message = self._outstanding.pop((came.round_number, came.request_id))
             [reply] = self._replies([message], came).values()
             self._arrived[message.metadata.message_id] = reply
-            self._is_answered = True
+            self._answered.add(message.metadata.message_type)
 
     # ---- rounds
 
     def announce(self, num_rounds: int) -> None:
         """Say that a strategy takes over: each of its next rounds ends with `end_round`. The number is shown."""
-        before = self._step.round_number if self._is_answered or self._ends is not None else self._step.round_number - 1
-        if self._is_answered and self._ends is None:
+        before = self._step.round_number - (not self._answered and self._ends is None)
+        if self._answered and self._ends is None:
             self._ends = {}
         self._left = max(0, num_rounds)
         if num_rounds > 0:
@@ -243,8 +243,8 @@ class Grid:
             self._next_round()
         self._step.fail(reason)
 
-    def _begin_sending(self) -> None:
-        if self._ends is not None or (self._is_answered and not self._left):
+    def _begin_sending(self, sent: Sequence[Message]) -> None:
+        if self._ends is not None or (not self._left and not self._answered.isdisjoint(_types(sent))):
             self._next_round()
 
     def _next_round(self) -> None:
@@ -252,7 +252,7 @@ class Grid:
         step = next(self._rounds, None)
         if step is None:
             raise SessionEnded("the session has ended")
-        self._step, self._ends, self._is_answered = step, None, False
+        self._step, self._ends, self._answered = step, None, set()
 
     def _kept(self, arrays: ArrayRecord | None) -> Kept | None:
         if not arrays:
@@ -346,6 +346,10 @@ class Grid:
                 message_type=about.message_type,
             ),
         )
+
+
+def _types(messages: Sequence[Message]) -> set[str]:
+    return {message.metadata.message_type for message in messages}
 
 
 class _Contents:

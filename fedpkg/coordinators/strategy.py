@@ -358,7 +358,7 @@ class _Talk:
         if self.owner.logger is logger:
             event(logger, level, "coordinator.log", round=self.round.start["round"], text=text)
         else:  # an app's own lines, for the person who wrote them
-            self.owner.logger.log(level, "%s", shown(text))
+            self.owner.logger.log(level, "%s", shown(text.expandtabs(4)))
 
 
 def _start(state: State, ctx: StepContext, journal: Journal, *, has_model: bool) -> dict[str, Any]:
