@@ -350,7 +350,7 @@ class FedTrimmedAvg(_Older, robust.FedTrimmedAvg):
 
 
 class Krum(_Older, robust.MultiKrum):
-    """Krum, or with ``num_clients_to_keep`` above 0 the mean of so many clients."""
+    """Krum, or with ``num_clients_to_keep`` above 0 the mean of that number of clients."""
 
     def __init__(self, *, num_malicious_clients: int = 0, num_clients_to_keep: int = 0, **older: Any) -> None:
         super().__init__(
