@@ -8,15 +8,7 @@ Runs inside a task's interpreter: standard library only.
 
 from __future__ import annotations
 
-import importlib
-import sys
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-
-TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
+from _fedpkg_names import Library  # type: ignore[import-not-found]
 
 __version__ = "fedpkg"
 
@@ -139,75 +131,4 @@ REASONS = {
 }
 
 
-def table_of(module: str) -> dict[str, str] | None:
-    """The names of a module; None if it does not exist.
-
-    A module inside one, such as ``flwr.serverapp.strategy.fedavg``, has those of its names that are written as it is.
-    """
-    if module in MODULES:
-        return MODULES[module]
-    outer, _, own = module.rpartition(".")
-    if outer not in MODULES:
-        return None
-    plain = own.replace("_", "").lower()
-    found = {name: home for name, home in MODULES[outer].items() if name.lower() == plain}
-    return found or None
-
-
-class _Finder:
-    """Finds the modules of the table."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name.startswith("flwr.") and table_of(name) is not None:
-            return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
-        return None
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        table = table_of(module.__name__) or {}
-        module.__all__ = list(table)  # type: ignore[attr-defined]
-        module.__getattr__ = _looking_up(module, table)  # type: ignore[method-assign]
-
-
-def _looking_up(module: ModuleType, table: dict[str, str]) -> Any:
-    def look_up(name: str) -> Any:
-        if name in table:
-            home, _, there = table[name].partition(":")
-            value = getattr(importlib.import_module(home), there or name)
-            setattr(module, name, value)
-            return value
-        whole = "%s.%s" % (module.__name__, name)
-        if table_of(whole) is not None:
-            return importlib.import_module(whole)
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise missing(whole, list(table) + _submodules(module.__name__))
-
-    return look_up
-
-
-def missing(name: str, there: list[str]) -> ImportError:
-    """The error for a name that does not exist here."""
-    reason = REASONS.get(name, "fedpkg has no such name")
-    home = name.rpartition(".")[0]
-    return ImportError("%s: %s. %s has: %s" % (name, reason, home, ", ".join(sorted(there)) or "nothing"))
-
-
-def _submodules(name: str) -> list[str]:
-    return [one[len(name) + 1 :] for one in MODULES if one.startswith(name + ".") and "." not in one[len(name) + 1 :]]
-
-
-if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-    sys.meta_path.insert(0, _Finder())
-
-
-def __getattr__(name: str) -> Any:
-    if table_of("flwr." + name) is not None:
-        return importlib.import_module("flwr." + name)
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise missing("flwr." + name, _submodules("flwr"))
+__getattr__ = Library("flwr", MODULES, REASONS).look_up
