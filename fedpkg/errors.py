@@ -9,6 +9,8 @@
     ├── ModelFileError               5   a model file or its metadata cannot be read or written
     │   └── ModelMismatch                … or it does not fit the global model
     ├── DataError                    6   the clients' data cannot be read or split
+    │   └── FederatedDataError           … a message app asks for data that there are not
+    │       └── NoColumn                     … for a column
     ├── StoreError                   7   the home folder cannot be used
     │   ├── HomeLocked                   … another controller holds it
     │   ├── OtherSchema                  … its database is of an older or newer fedpkg

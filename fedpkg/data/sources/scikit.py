@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 
-import numpy as np
-
+from fedpkg.apps.federated_data.scikit import arrays_of_scikit
 from fedpkg.config import NAMED_DATASETS
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError
@@ -32,14 +31,9 @@ class ScikitDataset:
 
     def read(self) -> Dataset:
         try:
-            from sklearn import datasets
+            return Dataset(arrays_of_scikit(self.name))
         except ImportError as error:
             raise _missing(self.name) from error
-        bunch = getattr(datasets, f"load_{self.name.removeprefix('sklearn/')}")()
-        order = np.random.default_rng(0).permutation(len(bunch.target))
-        x, y = bunch.data.astype(np.float32)[order], bunch.target.astype(np.int64)[order]
-        train = len(y) - round(len(y) * 0.2)
-        return Dataset({"x_train": x[:train], "y_train": y[:train], "x_test": x[train:], "y_test": y[train:]})
 
 
 def _missing(name: str) -> DataError:

@@ -53,7 +53,9 @@ class _LastResort:
             return PathFinder.find_spec(name, [os.path.dirname(RUNTIME)])
         if name not in NAMES:
             return None
-        others = [] if instead and name in OF_FEDN else list(sys.meta_path)
+        # An installed flwr_datasets would download what the run configuration names local data for (data.sources).
+        has_data = name == "flwr_datasets" and "FEDPKG_DATASETS" in os.environ
+        others = [] if has_data or (instead and name in OF_FEDN) else list(sys.meta_path)
         for finder in others:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
