@@ -11,6 +11,7 @@ import msgspec
 from fedpkg.config_sections import (
     GB,
     Amount,
+    AppDataConfig,
     Count,
     CountOrZero,
     EvaluationConfig,
@@ -326,6 +327,10 @@ class RunConfig(Section, frozen=True):
         about("Number of rounds to run. null: the strategy ends the session (strategies that run a program).", 10),
     ]
     clients: Annotated[ClientsConfig, about("The clients, and where the data of each one is.", {"count": 10})]
+    data: Annotated[
+        AppDataConfig,
+        about("Datasets that a message app names in its code.", {"sources": {"cifar10": "cifar10.npz"}}),
+    ] = AppDataConfig()
     name: Annotated[
         str, about("Name of the session; its id is this name followed by the time of its start.", "digits")
     ] = "session"

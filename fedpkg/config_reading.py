@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from fedpkg.config import DATASET_SUFFIXES, ClientsConfig, RunConfig, dump_config
+from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS, ClientsConfig, RunConfig, dump_config
 from fedpkg.config_rules import TRUSTED, check_linked_files, check_reserved, check_values
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, type_of
 from fedpkg.errors import ConfigError
@@ -48,6 +48,8 @@ PATHS = (
         "clients.entities",
     ),
 )
+
+_PATHS_OF_A_SOURCE = ("path", "file", "database")
 
 Resolve: TypeAlias = Callable[[RunConfig, Places], RunConfig]
 Assignment: TypeAlias = "tuple[tuple[str, ...], Json]"  # a key, and the value that it is set to
@@ -331,6 +333,23 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
         only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # it matches folders only
         return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
 
+    def below_sources(path: tuple[str, ...], value: Any) -> Any:
+        """The value of a key of ``data.sources`` with absolute paths."""
+        if isinstance(value, dict):
+            is_section = path[-1] != "sources" and bool({"name", *_PATHS_OF_A_SOURCE} & value.keys())
+            return {
+                key: one if is_section and key not in _PATHS_OF_A_SOURCE else below_sources((*path, key), one)
+                for key, one in value.items()
+            }
+        if not isinstance(value, str) or value in NAMED_DATASETS or not value or "://" in value:
+            return value
+        found = absolute(path, value)
+        is_path = path[-1] in _PATHS_OF_A_SOURCE or value.endswith(DATASET_SUFFIXES) or os.path.exists(found)
+        return found if is_path or ("/" in value and ":" not in value) else value
+
+    data = tree.get("data")
+    if isinstance(data, dict) and "sources" in data:
+        data["sources"] = below_sources(("data", "sources"), data["sources"])
     trackers = tree.get("tracking")
     number = len(trackers) if isinstance(trackers, list) else 0
     of_trackers = [f"tracking.{place}.{name}" for place in range(number) for name in ("file", "folder")]

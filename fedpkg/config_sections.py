@@ -72,6 +72,23 @@ class StopConfig(Section, frozen=True):
     ] = None
 
 
+class AppDataConfig(Section, frozen=True):
+    """Datasets that message apps name in their code, and divide themselves (`FederatedDataset`)."""
+
+    sources: Annotated[
+        dict[str, str | dict[str, Any]],
+        about(
+            "The data that a dataset's name stands for, by its whole name or the last part of it: the path of a file "
+            "or of a folder of images by class, the name of a dataset, or a section, as in `clients.data.dataset`. "
+            "`{train: …, test: …}` has one of these for each split; `rename` in a section gives columns other names.",
+            {"cifar10": "cifar10.npz", "mnist": {"train": "mnist/train", "test": "mnist/test"}},
+        ),
+    ] = {}
+    digests: Annotated[
+        dict[str, str], about("Digests of the sources. Default: those of the time when the session begins.")
+    ] = {}
+
+
 class ServerDataConfig(Section, frozen=True):
     """Data of the server, on which each validated round's model is measured."""
 

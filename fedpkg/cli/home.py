@@ -109,7 +109,7 @@ def prune(
 
     A RULE is `all`, `last N` (rounds) or `every N`. The default is the session's keep.models and keep.task_folders. The
     seed model, the newest model and what resuming needs always stay. A pruned model stays in the trail. Leftovers are
-    also copies of datasets to which no split refers.
+    also copies of datasets to which no split refers, and those for apps, which are made again.
     """
     from fedpkg.errors import ConfigError
     from fedpkg.files import is_full
@@ -162,6 +162,7 @@ def _prune(
     marks: bool,
 ) -> list[Removal]:
     """Without ``marks`` nothing goes that must first be marked in the database."""
+    from fedpkg.data.named_sources import copies_for_apps
     from fedpkg.data.split import unneeded_copies
     from fedpkg.stores import leftovers
     from fedpkg.stores import prune as pruning
@@ -188,7 +189,7 @@ def _prune(
         due += pruning.half_unpacked(home)
         due += pruning.unneeded_models(home, store, pruned=True)
         due += pruning.unneeded_packages(home, store)
-        due += pruning.dataset_copies(unneeded_copies(home.data))
+        due += pruning.dataset_copies((*unneeded_copies(home.data), *copies_for_apps(home.data)))
     if orphans:
         due += pruning.unneeded_models(home, store, pruned=False)
         due += leftovers.unknown_sessions(home, store)

@@ -38,12 +38,19 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     config = _with_app(config, places)
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
     clients = _resolved_clients(config.clients, places)
+    data = config.data
+    if data.sources:
+        from fedpkg.data.named_sources import resolve_sources
+
+        data = msgspec.structs.replace(data, sources=resolve_sources(data.sources, places))
     tracking = list(config.tracking)
     if tracking:
         from fedpkg.tracking.registry import resolve_tracking
 
         tracking = list(resolve_tracking(tracking, places))
-    return msgspec.structs.replace(config, strategy=strategy, sampler=sampler, clients=clients, tracking=tracking)
+    return msgspec.structs.replace(
+        config, strategy=strategy, sampler=sampler, clients=clients, data=data, tracking=tracking
+    )
 
 
 def _with_app(config: RunConfig, places: Places) -> RunConfig:

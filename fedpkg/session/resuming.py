@@ -23,6 +23,7 @@ from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.former_rules import by_its_rules, check_former_shares, check_former_sums, check_rules
+from fedpkg.session.local_data import with_local_data
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, ModelRow, SessionRow
 from fedpkg.stores.home import Home
@@ -79,6 +80,7 @@ def resume(
             watch(Preparing(what="the package's Python environment"))
             package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             check_data(home, store.list_clients(session.session_id), config)
+            config = with_local_data(config, home)
             executor = here.held.enter_context(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)
             )

@@ -33,8 +33,10 @@ BY_SUFFIX = {suffix: suffix[1:] for suffix in DATASET_SUFFIXES}
 _AS_TEXT = (".npz", ".pt")  # configurations keep them as they always did: the path alone
 
 
-def resolve_dataset(given: str | Mapping[str, Json], places: Places) -> str | dict[str, Json]:
-    """A run.yaml's ``clients.data.dataset``, checked, with all defaults.
+def resolve_dataset(
+    given: str | Mapping[str, Json], places: Places, path: tuple[str, ...] = PATH
+) -> str | dict[str, Json]:
+    """A run.yaml's ``clients.data.dataset``, or the dataset at another ``path`` in it, checked, with all defaults.
 
     scikit-learn's datasets and paths of .npz and .pt files stay text; other text becomes a section: the path of a file
     by its suffix, otherwise the name of a registered dataset, or ``module:object``.
@@ -48,21 +50,21 @@ def resolve_dataset(given: str | Mapping[str, Json], places: Places) -> str | di
             return given
         section: dict[str, Any] = {"name": given} if kind is None else {"name": kind, "path": given}
         if kind is None and given not in DATASETS.installed() and ":" not in given:
-            _check_name(given, places)
+            _check_name(given, places, path)
     else:
         section = {key: value for key, value in given.items() if value is not None}
-    file = DATASETS.run_file_of(section, places, PATH, is_named="name" in section)
-    resolved = DATASETS.resolve("dataset", section, places, PATH)
+    file = DATASETS.run_file_of(section, places, path, is_named="name" in section)
+    resolved = DATASETS.resolve("dataset", section, places, path)
     return {"name": resolved.pop("name"), **file, **resolved}
 
 
-def _check_name(name: str, places: Places) -> None:
+def _check_name(name: str, places: Places, path: tuple[str, ...]) -> None:
     known = [*NAMED_DATASETS, *(spec.name for spec in DATASETS.specs("dataset"))]
     if name not in known:
         kinds = ", ".join(BY_SUFFIX)
         raise ConfigError(
-            f"{places.where(PATH)}: there is no dataset '{name}'{nearest(name, known)}",
+            f"{places.where(path)}: there is no dataset '{name}'{nearest(name, known)}",
             hint=f"give the path of a file ({kinds}), one of {', '.join(NAMED_DATASETS)}, or a section with a name "
             "(`fedpkg data list`)",
-            key=".".join(PATH),
+            key=".".join(path),
         )

@@ -1,0 +1,218 @@
+"""The datasets that a message app names in its code (`data.sources`): checked, and put where tasks can map them.
+
+Tasks read the list that is written here: see `fedpkg.apps.federated_data.sources`. Each dataset is one .npz for all
+tasks: the source's own file if its arrays can be mapped, or else a copy in the home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+from fedpkg.apps.federated_data.columns import is_picture
+from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS
+from fedpkg.config_sections import AppDataConfig
+from fedpkg.config_shape import Places
+from fedpkg.data.client_files import can_be_mapped, write_arrays
+from fedpkg.data.sources.base import Dataset
+from fedpkg.data.sources.opening import OpenedSource
+from fedpkg.data.sources.registry import BY_SUFFIX, resolve_dataset
+from fedpkg.errors import ConfigError, DataError, nearest
+from fedpkg.files import atomic_write, fsync_folder, remove_tree
+from fedpkg.registry import OF_FILE
+
+if TYPE_CHECKING:
+    from fedpkg.types import Json
+
+FOLDER = "apps"  # in the home's folder of data
+_RENAME = "rename"
+_WHOLE = ""  # stands for all splits of a source
+_OF_A_SECTION = ("name", "path", "database", *OF_FILE)
+_WHERE_IT_IS = ("path", "database", *OF_FILE)  # parameters of a source that its digest makes superfluous
+# How the public datasets of these names call their columns.
+_IMAGES = {"cifar10": "img", "cifar100": "img"}
+_LABELS = {"cifar100": "fine_label"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The list of an app's datasets, and the files that it names."""
+
+    listing: Path
+    files: tuple[Path, ...]
+
+
+def resolve_sources(sources: Mapping[str, Json], places: Places) -> dict[str, Any]:
+    """``data.sources``, checked, with the defaults of each source.
+
+    Raises:
+        ConfigError: A source does not exist, or has a parameter that is not allowed.
+    """
+    resolved: dict[str, Any] = {}
+    for name, given in sources.items():
+        path = ("data", "sources", name)
+        parts = {split: _resolved(part, places, (*path, *filter(None, [split]))) for split, part in _splits(given)}
+        if not parts:
+            raise ConfigError(f"{places.where(path)}: 'data.sources.{name}' names no data", hint="give it a path")
+        resolved[name] = parts.get(_WHOLE, parts)
+    return resolved
+
+
+def digests_of(sources: Mapping[str, Json]) -> dict[str, str]:
+    """A digest of each source. Raises DataError: it cannot be read."""
+    return {
+        name: " ".join(OpenedSource(_without_rename(part)).fingerprint() for _, part in _splits(given))
+        for name, given in sources.items()
+    }
+
+
+def prepare_sources(data: AppDataConfig, cache: Path) -> Prepared:
+    """Write the list of an app's datasets, and copies of those that cannot be mapped, into ``cache``.
+
+    Raises:
+        DataError: One cannot be read, or is not the one with which the session began; with both digests.
+    """
+    folder = cache / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    datasets: dict[str, Any] = {}
+    files: dict[Path, None] = {}
+    with FileLock(cache / ".lock"):
+        for name, given in data.sources.items():
+            _check_digest(name, given, data.digests.get(name))
+            splits: dict[str, Any] = {}
+            for split, section in _splits(given):
+                opened = OpenedSource(_without_rename(section))
+                file, columns = _table(opened, section, name, folder)
+                splits |= columns if split == _WHOLE else {split: columns["train"]}
+                files[file] = None
+            datasets[name] = splits
+        text = json.dumps({"fedpkg_datasets": 1, "datasets": datasets}, indent=1, ensure_ascii=False)
+        listing = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        if not listing.exists():
+            with atomic_write(listing) as out:
+                out.write(text.encode())
+    return Prepared(listing.absolute(), tuple(files))
+
+
+def copies_for_apps(cache: Path) -> list[Path]:
+    """The lists and copies of datasets for apps: a session makes those that it needs when it begins or is resumed."""
+    folder = cache / FOLDER
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _splits(given: Any) -> Iterator[tuple[str, Any]]:
+    """The parts of a source: one of all splits, or one for each split."""
+    if isinstance(given, Mapping) and not {*_OF_A_SECTION} & given.keys():
+        yield from given.items()
+    else:
+        yield _WHOLE, given
+
+
+def _resolved(given: Any, places: Places, path: tuple[str, ...]) -> Any:
+    rename = given.get(_RENAME) if isinstance(given, Mapping) else None
+    section = _without_rename(given)
+    if isinstance(section, str) and section not in NAMED_DATASETS and _is_folder(section):
+        section = {"name": "images", "path": section}
+    if isinstance(section, Mapping) and "name" not in section and str(section.get("path")).endswith(DATASET_SUFFIXES):
+        section = {"name": BY_SUFFIX[Path(str(section["path"])).suffix], **section}
+    if not isinstance(section, (str, Mapping)):
+        raise ConfigError(
+            f"{places.where(path)}: '{'.'.join(path)}' must be a path, a name or a section, found {section!r:.100}",
+            key=".".join(path),
+        )
+    if rename is not None and not all(isinstance(word, str) for pair in rename.items() for word in pair):
+        raise ConfigError(f"{places.where(path)}: 'rename' must have names of columns, found {rename!r:.100}")
+    resolved = resolve_dataset(section, places, path)
+    if rename is None:
+        return resolved
+    whole = resolved if isinstance(resolved, dict) else _as_section(resolved)
+    return {**whole, _RENAME: rename}
+
+
+def _as_section(text: str) -> dict[str, Any]:
+    suffix = Path(text).suffix
+    return {"name": BY_SUFFIX[suffix], "path": text} if suffix in BY_SUFFIX else {"name": text}
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_dir() or (path.startswith("/") and not path.endswith(DATASET_SUFFIXES))
+
+
+def _without_rename(section: Any) -> Any:
+    if not isinstance(section, Mapping):
+        return section
+    plain = {key: value for key, value in section.items() if key != _RENAME}
+    return plain["name"] if plain.get("name") in NAMED_DATASETS and len(plain) == 1 else plain
+
+
+def _check_digest(name: str, given: Any, before: str | None) -> None:
+    if before is None or all(_without_rename(part) in NAMED_DATASETS for _, part in _splits(given)):
+        return  # the digests of scikit-learn's have its version, and releases do not change datasets
+    now = digests_of({name: given})[name]
+    if now != before:
+        raise DataError(
+            f"data.sources.{name} has changed since the session began: its digest was {before} and is now {now}",
+            hint="restore it, or start a new run",
+        )
+
+
+def _table(opened: OpenedSource, section: Any, name: str, folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The file with a source's arrays and, for each split, where in it the columns are."""
+    dataset = opened.read()
+    file = _file(opened, dataset, section, folder)
+    last = name.rpartition("/")[2]
+    label = section.get("label") if isinstance(section, Mapping) else None
+    rename = section.get(_RENAME, {}) if isinstance(section, Mapping) else {}
+    found: dict[str, dict[str, Any]] = {}
+    for split in ("train", "test")[: 1 + dataset.has_test]:
+        columns = _features(dataset, split, _IMAGES.get(last, "image"))
+        columns[label or _LABELS.get(last, "label")] = {"array": f"y_{split}"}
+        if dataset.classes is not None:
+            columns[label or _LABELS.get(last, "label")]["classes"] = list(dataset.classes)
+        for column in dataset.columns:
+            if column.endswith("_test") == (split == "test"):
+                columns[column.removesuffix("_test")] = {"array": column}
+        if strange := [column for column in rename if column not in columns]:
+            near = nearest(strange[0], columns)
+            raise DataError(
+                f"data.sources.{name}: 'rename' names the column '{strange[0]}', which does not exist{near}",
+                hint=f"its columns: {', '.join(columns)}",
+            )
+        found[split] = {rename.get(one, one): {"file": str(file), **told} for one, told in columns.items()}
+    return file, found
+
+
+def _features(dataset: Dataset, split: str, image: str) -> dict[str, dict[str, Any]]:
+    x = dataset.arrays[f"x_{split}"]
+    if dataset.features is not None and x.ndim == 2:
+        return {name: {"array": f"x_{split}", "column": number} for number, name in enumerate(dataset.features)}
+    is_image = isinstance(x, np.ndarray) and is_picture(x.shape, x.dtype)
+    return {image if is_image else "x": {"array": f"x_{split}"}}
+
+
+def _file(opened: OpenedSource, dataset: Dataset, section: Any, folder: Path) -> Path:
+    """The source's own file, if its arrays can be mapped, or else one copy."""
+    files = opened.files()
+    if len(files) == 1 and not dataset.columns and can_be_mapped(files[0]):
+        return files[0].absolute()
+    settings = {
+        key: value
+        for key, value in (section.items() if isinstance(section, Mapping) else ())
+        if key not in (*_WHERE_IT_IS, _RENAME)
+    }
+    key = json.dumps([opened.fingerprint(), settings], sort_keys=True)
+    copy = (folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz").absolute()
+    if not copy.exists():
+        unfinished = copy.with_name(f".{copy.stem}.tmp.npz")
+        remove_tree(unfinished)
+        write_arrays(unfinished, replace(dataset, arrays={**dataset.arrays, **dataset.columns}))
+        unfinished.replace(copy)
+        fsync_folder(folder)
+    return copy

@@ -1,0 +1,177 @@
+"""Real tasks load what the run configuration names for a dataset, also isolated ones, and after a resume only that."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from federation import Federation
+
+from fedpkg.data.named_sources import copies_for_apps
+from fedpkg.errors import DataError, SessionFailed
+from fedpkg.means import means
+from fedpkg.stores.base import TaskRow
+
+CLIENT = """
+import json, os, sys
+import numpy as np
+from flwr_datasets import FederatedDataset
+from flwr_datasets.partitioner import DirichletPartitioner
+
+command, *paths = sys.argv[1:]
+if command == "build":
+    np.savez(paths[0], pixels=np.zeros(1))
+    sys.exit()
+with open(os.environ["FEDPKG_TASK"]) as file:
+    task = json.load(file)
+divide = DirichletPartitioner(task["num_partitions"], "label", alpha=1.0, min_partition_size=1)
+mine = FederatedDataset(dataset="uoft-cs/cifar10", partitioners={"train": divide}).load_partition(task["partition_id"])
+mine = mine.with_transform(lambda batch: {"y": batch["label"], "x": [np.asarray(one) for one in batch["img"]]})
+assert mine[0]["x"].shape == (8, 8, 3) and type(mine[0]["y"]) is int
+with open(paths[1], "wb") as file:
+    np.savez(file, pixels=np.mean([row["x"] for row in mine], keepdims=True).reshape(1))
+with open(f"{paths[1]}-metadata", "w") as file:
+    json.dump({"num_examples": len(mine)}, file)
+"""
+YAML = "entry_points:\n  build: {command: python client.py build}\n  train: {command: python client.py train}\n"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "client.py").write_text(CLIENT)
+    (folder / "fedn.yaml").write_text(YAML)
+    return folder
+
+
+@pytest.fixture
+def pixels(tmp_path: Path) -> Path:
+    """A file of images, in a folder of which tasks have nothing else."""
+    folder = tmp_path / "öffentliche Daten"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 255, (200, 3, 8, 8), dtype=np.uint8)
+    np.savez(folder / "pixels.npz", x_train=x, y_train=rng.integers(0, 4, 200))
+    return folder / "pixels.npz"
+
+
+def run_of(package: Path, source: Any, **changes: Any) -> dict[str, Any]:
+    return {"package": str(package), "data": {"sources": {"cifar10": source}}, "clients": 3, **changes}
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_tasks_have_their_partition_of_the_named_data(
+    federation: Federation, package: Path, pixels: Path, executor: str, isolated: bool
+) -> None:
+    if isolated and means().warm is None:
+        pytest.skip(f"no isolation here: {means()}")
+    run = run_of(package, str(pixels), executor={"name": executor}, isolate={"enabled": isolated})
+    session = federation.run(**run)
+    rows = [federation.task(session, f"client-{number}") for number in range(3)]
+    assert [row.failure for row in rows] == [None] * 3, [row.log_tail for row in rows]
+    sizes = [row.last_num_examples or 0 for row in federation.store.list_clients(session.session_id)]
+    assert sum(sizes) == 200
+    assert len(set(sizes)) > 1
+    with np.load(pixels) as arrays:
+        expected = float(arrays["x_train"].mean())
+    assert float(federation.model(f"{session.session_id}.1")["pixels"][0]) == pytest.approx(expected, rel=1e-5)
+    assert [path.suffix for path in copies_for_apps(federation.home.data)] == [".json"]  # pixels.npz itself is mapped
+
+
+def log_of(federation: Federation, row: TaskRow) -> str:
+    return (federation.folder(row) / "stderr.log").read_text()
+
+
+def test_without_a_source_the_task_says_how_to_name_one(federation: Federation, package: Path) -> None:
+    with pytest.raises(SessionFailed):
+        federation.run(package=str(package), clients=1)
+    (session,) = federation.store.list_sessions()
+    row = federation.task(session, "client-0")
+    assert row.failure == "exit_code"
+    told = log_of(federation, row)
+    assert "no data are named for the dataset 'uoft-cs/cifar10'; the configuration names no data" in told
+    assert "fedpkg run APPDIR run.data.sources.cifar10=PATH" in told
+
+
+def test_a_session_is_resumed_with_the_same_data_only(federation: Federation, package: Path, pixels: Path) -> None:
+    session = federation.run(**run_of(package, str(pixels)))
+    digest = session.config["data"]["digests"]["cifar10"]  # type: ignore[index,call-overload]
+    for path in copies_for_apps(federation.home.data):  # as `fedpkg home prune` does
+        path.unlink()
+    again = federation.resume(session.session_id, rounds=2)
+    assert (again.status, len(copies_for_apps(federation.home.data))) == ("finished", 1)
+    with np.load(pixels) as arrays:
+        np.savez(pixels, x_train=arrays["x_train"] // 2, y_train=arrays["y_train"])
+    with pytest.raises(DataError, match=r"data\.sources\.cifar10 has changed .* its digest was ") as caught:
+        federation.resume(session.session_id, rounds=3)
+    assert digest in caught.value.message
+
+
+@pytest.mark.parametrize("has_data", [False, True])
+def test_an_installed_library_comes_first_unless_data_are_named(tmp_path: Path, has_data: bool) -> None:
+    (tmp_path / "flwr_datasets.py").write_text("FederatedDataset = 'theirs'\n")
+    runtime = Path(__file__).parents[3] / "fedpkg" / "runtime" / "path"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (runtime, tmp_path)))}
+    if has_data:
+        environ["FEDPKG_DATASETS"] = str(tmp_path / "none.json")
+    code = "import flwr_datasets; print(flwr_datasets.FederatedDataset)"
+    ran = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == (
+        "<class 'fedpkg.apps.federated_data.federated_dataset.FederatedDataset'>" * has_data or "theirs"
+    )
+
+
+NAMES = """
+import importlib, json, sys
+import flwr_datasets
+found = {}
+for module, table in flwr_datasets.MODULES.items():
+    made = importlib.import_module(module)
+    for name in table:
+        getattr(made, name)
+try:
+    from flwr_datasets.visualization import plot_label_distributions
+except ImportError as error:
+    found["picture"] = str(error)
+try:
+    from flwr_datasets.partitioner import Dirichlet
+except ImportError as error:
+    found["name"] = str(error)
+from flwr_datasets.partitioner.iid_partitioner import IidPartitioner
+found["loaded"] = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "PIL", "pandas", "msgspec"})
+import fedpkg
+found["fedpkg"] = fedpkg.__file__
+print(json.dumps(found))
+"""
+
+
+def test_every_name_is_found_where_fedpkg_is_not_installed(tmp_path: Path) -> None:
+    """A bare interpreter: only NumPy can be imported beside the standard library."""
+    runtime = Path(__file__).parents[3] / "fedpkg" / "runtime" / "path"
+    (tmp_path / "numpy").symlink_to(Path(np.__file__).parent)
+    libraries = Path(np.__file__).parent.with_name("numpy.libs")
+    if libraries.is_dir():
+        (tmp_path / "numpy.libs").symlink_to(libraries)
+    environ = {"PYTHONPATH": os.pathsep.join(map(str, (runtime, tmp_path))), "PATH": os.environ["PATH"]}
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sitecustomize\n{NAMES}"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert "`fedpkg data describe --picture FILE`" in found["picture"]
+    assert "fedpkg has no such name. flwr_datasets.partitioner has: ContinuousPartitioner," in found["name"]
+    assert found["loaded"] == []
+    assert found["fedpkg"].endswith("compat/fedpkg/__init__.py")
