@@ -324,7 +324,7 @@ class Grid:
             node = message.metadata.dst_node_id
             what: RecordDict | Error
             if node in found:
-                what = _content(found[node].path)
+                what = _content(*found[node].place)
             else:
                 what = _error(failures.get(node))
             replies[id(message)] = self._reply(message, what)
@@ -395,10 +395,10 @@ def _identity(array: Any) -> object:
     return (plain.dtype, plain.values.shape, plain.values.__array_interface__["data"][0], plain.values.strides)
 
 
-def _content(path: str) -> RecordDict | Error:
+def _content(path: str, part: tuple[int, int] | None) -> RecordDict | Error:
     """What a reply contains; an error if it cannot be read."""
     try:
-        content, about = read_content(path)
+        content, about = read_content(path, part)
         return Error(**about["error"]) if "error" in about else content
     except (ClientError, TypeError, ValueError) as error:
         reason = str(error).replace(path, "the reply")

@@ -137,14 +137,15 @@ def read(path: str) -> dict[str, Tensor]:
     return {name: one.copy().tensor() for name, one in open_file(path).items()}
 
 
-def open_file(path: str) -> dict[str, Plain]:
-    """The arrays of a file by their keys, read-only; those of a large file are mapped where they are aligned.
+def open_file(path: str, part: tuple[int, int] | None = None) -> dict[str, Plain]:
+    """The arrays of a file, or of a part of one, by their keys, read-only; those of a large file are mapped where they
+    are aligned.
 
     Raises:
         ClientError: If it cannot be read, or has neither format.
     """
     try:
-        file = File(path)
+        file = File(path, part)
         return _read_npz(file) if bytes(file.view[:4]) == b"PK\3\4" else _read_safetensors(file)
     except (
         OSError,

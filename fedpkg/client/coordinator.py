@@ -83,19 +83,18 @@ class Reply:
         path = os.path.join(self._folder, f"{os.path.basename(self.part[0])}-{self.part[1]}")
         if not os.path.exists(path):
             os.makedirs(self._folder, exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(self.content)
+            with open(self.part[0], "rb") as whole, open(path, "wb") as file:
+                whole.seek(self.part[1])
+                file.write(whole.read(self.part[2]))
         return path
 
     @property
-    def content(self) -> bytes:
-        """The bytes of records that are a part of a file."""
+    def place(self) -> tuple[str, tuple[int, int] | None]:
+        """Where records are: the path of a file, and the offset and length of their part of it; None: all of it."""
         if self.part is None:
-            raise ClientError("this reply is a file, and no part of one", "read reply.path")
+            return self.path, None
         path, start, length = self.part
-        with open(path, "rb") as file:
-            file.seek(start)
-            return file.read(length)
+        return path, (start, length)
 
     def load(self, name: str = "") -> Mapping[str, Any]:
         """Read the update, or one of several sets, as PyTorch tensors."""
@@ -107,7 +106,8 @@ class Reply:
         """Read the records, as NumPy arrays."""
         from fedpkg.client.records import load_records
 
-        return load_records(self.path)
+        path, part = self.place
+        return load_records(path, part)
 
 
 class Replies(list):  # type: ignore[type-arg]

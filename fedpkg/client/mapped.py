@@ -14,6 +14,8 @@ READ_UP_TO_BYTES = 512 << 10  # smaller files are read: faulting in a mapping pa
 class File:
     """A regular file that is open for reading, as a view that may be written to (copy on write).
 
+    ``part`` is the offset and length of a small part of it, which is read as if it were the file.
+
     The file must not be truncated while it is mapped: the operating system then kills the process that reads it.
 
     Raises:
@@ -21,12 +23,13 @@ class File:
         ValueError: If it is not a regular file, or is empty.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, part: tuple[int, int] | None = None) -> None:
         self.path = os.path.abspath(path)
         fd, self._stamp = _opened(self.path)
         try:
-            self.is_mapped = self._stamp[2] > READ_UP_TO_BYTES
-            self.view = _map(fd, self._stamp[2]) if self.is_mapped else _read(fd, self._stamp[2])
+            start, size = part or (0, self._stamp[2])
+            self.is_mapped = part is None and size > READ_UP_TO_BYTES
+            self.view = _map(fd, size) if self.is_mapped else _read(fd, size, start)
         finally:
             os.close(fd)
 
@@ -59,9 +62,9 @@ def _opened(path: str) -> tuple[int, tuple[int, ...]]:
     return fd, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _read(fd: int, size: int) -> memoryview:
+def _read(fd: int, size: int, start: int) -> memoryview:
     view, filled = memoryview(bytearray(size)), 0
-    while filled < size and (count := os.readv(fd, [view[filled:]])):
+    while filled < size and (count := os.preadv(fd, [view[filled:]], start + filled)):
         filled += count
     return view[:filled]
 

@@ -25,26 +25,28 @@ class Records:
     data: Any = None
 
 
-def load_records(path: Path) -> Records:
+def load_records(path: Path, part: tuple[int, int] | None = None) -> Records:
     """Read records as NumPy arrays; those with a dtype that NumPy does not have (bfloat16) are tensors.
+
+    ``part`` is the offset and length of a part of the file that has them.
 
     Raises:
         ClientError: If the file cannot be read, or does not contain records.
     """
-    found = open_records(path)
+    found = open_records(path, part)
     return Records(
         {name: {key: _as_array(value) for key, value in one.items()} for name, one in found.sets.items()}, found.data
     )
 
 
-def open_records(path: Path) -> Records:
+def open_records(path: Path, part: tuple[int, int] | None = None) -> Records:
     """Records whose arrays are `fedpkg.client.arrays.Plain`: read-only, and mapped if the file is large.
 
     Raises:
         ClientError: As `load_records`.
     """
     path = os.fspath(path)
-    found = arrays.open_file(path)
+    found = arrays.open_file(path, part)
     if len(found) > _MOST_TENSORS:
         raise ClientError(f"{path}: does not contain records: it has more than {_MOST_TENSORS} tensors")
     try:

@@ -55,15 +55,19 @@ def write_content(
     write_records(path, to_records(content, suffix=os.path.splitext(path)[1], message=message))
 
 
-def read_content(path: str | os.PathLike[str]) -> tuple[RecordDict, Mapping[str, Any]]:
+def read_content(
+    path: str | os.PathLike[str], part: tuple[int, int] | None = None
+) -> tuple[RecordDict, Mapping[str, Any]]:
     """The RecordDict of a file, and the JSON about it. Arrays of a large file are mapped: it must not be written to.
+
+    ``part`` is the offset and length of a part of the file that has them.
 
     Raises:
         ClientError: If the file cannot be read, or contains something else.
     """
     path = os.fspath(path)
     try:
-        return from_records(open_records(path))
+        return from_records(open_records(path, part))
     except ClientError as error:
         message = error.message if error.message.startswith(path) else f"{path}: {error.message}"
         raise ClientError(message, error.hint) from error

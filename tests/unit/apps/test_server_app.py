@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from server_apps import IMPORTS, ROUNDS, dying
 from warm import warm_python
 
 from fedpkg.config import ExecutorConfig, RunConfig, dump_config
-from fedpkg.errors import SessionFailed
+from fedpkg.errors import Interrupted, SessionFailed
+from fedpkg.session import beginning
+from fedpkg.session.control import Control
 
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
 
@@ -174,16 +178,49 @@ assert [one.metadata.src_node_id for one in replies] == nodes and all(one.has_co
 """
 
 
-@pytest.mark.slow
-def test_ten_thousand_nodes_get_their_own_messages(
-    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce
+@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_many_nodes_get_their_own_messages(
+    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce, number: int
 ) -> None:
-    session = federation.run(config_of(federation, tmp_path, main_of(MANY), clients=10_000))
+    session = federation.run(config_of(federation, tmp_path, main_of(MANY), clients=number))
     assert session.status == "finished", session.error
     [row] = federation.store.list_rounds(session.session_id)
-    assert row.num_ok == 10_000
+    assert row.num_ok == number
     folder = federation.home.session_folder(session.session_id) / "coordinator" / "files"
     assert len(list(folder.iterdir())) < 20
+
+
+def test_an_app_that_sends_nothing_for_too_long_ends_the_session(
+    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce
+) -> None:
+    never = main_of("time.sleep(600)")
+    with pytest.raises(SessionFailed, match=r"the coordinator sent nothing for 2 s"):
+        federation.run(config_of(federation, tmp_path, never, strategy={"timeout_s": 2}))
+
+
+def test_an_app_that_never_ends_is_stopped(federation: Federation, tmp_path: Path, at_once: RecordsAtOnce) -> None:
+    forever = main_of("""
+while True:
+    grid.send_and_receive([Message(RecordDict(), 1, "query")])
+    open(MARK, "w").close()
+    time.sleep(600)
+""")
+    mark = tmp_path / "sent"
+    config = config_of(federation, tmp_path, f"MARK = {str(mark)!r}\n{forever}")
+    control = Control()
+
+    def stop() -> None:
+        while not mark.exists():
+            time.sleep(0.02)
+        control.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    with pytest.raises(Interrupted):
+        beginning.run(config, federation.home, lambda event: None, control)
+    stopping.join()
+    [session] = federation.store.list_sessions()
+    assert session.status == "interrupted"
 
 
 RAISES = """
