@@ -51,6 +51,7 @@ def main(words: Sequence[str]) -> None:
             write_json(f"{out}-metadata", metrics)
 
     message = read_message(given)
+    message.metadata.dst_node_id = now.partition_id + 1  # a file that several nodes get names none
     answer(reference, message, _context(now, message, _node_config(more)), now.state_folder, save)
 
 

@@ -223,6 +223,42 @@ while True:
     assert session.status == "interrupted"
 
 
+CLIENT = """
+from fedpkg.apps import ClientApp, Message, MetricRecord, RecordDict
+
+app = ClientApp()
+
+@app.query()
+def query(message, context):
+    assert message.metadata.dst_node_id == context.node_id == context.node_config["partition-id"] + 1
+    if context.node_id == 2:
+        return None
+    if context.node_id == 3:
+        raise ValueError("no data here")
+    return Message(RecordDict({"metrics": MetricRecord({"node": context.node_id})}), reply_to=message)
+"""
+ASKS = """
+replies = grid.send_and_receive([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
+told = [r.error.code if r.has_error() else r.content["metrics"]["node"] * 100 for r in replies]
+grid.end_round(metrics={"told": told, "reason": replies[2].error.reason})
+"""
+
+
+@pytest.mark.slow
+def test_clients_that_return_nothing_or_raise_cost_their_replies_alone(federation: Federation, tmp_path: Path) -> None:
+    config = config_of(federation, tmp_path, main_of(ASKS), package=str(tmp_path / "my app ü"))
+    folder = Path(config.package)
+    (folder / "my_app" / "client_app.py").write_text(CLIENT)
+    components = 'serverapp = "my_app.server_app:app"\nclientapp = "my_app.client_app:app"'
+    head = '[project]\nname = "my-app"\n[tool.flwr.app.components]\n'
+    (folder / "pyproject.toml").write_text(head + components)
+    session = federation.run(config)
+    assert session.status == "finished", session.error
+    [row] = federation.store.list_rounds(session.session_id)
+    assert row.strategy_metrics["told"] == [100, 2, 2, 400]
+    assert "no data here" in row.strategy_metrics["reason"]
+
+
 RAISES = """
 for number in range(3):
     if number == 2:
