@@ -134,7 +134,6 @@ class Strategy(ABC):
         if num_rounds < 0:
             raise ValueError(f"num_rounds is {num_rounds}; it must be 0 or more")
         configs = [_config("train_config", train_config), _config("evaluate_config", evaluate_config)]
-        logger.info("%s: %d rounds, %d arrays", type(self).__name__, num_rounds, len(initial_arrays))
         self.summary()
         if hasattr(grid, "announce"):
             grid.announce(num_rounds)
@@ -155,8 +154,9 @@ class Strategy(ABC):
                 grid.end_round(arrays=arrays, metrics=self.shown(train, evaluate, server))
             if self.should_stop(server_round, result):
                 logger.info("training ends after round %d of %d (should_stop)", server_round, num_rounds)
+                if hasattr(grid, "announce"):
+                    grid.announce(0)
                 break
-        logger.info("%r", result)
         return result
 
     def _train_phase(

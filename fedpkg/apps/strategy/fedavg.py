@@ -211,11 +211,14 @@ class FedAvg(Strategy):
     # ---- what they share
 
     def summary(self) -> None:
-        kinds = (bool, int, float, str)
+        """Log the settings that differ from FedAvg's defaults."""
+        usual = {**vars(FedAvg()), "needs_sent_arrays": True}
         settings = {
-            name: value for name, value in vars(self).items() if isinstance(value, kinds) and not name.startswith("_")
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, (int, float, str)) and not name.startswith("_") and usual.get(name) != value
         }
-        logger.info("%s: %s", type(self).__name__, shown_metrics(settings))
+        logger.info("%s: %s", type(self).__name__, shown_metrics(settings) if settings else "default settings")
 
     def shown(
         self, train: MetricRecord | None, evaluate: MetricRecord | None, server: MetricRecord | None
