@@ -13,6 +13,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from fedpkg.weights.weights import Weights
 
 _CHUNK = 1 << 20
 _LINKED_BYTES = 1 << 20
+_HASHED_AT_ONCE = 4  # files
 
 
 STEADY = (
@@ -117,9 +119,12 @@ class Journal:
 
         return self._keep(write, self.form.suffix)
 
-    def keep_file(self, path: Path) -> str:
-        """Keep a file that does not change any more, by a hard link if possible; return its name."""
+    def keep_files(self, paths: Sequence[Path]) -> list[str]:
+        """Keep files that do not change any more, by hard links if possible; return their names."""
+        with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:  # their digests take the time
+            return list(pool.map(self._keep_file, paths, map(str, range(len(paths)))))
 
+    def _keep_file(self, path: Path, place: str) -> str:
         def link(incoming: Path) -> None:
             remove_tree(incoming)
             try:
@@ -127,7 +132,7 @@ class Journal:
             except OSError:  # another file system
                 copy_file(path, incoming)
 
-        return self._keep(link, path.suffix)
+        return self._keep(link, path.suffix, place)
 
     def keep_parts(self, paths: Sequence[Path]) -> tuple[str, list[tuple[int, int]]]:
         """Keep several small files as parts of one; return its name, and the offset and length of each part."""
@@ -172,8 +177,8 @@ class Journal:
             os.unlink(name, dir_fd=folder)
         return kept
 
-    def _keep(self, write: Callable[[Path], None], suffix: str) -> str:
-        incoming = self.file(f"incoming{suffix}")
+    def _keep(self, write: Callable[[Path], None], suffix: str, place: str = "") -> str:
+        incoming = self.file(f"incoming{place}{suffix}")
         write(incoming)
         kept = f"{sha256_file(incoming)}{suffix}"
         incoming.replace(self.file(kept))

@@ -312,6 +312,7 @@ class _Talk:
         """The replies in the form of a message; their weights are stored as files."""
         told: list[dict[str, Any]] = []
         small: list[tuple[dict[str, Any], Path]] = []
+        large: list[tuple[dict[str, Any], Path]] = []
         for replies in answers:
             one: dict[str, Any] = {
                 "id": replies.request_id,
@@ -332,12 +333,12 @@ class _Talk:
                 }
                 if reply.file is None:
                     said["weights"] = {name: self.journal.keep(one) for name, one in _files_in(reply).items()}
-                elif reply.file.stat().st_size < _SMALL_BYTES:
-                    small.append((said, reply.file))
                 else:
-                    said["weights"] = {"": self.journal.keep_file(reply.file)}
+                    (small if reply.file.stat().st_size < _SMALL_BYTES else large).append((said, reply.file))
                 found.append(said)
             told.append({**one, "missing": list(replies.missing), "failures": _failures(replies), "replies": found})
+        for (said, _), name in zip(large, self.journal.keep_files([path for _, path in large]), strict=True):
+            said.update(weights={"": name})
         if small:
             name, parts = self.journal.keep_parts([path for _, path in small])
             for (said, _), part in zip(small, parts, strict=True):
