@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets"))
+NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets", "datasets"))
 OF_FEDN = ("fedn", "scaleout", "scaleoututil")
 SERVED = tuple("fedpkg.%s" % name for name in ("client", "records", "apps", "partitions", "errors"))
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(RUNTIME, "compat")
 
 
+of_app: list[bool] = []  # not empty: a message app is run, for which there are also datasets
 instead: list[bool] = []  # not empty: these modules take precedence over an installed FEDn
 
 
@@ -37,6 +38,12 @@ def serve_instead() -> None:
         is_ours = (getattr(module, "__file__", None) or "").startswith(FOLDER)
         if name.partition(".")[0] in OF_FEDN and not is_ours:
             del sys.modules[name]
+
+
+def serve_apps() -> None:
+    """From now on, find the modules, also ``datasets``: other programs have folders and modules of this name."""
+    of_app.append(True)
+    install()
 
 
 def install() -> None:
@@ -51,7 +58,7 @@ class _LastResort:
     ) -> ModuleSpec | None:
         if name in SERVED:
             return PathFinder.find_spec(name, [os.path.dirname(RUNTIME)])
-        if name not in NAMES:
+        if name not in NAMES or (name == "datasets" and not of_app):
             return None
         # An installed flwr_datasets would download what the run configuration names local data for (data.sources).
         has_data = name == "flwr_datasets" and "FEDPKG_DATASETS" in os.environ
@@ -60,6 +67,12 @@ class _LastResort:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
                 # Without a loader it is only a folder of that name, such as one that contains a Dockerfile.
-                if spec is not None and spec.loader is not None:
+                if spec is not None and (spec.loader is not None or _has_modules(spec)):
                     return spec
         return PathFinder.find_spec(name, [FOLDER])
+
+
+def _has_modules(spec: ModuleSpec) -> bool:
+    """Whether the folder ``datasets`` has modules of the app, and not only its data."""
+    folders = (spec.submodule_search_locations or ()) if spec.name == "datasets" else ()
+    return any(name.endswith(".py") for folder in folders if os.path.isdir(folder) for name in os.listdir(folder))

@@ -12,7 +12,7 @@ import sys
 import _fedpkg_compat  # type: ignore[import-not-found]
 
 if __name__ == "__main__":
-    _fedpkg_compat.install()
+    _fedpkg_compat.serve_apps()
     from fedpkg.apps.model_program import main
 
     main(sys.argv[1:])

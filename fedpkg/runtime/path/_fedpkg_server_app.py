@@ -11,7 +11,7 @@ import _fedpkg_compat  # type: ignore[import-not-found]
 
 
 def main() -> None:
-    _fedpkg_compat.install()
+    _fedpkg_compat.serve_apps()
     from fedpkg.apps.server_program import run
 
     run(sys.argv[1])

@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from federation import Federation
+from message_apps import make_app
 
 from fedpkg.data.named_sources import copies_for_apps
 from fedpkg.errors import DataError, SessionFailed
 from fedpkg.means import means
+from fedpkg.session.package_run import run_of_package
 from fedpkg.stores.base import TaskRow
 
 CLIENT = """
@@ -175,3 +178,111 @@ def test_every_name_is_found_where_fedpkg_is_not_installed(tmp_path: Path) -> No
     assert "fedpkg has no such name. flwr_datasets.partitioner has: ContinuousPartitioner," in found["name"]
     assert found["loaded"] == []
     assert found["fedpkg"].endswith("compat/fedpkg/__init__.py")
+
+
+OF_DATASETS = """
+import _fedpkg_compat
+_fedpkg_compat.serve_apps()
+import datasets
+if hasattr(datasets, "MODULES"):
+    import importlib
+    for module, table in datasets.MODULES.items():
+        for name in table:
+            getattr(importlib.import_module(module), name)
+    from datasets.utils.logging import disable_progress_bar
+    disable_progress_bar()
+    whole = datasets.load_dataset("sklearn/iris")
+    joined = datasets.load_dataset("sklearn/iris", split="train+test")
+    assert (whole.num_rows, len(joined)) == ({"train": 120, "test": 30}, 150)
+    try:
+        datasets.load_dataset("sklearn/iris", split="train[:10%]")
+    except ValueError as error:
+        assert "has no split 'train[:10%]'" in str(error), error
+    print("ours")
+else:
+    print(datasets.__path__[0] if hasattr(datasets, "__path__") else datasets.__file__)
+"""
+
+
+without_datasets = pytest.mark.skipif(find_spec("datasets") is not None, reason="datasets is installed")
+
+
+@without_datasets
+@pytest.mark.parametrize("what", ["nothing", "data", "modules", "module"])
+def test_apps_find_datasets_unless_they_have_their_own(tmp_path: Path, what: str) -> None:
+    pytest.importorskip("sklearn")
+    if what in ("data", "modules"):
+        (tmp_path / "datasets").mkdir()
+        (tmp_path / "datasets" / ("a.npz" if what == "data" else "mnist.py")).write_text("")
+    elif what == "module":
+        (tmp_path / "datasets.py").write_text("")
+    runtime = Path(__file__).parents[3] / "fedpkg" / "runtime" / "path"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (runtime, tmp_path)))}
+    ran = subprocess.run(
+        [sys.executable, "-c", OF_DATASETS], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    expected = {"modules": str(tmp_path / "datasets"), "module": str(tmp_path / "datasets.py")}
+    assert ran.stdout.strip() == expected.get(what, "ours")
+
+
+@without_datasets
+def test_other_packages_find_no_datasets(tmp_path: Path) -> None:
+    """They may have a fallback for its absence."""
+    runtime = Path(__file__).parents[3] / "fedpkg" / "runtime" / "path"
+    ran = subprocess.run(
+        [sys.executable, "-c", "import datasets"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(runtime)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "No module named 'datasets'" in ran.stderr
+
+
+APP = {
+    "client_app": """
+from datasets import load_dataset
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr_datasets import FederatedDataset
+
+app = ClientApp()
+
+@app.train()
+def train(msg, context):
+    divided = FederatedDataset(dataset="uoft-cs/cifar10", partitioners={"train": context.node_config["num-partitions"]})
+    mine = divided.load_partition(context.node_config["partition-id"])
+    metrics = MetricRecord({"num-examples": len(mine), "all": len(load_dataset("cifar10")["train"])})
+    return Message(RecordDict({"arrays": msg.content["arrays"], "metrics": metrics}), reply_to=msg)
+""",
+    "server_app": """
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+from flwr_datasets import FederatedDataset
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    rows = len(FederatedDataset(dataset="cifar10", partitioners={}).load_split("train"))
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(2)])})
+    replies = list(grid.send_and_receive([Message(content, node, "train") for node in grid.get_node_ids()]))
+    found = [reply.content["metrics"] for reply in replies]
+    assert sum(one["num-examples"] for one in found) == rows == 200
+    assert {one["all"] for one in found} == {rows}
+""",
+}
+
+
+def test_both_parts_of_an_app_have_the_data(federation: Federation, tmp_path: Path, pixels: Path) -> None:
+    folder = make_app(tmp_path / "app")
+    for name, text in APP.items():
+        (folder / "quick" / f"{name}.py").write_text(text)
+    words = [f"run.data.sources.cifar10={pixels}", "run.executor.workers=2"]
+    config, _ = run_of_package(folder, words, cache=tmp_path / "cache", clients=3)
+    session = federation.run(config)
+    assert (session.status, session.error) == ("finished", None)
+    assert session.config["data"]["sources"] == {"cifar10": str(pixels)}  # type: ignore[index,call-overload]
