@@ -107,6 +107,16 @@ def copies_for_apps(cache: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
+def files_in(listing: str) -> list[str]:
+    """A list of an app's datasets, and the files that it names; nothing, if it is gone."""
+    try:
+        found = json.loads(Path(listing).read_text(encoding="utf-8"))["datasets"]
+    except OSError:
+        return []
+    columns = (column for dataset in found.values() for split in dataset.values() for column in split.values())
+    return [listing, *dict.fromkeys(column["file"] for column in columns)]
+
+
 def _splits(given: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a source: one of all splits, or one for each split."""
     if isinstance(given, Mapping) and not {*_OF_A_SECTION} & given.keys():

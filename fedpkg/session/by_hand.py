@@ -22,6 +22,7 @@ from fedpkg.replies.reading import tensors_of
 from fedpkg.session.admission import put_on_disk
 from fedpkg.session.executors import make_executor, slots_of
 from fedpkg.session.limits import isolation_of, limits_of
+from fedpkg.session.local_data import with_files
 from fedpkg.session.seed_model import bare_form, non_finite
 from fedpkg.session.started import Started, with_started
 from fedpkg.types import Json, ReplyKind
@@ -75,13 +76,14 @@ class Call:
         """The configuration of a run that would make the same call."""
         told = {str(name): str(value) for name, value in self.record.get("environment", {}).items()}
         gpus = len(self.record.get("gpus", ())) if self.gpus is None else self.gpus
+        isolate = with_files(self.isolate, told) if self.isolate.enabled else self.isolate
         return RunConfig(
             package=str(self.package),
             rounds=1,
             clients=ClientsConfig(count=1),
             executor=ExecutorConfig(name=self.executor, workers=1, needs=NeedsConfig(gpus=gpus)),
             environment={**self.environment, **told},
-            isolate=self.isolate,
+            isolate=isolate,
         )
 
 

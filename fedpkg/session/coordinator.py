@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm
     from fedpkg.waist.order import Limits
 
+_FEDPKG = Path(__file__).resolve().parents[1]  # strategies of apps import it, wherever it is installed
 _LOG_CHARACTERS = 2000
 
 
@@ -60,7 +61,7 @@ def give_workplace(
             what.command,
             cwd=what.cwd,
             folder=what.folder,
-            reads=what.reads,
+            reads=(*what.reads, _FEDPKG),
             writes=what.writes,
             fd=what.fd,
             variables={**config.environment, **own},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from fedpkg.config import RunConfig
+from fedpkg.config import IsolateConfig, RunConfig
 from fedpkg.stores.home import Home
 
 
@@ -36,3 +38,13 @@ def with_local_data(config: RunConfig, home: Home) -> RunConfig:
         environment={**config.environment, VARIABLE: str(found.listing)},
         isolate=msgspec.structs.replace(config.isolate, read=read),
     )
+
+
+def with_files(isolate: IsolateConfig, environment: Mapping[str, str]) -> IsolateConfig:
+    """The isolation of a task that is repeated in the environment of a session: it may read the same datasets."""
+    from fedpkg.apps.federated_data.sources import VARIABLE
+    from fedpkg.data.named_sources import files_in
+
+    if VARIABLE not in environment:
+        return isolate
+    return msgspec.structs.replace(isolate, read=[*isolate.read, *files_in(environment[VARIABLE])])

@@ -15,9 +15,11 @@ import pytest
 from federation import Federation
 from message_apps import make_app
 
+from fedpkg.config import IsolateConfig
 from fedpkg.data.named_sources import copies_for_apps
 from fedpkg.errors import DataError, SessionFailed
 from fedpkg.means import means
+from fedpkg.session.by_hand import Call, call_entry_point
 from fedpkg.session.package_run import run_of_package
 from fedpkg.stores.base import TaskRow
 
@@ -87,6 +89,30 @@ def test_tasks_have_their_partition_of_the_named_data(
         expected = float(arrays["x_train"].mean())
     assert float(federation.model(f"{session.session_id}.1")["pixels"][0]) == pytest.approx(expected, rel=1e-5)
     assert [path.suffix for path in copies_for_apps(federation.home.data)] == [".json"]  # pixels.npz itself is mapped
+
+
+def test_an_isolated_task_can_be_repeated_by_hand(
+    federation: Federation, package: Path, pixels: Path, tmp_path: Path
+) -> None:
+    if means().cold is None:
+        pytest.skip(f"no isolation here: {means()}")
+    session = federation.run(**run_of(package, str(pixels)))
+    row = federation.task(session, "client-2")
+    record = json.loads((federation.folder(row) / "task.json").read_text())
+    (tmp_path / "by hand").mkdir()
+    np.savez(tmp_path / "seed.npz", pixels=np.zeros(1))
+    called = call_entry_point(
+        Call(
+            package=package,
+            entry_point="train",
+            folder=tmp_path / "by hand",
+            model=tmp_path / "seed.npz",
+            record=record,
+            isolate=IsolateConfig(enabled=True),
+        )
+    )
+    assert called.answer.failure is None, (tmp_path / "by hand" / "task" / "stderr.log").read_text()
+    assert called.answer.num_examples == federation.store.list_clients(session.session_id)[2].last_num_examples
 
 
 def log_of(federation: Federation, row: TaskRow) -> str:
@@ -259,8 +285,9 @@ def train(msg, context):
 """,
     "server_app": """
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord
 from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
 from flwr_datasets import FederatedDataset
 
 app = ServerApp()
@@ -268,21 +295,26 @@ app = ServerApp()
 @app.main()
 def main(grid, context):
     rows = len(FederatedDataset(dataset="cifar10", partitioners={}).load_split("train"))
-    content = RecordDict({"arrays": ArrayRecord([np.zeros(2)])})
-    replies = list(grid.send_and_receive([Message(content, node, "train") for node in grid.get_node_ids()]))
-    found = [reply.content["metrics"] for reply in replies]
-    assert sum(one["num-examples"] for one in found) == rows == 200
-    assert {one["all"] for one in found} == {rows}
+    strategy = FedAvg(fraction_evaluate=0.0)
+    result = strategy.start(grid=grid, initial_arrays=ArrayRecord([np.zeros(2)]), num_rounds=1)
+    assert result.train_metrics_clientapp[1]["all"] == rows == 200
 """,
 }
 
 
-def test_both_parts_of_an_app_have_the_data(federation: Federation, tmp_path: Path, pixels: Path) -> None:
+@pytest.mark.parametrize("isolated", [False, True])
+def test_both_parts_of_an_app_have_the_data(
+    federation: Federation, tmp_path: Path, pixels: Path, isolated: bool
+) -> None:
+    if isolated and means().warm is None:
+        pytest.skip(f"no isolation here: {means()}")
     folder = make_app(tmp_path / "app")
     for name, text in APP.items():
         (folder / "quick" / f"{name}.py").write_text(text)
-    words = [f"run.data.sources.cifar10={pixels}", "run.executor.workers=2"]
+    words = [f"run.data.sources.cifar10={pixels}", f"run.isolate.enabled={str(isolated).lower()}"]
     config, _ = run_of_package(folder, words, cache=tmp_path / "cache", clients=3)
     session = federation.run(config)
     assert (session.status, session.error) == ("finished", None)
+    sizes = [row.last_num_examples or 0 for row in federation.store.list_clients(session.session_id)]
+    assert sum(sizes) == 200
     assert session.config["data"]["sources"] == {"cifar10": str(pixels)}  # type: ignore[index,call-overload]
