@@ -34,8 +34,9 @@ class FedStrategy(FedAvg):
     - Entry point ``train`` becomes ``@app.train()``, ``validate`` becomes ``@app.evaluate()``, and any other, such as
       ``gradient``, becomes ``@app.train("gradient")``.
     - The model becomes the array record ``arrays``; several sets become one array record each, under their names.
-    - Parameters for the clients are in the config record under their names (``proximal_mu``), besides ``server-round``
-      and what the app sends. ``config["reply"]`` is ``"delta"`` or ``"gradient"`` if replies must be that.
+    - Parameters for the clients are in the config record under their names, also with hyphens (``proximal_mu`` and
+      ``proximal-mu``), besides ``server-round`` and what the app sends. ``config["reply"]`` is ``"delta"`` or
+      ``"gradient"`` if replies must be that.
 
     A reply to a request for sets has an array record for each of them. Nodes are sampled as in FedAvg, unless the
     strategy chooses them.
@@ -227,6 +228,7 @@ class FedStrategy(FedAvg):
             for name, weights in sets.items()
         }
         said = {name: _value(value) for name, value in request.parameters.items()}
+        said |= {name.replace("_", "-"): value for name, value in said.items()}
         config = ConfigRecord({**config, **said, SERVER_ROUND: server_round})
         if request.reply != "weights":
             config[REPLY] = request.reply

@@ -319,7 +319,11 @@ def test_a_step_may_send_several_messages_to_a_node() -> None:
 def test_parameters_of_a_strategy_are_in_the_config() -> None:
     grid = MemoryGrid(2, lambda node, message: content(message.content["arrays"], n=1))
     FedStrategy("fedprox", proximal_mu=0.3).start(grid, ArrayRecord({"w": floats(0)}), num_rounds=1)
-    assert grid.sent[0][0].content["config"] == {"proximal_mu": 0.3, "server-round": 1}
+    assert grid.sent[0][0].content["config"] == {
+        "proximal_mu": 0.3,
+        "proximal-mu": 0.3,
+        "server-round": 1,
+    }
 
 
 def test_transforms_on_the_way_are_refused_and_the_mod_is_named() -> None:
