@@ -105,15 +105,19 @@ def opened(
 ) -> tuple[list[Answer], list[LeftOut], Weights | None]:
     """The replies whose arrays and weights can be used, all others, and what the arrays of the former fit.
 
-    That is the model that was sent. If no reply fits it, and the strategy does not need it, it is the first of those
-    replies of which most have the same names and shapes: an app may send one thing and get another.
+    That is the model that was sent. If no reply fits it, the strategy does not need it, and more than half of the
+    replies have the same names and shapes, with other names than the model, it is the first of these: an app may send a
+    whole model and get a part of it. Without a model, it is the first of those with the most frequent names and shapes.
     """
     read = _read(messages, [""], arrays_key, weight_key)
-    replies = [one for one in read if not isinstance(one, str)]
+    found = [one.weights for one in read if not isinstance(one, str)]
     template = model
-    fits_model = model is not None and any(not _fitted(one.weights, model)[1] for one in replies)
-    if replies and not fits_model and not (needs_model and model is not None):
-        template = _usual([one.weights for one in replies])
+    if found and model is None:
+        template = _usual(found)[0]
+    elif found and model is not None and not needs_model and all(_fitted(one, model)[1] for one in found):
+        other, number = _usual(found)
+        if other.keys() != model.keys() and 2 * number > len(found):
+            template = other
     usable, left_out = _all_checked(messages, read, {} if template is None else {"": template}, use)
     return usable, left_out, template
 
@@ -201,8 +205,8 @@ def _fitted(came: Weights, template: Weights) -> tuple[Weights, str]:
     return came.reordered_like(template), ""
 
 
-def _usual(found: Sequence[Weights]) -> Weights:
-    """The first of those with the names and shapes that most have."""
+def _usual(found: Sequence[Weights]) -> tuple[Weights, int]:
+    """The first of those with the most frequent names and shapes, and their number."""
     kinds: list[Any] = [tuple(sorted((name, tuple(one.shape)) for name, one in each.items())) for each in found]
-    most = max(Counter(kinds).values())
-    return next(each for each, kind in zip(found, kinds, strict=True) if kinds.count(kind) == most)
+    kind, number = Counter(kinds).most_common(1)[0]
+    return found[kinds.index(kind)], number

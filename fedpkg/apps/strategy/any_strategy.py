@@ -82,7 +82,7 @@ class FedStrategy(FedAvg):
             return None, None
         state = self.stepping.begin(self._method, self.stepping.weights_of(arrays))
         step = self.stepping.steps(self._method, state, self._context(server_round, grid))
-        contents: list[RecordDict] = []
+        contents: list[RecordDict] = []  # of the replies to the last requests
         answers: Any = None
         try:
             while True:
@@ -176,6 +176,7 @@ class FedStrategy(FedAvg):
         log_phase(server_round, "training", replies, None)
         by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
         found = []
+        contents.clear()
         for request, messages in zip(requests, asked, strict=True):
             came = [by_message[one.metadata.message_id] for one in messages if one.metadata.message_id in by_message]
             answers, left_out = self._read(request, came, model)

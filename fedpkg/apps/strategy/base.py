@@ -222,7 +222,7 @@ def log_phase(server_round: int, phase: str, replies: Sequence[Message], metrics
     if replies:
         failed = sum(reply.has_error() for reply in replies)
         about = "" if metrics is None else f": {shown_metrics(metrics)}"
-        logger.info("round %d: %s, %d of %d nodes%s", server_round, phase, len(replies) - failed, len(replies), about)
+        logger.info("round %d: %s, %d of %d replies%s", server_round, phase, len(replies) - failed, len(replies), about)
 
 
 def _config(name: str, given: ConfigRecord | None) -> ConfigRecord:

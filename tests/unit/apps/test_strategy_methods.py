@@ -307,12 +307,13 @@ def test_a_step_may_send_several_messages_to_a_node() -> None:
         weights, target = message.content["arrays"]["w"].numpy(), float(node % 2)
         if message.metadata.message_type == "evaluate":
             return content(None, n=1, loss=float(np.abs(weights - target).sum()))
-        return content({"w": np.full_like(weights, target)}, n=1)
+        return content({"w": np.full_like(weights, target)}, n=1, loss=7.0)
 
     grid = MemoryGrid(4, answer)
     strategy = FedStrategy("ifca", clusters=2, fraction_evaluate=0)
-    strategy.start(grid, ArrayRecord({"w": floats(0.4, 0.6, 0.5)}), num_rounds=3)
+    result = strategy.start(grid, ArrayRecord({"w": floats(0.4, 0.6, 0.5)}), num_rounds=3)
     assert [len(sent) for sent in grid.sent if sent] == [8, 4] * 3
+    assert result.train_metrics_clientapp[3] == {"loss": 7.0}, "those of training alone"
     assert sorted(float(one["w"].mean()) for one in strategy.stepping.state["clusters"]) == [0.0, 1.0]
 
 

@@ -179,6 +179,19 @@ def test_replies_with_other_arrays_than_sent_are_combined_among_themselves(caplo
     assert "node 3 is left out" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [content({"w": floats(1, 2, 3)}, n=1)] * 2,  # the names that were sent
+        [content({"w": np.array([1, 2])}, n=1)] * 2,
+        [content({"v": floats(1)}, n=1), content({"u": floats(1)}, n=1)],  # no majority
+    ],
+)
+def test_replies_that_all_misfit_do_not_become_the_model(answers: list[Any]) -> None:
+    strategy = FedAvg()
+    assert strategy.aggregate_train(1, replies_to(strategy, {"w": floats(0, 0)}, answers)) == (None, None)
+
+
 def test_functions_of_the_app_make_the_metrics_and_these_are_shown() -> None:
     def counted(contents: list[RecordDict], key: str) -> MetricRecord:
         return MetricRecord({"replies": len(contents), "examples": sum(one["metrics"][key] for one in contents)})

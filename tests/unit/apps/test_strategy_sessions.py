@@ -73,4 +73,4 @@ def test_a_node_that_fails_is_left_out(
     assert [row.num_ok for row in federation.store.list_rounds(session.session_id)] == [6, 8]
     told = " ".join(record.getMessage() for record in caplog.records if record.name == "fedpkg.server_app")
     assert "round 1: training: node 2 is left out: error 2: exit_code: it fails" in told
-    assert "round 1: training, 3 of 4 nodes: loss" in told
+    assert "round 1: training, 3 of 4 replies: loss" in told
