@@ -97,6 +97,14 @@ class DataError(FedpkgError):
     exit_code = 6
 
 
+class FederatedDataError(DataError, ValueError):
+    """A dataset cannot be found, read or divided, or a call asks for something that it does not have."""
+
+
+class NoColumn(FederatedDataError, KeyError):
+    """A dataset of a message app has no such column."""
+
+
 class StoreError(FedpkgError):
     exit_code = 7
 

@@ -62,7 +62,7 @@ class _Referenced(Mapping[str, Any]):
             raise ClientError(f"{path}: it is not a reference that fedpkg has written")
         folder = os.path.dirname(os.path.realpath(path))
         source = os.path.join(folder, reference["source"])
-        _check_source(source, reference)
+        check_source(source, reference)
         self._parts = reference["parts"]
         self._index = np.load(os.path.join(folder, reference["index"]), mmap_mode="r")
         self._arrays = _members(source)
@@ -96,7 +96,7 @@ def is_reference(path: Path) -> bool:
         return False
 
 
-def _check_source(path: str, reference: Mapping[str, Any]) -> None:
+def check_source(path: str, reference: Mapping[str, Any]) -> None:
     """Raise ClientError if the source is not that of the split. It is read only if its time is another one."""
     try:
         status = os.stat(path)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,13 @@ import numpy as np
 from filelock import FileLock
 
 from fedpkg.apps.federated_data.columns import is_picture
+from fedpkg.client.data import open_data
+from fedpkg.client.errors import ClientError
 from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS
 from fedpkg.config_sections import AppDataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.client_files import can_be_mapped, write_arrays
-from fedpkg.data.sources.base import Dataset
+from fedpkg.data.sources.base import KEYS, Dataset, named
 from fedpkg.data.sources.opening import OpenedSource
 from fedpkg.data.sources.registry import BY_SUFFIX, resolve_dataset
 from fedpkg.errors import ConfigError, DataError, nearest
@@ -82,23 +85,26 @@ def prepare_sources(data: AppDataConfig, cache: Path) -> Prepared:
     folder = cache / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     datasets: dict[str, Any] = {}
-    files: dict[Path, None] = {}
+    files: dict[str, Any] = {}  # with their facts; None: copies
     with FileLock(cache / ".lock"):
         for name, given in data.sources.items():
-            _check_digest(name, given, data.digests.get(name))
+            parts = {split: (OpenedSource(_without_rename(section)), section) for split, section in _splits(given)}
+            _check_digest(name, [opened for opened, _ in parts.values()], data.digests.get(name))
             splits: dict[str, Any] = {}
-            for split, section in _splits(given):
-                opened = OpenedSource(_without_rename(section))
-                file, columns = _table(opened, section, name, folder)
+            for split, (opened, section) in parts.items():
+                file, dataset = _mapped(opened, section, folder)
+                columns = _columns(dataset, file, section, name)
                 splits |= columns if split == _WHOLE else {split: columns["train"]}
-                files[file] = None
+                files[str(file)] = None if file.parent == folder.absolute() else _facts(file, opened.fingerprint())
             datasets[name] = splits
-        text = json.dumps({"fedpkg_datasets": 1, "datasets": datasets}, indent=1, ensure_ascii=False)
+        facts = {file: told for file, told in files.items() if told is not None}
+        whole = {"fedpkg_datasets": 1, "datasets": datasets, "files": facts}
+        text = json.dumps(whole, indent=1, ensure_ascii=False)
         listing = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
         if not listing.exists():
             with atomic_write(listing) as out:
                 out.write(text.encode())
-    return Prepared(listing.absolute(), tuple(files))
+    return Prepared(listing.absolute(), tuple(map(Path, files)))
 
 
 def copies_for_apps(cache: Path) -> list[Path]:
@@ -162,10 +168,10 @@ def _without_rename(section: Any) -> Any:
     return plain["name"] if plain.get("name") in NAMED_DATASETS and len(plain) == 1 else plain
 
 
-def _check_digest(name: str, given: Any, before: str | None) -> None:
-    if before is None or all(_without_rename(part) in NAMED_DATASETS for _, part in _splits(given)):
+def _check_digest(name: str, sources: Sequence[OpenedSource], before: str | None) -> None:
+    if before is None or all(opened.about in NAMED_DATASETS for opened in sources):
         return  # the digests of scikit-learn's have its version, and releases do not change datasets
-    now = digests_of({name: given})[name]
+    now = " ".join(opened.fingerprint() for opened in sources)
     if now != before:
         raise DataError(
             f"data.sources.{name} has changed since the session began: its digest was {before} and is now {now}",
@@ -173,19 +179,24 @@ def _check_digest(name: str, given: Any, before: str | None) -> None:
         )
 
 
-def _table(opened: OpenedSource, section: Any, name: str, folder: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """The file with a source's arrays and, for each split, where in it the columns are."""
-    dataset = opened.read()
-    file = _file(opened, dataset, section, folder)
+def _facts(file: Path, digest: str) -> dict[str, Any]:
+    status = file.stat()
+    sha256 = digest.removeprefix("sha256:").partition(".")[0]
+    return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256}
+
+
+def _columns(dataset: Dataset, file: Path, section: Any, name: str) -> dict[str, dict[str, Any]]:
+    """For each split, where in the file its columns are."""
     last = name.rpartition("/")[2]
     label = section.get("label") if isinstance(section, Mapping) else None
+    label = label or _LABELS.get(last, "label")
     rename = section.get(_RENAME, {}) if isinstance(section, Mapping) else {}
     found: dict[str, dict[str, Any]] = {}
     for split in ("train", "test")[: 1 + dataset.has_test]:
         columns = _features(dataset, split, _IMAGES.get(last, "image"))
-        columns[label or _LABELS.get(last, "label")] = {"array": f"y_{split}"}
+        columns[label] = {"array": f"y_{split}"}
         if dataset.classes is not None:
-            columns[label or _LABELS.get(last, "label")]["classes"] = list(dataset.classes)
+            columns[label]["classes"] = list(dataset.classes)
         for column in dataset.columns:
             if column.endswith("_test") == (split == "test"):
                 columns[column.removesuffix("_test")] = {"array": column}
@@ -196,7 +207,7 @@ def _table(opened: OpenedSource, section: Any, name: str, folder: Path) -> tuple
                 hint=f"its columns: {', '.join(columns)}",
             )
         found[split] = {rename.get(one, one): {"file": str(file), **told} for one, told in columns.items()}
-    return file, found
+    return found
 
 
 def _features(dataset: Dataset, split: str, image: str) -> dict[str, dict[str, Any]]:
@@ -207,16 +218,24 @@ def _features(dataset: Dataset, split: str, image: str) -> dict[str, dict[str, A
     return {image if is_image else "x": {"array": f"x_{split}"}}
 
 
-def _file(opened: OpenedSource, dataset: Dataset, section: Any, folder: Path) -> Path:
-    """The source's own file, if its arrays can be mapped, or else one copy."""
+def _mapped(opened: OpenedSource, section: Any, folder: Path) -> tuple[Path, Dataset]:
+    """A file whose arrays can be mapped, and what it contains: the source's own, which is not read, or else a copy."""
     files = opened.files()
-    if len(files) == 1 and not dataset.columns and can_be_mapped(files[0]):
-        return files[0].absolute()
     settings = {
         key: value
         for key, value in (section.items() if isinstance(section, Mapping) else ())
         if key not in (*_WHERE_IT_IS, _RENAME)
     }
+    is_npz = len(files) == 1 and files[0].suffix == ".npz" and zipfile.is_zipfile(files[0])
+    if is_npz and not settings.get("columns") and can_be_mapped(files[0]):
+        try:
+            arrays = open_data(files[0])
+        except ClientError as error:
+            raise DataError(error.message, hint=error.hint) from error
+        hint = f"the file needs the arrays {', '.join(KEYS)} (both test arrays may be absent)"
+        whole = named({key: arrays[key] for key in KEYS if key in arrays}, f"dataset {opened.about}", hint)
+        return files[0].absolute(), whole
+    dataset = opened.read()
     key = json.dumps([opened.fingerprint(), settings], sort_keys=True)
     copy = (folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz").absolute()
     if not copy.exists():
@@ -225,4 +244,4 @@ def _file(opened: OpenedSource, dataset: Dataset, section: Any, folder: Path) ->
         write_arrays(unfinished, replace(dataset, arrays={**dataset.arrays, **dataset.columns}))
         unfinished.replace(copy)
         fsync_folder(folder)
-    return copy
+    return copy, dataset

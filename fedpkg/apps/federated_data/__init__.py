@@ -4,10 +4,10 @@ docs/how-to/message-apps-data.md describes it. It needs NumPy alone; Pillow, tor
 """
 
 from fedpkg.apps.federated_data import partitioners
-from fedpkg.apps.federated_data.errors import FederatedDataError
 from fedpkg.apps.federated_data.federated_dataset import FederatedDataset
 from fedpkg.apps.federated_data.preprocessors import Divider, Merger, divide_dataset
 from fedpkg.apps.federated_data.table import Dataset, DatasetDict, concatenate
+from fedpkg.errors import FederatedDataError
 
 __all__ = [
     "Dataset",

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fedpkg.apps.federated_data.errors import FederatedDataError
 from fedpkg.apps.federated_data.partitioners import SEED, IidPartitioner, Partitioner
 from fedpkg.apps.federated_data.preprocessors import Merger
 from fedpkg.apps.federated_data.sources import open_splits
 from fedpkg.apps.federated_data.table import Dataset, DatasetDict
-from fedpkg.errors import nearest
+from fedpkg.errors import FederatedDataError, nearest
 
 
 class FederatedDataset:

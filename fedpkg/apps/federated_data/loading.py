@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedpkg.apps.federated_data.errors import FederatedDataError
 from fedpkg.apps.federated_data.sources import open_splits
 from fedpkg.apps.federated_data.table import DatasetDict, concatenate
-from fedpkg.errors import nearest
+from fedpkg.errors import FederatedDataError, nearest
 
 
 def load_dataset(path: str, name: str | None = None, *, split: str | None = None, **_download: Any) -> Any:

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fedpkg.apps.federated_data.errors import FederatedDataError
 from fedpkg.apps.federated_data.table import Dataset
-from fedpkg.errors import DataError
+from fedpkg.errors import DataError, FederatedDataError
 from fedpkg.partitions.base import Indices, Values
 from fedpkg.partitions.continuous import ContinuousPartitioner as _Continuous
 from fedpkg.partitions.dealing import coded, counts_of

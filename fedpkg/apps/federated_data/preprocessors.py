@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fedpkg.apps.federated_data.errors import FederatedDataError
 from fedpkg.apps.federated_data.table import Dataset, DatasetDict, concatenate
+from fedpkg.errors import FederatedDataError
 
 Division: TypeAlias = "Mapping[str, float | int]"
 

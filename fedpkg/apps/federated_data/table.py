@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedpkg.apps.federated_data.columns import Column, Feature, Rows, column_of
-from fedpkg.apps.federated_data.errors import FederatedDataError
-from fedpkg.errors import nearest
+from fedpkg.errors import FederatedDataError, NoColumn, nearest
 from fedpkg.partitions.draws import Draws
 from fedpkg.partitions.splitting import within_client
 
@@ -500,10 +499,6 @@ def _sizes(total: int, train: float | int | None, test: float | int | None) -> t
             hint="give fractions above 0 and below 1, such as test_size=0.2",
         )
     return trains, tests
-
-
-class NoColumn(FederatedDataError, KeyError):
-    """A column does not exist."""
 
 
 def _no_column(name: str, names: Iterable[str]) -> NoColumn:

@@ -104,7 +104,7 @@ class Sessions:
 
     def watch(self, event: Event) -> None:
         if isinstance(event, TaskEnded) and event.answer.failure is not None:
-            self.failures.append(f"{event.answer.failure}\n{event.result.log_tail}")
+            self.failures.append(f"{event.answer.failure}\n{event.answer.log_tail}")
 
     def model(self, session_id: str, number: int) -> tuple[str, Any]:
         """A round's global model: its digest, and its point."""
@@ -162,7 +162,7 @@ def test_fedprox_and_personal_models_where_fedpkg_is_not_installed(sessions: Ses
     package = tmp_path / "client"
     package.mkdir()
     text = (PACKAGE / "entrypoint.py").read_text()
-    check = "import importlib.util\nassert importlib.util.find_spec('fedpkg.errors') is None\n"
+    check = "import importlib.util\nassert importlib.util.find_spec('fedpkg.files') is None\n"
     (package / "entrypoint.py").write_text(text.replace("import sys\n", f"import sys\n{check}", 1))
     commands = {name: f'"{folder}/bin/python" entrypoint.py {name}' for name in ("train", "validate")}
     entry_points = {name: {"command": command} for name, command in commands.items()}

@@ -122,6 +122,33 @@ def test_another_content_is_told_with_both_digests(tmp_path: Path, npz: Path) ->
     assert caught.value.message.endswith(f"its digest was {data.digests['mnist']} and is now {now}")
 
 
+def test_a_file_that_changes_during_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npz: Path) -> None:
+    prepared(tmp_path, monkeypatch, mnist=str(npz))
+    content = npz.read_bytes()
+    npz.write_bytes(content)  # the same bytes at another time
+    assert len(open_splits("mnist", None)["train"]) == 8
+    npz.write_bytes(content[:-1] + b"x")
+    with pytest.raises(
+        DataError, match=r"a\.npz: .*has changed since the session began or was resumed: its digest was "
+    ):
+        open_splits("mnist", None)
+
+
+@pytest.mark.parametrize("kind", ["text", "objects", "no labels", "lengths", "nothing"])
+def test_bad_files_are_found_before_the_first_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    path = tmp_path / "bad.npz"
+    if kind == "text":
+        path.write_text("x_train,y_train")
+    elif kind == "objects":
+        np.savez(path, x_train=np.array([{}, {}], object), y_train=np.arange(2))
+    elif kind == "no labels":
+        np.savez(path, x_train=np.zeros(2))
+    elif kind == "lengths":
+        np.savez(path, x_train=np.zeros(2), y_train=np.zeros(3))
+    with pytest.raises(DataError, match=r"bad\.npz"):
+        prepared(tmp_path, monkeypatch, mnist=str(path))
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

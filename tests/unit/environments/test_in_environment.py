@@ -116,7 +116,7 @@ def test_a_task_finds_the_environment_and_nothing_else(
     monkeypatch.setenv("PYTHONPATH", str(Path(beginning.__file__).parents[2]))  # made for another interpreter
     code = """
 import importlib.util, random, shutil, subprocess, tiny
-absent = [name for name in ("fedpkg.errors", "numpy", "torch", "click") if importlib.util.find_spec(name) is None]
+absent = [name for name in ("fedpkg.files", "numpy", "torch", "click") if importlib.util.find_spec(name) is None]
 child = subprocess.run(["python3", "-c", "import tiny, sys; print(sys.prefix)"], capture_output=True, text=True)
 tell(prefix=sys.prefix, absent=absent, number=tiny.NUMBER, child=child.stdout.strip(), draw=random.random(),
      virtual_env=os.environ["VIRTUAL_ENV"], which=shutil.which("python"))
@@ -126,7 +126,7 @@ tell(prefix=sys.prefix, absent=absent, number=tiny.NUMBER, child=child.stdout.st
     prefix = str(python.parent.parent)
     assert result.metrics == {
         "prefix": prefix,
-        "absent": ["fedpkg.errors", "numpy", "torch", "click"],
+        "absent": ["fedpkg.files", "numpy", "torch", "click"],
         "number": 1,
         "child": prefix,
         "draw": 0.32383276483316237,  # random.Random(7).random()

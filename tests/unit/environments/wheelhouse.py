@@ -43,7 +43,7 @@ elif command == "train":
         json.dump({"num_examples": 1}, file)
 else:
     facts = {"number": tiny.NUMBER, "absent": []}
-    for name in ("fedpkg.errors", "numpy", "torch", "click"):
+    for name in ("fedpkg.files", "numpy", "torch", "click"):
         try:
             __import__(name)
         except ImportError:
