@@ -211,8 +211,12 @@ class _Private(Strategy):
 
         if not self._rounds or self.noise_multiplier == 0:
             return
+        inside = type(self.strategy)
+        if inside.aggregator is not FedAvg.aggregator or not inside.aggregate_train.__module__.startswith(_HOME):
+            self.strategy._say_once("epsilon", f"epsilon is not computed: {inside.__name__} takes no plain mean")
+            return
         # An app's own configure_train may choose nodes by what they report, or ask some of them in every round.
-        is_own = not type(self.strategy).configure_train.__module__.startswith(_HOME)
+        is_own = not inside.configure_train.__module__.startswith(_HOME)
         scheme = "other" if is_own else "without_replacement"
         rates = Counter(rate for rate, _ in self._rounds)
         spent = [Spent(scheme, rate, self.noise_multiplier, number) for rate, number in rates.items()]

@@ -103,10 +103,14 @@ def test_an_aggregation_of_the_app_gets_noise_afterwards() -> None:
     assert (came["w"] != 0).all()
 
 
-def test_other_strategies_can_be_inside() -> None:
+def test_other_strategies_can_be_inside(caplog: pytest.LogCaptureFixture) -> None:
     answers = [moved([0, 0], n=1), moved([30, 40], n=1), moved([0.1, 0], n=1)]
     came = after(ServerFixed(FedMedian(), 0.0, 0.5, 3), SENT, answers)
     np.testing.assert_allclose(came["w"], [0.1, 0], rtol=1e-6)
+    strategy = ServerFixed(FedMedian(), 1.0, 0.5, 3)
+    after(strategy, SENT, answers)
+    assert strategy.epsilon is None
+    assert "epsilon is not computed: FedMedian takes no plain mean" in caplog.text
 
 
 def test_tied_arrays_get_the_same_noise() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fedpkg.apps
 from fedpkg.apps import Message, MessageType
 from fedpkg.apps.errors import TooFewNodes
 from fedpkg.apps.strategy import FedAvg, FedProx, Result, Strategy
@@ -241,3 +244,16 @@ def test_names_are_listed_and_constructed_without_pytorch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_name_that_apps_import_exists() -> None:
+    program = (
+        "import importlib, flwr\n"
+        "for module, names in flwr.MODULES.items():\n"
+        "    for name in names:\n"
+        "        assert getattr(importlib.import_module(module), name) is not None, (module, name)\n"
+        "from flwr.serverapp.strategy.fedavg import FedAvg\n"
+    )
+    runtime = Path(fedpkg.apps.__file__).parents[1] / "runtime"
+    paths = f"{runtime / 'compat'}:{runtime / 'path'}:{Path(fedpkg.apps.__file__).parents[2]}"
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "PYTHONPATH": paths})
