@@ -10,6 +10,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "controller"))
 sys.path.append(str(Path(__file__).resolve().parents[1] / "coordinators"))
 from federation import Federation
+from public_apps import Apps
 from records_at_once import RecordsAtOnce
 
 from fedpkg.session import executors
@@ -27,3 +28,9 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> RecordsAtOnce:
     executor = RecordsAtOnce()
     monkeypatch.setattr(executors, "make_executor", executor.make)
     return executor
+
+
+@pytest.fixture
+def apps(federation: Federation, tmp_path: Path) -> Apps:
+    """Runs the apps of tests/apps."""
+    return Apps(federation, tmp_path)

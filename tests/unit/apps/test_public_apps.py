@@ -1,0 +1,325 @@
+"""Apps in the shape of public ones give what a plain program gives, wherever their tasks run, and after a kill."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from public_apps import Apps, task_of
+from sklearn.datasets import load_iris
+from zygotes import shared_zygotes
+
+__all__ = ["shared_zygotes"]
+
+
+def mean(parts: list[Any], weights: list[float]) -> Any:
+    """The weighted mean of tensors, arrays, or dictionaries of them."""
+    if isinstance(parts[0], dict):
+        return {name: mean([part[name] for part in parts], weights) for name in parts[0]}
+    return sum(weight * part for part, weight in zip(parts, weights, strict=True)) / sum(weights)
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    if isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for name in expected:
+            assert_close(found[name], expected[name])
+    else:
+        np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.soak
+def test_quickstart_is_federated_averaging(apps: Apps) -> None:
+    session = apps.run("quickstart", "batch-size=1000", "local-epochs=1")
+    with task_of("quickstart") as task:
+        model, state = task.Net(), torch.load(apps.saved / "first_model.pt")
+        for _ in range(2):
+            parts, counts = [], []
+            for number in range(4):
+                model.load_state_dict(state)
+                loader, _ = task.load_data(number, 4, 1000)
+                task.train(model, loader, 1, 0.1)
+                parts.append(copy.deepcopy(model.state_dict()))
+                counts.append(len(loader.dataset))
+            state = mean(parts, counts) | {"norm.num_batches_tracked": parts[-1]["norm.num_batches_tracked"]}
+    final = torch.load(apps.saved / "final_model.pt")
+    assert_close(final, state)
+    assert final["norm.num_batches_tracked"].dtype == torch.int64
+    recorded = apps.federation.model(f"{session.session_id}.2")
+    assert all(torch.equal(recorded[name], final[name]) for name in final)
+
+
+@pytest.mark.parametrize("way", ["whole", "killed"])
+@pytest.mark.every_push("killed")
+def test_advanced_keeps_state_stops_early_and_saves_the_best(apps: Apps, way: str) -> None:
+    if way == "whole":
+        session = apps.run("advanced")
+    else:  # in its third round
+        session = apps.run_killed(apps.config("advanced", executor="resident"), kill_at=22)
+    with task_of("advanced") as task:
+        torch.manual_seed(7)
+        model = task.make_model()
+        state, velocities, parts = (
+            copy.deepcopy(model.state_dict()),
+            [{}, {}, {}],
+            [task.load_data(i, 3) for i in range(3)],
+        )
+        counts, losses = [len(part[0]) for part in parts], []
+        server = {"0": task.loss_and_accuracy(model, task.wines())[0]}
+        while min(server.values()) >= 0.5 and len(losses) < 8:
+            after, told = [], []
+            for part, velocity in zip(parts, velocities, strict=True):
+                model.load_state_dict(state)
+                told.append(task.step(model, part, 0.05, 0.8, velocity))
+                after.append(copy.deepcopy(model.state_dict()))
+            state = mean(after, counts)
+            model.load_state_dict(state)
+            losses.append(mean(told, counts))
+            server[str(len(losses))] = task.loss_and_accuracy(model, task.wines())[0]
+    assert 2 < len(losses) < 8, "the settings of the app end it early"
+    results = json.loads((apps.saved / "results.json").read_text())
+    assert_close([one["loss"] for one in results["train"].values()], losses)
+    assert [one["seen"] for one in results["train"].values()] == list(range(1, len(losses) + 1))
+    assert results["evaluate"]["2"]["rounds"] == [1, 2]
+    assert_close({key: one["loss"] for key, one in results["server"].items()}, server)
+    assert_close(torch.load(apps.saved / "best_model.pt"), dict(state))
+    rounds = apps.federation.store.list_rounds(session.session_id)
+    assert [row.strategy_metrics["server_loss"] for row in rounds] == [
+        results["server"][str(row.round_number)]["loss"] for row in rounds
+    ]
+
+
+@pytest.mark.soak
+def test_mods_of_the_app_are_around_those_of_a_function(apps: Apps) -> None:
+    apps.run("custom_mods")
+    trained, asked, again = json.loads((apps.saved / "found.json").read_text())
+    assert trained == [{"x": (5 + 1) * 2, "y": 10 * 2 + 1, "num-examples": 1, "calls": 1}] * 3
+    assert asked == [{"x": 5 + 1, "y": 10 + 1, "num-examples": 1, "calls": 2}] * 3
+    assert again == [{**trained[0], "calls": 3}] * 3
+
+
+@pytest.mark.soak
+def test_analytics_adds_histograms(apps: Apps) -> None:
+    session = apps.run("analytics")
+    whole, two = json.loads((apps.saved / "found.json").read_text())
+    data = load_iris()
+    for found in (whole, two):
+        rows = np.concatenate([data.data[node - 1 :: 3] for node in found["nodes"]])
+        expected = [np.histogram(column, bins=7, range=(0, 8))[0].tolist() for column in rows.T]
+        assert list(found["histograms"].values()) == expected
+        assert list(found["histograms"]) == data.feature_names
+    assert (len(whole["nodes"]), len(two["nodes"])) == (3, 2)
+    assert not apps.federation.digests(session.session_id), "there is no model"
+
+
+@pytest.mark.soak
+def test_phases_of_an_app_are_rounds_of_one_session(apps: Apps) -> None:
+    session = apps.run("phases")
+    with task_of("phases") as task:
+        parts = [task.load_data(number, 3) for number in range(3)]
+        xs, ys = np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+        scaled = [((x - xs.mean(0)) / xs.std(0), y - ys.mean()) for x, y in parts]
+        w, counts, found = np.zeros(10), [len(y) for _, y in parts], []
+        for _ in range(4):
+            w = mean([task.step(w, x, y, 0.1) for x, y in scaled], counts)
+            found.append(w)
+        median = np.median([task.step(w, x, y, 0.1) for x, y in scaled], axis=0)
+    saved = np.load(apps.saved / "w.npz")
+    np.testing.assert_allclose(saved["by_hand"], found[1], rtol=1e-9)
+    np.testing.assert_allclose(saved["mean"], found[3], rtol=1e-9)
+    np.testing.assert_allclose(saved["median"], median, rtol=1e-9)
+    assert [row.num_ok for row in apps.federation.store.list_rounds(session.session_id)] == [6, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("strategy", ["decaying", "largest"])
+@pytest.mark.every_push("largest")
+def test_a_strategy_of_the_app_decides(apps: Apps, strategy: str) -> None:
+    session = apps.run("own_strategy", f"strategy={strategy}")
+    result = json.loads((apps.saved / "result.json").read_text())
+    w, own = np.ones(4), [np.arange(4.0) * node for node in (1, 2, 3, 4)]
+    rounds = apps.federation.store.list_rounds(session.session_id)
+    if strategy == "decaying":
+        for lr in (0.4, 0.2, 0.1):
+            w = (w + mean([w + lr * (one - w) for one in own], [10, 20, 30, 40])) / 2
+        assert [one["replies"] for one in result["train"].values()] == [4, 4, 4]
+        assert_close([one["lr"] for one in result["train"].values()], [0.4, 0.2, 0.1])
+    else:
+        for node in (3, 4, 3):
+            w = w + 0.8 * (own[node - 1] - w)
+        assert [one["node"] for one in result["train"].values()] == [3, 4, 3]
+        assert [row.num_ok for row in rounds] == [2, 2, 2]
+        assert [row.strategy_metrics["train_node"] for row in rounds] == [3, 4, 3]
+    np.testing.assert_allclose(result["w"], w)
+
+
+def test_vertical_learning_is_that_of_the_whole_net(apps: Apps) -> None:
+    apps.run("vertical")
+    with task_of("vertical") as task:
+        columns, labels = [task.load_columns(number, 3) for number in range(3)], task.load_labels()
+        bottoms = [task.make_bottom(number, part.shape[1]) for number, part in enumerate(columns)]
+        top, losses = task.make_top(3), []
+        optimizer = torch.optim.SGD([p for part in (*bottoms, top) for p in part.parameters()], lr=0.1)
+        for _ in range(4):
+            optimizer.zero_grad()
+            joined = torch.cat([bottom(part) for bottom, part in zip(bottoms, columns, strict=True)], dim=1)
+            loss = torch.nn.functional.cross_entropy(top(joined), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    found = torch.load(apps.saved / "result.pt")
+    assert_close(found["losses"], losses)
+    assert_close(found["top"], {name: one.detach() for name, one in top.state_dict().items()})
+    for one, bottom in zip(found["bottoms"], bottoms, strict=True):
+        assert_close(one, dict(bottom.state_dict()))
+
+
+@pytest.mark.soak
+def test_scikit_learn_with_a_list_of_arrays(apps: Apps) -> None:
+    apps.run("scikit_logistic")
+    with task_of("scikit_logistic") as task:
+        parts, arrays, accuracy = (
+            [task.load_data(number, 3) for number in range(3)],
+            [np.zeros((1, 30)), np.zeros(1)],
+            [],
+        )
+        counts = [len(y) for _, y in parts]
+        for _ in range(3):
+            fitted = [task.fit(task.get_model([one.copy() for one in arrays]), x, y) for x, y in parts]
+            arrays = [mean([one[place] for one in fitted], counts) for place in range(2)]
+            accuracy.append(mean([task.get_model(arrays).score(x, y) for x, y in parts], counts))
+    found = np.load(apps.saved / "model.npz")
+    np.testing.assert_allclose(found["coef"], arrays[0], rtol=1e-9)
+    np.testing.assert_allclose(found["intercept"], arrays[1], rtol=1e-9)
+    np.testing.assert_allclose(found["accuracy"], accuracy)
+
+
+@pytest.mark.soak
+def test_personalised_layers_stay_at_their_client(apps: Apps) -> None:
+    apps.run("personalised")
+    with task_of("personalised") as task:
+        parts = [task.load_data(number, 3) for number in range(3)]
+        nets, counts, accuracy = [task.make_net() for _ in range(3)], [len(y) for _, y in parts], {}
+        for number in range(1, 4):
+            for net, part in zip(nets, parts, strict=True):
+                task.fit(net, part, 0.2)
+            body = mean([copy.deepcopy(net.body.state_dict()) for net in nets], counts)
+            for net in nets:
+                net.body.load_state_dict(body)
+            accuracy[number] = mean([task.accuracy(*one) for one in zip(nets, parts, strict=True)], counts)
+    found = torch.load(apps.saved / "result.pt")
+    assert_close(found["body"], body)
+    assert_close(found["accuracy"], accuracy)
+
+
+@pytest.mark.soak
+def test_private_updates_are_clipped_and_count_the_same(apps: Apps) -> None:
+    apps.run("private")
+    with task_of("private") as task:
+        updates = [task.update(number) for number in range(4)]
+    due = {"w": np.zeros(5), "b": np.zeros(1)}
+    norms = [0.1 * np.sqrt(sum((part**2).sum() for part in one.values())) for one in updates]
+    factors = [min(1.0, 0.5 / norm) for norm in norms]
+    assert min(factors) < 1 == max(factors), "some are clipped"
+    for _ in range(2):
+        for name in due:
+            due[name] = due[name] + mean(
+                [0.1 * one[name] * by for one, by in zip(updates, factors, strict=True)], [1] * 4
+            )
+    found = np.load(apps.saved / "model.npz")
+    np.testing.assert_allclose(found["w"], due["w"], rtol=1e-6)
+    np.testing.assert_allclose(found["b"], due["b"], rtol=1e-6)
+
+
+@pytest.mark.soak
+def test_low_rank_adapters_of_a_transformer_travel_alone(apps: Apps) -> None:
+    session = apps.run("lora")
+    settings = {"vocabulary": 20, "width": 16, "heads": 2, "layers": 1, "rank": 2, "seed": 3}
+    with task_of("lora") as task:
+        model = task.Transformer(**settings)
+        state, losses = {name: one.clone() for name, one in task.adapters(model).items()}, []
+        texts = [task.load_text(number, 20) for number in range(3)]
+        for _ in range(2):
+            parts, told = [], []
+            for text in texts:
+                model.load_state_dict(state, strict=False)
+                told.append(task.fit(model, text, 0.5))
+                parts.append({name: one.clone() for name, one in task.adapters(model).items()})
+            state = mean(parts, [len(text) for text in texts])
+            losses.append(mean(told, [len(text) for text in texts]))
+    found = torch.load(apps.saved / "result.pt")
+    assert_close(found["adapters"], state)
+    assert_close(found["losses"], losses)
+    assert all("lora_" in name for name in apps.federation.model(f"{session.session_id}.2"))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", ["bagging", "cyclic"])
+def test_xgboost_trees_are_those_of_the_library(apps: Apps, way: str) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    apps.run("xgboost_trees", f"way={way}")
+    booster = xgboost.Booster()
+    booster.load_model(bytearray((apps.saved / "booster.json").read_bytes()))
+    with task_of("xgboost_trees") as task:
+        parts, raw = [task.load_data(number, 3) for number in range(3)], b""
+        if way == "cyclic":
+            for part in parts:
+                raw = task.grown(raw, part, False)
+            due = xgboost.Booster()
+            due.load_model(bytearray(raw))
+            assert booster.num_boosted_rounds() == 3
+            np.testing.assert_array_equal(booster.predict(parts[0]), due.predict(parts[0]))
+        else:
+            assert len(booster.get_dump()) == 9
+            first = [xgboost.Booster(model_file=bytearray(task.grown(b"", part, True))) for part in parts]
+            assert booster.get_dump()[:3] == [one.get_dump()[0] for one in first]
+
+
+# ---- the same bits everywhere
+
+# By app, what its configuration is changed to.
+KINDS: dict[str, tuple[str, ...]] = {
+    "quickstart": (),
+    "advanced": (),
+    "custom_mods": (),
+    "analytics": (),
+    "phases": (),
+    "own_strategy": (),
+    "vertical": (),
+    "scikit_logistic": (),
+    "personalised": (),
+    "private": ("noise-multiplier=0.7",),
+    "lora": (),
+    "xgboost_trees": (),
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", KINDS)
+def test_an_app_gives_the_same_bits_on_all_executors(apps: Apps, name: str) -> None:
+    if name == "xgboost_trees":
+        pytest.importorskip("xgboost")
+    found = []
+    for executor, workers in (("process", 4), ("forkserver", 1), ("resident", 2)):
+        session = apps.run(name, *KINDS[name], executor=executor, workers=workers)
+        found.append(apps.outcome(session))
+    assert found[0] == found[1] == found[2]
+    assert found[0][2], "it saves files"
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("executor", "share"), [("process", 0.15), ("forkserver", 0.4), ("resident", 0.65), ("forkserver", 0.9)]
+)
+@pytest.mark.parametrize("name", KINDS)
+def test_an_app_that_is_killed_goes_on_to_the_same_bits(apps: Apps, name: str, executor: str, share: float) -> None:
+    """``share``: of the events of the session, those after which it is killed."""
+    if name == "xgboost_trees":
+        pytest.importorskip("xgboost")
+    whole = apps.outcome(apps.run(name, *KINDS[name]))
+    kill_at = 1 + int(share * (len(apps.federation.events) - 1))
+    killed = apps.run_killed(apps.config(name, *KINDS[name], executor=executor), kill_at)
+    assert apps.outcome(killed) == whole
