@@ -83,7 +83,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("words", "said"),
     [
         (["rounds=server"], "RuntimeError: the server is at fault"),
-        (["--nodes", "1"], "there are 1 nodes, and 2 are needed"),
+        pytest.param(["--nodes", "1"], "there are 1 nodes, and 2 are needed", marks=pytest.mark.soak),
     ],
 )
 def test_an_app_that_fails_ends_the_command_with_an_error(
