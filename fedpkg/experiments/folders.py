@@ -27,6 +27,8 @@ SUFFIX = ".yaml"
 MAX_DEPTH = 4  # of groups in groups
 _HEADER = re.compile(r"#\s*@(\S*)\s*(.*)")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.+-]*)")
+# Groups of this name had files for several sections before there was a section `data`. A header can still name it.
+_DATA = "data"
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _option_file(
         defaults = []
     tree.pop("search_path", None)
     package = _package_of(text, path)
-    if package is None and not is_section(tuple(group.split("/"))):
+    if package is None and (group == _DATA or not is_section(tuple(group.split("/")))):
         package = "_global_"  # the keys of a run.yaml as they are
     one = OptionFile(path, tree, lines, defaults, package)
     if defaults is not None:
