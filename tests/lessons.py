@@ -25,6 +25,10 @@ SHORTER: dict[str, dict[str, str]] = {
         "python prepare_data.py": "python prepare_data.py && rm -r data/clients/[34]",
         "--rounds 10 executor.workers=2": "--rounds 2 executor.workers=2",
     },
+    "examples/message-app/README.md": {
+        "num-server-rounds=5 fraction-train=1.0": "num-server-rounds=1 fraction-train=0.2",
+        "partitioner=dirichlet alpha=0.3": "partitioner=dirichlet alpha=0.3 num-server-rounds=1",
+    },
     "examples/personalised/README.md": {"fedpkg run run.yaml": "fedpkg run run.yaml rounds=1"},
     "examples/robust/README.md": {"rounds=3 validation.every=3": "rounds=1 validation.every=1"},
     "tutorials/research-strategy.md": {"rounds=4": "rounds=1 clients.count=4"},

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedpkg.apps.federated_data.scikit import NAMES
 from fedpkg.compute_package.app import APP_FILE, App, Value, convert, flat, is_app
+from fedpkg.compute_package.imports import python_files
 from fedpkg.compute_package.spec import spec_path
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config_reading import LoadedConfig, checked, is_known, parse_override
@@ -88,6 +90,8 @@ def loaded_app(
         "run_config": {key: _literal(value) for key, value in {**app.config, **given}.items()},
         "python_env": "current",  # nothing is installed unless the user asks for it
     }
+    if named := _of_scikit(unpacked.folder):
+        tree["data"] = {"sources": {name: name for name in named}}
     places = Places(str(package / APP_FILE), {("run_config", key): line for key, line in app.lines.items()})
     typed = [("run_config", key) for key in given]
     typed += [("clients", key) for key, value in (("count", nodes), ("folders", data)) if value is not None]
@@ -95,6 +99,15 @@ def loaded_app(
         places.override(path, None)
     assignments = [parse_override(word) for word in of_the_run(words)]
     return checked(tree, assignments, places, resolved, replaces=False)
+
+
+def _of_scikit(folder: Path) -> list[str]:
+    """The datasets of scikit-learn that the app's code names.
+
+    One copy for all tasks is made of each, because importing scikit-learn in a task takes longer than most training.
+    """
+    text = b"\n".join(path.read_bytes() for path in python_files(folder)).decode(errors="replace")
+    return [name for name in NAMES if f'"{name}"' in text or f"'{name}'" in text]
 
 
 def _given(app: App, words: Sequence[str], run_config: Sequence[str]) -> Iterator[tuple[str, Value]]:

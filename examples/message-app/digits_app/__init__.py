@@ -1,0 +1,1 @@
+"""A message app whose nodes learn handwritten digits."""
