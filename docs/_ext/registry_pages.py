@@ -62,6 +62,7 @@ GROUPS = (
 )
 # Values of parameters that have no default, for the examples.
 REQUIRED: Mapping[str, Any] = {
+    "app": "my_app.server_app:app",
     "bits": 8,
     "classes_per_client": 2,
     "command": "python server.py",
