@@ -26,6 +26,7 @@ BENCHMARKS = [
     ["aggregators.py"],
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
+    ["message_apps.py", "w1", "w2", "w3", "ping"],
     ["sweep.py"],
     ["controller_cost.py"],
     ["tracking.py"],
@@ -44,6 +45,7 @@ QUICK = [
     ["weights.py", "--repeat", "1"],
     ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["workloads.py", "w1", "--repeat", "1"],
+    ["message_apps.py", "w1", "--repeat", "1", "--no-memory"],
     ["sweep.py", "--points", "2"],
     ["controller_cost.py", "--repeat", "1", "--clients", "32", "--rounds", "2"],
 ]
