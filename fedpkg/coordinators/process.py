@@ -26,6 +26,7 @@ from fedpkg.coordinators.protocol import (
     records_of,
     send,
 )
+from fedpkg.coordinators.saved import facts_of, keep_written
 from fedpkg.errors import SessionFailed
 from fedpkg.files import copy_file, copy_tree, open_folder, remove_tree
 from fedpkg.formats.base import ModelForm
@@ -145,6 +146,7 @@ class Process:
                 copy_file(source, self.work / source.name)
             else:
                 copy_tree(source, self.work, but=(*but, *_paths_inside(source, place.home)))
+        self._before = facts_of(self.work)
         self.files.mkdir()
         self.out.mkdir()
         self._out = open_folder(self.out)
@@ -215,13 +217,21 @@ class Process:
         for path in self.files.iterdir():
             remove_tree(path)
 
-    def close(self, *, patience_s: float = 0.0) -> None:
-        """End it and remove its folder, except the logs."""
+    @property
+    def saved(self) -> Path:
+        """The folder of the files that programs of this session have written into their working folder."""
+        return self._place.folder / "saved"
+
+    def close(self, *, patience_s: float = 0.0) -> list[str]:
+        """End it and remove its folder, except the logs; return the files that it wrote, which are in ``saved``."""
         self._hang_up()
         with suppress(Late):
             self._program.ended.result(patience_s)
         self._program.close()
-        self._put_away()
+        try:
+            return keep_written(self.work, self._before, self.saved)
+        finally:
+            self._put_away()
 
     def _ended(self) -> Ended:
         self._hang_up()  # in case it has only closed its end of the socket

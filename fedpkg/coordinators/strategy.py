@@ -111,8 +111,9 @@ class Coordinator:
     def close(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
-        if process is not None:
-            process.close(patience_s=END_PATIENCE_S)
+        if process is not None and (saved := process.close(patience_s=END_PATIENCE_S)):
+            more = f" and {len(saved) - 5} more" if len(saved) > 5 else ""
+            self.logger.info("%s", shown(f"files of the server: {', '.join(saved[:5])}{more} in {process.saved}"))
 
     # ---- the process
 

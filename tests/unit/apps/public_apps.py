@@ -27,29 +27,28 @@ DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
 
 @dataclass
 class Apps:
-    """Runs copies of these apps. Each run has a folder for what its ServerApp saves."""
+    """Runs copies of these apps."""
 
     federation: Federation
     folder: Path
-    number: int = 0
+    newest: str = ""
 
     @property
     def saved(self) -> Path:
-        """Where the newest run saves."""
-        return self.folder / f"gespeichert {self.number}"
+        """What the ServerApp of the newest session has written into its working folder."""
+        return self.federation.home.session_folder(self.newest) / "coordinator" / "saved"
 
     def config(self, name: str, *words: str, executor: str = "forkserver", workers: int = 2) -> RunConfig:
         app = self.folder / "Apps ü" / name
         if not app.exists():
             shutil.copytree(APPS / name, app, ignore=shutil.ignore_patterns("__pycache__"))
-        self.number += 1
-        self.saved.mkdir()
-        given = (f"save-in='{self.saved}'", f"run.executor.name={executor}", f"run.executor.workers={workers}")
+        given = (f"run.executor.name={executor}", f"run.executor.workers={workers}")
         return run_of_package(app, [*given, *words], cache=self.folder / "cache")[0]
 
     def run(self, name: str, *words: str, **more: Any) -> SessionRow:
         session = self.federation.run(self.config(name, *words, **more))
         assert session.status == "finished", session.error
+        self.newest = session.session_id
         return session
 
     def run_killed(self, config: RunConfig, kill_at: int) -> SessionRow:
@@ -64,6 +63,7 @@ class Apps:
         [killed] = [one for one in self.federation.store.list_sessions() if one.session_id not in known]
         session = self.federation.resume(killed.session_id)
         assert session.status == "finished", session.error
+        self.newest = session.session_id
         return session
 
     def outcome(self, session: SessionRow) -> list[Any]:
@@ -72,7 +72,7 @@ class Apps:
         return [
             self.federation.digests(session.session_id),
             [(row.cohort, row.num_ok, row.strategy_metrics, row.train_metrics, row.metrics) for row in rounds],
-            {path.name: path.read_bytes() for path in sorted(self.saved.iterdir())},
+            {path.name: path.read_bytes() for path in sorted(self.saved.glob("*"))},
         ]
 
 
