@@ -127,22 +127,22 @@ class Dataset:
             raise IndexError(f"row {row} of a dataset with {self._num_rows} rows")
         row %= self._num_rows
         if self._transform is not None:
-            batch = self._transform(_Batch({name: [column.one(row)] for name, column in self._visible()}))
-            return {name: values[0] for name, values in batch.items()}
+            batch = self._transform(_Columns({name: [column.one(row)] for name, column in self._visible()}))
+            return _Columns({name: values[0] for name, values in batch.items()})
         if self._format is None:
-            return {name: column.one(row) for name, column in self._visible()}
+            return _Columns({name: column.one(row) for name, column in self._visible()})
         batch = self._batch(np.array([row]))
         if self._format == "pandas":
             return batch  # type: ignore[no-any-return]
-        return {name: values[0] for name, values in batch.items()}
+        return _Columns({name: values[0] for name, values in batch.items()})
 
     def _batch(self, rows: Rows) -> Any:
         chosen = {name: column.select(rows) for name, column in self._visible()}
         if self._transform is not None:
-            return dict(self._transform(_Batch({name: column.many() for name, column in chosen.items()})))
+            return dict(self._transform(_Columns({name: column.many() for name, column in chosen.items()})))
         if self._format == "pandas":
             return pandas("with_format('pandas')").DataFrame({name: column.many() for name, column in chosen.items()})
-        return {name: self._formatted_column(column) for name, column in chosen.items()}
+        return _Columns({name: self._formatted_column(column) for name, column in chosen.items()})
 
     def _visible(self) -> Iterable[tuple[str, Column]]:
         if self._shown is None:
@@ -507,8 +507,8 @@ def _no_column(name: str, names: Iterable[str]) -> NoColumn:
     return NoColumn(f"the dataset has no column '{name}'{nearest(name, known)}", hint=hint)
 
 
-class _Batch(dict[str, Any]):
-    """What a transform gets: columns by name. A name that does not exist is an error that lists those that do."""
+class _Columns(dict[str, Any]):
+    """Columns of rows by name. A name that does not exist is an error that lists those that do."""
 
     def __missing__(self, name: str) -> Any:
         raise _no_column(name, self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 SERVER_ROUND = "server-round"
+_DURATION = re.compile(r" after [0-9.]+ s\b")  # of a call that failed; without it, equal failures are one line
+_MOST_NODES = 5  # named in a line of log
 
 
 @dataclass(frozen=True)
@@ -276,10 +279,21 @@ class FedAvg(Strategy):
 
     def _log_left_out(self, server_round: int, phase: str, left_out: Sequence[LeftOut]) -> None:
         where = f"round {server_round}: {phase}" if server_round else phase
+        nodes: dict[str, list[int]] = {}
         for one in left_out:
-            logger.warning("%s: node %d is left out: %s", where, one.message.metadata.src_node_id, one.reason)
+            nodes.setdefault(_DURATION.sub("", one.reason), []).append(one.message.metadata.src_node_id)
+        for reason, together in nodes.items():
+            logger.warning("%s: %s left out: %s", where, _named(together), reason)
 
     def _say_once(self, key: str, text: str) -> None:
         if key not in self._said:
             self._said.add(key)
             logger.warning("%s", text)
+
+
+def _named(nodes: Sequence[int]) -> str:
+    """``node 3 is``, or ``nodes 1, 2, 3 and 4 more are``."""
+    if len(nodes) == 1:
+        return f"node {nodes[0]} is"
+    more = f" and {len(nodes) - _MOST_NODES} more" if len(nodes) > _MOST_NODES else ""
+    return f"nodes {', '.join(map(str, nodes[:_MOST_NODES]))}{more} are"

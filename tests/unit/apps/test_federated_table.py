@@ -51,6 +51,14 @@ def test_a_row_a_slice_and_a_column() -> None:
             table[wrong]
 
 
+@pytest.mark.parametrize("form", [None, "numpy", "torch"])
+def test_a_column_of_rows_that_does_not_exist_lists_those_that_do(form: str | None) -> None:
+    table = numbers().with_format(form)
+    for rows in (table[0], table[:3], next(iter(table))):
+        with pytest.raises(FederatedDataError, match=r"no column 'image'(.|\n)*its columns: x, y"):
+            rows["image"]
+
+
 def test_rows_can_be_written_to_and_the_data_stay() -> None:
     values = np.zeros((2, 3))
     values.flags.writeable = False  # as those of a mapped file

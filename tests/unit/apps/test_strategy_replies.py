@@ -141,6 +141,13 @@ def test_one_bad_reply_costs_that_reply_only(reason: str, place: int, caplog: py
     assert reason in caplog.text
 
 
+def test_equal_failures_of_many_nodes_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    failed = [Error(2, f"'train' exited with code 2 after {number / 10} s; it fails") for number in range(7)]
+    combined({"w": floats(0, 0)}, GOOD, *failed)
+    assert "nodes 2, 3, 4, 5, 6 and 2 more are left out: error 2: 'train' exited with code 2; it fails" in caplog.text
+    assert caplog.text.count("left out") == 1
+
+
 def test_without_a_usable_reply_there_is_no_result() -> None:
     strategy = FedAvg()
     assert strategy.aggregate_train(1, replies_to(strategy, {"w": floats(0, 0)}, list(BAD.values()))) == (None, None)
