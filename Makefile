@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 SUM := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)
 DEMO := $(VENV)/.installed-demo-$(SUM)
 TEST := $(VENV)/.installed-test-$(SUM)
+SOAK := $(VENV)/.installed-soak-$(SUM)
 
 UV := $(shell command -v uv 2>/dev/null)
 ifneq ($(PIP_FIND_LINKS),)
@@ -49,7 +50,7 @@ unit: $(TEST)
 	$(BIN)/python -m pytest -m "not slow and not soak" -n $(JOBS) --dist worksteal
 
 # Long matrices, which CI does not run.
-soak: $(TEST)
+soak: $(SOAK)
 	$(BIN)/python -m pytest -m soak -n $(JOBS) --dist worksteal --durations=15
 
 lint: $(TEST)
@@ -76,6 +77,12 @@ $(DEMO): $(VENV)/.installed-torch
 $(TEST): $(VENV)/.installed-torch
 	@echo "Installing fedpkg and what its tests need."
 	@$(INSTALL) --quiet --editable ".[test]"
+	@touch $@
+
+# If some of it cannot be installed, its tests are skipped.
+$(SOAK): $(TEST)
+	@echo "Installing the libraries that only long tests need."
+	@$(INSTALL) --quiet --editable ".[soak]" || echo "They cannot be installed: their tests are skipped."
 	@touch $@
 
 # Installs what the tests need, if that is not there yet.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedpkg.apps.federated_data.scikit import NAMES
 from fedpkg.compute_package.app import APP_FILE, App, Value, convert, flat, is_app
 from fedpkg.compute_package.imports import python_files
 from fedpkg.compute_package.spec import spec_path
@@ -106,6 +105,8 @@ def _of_scikit(folder: Path) -> list[str]:
 
     One copy for all tasks is made of each, because importing scikit-learn in a task takes longer than most training.
     """
+    from fedpkg.apps.federated_data.scikit import NAMES  # here: it imports NumPy
+
     text = b"\n".join(path.read_bytes() for path in python_files(folder)).decode(errors="replace")
     return [name for name in NAMES if f'"{name}"' in text or f"'{name}'" in text]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,6 @@ from sweeping import (
     sweep,
     write_run_yaml,
 )
-from warm import warm_python
 
 import fedpkg
 from fedpkg.compute_package.unpack import package_problems
@@ -167,7 +167,7 @@ def test_interrupted_or_killed_sweep_ends_with_the_bits_of_one_that_was_not(
     path = write_run_yaml(tmp_path, rounds=2)
     arrivals = f"arguments.train.arrivals={tmp_path}"
     gates = "arguments.train.gate=nobody,client-0@2"
-    words = [*warm_python(), "-m", "fedpkg", "experiment", "sweep", str(path), gates, "seed=1,2", arrivals]
+    words = [sys.executable, "-m", "fedpkg", "experiment", "sweep", str(path), gates, "seed=1,2", arrivals]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = subprocess.Popen(
         [*words, "--home", str(home.root)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
