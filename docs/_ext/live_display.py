@@ -42,7 +42,7 @@ def screens(command, during):
             break
         stream.feed(data)
         text = "\n".join(screen.display)
-        if shown is None and f"round {during}/" in text and "train: 6 of" in text:
+        if shown is None and f"round {during}/" in text and re.search(r"train: [3-8] of", text):
             shown = lines_of(screen)
     os.waitpid(child, 0)
     if shown is None:
