@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from fedpkg.client.errors import ClientError
-from fedpkg.client.mapped import File
+from fedpkg.client.mapped import File, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -217,7 +217,7 @@ def _part(file: File, key: str, dtype: str, shape: tuple[int, ...], start: int) 
 
 def _read_npz(file: File) -> dict[str, Plain]:
     found: dict[str, Plain] = {}
-    with zipfile.ZipFile(_Stream(file.view)) as archive:
+    with zipfile.ZipFile(Stream(file.view)) as archive:
         for info in archive.infolist():
             name = info.filename[: -len(".npy")]
             if not info.filename.endswith(".npy") or name in found:
@@ -227,31 +227,6 @@ def _read_npz(file: File) -> dict[str, Plain]:
             except ValueError as error:
                 raise ValueError(f"{name!r}: {error}") from error
     return found
-
-
-class _Stream(io.RawIOBase):
-    """A view as a file: io.BytesIO would copy it."""
-
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
-        self._place = 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        place = offset + (0, self._place, len(self._view))[whence]
-        if not 0 <= place <= len(self._view):
-            raise OSError("seek out of range")  # as zipfile expects
-        self._place = place
-        return place
-
-    def read(self, size: int = -1) -> bytes:
-        start, self._place = self._place, len(self._view) if size < 0 else min(self._place + size, len(self._view))
-        return bytes(self._view[start : self._place])
 
 
 def _member(file: File, archive: zipfile.ZipFile, info: zipfile.ZipInfo, key: str) -> Plain:

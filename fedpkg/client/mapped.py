@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import stat
@@ -29,7 +30,7 @@ class File:
         try:
             start, size = part or (0, self._stamp[2])
             self.is_mapped = part is None and size > READ_UP_TO_BYTES
-            self.view = _map(fd, size) if self.is_mapped else _read(fd, size, start)
+            self.view = _map(fd, size) if self.is_mapped else filled(memoryview(bytearray(size)), fd, start)
         finally:
             os.close(fd)
 
@@ -50,6 +51,31 @@ class File:
             os.close(fd)
 
 
+class Stream(io.RawIOBase):
+    """A view as a file, as zipfile needs one: io.BytesIO would copy it."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._place = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        place = offset + (0, self._place, len(self._view))[whence]
+        if not 0 <= place <= len(self._view):
+            raise OSError("seek out of range")  # as zipfile expects
+        self._place = place
+        return place
+
+    def read(self, size: int = -1) -> bytes:
+        start, self._place = self._place, len(self._view) if size < 0 else min(self._place + size, len(self._view))
+        return bytes(self._view[start : self._place])
+
+
 def _opened(path: str) -> tuple[int, tuple[int, ...]]:
     """A descriptor, and what tells whether the file is still the same: device, inode, size, time of the last change."""
     # Without O_NONBLOCK, opening a fifo would wait for a writer.
@@ -62,11 +88,12 @@ def _opened(path: str) -> tuple[int, tuple[int, ...]]:
     return fd, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _read(fd: int, size: int, start: int) -> memoryview:
-    view, filled = memoryview(bytearray(size)), 0
-    while filled < size and (count := os.preadv(fd, [view[filled:]], start + filled)):
-        filled += count
-    return view[:filled]
+def filled(view: memoryview, fd: int, start: int = 0) -> memoryview:
+    """A view of bytes with those of a file from ``start`` on; shorter if the file ends before."""
+    end = 0
+    while end < len(view) and (count := os.preadv(fd, [view[end:]], start + end)):
+        end += count
+    return view[:end]
 
 
 def _map(fd: int, size: int) -> memoryview:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedpkg.client.mapped import READ_UP_TO_BYTES, filled
 from fedpkg.errors import ModelFileError
 
 MAX_NDIM = 64  # numpy's limit, and torch's
-READ_UP_TO_BYTES = 512 << 10  # smaller files are read: faulting in a mapping page by page takes several times as long
 
 
 class MappedFile:
@@ -101,10 +101,7 @@ class MappedFile:
 def _read(fd: int, size_bytes: int) -> memoryview:
     """All bytes of a small file, which the caller may write to."""
     content: Any = torch.empty(size_bytes, dtype=torch.uint8).numpy()  # aligned to 64 bytes, as a mapping is
-    view, filled = memoryview(content), 0
-    while filled < size_bytes and (count := os.readv(fd, [view[filled:]])):
-        filled += count
-    return view[:filled]
+    return filled(memoryview(content), fd)
 
 
 def _map(fd: int, size_bytes: int) -> memoryview:

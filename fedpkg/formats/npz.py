@@ -20,6 +20,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from fedpkg.client.mapped import Stream
 from fedpkg.errors import ModelFileError
 from fedpkg.formats.mapped import MAX_NDIM, MappedFile
 from fedpkg.weights.weights import dtype_name, raw_bytes
@@ -84,28 +85,17 @@ def load_npz(file: MappedFile) -> dict[str, Tensor]:
     return {name: _load_member(file, name, info) for name, info in _members(file)}
 
 
-class _Directory:
-    """The file interface that zipfile needs to read the directory, with a limit on the directory's size."""
+class _Directory(Stream):
+    """A file from which zipfile reads the directory, with a limit on the directory's size."""
 
     def __init__(self, file: MappedFile) -> None:
+        super().__init__(file.view)
         self._file = file
-        self._place = 0
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        place = offset + (0, self._place, len(self._file))[whence]
-        if not 0 <= place <= len(self._file):
-            raise OSError("seek out of range")  # as zipfile expects
-        self._place = place
-        return place
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:
             raise self._file.error(f"its zip directory has {size} bytes, more than allowed")
-        start, self._place = self._place, len(self._file) if size < 0 else min(self._place + size, len(self._file))
-        return bytes(self._file.view[start : self._place])
+        return super().read(size)
 
 
 def _members(file: MappedFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
