@@ -9,8 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from fedpkg.apps.message import Message
-from fedpkg.apps.mods.updates import NotAnUpdate, floating, is_training, norm, refusal, the_arrays, with_arrays
-from fedpkg.records import ArrayRecord
+from fedpkg.apps.mods.updates import NotAnUpdate, Update, factor_to, is_training, refusal, with_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,33 +38,30 @@ def adaptiveclipping_mod(
 def _clipped(
     message: Message, context: Context, call_next: Callable[[Message, Context], Message], *, adaptive: bool
 ) -> Message:
-    if not is_training(message):
-        return call_next(message, context)
     who = "adaptiveclipping_mod" if adaptive else "fixedclipping_mod"
     try:
-        _, given = the_arrays(message, who)
-        limit = _limit(message, who)
-        given = ArrayRecord(dict(given))  # the function may take arrays out of the message
-        reply = call_next(message, context)
-        if reply.has_error():
-            return reply
-        name, trained = the_arrays(reply, who)
-        pairs = floating(given, trained, who)
-        if adaptive and len(reply.content.metric_records) != 1:
-            raise NotAnUpdate(f"{who} needs exactly one MetricRecord in the reply")
+        limit = _limit(message, who) if is_training(message) else 0.0
     except NotAnUpdate as error:
         return refusal(message, error)
-    size = norm(after - before for before, after in pairs.values())
-    factor = min(1.0, limit / size) if size > 0 else 1.0
-    if factor < 1:
-        clipped = {
-            key: (before + factor * (after - before)).astype(after.dtype) for key, (before, after) in pairs.items()
-        }
-        reply.content[name] = with_arrays(trained, clipped)
-    if adaptive:
-        next(iter(reply.content.metric_records.values()))[NORM_BIT] = int(size <= limit)
-    logger.info("%s: the update has norm %.4g, the limit is %.4g", who, size, limit)
-    return reply
+
+    def clip(update: Update) -> None:
+        metrics = list(update.reply.content.metric_records.values())
+        if adaptive and len(metrics) != 1:
+            raise NotAnUpdate(f"{who} needs exactly one MetricRecord in the reply")
+        size = update.norm()
+        factor = factor_to(limit, size)
+        if factor < 1:
+            update.replace(
+                {
+                    key: (before + factor * (after - before)).astype(after.dtype)
+                    for key, (before, after) in update.pairs.items()
+                }
+            )
+        if adaptive:
+            metrics[0][NORM_BIT] = int(size <= limit)
+        logger.info("%s: the update has norm %.4g, the limit is %.4g", who, size, limit)
+
+    return with_update(who, message, context, call_next, clip)
 
 
 def _limit(message: Message, who: str) -> float:

@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fedpkg.apps.message import Message
-from fedpkg.apps.mods.updates import NotAnUpdate, floating, is_training, norm, refusal, the_arrays, with_arrays
-from fedpkg.records import ArrayRecord
+from fedpkg.apps.mods.updates import Update, factor_to, with_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,25 +41,14 @@ class LocalDpMod:
         self.std = sensitivity * math.sqrt(2 * math.log(1.25 / delta)) / epsilon
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-        if not is_training(message):
-            return call_next(message, context)
+        return with_update("LocalDpMod", message, context, call_next, self._add_noise)
+
+    def _add_noise(self, update: Update) -> None:
         import numpy as np
 
-        try:
-            _, given = the_arrays(message, "LocalDpMod")
-            given = ArrayRecord(dict(given))
-            reply = call_next(message, context)
-            if reply.has_error():
-                return reply
-            name, trained = the_arrays(reply, "LocalDpMod")
-            pairs = floating(given, trained, "LocalDpMod")
-        except NotAnUpdate as error:
-            return refusal(message, error)
-        size = norm(after - before for before, after in pairs.values())
-        factor = min(1.0, self.clipping_norm / size) if size > 0 else 1.0
+        factor = factor_to(self.clipping_norm, update.norm())
         noisy = {}
-        for key, (before, after) in pairs.items():
+        for key, (before, after) in update.pairs.items():
             noise = np.random.normal(0.0, self.std, before.shape)
             noisy[key] = (before + factor * (after.astype(np.float64) - before) + noise).astype(after.dtype)
-        reply.content[name] = with_arrays(trained, noisy)
-        return reply
+        update.replace(noisy)

@@ -6,9 +6,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.apps.message import Message
-from fedpkg.apps.mods.updates import NotAnUpdate, floating, is_training, refusal, the_arrays, with_arrays
+from fedpkg.apps.mods.updates import Update, with_update
 from fedpkg.client.task import task
-from fedpkg.records import ArrayRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,24 +47,13 @@ class TransformMod:
         self._chain = chain
 
     def __call__(self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-        if not is_training(message):
-            return call_next(message, context)
+        return with_update("TransformMod", message, context, call_next, self._transform)
+
+    def _transform(self, update: Update) -> None:
         from fedpkg.weights.weights import Weights
 
-        try:
-            _, given = the_arrays(message, "TransformMod")
-            given = ArrayRecord(dict(given))
-            reply = call_next(message, context)
-            if reply.has_error():
-                return reply
-            name, trained = the_arrays(reply, "TransformMod")
-            keys = floating(given, trained, "TransformMod")
-        except NotAnUpdate as error:
-            return refusal(message, error)
         before, after = (
-            Weights(OrderedDict((key, one[key]) for key in keys))
-            for one in (given.to_torch_state_dict(), trained.to_torch_state_dict())
+            Weights(OrderedDict((key, one[key]) for key in update.pairs))
+            for one in (update.given.to_torch_state_dict(), update.trained.to_torch_state_dict())
         )
-        decoded = self._chain.there_and_back(after, before, seed=task().seed)
-        reply.content[name] = with_arrays(trained, dict(decoded))
-        return reply
+        update.replace(dict(self._chain.there_and_back(after, before, seed=task().seed)))
