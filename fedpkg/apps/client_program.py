@@ -8,20 +8,19 @@ message.ErrorCode`.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import json
 import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 from fedpkg.apps import identity
 from fedpkg.apps.client_app import ClientApp, LoadClientAppError
 from fedpkg.apps.context import Context
-from fedpkg.apps.identity import Identity
+from fedpkg.apps.identity import Identity, run_id_of
+from fedpkg.apps.loading import find_object, is_installed
 from fedpkg.apps.message import ErrorCode, Message
 from fedpkg.apps.message_file import read_message, write_message
 from fedpkg.client.models import write_json
@@ -52,7 +51,8 @@ def main(words: Sequence[str]) -> None:
 
     message = read_message(given)
     message.metadata.dst_node_id = now.partition_id + 1  # a file that several nodes get names none
-    answer(reference, message, _context(now, message, _node_config(more)), now.state_folder, save)
+    run_id = message.metadata.run_id or run_id_of(now.session_id)
+    answer(reference, message, context_of(now, run_id, now.run_config, _node_config(more)), now.state_folder, save)
 
 
 def answer(
@@ -83,22 +83,16 @@ def answer(
         write_content(state_path, context.state)
 
 
-def load_app(reference: str, kind: type) -> Any:
-    """The object ``module:name`` of an app in the current folder.
+def _load(reference: str) -> Any:
+    """The ClientApp, or one of an installed flwr.
 
     Raises:
-        LoadClientAppError: It cannot be imported, does not exist, or is something else.
+        ImportError: It does not exist.
+        LoadClientAppError: It is something else.
     """
-    module, _, name = reference.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise LoadClientAppError(f"{reference}: the module {module} has no '{part}'")
-        found = getattr(found, part)
-    if not isinstance(found, kind) and not is_installed(found):
-        raise LoadClientAppError(f"{reference} is a {type(found).__name__}, not a {kind.__name__}")
+    found = find_object(reference, "ClientApp")
+    if not isinstance(found, ClientApp) and not is_installed(found):
+        raise LoadClientAppError(f"{reference} is a {type(found).__name__}, not a ClientApp")
     return found
 
 
@@ -114,19 +108,9 @@ def metrics_of(content: RecordDict) -> dict[str, float]:
     return found
 
 
-def run_id_of(session_id: str) -> int:
-    """A session's number for apps: the first 63 bits of a digest of its id."""
-    return int.from_bytes(hashlib.sha256(session_id.encode()).digest()[:8], "big") >> 1
-
-
-def is_installed(app: object) -> bool:
-    """Whether an object's class is one of an installed flwr, which runs its own."""
-    return type(app).__module__.partition(".")[0] == "flwr"
-
-
 def _answer(reference: str, message: Message, context: Context) -> Message:
     try:
-        app = load_app(reference, ClientApp)
+        app = _load(reference)
     except BaseException:
         end(ErrorCode.LOAD_CLIENT_APP_EXCEPTION, traceback.format_exc())
     try:
@@ -139,13 +123,14 @@ def _answer(reference: str, message: Message, context: Context) -> Message:
         end(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
 
 
-def _context(now: Task, message: Message, more: dict[str, Any]) -> Context:
+def context_of(now: Task, run_id: int, run_config: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Context:
+    """The context of a task, without what its client has kept. ``more`` is put into the node's configuration."""
     return Context(
-        run_id=message.metadata.run_id or run_id_of(now.session_id),
+        run_id=run_id,
         node_id=now.partition_id + 1,
-        node_config={"partition-id": now.partition_id, "num-partitions": now.num_partitions, **more},
+        node_config={"partition-id": now.partition_id, "num-partitions": now.num_partitions, **(more or {})},
         state=RecordDict(),
-        run_config=dict(now.run_config),
+        run_config=dict(run_config),
     )
 
 
@@ -160,11 +145,16 @@ def _node_config(words: Sequence[str]) -> dict[str, Any]:
                 f"{word}: a message app has no arguments on its command line; set its values in run_config, or what is "
                 f"particular to a client as {_OPTION}NAME=VALUE",
             )
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+        found[name] = value_of(value)
     return found
+
+
+def value_of(text: str) -> Any:
+    """The value of a word on the command line: JSON, or else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def end(code: int, text: str) -> NoReturn:

@@ -6,7 +6,6 @@ the session end, as a message app does not say so: see `Grid`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -69,8 +68,7 @@ class Grid:
     def __init__(self, rounds: Iterator[Step], *, seed: int = 0, started_at: float = 0.0) -> None:
         self._rounds = rounds
         self._step = next(rounds)
-        digest = hashlib.sha256(f"run {seed}".encode()).digest()
-        self._run = Run(int.from_bytes(digest[:8], "big") >> 1)
+        self._run = Run(identity.run_id_of(f"run {seed}"))
         self._now = started_at
         identity.use(identity.Identity(self._run.run_id, SERVER_NODE_ID, now=lambda: started_at))
         self._answered: set[str] = set()  # types of messages to which replies were received in this round

@@ -8,6 +8,7 @@ replaces it before it calls an app:
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,3 +48,8 @@ def use(identity: Identity) -> Identity:
     global _current
     former, _current = _current, identity
     return former
+
+
+def run_id_of(text: str) -> int:
+    """The number of a run for apps: the first 63 bits of a digest of what identifies it."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

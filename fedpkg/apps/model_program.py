@@ -13,8 +13,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedpkg.apps.client_program import answer, end, metrics_of, run_id_of
-from fedpkg.apps.context import Context
+from fedpkg.apps.client_program import answer, context_of, end, metrics_of, value_of
+from fedpkg.apps.identity import run_id_of
 from fedpkg.apps.message import DEFAULT_TTL, ErrorCode, Message, Metadata
 from fedpkg.client.models import write_json
 from fedpkg.client.task import Task, task
@@ -36,13 +36,8 @@ def main(words: Sequence[str]) -> None:
     own = {
         key: _like(settings[key], value) for key, value in {**now.run_config, **arguments}.items() if key in settings
     }
-    context = Context(
-        run_id=run_id_of(now.session_id),
-        node_id=now.partition_id + 1,
-        node_config={"partition-id": now.partition_id, "num-partitions": now.num_partitions},
-        state=RecordDict(),
-        run_config={**_scalars(now.run_config), **settings, **own},
-    )
+    run_config = {**_scalars(now.run_config), **settings, **own}
+    context = context_of(now, run_id_of(now.session_id), run_config)
     arrays = ArrayRecord.from_file(given)
     message = _message(category, now, arrays, _config(now, arguments))
 
@@ -62,10 +57,7 @@ def _values(words: Iterable[str]) -> dict[str, Any]:
     found = {}
     for word in words:
         key, _, text = word.partition("=")
-        try:
-            found[key] = json.loads(text.lower() if text in ("True", "False") else text)
-        except ValueError:
-            found[key] = text
+        found[key] = value_of(text.lower() if text in ("True", "False") else text)
     return found
 
 

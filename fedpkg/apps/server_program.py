@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
@@ -10,9 +9,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from fedpkg.apps.client_program import is_installed
 from fedpkg.apps.context import Context
 from fedpkg.apps.grid import SERVER_NODE_ID, Grid
+from fedpkg.apps.loading import find_object, is_installed
 from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded
 from fedpkg.records.record_dict import RecordDict
@@ -54,14 +53,7 @@ def load(name: str) -> Callable[..., Any]:
     Raises:
         ImportError: The module cannot be imported, has no such object, or the object is no app.
     """
-    module_name, _, attributes = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    found: Any = importlib.import_module(module_name)
-    for part in attributes.split("."):
-        if not hasattr(found, part):
-            raise ImportError(f"module '{module_name}' has no '{attributes}'; write: app = ServerApp()")
-        found = getattr(found, part)
+    found = find_object(name, "ServerApp")
     if not callable(found) or isinstance(found, type):
         raise ImportError(f"{name} is a {type(found).__name__}, not a ServerApp; write: app = ServerApp()")
     app: Callable[..., Any] = found
