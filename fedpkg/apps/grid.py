@@ -67,12 +67,12 @@ class Grid:
 
     def __init__(self, rounds: Iterator[Step], *, seed: int = 0, started_at: float = 0.0) -> None:
         self._rounds = rounds
-        self._step = next(rounds)
+        self._ends: dict[str, Any] | None  # what the round is committed with, once it is ended
+        self._answered: set[str]  # types of messages to which replies were received in this round
+        self._begin(next(rounds))
         self._run = Run(identity.run_id_of(f"run {seed}"))
         self._now = started_at
         identity.use(identity.Identity(self._run.run_id, SERVER_NODE_ID, now=lambda: started_at))
-        self._answered: set[str] = set()  # types of messages to which replies were received in this round
-        self._ends: dict[str, Any] | None = None  # what the round is committed with, once it is ended
         self._left = 0  # rounds that a strategy has announced and not ended
         self._outstanding: dict[tuple[int | None, str], Message] = {}
         self._arrived: dict[str, Message] = {}
@@ -250,7 +250,13 @@ class Grid:
         step = next(self._rounds, None)
         if step is None:
             raise SessionEnded("the session has ended")
-        self._step, self._ends, self._answered = step, None, set()
+        self._begin(step)
+
+    def _begin(self, step: Step) -> None:
+        self._step = step
+        self._clients = {one.position + 1: one.client_id for one in step.clients}  # by node
+        self._nodes = {client_id: node for node, client_id in self._clients.items()}  # by client
+        self._ends, self._answered = None, set()
 
     def _kept(self, arrays: ArrayRecord | None) -> Kept | None:
         if not arrays:
@@ -271,7 +277,7 @@ class Grid:
                 raise ValueError(f"messages[{place}] has an error, and only content can be sent to a node")
             if one.metadata.message_type.partition(".")[0] == "system":
                 raise ValueError(f"messages[{place}]: messages of the type 'system' are not for apps")
-        known = {one.position + 1 for one in self._step.clients}
+        known = self._clients.keys()
         if unknown := sorted({one.metadata.dst_node_id for one in sent} - known):
             named = ", ".join(map(str, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise ValueError(
@@ -294,10 +300,9 @@ class Grid:
 
     def _request(self, sent: Sequence[Message], **more: Any) -> Request:
         """One request for messages of a category to different nodes."""
-        clients = {one.position + 1: one.client_id for one in self._step.clients}
         category = sent[0].metadata.message_type.partition(".")[0]
         contents = _Contents(sent)
-        payloads = {clients[one.metadata.dst_node_id]: contents.written(one) for one in sent}
+        payloads = {self._clients[one.metadata.dst_node_id]: contents.written(one) for one in sent}
         is_shared = len(contents) == 1
         return Request(
             entry_point=category,
@@ -314,9 +319,8 @@ class Grid:
 
     def _replies(self, sent: Sequence[Message], told: Replies) -> dict[int, Message]:
         """The reply to each message, by the id of the message object."""
-        positions = {one.client_id: one.position + 1 for one in self._step.clients}
-        found = {positions[reply.client_id]: reply for reply in told}
-        failures = {positions[name]: one for name, one in told.failures.items() if name in positions}
+        found = {self._nodes[reply.client_id]: reply for reply in told}
+        failures = {self._nodes[name]: one for name, one in told.failures.items() if name in self._nodes}
         replies = {}
         for message in sent:
             node = message.metadata.dst_node_id
@@ -354,7 +358,15 @@ class _Contents:
     """The different contents of messages that are sent at once; those that are equal are written once."""
 
     def __init__(self, sent: Sequence[Message]) -> None:
-        self._keys = {id(message): _key(message) for message in sent}
+        known: dict[int, object] = {}  # by identity: most messages of a send have one content
+        self._keys = {}
+        for message in sent:
+            content = message.content
+            if id(content) not in known:
+                known[id(content)] = _key_of(content)
+            about = message.metadata
+            same = (about.message_type, about.group_id, about.ttl, about.created_at, known[id(content)])
+            self._keys[id(message)] = same
         self._users = Counter(self._keys.values())
         self._written: dict[object, Written] = {}
 
@@ -376,16 +388,14 @@ class _Contents:
         return self._written[key]
 
 
-def _key(message: Message) -> object:
-    """What is equal for messages that can share a file. Arrays are compared by identity, then by their bytes."""
-    about = message.metadata
-    records = tuple(
+def _key_of(content: RecordDict) -> object:
+    """What is equal for contents that can share a file. Arrays are compared by the memory that they have."""
+    return tuple(
         (name, "arrays", *((key, _identity(one)) for key, one in record.items()))
         if isinstance(record, ArrayRecord)
         else (name, type(record).__name__, repr(dict(record)))
-        for name, record in message.content.items()
+        for name, record in content.items()
     )
-    return (about.message_type, about.group_id, about.ttl, about.created_at, records)
 
 
 def _identity(array: Any) -> object:
