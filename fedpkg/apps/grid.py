@@ -61,18 +61,17 @@ class Grid:
 
     Args:
         rounds: those of `fedpkg.client.coordinator`.
-        started_at: when the session was created, for messages' ``created_at``: another time in a resumed session would
-            be another message.
     """
 
-    def __init__(self, rounds: Iterator[Step], *, seed: int = 0, started_at: float = 0.0) -> None:
+    def __init__(self, rounds: Iterator[Step], *, seed: int = 0) -> None:
         self._rounds = rounds
         self._ends: dict[str, Any] | None  # what the round is committed with, once it is ended
         self._answered: set[str]  # types of messages to which replies were received in this round
         self._begin(next(rounds))
         self._run = Run(identity.run_id_of(f"run {seed}"))
-        self._now = started_at
-        identity.use(identity.Identity(self._run.run_id, SERVER_NODE_ID, now=lambda: started_at))
+        # The time of all messages: that of now would be another one when a resumed session sends them again.
+        self._now = self._step.created_at
+        identity.use(identity.Identity(self._run.run_id, SERVER_NODE_ID, now=lambda: self._now))
         self._left = 0  # rounds that a strategy has announced and not ended
         self._outstanding: dict[tuple[int | None, str], Message] = {}
         self._arrived: dict[str, Message] = {}

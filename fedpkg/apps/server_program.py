@@ -21,7 +21,7 @@ _LAST_LINES = 14  # of a traceback, in the session's error
 
 def run(name: str) -> None:
     """Run the app with this name, ``module:object``, until it returns; an error ends the session."""
-    grid = Grid(coordinator.rounds(), seed=int(os.environ.get("FEDPKG_SEED", "0")), started_at=coordinator.created_at())
+    grid = Grid(coordinator.rounds(), seed=int(os.environ.get("FEDPKG_SEED", "0")))
     _send_log(grid)
     try:
         context = Context(grid.run_id, SERVER_NODE_ID, {}, RecordDict(), grid.run_config)

@@ -182,6 +182,7 @@ class Step:
         clients: The clients that can be asked.
         path: The file of the model; None if the session has no model.
         parameters, run_config: As in the run.yaml.
+        created_at: When the session was created, in seconds since 1970.
         checkpoint: In the first step after a start of the program, the last checkpoint given to `commit`; else None.
     """
 
@@ -193,6 +194,7 @@ class Step:
         self.path = None if told["model"] is None else line.path(told["model"])
         self.parameters: Mapping[str, Any] = line.parameters
         self.run_config: Mapping[str, Any] = line.run_config
+        self.created_at = line.created_at
         self.checkpoint = checkpoint
         self.is_committed = False
         line.forget_parts()
@@ -309,7 +311,6 @@ def rounds() -> Iterator[Step]:
     if first["checkpoint"] is not None:
         with open(line.path(first["checkpoint"]), "rb") as file:
             kept = file.read()
-    _created_at[:] = [first.get("created_at", 0.0)]
     told: Mapping[str, Any] | None = first
     while told is not None:
         step = Step(line, told, kept)
@@ -317,14 +318,6 @@ def rounds() -> Iterator[Step]:
         if not step.is_committed:
             raise ClientError("the round was not committed", "call step.commit() before the next round")
         told, kept = line.receive(), None
-
-
-_created_at: list[float] = []
-
-
-def created_at() -> float:
-    """When the session was created, in seconds since 1970; 0 before its first round."""
-    return _created_at[0] if _created_at else 0.0
 
 
 class _Line:
@@ -345,11 +338,13 @@ class _Line:
         self.ids = 0
         self.parameters: dict[str, Any] = {}
         self.run_config: dict[str, Any] = {}
+        self.created_at = 0.0
 
     def hello(self) -> dict[str, Any]:
         told = self.call({"type": "hello", "protocol": VERSION})
         self._files, self._out = told["files"], told["out"]
         self.parameters, self.run_config = told["parameters"], told["run_config"]
+        self.created_at = told["created_at"]
         return told
 
     def path(self, name: str) -> str:

@@ -71,6 +71,21 @@ def test_an_app_runs_in_rounds_that_are_shown_as_those_of_any_session(
     assert told == [f"round {number} of ['num-server-rounds']" for number in (1, 2, 3)]
 
 
+def test_messages_are_of_the_time_when_the_session_was_created(
+    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce
+) -> None:
+    app = main_of(
+        """
+message = Message(RecordDict({"config": ConfigRecord({"lr": 0.1})}), 1, "query")
+[reply] = grid.send_and_receive([message])
+grid.end_round(None, {"message": message.metadata.created_at, "reply": reply.metadata.created_at})
+"""
+    )
+    session = federation.run(config_of(federation, tmp_path, app))
+    [row] = federation.store.list_rounds(session.session_id)
+    assert row.strategy_metrics == {"message": session.created_at, "reply": session.created_at}
+
+
 @pytest.mark.parametrize("places", [("begun-2", "ends-3"), ("asked-1", "asked-3"), ("ends-2",)])
 def test_an_app_that_is_killed_goes_on_to_the_same_bits(
     federation: Federation, tmp_path: Path, at_once: RecordsAtOnce, places: tuple[str, ...]
