@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from fedpkg.apps import identity
 from fedpkg.records.record_dict import RecordDict
@@ -65,10 +66,15 @@ class Metadata:
     Equal if all fields are; it has no hash, as some of them can change.
 
     Attributes:
+        run_id: The run that the message belongs to.
+        message_id: The id of the message.
+        src_node_id: The node that built the message.
         dst_node_id: The node that gets the message.
+        reply_to_message_id: The id of the message that this one replies to, or ``""``.
         group_id: A name for messages that belong together, such as the number of a round.
         created_at: Seconds since 1970.
         ttl: The seconds after ``created_at`` in which a reply is wanted.
+        message_type: A category, or a category and an action; see `MessageType`.
         delivered_at: When it was delivered, as text.
     """
 
@@ -86,10 +92,10 @@ class Metadata:
         ttl: float,
         message_type: str,
     ) -> None:
-        self._run_id = _integer("run_id", run_id)
-        self._message_id = _text("message_id", message_id)
-        self._src_node_id = _integer("src_node_id", src_node_id)
-        self._reply_to_message_id = _text("reply_to_message_id", reply_to_message_id)
+        self.run_id: Final = run_id
+        self.message_id: Final = message_id
+        self.src_node_id: Final = src_node_id
+        self.reply_to_message_id: Final = reply_to_message_id
         self.dst_node_id = dst_node_id
         self.group_id = group_id
         self.created_at = created_at
@@ -97,37 +103,10 @@ class Metadata:
         self.message_type = message_type
         self.delivered_at = ""
 
-    @property
-    def run_id(self) -> int:
-        """The run that the message belongs to."""
-        return self._run_id
-
-    @property
-    def message_id(self) -> str:
-        """The id of the message."""
-        return self._message_id
-
-    @property
-    def src_node_id(self) -> int:
-        """The node that built the message."""
-        return self._src_node_id
-
-    @property
-    def reply_to_message_id(self) -> str:
-        """The id of the message that this one replies to, or ``""``."""
-        return self._reply_to_message_id
-
-    @property
-    def message_type(self) -> str:
-        """A category, or a category and an action; see `MessageType`."""
-        return self._message_type
-
-    @message_type.setter
-    def message_type(self, value: str) -> None:
-        self._message_type = checked_type(value)
-
     def __setattr__(self, name: str, value: Any) -> None:
-        check = {"dst_node_id": _integer, "group_id": _text, "created_at": _seconds, "ttl": _seconds}.get(name)
+        if name in _FIXED and name in vars(self):
+            raise AttributeError(f"the {name} of a message cannot be changed: build another Message")
+        check = _CHECKS.get(name)
         object.__setattr__(self, name, check(name, value) if check else value)
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,19 +120,6 @@ class Metadata:
 
     def __repr__(self) -> str:
         return f"Metadata({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items())})"
-
-
-FIELDS = (
-    "run_id",
-    "message_id",
-    "src_node_id",
-    "dst_node_id",
-    "reply_to_message_id",
-    "group_id",
-    "created_at",
-    "ttl",
-    "message_type",
-)
 
 
 class Message:
@@ -275,23 +241,6 @@ _FORMS = (
 )
 
 
-def checked_type(value: object) -> str:
-    """The type of a message.
-
-    Raises:
-        ValueError: If it is neither a category nor ``category.action``.
-    """
-    category, dot, action = value.partition(".") if isinstance(value, str) else ("", "", "")
-    if isinstance(value, str) and category in _CATEGORIES and (action.isidentifier() or not dot):
-        return value
-    better = action.replace("-", "_")
-    write = f"; an action is a Python identifier, write '{category}.{better}'" if better.isidentifier() else ""
-    raise ValueError(
-        f"invalid message type {value!r:.80}: expected '<category>' or '<category>.<action>' with a category of "
-        f"{', '.join(_CATEGORIES)}{write if category in _CATEGORIES else ''}"
-    )
-
-
 def _of_instruction(dst_node_id: int, message_type: str, ttl: float | None, group_id: str | None) -> Metadata:
     me = identity.current()
     return Metadata(
@@ -343,3 +292,30 @@ def _seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise TypeError(f"{name} must be a number of seconds, got {type(value).__name__} ({value!r:.60})")
     return float(value)
+
+
+def _type(name: str, value: object) -> str:
+    category, dot, action = value.partition(".") if isinstance(value, str) else ("", "", "")
+    if isinstance(value, str) and category in _CATEGORIES and (action.isidentifier() or not dot):
+        return value
+    better = action.replace("-", "_")
+    write = f"; an action is a Python identifier, write '{category}.{better}'" if better.isidentifier() else ""
+    raise ValueError(
+        f"invalid message type {value!r:.80}: expected '<category>' or '<category>.<action>' with a category of "
+        f"{', '.join(_CATEGORIES)}{write if category in _CATEGORIES else ''}"
+    )
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "run_id": _integer,
+    "message_id": _text,
+    "src_node_id": _integer,
+    "dst_node_id": _integer,
+    "reply_to_message_id": _text,
+    "group_id": _text,
+    "created_at": _seconds,
+    "ttl": _seconds,
+    "message_type": _type,
+}
+_FIXED = ("run_id", "message_id", "src_node_id", "reply_to_message_id")
+FIELDS = tuple(_CHECKS)

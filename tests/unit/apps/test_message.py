@@ -170,7 +170,7 @@ def test_some_metadata_can_be_changed() -> None:
     assert (about.dst_node_id, about.group_id, about.created_at, about.ttl) == (9, "a", 3.0, 4.5)
     assert type(about.dst_node_id) is int
     for name in ("run_id", "message_id", "src_node_id", "reply_to_message_id"):
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match=f"the {name} of a message cannot be changed: build another Message"):
             setattr(about, name, 1)
     for name, value in {"dst_node_id": "1", "group_id": 4, "ttl": "12", "created_at": True}.items():
         with pytest.raises(TypeError, match=f"{name} must be"):
