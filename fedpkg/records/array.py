@@ -113,15 +113,21 @@ class Array:
             object.__setattr__(self, "_plain", self._decoded(self._data or b""))
         return cast("Plain", self._plain)
 
+    def _readable(self) -> Plain | None:
+        """The values; None if ``data`` has another form or is damaged."""
+        try:
+            return self.plain()
+        except (TypeError, ValueError):
+            return None
+
     def _decoded(self, data: bytes) -> Plain:
         if self.stype != STYPE:
             raise TypeError(f"an Array of stype {self.stype!r} cannot be converted; only {STYPE!r} can")
         try:
-            values = np.load(io.BytesIO(data), allow_pickle=False)
-            expected = BITS.get(self.dtype, self.dtype)
-            if not isinstance(values, np.ndarray) or (values.dtype, values.shape) != (np.dtype(expected), self.shape):
+            values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+            if (values.dtype, values.shape) != (np.dtype(BITS.get(self.dtype, self.dtype)), self.shape):
                 raise ValueError(f"it has {values.dtype} of shape {values.shape}")
-        except (ValueError, EOFError, OSError, TypeError) as error:
+        except Exception as error:  # damaged text can raise any error of Python's tokenizer and compiler
             about = f"dtype {self.dtype!r} and shape {self.shape}"
             raise ValueError(f"data is not the bytes of a .npy file of {about}: {error}") from error
         return Plain(self.dtype, frozen(np.asarray(values, order="C")))
@@ -146,18 +152,20 @@ class Array:
 
     @property
     def num_bytes(self) -> int:
-        """The size of the elements in bytes."""
-        return len(self._data or b"") if self._plain is None else int(self._plain.values.nbytes)
+        """The size of the elements in bytes; that of ``data`` if it cannot be read."""
+        one = self._readable()
+        return len(self.data) if one is None else int(one.values.nbytes)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Array):
             return NotImplemented
         if (self.dtype, self.shape, self.stype) != (other.dtype, other.shape, other.stype):
             return False
-        if self._plain is None or other._plain is None:
+        mine, others = self._readable(), other._readable()
+        if mine is None or others is None:
             return self.data == other.data
-        mine, others = (one.plain().values.reshape(-1).view(np.uint8) for one in (self, other))
-        return self is other or bool(np.array_equal(mine, others))
+        bits, other_bits = (one.values.reshape(-1).view(np.uint8) for one in (mine, others))
+        return self is other or bool(np.array_equal(bits, other_bits))
 
     def __repr__(self) -> str:
         return f"Array(dtype={self.dtype!r}, shape={self.shape}, stype={self.stype!r}, {self.num_bytes} bytes)"
@@ -169,9 +177,9 @@ class Array:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._plain is None:
+        if self._data is not None:
             return Array, (self.dtype, self.shape, self.stype, self._data)
-        return _restored, (self.dtype, self._plain.values)
+        return _restored, (self.dtype, self.plain().values)
 
 
 _FORMS = (

@@ -394,8 +394,13 @@ def test_bytes_given_for_an_array_are_kept_and_checked_when_they_are_used() -> N
         ArrayRecord({"w": foreign}).to_torch_state_dict()
     pickled = io.BytesIO()
     np.save(pickled, np.array([{}]), allow_pickle=True)
+    archive = io.BytesIO()
+    np.savez(archive, w=np.zeros(2, np.float32))
     for data, dtype in (
         (b"data", "float32"),
+        (b"", "float32"),
+        (archive.getvalue(), "float32"),
+        (npy(np.zeros(2, np.float32)).replace(b"}", b"("), "float32"),
         (npy(np.zeros(2)), "float32"),
         (npy(np.zeros(3)), "float64"),
         (pickled.getvalue(), "O"),
@@ -404,6 +409,21 @@ def test_bytes_given_for_an_array_are_kept_and_checked_when_they_are_used() -> N
             Array(dtype, (2,), "numpy.ndarray", data).numpy()
     narrow = Array(torch.ones(2).bfloat16())
     assert Array(narrow.dtype, narrow.shape, narrow.stype, narrow.data).plain().values.tolist() == [0x3F80] * 2
+
+
+def test_size_equality_and_pickle_of_an_array_are_the_same_before_and_after_it_is_read() -> None:
+    values = np.arange(6.0).reshape(2, 3)
+    data = npy(np.asfortranarray(values))  # other bytes than those of Array(values)
+    for is_read in (False, True):
+        one = Array("float64", (2, 3), "numpy.ndarray", data)
+        if is_read:
+            one.numpy()
+        assert one == Array(values) and one != Array(-values)
+        assert one.num_bytes == 48 and "48 bytes" in repr(one)
+        assert pickle.loads(pickle.dumps(one)).data == one.data == data
+    damaged = Array("float64", (2, 3), "numpy.ndarray", b"data")
+    assert damaged == Array("float64", (2, 3), "numpy.ndarray", b"data") != Array(values)
+    assert damaged.num_bytes == 4
 
 
 def test_arrays_are_equal_by_their_bits() -> None:
