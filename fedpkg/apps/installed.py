@@ -12,17 +12,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.apps.client_app import checked_reply
-from fedpkg.apps.message import Error, Message, Metadata
+from fedpkg.apps.message import FIELDS, Error, Message, Metadata
 from fedpkg.records import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 if TYPE_CHECKING:
     from fedpkg.apps.context import Context
     from fedpkg.apps.grid import Grid
-
-_FIELDS = (
-    *("run_id", "message_id", "src_node_id", "dst_node_id", "reply_to_message_id", "group_id", "created_at", "ttl"),
-    "message_type",
-)
 
 
 def answer(app: Any, message: Message, context: Context) -> Message:
@@ -125,7 +120,7 @@ def _default(parameter: inspect.Parameter) -> Any:
 
 
 def _our_message(message: Any) -> Message:
-    metadata = Metadata(**{name: getattr(message.metadata, name) for name in _FIELDS})
+    metadata = Metadata(**{name: getattr(message.metadata, name) for name in FIELDS})
     if message.has_error():
         return Message(Error(message.error.code, message.error.reason), metadata=metadata)
     return Message(_content(message.content), metadata=metadata)
