@@ -209,9 +209,10 @@ def _stored(key: str, value: Any, large: dict[str, Plain]) -> Any:
 
 def _is_unicode(text: str) -> bool:
     try:
-        return bool(text.encode()) or True
+        text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
+    return True
 
 
 def _dtype_of(values: list[Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Generic, TypeVar, cast
 
 from fedpkg.records.array_record import ArrayRecord
-from fedpkg.records.typed import Checked
+from fedpkg.records.typed import Checked, named
 from fedpkg.records.value_records import ConfigRecord, MetricRecord
 
 Record = ArrayRecord | MetricRecord | ConfigRecord
@@ -95,8 +95,7 @@ class _View(MutableMapping[str, R], Generic[R]):
         found = self._of._items.get(key)
         if isinstance(found, self._kind):
             return cast("R", found)
-        names = ", ".join(map(repr, list(self)[:20])) or "nothing"
-        raise KeyError(f"there is no {self._kind.__name__} {key!r}; there is {names}")
+        raise KeyError(f"there is no {self._kind.__name__} {key!r}; there is {named(self)}")
 
     def __setitem__(self, key: str, value: R) -> None:
         if not isinstance(value, self._kind):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
+from itertools import islice
 from typing import Any, TypeVar
 
 V = TypeVar("V")
@@ -41,9 +42,7 @@ class Checked(MutableMapping[str, V]):
         try:
             return self._items[key]
         except KeyError:
-            names = ", ".join(map(repr, list(self._items)[:20])) or "nothing"
-            more = ", …" if len(self._items) > 20 else ""
-            raise KeyError(f"{self._name} has no {key!r}; it has {names}{more}") from None
+            raise KeyError(f"{self._name} has no {key!r}; it has {named(self._items)}") from None
 
     def __delitem__(self, key: str) -> None:
         self[key]
@@ -69,6 +68,11 @@ class Checked(MutableMapping[str, V]):
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+
+def named(keys: Collection[str]) -> str:
+    """The first keys, for an error."""
+    return ", ".join([*map(repr, islice(keys, 20)), *(["…"] if len(keys) > 20 else [])]) or "nothing"
 
 
 def bytes_of(text: str) -> int:

@@ -263,6 +263,10 @@ def test_missing_key_says_what_there_is() -> None:
         _ = RecordDict({"arrays": ArrayRecord()})["model"]
     with pytest.raises(KeyError, match="MetricRecord has no 'x'; it has nothing"):
         del MetricRecord()["x"]
+    many = RecordDict({f"r{number}": ConfigRecord() for number in range(21)})
+    for one in (many, many.config_records):
+        with pytest.raises(KeyError, match="'r18', 'r19', …"):
+            _ = one["model"]
     assert ConfigRecord({"a": 1}).get("b", 2) == 2 and "b" not in ConfigRecord({"a": 1})
 
 
