@@ -43,7 +43,8 @@ class Answered:
         self.round_number = round_number
         self.is_outstanding = False
         self.asked = tuple(asked)
-        self.missing = tuple(name for name in asked if name not in {reply.client_id for reply in replies})
+        came = {reply.client_id for reply in replies}
+        self.missing = tuple(name for name in asked if name not in came)
         self._replies = iter(replies)
 
     def __iter__(self) -> Iterator[Reply]:
