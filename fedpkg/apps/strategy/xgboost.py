@@ -17,6 +17,7 @@ from fedpkg.records.array import Array, frozen
 from fedpkg.records.array_record import ArrayRecord
 from fedpkg.records.value_records import ConfigRecord, MetricRecord
 
+Booster = dict[str, Any]  # in XGBoost's form of JSON
 _SAME = ("num_feature", "num_class", "num_target")  # of boosters whose trees can be joined
 
 
@@ -27,27 +28,33 @@ class _OfTrees(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         answers, left_out = weighted(replies, self.weighted_by_key)
-        booster = self._sent()
+        boosters = self._sent()
         contents = []
         for answer in answers:
             try:
-                booster = self._joined(booster, _booster_of(answer.message, self.arrayrecord_key))
+                booster = _booster_of(answer.message, self.arrayrecord_key)
+                self._check(boosters, booster)
             except ValueError as error:
                 left_out.append(LeftOut(answer.message, str(error)))
                 continue
+            boosters.append(booster)
             contents.append(answer.message.content)
         self._log_left_out(server_round, "training", left_out)
-        if not contents or booster is None:
+        if not contents:
             return None, None
-        data = np.frombuffer(json.dumps(booster).encode(), np.uint8)
+        data = np.frombuffer(json.dumps(self._joined(boosters)).encode(), np.uint8)
         arrays = ArrayRecord({"0": Array.from_plain(Plain("uint8", frozen(data)))})
         return arrays, self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
-    def _sent(self) -> dict[str, Any] | None:
-        """The booster that the replies are joined to."""
-        return None
+    def _sent(self) -> list[Booster]:
+        """The booster that the replies are joined to, if there is one."""
+        return []
 
-    def _joined(self, booster: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    def _check(self, boosters: Sequence[Booster], new: Booster) -> None:
+        """Raises ValueError: a booster cannot be joined to those before it."""
+
+    def _joined(self, boosters: Sequence[Booster]) -> Booster:
+        """One booster of the one that was sent, if any, and those of the replies, of which there is at least one."""
         raise NotImplementedError
 
 
@@ -58,13 +65,17 @@ class FedXgbBagging(_OfTrees):
     of features, classes or targets differs is left out.
     """
 
-    def _sent(self) -> dict[str, Any] | None:
+    def _sent(self) -> list[Booster]:
         arrays = self._round_arrays or ArrayRecord()
         data = _bytes_of(arrays) if len(arrays) == 1 else b""
-        return _booster("the booster that was sent", data) if data else None
+        return [_booster("the booster that was sent", data)] if data else []
 
-    def _joined(self, booster: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-        return new if booster is None else joined(booster, new)
+    def _check(self, boosters: Sequence[Booster], new: Booster) -> None:
+        if boosters:
+            check_alike(boosters[0], new)
+
+    def _joined(self, boosters: Sequence[Booster]) -> Booster:
+        return boosters[0] if len(boosters) == 1 else joined(boosters)
 
 
 class FedXgbCyclic(_OfTrees):
@@ -106,14 +117,14 @@ class FedXgbCyclic(_OfTrees):
         node = nodes[(server_round - 1) % len(nodes)]
         return self._construct_messages(self._content(server_round, arrays, config), [node], message_type)
 
-    def _joined(self, booster: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-        if booster is not None:
+    def _joined(self, boosters: Sequence[Booster]) -> Booster:
+        if len(boosters) > 1:
             logger.warning("several nodes replied; the booster of the last one is kept")
-        return new
+        return boosters[-1]
 
 
-def joined(booster: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """A booster with the trees of another one after its own.
+def check_alike(booster: Booster, new: Booster) -> None:
+    """Check that the trees of two boosters can be joined.
 
     Raises:
         ValueError: They have different objectives, or numbers of features, classes or targets.
@@ -124,29 +135,28 @@ def joined(booster: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     ]:
         if mine != its:
             raise ValueError(f"its booster has {what} {its}, and that of the others has {mine}")
-    old_model, new_model = (one["learner"]["gradient_booster"]["model"] for one in (booster, new))
-    before = len(old_model["trees"])
-    trees = [
-        *old_model["trees"],
-        *({**tree, "id": before + place} for place, tree in enumerate(new_model["trees"])),
-    ]
-    model = {
-        **old_model,
-        "trees": trees,
-        "tree_info": [*old_model["tree_info"], *new_model["tree_info"]],
-        "gbtree_model_param": {**old_model["gbtree_model_param"], "num_trees": str(len(trees))},
-    }
-    if "iteration_indptr" in old_model and "iteration_indptr" in new_model:
-        model["iteration_indptr"] = [
-            *old_model["iteration_indptr"],
-            *(before + end for end in new_model["iteration_indptr"][1:]),
-        ]
-    learner = booster["learner"]
+
+
+def joined(boosters: Sequence[Booster]) -> Booster:
+    """The first booster with the trees of all others after its own; see `check_alike`."""
+    first, *others = boosters
+    learner = first["learner"]
+    model = dict(learner["gradient_booster"]["model"])
+    trees, classes, ends = list(model["trees"]), list(model["tree_info"]), list(model.get("iteration_indptr", ()))
+    for other in others:
+        new, before = other["learner"]["gradient_booster"]["model"], len(trees)
+        trees += [{**tree, "id": before + place} for place, tree in enumerate(new["trees"])]
+        classes += new["tree_info"]
+        ends += [before + end for end in new.get("iteration_indptr", ())[1:]]
+    model |= {"trees": trees, "tree_info": classes}
+    model["gbtree_model_param"] = {**model["gbtree_model_param"], "num_trees": str(len(trees))}
+    if "iteration_indptr" in model:
+        model["iteration_indptr"] = ends
     gradient_booster = {**learner["gradient_booster"], "model": model}
-    return {**booster, "learner": {**learner, "gradient_booster": gradient_booster}}
+    return {**first, "learner": {**learner, "gradient_booster": gradient_booster}}
 
 
-def _booster_of(message: Message, key: str) -> dict[str, Any]:
+def _booster_of(message: Message, key: str) -> Booster:
     arrays = array_record_of(message, key)
     if isinstance(arrays, str):
         raise ValueError(arrays)
@@ -162,7 +172,7 @@ def _bytes_of(arrays: ArrayRecord) -> bytes:
     return array.numpy().tobytes()
 
 
-def _booster(what: str, data: bytes) -> dict[str, Any]:
+def _booster(what: str, data: bytes) -> Booster:
     """A booster of trees, checked.
 
     Raises:
@@ -191,11 +201,11 @@ def _booster(what: str, data: bytes) -> dict[str, Any]:
         )
     if not is_whole:
         raise ValueError(f"{what} is damaged: its lists of trees have different lengths")
-    found: dict[str, Any] = booster
+    found: Booster = booster
     return found
 
 
-def _objective(booster: dict[str, Any]) -> Any:
+def _objective(booster: Booster) -> Any:
     return booster["learner"]["objective"]["name"]
 
 
