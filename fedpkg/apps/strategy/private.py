@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections import Counter
@@ -83,7 +84,6 @@ class _Private(Strategy):
         self.num_sampled_clients = num_sampled_clients
         self.delta = delta
         self.epsilon: float | None = None
-        self._rng: np.random.Generator | None = None
         self._rounds: list[tuple[float, int]] = []  # of each: the share of the nodes that was asked, and their number
 
     # ---- training
@@ -186,7 +186,6 @@ class _Private(Strategy):
 
         if std == 0:
             return aggregate
-        rng = self._rng = self._rng or np.random.default_rng(random.getrandbits(128))
         groups = still_tied(tied_parameters(model), aggregate)
         first = {name: group[0] for group in groups for name in group[1:]}
         noised: dict[str, Tensor] = {}
@@ -194,9 +193,16 @@ class _Private(Strategy):
             if name in first:
                 noised[name] = noised[first[name]]
             else:
-                drawn = np.asarray(rng.standard_normal(tuple(tensor.shape)))
+                drawn = np.asarray(self._rng.standard_normal(tuple(tensor.shape)))
                 noised[name] = tensor.double() + std * torch.from_numpy(drawn)
         return with_parameters(aggregate, noised)
+
+    @functools.cached_property
+    def _rng(self) -> np.random.Generator:
+        """The generator of all noise."""
+        import numpy as np
+
+        return np.random.default_rng(random.getrandbits(128))
 
     def _multiplier(self) -> float:
         """The noise multiplier of the mean."""
@@ -323,11 +329,8 @@ class _Adaptive(_Private):
         return float((self.noise_multiplier**-2 - (2 * self.clipped_count_stddev) ** -2) ** -0.5)
 
     def _after(self, server_round: int, clipped: Sequence[_Clipped]) -> None:
-        import numpy as np
-
-        rng = self._rng = self._rng or np.random.default_rng(random.getrandbits(128))
         std = self.clipped_count_stddev if self.noise_multiplier else 0.0
-        count = sum(one.is_within for one in clipped) + std * float(rng.standard_normal())
+        count = sum(one.is_within for one in clipped) + std * float(self._rng.standard_normal())
         share = min(1.0, max(0.0, count / len(clipped)))
         self.clipping_norm *= math.exp(-self.clip_norm_lr * (share - self.target_clipped_quantile))
         logger.info("round %d: the clipping norm is %.4g", server_round, self.clipping_norm)
