@@ -140,7 +140,7 @@ class _Private(Strategy):
         from fedpkg.strategies.steps import real_parameters_of, squared_norm, with_parameters
 
         sent = real_parameters_of(model)
-        found = []
+        found, left_out = [], []
         for answer in answers:
             assert answer.reply is not None
             weights = answer.reply.weights
@@ -148,13 +148,14 @@ class _Private(Strategy):
             length = math.sqrt(squared_norm(update))
             is_within = self._is_within(answer, length)
             if isinstance(is_within, str):
-                self.strategy._log_left_out(server_round, "training", [LeftOut(answer.message, is_within)])
+                left_out.append(LeftOut(answer.message, is_within))
                 continue
             if length > self.clipping_norm:
                 weights = with_parameters(weights, sent + update * (self.clipping_norm / length))
             found.append(
                 _Clipped(self._message(answer.message, weights, is_changed=length > self.clipping_norm), is_within)
             )
+        self.strategy._log_left_out(server_round, "training", left_out)
         return found
 
     def _is_within(self, answer: Answer, length: float) -> bool | str:

@@ -178,6 +178,7 @@ def test_a_client_without_the_mod_is_left_out(caplog: pytest.LogCaptureFixture) 
     strategy = WRAPPERS[3](FedAvg(), 0.0)
     assert strategy.aggregate_train(1, replies_to(strategy, SENT, [moved([1, 1], n=1)] * 4)) == (None, None)
     assert "add adaptiveclipping_mod to the mods" in caplog.text
+    assert caplog.text.count("left out") == 1, "equal reasons are one line"
 
 
 def test_epsilon_grows_and_is_shown() -> None:
