@@ -14,7 +14,7 @@ from fedpkg.apps.log import logger
 from fedpkg.apps.message import Message
 from fedpkg.apps.mods.clipping import CLIPPING_NORM, NORM_BIT
 from fedpkg.apps.strategy.answers import Answer, LeftOut, array_record_of, to_record
-from fedpkg.apps.strategy.base import Result, Strategy, positive
+from fedpkg.apps.strategy.base import Result, Strategy, fraction, positive
 from fedpkg.apps.strategy.fedavg import FedAvg
 from fedpkg.apps.strategy.metrics import metrics_of
 from fedpkg.records.array_record import ArrayRecord
@@ -309,13 +309,10 @@ class _Adaptive(_Private):
         delta: float = 1e-5,
     ) -> None:
         super().__init__(strategy, noise_multiplier, initial_clipping_norm, num_sampled_clients, delta)
-        if not 0 <= target_clipped_quantile <= 1:
-            raise ValueError(f"target_clipped_quantile is {target_clipped_quantile}; it must be from 0 to 1")
-        self.target_clipped_quantile = target_clipped_quantile
+        self.target_clipped_quantile = fraction("target_clipped_quantile", target_clipped_quantile)
         self.clip_norm_lr = positive("clip_norm_lr", clip_norm_lr)
-        usual = max(num_sampled_clients / 20, noise_multiplier)
         if clipped_count_stddev is None:
-            clipped_count_stddev = usual
+            clipped_count_stddev = max(num_sampled_clients / 20, noise_multiplier)
         self.clipped_count_stddev = positive("clipped_count_stddev", clipped_count_stddev, or_zero=True)
         if noise_multiplier and 2 * self.clipped_count_stddev <= noise_multiplier:
             raise ValueError(
