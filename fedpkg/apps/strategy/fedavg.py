@@ -146,7 +146,12 @@ class FedAvg(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        answers, model = self._answers(server_round, replies)
+        return self._combined(server_round, *self._answers(server_round, replies))
+
+    def _combined(
+        self, server_round: int, answers: Sequence[Answer], model: Weights | None
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The next arrays, and metrics, of what `_answers` has found."""
         if not answers or model is None:
             return None, None
         arrays = self._aggregate(server_round, answers, model)

@@ -178,16 +178,16 @@ class _Older(fedavg.FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         messages = list(replies)
         is_own = type(self).aggregate_fit is not _Older.aggregate_fit
-        if not messages or not (is_own or not self.accept_failures):
-            return super().aggregate_train(server_round, messages)
-        answers, _ = self._answers(server_round, messages)
+        if not messages:
+            return None, None
+        answers, model = self._answers(server_round, messages)
         usable = [answer.message for answer in answers]
         failures = _failures(messages, usable)
-        if not is_own:  # failures are not accepted
-            if failures:
+        if not is_own:
+            if failures and not self.accept_failures:
                 logger.warning("round %d: the arrays stay as they are, as a reply cannot be used", server_round)
                 return None, None
-            return super().aggregate_train(server_round, messages)
+            return self._combined(server_round, answers, model)
         results = [(ClientProxy(one.metadata.src_node_id), self._fit_res(one)) for one in usable]
         parameters, metrics = self.aggregate_fit(server_round, results, failures)
         arrays = None if parameters is None else _record(parameters, self._round_arrays)
