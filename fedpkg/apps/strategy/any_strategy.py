@@ -202,6 +202,7 @@ class FedStrategy(FedAvg):
     def _check(self, requests: Sequence[Any]) -> None:
         """Raises AppExitException: the requests cannot be carried by messages."""
         from fedpkg.strategies.base import Request
+        from fedpkg.types import ReplyKind
         from fedpkg.weights.records import Records
 
         for request in requests:
@@ -214,9 +215,10 @@ class FedStrategy(FedAvg):
                 reason = f"asks the group {request.group!r} of clients, which nodes do not have"
             elif isinstance(request.payload, Records):
                 reason = "sends records with data of its own"
-            elif any(_value(value) is None for value in request.parameters.values()):
-                names = ", ".join(key for key, value in request.parameters.items() if _value(value) is None)
-                reason = f"sends parameters ({names}) that a ConfigRecord cannot have"
+            elif unfit := [key for key, value in request.parameters.items() if _value(value) is None]:
+                reason = f"sends parameters ({', '.join(unfit)}) that a ConfigRecord cannot have"
+            elif request.reply_kind not in (ReplyKind.UPDATE, ReplyKind.SETS, ReplyKind.METRICS):
+                reason = f"asks for replies of the kind {request.reply_kind.value!r}"
             if reason:
                 raise AppExitException(f"strategy {self.name!r} cannot run in a message app: it {reason}")
 
@@ -251,11 +253,6 @@ class FedStrategy(FedAvg):
                 reply = Reply(request.request_id, place[id(answer.message)], name, {}, weight, metrics, metrics)
                 found.append(replace(answer, reply=reply))
             return found, left_out
-        if request.reply_kind not in (ReplyKind.UPDATE, ReplyKind.SETS):
-            raise AppExitException(
-                f"strategy {self.name!r} cannot run in a message app: it asks for replies of the kind "
-                f"{request.reply_kind.value!r}"
-            )
         like = request.payload if isinstance(request.payload, Weights) else model
         templates: Mapping[str, Weights]
         if request.reply_kind is ReplyKind.UPDATE:

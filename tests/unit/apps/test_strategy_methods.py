@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedpkg.apps import Error
-from fedpkg.apps.errors import AggregationError, TooFewNodes
+from fedpkg.apps.errors import AggregationError, AppExitException, TooFewNodes
 from fedpkg.apps.strategy import (
     Bulyan,
     FedAdagrad,
@@ -26,6 +26,9 @@ from fedpkg.apps.strategy import (
     QFedAvg,
 )
 from fedpkg.records import ArrayRecord, ConfigRecord
+from fedpkg.strategies.base import Request
+from fedpkg.types import ReplyKind
+from fedpkg.weights.weights import Weights
 from tests.unit.apps.grids import MemoryGrid, content, floats, plain, replies_to
 
 START = np.array([1.0, -2.0, 0.5], np.float32)
@@ -331,6 +334,24 @@ def test_transforms_on_the_way_are_refused_and_the_mod_is_named() -> None:
     strategy = FedStrategy("fedavg", transforms=[{"name": "top_k", "share": 0.5}])
     with pytest.raises(Exception, match=r"'fedavg' cannot run in a message app: it has transforms: use .*TransformMod"):
         strategy.start(MemoryGrid(2, lambda *_: Error(0)), ArrayRecord({"w": floats(0)}))
+
+
+def test_replies_that_messages_do_not_have_are_refused_before_anything_is_sent() -> None:
+    class Asking:
+        def init(self, seed_model: Weights) -> dict[str, Any]:
+            return {"model": seed_model}
+
+        def step(self, state: dict[str, Any], ctx: Any) -> Any:
+            yield Request(payload=state["model"], reply_kind=ReplyKind.RECORDS)
+
+    grid = MemoryGrid(2, lambda *_: Error(0))
+    strategy = FedStrategy("fedavg")
+    strategy._method = Asking()  # type: ignore[assignment]
+    with pytest.raises(
+        AppExitException, match="cannot run in a message app: it asks for replies of the kind 'records'"
+    ):
+        strategy.start(grid, ArrayRecord({"w": floats(0)}))
+    assert not grid.sent
 
 
 def test_a_strategy_ends_the_training_itself() -> None:
