@@ -126,7 +126,7 @@ def opened(
 def opened_sets(
     messages: Sequence[Message], templates: Mapping[str, Weights], *, arrays_key: str, weight_key: str, use: Use
 ) -> tuple[list[Answer], list[LeftOut]]:
-    """The replies with all these sets (``""`` is the one without a name), and all others."""
+    """The replies with a weight and all these sets (``""`` is the one without a name), and all others."""
     return _all_checked(messages, _read(messages, list(templates), arrays_key, weight_key), templates, use)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fedpkg.apps.errors import AppExitException
 from fedpkg.apps.log import logger
 from fedpkg.apps.message import Message
-from fedpkg.apps.strategy.answers import Answer, Answered, LeftOut, node_name, opened_sets, to_record, weighted
+from fedpkg.apps.strategy.answers import Answer, Answered, LeftOut, opened_sets, to_record
 from fedpkg.apps.strategy.base import exchanged, log_phase, shown_metrics
 from fedpkg.apps.strategy.fedavg import SERVER_ROUND, FedAvg
-from fedpkg.apps.strategy.metrics import metrics_of
 from fedpkg.apps.strategy.stepping import context
 from fedpkg.records.record_dict import RecordDict
 from fedpkg.records.value_records import ConfigRecord, MetricRecord
@@ -238,24 +236,15 @@ class FedStrategy(FedAvg):
         return RecordDict({**records, self.configrecord_key: config})
 
     def _read(self, request: Request, came: Sequence[Message], model: Weights) -> tuple[list[Answer], list[LeftOut]]:
-        from fedpkg.strategies.base import Reply
         from fedpkg.strategies.requests import parameters_alone
         from fedpkg.types import ReplyKind
         from fedpkg.weights.weights import Weights
 
-        if request.reply_kind is ReplyKind.METRICS:
-            answers, left_out = weighted(came, self.weighted_by_key)
-            place = {id(message): number for number, message in enumerate(came)}
-            found = []
-            for answer in answers:
-                metrics = metrics_of(answer.message.content)
-                weight, name = float(metrics[self.weighted_by_key]), node_name(answer.message)
-                reply = Reply(request.request_id, place[id(answer.message)], name, {}, weight, metrics, metrics)
-                found.append(replace(answer, reply=reply))
-            return found, left_out
         like = request.payload if isinstance(request.payload, Weights) else model
         templates: Mapping[str, Weights]
-        if request.reply_kind is ReplyKind.UPDATE:
+        if request.reply_kind is ReplyKind.METRICS:
+            templates = {}
+        elif request.reply_kind is ReplyKind.UPDATE:
             templates = {"": like if request.reply == "weights" or request.rest else parameters_alone(like)}
         else:
             templates = {name: parameters_alone(like) if one is None else one for name, one in request.sets.items()}
