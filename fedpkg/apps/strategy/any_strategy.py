@@ -135,13 +135,11 @@ class FedStrategy(FedAvg):
         nodes = list(grid.get_node_ids())
         sampled = self._sampled(grid, self.fraction_train, self.min_train_nodes, "train")
         clients: tuple[Client, ...] = tuple(Client(str(node)) for node in nodes)
-        is_first = [True]
+        drawn = [sampled]  # for the first call
 
         def sample() -> tuple[str, ...]:
-            again = not is_first
-            is_first.clear()
-            share, least = self.fraction_train, self.min_train_nodes
-            return tuple(map(str, self._sampled(grid, share, least, "train") if again else sampled))
+            found = drawn.pop() if drawn else self._sampled(grid, self.fraction_train, self.min_train_nodes, "train")
+            return tuple(map(str, found))
 
         sampling = Sampling(Scheme.WITHOUT_REPLACEMENT, len(sampled) / len(nodes))
         if server_round == 1 and isinstance(self._method, ParticularStrategy):
