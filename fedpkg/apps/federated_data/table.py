@@ -231,11 +231,10 @@ class Dataset:
         composed: dict[int, Rows] = {}  # columns of one table mostly have the same rows: composed once
         columns = {}
         for name, column in self._columns.items():
-            if column.rows is None:
-                columns[name] = column.select(rows)
-                continue
-            mine = composed.setdefault(id(column.rows), column.rows[rows])
-            columns[name] = Column(column.values, mine, column.names, column.is_image)
+            before = column.rows
+            if id(before) not in composed:
+                composed[id(before)] = rows if before is None else before[rows]
+            columns[name] = Column(column.values, composed[id(before)], column.names, column.is_image)
         return self._with(columns=columns, num_rows=len(rows))
 
     def take(self, n: int) -> Dataset:
