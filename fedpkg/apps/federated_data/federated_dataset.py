@@ -10,7 +10,7 @@ import numpy as np
 from fedpkg.apps.federated_data.partitioners import SEED, IidPartitioner, Partitioner
 from fedpkg.apps.federated_data.preprocessors import Merger
 from fedpkg.apps.federated_data.sources import open_splits
-from fedpkg.apps.federated_data.table import Dataset, DatasetDict
+from fedpkg.apps.federated_data.table import Dataset, DatasetDict, seed_of
 from fedpkg.errors import FederatedDataError, nearest
 
 
@@ -94,7 +94,7 @@ class FederatedDataset:
         if self._splits is None:
             splits = DatasetDict(open_splits(self._name, self._subset))
             if self._shuffle:
-                seed = int(np.random.randint(2**31)) if self._seed is None else self._seed
+                seed = seed_of(self._seed)
                 splits = DatasetDict({name: one.shuffle(seed=seed) for name, one in splits.items()})
             self._splits = splits if self._preprocessor is None else DatasetDict(self._preprocessor(splits))
         return self._splits

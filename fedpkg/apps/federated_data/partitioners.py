@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpkg.apps.federated_data.table import Dataset
+from fedpkg.apps.federated_data.table import Dataset, names_of, seed_of
 from fedpkg.errors import DataError, FederatedDataError
 from fedpkg.partitions.base import Indices, Values
 from fedpkg.partitions.continuous import ContinuousPartitioner as _Continuous
@@ -104,7 +104,7 @@ class _ByRows(Partitioner):
             raise FederatedDataError(f"num_partitions is {num_partitions}; it must be a whole number from 1")
         self._scheme, self._count, self._by = scheme, num_partitions, partition_by
         self._shuffle = shuffle
-        self._seed = int(np.random.randint(2**31)) if seed is None else seed
+        self._seed = seed_of(seed)
         self._parts: list[Indices] | None = None
 
     def load_partition(self, partition_id: int) -> Any:
@@ -428,7 +428,7 @@ class _ByColumns(Partitioner):
         )
         alone = bool(self._active) and str(mode).startswith("create_as")
         self._count = None if num_partitions is None else num_partitions + alone
-        self._seed = int(np.random.randint(2**31)) if seed is None else seed
+        self._seed = seed_of(seed)
         self._parts: list[list[str]] | None = None
 
     def load_partition(self, partition_id: int) -> Any:
@@ -533,7 +533,7 @@ def _plain(sizes: Any) -> list[Any]:
 
 
 def _names(given: str | Sequence[str] | None) -> list[str]:
-    return [given] if isinstance(given, str) else list(given or ())
+    return [] if given is None else names_of(given)
 
 
 def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:

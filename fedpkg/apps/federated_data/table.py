@@ -257,7 +257,7 @@ class Dataset:
         return self.select(range(start, start + size + (index < more)))
 
     def sort(self, column_names: str | Sequence[str], reverse: bool = False, **_cache: Any) -> Dataset:
-        names = [column_names] if isinstance(column_names, str) else list(column_names)
+        names = names_of(column_names)
         keys = [np.unique(self.column(name).array(), return_inverse=True)[1] for name in reversed(names)]
         return self._selected(np.lexsort([-key if reverse else key for key in keys]))
 
@@ -336,7 +336,7 @@ class Dataset:
             for name, values in batch.items():
                 found.setdefault(name, []).extend(values)
             count += len(next(iter(batch.values()), ()))
-        gone = [remove_columns] if isinstance(remove_columns, str) else list(remove_columns or ())
+        gone = names_of(remove_columns or ())
         columns = {name: column for name, column in self._columns.items() if name not in gone}
         if found and count != self._num_rows:
             columns = {name: column for name, column in columns.items() if name in found}
@@ -358,7 +358,7 @@ class Dataset:
         batch_size: int,
         fn_kwargs: Mapping[str, Any] | None,
     ) -> Iterator[Any]:
-        names = [input_columns] if isinstance(input_columns, str) else input_columns
+        names = None if input_columns is None else names_of(input_columns)
         more = dict(fn_kwargs or {})
         for start in range(0, self._num_rows, batch_size if batched else 1):
             rows = range(start, min(start + batch_size, self._num_rows)) if batched else start
@@ -380,13 +380,13 @@ class Dataset:
         return self._with(columns=columns, shown=shown)
 
     def remove_columns(self, column_names: str | Sequence[str]) -> Dataset:
-        gone = [column_names] if isinstance(column_names, str) else list(column_names)
+        gone = names_of(column_names)
         for name in gone:
             self.column(name)
         return self.select_columns([name for name in self._columns if name not in gone])
 
     def select_columns(self, column_names: str | Sequence[str]) -> Dataset:
-        names = [column_names] if isinstance(column_names, str) else list(column_names)
+        names = names_of(column_names)
         shown = None if self._shown is None else [name for name in self._shown if name in names]
         return self._with(columns={name: self.column(name) for name in names}, shown=shown)
 
@@ -448,6 +448,16 @@ def pandas(what: str) -> Any:
     return pandas
 
 
+def names_of(given: str | Sequence[str]) -> list[str]:
+    """The columns that a parameter names: one or several."""
+    return [given] if isinstance(given, str) else list(given)
+
+
+def seed_of(given: int | None) -> int:
+    """The seed that was given or, without one, a draw from NumPy's global generator."""
+    return int(np.random.randint(2**31)) if given is None else operator.index(given)
+
+
 def _raw(column: Column) -> Any:
     return column.values if column.rows is None else column.values[column.rows]
 
@@ -473,7 +483,7 @@ def _is_numeric(value: Any) -> bool:
 def _seed(seed: int | None, generator: np.random.Generator | None) -> int:
     if generator is not None:
         return int(generator.integers(2**31))
-    return operator.index(seed) if seed is not None else int(np.random.randint(2**31))
+    return seed_of(seed)
 
 
 def _draws(seed: int | None, generator: np.random.Generator | None) -> Draws:
