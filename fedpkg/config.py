@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from fedpkg.apps.scikit import NAMES
 from fedpkg.config_sections import (
     GB,
     Amount,
@@ -33,7 +34,7 @@ else:
     Json = Any  # msgspec cannot follow a type that contains itself
 
 PythonEnv = Literal["auto", "current", "none"]
-NAMED_DATASETS = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
+NAMED_DATASETS = NAMES
 DATASET_SUFFIXES = (".npz", ".pt", ".safetensors", ".csv", ".parquet")
 
 

@@ -16,6 +16,7 @@ from fedpkg.compute_package.app import APP_FILE, App, Value, convert, flat, is_a
 from fedpkg.compute_package.imports import python_files
 from fedpkg.compute_package.spec import spec_path
 from fedpkg.compute_package.unpack import UnpackedPackage
+from fedpkg.config import NAMED_DATASETS
 from fedpkg.config_reading import LoadedConfig, checked, is_known, parse_override
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, nearest
@@ -105,10 +106,8 @@ def _of_scikit(folder: Path) -> list[str]:
 
     One copy for all tasks is made of each, because importing scikit-learn in a task takes longer than most training.
     """
-    from fedpkg.apps.federated_data.scikit import NAMES  # here: it imports NumPy
-
     text = b"\n".join(path.read_bytes() for path in python_files(folder)).decode(errors="replace")
-    return [name for name in NAMES if f'"{name}"' in text or f"'{name}'" in text]
+    return [name for name in NAMED_DATASETS if f'"{name}"' in text or f"'{name}'" in text]
 
 
 def _given(app: App, words: Sequence[str], run_config: Sequence[str]) -> Iterator[tuple[str, Value]]:

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpkg.apps.federated_data.columns import Column, is_picture
-from fedpkg.apps.federated_data.scikit import NAMES, arrays_of_scikit
 from fedpkg.apps.federated_data.table import Dataset
+from fedpkg.apps.scikit import NAMES, arrays_of_scikit
 from fedpkg.client.data import check_source, open_data
 from fedpkg.client.errors import ClientError
 from fedpkg.errors import FederatedDataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 
-from fedpkg.apps.federated_data.scikit import arrays_of_scikit
+from fedpkg.apps.scikit import arrays_of_scikit
 from fedpkg.config import NAMED_DATASETS
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError

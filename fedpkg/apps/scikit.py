@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 NAMES = ("sklearn/digits", "sklearn/breast_cancer", "sklearn/wine", "sklearn/iris")
 
 
@@ -15,6 +13,7 @@ def arrays_of_scikit(name: str) -> dict[str, Any]:
     Raises:
         ImportError: scikit-learn is not installed.
     """
+    import numpy as np  # here: the configuration needs the names alone
     from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{name.removeprefix('sklearn/')}")()
