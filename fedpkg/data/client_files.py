@@ -15,7 +15,7 @@ from fedpkg.data.assignment import Assignment, Share
 from fedpkg.data.manifest import Entry, Manifest, entry_of
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError
-from fedpkg.files import sha256_file
+from fedpkg.files import fsync_folder, remove_tree, sha256_file
 from fedpkg.partitions.splitting import TRANSFORM
 
 INDEX = "index.npy"
@@ -108,20 +108,21 @@ def can_be_mapped(path: Path) -> bool:
         return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
 
 
-def write_arrays(path: Path, dataset: Dataset) -> None:
-    """Write a whole dataset as an .npz whose arrays can be mapped.
+def write_copy(path: Path, dataset: Dataset, *, what: str, hint: str) -> None:
+    """Write a whole dataset as an .npz whose arrays can be mapped. There is the whole file, or none.
 
     Raises:
-        DataError: It has a dtype that NumPy does not have.
+        DataError: It has a dtype that NumPy does not have; with ``what`` is mapped, and the hint.
     """
     if strange := [name for name, array in dataset.arrays.items() if not isinstance(array, np.ndarray)]:
         dtype = dataset.arrays[strange[0]].dtype
-        raise DataError(
-            f"clients.data.form: references need dtypes of NumPy, and {strange[0]} is {dtype}",
-            hint="set clients.data.form to files",
-        )
-    np.savez(path, **dataset.arrays)
-    path.chmod(0o444)
+        raise DataError(f"{what} need dtypes of NumPy, and {strange[0]} is {dtype}", hint=hint)
+    unfinished = path.with_name(f".{path.stem}.tmp.npz")
+    remove_tree(unfinished)
+    np.savez(unfinished, **dataset.arrays)
+    unfinished.chmod(0o444)
+    unfinished.replace(path)
+    fsync_folder(path.parent)
 
 
 def _paths(folder: Path, count: int, suffix: str) -> Iterator[Path]:

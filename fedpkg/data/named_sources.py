@@ -23,13 +23,12 @@ from fedpkg.client.errors import ClientError
 from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS
 from fedpkg.config_sections import AppDataConfig
 from fedpkg.config_shape import Places
-from fedpkg.data.client_files import can_be_mapped, write_arrays
+from fedpkg.data.client_files import can_be_mapped, write_copy
 from fedpkg.data.sources.base import KEYS, Dataset, named
 from fedpkg.data.sources.opening import OpenedSource
-from fedpkg.data.sources.registry import BY_SUFFIX, resolve_dataset
+from fedpkg.data.sources.registry import BY_SUFFIX, WHERE_IT_IS, resolve_dataset
 from fedpkg.errors import ConfigError, DataError, nearest
-from fedpkg.files import atomic_write, fsync_folder, remove_tree
-from fedpkg.registry import OF_FILE
+from fedpkg.files import atomic_write
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 FOLDER = "apps"  # in the home's folder of data
 _RENAME = "rename"
 _WHOLE = ""  # stands for all splits of a source
-_OF_A_SECTION = ("name", "path", "database", *OF_FILE)
-_WHERE_IT_IS = ("path", "database", *OF_FILE)  # parameters of a source that its digest makes superfluous
 # How the public datasets of these names call their columns.
 _IMAGES = {"cifar10": "img", "cifar100": "img"}
 _LABELS = {"cifar100": "fine_label"}
@@ -125,7 +122,7 @@ def files_in(listing: str) -> list[str]:
 
 def _splits(given: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a source: one of all splits, or one for each split."""
-    if isinstance(given, Mapping) and not {*_OF_A_SECTION} & given.keys():
+    if isinstance(given, Mapping) and not {"name", *WHERE_IT_IS} & given.keys():
         yield from given.items()
     else:
         yield _WHOLE, given
@@ -224,7 +221,7 @@ def _mapped(opened: OpenedSource, section: Any, folder: Path) -> tuple[Path, Dat
     settings = {
         key: value
         for key, value in (section.items() if isinstance(section, Mapping) else ())
-        if key not in (*_WHERE_IT_IS, _RENAME)
+        if key not in (*WHERE_IT_IS, _RENAME)
     }
     is_npz = len(files) == 1 and files[0].suffix == ".npz" and zipfile.is_zipfile(files[0])
     if is_npz and not settings.get("columns") and can_be_mapped(files[0]):
@@ -239,9 +236,7 @@ def _mapped(opened: OpenedSource, section: Any, folder: Path) -> tuple[Path, Dat
     key = json.dumps([opened.fingerprint(), settings], sort_keys=True)
     copy = (folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz").absolute()
     if not copy.exists():
-        unfinished = copy.with_name(f".{copy.stem}.tmp.npz")
-        remove_tree(unfinished)
-        write_arrays(unfinished, replace(dataset, arrays={**dataset.arrays, **dataset.columns}))
-        unfinished.replace(copy)
-        fsync_folder(folder)
+        whole = replace(dataset, arrays={**dataset.arrays, **dataset.columns})
+        what, hint = f"dataset {opened.about}: arrays that tasks map", "save it with dtypes of NumPy, such as float32"
+        write_copy(copy, whole, what=what, hint=hint)
     return copy, dataset

@@ -19,16 +19,15 @@ from filelock import FileLock
 from fedpkg.config import NAMED_DATASETS, DataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.assignment import Assignment, assign
-from fedpkg.data.client_files import can_be_mapped, lost_source, source_of, write_arrays, write_files, write_references
+from fedpkg.data.client_files import can_be_mapped, lost_source, source_of, write_copy, write_files, write_references
 from fedpkg.data.manifest import FORMAT, MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
 from fedpkg.data.partitioners.registry import resolve_partition
 from fedpkg.data.sources.base import Dataset
 from fedpkg.data.sources.opening import OpenedSource
-from fedpkg.data.sources.registry import resolve_dataset
+from fedpkg.data.sources.registry import WHERE_IT_IS, resolve_dataset
 from fedpkg.errors import DataError
 from fedpkg.files import fsync_folder, fsync_tree, remove_tree
 from fedpkg.log import event
-from fedpkg.registry import OF_FILE
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
@@ -38,7 +37,6 @@ _SOURCES = "sources"  # folder of copies, in the cache, to which references lead
 _COPY = re.compile(r"[0-9a-f]{32}\.npz|\.[0-9a-f]{32}\.tmp\.npz")  # the second one is half written
 _SYNC_ALL_ABOVE = 1000  # files; each fsync takes milliseconds
 _PLACES = Places("run configuration")
-_WHERE_IT_IS = ("path", "database", *OF_FILE)  # parameters of a source that its digest makes superfluous
 
 
 @dataclass(frozen=True)
@@ -249,11 +247,7 @@ class _Split:
         if not copy.exists():
             copies.mkdir(exist_ok=True)
             self._check_space(dataset, copies)
-            unfinished = copy.with_name(f".{copy.stem}.tmp.npz")
-            remove_tree(unfinished)
-            write_arrays(unfinished, dataset)
-            unfinished.replace(copy)
-            fsync_folder(copies)
+            write_copy(copy, dataset, what="clients.data.form: references", hint="set clients.data.form to files")
         return copy.absolute()
 
     def _check_space(self, dataset: Dataset, folder: Path) -> None:
@@ -279,7 +273,7 @@ def _of_dataset(dataset: str | Mapping[str, Json], digest: str) -> Any:
     resolved = resolve_dataset(dataset, _PLACES)
     if isinstance(resolved, str):
         return digest
-    return {"digest": digest, **{name: value for name, value in resolved.items() if name not in _WHERE_IT_IS}}
+    return {"digest": digest, **{name: value for name, value in resolved.items() if name not in WHERE_IT_IS}}
 
 
 def _counts(dataset: Dataset, found: Assignment) -> tuple[list[Any] | None, dict[str, list[list[int]]]]:

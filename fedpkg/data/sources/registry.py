@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS
 from fedpkg.config_shape import Places
 from fedpkg.errors import ConfigError, nearest
-from fedpkg.registry import Registry
+from fedpkg.registry import OF_FILE, Registry
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
@@ -30,6 +30,7 @@ register_dataset = functools.partial(DATASETS.register, "dataset")
 
 PATH = ("clients", "data", "dataset")
 BY_SUFFIX = {suffix: suffix[1:] for suffix in DATASET_SUFFIXES}
+WHERE_IT_IS = ("path", "database", *OF_FILE)  # parameters of a source that its digest makes superfluous
 _AS_TEXT = (".npz", ".pt")  # configurations keep them as they always did: the path alone
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedpkg.apps.federated_data.columns import ClassLabel, Image, Value
 from fedpkg.apps.federated_data.sources import VARIABLE, open_splits
@@ -147,6 +148,14 @@ def test_bad_files_are_found_before_the_first_task(tmp_path: Path, monkeypatch: 
         np.savez(path, x_train=np.zeros(2), y_train=np.zeros(3))
     with pytest.raises(DataError, match=r"bad\.npz"):
         prepared(tmp_path, monkeypatch, mnist=str(path))
+
+
+def test_a_dtype_that_cannot_be_mapped_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "half.pt"
+    torch.save({"x_train": torch.zeros(3, 2, dtype=torch.bfloat16), "y_train": torch.zeros(3)}, path)
+    with pytest.raises(DataError, match=r"half\.pt: .* need dtypes of NumPy, and x_train is torch\.bfloat16") as caught:
+        prepared(tmp_path, monkeypatch, mnist=str(path))
+    assert caught.value.hint == "save it with dtypes of NumPy, such as float32"
 
 
 @pytest.mark.parametrize(
