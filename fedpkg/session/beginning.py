@@ -170,6 +170,7 @@ def _replaying(config: RunConfig, package: UnpackedPackage, store: StateStore) -
     check_repeated_split(earlier, config)
     compared = {"package": (package.digest, earlier.package_digest), "seed": (config.seed, earlier.seed)}
     compared |= {name: (here[name], earlier.config.get(name, here[name])) for name in _REPEATED}
+    compared["data.sources"] = (config.data.sources, earlier.config.get("data", {}).get("sources", {}))
     for name, (ours, theirs) in compared.items():
         if ours != theirs:
             raise ConfigError(

@@ -123,6 +123,7 @@ def test_only_a_session_of_the_same_seed_can_be_replayed(federation: Federation)
         ({"seed": 1}, "has another 'seed': 0, here 1"),
         ({"clients": 4}, "has another 'clients': "),
         ({"strategy": FEDASYNC}, "has another 'strategy': "),
+        ({"data": {"sources": {"iris": "sklearn/iris"}}}, r"has another 'data\.sources': {}, here {'iris': "),
         ({"rounds": 2}, "has finished 1 rounds; this run has 2"),
     ):
         with pytest.raises(ConfigError, match=f"'replay' names session {first.session_id}, which {word}"):
