@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from cli_support import MISBEHAVE, fedpkg, resolved, write_run_yaml
+from message_apps import make_app
 
 from fedpkg import __version__
 from fedpkg.cli.main import fedpkg as root
@@ -116,6 +117,7 @@ NOT_BY_PYTHON = ["subprocess"] if sys.version_info >= (3, 11) else []  # before,
         (["package", "build", "PACKAGE", "-o", "package.tar.gz"], HEAVY),
         (["package", "inspect", "PACKAGE"], HEAVY),
         (["config", "show", "RUN"], HEAVY),
+        (["config", "show", "APP"], HEAVY),
         (["strategy", "list"], HEAVY),
         (["strategy", "show", "krum"], HEAVY),
         (["sampler", "list"], HEAVY),
@@ -126,7 +128,7 @@ NOT_BY_PYTHON = ["subprocess"] if sys.version_info >= (3, 11) else []  # before,
     ids=lambda value: " ".join(value) if "torch" not in value else "",
 )
 def test_commands_that_touch_no_tensor_load_no_torch(words, heavy, here, environment):
-    places = {"PACKAGE": str(MISBEHAVE), "RUN": str(write_run_yaml(here))}
+    places = {"PACKAGE": str(MISBEHAVE), "RUN": str(write_run_yaml(here)), "APP": str(make_app(here / "app"))}
     words = [places.get(word, word) for word in words]
     probe = [sys.executable, "-c", PROBE, json.dumps(words), json.dumps(heavy)]
     run = subprocess.run(probe, env=environment, capture_output=True, text=True, check=True)
