@@ -477,7 +477,8 @@ def _current_model(ctx: SessionContext, round_number: int) -> ModelRow | None:
     """The model after a round; None: the session has none."""
     model_id = f"{ctx.session.session_id}.{round_number}"
     if ctx.traits.makes_model:
-        return next((row for row in ctx.store.list_models(ctx.session.session_id) if row.model_id == model_id), None)
+        newest = ctx.store.list_models(ctx.session.session_id, newest_first=True, limit=1)
+        return next((row for row in newest if row.model_id == model_id), None)
     return ctx.store.get_model(model_id) if ctx.traits.has_model else None
 
 
