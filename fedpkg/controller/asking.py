@@ -130,9 +130,10 @@ class Asking:
             self._is_waiting = False
             self._tell_waiting(0)
         self.counting += found
+        needed = self.outstanding.payloads
         for asked in found:
             asked.finish()
-            asked.desk.payloads.clear(but=self.outstanding.payloads)
+            asked.desk.payloads.clear(but=needed)
         return tuple(found)
 
     def _wait(self, number: int) -> bool:

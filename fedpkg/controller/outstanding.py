@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -28,7 +27,8 @@ class Outstanding:
 
     def __init__(self) -> None:
         self._asked: dict[Key, Asked] = {}
-        self._arrived: deque[Key] = deque()
+        self._waiting: dict[Key, Asked] = {}  # those that have not arrived
+        self._arrived: dict[Key, None] = {}  # in the order in which they arrived
         self._idle: list[Asked] = []  # from an earlier controller, not restarted yet
 
     def __len__(self) -> int:
@@ -51,7 +51,8 @@ class Outstanding:
 
     def add(self, asked: Asked) -> None:
         """Add a new request, before any of its turns starts."""
-        self._asked[asked.round_number, asked.request_id] = asked
+        key = asked.round_number, asked.request_id
+        self._asked[key] = self._waiting[key] = asked
         asked.is_outstanding, asked.when_settled = True, self._note
         if asked.is_settled:  # it has no clients
             self._note()
@@ -62,11 +63,12 @@ class Outstanding:
         If a later request arrived first, the earlier one would reset its client to an older state.
         """
         come_first: set[str] = set()
-        for key, asked in self._asked.items():
+        for key, asked in list(self._waiting.items()):
             if not asked.is_settled or not come_first.isdisjoint(asked.cohort):
                 come_first.update(asked.cohort)
-            elif key not in self._arrived:
-                self._arrived.append(key)
+            else:
+                self._arrived[key] = None
+                del self._waiting[key]
 
     def begin(self) -> None:
         """Restart the requests of an earlier controller; tasks with recorded answers do not run again."""
@@ -100,8 +102,8 @@ class Outstanding:
                 pass
             if not asked.is_settled:
                 raise SessionFailed(f"request {key[1]} of round {key[0]} was answered before, but not in time now")
-            if key in self._arrived:
-                self._arrived.remove(key)
+            self._arrived.pop(key, None)
+            self._waiting.pop(key, None)
             del self._asked[key]
             asked.is_outstanding = False
             found.append(asked)

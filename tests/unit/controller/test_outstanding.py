@@ -15,6 +15,7 @@ from stepping import STEPPING, Stepping, arrivals_of, gated, noted, notes_of
 from fedpkg.cli.options import Settings
 from fedpkg.cli.progress import Progress
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded, Waiting
+from fedpkg.controller.outstanding import Outstanding
 from fedpkg.errors import SessionFailed
 from fedpkg.strategies.base import Arrived, Request, State, StepContext
 from fedpkg.strategies.traits import Traits
@@ -239,6 +240,33 @@ def test_a_request_to_nobody_arrives(federation: Federation) -> None:
     finally:
         del Stepping.traits  # type: ignore[attr-defined]
     assert notes_of(federation, session.session_id) == [[[1, "1", [], []]]]
+
+
+class Answered:
+    """As much of a request as `Outstanding` sees. It counts how often it is asked for its end."""
+
+    def __init__(self, number: int) -> None:
+        self.round_number, self.request_id, self.cohort = 1, str(number), (f"client-{number}",)
+        self.is_outstanding, self.when_settled = False, lambda: None
+        self.has_ended, self.num_looks = False, 0
+
+    @property
+    def is_settled(self) -> bool:
+        self.num_looks += 1
+        return self.has_ended
+
+
+def test_a_request_that_has_arrived_is_not_looked_at_again() -> None:
+    """Thousands may be outstanding, and most of them arrive before the last one ends."""
+    outstanding, requests = Outstanding(), [Answered(number) for number in range(4)]
+    for request in requests:
+        outstanding.add(request)  # type: ignore[arg-type]
+    for request in (requests[2], requests[0], requests[3]):
+        request.has_ended = True
+        before = {one.request_id: one.num_looks for one in requests if one.has_ended and one is not request}
+        request.when_settled()
+        assert {one.request_id: one.num_looks for one in requests if one.request_id in before} == before
+    assert outstanding.arrived(3, lambda: False) == [(1, "2"), (1, "0"), (1, "3")]
 
 
 READS_BESIDE = """
