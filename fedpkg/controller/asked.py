@@ -167,8 +167,7 @@ class Asked:
     def failures(self) -> dict[str, Failure]:
         self._check_came()
         self.finish()
-        found = (came for _, came in sorted(self.settled.items()))
-        return {came.client_id: _with_log(came) for came in found if came is not None and came.failure is not None}
+        return {came.client_id: _with_log(came, failure) for came, failure in self._failed}
 
     def payload_of(self, client_id: str) -> Payload:
         """The input of a client."""
@@ -189,8 +188,16 @@ class Asked:
     @property
     def usable(self) -> list[Came]:
         """The usable replies, in cohort order."""
-        found = (came for _, came in sorted(self.settled.items()))
-        return [came for came in found if came is not None and came.is_ok]
+        return [came for came in self._came if came.is_ok]
+
+    @property
+    def _came(self) -> list[Came]:
+        """The results of the parts that were asked, in cohort order."""
+        return [came for _, came in sorted(self.settled.items()) if came is not None]
+
+    @property
+    def _failed(self) -> list[tuple[Came, Failure]]:
+        return [(came, came.failure) for came in self._came if came.failure is not None]
 
     def update_of(self, came: Came) -> Weights:
         """The mapped update of a usable answer."""
@@ -432,14 +439,14 @@ class Asked:
 
     def _too_few(self, num_counted: int) -> SessionFailed:
         row = self.row
-        failures = [came for _, came in sorted(self.settled.items()) if came is not None and came.failure is not None]
+        failures = self._failed
         where = f"round {row.round_number}"
         if row.number > 1:
             where += f", request {self.request_id} ({self.request.entry_point})"
         by = "round.required" if self._required <= self.desk.ctx.config.round.required else "by the strategy"
         message = f"{where}: {num_counted} usable updates, {self._required} are required ({by})"
-        for came in failures[:3]:
-            message += f"\n    {came.client_id}: {came.failure.message if came.failure else ''}"
+        for came, failure in failures[:3]:
+            message += f"\n    {came.client_id}: {failure.message}"
         if len(failures) > 3:
             message += f"\n    … and {len(failures) - 3} more failed clients"
         return SessionFailed(
@@ -450,8 +457,7 @@ class Asked:
         )
 
 
-def _with_log(came: Came) -> Failure:
+def _with_log(came: Came, failure: Failure) -> Failure:
     """The failure of a client, with the last line of its log."""
-    assert came.failure is not None
     lines = came.log_tail.strip().splitlines()
-    return Failure(came.failure.kind, "; ".join([came.failure.message, *(line.strip() for line in lines[-1:])]))
+    return Failure(failure.kind, "; ".join([failure.message, *(line.strip() for line in lines[-1:])]))
