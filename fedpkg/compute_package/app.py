@@ -20,6 +20,7 @@ from fedpkg.files import read_bounded
 from fedpkg.python_source import parsed
 from fedpkg.shown import shown
 from fedpkg.toml_places import NotToml, line_of, read_toml
+from fedpkg.types import leaves
 
 APP_FILE = "pyproject.toml"
 # Programs in runtime/path: the first passes messages to the ClientApp, the second model files.
@@ -61,6 +62,12 @@ class App:
     federations: Mapping[str, int] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+
+def names_object(text: str) -> bool:
+    """Whether a text is ``module:object``, in which both may have dots."""
+    module, _, name = text.partition(":")
+    return all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
 
 
 def commands_of(client: str) -> dict[str, str]:
@@ -167,9 +174,9 @@ class _Reader:
         if value is None:
             known = nearest(key, components)
             raise self._refused(_COMPONENTS, f"[tool.flwr.app.components] has no '{key}'{known}", hint=hint)
-        module, colon, name = value.partition(":") if isinstance(value, str) else ("", "", "")
-        if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        if not isinstance(value, str) or not names_object(value):
             raise self._refused(keys, f"'{key}' is {value!r}, which is not 'module:object'", hint=hint)
+        module, _, name = value.partition(":")
         path = self._module(keys, module)
         first = name.partition(".")[0]
         names = _names_in(path)
@@ -178,7 +185,7 @@ class _Reader:
             known = nearest(first, names) or f" (it defines: {', '.join(sorted(names)[:8]) or 'nothing'})"
             problem = f"'{key}' is '{value}', but {shown} defines no '{first}'{known}"
             raise self._refused(keys, problem, hint=f"add to {shown}: {first} = {example.partition(' = ')[2]}")
-        return f"{module}:{name}"
+        return value
 
     def _module(self, keys: tuple[str, ...], module: str) -> Path:
         """The file of a module of the app."""
@@ -205,7 +212,7 @@ class _Reader:
         if not isinstance(config, dict):
             raise self._refused(_CONFIG, "'tool.flwr.app.config' must be a table")
         found: dict[str, tuple[str, ...]] = {}
-        for keys, value in _leaves(config, ()):
+        for keys, value in leaves(config):
             path, name = (*_CONFIG, *keys), ".".join(keys)
             self._check(path, name, value)
             if name in found:
@@ -302,17 +309,9 @@ def _table(tree: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _leaves(table: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, (*keys, key))
-        else:
-            yield (*keys, key), value
-
-
 def flat(table: Mapping[str, Any]) -> dict[str, Any]:
     """A table whose keys of inner tables are joined with dots; the last of equal keys counts."""
-    return {".".join(keys): value for keys, value in _leaves(table, ())}
+    return {".".join(keys): value for keys, value in leaves(table)}
 
 
 def _texts(value: object) -> tuple[str, ...]:

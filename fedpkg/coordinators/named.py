@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
+from fedpkg.compute_package.app import names_object
 from fedpkg.registry import Positive
 from fedpkg.strategies.registry import register_strategy
 
@@ -81,8 +82,7 @@ def server_app(folder: str, app: str, timeout_s: Timeout = 3600.0) -> Coordinato
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
-    module, colon, name = app.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+    if not names_object(app):
         raise ValueError(f"app: '{app}' is not module:object, such as my_app.server_app:app")
     from fedpkg.coordinators.strategy import Coordinator
     from fedpkg.strategies.traits import Traits
