@@ -184,14 +184,14 @@ class Maker:
         """Compose a point again that could not be composed; whether it can be now. Else it has the new error."""
         try:
             config = self._compose(chosen)
-            if (place := self._by_digest.get(digest_of(config))) is not None:
+            digest = digest_of(config)
+            if (place := self._by_digest.get(digest)) is not None:
                 raise ConfigError(f"point {place} has the same configuration")
         except FedpkgError as error:
             self.points[point.number] = replace(point, error=str(error))
             return False
-        made = self._made(point.choices, config, point.number)
-        self.points[point.number] = made
-        self._by_digest[made.digest] = made.number
+        self.points[point.number] = self._made(point.choices, config, digest, point.number)
+        self._by_digest[digest] = point.number
         return True
 
     def add_baseline(self, baseline: Baseline, cache: Path) -> None:
@@ -216,7 +216,7 @@ class Maker:
         if (place := self._by_digest.get(digest)) is not None:
             self.num_repeated += 1
             return self.points[place]
-        point = self._made(choices, config, len(self.points), baseline)
+        point = self._made(choices, config, digest, len(self.points), baseline)
         self.points.append(point)
         self._by_digest[digest] = point.number
         return point
@@ -224,14 +224,16 @@ class Maker:
     def _compose(self, chosen: Chosen) -> RunConfig:
         return self.source.compose([*self.fixed, *as_overrides(chosen, is_hydra=self.source.is_hydra)])
 
-    def _made(self, choices: dict[str, Any], config: RunConfig, number: int, baseline: str = "") -> SweepPointRow:
+    def _made(
+        self, choices: dict[str, Any], config: RunConfig, digest: str, number: int, baseline: str = ""
+    ) -> SweepPointRow:
         named = msgspec.structs.replace(config, name=session_name(self.sweep, number))
         return SweepPointRow(
             sweep=self.sweep,
             number=number,
             choices=choices,
             config=dump_config(named),
-            digest=digest_of(config),
+            digest=digest,
             baseline=baseline,
         )
 

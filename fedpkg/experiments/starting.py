@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -144,8 +145,8 @@ def _composed_again(home: Home, row: SweepRow, settings: Settings, points: list[
         for baseline in dict.fromkeys(settings.baselines):
             made.add_baseline(baseline, home.data)
     with open_store(home) as store:
-        for point in made.points:
-            if point not in points:
+        for before, point in itertools.zip_longest(points, made.points):  # new ones are at the end
+            if point != before:
                 store.sweeps.record_point(point)
     return made.points
 
