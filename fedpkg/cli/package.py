@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from fedpkg.session.inspection import Preloads
 
 _PATH = click.Path(path_type=Path)
+_archive_option = click.option(
+    "-o",
+    "--output",
+    "archive",
+    metavar="FILE",
+    type=_PATH,
+    default="package.tar.gz",
+    show_default=True,
+    help="The archive to write.",
+)
 
 
 @click.group("package")
@@ -42,16 +52,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("folder", metavar="DIR", type=_PATH, shell_complete=packages)
-@click.option(
-    "-o",
-    "--output",
-    "archive",
-    metavar="FILE",
-    type=_PATH,
-    default="package.tar.gz",
-    show_default=True,
-    help="The archive to write.",
-)
+@_archive_option
 @click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out files and folders that match PATTERN.")
 @click.option("--gitignore", is_flag=True, help="Leave out what .gitignore files exclude.")
 @click.option("--include", metavar="PATTERN", multiple=True, help="Pack checkpoints over 100 MB that match PATTERN.")
@@ -128,16 +129,7 @@ def _at_its_top(files: Sequence[FileEntry]) -> list[str]:
 
 @command.command()
 @click.argument("folder", metavar="APP", type=_PATH, shell_complete=packages)
-@click.option(
-    "-o",
-    "--output",
-    "archive",
-    metavar="FILE",
-    type=_PATH,
-    default="package.tar.gz",
-    show_default=True,
-    help="The archive to write.",
-)
+@_archive_option
 @common_options
 @click.pass_obj
 def from_app(settings: Settings, folder: Path, archive: Path) -> None:
