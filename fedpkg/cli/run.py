@@ -14,6 +14,8 @@ from fedpkg.cli.options import Settings, baseline_option, common_options, env_op
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fedpkg.config import RunConfig
     from fedpkg.stores.home import Home
 
@@ -90,9 +92,11 @@ def command(
     APP is a message app: a folder whose pyproject.toml names a ServerApp and a ClientApp, or an archive of it. Then
     KEY=VALUE sets a key of the app's own configuration, and run.KEY=VALUE one of a run.yaml (run.executor.workers=2).
     """
+    from fedpkg.session.app_run import OF_THE_RUN, of_the_run
+
     app, words = _app(package, words)
     more = (() if env is None else (f"python_env={env}",)) + (("isolate.enabled=true",) if isolate else ())
-    words += more if app is None else tuple(f"run.{word}" for word in more)
+    words += more if app is None else tuple(f"{OF_THE_RUN}{word}" for word in more)
     if app is None and (federation is not None or run_config):
         raise click.UsageError("--federation and --run-config need a message app")
     if app is not None:
@@ -104,10 +108,9 @@ def command(
     else:
         home = settings.open_home(create=True)
         config = _of_package(package, words, home, **given)
-    said = None if package is None and app is None else tuple(word.removeprefix("run.") for word in words)
-    _tell_of_variables(config, said)
-    source = app if app is not None else package or Path(words[0])
-    run_configuration(settings, config, home, baselines, source=source)
+    said = None if package is None else words
+    _tell_of_variables(config, said if app is None else of_the_run(words))
+    run_configuration(settings, config, home, baselines, source=app or package or Path(words[0]))
 
 
 def run_configuration(
@@ -128,7 +131,7 @@ def run_configuration(
         session.run()
 
 
-def _tell_of_variables(config: RunConfig, words: tuple[str, ...] | None) -> None:
+def _tell_of_variables(config: RunConfig, words: Sequence[str] | None) -> None:
     """Say which variables are given that fedpkg would set; with ``words``, given by these."""
     from fedpkg.devices import THREAD_VARIABLES
     from fedpkg.fedn.names import DATA_PATHS
