@@ -48,7 +48,7 @@ BITS = {  # dtypes that NumPy lacks, and those that hold their bits
     "float8_e8m0fnu": "uint8",
 }
 NUMPY = frozenset(_CODES) - frozenset(BITS) | {"complex128"}
-_ALIGNMENT = 64
+ALIGNMENT = 64  # of elements in files, so that they can be mapped
 _LOCAL = struct.Struct("<4s2x2H16x2H")  # the header of a member
 _PAD = struct.Struct("<3H")
 _PAD_ID = 0xD935  # the extra field that Android's zipalign uses for padding
@@ -305,17 +305,17 @@ def _write_npz(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
             is_big = one.values.nbytes + header.tell() > _ZIP64_ABOVE
             # A ZipInfo with the default time, so that equal tensors give equal bytes.
             info = zipfile.ZipInfo(name + ".npy")
-            info.extra = _padding(file.tell() + 30 + len(info.filename.encode()) + 20 * is_big + header.tell())
+            info.extra = padding(file.tell() + 30 + len(info.filename.encode()) + 20 * is_big + header.tell())
             with archive.open(info, "w", force_zip64=is_big) as member:
                 member.write(header.getvalue())
                 member.write(one.values.reshape(-1).view(np.uint8).data)
 
 
-def _padding(end: int) -> bytes:
-    """An extra field after which what would begin at ``end`` is aligned."""
-    size = -end % _ALIGNMENT
-    size += _ALIGNMENT if 0 < size < _PAD.size else 0
-    return _PAD.pack(_PAD_ID, size - 4, _ALIGNMENT).ljust(size, b"\0") if size else b""
+def padding(end: int) -> bytes:
+    """An extra field of a zip header, after which what would begin at ``end`` is aligned."""
+    size = -end % ALIGNMENT
+    size += ALIGNMENT if 0 < size < _PAD.size else 0
+    return _PAD.pack(_PAD_ID, size - 4, ALIGNMENT).ljust(size, b"\0") if size else b""
 
 
 # ---- .safetensors
@@ -367,7 +367,7 @@ def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
         start, end = end, end + contents[-1].nbytes
         header[name] = {"dtype": code, "shape": list(one.values.shape), "data_offsets": [start, end]}
     text = json.dumps({name: header[name] for name in plains}, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for content in contents:
         file.write(content.data)

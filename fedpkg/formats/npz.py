@@ -20,6 +20,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from fedpkg.client.arrays import ALIGNMENT, padding
 from fedpkg.client.mapped import Stream
 from fedpkg.errors import ModelFileError
 from fedpkg.formats.mapped import MAX_NDIM, MappedFile
@@ -27,14 +28,11 @@ from fedpkg.weights.weights import dtype_name, raw_bytes
 
 MAX_DIRECTORY_BYTES = 16 << 20
 MAX_HEADER_BYTES = 10_000  # numpy's own limit
-ALIGNMENT = 64
 ZIP64_ABOVE = 0xFFFFFFFE
 
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
-_PAD = struct.Struct("<3H")
-_PAD_ID = 0xD935  # the extra field that Android's zipalign uses for padding
 _DOS_DATE = (1 << 5) | 1  # 1980-01-01, so that equal models give equal bytes
 _STEP = 1 << 16  # compressed bytes inflated at once
 _MAX_RATIO = 1032  # deflate's highest ratio
@@ -362,10 +360,7 @@ def _local_header(member: _Member, zip64_above: int) -> bytes:
     if size > zip64_above:
         extra = struct.pack("<2H2Q", 1, 16, size, size)
         size, version = 0xFFFFFFFF, 45
-    padding = -(member.offset + _LOCAL.size + len(member.name) + len(extra)) % ALIGNMENT
-    if padding:
-        padding += ALIGNMENT if padding < _PAD.size else 0
-        extra += _PAD.pack(_PAD_ID, padding - 4, ALIGNMENT).ljust(padding, b"\0")
+    extra += padding(member.offset + _LOCAL.size + len(member.name) + len(extra))
     fields = (version, member.flags, 0, 0, _DOS_DATE, member.crc, size, size, len(member.name), len(extra))
     return _LOCAL.pack(b"PK\3\4", *fields) + member.name + extra
 

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from fedpkg.client.arrays import ALIGNMENT
 from fedpkg.errors import ModelFileError
 from fedpkg.formats.mapped import MAX_NDIM, MappedFile
 from fedpkg.weights.weights import dtype_name, raw_bytes
 
 MAX_HEADER_BYTES = 16 << 20
-ALIGNMENT = 64
 
 _DTYPES: dict[str, torch.dtype] = {
     code: getattr(torch, name)
