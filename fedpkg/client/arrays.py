@@ -20,7 +20,7 @@ from fedpkg.client.mapped import File, Stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CODES = {
+CODES = {  # of .safetensors, by the names of the dtypes
     "bool": "BOOL",
     "uint8": "U8",
     "int8": "I8",
@@ -38,7 +38,7 @@ _CODES = {
     "float64": "F64",
     "complex64": "C64",
 }
-_DTYPES = {code: name for name, code in _CODES.items()}
+_DTYPES = {code: name for name, code in CODES.items()}
 BITS = {  # dtypes that NumPy lacks, and those that hold their bits
     "bfloat16": "uint16",
     "float8_e4m3fn": "uint8",
@@ -47,7 +47,7 @@ BITS = {  # dtypes that NumPy lacks, and those that hold their bits
     "float8_e5m2fnuz": "uint8",
     "float8_e8m0fnu": "uint8",
 }
-NUMPY = frozenset(_CODES) - frozenset(BITS) | {"complex128"}
+NUMPY = frozenset(CODES) - frozenset(BITS) | {"complex128"}
 ALIGNMENT = 64  # of elements in files, so that they can be mapped
 _LOCAL = struct.Struct("<4s2x2H16x2H")  # the header of a member
 _PAD = struct.Struct("<3H")
@@ -350,7 +350,7 @@ def _size(dtype: str) -> int:
 
 def can_hold(suffix: str, dtype: str) -> bool:
     """Whether files of this suffix have the dtype."""
-    return dtype in (_CODES if suffix == ".safetensors" else NUMPY)
+    return dtype in (CODES if suffix == ".safetensors" else NUMPY)
 
 
 def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
@@ -360,7 +360,7 @@ def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
     header, contents, end = {}, [], 0
     # Sorted by the size of their elements, so that all are aligned: the format allows no gaps.
     for name, one in sorted(plains.items(), key=lambda item: -item[1].values.itemsize):
-        code = _CODES.get(one.dtype)
+        code = CODES.get(one.dtype)
         if code is None:
             raise ClientError(f"tensor {name!r}: a .safetensors file cannot hold torch.{one.dtype}")
         contents.append(one.values.reshape(-1).view(np.uint8))

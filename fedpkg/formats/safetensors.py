@@ -16,34 +16,15 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from fedpkg.client.arrays import ALIGNMENT
+from fedpkg.client.arrays import ALIGNMENT, CODES
 from fedpkg.errors import ModelFileError
 from fedpkg.formats.mapped import MAX_NDIM, MappedFile
 from fedpkg.weights.weights import dtype_name, raw_bytes
 
 MAX_HEADER_BYTES = 16 << 20
 
-_DTYPES: dict[str, torch.dtype] = {
-    code: getattr(torch, name)
-    for code, name in {
-        "BOOL": "bool",
-        "U8": "uint8",
-        "I8": "int8",
-        "U16": "uint16",
-        "I16": "int16",
-        "U32": "uint32",
-        "I32": "int32",
-        "U64": "uint64",
-        "I64": "int64",
-        "F8_E4M3": "float8_e4m3fn",
-        "F8_E5M2": "float8_e5m2",
-        "F16": "float16",
-        "BF16": "bfloat16",
-        "F32": "float32",
-        "F64": "float64",
-        "C64": "complex64",
-    }.items()
-    if hasattr(torch, name)  # some exist only in later versions of torch
+_DTYPES: dict[str, torch.dtype] = {  # some exist only in later versions of torch
+    code: getattr(torch, name) for name, code in CODES.items() if hasattr(torch, name)
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
