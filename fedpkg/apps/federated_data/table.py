@@ -361,10 +361,10 @@ class Dataset:
         names = None if input_columns is None else names_of(input_columns)
         more = dict(fn_kwargs or {})
         for start in range(0, self._num_rows, batch_size if batched else 1):
-            rows = range(start, min(start + batch_size, self._num_rows)) if batched else start
-            given = self[rows.start : rows.stop] if isinstance(rows, range) else self[rows]
+            stop = min(start + batch_size, self._num_rows)
+            given = self[start:stop] if batched else self[start]
             words = [given] if names is None else [given[name] for name in names]
-            number = [list(rows) if isinstance(rows, range) else rows] if with_indices else []
+            number = [list(range(start, stop)) if batched else start] if with_indices else []
             yield function(*words, *number, **more)
 
     def rename_column(self, original_column_name: str, new_column_name: str) -> Dataset:
