@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedpkg.compute_package.app import APP_FILE, App, Value, convert, flat, is_app
+from fedpkg.compute_package.app import APP_FILE, App, Value, convert, flat
 from fedpkg.compute_package.imports import python_files
 from fedpkg.compute_package.spec import spec_path
 from fedpkg.compute_package.unpack import UnpackedPackage
@@ -48,7 +48,7 @@ class AppOptions:
 
 def is_app_folder(path: Path) -> bool:
     """Whether a path is the folder of a message app. A folder with a fedn.yaml is another package."""
-    return path.is_dir() and spec_path(path).name == APP_FILE and is_app(path)
+    return path.is_dir() and spec_path(path).name == APP_FILE
 
 
 def of_the_run(words: Iterable[str]) -> list[str]:
