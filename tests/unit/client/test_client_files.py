@@ -249,7 +249,7 @@ def test_a_script_runs_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         st.tuples(
             st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8),
             st.sampled_from(
-                [getattr(torch, name) for name in arrays._CODES if name not in ("uint16", "uint32", "uint64")]
+                [getattr(torch, name) for name in arrays.CODES if name not in ("uint16", "uint32", "uint64")]
             ),
             st.lists(st.integers(0, 3), max_size=3),
         ),
