@@ -33,7 +33,7 @@ from fedpkg.waist.order import Isolation
 RUNTIME = Path(__file__).resolve().parent.parent / "runtime"
 OURS = tuple(
     str(RUNTIME.parent / name)
-    for name in ("runtime", "client", "records", "apps", "partitions", "errors.py", "__init__.py")
+    for name in ("runtime", "client", "records", "apps", "analytics", "partitions", "errors.py", "__init__.py")
 )  # what a task imports of fedpkg
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets", "datasets"))
 OF_FEDN = ("fedn", "scaleout", "scaleoututil")
-SERVED = tuple("fedpkg.%s" % name for name in ("client", "records", "apps", "partitions", "errors"))
+SERVED = tuple("fedpkg.%s" % name for name in ("client", "records", "apps", "analytics", "partitions", "errors"))
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FOLDER = os.path.join(RUNTIME, "compat")
 

@@ -35,7 +35,7 @@ ROWS = [
     {"interpreters", "means", "devices", "small_files"},
     {"files"},
     {"log"},
-    {"apps"},
+    {"apps", "analytics"},
     {"partitions"},
     {"errors", "types", "rules", "shown", "shares", "fedn"},
     {"records"},
@@ -47,6 +47,7 @@ IN_TASKS = {
     "client",
     "records",
     "apps",
+    "analytics",
     "partitions",
     "errors",
 }  # these are found in every task, even if fedpkg is not installed there
@@ -104,6 +105,8 @@ def graph() -> dict[str, frozenset[str]]:
 
 # Programs of the runtime that run what packages and apps have: they use FEDn's modules, and what is in every task.
 PROGRAMS = (
+    "_fedpkg_algorithm_central.py",
+    "_fedpkg_algorithm_node.py",
     "_fedpkg_callbacks.py",
     "_fedpkg_client_app.py",
     "_fedpkg_model_app.py",
