@@ -1,0 +1,39 @@
+"""The call that is running in this process: whatever a function of an algorithm can reach without an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedpkg.analytics.backend import Backend
+from fedpkg.analytics.node import Node
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a central or partial function at a node.
+
+    Args:
+        backend: Runs the tasks that the function creates.
+        databases: The labels of the databases that the task names, in the order of the task.
+        frame: Reads the database with a label, as the node's policy lets algorithms see it; a DataFrame.
+    """
+
+    backend: Backend
+    node: Node
+    databases: Sequence[str]
+    frame: Callable[[str], Any]
+
+
+_now: list[Call] = []
+
+
+def use(call: Call) -> None:
+    """Make this the running call."""
+    _now[:] = [call]
+
+
+def current() -> Call | None:
+    """The running call; None: the function was called by hand."""
+    return _now[0] if _now else None

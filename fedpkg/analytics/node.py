@@ -1,0 +1,67 @@
+"""What a node knows: its organisation, its databases by label, its environment and its policy, from its node.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FILE = "node.json"  # in the folder of a node's data
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of a node.
+
+    Args:
+        uri: A path or a URL; in a node.json, a path is relative to the folder of that file.
+        kind: csv, parquet, excel, sql, folder, or any word that a node's configuration uses.
+        options: Such as query, sheet_name and preprocessing.
+    """
+
+    label: str
+    uri: str
+    kind: str = "csv"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Node:
+    """The node of one organisation. Ids count from 1. ``environment`` are variables for its algorithms."""
+
+    organization_id: int = 1
+    organization: str = ""
+    collaboration_id: int = 1
+    databases: Mapping[str, Database] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def node_id(self) -> int:
+        """That of its organisation, which has one node."""
+        return self.organization_id
+
+
+def read_node(folder: str) -> Node:
+    """The node whose data are in a folder. The URIs of its files are then absolute paths.
+
+    Raises:
+        OSError, ValueError: The folder has no readable node.json.
+    """
+    with open(os.path.join(folder, FILE), encoding="utf-8") as file:
+        told = json.load(file)
+    databases = {one["label"]: Database(**{**one, "uri": _absolute(folder, one["uri"])}) for one in told["databases"]}
+    return Node(**{**told, "databases": databases})
+
+
+def write_node(folder: str, node: Node) -> None:
+    """Write a node.json."""
+    told = {**asdict(node), "databases": [asdict(one) for one in node.databases.values()]}
+    with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
+        json.dump(told, file, indent=1)
+
+
+def _absolute(folder: str, uri: str) -> str:
+    return uri if "://" in uri else os.path.join(folder, uri)
