@@ -124,11 +124,15 @@ def _answer(reference: str, message: Message, context: Context) -> Message:
 
 
 def context_of(now: Task, run_id: int, run_config: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Context:
-    """The context of a task, without what its client has kept. ``more`` is put into the node's configuration."""
+    """The context of a task, without what its client has kept.
+
+    The node's configuration has the attributes of the client's entity, and ``more``, which comes before them.
+    """
+    position = {"partition-id": now.partition_id, "num-partitions": now.num_partitions}
     return Context(
         run_id=run_id,
         node_id=now.partition_id + 1,
-        node_config={"partition-id": now.partition_id, "num-partitions": now.num_partitions, **(more or {})},
+        node_config={**now.attributes, **position, **(more or {})},
         state=RecordDict(),
         run_config=dict(run_config),
     )

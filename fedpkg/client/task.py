@@ -19,6 +19,7 @@ class Task:
 
     Args:
         by_hand: Whether the script runs without fedpkg; all other values are then defaults.
+        attributes: The attributes of the client's entity (`clients.entities` of the run.yaml).
         parameters: The parameters of the strategy.
         reply_kind: The kind of the expected reply, such as ``update``, ``metrics`` or ``records``.
         reply: What an update consists of: ``weights``, ``delta`` or ``gradient``.
@@ -35,6 +36,7 @@ class Task:
     client_id: str = "by-hand"
     partition_id: int = 0
     num_partitions: int = 1
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     entry_point: str = ""
     seed: int = 0
     device: str = "cpu"

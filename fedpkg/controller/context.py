@@ -73,6 +73,11 @@ class SessionContext:
         return {name: tuple(one for one in ids if one not in self.held_out) for name, ids in found.items()}
 
     @functools.cached_property
+    def members(self) -> Mapping[str, frozenset[str]]:
+        """The same as sets, for looking up a client."""
+        return {name: frozenset(ids) for name, ids in self.groups.items()}
+
+    @functools.cached_property
     def entities(self) -> Entities | None:
         return entities_of(self.config.clients)
 

@@ -13,7 +13,7 @@ import msgspec
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.receiving import Receiver
 from fedpkg.controller.seeds import step_rng, task_seed
-from fedpkg.data.entities import filled_in
+from fedpkg.data.entities import Attribute, filled_in
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
@@ -114,15 +114,17 @@ class Ordering:
             state: token of the state from which the task starts.
             is_first: whether it is the client's first task in this round, and so perhaps its first of all.
         """
-        ctx, common = self.ctx, self.common
+        ctx, common, client_id = self.ctx, self.common, client.client_id
+        attributes = None if ctx.entities is None else ctx.entities.attributes_of(client_id)
         call = name_of_call(common.entry_point, attempt)
         return msgspec.structs.replace(
             common,
             task_id=f"{common.session_id}/{common.round_number}/{client.client_id}/{call}",
             client_id=client.client_id,
             partition_id=client.position,
-            environment=_personal(ctx, client.client_id, {**common.environment, **_of_groups(ctx, client.client_id)}),
-            arguments=_personal(ctx, client.client_id, common.arguments),
+            attributes=attributes or {},
+            environment=_personal({**common.environment, **_of_groups(ctx, client_id)}, attributes),
+            arguments=_personal(common.arguments, attributes),
             attempt=attempt,
             input=file,
             seed=task_seed(ctx.session.seed, common.round_number, client.client_id, self.number),
@@ -141,15 +143,13 @@ def _of_groups(ctx: SessionContext, client_id: str) -> dict[str, str]:
     """The environment variables of a client from its groups."""
     found: dict[str, str] = {}
     for group, variables in ctx.config.clients.environment.items():
-        found.update(variables if client_id in ctx.groups.get(group, ()) else {})
+        found.update(variables if client_id in ctx.members.get(group, ()) else {})
     return found
 
 
-def _personal(ctx: SessionContext, client_id: str, values: Mapping[str, _Value]) -> dict[str, _Value]:
+def _personal(values: Mapping[str, _Value], attributes: Mapping[str, Attribute] | None) -> dict[str, _Value]:
     """Arguments or variables with the values of a client's attributes in place of ``{attributes.device}``."""
-    if ctx.entities is None:
-        return dict(values)
-    return filled_in(values, ctx.entities.attributes_of(client_id))
+    return dict(values) if attributes is None else filled_in(values, attributes)
 
 
 def _template(ctx: SessionContext, request: Request, model: Weights | None) -> Weights | None:

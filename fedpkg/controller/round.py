@@ -211,11 +211,10 @@ class _Training:
 
     def _step_context(self) -> StepContext:
         ctx, asking = self.ctx, self.asking
-        groups = {name: frozenset(members) for name, members in ctx.groups.items()}
         clients = tuple(
             Client(
                 client.client_id,
-                groups=tuple(name for name, members in groups.items() if client.client_id in members),
+                groups=tuple(name for name, members in ctx.members.items() if client.client_id in members),
                 num_examples=client.known_examples,
                 position=client.position,
                 attributes={} if ctx.entities is None else ctx.entities.attributes_of(client.client_id),

@@ -264,7 +264,7 @@ def task_record(job: Job, slot: Slot) -> dict[str, Json]:
 
 _OF_THE_ORDER = (
     *("session_id", "round_number", "client_id", "partition_id", "num_partitions", "entry_point", "attempt", "seed"),
-    *("run_config", "parameters", "environment", "argument_style"),
+    *("attributes", "run_config", "parameters", "environment", "argument_style"),
 )
 
 

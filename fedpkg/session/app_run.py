@@ -25,6 +25,7 @@ from fedpkg.toml_places import NotToml, read_toml
 
 DEFAULT_NODES = 10
 OF_THE_RUN = "run."  # before a key of the run.yaml
+_LISTS = (("clients", "folders"), ("clients", "entities"))  # keys that say how many clients there are
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def loaded_app(
         words = (*words, f"num-server-rounds={options.rounds}")
     nodes, data = options.nodes, options.data
     given = dict(_given(app, words, options.run_config))
-    clients: dict[str, Any] = {"count": _nodes(app, options)}
-    if data is not None:
-        clients = {"folders": data, **({} if nodes is None else {"count": nodes})}
+    assignments = [parse_override(word) for word in of_the_run(words)]
+    clients: dict[str, Any] = {} if data is None else {"folders": data}
+    if nodes is not None or not (clients or any(keys in _LISTS for keys, _ in assignments)):
+        clients["count"] = _nodes(app, options)
     folder = package if package.is_dir() else unpacked.folder
     tree: dict[str, Any] = {
         "package": str(package.absolute()),
@@ -97,7 +99,6 @@ def loaded_app(
     typed += [("clients", key) for key, value in (("count", nodes), ("folders", data)) if value is not None]
     for path in typed:
         places.override(path, None)
-    assignments = [parse_override(word) for word in of_the_run(words)]
     return checked(tree, assignments, places, resolved, replaces=False)
 
 

@@ -169,6 +169,7 @@ def _order(call: Call, config: RunConfig, package: PackageOnDisk) -> tuple[Order
         reply_spec=digest_of(spec),
         partition_id=int(facts.get("partition_id", 0)),
         num_partitions=int(facts.get("num_partitions", 1)),
+        attributes=facts.get("attributes", {}),
         input=given,
         arguments=dict(call.arguments),
         argument_style=str(facts.get("argument_style", "")),

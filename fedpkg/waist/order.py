@@ -130,6 +130,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         attempt: The number of calls of that entry point for that client in the round, including this one.
         request_id: The id of the strategy's request; None: it builds the seed, or is called by hand.
         partition_id: The client's position among the session's clients.
+        attributes: Those of the client's entity (`clients.entities`), which are in task.json.
         package: The digest of the package.
         reply_spec: The digest of the `ReplySpec`.
         input: The input; None: the entry point takes only an output path.
@@ -155,6 +156,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     request_id: str | None = None
     partition_id: int = 0
     num_partitions: int = 1
+    attributes: dict[str, Any] = {}
     input: Input | None = None
     arguments: dict[str, Any] = {}
     argument_style: str = ""

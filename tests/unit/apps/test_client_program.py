@@ -130,6 +130,17 @@ def test_values_of_a_node_come_as_options(folder: Path) -> None:
     assert json.loads((folder / "out.npz-metadata").read_text())["cores"] == 8
 
 
+def test_attributes_of_a_client_are_values_of_its_node(folder: Path) -> None:
+    task = json.loads((folder / "task.json").read_text())
+    task["attributes"] = {"cores": 2, "device": "phone", "partition-id": 77}
+    (folder / "task.json").write_text(json.dumps(task))
+    (folder / "mine.py").write_text(APP.replace('"loss": 0.5', '"loss": 0.5, "cores": context.node_config["cores"]'))
+    for words, cores in ((), 2), (("--node-config.cores=8",), 8):
+        assert call(folder, "train", "mine:app", *words).returncode == 0
+        metrics = json.loads((folder / "out.npz-metadata").read_text())
+        assert (metrics["cores"], metrics["partition"]) == (cores, 4), "a node's position is not an attribute"
+
+
 def test_other_options_are_refused(folder: Path) -> None:
     done = call(folder, "train", "mine:app", "--lr=3")
     assert (done.returncode, "a message app has no arguments" in done.stderr) == (1, True), done.stderr

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from message_apps import make_app
 from public_apps import Apps, task_of
 from sklearn.datasets import load_iris
 from zygotes import shared_zygotes
@@ -323,3 +324,43 @@ def test_an_app_that_is_killed_goes_on_to_the_same_bits(apps: Apps, name: str, e
     kill_at = 1 + int(share * (len(apps.federation.events) - 1))
     killed = apps.run_killed(apps.config(name, *KINDS[name], executor=executor), kill_at)
     assert apps.outcome(killed) == whole
+
+
+WHO = """\
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.query()
+def query(msg, context):
+    return Message(RecordDict({"node": ConfigRecord(context.node_config)}), reply_to=msg)
+"""
+ASKS = """\
+import json
+from flwr.app import Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    replies = grid.send_and_receive([Message(RecordDict(), node.node_id, "query") for node in grid.get_nodes()])
+    with open("nodes.json", "w") as file:
+        json.dump([dict(one.content["node"]) for one in replies], file)
+"""
+ENTITIES = """\
+- {id: north, region: "cold --x=1"}
+- {id: b, parent: north, rate: 0.5}
+- {id: a, parent: north, gpu: true, num-partitions: 9}
+"""
+
+
+def test_attributes_of_entities_are_in_the_configuration_of_their_node(apps: Apps) -> None:
+    app = make_app(apps.folder / "Apps ü" / "who", client=WHO)
+    (app / "quick/server_app.py").write_text(ASKS)
+    (app / "who is there.yaml").write_text(ENTITIES)
+    apps.run("who", f"run.clients.entities={app / 'who is there.yaml'}")
+    b, a = json.loads((apps.saved / "nodes.json").read_text())
+    assert b == {"region": "cold --x=1", "rate": 0.5, "partition-id": 0, "num-partitions": 2}
+    assert a == {"region": "cold --x=1", "gpu": True, "partition-id": 1, "num-partitions": 2}

@@ -29,6 +29,7 @@ ORDER = Order(
     request_id="r",
     partition_id=4,
     num_partitions=9,
+    attributes={"device": "phone", "rate": 0.5, "gpu": True},
     input=Input(reference="sessions/ü-1/m.npz", size_bytes=12, digest="ab", sets=("x", "control"), model="x"),
     arguments={"lr": 0.01, "layers": [64, None]},
     parameters={"proximal_mu": 0.1},
@@ -87,7 +88,7 @@ GOLDEN: list[tuple[Any, str]] = [
         ORDER,
         (
             '{"argument_style":"","arguments":{"layers":[64,null],"lr":0.01},"attempt":2,'
-            '"client_id":"Zürich 東京","data":"Daten/0",'
+            '"attributes":{"device":"phone","gpu":true,"rate":0.5},"client_id":"Zürich 東京","data":"Daten/0",'
             '"entry_point":"train","environment":{"A":"b\udcff"},"input":{"digest":"ab","model":"x","records":false,'
             '"reference":"sessions/ü-1/m.npz","sets":["x","control"],"size_bytes":12},"isolation":{"network":true,'
             f'"read":["/a b","/c"]}},{LIMITS},"links":{{"data":"."}},"log_bytes":5,"num_partitions":9,'
