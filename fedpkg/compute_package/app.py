@@ -25,6 +25,7 @@ from fedpkg.types import leaves
 APP_FILE = "pyproject.toml"
 # Programs in runtime/path: the first passes messages to the ClientApp, the second model files.
 RUNNER, MODEL_RUNNER = "_fedpkg_client_app", "_fedpkg_model_app"
+RUN_BY = {RUNNER: "fedpkg.apps.client_program", MODEL_RUNNER: "fedpkg.apps.model_program"}  # what they import first
 # Distributions whose modules fedpkg provides where they are not installed.
 SERVED = ("flwr", "flwr-datasets")
 CATEGORIES = ("train", "evaluate", "query")  # of messages: a message app has an entry point for each

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedpkg.compute_package.app import RUN_BY
 from fedpkg.compute_package.imports import USES_NUMPY, own_names, python_files, trees_of
 from fedpkg.dispatch.changes import (
     FUNCTIONS,
@@ -116,6 +117,8 @@ def preloads_of(
         readers[name] = reader = _Reader(
             package, files[-1].parent if files and not is_app else folder, settings=settings
         )
+        if is_app:
+            reader.steps.append(("import", RUN_BY[name.removeprefix("-m ")], ()))
         for file in files:
             reader.read(file, main=file is files[-1] and not is_app)
     elsewhere = package.unread({file for reader in readers.values() for file in reader.files})

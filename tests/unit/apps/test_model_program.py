@@ -149,7 +149,7 @@ def test_the_package_runs_with_a_strategy_of_a_run_yaml(app: Path, tmp_path: Pat
     package = open_package(tmp_path / "package.tar.gz", tmp_path / "cache")
     assert package.spec.calls_app and package.spec.python_env == "pyproject.toml"
     preload = preloads_for(PackageOnDisk("", package.root, package.folder, package.spec))["-m _fedpkg_model_app"]
-    assert "flwr.clientapp.ClientApp" in preload.modules
+    assert {"fedpkg.apps.model_program", "flwr.clientapp.ClientApp"} <= set(preload.modules)
     options = ["--clients", "2", "--rounds", "2", "--seed-model", str(app / "in.npz"), "--home", str(tmp_path / "home")]
     words = ["run", "--package", str(tmp_path / "package.tar.gz"), *options, "strategy.name=fedavgm"]
     assert run_command([*words, "strategy.momentum=0"]) == 0

@@ -91,6 +91,7 @@ def test_the_clients_module_is_followed_for_the_warm_interpreter(app: Path, tmp_
     found = preloads_for(PackageOnDisk(package.digest, package.root, package.folder, package.spec))
     preload = found["-m _fedpkg_client_app"]
     assert preload.settings == ["os.environ['SETTING'] = '1'"]
+    assert preload.steps[0] == ("import", "fedpkg.apps.client_program", ())  # before the app's settings, as in a task
     assert {"torch", "flwr.clientapp.ClientApp", "xml.dom", "numpy"} <= set(preload.modules)
 
 
