@@ -213,6 +213,10 @@ class Grid:
         if num_rounds > 0:
             self._step.announce(before + num_rounds)
 
+    def stay(self) -> None:
+        """Say that the messages so far belong to the round that comes next, such as a request for initial arrays."""
+        self._answered.clear()
+
     def end_round(self, arrays: ArrayRecord | None = None, metrics: Mapping[str, Any] | None = None) -> None:
         """End the current round.
 

@@ -19,7 +19,7 @@ EvaluateFn = Callable[[int, ArrayRecord], "MetricRecord | None"]
 
 
 class Sender(Protocol):
-    """What a strategy needs of a grid. `fedpkg.apps.grid.Grid` also has ``announce`` and ``end_round``."""
+    """What a strategy needs of a grid. `fedpkg.apps.grid.Grid` also has ``announce``, ``stay`` and ``end_round``."""
 
     def get_node_ids(self) -> Iterable[int]: ...
 

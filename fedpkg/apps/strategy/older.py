@@ -221,6 +221,8 @@ class _Older(fedavg.FedAvg):
         arrays = next(iter(reply.content.array_records.values()), ArrayRecord())
         if not arrays:
             raise AppExitException(f"node {node} gave no initial parameters; {advice}")
+        if hasattr(grid, "stay"):
+            grid.stay()  # the first round of training is that of the session
         logger.info("the initial parameters are those of node %d", node)
         return arrays
 

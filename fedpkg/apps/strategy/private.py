@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 
 _HOME = "fedpkg.apps.strategy."
+_NO_ACCOUNTANT = (
+    "accountant= is not supported, because each strategy keeps the account itself: with the package dp-accounting (pip "
+    "install 'fedpkg[dp]'), each round shows the epsilon that is spent at delta=, and strategy.epsilon has it; to stop "
+    "at a budget, derive a class whose should_stop compares self.epsilon"
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class _Private(Strategy):
         clipping_norm: C.
         num_sampled_clients: The number of nodes that train in a round.
         delta: The probability that the epsilon shown does not hold.
+        accountant: Must be None: the account is kept here.
+
+    Attributes:
+        epsilon: What all rounds so far have spent; None: not known.
     """
 
     clips_at_client = False
@@ -70,7 +79,11 @@ class _Private(Strategy):
         clipping_norm: float,
         num_sampled_clients: int,
         delta: float = 1e-5,
+        *,
+        accountant: None = None,
     ) -> None:
+        if accountant is not None:
+            raise TypeError(_NO_ACCOUNTANT)
         if not isinstance(strategy, FedAvg):
             raise TypeError(f"strategy is a {type(strategy).__name__}; it must derive from FedAvg")
         if num_sampled_clients < 1:
@@ -295,6 +308,7 @@ class _Adaptive(_Private):
         clipped_count_stddev: Standard deviation of the noise in the number of updates within C. None: a twentieth of
             ``num_sampled_clients``, at least z.
         delta: The probability that the epsilon shown does not hold.
+        accountant: Must be None: the account is kept here.
     """
 
     def __init__(
@@ -307,8 +321,12 @@ class _Adaptive(_Private):
         clip_norm_lr: float = 0.2,
         clipped_count_stddev: float | None = None,
         delta: float = 1e-5,
+        *,
+        accountant: None = None,
     ) -> None:
-        super().__init__(strategy, noise_multiplier, initial_clipping_norm, num_sampled_clients, delta)
+        super().__init__(
+            strategy, noise_multiplier, initial_clipping_norm, num_sampled_clients, delta, accountant=accountant
+        )
         self.target_clipped_quantile = fraction("target_clipped_quantile", target_clipped_quantile)
         self.clip_norm_lr = positive("clip_norm_lr", clip_norm_lr)
         if clipped_count_stddev is None:

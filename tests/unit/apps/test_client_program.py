@@ -147,8 +147,16 @@ def test_other_options_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("flwr") is not None, reason="an installed flwr has its own errors")
-def test_a_name_that_is_not_there_says_what_is(folder: Path) -> None:
-    (folder / "mine.py").write_text("from flwr.serverapp.strategy import FedNothing\n")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("flwr.serverapp.strategy.FedNothing", "fedpkg has no such name"),
+        ("flwr.serverapp.RdpAccountant", "each DifferentialPrivacy… strategy keeps the account itself"),
+    ],
+)
+def test_a_name_that_is_not_there_says_what_is(folder: Path, name: str, said: str) -> None:
+    home, _, own = name.rpartition(".")
+    (folder / "mine.py").write_text(f"from {home} import {own}\n")
     done = call(folder)
-    assert "flwr.serverapp.strategy.FedNothing: fedpkg has no such name" in done.stderr
-    assert "FedAvg" in done.stderr
+    assert f"{name}: {said}" in done.stderr
+    assert f"{home} has: " in done.stderr

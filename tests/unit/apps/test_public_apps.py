@@ -364,3 +364,38 @@ def test_attributes_of_entities_are_in_the_configuration_of_their_node(apps: App
     b, a = json.loads((apps.saved / "nodes.json").read_text())
     assert b == {"region": "cold --x=1", "rate": 0.5, "partition-id": 0, "num-partitions": 2}
     assert a == {"region": "cold --x=1", "gpu": True, "partition-id": 1, "num-partitions": 2}
+
+
+OLDER_CLIENT = """\
+import numpy as np
+from flwr.client import ClientApp, NumPyClient
+
+class Client(NumPyClient):
+    def get_parameters(self, config):
+        return [np.ones(3)]
+
+    def fit(self, parameters, config):
+        return [parameters[0] + config["server_round"]], 10, {}
+
+    def evaluate(self, parameters, config):
+        return float(parameters[0][0]), 10, {}
+
+app = ClientApp(client_fn=lambda context: Client().to_client())
+"""
+OLDER_SERVER = """\
+from flwr.server import ServerApp, ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg
+
+def server_fn(context):
+    return ServerAppComponents(strategy=FedAvg(), config=ServerConfig(num_rounds=2))
+
+app = ServerApp(server_fn=server_fn)
+"""
+
+
+def test_rounds_of_the_older_form_are_those_of_the_session(apps: Apps) -> None:
+    app = make_app(apps.folder / "Apps ü" / "older", client=OLDER_CLIENT)
+    (app / "quick/server_app.py").write_text(OLDER_SERVER)
+    session = apps.run("older", "run.clients.count=2")
+    rounds = apps.federation.store.list_rounds(session.session_id)
+    assert [(row.round_number, row.num_ok, row.metrics["loss"]) for row in rounds] == [(1, 5, 2.0), (2, 4, 4.0)]

@@ -200,6 +200,8 @@ def test_epsilon_grows_and_is_shown() -> None:
         (lambda: ServerFixed(FedAvg(), -1.0, 1.0, 2), "noise_multiplier is -1.0"),
         (lambda: ServerFixed(FedAvg(), 1.0, 0.0, 2), "clipping_norm is 0.0"),
         (lambda: ServerFixed(FedAvg(), 1.0, 1.0, 0), "num_sampled_clients is 0"),
+        (lambda: ServerFixed(FedAvg(), 1.0, 1.0, 2, accountant=object()), "accountant= is not supported"),  # type: ignore[arg-type]
+        (lambda: ServerAdaptive(FedAvg(), 1.0, 2, accountant=object()), r"pip install 'fedpkg\[dp\]'"),  # type: ignore[arg-type]
         (lambda: ServerAdaptive(FedAvg(), 1.0, 9, target_clipped_quantile=2), "target_clipped_quantile is 2"),
     ],
 )

@@ -120,6 +120,10 @@ MODULES: dict[str, dict[str, str]] = {
 }
 
 _RUN = "an app is run by `fedpkg run APPDIR`, or from Python by fedpkg.run"
+_ACCOUNT = (
+    "each DifferentialPrivacy… strategy keeps the account itself: with fedpkg[dp], each round shows the epsilon at "
+    "delta=, which is also strategy.epsilon"
+)
 REASONS = {
     "flwr.client.start_client": _RUN,
     "flwr.client.start_numpy_client": _RUN,
@@ -127,6 +131,14 @@ REASONS = {
     "flwr.simulation.run_simulation": _RUN,
     "flwr.simulation.start_simulation": _RUN,
     "flwr.server.LegacyContext": "its workflows are not supported; write a ServerApp with @app.main()",
+    **dict.fromkeys(
+        (
+            *("flwr.serverapp.GaussianPrivacyEvent", "flwr.serverapp.NeighboringRelation"),
+            *("flwr.serverapp.PrivacyAccountant", "flwr.serverapp.PrivacyConfig", "flwr.serverapp.PrivacySpent"),
+            *("flwr.serverapp.RdpAccountant", "flwr.serverapp.SamplingMethod"),
+        ),
+        _ACCOUNT,
+    ),
     "flwr.server.workflow": "workflows are not supported; write a ServerApp with @app.main()",
 }
 
