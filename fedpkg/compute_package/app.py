@@ -30,6 +30,7 @@ RUN_BY = {RUNNER: "fedpkg.apps.client_program", MODEL_RUNNER: "fedpkg.apps.model
 SERVED = ("flwr", "flwr-datasets")
 CATEGORIES = ("train", "evaluate", "query")  # of messages: a message app has an entry point for each
 Value: TypeAlias = "bool | int | float | str"
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}  # of values, for messages
 
 _MAX_BYTES = 64 << 10
 _BIGGEST_MODULE = 1 << 20
@@ -291,13 +292,12 @@ def convert(key: str, text: str, value: Value) -> Value:
         return text[1:-1] if quoted else text
     if isinstance(value, bool):
         if text.lower() not in ("true", "false"):
-            raise ValueError(f"'{key}' must be true or false, not '{text}'")
+            raise ValueError(f"'{key}' must be {KINDS[bool]}, not '{text}'")
         return text.lower() == "true"
     try:
         number = int(text) if isinstance(value, int) else float(text)
     except ValueError:
-        kind = "a whole number" if isinstance(value, int) else "a number"
-        raise ValueError(f"'{key}' must be {kind}, as in the app's {APP_FILE}, not '{text}'") from None
+        raise ValueError(f"'{key}' must be {KINDS[type(value)]}, as in the app's {APP_FILE}, not '{text}'") from None
     if not math.isfinite(number) or (isinstance(number, int) and not -(2**63) <= number < 2**64):
         raise ValueError(f"'{key}' is {text}, which is out of range")
     return number

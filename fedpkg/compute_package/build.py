@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -140,12 +140,22 @@ def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
 
 
 def _rules(folder: Path, selection: Selection = WITH_CHECKPOINTS) -> IgnoreRules:
-    """What stays out of the package: as its ignore files and a message app's `fab-exclude` say."""
+    """What stays out of the package: as its ignore files, and `fab-include` and `fab-exclude` of a message app, say."""
     rules, spec = read_ignore(folder, selection), spec_path(folder)
     if spec.name != APP_FILE:
         return rules
-    patterns = (IgnorePattern(one.lstrip("/"), f"{APP_FILE}, fab-exclude") for one in read_app(spec).exclude)
-    return replace(rules, patterns=(*rules.patterns, *patterns))
+    app = read_app(spec)
+    only = _patterns(app.include, "fab-include")
+    if only:
+        only = (*only, IgnorePattern(APP_FILE, APP_FILE))
+    return replace(rules, patterns=(*rules.patterns, *_patterns(app.exclude, "fab-exclude")), only=only)
+
+
+def _patterns(given: Sequence[str], key: str) -> tuple[IgnorePattern, ...]:
+    """Patterns of a message app: ``**/`` stands for any folders, or none."""
+    plain = [one.lstrip("/") for one in given]
+    variants = dict.fromkeys(one.replace("**/", folders) for one in plain for folders in ("", "*/"))
+    return tuple(IgnorePattern(one, f"{APP_FILE}, {key}") for one in variants)
 
 
 def checked_folder(folder: Path) -> str | None:
@@ -246,6 +256,8 @@ def _walk(
                 )
             if is_folder and pattern.pattern in UNMEANT_FOLDERS:
                 yield LeftOut(inner, "never packed")
+            continue
+        if not is_folder and rules.omits(inner):
             continue
         if unmeant := rules.unmeant(inner_path, inner, is_folder=is_folder, size_bytes=status.st_size):
             yield LeftOut(inner, unmeant)

@@ -46,12 +46,21 @@ class IgnoreRules:
     patterns: tuple[IgnorePattern, ...]
     git_ignored: frozenset[str]  # whole paths
     ships: Callable[[str, int], bool]  # whether a checkpoint of that name and size is packed
+    only: tuple[IgnorePattern, ...] = ()  # the files that are packed at all; empty: every file
 
     def match(self, name: str, *, is_folder: bool = False) -> IgnorePattern | None:
         """The pattern that excludes ``name`` (a relative POSIX path); a folder is excluded with all its contents."""
         if name in self.git_ignored:
             return IgnorePattern(name, ".gitignore")
         return next((pattern for pattern in self.patterns if pattern.matches(name, is_folder=is_folder)), None)
+
+    def omits(self, name: str) -> bool:
+        """Whether a file is not among those that are packed at all; a pattern of a folder includes its contents."""
+        parts = name.split("/")
+        paths = [("/".join(parts[:end]), end < len(parts)) for end in range(1, len(parts) + 1)]
+        return bool(self.only) and not any(
+            pattern.matches(path, is_folder=is_folder) for pattern in self.only for path, is_folder in paths
+        )
 
     def unmeant(self, path: Path, name: str, *, is_folder: bool, size_bytes: int) -> str | None:
         """A description of ``name``, at ``path``, if it is a kind of file that is rarely meant to be packed."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from fedpkg.compute_package.app import APP_FILE, flat, is_app, read_app
+from fedpkg.compute_package.app import APP_FILE, KINDS, Value, is_app, read_app
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.config_reading import LoadedConfig, load_config
 from fedpkg.config_shape import Places
-from fedpkg.errors import ConfigError
+from fedpkg.errors import ConfigError, nearest
+from fedpkg.types import Json, leaves
 
 SERVER_APP = "server_app"  # the strategy that runs a message app
 
@@ -71,12 +72,36 @@ def _with_app(config: RunConfig, places: Places) -> RunConfig:
             hint=f"set 'package', or 'strategy.folder', to a folder whose {APP_FILE} has [tool.flwr.app.components]",
             key="strategy",
         )
-    app = read_app(folder / APP_FILE)
+    app, package = read_app(folder / APP_FILE), Path(config.package)
+    known = dict(app.config)
+    if package != folder and is_app(package):  # the clients' app is another one
+        known = {**read_app(package / APP_FILE).config, **known}
     return msgspec.structs.replace(
         config,
         strategy={"folder": str(folder), "app": app.server, **given},
-        run_config={**app.config, **flat(config.run_config)},
+        run_config={**app.config, **_values(config.run_config, known, app.name, places)},
     )
+
+
+def _values(given: Mapping[str, Json], known: Mapping[str, Value], name: str, places: Places) -> dict[str, Value]:
+    """The values that a run.yaml sets in an app's configuration, each with the type of the one in the app's file."""
+    found: dict[str, Value] = {}
+    for path, value in leaves(given):
+        key, where = ".".join(path), places.where(("run_config", *path))
+        if key not in known:
+            raise ConfigError(
+                f"{where}: the app {name} has no key '{key}'{nearest(key, known)}",
+                hint=f"[tool.flwr.app.config] in its {APP_FILE} has: {', '.join(known) or 'nothing'}",
+                key=f"run_config.{key}",
+            )
+        usual = known[key]
+        if isinstance(usual, float) and type(value) is int:
+            value = float(value)
+        if type(value) is not type(usual):
+            problem = f"'{key}' must be {KINDS[type(usual)]}, as in the app's {APP_FILE}, not {value!r:.60}"
+            raise ConfigError(f"{where}: {problem}", key=f"run_config.{key}")
+        found[key] = value
+    return found
 
 
 def _resolved_clients(clients: ClientsConfig, places: Places) -> ClientsConfig:

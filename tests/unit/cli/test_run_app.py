@@ -111,6 +111,28 @@ def test_a_run_yaml_may_name_an_app(app: Path) -> None:
     assert (config.run_config["train.lr"], config.run_config["learning-rate"]) == (9, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            "{learning-rat: 1}",
+            r"run.yaml, line 5: the app my-app has no key 'learning-rat'; did you mean 'learning-rate'\?",
+        ),
+        ("{train: {lrr: 1}}", "the app my-app has no key 'train.lrr'"),
+        ("{learning-rate: fast}", "'learning-rate' must be a number, as in the app's pyproject.toml, not 'fast'"),
+        ("{use-gpu: 1}", "'use-gpu' must be true or false"),
+        ("{num-server-rounds: 2.5}", "'num-server-rounds' must be a whole number"),
+        ("{name: 3}", "'name' must be a text"),
+    ],
+)
+def test_a_run_yaml_sets_only_what_the_app_has(app: Path, values: str, message: str) -> None:
+    text = "package: app\nrounds: null\nclients: {count: 2}\nstrategy: {name: server_app}\n"
+    Path("run.yaml").write_text(f"{text}run_config: {values}\n")
+    with pytest.raises(ConfigError, match=message):
+        load(Path("run.yaml"))
+    assert load(Path("run.yaml"), ["run_config={learning-rate: 2}"]).config.run_config["learning-rate"] == 2.0
+
+
 def test_a_run_yaml_may_name_another_server_app(app: Path) -> None:
     (app / "other.py").write_text("app = 1\n")
     strategy = "{name: server_app, folder: app, app: 'other:app'}"

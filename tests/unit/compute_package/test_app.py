@@ -18,6 +18,8 @@ from fedpkg.environments.wanted import read_wanted
 from fedpkg.errors import ArchiveError, FedpkgError, PackageError, SpecError
 from fedpkg.toml_places import line_of
 
+QUICK = {"quick/__init__.py", "quick/client_app.py", "quick/server_app.py", "quick/task.py"}
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
@@ -53,6 +55,24 @@ def test_an_app_is_a_package_with_an_entry_point_for_each_category_of_messages(a
     assert package.spec.app is not None and package.spec.app.name == "my-app"
     assert not [file.name for file in package.files if "data" in file.name]  # as fab-exclude says
     assert package.warnings() == ()
+
+
+@pytest.mark.parametrize(
+    ("include", "packed"),
+    [
+        ('["quick/**/*.py"]', QUICK),
+        ('["/quick/", "**/words.txt"]', QUICK | {"words.txt", "deep/words.txt"}),
+        ('["quick/*_app.py", "deep/words.txt"]', {"quick/client_app.py", "quick/server_app.py", "deep/words.txt"}),
+    ],
+)
+def test_only_files_of_fab_include_are_packed(app: Path, tmp_path: Path, include: str, packed: set[str]) -> None:
+    (app / "deep").mkdir()
+    for name in ("words.txt", "deep/words.txt", "deep/other.txt"):
+        (app / name).write_text("a")
+    text = (app / "pyproject.toml").read_text()
+    (app / "pyproject.toml").write_text(text.replace("[tool.flwr.app]", f"[tool.flwr.app]\nfab-include = {include}"))
+    names = {file.name for file in open_package(app, tmp_path / "cache").files}
+    assert names == {f"my app/{name}" for name in (*packed, "pyproject.toml")}
 
 
 def test_an_archive_made_by_tar_is_an_app_too(app: Path, tmp_path: Path) -> None:
