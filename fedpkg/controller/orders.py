@@ -19,6 +19,7 @@ from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
 from fedpkg.formats.records_file import write_records
 from fedpkg.replies.reading import RECORDS_BYTES, Reading, tensors_of
+from fedpkg.rules import variables_of
 from fedpkg.stores.base import ClientRow, ModelRow, RequestRow
 from fedpkg.strategies.base import Payload, Request
 from fedpkg.transforms.sections import sections_of
@@ -46,7 +47,7 @@ def session_order(ctx: SessionContext, num_partitions: int) -> Order:
         reply_spec="",
         num_partitions=num_partitions,
         run_config=dict(config.run_config),
-        environment=dict(config.environment),
+        environment={**config.environment, **variables_of(ctx.session.rules)},
         threads=config.executor.threads,
         timeout_s=config.executor.timeout_s,
         limits=ctx.limits,

@@ -14,6 +14,7 @@ from fedpkg.coordinators.strategy import Coordinator
 from fedpkg.dispatch.limits import exceeded
 from fedpkg.dispatch.program import Program, start_program
 from fedpkg.errors import ConfigError
+from fedpkg.rules import variables_of
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.stores.base import SessionRow
@@ -56,7 +57,7 @@ def give_workplace(
     limits, isolation = limits_of(config.limits), isolation_of(config)
 
     def start(what: Start) -> _Started:
-        own = {what.variable: str(what.fd), "FEDPKG_SEED": str(what.seed)}
+        own = {what.variable: str(what.fd), "FEDPKG_SEED": str(what.seed), **variables_of(session.rules)}
         program = start_program(
             what.command,
             cwd=what.cwd,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
 
 THREAD_VARIABLES = (
@@ -28,6 +29,9 @@ VECTOR_MATH = (
     "acos asin atan ceil cos cosh erf erfc erfinv exp expm1 floor log log10 log1p log2 reciprocal round rsqrt sigmoid "
     "sin sinh sqrt tan tanh trunc"
 )
+# Set for sessions of older rules (fedpkg/rules.py), in which an import in a task could move the generators.
+IMPORTS_DRAW = "FEDPKG_IMPORTS_DRAW"
+_INSTALLED = tuple("%s%s%s" % (os.sep, name, os.sep) for name in ("site-packages", "dist-packages"))
 _warmed: list[bool] = []
 
 
@@ -35,7 +39,7 @@ def prepare(environ: Mapping[str, str]) -> None:
     """Seed the global generators of random, NumPy and torch (FEDPKG_SEED), and set torch's threads (OMP_NUM_THREADS).
 
     This happens now for NumPy and torch if they are imported already (a warm task), otherwise after their import (a
-    cold task).
+    cold task). Imports of installed modules leave the generators as they are: see `_Undrawn`.
     """
     seed_text, threads_text = environ.get("FEDPKG_SEED", ""), environ.get("OMP_NUM_THREADS", "")
     if not seed_text.isdigit():
@@ -55,13 +59,19 @@ def prepare(environ: Mapping[str, str]) -> None:
             later[name] = action
     if later:
         sys.meta_path.insert(0, _AfterImport(later))
+    if IMPORTS_DRAW not in environ:
+        sys.meta_path.insert(0, _Undrawn(seed))
 
 
-def _prepare_torch(torch: ModuleType, seed: int, threads: int) -> None:
+def _seed_torch(torch: ModuleType, seed: int) -> None:
     if torch.version.cuda or torch.version.hip or getattr(torch.version, "xpu", None):
         torch.manual_seed(seed)
     else:  # a build without accelerators does not have the other generators that manual_seed (slowly) prepares
         torch.default_generator.manual_seed(seed)
+
+
+def _prepare_torch(torch: ModuleType, seed: int, threads: int) -> None:
+    _seed_torch(torch, seed)
     warm_vector_math(torch)
     if threads:
         # Also in a cold task, where OMP_NUM_THREADS would suffice: this call disables MKL's own choice of threads.
@@ -117,6 +127,71 @@ class _AfterImport:
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+class _Undrawn:
+    """A finder that lets the others find a module, and puts the global generators back after an installed one ran.
+
+    Some modules draw when they are imported (rich, and so scikit-learn, which imports it). A warm interpreter has
+    imported them before the seed is set, a cold one does later: what the user's code draws must not depend on that.
+    The user's own modules are not touched, as they may set a seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.asking = self.busy = False
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if self.asking or self.busy:  # another finder asks all finders; or a module is imported by an installed one
+            return None
+        self.asking = True
+        try:
+            finders = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+            spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
+        finally:
+            self.asking = False
+        loader: Any = None if spec is None else spec.loader
+        if spec is None or not any(part in (spec.origin or "") for part in _INSTALLED):
+            return spec
+        if hasattr(loader, "exec_module") and not isinstance(loader, type):
+            execute = loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                before, self.busy = _states(), True
+                try:
+                    execute(module)
+                finally:
+                    self.busy = False
+                    self.put_back(before)
+
+            loader.exec_module = exec_module
+        return spec
+
+    def put_back(self, before: dict[str, Any]) -> None:
+        """Restore these states, and seed the generators of a library that was imported since."""
+        random.setstate(before["random"])
+        numpy, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
+        if "numpy" in before:
+            numpy.set_state(before["numpy"])  # type: ignore[union-attr]
+        elif hasattr(numpy, "seed"):
+            numpy.seed(self.seed % 2**32)  # type: ignore[union-attr]
+        if "torch" in before:
+            torch.default_generator.set_state(before["torch"])  # type: ignore[union-attr]
+        elif hasattr(torch, "default_generator"):
+            _seed_torch(torch, self.seed)  # type: ignore[arg-type]
+
+
+def _states() -> dict[str, Any]:
+    """The states of the global generators."""
+    numpy, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
+    states: dict[str, Any] = {"random": random.getstate()}
+    if hasattr(numpy, "get_state"):
+        states["numpy"] = numpy.get_state(legacy=False)  # type: ignore[union-attr]
+    if hasattr(torch, "default_generator"):
+        states["torch"] = torch.default_generator.get_state()  # type: ignore[union-attr]
+    return states
 
 
 def set_loaded_thread_pools(environ: Mapping[str, str]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from workbench import Bench, inline, log, make_bench, unpacked
 
 from fedpkg.dispatch.site import PackageOnDisk
+from fedpkg.rules import variables_of
 from fedpkg.types import ReplyKind
 
 EXECUTORS = ("process", "forkserver", "resident")
@@ -97,6 +100,57 @@ def test_numpy_uses_the_threads_that_the_script_sets_before_its_import(bench: Be
     """
     package = dataclasses.replace(inline(tmp_path, code), digest="inline with numpy at 2")
     assert bench.told(package, threads=1) == {"threads": 2, "variable": "2"}
+
+
+IMPORTS_THAT_DRAW = """
+import drawing
+import random
+import {module}
+start = random.random()
+import own
+values = [random.random(), float({draw})]
+def later():
+    import importlib
+    importlib.import_module("drawing_" + "later")
+later()
+tell(start=start, values=[*values, random.random(), float({draw})])
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "draw"),
+    [("numpy", "numpy.random.rand()"), pytest.param("torch", "torch.rand(1)", marks=pytest.mark.slow)],
+)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_installed_modules_that_draw_when_they_are_imported_change_no_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, module: str, draw: str
+) -> None:
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    for name in ("drawing", "drawing_later"):
+        (installed / f"{name}.py").write_text(f"import random, {module}\nrandom.random()\n{draw}\n")
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    code = IMPORTS_THAT_DRAW.format(module=module, draw=draw)
+    package = inline(tmp_path, code, own__py="import random\nrandom.seed(3)\n")  # its own seed counts
+    bench = make_bench(executor, tmp_path, package, slots=1)
+    try:
+        told = [bench.told(package, seed=1234) for _ in range(2)]
+        former = bench.told(package, seed=1234, environment=variables_of(5))
+    finally:
+        bench.executor.close()
+    drawn = np.random.RandomState(1234).rand if module == "numpy" else torch_draws(1234)
+    own = random.Random(3)
+    values = [own.random(), drawn(), own.random(), drawn()]
+    assert told == [{"start": random.Random(1234).random(), "values": values}] * 2
+    if executor != "resident":  # which has imported the modules by then
+        assert former != told[0], "sessions of older rules keep their draws"
+
+
+def torch_draws(seed: int) -> Callable[[], float]:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return lambda: float(torch.rand(1, generator=generator))
 
 
 def numpy_package(folder: Path, code: str) -> PackageOnDisk:
