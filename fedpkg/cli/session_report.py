@@ -78,7 +78,8 @@ def _facts(home: Home, store: StateStore, session: SessionRow) -> Facts:
 def export(settings: Settings, target: Path, session_ref: str | None, models: Literal["all", "last", "none"]) -> None:
     """Write a session to a new folder of plain files.
 
-    DIR gets the configuration, versions, git commit, metrics, logs, models and the report. Values of the configuration
+    DIR gets the configuration, versions, git commit, metrics, logs, models, the report, and files that a ServerApp has
+    written. Values of the configuration
     whose keys name tokens, passwords or keys are hidden. The uncommitted changes of the repository and the clients'
     logs are copied as they are: look at them before you publish the folder.
 

@@ -26,7 +26,7 @@ from fedpkg.coordinators.protocol import (
     records_of,
     send,
 )
-from fedpkg.coordinators.saved import facts_of, keep_written
+from fedpkg.coordinators.saved import SAVED, facts_of, keep_written
 from fedpkg.errors import SessionFailed
 from fedpkg.files import copy_file, copy_tree, open_folder, remove_tree
 from fedpkg.formats.base import ModelForm
@@ -220,7 +220,7 @@ class Process:
     @property
     def saved(self) -> Path:
         """The folder of the files that programs of this session have written into their working folder."""
-        return self._place.folder / "saved"
+        return self._place.folder / SAVED
 
     def close(self, *, patience_s: float = 0.0) -> list[str]:
         """End it and remove its folder, except the logs; return the files that it wrote, which are in ``saved``."""

@@ -10,12 +10,20 @@ from pathlib import Path
 
 from fedpkg.files import remove_tree, walk
 
+FOLDER = "coordinator"  # of a session's folder: what belongs to its coordinator
+SAVED = "saved"  # … and in that, the files that its programs have written
 _CACHES = ("__pycache__", ".pytest_cache")
 
 
 def facts_of(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of change of each file in a folder, by its relative path."""
     return {name: (facts.st_size, facts.st_mtime_ns) for name, facts in _files(folder)}
+
+
+def saved_files(session_folder: Path) -> tuple[Path, list[str]]:
+    """The folder of the files that a session's programs have written, and their relative paths, sorted."""
+    folder = session_folder / FOLDER / SAVED
+    return folder, sorted(name for name, _facts in _files(folder))
 
 
 def keep_written(folder: Path, before: Mapping[str, tuple[int, int]], target: Path) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from fedpkg.coordinators.saved import FOLDER, SAVED, saved_files
 from fedpkg.errors import ConfigError
 from fedpkg.files import copy_file, fsync_tree, remove_tree
 from fedpkg.reporting.provenance import STARTS, changes_of, read_starts
@@ -41,8 +42,9 @@ def export_session(home: Home, store: StateStore, facts: Facts, target: Path, *,
     """
     chosen = _chosen(facts.models, models)
     logs = list(_logs(facts.folder))
+    saved, names = saved_files(facts.folder)
     _check_target(target)
-    _check_room(target, [model.size_bytes for _, model in chosen], logs)
+    _check_room(target, [model.size_bytes for _, model in chosen], [*logs, *(saved / name for name in names)])
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         unfinished.mkdir(parents=True)
@@ -51,6 +53,8 @@ def export_session(home: Home, store: StateStore, facts: Facts, target: Path, *,
         _copy_starts(facts.folder, unfinished)
         for path in logs:
             _copy(path, unfinished / "logs" / path.relative_to(facts.folder))
+        for name in names:
+            _copy(saved / name, unfinished / SAVED / name)
         for name, model in chosen:
             _copy(ModelStore(home.models).path(model.digest, model.suffix), unfinished / "models" / name)
         fsync_tree(unfinished)
@@ -71,9 +75,9 @@ def _check_target(target: Path) -> None:
         raise ConfigError(f"{target} exists and is not an empty folder", hint="name a new folder", path=str(target))
 
 
-def _check_room(target: Path, sizes: Sequence[int], logs: Sequence[Path]) -> None:
+def _check_room(target: Path, sizes: Sequence[int], files: Sequence[Path]) -> None:
     """Refuse what the disk cannot hold, before the first byte is written."""
-    needed = sum(sizes) + sum(path.stat().st_size for path in logs)
+    needed = sum(sizes) + sum(path.stat().st_size for path in files)
     above = next(parent for parent in target.absolute().parents if parent.is_dir())
     if needed + _SPARE_BYTES > (free := shutil.disk_usage(above).free):
         raise ConfigError(
@@ -90,8 +94,8 @@ def _chosen(models: Sequence[ModelRow], which: Models) -> list[tuple[str, ModelR
 
 
 def _logs(folder: Path) -> Iterator[Path]:
-    """The logs of tasks that are not empty, below ``round-<n>/<client>/<entry point>``."""
-    for path in sorted(folder.glob("round-*/*/*/*.log")):
+    """The logs that are not empty: of tasks, below ``round-<n>/<client>/<entry point>``, and of a coordinator."""
+    for path in sorted([*folder.glob("round-*/*/*/*.log"), *folder.glob(f"{FOLDER}/starts/*/*.log")]):
         if path.name.endswith(LOGS) and path.is_file() and not path.is_symlink() and path.stat().st_size:
             yield path
 

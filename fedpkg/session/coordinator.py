@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.config import RunConfig
 from fedpkg.coordinators.process import Ending, Start, Workplace
+from fedpkg.coordinators.saved import FOLDER
 from fedpkg.coordinators.strategy import Coordinator
 from fedpkg.dispatch.limits import exceeded
 from fedpkg.dispatch.program import Program, start_program
@@ -74,7 +75,7 @@ def give_workplace(
         return _Started(program, limits)
 
     strategy.workplace = Workplace(
-        folder=home.session_folder(session.session_id) / "coordinator",
+        folder=home.session_folder(session.session_id) / FOLDER,
         form=form,
         start=start,
         seed=session.seed,

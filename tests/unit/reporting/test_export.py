@@ -39,17 +39,26 @@ def test_an_export_has_configuration_versions_changes_metrics_logs_models_and_th
     git = {"commit": "c0ffee", "changed": 1, "changes": "uncommitted-1.diff"}
     (folder / STARTS).write_text(json.dumps([{"at": 1.0, "versions": {"python": "3.99"}, "git": git}]))
     (folder / "uncommitted-1.diff").write_text("+lr = 2")
+    for name in ("saved/final model.pt", "saved/plots/ü.svg", "starts/1/stdout.log", "starts/1/work/secret.py"):
+        (folder / "coordinator" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "coordinator" / name).write_text(name)
+    (folder / "coordinator" / "saved" / "link").symlink_to("/etc/passwd")
     target = tmp_path / "ein Ordner" / "out"
     done = fedpkg("--home", tmp_path / "home", "session", "export", target)
     assert done.code == 0, done.err
-    assert sorted(path.name for path in target.iterdir()) == NAMES
+    assert sorted(path.name for path in target.iterdir()) == sorted([*NAMES, "saved"])
+    saved = [str(path.relative_to(target)) for path in (target / "saved").rglob("*") if not path.is_dir()]
+    assert sorted(saved) == ["saved/final model.pt", "saved/plots/ü.svg"]
     config = yaml.safe_load((target / "config.yaml").read_text())
     assert config["arguments"] == {"train": {"lr": 0.1}} and config["environment"] == {"API_TOKEN": "(hidden)"}
     assert "hf_secret" not in (target / "session.json").read_text()
     assert [path.name for path in sorted((target / "models").iterdir())] == [f"round-{n}.npz" for n in range(6)]
     assert (target / "models" / "round-5.npz").read_text() == "digits-1.5"
     logs = [path for path in (target / "logs").rglob("*") if path.is_file()]
-    assert [str(path.relative_to(target)) for path in logs] == ["logs/round-1/client-000/train/stderr.log"]
+    assert sorted(str(path.relative_to(target)) for path in logs) == [
+        "logs/coordinator/starts/1/stdout.log",
+        "logs/round-1/client-000/train/stderr.log",
+    ]
     assert (target / "uncommitted-1.diff").read_text() == "+lr = 2"
     metrics, table = lines(target / "metric_rows.jsonl"), rows_of(target / "metric_rows.csv")
     assert len(metrics) == len(table) == 15
