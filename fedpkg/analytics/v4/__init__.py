@@ -1,0 +1,1 @@
+"""The contract of version 4: functions with decorators, which send JSON."""

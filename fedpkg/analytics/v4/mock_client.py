@@ -1,0 +1,125 @@
+"""The client of version 4 for tests: its functions run in this process, on the frames that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedpkg.analytics.backend import Organization
+from fedpkg.analytics.errors import UserInputError
+from fedpkg.analytics.in_process import InProcess, MockNode
+from fedpkg.analytics.v4 import answers
+from fedpkg.analytics.v4.client import Client
+from fedpkg.analytics.v4.preprocessing import preprocess_data
+from fedpkg.analytics.v4.wrappers import load_data
+
+_KEYS = ("database", "db_type", "query", "sheet_name", "preprocessing", "label")
+
+
+class MockAlgorithmClient(Client):
+    """Runs an algorithm as nodes do, one organisation after the other, in this process.
+
+    Args:
+        datasets: For each organisation a list of its databases: dicts with ``database`` (a DataFrame, or a path with
+            ``db_type``) and, where they apply, ``query``, ``sheet_name``, ``preprocessing`` and ``label``.
+        module: The name of the algorithm's module.
+        organization_ids, node_ids: One for each organisation; 0, 1, … by default. The first are those of the client.
+        on_failure: "raise": a task whose function fails raises what it raised, where the task is created. "record": as
+            in production, the run has failed and its task has fewer results.
+
+    Results and inputs are JSON, as in production. Each task gets copies of the frames.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Sequence[Mapping[str, Any]]],
+        module: str,
+        collaboration_id: int | None = None,
+        organization_ids: Sequence[int] | None = None,
+        node_ids: Sequence[int] | None = None,
+        *,
+        on_failure: str = "raise",
+    ) -> None:
+        if on_failure not in ("raise", "record"):
+            raise ValueError(f"on_failure is {on_failure!r}; it must be 'raise' or 'record'")
+        number = len(datasets)
+        ids = self._ids(organization_ids, number, "organization_ids")
+        nodes = self._ids(node_ids, number, "node_ids")
+        backend = InProcess(
+            module,
+            [
+                MockNode(Organization(id_, f"mock-{id_}", {"domain": f"mock-{id_}.org"}), _frames(one, id_), node_id)
+                for one, id_, node_id in zip(datasets, ids, nodes, strict=True)
+            ],
+            client=lambda inner: self._inside(inner),
+            collaboration_id=collaboration_id or 1,
+        )
+        self._take(backend, module, on_failure)
+
+    def _take(self, backend: InProcess, module: str, on_failure: str) -> None:
+        super().__init__(backend)
+        self._mocked = backend
+        self._on_failure = on_failure
+        self.module_name = module
+        self.database = "mock_database"
+        self.n = len(backend.organizations())
+        self.all_organization_ids = [one.organization_id for one in backend.organizations()]
+        self.organizations_with_data = list(self.all_organization_ids)
+        self.all_node_ids = [backend.node_of(id_) for id_ in self.all_organization_ids]
+        self.datasets_per_org = {id_: list(backend.frames_of(id_).values()) for id_ in self.all_organization_ids}
+
+    def _inside(self, backend: InProcess) -> MockAlgorithmClient:
+        """The client of a function that runs as a task."""
+        inner = object.__new__(type(self))
+        inner._take(backend, self.module_name, self._on_failure)
+        return inner
+
+    @staticmethod
+    def _ids(given: Sequence[int] | None, number: int, name: str) -> list[int]:
+        if given and len(given) != number:
+            raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organisations")
+        return list(given or range(number))
+
+    @property
+    def tasks(self) -> list[dict[str, Any]]:
+        return [answers.task(self._backend, id_) for id_ in self._all_tasks()]
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return [self._run(one) for id_ in self._all_tasks() for one in self._runs(id_)]
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        return [answers.result(one) for id_ in self._all_tasks() for one in self._runs(id_)]
+
+    def _create(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        task = super()._create(*args, **kwargs)
+        if self._on_failure == "raise":
+            for one in self._runs(task["id"]):
+                if one.run_id in self._mocked.errors:
+                    raise self._mocked.errors[one.run_id]
+        return task
+
+
+def _frames(datasets: Sequence[Mapping[str, Any]], organization_id: int) -> dict[str, Any]:
+    where = f"datasets of organisation {organization_id}"
+    if isinstance(datasets, Mapping) or not isinstance(datasets, Sequence):
+        raise UserInputError(f"{where}: a {type(datasets).__name__} is given; give a list of dicts, one a database")
+    frames: dict[str, Any] = {}
+    for number, one in enumerate(datasets, 1):
+        if not isinstance(one, Mapping) or "database" not in one:
+            raise UserInputError(f"{where}: database {number} is no dict with the key 'database'")
+        unknown = [key for key in one if key not in _KEYS]
+        if unknown:
+            raise UserInputError(
+                f"{where}: database {number} has the key {unknown[0]!r}; there are: {', '.join(_KEYS)}"
+            )
+        frames[str(one.get("label", f"database-{number}"))] = _frame(one)
+    return frames
+
+
+def _frame(one: Mapping[str, Any]) -> Any:
+    database, preprocessing = one["database"], one.get("preprocessing") or []
+    if not hasattr(database, "columns"):
+        database = load_data(database, one.get("db_type"), one.get("query"), one.get("sheet_name"))
+    return preprocess_data(database, preprocessing)
