@@ -36,6 +36,7 @@ else:
 PythonEnv = Literal["auto", "current", "none"]
 NAMED_DATASETS = NAMES
 DATASET_SUFFIXES = (".npz", ".pt", ".safetensors", ".csv", ".parquet")
+PATHS_OF_A_SOURCE = ("path", "file", "database")  # keys of a section of a dataset; it has one of these, or `name`
 
 
 class DataConfig(Section, frozen=True):

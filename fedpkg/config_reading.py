@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from msgspec import inspect
 
-from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS, ClientsConfig, RunConfig, dump_config
+from fedpkg.config import (
+    DATASET_SUFFIXES,
+    NAMED_DATASETS,
+    PATHS_OF_A_SOURCE,
+    ClientsConfig,
+    RunConfig,
+    dump_config,
+)
 from fedpkg.config_rules import TRUSTED, check_linked_files, check_reserved, check_values
 from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, type_of
 from fedpkg.errors import ConfigError
@@ -49,7 +56,6 @@ PATHS = (
     ),
 )
 
-_PATHS_OF_A_SOURCE = ("path", "file", "database")
 
 Resolve: TypeAlias = Callable[[RunConfig, Places], RunConfig]
 Assignment: TypeAlias = "tuple[tuple[str, ...], Json]"  # a key, and the value that it is set to
@@ -241,6 +247,11 @@ def is_known(keys: Sequence[str]) -> bool:
     return _kind_at(keys) is not None and not _is_free(keys[:-1])
 
 
+def is_section_of_source(value: Mapping[str, Json]) -> bool:
+    """Whether a mapping in ``data.sources`` describes one dataset; else it has one for each split."""
+    return not {"name", *PATHS_OF_A_SOURCE}.isdisjoint(value)
+
+
 def keys_of(section: Sequence[str]) -> list[str]:
     """The keys that the schema gives a section; none for a section of free keys."""
     kind = _kind_at(section)
@@ -336,15 +347,15 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
     def below_sources(path: tuple[str, ...], value: Any) -> Any:
         """The value of a key of ``data.sources`` with absolute paths."""
         if isinstance(value, dict):
-            is_section = path[-1] != "sources" and bool({"name", *_PATHS_OF_A_SOURCE} & value.keys())
+            is_section = path[-1] != "sources" and is_section_of_source(value)
             return {
-                key: one if is_section and key not in _PATHS_OF_A_SOURCE else below_sources((*path, key), one)
+                key: one if is_section and key not in PATHS_OF_A_SOURCE else below_sources((*path, key), one)
                 for key, one in value.items()
             }
         if not isinstance(value, str) or value in NAMED_DATASETS or not value or "://" in value:
             return value
         found = absolute(path, value)
-        is_path = path[-1] in _PATHS_OF_A_SOURCE or value.endswith(DATASET_SUFFIXES) or os.path.exists(found)
+        is_path = path[-1] in PATHS_OF_A_SOURCE or value.endswith(DATASET_SUFFIXES) or os.path.exists(found)
         return found if is_path or ("/" in value and ":" not in value) else value
 
     data = tree.get("data")

@@ -305,24 +305,32 @@ def _tasks_table(home: Home, tasks: Sequence[TaskRow], *, by_request: bool) -> N
     metavar="N",
     help="Total number of rounds after which the session is finished.",
 )
+@click.option("--fresh", is_flag=True, help="Start over: run a new session with the same configuration.")
 @common_options
 @click.pass_context
-def resume(context: click.Context, session_ref: str | None, rounds: int | None) -> None:
+def resume(context: click.Context, session_ref: str | None, rounds: int | None, fresh: bool) -> None:
     """Continue a session, or give it more rounds.
 
     \b
       fedpkg session resume
       fedpkg session resume digits --rounds 20
       fedpkg session resume digits tracking=[csv,tensorboard]
+      fedpkg session resume digits --fresh
 
     The session may have been interrupted, stopped or killed, or have failed; the result is the same as without that. It
-    keeps its configuration, except for the number of rounds and the trackers.
+    keeps its configuration, except for the number of rounds and the trackers. With --fresh, a new session
+    with its configuration starts at round 1, with the package and the data as they are now; this one stays as it is.
     """
     settings: Settings = context.obj
     words = [word for word in (session_ref or "", *context.args) if not word.startswith("tracking=")]
     tracking = _tracking([word for word in (session_ref or "", *context.args) if word.startswith("tracking=")])
     session_ref = next(iter(words), None) or None
     _check_no_changes(words)
+    if fresh and (rounds is not None or tracking is not None):
+        raise ConfigError(
+            "--fresh starts over with the same configuration, and takes no --rounds or tracking",
+            hint="for other settings: fedpkg run RUN.yaml KEY=VALUE",
+        )
     from fedpkg.cli.progress import follow
     from fedpkg.session.session import Session
     from fedpkg.stores.opening import open_store
@@ -333,13 +341,19 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None) 
     with open_store(home, read_only=True) as store:
         session = find_session(store, session_ref)
     running = Session(home, session_id=session.session_id)
+    if fresh:
+        again = running.fresh()
+        with follow(settings, home, num_rounds=session.config.get("rounds") or 0) as watch:
+            again.watch(watch)
+            again.run()
+        return
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         running.watch(watch)
         running.run_again(rounds, tracking=tracking)
     was_whole = session.status == "finished" and not session.error and session.config.get("rounds") is not None
     if was_whole and (rounds or 0) <= session.num_rounds and not settings.json:
-        again = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
-        output.words(f"it was finished; for more rounds: {again}")
+        more = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")
+        output.words(f"it was finished; for more rounds: {more}")
 
 
 def _tracking(words: list[str]) -> list[Any] | None:

@@ -35,7 +35,8 @@ _HASHED_AT_ONCE = 4  # files
 
 STEADY = (
     "a coordinator may depend on what it is told, its checkpoint and the round's seed alone: not on the time, on "
-    "unseeded draws or on the order of a set. If its program was changed, undo that, or start a new run"
+    "unseeded draws or on the order of a set. If its program was changed, undo that, or start over: "
+    "fedpkg session resume --fresh"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,12 +112,22 @@ def can_be_mapped(path: Path) -> bool:
 def write_copy(path: Path, dataset: Dataset, *, what: str, hint: str) -> None:
     """Write a whole dataset as an .npz whose arrays can be mapped. There is the whole file, or none.
 
+    Args:
+        what: What is mapped, for messages.
+        hint: Is given if NumPy lacks a dtype.
+
     Raises:
-        DataError: It has a dtype that NumPy does not have; with ``what`` is mapped, and the hint.
+        DataError: It does not fit on the disk, or has a dtype that NumPy does not have.
     """
     if strange := [name for name, array in dataset.arrays.items() if not isinstance(array, np.ndarray)]:
         dtype = dataset.arrays[strange[0]].dtype
         raise DataError(f"{what} need dtypes of NumPy, and {strange[0]} is {dtype}", hint=hint)
+    needed, free = sum(array.nbytes for array in dataset.arrays.values()), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DataError(
+            f"{what} need {needed / 1e6:.0f} MB, and the disk of {path.parent} has {free / 1e6:.0f} MB",
+            hint="make room, or choose another folder by --home; an uncompressed .npz is mapped where it is",
+        )
     unfinished = path.with_name(f".{path.stem}.tmp.npz")
     remove_tree(unfinished)
     np.savez(unfinished, **dataset.arrays)

@@ -21,6 +21,7 @@ from fedpkg.apps.federated_data.columns import is_picture
 from fedpkg.client.data import open_data
 from fedpkg.client.errors import ClientError
 from fedpkg.config import DATASET_SUFFIXES, NAMED_DATASETS
+from fedpkg.config_reading import is_section_of_source
 from fedpkg.config_sections import AppDataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.client_files import can_be_mapped, write_copy
@@ -43,10 +44,11 @@ _LABELS = {"cifar100": "fine_label"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """The list of an app's datasets, and the files that it names."""
+    """The list of an app's datasets, the files that it names, and a digest of each dataset."""
 
     listing: Path
     files: tuple[Path, ...]
+    digests: Mapping[str, str]
 
 
 def resolve_sources(sources: Mapping[str, Json], places: Places) -> dict[str, Any]:
@@ -65,28 +67,21 @@ def resolve_sources(sources: Mapping[str, Json], places: Places) -> dict[str, An
     return resolved
 
 
-def digests_of(sources: Mapping[str, Json]) -> dict[str, str]:
-    """A digest of each source. Raises DataError: it cannot be read."""
-    return {
-        name: " ".join(OpenedSource(_without_rename(part)).fingerprint() for _, part in _splits(given))
-        for name, given in sources.items()
-    }
-
-
 def prepare_sources(data: AppDataConfig, cache: Path) -> Prepared:
     """Write the list of an app's datasets, and copies of those that cannot be mapped, into ``cache``.
 
     Raises:
-        DataError: One cannot be read, or is not the one with which the session began; with both digests.
+        DataError: One cannot be read, or does not have its digest in `data.digests`; with both digests.
     """
     folder = cache / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     datasets: dict[str, Any] = {}
     files: dict[str, Any] = {}  # with their facts; None: copies
+    digests: dict[str, str] = {}
     with FileLock(cache / ".lock"):
         for name, given in data.sources.items():
             parts = {split: (OpenedSource(_without_rename(section)), section) for split, section in _splits(given)}
-            _check_digest(name, [opened for opened, _ in parts.values()], data.digests.get(name))
+            digests[name] = _digest(name, [opened for opened, _ in parts.values()], data.digests.get(name))
             splits: dict[str, Any] = {}
             for split, (opened, section) in parts.items():
                 file, dataset = _mapped(opened, section, folder)
@@ -101,7 +96,7 @@ def prepare_sources(data: AppDataConfig, cache: Path) -> Prepared:
         if not listing.exists():
             with atomic_write(listing) as out:
                 out.write(text.encode())
-    return Prepared(listing.absolute(), tuple(map(Path, files)))
+    return Prepared(listing.absolute(), tuple(map(Path, files)), digests)
 
 
 def copies_for_apps(cache: Path) -> list[Path]:
@@ -122,7 +117,7 @@ def files_in(listing: str) -> list[str]:
 
 def _splits(given: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a source: one of all splits, or one for each split."""
-    if isinstance(given, Mapping) and not {"name", *WHERE_IT_IS} & given.keys():
+    if isinstance(given, Mapping) and not is_section_of_source(given):
         yield from given.items()
     else:
         yield _WHOLE, given
@@ -165,15 +160,16 @@ def _without_rename(section: Any) -> Any:
     return plain["name"] if plain.get("name") in NAMED_DATASETS and len(plain) == 1 else plain
 
 
-def _check_digest(name: str, sources: Sequence[OpenedSource], before: str | None) -> None:
-    if before is None or all(opened.about in NAMED_DATASETS for opened in sources):
-        return  # the digests of scikit-learn's have its version, and releases do not change datasets
+def _digest(name: str, sources: Sequence[OpenedSource], before: str | None) -> str:
+    """The digest of a source. Raises DataError: it should have another one."""
     now = " ".join(opened.fingerprint() for opened in sources)
-    if now != before:
+    # The digests of scikit-learn's have its version, and releases do not change datasets.
+    if before not in (None, now) and not all(opened.about in NAMED_DATASETS for opened in sources):
         raise DataError(
             f"data.sources.{name} has changed since the session began: its digest was {before} and is now {now}",
-            hint="restore it, or start a new run",
+            hint=f"restore it, or start a new run without data.digests.{name}",
         )
+    return now
 
 
 def _facts(file: Path, digest: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
 from fedpkg.session.estimate import LARGE_CLIENTS, Known, check_disk, estimate, known_of
 from fedpkg.session.former_rules import check_repeated_split
-from fedpkg.session.local_data import with_digests, with_local_data
+from fedpkg.session.local_data import with_local_data
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
@@ -102,11 +102,11 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     config = with_equal_weights(_replaying(config, package, store), package)
     strategy, sampler = make_strategy(config.strategy), make_sampler(config.sampler)
     _check(config, package, strategy)
-    config = with_digests(config)
+    config, of_tasks = with_local_data(config, home)
     session = _row(config, package, home.new_session_id(config.name, store, clock=clock), signatures, clock())
     here.watch(Preparing(what="the package's Python environment"))
     on_disk = put_on_disk(package, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
-    config = with_local_data(config, home)
+    config = of_tasks
     folder = home.session_folder(session.session_id)
     mark = mark_beginning(folder)
     executor = here.held.enter_context(here.workshop.executor(config, on_disk, session.session_id, control))

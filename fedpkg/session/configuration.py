@@ -26,6 +26,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     return load_config(path, overrides, resolve=resolved)
 
 
+def without_digests(config: RunConfig) -> RunConfig:
+    """The configuration of a stored session, without the digests of data that were noted when the session began."""
+    return msgspec.structs.replace(
+        config,
+        clients=msgspec.structs.replace(config.clients, entities_sha256=None),
+        data=msgspec.structs.replace(config.data, digests={}),
+    )
+
+
 def resolved(config: RunConfig, places: Places) -> RunConfig:
     """Check and complete the sections of a configuration whose keys depend on a name in them.
 

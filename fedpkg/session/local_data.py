@@ -10,30 +10,23 @@ from fedpkg.config import IsolateConfig, RunConfig
 from fedpkg.stores.home import Home
 
 
-def with_digests(config: RunConfig) -> RunConfig:
-    """The configuration with the digests of its sources, with which a resumed session compares them."""
-    if not config.data.sources:
-        return config
-    from fedpkg.data.named_sources import digests_of  # here: it imports NumPy
-
-    data = msgspec.structs.replace(config.data, digests=digests_of(config.data.sources))
-    return msgspec.structs.replace(config, data=data)
-
-
-def with_local_data(config: RunConfig, home: Home) -> RunConfig:
-    """The configuration by which tasks are run: they find the list of the datasets, and may read their files.
+def with_local_data(config: RunConfig, home: Home) -> tuple[RunConfig, RunConfig]:
+    """The configuration with the digests of its sources, with which a resumed session compares them; and the one by
+    which tasks are run: they find the list of the datasets, and may read their files.
 
     Raises:
-        DataError: a source cannot be read, or is not the one with which the session began.
+        DataError: a source cannot be read, or is not the one that `data.digests` names.
     """
     if not config.data.sources:
-        return config
+        return config, config
     from fedpkg.apps.federated_data.sources import VARIABLE
-    from fedpkg.data.named_sources import prepare_sources
+    from fedpkg.data.named_sources import prepare_sources  # here: it imports NumPy
 
     found = prepare_sources(config.data, home.data)
+    data = msgspec.structs.replace(config.data, digests=dict(found.digests))
+    config = msgspec.structs.replace(config, data=data)
     read = [*config.isolate.read, *map(str, (found.listing, *found.files))]
-    return msgspec.structs.replace(
+    return config, msgspec.structs.replace(
         config,
         environment={**config.environment, VARIABLE: str(found.listing)},
         isolate=msgspec.structs.replace(config.isolate, read=read),

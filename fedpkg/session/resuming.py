@@ -80,7 +80,7 @@ def resume(
             watch(Preparing(what="the package's Python environment"))
             package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             check_data(home, store.list_clients(session.session_id), config)
-            config = with_local_data(config, home)
+            _, config = with_local_data(config, home)
             executor = here.held.enter_context(
                 workshop.executor(config, package, session.session_id, control, is_on_record=True)
             )

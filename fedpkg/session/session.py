@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fedpkg.config import RunConfig
+from fedpkg.config_reading import config_from_json
 from fedpkg.controller.events import Event, SessionEnded, SessionStarted, Watcher
 from fedpkg.errors import NotFound, SessionError
 from fedpkg.session import beginning, resuming
+from fedpkg.session.configuration import without_digests
 from fedpkg.session.control import Control, interrupted
 from fedpkg.session.record import find_session, open_home, running_sessions, status_of
 from fedpkg.session.watchers import Watchers, telling_of_warmth
@@ -118,6 +120,14 @@ class Session:
             SessionError: it is running, or not in the store.
         """
         return self._to_resume(rounds, tracking).start()
+
+    def fresh(self) -> Session:
+        """A new session with the configuration of this stored one, which starts over; not started yet.
+
+        Raises:
+            SessionError: this session is not in the store.
+        """
+        return prepare(without_digests(config_from_json(self.row.config)), self.home)
 
     def run(self) -> SessionRow:
         """Run a prepared session in this thread; Ctrl-C stops it.

@@ -10,7 +10,7 @@ import numpy as np
 from fedpkg.apps.federated_data.partitioners import SEED, IidPartitioner, Partitioner
 from fedpkg.apps.federated_data.preprocessors import Merger
 from fedpkg.apps.federated_data.sources import open_splits
-from fedpkg.apps.federated_data.table import Dataset, DatasetDict, seed_of
+from fedpkg.apps.federated_data.table import Dataset, DatasetDict, check_split, seed_of
 from fedpkg.errors import FederatedDataError, nearest
 
 
@@ -78,12 +78,9 @@ class FederatedDataset:
     def load_split(self, split: str) -> Dataset:
         """A whole split."""
         splits = self._loaded()
-        if split not in splits:
-            raise FederatedDataError(
-                f"the dataset '{self._name}' has no split '{split}'{nearest(split, splits)}",
-                hint=f"its splits: {', '.join(splits)}; name data for another one in data.sources, for example "
-                f"{self._name.rpartition('/')[2]}: {{train: PATH, {split}: PATH}}",
-            )
+        example = f"{self._name.rpartition('/')[2]}: {{train: PATH, {split}: PATH}}"
+        hint = f"name data for another one in data.sources, for example {example}"
+        check_split(splits, split, f"the dataset '{self._name}'", hint=hint)
         return splits[split]
 
     def _give(self, split: str, partitioner: Partitioner) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedpkg.apps.federated_data.sources import open_splits
-from fedpkg.apps.federated_data.table import DatasetDict, concatenate
-from fedpkg.errors import FederatedDataError, nearest
+from fedpkg.apps.federated_data.table import DatasetDict, check_split, concatenate
 
 
 def load_dataset(path: str, name: str | None = None, *, split: str | None = None, **_download: Any) -> Any:
@@ -22,11 +21,8 @@ def load_dataset(path: str, name: str | None = None, *, split: str | None = None
         return splits
     parts = [part.strip() for part in split.split("+")]
     for part in parts:
-        if part not in splits:
-            raise FederatedDataError(
-                f"load_dataset: '{path}' has no split '{part}'{nearest(part, splits)}",
-                hint=f"its splits: {', '.join(splits)}; a part of one is load_dataset(…)['train'].select(range(100))",
-            )
+        hint = "a part of one is load_dataset(…)['train'].select(range(100))"
+        check_split(splits, part, f"load_dataset: the dataset '{path}'", hint=hint)
     return splits[parts[0]] if len(parts) == 1 else concatenate(splits[part] for part in parts)
 
 

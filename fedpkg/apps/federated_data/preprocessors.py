@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from fedpkg.apps.federated_data.table import Dataset, DatasetDict, concatenate
+from fedpkg.apps.federated_data.table import Dataset, DatasetDict, check_split, concatenate
 from fedpkg.errors import FederatedDataError
 
 Division: TypeAlias = "Mapping[str, float | int]"
@@ -26,7 +26,7 @@ class Merger:
     def __call__(self, dataset: Mapping[str, Dataset]) -> DatasetDict:
         for name, parts in self._config.items():
             for part in parts:
-                _check_split(part, dataset, f"Merger: '{name}'")
+                check_split(dataset, part, f"Merger: '{name}': the dataset")
         return DatasetDict({name: concatenate(dataset[one] for one in parts) for name, parts in self._config.items()})
 
 
@@ -57,7 +57,7 @@ class Divider:
             config = {self._split or next(iter(dataset)): config}
         found = {} if self._drop else {name: one for name, one in dataset.items() if name not in config}
         for split, division in config.items():
-            _check_split(split, dataset, "Divider")
+            check_split(dataset, split, "Divider: the dataset")
             for name, part in zip(division, divide_dataset(dataset[split], list(division.values())), strict=True):
                 if name in found:
                     raise FederatedDataError(f"Divider: there would be two splits '{name}'")
@@ -86,8 +86,3 @@ def divide_dataset(dataset: Dataset, division: Any) -> Any:
             raise FederatedDataError(f"divide_dataset: {sizes} are {ends[-1]} rows, and the dataset has {total}")
     starts = np.concatenate([[0], ends[:-1]])
     return [dataset.select(range(start, end)) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-
-
-def _check_split(name: str, dataset: Mapping[str, Dataset], where: str) -> None:
-    if name not in dataset:
-        raise FederatedDataError(f"{where}: there is no split '{name}'; there are: {', '.join(dataset)}")

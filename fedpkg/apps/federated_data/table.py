@@ -521,3 +521,12 @@ class _Columns(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise _no_column(name, self)
+
+
+def check_split(splits: Mapping[str, Any], name: str, where: str, *, hint: str = "") -> None:
+    """Raises FederatedDataError: ``where`` has no such split."""
+    if name not in splits:
+        there = f"its splits: {', '.join(splits)}"
+        raise FederatedDataError(
+            f"{where} has no split '{name}'{nearest(name, splits)}", hint=f"{there}; {hint}" if hint else there
+        )

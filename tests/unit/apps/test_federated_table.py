@@ -244,7 +244,7 @@ def test_joined_and_divided_splits() -> None:
     for wrong, message in (([0.8, 0.3], "add up to more than 1"), ([8, 3], "are 11 rows"), ([], "are no fractions")):
         with pytest.raises(FederatedDataError, match=message):
             divide_dataset(numbers(), wrong)
-    with pytest.raises(FederatedDataError, match="there is no split 'valid'"):
+    with pytest.raises(FederatedDataError, match="Merger: 'all': the dataset has no split 'valid'"):
         Merger({"all": ("train", "valid")})(splits)
 
 

@@ -318,3 +318,16 @@ def test_both_parts_of_an_app_have_the_data(
     sizes = [row.last_num_examples or 0 for row in federation.store.list_clients(session.session_id)]
     assert sum(sizes) == 200
     assert session.config["data"]["sources"] == {"cifar10": str(pixels)}  # type: ignore[index,call-overload]
+
+
+def test_data_whose_digest_is_another_than_configured_is_not_used(
+    federation: Federation, tmp_path: Path, pixels: Path
+) -> None:
+    folder = make_app(tmp_path / "app")
+    words = [f"run.data.sources.cifar10={pixels}", "run.data.digests.cifar10=sha256:0123"]
+    config, _ = run_of_package(folder, words, cache=tmp_path / "cache", clients=3)
+    with pytest.raises(
+        DataError, match=r"data\.sources\.cifar10 has changed .*: its digest was sha256:0123 and is now"
+    ):
+        federation.run(config)
+    assert not federation.store.list_sessions()

@@ -20,6 +20,7 @@ from fedpkg.config import ExecutorConfig, RunConfig, dump_config
 from fedpkg.errors import Interrupted, SessionFailed
 from fedpkg.session import beginning
 from fedpkg.session.control import Control
+from fedpkg.session.session import Session
 
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
 
@@ -308,8 +309,12 @@ def test_an_app_that_sends_something_else_when_it_is_resumed_is_told_where(
         federation.run(config)
     [failed] = federation.store.list_sessions()
     config_of(federation, tmp_path, main_of(RAISES.replace('"train"', '"train.other"')))
-    with pytest.raises(SessionFailed, match="message 1 of round 1 differs from the recorded one"):
+    with pytest.raises(SessionFailed, match="message 1 of round 1 differs from the recorded one") as told:
         federation.resume(failed.session_id)
+    assert "fedpkg session resume --fresh" in (told.value.hint or "")
+    config_of(federation, tmp_path, main_of(RAISES.replace("number == 2", "False").replace('"train"', '"train.other"')))
+    session = Session(federation.home, session_id=failed.session_id).fresh().run()
+    assert (session.status, session.session_id != failed.session_id) == ("finished", True)
 
 
 BAD = {

@@ -196,6 +196,19 @@ def test_session_show_of_a_round_has_every_task_with_its_folder(finished):
     assert fedpkg("session", "show", "--round", "9", "--home", home).code == 7
 
 
+def test_a_session_that_starts_over_is_another_one_with_the_same_configuration(here):
+    assert fedpkg("run", write_run_yaml(here), "rounds=1", "seed=7").code == 0
+    first = session_of(here / ".fedpkg")
+    refused = fedpkg("session", "resume", "--fresh", "--rounds", "2")
+    assert refused.code == 3 and "--fresh starts over with the same configuration" in refused.err
+    again = fedpkg("session", "resume", "--fresh")
+    assert again.code == 0 and "round 1/1" in again.err
+    ids = [one["session_id"] for one in fedpkg("session", "list", "--json").json()]
+    assert len(set(ids)) == 2 and ids[0] == first["session_id"]
+    configs = [fedpkg("session", "show", one, "--json").json()["config"] for one in ids]
+    assert configs[0] == configs[1] and configs[1]["seed"] == 7
+
+
 def test_resume_of_a_finished_session_says_so_and_more_rounds_go_on(here):
     assert fedpkg("run", write_run_yaml(here), "rounds=1").code == 0
     again = fedpkg("session", "resume")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fedpkg.apps.federated_data.sources import VARIABLE, open_splits
 from fedpkg.cli.main import run_command
 from fedpkg.config_sections import AppDataConfig
 from fedpkg.config_shape import Places
-from fedpkg.data.named_sources import Prepared, copies_for_apps, digests_of, prepare_sources, resolve_sources
+from fedpkg.data.named_sources import Prepared, copies_for_apps, prepare_sources, resolve_sources
 from fedpkg.errors import ConfigError, DataError
 from fedpkg.session.configuration import load
 from fedpkg.stores.home import Home
@@ -39,7 +40,8 @@ def npz(tmp_path: Path) -> Path:
 
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **sources: Any) -> Prepared:
     resolved = resolve_sources(sources, Places("run.yaml"))
-    found = prepare_sources(AppDataConfig(sources=resolved, digests=digests_of(resolved)), tmp_path / "home")
+    found = prepare_sources(AppDataConfig(sources=resolved), tmp_path / "home")
+    assert prepare_sources(AppDataConfig(sources=resolved, digests=found.digests), tmp_path / "home") == found  # type: ignore[arg-type]
     monkeypatch.setenv(VARIABLE, str(found.listing))
     return found
 
@@ -115,12 +117,25 @@ def test_a_dataset_of_scikit_learn_under_another_name(tmp_path: Path, monkeypatc
 
 
 def test_another_content_is_told_with_both_digests(tmp_path: Path, npz: Path) -> None:
-    data = AppDataConfig(sources={"mnist": str(npz)}, digests=digests_of({"mnist": str(npz)}))
+    sources: dict[str, Any] = {"mnist": str(npz)}
+    data = AppDataConfig(
+        sources=sources, digests=dict(prepare_sources(AppDataConfig(sources=sources), tmp_path).digests)
+    )
     np.savez(npz, x_train=np.zeros((3, 2)), y_train=np.zeros(3))
-    now = digests_of(data.sources)["mnist"]
+    now = prepare_sources(AppDataConfig(sources=sources), tmp_path).digests["mnist"]
     with pytest.raises(DataError, match=r"data\.sources\.mnist has changed since the session began") as caught:
         prepare_sources(data, tmp_path / "home")
     assert caught.value.message.endswith(f"its digest was {data.digests['mnist']} and is now {now}")
+
+
+def test_a_copy_that_does_not_fit_on_the_disk_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npz: Path
+) -> None:
+    np.savez_compressed(npz, **np.load(npz))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"a\.npz: arrays that tasks map need 0 MB, and the disk of .* has 0 MB"):
+        prepared(tmp_path, monkeypatch, mnist=str(npz))
+    assert not list((tmp_path / "home").rglob("*.npz"))
 
 
 def test_a_file_that_changes_during_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, npz: Path) -> None:
