@@ -114,6 +114,23 @@ class ClientsConfig(Section, frozen=True):
     entities_sha256: Annotated[
         str | None, about("Digest of the file of entities. Default: the digest when the session begins.")
     ] = None
+    databases: Annotated[
+        dict[str, str],
+        about(
+            "Databases of the clients by label, for the strategy `algorithm`. Each is a pattern of paths with one match"
+            " for each client, or a URL; {client_id} is the client's id. A match belongs to the client whose id is in "
+            "its path, or else to the next client. Without it, a client's data is its database `default`.",
+            {"default": "data/*.csv"},
+        ),
+    ] = {}
+    node_config: Annotated[
+        str | None,
+        about(
+            "A folder with the configurations of nodes, one file for each client, named after it (hospital-a.yaml): "
+            "its databases, its environment and its policy. For the strategy `algorithm`.",
+            "nodes",
+        ),
+    ] = None
     links: Annotated[
         dict[str, str],
         about(

@@ -53,6 +53,7 @@ PATHS = (
         "clients.data.dataset.file",
         "clients.data.dataset.database",
         "clients.entities",
+        "clients.node_config",
     ),
 )
 
@@ -339,7 +340,7 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
         base = str(Path.cwd() if is_typed else Path(places.source_of(path)).parent.absolute())
         if elsewhere is not None and not is_typed and not os.path.exists(os.path.join(base, os.path.expanduser(value))):
             value = elsewhere(value) or value
-        if path[-1] == "folders" and any(sign in value for sign in "*?["):
+        if (path[-1] == "folders" or "databases" in path) and any(sign in value for sign in "*?["):
             base = glob.escape(base)  # only the user's own text is a pattern
         only_folders = "/" if path[-1] == "folders" and value.endswith("/") else ""  # it matches folders only
         return os.path.abspath(os.path.join(base, os.path.expanduser(value))) + only_folders
@@ -361,6 +362,12 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
     data = tree.get("data")
     if isinstance(data, dict) and "sources" in data:
         data["sources"] = below_sources(("data", "sources"), data["sources"])
+    clients = tree.get("clients")
+    if isinstance(clients, dict) and isinstance(databases := clients.get("databases"), dict):
+        clients["databases"] = {
+            label: absolute(("clients", "databases", label), one) if isinstance(one, str) and "://" not in one else one
+            for label, one in databases.items()
+        }
     trackers = tree.get("tracking")
     number = len(trackers) if isinstance(trackers, list) else 0
     of_trackers = [f"tracking.{place}.{name}" for place in range(number) for name in ("file", "folder")]

@@ -7,7 +7,7 @@ import sys
 
 from fedpkg.shown import shown, shown_lines
 
-ALWAYS_TOLD = ("fedpkg.environments", "fedpkg.server_app")
+ALWAYS_TOLD = ("fedpkg.environments", "fedpkg.server_app", "fedpkg.algorithm")
 """Events that occur once and may take minutes, and what a user's app says."""
 
 

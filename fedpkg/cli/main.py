@@ -31,6 +31,7 @@ NOUNS = (
     "run",
     "experiment",
     "exec",
+    "algorithm",
     "package",
     "combiner",
     "session",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.session_report import export, report
 from fedpkg.errors import ConfigError
+from fedpkg.session.configuration import ALGORITHM
 from fedpkg.session.record import find_session, running_sessions, status_of
 
 if TYPE_CHECKING:
@@ -138,6 +139,10 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     output.facts(pairs)
     output.result()
     rounds_table(store, session.session_id)
+    if by_organization := _organizations(store, session):
+        output.result()
+        columns = ["organization", "calls", "failed", "down", "up", "last failure"]
+        output.table(columns, [_organization_cells(one) for one in by_organization])
     failed = store.list_tasks(session.session_id, status="failed")
     if gone := sum(task.failure == "dropout" for task in failed):
         output.result(f"\n{gone} time{'s' * (gone != 1)} a client dropped out, by sampler.dropout")
@@ -153,6 +158,31 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     is_short = is_counted and not session.error and rounds_done(store, session.session_id) < session.num_rounds
     if status in ("interrupted", "stopped", "failed", "killed") or (status == "finished" and is_short):
         output.words(f"\ngo on with it: {settings.command(f'session resume {session.session_id}')}")
+
+
+def _organizations(store: StateStore, session: SessionRow) -> list[dict[str, Any]]:
+    """Calls and bytes of each organization of a federated algorithm; other sessions have none."""
+    if session.config["strategy"].get("name") != ALGORITHM:
+        return []
+    found = {
+        one.client_id: {"organization": one.client_id, "calls": 0, "failed": 0, "bytes_down": 0, "bytes_up": 0}
+        for one in store.list_clients(session.session_id)
+    }
+    for task in store.list_tasks(session.session_id):
+        one: dict[str, Any] = found[task.client_id]
+        one["calls"] += 1
+        one["failed"] += task.status == "failed"
+        one["bytes_down"] += task.bytes_down
+        one["bytes_up"] += task.bytes_up
+        if task.failure is not None:
+            one["last_failure"] = f"{task.failure}: {task.message}"
+    return list(found.values())
+
+
+def _organization_cells(one: Mapping[str, Any]) -> list[str]:
+    why = str(one.get("last_failure", "")).replace("\n", " ")
+    sizes = [output.size(one[name]) for name in ("bytes_down", "bytes_up")]
+    return [one["organization"], str(one["calls"]), str(one["failed"]), *sizes, why[:100]]
 
 
 def _rounds_words(session: SessionRow) -> str:
@@ -220,6 +250,7 @@ def _document(home: Home, store: StateStore, session: SessionRow, aggregates: di
             "clients": [asdict(client) for client in store.list_clients(session_id)],
             "rounds": [asdict(row) for row in store.list_rounds(session_id)],
             "failures": failed,
+            **({"organizations": by_organization} if (by_organization := _organizations(store, session)) else {}),
             **aggregates,
         }
     )

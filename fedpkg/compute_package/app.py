@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from fedpkg.compute_package.algorithm import RUNNER as ALGORITHM_RUNNER
 from fedpkg.errors import SpecError, nearest
 from fedpkg.files import read_bounded
 from fedpkg.python_source import parsed
@@ -25,7 +26,12 @@ from fedpkg.types import leaves
 APP_FILE = "pyproject.toml"
 # Programs in runtime/path: the first passes messages to the ClientApp, the second model files.
 RUNNER, MODEL_RUNNER = "_fedpkg_client_app", "_fedpkg_model_app"
-RUN_BY = {RUNNER: "fedpkg.apps.client_program", MODEL_RUNNER: "fedpkg.apps.model_program"}  # what they import first
+# Modules that programs of fedpkg import first; the program of algorithms reads data frames.
+RUN_BY = {
+    RUNNER: ("fedpkg.apps.client_program",),
+    MODEL_RUNNER: ("fedpkg.apps.model_program",),
+    ALGORITHM_RUNNER: ("fedpkg.analytics.node_program", "numpy", "pandas"),
+}
 # Distributions whose modules fedpkg provides where they are not installed.
 SERVED = ("flwr", "flwr-datasets")
 CATEGORIES = ("train", "evaluate", "query")  # of messages: a message app has an entry point for each
@@ -92,8 +98,8 @@ def spec_with_models(app: App) -> str:
 
 
 def module_called(runner: str | None, words: Sequence[str]) -> str | None:
-    """The module of the ClientApp that ``python -m runner words…`` calls; None if that is another program."""
-    place = {RUNNER: 0, MODEL_RUNNER: 1}.get(runner or "", len(words))
+    """The module of an app or an algorithm that ``python -m runner words…`` calls; None if that is another program."""
+    place = {RUNNER: 0, ALGORITHM_RUNNER: 0, MODEL_RUNNER: 1}.get(runner or "", len(words))
     return words[place].partition(":")[0] if place < len(words) else None
 
 

@@ -124,9 +124,9 @@ def build_from_app(folder: Path, output: Path, selection: Selection = USUAL) -> 
     return build_package(folder, output, selection, made=spec_with_models(read_app(folder / APP_FILE)))
 
 
-def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig) -> None:
+def write_archive(folder: Path, file: BinaryIO, limits: LimitsConfig, made: str | None = None) -> None:
     """Write the archive of ``build_package`` to ``file``, without its warnings; big checkpoints are packed."""
-    made = checked_folder(folder)
+    made = checked_folder(folder) if made is None else made
     sources, left_out = _collect(folder, _rules(folder), made, max_members=limits.package_members)
     if left_out:
         about = ", ".join(f"{one.name} ({one.why})" for one in left_out)

@@ -76,6 +76,7 @@ def open_package(
     *,
     admit: Callable[[str], object] | None = None,
     on_record: Mapping[str, str] | None = None,
+    made: str | None = None,
 ) -> UnpackedPackage:
     """Unpack a tar archive (gz, bz2, xz or plain) or a folder into ``cache/<sha256>/``, or find it there.
 
@@ -87,21 +88,27 @@ def open_package(
         admit: Called with the archive's digest before any of it is parsed; it may raise.
         on_record: digest → ``UnpackedPackage.contents``, from a place that tasks cannot write to. An existing entry
             with this digest is checked against its own manifest, without decompressing the archive.
+        made: The text of the fedn.yaml of a folder that has none.
 
     Raises:
         ArchiveError: If it is unsafe, damaged or too big; the message has the member and the rule.
         SpecError: If its fedn.yaml is wrong.
         PackageError: If the file does not exist.
     """
-    with archive_of(path, cache, limits) as file:
+    with archive_of(path, cache, limits, made) as file:
         if path.is_dir() and spec_path(path).exists():
             read_spec(spec_path(path))  # so that mistakes are reported in the user's own file
         return _open(file, str(path), cache, limits, admit, on_record)
 
 
 @contextmanager
-def archive_of(path: Path, place: Path | None, limits: LimitsConfig = USUAL) -> Iterator[BinaryIO]:
-    """The archive at a path or, for a folder, one made of it: a temporary file without a name in ``place``."""
+def archive_of(
+    path: Path, place: Path | None, limits: LimitsConfig = USUAL, made: str | None = None
+) -> Iterator[BinaryIO]:
+    """The archive at a path or, for a folder, one made of it: a temporary file without a name in ``place``.
+
+    ``made``: the text of the fedn.yaml of a folder that has none.
+    """
     if not path.is_dir():
         with open_archive(path) as file:
             yield file
@@ -109,7 +116,7 @@ def archive_of(path: Path, place: Path | None, limits: LimitsConfig = USUAL) -> 
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=place) as packed:
-        write_archive(path, packed, limits)
+        write_archive(path, packed, limits, made)
         packed.flush()
         yield packed
 

@@ -100,6 +100,74 @@ def server_app(folder: str, app: str, timeout_s: Timeout = 3600.0) -> Coordinato
     return Coordinator(command, folder, {}, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP)
 
 
+@register_strategy("algorithm", equation="result <- f(client, data of the host), where client runs partial functions")
+def algorithm(
+    folder: str,
+    module: str,
+    method: str,
+    arguments: dict[str, Any] | None = None,
+    positional: list[Any] | None = None,
+    databases: list[str] | None = None,
+    host: str | None = None,
+    organizations: list[str] | None = None,
+    kind: Literal["central", "partial"] = "central",
+    era: Literal["v3", "v4", "v5"] = "v4",
+    isolated: bool = True,
+    allow_pickle: bool = False,
+    most_tasks: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000,
+    timeout_s: Timeout = 3600.0,
+) -> Coordinator:
+    """Run the central function of a federated algorithm, whose tasks call its partial functions at organisations.
+
+    docs/how-to/algorithms.md describes algorithms.
+
+    Args:
+        folder: Folder of the algorithm, relative to the run.yaml. Default: `package`.
+        module: Its Python module. Default: the one that its Dockerfile or setup.py names, or the only package.
+        method: The function to call. A partial one is called at all organisations.
+        arguments: Its arguments by name. null: none.
+        positional: Its arguments by position. null: none.
+        databases: Labels of the databases that it is given, in this order. null: all of `clients.databases`.
+        host: The organisation at which the central function runs, and whose data it is given. null: the first one.
+        organizations: The organisations that take part. null: all.
+        kind: Whether the function is central or partial. Default: as its source says.
+        era: The version of the contract: v3 (of versions 1 to 3), v4 or v5. Default: as its source says.
+        isolated: Run the algorithm isolated, whatever `isolate.enabled` is. Set it to false for your own code only.
+        allow_pickle: Let algorithms of versions 1 to 3 exchange pickles, which can run any program when they are read.
+            For your own code and nodes only.
+        most_tasks: Number of tasks that the function may create.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"folder: there is no folder {folder}")
+    from fedpkg.coordinators.strategy import Coordinator
+    from fedpkg.strategies.traits import Traits
+
+    traits = Traits(
+        entry_points=("partial",),
+        has_model=False,
+        ends_itself=True,
+        takes_no_replies=True,
+        chooses_clients=True,
+        heeds_required=False,
+    )
+    parameters: dict[str, Any] = {
+        "method": method,
+        "args": positional or [],
+        "kwargs": arguments or {},
+        "databases": databases or ["default"],
+        "organizations": organizations,
+        "kind": kind,
+        "era": era,
+        "allow_pickle": allow_pickle,
+        "most_tasks": most_tasks,
+    }
+    command = shlex.join(["python", "-m", "_fedpkg_algorithm_central", module])
+    log = logging.getLogger("fedpkg.algorithm")
+    return Coordinator(
+        command, folder, parameters, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP, data_of=host or ""
+    )
+
+
 @register_strategy("server_functions", equation="w <- ServerFunctions.aggregate(w, w_1, ..., w_n)")
 def server_functions(server_functions: str, timeout_s: Timeout = 600.0) -> Coordinator:
     """FEDn's server functions, which choose and configure the clients and aggregate their models.

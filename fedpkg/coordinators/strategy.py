@@ -61,6 +61,7 @@ class Coordinator:
         beside: further files that are put into the program's folder.
         logger: for the program's lines of log.
         but: files and folders in the program's folder that are not copied.
+        data_of: a client whose data the program can read in FEDN_DATA_PATH; "": the first one. None: no data.
     """
 
     command: str
@@ -71,6 +72,7 @@ class Coordinator:
     beside: tuple[str, ...] = ()
     logger: logging.Logger = logger
     but: tuple[str, ...] = ()
+    data_of: str | None = None
     workplace: Workplace | None = None
 
     def __post_init__(self) -> None:

@@ -118,7 +118,7 @@ def preloads_of(
             package, files[-1].parent if files and not is_app else folder, settings=settings
         )
         if is_app:
-            reader.steps.append(("import", RUN_BY[name.removeprefix("-m ")], ()))
+            reader.steps += [("import", module, ()) for module in RUN_BY[name.removeprefix("-m ")]]
         for file in files:
             reader.read(file, main=file is files[-1] and not is_app)
     elsewhere = package.unread({file for reader in readers.values() for file in reader.files})

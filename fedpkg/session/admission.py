@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from fedpkg.compute_package.algorithm import spec_text
 from fedpkg.compute_package.app import SERVED
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.signing import Signature
-from fedpkg.compute_package.spec import PackageSpec
+from fedpkg.compute_package.spec import PackageSpec, spec_path
 from fedpkg.compute_package.trust import admit_again, gate, resolve_allowed
 from fedpkg.compute_package.unpack import UnpackedPackage, find_package, open_package
 from fedpkg.config import PythonEnv, RunConfig
@@ -21,6 +22,7 @@ from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import PackageError
 from fedpkg.fedn.containers import OF_CONTAINER, absent_interpreters, with_own_python
 from fedpkg.log import event
+from fedpkg.session.configuration import ALGORITHM
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import StateStore
@@ -47,6 +49,7 @@ def admit_package(
         config.limits,
         admit=lambda digest: signatures.extend(check(digest)),
         on_record={row.package_digest: row.package_contents for row in store.list_sessions() if row.package_contents},
+        made=_made(config),
     )
     return config, package, tuple(signatures)
 
@@ -68,6 +71,7 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
             config.limits,
             admit=is_same,
             on_record={session.package_digest: session.package_contents},
+            made=_made(config),
         )
     if digests and digests != [session.package_digest]:
         event(
@@ -78,6 +82,14 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
             "one, start a new run",
         )
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
+
+
+def _made(config: RunConfig) -> str | None:
+    """The fedn.yaml of an algorithm's folder, which has none."""
+    path = Path(config.package)
+    if config.strategy.get("name") != ALGORITHM or not path.is_dir() or spec_path(path).exists():
+        return None
+    return spec_text(str(config.strategy["module"]))
 
 
 def put_on_disk(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from fedpkg.compute_package.algorithm import read_algorithm
 from fedpkg.compute_package.app import APP_FILE, KINDS, Value, is_app, read_app
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.config_reading import LoadedConfig, load_config
@@ -15,6 +17,7 @@ from fedpkg.errors import ConfigError, nearest
 from fedpkg.types import Json, leaves
 
 SERVER_APP = "server_app"  # the strategy that runs a message app
+ALGORITHM = "algorithm"  # the strategy that runs a federated algorithm
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -45,7 +48,7 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
     from fedpkg.strategies import resolve_strategy
 
     _check_style(config, places)
-    config = _with_app(config, places)
+    config = _with_algorithm(_with_app(config, places), places)
     strategy, sampler = resolve_strategy(config.strategy, places), resolve_sampler(config.sampler, places)
     clients = _resolved_clients(config.clients, places)
     data = config.data
@@ -111,6 +114,34 @@ def _values(given: Mapping[str, Json], known: Mapping[str, Value], name: str, pl
             raise ConfigError(f"{where}: {problem}", key=f"run_config.{key}")
         found[key] = value
     return found
+
+
+def _with_algorithm(config: RunConfig, places: Places) -> RunConfig:
+    """Complete the strategy `algorithm`: its module and what kind of function it calls are found in its folder. Its
+    tasks are isolated unless the strategy says otherwise.
+    """
+    given = config.strategy
+    if given.get("name") != ALGORITHM:
+        return config
+    if not given.get("method"):
+        raise ConfigError(
+            f"{places.where(('strategy',))}: '{ALGORITHM}' needs the function to call: strategy.method",
+            hint=f"fedpkg algorithm list {config.package}",
+            key="strategy.method",
+        )
+    folder = Path(str(given.get("folder") or config.package))
+    found: dict[str, Any] = {"folder": str(folder)}
+    if not {"module", "kind", "era"} <= given.keys():
+        algorithm = read_algorithm(folder, given.get("module"))  # type: ignore[arg-type]
+        function = algorithm.function(str(given["method"]))
+        found |= {"module": algorithm.module, "kind": function.kind, "era": function.era, "method": function.name}
+        given = {name: value for name, value in given.items() if name != "method"}
+    if given.get("databases") is None and config.clients.databases:
+        found["databases"] = list(config.clients.databases)
+    isolate = config.isolate
+    if given.get("isolated", True):
+        isolate = msgspec.structs.replace(isolate, enabled=True)
+    return msgspec.structs.replace(config, strategy={**found, **given}, isolate=isolate)
 
 
 def _resolved_clients(clients: ClientsConfig, places: Places) -> ClientsConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from fedpkg.reporting.provenance import note_start
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.session.workshop import Workshop
-from fedpkg.stores.base import SessionRow
+from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.models import ModelStore
 from fedpkg.stores.opening import open_store
@@ -82,7 +82,10 @@ def context_of(
             here.store.announce_rounds(session.session_id, num_rounds)
             watch(RoundsAnnounced(num_rounds=num_rounds))
 
-    give_workplace(strategy, session, config, here.home, form, here.control, here.held, announce)
+    def clients() -> Sequence[ClientRow]:
+        return here.store.list_clients(session.session_id)
+
+    give_workplace(strategy, session, config, here.home, form, here.control, here.held, announce, clients)
     here.held.callback(note_start(here.home.session_folder(session.session_id)))
     if not executor.is_ours:
         (here.home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()

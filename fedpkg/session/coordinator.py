@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +14,12 @@ from fedpkg.coordinators.saved import FOLDER
 from fedpkg.coordinators.strategy import Coordinator
 from fedpkg.dispatch.limits import exceeded
 from fedpkg.dispatch.program import Program, start_program
-from fedpkg.errors import ConfigError
+from fedpkg.errors import ConfigError, SessionFailed
+from fedpkg.fedn.names import DATA_PATHS
 from fedpkg.rules import variables_of
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
-from fedpkg.stores.base import SessionRow
+from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def give_workplace(
     control: Control,
     held: ExitStack,
     announce: Callable[[int], None],
+    clients: Callable[[], Sequence[ClientRow]] = lambda: (),
 ) -> None:
     """Let a coordinator start its process, which ends when ``held`` is closed. Other strategies have no process.
 
-    ``announce`` is told the number of rounds that the coordinator says it will have.
+    ``announce`` is told the number of rounds that the coordinator says it will have. ``clients`` are those of the
+    session, once it is on record.
 
     Raises:
         ConfigError: the home is the coordinator's folder.
@@ -59,11 +62,13 @@ def give_workplace(
 
     def start(what: Start) -> _Started:
         own = {what.variable: str(what.fd), "FEDPKG_SEED": str(what.seed), **variables_of(session.rules)}
+        data = None if strategy.data_of is None else _data_of(strategy.data_of, clients(), home)
+        own |= {} if data is None else dict.fromkeys(DATA_PATHS, str(data))
         program = start_program(
             what.command,
             cwd=what.cwd,
             folder=what.folder,
-            reads=(*what.reads, _FEDPKG),
+            reads=(*what.reads, _FEDPKG, *(() if data is None else (data,))),
             writes=what.writes,
             fd=what.fd,
             variables={**config.environment, **own},
@@ -87,6 +92,19 @@ def give_workplace(
         home=home.root.resolve(),
     )
     held.callback(strategy.close)
+
+
+def _data_of(client_id: str, clients: Sequence[ClientRow], home: Home) -> Path:
+    """The data of a client, or of the first one.
+
+    Raises:
+        SessionFailed: there is no such client, or it has no data.
+    """
+    found = next((one for one in clients if client_id in ("", one.client_id)), None)
+    if found is None or found.data_path is None:
+        what = f"{client_id or 'no client'} has no data" if found else f"there is no client {client_id}"
+        raise SessionFailed(f"the program of the strategy reads the data of one client, but {what}")
+    return home.root / found.data_path
 
 
 class _Started:

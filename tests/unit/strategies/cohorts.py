@@ -44,7 +44,7 @@ STEPPING: Mapping[str, dict[str, Any]] = {
     "accvrcs": {"theta": 0.1, "p": 0.4, "q": 0.3, "mu": 0.5},
 }
 # A coordinator is a process, and split learning needs a file of labels: they have tests of their own.
-_APART = ("coordinator", "server_app", "server_functions", "split")
+_APART = ("algorithm", "coordinator", "server_app", "server_functions", "split")
 STRATEGY_SPECS: Sequence[Spec] = [spec for spec in STRATEGIES.specs("strategy") if spec.name not in _APART]
 STRATEGY_NAMES = [spec.name for spec in STRATEGY_SPECS if spec.source == "fedpkg" and spec.name not in STEPPING]
 

@@ -1,0 +1,248 @@
+"""Runs the tasks of a central function as requests of a session's coordinator.
+
+All tasks that were created are sent at once, when the function first needs one of their results: one round of the
+session. A task that wants tasks of its own (`fedpkg.analytics.nested`) is sent again when these have ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedpkg.analytics.backend import COMPLETED, CRASHED, FAILED, KILLED, NOT_ALLOWED, Organization
+from fedpkg.analytics.node import Node
+from fedpkg.analytics.recorded import Recorded, Task
+from fedpkg.client.coordinator import Failure, Replies, Reply, Request, SessionEnded, Step
+from fedpkg.client.records import Records
+
+ENTRY_POINT = "partial"
+ENDED = "ended"  # the reason that is committed with the last round
+DEEPEST = 8  # levels of tasks that create tasks
+_AT_ONCE = 500  # requests in one message
+_STATUSES = {
+    "exit_code": FAILED,
+    "not_allowed": NOT_ALLOWED,
+    "timeout": KILLED,
+    "round_timeout": KILLED,
+    "bad_file": FAILED,
+    "no_file": FAILED,
+}
+
+
+@dataclass
+class _Job:
+    """A task at one organisation: what it is sent, and how it ended."""
+
+    input_: bytes
+    organization_id: int
+    databases: Sequence[str]
+    name: str
+    task_id: int
+    depth: int = 1
+    answers: list[list[_Job]] = field(default_factory=list)  # of the tasks that it wanted
+    ended: tuple[str, bytes | None, str] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ended is None and all(one.ended is not None for each in self.answers for one in each)
+
+
+class Coordinated(Recorded):
+    """The backend of a central function.
+
+    Args:
+        rounds: those of `fedpkg.client.coordinator`.
+        step: the first of them.
+        clients: the id of the client of each organisation, by its id.
+    """
+
+    def __init__(
+        self,
+        rounds: Iterator[Step],
+        step: Step,
+        node: Node,
+        organizations: Sequence[Organization],
+        clients: dict[int, str],
+        *,
+        image: str = "",
+        databases: Sequence[str] = (),
+        most_tasks: int = 10_000,
+        allow_pickle: bool = False,
+    ) -> None:
+        super().__init__(
+            node, organizations, image=image, databases=databases, now=step.created_at, most_tasks=most_tasks
+        )
+        self._rounds = rounds
+        self._step = step
+        self._clients = clients
+        self._allow_pickle = allow_pickle
+        self._was_asked = False
+        self._sent = 0
+
+    def run(self) -> None:
+        tasks = self.left()
+        jobs = {one.task_id: self._jobs(one) for one in tasks}
+        todo = [job for each in jobs.values() for job in each]
+        while ready := [job for job in todo if job.is_ready]:
+            wanted = self._send(ready)
+            todo = [job for job in [*todo, *wanted] if job.ended is None]
+        for task in tasks:
+            self.end(task, [job.ended for job in jobs[task.task_id] if job.ended is not None])
+            for run in self.runs(task.task_id):
+                if run.log:
+                    name = self._organizations[run.organization_id].name
+                    self.log(f"{name} has no result of task {task.task_id} ({task.name}): {run.log}")
+
+    def finish(self) -> None:
+        """End the session: the function has returned."""
+        self._step.commit(finished=ENDED)
+
+    def fail(self, reason: str) -> None:
+        """End the session with an error."""
+        self._step.fail(reason)
+
+    def log(self, text: str) -> None:
+        """Add a line to the session's log."""
+        self._step.log(text)
+
+    # ---- requests
+
+    def _jobs(self, task: Task) -> list[_Job]:
+        return [_Job(task.input_, one, task.databases, task.name, task.task_id) for one in task.organization_ids]
+
+    def _send(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """Send tasks, note how they ended, and return the tasks that they want."""
+        self._next_round()
+        wanted: list[_Job] = []
+        groups = _groups(jobs)
+        for start in range(0, len(groups), _AT_ONCE):
+            part = groups[start : start + _AT_ONCE]
+            answers = self._step.ask(*(self._request(group) for group in part))
+            for group, told in zip(part, answers, strict=True):
+                wanted += self._take(group, told)
+        return wanted
+
+    def _next_round(self) -> None:
+        if self._was_asked:
+            self._step.commit()
+            step = next(self._rounds, None)
+            if step is None:
+                raise SessionEnded("the session has ended")
+            self._step = step
+        self._was_asked = True
+
+    def _request(self, jobs: Sequence[_Job]) -> Request:
+        """One request for tasks at different organisations. Equal payloads are one object, and written once."""
+        known: dict[Any, Records] = {}
+        payloads = {}
+        for job in jobs:
+            key = id(job) if job.answers else (job.input_, tuple(job.databases), job.task_id)
+            if key not in known:
+                known[key] = self._payload(job)
+            payloads[self._clients[job.organization_id]] = known[key]
+        is_shared = len(known) == 1
+        return Request(
+            entry_point=ENTRY_POINT,
+            clients=list(payloads),
+            reply_kind="records",
+            payload=next(iter(payloads.values())) if is_shared else None,
+            payloads={} if is_shared else payloads,
+            required=0,
+        )
+
+    def _payload(self, job: _Job) -> Records:
+        answers, results = [], {}
+        for number, each in enumerate(job.answers):
+            told = []
+            for place, one in enumerate(each):
+                assert one.ended is not None
+                status, result, log = one.ended
+                told.append({"status": status, "log": log, "has_result": result is not None})
+                if result is not None:
+                    results[f"{number}-{place}"] = _array(result)
+            answers.append(told)
+        about = {
+            "task_id": job.task_id,
+            "name": job.name,
+            "databases": list(job.databases),
+            "organizations": [
+                {"organization_id": one.organization_id, "name": one.name, "attributes": dict(one.attributes)}
+                for one in self.organizations()
+            ],
+            "image": self.image,
+            "initiator": self.organization_id,
+            "allow_pickle": self._allow_pickle,
+            "created_at": self._now,
+            "answers": answers,
+        }
+        sets = {"task": {"input": _array(job.input_)}, **({"answers": results} if results else {})}
+        return Records(sets, about)
+
+    # ---- replies
+
+    def _take(self, jobs: Sequence[_Job], told: Replies) -> list[_Job]:
+        found = {one.client_id: one for one in told}
+        wanted: list[_Job] = []
+        for job in jobs:
+            client_id = self._clients[job.organization_id]
+            if client_id in found:
+                wanted += self._ended(job, found[client_id])
+            else:
+                job.ended = self._failed(told.failures.get(client_id))
+        return wanted
+
+    def _ended(self, job: _Job, reply: Reply) -> list[_Job]:
+        records = reply.records()
+        about = records.data if isinstance(records.data, dict) else {}
+        if "wants" in about:
+            return self._wanted(job, about["wants"], records)
+        try:
+            job.ended = (COMPLETED, records.sets["task"]["result"].tobytes(), "")
+        except (KeyError, AttributeError):
+            job.ended = (FAILED, None, "the reply has no result")
+        return []
+
+    def _wanted(self, job: _Job, wants: Sequence[dict[str, Any]], records: Records) -> list[_Job]:
+        """The tasks that a task wants: from now on it waits for them."""
+        if job.depth >= DEEPEST:
+            job.ended = (FAILED, None, f"tasks that create tasks are {DEEPEST} levels deep, the most that is allowed")
+            return []
+        found: list[_Job] = []
+        for number, one in enumerate(wants):
+            self._sent += 1
+            if self._sent > self._most_tasks:
+                job.ended = (FAILED, None, f"its tasks create more than {self._most_tasks} tasks (strategy.most_tasks)")
+                return []
+            data = records.sets["inputs"][str(number)].tobytes()
+            ids = [each for each in one["organizations"] if each in self._clients]
+            each = [_Job(data, place, one["databases"], one["name"], job.task_id, depth=job.depth + 1) for place in ids]
+            job.answers.append(each)
+            found += each
+        return found
+
+    @staticmethod
+    def _failed(failure: Failure | None) -> tuple[str, bytes | None, str]:
+        if failure is None:
+            return FAILED, None, "the organization was not asked"
+        return _STATUSES.get(failure.word, CRASHED), None, f"{failure.word}: {failure.text}"
+
+
+def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
+    """The fewest requests for these tasks: an organisation is once in each."""
+    groups: list[list[_Job]] = []
+    times: Counter[int] = Counter()
+    for job in jobs:
+        number = times[job.organization_id]
+        times[job.organization_id] += 1
+        if number == len(groups):
+            groups.append([])
+        groups[number].append(job)
+    return groups
+
+
+def _array(data: bytes) -> Any:
+    import numpy as np
+
+    return np.frombuffer(data, np.uint8)

@@ -1,0 +1,54 @@
+"""Inputs and results of all eras: which one an input belongs to, who answers it, and what its results are.
+
+Algorithms of versions 4 and 5 exchange plain JSON objects. Those of versions 1 to 3 write a word before the content
+(`json.`, `typed.`), or a pickle (`fedpkg.analytics.serialise`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedpkg.analytics import serialise
+from fedpkg.analytics.current import Call
+
+OLD = "v3"  # versions 1 to 3; "v4" and "v5" are written as JSON
+
+
+def is_old(input_: bytes) -> bool:
+    """Whether an input was written by an algorithm of versions 1 to 3."""
+    return input_.lstrip()[:1] != b"{"
+
+
+def write_input(
+    era: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, is_central: bool, allow_pickle: bool
+) -> bytes:
+    """The input of a function, as a person who uses the client of that era would send it."""
+    given = {"method": method, "args": list(args), "kwargs": dict(kwargs)}
+    what = f"the arguments of {method}"
+    if era != OLD:
+        return serialise.to_json(given, what=what)
+    return serialise.write({"master": is_central, **given}, what=what, allow_pickle=allow_pickle)
+
+
+def read_result(era: str, data: bytes, *, what: str, allow_pickle: bool) -> Any:
+    """The value that a function returned."""
+    if era != OLD:
+        return serialise.from_json(data, what=what)
+    return serialise.read(data, what=what, allow_pickle=allow_pickle)
+
+
+def answer(module: str, input_: bytes, call: Call, *, allow_pickle: bool = False) -> bytes:
+    """Call the function that an input names; its result as bytes, in the form of the same era.
+
+    Raises:
+        Exception: whatever the function raises, and what is wrong with the input or the result.
+    """
+    if is_old(input_):
+        legacy: Any = importlib.import_module("fedpkg.analytics.legacy.calling")
+        result: bytes = legacy.answer(module, input_, call, allow_pickle=allow_pickle)
+        return result
+    calling: Any = importlib.import_module("fedpkg.analytics.calling")
+    found: bytes = calling.answer(module, input_, call)
+    return found

@@ -1,0 +1,24 @@
+"""The data frames of a node, read when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fedpkg.analytics.node import Node
+
+
+class Frames:
+    """Reads a node's databases by label, each once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._read: dict[str, Any] = {}
+
+    def __call__(self, label: str) -> Any:
+        """The database with this label, as a DataFrame. KeyError: the node has none."""
+        if label not in self._read:
+            databases: Any = importlib.import_module("fedpkg.analytics.databases")
+            one = self._node.databases[label]
+            self._read[label] = databases.read(one.uri, one.kind, **one.options)
+        return self._read[label]

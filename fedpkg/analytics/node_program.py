@@ -1,0 +1,97 @@
+"""The program of a task: it calls a function of an algorithm with the data of one node.
+
+    python -m _fedpkg_algorithm_node MODULE IN OUT
+
+IN are records with the serialised input of the function, OUT those with its serialised result, or with the tasks that
+it wants (`fedpkg.analytics.nested`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from fedpkg.analytics import eras
+from fedpkg.analytics.backend import Organization
+from fedpkg.analytics.current import Call
+from fedpkg.analytics.frames import Frames
+from fedpkg.analytics.nested import Nested, Wants
+from fedpkg.analytics.node import Node, read_node
+from fedpkg.client.records import Records, load_records, write_records
+from fedpkg.client.task import task
+
+FAILED_CODE = 1
+SAID = "fedpkg: "  # before the last line of standard error, which is the reason
+
+
+def main(words: Sequence[str]) -> None:
+    """Answer one input.
+
+    Raises:
+        SystemExit: If there is no reply.
+    """
+    module, given, out, *_more = words
+    now = task()
+    if now.data_path is None:
+        _end("the node has no data")
+    sys.path.insert(0, os.getcwd())
+    try:
+        reply = answer(module, load_records(given), read_node(now.data_path))
+    except SystemExit as error:
+        _end(f"the function ended its process with exit code {error.code!r:.80}")
+    except BaseException as error:
+        traceback.print_exc()
+        _end(f"{type(error).__name__}: {error}")
+    write_records(out, reply)
+
+
+def answer(module: str, records: Records, node: Node) -> Records:
+    """The reply to the records of a task. Raises whatever the function does."""
+    about, data = records.data, records.sets["task"]["input"].tobytes()
+    backend = _backend(node, about, records.sets.get("answers", {}))
+    call = Call(backend, node, backend.databases, Frames(node))
+    try:
+        result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
+    except Wants:
+        wants, inputs = backend.wanted()
+        return Records({"inputs": {name: _array(one) for name, one in inputs.items()}}, {"wants": wants})
+    return Records({"task": {"result": _array(result)}}, {})
+
+
+def _backend(node: Node, about: Mapping[str, Any], results: Mapping[str, Any]) -> Nested:
+    backend = Nested(
+        node,
+        [Organization(**one) for one in about["organizations"]],
+        image=about["image"],
+        databases=about["databases"],
+        task_id=about["task_id"],
+        now=about["created_at"],
+    )
+    backend.answers = [
+        [
+            (
+                one["status"],
+                None if (found := results.get(f"{number}-{place}")) is None else found.tobytes(),
+                one["log"],
+            )
+            for place, one in enumerate(each)
+        ]
+        for number, each in enumerate(about["answers"])
+    ]
+    return backend
+
+
+def _array(data: bytes) -> Any:
+    import numpy as np
+
+    return np.frombuffer(data, np.uint8)
+
+
+def _end(reason: str) -> NoReturn:
+    """End without a reply; the last line of the log is the reason."""
+    sys.stdout.flush()
+    sys.stderr.write(f"{SAID}{' '.join(reason.split())}\n")
+    raise SystemExit(FAILED_CODE)

@@ -1,0 +1,220 @@
+"""``fedpkg algorithm``: run, try and look into federated algorithms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedpkg.cli import output
+from fedpkg.cli.completing import packages, sessions
+from fedpkg.cli.options import Settings, common_options
+from fedpkg.shown import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fedpkg.config import RunConfig
+    from fedpkg.session.algorithm_run import AlgorithmOptions
+    from fedpkg.stores.base import SessionRow
+    from fedpkg.stores.home import Home
+
+_LARGEST_BYTES = 16 << 20  # of a result that is printed
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.group("algorithm")
+def command() -> None:
+    """Run and inspect federated algorithms.
+
+    An algorithm is a Python package whose central function asks organizations, and whose partial functions answer with
+    what they compute on the data frame of one of them; also one written for vantage6.
+
+    \b
+      fedpkg algorithm run my-algorithm --method summary --arg columns=age --database default='data/*.csv'
+    """
+
+
+def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(
+        [
+            click.argument("folder", metavar="DIR", type=_FOLDER, shell_complete=packages),
+            click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1),
+            click.option("--method", metavar="NAME", required=True, help="Function to call."),
+            click.option(
+                "--arg",
+                "arguments",
+                metavar="NAME=VALUE",
+                multiple=True,
+                help="Argument of the function: JSON, text, or a list with commas.",
+            ),
+            click.option(
+                "--nodes",
+                metavar="FILE",
+                help="File of the organizations, such as vantage6's entities.yaml; or their number.  [default: one for "
+                "each match of --database]",
+            ),
+            click.option(
+                "--database",
+                "databases",
+                metavar="LABEL=PATTERN",
+                multiple=True,
+                help="Database of the nodes by label: one match for each node. A PATTERN alone has the label default.",
+            ),
+            click.option(
+                "--node-config",
+                metavar="DIR",
+                type=_FOLDER,
+                help="Folder with a configuration for each node: its databases, environment and policy.",
+            ),
+            click.option(
+                "--organizations", metavar="NAME,…", help="Organizations that take part.  [default: all]", default=""
+            ),
+            click.option("--host", metavar="NAME", help="Organization of the central function.  [default: the first]"),
+            click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages."),
+            click.option(
+                "--timeout",
+                "timeout_s",
+                metavar="SECONDS",
+                type=click.FloatRange(0, min_open=True),
+                help="Time limit of each partial function.",
+            ),
+            click.option(
+                "--most-tasks",
+                metavar="N",
+                type=click.IntRange(1),
+                help="Most tasks that the central function may create.  [default: 10000]",
+            ),
+            click.option(
+                "--no-isolate", is_flag=True, help="Run the algorithm without isolation; only for your own code."
+            ),
+            click.option(
+                "--allow-pickle", is_flag=True, help="Let it exchange pickles; only for your own code and nodes."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _options(*, databases: tuple[str, ...], organizations: str, no_isolate: bool, **given: Any) -> AlgorithmOptions:
+    from fedpkg.session.algorithm_run import AlgorithmOptions
+    from fedpkg.session.node_data import DEFAULT
+
+    found: dict[str, str] = {}
+    for word in databases:
+        label, equals, pattern = word.partition("=")
+        if not equals:
+            label, pattern = DEFAULT, word
+        if label in found:
+            raise click.UsageError(f"--database {label} is given twice")
+        found[label] = pattern
+    names = [name.strip() for name in organizations.split(",") if name.strip()]
+    return AlgorithmOptions(databases=found, organizations=names, isolated=not no_isolate, **given)
+
+
+@command.command()
+@_run_options
+@common_options
+@click.pass_obj
+def run(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **given: Any) -> None:
+    """Run a function of the algorithm in DIR, and print what it returns.
+
+    Each organization is a client of a session, and the central function runs beside the first one's data. A partial
+    function runs at all organizations. KEY=VALUE sets a key of the run configuration, such as executor.workers=2.
+
+    \b
+      fedpkg algorithm run my-algorithm --method summary --arg columns=age,stage \\
+          --nodes entities.yaml --database default='data/*.csv'
+    """
+    from fedpkg.session.algorithm_run import config_of_algorithm
+
+    home = settings.open_home(create=True)
+    row = _run(settings, home, config_of_algorithm(folder, _options(**given), overrides))
+    _print_result(home, row)
+    if not settings.json:
+        command = settings.command(f"session show {row.session_id}")
+        output.words(f"calls and bytes of each organization: {command}")
+
+
+def _run(settings: Settings, home: Home, config: RunConfig) -> SessionRow:
+    """Run a session; its progress is on standard error, as standard output has the result alone."""
+    from fedpkg.cli.memory import share_one_arena
+    from fedpkg.cli.progress import Progress, display_of, displayed
+    from fedpkg.session.session import prepare
+
+    share_one_arena()
+    session = prepare(config, home)
+    with displayed(display_of(Progress(settings.command, home, 0))) as watch:
+        session.watch(watch)
+        return session.run()
+
+
+def _print_result(home: Home, row: SessionRow) -> None:
+    """Print the result of a session; of a large one, the path of its file."""
+    from fedpkg.session.algorithm_run import plain, result_of, result_path
+
+    path = result_path(home, row)
+    if (size_bytes := path.stat().st_size) > _LARGEST_BYTES:
+        output.document({"file": str(path), "bytes": size_bytes})
+    else:
+        output.document(plain(result_of(home, row)))
+
+
+@command.command("result")
+@click.argument("session_ref", metavar="[SESSION]", required=False, shell_complete=sessions)
+@common_options
+@click.pass_obj
+def result(settings: Settings, session_ref: str | None) -> None:
+    """Print what the function of a session returned.
+
+    \b
+      fedpkg algorithm result my-algorithm
+    """
+    from fedpkg.session.record import find_session
+
+    with settings.reading() as (home, store):
+        _print_result(home, find_session(store, session_ref))
+
+
+@command.command("list")
+@click.argument("folder", metavar="DIR", type=_FOLDER, shell_complete=packages)
+@click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages.")
+@common_options
+@click.pass_obj
+def list_functions(settings: Settings, folder: Path, module: str | None) -> None:
+    """List the functions of the algorithm in DIR, with their arguments; none of its code runs.
+
+    \b
+      fedpkg algorithm list my-algorithm
+    """
+    from fedpkg.compute_package.algorithm import read_algorithm
+
+    algorithm = read_algorithm(folder, module)
+    functions = sorted(algorithm.functions.values(), key=lambda one: (one.kind, one.file, one.line))
+    if settings.json:
+        output.document(
+            [
+                {
+                    "name": one.name,
+                    "kind": one.kind,
+                    "contract": one.era,
+                    "arguments": [
+                        {"name": each.name, "annotation": each.annotation, "default": each.default}
+                        for each in one.parameters
+                    ],
+                    "documentation": one.doc,
+                    "file": one.file,
+                    "line": one.line,
+                }
+                for one in functions
+            ]
+        )
+        return
+    output.words(f"{shown(algorithm.module)}, {algorithm.found_by}")
+    rows = [
+        [one.name, one.kind, one.era, one.signature, one.doc.partition("\n")[0], f"{one.file}:{one.line}"]
+        for one in functions
+    ]
+    output.table(["function", "kind", "contract", "arguments", "what it does", "source"], rows)

@@ -1,0 +1,18 @@
+"""Calls a function of an algorithm with the data of one node: see ``fedpkg/analytics/node_program.py``.
+
+    python -m _fedpkg_algorithm_node MODULE IN OUT
+
+Runs inside a task's interpreter: the standard library and NumPy, and of fedpkg what `_fedpkg_compat` serves.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import _fedpkg_compat  # type: ignore[import-not-found]
+
+if __name__ == "__main__":
+    _fedpkg_compat.install()
+    from fedpkg.analytics.node_program import main
+
+    main(sys.argv[1:])
