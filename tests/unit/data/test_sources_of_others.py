@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fedpkg.analytics.databases import read
 from fedpkg.data.sources.opening import OpenedSource
 from fedpkg.errors import DataError
 from tests.unit.data.reading import read_dataset
@@ -93,4 +94,23 @@ def test_a_database_that_cannot_be_reached_or_an_address_with_a_password_is_refu
         read_dataset({"name": "sql", "database": "postgresql://me@127.0.0.1:1/x", "query": "SELECT 1 AS label"})
     with pytest.raises(DataError, match="dataset h: the address of the database has a password") as caught:
         read_dataset({"name": "sql", "database": "postgresql://me:secret@h/x", "query": "SELECT 1 AS label"})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_database_of_a_node_on_postgresql_is_read_and_can_change_nothing(server: str) -> None:
+    import psycopg
+
+    frame = read(server, "sql", query="SELECT age::float8, ward FROM people WHERE ward <> ':x' ORDER BY 1")
+    assert frame.to_dict("list") == {"age": [30.0, 41.0, 52.0], "ward": ["north", 'so"u,th', "north"]}
+    for query in ("DELETE FROM people", "SELECT 1; DROP TABLE people", "COMMIT; DELETE FROM people", "SELECT * FROM x"):
+        with pytest.raises(DataError, match="database 'a' of North: the query failed"):
+            read(server, "sql", query=query, about="database 'a' of North")
+    with psycopg.connect(server) as connection:
+        assert connection.execute("SELECT count(*) FROM people").fetchone() == (3,)
+
+
+def test_a_password_is_not_in_the_error_of_a_server_that_cannot_be_reached() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(DataError, match="no connection to the database") as caught:
+        read("postgresql://me:secret@127.0.0.1:1/x", "sql", query="SELECT 1")
     assert "secret" not in str(caught.value)
