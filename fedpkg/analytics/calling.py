@@ -150,7 +150,7 @@ def find(module: ModuleType, method: str) -> Callable[..., Any]:
     Raises:
         MethodNotFoundError: There is none, or it cannot be called by an input.
     """
-    there = [name for name, one in vars(module).items() if inspect.isfunction(one) and not name.startswith("_")]
+    there = [name for name, one in vars(module).items() if _is_own(one, module) and not name.startswith("_")]
     function = getattr(module, method, None)
     if not callable(function):
         near = difflib.get_close_matches(method, there, 1)
@@ -164,6 +164,11 @@ def find(module: ModuleType, method: str) -> Callable[..., Any]:
             "functions are; an input can only call functions that are"
         )
     return function  # type: ignore[no-any-return]
+
+
+def _is_own(value: Any, module: ModuleType) -> bool:
+    """Whether a function is the algorithm's, and not of a library that it imports."""
+    return inspect.isfunction(value) and value.__module__.partition(".")[0] == module.__name__.partition(".")[0]
 
 
 def check(function: Callable[..., Any], asked: Input) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 
 class AlgorithmError(Exception):
     """Base of all errors of an algorithm."""
@@ -108,3 +112,24 @@ class SessionActionMismatchError(AlgorithmError):
 
 class DataFrameNotFound(AlgorithmError):
     """There is no data frame of this name."""
+
+
+def handle_data_errors(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Let only errors of the algorithm leave a function. Others can have values of the data in their message, so an
+    AlgorithmRuntimeError with their type takes their place.
+    """
+
+    @wraps(func)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return func(*args, **kwargs)
+        except AlgorithmError:
+            raise
+        except Exception as error:
+            reason = f"{func.__name__} raised a {type(error).__name__}; its message may have data, and is not shown"
+            raise AlgorithmRuntimeError(reason) from None
+
+    return wrapper
+
+
+handle_pandas_errors = handle_data_errors

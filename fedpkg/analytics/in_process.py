@@ -43,9 +43,6 @@ class InProcess:
         nodes: All organisations; the caller is the first one. Their ids are those of their organisations.
         answer: Answers one input; that of versions 4 and 5, by default.
         client: Makes the client that functions get as ``mock_client``, from their backend.
-
-    Attributes:
-        errors: What functions raised, by the id of their run.
     """
 
     def __init__(
@@ -69,10 +66,6 @@ class InProcess:
         self.node_id = self._shared.node_id(nodes[0])
         self.task_id = 0
         self.databases: list[str] = list(nodes[0].frames)
-
-    @property
-    def errors(self) -> Mapping[int, BaseException]:
-        return self._shared.errors
 
     def frames_of(self, organization_id: int) -> Mapping[str, Any]:
         """The frames of an organisation by label, and no copies of them."""
@@ -131,6 +124,12 @@ class InProcess:
 
     def about(self, task_id: int) -> Mapping[str, Any]:
         return self._task(task_id).about
+
+    def raise_failure(self, task_id: int) -> None:
+        """Raise what the first function of a task that failed has raised; nothing if none has."""
+        for one in self._task(task_id).runs:
+            if one.run_id in self._shared.errors:
+                raise self._shared.errors[one.run_id]
 
     def _task(self, task_id: int) -> _Task:
         if not isinstance(task_id, int) or not 1 <= task_id <= len(self._shared.tasks):

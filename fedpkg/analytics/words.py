@@ -119,6 +119,8 @@ class AuthStatus(Word):
     OFFLINE = "offline"
 
 
+__version__ = "fedpkg"
+APPNAME = "vantage6"
 STRING_ENCODING = "utf-8"
 ENV_VAR_EQUALS_REPLACEMENT = "!"
 DATAFRAME_MULTIPLE_KEYWORD = "multiple"

@@ -116,6 +116,11 @@ def database_connection(types: Sequence[str], include_metadata: bool = True) -> 
     return decorate
 
 
+def _get_user_database_labels() -> list[str]:
+    """The labels of the databases that the task names. Published algorithms have decorators that ask for them."""
+    return list(environment.call().databases)
+
+
 def get_ohdsi_metadata(label: str) -> OHDSIMetaData:
     """Not possible: see `database_connection`."""
     raise AlgorithmInitializationError(f"database {label!r}: OMOP databases are not read; use one of type sql")

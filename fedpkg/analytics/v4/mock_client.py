@@ -95,9 +95,8 @@ class MockAlgorithmClient(Client):
     def _create(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         task = super()._create(*args, **kwargs)
         if self._on_failure == "raise":
-            for one in self._runs(task["id"]):
-                if one.run_id in self._mocked.errors:
-                    raise self._mocked.errors[one.run_id]
+            self._mocked.run()
+            self._mocked.raise_failure(task["id"])
         return task
 
 

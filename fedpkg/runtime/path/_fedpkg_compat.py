@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-NAMES = frozenset(("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets", "datasets"))
+NAMES = frozenset(
+    ("fedn", "scaleout", "scaleoututil", "docker", "fedpkg", "flwr", "flwr_datasets", "datasets", "vantage6")
+)
+WHEELS = ("algorithm", "client", "common", "tools")  # folders of vantage6 that its wheels have
 OF_FEDN = ("fedn", "scaleout", "scaleoututil")
 SERVED = tuple("fedpkg.%s" % name for name in ("client", "records", "apps", "analytics", "partitions", "errors"))
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -73,6 +76,8 @@ class _LastResort:
 
 
 def _has_modules(spec: ModuleSpec) -> bool:
-    """Whether the folder ``datasets`` has modules of the app, and not only its data."""
-    folders = (spec.submodule_search_locations or ()) if spec.name == "datasets" else ()
+    """Whether a folder without ``__init__.py`` has modules: those of an app in ``datasets``, or wheels of vantage6."""
+    folders = (spec.submodule_search_locations or ()) if spec.name in ("datasets", "vantage6") else ()
+    if spec.name == "vantage6":
+        return any(os.path.isdir(os.path.join(folder, name)) for folder in folders for name in WHEELS)
     return any(name.endswith(".py") for folder in folders if os.path.isdir(folder) for name in os.listdir(folder))

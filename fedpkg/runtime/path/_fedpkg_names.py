@@ -23,7 +23,8 @@ class Library:
         name: of the package, which has ``__getattr__ = Library(…).look_up``.
         modules: for each module the names that it has, and where each one is: ``module``, or ``module:other name``.
             A module inside one, such as ``flwr.serverapp.strategy.fedavg``, has those of its names that are written as
-            it is.
+            it is. A name that is also a module, such as a decorator ``metadata`` in a module ``metadata``, is what the
+            table says.
         reasons: why a name does not exist, or what to use instead.
     """
 
@@ -62,6 +63,11 @@ class Library:
         table = self.table_of(module.__name__) or {}
         module.__all__ = list(table)  # type: ignore[attr-defined]
         module.__getattr__ = self._looking_up(module, table)  # type: ignore[method-assign]
+        for name in table:
+            inner = "%s.%s" % (module.__name__, name)
+            if inner in self._modules:  # an import of it sets this name of the package, now and not later
+                importlib.import_module(inner)
+                delattr(module, name)
 
     def _looking_up(self, module: ModuleType, table: Mapping[str, str]) -> Callable[[str], Any]:
         def look_up(name: str) -> Any:
