@@ -29,8 +29,6 @@ from fedpkg.analytics.errors import (
 )
 from fedpkg.analytics.log import warn
 
-OLD, V4, V5 = "v1-v3", "v4", "v5"  # eras of the contract
-PREFIX = "RPC_"  # of partial functions in versions 1 to 3
 MULTIPLE = "multiple"  # a source of version 5: several frames by name, as one argument
 JOINED_BY = ","  # the labels of such a group
 # What decorators note at the function that they return. The names of the first four are those of the published ones.
@@ -131,26 +129,14 @@ def load(name: str) -> ModuleType:
         ) from error
 
 
-def era_of(module: ModuleType, input_: Mapping[str, Any]) -> str:
-    """The era of the contract by which an input is answered: OLD, V4 or V5."""
-    method = str(input_.get("method"))
-    found = getattr(module, method, None)
-    if hasattr(found, STEP):
-        return V5
-    if any(hasattr(found, mark) for mark in (SUPPLIES, *CLIENT_MARKS, *DATA_MARKS)):
-        return V4
-    if input_.get("master") or hasattr(module, PREFIX + method):
-        return OLD
-    return V5 if any(hasattr(one, STEP) for one in vars(module).values()) else V4
-
-
 def find(module: ModuleType, method: str) -> Callable[..., Any]:
     """The function of this name.
 
     Raises:
         MethodNotFoundError: There is none, or it cannot be called by an input.
     """
-    there = [name for name, one in vars(module).items() if _is_own(one, module) and not name.startswith("_")]
+    functions = {name: one for name, one in vars(module).items() if inspect.isfunction(one) and name[0] != "_"}
+    there = [name for name, one in functions.items() if _is_own(one, module)] or list(functions)
     function = getattr(module, method, None)
     if not callable(function):
         near = difflib.get_close_matches(method, there, 1)
@@ -166,9 +152,9 @@ def find(module: ModuleType, method: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
-def _is_own(value: Any, module: ModuleType) -> bool:
+def _is_own(function: Callable[..., Any], module: ModuleType) -> bool:
     """Whether a function is the algorithm's, and not of a library that it imports."""
-    return inspect.isfunction(value) and value.__module__.partition(".")[0] == module.__name__.partition(".")[0]
+    return function.__module__.partition(".")[0] == module.__name__.partition(".")[0]
 
 
 def check(function: Callable[..., Any], asked: Input) -> None:

@@ -8,10 +8,13 @@ from typing import Any, BinaryIO
 
 from fedpkg.analytics.log import debug, error, info, warning
 
+_LONGEST_NAME = 14
+
 
 def logger_name(special__name__: str) -> str:
-    """The last part of a module's name, as the name of its logger."""
-    return special__name__.rpartition(".")[2]
+    """The name of a module's logger: its last part, shortened."""
+    name = special__name__.rpartition(".")[2]
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}.."
 
 
 def bytes_to_base64s(bytes_: bytes) -> str:

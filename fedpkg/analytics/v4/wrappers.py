@@ -24,7 +24,7 @@ def load_data(
 ) -> Any:
     """Read a database as a data frame. Errors are those of `fedpkg.analytics.databases.read`."""
     databases = importlib.import_module("fedpkg.analytics.databases")
-    return databases.read(database_uri, db_type or "csv", query=query, sheet=sheet_name)
+    return databases.read(database_uri, db_type or "csv", query=query, sheet_name=sheet_name)
 
 
 def get_column_names(

@@ -52,8 +52,12 @@ class Library:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name.startswith(self._name + ".") and self.table_of(name) is not None:
+        if not name.startswith(self._name + "."):
+            return None
+        if self.table_of(name) is not None:
             return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+        if name in self._reasons:
+            raise ModuleNotFoundError("%s: %s" % (name, self._reasons[name]), name=name)
         return None
 
     def create_module(self, spec: ModuleSpec) -> None:

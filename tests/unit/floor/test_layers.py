@@ -171,7 +171,7 @@ def test_zygote_needs_only_the_standard_library() -> None:
     for path in (ROOT / "runtime").rglob("*.py"):
         serves_fedn = "compat" in path.parts or path.name in PROGRAMS
         # What a package of FEDn's needs anyway; of fedpkg, the client that is found everywhere.
-        compat = ("numpy", "fedn") if serves_fedn else ()
+        compat = ("numpy", "fedn", "vantage6") if serves_fedn else ()
         if path.name == "_fedpkg_split_server.py":  # whose model is a torch module
             compat += ("torch",)
         for line, name in imports_of(path):
