@@ -2,8 +2,8 @@
 
     python -m _fedpkg_client_app MODULE:OBJECT IN OUT [--node-config.NAME=VALUE …]
 
-IN is a file with a message, OUT the file for the reply. The exit code tells the server how it failed: see `fedpkg.apps.
-message.ErrorCode`.
+IN is a file with a message, OUT the file for the reply. The exit code tells the server how it failed: it is a code of
+`fedpkg.apps.message.ErrorCode`, or of an error that the app has replied with.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedpkg.apps.client_app import ClientApp, LoadClientAppError
 from fedpkg.apps.context import Context
 from fedpkg.apps.identity import Identity, run_id_of
 from fedpkg.apps.loading import find_object, is_installed
-from fedpkg.apps.message import ErrorCode, Message
+from fedpkg.apps.message import LAST_CODE, ErrorCode, Message
 from fedpkg.apps.message_file import read_message, write_message
 from fedpkg.client.models import write_json
 from fedpkg.client.task import Task, task
@@ -31,7 +31,6 @@ from fedpkg.records.files import read_content, write_content
 NUM_EXAMPLES = ("num-examples", "num_examples")
 _STATE = "message-app.npz"  # in the client's folder for its state
 _OPTION = "--node-config."
-_LAST_CODE = 63  # of an error whose code is given as an exit code; larger ones are shells' and signals'
 
 
 def main(words: Sequence[str]) -> None:
@@ -76,8 +75,11 @@ def answer(
         context.state = read_content(state_path)[0]
     reply = _answer(reference, message, context)
     if reply.has_error():
-        code = reply.error.code if 0 < reply.error.code <= _LAST_CODE else ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-        end(code, f"the ClientApp replied with an error (code {reply.error.code}): {reply.error.reason}")
+        code, note = reply.error.code, ""
+        if not 0 < code <= LAST_CODE:
+            note = f", which cannot be an exit code: use 1 to {LAST_CODE}"
+        given = ErrorCode.CLIENT_APP_RAISED_EXCEPTION if note else code
+        end(given, f"the ClientApp replied with an error (code {code}{note}): {reply.error.reason}")
     save(reply)
     if state_path is not None and (context.state or os.path.exists(state_path)):
         write_content(state_path, context.state)
@@ -119,6 +121,8 @@ def _answer(reference: str, message: Message, context: Context) -> Message:
 
             return installed.answer(app, message, context)
         return cast("Message", app(message, context))
+    except SystemExit as left:
+        end(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, f"the ClientApp called sys.exit({left.code!r:.200})")
     except Exception:
         end(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, traceback.format_exc())
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from fedpkg.apps import identity
-from fedpkg.apps.message import Error, ErrorCode, Message, Metadata
+from fedpkg.apps.message import LAST_CODE, Error, ErrorCode, Message, Metadata
 from fedpkg.client import arrays as array_files
 from fedpkg.client.coordinator import Failure, Kept, Replies, Request, SessionEnded, Step, Written
 from fedpkg.client.errors import ClientError
@@ -419,6 +419,7 @@ def _content(path: str, part: tuple[int, int] | None) -> RecordDict | Error:
 def _error(failure: Failure | None) -> Error:
     if failure is None:
         return Error(ErrorCode.NODE_UNAVAILABLE, "the node was not asked")
+    code: int
     if failure.word in _UNAVAILABLE:
         code = ErrorCode.NODE_UNAVAILABLE
     elif failure.word in _LATE:
@@ -430,13 +431,11 @@ def _error(failure: Failure | None) -> Error:
     return Error(code, f"{failure.word}: {failure.text}")
 
 
-def _code_of(text: str) -> ErrorCode:
+def _code_of(text: str) -> int:
     """The code of an error with which the program of a client ended: it is its exit code."""
     found = re.search(r"exited with code (\d+)", text)
-    try:
-        return ErrorCode(int(found[1]) if found else ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
-    except ValueError:
-        return ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    code = int(found[1]) if found else 0
+    return code if 0 < code <= LAST_CODE else ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,9 @@ class MessageInitializationError(TypeError):
     """A Message was constructed from arguments that do not belong together."""
 
 
+LAST_CODE = 125  # of an error that a client replies with: it is an exit code, and larger ones are shells' and signals'
+
+
 class ErrorCode(IntEnum):
     """Why a message has an error instead of content."""
 

@@ -49,6 +49,14 @@ def raises(msg, context):
 def refuses(msg, context):
     return Message(Error(6, "not today"), reply_to=msg)
 
+@app.query("invents")
+def invents(msg, context):
+    return Message(Error(77, "its own"), reply_to=msg)
+
+@app.query("invents_300")
+def invents_300(msg, context):
+    return Message(Error(300, "its own"), reply_to=msg)
+
 @app.query("leaves")
 def leaves(msg, context):
     sys.exit(9)
@@ -98,7 +106,13 @@ def test_a_task_leaves_reply_metrics_and_state(folder: Path) -> None:
         ("query", 2, "the function for 'query' returned None; it must return Message("),
         ("query.raises", 2, "KeyError: 'no such thing'"),
         ("query.refuses", 6, "replied with an error (code 6): not today"),
-        ("query.leaves", 9, ""),
+        ("query.invents", 77, "replied with an error (code 77): its own"),
+        (
+            "query.invents_300",
+            2,
+            "replied with an error (code 300, which cannot be an exit code: use 1 to 125): its own",
+        ),
+        ("query.leaves", 2, "the ClientApp called sys.exit(9)"),
         ("evaluate", 2, "No evaluate function registered"),
     ],
 )

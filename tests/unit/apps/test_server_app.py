@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from warm import warm_python
 
 from fedpkg.config import ExecutorConfig, RunConfig, dump_config
 from fedpkg.errors import Interrupted, SessionFailed
-from fedpkg.session import beginning
+from fedpkg.session import beginning, executors
 from fedpkg.session.control import Control
 from fedpkg.session.session import Session
+from fedpkg.waist.answer import Answer
+from fedpkg.waist.order import Order
 
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
 
@@ -240,7 +243,7 @@ while True:
 
 
 CLIENT = """
-from fedpkg.apps import ClientApp, Message, MetricRecord, RecordDict
+from fedpkg.apps import ClientApp, Error, Message, MetricRecord, RecordDict
 
 app = ClientApp()
 
@@ -251,18 +254,20 @@ def query(message, context):
         return None
     if context.node_id == 3:
         raise ValueError("no data here")
+    if context.node_id == 4:
+        return Message(Error(77, "too few rows"), reply_to=message)
     return Message(RecordDict({"metrics": MetricRecord({"node": context.node_id})}), reply_to=message)
 """
 ASKS = """
 replies = grid.send_and_receive([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
 told = [r.error.code if r.has_error() else r.content["metrics"]["node"] * 100 for r in replies]
-grid.end_round(metrics={"told": told, "reason": replies[2].error.reason})
+grid.end_round(metrics={"told": told, "reasons": [replies[2].error.reason, replies[3].error.reason]})
 """
 
 
 @pytest.mark.slow
 def test_clients_that_return_nothing_or_raise_cost_their_replies_alone(federation: Federation, tmp_path: Path) -> None:
-    config = config_of(federation, tmp_path, main_of(ASKS), package=str(tmp_path / "my app ü"))
+    config = config_of(federation, tmp_path, main_of(ASKS), package=str(tmp_path / "my app ü"), run_config={})
     folder = Path(config.package)
     (folder / "my_app" / "client_app.py").write_text(CLIENT)
     components = 'serverapp = "my_app.server_app:app"\nclientapp = "my_app.client_app:app"'
@@ -271,8 +276,9 @@ def test_clients_that_return_nothing_or_raise_cost_their_replies_alone(federatio
     session = federation.run(config)
     assert session.status == "finished", session.error
     [row] = federation.store.list_rounds(session.session_id)
-    assert row.strategy_metrics["told"] == [100, 2, 2, 400]
-    assert "no data here" in row.strategy_metrics["reason"]
+    assert row.strategy_metrics["told"] == [100, 2, 2, 77]
+    raised, replied = row.strategy_metrics["reasons"]  # type: ignore[misc]
+    assert "no data here" in raised and "too few rows" in replied
 
 
 RAISES = """
@@ -315,6 +321,54 @@ def test_an_app_that_sends_something_else_when_it_is_resumed_is_told_where(
     config_of(federation, tmp_path, main_of(RAISES.replace("number == 2", "False").replace('"train"', '"train.other"')))
     session = Session(federation.home, session_id=failed.session_id).fresh().run()
     assert (session.status, session.session_id != failed.session_id) == ("finished", True)
+
+
+class OneIsSilent(RecordsAtOnce):
+    """The client ``silent`` answers only when its task is cancelled."""
+
+    silent: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: dict[str, Future[Answer]] = {}
+
+    def submit(self, order: Order) -> Future[Answer]:
+        if order.client_id != self.silent:
+            return super().submit(order)
+        self.asked.append((order.client_id, order.entry_point))
+        return self._waiting.setdefault(order.task_id, Future())
+
+    def cancel(self, task_id: str) -> None:
+        self._waiting.pop(task_id).set_result(Answer(task_id=task_id, status="cancelled"))
+
+
+LATE = """
+nodes = grid.get_node_ids()
+replies = grid.send_and_receive([Message(RecordDict(), node, "query") for node in nodes], timeout=0.2)
+codes = [one.error.code if one.has_error() else 0 for one in replies]
+assert codes == [0, 0, 4, 0], replies
+grid.send_and_receive([Message(RecordDict(), nodes[0], "train")])
+raise RuntimeError("not yet mended")
+grid.end_round(metrics={"late": replies[2].error.reason})
+"""
+
+
+def test_a_reply_that_was_too_late_is_so_after_a_resume(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = OneIsSilent()
+    executor.silent = "client-2"
+    monkeypatch.setattr(executors, "make_executor", executor.make)
+    with pytest.raises(SessionFailed, match="not yet mended"):
+        federation.run(config_of(federation, tmp_path, main_of(LATE)))
+    [failed] = federation.store.list_sessions()
+    asked, executor.silent = len(executor.asked), None  # now it would answer
+    config_of(federation, tmp_path, main_of(LATE.replace("raise ", "")))
+    session = federation.resume(failed.session_id)
+    assert (session.status, len(executor.asked)) == ("finished", asked)
+    [row] = federation.store.list_rounds(session.session_id)
+    assert (row.num_ok, row.num_failed) == (4, 1)
+    assert str(row.strategy_metrics["late"]).startswith("round_timeout: ")
 
 
 BAD = {
