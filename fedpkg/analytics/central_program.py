@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpkg.analytics import eras, serialise
-from fedpkg.analytics.backend import COMPLETED, Organization, Run
+from fedpkg.analytics import calling, eras, serialise
+from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.coordinated import Coordinated
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
@@ -26,7 +25,7 @@ from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded, Step
 
 RESULT = "result"  # the file that is kept, with the form of its content as suffix
-FAILURES = 5  # organisations that an error names
+FAILURES = 5  # that an error names
 _LAST_LINES = 14  # of a traceback, in the session's error
 
 
@@ -59,11 +58,10 @@ def main(module: str) -> None:
     except SystemExit as end:
         backend.fail(f"{asked['method']} ended its process with exit code {end.code!r:.80}{_failed(backend)}")
         raise
-    except BaseException:
-        text = traceback.format_exc()
-        sys.stderr.write(text)
-        sys.stderr.flush()
-        last = "".join(text.splitlines(keepends=True)[-_LAST_LINES:]).rstrip()
+    except BaseException as error:
+        text = calling.traceback_of(error)
+        print(text, file=sys.stderr, flush=True)
+        last = "".join(text.splitlines(keepends=True)[-_LAST_LINES:])
         backend.fail(f"{asked['method']} raised an exception{_failed(backend)}\n{last}")
         sys.exit(1)
     backend.finish()
@@ -116,8 +114,6 @@ def _never_wait(backend: Coordinated) -> None:
 
 def _failed(backend: Coordinated) -> str:
     """Which organisations have failed, as an addition to an error."""
-    names = {one.organization_id: one.name for one in backend.organizations()}
-    runs: list[Run] = [run for run in backend.all_runs() if run.status != COMPLETED and run.log]
-    said = [f"\n  {names[run.organization_id]}, task {run.task_id}: {run.log}" for run in runs[:FAILURES]]
-    more = [f"\n  and {len(runs) - FAILURES} more"] if len(runs) > FAILURES else []
-    return f"; partial results that are missing:{''.join([*said, *more])}" if runs else ""
+    all_, said = backend.failures, backend.failures[:FAILURES]
+    said += [f"and {len(all_) - FAILURES} more"] if len(all_) > FAILURES else []
+    return "".join(["; partial results that are missing:", *(f"\n  {one}" for one in said)]) if said else ""

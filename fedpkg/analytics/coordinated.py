@@ -56,6 +56,9 @@ class Coordinated(Recorded):
         rounds: those of `fedpkg.client.coordinator`.
         step: the first of them.
         clients: the id of the client of each organisation, by its id.
+
+    Attributes:
+        failures: which tasks have no result at which organisation, and why.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Coordinated(Recorded):
         self._step = step
         self._clients = clients
         self._allow_pickle = allow_pickle
+        self.failures: list[str] = []
         self._was_asked = False
         self._sent = 0
 
@@ -87,13 +91,10 @@ class Coordinated(Recorded):
         todo = [job for each in jobs.values() for job in each]
         while ready := [job for job in todo if job.is_ready]:
             wanted = self._send(ready)
+            self._note(ready)
             todo = [job for job in [*todo, *wanted] if job.ended is None]
         for task in tasks:
             self.end(task, [job.ended for job in jobs[task.task_id] if job.ended is not None])
-            for run in self.runs(task.task_id):
-                if run.log:
-                    name = self._organizations[run.organization_id].name
-                    self.log(f"{name} has no result of task {task.task_id} ({task.name}): {run.log}")
 
     def finish(self) -> None:
         """End the session: the function has returned."""
@@ -111,6 +112,15 @@ class Coordinated(Recorded):
 
     def _jobs(self, task: Task) -> list[_Job]:
         return [_Job(task.input_, one, task.databases, task.name, task.task_id) for one in task.organization_ids]
+
+    def _note(self, jobs: Sequence[_Job]) -> None:
+        """Log why tasks have no result."""
+        for job in jobs:
+            if job.ended is not None and job.ended[2]:
+                name = self._organizations[job.organization_id].name
+                said = f"task {job.task_id}" + f" ({job.name})" * bool(job.name) + " > one of its own" * (job.depth > 1)
+                self.failures.append(f"{name}, {said}: {job.ended[2]}")
+                self.log(f"no result of {self.failures[-1]}")
 
     def _send(self, jobs: Sequence[_Job]) -> list[_Job]:
         """Send tasks, note how they ended, and return the tasks that they want."""

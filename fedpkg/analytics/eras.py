@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedpkg.analytics import serialise
+from fedpkg.analytics import calling, serialise
 from fedpkg.analytics.current import Call
 
 OLD = "v3"  # versions 1 to 3; "v4" and "v5" are written as JSON
@@ -49,6 +49,4 @@ def answer(module: str, input_: bytes, call: Call, *, allow_pickle: bool = False
         legacy: Any = importlib.import_module("fedpkg.analytics.legacy.calling")
         result: bytes = legacy.answer(module, input_, call, allow_pickle=allow_pickle)
         return result
-    calling: Any = importlib.import_module("fedpkg.analytics.calling")
-    found: bytes = calling.answer(module, input_, call)
-    return found
+    return calling.answer(module, input_, call)

@@ -20,5 +20,11 @@ class Frames:
         if label not in self._read:
             databases: Any = importlib.import_module("fedpkg.analytics.databases")
             one = self._node.databases[label]
-            self._read[label] = databases.read(one.uri, one.kind, **one.options)
+            options = {name: value for name, value in one.options.items() if name != "preprocessing"}
+            frame = databases.read(one.uri, one.kind, **options)
+            if steps := one.options.get("preprocessing"):
+                from fedpkg.analytics.v4.preprocessing import preprocess_data
+
+                frame = preprocess_data(frame, steps)
+            self._read[label] = frame
         return self._read[label]

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from fedpkg.analytics import eras
+from fedpkg.analytics import calling, eras
 from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
@@ -23,8 +22,8 @@ from fedpkg.analytics.node import Node, read_node
 from fedpkg.client.records import Records, load_records, write_records
 from fedpkg.client.task import task
 
-FAILED_CODE = 1
-SAID = "fedpkg: "  # before the last line of standard error, which is the reason
+FAILED_CODE, NOT_ALLOWED_CODE = 1, 77  # `fedpkg/compute_package/algorithm.py` has the same
+SAID = "fedpkg: "  # begins the last line of standard error, which is the reason
 
 
 def main(words: Sequence[str]) -> None:
@@ -43,7 +42,7 @@ def main(words: Sequence[str]) -> None:
     except SystemExit as error:
         _end(f"the function ended its process with exit code {error.code!r:.80}")
     except BaseException as error:
-        traceback.print_exc()
+        print(calling.traceback_of(error), file=sys.stderr)
         _end(f"{type(error).__name__}: {error}")
     write_records(out, reply)
 

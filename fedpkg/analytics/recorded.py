@@ -99,10 +99,6 @@ class Recorded:
             self._run(task, place, PENDING) for place in range(len(task.organization_ids))
         ]
 
-    def all_runs(self) -> list[Run]:
-        """Those of all tasks that have ended."""
-        return [run for runs in self._runs.values() for run in runs]
-
     def about(self, task_id: int) -> Mapping[str, Any]:
         task = self._task(task_id)
         return {

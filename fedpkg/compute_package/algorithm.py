@@ -21,6 +21,8 @@ from fedpkg.shown import shown
 from fedpkg.toml_places import NotToml, read_toml
 
 RUNNER = "_fedpkg_algorithm_node"  # the program of a task, in runtime/path
+NOT_ALLOWED_CODE = 77  # with which that program ends if the node's policy does not allow the call
+SAID = "fedpkg: "  # begins the last line of its standard error, which is the reason
 ENTRY_POINT = "partial"
 SERVED = ("vantage6-client", "vantage6-common", "vantage6-algorithm-tools", "vantage6")  # which fedpkg stands in for
 RPC = "RPC_"

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fedpkg.client.data import is_reference
+from fedpkg.compute_package.algorithm import NOT_ALLOWED_CODE, SAID
+from fedpkg.compute_package.algorithm import RUNNER as ALGORITHM_RUNNER
 from fedpkg.compute_package.command import shell_line
 from fedpkg.devices import Slot
 from fedpkg.dispatch.collect import collect, keep_logs
@@ -364,9 +366,20 @@ def _failure(job: Job, outcome: Outcome) -> Failure | None:
         return Failure("signal", f"{name} was killed by {_signal_name(outcome.signal)} after {outcome.wall_s:.1f} s")
     if outcome.exit_code:
         tail = outcome.stderr_tail + outcome.stdout_tail
-        why = remark(job, tail) or _about_data(job, tail)
+        said = _said_by_algorithm(job, outcome.stderr_tail)
+        if said and outcome.exit_code == NOT_ALLOWED_CODE:
+            return Failure("not_allowed", said)
+        why = (said and f": {said}") + (remark(job, tail) or _about_data(job, tail))
         return Failure("exit_code", f"{name} exited with code {outcome.exit_code} after {outcome.wall_s:.1f} s{why}")
     return None
+
+
+def _said_by_algorithm(job: Job, log: str) -> str:
+    """What the program that calls an algorithm's functions says in the end about a call that has no result."""
+    if f" -m {ALGORITHM_RUNNER} " not in job.command:
+        return ""
+    last = log.rstrip().rpartition("\n")[2]
+    return last.removeprefix(SAID) if last.startswith(SAID) else ""
 
 
 def _about_data(job: Job, log_tail: str) -> str:

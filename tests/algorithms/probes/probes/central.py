@@ -1,0 +1,80 @@
+import time
+
+from fedpkg.analytics.v4.decorators import algorithm_client, data
+
+
+def _ids(client):
+    return [one["id"] for one in client.organization.list()]
+
+
+@data(1)
+@algorithm_client
+def mean(client, df, column: str, *, fail_at: str = ""):
+    """The mean of a column over all organisations, and how many rows this one has.
+
+    With ``fail_at``, the partial function of that organisation raises an error.
+    """
+    input_ = {"method": "moments", "kwargs": {"column": column}}
+    if fail_at:
+        input_ = {"method": "fails_at", "args": [fail_at, column]}
+    task = client.task.create(input_=input_, organizations=_ids(client), name="moments")
+    results = client.wait_for_results(task["id"])
+    count = sum(one["count"] for one in results)
+    return {"mean": sum(one["sum"] for one in results) / count, "rows": len(df), "answers": len(results)}
+
+
+@algorithm_client
+def polls(client, times: int = 1000):
+    """Ask for a task in a loop, as public code does."""
+    task = client.task.create(input_={"method": "moments", "kwargs": {"column": "age"}}, organizations=_ids(client))
+    for _ in range(times):
+        client.task.get(task["id"])
+        time.sleep(1)
+    return len(client.result.from_task(task["id"]))
+
+
+@algorithm_client
+def twice(client):
+    """One organisation is named twice."""
+    client.task.create(input_={"method": "moments"}, organizations=[1, 1])
+
+
+@algorithm_client
+def unknown(client):
+    """A partial function that is not there."""
+    task = client.task.create(input_={"method": "momens", "kwargs": {"column": "age"}}, organizations=_ids(client))
+    return client.wait_for_results(task["id"])
+
+
+@algorithm_client
+def many(client, tasks: int):
+    """One task after the other, each with its own round."""
+    found = []
+    for number in range(tasks):
+        task = client.task.create(input_={"method": "moments", "kwargs": {"column": "age"}}, organizations=_ids(client))
+        found.append(sum(one["sum"] for one in client.wait_for_results(task["id"])) + number)
+    return found
+
+
+@algorithm_client
+def stubborn(client, tasks: int):
+    """More tasks than one wants, which all run at once."""
+    tasks = [
+        client.task.create(input_={"method": "moments", "kwargs": {"column": "age"}}, organizations=[1])["id"]
+        for _ in range(tasks)
+    ]
+    return [client.result.from_task(one)[0]["count"] for one in tasks]
+
+
+@algorithm_client
+def deep(client, levels: int):
+    """A central function that runs itself as a task at the next organisation."""
+    ids = _ids(client)
+    if levels == 0:
+        task = client.task.create(input_={"method": "moments", "kwargs": {"column": "age"}}, organizations=ids)
+        return {"at": client.organization_id, "count": sum(one["count"] for one in client.wait_for_results(task["id"]))}
+    next_id = ids[(ids.index(client.organization_id) + 1) % len(ids)]
+    task = client.task.create(
+        input_={"method": "deep", "kwargs": {"levels": levels - 1}}, organizations=[next_id], name="deep"
+    )
+    return {"at": client.organization_id, "inner": client.wait_for_results(task["id"])[0]}

@@ -1,0 +1,49 @@
+import os
+import time
+
+from fedpkg.analytics.v4.decorators import data
+from fedpkg.client.task import task
+
+
+@data(1)
+def moments(df, column):
+    """The number of values of a column, and their sum."""
+    return {"count": int(df[column].count()), "sum": float(df[column].sum())}
+
+
+@data(1)
+def fails_at(df, organization, column):
+    """As `moments`, but not at one organisation."""
+    if task().client_id == organization:
+        raise ValueError(f"no {column} today")
+    return {"count": int(df[column].count()), "sum": float(df[column].sum())}
+
+
+@data(1)
+def append(df):
+    """Tries to change the data of its node; says how it went."""
+    folder = os.environ["FEDN_DATA_PATH"]
+    path = os.path.join(folder, next(name for name in os.listdir(folder) if name != "node.json"))
+    try:
+        with open(path, "a") as file:
+            file.write("1,1\n")
+    except OSError as error:
+        return type(error).__name__
+    return "written"
+
+
+@data(1)
+def look(df, path):
+    """Tries to read a file of another node."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError as error:
+        return type(error).__name__
+
+
+@data(1)
+def never_ends(df):
+    """Sleeps until it is ended."""
+    while True:
+        time.sleep(60)

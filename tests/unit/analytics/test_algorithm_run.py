@@ -1,0 +1,190 @@
+"""Federated algorithms as sessions: results, failures, isolation, and the same result after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analytics_runs import ALGORITHMS, configured
+from federation import Federation
+
+from fedpkg.controller.events import TaskEnded
+from fedpkg.errors import ConfigError, DataError, PackageError, SessionFailed
+from fedpkg.session.algorithm_run import result_of
+
+
+def run(federation: Federation, hospitals: Path, method: str, *overrides: str, **options: Any) -> Any:
+    """What the function returns."""
+    row = federation.run(configured(hospitals, method, *overrides, **options))
+    return result_of(federation.home, row)
+
+
+def test_a_central_function_gets_the_results_of_all_organizations_and_the_data_of_its_host(
+    federation: Federation, hospitals: Path
+) -> None:
+    found = run(federation, hospitals, "mean", arguments=["column=age"], host="Hospital C")
+    assert found == {"mean": 45.0, "rows": 3, "answers": 3}
+    [round_] = federation.store.list_rounds(federation.store.list_sessions()[0].session_id)
+    assert (round_.num_ok, round_.num_failed) == (3, 0)
+
+
+def test_organizations_keep_the_order_of_their_file_and_get_the_files_of_their_names(
+    federation: Federation, hospitals: Path
+) -> None:
+    found = run(federation, hospitals, "moments", arguments=["column=age"])
+    assert found == {
+        "Hospital B": {"count": 1, "sum": 70.0},
+        "Hospital A": {"count": 2, "sum": 110.0},
+        "Hospital C": {"count": 3, "sum": 90.0},
+    }
+
+
+def test_a_partial_function_that_fails_is_told_by_organization_and_its_result_is_left_out(
+    federation: Federation, hospitals: Path
+) -> None:
+    found = run(federation, hospitals, "mean", arguments=["column=age", "fail_at=Hospital B"])
+    assert found == {"mean": 40.0, "rows": 1, "answers": 2}  # as in production, without a word to the function
+    [task] = federation.store.list_tasks(federation.store.list_sessions()[0].session_id, status="failed")
+    assert (task.client_id, task.failure) == ("Hospital B", "exit_code")
+    assert task.message is not None and task.message.endswith("s: ValueError: no age today")
+
+
+def test_an_error_of_the_central_function_names_the_partial_results_that_are_missing(
+    federation: Federation, hospitals: Path
+) -> None:
+    with pytest.raises(SessionFailed) as error:
+        run(federation, hospitals, "mean", arguments=["column=weight"])
+    assert "mean raised an exception; partial results that are missing:" in error.value.message
+    assert "Hospital A, task 1 (moments): exit_code: 'partial' exited with code 1" in error.value.message
+    assert "KeyError: 'weight'" in error.value.message and "ZeroDivisionError" in error.value.message
+
+
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_an_isolated_algorithm_cannot_change_the_data_or_read_those_of_another_node(
+    federation: Federation, hospitals: Path, executor: str
+) -> None:
+    words = [f"executor.name={executor}"]
+    found = run(federation, hospitals, "append", *words)
+    assert set(found.values()) <= {"PermissionError", "OSError"} and len(found) == 3
+    files = sorted((hospitals / "data").iterdir())
+    assert [path.read_text().count("\n") for path in files] == [3, 2, 4]
+    session = federation.store.list_sessions()[0].session_id
+    of_others = [federation.home.session_folder(session) / "nodes" / "2" / "default.csv", files[0]]
+    for path in of_others:
+        found = run(federation, hospitals, "look", *words, arguments=[f"path={path}"])
+        readers = [name for name, said in found.items() if said.startswith("age")]
+        assert readers == [], path
+
+
+def test_an_algorithm_is_refused_where_it_cannot_be_isolated_unless_the_person_says_so(
+    federation: Federation, hospitals: Path
+) -> None:
+    words = ["executor.name=resident"]
+    with pytest.raises(ConfigError, match=r"resident.*cannot isolate"):
+        run(federation, hospitals, "moments", *words, arguments=["column=age"])
+    assert len(run(federation, hospitals, "moments", *words, arguments=["column=age"], isolated=False)) == 3
+
+
+def test_a_loop_that_polls_does_not_wait(federation: Federation, hospitals: Path) -> None:
+    """1000 times a second of sleep; the test would not end in time."""
+    assert run(federation, hospitals, "polls") == 3
+
+
+def test_central_functions_are_nested_by_running_them_again(federation: Federation, hospitals: Path) -> None:
+    found = run(federation, hospitals, "deep", arguments=["levels=3"])
+    assert found == {"at": 1, "inner": {"at": 2, "inner": {"at": 3, "inner": {"at": 1, "count": 6}}}}
+
+
+def test_tasks_deeper_than_allowed_end_as_failures(federation: Federation, hospitals: Path) -> None:
+    with pytest.raises(SessionFailed, match="8 levels deep, the most that is allowed"):
+        run(federation, hospitals, "deep", arguments=["levels=9"])
+
+
+def test_a_function_that_creates_too_many_tasks_is_refused(federation: Federation, hospitals: Path) -> None:
+    with pytest.raises(SessionFailed, match=r"more than 5 tasks; strategy\.most_tasks"):
+        run(federation, hospitals, "stubborn", arguments=["tasks=10000"], most_tasks=5)
+    assert run(federation, hospitals, "stubborn", arguments=["tasks=5"], most_tasks=5) == [1] * 5
+
+
+def test_a_partial_function_that_never_ends_is_ended(federation: Federation, hospitals: Path) -> None:
+    with pytest.raises(SessionFailed, match="no organization has a result of never_ends") as error:
+        run(federation, hospitals, "never_ends", timeout_s=0.5)
+    assert error.value.message.count("timeout: 'partial' was ended after its time limit of 0.5 s") == 3
+
+
+def test_an_organization_that_is_named_twice_in_a_task_is_an_error(federation: Federation, hospitals: Path) -> None:
+    with pytest.raises(SessionFailed, match=r"organization 1 \(Hospital B\) is named twice in one task"):
+        run(federation, hospitals, "twice")
+
+
+def test_a_partial_function_that_is_not_there_fails_where_it_was_asked(federation: Federation, hospitals: Path) -> None:
+    assert run(federation, hospitals, "unknown") == []
+    tasks = federation.store.list_tasks(federation.store.list_sessions()[0].session_id)
+    assert [task.failure for task in tasks] == ["exit_code"] * 3
+    assert "has no function 'momens'; did you mean 'moments'?" in (tasks[0].message or "")
+
+
+def test_a_killed_run_goes_on_from_the_recorded_partial_results(federation: Federation, hospitals: Path) -> None:
+    config = configured(hospitals, "many", arguments=["tasks=4"])
+    row = federation.run(config)
+    whole = result_of(federation.home, row)
+    calls = len(federation.store.list_tasks(row.session_id))
+    assert whole == [270.0, 271.0, 272.0, 273.0] and calls == 12
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: object) -> None:
+        if isinstance(event, TaskEnded) and event.order.round_number == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        federation.run(config, watch=kill)
+    killed = federation.store.list_sessions()[-1]
+    done = {task.task_id for task in federation.store.list_tasks(killed.session_id, status="ok")}
+    assert 6 <= len(done) < 12
+    row = federation.resume(killed.session_id)
+    assert result_of(federation.home, row) == whole
+    assert done <= {task.task_id for task in federation.store.list_tasks(row.session_id)}
+    ok = [task for task in federation.store.list_tasks(row.session_id, status="ok") if task.round_number < 3]
+    assert len(ok) == 6  # none of the first two rounds ran again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "mean needs column"),
+        (["colum=age"], "mean has no such argument; did you mean 'column'?"),
+        (["column=age", "column=stage"], "--arg column is given twice"),
+        (["age"], "--arg age: it is not NAME=VALUE"),
+    ],
+)
+def test_arguments_are_checked_before_anything_runs(hospitals: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configured(hospitals, "mean", arguments=arguments)
+    assert message in error.value.message
+    if arguments != ["column=age", "column=stage"]:
+        assert "mean(column: str, fail_at: str = '')" in (error.value.hint or "")
+
+
+def test_a_method_that_is_not_there_is_told_with_those_that_are(hospitals: Path) -> None:
+    with pytest.raises(PackageError, match="has no function 'meen'; did you mean 'mean'") as error:
+        configured(hospitals, "meen")
+    assert "never_ends" in (error.value.hint or "")
+
+
+def test_each_node_needs_one_match_of_the_database(federation: Federation, hospitals: Path) -> None:
+    data = hospitals / "data"
+    with pytest.raises(DataError, match="matches 3 paths, and there are 2 nodes"):
+        run(federation, hospitals, "moments", arguments=["column=age"], nodes="2")
+    with pytest.raises(DataError, match="is one file, and there are 3 nodes"):
+        run(federation, hospitals, "moments", arguments=["column=age"], databases={"default": f"{data}/hospital-a.csv"})
+    with pytest.raises(DataError, match="the node client-0 has no database"):
+        run(federation, hospitals, "moments", arguments=["column=age"], nodes="2", databases={})
+
+
+def test_data_in_the_folder_of_the_algorithm_are_refused(federation: Federation, hospitals: Path) -> None:
+    inside = ALGORITHMS / "probes" / "*.py"
+    with pytest.raises(DataError, match="in the folder of the algorithm, of which each node gets a copy"):
+        run(federation, hospitals, "polls", nodes="1", databases={"default": str(inside)})
