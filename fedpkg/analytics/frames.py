@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from fedpkg.analytics.node import Node
@@ -18,7 +17,8 @@ class Frames:
     def __call__(self, label: str) -> Any:
         """The database with this label, as a DataFrame. KeyError: the node has none."""
         if label not in self._read:
-            databases: Any = importlib.import_module("fedpkg.analytics.databases")
+            from fedpkg.analytics import databases
+
             one = self._node.databases[label]
             options = {name: value for name, value in one.options.items() if name != "preprocessing"}
             frame = databases.read(one.uri, one.kind, **options)
