@@ -69,10 +69,10 @@ def read(
         raise _unknown(kind, about or "database")
     where = about or "database " + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", uri)
     path = uri
-    if not _URL.match(uri):
-        path = _checked_path(uri, where, is_folder=kind.lower() == "folder")
+    if not is_url(uri):
+        path = check_path(uri, where, is_folder=kind.lower() == "folder")
     elif kind.lower() != "sql":
-        path = _checked_path(uri.removeprefix("file://"), where, is_folder=kind.lower() == "folder")
+        path = check_path(uri.removeprefix("file://"), where, is_folder=kind.lower() == "folder")
     options = {
         "query": query,
         "sheet_name": sheet_name,
@@ -85,6 +85,15 @@ def read(
     return read_it(path, where, {name: options[name] for name in _OPTIONS[kind.lower()]})
 
 
+def is_url(uri: str) -> bool:
+    return bool(_URL.match(uri))
+
+
+def is_windows_path(uri: str) -> bool:
+    """Whether it is a path of Windows, on a machine that has another system."""
+    return os.name != "nt" and bool(_WINDOWS.match(uri))
+
+
 def _unknown(kind: str, where: str) -> DataError:
     if kind.lower() in _NOT_HERE:
         return DataError(
@@ -95,10 +104,11 @@ def _unknown(kind: str, where: str) -> DataError:
     return DataError(f"{where}: unknown type {kind!r}{near}", hint=f"types of databases: {', '.join(KINDS)}")
 
 
-def _checked_path(uri: str, where: str, *, is_folder: bool) -> str:
-    if _URL.match(uri):
+def check_path(uri: str, where: str, *, is_folder: bool) -> str:
+    """The path of a database. Raises DataError: there is no such file or folder, or it is something else."""
+    if is_url(uri):
         raise DataError(f"{where}: {uri} is not a path", hint="download the file, and give its path")
-    if os.name != "nt" and _WINDOWS.match(uri):
+    if is_windows_path(uri):
         raise DataError(
             f"{where}: {uri} is a Windows path, and this machine is not Windows",
             hint="write the path that the data have here, in the node's configuration or as --database LABEL=PATH",
@@ -284,10 +294,10 @@ def _read_sql(uri: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame:
     query = options["query"]
     if not isinstance(query, str) or not query.strip():
         raise DataError(f"{where}: an SQL database needs a query", hint=_ONE_SELECT)
-    if not _URL.match(uri) or uri.startswith("sqlite://"):
+    if not is_url(uri) or uri.startswith("sqlite://"):
         path = uri
         if uri.startswith("sqlite://"):  # three slashes before a relative path, four before an absolute one
-            path = _checked_path(uri.partition("://")[2].removeprefix("/"), where, is_folder=False)
+            path = check_path(uri.partition("://")[2].removeprefix("/"), where, is_folder=False)
         return _from_sqlite(pandas, path, query, where)
     return _from_server(pandas, uri, query, where)
 

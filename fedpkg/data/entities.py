@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.errors import ConfigError, DataError, nearest
@@ -22,6 +22,20 @@ _PLACEHOLDER = re.compile(r"\{attributes\.([A-Za-z0-9_-]+)\}")
 _HINT = "an entity has id, parent (the id of another), data (a path), and attributes of any name with one value each"
 # Of vantage6's organizations; people, keys and passwords are left out.
 _OF_AN_ORGANIZATION = ("domain", "address1", "address2", "zipcode", "country")
+_KEYS_OF_A_PARTICIPANT = ("api-key", "api_key")  # in versions 1 and 2, and later
+
+
+class Secret:
+    """A text that is never shown."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def is_same(self, other: Secret) -> bool:
+        return self._text == other._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
 
 
 @dataclass(frozen=True)
@@ -42,9 +56,18 @@ class Entity:
 
 
 class Entities:
-    """All entities of a file, in its order. Those that are no parent are the clients."""
+    """All entities of a file, in its order. Those that are no parent are the clients.
 
-    def __init__(self, entities: Sequence[Entity]) -> None:
+    Args:
+        api_keys: The API keys of clients, by which the configurations of their nodes are found.
+        ignored: Keys of the file that are not used.
+    """
+
+    def __init__(
+        self, entities: Sequence[Entity], api_keys: Mapping[str, Secret] | None = None, ignored: Sequence[str] = ()
+    ) -> None:
+        self.api_keys = api_keys or {}
+        self.ignored = tuple(ignored)
         self._by_id = {entity.entity_id: entity for entity in entities}
         parents = {entity.parent for entity in entities}
         self.clients = [entity for entity in entities if entity.entity_id not in parents]
@@ -118,25 +141,27 @@ def read_entities(path: Path, *, sha256: str | None = None) -> Entities:
             hint="restore the file, or start a new run",
             path=str(path),
         )
-    rows = csv_rows(path, file.text) if path.suffix.lower() == ".csv" else _yaml_rows(path, file.text)
+    of_vantage6 = _OfVantage6(path)
+    is_csv = path.suffix.lower() == ".csv"
+    rows = csv_rows(path, file.text) if is_csv else _yaml_rows(path, file.text, of_vantage6)
     entities = [_entity(path, place, row) for place, row in rows]
     if not entities:
         raise DataError(f"{path}: it lists no entities", hint=_HINT, path=str(path))
     _check(entities)
-    return Entities(entities)
+    return Entities(entities, of_vantage6.api_keys, tuple(of_vantage6.ignored))
 
 
 def _read(path: Path) -> SmallFile:
     return SmallFile.read(path, "the entities", "clients.entities is the path of a YAML or CSV file")
 
 
-def _yaml_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _yaml_rows(path: Path, text: str, of_vantage6: _OfVantage6) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         tree, lines = read_yaml(text, source=str(path))
     except ConfigError as error:
         raise DataError(error.message, hint=error.hint, path=str(path)) from error
     if isinstance(tree, dict) and "organizations" in tree:
-        yield from _of_vantage6(path, tree)
+        yield from of_vantage6.rows(tree)
         return
     at: tuple[str, ...] = ()
     if isinstance(tree, dict) and list(tree) == ["entities"]:
@@ -151,31 +176,89 @@ def _yaml_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, {str(key): value for key, value in row.items()}
 
 
-def _of_vantage6(path: Path, tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Collaborations are parents of the organizations that take part in them."""
-    of: dict[str, str] = {}
-    for collaboration in tree.get("collaborations") or ():
-        name = str(collaboration.get("name")) if isinstance(collaboration, dict) else ""
-        for one in (collaboration.get("participants") or ()) if name else ():
-            participant = str(one.get("name") if isinstance(one, dict) else one)
-            if of.setdefault(participant, name) != name:
-                raise DataError(
-                    f"{path}: {participant!r} takes part in {of[participant]!r} and in {name!r}",
-                    hint="an entity has one parent: leave the other collaborations out",
-                    path=str(path),
-                )
-        if name:
-            yield f"{path}, collaboration {name!r}", {"id": name, "encrypted": collaboration.get("encrypted", True)}
-    known = []
-    for number, organization in enumerate(tree["organizations"] or ()):
-        place = f"{path}, organization {number + 1}"
-        if not isinstance(organization, dict) or not organization.get("name"):
-            raise DataError(f"{place}: it has no name", path=str(path))
-        known.append(name := str(organization["name"]))
-        row = {key: organization.get(key) for key in _OF_AN_ORGANIZATION if organization.get(key) is not None}
-        yield place, {"id": name, "parent": of.get(name), **row}
-    if strange := next((one for one in of if one not in known), None):
-        raise DataError(f"{path}: there is no organization {strange!r}{nearest(strange, known)}", path=str(path))
+class _OfVantage6:
+    """The organizations of vantage6's entities.yaml. Collaborations are parents of those that take part in them.
+
+    Fields may be absent. Of wrong ones only the place is told, as many are secrets.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.api_keys: dict[str, Secret] = {}
+        self.ignored: dict[str, None] = {}
+
+    def rows(self, tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        self._pass_over("", tree, ("organizations", "collaborations"))
+        of: dict[str, str] = {}
+        for place, collaboration in self._listed(tree.get("collaborations"), "collaboration"):
+            name = self._name(place, collaboration)
+            self._pass_over("collaborations.", collaboration, ("name", "participants", "encrypted"))
+            is_encrypted = collaboration.get("encrypted", True)
+            if not isinstance(is_encrypted, (bool, type(None))):
+                self._wrong(place, "'encrypted' must be true or false")
+            participants = self._list(place, "participants", collaboration.get("participants"))
+            for one in participants:
+                participant = self._participant(place, one)
+                if of.setdefault(participant, name) != name:
+                    self._wrong(
+                        "",
+                        f"{participant!r} takes part in {of[participant]!r} and in {name!r}",
+                        "an entity has one parent: leave the other collaborations out",
+                    )
+            if participants:  # without children it would be a client
+                yield place, {"id": name, "encrypted": is_encrypted}
+        known: list[str] = []
+        for place, organization in self._listed(tree["organizations"], "organization"):
+            known.append(name := self._name(place, organization))
+            self._pass_over("organizations.", organization, ("name", *_OF_AN_ORGANIZATION))
+            self._list(place, "users", organization.get("users"))
+            row = {key: organization.get(key) for key in _OF_AN_ORGANIZATION if organization.get(key) is not None}
+            yield place, {"id": name, "parent": of.get(name), **row}
+        if strange := next((one for one in of if one not in known), None):
+            self._wrong("", f"there is no organization {strange!r}{nearest(strange, known)}")
+
+    def _participant(self, place: str, one: Any) -> str:
+        """The name of a participant, which is a name, or a name with an API key."""
+        if not isinstance(one, dict):
+            if not isinstance(one, str) or not one:
+                self._wrong(place, "a participant must be a name, or {name: …, api_key: …}")
+            return str(one)
+        name = self._name(f"{place}, a participant", one)
+        self._pass_over("participants.", one, ("name", *_KEYS_OF_A_PARTICIPANT))
+        keys = [one[key] for key in _KEYS_OF_A_PARTICIPANT if one.get(key) is not None]
+        if len(keys) > 1 or not all(isinstance(key, (str, int)) and not isinstance(key, bool) for key in keys):
+            self._wrong(place, f"the participant {name!r} must have one api_key, a text")
+        if keys:
+            self.api_keys[name] = Secret(str(keys[0]))
+        return name
+
+    def _listed(self, given: Any, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for number, one in enumerate(self._list("", f"{what}s", given), 1):
+            place = f"{what} {number}"
+            if not isinstance(one, dict):
+                self._wrong(place, "expected keys and values")
+            name = one.get("name")
+            yield f"{self.path}, {what} {name!r}" if isinstance(name, str) and name else f"{self.path}, {place}", one
+
+    def _list(self, place: str, key: str, given: Any) -> list[Any]:
+        if given is not None and not isinstance(given, list):
+            self._wrong(place, f"'{key}' must be a list")
+        return given or []
+
+    def _name(self, place: str, one: dict[str, Any]) -> str:
+        name = one.get("name")
+        if name in (None, ""):
+            self._wrong(place, "it has no name")
+        if not isinstance(name, (str, int, float)) or isinstance(name, bool):
+            self._wrong(place, "its name must be a text")
+        return str(name)
+
+    def _pass_over(self, where: str, one: dict[str, Any], used: Sequence[str]) -> None:
+        self.ignored |= dict.fromkeys(f"{where}{key}" for key in one if key not in used)
+
+    def _wrong(self, place: str, what: str, hint: str | None = None) -> NoReturn:
+        whole = place if place.startswith(str(self.path)) else f"{self.path}{f', {place}' if place else ''}"
+        raise DataError(f"{whole}: {what}", hint=hint, path=str(self.path))
 
 
 def _entity(path: Path, place: str, row: Mapping[str, Any]) -> Entity:

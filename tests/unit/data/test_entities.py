@@ -8,7 +8,7 @@ import pytest
 
 from fedpkg.config import ClientsConfig, DataConfig, RunConfig
 from fedpkg.data.clients import client_groups, prepare_clients
-from fedpkg.data.entities import check_placeholders, digest_of, filled_in, read_entities
+from fedpkg.data.entities import Secret, check_placeholders, digest_of, filled_in, read_entities
 from fedpkg.errors import ConfigError, DataError
 
 YAML = """\
@@ -133,6 +133,56 @@ def test_vantage6_organizations_are_entities_without_their_people_and_keys(folde
     assert client_groups(ClientsConfig(entities=path, groups={"all": ["parent=ZEPPELIN"]}), clients_of(path)) == {
         "all": ("IKNL", "Small Organization")
     }
+
+
+def test_api_keys_of_participants_are_kept_and_not_shown(folder: Path) -> None:
+    found = read_entities(Path(write(folder, VANTAGE6)))
+    assert list(found.api_keys) == ["Small Organization"] and found.api_keys["Small Organization"].is_same(
+        Secret("123")
+    )
+    assert found.ignored == ("collaborations.tasks", "organizations.public_key", "organizations.users")
+    later = VANTAGE6.replace("api-key: 123", "api_key: 9f0c")
+    assert read_entities(Path(write(folder, later))).api_keys["Small Organization"].is_same(Secret("9f0c"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("organizations: {name: a}", "'organizations' must be a list"),
+        ("organizations: [a]", "organization 1: expected keys and values"),
+        ("organizations: [{domain: a}]", "organization 1: it has no name"),
+        ("organizations: [{name: [geheim]}]", "its name must be a text"),
+        ("organizations: [{name: a, users: geheim}]", "organization 'a': 'users' must be a list"),
+        ("organizations: [{name: a, domain: {x: 1}}]", "'domain' must have one value"),
+        ("organizations: [{name: a}, {name: a}]", "the id 'a' is taken"),
+        ("organizations: [{name: a}]\ncollaborations: [{participants: [a]}]", "collaboration 1: it has no name"),
+        ("organizations: [{name: a}]\ncollaborations: [{name: c, participants: a}]", "'participants' must be a list"),
+        ("organizations: [{name: a}]\ncollaborations: [{name: c, participants: [3]}]", "a participant must be a name"),
+        ("organizations: [{name: a}]\ncollaborations: [{name: c, encrypted: 'no'}]", "'encrypted' must be true or"),
+        (
+            "organizations: [{name: a}]\ncollaborations: [{name: c, participants: [{name: a, api_key: [geheim]}]}]",
+            "the participant 'a' must have one api_key",
+        ),
+        (
+            "organizations: [{name: a}]\n"
+            "collaborations: [{name: c, participants: [{name: a, api_key: x, api-key: y}]}]",
+            "must have one api_key",
+        ),
+        ("organizations: [{name: ab}]\ncollaborations: [{name: c, participants: [abc]}]", "did you mean 'ab'"),
+    ],
+)
+def test_a_wrong_field_of_vantage6_is_an_error_without_its_value(folder: Path, text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        read_entities(Path(write(folder, text)))
+    assert "entities.yaml" in str(caught.value) and "geheim" not in str(caught.value)
+
+
+def test_collaborations_may_be_absent_or_empty(folder: Path) -> None:
+    for more in ("", "collaborations:\n", "collaborations: [{name: c}]\n"):
+        assert clients_of(write(folder, "organizations: [{name: a}, {name: b}]\n" + more))[:2] in (
+            ["a", "b"],
+            ["c", "a"],
+        )
 
 
 def config_of(folder: Path, **more: object) -> RunConfig:
