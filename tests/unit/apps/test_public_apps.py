@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from message_apps import make_app
+from message_apps import PYPROJECT, make_app
 from public_apps import Apps, task_of
 from sklearn.datasets import load_iris
 from zygotes import shared_zygotes
@@ -399,3 +403,56 @@ def test_rounds_of_the_older_form_are_those_of_the_session(apps: Apps) -> None:
     session = apps.run("older", "run.clients.count=2")
     rounds = apps.federation.store.list_rounds(session.session_id)
     assert [(row.round_number, row.num_ok, row.metrics["loss"]) for row in rounds] == [(1, 5, 2.0), (2, 4, 4.0)]
+
+
+NEEDS_TOOLZ = """\
+import sys
+import toolz
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+@app.train()
+def train(msg, context):
+    add = toolz.curry(lambda n, w: w + n)
+    arrays = ArrayRecord([add(1, msg.content["arrays"].to_numpy_ndarrays()[0])])
+    with open("prefix.txt", "w") as file:
+        file.write(sys.prefix)
+    return Message(RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})}), reply_to=msg)
+"""
+ADDS_UP = """\
+import importlib.util
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    assert importlib.util.find_spec("toolz") is None, "the server runs in the Python that runs fedpkg"
+    result = FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord([np.zeros(3)]), num_rounds=2)
+    np.save("final.npy", result.arrays.to_numpy_ndarrays()[0])
+"""
+
+
+@pytest.mark.soak
+def test_clients_run_in_an_environment_with_what_the_app_requires(
+    apps: Apps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("toolz") is not None:
+        pytest.skip("toolz is installed here")
+    wheel = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(tmp_path / "wheels"), "toolz"]
+    if subprocess.run(wheel, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no package index can be reached")
+    monkeypatch.setenv("FEDPKG_ENVIRONMENTS", str(tmp_path / "Umgebungen ü"))
+    text = PYPROJECT.replace('"flwr-datasets[vision]>=0.5", "numpy"', '"numpy", "toolz>=0.12"')
+    app = make_app(apps.folder / "Apps ü" / "needs", text, NEEDS_TOOLZ)
+    (app / "quick/server_app.py").write_text(ADDS_UP)
+    session = apps.run("needs", "run.python_env=auto", "run.clients.count=2")
+    assert np.load(apps.saved / "final.npy").tolist() == [2.0] * 3
+    [environment] = [path for path in (tmp_path / "Umgebungen ü").iterdir() if path.is_dir()]
+    states = apps.federation.home.session_folder(session.session_id).rglob("prefix.txt")
+    assert {path.read_text() for path in states} == {str(environment)}
