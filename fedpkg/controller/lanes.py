@@ -6,7 +6,7 @@ import functools
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -27,6 +27,9 @@ class Asked(Protocol):
     """A request, as seen by the lanes; ``position``: of a client in its cohort."""
 
     late: Failure | None  # the failure of clients that have not answered when it is complete
+
+    @property
+    def cohort(self) -> Sequence[str]: ...
 
     @property
     def wants_no_more(self) -> bool: ...
@@ -71,6 +74,7 @@ class Lanes:
         self._executor = executor
         self._turns: dict[str, deque[Turn]] = {}  # by lane; the task of the first turn is in flight
         self._in_flight: dict[str, Turn] = {}  # by task
+        self._running: dict[str, str] = {}  # the task in flight of each lane that has one
         self._have_run: set[str] = set()
         self._arrived: queue.SimpleQueue[_Arrived] = queue.SimpleQueue()
 
@@ -114,7 +118,9 @@ class Lanes:
             return False
         if isinstance(received, BaseException):
             raise received
-        self._settle(self._in_flight.pop(order.task_id), received)
+        turn = self._in_flight.pop(order.task_id)
+        del self._running[turn.asked.lane(turn.position)]
+        self._settle(turn, received)
         return True
 
     def end(self, asked: Asked) -> None:
@@ -123,7 +129,9 @@ class Lanes:
         Raises:
             DispatchError: a task did not end.
         """
-        ends = [task_id for task_id, turn in self._in_flight.items() if turn.asked is asked]
+        names = [asked.lane(position) for position in range(len(asked.cohort))]
+        running = [self._running[name] for name in names if name in self._running]
+        ends = [task_id for task_id in running if self._in_flight[task_id].asked is asked]
         for task_id in ends:
             self._executor.cancel(task_id)
         deadline = time.monotonic() + END_PATIENCE_S
@@ -133,8 +141,9 @@ class Lanes:
                     f"{min(left)} was cancelled, but its executor did not end it within {END_PATIENCE_S:g} s",
                     hint="check the executor's logs; when it works again, resume the session",
                 )
-        for name, lane in self._turns.items():
-            self._turns[name] = deque(turn for turn in lane if turn.asked is not asked)
+        for name in names:
+            if lane := self._turns.get(name):
+                self._turns[name] = deque(turn for turn in lane if turn.asked is not asked)
 
     def _advance(self, name: str) -> None:
         """A lane's client is free: settle its next turns from the record, up to one that must run."""
@@ -146,7 +155,7 @@ class Lanes:
                 self._have_run.add(name)
                 for later in list(lane)[1:]:
                     later.asked.disown(later.position)
-                self._in_flight[order.task_id] = turn
+                self._in_flight[order.task_id], self._running[name] = turn, order.task_id
                 self._submit(order, turn.asked.receive)
                 turn.asked.started(order)
                 return

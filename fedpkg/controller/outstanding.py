@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fedpkg.controller.asked import Asked, Desk
@@ -27,7 +30,9 @@ class Outstanding:
 
     def __init__(self) -> None:
         self._asked: dict[Key, Asked] = {}
-        self._waiting: dict[Key, Asked] = {}  # those that have not arrived
+        self._waiting: dict[Key, int] = {}  # those that have not arrived, and the order in which they were asked
+        self._lines: dict[str, dict[Key, None]] = {}  # the same by client, in that order
+        self._numbers = itertools.count()
         self._arrived: dict[Key, None] = {}  # in the order in which they arrived
         self._idle: list[Asked] = []  # from an earlier controller, not restarted yet
 
@@ -52,23 +57,44 @@ class Outstanding:
     def add(self, asked: Asked) -> None:
         """Add a new request, before any of its turns starts."""
         key = asked.round_number, asked.request_id
-        self._asked[key] = self._waiting[key] = asked
-        asked.is_outstanding, asked.when_settled = True, self._note
+        self._asked[key], self._waiting[key] = asked, next(self._numbers)
+        for client_id in asked.cohort:
+            self._lines.setdefault(client_id, {})[key] = None
+        asked.is_outstanding, asked.when_settled = True, functools.partial(self._note, [key])
         if asked.is_settled:  # it has no clients
-            self._note()
+            self._note([key])
 
-    def _note(self) -> None:
-        """A request has ended: it arrives once all earlier requests to any of its clients have arrived.
+    def _note(self, keys: Iterable[Key]) -> None:
+        """Requests may have ended: each arrives once all earlier requests to any of its clients have arrived.
 
-        If a later request arrived first, the earlier one would reset its client to an older state.
+        If a later request arrived first, the earlier one would reset its client to an older state. Requests that
+        arrive at once do so in the order in which they were asked.
         """
-        come_first: set[str] = set()
-        for key, asked in list(self._waiting.items()):
-            if not asked.is_settled or not come_first.isdisjoint(asked.cohort):
-                come_first.update(asked.cohort)
+        found = [(self._waiting[key], key) for key in keys if key in self._waiting]
+        heapq.heapify(found)
+        while found:
+            number, key = heapq.heappop(found)
+            if self._waiting.get(key) != number or not self._asked[key].is_settled or not self._is_first(key):
+                continue
+            self._arrived[key] = None
+            for following in self._leave(key):
+                heapq.heappush(found, (self._waiting[following], following))
+
+    def _is_first(self, key: Key) -> bool:
+        return all(next(iter(self._lines[client_id])) == key for client_id in self._asked[key].cohort)
+
+    def _leave(self, key: Key) -> list[Key]:
+        """Take a request out of those that have not arrived; return those that are first of a client now."""
+        del self._waiting[key]
+        following = []
+        for client_id in self._asked[key].cohort:
+            line = self._lines[client_id]
+            del line[key]
+            if line:
+                following.append(next(iter(line)))
             else:
-                self._arrived[key] = None
-                del self._waiting[key]
+                del self._lines[client_id]
+        return following
 
     def begin(self) -> None:
         """Restart the requests of an earlier controller; tasks with recorded answers do not run again."""
@@ -103,8 +129,9 @@ class Outstanding:
             if not asked.is_settled:
                 raise SessionFailed(f"request {key[1]} of round {key[0]} was answered before, but not in time now")
             self._arrived.pop(key, None)
-            self._waiting.pop(key, None)
+            following = self._leave(key) if key in self._waiting else []
             del self._asked[key]
+            self._note(following)
             asked.is_outstanding = False
             found.append(asked)
         return found
