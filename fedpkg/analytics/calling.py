@@ -38,12 +38,6 @@ STEP = "vantage6_decorator_step_type"
 SUPPLIES = "fedpkg_supplies"  # the number of arguments that decorators put before those of the input
 SOURCES = "fedpkg_sources"  # the frames among them: numbers, or MULTIPLE
 _OURS = str(Path(__file__).parent)
-_FILES = {  # the variable of each file of a task
-    "temporary_directory": "TEMPORARY_FOLDER",
-    "input_file": "INPUT_FILE",
-    "output_file": "OUTPUT_FILE",
-    "token_file": "TOKEN_FILE",
-}
 
 
 def data(of: Call, sources: Sequence[int | str]) -> list[Any]:
@@ -235,11 +229,6 @@ def traceback_of(error: BaseException) -> str:
     while place is not None and place.tb_frame.f_code.co_filename.startswith(_OURS):
         place = place.tb_next
     return "".join(traceback.format_exception(type(error), error, place)).rstrip()
-
-
-def files_of(environment: Mapping[str, str]) -> dict[str, Path | None]:
-    """The files of a task: temporary_directory, input_file, output_file and token_file."""
-    return {name: Path(environment[one]) if environment.get(one) else None for name, one in _FILES.items()}
 
 
 @contextmanager

@@ -12,10 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedpkg.analytics import calling, eras, serialise
+from fedpkg.analytics import calling, eras, serialise, task_files
 from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.coordinated import Coordinated
 from fedpkg.analytics.current import Call
@@ -75,7 +76,8 @@ def _call(module: str, backend: Coordinated, call: Call, asked: Mapping[str, Any
         era, method, asked["args"], asked["kwargs"], is_central=is_central, allow_pickle=allow_pickle
     )
     if is_central:
-        return eras.answer(module, data, call, allow_pickle=allow_pickle)
+        with task_files.written(call.node, backend, data) as ready:
+            return eras.answer(module, data, replace(call, node=ready), allow_pickle=allow_pickle)
     task_id = backend.create(data, [one.organization_id for one in backend.organizations()], name=method)
     backend.run()
     names = {one.organization_id: one.name for one in backend.organizations()}

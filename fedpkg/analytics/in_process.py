@@ -7,16 +7,12 @@ copies of its organisation's frames, and files of its own.
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from fedpkg.analytics import calling, eras, tokens
+from fedpkg.analytics import calling, eras, task_files
 from fedpkg.analytics.backend import COMPLETED, CRASHED, Organization
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.node import Database, Node
@@ -45,18 +41,6 @@ class _Network:
     client: Callable[[InProcess], Any] | None
     collaboration_id: int
     image: str
-    tasks: int = 0  # those that have begun
-    folder: Path | None = None
-
-    def next_folder(self) -> Path:
-        """An empty folder for the files of a task. All are removed with the network."""
-        if self.folder is None:
-            self.folder = Path(tempfile.mkdtemp(prefix="fedpkg-mock-"))
-            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self.tasks += 1
-        folder = self.folder / str(self.tasks)
-        folder.mkdir()
-        return folder
 
 
 class InProcess(Recorded):
@@ -122,12 +106,12 @@ class InProcess(Recorded):
             organization=at.organization.name,
             collaboration_id=inner.collaboration_id,
             databases={label: Database(label, "", "frame") for label in at.frames},
-            environment=_environment(inner, network.next_folder(), task.input_),
         )
         client = None if network.client is None else lambda: network.client(inner)  # type: ignore[misc]
-        call = Call(inner, node, task.databases, _Copies(at.frames), client)
         try:
-            return COMPLETED, network.answer(network.module, task.input_, call), ""
+            with task_files.written(node, inner, task.input_) as ready:
+                call = Call(inner, ready, task.databases, _Copies(at.frames), client)
+                return COMPLETED, network.answer(network.module, task.input_, call), ""
         except (Exception, SystemExit) as error:  # an algorithm may end its process with exit(1)
             self._errors.setdefault(task.task_id, error)
             return CRASHED, None, calling.traceback_of(error)
@@ -144,24 +128,3 @@ class _Copies:
         if label not in self._copied:
             self._copied[label] = copy.deepcopy(self._frames[label])
         return self._copied[label]
-
-
-def _environment(backend: InProcess, folder: Path, input_: bytes) -> dict[str, str]:
-    """Write the files of a task; returns the variables that it has."""
-    temporary = folder / "tmp"
-    temporary.mkdir()
-    token = tokens.of(backend)
-    (folder / "input").write_bytes(input_)
-    (folder / "token").write_text(token)
-    return {
-        "INPUT_FILE": str(folder / "input"),
-        "OUTPUT_FILE": str(folder / "output"),
-        "TOKEN_FILE": str(folder / "token"),
-        "CONTAINER_TOKEN": token,
-        "TEMPORARY_FOLDER": str(temporary),
-        "SESSION_FOLDER": str(temporary),
-        "TASK_ID": str(backend.task_id),
-        "NODE_ID": str(backend.node_id),
-        "ORGANIZATION_ID": str(backend.organization_id),
-        "COLLABORATION_ID": str(backend.collaboration_id),
-    }

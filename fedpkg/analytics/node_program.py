@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from fedpkg.analytics import calling, eras
+from fedpkg.analytics import calling, eras, task_files
 from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
@@ -51,9 +51,10 @@ def answer(module: str, records: Records, node: Node) -> Records:
     """The reply to the records of a task. Raises whatever the function does."""
     about, data = records.data, records.sets["task"]["input"].tobytes()
     backend = _backend(node, about, records.sets.get("answers", {}))
-    call = Call(backend, node, backend.databases, Frames(node))
     try:
-        result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
+        with task_files.written(node, backend, data) as ready:
+            call = Call(backend, ready, backend.databases, Frames(node))
+            result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
     except Wants:
         wants, inputs = backend.wanted()
         return Records({"inputs": {name: _array(one) for name, one in inputs.items()}}, {"wants": wants})

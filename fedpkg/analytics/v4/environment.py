@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fedpkg.analytics import calling, tokens
+from fedpkg.analytics import task_files, tokens
 from fedpkg.analytics.backend import Organization, Run
 from fedpkg.analytics.current import Call, current
 from fedpkg.analytics.errors import EnvironmentVariableNotFoundError, UserInputError
@@ -29,10 +29,10 @@ def call() -> Call:
 
 
 def files() -> dict[str, Path | None]:
-    """The files of the task, as `calling.files_of` has them."""
+    """The files of the task: temporary_directory, input_file, output_file and token_file."""
     running = current()
     variables = {**os.environ, **(running.node.environment if running is not None else {})}
-    return calling.files_of({name: decoded(value) for name, value in variables.items()})
+    return task_files.paths({name: decoded(value) for name, value in variables.items()})
 
 
 def of_client() -> dict[str, Any]:

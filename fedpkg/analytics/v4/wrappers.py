@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from fedpkg.analytics.words import DatabaseType
@@ -23,7 +22,8 @@ def load_data(
     database_uri: str, db_type: str | None = None, query: str | None = None, sheet_name: str | None = None
 ) -> Any:
     """Read a database as a data frame. Errors are those of `fedpkg.analytics.databases.read`."""
-    databases = importlib.import_module("fedpkg.analytics.databases")
+    from fedpkg.analytics import databases
+
     return databases.read(database_uri, db_type or "csv", query=query, sheet_name=sheet_name)
 
 

@@ -1,0 +1,59 @@
+"""The files and variables of a task, under the names that nodes of production use."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fedpkg.analytics import tokens
+from fedpkg.analytics.backend import Backend
+from fedpkg.analytics.node import Node
+
+_VARIABLES = {  # of `paths`
+    "temporary_directory": "TEMPORARY_FOLDER",
+    "input_file": "INPUT_FILE",
+    "output_file": "OUTPUT_FILE",
+    "token_file": "TOKEN_FILE",
+}
+
+
+@contextmanager
+def written(node: Node, backend: Backend, input_: bytes) -> Iterator[Node]:
+    """Write a task's input and token to a temporary folder; yields its node with the variables that name them.
+
+    Variables of the node's configuration take precedence.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedpkg-task-") as name:
+        folder = Path(name)
+        (folder / "tmp").mkdir()
+        (folder / "input").write_bytes(input_)
+        token = tokens.of(backend)
+        (folder / "token").write_text(token)
+        variables = {
+            "INPUT_FILE": str(folder / "input"),
+            "OUTPUT_FILE": str(folder / "output"),
+            "TOKEN_FILE": str(folder / "token"),
+            "TEMPORARY_FOLDER": str(folder / "tmp"),
+            "SESSION_FOLDER": str(folder / "tmp"),
+            "CONTAINER_TOKEN": token,
+            "TASK_ID": str(backend.task_id),
+            "NODE_ID": str(backend.node_id),
+            "ORGANIZATION_ID": str(backend.organization_id),
+            "COLLABORATION_ID": str(backend.collaboration_id),
+            "HOST": "http://localhost",  # where nothing listens: the client asks the program that runs the task
+            "PORT": "0",
+            "API_PATH": "",
+            "USER_REQUESTED_DATABASE_LABELS": ",".join(backend.databases),
+        }
+        for label, one in node.databases.items():
+            variables[f"{label.upper()}_DATABASE_URI"] = one.uri
+            variables[f"{label.upper()}_DATABASE_TYPE"] = one.kind
+        yield replace(node, environment={**variables, **node.environment})
+
+
+def paths(environment: Mapping[str, str]) -> dict[str, Path | None]:
+    """The files that variables name: temporary_directory, input_file, output_file and token_file."""
+    return {name: Path(environment[one]) if environment.get(one) else None for name, one in _VARIABLES.items()}
