@@ -18,8 +18,8 @@ from fedpkg.cli.options import Settings, common_options
 from fedpkg.errors import ConfigError
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-MESSAGE_APP = "message-app"
-NAMES = (MESSAGE_APP, "pytorch", "hydra", "shell")
+MESSAGE_APP, ALGORITHM = "message-app", "algorithm"
+NAMES = (MESSAGE_APP, "pytorch", "hydra", "shell", ALGORITHM)
 # What the files of a template have in place of the project's name, and of the name of its Python package.
 _NAME, _MODULE = "template-app", "template_app"
 
@@ -31,7 +31,7 @@ _NAME, _MODULE = "template-app", "template_app"
     type=click.Choice(NAMES),
     default=MESSAGE_APP,
     show_default=True,
-    help="A ServerApp and a ClientApp, or a compute package in PyTorch, with hydra, or in bash.",
+    help="A ServerApp and a ClientApp; a compute package in PyTorch, with hydra, or in bash; an algorithm on tables.",
 )
 @common_options
 @click.pass_obj
@@ -53,10 +53,22 @@ def command(settings: Settings, folder: Path, *, template: str) -> None:
         return
     output.result(f"{folder}  ({', '.join(files)})\n")
     output.result("Next:")
+    output.suggestions(_next_commands(settings, folder, template))
+
+
+def _next_commands(settings: Settings, folder: Path, template: str) -> list[tuple[str, str]]:
+    if template == ALGORITHM:
+        place, tables = shlex.quote(str(folder / ALGORITHM)), shlex.quote(f"default={folder / 'data'}/*.csv")
+        run = f"algorithm run {place} --method average --arg column=age --database {tables}"
+        return [
+            (settings.command(run), "run it at three organisations"),
+            (f"fedpkg algorithm list {place}", "its functions and their arguments"),
+        ]
     run = shlex.quote(str(folder if template == MESSAGE_APP else folder / "run.yaml"))
-    output.suggestions(
-        [(settings.command(f"run {run}"), "run this federation"), (f"fedpkg config show {run}", "every key and value")]
-    )
+    return [
+        (settings.command(f"run {run}"), "run this federation"),
+        (f"fedpkg config show {run}", "every key and value"),
+    ]
 
 
 def module_of(name: str) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from fedpkg.compute_package.app import APP_FILE, MODEL_RUNNER, RUNNER, App, commands_of, is_app, read_app
+from fedpkg.compute_package import algorithm
+from fedpkg.compute_package.app import APP_FILE, MODEL_RUNNER, RUNNER, SERVED, App, commands_of, is_app, read_app
 from fedpkg.compute_package.arguments import problem_of_placeholders, problem_of_style
 from fedpkg.compute_package.members import INVISIBLE
 from fedpkg.config_shape import Places
@@ -31,6 +32,7 @@ from fedpkg.waist.place import is_name_of_entry_point
 
 _MAX_BYTES = 64 << 10  # PyYAML needs at most a second for this size
 _HIDING_LINE_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
+_SERVED = {RUNNER: SERVED, MODEL_RUNNER: SERVED, algorithm.RUNNER: algorithm.SERVED}
 _YAML_LINE_END = re.compile("\r\n?|[\n\x85\u2028\u2029]")
 
 
@@ -58,10 +60,11 @@ class PackageSpec:
     app: App | None = None
 
     @property
-    def calls_app(self) -> bool:
-        """Whether a command calls a ClientApp."""
+    def served(self) -> tuple[str, ...]:
+        """The distributions whose modules fedpkg provides to what the commands call, an app or an algorithm."""
         commands = [one.command for one in self.entry_points.values()]
-        return any(f" -m {runner} " in command for command in commands for runner in (RUNNER, MODEL_RUNNER))
+        called = [runner for runner in _SERVED if any(f" -m {runner} " in command for command in commands)]
+        return tuple(dict.fromkeys(name for runner in called for name in _SERVED[runner]))
 
     def entry_point(self, name: str) -> EntryPoint:
         """The entry point called ``name``.

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from fedpkg.compute_package.algorithm import spec_text
-from fedpkg.compute_package.app import SERVED
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.signing import Signature
 from fedpkg.compute_package.spec import PackageSpec, spec_path
@@ -108,7 +107,7 @@ def put_on_disk(
         package=package.top or package.digest[:12],
         python_env=spec.python_env,
         scripts=[script for script in scripts if script is not None],
-        served=SERVED if spec.calls_app else (),
+        served=spec.served,
         only_wheels=only_wheels,
         check=check,
     )

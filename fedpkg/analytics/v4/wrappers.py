@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fedpkg.analytics.words import DatabaseType
@@ -19,12 +20,15 @@ __all__ = [
 
 
 def load_data(
-    database_uri: str, db_type: str | None = None, query: str | None = None, sheet_name: str | None = None
+    database_uri: str | os.PathLike[str],
+    db_type: str | None = None,
+    query: str | None = None,
+    sheet_name: str | None = None,
 ) -> Any:
     """Read a database as a data frame. Errors are those of `fedpkg.analytics.databases.read`."""
     from fedpkg.analytics import databases
 
-    return databases.read(database_uri, db_type or "csv", query=query, sheet_name=sheet_name)
+    return databases.read(os.fspath(database_uri), db_type or "csv", query=query, sheet_name=sheet_name)
 
 
 def get_column_names(

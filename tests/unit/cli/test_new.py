@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +49,21 @@ def test_a_message_app_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run_command(["new", "my-app"]) == 0
     ran = fedpkg("run", "my-app", "num-server-rounds=1", "--nodes", "3", "--home", tmp_path / "home")
     assert ran.code == 0, ran.err
+
+
+def test_an_algorithm_runs_at_once_and_has_tests_that_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = fedpkg("new", "my algorithm", "--template", "algorithm")
+    [command] = re.findall(r"fedpkg (algorithm run .*\.csv'?)", made.out)
+    ran = fedpkg(*shlex.split(command), "--home", tmp_path / "home")
+    assert ran.code == 0 and json.loads(ran.out) == {"mean": pytest.approx(631 / 13), "count": 13}, ran.err
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd="my algorithm",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_no_file_of_a_template_has_its_placeholders_left(tmp_path: Path) -> None:

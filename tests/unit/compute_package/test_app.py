@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from message_apps import CLIENT, PYPROJECT, make_app
 
+from fedpkg.compute_package.algorithm import SERVED, spec_text
 from fedpkg.compute_package.app import App, convert, is_app, read_app
 from fedpkg.compute_package.build import build_package
-from fedpkg.compute_package.spec import read_spec, spec_path
+from fedpkg.compute_package.spec import parse_spec, read_spec, spec_path
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.dispatch.forkserver import preloads_for
 from fedpkg.dispatch.site import PackageOnDisk
@@ -115,9 +116,12 @@ def test_the_clients_module_is_followed_for_the_warm_interpreter(app: Path, tmp_
     assert {"torch", "flwr.clientapp.ClientApp", "xml.dom", "numpy"} <= set(preload.modules)
 
 
-def test_served_distributions_are_not_required(app: Path) -> None:
-    wanted = read_wanted(app, python_env="pyproject.toml", served=("flwr", "flwr-datasets"))
+def test_served_distributions_are_not_required(app: Path, tmp_path: Path) -> None:
+    served = open_package(app, tmp_path / "cache").spec.served
+    wanted = read_wanted(app, python_env="pyproject.toml", served=served)
     assert wanted is not None and [item.name for item in wanted.items] == ["numpy"]
+    algorithm = parse_spec(spec_text("summary"), "fedn.yaml")
+    assert algorithm.served == SERVED and "flwr" not in SERVED
 
 
 @pytest.mark.parametrize(
