@@ -2,32 +2,37 @@
 
     python -m _fedpkg_algorithm_central MODULE
 
-What it returns is written to a file in the working folder, which the session keeps. A function that waits in a loop
-does not wait: a look at a task that has not ended, and `time.sleep`, run the tasks first.
+What it returns is written to a file in the working folder, which the session keeps, and what its tasks sent to another
+one. A function that waits in a loop does not wait: a look at a task that has not ended, and `time.sleep`, run the tasks
+first. In the mode ``in_process``, tasks are calls in this process, as in a mock: this program then has all data.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import calling, eras, serialise, task_files
-from fedpkg.analytics.backend import Organization
+from fedpkg.analytics.backend import COMPLETED, Organization
 from fedpkg.analytics.coordinated import Coordinated
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
-from fedpkg.analytics.node import read_node
+from fedpkg.analytics.in_process import InProcess, MockNode
+from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.recorded import Recorded
 from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded, Step
 
-RESULT = "result"  # the file that is kept, with the form of its content as suffix
+RESULT, SENT = "result", "sent.json"  # files that are kept; the suffix of the first is the form of its content
 FAILURES = 5  # that an error names
 _LAST_LINES = 14  # of a traceback, in the session's error
+_PREVIEW = 300  # characters of a result
 
 
 def main(module: str) -> None:
@@ -35,12 +40,12 @@ def main(module: str) -> None:
     rounds = coordinator.rounds()
     step = next(rounds)
     asked = step.parameters
-    node = read_node(os.environ["FEDN_DATA_PATH"])
-    everyone, clients = _organizations(step, asked.get("organizations"))
-    backend = Coordinated(
+    nodes = _nodes(asked)
+    everyone, clients = _organizations(step, asked["organizations"])
+    session = Coordinated(
         rounds,
         step,
-        node,
+        nodes[0],
         everyone,
         clients,
         image=module,
@@ -49,26 +54,28 @@ def main(module: str) -> None:
         allow_pickle=asked["allow_pickle"],
     )
     sys.path.insert(0, os.getcwd())
+    backend = _mock(module, nodes, everyone, asked) if asked["in_process"] else session
     _never_wait(backend)
     try:
-        result = _call(module, backend, Call(backend, node, backend.databases, Frames(node)), asked)
-        word, content = serialise.split(result, what="the result") if asked["era"] == eras.OLD else ("json", result)
-        Path(f"{RESULT}.{word or 'pickle'}").write_bytes(content)
+        result = _call(module, backend, nodes[0], asked)
     except SessionEnded:
         raise
     except SystemExit as end:
-        backend.fail(f"{asked['method']} ended its process with exit code {end.code!r:.80}{_failed(backend)}")
+        session.fail(f"{asked['method']} ended its process with exit code {end.code!r:.80}{_failures(backend)}")
         raise
     except BaseException as error:
         text = calling.traceback_of(error)
         print(text, file=sys.stderr, flush=True)
         last = "".join(text.splitlines(keepends=True)[-_LAST_LINES:])
-        backend.fail(f"{asked['method']} raised an exception{_failed(backend)}\n{last}")
+        session.fail(f"{asked['method']} raised an exception{_failures(backend)}\n{last}")
         sys.exit(1)
-    backend.finish()
+    word, content = serialise.split(result, what="the result") if asked["era"] == eras.OLD else ("json", result)
+    Path(f"{RESULT}.{word or 'pickle'}").write_bytes(content)
+    Path(SENT).write_text(json.dumps(list(_sent(backend, asked)), indent=1))
+    session.finish()
 
 
-def _call(module: str, backend: Coordinated, call: Call, asked: Mapping[str, Any]) -> bytes:
+def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) -> bytes:
     """The result of the central function; of a partial one, those of all organisations by name."""
     era, method, is_central = asked["era"], asked["method"], asked["kind"] == "central"
     allow_pickle = asked["allow_pickle"]
@@ -76,16 +83,19 @@ def _call(module: str, backend: Coordinated, call: Call, asked: Mapping[str, Any
         era, method, asked["args"], asked["kwargs"], is_central=is_central, allow_pickle=allow_pickle
     )
     if is_central:
-        with task_files.written(call.node, backend, data) as ready:
-            return eras.answer(module, data, replace(call, node=ready), allow_pickle=allow_pickle)
+        with task_files.written(node, backend, data) as ready:
+            call = Call(backend, ready, backend.databases, Frames(node))
+            return eras.answer(module, data, call, allow_pickle=allow_pickle)
     task_id = backend.create(data, [one.organization_id for one in backend.organizations()], name=method)
     backend.run()
     names = {one.organization_id: one.name for one in backend.organizations()}
-    found = {}
-    for run in backend.runs(task_id):
-        if run.result is not None:
-            name = names[run.organization_id]
-            found[name] = eras.read_result(era, run.result, what=f"result of {name}", allow_pickle=allow_pickle)
+    found = {
+        names[run.organization_id]: eras.read_result(
+            era, run.result, what=f"result of {names[run.organization_id]}", allow_pickle=allow_pickle
+        )
+        for run in backend.runs(task_id)
+        if run.result is not None
+    }
     if not found:
         raise RuntimeError(f"no organization has a result of {method}")
     if era != eras.OLD:
@@ -101,7 +111,28 @@ def _organizations(step: Step, named: list[str] | None) -> tuple[list[Organizati
     return everyone, {one.position + 1: one.client_id for one in chosen}
 
 
-def _never_wait(backend: Coordinated) -> None:
+def _nodes(asked: Mapping[str, Any]) -> list[Node]:
+    """The node of the host; in the mode ``in_process`` also all others, after it."""
+    folder = os.environ["FEDN_DATA_PATH"]
+    if not asked["in_process"]:
+        return [read_node(folder)]
+    found = [read_node(os.path.join(folder, name)) for name in sorted(os.listdir(folder), key=int)]
+    host = asked["host"] or found[0].organization
+    return sorted(found, key=lambda node: node.organization != host)
+
+
+def _mock(module: str, nodes: list[Node], everyone: list[Organization], asked: Mapping[str, Any]) -> InProcess:
+    by_id = {node.organization_id: node for node in nodes}
+    host = nodes[0].organization_id
+    taking_part = sorted(everyone, key=lambda one: (one.organization_id != host, one.organization_id))
+    mocked = []
+    for one in taking_part:
+        read = Frames(by_id[one.organization_id])
+        mocked.append(MockNode(one, {label: read(label) for label in asked["databases"]}))
+    return InProcess(module, mocked, image=module)
+
+
+def _never_wait(backend: Recorded) -> None:
     """Let `time.sleep` run the tasks that the function waits for, and then return at once."""
     really = time.sleep
 
@@ -114,8 +145,41 @@ def _never_wait(backend: Coordinated) -> None:
     time.sleep = sleep  # type: ignore[assignment]
 
 
-def _failed(backend: Coordinated) -> str:
+def _failures(backend: Recorded) -> str:
     """Which organisations have failed, as an addition to an error."""
-    all_, said = backend.failures, backend.failures[:FAILURES]
-    said += [f"and {len(all_) - FAILURES} more"] if len(all_) > FAILURES else []
+    names = {one.organization_id: one.name for one in backend.organizations()}
+    runs = [run for task in backend.tasks() for run in backend.runs(task.task_id) if run.log]
+    found = [f"{names[run.organization_id]}, task {run.task_id}: {run.log}" for run in runs]
+    found = backend.failures if isinstance(backend, Coordinated) else found
+    said = found[:FAILURES] + ([f"and {len(found) - FAILURES} more"] if len(found) > FAILURES else [])
     return "".join(["; partial results that are missing:", *(f"\n  {one}" for one in said)]) if said else ""
+
+
+def _sent(backend: Recorded, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What each organisation sent: the size and digest of each result, and its beginning."""
+    names = {one.organization_id: one.name for one in backend.organizations()}
+    for task in backend.tasks():
+        for run in backend.runs(task.task_id):
+            told: dict[str, Any] = {
+                "task": task.task_id,
+                "name": task.name,
+                "organization": names[run.organization_id],
+                "status": run.status,
+                "bytes": 0,
+            }
+            if run.status == COMPLETED and run.result is not None:
+                told["bytes"] = len(run.result)
+                told["sha256"] = hashlib.sha256(run.result).hexdigest()
+                told["preview"] = _preview(run.result, asked)
+            else:
+                told["log"] = run.log
+            yield told
+
+
+def _preview(result: bytes, asked: Mapping[str, Any]) -> str:
+    if asked["era"] != eras.OLD:
+        text = result[: 4 * _PREVIEW].decode(errors="replace")
+    else:
+        value = eras.read_result(eras.OLD, result, what="a result", allow_pickle=asked["allow_pickle"])
+        text = repr(value)
+    return text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…"

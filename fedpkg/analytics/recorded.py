@@ -90,6 +90,9 @@ class Recorded:
             self._runs[task_id] = []
         return task_id
 
+    def run(self) -> None:
+        raise NotImplementedError
+
     def has_ended(self, task_id: int) -> bool:
         return self._task(task_id).task_id in self._runs
 
@@ -109,6 +112,10 @@ class Recorded:
             "parent": self.task_id or None,
             "created_at": task.created_at,
         }
+
+    def tasks(self) -> list[Task]:
+        """All tasks, in the order of their creation."""
+        return list(self._tasks)
 
     def left(self) -> list[Task]:
         """The tasks that have not ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from fedpkg.cli.options import Settings, common_options
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from fedpkg.config import RunConfig
     from fedpkg.session.algorithm_run import AlgorithmOptions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fedpkg.stores.home import Home
 
 _LARGEST_BYTES = 16 << 20  # of a result that is printed
+_SHOWN_TASKS, _SHOWN_CHARACTERS = 30, 60
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -160,6 +162,83 @@ def _print_result(home: Home, row: SessionRow) -> None:
         output.document({"file": str(path), "bytes": size_bytes})
     else:
         output.document(plain(result_of(home, row)))
+
+
+@command.command("test")
+@_run_options
+@common_options
+@click.pass_obj
+def test(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **given: Any) -> None:
+    """Run a function of the algorithm in DIR as a mock and as a real run, and compare them.
+
+    The mock calls partial functions in one process; the real run calls each as a task of its organization, which has
+    only its own data. The results are compared, and so is what each organization sends, of which the size and the
+    beginning are shown. Exit code 1: they differ. DIR and the options are those of `fedpkg algorithm run`.
+
+    \b
+      fedpkg algorithm test my-algorithm --method summary --arg columns=age --database default='data/*.csv'
+    """
+    from fedpkg.session.algorithm_run import compared, config_of_algorithm
+
+    home, options = settings.open_home(create=True), _options(**given)
+    rows = []
+    for in_process in (True, False):
+        output.words("mock:" if in_process else "nodes:")
+        config = config_of_algorithm(folder, replace(options, in_process=in_process), overrides)
+        rows.append(_run(settings, home, config))
+    found = compared(home, *rows)
+    if settings.json:
+        told = {"mock": found.mock, "real": found.real, "differences": found.differences, "sent": found.sent}
+        output.document({**told, "sessions": [row.session_id for row in rows]})
+    else:
+        output.document(found.real)
+        columns = ["organization", "task", "function", "status", "bytes", "as the mock", "what it sends"]
+        output.result()
+        output.table(columns, [_sent_cells(one) for one in found.sent[:_SHOWN_TASKS]])
+        if len(found.sent) > _SHOWN_TASKS:
+            output.result(f"  … and {len(found.sent) - _SHOWN_TASKS} more (--json has all)")
+        output.result()
+        for line in found.differences[:_SHOWN_TASKS]:
+            output.result(f"different: {line}")
+        output.result("the mock and the nodes differ" if found.differences else "the mock and the nodes agree")
+    if found.differences:
+        raise SystemExit(1)
+
+
+def _sent_cells(one: Mapping[str, Any]) -> list[str]:
+    text = str(one.get("preview", one.get("log", ""))).replace("\n", " ")
+    text = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    same = "same" if one["same"] else "different"
+    return [one["organization"], str(one["task"]), one["name"], one["status"], str(one["bytes"]), same, text]
+
+
+@command.command("inspect")
+@click.argument("folder", metavar="DIR", type=_FOLDER, shell_complete=packages)
+@click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages.")
+@common_options
+@click.pass_obj
+def inspect(settings: Settings, folder: Path, module: str | None) -> None:
+    """Show what the algorithm in DIR imports, reads and sends, as far as its source shows it; none of it runs.
+
+    \b
+      fedpkg algorithm inspect my-algorithm
+    """
+    from fedpkg.compute_package.algorithm import read_algorithm
+    from fedpkg.compute_package.algorithm_review import review_of
+
+    algorithm = read_algorithm(folder, module)
+    found = review_of(algorithm)
+    if settings.json:
+        output.document({"module": algorithm.module, **asdict(found)})
+        return
+    output.facts([("module", f"{algorithm.module}, {algorithm.found_by}"), ("imports", ", ".join(found.imports))])
+    for title, uses in (("reads more than its data frame", found.reads), ("sends", found.sends)):
+        output.result()
+        if not uses:
+            output.result(f"{title}: nothing was found")
+            continue
+        rows = [[one.what, one.function, one.text, f"{one.file}:{one.line}"] for one in uses]
+        output.table([title, "function", "source", "place"], rows)
 
 
 @command.command("result")

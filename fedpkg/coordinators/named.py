@@ -115,6 +115,7 @@ def algorithm(
     isolated: bool = True,
     allow_pickle: bool = False,
     most_tasks: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000,
+    in_process: bool = False,
     timeout_s: Timeout = 3600.0,
 ) -> Coordinator:
     """Run the central function of a federated algorithm, whose tasks call its partial functions at organisations.
@@ -136,6 +137,8 @@ def algorithm(
         allow_pickle: Let algorithms of versions 1 to 3 exchange pickles, which can run any program when they are read.
             For your own code and nodes only.
         most_tasks: Number of tasks that the function may create.
+        in_process: Call partial functions in the process of the central one, as a mock does. That process then has the
+            data of all organisations.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
@@ -160,12 +163,12 @@ def algorithm(
         "era": era,
         "allow_pickle": allow_pickle,
         "most_tasks": most_tasks,
+        "in_process": in_process,
+        "host": host,
     }
     command = shlex.join(["python", "-m", "_fedpkg_algorithm_central", module])
-    log = logging.getLogger("fedpkg.algorithm")
-    return Coordinator(
-        command, folder, parameters, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP, data_of=host or ""
-    )
+    log, data_of = logging.getLogger("fedpkg.algorithm"), "*" if in_process else host or ""
+    return Coordinator(command, folder, parameters, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP, data_of=data_of)
 
 
 @register_strategy("server_functions", equation="w <- ServerFunctions.aggregate(w, w_1, ..., w_n)")

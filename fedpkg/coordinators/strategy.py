@@ -61,7 +61,8 @@ class Coordinator:
         beside: further files that are put into the program's folder.
         logger: for the program's lines of log.
         but: files and folders in the program's folder that are not copied.
-        data_of: a client whose data the program can read in FEDN_DATA_PATH; "": the first one. None: no data.
+        data_of: a client whose data the program can read in FEDN_DATA_PATH; "": the first one; "*": the folder in
+            which those of all are. None: no data.
     """
 
     command: str

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import eras
+from fedpkg.analytics.central_program import RESULT, SENT
 from fedpkg.compute_package.algorithm import Function, read_algorithm
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_of
@@ -50,6 +51,7 @@ class AlgorithmOptions:
     allow_pickle: bool = False
     most_tasks: int | None = None
     timeout_s: float | None = None
+    in_process: bool = False
 
 
 def config_of_algorithm(folder: Path, options: AlgorithmOptions, overrides: Sequence[str] = ()) -> RunConfig:
@@ -71,6 +73,7 @@ def config_of_algorithm(folder: Path, options: AlgorithmOptions, overrides: Sequ
         "era": function.era,
         "isolated": options.isolated,
         "allow_pickle": options.allow_pickle,
+        "in_process": options.in_process,
     }
     for name, value in (("host", options.host), ("most_tasks", options.most_tasks)):
         if value is not None:
@@ -169,10 +172,16 @@ def result_of(home: Home, session: SessionRow) -> Any:
     return json.loads(data)
 
 
+def sent_of(home: Home, session: SessionRow) -> list[dict[str, Any]]:
+    """What each organization of a session sent: its tasks, with the size, digest and beginning of each result."""
+    found: list[dict[str, Any]] = json.loads((result_path(home, session).parent / SENT).read_bytes())
+    return found
+
+
 def result_path(home: Home, session: SessionRow) -> Path:
     """The file with the result of a session. Raises NotFound."""
     folder = home.session_folder(session.session_id) / "coordinator" / "saved"
-    found = [folder / f"result.{form}" for form in ("json", "typed", "pickle")]
+    found = [folder / f"{RESULT}.{form}" for form in ("json", "typed", "pickle")]
     path = next((one for one in found if one.is_file()), None)
     if path is None:
         raise NotFound(
@@ -180,6 +189,58 @@ def result_path(home: Home, session: SessionRow) -> Path:
             hint=f"fedpkg session show {session.session_id}",
         )
     return path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a function returned, and what its tasks sent, as a mock and as a real run.
+
+    Args:
+        differences: Where they differ; empty: they are the same.
+        sent: What each organization sent in the real run; ``same``: whether the mock has the same bytes.
+    """
+
+    mock: Any
+    real: Any
+    differences: Sequence[str]
+    sent: Sequence[Mapping[str, Any]]
+
+
+def compared(home: Home, mock: SessionRow, real: SessionRow) -> Comparison:
+    """Compare a session in the mode ``in_process`` with one that ran tasks."""
+    results = [plain(result_of(home, one)) for one in (mock, real)]
+    found = [f"result{one}" for one in _differences(*results)]
+    of_mock = {(one["task"], one["organization"]): one for one in sent_of(home, mock)}
+    sent = []
+    for one in sent_of(home, real):
+        twin = of_mock.pop((one["task"], one["organization"]), {})
+        is_same = all(one.get(key) == twin.get(key) for key in ("bytes", "sha256"))
+        sent.append({**one, "same": is_same})
+        if not is_same:
+            found.append(
+                f"task {one['task']} at {one['organization']}: the mock sends {twin.get('preview', 'nothing')}, the "
+                f"node {one.get('preview', 'nothing')}"
+            )
+    found += [f"task {task} at {name}: only the mock has it" for task, name in of_mock]
+    return Comparison(results[0], results[1], found, sent)
+
+
+def _differences(mock: Any, real: Any, place: str = "") -> Iterator[str]:
+    """Where two results differ, as far as the first ten."""
+    if isinstance(mock, dict) and isinstance(real, dict) and mock.keys() == real.keys():
+        for key in mock:
+            yield from _differences(mock[key], real[key], f"{place}[{key!r}]")
+    elif isinstance(mock, list) and isinstance(real, list) and len(mock) == len(real):
+        for number, pair in enumerate(zip(mock, real, strict=True)):
+            yield from _differences(*pair, f"{place}[{number}]")
+    elif type(mock) is not type(real) or (mock != real and not (mock != mock and real != real)):
+        yield f"{place}: the mock has {_shape(mock)}, the nodes {_shape(real)}"
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a mapping with {', '.join(map(repr, list(value)[:5])) or 'no keys'}"
+    return f"a list of {len(value)}" if isinstance(value, list) else f"{value!r:.60}"
 
 
 def plain(value: Any) -> Any:

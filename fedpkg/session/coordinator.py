@@ -95,16 +95,17 @@ def give_workplace(
 
 
 def _data_of(client_id: str, clients: Sequence[ClientRow], home: Home) -> Path:
-    """The data of a client, or of the first one.
+    """The data of a client, or of the first one; of all clients, the folder in which they are.
 
     Raises:
         SessionFailed: there is no such client, or it has no data.
     """
-    found = next((one for one in clients if client_id in ("", one.client_id)), None)
+    found = next((one for one in clients if client_id in ("", "*", one.client_id)), None)
     if found is None or found.data_path is None:
         what = f"{client_id or 'no client'} has no data" if found else f"there is no client {client_id}"
         raise SessionFailed(f"the program of the strategy reads the data of one client, but {what}")
-    return home.root / found.data_path
+    path = home.root / found.data_path
+    return path.parent if client_id == "*" else path
 
 
 class _Started:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedpkg.analytics.node import Database, Node, write_node
 from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
-from fedpkg.errors import DataError
+from fedpkg.errors import ConfigError, DataError, nearest
 from fedpkg.files import copy_file
 from fedpkg.session.configuration import ALGORITHM
 
@@ -34,6 +34,7 @@ def with_nodes(config: RunConfig, clients: Sequence[ClientData], folder: Path) -
     """
     if config.strategy.get("name") != ALGORITHM:
         return clients
+    _check_names(config, [client.client_id for client in clients])
     found = _databases(config, clients)
     made = []
     for number, client in enumerate(clients, 1):
@@ -54,6 +55,20 @@ def with_nodes(config: RunConfig, clients: Sequence[ClientData], folder: Path) -
         write_node(str(place), node)
         made.append(replace(client, path=place))
     return made
+
+
+def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
+    """Raises ConfigError: the strategy names an organization that is no client."""
+    host, others = config.strategy.get("host"), config.strategy.get("organizations")
+    named = {"host": [host] if host is not None else [], "organizations": others if isinstance(others, list) else []}
+    for key, names in named.items():
+        if unknown := next((name for name in names if name not in client_ids), None):
+            there = ", ".join(client_ids[:10])
+            raise ConfigError(
+                f"strategy.{key}: there is no organization {unknown!r}{nearest(str(unknown), client_ids)}",
+                hint=f"the {len(client_ids)} organizations: {there}{' …' * (len(client_ids) > 10)}",
+                key=f"strategy.{key}",
+            )
 
 
 def _databases(config: RunConfig, clients: Sequence[ClientData]) -> Mapping[str, dict[str, Database]]:

@@ -78,3 +78,10 @@ def deep(client, levels: int):
         input_={"method": "deep", "kwargs": {"levels": levels - 1}}, organizations=[next_id], name="deep"
     )
     return {"at": client.organization_id, "inner": client.wait_for_results(task["id"])[0]}
+
+
+@algorithm_client
+def differs(client):
+    """What depends on the process in which a partial function runs."""
+    task = client.task.create(input_={"method": "process"}, organizations=_ids(client))
+    return client.wait_for_results(task["id"])

@@ -1,4 +1,5 @@
 import os
+import sys
 import time
 
 from fedpkg.analytics.v4.decorators import data
@@ -47,3 +48,9 @@ def never_ends(df):
     """Sleeps until it is ended."""
     while True:
         time.sleep(60)
+
+
+@data(1)
+def process(df):
+    """The name of the program that runs this."""
+    return os.path.basename(sys.argv[0])
