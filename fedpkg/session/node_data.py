@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedpkg.analytics.node import Database, Node, write_node
 from fedpkg.config import RunConfig
@@ -60,7 +61,8 @@ def with_nodes(config: RunConfig, clients: Sequence[ClientData], folder: Path) -
 def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
     """Raises ConfigError: the strategy names an organization that is no client."""
     host, others = config.strategy.get("host"), config.strategy.get("organizations")
-    named = {"host": [host] if host is not None else [], "organizations": others if isinstance(others, list) else []}
+    named: dict[str, list[Any]] = {"host": [] if host is None else [host]}
+    named["organizations"] = others if isinstance(others, list) else []
     for key, names in named.items():
         if unknown := next((name for name in names if name not in client_ids), None):
             there = ", ".join(client_ids[:10])

@@ -83,7 +83,11 @@ def test_functions_are_listed_and_their_source_inspected_without_running_it(
     [
         (["run", PROBES, "--method", "mean"], 3, "mean needs column"),
         (["run", PROBES, "--method", "men"], 4, "did you mean 'mean'?"),
-        (["run", PROBES, "--method", "mean", "--arg", "column=age", "--host", "Hospital"], 3, "no organization 'Hospital'; did"),
+        (
+            ["run", PROBES, "--method", "mean", "--arg", "column=age", "--host", "Hospital"],
+            3,
+            "no organization 'Hospital'; did",
+        ),
         (["run", "nowhere", "--method", "mean"], 4, "nowhere does not exist"),
         (["run", PROBES, "--method", "mean", "--database", "default=x"], 2, "--database default is given twice"),
         (["result"], 7, "no"),
