@@ -184,7 +184,8 @@ def check(function: Callable[..., Any], asked: Input) -> None:
         given = _number(len(asked.args), "argument")
         raise WrongArguments(f"{where} takes {len(positional)} by position, but the input has {given} in args. {takes}")
     needed = [one for one in own if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    missing = [one.name for one in needed if one.name not in by_position and one.name not in asked.kwargs]
+    bound = by_position | (by_name & asked.kwargs.keys())
+    missing = [one.name for one in needed if one.name not in bound]
     if missing:
         names = ", ".join(map(repr, missing))
         raise WrongArguments(f"{where} needs {names}, which the input does not give. {takes}")

@@ -12,10 +12,9 @@ from fedpkg.analytics import task_files, tokens
 from fedpkg.analytics.backend import Organization, Run
 from fedpkg.analytics.current import Call, current
 from fedpkg.analytics.errors import EnvironmentVariableNotFoundError, UserInputError
+from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.node import Database, Node
-from fedpkg.analytics.v4.preprocessing import preprocess_data
 from fedpkg.analytics.v4.util import decoded
-from fedpkg.analytics.v4.wrappers import load_data
 
 
 def call() -> Call:
@@ -68,7 +67,7 @@ def _from_environment() -> Call:
     databases = {label: _database(label) for label in labels}
     backend = NoTasks(tokens.identity_of(token_of_task()), labels)
     node = Node(backend.organization_id, collaboration_id=backend.collaboration_id, databases=databases)
-    return Call(backend, node, labels, lambda label: _read(databases[label]))
+    return Call(backend, node, labels, Frames(node))
 
 
 def _database(label: str) -> Database:
@@ -82,12 +81,6 @@ def _database(label: str) -> Database:
             raise UserInputError(f"{begin}_PREPROCESSING is no JSON: {error}") from None
     uri = _variable(f"{begin}_DATABASE_URI", None, f"the place of database {label!r}")
     return Database(label, uri, _variable(f"{begin}_DATABASE_TYPE", "csv").lower(), options)
-
-
-def _read(database: Database) -> Any:
-    options = database.options
-    frame = load_data(database.uri, database.kind, options.get("query"), options.get("sheet_name"))
-    return preprocess_data(frame, options.get("preprocessing", []))
 
 
 class NoTasks:
