@@ -151,8 +151,11 @@ def _is_own(function: Callable[..., Any], module: ModuleType) -> bool:
     return function.__module__.partition(".")[0] == module.__name__.partition(".")[0]
 
 
-def check(function: Callable[..., Any], asked: Input) -> None:
+def check(function: Callable[..., Any], asked: Input, *, supplied: int | None = None) -> None:
     """Compare arguments with the function's signature.
+
+    Args:
+        supplied: The number of arguments that come before those of the input. None: that of its decorators.
 
     Raises:
         WrongArguments: One is missing, or is not taken; the message has the function and the argument.
@@ -162,9 +165,10 @@ def check(function: Callable[..., Any], asked: Input) -> None:
     except (TypeError, ValueError):
         return  # a function of a compiled module
     positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    supplied = {one.name for one in positional[: getattr(function, SUPPLIES, 0)]}
-    own = [one for one in parameters if one.name not in supplied]
-    positional = [one for one in positional if one.name not in supplied]
+    number = getattr(function, SUPPLIES, 0) if supplied is None else supplied
+    given = {one.name for one in positional[:number]}
+    own = [one for one in parameters if one.name not in given]
+    positional = [one for one in positional if one.name not in given]
     takes_more = any(one.kind is one.VAR_POSITIONAL for one in parameters)
     takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
     by_position = {one.name for one in positional[: len(asked.args)]}
@@ -172,8 +176,9 @@ def check(function: Callable[..., Any], asked: Input) -> None:
     known = ", ".join(_written(one) for one in own) or "nothing"
     where, takes = f"{asked.method}()", f"It takes: {known}."
     for name in asked.kwargs:
-        if name in supplied:
-            raise WrongArguments(f"{where} gets the argument {name!r} from its decorators; the input must not give it.")
+        if name in given:
+            source = "the runner" if supplied else "its decorators"
+            raise WrongArguments(f"{where} gets the argument {name!r} from {source}; the input must not give it.")
         if name in by_position and name in by_name:
             raise WrongArguments(f"{where} gets the argument {name!r} twice: in args and in kwargs. {takes}")
         if name not in by_name and not takes_any:
@@ -181,8 +186,8 @@ def check(function: Callable[..., Any], asked: Input) -> None:
             meant = f"; did you mean {near[0]!r}?" if near else "."
             raise WrongArguments(f"{where} has no argument {name!r}{meant} {takes}")
     if len(asked.args) > len(positional) and not takes_more:
-        given = _number(len(asked.args), "argument")
-        raise WrongArguments(f"{where} takes {len(positional)} by position, but the input has {given} in args. {takes}")
+        there = _number(len(asked.args), "argument")
+        raise WrongArguments(f"{where} takes {len(positional)} by position, but the input has {there} in args. {takes}")
     needed = [one for one in own if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     bound = by_position | (by_name & asked.kwargs.keys())
     missing = [one.name for one in needed if one.name not in bound]
@@ -202,13 +207,20 @@ def call(function: Callable[..., Any], asked: Input, of: Call) -> Any:
     step = getattr(function, STEP, None)
     action = {} if step is None else {"FUNCTION_ACTION": str(getattr(step, "value", step))}
     mocked: dict[str, Any] = {}
-    with using(of), _environment({**of.node.environment, **action, "ALGORITHM_METHOD": asked.method}):
+    with running(of, asked.method, action):
         if of.mock_client is not None:
             if any(hasattr(function, mark) for mark in CLIENT_MARKS):
                 mocked["mock_client"] = of.mock_client()
             if any(hasattr(function, mark) for mark in DATA_MARKS):
                 mocked["mock_data"] = data(of, getattr(function, SOURCES, (len(of.databases),)))
         return function(*asked.args, **asked.kwargs, **mocked)
+
+
+@contextmanager
+def running(of: Call, method: str, more: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Make a call the running one, with the variables of its node's environment, and more, for a while."""
+    with using(of), _environment({**of.node.environment, **(more or {}), "ALGORITHM_METHOD": method}):
+        yield
 
 
 def answer(module: str, input_: bytes, of: Call) -> bytes:

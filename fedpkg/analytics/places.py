@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+from fedpkg.analytics.errors import DeserializationError
 from fedpkg.client.errors import ClientError
 
 _SHORT = reprlib.Repr()
@@ -17,7 +18,7 @@ class SerialisationError(ClientError, TypeError):
     """A value cannot be written; the message has what it belongs to, and its place in it."""
 
 
-class DeserialisationError(ClientError, ValueError):
+class DeserialisationError(ClientError, DeserializationError, ValueError):
     """Bytes cannot be read as a value."""
 
 

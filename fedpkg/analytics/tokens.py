@@ -14,10 +14,13 @@ from typing import Any
 from fedpkg.analytics.backend import Backend
 from fedpkg.analytics.errors import ClientError
 
+_NAMES = ("node_id", "organization_id", "collaboration_id", "task_id", "image")  # in a token, and of a backend
+
 
 def make(identity: Mapping[str, Any]) -> str:
     """A token without signature. ``identity`` is its subject: node_id, organization_id, task_id …"""
-    content = {"sub": {"client_type": "container", **identity}, "type": "access"}
+    subject = {"client_type": "container", "type": "container", **identity}
+    content = {"sub": subject, "identity": subject, "type": "access"}  # the latter in versions before 3.3
     return f"{_part({'alg': 'none', 'typ': 'JWT'})}.{_part(content)}."
 
 
@@ -25,14 +28,26 @@ def of(backend: Backend) -> str:
     """The token of the task that a backend belongs to."""
     return make(
         {
-            "node_id": backend.node_id,
-            "organization_id": backend.organization_id,
-            "collaboration_id": backend.collaboration_id,
-            "task_id": backend.task_id,
-            "image": backend.image,
+            **{name: getattr(backend, name) for name in _NAMES},
+            "database": backend.databases[0] if backend.databases else "default",
             "databases": [{"label": label} for label in backend.databases],
         }
     )
+
+
+def check(token: str, backend: Backend) -> None:
+    """Compare a token with the task that a backend belongs to.
+
+    Raises:
+        ClientError: It is no token, has expired, or is that of another task.
+    """
+    identity = identity_of(token)
+    for name in _NAMES:
+        if name in identity and identity[name] != (own := getattr(backend, name)):
+            raise ClientError(
+                f"the token is that of another task: its {name} is {identity[name]!r:.80}, and that of the running "
+                f"function is {own!r:.80}. Use the token in the file TOKEN_FILE"
+            )
 
 
 def identity_of(token: str) -> dict[str, Any]:

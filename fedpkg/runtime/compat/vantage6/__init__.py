@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from _fedpkg_names import Library  # type: ignore[import-not-found]
 
-from vantage6 import _algorithm  # type: ignore[import-not-found]
+from vantage6 import _algorithm, _tools  # type: ignore[import-not-found]
 
-MODULES = {**_algorithm.MODULES}
+MODULES = {**_algorithm.MODULES, **_tools.MODULES}
 REASONS = {**_algorithm.REASONS}
 
 __version__ = "fedpkg"
