@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from fedpkg.analytics.recorded import Recorded
 from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded, Step
 
+DEFAULT = "default"  # the label of a database that is used unless others are named
 RESULT, SENT = "result", "sent.json"  # files that are kept; the suffix of the first is the form of its content
 FAILURES = 5  # that an error names
 _LAST_LINES = 14  # of a traceback, in the session's error
@@ -41,6 +42,7 @@ def main(module: str) -> None:
     step = next(rounds)
     asked = step.parameters
     nodes = _nodes(asked)
+    labels = asked["databases"] or ([DEFAULT] if DEFAULT in nodes[0].databases else list(nodes[0].databases))
     everyone, clients = _organizations(step, asked["organizations"])
     session = Coordinated(
         rounds,
@@ -49,12 +51,12 @@ def main(module: str) -> None:
         everyone,
         clients,
         image=module,
-        databases=asked["databases"],
+        databases=labels,
         most_tasks=asked["most_tasks"],
         allow_pickle=asked["allow_pickle"],
     )
     sys.path.insert(0, os.getcwd())
-    backend = _mock(module, nodes, everyone, asked) if asked["in_process"] else session
+    backend = _mock(module, nodes, everyone, labels) if asked["in_process"] else session
     _never_wait(backend)
     try:
         result = _call(module, backend, nodes[0], asked)
@@ -121,14 +123,14 @@ def _nodes(asked: Mapping[str, Any]) -> list[Node]:
     return sorted(found, key=lambda node: node.organization != host)
 
 
-def _mock(module: str, nodes: list[Node], everyone: list[Organization], asked: Mapping[str, Any]) -> InProcess:
+def _mock(module: str, nodes: list[Node], everyone: list[Organization], labels: Sequence[str]) -> InProcess:
     by_id = {node.organization_id: node for node in nodes}
     host = nodes[0].organization_id
     taking_part = sorted(everyone, key=lambda one: (one.organization_id != host, one.organization_id))
     mocked = []
     for one in taking_part:
         read = Frames(by_id[one.organization_id])
-        mocked.append(MockNode(one, {label: read(label) for label in asked["databases"]}))
+        mocked.append(MockNode(one, {label: read(label) for label in labels}))
     return InProcess(module, mocked, image=module)
 
 

@@ -101,8 +101,8 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _options(*, databases: tuple[str, ...], organizations: str, no_isolate: bool, **given: Any) -> AlgorithmOptions:
+    from fedpkg.analytics.central_program import DEFAULT
     from fedpkg.session.algorithm_run import AlgorithmOptions
-    from fedpkg.session.node_data import DEFAULT
 
     found: dict[str, str] = {}
     for word in databases:

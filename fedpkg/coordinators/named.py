@@ -128,7 +128,8 @@ def algorithm(
         method: The function to call. A partial one is called at all organisations.
         arguments: Its arguments by name. null: none.
         positional: Its arguments by position. null: none.
-        databases: Labels of the databases that it is given, in this order. null: all of `clients.databases`.
+        databases: Labels of the databases that it is given, in this order. null: all of `clients.databases`, or else
+            `default`, or all that the host has.
         host: The organisation at which the central function runs, and whose data it is given. null: the first one.
         organizations: The organisations that take part. null: all.
         kind: Whether the function is central or partial. Default: as its source says.
@@ -157,7 +158,7 @@ def algorithm(
         "method": method,
         "args": positional or [],
         "kwargs": arguments or {},
-        "databases": databases or ["default"],
+        "databases": databases,
         "organizations": organizations,
         "kind": kind,
         "era": era,

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import eras
-from fedpkg.analytics.central_program import RESULT, SENT
+from fedpkg.analytics.central_program import DEFAULT, RESULT, SENT
 from fedpkg.compute_package.algorithm import Function, read_algorithm
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_of
 from fedpkg.errors import ConfigError, NotFound, nearest
 from fedpkg.session.configuration import ALGORITHM, resolved
-from fedpkg.session.node_data import DEFAULT
 from fedpkg.session.package_run import session_name
 from fedpkg.shown import shown
 from fedpkg.stores.base import SessionRow
@@ -102,7 +101,8 @@ def _clients(options: AlgorithmOptions) -> dict[str, Any]:
         return {**found, **key, "databases": databases}
     if not databases:
         raise ConfigError(
-            "an algorithm needs data: --database default='data/*.csv', or --nodes with the `data` of each organization",
+            "an algorithm needs data: --database default='data/*.csv', or --nodes FILE, with the `data` of each "
+            "organization or with --node-config DIR",
             key="clients.databases",
         )
     label = DEFAULT if DEFAULT in databases else next(iter(databases))

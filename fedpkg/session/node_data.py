@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedpkg.analytics.central_program import DEFAULT
 from fedpkg.analytics.node import Database, Node, write_node
 from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
+from fedpkg.data.entities import entities_of
+from fedpkg.data.node_configuration import NodeConfiguration, kind_of, read_federation
 from fedpkg.errors import ConfigError, DataError, nearest
 from fedpkg.files import copy_file
+from fedpkg.log import event
 from fedpkg.session.configuration import ALGORITHM
 
-DEFAULT = "default"  # the label of a client's data
+logger = logging.getLogger("fedpkg.session")
+
 NODES = "nodes"  # a folder of the session
-_KINDS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".xlsx": "excel", ".xls": "excel"}
-_KINDS |= {".db": "sql", ".sqlite": "sql", ".sqlite3": "sql"}
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -36,7 +40,8 @@ def with_nodes(config: RunConfig, clients: Sequence[ClientData], folder: Path) -
     if config.strategy.get("name") != ALGORITHM:
         return clients
     _check_names(config, [client.client_id for client in clients])
-    found = _databases(config, clients)
+    configurations = _configurations(config, [client.client_id for client in clients])
+    found = _databases(config, clients, configurations)
     made = []
     for number, client in enumerate(clients, 1):
         databases = found[client.client_id]
@@ -48,10 +53,13 @@ def with_nodes(config: RunConfig, clients: Sequence[ClientData], folder: Path) -
         _check_apart(config, client.client_id, databases)
         place = folder / NODES / str(number)
         place.mkdir(parents=True)
+        configured = configurations.get(client.client_id)
         node = Node(
             organization_id=number,
             organization=client.client_id,
             databases={label: _put(one, place) for label, one in databases.items()},
+            environment={} if configured is None else configured.environment,
+            policy={} if configured is None else configured.policy,
         )
         write_node(str(place), node)
         made.append(replace(client, path=place))
@@ -73,10 +81,31 @@ def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
             )
 
 
-def _databases(config: RunConfig, clients: Sequence[ClientData]) -> Mapping[str, dict[str, Database]]:
-    """The databases of each client by label; their URIs are absolute paths, or URLs."""
+def _configurations(config: RunConfig, client_ids: Sequence[str]) -> Mapping[str, NodeConfiguration]:
+    """The configurations of nodes by organization; what they set without effect is said once."""
+    entities = entities_of(config.clients)
+    ignored = () if entities is None else entities.ignored
+    found: Mapping[str, NodeConfiguration] = {}
+    if config.clients.node_config is not None:
+        api_keys = None if entities is None else entities.api_keys
+        federation = read_federation(Path(config.clients.node_config), client_ids, api_keys=api_keys)
+        found, ignored = federation.nodes, tuple(dict.fromkeys([*ignored, *federation.ignored]))
+    if ignored:
+        event(logger, logging.INFO, "nodes.ignored", keys=", ".join(ignored))
+    return found
+
+
+def _databases(
+    config: RunConfig, clients: Sequence[ClientData], configurations: Mapping[str, NodeConfiguration]
+) -> Mapping[str, dict[str, Database]]:
+    """The databases of each client by label; their URIs are absolute paths, or URLs.
+
+    Those of the run take precedence over those of a node's configuration.
+    """
     found: dict[str, dict[str, Database]] = {client.client_id: {} for client in clients}
     for client in clients:
+        if (configured := configurations.get(client.client_id)) is not None:
+            found[client.client_id].update(configured.databases)
         if client.path is not None:
             found[client.client_id][DEFAULT] = _database(DEFAULT, str(client.path))
     for label, pattern in config.clients.databases.items():
@@ -130,9 +159,7 @@ def _natural(path: str) -> list[str | int]:
 
 
 def _database(label: str, uri: str) -> Database:
-    if "://" in uri:
-        return Database(label, uri, "sql")
-    return Database(label, uri, "folder" if os.path.isdir(uri) else _KINDS.get(Path(uri).suffix.lower(), "csv"))
+    return Database(label, uri, kind_of(uri))
 
 
 def _check_apart(config: RunConfig, client_id: str, databases: Mapping[str, Database]) -> None:

@@ -12,6 +12,7 @@ from federation import Federation
 from fedpkg.controller.events import TaskEnded
 from fedpkg.errors import ConfigError, DataError, PackageError, SessionFailed
 from fedpkg.session.algorithm_run import result_of
+from fedpkg.session.configuration import load
 
 
 def run(federation: Federation, hospitals: Path, method: str, *overrides: str, **options: Any) -> Any:
@@ -188,3 +189,54 @@ def test_data_in_the_folder_of_the_algorithm_are_refused(federation: Federation,
     inside = ALGORITHMS / "probes" / "*.py"
     with pytest.raises(DataError, match="in the folder of the algorithm, of which each node gets a copy"):
         run(federation, hospitals, "polls", nodes="1", databases={"default": str(inside)})
+
+
+def test_databases_environment_and_ids_come_from_the_configurations_of_the_nodes(
+    federation: Federation, hospitals: Path
+) -> None:
+    folder = hospitals / "nodes"
+    folder.mkdir()
+    for letter in "abc":
+        databases = (
+            f"[{{label: patients, uri: ../data/hospital-{letter}.csv, type: csv}}, {{label: extra, uri: e.csv}}]"
+        )
+        text = f"databases: {databases}\nalgorithm_env: {{LETTER: {letter}}}\nport: 5000\n"
+        (folder / f"hospital_{letter}.yaml").write_text(text)
+        (folder / "e.csv").write_text("x\n1\n")
+    given = {"databases": {}, "node_config": folder}
+    found = run(federation, hospitals, "both", **given)
+    assert found == {"Hospital B": ["b", 1, 1], "Hospital A": ["a", 2, 1], "Hospital C": ["c", 3, 1]}
+    other = {"extra": str(hospitals / "data/*.csv"), "patients": str(folder / "e.csv")}
+    with pytest.raises(DataError, match="is one file"):
+        run(federation, hospitals, "both", **{**given, "databases": other})
+
+
+def test_databases_are_given_in_the_order_of_the_command_line(federation: Federation, hospitals: Path) -> None:
+    (hospitals / "more").mkdir()
+    for letter in "abc":
+        (hospitals / "more" / f"Hospital_{letter.upper()}.csv").write_text("x\n1\n2\n")
+    labels = {"second": str(hospitals / "more/*.csv"), "first": str(hospitals / "data/*.csv")}
+    found = run(federation, hospitals, "both", databases=labels)
+    assert found["Hospital C"] == [None, 2, 3]
+
+
+def test_a_run_yaml_runs_an_algorithm_isolated_unless_it_says_otherwise(
+    federation: Federation, hospitals: Path
+) -> None:
+    lines = [
+        f"package: {ALGORITHMS / 'probes'}",
+        "rounds: null",
+        "clients: {entities: entities.yaml, databases: {default: data/*.csv}}",
+        "strategy: {name: algorithm, method: mean, arguments: {column: age}}",
+        "executor: {workers: 2}",
+    ]
+    (hospitals / "run.yaml").write_text("\n".join(lines))
+    config = load(hospitals / "run.yaml").config
+    assert config.isolate.enabled and config.strategy["module"] == "probes" and config.strategy["kind"] == "central"
+    assert not load(hospitals / "run.yaml", ["strategy.isolated=false"]).config.isolate.enabled
+    row = federation.run(config)
+    assert result_of(federation.home, row) == {"mean": 45.0, "rows": 1, "answers": 3}
+    again = federation.run(load(hospitals / "run.yaml", [f"replay={row.session_id}"]).config)
+    assert result_of(federation.home, again) == result_of(federation.home, row)
+    with pytest.raises(ConfigError, match=r"'algorithm' needs the function to call: strategy\.method"):
+        load(hospitals / "run.yaml", ["strategy.method=null"])

@@ -54,3 +54,9 @@ def never_ends(df):
 def process(df):
     """The name of the program that runs this."""
     return os.path.basename(sys.argv[0])
+
+
+@data(2)
+def both(first, second):
+    """The numbers of rows of two databases, and a variable of the node."""
+    return [os.environ.get("LETTER"), len(first), len(second)]
