@@ -21,7 +21,8 @@ from fedpkg.analytics.current import Call
 from fedpkg.analytics.errors import MethodNotFoundError, UserInputError
 from fedpkg.analytics.legacy.client import AlgorithmClient, ContainerClient
 
-PREFIX = calling.PREFIX
+PREFIX = "RPC_"  # of partial functions
+_OPTIONS = {"sql": "query", "sparql": "query", "omop": "query", "excel": "sheet_name"}  # keys of an input, by kind
 _WRAPPERS = ("docker", "csv", "auto", "parquet", "excel", "sql", "sparql", "omop", "multidb")
 _CALL = re.compile(rf"\b({'|'.join(_WRAPPERS)})_wrapper\s*\(([^)]*)\)")
 
@@ -120,9 +121,10 @@ def read_input(data: bytes, *, allow_pickle: bool = False) -> dict[str, Any]:
     return found  # type: ignore[no-any-return]
 
 
-def database_options(input_: Mapping[str, Any]) -> dict[str, Any]:
-    """What an input says about its database: a query, or the name of a sheet."""
-    return {name: input_[name] for name in ("query", "sheet_name") if input_.get(name) is not None}
+def database_options(input_: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What an input says about its database, as far as databases of a kind have it."""
+    name = _OPTIONS.get(kind.lower())
+    return {} if name is None or input_.get(name) is None else {name: input_[name]}
 
 
 def answer(
@@ -143,7 +145,7 @@ def answer(
     function = find(calling.load(module), asked)
     check(function, asked)
     wrapper = wrapper or wrapper_of(Path.cwd())
-    data = data_of(of, wrapper, database_options(asked)) if wrapper.has_data else None
+    data = data_of(of, wrapper, asked) if wrapper.has_data else None
     result = call(function, asked, data, of, new_client=wrapper.new_client, allow_pickle=allow_pickle)
     form, what = asked.get("output_format"), f"result of {function_name(asked)}"
     return serialise.write(result, form or None, what=what, allow_pickle=allow_pickle)
@@ -178,11 +180,8 @@ def call(
         return function(client, data, *asked.args, **asked.kwargs)
 
 
-def data_of(of: Call, wrapper: Wrapper, options: Mapping[str, Any]) -> Any:
+def data_of(of: Call, wrapper: Wrapper, input_: Mapping[str, Any]) -> Any:
     """What a function gets as its data: the frame of the database that the task names, or the places of all.
-
-    Args:
-        options: What the input says about the database.
 
     Raises:
         UserInputError: The task names several databases, where one is wanted.
@@ -196,6 +195,7 @@ def data_of(of: Call, wrapper: Wrapper, options: Mapping[str, Any]) -> Any:
         raise UserInputError(f"the function takes one database, but the task names {', '.join(labels)}; {hint}")
     if not labels:
         return None
-    if options and of.mock_client is None:
+    database = of.node.databases.get(labels[0])
+    if database is not None and (options := database_options(input_, database.kind)):
         of = replace(of, frame=partial(of.frame, **options))
     return calling.data(of, (1,))[0]

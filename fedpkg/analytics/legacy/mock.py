@@ -21,7 +21,7 @@ _KEYS = ("database", "type", "db_input")
 
 
 class Complete(str):
-    """A true value that equals True, as on a server, and "true", as in the published mock client."""
+    """A true value that equals True, as on a server, and "true", with which loops for the published mock compare it."""
 
     def __eq__(self, other: object) -> bool:
         return other is True or str.__eq__(self, other) is True
@@ -36,6 +36,7 @@ class _Mock(ContainerClient):
     """What mock clients have in common: tasks run when they are created, and raise what their functions raise."""
 
     _backend: InProcess
+    _complete: Any = True  # of a task that has ended, as on a server
 
     def _begin(
         self, module: str, frames: Sequence[Any], ids: Sequence[int], node_ids: Sequence[int], collaboration_id: int = 1
@@ -69,9 +70,8 @@ class _Mock(ContainerClient):
 
     def _create(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         task = super()._create(*args, **kwargs)
-        for one in self._ended(task["id"]):
-            if one.run_id in self._backend.errors:
-                raise self._backend.errors[one.run_id]
+        self._ended(task["id"])
+        self._backend.raise_failure(task["id"])
         done = self._looked_at(task["id"])
         self.tasks.append(done)
         return done
@@ -79,7 +79,7 @@ class _Mock(ContainerClient):
     def _looked_at(self, task_id: int) -> dict[str, Any]:
         runs = self._ended(task_id)
         results = [{"id": one.run_id, "result": pickle.dumps(self._value(one))} for one in runs]
-        return {**answers.task(self._backend, task_id), "complete": Complete("true"), "results": results}
+        return {**answers.task(self._backend, task_id), "complete": self._complete, "results": results}
 
 
 class ClientMockProtocol(_Mock):
@@ -89,6 +89,8 @@ class ClientMockProtocol(_Mock):
         datasets: One for each organisation: the path of a CSV file, or a DataFrame. Ids of organisations count from 0.
         module: The name of the algorithm's module.
     """
+
+    _complete = Complete("true")
 
     def __init__(self, datasets: Sequence[Any], module: str) -> None:
         self.datasets = [one if hasattr(one, "columns") else load_data(one, "csv") for one in datasets]

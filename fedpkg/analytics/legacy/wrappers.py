@@ -67,7 +67,7 @@ class WrapperBase:
             raise UserInputError(
                 f'a database of type {cls.kind} needs a query in the input: {{"query": …, "method": …}}'
             )
-        options = legacy.database_options(input_data)
+        options = legacy.database_options(input_data, cls.kind)
         return load_data(database_uri, cls.kind, options.get("query"), options.get("sheet_name"))
 
 

@@ -77,7 +77,10 @@ class Library:
         def look_up(name: str) -> Any:
             if name in table:
                 home, _, there = table[name].partition(":")
-                value = getattr(importlib.import_module(home), there or name)
+                try:
+                    value = getattr(importlib.import_module(home), there or name)
+                except AttributeError as error:  # which would mean that the name is that of a module
+                    raise ImportError("%s.%s: %s: %s" % (module.__name__, name, home, error)) from error
                 setattr(module, name, value)
                 return value
             whole = "%s.%s" % (module.__name__, name)

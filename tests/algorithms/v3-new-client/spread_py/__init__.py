@@ -23,7 +23,7 @@ def variance(client: AlgorithmClient, data, column):
     squares = collect(client, {"method": "squares", "kwargs": {"column": column, "mean": mean}}, ids)
     return {
         "variance": sum(squares) / (count - 1),
-        "largest": max(zip((one["sum"] for one in sums), (one["name"] for one in organizations)))[1],
+        "largest": max(zip([one["sum"] for one in sums], [one["name"] for one in organizations], strict=True))[1],
         "asked_by": client.organization.get(client.organization_id)["name"],
     }
 
