@@ -11,6 +11,7 @@ import _fedpkg_compat  # type: ignore[import-not-found]
 
 if __name__ == "__main__":
     _fedpkg_compat.install()
+    _fedpkg_compat.serve_instead(("vantage6",))
     from fedpkg.analytics.central_program import main
 
     main(sys.argv[1])

@@ -31,16 +31,20 @@ FOLDER = os.path.join(RUNTIME, "compat")
 
 
 of_app: list[bool] = []  # not empty: a message app is run, for which there are also datasets
-instead: list[bool] = []  # not empty: these modules take precedence over an installed FEDn
+instead: set[str] = set()  # these take precedence over installed libraries of the same names
 
 
-def serve_instead() -> None:
-    """From now on, use these modules even if FEDn is installed, as its own client would look for a server."""
-    instead.append(True)
+def serve_instead(names: Sequence[str] = OF_FEDN) -> None:
+    """From now on, use these modules even if the library is installed, as its own client would look for a server."""
+    instead.update(names)
     for name, module in list(sys.modules.items()):
-        is_ours = (getattr(module, "__file__", None) or "").startswith(FOLDER)
-        if name.partition(".")[0] in OF_FEDN and not is_ours:
+        if name.partition(".")[0] in names and not _is_ours(module):
             del sys.modules[name]
+
+
+def _is_ours(module: ModuleType) -> bool:
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return type(loader).__module__ == "_fedpkg_names" or (getattr(module, "__file__", None) or "").startswith(FOLDER)
 
 
 def serve_apps() -> None:
@@ -65,7 +69,7 @@ class _LastResort:
             return None
         # An installed flwr_datasets would download what the run configuration names local data for (data.sources).
         has_data = name == "flwr_datasets" and "FEDPKG_DATASETS" in os.environ
-        others = [] if has_data or (instead and name in OF_FEDN) else list(sys.meta_path)
+        others = [] if has_data or name in instead else list(sys.meta_path)
         for finder in others:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)

@@ -69,7 +69,7 @@ def mock_client(folder: str, hospitals: Hospitals, **more: Any) -> Any:
 
 
 def on_runner(
-    federation: Federation, folder: str, method: str, hospitals: Hospitals, *, executor: str, **arguments: Any
+    federation: Federation, folder: str | Path, method: str, hospitals: Hospitals, *, executor: str, **arguments: Any
 ) -> Any:
     """The result of a central function in a session, whose nodes have the frames as CSV files."""
     data = federation.home.root.parent / "data"

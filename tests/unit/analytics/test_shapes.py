@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from shapes import Federation, Hospitals, on_mock, on_runner
+from shapes import ALGORITHMS, Federation, Hospitals, on_mock, on_runner
 
 from fedpkg.stores.home import Home
 
@@ -57,8 +58,13 @@ def test_the_mean_is_that_of_all_rows(run: Any, folder: str) -> None:
     assert found["average"] == pooled()["age"].mean()
 
 
-def test_processes_that_start_anew_for_each_task_give_the_same(tmp_path: Path) -> None:
-    found = in_session(tmp_path, "process")("v4-average", "central_average", hospitals(), column_name="age")
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_an_installed_library_is_not_used_as_its_client_would_look_for_a_server(tmp_path: Path, executor: str) -> None:
+    folder = tmp_path / "v4-average"
+    shutil.copytree(ALGORITHMS / "v4-average", folder)
+    (folder / "vantage6/algorithm").mkdir(parents=True)
+    (folder / "vantage6/algorithm/__init__.py").write_text("raise RuntimeError('theirs')\n")
+    found = in_session(tmp_path, executor)(folder, "central_average", hospitals(), column_name="age")
     assert found["average"] == pooled()["age"].mean()
 
 
