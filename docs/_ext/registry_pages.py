@@ -73,6 +73,8 @@ REQUIRED: Mapping[str, Any] = {
     "labels": "labels.pt",
     "local": ["head.*"],
     "matrix": [[0.9, 0.1], [0.1, 0.9]],
+    "method": "central_mean",
+    "module": "mean_of_clinics",
     "mu": 0.1,
     "noise_multiplier": 1.0,
     "norm": 1.0,
